@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--home",
         metavar="DIR",
-        help="folder of the store (default: .demo, removed afterwards); emptied before the start",
+        help="folder of the store (default: .demo, removed afterwards), emptied before the start; or URL of a server, such as postgresql://user@host/name",
     )
     parser.add_argument("--keep", action="store_true", help="leave .demo there afterwards")
     parser.add_argument("--config", metavar="PATH", help="configuration of the client, to run on something else")

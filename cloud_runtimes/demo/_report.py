@@ -90,5 +90,7 @@ def report(outcome: Outcome, settings: Settings) -> str:
 def _store(settings: Settings) -> str:
     from ..components.sqlite.files import DATABASE
 
+    if settings.folder is None:
+        return "the server of --home"
     path = os.path.join(settings.folder, DATABASE)
     return path if settings.keep or settings.home is not None else f"{path} (removed; --keep leaves it)"

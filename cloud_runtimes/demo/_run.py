@@ -34,9 +34,11 @@ def run(settings: Settings) -> int:
     began = monotonic()
     path = flights.archive()
     total = flights.count(path, settings.events)
+    folder = settings.folder
+    if folder is not None:
+        prepare(folder)
     if settings.config is None:
-        prepare(settings.folder)
-        # the embedded default reads secrets from the environment, which the consumer inherits
+        # secrets of a home are read from the environment, which the consumer inherits
         os.environ.setdefault(_VARIABLE.format(settings.secret.replace("-", "__").upper()), secrets.token_hex(16))
     with settings.client() as client:
         client.wait_ready()
@@ -69,8 +71,8 @@ def run(settings: Settings) -> int:
         wall=monotonic() - began,
     )
     sys.stdout.write(report(outcome, settings))
-    if settings.config is None and settings.home is None and not settings.keep:
-        remove(settings.folder)
+    if folder is not None and settings.home is None and not settings.keep:
+        remove(folder)
     return 0 if outcome.good else 1
 
 

@@ -69,17 +69,24 @@ class Settings:
     app_id: str
 
     @property
-    def folder(self) -> Path:
-        """The home folder."""
+    def folder(self) -> Path | None:
+        """The home folder; ``None``: there is a configuration, or the home is a server's URL."""
+        if self.config is not None or "://" in (self.home or ""):
+            return None
         return Path(self.home or DEFAULT_HOME).absolute()
+
+    @property
+    def place(self) -> str:
+        """The home: its folder, or the server's URL."""
+        return str(self.folder or self.home)
 
     def client(self) -> CloudRuntimesClient:
         """Return a client, the same in both processes."""
-        config: str | Mapping[str, Any] = self.config or {"runtime": "capa", "capa": {"home": str(self.folder)}}
+        config: str | Mapping[str, Any] = self.config or {"runtime": "capa", "capa": {"home": self.place}}
         return CloudRuntimesClient(app_id=self.app_id, config=config)
 
     def arguments(self) -> Iterable[str]:
         """Return the command line of the other process."""
-        where = ("--config", self.config) if self.config is not None else ("--home", str(self.folder))
+        where = ("--config", self.config) if self.config is not None else ("--home", self.place)
         names = ("pubsub", "store", "configuration", "secret", "app_id")
         return (*where, *(f"--{name.replace('_', '-')}={getattr(self, name)}" for name in names))

@@ -7,8 +7,9 @@ from tests.support.harnesses.dapr import DAPR
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.files import FILES
 from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.rows import rows
 
 
 class TestConfiguration(ConfigurationSuite):
-    harness = rows({**HARNESSES, **FILES}, beside=DAPR, beside_layotto=LAYOTTO)
+    harness = rows({**HARNESSES, **FILES}, beside=DAPR, beside_layotto=LAYOTTO, postgres_url=POSTGRES)

@@ -6,8 +6,9 @@ from cloud_runtimes.testing import PubSubSuite
 from tests.support.harnesses.dapr import DaprGrpc
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.rows import rows
 
 
 class TestPubSub(PubSubSuite):
-    harness = rows(HARNESSES, beside={DaprGrpc.name: DaprGrpc}, beside_layotto=LAYOTTO)
+    harness = rows(HARNESSES, beside={DaprGrpc.name: DaprGrpc}, beside_layotto=LAYOTTO, postgres_url=POSTGRES)

@@ -9,9 +9,9 @@ import pytest
 from cloud_runtimes.testing import Harness, RpcSuite
 from tests.support.harnesses.dapr import DAPR_RPC
 from tests.support.harnesses.layotto import LAYOTTO_RPC
-from tests.support.harnesses.rpc import RPC, HereRpc
+from tests.support.harnesses.rpc import RPC, HereRpc, ServerRegistryRpc
 
-_ROWS = {**RPC, **DAPR_RPC, **LAYOTTO_RPC}
+_ROWS = {**RPC, **DAPR_RPC, **LAYOTTO_RPC, ServerRegistryRpc.name: ServerRegistryRpc}
 _HERE = (HereRpc, *DAPR_RPC.values(), *LAYOTTO_RPC.values())
 
 
@@ -21,7 +21,11 @@ _HERE = (HereRpc, *DAPR_RPC.values(), *LAYOTTO_RPC.values())
 )
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HereRpc]:
     """One row of the table; its process serves all tests."""
-    harness = _ROWS[request.param](tmp_path_factory.mktemp("rpc"))
+    kind, folder = _ROWS[request.param], tmp_path_factory.mktemp("rpc")
+    if kind is ServerRegistryRpc:
+        harness: HereRpc = kind(folder, request.getfixturevalue("postgres_url"))
+    else:
+        harness = kind(folder)
     yield harness
     harness.close()
 

@@ -13,6 +13,7 @@ from cloud_runtimes.testing.suites._base import Call
 from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
+from tests.support.harnesses.postgres import POSTGRES
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 
 
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS}))
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **POSTGRES}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -33,6 +34,8 @@ class TestSchedule(ScheduleSuite):
             made: Jobs = request.getfixturevalue("jobs")
             monkeypatch.setenv("APP_PORT", str(made.port))
             harness = DAPR_JOBS[request.param](made)
+        elif request.param in POSTGRES:
+            harness = POSTGRES[request.param](request.getfixturevalue("postgres_url"))
         else:
             harness = HARNESSES[request.param](monkeypatch, tmp_path)
         yield harness

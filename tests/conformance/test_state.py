@@ -6,9 +6,10 @@ from cloud_runtimes.testing import StateSuite
 from tests.support.harnesses.dapr import DAPR_STATE
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.rows import rows
 from tests.support.harnesses.state_fakes import FAKE_STATE
 
 
 class TestState(StateSuite):
-    harness = rows({**HARNESSES, **FAKE_STATE}, beside=DAPR_STATE, beside_layotto=LAYOTTO)
+    harness = rows({**HARNESSES, **FAKE_STATE}, beside=DAPR_STATE, beside_layotto=LAYOTTO, postgres_url=POSTGRES)

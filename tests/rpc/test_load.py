@@ -24,7 +24,7 @@ from tests.rpc.http_peers import Raw
 def _pools(client: CloudRuntimesClient) -> list[Any]:
     """The async pools that the registry's driver of a client uses."""
     driver: Any = client.rpc._driver("there")
-    return list(driver._store._peers._async._pools.values())
+    return list(driver._store._component.peers._async._pools.values())
 
 
 def test_threads_and_loops_share_one_client(server: RpcServer, caller: CloudRuntimesClient) -> None:

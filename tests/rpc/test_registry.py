@@ -16,9 +16,11 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import is_alive, process_name
 from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema
-from cloud_runtimes.components.sqlite.rpc import LEASE, SECRET, home_secret
+from cloud_runtimes.components.sqlite.rpc import SECRET, home_secret
 from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
+from cloud_runtimes.rpc import registry as services
+from cloud_runtimes.rpc.registry import LEASE
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.rpc.http_peers import Hostile
@@ -55,7 +57,7 @@ def test_a_server_is_registered_while_it_is_open(
 def test_several_servers_share_the_calls(
     serving: CloudRuntimesClient, caller: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc, "_FRESH", 0.0)
+    monkeypatch.setattr(services, "_FRESH", 0.0)
     with serving.rpc.serving() as one, serving.rpc.serving() as two:
         seen = set()
         for _ in range(40):
@@ -79,7 +81,7 @@ def test_the_lease_is_renewed_and_ends_without_renewal(
     clocks = ShiftedClocks()
     clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": clocks})
     monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clocked)
-    monkeypatch.setattr(rpc, "_FRESH", 0.0)
+    monkeypatch.setattr(services, "_FRESH", 0.0)
     client = closing(app_id="there", config={"capa": {"home": str(home)}})
     other = closing(app_id="suite", config={"capa": {"home": str(home)}})
     rpc_methods.register(client)
@@ -91,12 +93,12 @@ def test_the_lease_is_renewed_and_ends_without_renewal(
         registration: Any = server._announcement
         from cloud_runtimes.spi.operation import Operation
 
-        registration._renew(Operation(rpc._RENEW, "rpc", 5))
+        registration.renew(Operation(services._RENEW, "rpc", 5))
         assert other.rpc.invoke_method("there", "echo", 1) == 1
 
 
 def test_the_thread_renews(home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
-    monkeypatch.setattr(rpc, "LEASE", 0.3)
+    monkeypatch.setattr(services, "LEASE", 0.3)
     with serving.rpc.serving():
         first = rows(home)[0][3]
         assert api.until(lambda: rows(home)[0][3] > first)
@@ -105,7 +107,7 @@ def test_the_thread_renews(home: Path, serving: CloudRuntimesClient, monkeypatch
 def test_a_registration_that_went_away_is_made_again(
     home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api
 ) -> None:
-    monkeypatch.setattr(rpc, "LEASE", 0.3)
+    monkeypatch.setattr(services, "LEASE", 0.3)
     with serving.rpc.serving():
         connection = sqlite3.connect(home / "cloud_runtimes.db", isolation_level=None)
         connection.execute("DELETE FROM services")

@@ -12,8 +12,8 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import Clocks
-from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings, log, sweep
-from cloud_runtimes.components.sqlite.log import Claimed
+from cloud_runtimes.components._log.claims import Claimed, cut
+from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings, sweep
 from cloud_runtimes.components.sqlite.writes import WriteTask
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.spi.pubsub import Settled, Settlement, SubscribeRequest
@@ -271,7 +271,7 @@ def test_cuts_keep_every_bit(length: int) -> None:
     for at in range(1, length):
         settled = bytes(0b1010_0110 for _ in range((length + 7) // 8))
         whole = Claimed(1, 1, 0, length, 1, settled)
-        head, tail = log._cut(settled, at, length)
+        head, tail = cut(settled, at, length)
         left = Claimed(1, 1, 0, at, 1, head).open()
         right = [at + place for place in Claimed(1, 1, at, length - at, 1, tail).open()]
         assert left + right == whole.open()

@@ -40,7 +40,10 @@ __all__ = [
 BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 """The services that stand on components."""
 
-_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {"config_file": {"path": "settings.json"}}
+_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "config_file": {"path": "settings.json"},
+    "postgres": {"url": "postgresql://localhost/app"},
+}
 """Settings without which a component gives no driver."""
 _ADDRESSES: Final[Mapping[str, Mapping[str, Any]]] = {
     "dapr": {"dapr": {"http_endpoint": "http://localhost:3500", "grpc_endpoint": "grpc://localhost:50001"}},
@@ -218,7 +221,14 @@ def _attributes(cls: type[Any]) -> dict[str, str]:
 
 
 _DURATIONS: Final = (config.duration, config.period)
-_NAMES: Final = {str: "text", int: "whole number", float: "number", bool: "true, false", list: "list of texts"}
+_NAMES: Final = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true, false",
+    list: "list of texts",
+    dict: "table",
+}
 
 
 def _values(hint: Any) -> str:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test run's own: a folder, a free port, an unprivileged user."""
+"""A PostgreSQL server of the test run's own: a folder, a free port, an unprivileged user. ``POSTGRES_BIN`` names the folder of another version's programs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Missing(Exception):
 
 
 def _program(name: str) -> str:
+    if chosen := os.environ.get("POSTGRES_BIN"):
+        return f"{chosen}/{name}"
     found = sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda path: int(path.split("/")[4])) or [
         path for path in [shutil.which(name)] if path
     ]

@@ -29,12 +29,14 @@ class SqlAlchemySettings:
     Attributes:
         url: of the database, as SQLAlchemy has it: ``postgresql://user:password@host/name``, ``sqlite:///orders.db``; none: an SQLite file of its own per store name, in ``home/databases``.
         home: folder of these files, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"``: one database per client and store name, in the process.
+        schemas: of PostgreSQL: each store name is a schema of the database, made when it is first used.
         pool_size: connections at most; a transaction and an unfinished stream hold one each.
         durability: for SQLite: ``"full"``: what is committed survives a power cut; ``"relaxed"``: a power cut may cost the last commits. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
     """
 
     url: str | None = setting(None, help="of the database")
     home: str | None = setting(None, help="folder of the databases")
+    schemas: bool = setting(False, help="a schema of PostgreSQL for each store name")
     pool_size: int = setting(10, help="connections at most")
     durability: Literal["full", "relaxed"] | None = setting(None, help="full or relaxed")
 
@@ -90,6 +92,7 @@ class SqlAlchemyComponent(Component):
                     pool_size=self.settings.pool_size,
                     durable=self._durable,
                     embedded=self.settings.url is None,
+                    schema=name if self.settings.schemas else None,
                 )
             return found
 

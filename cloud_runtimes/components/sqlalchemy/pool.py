@@ -56,7 +56,15 @@ class ConnectionPool:
     """
 
     def __init__(
-        self, name: str, url: Any, executor: Executor, *, pool_size: int, durable: bool, embedded: bool
+        self,
+        name: str,
+        url: Any,
+        executor: Executor,
+        *,
+        pool_size: int,
+        durable: bool,
+        embedded: bool,
+        schema: str | None = None,
     ) -> None:
         self.name = name
         # table → the single column of its primary key
@@ -65,6 +73,7 @@ class ConnectionPool:
         self.busy: set[int] = set()
         self.closed = False
         self._durable = durable
+        self._schema = schema
         self._calls: set[Call[Any]] = set()
         self._starting = threading.Lock()
         self._working: set[int] = set()
@@ -119,6 +128,8 @@ class ConnectionPool:
         elif dialect == "postgresql":
             sa.event.listen(self.engine, "connect", _ends_with_its_client)
             sa.event.listen(self.engine, "do_connect", self._limit_connecting)
+            if self._schema is not None:
+                sa.event.listen(self.engine, "connect", self._enter_schema)
         return made
 
     def _set_up(self, connection: Any, record: Any) -> None:
@@ -137,6 +148,21 @@ class ConnectionPool:
             f"synchronous={'FULL' if self._durable else 'NORMAL'}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
+
+    def _enter_schema(self, connection: Any, record: Any) -> None:
+        """Make the schema of the store name, and let every statement find its tables there."""
+        assert self._schema is not None
+        text = self._schema.replace("'", "''")
+        schema = '"{}"'.format(self._schema.replace('"', '""'))
+        cursor = connection.cursor()
+        try:
+            cursor.execute(f"SELECT 1 FROM pg_namespace WHERE nspname = '{text}'")
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            cursor.execute(f"SET search_path TO {schema}")
+            connection.commit()
+        finally:
+            cursor.close()
 
     @staticmethod
     def _limit_connecting(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:

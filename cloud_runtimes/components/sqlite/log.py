@@ -6,13 +6,13 @@ Functions that take a connection run inside a commit batch; they change nothing 
 from __future__ import annotations
 
 import sqlite3
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-_COUNT: Final = struct.Struct("<I")
+from .._log.claims import Claimed, cut
+
 _BATCH: Final = 64
 
 OVERDUE: Final = (
@@ -33,31 +33,9 @@ _UNBOUND: Final = object()
 _NEXT: Final = "SELECT id, count FROM frames WHERE topic = ? AND id >= ? ORDER BY id LIMIT ?"
 
 
-class Claimed(NamedTuple):
-    """A slice of a frame that a member holds."""
-
-    id: int
-    frame: int
-    start: int
-    length: int
-    deliveries: int  # this one included
-    settled: bytes | None  # a bitmap over the slice, least significant bit first
-
-    def open(self) -> list[int]:
-        """Return the positions, within the slice, that are not settled."""
-        if self.settled is None:
-            return list(range(self.length))
-        return [index for index in range(self.length) if not self.settled[index >> 3] & (1 << (index & 7))]
-
-
 def topic_channel(topic: int) -> str:
     """Return the notifier's channel of a topic."""
     return f"topic-{topic}"
-
-
-def count_in(frame: bytes) -> int:
-    """Return how many records a frame says it has."""
-    return int(_COUNT.unpack_from(frame, 4)[0])
 
 
 def find_topic(connection: sqlite3.Connection, pubsub: str, topic: str) -> int:
@@ -120,19 +98,11 @@ def take_over(
 
 def _split(connection: sqlite3.Connection, claim: Claimed, at: int, group: int, boot: str) -> Claimed:
     """Cut a claim before position ``at``: the rest stays overdue as a claim of its own."""
-    head, tail = _cut(claim.settled, at, claim.length)
+    head, tail = cut(claim.settled, at, claim.length)
     connection.execute("UPDATE claims SET count = ?, settled = ? WHERE id = ?", (at, head, claim.id))
     rest = (group, claim.frame, claim.start + at, claim.length - at, "", boot, 0, claim.deliveries, tail)
     connection.execute(_CLAIM, rest)
     return claim._replace(length=at, settled=head)
-
-
-def _cut(settled: bytes | None, at: int, count: int) -> tuple[bytes | None, bytes | None]:
-    if settled is None:
-        return None, None
-    bits = int.from_bytes(settled, "little") & ((1 << count) - 1)
-    head, tail = bits & ((1 << at) - 1), bits >> at
-    return head.to_bytes((at + 7) // 8, "little"), tail.to_bytes((count - at + 7) // 8, "little")
 
 
 def claim_new(
@@ -191,13 +161,11 @@ def park(connection: sqlite3.Connection, group: int, boot: str, events: Iterable
 
 
 def hand_back(connection: sqlite3.Connection, claim: Claimed, member: str) -> None:
-    """Give up a claim: any member may take the rest at once, and it does not count as a delivery."""
-    first = claim.open()[0]
-    _, settled = _cut(claim.settled, first, claim.length)
+    """Give up a claim, of which this much is left: any member may take it at once, and it does not count as a delivery."""
     connection.execute(
         "UPDATE claims SET member = '', deadline = 0, deliveries = deliveries - 1, start = ?, count = ?, settled = ? "
         "WHERE id = ? AND member = ?",
-        (claim.start + first, claim.length - first, settled, claim.id, member),
+        (claim.start, claim.length, claim.settled, claim.id, member),
     )
 
 
@@ -252,9 +220,3 @@ def count(connection: sqlite3.Connection, name: str, by: int) -> None:
         "INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
         (name, by),
     )
-
-
-def bodies(connection: sqlite3.Connection, frames: Sequence[int]) -> dict[int, bytes]:
-    """Return the bodies of frames that are there."""
-    marks = ",".join("?" * len(frames))
-    return dict(connection.execute(f"SELECT id, body FROM frames WHERE id IN ({marks})", list(frames)).fetchall())

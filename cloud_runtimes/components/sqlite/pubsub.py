@@ -9,6 +9,7 @@ from ...errors import ResourceExhaustedError
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
 from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from .._log.claims import count_in
 from . import log
 from .member import Member
 from .writes import WriteTask
@@ -99,9 +100,9 @@ class SqlitePubSub(PubSubDriver):
         now = self._engine.clocks.wall_ms()
         task = WriteTask(None, durable=self._context.durable, size=batch.size, channels=(log.topic_channel(topic),))
         if batch.delay_ms is None:
-            task.rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in batch.frames]
+            task.rows = [(topic, count_in(frame), len(frame), now, frame) for frame in batch.frames]
         else:
-            delayed = [(topic, now + batch.delay_ms, log.count_in(frame), frame) for frame in batch.frames]
+            delayed = [(topic, now + batch.delay_ms, count_in(frame), frame) for frame in batch.frames]
             insert = "INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)"
             task.body = lambda connection: connection.executemany(insert, delayed)
         return task

@@ -11,13 +11,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import UUID, uuid5
 
 from ..._core.clocks import is_alive, process_name
-from ...schedule.times import QUARTER_MS, Interval, occurrences
+from ...schedule.times import occurrences
 from ...spi.operation import Method, Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
-from .schedule import CHANNEL, COLUMNS, following, stored
+from .._jobs import COLUMNS, advance, run_id, stored
+from .schedule import CHANNEL
 from .writes import WriteTask
 
 if TYPE_CHECKING:
@@ -25,16 +25,10 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .notifier import Waiter
 
-__all__ = ["GRACE_MS", "LEASE_MS", "SqliteRuns", "run_id"]
+__all__ = ["LEASE_MS", "SqliteRuns"]
 
 LEASE_MS: Final = 15_000
 """How long a lease lasts without a renewal. Holders renew three times as often."""
-GRACE_MS: Final = 10_000
-"""An occurrence that is later than this is missed, where ``misfire="skip"``."""
-_LISTED: Final = 100
-"""How many skipped occurrences in a row have a record each. Those before them share one."""
-_SCAN: Final = 5000
-"""Most occurrences of one job that one transaction goes through."""
 _STEP_MS: Final = 500
 """Least step back of the wall clock that is noticed."""
 _DEAD_EVERY: Final = 1000
@@ -44,7 +38,6 @@ _TIMEOUT: Final = 10.0
 _IDLE: Final = 0.05
 
 _EXCHANGE: Final = Method("schedule", "run", repeatable=False)
-_NAMESPACE: Final = UUID("5f7c2a9e-6d0b-5c1e-9a37-0d4f1b8e6c52")
 
 _HERE: Final = "(j.handler IS NULL OR j.handler IN (SELECT value FROM json_each(:handlers)))"
 _FIRST_OPEN: Final = (
@@ -110,22 +103,9 @@ _RENEW: Final = f"UPDATE schedule_runs SET deadline = ? {_MINE} AND boot = ?"
 _LATER: Final = f"SELECT j.id, {COLUMNS} FROM schedule_jobs j WHERE j.app = ? AND j.next > ?"
 
 
-def run_id(app: str, name: str, fire_ms: int) -> str:
-    """Return the id of the run of an occurrence: the same in every process and at each try."""
-    return str(uuid5(_NAMESPACE, f"{app}\0{name}\0{fire_ms}"))
-
-
 class _Token(NamedTuple):
     id: int
     attempt: int
-
-
-class _Stretch(NamedTuple):
-    """Occurrences that share a record."""
-
-    first: int
-    last: int
-    number: int
 
 
 class SqliteRuns(RunSource):
@@ -295,43 +275,28 @@ class SqliteRuns(RunSource):
         self, connection: sqlite3.Connection, id: int, job: StoredJob, names: dict[str, Any]
     ) -> tuple[int | None, JobSpec]:
         """Move a job on to its next occurrence; returns the one to run, if any."""
-        spec, wall = job.spec, names["wall"]
-        assert job.occurrences is not None
-        stretch, due, whole = _due(job, wall)
-        last = due[-1]
-        late = wall - last > GRACE_MS
-        runs = spec.misfire == "all" or (whole and not (spec.misfire == "skip" and late))
-        skipped = due[:-1] if runs else due
-        self._skip(connection, id, spec.name, stretch, skipped, names)
-        count = len(due) + (stretch.number if stretch else 0)
-        coming = following(spec, job.occurrences + count, last)
-        connection.execute(_MOVE, (coming, count, count - runs, id))
-        if coming is None and not runs:
-            connection.execute("DELETE FROM schedule_jobs WHERE id = ?", (id,))
-        return (last if runs else None), spec
-
-    def _skip(
-        self,
-        connection: sqlite3.Connection,
-        job: int,
-        name: str,
-        stretch: _Stretch | None,
-        fires: Sequence[int],
-        names: dict[str, Any],
-    ) -> None:
-        """Record skipped occurrences: the last ones one by one, those before them as one."""
-        border = max(0, len(fires) - _LISTED)
-        if border:
-            first, number = (stretch.first, stretch.number) if stretch else (fires[0], 0)
-            stretch = _Stretch(first, fires[border - 1], number + border)
-        rows = [*([stretch] if stretch else []), *(_Stretch(fire, fire, 1) for fire in fires[border:])]
+        step, spec = advance(job, names["wall"]), job.spec
         connection.executemany(
             _SKIPPED,
             [
-                (self._app, name, job, run_id(self._app, name, fire), fire, last, count, names["boot"], names["wall"])
-                for fire, last, count in rows
+                (
+                    self._app,
+                    spec.name,
+                    id,
+                    run_id(self._app, spec.name, fire),
+                    fire,
+                    last,
+                    count,
+                    names["boot"],
+                    names["wall"],
+                )
+                for fire, last, count in step.skipped
             ],
         )
+        connection.execute(_MOVE, (step.following, step.due, step.missed, id))
+        if step.following is None and step.fire is None:
+            connection.execute("DELETE FROM schedule_jobs WHERE id = ?", (id,))
+        return step.fire, spec
 
     # -- the rest of the SPI ----------------------------------------------
 
@@ -363,35 +328,3 @@ class SqliteRuns(RunSource):
         if self._waiter is not None:
             self._waiter.close()
             self._waiter = None
-
-
-def _due(job: StoredJob, wall: int) -> tuple[_Stretch | None, Sequence[int], bool]:
-    """Return a job's due occurrences, one or more, and whether these are all. With ``misfire="all"`` it is the first alone. Of very many, the earlier ones are only counted."""
-    spec, first = job.spec, job.next_ms
-    assert first is not None
-    assert job.occurrences is not None
-    if spec.misfire == "all" or spec.schedule is None:
-        return None, (first,), True
-    left = None if spec.repeats is None else spec.repeats - job.occurrences
-    times = occurrences(spec.schedule, spec.timezone)
-    end = wall + 1 if spec.expires_ms is None else max(first, min(wall, spec.expires_ms)) + 1
-    if isinstance(times, Interval):
-        return None, range(first, end, times.ms)[:left], True
-    due = [first]
-    while len(due) < _SCAN:
-        coming = following(spec, job.occurrences + len(due), due[-1])
-        if coming is None or coming >= end:
-            return None, due, True
-        due.append(coming)
-    begin = due[-1] // QUARTER_MS * QUARTER_MS + QUARTER_MS
-    until = (end - QUARTER_MS) // QUARTER_MS * QUARTER_MS
-    if left is not None or begin >= until:
-        return None, due, False
-    count = len(due) + len(list(times.between(due[-1] + 1, begin))) + times.count(begin, until)
-    latest = list(times.between(until, end))
-    if not latest:  # then those above will do
-        return None, due, False
-    back = until
-    while not (last := list(times.between(back - QUARTER_MS, back))):
-        back -= QUARTER_MS
-    return _Stretch(first, last[-1], count), latest, True

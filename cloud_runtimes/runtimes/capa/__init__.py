@@ -5,6 +5,7 @@ It opens components by name. With no component configured, every service stands 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -29,6 +30,17 @@ DEFAULTS: Final[Mapping[str, str]] = {"database": "sqlalchemy", "file": "local",
 """The embedded default of the services that do not stand on `DEFAULT`."""
 AT_HOME: Final = ("sqlite", "sqlalchemy", "local")
 """The components whose data is in the home folder."""
+SERVERS: Final[Mapping[str, str]] = {"postgres": "postgres", "postgresql": "postgres"}
+"""Scheme of a home that is a server's URL → the component that every service stands on that it has."""
+
+
+def _home(value: object) -> str | dict[str, Any]:
+    if isinstance(value, dict):
+        if not isinstance(value.get("url"), str):
+            raise ValueError('[capa.home]: give url = "postgresql://…"')
+    elif not isinstance(value, str):
+        raise ValueError("expected a folder or a URL")
+    return value
 
 
 def _host_names(value: object) -> list[str]:
@@ -45,13 +57,13 @@ class CapaSettings:
     """Settings of the table ``[capa]``.
 
     Attributes:
-        home: folder of the embedded default, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process.
+        home: folder of the embedded default, or URL of a server (``postgresql://user@host/name``), else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process. A table ``[capa.home]`` has the ``url`` together with further settings of its component.
         rpc_token: what callers of this application's methods may give as ``token`` in ``[rpc.<service>]``, besides the token of its home; at least 16 characters.
         rpc_open: take calls without a token: for an application that guards itself.
         rpc_allowed_hosts: names under which this application is reached behind a proxy or a mapping of ports, e.g. ``["shop.example.com"]``; one with a port stands for that port alone, one that begins with a dot for all names below it.
     """
 
-    home: str | None = setting(None, help="folder of the embedded default")
+    home: str | dict | None = setting(None, parse=_home, help="folder of the embedded default, or URL of a server")  # type: ignore[type-arg]
     rpc_token: str | None = setting(None, help="token of callers from elsewhere")
     rpc_open: bool = setting(False, help="take calls without a token")
     rpc_allowed_hosts: list | None = setting(None, parse=_host_names, help="further names of this application")  # type: ignore[type-arg]
@@ -94,6 +106,10 @@ class CapaRuntime(Runtime):
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
+        home = self.capa.home or os.environ.get("CLOUD_RUNTIMES_HOME") or ""
+        table = dict(home) if isinstance(home, dict) else {"url": home}
+        server = SERVERS.get(table["url"].partition("://")[0]) if "://" in table["url"] else None
+        self._server: dict[str, Any] | None = None if server is None else {"component": server, **table}
         self._lock = Mutex()
         self._components: dict[tuple[str, str], Component] = {}
 
@@ -149,15 +165,14 @@ class CapaRuntime(Runtime):
 
     def embedded_rpc(self, name: str) -> RpcDriver:
         """Return the way to a service by the registry of the embedded store, whatever else is declared."""
-        component = self._shared(DEFAULT, "")
-        return cast("RpcDriver", component.driver("rpc", name))
+        return cast("RpcDriver", self._shared(self._default("rpc"), "").driver("rpc", name))
 
     # -- components -------------------------------------------------------
 
     def _component(self, service: str, name: str) -> Component:
         declared = self.declared().keys()
         if not declared:
-            return self._shared(DEFAULTS.get(service, DEFAULT), "")
+            return self._shared(self._default(service), "")
         if (service, name) not in declared:
             raise ComponentNotFoundError(
                 f"no component is configured for {service} {name!r}; {self.settings.origin} declares "
@@ -167,6 +182,12 @@ class CapaRuntime(Runtime):
                 runtime=self.name,
             )
         return self._shared(service, name)
+
+    def _default(self, service: str) -> str:
+        """Return the component of a service for which none is declared."""
+        if self._server is not None and service not in ("database", "secret"):
+            return str(self._server["component"])
+        return DEFAULTS.get(service, DEFAULT)
 
     def _shared(self, service: str, name: str) -> Component:
         """Return a declared component; without a name the embedded default, ``service``, which serves all names."""
@@ -183,12 +204,17 @@ class CapaRuntime(Runtime):
     def _made(self, service: str, name: str) -> Component:
         if name:
             table, where = dict(self.settings.components[service][name]), f"{self.settings.origin}: [{service}.{name}]"
+        elif self._server is not None and self._server["component"] == service:
+            table, where = dict(self._server), "the home"
+        elif self._server is not None and service == "sqlalchemy":
+            rest = self._server["url"].partition("://")[2]
+            table, where = {"component": service, "url": f"postgresql+psycopg://{rest}", "schemas": True}, "the home"
         else:
             table, where = {"component": service}, "the environment"
         made: type[Component] = registry.find(
             registry.COMPONENTS, table["component"], where=where if name else "", service=service if name else ""
         )
-        if made.name in AT_HOME and self.capa.home is not None and not {"path", "url"} & set(table):
+        if made.name in AT_HOME and isinstance(self.capa.home, str) and not {"path", "url"} & set(table):
             table.setdefault("home", self.capa.home)
         return made(build(made.Settings, table, where, beside="component"), self.settings, self.executor)
 

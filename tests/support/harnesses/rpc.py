@@ -86,4 +86,18 @@ class ConfiguredRpc(RegistryRpc):
         return {**super().config(), "rpc": {self.service: {"address": addresses, "token": self.token}}}
 
 
+class ServerRegistryRpc(RegistryRpc):
+    """Methods in another process whose home is the same PostgreSQL."""
+
+    name = "another process, by the registry on postgres"
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._url = url
+        super().__init__(folder)
+
+    def _start(self) -> None:
+        self.home = self._url
+        super()._start()
+
+
 RPC = {harness.name: harness for harness in (HereRpc, RegistryRpc, ConfiguredRpc)}

@@ -1,0 +1,222 @@
+"""Jobs that a database holds: their columns, their occurrences, and what becomes of those that are due, without I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID, uuid5
+
+from ..errors import InvalidArgumentError, ResourceExhaustedError
+from ..schedule.times import QUARTER_MS, Interval, from_ms, occurrences
+from ..spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
+
+__all__ = [
+    "COLUMNS",
+    "GRACE_MS",
+    "RUN_COLUMNS",
+    "Advance",
+    "Stretch",
+    "advance",
+    "following",
+    "planned",
+    "read_spec",
+    "record",
+    "run_id",
+    "same_times",
+    "stored",
+    "written",
+]
+
+COLUMNS: Final = "j.name, j.spec, j.data, j.next, j.occurrences, j.skipped, j.created"
+RUN_COLUMNS: Final = "name, run, fire, status, attempt, started, ended, error, count, last"
+GRACE_MS: Final = 10_000
+"""An occurrence that is later than this is missed, where ``misfire="skip"``."""
+_LISTED: Final = 100
+"""How many skipped occurrences in a row have a record each. Those before them share one."""
+_SCAN: Final = 5000
+"""Most occurrences of one job that one transaction goes through."""
+_NAMESPACE: Final = UUID("5f7c2a9e-6d0b-5c1e-9a37-0d4f1b8e6c52")
+
+
+def planned(spec: JobSpec, now: int, limit: int) -> tuple[JobSpec, int]:
+    """Return a job with its times by the store's clock, and its first occurrence.
+
+    Raises:
+        InvalidArgumentError: it has none.
+        ResourceExhaustedError: its data has more than ``limit`` bytes.
+    """
+    if spec.data is not None and len(spec.data) > limit:
+        raise ResourceExhaustedError(
+            f"the data of job {spec.name!r} has {len(spec.data):,} bytes; the limit is {limit:,}: raise max_value_bytes"
+        )
+    due = now + spec.delay_ms if spec.delay_ms is not None else spec.due_ms
+    expires = spec.expires_ms if spec.ttl_ms is None else (due or now) + spec.ttl_ms
+    spec = spec._replace(due_ms=due, delay_ms=None, expires_ms=expires, ttl_ms=None)
+    first = due if due is not None else following(spec, 0, now)
+    if first is None or (expires is not None and first > expires):
+        raise InvalidArgumentError(
+            f"job {spec.name!r} would never run: its schedule has no occurrence"
+            + (" before its ttl is over" if expires is not None else "")
+        )
+    return spec, first
+
+
+def same_times(old: JobSpec, new: JobSpec) -> bool:
+    """Tell whether two definitions have the same occurrences. Then an overwrite, as at each start of an application, keeps those that are due."""
+    open_ended = all(each.due_ms is None and each.expires_ms is None and each.repeats is None for each in (old, new))
+    return open_ended and (old.schedule, old.timezone) == (new.schedule, new.timezone)
+
+
+_FIELDS: Final = {
+    "schedule": "schedule",
+    "due": "due_ms",
+    "repeats": "repeats",
+    "expires": "expires_ms",
+    "content_type": "content_type",
+    "misfire": "misfire",
+    "timezone": "timezone",
+}
+"""Name in the column ``spec`` → field of `JobSpec`; beside them are the target and the failure policy."""
+
+
+def written(spec: JobSpec) -> str:
+    """Return the column ``spec`` of a job."""
+    target, policy = spec.target, spec.failure_policy
+    fields: dict[str, Any] = {name: getattr(spec, field) for name, field in _FIELDS.items()}
+    fields["target"] = target
+    if isinstance(target, RpcTarget):
+        fields["target"] = {"service": target.service, "method": target.method}
+    elif isinstance(target, TopicTarget):
+        fields["target"] = {"pubsub": target.pubsub_name, "topic": target.topic}
+    fields["failure"] = [policy.attempts, policy.interval] if isinstance(policy, Retry) else policy
+    return json.dumps(fields)
+
+
+def read_spec(name: str, text: str, data: bytes | None) -> JobSpec:
+    """Return a job from its column ``spec``."""
+    fields = json.loads(text)
+    target, failure = fields["target"], fields["failure"]
+    if isinstance(target, dict):
+        target = RpcTarget(**target) if "service" in target else TopicTarget(target["pubsub"], target["topic"])
+    return JobSpec(
+        name=name,
+        delay_ms=None,
+        ttl_ms=None,
+        data=data,
+        target=target,
+        failure_policy=Retry(*failure) if isinstance(failure, list) else failure,
+        **{field: fields[key] for key, field in _FIELDS.items()},
+    )
+
+
+def stored(row: Any) -> StoredJob:
+    """Return a row of `COLUMNS` as a job."""
+    name, spec, data, *state = row
+    return StoredJob(read_spec(name, spec, data), *state)
+
+
+def following(spec: JobSpec, count: int, after_ms: int) -> int | None:
+    """Return the next occurrence after ``after_ms`` of a job that had ``count``; ``None``: that was the last."""
+    if spec.schedule is None or (spec.repeats is not None and count >= spec.repeats):
+        return None
+    found = occurrences(spec.schedule, spec.timezone).after(after_ms)
+    return None if found is None or (spec.expires_ms is not None and found > spec.expires_ms) else found
+
+
+def record(row: Any) -> RunRecord:
+    """Return a row of `RUN_COLUMNS` as what the caller gets."""
+    name, run, fire, status, attempt, started, ended, error, count, last = row
+    return RunRecord(
+        name=name,
+        run_id=run,
+        fire_time=from_ms(fire),
+        status=status,
+        attempt=attempt,
+        started_at=None if started is None else from_ms(started),
+        ended_at=None if ended is None else from_ms(ended),
+        error=error,
+        count=count,
+        last_fire_time=from_ms(last),
+    )
+
+
+def run_id(app: str, name: str, fire_ms: int) -> str:
+    """Return the id of the run of an occurrence: the same in every process and at each try."""
+    return str(uuid5(_NAMESPACE, f"{app}\0{name}\0{fire_ms}"))
+
+
+class Stretch(NamedTuple):
+    """Occurrences that share a record."""
+
+    first: int
+    last: int
+    number: int
+
+
+class Advance(NamedTuple):
+    """How a job moves on to its next occurrence.
+
+    Attributes:
+        fire: the occurrence to run; ``None``: none of those that were due.
+        skipped: stretches that have a record each.
+        following: the next occurrence; ``None``: there is none.
+        due: how many occurrences were, ``missed`` of them without a run.
+    """
+
+    fire: int | None
+    skipped: Sequence[Stretch]
+    following: int | None
+    due: int
+    missed: int
+
+
+def advance(job: StoredJob, wall: int) -> Advance:
+    """Return how a job that is due moves on."""
+    spec = job.spec
+    assert job.occurrences is not None
+    stretch, due, whole = _due(job, wall)
+    last = due[-1]
+    late = wall - last > GRACE_MS
+    runs = spec.misfire == "all" or (whole and not (spec.misfire == "skip" and late))
+    skipped = due[:-1] if runs else due
+    # skipped occurrences: the last ones one by one, those before them as one
+    border = max(0, len(skipped) - _LISTED)
+    count = len(due) + (stretch.number if stretch else 0)
+    if border:
+        first, number = (stretch.first, stretch.number) if stretch else (skipped[0], 0)
+        stretch = Stretch(first, skipped[border - 1], number + border)
+    rows = [*([stretch] if stretch else []), *(Stretch(fire, fire, 1) for fire in skipped[border:])]
+    return Advance(last if runs else None, rows, following(spec, job.occurrences + count, last), count, count - runs)
+
+
+def _due(job: StoredJob, wall: int) -> tuple[Stretch | None, Sequence[int], bool]:
+    """Return a job's due occurrences, one or more, and whether these are all. With ``misfire="all"`` it is the first alone. Of very many, the earlier ones are only counted."""
+    spec, first = job.spec, job.next_ms
+    assert first is not None
+    assert job.occurrences is not None
+    if spec.misfire == "all" or spec.schedule is None:
+        return None, (first,), True
+    left = None if spec.repeats is None else spec.repeats - job.occurrences
+    times = occurrences(spec.schedule, spec.timezone)
+    end = wall + 1 if spec.expires_ms is None else max(first, min(wall, spec.expires_ms)) + 1
+    if isinstance(times, Interval):
+        return None, range(first, end, times.ms)[:left], True
+    due = [first]
+    while len(due) < _SCAN:
+        coming = following(spec, job.occurrences + len(due), due[-1])
+        if coming is None or coming >= end:
+            return None, due, True
+        due.append(coming)
+    begin = due[-1] // QUARTER_MS * QUARTER_MS + QUARTER_MS
+    until = (end - QUARTER_MS) // QUARTER_MS * QUARTER_MS
+    if left is not None or begin >= until:
+        return None, due, False
+    count = len(due) + len(list(times.between(due[-1] + 1, begin))) + times.count(begin, until)
+    latest = list(times.between(until, end))
+    if not latest:  # then those above will do
+        return None, due, False
+    back = until
+    while not (last := list(times.between(back - QUARTER_MS, back))):
+        back -= QUARTER_MS
+    return Stretch(first, last[-1], count), latest, True

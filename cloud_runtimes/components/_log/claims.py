@@ -1,0 +1,123 @@
+"""Slices of frames that a member of a consumer group claims and settles."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from ..._native import events as kernel
+
+__all__ = ["Again", "Claimed", "Dead", "Held", "Writes", "count_in", "cut"]
+
+_COUNT: Final = struct.Struct("<I")
+
+
+def count_in(frame: bytes) -> int:
+    """Return how many records a frame says it has."""
+    return int(_COUNT.unpack_from(frame, 4)[0])
+
+
+class Claimed(NamedTuple):
+    """A slice of a frame that a member holds.
+
+    Attributes:
+        id: of the claim.
+        frame: of the frame.
+        start, length: the slice.
+        deliveries: this one included.
+        settled: bitmap over the slice, least significant bit first; ``None``: nothing yet.
+    """
+
+    id: int
+    frame: int
+    start: int
+    length: int
+    deliveries: int
+    settled: bytes | None
+
+    def open(self) -> list[int]:
+        """Return the positions, within the slice, that are not settled."""
+        if self.settled is None:
+            return list(range(self.length))
+        return [index for index in range(self.length) if not self.settled[index >> 3] & (1 << (index & 7))]
+
+    def rest(self) -> Claimed:
+        """Return the slice from its first open position on; there is one."""
+        first = self.open()[0]
+        _, settled = cut(self.settled, first, self.length)
+        return self._replace(start=self.start + first, length=self.length - first, settled=settled)
+
+
+def cut(settled: bytes | None, at: int, length: int) -> tuple[bytes | None, bytes | None]:
+    """Cut a bitmap before a position."""
+    if settled is None:
+        return None, None
+    bits = int.from_bytes(settled, "little") & ((1 << length) - 1)
+    head, tail = bits & ((1 << at) - 1), bits >> at
+    return head.to_bytes((at + 7) // 8, "little"), tail.to_bytes((length - at + 7) // 8, "little")
+
+
+class Held(kernel.Marks):
+    """A claim of this member, in memory: what of it is settled, and when it was delivered (microseconds since 1970 UTC). Void once all of it is written, or another member has it."""
+
+    def __init__(self, claim: Claimed, at: int) -> None:
+        super().__init__(claim.length, claim.settled)
+        self.claim = claim
+        self.at = at
+
+
+class Again(NamedTuple):
+    """An event that is delivered again.
+
+    Attributes:
+        claim: of the delivery; where the member has lost it, nothing happens.
+        frame, place: where the event is.
+        delay_ms: until then.
+        deliveries: so far.
+    """
+
+    claim: int
+    frame: int
+    place: int
+    delay_ms: int
+    deliveries: int
+
+
+class Dead(NamedTuple):
+    """Events of one claim that are delivered no more.
+
+    Attributes:
+        claim: of their delivery; where the member has lost it, nothing happens.
+        events: how many.
+        frame: of the dead-letter topic; ``None``: they are dropped.
+    """
+
+    claim: int
+    events: int
+    frame: bytes | None
+
+
+class Writes:
+    """What one transaction of a member does.
+
+    Attributes:
+        settled: claims with their bitmaps; ``None``: all of it.
+        again, dead: events that were not acknowledged.
+        back: claims that any member may take at once, with the delivery not counted.
+        expired: how many events expired.
+        renew: prolong the lease of all that the member holds.
+        seen: note that the group is in use.
+        want: how many events to claim.
+        durable: whether it has to outlast a crash of the machine. What only moves claims may be lost: it is delivered again then.
+    """
+
+    __slots__ = ("again", "back", "dead", "durable", "expired", "renew", "seen", "settled", "want")
+
+    def __init__(self) -> None:
+        self.settled: list[tuple[int, bytes | None]] = []
+        self.again: list[Again] = []
+        self.dead: list[Dead] = []
+        self.back: list[Claimed] = []
+        self.expired = 0
+        self.renew = self.seen = self.durable = False
+        self.want = 0

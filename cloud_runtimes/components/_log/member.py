@@ -1,0 +1,326 @@
+"""A member of a consumer group: it claims slices of frames, holds them, settles them. What a database does for it, a subclass writes.
+
+It belongs to the thread of its subscription; only `wake` may be called from others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from time import monotonic
+from typing import Any, Final, NamedTuple, Protocol
+
+from ..._native import events as kernel
+from ...errors import CloudRuntimesError
+from ...spi.events import dead_letter
+from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
+from .claims import Again, Claimed, Dead, Held, Writes
+
+__all__ = ["LogMember", "Waits"]
+
+_FRAMES_KEPT: Final = 8
+_PAST_KEPT: Final = 4096
+_SEEN_EVERY: Final = 60.0
+_DEFAULT_ACK_WAIT: Final = 30.0
+_DEFAULT_DELIVERIES: Final = 5
+_MAX_BACK_OFF_MS: Final = 60_000
+_numbers = itertools.count()
+
+
+class Waits(Protocol):
+    """What a member waits on for its topic."""
+
+    def wait(self, timeout: float) -> object:
+        """Return when woken, or after ``timeout`` seconds."""
+
+    def wake(self) -> None:
+        """Wake it, from any thread."""
+
+    def close(self) -> None:
+        """Unsubscribe."""
+
+
+class _Past(NamedTuple):
+    """What a member remembers of an event that comes again: its first and last delivery (microseconds since 1970 UTC), and the last error."""
+
+    first: int | None
+    last: int | None
+    error: str | None
+
+
+_NO_PAST: Final = _Past(None, None, None)
+
+
+class _Event(NamedTuple):
+    """An event that is delivered no more, and why."""
+
+    claim: Claimed
+    place: int
+    cause: Cause
+
+
+class LogMember(EventSource):
+    """See the module.
+
+    Args:
+        pubsub: the component's name.
+        request: of the member.
+
+    Attributes:
+        name: of the member; no other has it.
+        request: of the member.
+        ack_wait_ms: how long a lease lasts.
+        label: what counters and messages call the group.
+    """
+
+    def __init__(self, pubsub: str, request: SubscribeRequest) -> None:
+        self.pubsub = pubsub
+        self.request = request
+        self.name = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
+        self.ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
+        self.label = f"{pubsub}/{request.topic}/{request.group}"
+        self._max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Hold nothing."""
+        self._waiter: Waits | None = None
+        self._held: dict[int, Held] = {}
+        # claimed and not yet delivered; settlements, and events found expired, not yet written
+        self._claimed: list[Claimed] = []
+        self._unwritten: list[Settled] = []
+        self._exhausted: list[Claimed] = []
+        self._expired = 0
+        self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
+        # of events that were retried, by frame and place
+        self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
+        self._renewed = self._clock()
+        self._seen = monotonic()
+        self._next_due: float | None = None
+
+    # -- what a database does ---------------------------------------------
+
+    def _clock(self) -> float:
+        """Return the seconds of the clock by which leases are renewed."""
+        return monotonic()
+
+    @abstractmethod
+    def _now_us(self) -> int:
+        """Return the time by which events expire, microseconds since 1970 UTC."""
+
+    @abstractmethod
+    def _wait_on(self) -> Waits:
+        """Return what wakes this member when there is something new."""
+
+    @abstractmethod
+    def _look(self) -> tuple[bool, float | None]:
+        """Tell, without writing, whether there is anything to claim, and in how many seconds there will be what is known of; ``None``: nothing."""
+
+    @abstractmethod
+    def _commit(self, writes: Writes) -> tuple[Collection[int], list[Claimed]]:
+        """Settle, renew and claim in one transaction; returns the claims that had gone to others, whose settlements are void, and what was claimed."""
+
+    @abstractmethod
+    def _load(self, frame: int) -> bytes | None:
+        """Return a frame; ``None``: it is gone."""
+
+    # -- the source -------------------------------------------------------
+
+    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
+        waiter = self._waiter
+        if waiter is None:
+            self._waiter = self._wait_on()
+        self._mark(settled)
+        touched = any(held.touched for held in self._held.values())
+        renew = bool(self._held) and self._clock() >= self._renewed + self.ack_wait_ms / 3000
+        seen = monotonic() >= self._seen + _SEEN_EVERY
+        wanting = want > 0 and not self._claimed
+        if touched or self._unwritten or self._exhausted or self._expired or renew or seen:
+            # what is there is found by the write that has to be made anyway
+            self._write(want if wanting else 0, renew, seen)
+            if wanting and not self._claimed:
+                self._next_due = self._look()[1]
+        elif wanting:
+            found, self._next_due = self._look()
+            if found:
+                self._write(want, renew, seen)
+        if self._exhausted:
+            self._write(0, False, False)
+        deliveries = self._deliver()
+        if not deliveries and waiter is not None:  # nobody could wake it before
+            pause = 60.0 if timeout is None else timeout
+            waiter.wait(pause if self._next_due is None else min(pause, max(0.001, self._next_due)))
+        return deliveries
+
+    def wake(self) -> None:
+        if (waiter := self._waiter) is not None:
+            waiter.wake()
+
+    def _write(self, want: int, renew: bool, seen: bool) -> None:
+        """Settle, renew and claim; what failed is tried again with the next poll."""
+        writes = self._pending()
+        writes.renew, writes.seen, writes.want = renew, seen, want
+        idle = not self._held
+        begun = self._clock()
+        lost, claimed = self._commit(writes)
+        most = self._max_deliveries
+        # the last holder of an exhausted one died with it
+        self._exhausted = [claim for claim in claimed if most is not None and claim.deliveries > most]
+        self._claimed += [claim for claim in claimed if claim not in self._exhausted]
+        if renew or idle:
+            self._renewed = begun
+        if seen:
+            self._seen = monotonic()
+        self._unwritten, self._expired = [], 0
+        for id, _ in writes.settled:
+            held = self._held.get(id)
+            if held is None:
+                continue
+            held.touched = False
+            if not held.left or id in lost:
+                held.void = True
+                del self._held[id]
+
+    def close(self, settled: Sequence[Settled], /) -> None:
+        self._mark(settled)
+        writes = self._pending()
+        left = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.left]
+        writes.back = [claim.rest() for claim in (*left, *self._claimed)]
+        writes.durable = True
+        try:
+            self._commit(writes)
+        finally:
+            self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
+        if self._waiter is not None:
+            self._waiter.close()
+
+    # -- settlements ------------------------------------------------------
+
+    def _mark(self, settled: Sequence[Settled]) -> None:
+        """Mark what is settled; settlements other than ACK are kept for the next write."""
+        for tokens, settlement, delay, cause in Settlements(settled).groups:
+            marked = kernel.mark_records(tokens)
+            if settlement is not Settlement.ACK:
+                self._unwritten += [Settled(token, settlement, delay, cause) for token in marked]
+                if self.request.dead_letter_topic and settlement is not Settlement.RELEASE:
+                    for record in marked:
+                        self._remember(record, cause)
+
+    def _pending(self) -> Writes:
+        """Gather what is to be written."""
+        writes = Writes()
+        writes.settled = [(id, held.settled if held.left else None) for id, held in self._held.items() if held.touched]
+        writes.expired = self._expired
+        dead: list[_Event] = []
+        for record, settlement, delay, cause in self._unwritten:
+            claim: Claimed = record.marks.claim
+            again = Again(claim.id, claim.frame, claim.start + record.place, 0, claim.deliveries)
+            if settlement is Settlement.DROP:
+                dead.append(_Event(claim, record.place, cause or Cause("dropped")))
+            elif settlement is Settlement.RELEASE:
+                writes.again.append(again)
+            elif self._max_deliveries is not None and claim.deliveries >= self._max_deliveries:
+                dead.append(_Event(claim, record.place, cause or Cause("deliveries")))
+            else:
+                back_off = min(_MAX_BACK_OFF_MS, 1000 * 2 ** min(claim.deliveries - 1, 10))
+                writes.again.append(again._replace(delay_ms=back_off if delay is None else int(delay * 1000)))
+        for claim in self._exhausted:
+            counted = claim._replace(deliveries=claim.deliveries - 1)
+            dead += [_Event(counted, place, Cause("deliveries")) for place in claim.open()]
+            writes.settled.append((claim.id, None))
+        writes.dead = self._dead(dead)
+        # deliveries that are limited are counted for good; a dead letter is a publish
+        writes.durable = bool(writes.dead) or self._max_deliveries is not None
+        return writes
+
+    # -- dead letters -----------------------------------------------------
+
+    def _dead(self, events: Sequence[_Event]) -> list[Dead]:
+        by_claim: dict[int, list[_Event]] = {}
+        for event in events:
+            by_claim.setdefault(event.claim.id, []).append(event)
+        return [Dead(id, len(group), self._dead_frame(group)) for id, group in by_claim.items()]
+
+    def _dead_frame(self, events: Sequence[_Event]) -> bytes | None:
+        """Return events of one claim as they go to the dead-letter topic."""
+        frame = None if self.request.dead_letter_topic is None else self._frame(events[0].claim.frame)
+        if frame is None:
+            return None
+        records = [self._dead_record(frame, event) for event in events]
+        built: bytes = kernel.build_frame(frame.source, frame.type, frame.topic, records)
+        return built
+
+    def _dead_record(self, frame: kernel.Frame, event: _Event) -> bytes:
+        place = event.claim.start + event.place
+        past = self._past.get((event.claim.frame, place), _NO_PAST)
+        cause = event.cause if event.cause.error else event.cause._replace(error=past.error)
+        try:
+            return dead_letter(
+                frame[place],
+                cause,
+                topic=self.request.topic,
+                group=self.request.group,
+                count=event.claim.deliveries,
+                first_us=past.first,
+                last_us=past.last,
+            )
+        except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
+            record: bytes = frame.record_bytes(place)
+            return record
+
+    def _remember(self, record: Any, cause: Cause | None) -> None:
+        """Note what a dead letter will tell of an event that was delivered and not acknowledged."""
+        held = record.marks
+        place = held.claim.frame, held.claim.start + record.place
+        past = self._past.pop(place, _NO_PAST)
+        first = held.at if held.claim.deliveries == 1 else past.first
+        error = past.error if cause is None else cause.error
+        self._past[place] = _Past(first, held.at, error)
+        if len(self._past) > _PAST_KEPT:
+            self._past.popitem(last=False)
+
+    # -- delivering -------------------------------------------------------
+
+    def _deliver(self) -> Deliveries:
+        """Turn claims into deliveries; a claim whose frame cannot be read stays for the next time."""
+        deliveries = Deliveries()
+        now_us = self._now_us() if self._claimed else 0
+        while self._claimed:
+            claim = self._claimed[0]
+            frame = self._frame(claim.frame)
+            held = Held(claim, now_us)
+            gone: Sequence[int] = claim.open()
+            if frame is not None:
+                records: list[kernel.ClaimedRecord] = []
+                gone = frame.deliver(claim.start, gone, now_us, held, records)
+                deliveries.groups.append((records, claim.deliveries))
+                self._expired += len(gone)
+            for place in gone:
+                held.settle(place)  # expired, or dropped from a full log
+            if claim.id in self._held:
+                # overdue, and taken over from ourselves: only settlements of the later delivery count
+                self._held[claim.id].void = True
+            self._held[claim.id] = held
+            del self._claimed[0]
+        return deliveries
+
+    def _frame(self, id: int) -> kernel.Frame | None:
+        frame = self._frames.get(id)
+        if frame is None:
+            body = self._load(id)
+            if body is None:
+                return None
+            frame = self._keep(id, body)
+        return frame
+
+    def _keep(self, id: int, body: bytes) -> kernel.Frame:
+        """Remember a frame; the oldest are forgotten."""
+        frame = self._frames[id] = kernel.Frame(body)
+        while len(self._frames) > _FRAMES_KEPT:
+            self._frames.popitem(last=False)
+        return frame

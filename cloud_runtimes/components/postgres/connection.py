@@ -1,0 +1,276 @@
+"""One connection, on psycopg's libpq layer, as flows: generators that yield what they wait for, so that threads and event loops drive the same code.
+
+A connection stays in libpq's pipeline mode. The statements that one flow sends together are one transaction (PostgreSQL manual, "Pipeline Mode").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Generator, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import pq
+
+from ...spi.operation import Operation
+from .failures import Lost, SqlFailure
+from .statement import Result, Statement
+
+__all__ = ["Connection", "Flow", "drive", "drive_async"]
+
+T = TypeVar("T")
+READ: Final = select.POLLIN
+WRITE: Final = select.POLLOUT
+Flow: TypeAlias = Generator[int, int, T]
+"""Yields what of the socket it waits for, gets what the socket is ready for."""
+
+_PIPELINE_SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
+_FATAL: Final = pq.ExecStatus.FATAL_ERROR
+_ABORTED: Final = pq.ExecStatus.PIPELINE_ABORTED
+
+
+class Connection:
+    """See the module.
+
+    Attributes:
+        pg: libpq's connection.
+        sent: whether the running flow has sent a statement whose end is not known.
+        poll: waits for its socket.
+    """
+
+    __slots__ = ("_prepared", "_prepares", "_schema", "pg", "poll", "sent")
+
+    def __init__(self, schema: str, *, prepares: bool) -> None:
+        self._schema = schema
+        self._prepares = prepares
+        self._prepared: set[Statement] = set()
+        self.sent = False
+        self.poll = select.poll()
+
+    # -- opening ----------------------------------------------------------
+
+    def open(self, conninfo: str) -> Flow[None]:
+        """Connect.
+
+        Raises:
+            SqlFailure, Lost: it cannot.
+        """
+        self.pg = pg = pq.PGconn.connect_start(conninfo.encode())
+        polled = pg.status
+        while True:
+            polled = pg.connect_poll()
+            if polled == pq.PollingStatus.OK:
+                break
+            if polled == pq.PollingStatus.FAILED:
+                raise Lost(pg.get_error_message())
+            # the socket may be another with each address that is tried
+            self.poll = select.poll()
+            self.poll.register(pg.socket, READ)
+            yield READ if polled == pq.PollingStatus.READING else WRITE
+        pg.nonblocking = 1
+        pg.enter_pipeline_mode()
+        self.poll = select.poll()
+        self.poll.register(pg.socket, READ)
+
+    @property
+    def socket(self) -> int:
+        """The descriptor to wait for; it may change while connecting."""
+        return int(self.pg.socket)
+
+    def is_alive(self) -> bool:
+        """Tell whether an idle connection still has its server, as far as is known without asking it."""
+        if self.poll.poll(0):
+            try:
+                self.pg.consume_input()
+            except psycopg.Error:
+                return False
+        return self.pg.status == pq.ConnStatus.OK
+
+    def is_clean(self) -> bool:
+        """Tell whether it can serve another flow."""
+        return (
+            not self.sent
+            and self.pg.status == pq.ConnStatus.OK
+            and self.pg.transaction_status == pq.TransactionStatus.IDLE
+        )
+
+    def close(self) -> None:
+        """Close it without waiting."""
+        self.pg.finish()
+
+    def cancel(self) -> None:
+        """Ask the server to stop the running statement; blocks for a connection of its own."""
+        try:
+            self.pg.get_cancel().cancel()
+        except psycopg.Error:
+            pass  # it has ended, or the server cannot be reached
+
+    # -- statements -------------------------------------------------------
+
+    def run(self, statement: Statement, *values: Any) -> Flow[Result]:
+        """Run one statement in a transaction of its own, or in the open one."""
+        if statement not in self._prepared:
+            return (yield from self.pipeline([(statement, values)]))[0]
+        pg = self.pg
+        parameters = statement.encode(values)
+        try:
+            self.sent = True
+            pg.send_query_prepared(statement.name, parameters, statement.formats, 1)
+            pg.pipeline_sync()
+            while pg.flush():
+                if (yield READ | WRITE) & READ:
+                    pg.consume_input()
+            yield READ
+            pg.consume_input()
+            while pg.is_busy():
+                yield READ
+                pg.consume_input()
+            found: Any = pg.get_result()
+            failed = found.status == _FATAL
+            yield from self._result()
+            yield from self._result()
+        except psycopg.Error as error:
+            raise Lost(str(error)) from error
+        self.sent = False
+        if failed:
+            raise SqlFailure(found, 0)
+        return statement.decode(found)
+
+    def pipeline(
+        self,
+        calls: Sequence[tuple[Statement, Sequence[Any]]],
+        after: Sequence[tuple[Statement, Sequence[Any]]] = (),
+    ) -> Flow[list[Result]]:
+        """Run statements in one round trip and, unless one is open, one transaction; returns their results.
+
+        Args:
+            calls: statements with their parameters.
+            after: run behind that transaction, in one of their own.
+
+        Raises:
+            SqlFailure: the server refused one; nothing of them was applied. Says which.
+            Lost: the connection ended.
+        """
+        pg = self.pg
+        groups = [[(statement, statement.encode(values)) for statement, values in group] for group in (calls, after)]
+        try:
+            self.sent = True
+            sent = [self._send(group) for group in groups if group]
+            while pg.flush():
+                if (yield READ | WRITE) & READ:
+                    pg.consume_input()
+            results, failure = yield from self._receive(sent[0])
+            for group in sent[1:]:
+                yield from self._receive(group)
+        except psycopg.Error as error:
+            raise Lost(str(error)) from error
+        self.sent = False
+        if failure is not None:
+            raise failure
+        return results
+
+    def _send(self, calls: Sequence[tuple[Statement, list[bytes | None]]]) -> list[tuple[Statement, bool]]:
+        """Send statements that are one transaction; returns each result to come: of a statement, or of preparing it."""
+        pg = self.pg
+        expected: list[tuple[Statement, bool]] = []
+        for statement, parameters in calls:
+            if not self._prepares:
+                pg.send_query_params(self._sql(statement), parameters, statement.oids, statement.formats, 1)
+            else:
+                if statement not in self._prepared and (statement, True) not in expected:
+                    pg.send_prepare(statement.name, self._sql(statement), statement.oids)
+                    expected.append((statement, True))
+                pg.send_query_prepared(statement.name, parameters, statement.formats, 1)
+            expected.append((statement, False))
+        pg.pipeline_sync()
+        return expected
+
+    def _receive(self, expected: Sequence[tuple[Statement, bool]]) -> Flow[tuple[list[Result], SqlFailure | None]]:
+        """Receive the results of statements that were sent together, or why they failed."""
+        results: list[Result] = []
+        failure: SqlFailure | None = None
+        for statement, preparing in expected:
+            found = yield from self._result()
+            if found.status == _FATAL:
+                failure = failure or SqlFailure(found, len(results))
+            elif found.status != _ABORTED:
+                if preparing:
+                    self._prepared.add(statement)
+                else:
+                    results.append(statement.decode(found))
+            yield from self._result()  # the end of this statement
+        ended = yield from self._result()
+        assert ended.status == _PIPELINE_SYNC, ended.status
+        return results, failure
+
+    def _sql(self, statement: Statement) -> bytes:
+        return statement.sql.replace("{schema}", self._schema).encode()
+
+    def _result(self) -> Flow[Any]:
+        pg = self.pg
+        while pg.is_busy():
+            yield READ
+            pg.consume_input()
+        return pg.get_result()
+
+
+def drive(flow: Flow[T], connection: Connection, op: Operation) -> T:
+    """Run a flow in this thread, to the deadline of a call.
+
+    Raises:
+        DeadlineExceededError: the server did not answer in time.
+    """
+    try:
+        wanted = next(flow)
+        while True:
+            poll = connection.poll
+            if wanted != READ:
+                poll = select.poll()
+                poll.register(connection.socket, wanted)
+            left = op.remaining()
+            found = poll.poll(None if left is None else left * 1000 + 1)
+            if not found:
+                raise op.timed_out("PostgreSQL", maybe_applied=connection.sent and op.method.writes)
+            # an error or a hang-up is found by reading
+            wanted = flow.send(found[0][1] & (READ | WRITE) or READ)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def drive_async(flow: Flow[T], connection: Connection, op: Operation) -> T:
+    """Run a flow in the running event loop; see `drive`."""
+    loop = asyncio.get_running_loop()
+    ready = 0
+    try:
+        while True:
+            wanted = flow.send(ready) if ready else next(flow)
+            socket = connection.socket
+            future: asyncio.Future[int] = loop.create_future()
+            if wanted & READ:
+                loop.add_reader(socket, _resolve, future, READ)
+            if wanted & WRITE:
+                loop.add_writer(socket, _resolve, future, WRITE)
+            try:
+                if op.deadline is None:
+                    ready = await future
+                else:
+                    async with asyncio.timeout(op.remaining()):
+                        ready = await future
+            except TimeoutError:
+                maybe_applied = connection.sent and op.method.writes
+                raise op.timed_out("PostgreSQL", maybe_applied=maybe_applied) from None
+            finally:
+                if wanted & READ:
+                    loop.remove_reader(socket)
+                if wanted & WRITE:
+                    loop.remove_writer(socket)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def _resolve(future: asyncio.Future[int], ready: int) -> None:
+    if not future.done():
+        future.set_result(ready)

@@ -1,0 +1,144 @@
+"""One database of one process: its pool, its schema, its notifications. All clients of the process that name it share it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from time import sleep
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import psycopg
+from psycopg import conninfo
+
+from ..._core import fork
+from ..._core.threads import Background, Mutex
+from ...database._states import by_state
+from ...errors import CloudRuntimesError
+from ...spi.operation import Method, Operation
+from .connection import Connection, Flow
+from .failures import Lost
+from .notifier import Notifier
+from .pool import Pool
+from .schema import ensure
+from .sweep import Sweeper
+
+if TYPE_CHECKING:
+    from ...spi.executor import Executor
+    from .settings import PostgresSettings
+
+__all__ = ["PostgresDatabase", "acquire"]
+
+T = TypeVar("T")
+Work = Callable[[Connection], Flow[T]]
+_databases: dict[PostgresSettings, PostgresDatabase] = {}
+_databases_lock = Mutex()
+_BEHIND: Final = Method("postgres", "undo", repeatable=True)
+
+
+def acquire(settings: PostgresSettings) -> PostgresDatabase:
+    """Return the process's database for some settings, made without I/O; each call needs one `PostgresDatabase.release`."""
+    with _databases_lock:
+        database = _databases[settings] = _databases.get(settings) or PostgresDatabase(settings)
+        database.users += 1
+        return database
+
+
+class PostgresDatabase:
+    """See the module; made by `acquire`.
+
+    Attributes:
+        where: what messages call it.
+        notifier: wakes waiters of all processes.
+    """
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self.settings = settings
+        self.users = 0
+        self.where = _place(settings.url)
+        self._pool = Pool(
+            settings.url, self.where, settings.schema, settings.max_connections, prepares=settings.prepare
+        )
+        self.notifier = Notifier(settings.listen_url or settings.url, settings.schema)
+        self._ready = False
+        self._sweeper: Sweeper | None = None
+        self._lock = Mutex()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: look again, which also starts its sweeper."""
+        self._lock = Mutex()
+        self._ready, self._sweeper = False, None
+
+    # -- calls ------------------------------------------------------------
+
+    def run(self, op: Operation, work: Work[T]) -> T:
+        """Run a flow; see `Pool.run`."""
+        if not self._ready:
+            self.open(op)
+        return self._pool.run(op, work)
+
+    async def run_async(self, op: Operation, work: Work[T], executor: Executor) -> T:
+        """Asynchronous `run`."""
+        if not self._ready:
+            await executor.in_thread(functools.partial(self.open, op), op)
+        return await self._pool.run_async(op, work)
+
+    def behind(self, work: Work[T]) -> None:
+        """Run a flow in a thread, for what a caller left behind: now, and once more when the server has noticed the caller's end."""
+
+        def run() -> None:
+            for pause in (0.0, 0.5):
+                sleep(pause)
+                try:
+                    self.run(Operation(_BEHIND, "postgres", 5.0), work)
+                except CloudRuntimesError:
+                    pass  # closed, or the server is gone: the lease expires
+
+        Background(run, "cloud-runtimes-postgres-behind").start()
+
+    def open(self, op: Operation) -> None:
+        """Make or migrate the schema, once.
+
+        Raises:
+            CloudRuntimesError: it cannot be used; names the database and the remedy.
+        """
+        with self._lock:
+            if self._ready:
+                return
+            try:
+                ensure(self.settings, op, self.where)
+            except psycopg.Error as error:
+                raise explain(error, self.where) from error
+            self._ready = True
+            if self._sweeper is None:
+                self._sweeper = Sweeper(self)
+                self._sweeper.start()
+
+    def release(self) -> None:
+        """Give up one use; the last one closes all connections."""
+        with _databases_lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+            if _databases.get(self.settings) is self:
+                del _databases[self.settings]
+        if self._sweeper is not None:
+            self._sweeper.close()
+        self.notifier.close()
+        self._pool.close()
+
+
+def explain(error: psycopg.Error, where: str) -> Exception:
+    """Return our error for one of psycopg's."""
+    if error.sqlstate is None:
+        return Lost(str(error)).explained(where, maybe_applied=False)
+    return by_state(where, error.sqlstate, f": {error.diag.message_primary}" if error.diag.message_primary else "")
+
+
+def _place(url: str) -> str:
+    """Return how messages name a database: without user, password and options."""
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        return "postgresql"
+    return f"postgresql {parts.get('host') or 'localhost'}/{parts.get('dbname') or parts.get('user') or ''}"

@@ -1,0 +1,399 @@
+"""Files on PostgreSQL: a version of a file is chunks that nobody finds until the row of its name points at them.
+
+A version that was replaced stays for `_KEPT`, for those who read it. Chunks of an upload that was left go after `_UPLOAD`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import AlreadyExistsError, ClosedError, ConflictError
+from ...spi import file as spi
+from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.operation import Operation
+from .connection import Connection, Flow
+from .keys import prefix_end
+from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
+
+if TYPE_CHECKING:
+    from . import PostgresComponent
+
+__all__ = ["PostgresFiles"]
+
+_CHUNK: Final = 512 * 1024
+_KEPT: Final = 3_600_000
+"""Milliseconds."""
+_UPLOAD: Final = 86_400_000
+"""Milliseconds."""
+_COLUMNS: Final = "f.name, f.content, f.size, f.modified, f.content_type, f.metadata"
+_AT: Final = "store = $1 AND name = $2"
+_STAT: Final = Statement(f"SELECT {_COLUMNS} FROM {{schema}}.files f WHERE {_AT}", "text text")
+_READ: Final = Statement(
+    "SELECT number, CASE WHEN number = $2 / {chunk} OR number = ($3 - 1) / {chunk} THEN substring(body "
+    "FROM greatest($2 - number::int8 * {chunk}, 0)::int4 + 1 "
+    "FOR (least($3 - number::int8 * {chunk}, {chunk}) - greatest($2 - number::int8 * {chunk}, 0))::int4) ELSE body END "
+    "FROM {schema}.chunks WHERE content = $1 AND number BETWEEN $2 / {chunk} AND ($3 - 1) / {chunk} ORDER BY number".replace(
+        "{chunk}", str(_CHUNK)
+    ),
+    "int8 int8 int8",
+)
+# names with another "/" behind the prefix are shortened to end with it
+_ENTRY: Final = (
+    "CASE WHEN $3 OR position('/' IN substr(f.name, length($2) + 1)) = 0 THEN f.name "
+    "ELSE left(f.name, length($2) + position('/' IN substr(f.name, length($2) + 1))) END"
+)
+_LIST: Final = Statement(
+    f'SELECT DISTINCT ON (entry) entry, {_COLUMNS} FROM {{schema}}.files f, LATERAL (SELECT {_ENTRY} COLLATE "C" AS entry) e '
+    "WHERE f.store = $1 AND f.name >= $2 AND ($4::text IS NULL OR f.name < $4) AND ($5::text IS NULL OR entry > $5) "
+    "ORDER BY entry LIMIT $6",
+    "text text bool text text int8",
+)
+_BEGIN: Final = Statement(
+    f"INSERT INTO {{schema}}.contents (ends) VALUES ({{schema}}.now_ms() + {_UPLOAD}) RETURNING id"
+)
+_CHUNK_IN: Final = Statement(
+    "INSERT INTO {schema}.chunks (content, number, body) VALUES ($1, $2, $3)", "int8 int4 bytea"
+)
+_EXISTS: Final = Statement(f"SELECT 1 FROM {{schema}}.files WHERE {_AT}", "text text")
+_LOCK: Final = Statement(f"SELECT content FROM {{schema}}.files WHERE {_AT} FOR UPDATE", "text text")
+_STORE: Final = Statement(
+    "INSERT INTO {schema}.files AS f (store, name, content, size, modified, content_type, metadata) "
+    "VALUES ($1, $2, $3, $4, {schema}.now_ms(), $5, $6) ON CONFLICT (store, name) DO UPDATE SET content = excluded.content, "
+    "size = excluded.size, modified = excluded.modified, content_type = excluded.content_type, metadata = excluded.metadata "
+    f"WHERE $7 RETURNING {_COLUMNS}",
+    "text text int8 int8 text text bool",
+)
+_STAYS: Final = Statement("UPDATE {schema}.contents SET ends = NULL WHERE id = $1", "int8")
+_ENDS: Final = Statement(
+    "UPDATE {schema}.contents SET ends = {schema}.now_ms() + $2 WHERE id = ANY ($1)", "int8[] int8"
+)
+_DROP: Final = Statement("DELETE FROM {schema}.contents WHERE id = $1 AND ends IS NOT NULL", "int8")
+_DELETE: Final = Statement(
+    f"WITH gone AS (DELETE FROM {{schema}}.files WHERE {_AT} RETURNING content) "
+    f"UPDATE {{schema}}.contents SET ends = {{schema}}.now_ms() + {_KEPT} WHERE id IN (SELECT content FROM gone)",
+    "text text",
+)
+_COPY_CHUNKS: Final = Statement(
+    "INSERT INTO {schema}.chunks (content, number, body) SELECT $2, number, body FROM {schema}.chunks WHERE content = $1",
+    "int8 int8",
+)
+_MOVE: Final = Statement(
+    f"UPDATE {{schema}}.files AS f SET name = $3 WHERE {_AT} RETURNING {_COLUMNS}", "text text text"
+)
+
+
+class PostgresFiles(FileDriver):
+    """One store: a namespace in the table of files."""
+
+    features = frozenset(
+        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
+    )
+
+    def __init__(self, component: PostgresComponent, name: str) -> None:
+        self.component = component
+        self.store = name
+
+    def run(self, op: Operation, flow: Any) -> Any:
+        """Run a flow of the sync API."""
+        return self.component.database.run(op, flow)
+
+    async def run_async(self, op: Operation, flow: Any) -> Any:
+        """Run a flow of the async API."""
+        return await self.component.database.run_async(op, flow, self.executor)
+
+    # -- reading ----------------------------------------------------------
+
+    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
+        found: FileInfo | None = self.run(op, lambda connection: self._stat(connection, name))
+        return found
+
+    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
+        found: FileInfo | None = await self.run_async(op, lambda connection: self._stat(connection, name))
+        return found
+
+    def _stat(self, connection: Connection, name: str) -> Flow[FileInfo | None]:
+        rows = (yield from connection.run(_STAT, self.store, name)).rows
+        return _info(rows[0]) if rows else None
+
+    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        data: bytes | None = self.run(op, lambda connection: self._read(connection, name, start, length))
+        return data
+
+    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        data: bytes | None = await self.run_async(op, lambda connection: self._read(connection, name, start, length))
+        return data
+
+    def _read(self, connection: Connection, name: str, start: int, length: int | None) -> Flow[bytes | None]:
+        rows = (yield from connection.run(_STAT, self.store, name)).rows
+        if not rows:
+            return None
+        content, size = rows[0][1], rows[0][2]
+        end = size if length is None else min(size, start + length)
+        return (yield from self.part(connection, name, content, start, end))
+
+    def part(self, connection: Connection, name: str, content: int, start: int, end: int) -> Flow[bytes]:
+        """Return the bytes of a version from ``start`` to ``end``, both within it."""
+        if end <= start:
+            return b""
+        rows = (yield from connection.run(_READ, content, start, end)).rows
+        data = b"".join([row[1] for row in rows])
+        if len(data) != end - start:
+            raise ConflictError(f"{self.store}/{name} was replaced more than an hour ago: open it again")
+        return data
+
+    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
+        found = self.stat(op, name)
+        return None if found is None else _Reader(self, found)
+
+    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
+        found = await self.stat_async(op, name)
+        return None if found is None else _Reader(self, found)
+
+    def list_files(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        found: list[FileInfo] = self.run(op, lambda connection: self._list(connection, prefix, recursive, limit, after))
+        return found
+
+    async def list_files_async(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        found: list[FileInfo] = await self.run_async(
+            op, lambda connection: self._list(connection, prefix, recursive, limit, after)
+        )
+        return found
+
+    def _list(
+        self, connection: Connection, prefix: str, recursive: bool, limit: int | None, after: str | None
+    ) -> Flow[list[FileInfo]]:
+        values = (self.store, prefix, recursive, prefix_end(prefix), after, limit)
+        rows = (yield from connection.run(_LIST, *values)).rows
+        return [_info(row[1:]) if row[0] == row[1] else FileInfo(row[0], 0) for row in rows]
+
+    # -- writing ----------------------------------------------------------
+
+    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        content = self.run(op, lambda connection: self._begin(connection, name, how))
+        return _Writer(self, name, how, content)
+
+    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        content = await self.run_async(op, lambda connection: self._begin(connection, name, how))
+        return _Writer(self, name, how, content)
+
+    def _begin(self, connection: Connection, name: str, how: FileWrite) -> Flow[int]:
+        """Return the number of a new version; what is wrong already need not be written first."""
+        found, begun = yield from connection.pipeline([(_EXISTS, (self.store, name)), (_BEGIN, ())])
+        if found.rows and not how.overwrite:
+            raise self.exists(name)
+        return int(begun.rows[0][0])
+
+    def exists(self, name: str) -> AlreadyExistsError:
+        """Return why a file cannot be made."""
+        return AlreadyExistsError(f"{self.store}/{name} exists: give overwrite=True to replace it")
+
+    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        writer = self.open_write(op, name, how)
+        try:
+            for chunk in chunks:
+                writer.write(op, chunk)
+            return writer.commit(op)
+        finally:
+            writer.abort(op)
+
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        iterator = iter(chunks)
+        writer = await self.open_write_async(op, name, how)
+        try:
+            while (chunk := await self.executor.in_thread(lambda: next(iterator, None), op)) is not None:
+                await writer.write_async(op, chunk)
+            return await writer.commit_async(op)
+        finally:
+            await writer.abort_async(op)
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        self.run(op, lambda connection: connection.run(_DELETE, self.store, name))
+
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        await self.run_async(op, lambda connection: connection.run(_DELETE, self.store, name))
+
+    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        found: FileInfo | None = self.run(op, lambda connection: self._copy(connection, source, target))
+        return found
+
+    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        found: FileInfo | None = await self.run_async(op, lambda connection: self._copy(connection, source, target))
+        return found
+
+    def _copy(self, connection: Connection, source: str, target: str) -> Flow[FileInfo | None]:
+        rows = (yield from connection.run(_STAT, self.store, source)).rows
+        if not rows:
+            return None
+        _, content, size, _, content_type, metadata = rows[0]
+        yield from connection.run(BEGIN)
+        new = (yield from connection.run(_BEGIN)).rows[0][0]
+        yield from connection.run(_COPY_CHUNKS, content, new)
+        return (yield from self.store_file(connection, target, new, size, content_type, metadata, True))
+
+    def store_file(
+        self,
+        connection: Connection,
+        name: str,
+        content: int,
+        size: int,
+        content_type: str | None,
+        metadata: str | None,
+        overwrite: bool,
+    ) -> Flow[FileInfo]:
+        """Let a name point at a version, in the transaction that is open, and commit it."""
+        values = (self.store, name, content, size, content_type, metadata, overwrite)
+        locked, stored, _ = yield from connection.pipeline(
+            [(_LOCK, (self.store, name)), (_STORE, values), (_STAYS, (content,))]
+        )
+        if not stored.rows:
+            yield from connection.run(ROLLBACK)
+            raise self.exists(name)
+        old = [row[0] for row in locked.rows]
+        yield from connection.pipeline([(_ENDS, (old, _KEPT)), (COMMIT, ())] if old else [(COMMIT, ())])
+        return _info(stored.rows[0])
+
+    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        found: FileInfo | None = self.run(op, lambda connection: self._move(connection, source, target))
+        return found
+
+    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        found: FileInfo | None = await self.run_async(op, lambda connection: self._move(connection, source, target))
+        return found
+
+    def _move(self, connection: Connection, source: str, target: str) -> Flow[FileInfo | None]:
+        if source == target:
+            return (yield from self._stat(connection, source))
+        locks = [(_LOCK, (self.store, name)) for name in sorted((source, target))]
+        found = (yield from connection.pipeline([(BEGIN, ()), *locks]))[1 + (source > target)].rows
+        if not found:
+            yield from connection.run(ROLLBACK)
+            return None
+        _, moved, _ = yield from connection.pipeline(
+            [(_DELETE, (self.store, target)), (_MOVE, (self.store, source, target)), (COMMIT, ())]
+        )
+        return _info(moved.rows[0])
+
+
+class _Reader(FileReader):
+    """One version of a file."""
+
+    def __init__(self, files: PostgresFiles, found: FileInfo) -> None:
+        self.executor = files.executor
+        self.info = found
+        self._files = files
+        assert found.etag is not None
+        self._content = int(found.etag, 16)
+        self._closed = False
+
+    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
+        data: bytes = self._files.run(op, lambda connection: self._read(connection, offset, size))
+        return data
+
+    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes:
+        data: bytes = await self._files.run_async(op, lambda connection: self._read(connection, offset, size))
+        return data
+
+    def _read(self, connection: Connection, offset: int, size: int) -> Flow[bytes]:
+        if self._closed:
+            raise ClosedError(f"{self._files.store}/{self.info.name} is closed: open it again")
+        end = min(offset + size, self.info.size or 0)
+        return (yield from self._files.part(connection, self.info.name, self._content, offset, end))
+
+    def close(self, op: Operation, /) -> None:
+        self._closed = True
+
+    async def close_async(self, op: Operation, /) -> None:
+        self._closed = True
+
+
+class _Writer(FileWriter):
+    """A version in the making."""
+
+    def __init__(self, files: PostgresFiles, name: str, how: FileWrite, content: int) -> None:
+        self.executor = files.executor
+        self._files = files
+        self._name = name
+        self._how = how
+        self._content = content
+        self._rest = bytearray()
+        self._number = 0
+        self._size = 0
+        self._ended = False
+
+    def _take(self, data: Chunk) -> list[tuple[int, bytes]]:
+        """Return the whole chunks that there are now, numbered."""
+        if self._ended:
+            raise ClosedError(f"{self._files.store}/{self._name} is stored or given up: begin again")
+        self._rest += data
+        whole = []
+        while len(self._rest) >= _CHUNK:
+            whole.append((self._number, bytes(self._rest[:_CHUNK])))
+            del self._rest[:_CHUNK]
+            self._number += 1
+            self._size += _CHUNK
+        return whole
+
+    def write(self, op: Operation, data: Chunk, /) -> None:
+        for part in _parts(data):
+            for number, body in self._take(part):
+                self._files.run(op, lambda connection: self._send(connection, number, body))  # noqa: B023
+
+    async def write_async(self, op: Operation, data: Chunk, /) -> None:
+        for part in _parts(data):
+            for number, body in self._take(part):
+                await self._files.run_async(op, lambda connection: self._send(connection, number, body))  # noqa: B023
+
+    def _send(self, connection: Connection, number: int, body: bytes) -> Flow[None]:
+        yield from connection.pipeline([(RELAXED, ()), (_CHUNK_IN, (self._content, number, body))])
+
+    def commit(self, op: Operation, /) -> FileInfo:
+        stored: FileInfo = self._files.run(op, self._commit)
+        return stored
+
+    async def commit_async(self, op: Operation, /) -> FileInfo:
+        stored: FileInfo = await self._files.run_async(op, self._commit)
+        return stored
+
+    def _commit(self, connection: Connection) -> Flow[FileInfo]:
+        self._take(b"")
+        self._ended = True
+        yield from connection.run(BEGIN)
+        if self._rest:
+            yield from connection.run(_CHUNK_IN, self._content, self._number, bytes(self._rest))
+        size = self._size + len(self._rest)
+        how = self._how
+        metadata = json.dumps(dict(how.metadata)) if how.metadata else None
+        values = (self._name, self._content, size, how.content_type, metadata, how.overwrite)
+        return (yield from self._files.store_file(connection, *values))
+
+    def abort(self, op: Operation, /) -> None:
+        if not self._ended:
+            self._ended = True
+            self._files.component.behind(lambda connection: connection.run(_DROP, self._content))
+
+    async def abort_async(self, op: Operation, /) -> None:
+        self.abort(op)
+
+
+def _parts(data: Chunk) -> Iterable[memoryview]:
+    view = memoryview(data).cast("B")
+    return (view[start : start + _CHUNK] for start in range(0, len(view), _CHUNK))
+
+
+def _info(row: Any) -> FileInfo:
+    name, content, size, modified, content_type, metadata = row
+    return FileInfo(
+        name,
+        size,
+        datetime.fromtimestamp(modified / 1000, UTC),
+        f"{content:016x}",
+        content_type,
+        {} if metadata is None else json.loads(metadata),
+    )

@@ -1,0 +1,271 @@
+"""The connections of one process to one database, for threads and event loops alike, and the calls that run on them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..._core import fork
+from ..._core.threads import Mutex
+from ...errors import ClosedError
+from ...spi.operation import Operation, mark_interrupted
+from .connection import Connection, Flow, drive, drive_async
+from .failures import Lost, SqlFailure
+
+__all__ = ["Pool"]
+
+T = TypeVar("T")
+Work = Callable[[Connection], Flow[T]]
+_inherited: list[Connection] = []
+"""Connections of a parent process: never closed, since that would end them for the parent."""
+
+
+class _Waiter:
+    """Somebody who waits for a connection: a thread, or a task with a loop."""
+
+    __slots__ = ("connection", "future", "given", "loop", "ticket")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.loop = loop
+        self.connection: Connection | None = None
+        self.given = False
+        if loop is None:
+            self.ticket = threading.Lock()
+            self.ticket.acquire()
+        else:
+            self.future: asyncio.Future[None] = loop.create_future()
+
+    def give(self, connection: Connection | None) -> bool:
+        """Hand over a connection, or with ``None`` the right to open one; ``False`` where the loop is closed."""
+        self.connection = connection
+        if self.loop is None:
+            self.ticket.release()
+            return True
+        try:
+            self.loop.call_soon_threadsafe(_resolve, self.future)
+        except RuntimeError:
+            return False
+        return True
+
+
+class Pool:
+    """Connections, opened when needed, at most ``size``. Waiters are served in turn.
+
+    Args:
+        conninfo: of libpq.
+        where: for messages, without secrets.
+        schema: of the tables.
+        size: most connections.
+        prepares: whether statements are prepared; not behind a pooler that gives each transaction another session.
+    """
+
+    def __init__(self, conninfo: str, where: str, schema: str, size: int, *, prepares: bool) -> None:
+        self._conninfo = conninfo
+        self._where = where
+        self._schema = schema
+        self._size = size
+        self._prepares = prepares
+        self._closed = False
+        self.forked()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: begin anew."""
+        _inherited.extend(getattr(self, "_idle", ()))
+        self._lock = Mutex()
+        self._idle: list[Connection] = []
+        self._waiters: deque[_Waiter] = deque()
+        self._open = 0
+
+    # -- calls ------------------------------------------------------------
+
+    def run(self, op: Operation, work: Work[T]) -> T:
+        """Run a flow on a connection.
+
+        Raises:
+            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
+        """
+        connection = self._take()
+        if connection is None:
+            connection = self._opened(op)
+        try:
+            return drive(work(connection), connection, op)
+        except BaseException as error:
+            raise self._explained(error, connection, op) from error
+        finally:
+            self._release(connection)
+
+    async def run_async(self, op: Operation, work: Work[T]) -> T:
+        """Asynchronous `run`."""
+        connection = self._take()
+        if connection is None:
+            connection = await self._opened_async(op)
+        try:
+            return await drive_async(work(connection), connection, op)
+        except BaseException as error:
+            raise self._explained(error, connection, op) from error
+        finally:
+            self._release(connection)
+
+    def _explained(self, error: BaseException, connection: Connection, op: Operation) -> BaseException:
+        sent = connection.sent and op.method.writes
+        if isinstance(error, SqlFailure):
+            return error.explained(self._where)
+        if isinstance(error, Lost):
+            return error.explained(self._where, maybe_applied=sent)
+        if not isinstance(error, Exception):
+            mark_interrupted(error, sent)
+        return error
+
+    # -- connections ------------------------------------------------------
+
+    def _take(self) -> Connection | None:
+        """Return an idle connection that is alive, if there is one."""
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            if connection.is_alive():
+                return connection
+            self._drop(connection)
+        return None
+
+    def _may_open(self, loop: asyncio.AbstractEventLoop | None) -> _Waiter | None:
+        """Return ``None`` with a place for one more connection taken, else the waiter for one."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if self._open < self._size:
+                self._open += 1
+                return None
+            waiter = _Waiter(loop)
+            self._waiters.append(waiter)
+            return waiter
+
+    def _opened(self, op: Operation) -> Connection:
+        waiter = self._may_open(None)
+        if waiter is not None:
+            left = op.remaining()
+            got = False
+            try:
+                got = waiter.ticket.acquire(timeout=-1 if left is None else left)
+            finally:
+                if not got:
+                    self._give_up(waiter)
+            if not got:
+                raise op.timed_out("a free connection: raise max_connections")
+            if waiter.connection is not None:
+                return waiter.connection
+            self._check_open()
+        connection = Connection(self._schema, prepares=self._prepares)
+        try:
+            drive(connection.open(self._conninfo), connection, op)
+        except BaseException as error:
+            self._drop(connection)
+            raise self._explained(error, connection, op) from error
+        return connection
+
+    async def _opened_async(self, op: Operation) -> Connection:
+        waiter = self._may_open(asyncio.get_running_loop())
+        if waiter is not None:
+            try:
+                async with asyncio.timeout(op.remaining()):
+                    await waiter.future
+            except TimeoutError:
+                self._give_up(waiter)
+                raise op.timed_out("a free connection: raise max_connections") from None
+            except BaseException:
+                self._give_up(waiter)
+                raise
+            if waiter.connection is not None:
+                return waiter.connection
+            self._check_open()
+        connection = Connection(self._schema, prepares=self._prepares)
+        try:
+            await drive_async(connection.open(self._conninfo), connection, op)
+        except BaseException as error:
+            self._drop(connection)
+            raise self._explained(error, connection, op) from error
+        return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            self._place_free()
+            raise ClosedError("this client is closed: make another")
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        """Wait no longer; what was given meanwhile goes to the next."""
+        with self._lock:
+            if not waiter.given:
+                self._waiters.remove(waiter)
+                return
+        if waiter.connection is not None:
+            self._release(waiter.connection)
+        else:
+            self._place_free()
+
+    def _release(self, connection: Connection) -> None:
+        """Give back a connection; one that is in the middle of anything is closed."""
+        if self._closed or not connection.is_clean():
+            if connection.sent:
+                threading.Thread(target=self._cancel, args=(connection,), daemon=True).start()
+                self._place_free()
+            else:
+                self._drop(connection)
+            return
+        if not self._waiters:
+            self._idle.append(connection)
+            if not self._waiters:
+                return
+            taken = self._take()  # a waiter came meanwhile
+            if taken is None:
+                return
+            connection = taken
+        self._hand(connection)
+
+    def _cancel(self, connection: Connection) -> None:
+        connection.cancel()
+        connection.close()
+
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        self._place_free()
+
+    def _place_free(self) -> None:
+        """Let the next waiter open a connection in the place of one that is gone."""
+        self._hand(None)
+
+    def _hand(self, connection: Connection | None) -> None:
+        with self._lock:
+            while self._waiters:
+                waiter = self._waiters.popleft()
+                waiter.given = True
+                if waiter.give(connection):
+                    return
+            if connection is None:
+                self._open -= 1
+            else:
+                self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close all idle connections; those in use are closed when they are given back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            waiters = list(self._waiters)
+            self._waiters.clear()
+            for waiter in waiters:
+                waiter.given = True
+                self._open += 1
+                waiter.give(None)  # finds that the pool is closed
+        for connection in idle:
+            self._drop(connection)
+
+
+def _resolve(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_result(None)

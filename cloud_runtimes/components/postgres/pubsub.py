@@ -1,0 +1,341 @@
+"""Pub/sub on PostgreSQL: publishing to the log, and joining a group. ``docs/explanation/postgres.md``, "The log", explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ...spi import pubsub as spi
+from ...spi.operation import Method, Operation
+from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from .._log.claims import Claimed, Writes, count_in
+from .._log.member import LogMember, Waits
+from .connection import Connection, Flow
+from .failures import SqlFailure
+from .notifier import notification
+from .statement import BEGIN, COMMIT, RELAXED, Statement
+
+if TYPE_CHECKING:
+    from . import PostgresComponent
+
+__all__ = ["PostgresPubSub", "make_partitions"]
+
+_MAX_TOPICS: Final = 10_000
+"""How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""
+_NO_PARTITION: Final = "23514"
+_POLL: Final = Method("pubsub", "receive", repeatable=False)
+_TIMEOUT: Final = 30.0
+
+_TOPIC: Final = Statement("SELECT id FROM {schema}.topics WHERE pubsub = $1 AND name = $2", "text text")
+_MAKE_TOPIC: Final = Statement(
+    "INSERT INTO {schema}.topics (pubsub, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", "text text"
+)
+_PUBLISH: Final = Statement(
+    "INSERT INTO {schema}.frames (topic, count, body) SELECT $1, count, body FROM unnest($2::int4[], $3::bytea[]) AS f(count, body)",
+    "int8 int4[] bytea[]",
+)
+_DELAY: Final = Statement(
+    "INSERT INTO {schema}.delayed (topic, due, count, body) "
+    "SELECT $1, {schema}.now_ms() + $4, count, body FROM unnest($2::int4[], $3::bytea[]) AS f(count, body)",
+    "int8 int4[] bytea[] int8",
+)
+_PARTITION: Final = Statement(
+    "CREATE TABLE IF NOT EXISTS {schema}.frames_$start PARTITION OF {schema}.frames FOR VALUES FROM ($start) TO ($end)"
+)
+_NOW: Final = Statement("SELECT {schema}.now_ms()")
+
+_GROUP: Final = Statement("SELECT id FROM {schema}.groups WHERE topic = $1 AND name = $2", "int8 text")
+_MAKE_GROUP: Final = Statement(
+    "INSERT INTO {schema}.groups (topic, name, xid, frame, seen) "
+    "SELECT $1, $2, CASE WHEN $3 THEN pg_snapshot_xmin(pg_current_snapshot()) ELSE '0'::xid8 END, 0, {schema}.now_ms() "
+    "ON CONFLICT DO NOTHING RETURNING id",
+    "int8 text bool",
+)
+# what is there already and not behind the cursor of a group that begins with what comes
+_PASS: Final = Statement(
+    "INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries) "
+    "SELECT g.id, f.xid, f.id, f.created, 0, f.count, '', NULL, 0 FROM {schema}.groups g JOIN {schema}.frames f "
+    "ON f.topic = g.topic AND (f.xid, f.id) > (g.xid, g.frame) WHERE g.id = $1",
+    "int8",
+)
+_SEEN: Final = Statement("UPDATE {schema}.groups SET seen = {schema}.now_ms() WHERE id = $1", "int8")
+# is there anything to take, and if not, in how many milliseconds will there be
+_LOOK: Final = Statement(
+    "SELECT EXISTS (SELECT 1 FROM {schema}.frames f WHERE f.topic = g.topic AND (f.xid, f.id) > (g.xid, g.frame) "
+    "AND NOT EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.grp = g.id AND c.frame = f.id)), "
+    "(SELECT min(deadline) FROM {schema}.claims c WHERE c.grp = g.id) - {schema}.now_ms(), "
+    "(SELECT min(due) FROM {schema}.delayed d WHERE d.topic = g.topic) - {schema}.now_ms() "
+    "FROM {schema}.groups g WHERE g.id = $1",
+    "int8",
+)
+_MOVE: Final = Statement(
+    "WITH due AS (DELETE FROM {schema}.delayed WHERE id IN (SELECT id FROM {schema}.delayed "
+    "WHERE topic = $1 AND due <= {schema}.now_ms() ORDER BY due, id LIMIT 64 FOR UPDATE SKIP LOCKED) RETURNING *) "
+    "INSERT INTO {schema}.frames (topic, count, body) SELECT topic, count, body FROM due ORDER BY due, id",
+    "int8",
+)
+_CLAIM: Final = Statement("SELECT * FROM {schema}.claim($1, $2, $3, $4, $5)", "int8 text int8 int4 int8[]")
+_BODY: Final = Statement("SELECT body FROM {schema}.frames WHERE id = $1", "int8")
+_HELD: Final = "id = ANY ($1) AND member = $2"
+_DONE: Final = Statement(
+    "DELETE FROM {schema}.claims c USING {schema}.groups g WHERE c.id = ANY ($1) AND c.member = $2 AND g.id = c.grp "
+    "AND (c.xid, c.frame) <= (g.xid, g.frame) RETURNING c.id",
+    "int8[] text",
+)
+_DONE_EARLY: Final = Statement(
+    f"UPDATE {{schema}}.claims SET member = '', deadline = NULL WHERE {_HELD} RETURNING id", "int8[] text"
+)
+_PARTLY: Final = Statement(
+    "UPDATE {schema}.claims c SET settled = u.settled FROM unnest($1::int8[], $3::bytea[]) AS u(id, settled) "
+    "WHERE c.id = u.id AND c.member = $2 RETURNING c.id",
+    "int8[] text bytea[]",
+)
+_AGAIN: Final = Statement(
+    "INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries) "
+    "SELECT c.grp, c.xid, c.frame, c.created, u.place, 1, '', CASE WHEN u.delay = 0 THEN 0 ELSE {schema}.now_ms() + u.delay END, u.deliveries "
+    "FROM unnest($1::int8[], $3::int4[], $4::int8[], $5::int4[]) AS u(id, place, delay, deliveries) "
+    "JOIN {schema}.claims c ON c.id = u.id AND c.member = $2",
+    "int8[] text int4[] int8[] int4[]",
+)
+_BACK: Final = Statement(
+    "UPDATE {schema}.claims c SET member = '', deadline = 0, deliveries = c.deliveries - 1, start = u.start, count = u.count, "
+    "settled = u.settled FROM unnest($1::int8[], $3::int4[], $4::int4[], $5::bytea[]) AS u(id, start, count, settled) "
+    "WHERE c.id = u.id AND c.member = $2",
+    "int8[] text int4[] int4[] bytea[]",
+)
+_DEAD: Final = Statement(
+    "INSERT INTO {schema}.frames (topic, count, body) SELECT $3, $4, $5 WHERE EXISTS (SELECT 1 FROM {schema}.claims "
+    "WHERE id = $1 AND member = $2)",
+    "int8 text int8 int4 bytea",
+)
+_COUNT: Final = Statement(
+    "INSERT INTO {schema}.counters AS c (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = c.value + excluded.value",
+    "text int8",
+)
+_RENEW: Final = Statement(
+    "UPDATE {schema}.claims SET deadline = {schema}.now_ms() + $3 WHERE grp = $1 AND member = $2", "int8 text int8"
+)
+
+
+class PostgresPubSub(PubSubDriver):
+    """One pub/sub name: a namespace of topics."""
+
+    features = frozenset(
+        {
+            spi.TTL,
+            spi.DELAY,
+            spi.RAW,
+            spi.GROUP,
+            spi.START,
+            spi.SUBSCRIBE,
+            spi.ACK_WAIT,
+            spi.MAX_DELIVERIES,
+            spi.DEAD_LETTER,
+            spi.RETRY_DELAY,
+            spi.DELIVERY_COUNT,
+        }
+    )
+
+    def __init__(self, component: PostgresComponent, name: str) -> None:
+        self._component = component
+        self._name = name
+        self.max_event_bytes = component.settings.max_value_bytes
+        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self._topics: dict[str, int] = {}
+
+    # -- publishing -------------------------------------------------------
+
+    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        self._component.database.run(op, lambda connection: self._publish(connection, batch))
+        return {}
+
+    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        await self._component.database.run_async(op, lambda connection: self._publish(connection, batch), self.executor)
+        return {}
+
+    def _publish(self, connection: Connection, batch: OutgoingBatch) -> Flow[None]:
+        topic = self._topics.get(batch.topic) or (yield from self.find_topic(connection, batch.topic))
+        frames = list(batch.frames)
+        values: tuple[Any, ...] = (topic, [count_in(frame) for frame in frames], frames)
+        call = (_PUBLISH, values) if batch.delay_ms is None else (_DELAY, (*values, batch.delay_ms))
+        calls = [call] if self._component.durable else [(RELAXED, ()), call]
+        after = [notification(self._component.settings.schema, [_channel(topic)])]
+        try:
+            yield from connection.pipeline(calls, after)
+        except SqlFailure as error:
+            if error.state != _NO_PARTITION:
+                raise
+            yield from make_partitions(connection, self._component.settings.retention)
+            yield from connection.pipeline(calls, after)
+
+    def find_topic(self, connection: Connection, topic: str) -> Flow[int]:
+        """Return a topic's number; makes it if need be."""
+        rows = (yield from connection.run(_TOPIC, self._name, topic)).rows
+        if not rows:
+            yield from connection.run(_MAKE_TOPIC, self._name, topic)
+            rows = (yield from connection.run(_TOPIC, self._name, topic)).rows
+        if len(self._topics) >= _MAX_TOPICS:
+            self._topics.clear()
+        number: int = rows[0][0]
+        self._topics[topic] = number
+        return number
+
+    # -- subscribing ------------------------------------------------------
+
+    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+        return self._component.database.run(op, lambda connection: self._join(connection, request))
+
+    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+        return await self._component.database.run_async(
+            op, lambda connection: self._join(connection, request), self.executor
+        )
+
+    def _join(self, connection: Connection, request: SubscribeRequest) -> Flow[EventSource]:
+        topic = yield from self.find_topic(connection, request.topic)
+        dead = None
+        if request.dead_letter_topic is not None:
+            dead = yield from self.find_topic(connection, request.dead_letter_topic)
+        latest = request.start == "latest"
+        yield from connection.run(BEGIN)
+        rows = (yield from connection.run(_MAKE_GROUP, topic, request.group, latest)).rows
+        if rows and latest:
+            yield from connection.run(_PASS, rows[0][0])
+        yield from connection.run(COMMIT)
+        if not rows:
+            rows = (yield from connection.pipeline([(_GROUP, (topic, request.group))]))[0].rows
+            yield from connection.run(_SEEN, rows[0][0])
+        return _Member(self._component, self._name, request, topic, rows[0][0], dead)
+
+
+class _Member(LogMember):
+    """A member of a group in the database."""
+
+    def __init__(
+        self,
+        component: PostgresComponent,
+        pubsub: str,
+        request: SubscribeRequest,
+        topic: int,
+        group: int,
+        dead_letters: int | None,
+    ) -> None:
+        super().__init__(pubsub, request)
+        self._component = component
+        self._topic = topic
+        self._group = group
+        self._dead_letters = dead_letters
+        self._server_us = 0
+        self._bodies: dict[int, bytes] = {}
+
+    def _operation(self) -> Operation:
+        return Operation(_POLL, self.pubsub, _TIMEOUT)
+
+    def _now_us(self) -> int:
+        return self._server_us
+
+    def _wait_on(self) -> Waits:
+        return self._component.database.notifier.subscribe(_channel(self._topic))
+
+    def _look(self) -> tuple[bool, float | None]:
+        self._component.check_open()
+        result = self._component.database.run(self._operation(), lambda connection: connection.run(_LOOK, self._group))
+        if not result.rows:
+            return False, None
+        fresh, overdue, due = result.rows[0]
+        left = [ms / 1000 for ms in (overdue, due) if ms is not None]
+        soonest = min(left) if left else None
+        return fresh or (soonest is not None and soonest <= 0), soonest
+
+    def _commit(self, writes: Writes) -> tuple[Collection[int], list[Claimed]]:
+        return self._component.database.run(self._operation(), lambda connection: self._committing(connection, writes))
+
+    def _committing(self, connection: Connection, writes: Writes) -> Flow[tuple[Collection[int], list[Claimed]]]:
+        calls = self._calls(writes)
+        after = []
+        if writes.back or any(each.delay_ms == 0 for each in writes.again):
+            after.append(notification(self._component.settings.schema, [_channel(self._topic)]))
+        if any(each.frame is not None for each in writes.dead) and self._dead_letters is not None:
+            after.append(notification(self._component.settings.schema, [_channel(self._dead_letters)]))
+        if not writes.durable or not self._component.durable:
+            calls.insert(0, (RELAXED, ()))
+        try:
+            results = yield from connection.pipeline(calls, after)
+        except SqlFailure as error:
+            if error.state != _NO_PARTITION:
+                raise
+            yield from make_partitions(connection, self._component.settings.retention)
+            results = yield from connection.pipeline(calls, after)
+        kept: set[int] = set()
+        claimed: list[Claimed] = []
+        for (statement, _), result in zip(calls, results, strict=True):
+            if statement in (_DONE, _DONE_EARLY, _PARTLY):
+                kept.update(row[0] for row in result.rows)
+            elif statement is _CLAIM:
+                for *claim, now_ms, body in result.rows:
+                    self._server_us = now_ms * 1000
+                    claimed.append(Claimed(*claim))
+                    if body is not None:
+                        self._bodies[claim[1]] = body
+        return {id for id, _ in writes.settled} - kept, claimed
+
+    def _calls(self, writes: Writes) -> list[tuple[Statement, Sequence[Any]]]:
+        me = self.name
+        calls: list[tuple[Statement, Sequence[Any]]] = []
+        if writes.again:
+            ids, _, places, delays, counts = zip(*writes.again, strict=True)
+            calls.append((_AGAIN, (ids, me, places, delays, counts)))
+        for id, count, frame in writes.dead:
+            if frame is not None and self._dead_letters is not None:
+                calls.append((_DEAD, (id, me, self._dead_letters, count, frame)))
+            kind = "dropped" if frame is None else "dead_lettered"
+            calls.append((_COUNT, (f"{kind}:{self.label}", count)))
+        if writes.expired:
+            calls.append((_COUNT, (f"expired:{self.label}", writes.expired)))
+        if done := [id for id, settled in writes.settled if settled is None]:
+            calls += [(_DONE, (done, me)), (_DONE_EARLY, (done, me))]
+        if partly := [(id, settled) for id, settled in writes.settled if settled is not None]:
+            ids, bitmaps = zip(*partly, strict=True)
+            calls.append((_PARTLY, (ids, me, bitmaps)))
+        if writes.back:
+            back = writes.back
+            columns = ([c.start for c in back], [c.length for c in back], [c.settled for c in back])
+            calls.append((_BACK, ([c.id for c in back], me, *columns)))
+        if writes.renew:
+            calls.append((_RENEW, (self._group, me, self.ack_wait_ms)))
+        if writes.seen:
+            calls.append((_SEEN, (self._group,)))
+        if writes.want:
+            if self._next_due is not None and self._next_due <= 0:
+                calls.append((_MOVE, (self._topic,)))
+            calls.append((_CLAIM, (self._group, me, self.ack_wait_ms, writes.want, list(self._frames))))
+        return calls
+
+    def _load(self, frame: int) -> bytes | None:
+        body = self._bodies.pop(frame, None)  # it came with its claim
+        if body is None:
+            rows = self._component.database.run(self._operation(), lambda connection: connection.run(_BODY, frame)).rows
+            body = rows[0][0] if rows else None
+        return body
+
+
+def make_partitions(connection: Connection, retention: float) -> Flow[None]:
+    """Make the partition of frames for now and the one after it."""
+    now = (yield from connection.run(_NOW)).rows[0][0]
+    width = partition_ms(retention)
+    for start in (now // width * width, (now // width + 1) * width):
+        sql = _PARTITION.sql.replace("$start", str(start)).replace("$end", str(start + width))
+        try:
+            yield from connection.run(Statement(sql))
+        except SqlFailure as error:
+            if error.state not in ("42P17", "42P07"):  # it overlaps one of another width, or was just made
+                raise
+
+
+def partition_ms(retention: float) -> int:
+    """Return how many milliseconds a partition of frames covers."""
+    minute = 60_000
+    return max(10 * minute, min(1440 * minute, int(retention * 1000 / 4) // minute * minute))
+
+
+def _channel(topic: int) -> str:
+    return f"topic-{topic}"

@@ -1,0 +1,81 @@
+"""The registry of services on PostgreSQL: one row per server, a lease by the server's clock, and one secret for the schema."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from ...rpc.registry import Entry, Registry, RegistryRpc
+from ...spi.operation import Operation
+from .connection import Connection, Flow
+from .statement import RELAXED, Statement
+
+if TYPE_CHECKING:
+    from . import PostgresComponent
+
+__all__ = ["PostgresRpc"]
+
+_SIZE: Final = 32
+_FIND: Final = Statement(
+    "SELECT instance, app_id, address FROM {schema}.services WHERE app_id = $1 AND deadline > {schema}.now_ms()", "text"
+)
+_ENTER: Final = Statement(
+    "INSERT INTO {schema}.services (instance, app_id, address, deadline) VALUES ($1, $2, $3, {schema}.now_ms() + $4) "
+    "ON CONFLICT (instance) DO UPDATE SET deadline = excluded.deadline",
+    "text text text int8",
+)
+_TIDY: Final = Statement("DELETE FROM {schema}.services WHERE deadline <= {schema}.now_ms()")
+_LEAVE: Final = Statement("DELETE FROM {schema}.services WHERE instance = $1", "text")
+_SECRET: Final = Statement("SELECT value FROM {schema}.secrets WHERE name = 'rpc'")
+_MAKE_SECRET: Final = Statement(
+    "INSERT INTO {schema}.secrets (name, value) VALUES ('rpc', $1) ON CONFLICT DO NOTHING", "bytea"
+)
+
+
+class PostgresRpc(RegistryRpc):
+    """One service, found by the registry of one schema. Whoever may read its secret may call and be called."""
+
+    def __init__(self, component: PostgresComponent, name: str) -> None:
+        super().__init__(_Registry(component), component, name)
+
+
+class _Registry(Registry):
+    def __init__(self, component: PostgresComponent) -> None:
+        self._component = component
+        self._secret: bytes | None = None
+
+    @property
+    def where(self) -> str:
+        return self._component.database.where
+
+    def find(self, op: Operation, app_id: str) -> list[Entry]:
+        return self._component.database.run(op, lambda connection: self._find(connection, app_id))
+
+    async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
+        return await self._component.database.run_async(
+            op, lambda connection: self._find(connection, app_id), self._component.executor
+        )
+
+    def _find(self, connection: Connection, app_id: str) -> Flow[list[Entry]]:
+        return [Entry(*row) for row in (yield from connection.run(_FIND, app_id)).rows]
+
+    def secret(self, op: Operation) -> bytes:
+        if self._secret is None:
+            self._secret = self._component.database.run(op, self._find_secret)
+        return self._secret
+
+    def _find_secret(self, connection: Connection) -> Flow[bytes]:
+        rows = (yield from connection.run(_SECRET)).rows
+        if not rows:
+            yield from connection.run(_MAKE_SECRET, os.urandom(_SIZE))
+            rows = (yield from connection.run(_SECRET)).rows
+        secret: bytes = rows[0][0]
+        return secret
+
+    def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
+        # a registration is worth nothing after a crash of the server
+        calls = [(RELAXED, ()), *([(_TIDY, ())] if first else []), (_ENTER, (*entry, int(seconds * 1000)))]
+        self._component.database.run(op, lambda connection: connection.pipeline(calls))
+
+    def leave(self, op: Operation, entry: Entry) -> None:
+        self._component.database.run(op, lambda connection: connection.run(_LEAVE, entry.instance))

@@ -1,0 +1,405 @@
+"""Jobs on PostgreSQL, and their runs.
+
+A run is a row of ``schedule_runs``, made in the transaction that moves its job to the next occurrence. It is open while it has a deadline by the server's clock: that of its holder's lease, or of its next try. Only the oldest open run of a job can be claimed, and no further occurrence while there is one. Its holder renews the lease; when the holder dies it ends by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import uuid4
+
+from ...errors import AlreadyExistsError
+from ...spi import schedule as spi
+from ...spi.operation import Method, Operation
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
+from .._jobs import (
+    COLUMNS,
+    RUN_COLUMNS,
+    advance,
+    planned,
+    read_spec,
+    record,
+    run_id,
+    same_times,
+    stored,
+    written,
+)
+from .connection import Connection, Flow
+from .notifier import Waiter, notification
+from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
+
+if TYPE_CHECKING:
+    from . import PostgresComponent
+
+__all__ = ["LEASE_MS", "PostgresSchedule"]
+
+LEASE_MS: Final = 15_000
+"""How long a lease lasts without a renewal. Holders renew three times as often."""
+_LOOK_EVERY: Final = 1.0
+"""Seconds after which a runner looks by itself."""
+_TIMEOUT: Final = 10.0
+_IDLE: Final = 0.05
+_CHANNEL: Final = "schedule"
+_EXCHANGE: Final = Method("schedule", "run", repeatable=False)
+
+_NOW: Final = Statement("SELECT {schema}.now_ms()")
+_NAMED: Final = "app = $1 AND name = $2"
+_GET: Final = Statement(f"SELECT {COLUMNS} FROM {{schema}}.schedule_jobs j WHERE {_NAMED}", "text text")
+_ALL: Final = Statement(f"SELECT {COLUMNS} FROM {{schema}}.schedule_jobs j WHERE app = $1 ORDER BY name", "text")
+_FIND: Final = Statement(f"SELECT id, spec, next FROM {{schema}}.schedule_jobs WHERE {_NAMED} FOR UPDATE", "text text")
+_FIELDS: Final = "text text text text bytea int8"
+_INSERT: Final = Statement(
+    "INSERT INTO {schema}.schedule_jobs (app, name, handler, spec, data, next, occurrences, skipped, created) "
+    "VALUES ($1, $2, $3, $4, $5, $6, 0, 0, {schema}.now_ms()) ON CONFLICT DO NOTHING",
+    _FIELDS,
+)
+_REPLACE: Final = Statement(
+    "UPDATE {schema}.schedule_jobs SET handler = $3, spec = $4, data = $5, next = $6, occurrences = 0, skipped = 0 "
+    f"WHERE {_NAMED}",
+    _FIELDS,
+)
+_REDEFINE: Final = Statement(
+    f"UPDATE {{schema}}.schedule_jobs SET handler = $3, spec = $4, data = $5 WHERE {_NAMED} AND $6::int8 IS NOT NULL",
+    _FIELDS,
+)
+_DELETE: Final = Statement(f"DELETE FROM {{schema}}.schedule_jobs WHERE {_NAMED}", "text text")
+_CANCEL_WAITING: Final = Statement(
+    "UPDATE {schema}.schedule_runs SET status = 'cancelled', deadline = NULL, ended = {schema}.now_ms() "
+    f"WHERE {_NAMED} AND deadline IS NOT NULL AND member IS NULL "
+    f"AND NOT EXISTS (SELECT 1 FROM {{schema}}.schedule_jobs WHERE {_NAMED})",
+    "text text",
+)
+_RUN_NOW: Final = Statement(
+    "INSERT INTO {schema}.schedule_runs (app, name, job, run, fire, last, count, status, attempt, failures, deadline) "
+    "SELECT app, name, id, $3, {schema}.now_ms(), {schema}.now_ms(), 1, 'waiting', 0, 0, 0 "
+    f"FROM {{schema}}.schedule_jobs WHERE {_NAMED}",
+    "text text text",
+)
+_RUNS: Final = Statement(f"SELECT {RUN_COLUMNS} FROM {{schema}}.schedule_runs WHERE {_NAMED} ORDER BY id", "text text")
+
+_HERE: Final = "(j.handler IS NULL OR j.handler = ANY ($2))"
+_FIRST_OPEN: Final = (
+    "NOT EXISTS (SELECT 1 FROM {schema}.schedule_runs o WHERE o.job = r.job AND o.deadline IS NOT NULL AND o.id < r.id)"
+)
+_NO_OPEN: Final = "NOT EXISTS (SELECT 1 FROM {schema}.schedule_runs o WHERE o.job = j.id AND o.deadline IS NOT NULL)"
+# milliseconds until the next occurrence could be claimed, and until the next open run
+_PEEK: Final = Statement(
+    f"SELECT (SELECT j.next FROM {{schema}}.schedule_jobs j WHERE j.app = $1 AND j.next IS NOT NULL AND {_HERE} AND {_NO_OPEN} "
+    "ORDER BY j.next LIMIT 1) - {schema}.now_ms(), "
+    "(SELECT min(r.deadline) FROM {schema}.schedule_runs r LEFT JOIN {schema}.schedule_jobs j ON j.id = r.job "
+    f"WHERE r.app = $1 AND r.deadline IS NOT NULL AND (j.id IS NULL OR {_HERE}) AND {_FIRST_OPEN}) - {{schema}}.now_ms()",
+    "text text[]",
+)
+# first locked, then looked at again by a statement that sees what those before have committed
+_LOCK_OPEN: Final = Statement(
+    "SELECT r.id FROM {schema}.schedule_runs r LEFT JOIN {schema}.schedule_jobs j ON j.id = r.job "
+    f"WHERE r.app = $1 AND r.deadline <= {{schema}}.now_ms() AND (j.id IS NULL OR {_HERE}) AND {_FIRST_OPEN} "
+    "ORDER BY r.id LIMIT $3 FOR UPDATE OF r SKIP LOCKED",
+    "text text[] int8",
+)
+_OPEN: Final = Statement(
+    f"SELECT r.id, r.run, r.fire, r.attempt, r.failures, j.id, {COLUMNS} "
+    "FROM {schema}.schedule_runs r LEFT JOIN {schema}.schedule_jobs j ON j.id = r.job "
+    f"WHERE r.id = ANY ($1) AND r.deadline <= {{schema}}.now_ms() AND {_FIRST_OPEN} ORDER BY r.id",
+    "int8[]",
+)
+_LOCK_DUE: Final = Statement(
+    f"SELECT j.id FROM {{schema}}.schedule_jobs j WHERE j.app = $1 AND j.next <= {{schema}}.now_ms() AND {_HERE} AND {_NO_OPEN} "
+    "ORDER BY j.next LIMIT $3 FOR UPDATE SKIP LOCKED",
+    "text text[] int8",
+)
+_DUE: Final = Statement(
+    f"SELECT j.id, {COLUMNS} FROM {{schema}}.schedule_jobs j "
+    f"WHERE j.id = ANY ($1) AND j.next <= $2 AND {_NO_OPEN} ORDER BY j.next",
+    "int8[] int8",
+)
+_TAKE: Final = Statement(
+    "UPDATE {schema}.schedule_runs SET status = 'running', attempt = $2, member = $3, deadline = {schema}.now_ms() + $4, "
+    "started = {schema}.now_ms(), ended = NULL WHERE id = $1",
+    "int8 int8 text int8",
+)
+_NEW: Final = Statement(
+    "INSERT INTO {schema}.schedule_runs (app, name, job, run, fire, last, count, status, attempt, failures, member, deadline, started) "
+    "VALUES ($1, $2, $3, $4, $5, $5, 1, 'running', 1, 0, $6, {schema}.now_ms() + $7, {schema}.now_ms()) RETURNING id",
+    "text text int8 text int8 text int8",
+)
+_SKIPPED: Final = Statement(
+    "INSERT INTO {schema}.schedule_runs (app, name, job, run, fire, last, count, status, attempt, failures, ended) "
+    "SELECT $1, $2, $3, u.run, u.fire, u.last, u.count, 'skipped', 0, 0, {schema}.now_ms() "
+    "FROM unnest($4::text[], $5::int8[], $6::int8[], $7::int8[]) AS u(run, fire, last, count)",
+    "text text int8 text[] int8[] int8[] int8[]",
+)
+_MOVE: Final = Statement(
+    "UPDATE {schema}.schedule_jobs SET next = $2, occurrences = occurrences + $3, skipped = skipped + $4 WHERE id = $1",
+    "int8 int8 int8 int8",
+)
+_OVER: Final = Statement("DELETE FROM {schema}.schedule_jobs WHERE id = $1", "int8")
+_CANCEL: Final = Statement(
+    "UPDATE {schema}.schedule_runs SET status = 'cancelled', deadline = NULL, ended = {schema}.now_ms() WHERE id = $1",
+    "int8",
+)
+_MINE: Final = "WHERE id = $1 AND attempt = $2 AND member = $3 AND deadline IS NOT NULL"
+_TOKEN: Final = "int8 int8 text"
+_GIVE_BACK: Final = Statement(
+    f"UPDATE {{schema}}.schedule_runs SET status = 'waiting', attempt = attempt - 1, member = NULL, deadline = 0 {_MINE}",
+    _TOKEN,
+)
+_AGAIN: Final = Statement(
+    "UPDATE {schema}.schedule_runs r SET status = 'waiting', failures = failures + 1, error = $4, ended = NULL, member = NULL, "
+    f"deadline = {{schema}}.now_ms() + $5 {_MINE} AND EXISTS (SELECT 1 FROM {{schema}}.schedule_jobs j WHERE j.id = r.job)",
+    _TOKEN + " text int8",
+)
+_END: Final = Statement(
+    "UPDATE {schema}.schedule_runs SET status = $4, error = $5, ended = {schema}.now_ms(), deadline = NULL, member = NULL "
+    f"{_MINE}",
+    _TOKEN + " text text",
+)
+# a job that has had its last occurrence goes with its last run
+_RETIRE: Final = Statement(
+    "DELETE FROM {schema}.schedule_jobs j WHERE j.next IS NULL "
+    f"AND j.id = (SELECT job FROM {{schema}}.schedule_runs WHERE id = $1) AND {_NO_OPEN}",
+    "int8",
+)
+_RENEW: Final = Statement(
+    "UPDATE {schema}.schedule_runs r SET deadline = {schema}.now_ms() + $4 FROM unnest($1::int8[], $2::int8[]) AS u(id, attempt) "
+    "WHERE r.id = u.id AND r.attempt = u.attempt AND r.member = $3 AND r.deadline IS NOT NULL RETURNING r.id",
+    "int8[] int8[] text int8",
+)
+
+
+class PostgresSchedule(ScheduleDriver):
+    """The jobs of one application."""
+
+    features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
+
+    def __init__(self, component: PostgresComponent, name: str) -> None:
+        self._component = component
+        self._app = component.context.app_id
+
+    # -- jobs -------------------------------------------------------------
+
+    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        self._component.database.run(op, lambda connection: self._save(connection, spec, overwrite))
+
+    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        await self._component.database.run_async(
+            op, lambda connection: self._save(connection, spec, overwrite), self.executor
+        )
+
+    def _save(self, connection: Connection, spec: JobSpec, overwrite: bool) -> Flow[None]:
+        now = (yield from connection.run(_NOW)).rows[0][0]
+        spec, first = planned(spec, now, self._component.settings.max_value_bytes)
+        handler = spec.target if isinstance(spec.target, str) else None
+        values = (self._app, spec.name, handler, written(spec), spec.data, first)
+        _, inserted, found = yield from connection.pipeline(
+            [(BEGIN, ()), (_INSERT, values), (_FIND, (self._app, spec.name))]
+        )
+        if not inserted.count:
+            if not overwrite:
+                yield from connection.run(ROLLBACK)
+                raise AlreadyExistsError(
+                    f"there is a job {spec.name!r} already: overwrite=True replaces it, delete_job deletes it"
+                )
+            _, text, due = found.rows[0]
+            # what is due already stays due
+            same = due is not None and same_times(read_spec(spec.name, text, None), spec)
+            yield from connection.run(_REDEFINE if same else _REPLACE, *values)
+        yield from connection.pipeline([self._notification(), (COMMIT, ())])
+
+    def _notification(self) -> tuple[Statement, Sequence[Any]]:
+        return notification(self._component.settings.schema, [_CHANNEL])
+
+    def get(self, op: Operation, name: str, /) -> StoredJob | None:
+        rows = self._component.database.run(op, lambda connection: connection.run(_GET, self._app, name)).rows
+        return stored(rows[0]) if rows else None
+
+    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
+        result = await self._component.database.run_async(
+            op, lambda connection: connection.run(_GET, self._app, name), self.executor
+        )
+        return stored(result.rows[0]) if result.rows else None
+
+    def list_jobs(self, op: Operation, /) -> list[StoredJob]:
+        rows = self._component.database.run(op, lambda connection: connection.run(_ALL, self._app)).rows
+        return [stored(row) for row in rows]
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        calls = [(_DELETE, (self._app, name)), (_CANCEL_WAITING, (self._app, name))]
+        self._component.database.run(op, lambda connection: connection.pipeline(calls))
+
+    # -- runs -------------------------------------------------------------
+
+    def run_now(self, op: Operation, name: str, /) -> str | None:
+        run = str(uuid4())
+        calls = [(_RUN_NOW, (self._app, name, run)), self._notification()]
+        results = self._component.database.run(op, lambda connection: connection.pipeline(calls))
+        return run if results[0].count else None
+
+    def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
+        rows = self._component.database.run(op, lambda connection: connection.run(_RUNS, self._app, name)).rows
+        return [record(row) for row in rows]
+
+    def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+        self._component.database.open(op)
+        return _Runs(self._component, self._app, handlers)
+
+
+class _Token(NamedTuple):
+    id: int
+    attempt: int
+
+
+class _Runs(RunSource):
+    """One member of an application's runners."""
+
+    def __init__(self, component: PostgresComponent, app: str, handlers: Callable[[], frozenset[str]]) -> None:
+        self._component = component
+        self._app = app
+        self._handlers = handlers
+        self._member = os.urandom(16).hex()
+        # run → until when it is held, by this process's clock
+        self._held: dict[_Token, float] = {}
+        self._renew_at = 0.0
+        self._waiter: Waiter | None = None
+        self._next = 0.0
+
+    def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
+        self._component.check_open()
+        database = self._component.database
+        if self._waiter is None:
+            self._waiter = database.notifier.subscribe(_CHANNEL)
+        renew = [] if monotonic() < self._renew_at else list(self._held)
+        due = want > 0 and database.run(self._operation(), self._peek)
+        if not want:
+            self._next = _LOOK_EVERY
+        if not (outcomes or renew or due):
+            return ()
+        begun = monotonic()
+        runs, renewed = database.run(
+            self._operation(), lambda connection: self._exchange(connection, outcomes, renew, want)
+        )
+        deadline = begun + LEASE_MS / 1000
+        for token in (*renew, *(outcome.token for outcome in outcomes)):
+            self._held.pop(token, None)  # type: ignore[call-overload]  # what could not be renewed is lost
+        for token in renewed:
+            self._held[token] = deadline
+        for run in runs:
+            self._held[run.token] = deadline  # type: ignore[index]
+        if renew or not self._renew_at:
+            self._renew_at = begun + LEASE_MS / 3000
+        self._next = 0.0 if len(runs) == want and want else _IDLE
+        return runs
+
+    def _operation(self) -> Operation:
+        return Operation(_EXCHANGE, "schedule", _TIMEOUT)
+
+    def _peek(self, connection: Connection) -> Flow[bool]:
+        rows = (yield from connection.run(_PEEK, self._app, sorted(self._handlers()))).rows
+        pause = min([_LOOK_EVERY * 1000, *(left for left in rows[0] if left is not None)])
+        self._next = max(0.0, pause / 1000)
+        return bool(pause <= 0)
+
+    def _exchange(
+        self, connection: Connection, outcomes: Sequence[Outcome], renew: Sequence[_Token], want: int
+    ) -> Flow[tuple[list[DueRun], list[_Token]]]:
+        yield from connection.pipeline([(BEGIN, ()), (RELAXED, ())])
+        for outcome in outcomes:
+            yield from self._settle(connection, outcome)
+        renewed: list[_Token] = []
+        if renew:
+            ids, attempts = zip(*renew, strict=True)
+            rows = (yield from connection.run(_RENEW, ids, attempts, self._member, LEASE_MS)).rows
+            kept = {row[0] for row in rows}
+            renewed = [token for token in renew if token.id in kept]
+        runs = (yield from self._claim(connection, want)) if want else []
+        given_back = any(not outcome.begun for outcome in outcomes)
+        yield from connection.pipeline([*([self._notification()] if given_back else []), (COMMIT, ())])
+        return runs, renewed
+
+    def _notification(self) -> tuple[Statement, Sequence[Any]]:
+        return notification(self._component.settings.schema, [_CHANNEL])
+
+    def _settle(self, connection: Connection, outcome: Outcome) -> Flow[None]:
+        token = outcome.token
+        assert isinstance(token, _Token)
+        mine = (token.id, token.attempt, self._member)
+        if not outcome.begun:
+            yield from connection.run(_GIVE_BACK, *mine)
+            return
+        if outcome.retry_after is not None:
+            delay = int(outcome.retry_after * 1000)
+            if (yield from connection.run(_AGAIN, *mine, outcome.error, delay)).count:
+                return
+        status = "succeeded" if outcome.error is None else "failed"
+        if (yield from connection.run(_END, *mine, status, outcome.error)).count:
+            yield from connection.run(_RETIRE, token.id)
+
+    def _claim(self, connection: Connection, want: int) -> Flow[list[DueRun]]:
+        handlers = sorted(self._handlers())
+        runs: list[DueRun] = []
+        locked = (yield from connection.run(_LOCK_OPEN, self._app, handlers, want)).rows
+        if locked:
+            found = (yield from connection.run(_OPEN, [row[0] for row in locked])).rows
+            for id, run, fire, attempt, failures, job, *columns in found:
+                if job is None:  # deleted while its holder had it
+                    yield from connection.run(_CANCEL, id)
+                    continue
+                yield from connection.run(_TAKE, id, attempt + 1, self._member, LEASE_MS)
+                runs.append(DueRun(_Token(id, attempt + 1), run, fire, attempt + 1, failures, stored(columns).spec))
+        if len(runs) < want:
+            locked = (yield from connection.run(_LOCK_DUE, self._app, handlers, want - len(runs))).rows
+            if locked:
+                now = (yield from connection.run(_NOW)).rows[0][0]
+                found = (yield from connection.run(_DUE, [row[0] for row in locked], now)).rows
+                for job, *columns in found:
+                    made = yield from self._advance(connection, job, stored(columns), now)
+                    runs += [] if made is None else [made]
+        return runs
+
+    def _advance(self, connection: Connection, id: int, job: StoredJob, now: int) -> Flow[DueRun | None]:
+        """Move a job on to its next occurrence; returns the run of the one that was due, if it is to run."""
+        step, name = advance(job, now), job.spec.name
+        if step.skipped:
+            fires, lasts, counts = zip(*step.skipped, strict=True)
+            ids = [run_id(self._app, name, fire) for fire in fires]
+            yield from connection.run(_SKIPPED, self._app, name, id, ids, fires, lasts, counts)
+        yield from connection.run(_MOVE, id, step.following, step.due, step.missed)
+        if step.fire is None:
+            if step.following is None:
+                yield from connection.run(_OVER, id)
+            return None
+        run = run_id(self._app, name, step.fire)
+        made = yield from connection.run(_NEW, self._app, name, id, run, step.fire, self._member, LEASE_MS)
+        return DueRun(_Token(made.rows[0][0], 1), run, step.fire, 1, 0, job.spec)
+
+    # -- the rest of the SPI ----------------------------------------------
+
+    def holds(self, token: object, /) -> bool:
+        return isinstance(token, _Token) and monotonic() < self._held.get(token, 0.0)
+
+    def wait(self, seconds: float, /) -> None:
+        waiter = self._waiter
+        if waiter is None:  # the database could not be reached
+            time.sleep(min(seconds, _LOOK_EVERY))
+            return
+        pause = min(seconds, self._next, _LOOK_EVERY)
+        if self._held:
+            pause = min(pause, max(0.0, self._renew_at - monotonic()))
+        waiter.wait(pause)
+
+    def wake(self) -> None:
+        if (waiter := self._waiter) is not None:
+            waiter.wake()
+
+    def close(self, outcomes: Sequence[Outcome], /) -> None:
+        try:
+            if outcomes:
+                self.exchange(outcomes, 0)
+        finally:
+            if self._waiter is not None:
+                self._waiter.close()
+                self._waiter = None

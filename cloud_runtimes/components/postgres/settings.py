@@ -1,0 +1,61 @@
+"""What the drivers are given: the component's settings, and what they share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ...config import duration, setting
+
+__all__ = ["PostgresSettings"]
+
+_SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresSettings:
+    """Settings of the component.
+
+    Attributes:
+        url: of the database, as libpq has it: ``postgresql://user:password@host/name?sslmode=verify-full``.
+        listen_url: of the same database without a pooler, for ``LISTEN``, where ``url`` goes through PgBouncer in transaction mode.
+        schema: that holds the tables; applications with the same one share their data.
+        ensure: ``"create"``: the component makes and migrates its tables; ``"check"``: it refuses a schema that is missing or old, for accounts that may not create.
+        max_connections: of one process. A waiter for a free one waits to its deadline.
+        prepare: keep prepared statements; ``false`` behind PgBouncer before 1.21 in transaction mode.
+        durability: ``"full"``: what is acknowledged is on the server's disk, and on its synchronous standbys; ``"relaxed"``: a crash of the server may cost the last moments (``synchronous_commit = off``). Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
+        max_value_bytes: largest value of state or configuration, or event payload, encoded.
+        retention: seconds that an event stays at least, settled or not.
+        group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
+        history: seconds that the record of a job's run stays.
+        history_runs: how many records of one job stay at most.
+    """
+
+    url: str = setting(None, help="of the database")
+    listen_url: str | None = setting(None, help="of the database without a pooler")
+    schema: str = setting("cloud_runtimes", help="that holds the tables")
+    ensure: Literal["create", "check"] = setting("create", help="make the tables, or only check them")
+    max_connections: int = setting(10, help="of one process")
+    prepare: bool = setting(True, help="keep prepared statements")
+    durability: Literal["full", "relaxed"] | None = setting(None, help="full or relaxed")
+    max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value or event")
+    retention: float = setting(86400.0, parse=duration, help="how long events stay at least")
+    group_expiry: float = setting(7 * 86400.0, parse=duration, help="when an unseen group holds nothing")
+    history: float = setting(7 * 86400.0, parse=duration, help="how long records of runs stay")
+    history_runs: int = setting(1000, help="records of runs of one job")
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            raise ValueError('give url = "postgresql://user:password@host/name"')
+        for name, url in (("url", self.url), ("listen_url", self.listen_url)):
+            if url is not None and not url.startswith(("postgresql://", "postgres://")):
+                raise ValueError(f"{name}: give one such as postgresql://user:password@host/name")
+        if not _SCHEMA.fullmatch(self.schema):
+            raise ValueError("schema: at most 40 small letters, digits and underscores")
+        if not 2 <= self.max_connections <= 1000:
+            raise ValueError("max_connections must be 2 to 1,000")
+        if not 1 <= self.max_value_bytes <= 256 * 1024 * 1024:
+            raise ValueError("max_value_bytes must be 1 to 268,435,456")
+        if self.history_runs < 1:
+            raise ValueError("history_runs must be at least 1")

@@ -1,0 +1,239 @@
+"""RPC by a registry: processes with one home find each other, without settings.
+
+A server is an entry of the registry, a lease that its process renews. Those who may use the registry share a secret, by which caller and server know each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from time import monotonic
+from typing import Final, NamedTuple, Protocol, Self
+
+from .._core import fork
+from .._core.logs import repeated
+from .._core.threads import Background, Changes
+from .._http.http1 import Endpoint
+from ..config import ClientSettings
+from ..errors import CloudRuntimesError, InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ..spi import rpc as spi
+from ..spi.operation import Method, Operation
+from ..spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .peers import Peers, endpoint
+
+__all__ = ["LEASE", "Entry", "Home", "Registry", "RegistryRpc"]
+
+LEASE: Final = 15.0
+"""Seconds that an entry lasts without a renewal. Servers renew three times as often."""
+_FRESH: Final = 1.0
+"""Seconds for which an answer of the registry is used."""
+_RENEW: Final = Method("rpc", "announce", repeatable=False)
+
+
+class Entry(NamedTuple):
+    """A server that can be called.
+
+    Attributes:
+        instance: the server's own name.
+        app_id: of the application.
+        address: ``http://host:port``.
+    """
+
+    instance: str
+    app_id: str
+    address: str
+
+
+class Registry(ABC):
+    """Where the servers of one home are entered. A store writes one of these; the rest is done here."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What messages call it."""
+
+    def check(self) -> str | None:
+        """Return why there can be no registry here; ``None``: there is one."""
+        return None
+
+    @abstractmethod
+    def find(self, op: Operation, app_id: str) -> list[Entry]:
+        """Return the living servers of an application."""
+
+    @abstractmethod
+    async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
+        """Return the living servers of an application."""
+
+    @abstractmethod
+    def secret(self, op: Operation) -> bytes:
+        """Return the secret of the home; the first caller makes it. Remembered, so that only the first call waits."""
+
+    @abstractmethod
+    def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
+        """Enter a server for so many seconds, or renew its lease. The ``first`` time, entries that have ended may be removed."""
+
+    @abstractmethod
+    def leave(self, op: Operation, entry: Entry) -> None:
+        """Remove an entry."""
+
+
+class Home(Protocol):
+    """The component that has a registry."""
+
+    context: ClientSettings
+
+    @property
+    def peers(self) -> Peers:
+        """The connections to services that the registry knows."""
+
+
+class RegistryRpc(RpcDriver):
+    """One service, found by a registry."""
+
+    features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
+
+    def __init__(self, registry: Registry, component: Home, name: str) -> None:
+        self._registry = registry
+        self._component = component
+        self._name = name
+        self._caller = component.context.app_id
+        self._known: tuple[Endpoint, ...] = ()
+        self._known_until = 0.0
+
+    # -- calling ----------------------------------------------------------
+
+    def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        while True:
+            fresh = monotonic() >= self._known_until
+            if fresh:
+                registry = self._checked()
+                self._found(registry.find(op, self._name), registry.secret(op))
+            try:
+                return self._component.peers.call(op, self._known, call, self._caller)
+            except (UnauthenticatedError, UnavailableError) as error:
+                self._failed(error, fresh)
+
+    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        while True:
+            fresh = monotonic() >= self._known_until
+            if fresh:
+                registry = self._checked()
+                found = await registry.find_async(op, self._name)
+                self._found(found, await asyncio.to_thread(registry.secret, op))
+            try:
+                return await self._component.peers.call_async(op, self._known, call, self._caller)
+            except (UnauthenticatedError, UnavailableError) as error:
+                self._failed(error, fresh)
+
+    def _failed(self, error: UnauthenticatedError | UnavailableError, fresh: bool) -> None:
+        """Return where nothing was sent and the registry may have another answer by now; else raise."""
+        self._known_until = 0.0
+        if not fresh and not error.maybe_applied:
+            return
+        if isinstance(error, UnauthenticatedError):
+            # another process has taken over a registered port: the service is not there
+            raise self._absent("its port belongs to another process now") from error
+        raise error
+
+    def _checked(self) -> Registry:
+        registry = self._registry
+        if (why := registry.check()) is not None:
+            raise self._absent(why)
+        return registry
+
+    def _found(self, entries: list[Entry], secret: bytes) -> None:
+        if not entries:
+            raise self._absent(f"no process has registered it in {self._registry.where}")
+        random.shuffle(entries)  # several servers share the calls
+        try:
+            self._known = tuple(endpoint(each.address, "the registry", secret, each.instance) for each in entries)
+        except InvalidArgumentError as error:
+            raise self._absent(str(error)) from error
+        self._known_until = monotonic() + _FRESH
+
+    def _absent(self, why: str) -> UnavailableError:
+        name = self._name
+        return UnavailableError(
+            f"no service {name!r}: {why}. Serve it (client.rpc.serve() of an application with app_id={name!r} and the same "
+            f'CLOUD_RUNTIMES_HOME), or say where it is: [rpc.{name}] address = "http://host:port"'
+        )
+
+    # -- hosting ----------------------------------------------------------
+
+    def guard(self, op: Operation, /) -> Guard:
+        known = self._registry.check() is None
+        return Guard((self._registry.secret(op),)) if known else Guard()
+
+    def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        if self._registry.check() is not None:
+            return Announcement()
+        lease = _Lease(self._registry, Entry(instance, self._name, address))
+        lease.enter(op)
+        return lease.start()
+
+    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        if self._registry.check() is not None:
+            return Announcement()
+        lease = _Lease(self._registry, Entry(instance, self._name, address))
+        try:
+            await self._in_thread(lease.enter, op)
+        except BaseException:
+            Background(lease.withdraw, "cloud-runtimes-rpc-withdraw").start()  # the thread may go on
+            raise
+        return lease.start()
+
+
+class _Lease(Announcement):
+    """An entry, renewed by a thread until it is closed."""
+
+    def __init__(self, registry: Registry, entry: Entry) -> None:
+        self._registry = registry
+        self._entry = entry
+        self._changes = Changes()
+        self._closing = False
+        self._generation = fork.generation()
+        self._thread = Background(self._run, "cloud-runtimes-rpc-lease")
+
+    def enter(self, op: Operation) -> None:
+        """Enter the server; once it was withdrawn, take that back."""
+        self._registry.enter(op, self._entry, LEASE, first=True)
+        if self._closing:
+            self._registry.leave(op, self._entry)
+
+    def renew(self, op: Operation) -> None:
+        """Renew the lease."""
+        self._registry.enter(op, self._entry, LEASE, first=False)
+
+    def withdraw(self) -> None:
+        """Take back an entry that nobody waits for any more."""
+        self._closing = True
+        with suppress(CloudRuntimesError):  # then it ends by itself
+            self._registry.leave(Operation(_RENEW, "rpc", LEASE / 3), self._entry)
+
+    def start(self) -> Self:
+        """Renew from now on."""
+        self._thread.start()
+        return self
+
+    def _run(self) -> None:
+        while not self._closing:
+            ticket = self._changes.ticket()
+            if self._closing or self._changes.wait(ticket, LEASE / 3):
+                continue
+            try:
+                self.renew(Operation(_RENEW, "rpc", LEASE / 3))
+            except Exception as error:
+                if self._closing:
+                    return
+                what = "renewing the registration of %s failed: %s"
+                repeated(f"lease {self._entry.instance}", what, self._entry.app_id, error)
+
+    def close(self, timeout: float | None) -> None:
+        if self._closing or self._generation != fork.generation():
+            return
+        self._closing = True
+        self._changes.announce()
+        self._thread.join(timeout)
+        self._registry.leave(Operation(_RENEW, "rpc", timeout), self._entry)

@@ -1,0 +1,230 @@
+"""What servers and networks do wrong: named errors, truthful ``maybe_applied``, recovery without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import (
+    CloudRuntimesError,
+    DeadlineExceededError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from tests.support.harnesses.postgres import PostgresHome
+from tests.support.ports import reserved_port
+from tests.support.postgres import GUARDED
+
+
+def home_client(url: str, **more: Any) -> CloudRuntimesClient:
+    return CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": url, **more}}}, timeout=5)
+
+
+def terminate(home: PostgresHome, where: str = "true") -> int:
+    with psycopg.connect(home.url, autocommit=True) as connection:
+        ended = connection.execute(
+            f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            f"WHERE pid <> pg_backend_pid() AND datname = current_database() AND {where}"
+        ).fetchone()
+    assert ended is not None
+    return int(ended[0])
+
+
+def test_nobody_listens() -> None:
+    with reserved_port() as port, home_client(f"postgresql://postgres@127.0.0.1:{port}/app") as client:
+        with pytest.raises(UnavailableError, match="cannot be reached") as caught:
+            client.state.get("s", "k")
+        assert not caught.value.maybe_applied
+        assert "app" in str(caught.value)
+
+
+def test_a_wrong_password_is_not_shown(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE IF EXISTS {GUARDED}")
+        connection.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD 'right'")
+    url = postgres_url.replace("postgres@", f"{GUARDED}:canary@")
+    with home_client(url) as client, pytest.raises(UnauthenticatedError) as caught:
+        client.state.get("s", "k")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "canary" not in repr(error)
+        error = error.__cause__
+
+
+def test_a_newer_schema_is_refused_untouched(home: PostgresHome) -> None:
+    home.client().state.save("s", "k", 1)
+    with psycopg.connect(home.url, autocommit=True) as connection:
+        connection.execute(f"UPDATE {home.schema}.meta SET version = 99")
+    with home_client(home.url, schema=home.schema, max_connections=3) as client:
+        with pytest.raises(UnsupportedError, match=r"newer release \(version 99"):
+            client.state.get("s", "k")
+
+
+def test_a_schema_that_is_only_checked(home: PostgresHome) -> None:
+    with home_client(home.url, schema="never_made", ensure="check") as client:
+        with pytest.raises(UnsupportedError, match=r"is missing.*ensure"):
+            client.state.get("s", "k")
+    home.client().state.save("s", "k", 1)
+    with home_client(home.url, schema=home.schema, ensure="check") as client:
+        assert client.state.get("s", "k") == 1
+
+
+def test_connections_that_were_cut_are_replaced(home: PostgresHome) -> None:
+    client = home.client(timeout=5)
+    client.state.save("s", "k", 1)
+    for turn in range(5):
+        assert terminate(home) >= 1
+        assert client.state.get("s", "k") == turn + 1
+        assert terminate(home) >= 1
+        client.state.save("s", "k", turn + 2)
+
+
+def test_a_write_that_is_cut_off_may_have_been_applied(home: PostgresHome) -> None:
+    client = home.client(timeout=10)
+    client.state.save("s", "k", 1)
+    item = client.state.get_item("s", "k")
+    assert item is not None
+    with psycopg.connect(home.url) as blocker:
+        blocker.execute(f"SELECT 1 FROM {home.schema}.state FOR UPDATE")
+        failure: list[CloudRuntimesError] = []
+
+        def save() -> None:
+            try:
+                client.state.save("s", "k", 2, etag=item.etag)
+            except CloudRuntimesError as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=save)
+        thread.start()
+        for _ in range(500):
+            if terminate(home, "query LIKE '%state SET value%' AND wait_event_type = 'Lock'"):
+                break
+            time.sleep(0.01)
+        thread.join(10)
+    assert isinstance(failure[0], UnavailableError)
+    assert failure[0].maybe_applied
+    assert client.state.get("s", "k") == 1
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_deadline_ends_a_call_and_its_statement(home: PostgresHome, kind: str) -> None:
+    client = home.client()
+    client.state.save("s", "k", 1)
+    with psycopg.connect(home.url) as blocker:
+        blocker.execute(f"SELECT 1 FROM {home.schema}.state FOR UPDATE")
+        with pytest.raises(DeadlineExceededError) as caught:
+            if kind == "sync":
+                client.state.save("s", "k", 2, timeout=0.3)
+            else:
+                asyncio.run(client.state.save_async("s", "k", 2, timeout=0.3))
+        assert caught.value.maybe_applied
+        for _ in range(500):
+            waiting = blocker.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
+            if waiting == (0,):
+                break
+            time.sleep(0.01)
+        assert waiting == (0,)
+    client.state.save("s", "k", 3)
+    assert client.state.get("s", "k") == 3
+
+
+def test_no_connection_is_free(home: PostgresHome) -> None:
+    with home_client(home.url, schema=home.schema, max_connections=2) as client, psycopg.connect(home.url) as blocker:
+        client.state.save("s", "k", 1)
+        blocker.execute(f"SELECT 1 FROM {home.schema}.state FOR UPDATE")
+        threads = [
+            threading.Thread(target=attempt, args=(lambda: client.state.save("s", "k", 2, timeout=1.0),))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        with pytest.raises(DeadlineExceededError, match="max_connections"):
+            client.state.get("s", "k", timeout=0.2)
+        for thread in threads:
+            thread.join()
+        blocker.rollback()
+        assert client.state.get("s", "k") == 1
+
+
+def attempt(call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except CloudRuntimesError:
+        return
+
+
+def test_the_server_takes_no_more_connections(home: PostgresHome) -> None:
+    role = f"few_{os.getpid()}"
+    with psycopg.connect(home.url, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE IF EXISTS {role}")
+        connection.execute(f"CREATE ROLE {role} LOGIN SUPERUSER CONNECTION LIMIT 0")
+        connection.execute(f"ALTER ROLE {role} NOSUPERUSER")
+    with home_client(home.url.replace("postgres@", f"{role}@")) as client:
+        with pytest.raises(ResourceExhaustedError, match="max_connections"):
+            client.state.get("s", "k")
+
+
+def test_a_database_that_only_reads(home: PostgresHome) -> None:
+    home.client().state.save("s", "k", 1)
+    url = f"{home.url}?options=-c%20default_transaction_read_only%3Don"
+    with home_client(url, schema=home.schema) as client:
+        assert client.state.get("s", "k") == 1
+        with pytest.raises(CloudRuntimesError, match="only reads") as caught:
+            client.state.save("s", "k", 2)
+        assert not caught.value.maybe_applied
+
+
+def test_a_child_leaves_the_connections_of_its_parent_alone(home: PostgresHome) -> None:
+    client = home.client()
+    client.state.save("s", "k", 1)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if client.state.get("s", "k") == 1 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert client.state.get("s", "k") == 1
+
+
+def test_consumers_that_are_killed_lose_nothing(home: PostgresHome, rounds: Callable[[int, int], int]) -> None:
+    """Members die in the middle of their events; others get what they held."""
+    client = home.client()
+    program = (
+        "import sys; from cloud_runtimes import CloudRuntimesClient\n"
+        "client = CloudRuntimesClient(app_id='suite', config={'capa': {'home': {'url': sys.argv[1], 'schema': sys.argv[2]}}})\n"
+        "with client.pubsub.subscribe('bus', 't', start='earliest', ack_wait=1, batch=20) as sub:\n"
+        "    for batch in sub:\n"
+        "        client.state.save_bulk('seen', {str(event.data): 1 for event in batch})\n"
+        "        batch.ack(); print(len(batch), flush=True)\n"
+    )
+    count = rounds(400, 20_000)
+    with client.pubsub.publisher("bus", "t", batch_events=50) as publisher:
+        for number in range(count):
+            publisher.send(number)
+    for _ in range(rounds(3, 50)):
+        command = [sys.executable, "-c", program, home.url, home.schema]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.kill()
+    seen: set[int] = set()
+    with client.pubsub.subscribe("bus", "t", start="earliest", ack_wait=1, batch=100) as sub:
+        while (batch := sub.receive(3)) is not None:
+            seen |= {event.data for event in batch}
+            batch.ack()
+    stored = {int(key) for key in client.state.list_keys("seen")}
+    assert stored | seen == set(range(count))

@@ -1,0 +1,74 @@
+"""PostgreSQL as the component of every service it has, with a clock of the server that a test sets forward."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.spi import Method, Operation
+from cloud_runtimes.testing import Harness
+
+_numbers = itertools.count(1)
+_SWEEP = Method("postgres", "sweep", repeatable=True)
+
+
+class PostgresHome(Harness):
+    """A schema of its own in the test run's server."""
+
+    name = "postgres"
+
+    def __init__(self, url: str) -> None:
+        self._psycopg: Any = pytest.importorskip("psycopg")
+        self.url = url
+        self.schema = f"home_{os.getpid()}_{next(_numbers)}"
+        self._schemas = [self.schema]
+        self._ahead_ms = 0
+        self._clients: list[CloudRuntimesClient] = []
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        home = {"url": self.url, "schema": self.schema}
+        client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
+        self._clients.append(client)
+        return client
+
+    def advance(self, seconds: float) -> None:
+        self._ahead_ms += round(seconds * 1000)
+        with self._psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(
+                f"CREATE OR REPLACE FUNCTION {self.schema}.now_ms() RETURNS int8 LANGUAGE sql AS "
+                f"'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 + {self._ahead_ms}'"
+            )
+
+    def sweep(self) -> None:
+        """Sweep now, as the component does once a minute."""
+        from cloud_runtimes.components.postgres.database import acquire
+        from cloud_runtimes.components.postgres.settings import PostgresSettings
+        from cloud_runtimes.components.postgres.sweep import sweep
+
+        settings = PostgresSettings(url=self.url, schema=self.schema)
+        database = acquire(settings)
+        try:
+            database.run(Operation(_SWEEP, "postgres", 10.0), lambda connection: sweep(connection, settings))
+        finally:
+            database.release()
+
+    def store(self, kind: str = "store") -> str:
+        name = super().store(kind)
+        self._schemas.append(name)
+        return name
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        with self._psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("SET client_min_messages = error")
+            for schema in self._schemas:  # databases have one for each store name
+                connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+
+
+POSTGRES: dict[str, type[PostgresHome]] = {PostgresHome.name: PostgresHome}
