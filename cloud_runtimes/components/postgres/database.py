@@ -12,9 +12,9 @@ from psycopg import conninfo
 
 from ..._core import fork
 from ..._core.threads import Background, Mutex
-from ...database._states import by_state
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
+from ...spi.sql_states import by_state
 from .connection import Connection, Flow
 from .failures import Lost
 from .notifier import Notifier

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from psycopg.pq import DiagnosticField
 
-from ...database._states import SILENT, by_state
 from ...errors import CloudRuntimesError, ResourceExhaustedError, UnauthenticatedError, UnavailableError
+from ...spi.sql_states import SILENT, by_state
 
 __all__ = ["Lost", "SqlFailure"]
 

@@ -13,7 +13,6 @@ from sqlalchemy import exc
 
 from ..._core.extras import missing
 from ..._core.sqlite_failures import explain as explain_sqlite
-from ...database._states import SILENT, STATES, by_state
 from ...errors import (
     AlreadyExistsError,
     CloudRuntimesError,
@@ -26,6 +25,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ...spi.sql_states import SILENT, STATES, by_state
 
 __all__ = ["explain", "forget_password", "is_busy"]
 

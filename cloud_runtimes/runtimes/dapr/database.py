@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from ...codec import json
-from ...database._states import SILENT, by_state
 from ...errors import CloudRuntimesError, InternalError, InvalidArgumentError, PayloadError, UnsupportedError
 from ...spi.database import DatabaseDriver, Execute, ExecuteResult, Outcome, Query, RowSet, Statement
 from ...spi.operation import Operation
+from ...spi.sql_states import SILENT, by_state
 from .._sidecar.transport import Flow, SidecarDriver, operation
 from .grpc_transport import GrpcTransport
 from .transport import DaprSidecarError

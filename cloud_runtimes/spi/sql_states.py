@@ -19,6 +19,8 @@ from ..errors import (
     UnsupportedError,
 )
 
+__all__ = ["SILENT", "STATES", "by_state"]
+
 STATES: Final[Mapping[str, tuple[type[CloudRuntimesError], str, dict[str, Any]]]] = {
     "08": (UnavailableError, "the connection failed", {}),
     "0A": (UnsupportedError, "the database cannot do that", {}),
