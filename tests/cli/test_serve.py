@@ -354,7 +354,7 @@ def test_what_is_wrong_in_resource_files_is_told_before_anything_runs(cli: Any, 
     )
     result = cli("serve", "-d", str(tmp_path), *FREE, "--", "true")
     assert (result.code, result.out) == (2, b"")
-    assert "unknown type 'pubsub.redis'; did you mean 'pubsub.sqlite'" in result.err
+    assert "unknown type 'pubsub.redis'; did you mean 'pubsub.postgres'" in result.err
     assert result.err.count("\n") == 1
 
 

@@ -293,7 +293,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     )
     for part in (
         "broken.yaml: syntax error at line 1",
-        "(Component 'redis'): spec.type: unknown type 'state.redis'; did you mean 'state.sqlite'",
+        "(Component 'redis'): spec.type: unknown type 'state.redis'; did you mean 'state.postgres'",
         "(Component 'orders'): unknown metadata, key 1 of the table; known: ",
         "(Component 'memory'): metadata 'path' has no meaning in memory",
         "(Component 'twice'): the name stands in",
