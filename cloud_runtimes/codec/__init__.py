@@ -13,7 +13,7 @@ __all__ = ["Limits", "cloudevents", "json", "limits", "msgpack"]
 if TYPE_CHECKING:
     from . import cloudevents, json, msgpack
     from .._native.limits import Limits
-from ._limits import limits
+    from ._limits import limits
 
 
 def __getattr__(name: str) -> Any:
