@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __all__ = ["Limits", "cloudevents", "json", "limits", "msgpack"]
 
 if TYPE_CHECKING:
-    from . import cloudevents, json, msgpack
     from .._native.limits import Limits
+    from . import cloudevents, json, msgpack
     from ._limits import limits
 
 
