@@ -51,7 +51,10 @@ def test_what_is_declared_is_shown_without_settings(cli: Any, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ('[state.orders]\ncomponent = "nonsense"\n', "[state.orders]: unknown component of state; known: postgres, sqlite"),
+        (
+            '[state.orders]\ncomponent = "nonsense"\n',
+            "[state.orders]: unknown component of state; known: postgres, sqlite",
+        ),
         ("runtime = 1\n", "'runtime' must be text"),
         ("[nonsense]\n", "unknown key, key 1 of the table; known: app_id"),
         ("[", "syntax error"),
