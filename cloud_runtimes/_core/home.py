@@ -48,9 +48,11 @@ def is_memory(home: str) -> bool:
 
 
 @without_values
-def home_folder(setting: str | None) -> str:
-    """Return the home: the setting, ``CLOUD_RUNTIMES_HOME``, or ``.cloud_runtimes`` in the working directory."""
+def home_folder(setting: object) -> str:
+    """Return the home: the setting, ``CLOUD_RUNTIMES_HOME``, or ``.cloud_runtimes`` in the working directory. What needs a folder where the home is a server has the last one."""
     home = setting or os.environ.get("CLOUD_RUNTIMES_HOME") or HOME
+    if not isinstance(home, str) or "://" in home:
+        home = HOME
     if is_memory(home):
         return home
     if "\0" in home:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +18,9 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
     CloudRuntimesError,
+    ConflictError,
     DeadlineExceededError,
+    InvalidArgumentError,
     ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
@@ -228,3 +231,32 @@ def test_consumers_that_are_killed_lose_nothing(home: PostgresHome, rounds: Call
             batch.ack()
     stored = {int(key) for key in client.state.list_keys("seen")}
     assert stored | seen == set(range(count))
+
+
+def test_what_needs_a_folder_beside_a_server_has_the_default_one(
+    home: PostgresHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLOUD_RUNTIMES_HOME", home.url)
+    for config in ({}, {"capa": {"home": {"url": home.url, "schema": home.schema}}}):
+        with CloudRuntimesClient(app_id="suite", config=config) as client:
+            client.telemetry.logger("test").info("here")
+    assert {path.name for path in tmp_path.iterdir()} <= {".cloud_runtimes"}
+
+
+@pytest.mark.parametrize("given", ["mysql://user:canary@host/app", {"url": "a-folder"}])
+def test_a_home_of_an_unknown_kind_is_refused(given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with CloudRuntimesClient(config={"capa": {"home": given}}) as client:
+        with pytest.raises(InvalidArgumentError, match="postgresql://") as caught:
+            client.state.get("s", "k")
+    assert "canary" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_ours_is_not_its_own_cause(home: PostgresHome) -> None:
+    client = home.client()
+    client.state.save("s", "k", 1)
+    with pytest.raises(ConflictError) as caught:
+        client.state.save("s", "k", 2, etag=home.bad_etag)
+    assert caught.value.__cause__ is None

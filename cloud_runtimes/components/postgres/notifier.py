@@ -101,7 +101,7 @@ class Notifier:
         return _NET_ALONE if self._connection is None else NET
 
     def subscribe(self, channel: str) -> Waiter:
-        """Return a new waiter on a channel. What is notified before `listening` says so may not wake it."""
+        """Return a new waiter on a channel. It is woken once the channel is listened to, since what was notified before may not have reached it."""
         waiter = Waiter(self, channel)
         with self._lock:
             self._waiters.setdefault(channel, set()).add(waiter)

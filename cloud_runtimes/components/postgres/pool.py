@@ -94,7 +94,10 @@ class Pool:
         try:
             return drive(work(connection), connection, op)
         except BaseException as error:
-            raise self._explained(error, connection, op) from error
+            found = self._explained(error, connection, op)
+            if found is error:
+                raise
+            raise found from error
         finally:
             self._release(connection)
 
@@ -106,7 +109,10 @@ class Pool:
         try:
             return await drive_async(work(connection), connection, op)
         except BaseException as error:
-            raise self._explained(error, connection, op) from error
+            found = self._explained(error, connection, op)
+            if found is error:
+                raise
+            raise found from error
         finally:
             self._release(connection)
 
@@ -166,7 +172,10 @@ class Pool:
             drive(connection.open(self._conninfo), connection, op)
         except BaseException as error:
             self._drop(connection)
-            raise self._explained(error, connection, op) from error
+            found = self._explained(error, connection, op)
+            if found is error:
+                raise
+            raise found from error
         return connection
 
     async def _opened_async(self, op: Operation) -> Connection:
@@ -189,7 +198,10 @@ class Pool:
             await drive_async(connection.open(self._conninfo), connection, op)
         except BaseException as error:
             self._drop(connection)
-            raise self._explained(error, connection, op) from error
+            found = self._explained(error, connection, op)
+            if found is error:
+                raise
+            raise found from error
         return connection
 
     def _check_open(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ... import registry
 from ..._core.threads import Mutex
 from ...config import ClientSettings, build, setting, without_values
-from ...errors import ClosedError, ComponentNotFoundError, UnsupportedError
+from ...errors import ClosedError, ComponentNotFoundError, InvalidArgumentError, UnsupportedError
 from ...spi.component import Component, Runtime
 
 if TYPE_CHECKING:
@@ -108,7 +108,12 @@ class CapaRuntime(Runtime):
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
         home = self.capa.home or os.environ.get("CLOUD_RUNTIMES_HOME") or ""
         table = dict(home) if isinstance(home, dict) else {"url": home}
-        server = SERVERS.get(table["url"].partition("://")[0]) if "://" in table["url"] else None
+        scheme, is_url, _ = table["url"].partition("://")
+        server = SERVERS.get(scheme) if is_url else None
+        if server is None and (is_url or isinstance(home, dict)):  # its user and password stay unsaid
+            raise InvalidArgumentError(
+                f"the home is no URL of a server that is known: give {', '.join(SERVERS)}://…, or a folder"
+            )
         self._server: dict[str, Any] | None = None if server is None else {"component": server, **table}
         self._lock = Mutex()
         self._components: dict[tuple[str, str], Component] = {}
