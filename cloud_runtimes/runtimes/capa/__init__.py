@@ -98,6 +98,21 @@ def check_token(token: str) -> None:
         raise ValueError("a token has at least 16 characters")
 
 
+@without_values
+def _server(setting: Any) -> dict[str, Any] | None:
+    """Return the table of the server that is the home; ``None``: a folder is. Its user and password stay unsaid."""
+    home = setting or os.environ.get("CLOUD_RUNTIMES_HOME") or ""
+    table = dict(home) if isinstance(home, dict) else {"url": home}
+    scheme, is_url, _ = table["url"].partition("://")
+    if scheme in SERVERS and is_url:
+        return {"component": SERVERS[scheme], **table}
+    if is_url or isinstance(home, dict):
+        raise InvalidArgumentError(
+            f"the home is no URL of a server that is known: give {', '.join(SERVERS)}://…, or a folder"
+        )
+    return None
+
+
 class CapaRuntime(Runtime):
     """Components in the process."""
 
@@ -106,15 +121,7 @@ class CapaRuntime(Runtime):
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
-        home = self.capa.home or os.environ.get("CLOUD_RUNTIMES_HOME") or ""
-        table = dict(home) if isinstance(home, dict) else {"url": home}
-        scheme, is_url, _ = table["url"].partition("://")
-        server = SERVERS.get(scheme) if is_url else None
-        if server is None and (is_url or isinstance(home, dict)):  # its user and password stay unsaid
-            raise InvalidArgumentError(
-                f"the home is no URL of a server that is known: give {', '.join(SERVERS)}://…, or a folder"
-            )
-        self._server: dict[str, Any] | None = None if server is None else {"component": server, **table}
+        self._server = _server(self.capa.home)
         self._lock = Mutex()
         self._components: dict[tuple[str, str], Component] = {}
 
