@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
-from ...spi import state as spi
+from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
 from .connection import Connection, Flow
 from .keys import prefix_end
 from .statement import BEGIN, COMMIT, ROLLBACK, Statement
@@ -60,24 +59,12 @@ _RAISE_FENCE: Final = Statement(
     "int8 text int8",
 )
 _FENCE: Final = Statement("SELECT token FROM {schema}.fences WHERE store = $1 AND key = $2", "int8 text")
-_new_tuple = tuple.__new__  # half the cost of a NamedTuple's own
 
 
 class PostgresState(StateDriver):
     """One store: a namespace in the state table."""
 
-    features = frozenset(
-        {
-            spi.CONSISTENCY,
-            spi.ETAG,
-            spi.FIRST_WRITE,
-            spi.TTL,
-            spi.TRANSACTION,
-            spi.TRANSACTION_ETAG,
-            spi.LIST_KEYS,
-            spi.FENCE,
-        }
-    )
+    features = FEATURES
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         self._component = component
@@ -100,10 +87,7 @@ class PostgresState(StateDriver):
         if store is None:
             return None
         rows = (yield from connection.run(_GET, store, key)).rows
-        if not rows:
-            return None
-        data, content_type, etag, expires = rows[0]
-        return _new_tuple(StoredValue, (data, content_type, "%016x" % etag, expires))  # noqa: UP031
+        return stored(rows[0]) if rows else None
 
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
         return self._component.database.run(op, lambda connection: self._get_bulk(connection, keys))
@@ -120,7 +104,7 @@ class PostgresState(StateDriver):
         if store is None:
             return {}
         rows = (yield from connection.run(_GET_BULK, store, keys)).rows
-        found = {key: StoredValue(data, kind, f"{etag:016x}", expires) for key, data, kind, etag, expires in rows}
+        found = {key: stored(columns) for key, *columns in rows}
         return {key: found[key] for key in keys if key in found}
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
@@ -148,7 +132,7 @@ class PostgresState(StateDriver):
     # -- writing ----------------------------------------------------------
 
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        failed = self._too_large(writes, atomic)
+        failed = oversized(self._name, writes, self._max_value, atomic)
         if len(failed) < len(writes):
             self._component.database.run(op, lambda connection: self._write(connection, writes, atomic, failed))
         return failed
@@ -156,23 +140,11 @@ class PostgresState(StateDriver):
     async def write_async(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
     ) -> Mapping[int, CloudRuntimesError]:
-        failed = self._too_large(writes, atomic)
+        failed = oversized(self._name, writes, self._max_value, atomic)
         if len(failed) < len(writes):
             await self._component.database.run_async(
                 op, lambda connection: self._write(connection, writes, atomic, failed), self.executor
             )
-        return failed
-
-    def _too_large(self, writes: Sequence[StateWrite], atomic: bool) -> dict[int, CloudRuntimesError]:
-        failed: dict[int, CloudRuntimesError] = {}
-        for index, write in enumerate(writes):
-            if write.data is not None and len(write.data) > self._max_value:
-                failed[index] = ResourceExhaustedError(
-                    f"the value of {write.key!r} has {len(write.data):,} bytes; {self._name!r} takes {self._max_value:,}: "
-                    "split it, or raise max_value_bytes"
-                )
-                if atomic:
-                    raise failed[index]
         return failed
 
     def _write(
@@ -224,24 +196,12 @@ class PostgresState(StateDriver):
                 write = writes[place]
                 if statement is _RAISE_FENCE:
                     rows = (yield from connection.run(_FENCE, store, write.key)).rows
-                    errors[place] = ConflictError(
-                        f"{write.key!r} saw the fence {rows[0][0]}, higher than {write.fence}: this holder's lease is over"
-                    )
-                elif (error := self._conflict(write)) is not None:
+                    errors[place] = passed_fence(write, rows[0][0])
+                elif (error := conflict(self._name, write)) is not None:
                     errors[place] = error
         if atomic:
             yield from connection.run(ROLLBACK if errors else COMMIT)
         return errors
-
-    def _conflict(self, write: StateWrite) -> CloudRuntimesError | None:
-        """Return why a write changed nothing; ``None``: it deleted what was not there."""
-        if write.create:
-            return ConflictError(f"{write.key!r} exists already in {self._name!r}: first-write only creates")
-        if write.etag is not None:
-            return ConflictError(
-                f"the etag given is not the current one of {write.key!r} in {self._name!r}: read it again"
-            )
-        return None
 
 
 def _call(store: int, write: StateWrite) -> tuple[Statement, Sequence[Any]]:
@@ -249,17 +209,8 @@ def _call(store: int, write: StateWrite) -> tuple[Statement, Sequence[Any]]:
     if write.data is None:
         if write.etag is None:
             return _DELETE, (store, write.key)
-        return _DELETE_ETAG, (store, write.key, _parse_etag(write.etag))
-    values = (store, write.key, write.data, write.content_type, random.getrandbits(63), write.ttl_ms)
+        return _DELETE_ETAG, (store, write.key, parse_etag(write.etag))
+    values = (store, write.key, write.data, write.content_type, new_etag(), write.ttl_ms)
     if write.etag is not None:
-        return _REPLACE, (*values, _parse_etag(write.etag))
+        return _REPLACE, (*values, parse_etag(write.etag))
     return (_CREATE if write.create else _SAVE), values
-
-
-def _parse_etag(etag: str) -> int:
-    """Return an etag as a number, that of another store as one that is never current."""
-    try:
-        value = int(etag, 16)
-    except ValueError:
-        return -1
-    return value if f"{value:016x}" == etag and value < 2**63 else -1

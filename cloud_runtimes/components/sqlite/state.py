@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.arguments import MAX_KEY_BYTES
-from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
-from ...spi import state as spi
+from ...errors import CloudRuntimesError, ConflictError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
 from .writes import WriteTask
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ _RAISE_FENCE: Final = (
     "INSERT INTO fences (store, key, token) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET token = excluded.token"
 )
 
-_new_tuple = tuple.__new__  # half the cost of a NamedTuple's own
 _ABOVE: Final = "\U0010ffff" * MAX_KEY_BYTES
 """Above whatever may follow a prefix."""
 _POINT_READS: Final = 16
@@ -57,18 +55,7 @@ _POINT_READS: Final = 16
 class SqliteState(StateDriver):
     """One store: a namespace in the state table."""
 
-    features = frozenset(
-        {
-            spi.CONSISTENCY,
-            spi.ETAG,
-            spi.FIRST_WRITE,
-            spi.TTL,
-            spi.TRANSACTION,
-            spi.TRANSACTION_ETAG,
-            spi.LIST_KEYS,
-            spi.FENCE,
-        }
-    )
+    features = FEATURES
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
@@ -88,12 +75,10 @@ class SqliteState(StateDriver):
         return None if store is None else self._found(await self._engine.query_async(op, _GET, (store, key)))
 
     def _found(self, rows: list[Any]) -> StoredValue | None:
-        if not rows:
+        found = stored(rows[0]) if rows else None
+        if found is None or (found.expires_ms is not None and found.expires_ms <= self._engine.clocks.wall_ms()):
             return None
-        data, content_type, etag, expires = rows[0]
-        if expires is not None and expires <= self._engine.clocks.wall_ms():
-            return None
-        return _new_tuple(StoredValue, (data, content_type, "%016x" % etag, expires))  # noqa: UP031
+        return found
 
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
         store = self._find_store(op)
@@ -154,19 +139,7 @@ class SqliteState(StateDriver):
     def _task(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool
     ) -> tuple[dict[int, CloudRuntimesError], WriteTask | None]:
-        failed: dict[int, CloudRuntimesError] = {}
-        size = 0
-        for index, write in enumerate(writes):
-            length = len(write.data) if write.data is not None else 0
-            size += length
-            if length > self._max_value:
-                error = ResourceExhaustedError(
-                    f"the value of {write.key!r} has {length:,} bytes; {self._name!r} takes {self._max_value:,}: "
-                    "split it, or raise max_value_bytes"
-                )
-                if atomic:
-                    raise error
-                failed[index] = error
+        failed = oversized(self._name, writes, self._max_value, atomic)
         if len(failed) == len(writes):
             return failed, None
         self._context.sweeping()
@@ -176,7 +149,8 @@ class SqliteState(StateDriver):
 
         # a plain save or delete is one statement once the store has its number
         single = len(writes) == 1 and self._store is not None and writes[0].fence is None
-        return failed, WriteTask(body, durable=self._context.durable, single=single, size=size + 200 * len(writes))
+        size = sum([200 + len(write.data or b"") for write in writes])
+        return failed, WriteTask(body, durable=self._context.durable, single=single, size=size)
 
     def _apply(
         self, connection: sqlite3.Connection, writes: Sequence[StateWrite], atomic: bool, skipped: Mapping[int, Any]
@@ -204,43 +178,27 @@ class SqliteState(StateDriver):
         if write.fence is not None:
             row = connection.execute(_FENCE, (store, key)).fetchone()
             if row is not None and row[0] > write.fence:
-                raise ConflictError(
-                    f"{key!r} saw the fence {row[0]}, higher than {write.fence}: this holder's lease is over"
-                )
-        etag = None if write.etag is None else _parse_etag(write.etag)
+                raise passed_fence(write, row[0])
+        etag = None if write.etag is None else parse_etag(write.etag)
         if write.data is None:
             if write.etag is None:
-                connection.execute(_DELETE, (store, key))
-                changed = 1
+                done = connection.execute(_DELETE, (store, key))
             else:
-                changed = connection.execute(_DELETE_ETAG, (store, key, etag, now)).rowcount
+                done = connection.execute(_DELETE_ETAG, (store, key, etag, now))
         else:
-            new = random.getrandbits(63)
             expires = None if write.ttl_ms is None else now + write.ttl_ms
-            value = (write.data, write.content_type, new, expires)
+            value = (write.data, write.content_type, new_etag(), expires)
             if write.etag is not None:
-                changed = connection.execute(_REPLACE, (*value, store, key, etag, now)).rowcount
+                done = connection.execute(_REPLACE, (*value, store, key, etag, now))
             elif write.create:
-                changed = connection.execute(_CREATE, (store, key, *value, now)).rowcount
+                done = connection.execute(_CREATE, (store, key, *value, now))
             else:
-                connection.execute(_SAVE, (store, key, *value))
-                changed = 1
-        if not changed:
-            if write.create:
-                raise ConflictError(f"{key!r} exists already in {self._name!r}: first-write only creates")
-            raise ConflictError(f"the etag given is not the current one of {key!r} in {self._name!r}: read it again")
+                done = connection.execute(_SAVE, (store, key, *value))
+        if not done.rowcount and (error := conflict(self._name, write)) is not None:
+            raise error
         if write.fence is not None:
             connection.execute(_RAISE_FENCE, (store, key, write.fence))
 
 
 def _living(rows: list[Any]) -> dict[str, StoredValue]:
-    return {key: StoredValue(data, type, f"{etag:016x}", expires) for key, data, type, etag, expires in rows}
-
-
-def _parse_etag(etag: str) -> int:
-    """Return an etag as a number, that of another store as one that is never current."""
-    try:
-        value = int(etag, 16)
-    except ValueError:
-        return -1
-    return value if f"{value:016x}" == etag and value < 2**63 else -1
+    return {key: stored(columns) for key, *columns in rows}

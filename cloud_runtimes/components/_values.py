@@ -1,0 +1,80 @@
+"""Values that a store keeps: their etags, how large they may be, and why a write of one fails, without I/O."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ..errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
+from ..spi import state as spi
+from ..spi.state import StateWrite, StoredValue
+
+__all__ = ["FEATURES", "conflict", "new_etag", "oversized", "parse_etag", "passed_fence", "stored", "too_large"]
+
+FEATURES: Final = frozenset(
+    {
+        spi.CONSISTENCY,
+        spi.ETAG,
+        spi.FIRST_WRITE,
+        spi.TTL,
+        spi.TRANSACTION,
+        spi.TRANSACTION_ETAG,
+        spi.LIST_KEYS,
+        spi.FENCE,
+    }
+)
+"""What a store does that checks conditions in the transaction of the write."""
+_new_tuple = tuple.__new__  # half the cost of a NamedTuple's own
+
+
+def new_etag() -> int:
+    """Return an etag as the store keeps it."""
+    return random.getrandbits(63)
+
+
+def parse_etag(etag: str) -> int:
+    """Return an etag as a number, that of another store as one that is never current."""
+    try:
+        value = int(etag, 16)
+    except ValueError:
+        return -1
+    return value if f"{value:016x}" == etag and value < 2**63 else -1
+
+
+def stored(row: Sequence[Any]) -> StoredValue:
+    """Return a row of value, content type, etag and expiry."""
+    data, content_type, etag, expires = row
+    return _new_tuple(StoredValue, (data, content_type, "%016x" % etag, expires))  # noqa: UP031
+
+
+def too_large(store: str, key: str, size: int, limit: int) -> ResourceExhaustedError:
+    """Return why a value is refused."""
+    return ResourceExhaustedError(
+        f"the value of {key!r} has {size:,} bytes; {store!r} takes {limit:,}: split it, or raise max_value_bytes"
+    )
+
+
+def oversized(store: str, writes: Sequence[StateWrite], limit: int, atomic: bool) -> dict[int, CloudRuntimesError]:
+    """Return the errors of writes with more than ``limit`` bytes by index; with ``atomic`` the first is raised."""
+    failed: dict[int, CloudRuntimesError] = {}
+    for index, write in enumerate(writes):
+        if write.data is not None and len(write.data) > limit:
+            failed[index] = too_large(store, write.key, len(write.data), limit)
+            if atomic:
+                raise failed[index]
+    return failed
+
+
+def conflict(store: str, write: StateWrite) -> ConflictError | None:
+    """Return why a write changed nothing; ``None``: it deleted what was not there."""
+    if write.create:
+        return ConflictError(f"{write.key!r} exists already in {store!r}: first-write only creates")
+    if write.etag is not None:
+        return ConflictError(f"the etag given is not the current one of {write.key!r} in {store!r}: read it again")
+    return None
+
+
+def passed_fence(write: StateWrite, token: int) -> ConflictError:
+    """Return why a fenced write is refused, once its key saw ``token``."""
+    return ConflictError(f"{write.key!r} saw the fence {token}, higher than {write.fence}: this holder's lease is over")
