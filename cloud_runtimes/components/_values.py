@@ -1,16 +1,28 @@
-"""Values that a store keeps: their etags, how large they may be, and why a write of one fails, without I/O."""
+"""Values that a store keeps: their etags, how large they may be, why a write of one fails, and names beside them, without I/O."""
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
 from ..spi import state as spi
 from ..spi.state import StateWrite, StoredValue
 
-__all__ = ["FEATURES", "conflict", "new_etag", "oversized", "parse_etag", "passed_fence", "stored", "too_large"]
+__all__ = [
+    "FEATURES",
+    "conflict",
+    "dump_names",
+    "load_names",
+    "new_etag",
+    "oversized",
+    "parse_etag",
+    "passed_fence",
+    "stored",
+    "too_large",
+]
 
 FEATURES: Final = frozenset(
     {
@@ -78,3 +90,13 @@ def conflict(store: str, write: StateWrite) -> ConflictError | None:
 def passed_fence(write: StateWrite, token: int) -> ConflictError:
     """Return why a fenced write is refused, once its key saw ``token``."""
     return ConflictError(f"{write.key!r} saw the fence {token}, higher than {write.fence}: this holder's lease is over")
+
+
+def dump_names(names: Mapping[str, str] | None) -> str | None:
+    """Return tags or metadata as a column."""
+    return json.dumps(dict(names)) if names else None
+
+
+def load_names(column: str | None) -> dict[str, str]:
+    """Return tags or metadata from their column."""
+    return {} if column is None else json.loads(column)

@@ -5,7 +5,6 @@ A version that was replaced stays for `_KEPT`, for those who read it. Chunks of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +13,7 @@ from ...errors import AlreadyExistsError, ClosedError, ConflictError
 from ...spi import file as spi
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
+from .._values import dump_names, load_names
 from .connection import Connection, Flow
 from .keys import prefix_end
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
@@ -369,8 +369,7 @@ class _Writer(FileWriter):
             yield from connection.run(_CHUNK_IN, self._content, self._number, bytes(self._rest))
         size = self._size + len(self._rest)
         how = self._how
-        metadata = json.dumps(dict(how.metadata)) if how.metadata else None
-        values = (self._name, self._content, size, how.content_type, metadata, how.overwrite)
+        values = (self._name, self._content, size, how.content_type, dump_names(how.metadata), how.overwrite)
         return (yield from self._files.store_file(connection, *values))
 
     def abort(self, op: Operation, /) -> None:
@@ -395,5 +394,5 @@ def _info(row: Any) -> FileInfo:
         datetime.fromtimestamp(modified / 1000, UTC),
         f"{content:016x}",
         content_type,
-        {} if metadata is None else json.loads(metadata),
+        load_names(metadata),
     )
