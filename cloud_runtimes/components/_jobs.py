@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
-from ..errors import InvalidArgumentError, ResourceExhaustedError
+from ..errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
 from ..schedule.times import QUARTER_MS, Interval, from_ms, occurrences
 from ..spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
 
@@ -18,12 +18,13 @@ __all__ = [
     "Advance",
     "Stretch",
     "advance",
+    "exists",
     "following",
     "planned",
     "read_spec",
     "record",
     "run_id",
-    "same_times",
+    "stays_due",
     "stored",
     "written",
 ]
@@ -62,10 +63,11 @@ def planned(spec: JobSpec, now: int, limit: int) -> tuple[JobSpec, int]:
     return spec, first
 
 
-def same_times(old: JobSpec, new: JobSpec) -> bool:
-    """Tell whether two definitions have the same occurrences. Then an overwrite, as at each start of an application, keeps those that are due."""
+def stays_due(new: JobSpec, spec: str, due: int | None) -> bool:
+    """Tell whether a job's columns ``spec`` and ``next`` have the same occurrences as a new definition. Then an overwrite, as at each start of an application, keeps those that are due."""
+    old = read_spec(new.name, spec, None)
     open_ended = all(each.due_ms is None and each.expires_ms is None and each.repeats is None for each in (old, new))
-    return open_ended and (old.schedule, old.timezone) == (new.schedule, new.timezone)
+    return due is not None and open_ended and (old.schedule, old.timezone) == (new.schedule, new.timezone)
 
 
 _FIELDS: Final = {
@@ -114,6 +116,11 @@ def stored(row: Any) -> StoredJob:
     """Return a row of `COLUMNS` as a job."""
     name, spec, data, *state = row
     return StoredJob(read_spec(name, spec, data), *state)
+
+
+def exists(name: str) -> AlreadyExistsError:
+    """Return why a job is not saved."""
+    return AlreadyExistsError(f"there is a job {name!r} already: overwrite=True replaces it, delete_job deletes it")
 
 
 def following(spec: JobSpec, count: int, after_ms: int) -> int | None:

@@ -330,10 +330,10 @@ def run_jobs(takes: str = "0", lease: str = "15") -> None:
     """Run jobs of the handlers ``tick`` and ``hold`` until told to end; say each run as it begins, ``hold`` also as it ends."""
     import threading
 
-    from cloud_runtimes.components.sqlite import schedule_runs
+    from cloud_runtimes.components.sqlite.schedule_runs import SqliteRuns
     from cloud_runtimes.schedule import JobRun
 
-    schedule_runs.LEASE_MS = round(float(lease) * 1000)  # type: ignore[misc]
+    SqliteRuns.lease_ms = round(float(lease) * 1000)
     client = CloudRuntimesClient(app_id="test")
     release = threading.Event()
 

@@ -145,6 +145,8 @@ class PostgresConfiguration(ConfigurationDriver):
 
 
 class _Source(ChangeSource):
+    """What changed in the database."""
+
     def __init__(self, component: PostgresComponent, name: str, selection: Selection) -> None:
         super().__init__(name, selection)
         self._component = component

@@ -5,29 +5,26 @@ A run is a row of ``schedule_runs``, made in the transaction that moves its job 
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Sequence
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from ...errors import AlreadyExistsError
 from ...spi import schedule as spi
-from ...spi.operation import Method, Operation
+from ...spi.operation import Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
 from .._jobs import (
     COLUMNS,
     RUN_COLUMNS,
     advance,
+    exists,
     planned,
-    read_spec,
     record,
     run_id,
-    same_times,
+    stays_due,
     stored,
     written,
 )
+from .._runs import CHANNEL, LeasedRuns, RunToken
 from .connection import Connection, Flow
 from .notifier import Waiter, notification
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
@@ -35,22 +32,13 @@ from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["LEASE_MS", "PostgresSchedule"]
-
-LEASE_MS: Final = 15_000
-"""How long a lease lasts without a renewal. Holders renew three times as often."""
-_LOOK_EVERY: Final = 1.0
-"""Seconds after which a runner looks by itself."""
-_TIMEOUT: Final = 10.0
-_IDLE: Final = 0.05
-_CHANNEL: Final = "schedule"
-_EXCHANGE: Final = Method("schedule", "run", repeatable=False)
+__all__ = ["PostgresSchedule"]
 
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 _NAMED: Final = "app = $1 AND name = $2"
 _GET: Final = Statement(f"SELECT {COLUMNS} FROM {{schema}}.schedule_jobs j WHERE {_NAMED}", "text text")
 _ALL: Final = Statement(f"SELECT {COLUMNS} FROM {{schema}}.schedule_jobs j WHERE app = $1 ORDER BY name", "text")
-_FIND: Final = Statement(f"SELECT id, spec, next FROM {{schema}}.schedule_jobs WHERE {_NAMED} FOR UPDATE", "text text")
+_FIND: Final = Statement(f"SELECT spec, next FROM {{schema}}.schedule_jobs WHERE {_NAMED} FOR UPDATE", "text text")
 _FIELDS: Final = "text text text text bytea int8"
 _INSERT: Final = Statement(
     "INSERT INTO {schema}.schedule_jobs (app, name, handler, spec, data, next, occurrences, skipped, created) "
@@ -201,17 +189,12 @@ class PostgresSchedule(ScheduleDriver):
         if not inserted.count:
             if not overwrite:
                 yield from connection.run(ROLLBACK)
-                raise AlreadyExistsError(
-                    f"there is a job {spec.name!r} already: overwrite=True replaces it, delete_job deletes it"
-                )
-            _, text, due = found.rows[0]
-            # what is due already stays due
-            same = due is not None and same_times(read_spec(spec.name, text, None), spec)
-            yield from connection.run(_REDEFINE if same else _REPLACE, *values)
+                raise exists(spec.name)
+            yield from connection.run(_REDEFINE if stays_due(spec, *found.rows[0]) else _REPLACE, *values)
         yield from connection.pipeline([self._notification(), (COMMIT, ())])
 
     def _notification(self) -> tuple[Statement, Sequence[Any]]:
-        return notification(self._component.settings.schema, [_CHANNEL])
+        return notification(self._component.settings.schema, [CHANNEL])
 
     def get(self, op: Operation, name: str, /) -> StoredJob | None:
         rows = self._component.database.run(op, lambda connection: connection.run(_GET, self._app, name)).rows
@@ -248,71 +231,42 @@ class PostgresSchedule(ScheduleDriver):
         return _Runs(self._component, self._app, handlers)
 
 
-class _Token(NamedTuple):
-    id: int
-    attempt: int
-
-
-class _Runs(RunSource):
+class _Runs(LeasedRuns):
     """One member of an application's runners."""
 
     def __init__(self, component: PostgresComponent, app: str, handlers: Callable[[], frozenset[str]]) -> None:
+        super().__init__(app, handlers)
         self._component = component
-        self._app = app
-        self._handlers = handlers
-        self._member = os.urandom(16).hex()
-        # run → until when it is held, by this process's clock
-        self._held: dict[_Token, float] = {}
-        self._renew_at = 0.0
-        self._waiter: Waiter | None = None
-        self._next = 0.0
+
+    def _subscribe(self) -> Waiter:
+        return self._component.database.notifier.subscribe(CHANNEL)
 
     def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
         self._component.check_open()
         database = self._component.database
-        if self._waiter is None:
-            self._waiter = database.notifier.subscribe(_CHANNEL)
-        renew = [] if monotonic() < self._renew_at else list(self._held)
-        due = want > 0 and database.run(self._operation(), self._peek)
-        if not want:
-            self._next = _LOOK_EVERY
+        renew = self._to_renew()
+        due = self._is_due(database.run(self._operation(), self._peek) if want else ())
         if not (outcomes or renew or due):
             return ()
-        begun = monotonic()
+        begun = self._clock()
         runs, renewed = database.run(
             self._operation(), lambda connection: self._exchange(connection, outcomes, renew, want)
         )
-        deadline = begun + LEASE_MS / 1000
-        for token in (*renew, *(outcome.token for outcome in outcomes)):
-            self._held.pop(token, None)  # type: ignore[call-overload]  # what could not be renewed is lost
-        for token in renewed:
-            self._held[token] = deadline
-        for run in runs:
-            self._held[run.token] = deadline  # type: ignore[index]
-        if renew or not self._renew_at:
-            self._renew_at = begun + LEASE_MS / 3000
-        self._next = 0.0 if len(runs) == want and want else _IDLE
-        return runs
+        return self._take(outcomes, renew, renewed, runs, want, begun + self.lease_ms / 1000)
 
-    def _operation(self) -> Operation:
-        return Operation(_EXCHANGE, "schedule", _TIMEOUT)
-
-    def _peek(self, connection: Connection) -> Flow[bool]:
-        rows = (yield from connection.run(_PEEK, self._app, sorted(self._handlers()))).rows
-        pause = min([_LOOK_EVERY * 1000, *(left for left in rows[0] if left is not None)])
-        self._next = max(0.0, pause / 1000)
-        return bool(pause <= 0)
+    def _peek(self, connection: Connection) -> Flow[Sequence[int | None]]:
+        return (yield from connection.run(_PEEK, self._app, sorted(self._handlers()))).rows[0]
 
     def _exchange(
-        self, connection: Connection, outcomes: Sequence[Outcome], renew: Sequence[_Token], want: int
-    ) -> Flow[tuple[list[DueRun], list[_Token]]]:
+        self, connection: Connection, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
+    ) -> Flow[tuple[list[DueRun], list[RunToken]]]:
         yield from connection.pipeline([(BEGIN, ()), (RELAXED, ())])
         for outcome in outcomes:
             yield from self._settle(connection, outcome)
-        renewed: list[_Token] = []
+        renewed: list[RunToken] = []
         if renew:
             ids, attempts = zip(*renew, strict=True)
-            rows = (yield from connection.run(_RENEW, ids, attempts, self._member, LEASE_MS)).rows
+            rows = (yield from connection.run(_RENEW, ids, attempts, self._member, self.lease_ms)).rows
             kept = {row[0] for row in rows}
             renewed = [token for token in renew if token.id in kept]
         runs = (yield from self._claim(connection, want)) if want else []
@@ -321,11 +275,11 @@ class _Runs(RunSource):
         return runs, renewed
 
     def _notification(self) -> tuple[Statement, Sequence[Any]]:
-        return notification(self._component.settings.schema, [_CHANNEL])
+        return notification(self._component.settings.schema, [CHANNEL])
 
     def _settle(self, connection: Connection, outcome: Outcome) -> Flow[None]:
         token = outcome.token
-        assert isinstance(token, _Token)
+        assert isinstance(token, RunToken)
         mine = (token.id, token.attempt, self._member)
         if not outcome.begun:
             yield from connection.run(_GIVE_BACK, *mine)
@@ -348,8 +302,8 @@ class _Runs(RunSource):
                 if job is None:  # deleted while its holder had it
                     yield from connection.run(_CANCEL, id)
                     continue
-                yield from connection.run(_TAKE, id, attempt + 1, self._member, LEASE_MS)
-                runs.append(DueRun(_Token(id, attempt + 1), run, fire, attempt + 1, failures, stored(columns).spec))
+                yield from connection.run(_TAKE, id, attempt + 1, self._member, self.lease_ms)
+                runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, stored(columns).spec))
         if len(runs) < want:
             locked = (yield from connection.run(_LOCK_DUE, self._app, handlers, want - len(runs))).rows
             if locked:
@@ -373,33 +327,5 @@ class _Runs(RunSource):
                 yield from connection.run(_OVER, id)
             return None
         run = run_id(self._app, name, step.fire)
-        made = yield from connection.run(_NEW, self._app, name, id, run, step.fire, self._member, LEASE_MS)
-        return DueRun(_Token(made.rows[0][0], 1), run, step.fire, 1, 0, job.spec)
-
-    # -- the rest of the SPI ----------------------------------------------
-
-    def holds(self, token: object, /) -> bool:
-        return isinstance(token, _Token) and monotonic() < self._held.get(token, 0.0)
-
-    def wait(self, seconds: float, /) -> None:
-        waiter = self._waiter
-        if waiter is None:  # the database could not be reached
-            time.sleep(min(seconds, _LOOK_EVERY))
-            return
-        pause = min(seconds, self._next, _LOOK_EVERY)
-        if self._held:
-            pause = min(pause, max(0.0, self._renew_at - monotonic()))
-        waiter.wait(pause)
-
-    def wake(self) -> None:
-        if (waiter := self._waiter) is not None:
-            waiter.wake()
-
-    def close(self, outcomes: Sequence[Outcome], /) -> None:
-        try:
-            if outcomes:
-                self.exchange(outcomes, 0)
-        finally:
-            if self._waiter is not None:
-                self._waiter.close()
-                self._waiter = None
+        made = yield from connection.run(_NEW, self._app, name, id, run, step.fire, self._member, self.lease_ms)
+        return DueRun(RunToken(made.rows[0][0], 1), run, step.fire, 1, 0, job.spec)

@@ -7,23 +7,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from ...errors import AlreadyExistsError
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
-from .._jobs import COLUMNS, RUN_COLUMNS, planned, read_spec, record, same_times, stored, written
+from .._jobs import COLUMNS, RUN_COLUMNS, exists, planned, record, stays_due, stored, written
+from .._runs import CHANNEL
 from .writes import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["CHANNEL", "SqliteSchedule"]
+__all__ = ["SqliteSchedule"]
 
-CHANNEL: Final = "schedule"
 _GET: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? AND name = ?"
 _ALL: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? ORDER BY name"
-_FIND: Final = "SELECT id, spec, next FROM schedule_jobs WHERE app = ? AND name = ?"
+_FIND: Final = "SELECT spec, next FROM schedule_jobs WHERE app = ? AND name = ?"
 _INSERT: Final = (
     "INSERT INTO schedule_jobs (app, name, handler, spec, data, next, occurrences, skipped, created) "
     "VALUES (:app, :name, :handler, :spec, :data, :next, 0, 0, :now)"
@@ -78,11 +77,9 @@ class SqliteSchedule(ScheduleDriver):
             if row is None:
                 connection.execute(_INSERT, names)
             elif not overwrite:
-                raise AlreadyExistsError(
-                    f"there is a job {spec.name!r} already: overwrite=True replaces it, delete_job deletes it"
-                )
-            elif row[2] is not None and same_times(read_spec(spec.name, row[1], None), spec):
-                connection.execute(_REDEFINE, names)  # what is due already stays due
+                raise exists(spec.name)
+            elif stays_due(spec, *row):
+                connection.execute(_REDEFINE, names)
             else:
                 connection.execute(_REPLACE, names)
 

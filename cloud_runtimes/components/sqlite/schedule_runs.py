@@ -8,16 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.clocks import is_alive, process_name
 from ...schedule.times import occurrences
-from ...spi.operation import Method, Operation
-from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
+from ...spi.schedule import DueRun, JobSpec, Outcome, StoredJob
 from .._jobs import COLUMNS, advance, run_id, stored
-from .schedule import CHANNEL
+from .._runs import CHANNEL, LeasedRuns, RunToken
 from .writes import WriteTask
 
 if TYPE_CHECKING:
@@ -25,19 +23,11 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .notifier import Waiter
 
-__all__ = ["LEASE_MS", "SqliteRuns"]
+__all__ = ["SqliteRuns"]
 
-LEASE_MS: Final = 15_000
-"""How long a lease lasts without a renewal. Holders renew three times as often."""
 _STEP_MS: Final = 500
 """Least step back of the wall clock that is noticed."""
 _DEAD_EVERY: Final = 1000
-_LOOK_EVERY: Final = 0.25
-"""Seconds after which a runner looks by itself."""
-_TIMEOUT: Final = 10.0
-_IDLE: Final = 0.05
-
-_EXCHANGE: Final = Method("schedule", "run", repeatable=False)
 
 _HERE: Final = "(j.handler IS NULL OR j.handler IN (SELECT value FROM json_each(:handlers)))"
 _FIRST_OPEN: Final = (
@@ -103,28 +93,26 @@ _RENEW: Final = f"UPDATE schedule_runs SET deadline = ? {_MINE} AND boot = ?"
 _LATER: Final = f"SELECT j.id, {COLUMNS} FROM schedule_jobs j WHERE j.app = ? AND j.next > ?"
 
 
-class _Token(NamedTuple):
-    id: int
-    attempt: int
-
-
-class SqliteRuns(RunSource):
+class SqliteRuns(LeasedRuns):
     """One member of an application's runners."""
 
+    look_every = 0.25
+
     def __init__(self, context: SqliteComponent, app: str, handlers: Callable[[], frozenset[str]]) -> None:
+        super().__init__(app, handlers)
         self._context = context
         self._engine: Engine = context.engine
-        self._app = app
-        self._handlers = handlers
-        self._member = os.urandom(16).hex()
         self._process = process_name(os.getpid()) or f"{os.getpid()}::"
-        self._held: dict[_Token, int] = {}
-        self._renew_at = 0
-        self._waiter: Waiter | None = None
         self._offset: int | None = None
         self._dead_at = 0
-        self._next: float = 0.0
         context.sweeping()
+
+    def _clock(self) -> float:
+        return self._engine.clocks.boot_ms() / 1000
+
+    def _subscribe(self) -> Waiter:
+        self._engine.open()
+        return self._engine.notifier.subscribe(CHANNEL)
 
     # -- exchange ---------------------------------------------------------
 
@@ -143,49 +131,32 @@ class SqliteRuns(RunSource):
     def _exchange(self, outcomes: Sequence[Outcome], want: int) -> Sequence[DueRun]:
         engine, clocks = self._engine, self._engine.clocks
         wall, boot = clocks.wall_ms(), clocks.boot_ms()
-        if self._waiter is None:
-            engine.open()
-            self._waiter = engine.notifier.subscribe(CHANNEL)
+        renew = self._to_renew()
         offset = wall - boot
         set_back = self._offset is None or offset < self._offset - _STEP_MS
         names = self._names(want)
         dead = self._find_dead(boot) if want else []
-        renew = [] if boot < self._renew_at else list(self._held)
-        due = bool(dead) or (want > 0 and self._is_due(names, wall, boot))
-        if not want:
-            self._next = 1.0
+        due = self._is_due(self._peek(names, wall, boot) if want else ()) or bool(dead)
         if not (outcomes or renew or due or set_back):
             self._offset = max(offset, self._offset or offset)
             return ()
         names["dead"] = json.dumps(dead)
 
-        def body(connection: sqlite3.Connection) -> tuple[list[DueRun], list[_Token], int]:
+        def body(connection: sqlite3.Connection) -> tuple[list[DueRun], list[RunToken], int]:
             if set_back:
                 self._set_back(connection)
             for outcome in outcomes:
                 self._settle(connection, outcome)
-            lease = clocks.boot_ms() + LEASE_MS
+            lease = clocks.boot_ms() + self.lease_ms
             renewed = [each for each in renew if self._renewed(connection, each, lease)]
             runs = self._claim(connection, names, lease) if want else []
             return runs, renewed, lease
 
         given_back = any(not outcome.begun for outcome in outcomes)
         task = WriteTask(body, durable=False, channels=(CHANNEL,) if given_back else ())
-        runs: list[DueRun]
-        runs, renewed, deadline = engine.run(task, Operation(_EXCHANGE, "schedule", _TIMEOUT))
+        runs, renewed, deadline = engine.run(task, self._operation())
         self._offset = offset
-        for outcome in outcomes:
-            self._held.pop(outcome.token, None)  # type: ignore[call-overload]
-        for token in renew:
-            self._held.pop(token, None)  # what could not be renewed is lost
-        for token in renewed:
-            self._held[token] = deadline
-        for run in runs:
-            self._held[run.token] = deadline  # type: ignore[index]
-        if renew or not self._renew_at:
-            self._renew_at = deadline - LEASE_MS + LEASE_MS // 3
-        self._next = 0.0 if len(runs) == want and want else _IDLE
-        return runs
+        return self._take(outcomes, renew, renewed, runs, want, deadline / 1000)
 
     def _names(self, want: int) -> dict[str, Any]:
         clocks = self._engine.clocks
@@ -206,15 +177,10 @@ class SqliteRuns(RunSource):
         rows = self._engine.query(None, _HOLDERS, (self._app, self._engine.clocks.boot_id()))
         return [process for (process,) in rows if process != self._process and not is_alive(process)]
 
-    def _is_due(self, names: dict[str, Any], wall: int, boot: int) -> bool:
+    def _peek(self, names: dict[str, Any], wall: int, boot: int) -> tuple[int | None, int | None]:
+        """Return the milliseconds until the next occurrence and until the next open run."""
         occurrence, deadline = self._engine.query(None, _PEEK, names)[0]
-        pauses = [1000]
-        if occurrence is not None:
-            pauses.append(occurrence - wall)
-        if deadline is not None:
-            pauses.append(deadline - boot)
-        self._next = max(0, min(pauses)) / 1000
-        return min(pauses) <= 0
+        return None if occurrence is None else occurrence - wall, None if deadline is None else deadline - boot
 
     # -- inside the transaction -------------------------------------------
 
@@ -232,7 +198,7 @@ class SqliteRuns(RunSource):
 
     def _settle(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
         token = outcome.token
-        assert isinstance(token, _Token)
+        assert isinstance(token, RunToken)
         clocks = self._engine.clocks
         mine = (token.id, token.attempt, self._member)
         if not outcome.begun:
@@ -246,7 +212,7 @@ class SqliteRuns(RunSource):
         if connection.execute(_END, (status, outcome.error, clocks.wall_ms(), *mine)).rowcount:
             connection.execute(_RETIRE, (token.id,))
 
-    def _renewed(self, connection: sqlite3.Connection, token: _Token, lease: int) -> bool:
+    def _renewed(self, connection: sqlite3.Connection, token: RunToken, lease: int) -> bool:
         parameters = (lease, token.id, token.attempt, self._member, self._engine.clocks.boot_id())
         return connection.execute(_RENEW, parameters).rowcount > 0
 
@@ -261,14 +227,14 @@ class SqliteRuns(RunSource):
                 continue
             connection.execute(_TAKE, (attempt + 1, *holder, id))
             spec = stored(columns).spec
-            runs.append(DueRun(_Token(id, attempt + 1), run, fire, attempt + 1, failures, spec))
+            runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, spec))
         names["want"] -= len(runs)
         for job, *columns in connection.execute(_DUE, names).fetchall():
             fire_ms, spec = self._advance(connection, job, stored(columns), names)
             if fire_ms is not None:
                 run = run_id(self._app, spec.name, fire_ms)
                 row = connection.execute(_NEW, (self._app, spec.name, job, run, fire_ms, fire_ms, *holder))
-                runs.append(DueRun(_Token(int(row.lastrowid or 0), 1), run, fire_ms, 1, 0, spec))
+                runs.append(DueRun(RunToken(int(row.lastrowid or 0), 1), run, fire_ms, 1, 0, spec))
         return runs
 
     def _advance(
@@ -301,30 +267,4 @@ class SqliteRuns(RunSource):
     # -- the rest of the SPI ----------------------------------------------
 
     def holds(self, token: object, /) -> bool:
-        return self._engine.holds() and self._engine.clocks.boot_ms() < self._held.get(token, 0)  # type: ignore[call-overload]
-
-    def wait(self, seconds: float, /) -> None:
-        waiter = self._waiter
-        if waiter is None:  # the store could not be opened
-            time.sleep(min(seconds, _LOOK_EVERY))
-            return
-        pause = min(seconds, self._next, _LOOK_EVERY)
-        if self._held:
-            pause = min(pause, max(0.0, (self._renew_at - self._engine.clocks.boot_ms()) / 1000))
-        waiter.wait(pause)
-
-    def wake(self) -> None:
-        if (waiter := self._waiter) is not None:
-            waiter.wake()
-
-    def close(self, outcomes: Sequence[Outcome], /) -> None:
-        try:
-            if outcomes:
-                self.exchange(outcomes, 0)
-        finally:
-            self._unsubscribe()
-
-    def _unsubscribe(self) -> None:
-        if self._waiter is not None:
-            self._waiter.close()
-            self._waiter = None
+        return self._engine.holds() and super().holds(token)
