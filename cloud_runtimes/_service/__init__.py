@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import MAX_NAMES, Call, Interceptor, Outgoing, Service, error_context
 from .context import Client, ClientContext
 from .handle import ClosingHandle, RunningHandle, threaded
+from .outbox import Outbox
 
 __all__ = [
     "MAX_NAMES",
@@ -13,6 +14,7 @@ __all__ = [
     "ClientContext",
     "ClosingHandle",
     "Interceptor",
+    "Outbox",
     "Outgoing",
     "RunningHandle",
     "Service",

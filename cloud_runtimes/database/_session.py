@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.handles import Handle
-from .._service import error_context
+from .._service import Outbox, error_context
 from ..errors import ClosedError
 from ..spi import database as spi
 from ..spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
@@ -18,13 +17,16 @@ if TYPE_CHECKING:
 
 TRANSACTION: Final = Method("database", "transaction", repeatable=False)
 _BEGIN: Final = Method("database", "transaction", repeatable=True, writes=False)
+_PUBLISH: Final = Method("database", "publish", repeatable=False)
 _COMMIT: Final = Method("database", "commit", repeatable=False)
 _ROLLBACK: Final = Method("database", "rollback", repeatable=False, writes=False)
 _CLOSING: Final = 5.0
 
 
-class Transaction(Handle):
+class Transaction(Outbox):
     """Base of `DatabaseTransaction`: all but the statements."""
+
+    _method = TRANSACTION
 
     def __init__(
         self,
@@ -35,9 +37,7 @@ class Transaction(Handle):
         timeout: float | None,
         metadata: Mapping[str, str] | None,
     ) -> None:
-        super().__init__()
-        self._service = service
-        self._store_name = store_name
+        super().__init__(service, store_name)
         self._driver = driver
         self._isolation = isolation
         self._timeout = timeout
@@ -61,6 +61,11 @@ class Transaction(Handle):
         self._check_process()
         if self._ended:
             raise ClosedError("this transaction has ended: open another")
+
+    def _publishing(self) -> DatabaseDriver:
+        self._check()
+        self._service._need(self._driver, spi.OUTBOX, "publish in a transaction", self._store_name)
+        return self._driver
 
     def _begun(self, session: DatabaseSession) -> DatabaseSession:
         self._session = session
@@ -147,6 +152,8 @@ class Transaction(Handle):
         """
         self._check()
         op = self._operation(_COMMIT, timeout, metadata)
+        if self._changes:
+            self._service._call(self._operation(_PUBLISH, timeout, None), self._begin().apply, self._changes)
         session = self._ending()
         if session is not None:
             self._service._call(op, session.commit)
@@ -168,9 +175,14 @@ class Transaction(Handle):
         """
         self._check()
         op = self._operation(_COMMIT, timeout, metadata)
-        session = self._ending()
-        if session is not None:
-            await self._service._call_async(op, session.commit_async)
+        if self._changes:
+            session = await self._begin_async()
+            await self._service._call_async(
+                self._operation(_PUBLISH, timeout, None), session.apply_async, self._changes
+            )
+        ending = self._ending()
+        if ending is not None:
+            await self._service._call_async(op, ending.commit_async)
 
     @error_context(_ROLLBACK, named=False)
     def rollback(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, wait
 from functools import partial
 from itertools import repeat, starmap
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .._core.logs import repeated
 from .._core.threads import Background, Changes
@@ -31,7 +31,11 @@ from ..spi.pubsub import (
     Settlements,
     SubscribeRequest,
 )
+from ._inbox import Inbox, Settling
 from .types import Event
+
+if TYPE_CHECKING:
+    from ..state.transaction import StateTransaction
 
 LANDING: Final = 0.05
 """Seconds within which a settlement reaches the source."""
@@ -55,8 +59,10 @@ class Fetcher:
         max_in_flight: int,
         ack_wait: float | None,
         run_task: RunTask,
+        open_transaction: Callable[..., StateTransaction],
     ) -> None:
         self._source = source
+        self._open_transaction = open_transaction
         self.name = f"{pubsub_name}/{request.topic} (group {request.group})"
         self.pubsub_name = pubsub_name
         self._type = type
@@ -81,6 +87,7 @@ class Fetcher:
         self._closing = False
         self._ending = self._abandoned = False
         self._pauses = Changes()
+        self.inbox = Inbox(self.name, self._wake)
         self.error: CloudRuntimesError | None = None
         self._in_loop = isinstance(source, AsyncEventSource)
         self._runner: Background | _Task = (
@@ -175,6 +182,10 @@ class Fetcher:
         if not self._woken and (self._waiting >= self._flush_at or self._waiting >= self._open):
             self._wake()
 
+    def transaction(self, events: Sequence[Event[Any]], *arguments: Any) -> StateTransaction:
+        """Return a transaction that settles events; see `Event.transaction`."""
+        return self._open_transaction(Settling(self.inbox, events), *arguments)
+
     def _wake(self) -> None:
         self._woken = True
         self._source.wake()
@@ -200,6 +211,7 @@ class Fetcher:
             ending = self._ending  # before the last look at what was settled
             self._woken = False
             self._take_settled()
+            self._open -= self.inbox.run(self._source)
             self._give_up_overdue()
             if self._abandoned and not ending:
                 self._settle(self._drain(), Settlement.RELEASE, None)
@@ -289,6 +301,7 @@ class Fetcher:
     def _end(self, error: CloudRuntimesError | None) -> None:
         self.error = self.error or error
         self._closing = True
+        self.inbox.close()
         self._changes.announce()
 
     def stop(self) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, error_context
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, UnsupportedError
 from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, SubscribeRequest
@@ -19,9 +20,14 @@ from .outgoing import check_topic
 from .subscription import Subscription
 from .types import Event, EventBatch
 
+if TYPE_CHECKING:
+    from ..state.service import StateService
+    from ..state.transaction import Settling, StateTransaction
+
 T = TypeVar("T")
 
 _SUBSCRIBE = Method("pubsub", "subscribe", repeatable=True)
+_TRANSACTION = Method("pubsub", "transaction", repeatable=False)
 
 Start: TypeAlias = Literal["earliest", "latest"]
 
@@ -93,6 +99,7 @@ class Subscribing(Service):
             max_in_flight=max_in_flight or max(256, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
             run_task=self._run_task,
+            open_transaction=partial(self._open_transaction, driver, pubsub_name),
         )
         subscription: Subscription[Any] = Subscription(self, fetcher, request, handler=handler, batch=batch)
         try:
@@ -101,6 +108,37 @@ class Subscribing(Service):
             subscription._abandon()
             raise
         return subscription
+
+    def _same_engine(self, driver: PubSubDriver, pubsub_name: str, service: str, name: str, engine: Hashable) -> None:
+        """Refuse, before any I/O, a transaction that would need two engines."""
+        if engine is None or driver.engine != engine:
+            raise UnsupportedError(
+                f"the events of {pubsub_name!r} and the {service} {name!r} are not in one database, so no transaction "
+                "holds both: give both names one component, such as the home's",
+                service="pubsub",
+                runtime=self._runtime_name,
+                component=pubsub_name,
+            )
+
+    def _open_transaction(
+        self,
+        driver: PubSubDriver,
+        pubsub_name: str,
+        settling: Settling,
+        store_name: str,
+        timeout: float | None,
+        metadata: Mapping[str, str] | None,
+    ) -> StateTransaction:
+        """Return a state transaction that settles events too."""
+        try:
+            self._need(driver, spi.INBOX, "event.transaction", pubsub_name)
+            state: StateService = self._context.service("state")
+            transaction = state._settling(store_name, settling, timeout, metadata)
+            self._same_engine(driver, pubsub_name, "state", store_name, state._driver(store_name).engine)
+        except BaseException as error:
+            self._add_context(error, _TRANSACTION, pubsub_name)
+            raise
+        return transaction
 
     def _run_task(self, task: Coroutine[Any, Any, None]) -> Future[None]:
         import asyncio

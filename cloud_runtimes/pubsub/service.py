@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from .._native import events as kernel
 from .._service import Outgoing, error_context
 from ..errors import CloudRuntimesError
 from ..spi import pubsub as spi
+from ..spi.change import Change
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import OutgoingBatch, PubSubDriver
 from ._subscribing import Start, Subscribing, seconds
@@ -161,6 +162,26 @@ class PubSubService(Subscribing):
         for error in (await self._call_async(op, driver.publish_async, batch)).values():
             raise error
         return id
+
+    def _change(
+        self,
+        place: tuple[str, str, Hashable],
+        pubsub_name: str,
+        topic: str,
+        data: Any,
+        content_type: str | None,
+        key: str | None,
+        attributes: Mapping[str, Any] | None,
+        ttl: float | timedelta | None,
+        delay: float | timedelta | None,
+        raw: bool,
+        metadata: Mapping[str, str] | None,
+    ) -> tuple[Change, str]:
+        """Return one event as a change for a transaction elsewhere, and its id; ``place``: the service, the component and the engine of the transaction."""
+        event = (topic, data, content_type, key, attributes, ttl, delay, raw)
+        _, driver, batch, id = self._one(pubsub_name, *event, None, metadata)
+        self._same_engine(driver, pubsub_name, *place)
+        return driver.change(batch), id
 
     def _creating(self, op: Operation, topic: str) -> Outgoing | None:
         return self._first(lambda each: each.creating(op, topic))

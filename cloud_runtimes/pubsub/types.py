@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from .._core.arguments import CLIENT_TIMEOUT
 from .._native import events as kernel
 from ..codec.payload import JSON, decode_payload
-from ..errors import CloudRuntimesError
+from ..errors import CloudRuntimesError, UnsupportedError
 from ..spi.pubsub import Cause, Settlement
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
+
+    from ..state.transaction import StateTransaction
 
     T = TypeVar("T", default=Any)
 else:
@@ -108,6 +111,27 @@ class Event(ReceivedEvent, Generic[T]):
         """Queue the answer "never again": to the dead-letter topic, without one away. Never waits."""
         self._settle(Settlement.DROP, None)
 
+    def transaction(
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> StateTransaction:
+        """Return a state transaction whose end acknowledges the event too, in the same commit: exactly-once processing.
+
+        An exception in the block writes nothing and settles nothing. A handler that lets it pass has the event delivered again.
+
+        Args:
+            store_name: a state component on the same engine: the same database as the event's.
+            timeout, metadata: as in `StateService.transaction`.
+
+        Raises:
+            UnsupportedError: the two have not the same engine, or the event came from no subscription.
+            ConflictError: on leaving, the event is settled already or has gone to another member, or a condition did not hold; nothing was written.
+            UnavailableError, DeadlineExceededError: on leaving; unless it was applied, the event comes again.
+
+        >>> with event.transaction("orders") as tx:  # doctest: +SKIP
+        ...     tx.save(event.data["id"], event.data)
+        """
+        return _transaction((self,), self._fetcher, store_name, timeout, metadata)
+
     def _settle(self, settlement: Settlement, delay: float | None, cause: Cause | None = None) -> None:
         if self._fetcher is not None:
             self._fetcher.settle((self,), settlement, delay, cause)
@@ -133,9 +157,22 @@ class EventBatch(list[Event[T]], Generic[T]):
         """As `Event.drop`, for every unsettled member."""
         self._settle(Settlement.DROP, None)
 
+    def transaction(
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> StateTransaction:
+        """As `Event.transaction`, for all members: one commit for the batch."""
+        return _transaction(self, self[0]._fetcher if self else None, store_name, timeout, metadata)
+
     def _settle(self, settlement: Settlement, delay: float | None) -> None:
         if self and self[0]._fetcher is not None:
             self[0]._fetcher.settle(self, settlement, delay)
+
+
+def _transaction(events: Sequence[Event[Any]], fetcher: Any, *arguments: Any) -> StateTransaction:
+    if fetcher is None:
+        raise UnsupportedError("these events came from no subscription, so there is nothing to settle")
+    found: StateTransaction = fetcher.transaction(events, *arguments)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from ..errors import ResourceExhaustedError
+from .change import Change
 from .driver import Driver
 from .executor import Blocking, in_thread
 from .operation import Operation
@@ -17,6 +18,7 @@ __all__ = [
     "CANCEL",
     "EXECUTE_MANY",
     "ISOLATION",
+    "OUTBOX",
     "SCHEMA",
     "STREAM",
     "TRANSACTION",
@@ -125,6 +127,8 @@ TRANSACTION: Final = "transaction"
 """`transaction`: several statements, all or nothing."""
 ISOLATION: Final = "isolation"
 """``isolation=`` of a transaction."""
+OUTBOX: Final = "outbox"
+"""A transaction publishes events, by changes of a pub/sub driver of the same engine."""
 STREAM: Final = "stream"
 """`stream`: rows as they come, in constant memory."""
 SCHEMA: Final = "schema"
@@ -286,6 +290,12 @@ class DatabaseSession(Blocking, ABC):
         """Begin to read rows; the cursor ends with the transaction at the latest."""
 
     stream_async = in_thread(stream)
+
+    def apply(self, op: Operation, changes: Sequence[Change], /) -> None:
+        """Write changes of other drivers of the engine (`OUTBOX`)."""
+        raise NotImplementedError
+
+    apply_async = in_thread(apply)
 
     @abstractmethod
     def commit(self, op: Operation, /) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from .executor import Blocking
 
 __all__ = ["Driver"]
@@ -20,6 +22,11 @@ class Driver(Blocking):
 
     Attributes:
         features: what this driver can do beyond the minimum, by the service's feature names. The service refuses the rest before any I/O, so a feature that is declared must work and one that is not must not be needed.
+        engine: what commits its transactions. Drivers of which it is equal write each other's changes (`cloud_runtimes.spi.change`); ``None``: none does.
     """
 
     features: frozenset[str] = frozenset()
+
+    @property
+    def engine(self) -> Hashable:
+        return None

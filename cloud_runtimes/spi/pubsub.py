@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from .._native import events as kernel
 from ..errors import CloudRuntimesError
+from .change import Change
 from .driver import Driver
 from .executor import in_thread
 from .operation import Operation
@@ -25,6 +26,7 @@ __all__ = [
     "DELAY",
     "DELIVERY_COUNT",
     "GROUP",
+    "INBOX",
     "KEY_ORDER",
     "MAX_DELIVERIES",
     "RAW",
@@ -64,6 +66,8 @@ RETRY_DELAY: Final = "retry_delay"
 DELIVERY_COUNT: Final = "delivery_count"
 KEY_ORDER: Final = "key_order"
 """Events of one key reach one member of a group at a time, in order."""
+INBOX: Final = "inbox"
+"""`EventSource.commit` settles events in one transaction with changes of a state driver of the same engine."""
 
 # -- publishing ---------------------------------------------------------------
 
@@ -301,6 +305,20 @@ class EventSource(ABC):
     def wake(self) -> None:
         """End a `poll` that waits, or the next one that would. Thread-safe."""
 
+    def commit(self, op: Operation, tokens: Sequence[Any], changes: Sequence[Change], /) -> None:
+        """Acknowledge deliveries and apply changes in one transaction (`INBOX`).
+
+        Args:
+            op: the operation.
+            tokens: of deliveries that are not settled.
+            changes: of drivers of the same engine.
+
+        Raises:
+            ConflictError: one of the deliveries has gone to another member, or a condition of a change does not hold; nothing was applied.
+            CloudRuntimesError: it failed. With ``maybe_applied`` the source finds out: the events come again unless it was applied.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def close(self, settled: Sequence[Settled], /) -> None:
         """Settle for the last time, give back all that is still held, and leave the group."""
@@ -340,6 +358,10 @@ class PubSubDriver(Driver, ABC):
         """Store a batch's events in order; return once the broker has them, with those that failed alone. What concerns all raises."""
 
     publish_async = in_thread(publish)
+
+    def change(self, batch: OutgoingBatch, /) -> Change:
+        """Return a batch as a change for another driver of the engine; needed where one declares ``outbox``."""
+        raise NotImplementedError
 
     def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures] | None:
         """Start to publish, for a broker that acknowledges later: the future gets what `publish` returns or raises, by the call's deadline.

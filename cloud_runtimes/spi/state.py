@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..errors import CloudRuntimesError
+from .change import Change
 from .driver import Driver
 from .executor import in_thread
 from .operation import Operation
@@ -17,6 +18,7 @@ __all__ = [
     "FENCE",
     "FIRST_WRITE",
     "LIST_KEYS",
+    "OUTBOX",
     "TRANSACTION",
     "TRANSACTION_ETAG",
     "TTL",
@@ -36,6 +38,8 @@ TRANSACTION: Final = "transaction"
 TRANSACTION_ETAG: Final = "transaction_etag"
 """Conditions inside a transaction, with full rollback."""
 LIST_KEYS: Final = "list_keys"
+OUTBOX: Final = "outbox"
+"""A transaction publishes events, by changes of a pub/sub driver of the same engine."""
 FENCE: Final = "fence"
 
 
@@ -110,3 +114,13 @@ class StateDriver(Driver, ABC):
         """
 
     write_async = in_thread(write)
+
+    def change(self, writes: Sequence[StateWrite], /) -> Change:
+        """Return writes as a change: those of an atomic `write` (`OUTBOX`)."""
+        raise NotImplementedError
+
+    def commit(self, op: Operation, changes: Sequence[Change], /) -> None:
+        """Apply changes of this and other drivers of the engine in one transaction; the first that fails raises, with nothing applied (`OUTBOX`)."""
+        raise NotImplementedError
+
+    commit_async = in_thread(commit)

@@ -12,7 +12,7 @@ from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite
 from ._reads import StateReads
 from .prepare import PLAIN, bulk_writes, delete_write, finish_bulk, save_write
-from .transaction import TRANSACTION, StateTransaction
+from .transaction import TRANSACTION, Settling, StateTransaction
 from .types import Concurrency, Consistency, StateItem, Ttl
 
 __all__ = ["StateService"]
@@ -325,3 +325,11 @@ class StateService(StateReads):
         check_metadata(metadata)
         self._need(self._driver(store_name), spi.TRANSACTION, "transaction", store_name)
         return StateTransaction(self, store_name, timeout, metadata)
+
+    def _settling(
+        self, store_name: str, settling: Settling, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> StateTransaction:
+        """Return a transaction that also settles events."""
+        transaction = self.transaction(store_name, timeout=timeout, metadata=metadata)
+        transaction._settling = settling
+        return transaction

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .._core.handles import Handle
+from .._service import Outbox
 from ..errors import ClosedError, CloudRuntimesError
 from ..spi import state as spi
+from ..spi.change import Change
+from ..spi.driver import Driver
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite
 from .prepare import delete_write, save_write
@@ -16,23 +18,39 @@ from .types import Concurrency, Consistency, Ttl
 if TYPE_CHECKING:
     from .service import StateService
 
-__all__ = ["TRANSACTION", "StateTransaction"]
+__all__ = ["TRANSACTION", "Settling", "StateTransaction"]
 
 TRANSACTION = Method("state", "transaction", repeatable=False)
 
 
-class StateTransaction(Handle):
-    """Gathers writes and sends them when the block ends: all or nothing; on an exception in the block nothing is sent.
+class Settling(Protocol):
+    """What commits a transaction that settles events too."""
 
-    Its methods wait for nothing. It serves one ``with`` block.
+    def commit(self, op: Operation, changes: Sequence[Change]) -> None:
+        """Settle the events and apply changes, all or nothing."""
+
+    async def commit_async(self, op: Operation, changes: Sequence[Change]) -> None:
+        """Settle the events and apply changes, all or nothing."""
+
+
+class StateTransaction(Outbox):
+    """Gathers writes and events and sends them when the block ends: all or nothing; on an exception in the block nothing is sent.
+
+    Its methods wait for nothing. It serves one ``with`` block. That of `Event.transaction` acknowledges the event as well.
     """
 
+    _service: StateService
+    _method = TRANSACTION
+
     def __init__(
-        self, service: StateService, store_name: str, timeout: float | None, metadata: Mapping[str, str] | None
+        self,
+        service: StateService,
+        store_name: str,
+        timeout: float | None,
+        metadata: Mapping[str, str] | None,
     ) -> None:
-        super().__init__()
-        self._service = service
-        self._store_name = store_name
+        super().__init__(service, store_name)
+        self._settling: Settling | None = None
         self._timeout = timeout
         self._metadata = metadata
         self._writes: list[StateWrite] = []
@@ -91,6 +109,13 @@ class StateTransaction(Handle):
     async def _open_async(self) -> None:
         self._open()
 
+    def _publishing(self) -> Driver:
+        self._open()
+        driver = self._service._driver(self._store_name)
+        self._service._need(driver, spi.OUTBOX, "publish in a transaction", self._store_name)
+        found: Driver = driver
+        return found
+
     def _sending(self) -> tuple[Operation, StateDriver, list[StateWrite]]:
         writes = self._writes
         op, driver = self._service._writing(TRANSACTION, self._store_name, writes, self._timeout, self._metadata)
@@ -100,12 +125,21 @@ class StateTransaction(Handle):
 
     def _exit(self, error: BaseException | None) -> None:
         self._done = True
-        if error is None and self._writes:
+        if error is None and (self._writes or self._changes or self._settling):
             op, driver, writes = self._sending()
-            self._service._call(op, driver.write, writes, True)
+            if self._settling or self._changes:
+                self._service._call(op, (self._settling or driver).commit, self._all(driver))
+            else:
+                self._service._call(op, driver.write, writes, True)
 
     async def _exit_async(self, error: BaseException | None) -> None:
         self._done = True
-        if error is None and self._writes:
+        if error is None and (self._writes or self._changes or self._settling):
             op, driver, writes = self._sending()
-            await self._service._call_async(op, driver.write_async, writes, True)
+            if self._settling or self._changes:
+                await self._service._call_async(op, (self._settling or driver).commit_async, self._all(driver))
+            else:
+                await self._service._call_async(op, driver.write_async, writes, True)
+
+    def _all(self, driver: StateDriver) -> list[Change]:
+        return [driver.change(self._writes), *self._changes] if self._writes else self._changes

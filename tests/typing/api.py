@@ -184,6 +184,7 @@ def writing(state: StateService, mapping: Mapping[str, int], items: list[StateIt
         assert_type(tx, StateTransaction)
         tx.save("k", 1, {"m": "v"}, etag="e")
         tx.delete("k", fence=1)
+        assert_type(tx.publish("b", "t", 1, key="k", delay=5), str)
 
 
 async def writing_async(state: StateService, mapping: Mapping[str, int]) -> None:
@@ -220,6 +221,7 @@ def querying(database: DatabaseService) -> None:
         assert_type(tx, DatabaseTransaction)
         assert_type(tx.query("SELECT 1", type=Order), list[Order])
         assert_type(tx.stream("SELECT 1"), RowStream[Row])
+        assert_type(tx.publish("b", "t", 1), str)
         tx.commit()
     database.transaction("d", "SERIALIZABLE")  # type: ignore[arg-type]
     database.update("d", "t", {"a": 1})  # type: ignore[call-arg]
@@ -302,6 +304,8 @@ def subscribing(pubsub: PubSubService) -> None:
         for batch in batches:
             assert_type(batch, EventBatch[Order])
             assert_type(batch[0], Event[Order])
+            assert_type(batch.transaction("s"), StateTransaction)
+            assert_type(batch[0].transaction("s", timeout=1), StateTransaction)
             batch.retry(1)
 
     def typed(event: Event[Order]) -> None:

@@ -30,6 +30,7 @@ CONTRACT = Path(__file__).parent / "api.py"
 
 # The agreed signatures. `/` never; after `*` keyword-only; a name alone is required. Every I/O method also takes
 # timeout= (the client's by default) and metadata=, marked `…` where both are keyword-only. A twin has the same.
+_OUTBOX = "pubsub_name, topic, data, *, content_type=None, key=None, attributes=None, ttl=None, delay=None, raw=False, metadata=None"
 DATABASE = {
     "query": "store_name, sql, params=None, *, type=None, …",
     "stream": "store_name, sql, params=None, *, type=None, …",
@@ -45,7 +46,7 @@ DATABASE = {
 }
 DATABASE_TRANSACTION = {
     name: text.removeprefix("store_name, ") for name, text in DATABASE.items() if name != "transaction"
-} | {"commit": "*, …", "rollback": "*, …"}
+} | {"commit": "*, …", "rollback": "*, …", "publish": _OUTBOX}
 ROWS = {"close": "*, timeout=<client>"}
 STATE = {
     "get": "store_name, key, *, consistency=None, type=None, …",
@@ -74,6 +75,7 @@ TRANSACTION = {
     "save": "key, value, metadata=None, *, etag=None, ttl=None, concurrency=None, consistency=None, "
     "content_type=None, fence=None",
     "delete": "key, *, etag=None, fence=None",
+    "publish": _OUTBOX,
 }
 SECRET = {
     "get_secret": "store_name, key, *, …",
@@ -134,8 +136,8 @@ RPC = {
     "asgi_app": "",
 }
 RPC_SERVER = {"close": "*, timeout=<client>"}
-EVENT = {"ack": "", "retry": "delay=None", "drop": "", "to_json": ""}
-BATCH = {"ack": "", "retry": "delay=None", "drop": ""}
+EVENT = {"ack": "", "retry": "delay=None", "drop": "", "transaction": "store_name, *, …", "to_json": ""}
+BATCH = {"ack": "", "retry": "delay=None", "drop": "", "transaction": "store_name, *, …"}
 CLIENT = {
     "__init__": "endpoint=None, timeout=<30>, *, runtime=None, app_id=None, config=None, api_token=None",
     "close": "*, timeout=<client>",
@@ -227,7 +229,8 @@ CASES = [(cls, name, expected) for cls, table in CLASSES.items() for name, expec
 def test_signature(cls: type[Any], name: str, expected: str) -> None:
     expected = expected.replace("…", "timeout=<client>, metadata=None")
     assert signature(getattr(cls, name)) == expected
-    if name in NO_TWIN or cls is Meter or (cls is TelemetryService and name != "flush") or cls is StateTransaction:
+    waits_for_nothing = cls in (Meter, StateTransaction) or expected == _OUTBOX
+    if name in NO_TWIN or waits_for_nothing or (cls is TelemetryService and name != "flush"):
         assert not hasattr(cls, f"{name}_async")
     else:
         twin = getattr(cls, f"{name}_async")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ..._native import events as kernel
 
-__all__ = ["Again", "Claimed", "Dead", "Held", "Writes", "count_in", "cut"]
+__all__ = ["Again", "Claimed", "Dead", "Held", "Writes", "count_in", "cut", "with_places"]
 
 _COUNT: Final = struct.Struct("<I")
 
@@ -64,6 +65,14 @@ class Held(kernel.Marks):
         super().__init__(claim.length, claim.settled)
         self.claim = claim
         self.at = at
+
+
+def with_places(held: Held, places: Iterable[int]) -> bytes:
+    """Return what of a claim is settled, with more places of its slice."""
+    bits = int.from_bytes(held.settled or b"", "little")
+    for place in places:
+        bits |= 1 << place
+    return bits.to_bytes((held.length + 7) // 8, "little")
 
 
 class Again(NamedTuple):

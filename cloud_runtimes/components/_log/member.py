@@ -14,10 +14,12 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, ConflictError
+from ...spi.change import Change
 from ...spi.events import dead_letter
+from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
-from .claims import Again, Claimed, Dead, Held, Writes
+from .claims import Again, Claimed, Dead, Held, Writes, with_places
 
 __all__ = ["LogMember", "Waits"]
 
@@ -27,6 +29,8 @@ _SEEN_EVERY: Final = 60.0
 _DEFAULT_ACK_WAIT: Final = 30.0
 _DEFAULT_DELIVERIES: Final = 5
 _MAX_BACK_OFF_MS: Final = 60_000
+_POLL: Final = Method("pubsub", "receive", repeatable=False)
+_TIMEOUT: Final = 30.0
 _numbers = itertools.count()
 
 
@@ -94,6 +98,8 @@ class LogMember(EventSource):
         self._unwritten: list[Settled] = []
         self._exhausted: list[Claimed] = []
         self._expired = 0
+        # claims of which it is not known whether the database has what was settled last
+        self._doubtful: set[int] = set()
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         # of events that were retried, by frame and place
         self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
@@ -120,16 +126,29 @@ class LogMember(EventSource):
         """Tell, without writing, whether there is anything to claim, and in how many seconds there will be what is known of; ``None``: nothing."""
 
     @abstractmethod
-    def _commit(self, writes: Writes) -> tuple[Collection[int], list[Claimed]]:
-        """Settle, renew and claim in one transaction; returns the claims that had gone to others, whose settlements are void, and what was claimed."""
+    def _commit(
+        self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
+    ) -> tuple[Collection[int], list[Claimed]]:
+        """Settle, renew and claim in one transaction; returns the claims that had gone to others, whose settlements are void, and what was claimed.
+
+        With ``changes``, which are applied too, none of the claims may have gone: the transaction fails by the error of `_gone`.
+        """
+
+    @abstractmethod
+    def _give_back(self, claims: Sequence[int]) -> None:
+        """Give up claims as they stand in the database, behind every transaction of this member that may yet be applied."""
 
     @abstractmethod
     def _load(self, frame: int) -> bytes | None:
         """Return a frame; ``None``: it is gone."""
 
+    def _operation(self) -> Operation:
+        return Operation(_POLL, self.pubsub, _TIMEOUT)
+
     # -- the source -------------------------------------------------------
 
     def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
+        self._end_doubt()
         waiter = self._waiter
         if waiter is None:
             self._waiter = self._wait_on()
@@ -165,7 +184,7 @@ class LogMember(EventSource):
         writes.renew, writes.seen, writes.want = renew, seen, want
         idle = not self._held
         begun = self._clock()
-        lost, claimed = self._commit(writes)
+        lost, claimed = self._commit(self._operation(), writes)
         most = self._max_deliveries
         # the last holder of an exhausted one died with it
         self._exhausted = [claim for claim in claimed if most is not None and claim.deliveries > most]
@@ -184,14 +203,56 @@ class LogMember(EventSource):
                 held.void = True
                 del self._held[id]
 
+    def commit(self, op: Operation, tokens: Sequence[Any], changes: Sequence[Change], /) -> None:
+        self._end_doubt()
+        if self._unwritten or self._exhausted or self._expired:
+            self._write(0, False, False)
+        places: dict[Held, list[int]] = {}
+        for record in tokens:
+            places.setdefault(record.marks, []).append(record.place)
+        writes = Writes()
+        writes.durable = True
+        for held, settled in places.items():
+            if held.void:
+                raise self._gone()
+            left = held.left - len(settled)
+            writes.settled.append((held.claim.id, with_places(held, settled) if left else None))
+        try:
+            self._commit(op, writes, changes)
+        except BaseException as error:
+            if getattr(error, "maybe_applied", False) or not isinstance(error, Exception):
+                self._doubtful.update(id for id, _ in writes.settled)
+            raise
+        kernel.mark_records(tokens)
+        for held in places:
+            held.touched = False
+            if not held.left:
+                held.void = True
+                del self._held[held.claim.id]
+
+    def _gone(self) -> ConflictError:
+        return ConflictError(
+            f"an event of {self.label} has gone to another member, since its lease was over: it is handled there"
+        )
+
+    def _end_doubt(self) -> None:
+        """Give up claims in doubt: what the database has of them is right, and what is open there is delivered again."""
+        if self._doubtful:
+            self._give_back(list(self._doubtful))
+            for id in self._doubtful:
+                if (held := self._held.pop(id, None)) is not None:
+                    held.void = True
+            self._doubtful.clear()
+
     def close(self, settled: Sequence[Settled], /) -> None:
+        self._end_doubt()
         self._mark(settled)
         writes = self._pending()
         left = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.left]
         writes.back = [claim.rest() for claim in (*left, *self._claimed)]
         writes.durable = True
         try:
-            self._commit(writes)
+            self._commit(self._operation(), writes)
         finally:
             self._unsubscribe()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -17,8 +18,10 @@ from .settings import PostgresSettings
 
 if TYPE_CHECKING:
     from ...rpc.peers import Peers
+    from ...spi.change import Change
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from .connection import Connection, Flow
     from .database import PostgresDatabase
 
 __all__ = ["PostgresComponent", "PostgresSettings", "component"]
@@ -83,6 +86,23 @@ class PostgresComponent(Component):
 
                 self._peers = Peers()
             return self._peers
+
+    def commit(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
+        """Apply changes in one transaction."""
+        self.database.run(op, self._committing(changes, relaxed))
+
+    async def commit_async(self, op: Operation, changes: Sequence[Change]) -> None:
+        """Apply changes in one transaction."""
+        await self.database.run_async(op, self._committing(changes, False), self.executor)
+
+    def _committing(self, changes: Sequence[Any], relaxed: bool) -> Callable[[Connection], Flow[None]]:
+        from .changes import commit
+
+        settings = self.settings
+        relaxed = relaxed or not self.durable
+        return lambda connection: commit(
+            connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
+        )
 
     def check_open(self) -> None:
         """Refuse to go on waiting once the client was closed, though the database may serve others."""

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ...spi import pubsub as spi
-from ...spi.operation import Method, Operation
+from ...spi.change import Change, database_of
+from ...spi.operation import Operation
 from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._log.claims import Claimed, Writes, count_in
 from .._log.member import LogMember, Waits
+from .changes import Call, PostgresChange
 from .connection import Connection, Flow
-from .failures import SqlFailure
-from .notifier import notification
-from .statement import BEGIN, COMMIT, RELAXED, Statement
+from .statement import BEGIN, COMMIT, Result, Statement
 
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["PostgresPubSub", "make_partitions"]
+__all__ = ["PostgresPubSub"]
 
 _MAX_TOPICS: Final = 10_000
 """How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""
-_NO_PARTITION: Final = "23514"
-_POLL: Final = Method("pubsub", "receive", repeatable=False)
-_TIMEOUT: Final = 30.0
-
 _TOPIC: Final = Statement("SELECT id FROM {schema}.topics WHERE pubsub = $1 AND name = $2", "text text")
 _MAKE_TOPIC: Final = Statement(
     "INSERT INTO {schema}.topics (pubsub, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", "text text"
@@ -39,10 +35,6 @@ _DELAY: Final = Statement(
     "SELECT $1, {schema}.now_ms() + $4, count, body FROM unnest($2::int4[], $3::bytea[]) AS f(count, body)",
     "int8 int4[] bytea[] int8",
 )
-_PARTITION: Final = Statement(
-    "CREATE TABLE IF NOT EXISTS {schema}.frames_$start PARTITION OF {schema}.frames FOR VALUES FROM ($start) TO ($end)"
-)
-_NOW: Final = Statement("SELECT {schema}.now_ms()")
 
 _GROUP: Final = Statement("SELECT id FROM {schema}.groups WHERE topic = $1 AND name = $2", "int8 text")
 _MAKE_GROUP: Final = Statement(
@@ -103,6 +95,7 @@ _BACK: Final = Statement(
     "WHERE c.id = u.id AND c.member = $2",
     "int8[] text int4[] int4[] bytea[]",
 )
+_RELEASE: Final = Statement(f"UPDATE {{schema}}.claims SET member = '', deadline = 0 WHERE {_HELD}", "int8[] text")
 _DEAD: Final = Statement(
     "INSERT INTO {schema}.frames (topic, count, body) SELECT $3, $4, $5 WHERE EXISTS (SELECT 1 FROM {schema}.claims "
     "WHERE id = $1 AND member = $2)",
@@ -133,6 +126,7 @@ class PostgresPubSub(PubSubDriver):
             spi.DEAD_LETTER,
             spi.RETRY_DELAY,
             spi.DELIVERY_COUNT,
+            spi.INBOX,
         }
     )
 
@@ -143,33 +137,29 @@ class PostgresPubSub(PubSubDriver):
         self.larger_events = "raise max_value_bytes, or send a reference to it instead"
         self._topics: dict[str, int] = {}
 
+    @property
+    def engine(self) -> Hashable:
+        return database_of(self._component.settings.url)
+
     # -- publishing -------------------------------------------------------
 
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        self._component.database.run(op, lambda connection: self._publish(connection, batch))
+        self._component.commit(op, [self.change(batch)])
         return {}
 
     async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        await self._component.database.run_async(op, lambda connection: self._publish(connection, batch), self.executor)
+        await self._component.commit_async(op, [self.change(batch)])
         return {}
 
-    def _publish(self, connection: Connection, batch: OutgoingBatch) -> Flow[None]:
-        topic = self._topics.get(batch.topic) or (yield from self.find_topic(connection, batch.topic))
-        frames = list(batch.frames)
-        values: tuple[Any, ...] = (topic, [count_in(frame) for frame in frames], frames)
-        call = (_PUBLISH, values) if batch.delay_ms is None else (_DELAY, (*values, batch.delay_ms))
-        calls = [call] if self._component.durable else [(RELAXED, ()), call]
-        after = [notification(self._component.settings.schema, [_channel(topic)])]
-        try:
-            yield from connection.pipeline(calls, after)
-        except SqlFailure as error:
-            if error.state != _NO_PARTITION:
-                raise
-            yield from make_partitions(connection, self._component.settings.retention)
-            yield from connection.pipeline(calls, after)
+    def change(self, batch: OutgoingBatch, /) -> _Publish:
+        return _Publish(self._component, self, batch)
+
+    def topic_of(self, connection: Connection, topic: str) -> Flow[int]:
+        """Return a topic's number, which is remembered; makes it if need be."""
+        return self._topics.get(topic) or (yield from self.find_topic(connection, topic))
 
     def find_topic(self, connection: Connection, topic: str) -> Flow[int]:
-        """Return a topic's number; makes it if need be."""
+        """Return a topic's number as the database has it; makes it if need be."""
         rows = (yield from connection.run(_TOPIC, self._name, topic)).rows
         if not rows:
             yield from connection.run(_MAKE_TOPIC, self._name, topic)
@@ -227,9 +217,6 @@ class _Member(LogMember):
         self._server_us = 0
         self._bodies: dict[int, bytes] = {}
 
-    def _operation(self) -> Operation:
-        return Operation(_POLL, self.pubsub, _TIMEOUT)
-
     def _now_us(self) -> int:
         return self._server_us
 
@@ -246,41 +233,42 @@ class _Member(LogMember):
         soonest = min(left) if left else None
         return fresh or (soonest is not None and soonest <= 0), soonest
 
-    def _commit(self, writes: Writes) -> tuple[Collection[int], list[Claimed]]:
-        return self._component.database.run(self._operation(), lambda connection: self._committing(connection, writes))
+    def _commit(
+        self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
+    ) -> tuple[Collection[int], list[Claimed]]:
+        settle = _Settle(self._component, self, writes, changes is not None)
+        self._component.commit(op, [settle, *(changes or ())], relaxed=not writes.durable)
+        return settle.lost, settle.claimed
 
-    def _committing(self, connection: Connection, writes: Writes) -> Flow[tuple[Collection[int], list[Claimed]]]:
-        calls = self._calls(writes)
-        after = []
+    def _give_back(self, claims: Sequence[int]) -> None:
+        # waits for a transaction that holds them
+        self._component.database.run(
+            self._operation(), lambda connection: connection.run(_RELEASE, list(claims), self.name)
+        )
+
+    def channels(self, writes: Writes) -> list[str]:
+        """Return the channels of those who can take something after some writes."""
+        found = []
         if writes.back or any(each.delay_ms == 0 for each in writes.again):
-            after.append(notification(self._component.settings.schema, [_channel(self._topic)]))
-        if any(each.frame is not None for each in writes.dead) and self._dead_letters is not None:
-            after.append(notification(self._component.settings.schema, [_channel(self._dead_letters)]))
-        if not writes.durable or not self._component.durable:
-            calls.insert(0, (RELAXED, ()))
-        try:
-            results = yield from connection.pipeline(calls, after)
-        except SqlFailure as error:
-            if error.state != _NO_PARTITION:
-                raise
-            yield from make_partitions(connection, self._component.settings.retention)
-            results = yield from connection.pipeline(calls, after)
-        kept: set[int] = set()
-        claimed: list[Claimed] = []
-        for (statement, _), result in zip(calls, results, strict=True):
-            if statement in (_DONE, _DONE_EARLY, _PARTLY):
-                kept.update(row[0] for row in result.rows)
-            elif statement is _CLAIM:
-                for *claim, now_ms, body in result.rows:
-                    self._server_us = now_ms * 1000
-                    claimed.append(Claimed(*claim))
-                    if body is not None:
-                        self._bodies[claim[1]] = body
-        return {id for id, _ in writes.settled} - kept, claimed
+            found.append(_channel(self._topic))
+        if self._dead_letters is not None and any(each.frame is not None for each in writes.dead):
+            found.append(_channel(self._dead_letters))
+        return found
 
-    def _calls(self, writes: Writes) -> list[tuple[Statement, Sequence[Any]]]:
+    def claimed(self, result: Result) -> list[Claimed]:
+        """Take in what was claimed."""
+        found = []
+        for *claim, now_ms, body in result.rows:
+            self._server_us = now_ms * 1000
+            found.append(Claimed(*claim))
+            if body is not None:
+                self._bodies[claim[1]] = body
+        return found
+
+    def calls(self, writes: Writes) -> list[Call]:
+        """Return what settles, renews and claims."""
         me = self.name
-        calls: list[tuple[Statement, Sequence[Any]]] = []
+        calls: list[Call] = []
         if writes.again:
             ids, _, places, delays, counts = zip(*writes.again, strict=True)
             calls.append((_AGAIN, (ids, me, places, delays, counts)))
@@ -318,23 +306,56 @@ class _Member(LogMember):
         return body
 
 
-def make_partitions(connection: Connection, retention: float) -> Flow[None]:
-    """Make the partition of frames for now and the one after it."""
-    now = (yield from connection.run(_NOW)).rows[0][0]
-    width = partition_ms(retention)
-    for start in (now // width * width, (now // width + 1) * width):
-        sql = _PARTITION.sql.replace("$start", str(start)).replace("$end", str(start + width))
-        try:
-            yield from connection.run(Statement(sql))
-        except SqlFailure as error:
-            if error.state not in ("42P17", "42P07"):  # it overlaps one of another width, or was just made
-                raise
+class _Publish(PostgresChange):
+    """A batch of events."""
+
+    def __init__(self, component: PostgresComponent, driver: PostgresPubSub, batch: OutgoingBatch) -> None:
+        super().__init__(component)
+        self._driver = driver
+        self._batch = batch
+
+    def calls(self, connection: Connection) -> Flow[list[Call]]:
+        batch = self._batch
+        topic = yield from self._driver.topic_of(connection, batch.topic)
+        self.channels = (_channel(topic),)
+        frames = list(batch.frames)
+        values: tuple[Any, ...] = (topic, [count_in(frame) for frame in frames], frames)
+        return [(_PUBLISH, values) if batch.delay_ms is None else (_DELAY, (*values, batch.delay_ms))]
 
 
-def partition_ms(retention: float) -> int:
-    """Return how many milliseconds a partition of frames covers."""
-    minute = 60_000
-    return max(10 * minute, min(1440 * minute, int(retention * 1000 / 4) // minute * minute))
+class _Settle(PostgresChange):
+    """What a member writes. Where it must be ``whole``, a claim that has gone undoes the transaction.
+
+    Attributes:
+        lost: claims that have gone to others.
+        claimed: what was claimed.
+    """
+
+    def __init__(self, component: PostgresComponent, member: _Member, writes: Writes, whole: bool) -> None:
+        super().__init__(component)
+        self._member = member
+        self._writes = writes
+        self.conditional = whole
+        self.lost: Collection[int] = ()
+        self.claimed: list[Claimed] = []
+
+    def calls(self, connection: Connection) -> Flow[list[Call]]:
+        self.channels = self._member.channels(self._writes)
+        self._calls = self._member.calls(self._writes)
+        return self._calls
+        yield
+
+    def check(self, connection: Connection, results: Sequence[Result]) -> Flow[None]:
+        kept: set[int] = set()
+        for (statement, _), result in zip(self._calls, results, strict=True):
+            if statement in (_DONE, _DONE_EARLY, _PARTLY):
+                kept.update(row[0] for row in result.rows)
+            elif statement is _CLAIM:
+                self.claimed = self._member.claimed(result)
+        self.lost = {id for id, _ in self._writes.settled} - kept
+        if self.lost and self.conditional:
+            raise self._member._gone()
+        yield from ()
 
 
 def _channel(topic: int) -> str:

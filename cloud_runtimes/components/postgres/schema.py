@@ -12,12 +12,21 @@ from psycopg import sql
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
+from .connection import Connection, Flow
+from .failures import SqlFailure
+from .statement import Statement
 
 if TYPE_CHECKING:
     from .settings import PostgresSettings
 
-__all__ = ["STEPS", "ensure"]
+__all__ = ["NO_PARTITION", "STEPS", "ensure", "make_partitions", "partition_ms"]
 
+NO_PARTITION: Final = "23514"
+"""The state of a statement for whose rows there is no partition."""
+_PARTITION: Final = (
+    "CREATE TABLE IF NOT EXISTS {schema}.frames_$start PARTITION OF {schema}.frames FOR VALUES FROM ($start) TO ($end)"
+)
+_NOW: Final = Statement("SELECT {schema}.now_ms()")
 _LOCK: Final = 0x43525059  # "CRPY"; an advisory lock of the database while its schema is migrated
 
 CLAIM: Final = """
@@ -326,3 +335,22 @@ def _version(connection: psycopg.Connection, schema: str) -> int:
         return -1
     row = connection.execute(sql.SQL("SELECT version FROM {}.meta").format(sql.Identifier(schema))).fetchone()
     return -1 if row is None else int(row[0])
+
+
+def make_partitions(connection: Connection, retention: float) -> Flow[None]:
+    """Make the partition of frames for now and the one after it."""
+    now = (yield from connection.run(_NOW)).rows[0][0]
+    width = partition_ms(retention)
+    for start in (now // width * width, (now // width + 1) * width):
+        sql = _PARTITION.replace("$start", str(start)).replace("$end", str(start + width))
+        try:
+            yield from connection.run(Statement(sql))
+        except SqlFailure as error:
+            if error.state not in ("42P17", "42P07"):  # it overlaps one of another width, or was just made
+                raise
+
+
+def partition_ms(retention: float) -> int:
+    """Return how many milliseconds a partition of frames covers."""
+    minute = 60_000
+    return max(10 * minute, min(1440 * minute, int(retention * 1000 / 4) // minute * minute))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, ConflictError
+from ...spi.change import Change, database_of
 from ...spi.operation import Operation
-from ...spi.state import StateDriver, StateWrite, StoredValue
+from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
+from .changes import Call, PostgresChange
 from .connection import Connection, Flow
 from .keys import prefix_end
-from .statement import BEGIN, COMMIT, ROLLBACK, Statement
+from .statement import Result, Statement
 
 if TYPE_CHECKING:
     from . import PostgresComponent
@@ -64,13 +66,17 @@ _FENCE: Final = Statement("SELECT token FROM {schema}.fences WHERE store = $1 AN
 class PostgresState(StateDriver):
     """One store: a namespace in the state table."""
 
-    features = FEATURES
+    features = FEATURES | {OUTBOX}
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         self._component = component
-        self._name = name
+        self.name = name
         self._store: int | None = None
         self._max_value = component.settings.max_value_bytes
+
+    @property
+    def engine(self) -> Hashable:
+        return database_of(self._component.settings.url)
 
     # -- reading ----------------------------------------------------------
 
@@ -125,86 +131,117 @@ class PostgresState(StateDriver):
     def _find(self, connection: Connection) -> Flow[int | None]:
         """Return the store's number, ``None`` before its first write."""
         if self._store is None:
-            rows = (yield from connection.run(_FIND, self._name)).rows
+            rows = (yield from connection.run(_FIND, self.name)).rows
             self._store = rows[0][0] if rows else None
         return self._store
 
     # -- writing ----------------------------------------------------------
 
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        failed = oversized(self._name, writes, self._max_value, atomic)
-        if len(failed) < len(writes):
-            self._component.database.run(op, lambda connection: self._write(connection, writes, atomic, failed))
+        failed = oversized(self.name, writes, self._max_value, atomic)
+        for part in self._parts(writes, atomic, failed):
+            try:
+                self._component.commit(op, [part])
+            except ConflictError:
+                if atomic or not part.errors:
+                    raise
+            failed.update(part.errors)
         return failed
 
     async def write_async(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
     ) -> Mapping[int, CloudRuntimesError]:
-        failed = oversized(self._name, writes, self._max_value, atomic)
-        if len(failed) < len(writes):
-            await self._component.database.run_async(
-                op, lambda connection: self._write(connection, writes, atomic, failed), self.executor
-            )
+        failed = oversized(self.name, writes, self._max_value, atomic)
+        for part in self._parts(writes, atomic, failed):
+            try:
+                await self._component.commit_async(op, [part])
+            except ConflictError:
+                if atomic or not part.errors:
+                    raise
+            failed.update(part.errors)
         return failed
 
-    def _write(
-        self,
-        connection: Connection,
-        writes: Sequence[StateWrite],
-        atomic: bool,
-        failed: dict[int, CloudRuntimesError],
-    ) -> Flow[None]:
-        store = self._store
-        if store is None:
-            yield from connection.run(_MAKE, self._name)
-            store = yield from self._find(connection)
-            assert store is not None
+    def change(self, writes: Sequence[StateWrite], /) -> Change:
+        oversized(self.name, writes, self._max_value, True)
+        return self._parts(writes, True, {})[0]
+
+    def commit(self, op: Operation, changes: Sequence[Change], /) -> None:
+        self._component.commit(op, changes)
+
+    async def commit_async(self, op: Operation, changes: Sequence[Change], /) -> None:
+        await self._component.commit_async(op, changes)
+
+    def _parts(self, writes: Sequence[StateWrite], atomic: bool, failed: Collection[int]) -> list[_Write]:
+        """Return what is one transaction each: all writes, or the fenced ones by themselves and the rest."""
         # in the order of their keys, so that transactions wait for each other's rows in one order
         places = sorted((place for place in range(len(writes)) if place not in failed), key=lambda at: writes[at].key)
         if atomic:
-            errors = yield from self._together(connection, store, writes, places, True)
-            if errors:
-                raise errors[min(errors)]
-            return
-        for place in [place for place in places if writes[place].fence is not None]:
-            places.remove(place)
-            failed.update((yield from self._together(connection, store, writes, [place], True)))
-        if places:
-            failed.update((yield from self._together(connection, store, writes, places, False)))
+            return [_Write(self._component, self, writes, places, True)]
+        parts = [[place] for place in places if writes[place].fence is not None]
+        parts.append([place for place in places if writes[place].fence is None])
+        return [_Write(self._component, self, writes, part, len(part) == 1) for part in parts if part]
 
-    def _together(
-        self, connection: Connection, store: int, writes: Sequence[StateWrite], places: Sequence[int], atomic: bool
-    ) -> Flow[dict[int, CloudRuntimesError]]:
-        """Run writes in one transaction; with ``atomic`` one that fails undoes all."""
-        calls: list[tuple[int, tuple[Statement, Sequence[Any]]]] = []
-        for place in places:
-            write = writes[place]
+    def store(self, connection: Connection) -> Flow[int]:
+        """Return the store's number; makes it if need be."""
+        if self._store is None:
+            yield from connection.run(_MAKE, self.name)
+            yield from self._find(connection)
+            assert self._store is not None
+        return self._store
+
+
+class _Write(PostgresChange):
+    """Some of several writes. One that fails undoes the transaction, where it must be ``whole``.
+
+    Attributes:
+        errors: of those that failed, by place.
+    """
+
+    def __init__(
+        self,
+        component: PostgresComponent,
+        driver: PostgresState,
+        writes: Sequence[StateWrite],
+        places: Sequence[int],
+        whole: bool,
+    ) -> None:
+        super().__init__(component)
+        self._driver = driver
+        self._writes = writes
+        self._places = places
+        self._whole = whole
+        self._calls: list[tuple[int, Call]] = []
+        self.errors: dict[int, CloudRuntimesError] = {}
+        mine = [writes[place] for place in places]
+        self.conditional = whole and any(
+            each.etag is not None or each.create or each.fence is not None for each in mine
+        )
+
+    def calls(self, connection: Connection) -> Flow[list[Call]]:
+        self._store = store = yield from self._driver.store(connection)
+        self._calls = []
+        for place in self._places:
+            write = self._writes[place]
             if write.fence is not None:
-                calls.append((place, (_RAISE_FENCE, (store, write.key, write.fence))))
-            calls.append((place, _call(store, write)))
-        if len(calls) == 1:
-            statement, values = calls[0][1]
-            results = [(yield from connection.run(statement, *values))]
-            atomic = False
-        elif atomic and (atomic := any(w.etag is not None or w.create or w.fence is not None for w in writes)):
-            results = (yield from connection.pipeline([(BEGIN, ()), *(call for _, call in calls)]))[1:]
-        else:
-            results = yield from connection.pipeline([call for _, call in calls])
-        errors: dict[int, CloudRuntimesError] = {}
-        for (place, (statement, _)), result in zip(calls, results, strict=True):
+                self._calls.append((place, (_RAISE_FENCE, (store, write.key, write.fence))))
+            self._calls.append((place, _call(store, write)))
+        return [call for _, call in self._calls]
+
+    def check(self, connection: Connection, results: Sequence[Result]) -> Flow[None]:
+        errors = self.errors
+        for (place, (statement, _)), result in zip(self._calls, results, strict=True):
             if not result.count and place not in errors:
-                write = writes[place]
+                write = self._writes[place]
                 if statement is _RAISE_FENCE:
-                    rows = (yield from connection.run(_FENCE, store, write.key)).rows
+                    rows = (yield from connection.run(_FENCE, self._store, write.key)).rows
                     errors[place] = passed_fence(write, rows[0][0])
-                elif (error := conflict(self._name, write)) is not None:
+                elif (error := conflict(self._driver.name, write)) is not None:
                     errors[place] = error
-        if atomic:
-            yield from connection.run(ROLLBACK if errors else COMMIT)
-        return errors
+        if errors and self._whole:
+            raise errors[min(errors)]
 
 
-def _call(store: int, write: StateWrite) -> tuple[Statement, Sequence[Any]]:
+def _call(store: int, write: StateWrite) -> Call:
     """Return the statement of one write, and its parameters."""
     if write.data is None:
         if write.etag is None:

@@ -18,7 +18,7 @@ from ...spi.operation import Method, Operation
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .lock import FORGET_MS
-from .pubsub import make_partitions, partition_ms
+from .schema import make_partitions, partition_ms
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from ...errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from ...spi import database as spi
+from ...spi.change import Change
 from ...spi.database import ColumnInfo, ExecuteResult, Isolation, Outcome, RowSet, Statement, TableSchema
 from ...spi.sql import Sql
 from .calls import Call
@@ -100,6 +101,16 @@ class Connection:
     def _commit(self) -> None:
         self._close_results()
         self._connection.commit()
+
+    def apply(self, call: Call[Any], changes: Sequence[Change]) -> None:
+        """Write changes of other components."""
+        self.step(call, self._apply, changes)
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        self._close_results()
+        self._connection.exec_driver_sql("SELECT 1").close()  # begins, where no statement has
+        for change in changes:
+            change.apply(self._connection.connection.driver_connection)
 
     def _close_results(self) -> None:
         while self._results:

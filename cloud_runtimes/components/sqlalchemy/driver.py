@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from decimal import Decimal
 from functools import partial
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from ...errors import ClosedError
 from ...spi import database as spi
+from ...spi.change import Change, database_of
 from ...spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
 from ...spi.operation import Operation
 from .calls import Call
@@ -36,6 +37,7 @@ class SqlDatabase(DatabaseDriver):
     """A database of SQLAlchemy's."""
 
     features = FEATURES
+    _engine: Hashable = None
 
     def __init__(self, pool: Callable[[], ConnectionPool], url: str) -> None:
         self._pool_of = pool
@@ -51,6 +53,14 @@ class SqlDatabase(DatabaseDriver):
             self.lacks = frozenset({bool, dict})
         elif driver == "asyncpg":
             self.lacks = frozenset({dict, UUID})
+
+        if dialect == "postgresql" and driver in ("psycopg", "psycopg_async"):
+            self.features |= {spi.OUTBOX}
+            self._engine = database_of(url)
+
+    @property
+    def engine(self) -> Hashable:
+        return self._engine
 
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
         pool = self._pool_of()
@@ -211,6 +221,15 @@ class Session(DatabaseSession):
 
     async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
         return await Cursor(self, query, owns=False).open_async(op)
+
+    def apply(self, op: Operation, changes: Sequence[Change], /) -> None:
+        self.pool.run(op, self._changes(changes), self)
+
+    async def apply_async(self, op: Operation, changes: Sequence[Change], /) -> None:
+        await self.pool.run_async(op, self._changes(changes), self)
+
+    def _changes(self, changes: Sequence[Change]) -> Callable[[Call[None]], None]:
+        return partial(self.steps.step, lambda call, connection: connection.apply(call, changes))
 
     def commit(self, op: Operation, /) -> None:
         self.pool.run(op, self.steps.commit, self)

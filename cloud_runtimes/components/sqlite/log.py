@@ -169,6 +169,13 @@ def hand_back(connection: sqlite3.Connection, claim: Claimed, member: str) -> No
     )
 
 
+def release(connection: sqlite3.Connection, claims: Iterable[int], member: str) -> None:
+    """Give up claims as they stand in the database: any member may take them at once."""
+    connection.executemany(
+        "UPDATE claims SET member = '', deadline = 0 WHERE id = ? AND member = ?", [(id, member) for id in claims]
+    )
+
+
 def append(connection: sqlite3.Connection, topic: int, count: int, body: bytes, wall_ms: int) -> None:
     """Append one frame to a topic."""
     connection.execute(

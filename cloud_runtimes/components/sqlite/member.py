@@ -6,21 +6,19 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ...spi.operation import Method, Operation
+from ...spi.change import Change
+from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, Settled, SubscribeRequest
 from .._log.claims import Claimed, Writes
 from .._log.member import LogMember
 from . import log
-from .writes import WriteTask
+from .writes import WriteTask, apply_all
 
 if TYPE_CHECKING:
     from . import SqliteComponent
     from .notifier import Waiter
 
 __all__ = ["Member"]
-
-_POLL: Final = Method("pubsub", "receive", repeatable=False)
-_TIMEOUT: Final = 30.0
 
 # one look, without writing: is there anything to take, and if not, when will there be
 _LOOK: Final = """
@@ -85,9 +83,6 @@ class Member(LogMember):
     def _wait_on(self) -> Waiter:
         return self._engine.notifier.subscribe(log.topic_channel(self._topic))
 
-    def _operation(self) -> Operation:
-        return Operation(_POLL, self.pubsub, _TIMEOUT)
-
     def _look(self) -> tuple[bool, float | None]:
         rows = self._engine.query(None, _LOOK, {"topic": self._topic, "group": self._group})
         if not rows:
@@ -101,11 +96,17 @@ class Member(LogMember):
         soonest = min(left) if left else None
         return fresh or (soonest is not None and soonest <= 0), soonest
 
-    def _commit(self, writes: Writes) -> tuple[Collection[int], list[Claimed]]:
+    def _commit(
+        self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
+    ) -> tuple[Collection[int], list[Claimed]]:
         def body(connection: sqlite3.Connection) -> tuple[list[int], list[Claimed]]:
             now, wall = self._clocks.boot_ms(), self._clocks.wall_ms()
             task.channels = channels
             lost = self._settle(connection, writes, now, wall, task)
+            if changes is not None:
+                if lost:
+                    raise self._gone()
+                task.channels += apply_all(connection, changes)
             if writes.renew:
                 connection.execute(
                     "UPDATE claims SET deadline = ? WHERE grp = ? AND member = ?",
@@ -117,7 +118,14 @@ class Member(LogMember):
 
         channels = (log.topic_channel(self._topic),) if writes.back else ()
         task = WriteTask(body, durable=self._context.durable and writes.durable)
-        return self._engine.run(task, self._operation())  # type: ignore[no-any-return]
+        return self._engine.run(task, op)  # type: ignore[no-any-return]
+
+    def _give_back(self, claims: Sequence[int]) -> None:
+        def body(connection: sqlite3.Connection) -> None:
+            log.release(connection, claims, self.name)
+
+        # behind all writes that have begun
+        self._engine.run(WriteTask(body, durable=self._context.durable), self._operation())
 
     def _claim(self, connection: sqlite3.Connection, want: int, now: int, wall: int) -> list[Claimed]:
         deadline = now + self.ack_wait_ms

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Final
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import ResourceExhaustedError
 from ...spi import pubsub as spi
@@ -12,7 +13,7 @@ from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, Su
 from .._log.claims import count_in
 from . import log
 from .member import Member
-from .writes import WriteTask
+from .writes import SqliteChange, WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -50,6 +51,7 @@ class SqlitePubSub(PubSubDriver):
             spi.DEAD_LETTER,
             spi.RETRY_DELAY,
             spi.DELIVERY_COUNT,
+            spi.INBOX,
         }
     )
 
@@ -62,6 +64,10 @@ class SqlitePubSub(PubSubDriver):
         self._topics: dict[str, int] = {}
         # an upper bound of the log's size, and the last frame that it counts
         self._size, self._size_to = 0, 0
+
+    @property
+    def engine(self) -> Hashable:
+        return self._engine.path
 
     # -- publishing -------------------------------------------------------
 
@@ -97,15 +103,36 @@ class SqlitePubSub(PubSubDriver):
 
     def _storing(self, topic: int, batch: OutgoingBatch) -> WriteTask:
         self._context.sweeping()
-        now = self._engine.clocks.wall_ms()
         task = WriteTask(None, durable=self._context.durable, size=batch.size, channels=(log.topic_channel(topic),))
         if batch.delay_ms is None:
-            task.rows = [(topic, count_in(frame), len(frame), now, frame) for frame in batch.frames]
+            task.rows = self._rows(topic, batch)
         else:
-            delayed = [(topic, now + batch.delay_ms, count_in(frame), frame) for frame in batch.frames]
-            insert = "INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)"
-            task.body = lambda connection: connection.executemany(insert, delayed)
+            task.body = lambda connection: self._insert(connection, topic, batch)
         return task
+
+    def _rows(self, topic: int, batch: OutgoingBatch) -> list[tuple[Any, ...]]:
+        now = self._engine.clocks.wall_ms()
+        return [(topic, count_in(frame), len(frame), now, frame) for frame in batch.frames]
+
+    def _insert(self, connection: sqlite3.Connection, topic: int, batch: OutgoingBatch) -> None:
+        if batch.delay_ms is None:
+            log.insert_frames(connection, self._rows(topic, batch))
+            return
+        due = self._engine.clocks.wall_ms() + batch.delay_ms
+        delayed = [(topic, due, count_in(frame), frame) for frame in batch.frames]
+        connection.executemany("INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)", delayed)
+
+    def change(self, batch: OutgoingBatch, /) -> SqliteChange:
+        self._context.sweeping()
+
+        def body(connection: sqlite3.Connection) -> tuple[str, ...]:
+            if self._context.settings.max_bytes is not None:
+                self._make_room(connection, batch.size)
+            topic = log.find_topic(connection, self._name, batch.topic)
+            self._insert(connection, topic, batch)
+            return (log.topic_channel(topic),)
+
+        return SqliteChange(body)
 
     def _check_room(self, op: Operation, more: int) -> None:
         """Keep the log of this name below ``max_bytes``."""
@@ -122,10 +149,24 @@ class SqlitePubSub(PubSubDriver):
             self._engine.run(WriteTask(lambda c: self._drop_oldest(c, limit - more), durable=False), op)
             self._size, self._size_to = 0, 0
             return
-        raise ResourceExhaustedError(
-            f"the log of {self._name!r} holds {self._size:,} bytes of {limit:,}: consume it, lower retention, raise max_bytes, "
+        raise self._full(self._size, limit)
+
+    def _full(self, size: int, limit: int) -> ResourceExhaustedError:
+        return ResourceExhaustedError(
+            f"the log of {self._name!r} holds {size:,} bytes of {limit:,}: consume it, lower retention, raise max_bytes, "
             'or set when_full = "drop_oldest"'
         )
+
+    def _make_room(self, connection: sqlite3.Connection, more: int) -> None:
+        """Keep the log of this name below ``max_bytes``, inside of a transaction."""
+        limit = self._context.settings.max_bytes
+        assert limit is not None
+        size = connection.execute(_SIZE, (0, self._name)).fetchone()[0]
+        if size + more > limit:
+            if self._context.settings.when_full != "drop_oldest" or more >= limit:
+                raise self._full(size, limit)
+            self._drop_oldest(connection, limit - more)
+            self._size, self._size_to = 0, 0
 
     def _drop_oldest(self, connection: sqlite3.Connection, keep: int) -> None:
         rows = connection.execute(_OLDEST, (self._name, keep)).fetchall()

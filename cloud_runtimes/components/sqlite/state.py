@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.arguments import MAX_KEY_BYTES
 from ...errors import CloudRuntimesError, ConflictError
+from ...spi.change import Change
 from ...spi.operation import Operation
-from ...spi.state import StateDriver, StateWrite, StoredValue
+from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
-from .writes import WriteTask
+from .writes import SqliteChange, WriteTask, apply_all
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -55,7 +56,7 @@ _POINT_READS: Final = 16
 class SqliteState(StateDriver):
     """One store: a namespace in the state table."""
 
-    features = FEATURES
+    features = FEATURES | {OUTBOX}
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
@@ -63,6 +64,10 @@ class SqliteState(StateDriver):
         self._name = name
         self._store: int | None = None
         self._max_value = context.settings.max_value_bytes
+
+    @property
+    def engine(self) -> Hashable:
+        return self._engine.path
 
     # -- reading ----------------------------------------------------------
 
@@ -135,6 +140,29 @@ class SqliteState(StateDriver):
             if self._store is None:
                 await self._find_store_async(op)
         return failed
+
+    def change(self, writes: Sequence[StateWrite], /) -> SqliteChange:
+        oversized(self._name, writes, self._max_value, True)
+        self._context.sweeping()
+
+        def body(connection: sqlite3.Connection) -> tuple[str, ...]:
+            self._apply(connection, writes, True, {})
+            return ()
+
+        return SqliteChange(body)
+
+    def commit(self, op: Operation, changes: Sequence[Change], /) -> None:
+        self._engine.run(self._committing(changes), op)
+
+    async def commit_async(self, op: Operation, changes: Sequence[Change], /) -> None:
+        await self._engine.run_async(self._committing(changes), op)
+
+    def _committing(self, changes: Sequence[Change]) -> WriteTask:
+        def body(connection: sqlite3.Connection) -> None:
+            task.channels = apply_all(connection, changes)
+
+        task = WriteTask(body, durable=self._context.durable)
+        return task
 
     def _task(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..._core.sqlite_failures import explain, is_busy
 from ..._core.threads import Mutex
 from ...errors import CloudRuntimesError, InternalError
+from ...spi.change import Change
 from ...spi.operation import Operation, mark_interrupted
 from .log import insert_frames
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Batches", "WriteTask"]
+__all__ = ["Batches", "SqliteChange", "WriteTask", "apply_all"]
 
 _IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
 
@@ -125,6 +126,31 @@ class WriteTask:
                 self.future.set_exception(self.error)
             else:
                 self.future.set_result(self.result)
+
+
+class SqliteChange(Change):
+    """A change of this engine.
+
+    Args:
+        body: writes it, inside of a transaction, and returns the channels to notify.
+    """
+
+    def __init__(self, body: Callable[[sqlite3.Connection], tuple[str, ...]]) -> None:
+        self._body = body
+        self.channels: tuple[str, ...] = ()
+
+    def apply(self, connection: sqlite3.Connection, /) -> None:
+        self.channels = self._body(connection)
+
+
+def apply_all(connection: sqlite3.Connection, changes: Sequence[Change]) -> tuple[str, ...]:
+    """Write changes of this engine; returns the channels to notify."""
+    channels: tuple[str, ...] = ()
+    for change in changes:
+        assert isinstance(change, SqliteChange)
+        change.apply(connection)
+        channels += change.channels
+    return channels
 
 
 class Batches:

@@ -17,6 +17,7 @@ from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, as_sent, values
 from ._pubsub_answers import NEVER, SOON, AnswerTests, collect, data, nothing
+from ._transactions import InboxTests
 
 __all__ = ["PubSubSuite", "drain"]
 
@@ -35,7 +36,7 @@ def drain(api: Api, call: Call, count: int) -> list[Any]:
 
 
 @requires("pubsub.subscribe")
-class PubSubSuite(AnswerTests):
+class PubSubSuite(AnswerTests, InboxTests):
     """Every case of Dapr's pub/sub conformance, and those that it misses: redelivery, dead letters, groups, give-back."""
 
     # -- what is not there ----------------------------------------------------

@@ -12,12 +12,13 @@ from ...errors import BulkError, ClosedError, ConflictError, PayloadError, Unsup
 from ...state import StateItem
 from ..apis import Api
 from ..harness import Harness, requires
-from ._base import Broken, Call, Suite, values
+from ._base import Broken, Call, values
+from ._transactions import OutboxTests
 
 __all__ = ["StateSuite"]
 
 
-class StateSuite(Suite):
+class StateSuite(OutboxTests):
     """Every case of Dapr's state conformance, and those that it misses: expiry, rollback, concurrent compare-and-set, odd keys."""
 
     service = "state"

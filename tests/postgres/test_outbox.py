@@ -1,0 +1,132 @@
+"""Events that are published by a transaction of SQL, and commits whose outcome is not known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import AlreadyExistsError, CloudRuntimesError, UnsupportedError
+from cloud_runtimes.testing import Api
+from tests.support.harnesses.postgres import PostgresHome
+
+
+@pytest.fixture
+def client(home: PostgresHome) -> CloudRuntimesClient:
+    return home.client()
+
+
+@pytest.fixture
+def shop(home: PostgresHome, client: CloudRuntimesClient) -> str:
+    name = home.store("shop")
+    client.database.execute(name, "CREATE TABLE orders (id int PRIMARY KEY, total int)")
+    return name
+
+
+def _received(client: CloudRuntimesClient, api: Api, count: int) -> list[Any]:
+    found: list[Any] = []
+    with api.opened(client.pubsub.subscribe("bus", "orders")) as sub:
+        while (event := api.call(sub, "receive", 0.3 if len(found) == count else 10.0)) is not None:
+            found.append(event.data)
+            event.ack()
+    return found
+
+
+def test_sql_and_events_are_one_commit(client: CloudRuntimesClient, shop: str, api: Api) -> None:
+    insert = "INSERT INTO orders VALUES (:id, :total)"
+    with api.opened(client.database.transaction(shop)) as tx:
+        api.call(tx, "execute", insert, {"id": 1, "total": 5})
+        tx.publish("bus", "orders", {"id": 1})
+        tx.publish("bus", "orders", bytes(100_000), content_type="application/octet-stream")
+    with api.opened(client.database.transaction(shop)) as tx:
+        tx.publish("bus", "orders", "without a statement")
+    with pytest.raises(AlreadyExistsError), api.opened(client.database.transaction(shop)) as tx:
+        tx.publish("bus", "orders", "never")
+        api.call(tx, "execute", insert, {"id": 1, "total": 6})
+    with pytest.raises(ZeroDivisionError), api.opened(client.database.transaction(shop)) as tx:
+        tx.publish("bus", "orders", "never")
+        raise ZeroDivisionError
+    assert _received(client, api, 3) == [{"id": 1}, bytes(100_000), "without a statement"]
+    tx = client.database.transaction(shop)
+    tx.publish("bus", "orders", "without a block")
+    api.call(tx, "commit")
+    assert _received(client, api, 1) == ["without a block"]
+
+
+def test_a_waiting_subscriber_is_woken(client: CloudRuntimesClient, shop: str, api: Api) -> None:
+    with api.opened(client.pubsub.subscribe("bus", "orders")) as sub:
+        assert api.call(sub, "receive", 0.3) is None
+        with api.opened(client.database.transaction(shop)) as tx:
+            tx.publish("bus", "orders", 1)
+        assert api.call(sub, "receive", 10.0).data == 1
+
+
+def test_a_partition_that_is_missing_is_made(
+    home: PostgresHome, client: CloudRuntimesClient, shop: str, api: Api
+) -> None:
+    client.pubsub.publish("bus", "orders", 0)
+    home.advance(30 * 86400)
+    with api.opened(client.database.transaction(shop)) as tx:
+        api.call(tx, "execute", "INSERT INTO orders VALUES (1, 1)")
+        tx.publish("bus", "orders", 1)
+    with api.opened(client.state.transaction("s")) as tx:
+        tx.save("a", 1)
+        tx.publish("bus", "orders", 2)
+    assert _received(client, api, 3) == [0, 1, 2]
+    assert client.database.query(shop, "SELECT count(*) AS n FROM orders")[0]["n"] == 1
+
+
+def test_a_database_elsewhere_is_refused(home: PostgresHome) -> None:
+    config = {
+        "capa": {"home": {"url": home.url, "schema": home.schema}},
+        "database": {
+            "near": {"component": "sqlalchemy", "url": "sqlite:///near.db"},
+            "far": {"component": "sqlalchemy", "url": "postgresql+psycopg://u@127.0.0.1:9/other"},
+        },
+        "pubsub": {"bus": {"component": "postgres", "url": home.url, "schema": home.schema}},
+    }
+    with CloudRuntimesClient(config=config) as client:
+        with pytest.raises(UnsupportedError, match="publish in a transaction"):
+            client.database.transaction("near").publish("bus", "orders", 1)
+        with pytest.raises(UnsupportedError, match="not in one database"):
+            client.database.transaction("far").publish("bus", "orders", 1)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_commit_in_doubt(
+    home: PostgresHome, client: CloudRuntimesClient, api: Api, applied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is lost around COMMIT: the handler hears that it may have been applied, and the event comes again unless it was."""
+    from cloud_runtimes.components.postgres import changes
+    from cloud_runtimes.components.postgres.failures import Lost
+
+    commit = changes.commit
+
+    def lost(connection: Any, parts: Any, **options: Any) -> Any:
+        if len(parts) < 2:  # not of an inbox
+            return (yield from commit(connection, parts, **options))
+        monkeypatch.setattr(changes, "commit", commit)
+        if applied:
+            yield from commit(connection, parts, **options)
+        connection.sent = True
+        raise Lost("cut")
+
+    client.pubsub.publish("bus", "orders", 1)
+    with api.opened(client.pubsub.subscribe("bus", "orders")) as sub:
+        event = api.call(sub, "receive", 10.0)
+        monkeypatch.setattr(changes, "commit", lost)
+        with pytest.raises(CloudRuntimesError) as caught, api.opened(event.transaction("done")) as tx:
+            tx.save("order", "written")
+        assert caught.value.maybe_applied
+        event.retry(0)  # as a handler that lets the error pass
+        again = api.call(sub, "receive", 0.5 if applied else 10.0)
+        assert client.state.get("done", "order") == ("written" if applied else None)
+        if applied:
+            assert again is None
+        else:
+            with api.opened(again.transaction("done")) as tx:
+                tx.save("order", "written")
+    with api.opened(client.pubsub.subscribe("bus", "orders")) as sub:
+        assert api.call(sub, "receive", 0.3) is None
+    assert client.state.get("done", "order") == "written"
