@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from .._core.home import is_durable
 from .._core.threads import Mutex
@@ -14,7 +12,6 @@ from ..spi.component import Component
 
 if TYPE_CHECKING:
     from ..rpc.peers import Peers
-    from ..spi.driver import Driver
     from ..spi.executor import Executor
 
 __all__ = ["HomeComponent"]
@@ -24,11 +21,8 @@ class HomeComponent(Component):
     """See the module.
 
     Attributes:
-        drivers: service → name of the driver's class, in the module of the component that is called like the service.
         durable: what is acknowledged survives a power cut.
     """
-
-    drivers: ClassVar[Mapping[str, str]]
 
     def __init__(self, settings: Any, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
@@ -36,10 +30,6 @@ class HomeComponent(Component):
         self._lock = Mutex()
         self._peers: Peers | None = None
         self._closed = False
-
-    def driver(self, service: str, name: str) -> Driver:
-        made: Driver = getattr(import_module(f".{self.name}.{service}", __package__), self.drivers[service])(self, name)
-        return made
 
     @property
     def peers(self) -> Peers:

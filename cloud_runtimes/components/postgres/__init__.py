@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
@@ -36,7 +37,6 @@ class PostgresComponent(HomeComponent):
 
     name = "postgres"
     Settings = PostgresSettings
-    drivers = _DRIVERS
     services = tuple(_DRIVERS)
 
     settings: PostgresSettings
@@ -77,7 +77,8 @@ class PostgresComponent(HomeComponent):
 
     def driver(self, service: str, name: str) -> Driver:
         with importing("PostgreSQL", "postgres"):
-            return super().driver(service, name)
+            made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
+        return made
 
     def ready(self) -> None:
         self.database.open(Operation(_READY, self.name, 5.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -17,6 +18,7 @@ from .._home import HomeComponent
 from .files import DATABASE
 
 if TYPE_CHECKING:
+    from ...spi.driver import Driver
     from ...spi.executor import Executor
     from .engine import Engine
 
@@ -30,6 +32,7 @@ _DRIVERS: Final = {
     "schedule": "SqliteSchedule",
     "state": "SqliteState",
 }
+"""Service, and module → class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,6 @@ class SqliteComponent(HomeComponent):
 
     name = "sqlite"
     Settings = SqliteSettings
-    drivers = _DRIVERS
     services = tuple(_DRIVERS)
 
     settings: SqliteSettings
@@ -120,6 +122,10 @@ class SqliteComponent(HomeComponent):
             raise no_native(service, name)
         self.ready()
         return sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+    def driver(self, service: str, name: str) -> Driver:
+        made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
+        return made
 
     def sweeping(self) -> None:
         """Have expired rows swept from now on."""
