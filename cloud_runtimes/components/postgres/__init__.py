@@ -8,16 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
-from ..._core.home import is_durable
-from ..._core.threads import Mutex
 from ...config import ClientSettings
 from ...errors import ClosedError
-from ...spi.component import Component
 from ...spi.operation import Method, Operation
+from .._home import HomeComponent
 from .settings import PostgresSettings
 
 if TYPE_CHECKING:
-    from ...rpc.peers import Peers
     from ...spi.change import Change
     from ...spi.driver import Driver
     from ...spi.executor import Executor
@@ -38,12 +35,8 @@ _DRIVERS: Final = {
 _READY: Final = Method("postgres", "wait_ready", repeatable=True, writes=False)
 
 
-class PostgresComponent(Component):
-    """Drivers over one shared database.
-
-    Attributes:
-        durable: wait until a commit is on the server's disk.
-    """
+class PostgresComponent(HomeComponent):
+    """Drivers over one shared database."""
 
     name = "postgres"
     Settings = PostgresSettings
@@ -53,11 +46,7 @@ class PostgresComponent(Component):
 
     def __init__(self, settings: PostgresSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
-        self.durable = is_durable(settings.durability)
-        self._lock = Mutex()
         self._database: PostgresDatabase | None = None
-        self._peers: Peers | None = None
-        self._closed = False
 
     @property
     def database(self) -> PostgresDatabase:
@@ -77,16 +66,6 @@ class PostgresComponent(Component):
                 self._database = acquire(self.settings)
             return self._database
 
-    @property
-    def peers(self) -> Peers:
-        """The connections to services that the registry knows."""
-        with self._lock:
-            if self._peers is None:
-                from ...rpc.peers import Peers
-
-                self._peers = Peers()
-            return self._peers
-
     def commit(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
         """Apply changes in one transaction."""
         self.database.run(op, self._committing(changes, relaxed))
@@ -103,11 +82,6 @@ class PostgresComponent(Component):
         return lambda connection: commit(
             connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
         )
-
-    def check_open(self) -> None:
-        """Refuse to go on waiting once the client was closed, though the database may serve others."""
-        if self._closed:
-            raise ClosedError("the client was closed while this call waited")
 
     def behind(self, work: Any) -> None:
         """Run a flow in the background; see `PostgresDatabase.behind`."""
@@ -130,12 +104,9 @@ class PostgresComponent(Component):
         self.database.open(Operation(_READY, self.name, 5.0))
 
     def close(self, timeout: float | None) -> None:
+        super().close(timeout)
         with self._lock:
-            self._closed = True
             database, self._database = self._database, None
-            peers, self._peers = self._peers, None
-        if peers is not None:
-            peers.close()
         if database is not None:
             database.release()
 

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..._core.clocks import Clocks
-from ..._core.home import home_folder, is_durable, is_memory
-from ..._core.threads import Mutex
+from ..._core.home import home_folder, is_memory
 from ...config import ClientSettings, duration, setting
 from ...errors import ClosedError
-from ...spi.component import Component, no_native
+from ...spi.component import no_native
+from .._home import HomeComponent
 from .files import DATABASE
 
 if TYPE_CHECKING:
-    from ...rpc.peers import Peers
     from ...spi.driver import Driver
     from ...spi.executor import Executor
     from .engine import Engine
@@ -75,11 +74,10 @@ class SqliteSettings:
             raise ValueError("history_runs must be at least 1")
 
 
-class SqliteComponent(Component):
+class SqliteComponent(HomeComponent):
     """Drivers over one shared engine.
 
     Attributes:
-        durable: commit with ``synchronous=FULL``.
         clocks: that rules about time use.
     """
 
@@ -92,11 +90,8 @@ class SqliteComponent(Component):
 
     def __init__(self, settings: SqliteSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
-        self.durable = is_durable(settings.durability)
-        self._lock = Mutex()
         self._engine: Engine | None = None
-        self._peers: Peers | None = None
-        self._sweeping = self._closed = False
+        self._sweeping = False
 
     @property
     def path(self) -> str:
@@ -132,16 +127,6 @@ class SqliteComponent(Component):
         made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
         return made
 
-    @property
-    def peers(self) -> Peers:
-        """The connections to services that the registry knows."""
-        with self._lock:
-            if self._peers is None:
-                from ...rpc.peers import Peers
-
-                self._peers = Peers()
-            return self._peers
-
     def sweeping(self) -> None:
         """Have expired rows swept from now on."""
         if not self._sweeping:
@@ -150,11 +135,6 @@ class SqliteComponent(Component):
 
             start(self)
 
-    def check_open(self) -> None:
-        """Refuse to go on waiting once the client was closed, though the engine may serve others."""
-        if self._closed:
-            raise ClosedError("the client was closed while this call waited")
-
     def ready(self) -> None:
         self.engine.open()
 
@@ -162,12 +142,9 @@ class SqliteComponent(Component):
         return self._engine is not None and self._engine.is_inside()
 
     def close(self, timeout: float | None) -> None:
+        super().close(timeout)
         with self._lock:
-            self._closed = True
             engine, self._engine = self._engine, None
-            peers, self._peers = self._peers, None
-        if peers is not None:
-            peers.close()
         if engine is not None:
             engine.release(timeout)
 
