@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -97,6 +98,30 @@ def postgres_url() -> Iterator[str]:
         pytest.skip(str(error))
     yield url
     server.__exit__(None, None, None)
+
+
+def _redis(kind: str) -> Iterator[Any]:
+    from tests.support.redis import Missing, serve
+
+    try:
+        server = serve(kind)
+        found = server.__enter__()
+    except Missing as error:
+        pytest.skip(str(error))
+    yield found
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Any]:
+    """A Redis server of this run."""
+    yield from _redis("redis")
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Any]:
+    """A Valkey server of this run."""
+    yield from _redis("valkey")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._core.home import is_durable
 from .._core.threads import Mutex
 from ..config import ClientSettings
 from ..errors import ClosedError
@@ -18,15 +17,10 @@ __all__ = ["HomeComponent"]
 
 
 class HomeComponent(Component):
-    """See the module.
-
-    Attributes:
-        durable: what is acknowledged survives a power cut.
-    """
+    """See the module."""
 
     def __init__(self, settings: Any, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
-        self.durable = is_durable(settings.durability)
         self._lock = Mutex()
         self._peers: Peers | None = None
         self._closed = False

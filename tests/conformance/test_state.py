@@ -7,9 +7,17 @@ from tests.support.harnesses.dapr import DAPR_STATE
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.postgres import POSTGRES
+from tests.support.harnesses.redis import REDIS, VALKEY
 from tests.support.harnesses.rows import rows
 from tests.support.harnesses.state_fakes import FAKE_STATE
 
 
 class TestState(StateSuite):
-    harness = rows({**HARNESSES, **FAKE_STATE}, beside=DAPR_STATE, beside_layotto=LAYOTTO, postgres_url=POSTGRES)
+    harness = rows(
+        {**HARNESSES, **FAKE_STATE},
+        beside=DAPR_STATE,
+        beside_layotto=LAYOTTO,
+        postgres_url=POSTGRES,
+        redis_server=REDIS,
+        valkey_server=VALKEY,
+    )

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
+from ..._core.home import is_durable
 from ...config import ClientSettings
 from ...errors import ClosedError
 from ...spi.operation import Method, Operation
@@ -46,6 +47,7 @@ class PostgresComponent(HomeComponent):
 
     def __init__(self, settings: PostgresSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
+        self.durable = is_durable(settings.durability)
         self._database: PostgresDatabase | None = None
 
     @property

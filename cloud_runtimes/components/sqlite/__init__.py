@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..._core.clocks import Clocks
-from ..._core.home import home_folder, is_memory
+from ..._core.home import home_folder, is_durable, is_memory
 from ...config import ClientSettings, duration, setting
 from ...errors import ClosedError
 from ...spi.component import no_native
@@ -90,6 +90,7 @@ class SqliteComponent(HomeComponent):
 
     def __init__(self, settings: SqliteSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
+        self.durable = is_durable(settings.durability)
         self._engine: Engine | None = None
         self._sweeping = False
 

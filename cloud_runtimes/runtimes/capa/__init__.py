@@ -30,7 +30,13 @@ DEFAULTS: Final[Mapping[str, str]] = {"database": "sqlalchemy", "file": "local",
 """The embedded default of the services that do not stand on `DEFAULT`."""
 AT_HOME: Final = ("sqlite", "sqlalchemy", "local")
 """The components whose data is in the home folder."""
-SERVERS: Final[Mapping[str, str]] = {"postgres": "postgres", "postgresql": "postgres"}
+SERVERS: Final[Mapping[str, str]] = {
+    "postgres": "postgres",
+    "postgresql": "postgres",
+    "redis": "redis",
+    "rediss": "redis",
+    "unix": "redis",
+}
 """Scheme of a home that is a server's URL → the component that every service stands on that it has."""
 
 

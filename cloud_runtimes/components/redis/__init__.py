@@ -1,0 +1,86 @@
+"""Redis and Valkey: a home for many machines, in memory. One server for all services but databases, files and secrets."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from ..._core.extras import importing
+from ...config import ClientSettings
+from ...errors import ClosedError
+from ...spi.operation import Method, Operation
+from .._home import HomeComponent
+from .settings import RedisSettings
+
+if TYPE_CHECKING:
+    from ...spi.driver import Driver
+    from ...spi.executor import Executor
+    from .engine import RedisEngine
+
+__all__ = ["RedisComponent", "RedisSettings", "component"]
+
+_DRIVERS: Final = {
+    "state": "RedisState",
+}
+_READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)
+
+
+class RedisComponent(HomeComponent):
+    """Drivers over one shared server."""
+
+    name = "redis"
+    Settings = RedisSettings
+    services = tuple(_DRIVERS)
+
+    settings: RedisSettings
+
+    def __init__(self, settings: RedisSettings, context: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, context, executor)
+        self._engine: RedisEngine | None = None
+
+    @property
+    def engine(self) -> RedisEngine:
+        """The engine, made without I/O.
+
+        Raises:
+            ClosedError: the client was closed.
+            UnsupportedError: hiredis is not installed.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if self._engine is None:
+                with importing("Redis", "redis"):
+                    from .engine import acquire
+
+                self._engine = acquire(self.settings)
+            return self._engine
+
+    def key(self, service: str, name: str, *rest: str) -> bytes:
+        """Return a key; all of one service and name have one hash tag, so that a cluster keeps them together."""
+        return ":".join((f"{{{self.settings.prefix}:{service}:{name}}}", *rest)).encode()
+
+    def native(self, service: str, name: str) -> Any:
+        """Return a new ``redis.Redis`` client (redis-py, installed by the application). Its caller closes it."""
+        with importing("redis-py", "redis"):
+            import redis
+
+        return redis.Redis.from_url(self.settings.url)
+
+    def driver(self, service: str, name: str) -> Driver:
+        with importing("Redis", "redis"):
+            made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
+        return made
+
+    def ready(self) -> None:
+        self.engine.ready(Operation(_READY, self.name, 5.0))
+
+    def close(self, timeout: float | None) -> None:
+        super().close(timeout)
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.release()
+
+
+component = RedisComponent

@@ -1,0 +1,257 @@
+"""A connection, for threads and for event loops: it sends commands and reads as many replies."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import ssl
+from collections import deque
+from contextlib import suppress
+from typing import Any, Final
+
+from ...spi.operation import Operation
+from .address import Address
+from .failures import Lost, checked
+from .resp import NOTHING, pack, reader
+
+__all__ = ["Connection", "LoopConnection"]
+
+_RECEIVE: Final = 65536
+
+
+def _greeting(address: Address, name: str) -> tuple[bytes, int]:
+    """Return what a connection says first, and how many replies that has."""
+    commands: list[tuple[str | int, ...]] = []
+    if address.password is not None:
+        commands.append(("AUTH", address.username or "default", address.password))
+    if address.database:
+        commands.append(("SELECT", address.database))
+    commands.append(("CLIENT", "SETNAME", name))
+    return b"".join(map(pack, commands)), len(commands)
+
+
+class Connection:
+    """A connection of one thread at a time.
+
+    Attributes:
+        socket, reader: of it.
+        sent: whether commands were sent whose replies have not all come: it serves nobody else then.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.sent = False
+        self.reader = reader()
+        self.socket: socket.socket = None  # type: ignore[assignment]
+
+    def open(self, op: Operation, name: str) -> None:
+        """Connect and log in.
+
+        Raises:
+            Lost, ReplyError: it cannot.
+            DeadlineExceededError: the server did not answer in time.
+        """
+        address = self.address
+        try:
+            if address.port:
+                made = socket.create_connection((address.host, address.port), self._left(op))
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            else:
+                made = socket.socket(socket.AF_UNIX)
+                made.settimeout(self._left(op))
+                made.connect(address.host)
+            self.socket = made
+            context = address.context()
+            if context is not None:
+                self.socket = context.wrap_socket(made, server_hostname=address.host)
+        except TimeoutError:
+            raise op.timed_out(f"redis {address.where}") from None
+        except (OSError, ssl.SSLError) as error:
+            raise Lost(_reason(error)) from error
+        checked(self.exchange(*_greeting(address, name), op))
+
+    def _left(self, op: Operation) -> float | None:
+        left = op.remaining()
+        return None if left is None else max(left, 0.001)
+
+    def exchange(self, data: bytes, count: int, op: Operation) -> list[Any]:
+        """Send commands and return their replies, to the deadline of a call."""
+        self.send(data, op)
+        return self.receive(count, op)
+
+    def send(self, data: bytes, op: Operation) -> None:
+        """Send commands whose replies `receive` reads."""
+        self.sent = True
+        try:
+            self.socket.settimeout(self._left(op))
+            self.socket.sendall(data)
+        except TimeoutError:
+            raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
+        except OSError as error:
+            raise Lost(_reason(error)) from error
+
+    def receive(self, count: int, op: Operation) -> list[Any]:
+        """Read replies of commands that were sent."""
+        found: list[Any] = []
+        gets = self.reader.gets
+        try:
+            self.socket.settimeout(self._left(op))
+            while True:
+                while len(found) < count and (reply := gets()) is not NOTHING:
+                    found.append(reply)
+                if len(found) == count:
+                    self.sent = False
+                    return found
+                if op.deadline is not None:
+                    self.socket.settimeout(self._left(op))
+                data = self.socket.recv(_RECEIVE)
+                if not data:
+                    raise Lost("the server closed the connection")
+                self.reader.feed(data)
+        except TimeoutError:
+            raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
+        except OSError as error:
+            raise Lost(_reason(error)) from error
+
+    def next(self) -> Any:
+        """Return a reply that has come, `NOTHING` where none is whole; never waits. For what comes unasked."""
+        reply = self.reader.gets()
+        if reply is NOTHING and self.is_readable():
+            try:
+                self.socket.settimeout(0.0 if not isinstance(self.socket, ssl.SSLSocket) else 1.0)
+                data = self.socket.recv(_RECEIVE)
+            except (BlockingIOError, ssl.SSLWantReadError, TimeoutError):
+                return NOTHING
+            except OSError as error:
+                raise Lost(_reason(error)) from error
+            if not data:
+                raise Lost("the server closed the connection")
+            self.reader.feed(data)
+            reply = self.reader.gets()
+        return reply
+
+    def is_readable(self) -> bool:
+        """Tell whether there is something to read, or the end."""
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def is_alive(self) -> bool:
+        """Tell whether an idle connection still has its server, as far as is known without asking it."""
+        return not self.sent and not self.is_readable()
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        """Close it without waiting."""
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.close()
+
+
+class LoopConnection:
+    """A connection that all calls of one event loop share: what they send in one turn of the loop leaves together.
+
+    Attributes:
+        closed: why it serves nobody any more; ``None``: it does.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.closed: Exception | None = None
+        self._connection = connection
+        self._socket = connection.socket
+        self._socket.setblocking(False)
+        self._reader = connection.reader
+        self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
+        self._replies: list[Any] = []
+        self._out: list[bytes] = []
+        self._left = b""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._readable)
+
+    def exchange(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Send commands; the future gets their replies. Those of one that is cancelled or too late are dropped."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if self.closed is not None:
+            future.set_exception(Lost(str(self.closed)))
+            return future
+        self._waiting.append((future, count))
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+        return future
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        waits = bool(self._left)
+        self._left += b"".join(out)
+        if not waits and self._send():
+            self._loop.add_writer(self._socket, self._writable)
+
+    def _writable(self) -> None:
+        if not self._send():
+            self._loop.remove_writer(self._socket)
+
+    def _send(self) -> bool:
+        """Send what is left; tells whether something still is."""
+        if self.closed is not None:
+            return False
+        try:
+            self._left = self._left[self._socket.send(self._left) :]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            self._end(_reason(error))
+        return bool(self._left)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(_RECEIVE)
+            while len(data) == _RECEIVE or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+                self._reader.feed(data)
+                data = self._socket.recv(_RECEIVE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            data = None
+        except OSError as error:
+            self._end(_reason(error))
+            return
+        if data:
+            self._reader.feed(data)
+        waiting, replies, gets = self._waiting, self._replies, self._reader.gets
+        while (reply := gets()) is not NOTHING:
+            replies.append(reply)
+            if len(replies) == waiting[0][1]:
+                future, _ = waiting.popleft()
+                if not future.done():
+                    future.set_result(replies)
+                replies = self._replies = []
+        if data == b"":
+            self._end("the server closed the connection")
+
+    def _end(self, reason: str) -> None:
+        if self.closed is not None:
+            return
+        self.closed = Lost(reason)
+        self._left = b""
+        for future, _ in self._waiting:
+            if not future.done():
+                future.set_exception(Lost(reason))
+        self._waiting.clear()
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        self._connection.close()
+
+    def close(self) -> None:
+        """Close it without waiting; in its loop, or once that is closed."""
+        self._end("the client was closed")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,256 @@
+"""One server of one process: its connections. All clients of the process that name it share it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from ..._core import fork
+from ..._core.threads import Mutex
+from ...errors import ClosedError, CloudRuntimesError, UnavailableError, UnsupportedError
+from ...spi.operation import Operation
+from .address import parse_url
+from .connection import Connection, LoopConnection
+from .failures import Lost, checked, explained
+from .resp import Batch, Flow, ReplyError, Value
+
+if TYPE_CHECKING:
+    from .settings import RedisSettings
+
+__all__ = ["RedisEngine", "Script", "acquire"]
+
+T = TypeVar("T")
+_NAME: Final = "cloud-runtimes"
+_LEAST: Final = (7, 0)
+_engines: dict[RedisSettings, RedisEngine] = {}
+_engines_lock = Mutex()
+_inherited: list[Any] = []
+"""Of a parent process; kept, since closing a TLS connection would end it for the parent."""
+
+
+def acquire(settings: RedisSettings) -> RedisEngine:
+    """Return the process's engine for some settings, made without I/O; each call needs one `RedisEngine.release`."""
+    with _engines_lock:
+        engine = _engines[settings] = _engines.get(settings) or RedisEngine(settings)
+        engine.users += 1
+        return engine
+
+
+class Script:
+    """A Lua script, which a server keeps once it has seen it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, keys: Sequence[Value], *arguments: Value) -> Flow[Any]:
+        """Run it; all keys have one hash tag."""
+        rest = (len(keys), *keys, *arguments)
+        (reply,) = yield Batch(("EVALSHA", self._sha, *rest), key=keys[0])
+        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+            (reply,) = yield Batch(("EVAL", self._text, *rest), key=keys[0])
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+
+class RedisEngine:
+    """See the module; made by `acquire`.
+
+    Attributes:
+        where: what messages call it.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self.settings = settings
+        self.users = 0
+        self.address = parse_url(settings.url)
+        self.where = self.address.where
+        self._closed = False
+        self.forked()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: begin anew; the connections are the parent's."""
+        _inherited.extend(getattr(self, "_idle", ()))
+        _inherited.extend(getattr(self, "_loops", {}).values())
+        self._lock = Mutex()
+        self._idle: list[Connection] = []
+        self._free = threading.Semaphore(self.settings.max_connections)
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[LoopConnection]] = WeakKeyDictionary()
+        self._ready = False
+
+    # -- calls ------------------------------------------------------------
+
+    def run(self, op: Operation, flow: Flow[T]) -> T:
+        """Run the steps of a call.
+
+        Raises:
+            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
+        """
+        sent = False
+        try:
+            batch = next(flow)
+            while True:
+                connection = self._take(op)
+                sent = True
+                try:
+                    replies = connection.exchange(batch.data, batch.count, op)
+                finally:
+                    self._give(connection)
+                batch = flow.send(replies)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except (Lost, ReplyError) as error:
+            raise self._explained(error, sent and op.method.writes) from error
+
+    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
+        """Asynchronous `run`."""
+        sent = False
+        try:
+            batch = next(flow)
+            while True:
+                connection = await self._loop_connection(op)
+                sent = True
+                replies = await self._answer(op, connection.exchange(batch.data, batch.count))
+                batch = flow.send(replies)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except (Lost, ReplyError) as error:
+            raise self._explained(error, sent and op.method.writes) from error
+
+    async def _answer(self, op: Operation, future: asyncio.Future[T], *, maybe_applied: bool = True) -> T:
+        if op.deadline is None:
+            return await future
+        loop = future.get_loop()
+        timer = loop.call_later(max(0.0, op.deadline - monotonic()), _expire, future)
+        try:
+            return await future
+        except _Expired:
+            raise op.timed_out(f"redis {self.where}", maybe_applied=maybe_applied and op.method.writes) from None
+        finally:
+            timer.cancel()
+
+    def _explained(self, error: Lost | ReplyError, maybe_applied: bool) -> CloudRuntimesError:
+        if isinstance(error, ReplyError):
+            return explained(self.where, error)
+        return UnavailableError(
+            f"redis {self.where}: the server cannot be reached: {error}", maybe_applied=maybe_applied
+        )
+
+    # -- connections ------------------------------------------------------
+
+    def open(self, op: Operation) -> Connection:
+        """Return a new connection for its caller alone."""
+        if self._closed:
+            raise ClosedError("this client is closed: make another")
+        connection = Connection(self.address)
+        try:
+            connection.open(op, _NAME)
+            if not self._ready:
+                self._check(checked(connection.exchange(*_ASK, op)))
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, (Lost, ReplyError)):
+                raise self._explained(error, False) from error
+            raise
+        return connection
+
+    def _check(self, replies: list[Any]) -> None:
+        """Refuse a server that is too old."""
+        fields = dict(line.split(":", 1) for line in replies[0].decode().splitlines() if ":" in line)
+        version = tuple(int(part) for part in fields.get("redis_version", "0").split(".")[:2])
+        if version < _LEAST:
+            raise UnsupportedError(
+                f"redis {self.where}: version {fields.get('redis_version')} is too old: 7.0 is needed"
+            )
+        self._ready = True
+
+    def ready(self, op: Operation) -> None:
+        """Ask the server whether it is there."""
+        self.run(op, _ping())
+
+    def _take(self, op: Operation) -> Connection:
+        if not self._free.acquire(blocking=False):
+            left = op.remaining()
+            if not self._free.acquire(timeout=left):
+                raise op.timed_out("a free connection: raise max_connections")
+        try:
+            while True:
+                try:
+                    connection = self._idle.pop()
+                except IndexError:
+                    return self.open(op)
+                if connection.is_alive():
+                    return connection
+                connection.close()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _give(self, connection: Connection) -> None:
+        """Give back a connection; one that is in the middle of anything is closed."""
+        if connection.sent or self._closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        self._free.release()
+
+    async def _loop_connection(self, op: Operation) -> LoopConnection:
+        """Return the connection of the running loop, made by the first who needs it."""
+        loop = asyncio.get_running_loop()
+        made = self._loops.get(loop)
+        if made is not None and made.done():
+            failed = made.cancelled() or made.exception() is not None or made.result().closed is not None
+            if not failed:
+                return made.result()
+            made = None
+        if self._closed:
+            raise ClosedError("this client is closed: make another")
+        if made is None:
+            made = self._loops[loop] = loop.create_task(self._connect(op))
+        return await self._answer(op, asyncio.shield(made), maybe_applied=False)
+
+    async def _connect(self, op: Operation) -> LoopConnection:
+        return LoopConnection(await asyncio.to_thread(self.open, op))
+
+    def release(self) -> None:
+        """Give up one use; the last one closes all connections."""
+        with _engines_lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+            if _engines.get(self.settings) is self:
+                del _engines[self.settings]
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+        for loop, made in list(self._loops.items()):
+            if made.done() and not made.cancelled() and made.exception() is None:
+                if loop.is_closed():
+                    made.result().close()
+                else:
+                    loop.call_soon_threadsafe(made.result().close)
+
+
+class _Expired(Exception):
+    """The time of a call is over."""
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(_Expired())
+
+
+def _ping() -> Flow[None]:
+    checked((yield Batch(("PING",))))
+
+
+_ASK: Final = (Batch(("INFO", "server")).data, 1)

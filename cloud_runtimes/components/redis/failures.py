@@ -1,0 +1,65 @@
+"""What the error replies of a server mean to a caller: the one error table of this component."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ...errors import (
+    CloudRuntimesError,
+    InternalError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from .resp import ReplyError
+
+__all__ = ["Lost", "checked", "explained"]
+
+_AWAY: Final = frozenset(
+    ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED", "NOGOODSLAVE"]
+)
+
+
+class Lost(Exception):
+    """The connection could not be made, or ended."""
+
+
+def explained(where: str, error: ReplyError) -> CloudRuntimesError:
+    """Return our error for an error reply. Nothing of that command was applied."""
+    text = str(error)
+    code, _, rest = text.partition(" ")
+    if code in ("NOAUTH", "WRONGPASS") or "invalid password" in text or "AUTH" in text.split(" ", 2)[:2]:
+        return UnauthenticatedError(
+            f"redis {where}: the server does not accept the user or the password: check the url"
+        )
+    if code == "NOPERM":
+        return PermissionDeniedError(f"redis {where}: the user may not do this: {rest}")
+    if code == "OOM":
+        return ResourceExhaustedError(
+            f"redis {where}: the server's memory is full (maxmemory): raise it, lower retention, or consume",
+            retryable=True,
+        )
+    if code == "MISCONF":
+        return ResourceExhaustedError(f"redis {where}: the server cannot write to its disk: {rest}", retryable=True)
+    if code in _AWAY:
+        return UnavailableError(f"redis {where}: the server cannot do it now: {text}", retryable=True)
+    if text.startswith(("ERR unknown command", "ERR syntax error")):
+        return UnsupportedError(f"redis {where}: the server is too old: Redis 7.0 or Valkey is needed ({text})")
+    if text.startswith("ERR max number of clients"):
+        return ResourceExhaustedError(
+            f"redis {where}: the server takes no more connections: lower max_connections, or raise its maxclients",
+            retryable=True,
+        )
+    if code == "WRONGTYPE":
+        return InternalError(f"redis {where}: a key of another program is in the way: choose another prefix")
+    return InternalError(f"redis {where}: {text}")
+
+
+def checked(replies: list[Any]) -> list[Any]:
+    """Return replies, or raise the first error among them; the engine makes it one of ours."""
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            raise reply
+    return replies

@@ -1,0 +1,57 @@
+"""The protocol: RESP2 (redis.io, "Redis serialization protocol specification"). Commands are written here, replies are read by hiredis."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import hiredis
+
+__all__ = ["Batch", "Flow", "NOTHING", "ReplyError", "Value", "pack", "reader"]
+
+T = TypeVar("T")
+Value: TypeAlias = bytes | str | int
+ReplyError = hiredis.ReplyError
+NOTHING = object()
+"""What a reader gives while no reply is whole."""
+
+
+def pack(arguments: Sequence[Value]) -> bytes:
+    """Return a command as an array of bulk strings."""
+    parts = [b"*%d\r\n" % len(arguments)]
+    for argument in arguments:
+        if isinstance(argument, str):
+            argument = argument.encode()
+        elif isinstance(argument, int):
+            argument = b"%d" % argument
+        parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
+    return b"".join(parts)
+
+
+def reader() -> Any:
+    """Return a parser: ``feed(bytes)``, then ``gets()`` gives replies, errors among them, and `NOTHING` in the end."""
+    return hiredis.Reader(replyError=ReplyError, notEnoughData=NOTHING)
+
+
+class Batch:
+    """Commands that are sent together, and answered in their order.
+
+    Args:
+        commands: each with its arguments.
+        key: of the commands; in a cluster its slot says which server they go to.
+
+    Attributes:
+        data: as they are sent.
+        count: of replies.
+    """
+
+    __slots__ = ("count", "data", "key")
+
+    def __init__(self, *commands: Sequence[Value], key: Value | None = None) -> None:
+        self.data = b"".join(map(pack, commands))
+        self.count = len(commands)
+        self.key = key if key is not None or len(commands[0]) < 2 else commands[0][1]
+
+
+Flow: TypeAlias = Generator[Batch, list[Any], T]
+"""The steps of a call, without I/O: yields commands and gets their replies, errors as `ReplyError` objects among them."""

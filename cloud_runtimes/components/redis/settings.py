@@ -1,0 +1,49 @@
+"""What the drivers are given: the component's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...config import duration, setting
+
+__all__ = ["RedisSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisSettings:
+    """Settings of the component.
+
+    Attributes:
+        url: of the server, as redis-py has it: ``redis://user:password@host:6379/0``, ``rediss://…`` for TLS with ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_cert_reqs`` and ``ssl_check_hostname`` as parameters, or ``unix:///path?db=0``.
+        prefix: of all keys; applications with the same one share their data.
+        max_connections: of one process for calls of the sync API. A waiter for a free one waits to its deadline.
+        layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
+        max_value_bytes: largest value of state or configuration, or event payload, encoded.
+        retention: seconds that an event stays at least, settled or not.
+        group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
+        history: seconds that the record of a job's run stays.
+        history_runs: how many records of one job stay at most.
+    """
+
+    url: str = setting(None, help="of the server")
+    prefix: str = setting("cr", help="of all keys")
+    max_connections: int = setting(32, help="of one process")
+    layout: Literal["event", "frame"] = setting("event", help="of published events")
+    max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value or event")
+    retention: float = setting(86400.0, parse=duration, help="how long events stay at least")
+    group_expiry: float = setting(7 * 86400.0, parse=duration, help="when an unseen group holds nothing")
+    history: float = setting(7 * 86400.0, parse=duration, help="how long records of runs stay")
+    history_runs: int = setting(1000, help="records of runs of one job")
+
+    def __post_init__(self) -> None:
+        if not self.url or not self.url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError('give url = "redis://user:password@host:6379/0", or one with rediss:// or unix://')
+        if not self.prefix.isprintable() or not 1 <= len(self.prefix) <= 64 or set("{}") & set(self.prefix):
+            raise ValueError("prefix must be 1 to 64 printable characters without braces")
+        if not 1 <= self.max_connections <= 1000:
+            raise ValueError("max_connections must be 1 to 1,000")
+        if not 1 <= self.max_value_bytes <= 256 * 1024 * 1024:
+            raise ValueError("max_value_bytes must be 1 to 268,435,456")
+        if self.history_runs < 1:
+            raise ValueError("history_runs must be at least 1")

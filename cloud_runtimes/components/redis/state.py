@@ -1,0 +1,196 @@
+"""State on Redis: a hash per key, and the names of a store in a sorted set, in the order of their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import CloudRuntimesError
+from ...spi.operation import Operation
+from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
+from .engine import Script
+from .failures import checked
+from .resp import Batch, Flow, Value
+
+if TYPE_CHECKING:
+    from . import RedisComponent
+
+__all__ = ["RedisState"]
+
+_FIELDS: Final = ("d", "c", "e", "x")
+"""Of a hash: data, content type, etag, when it expires (milliseconds since 1970 UTC)."""
+# KEYS: names, fences, then a value for each write. ARGV: atomic, then 8 for each write: name, whether it saves,
+# data, content type, new etag, wanted etag, whether it only creates, milliseconds to live, fence; "" is none.
+# Conditions are looked at before anything is written, each with the writes before it in mind.
+_WRITE: Final = Script("""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local atomic, etags, fences, failed, skip = ARGV[1] == '1', {}, {}, {}, {}
+local function fields(i) return 2 + (i - 1) * 9 end
+local count = #KEYS - 2
+for i = 1, count do
+  local key, at = KEYS[i + 2], fields(i)
+  local name, wanted, fence = ARGV[at], ARGV[at + 5], ARGV[at + 8]
+  if etags[key] == nil then etags[key] = redis.call('HGET', key, 'e') end
+  local reason = nil
+  if fence ~= '' then
+    if fences[name] == nil then fences[name] = redis.call('HGET', KEYS[2], name) end
+    local seen = fences[name]
+    if seen and (#seen > #fence or (#seen == #fence and seen > fence)) then reason = 'f' .. seen end
+  end
+  if not reason and ARGV[at + 6] == '1' and etags[key] then reason = 'c' end
+  if not reason and wanted ~= '' and etags[key] ~= wanted then reason = 'c' end
+  if reason then
+    failed[#failed + 1] = i - 1
+    failed[#failed + 1] = reason
+    skip[i] = true
+    if atomic then return failed end
+  else
+    etags[key] = ARGV[at + 1] == '1' and ARGV[at + 4] or false
+    if fence ~= '' then fences[name] = fence end
+  end
+end
+for i = 1, count do
+  local key, at = KEYS[i + 2], fields(i)
+  if not skip[i] then
+    local name = ARGV[at]
+    if ARGV[at + 1] == '1' then
+      local ttl = ARGV[at + 7]
+      redis.call('DEL', key)
+      redis.call('HSET', key, 'd', ARGV[at + 2], 'c', ARGV[at + 3], 'e', ARGV[at + 4],
+        'x', ttl == '' and '' or string.format('%.0f', now + tonumber(ttl)))
+      if ttl ~= '' then redis.call('PEXPIREAT', key, string.format('%.0f', now + tonumber(ttl))) end
+      redis.call('ZADD', KEYS[1], 0, name)
+    else
+      redis.call('DEL', key)
+      redis.call('ZREM', KEYS[1], name)
+    end
+    if ARGV[at + 8] ~= '' then redis.call('HSET', KEYS[2], name, ARGV[at + 8]) end
+  end
+end
+return failed
+""")
+# KEYS: names, then what a value's key begins with. ARGV: from, to, how many; names that have expired go
+_LIST: Final = Script("""
+local found, from, want = {}, ARGV[1], tonumber(ARGV[3])
+while want < 0 or #found < want do
+  local names = redis.call('ZRANGE', KEYS[1], from, ARGV[2], 'BYLEX', 'LIMIT', 0, 1000)
+  for _, name in ipairs(names) do
+    if redis.call('EXISTS', KEYS[2] .. name) == 1 then
+      found[#found + 1] = name
+      if #found == want then break end
+    else
+      redis.call('ZREM', KEYS[1], name)
+    end
+  end
+  if #names < 1000 then break end
+  from = '(' .. names[#names]
+end
+return found
+""")
+
+
+class RedisState(StateDriver):
+    """One store: keys with one hash tag, so that its transactions work in a cluster too."""
+
+    features = FEATURES
+
+    def __init__(self, component: RedisComponent, name: str) -> None:
+        self._component = component
+        self.name = name
+        self._max_value = component.settings.max_value_bytes
+        self._names = component.key("state", name, "names")
+        self._fences = component.key("state", name, "fences")
+        self._prefix = component.key("state", name, "v", "")
+
+    def _key(self, key: str) -> bytes:
+        return self._prefix + key.encode()
+
+    # -- reading ----------------------------------------------------------
+
+    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return self._component.engine.run(op, self._get(key))
+
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return await self._component.engine.run_async(op, self._get(key))
+
+    def _get(self, key: str) -> Flow[StoredValue | None]:
+        (columns,) = checked((yield Batch(("HMGET", self._key(key), *_FIELDS))))
+        return _value(columns)
+
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+        return self._component.engine.run(op, self._get_bulk(keys))
+
+    async def get_bulk_async(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue]:
+        return await self._component.engine.run_async(op, self._get_bulk(keys))
+
+    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue]]:
+        if not keys:
+            return {}
+        rows = checked((yield Batch(*[("HMGET", self._key(key), *_FIELDS) for key in keys])))
+        found = zip(keys, map(_value, rows), strict=True)
+        return {key: value for key, value in found if value is not None}
+
+    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return self._component.engine.run(op, self._list(prefix, limit, after))
+
+    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return await self._component.engine.run_async(op, self._list(prefix, limit, after))
+
+    def _list(self, prefix: str, limit: int | None, after: str | None) -> Flow[list[str]]:
+        first = b"[" + prefix.encode()
+        if after is not None and after >= prefix:
+            first = b"(" + after.encode()
+        # no byte of UTF-8 is 0xff
+        last = b"(" + prefix.encode() + b"\xff"
+        found = yield from _LIST.run((self._names, self._prefix), first, last, -1 if limit is None else limit)
+        return [name.decode() for name in found]
+
+    # -- writing ----------------------------------------------------------
+
+    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
+        return self._component.engine.run(op, self._write(writes, atomic))
+
+    async def write_async(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Mapping[int, CloudRuntimesError]:
+        return await self._component.engine.run_async(op, self._write(writes, atomic))
+
+    def _write(self, writes: Sequence[StateWrite], atomic: bool) -> Flow[dict[int, CloudRuntimesError]]:
+        failed = oversized(self.name, writes, self._max_value, atomic)
+        places = [place for place in range(len(writes)) if place not in failed]
+        if not places:
+            return failed
+        keys: list[Value] = [self._names, self._fences]
+        arguments: list[Value] = [int(atomic)]
+        for place in places:
+            write = writes[place]
+            keys.append(self._key(write.key))
+            arguments += (write.key, 0, "", "", "") if write.data is None else (
+                write.key, 1, write.data, write.content_type or "", new_etag()
+            )  # fmt: skip
+            arguments += (
+                "" if write.etag is None else parse_etag(write.etag),
+                int(write.create),
+                "" if write.ttl_ms is None else write.ttl_ms,
+                "" if write.fence is None else write.fence,
+            )
+        found = yield from _WRITE.run(keys, *arguments)
+        for number, reason in zip(found[::2], found[1::2], strict=True):
+            write = writes[places[number]]
+            error = passed_fence(write, int(reason[1:])) if reason[:1] == b"f" else conflict(self.name, write)
+            assert error is not None
+            failed[places[number]] = error
+            if atomic:
+                raise error
+        return failed
+
+
+def _value(columns: list[Any]) -> StoredValue | None:
+    data, content_type, etag, expires = columns
+    if etag is None:
+        return None
+    return stored((data, content_type.decode() or None, int(etag), int(expires) if expires else None))

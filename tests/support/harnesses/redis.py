@@ -1,0 +1,51 @@
+"""Redis and Valkey as the component of every service they have, with a clock of the server that a test sets forward."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.testing import Harness
+from tests.support.redis import RedisServer
+
+__all__ = ["REDIS", "VALKEY", "RedisHome"]
+
+_numbers = itertools.count(1)
+
+
+class RedisHome(Harness):
+    """A prefix of its own on the test run's server."""
+
+    name = "redis"
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
+        self._clients: list[CloudRuntimesClient] = []
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        home = {"url": self.server.url, "prefix": self.prefix}
+        client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
+        self._clients.append(client)
+        return client
+
+    def advance(self, seconds: float) -> None:
+        self.server.advance(seconds)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.server.reset()
+
+
+class ValkeyHome(RedisHome):
+    """The same on Valkey."""
+
+    name = "valkey"
+
+
+REDIS: dict[str, type[RedisHome]] = {RedisHome.name: RedisHome}
+VALKEY: dict[str, type[RedisHome]] = {ValkeyHome.name: ValkeyHome}

