@@ -68,7 +68,7 @@ end
 # The clock's milliseconds are rounded down, the end of a lease up
 _ACQUIRE: Final = Script(f"""{_COMMON}
 local mine, owner, expiry, wait, ticket = unpack(ARGV)
-if redis.call('EXISTS', KEYS[4]) == 1 then return {{false, 0, ticket}} end
+if redis.call('EXISTS', KEYS[4]) == 1 then return {{false, {TURN}, '0'}} end
 local first = claim ~= mine
 if first or not lasts then
   local ahead
