@@ -36,7 +36,7 @@ _AWAY: Final = 15.0
 """Seconds for which a waiter outlives a server that cannot be reached."""
 _STATUS: Final = (UnlockStatus.NOT_FOUND, UnlockStatus.NOT_OWNER, UnlockStatus.SUCCESS)
 
-# KEYS: lock, queue. A lock: owner, claim, token, deadline (milliseconds since 1970 UTC)
+# KEYS of all: lock, queue. A lock: owner, claim, token, deadline (milliseconds since 1970 UTC)
 _COMMON: Final = f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -45,8 +45,8 @@ local function number(last) return text(math.max((tonumber(last) or 0) + 1, time
 local row = redis.call('HMGET', KEYS[1], 'o', 'c', 't', 'd')
 local claim, deadline = row[2], tonumber(row[4])
 local lasts = deadline and deadline > now
-local function keep(till)
-  redis.call('HSET', KEYS[1], 'd', text(till))
+local function keep(till, ...)
+  redis.call('HSET', KEYS[1], 'd', text(till), ...)
   redis.call('PEXPIREAT', KEYS[1], text(till + {FORGET_MS}))
   redis.call('PEXPIREAT', KEYS[2], text(till + {FORGET_MS}))
 end
@@ -64,13 +64,12 @@ local function free(waiters)
   if waiters > 0 then keep(math.min(deadline, now)) else redis.call('DEL', KEYS[1]) end
 end
 """
-# KEYS: token, mark. ARGV: claim, owner, milliseconds, whether it waits, ticket or "".
+# KEYS behind those: token, mark. ARGV: claim, owner, milliseconds, whether it waits, ticket or "".
 # The clock's milliseconds are rounded down, the end of a lease up
 _ACQUIRE: Final = Script(f"""{_COMMON}
 local mine, owner, expiry, wait, ticket = unpack(ARGV)
 if redis.call('EXISTS', KEYS[4]) == 1 then return {{false, {TURN}, '0'}} end
-local first = claim ~= mine
-if first or not lasts then
+if claim ~= mine or not lasts then
   local ahead
   if ticket == '' then
     ahead = redis.call('ZCARD', KEYS[2])
@@ -88,13 +87,13 @@ if first or not lasts then
     end
     return {{false, pause, ticket}}
   end
-  local token = number(redis.call('GET', KEYS[3]))
-  redis.call('SET', KEYS[3], token)
-  redis.call('HSET', KEYS[1], 'o', owner, 'c', mine, 't', token)
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ticket == '' and '+inf' or ticket)
-  row[3] = token
+  row[3] = number(redis.call('GET', KEYS[3]))
+  redis.call('SET', KEYS[3], row[3])
+  if ahead > 0 or ticket ~= '' then
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ticket == '' and '+inf' or ticket)
+  end
 end
-keep(now + expiry + 1)
+keep(now + expiry + 1, 'o', owner, 'c', mine, 't', row[3])
 return {{row[3], 0, ticket}}
 """)
 # ARGV: claim, milliseconds
@@ -103,7 +102,7 @@ if claim ~= ARGV[1] or not lasts then return 0 end
 keep(math.max(deadline, now + ARGV[2] + 1))
 return 1
 """)
-# KEYS: mark. ARGV: claim, what its channel begins with, whether to leave the queue and a mark.
+# KEY behind those: mark. ARGV: claim, what its channel begins with, whether to leave the queue and a mark.
 # One that leaves the queue was perhaps next
 _RELEASE: Final = Script(f"""{_COMMON}
 local mine = claim == ARGV[1]
