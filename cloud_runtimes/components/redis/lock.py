@@ -4,7 +4,7 @@
 
 *Token.* It is the server's microseconds since 1970, or one more than the last token where the clock is behind that. So tokens grow over a counter that was lost, with the last second of an append-only file or in a failover.
 
-*Queue.* A waiter's number in the sorted set is made in the same way; see `QueuedLock`. One script takes the lock or gives a place, in one round trip. Asked twice by the same claim it answers twice, so a try whose answer was lost is repeated.
+*Queue.* A waiter's number in the sorted set is made in the same way; see `QueuedLock`. A release notifies the first two, in case the first died. One script takes the lock or gives a place, in one round trip. Asked twice by the same claim it answers twice, so a try whose answer was lost is repeated.
 
 *What comes late.* A server that hung may run a command whose caller gave up long ago. So giving up leaves a mark for `_LATE_MS`, and a claim with a mark gets nothing.
 
