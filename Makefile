@@ -9,6 +9,8 @@ FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pub
 # tests wait more than they compute; those of time run alone, and where there are none of either kind pytest ends with 5
 PARALLEL = $(BIN)/python -m pytest -n auto --dist worksteal
 STAMP := $(VENV)/.installed
+# each of many processes would compile all that it imports
+unexport PYTHONDONTWRITEBYTECODE
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
 .DEFAULT_GOAL := help
