@@ -53,6 +53,15 @@ def test_nobody_listens() -> None:
         assert "app" in str(caught.value)
 
 
+def test_a_schema_that_takes_too_long(home: PostgresHome) -> None:
+    with psycopg.connect(home.url) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(1129467993)")  # as another that makes one
+        with pytest.raises(DeadlineExceededError, match="to make its schema") as caught:
+            home.client().state.get("s", "k", timeout=0.5)
+    assert not caught.value.maybe_applied
+    assert home.client().state.get("s", "k") is None
+
+
 def test_a_wrong_password_is_not_shown(postgres_url: str) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"DROP ROLE IF EXISTS {GUARDED}")

@@ -107,6 +107,8 @@ class PostgresDatabase:
                 return
             try:
                 ensure(self.settings, op, self.where)
+            except psycopg.errors.QueryCanceled as error:
+                raise op.timed_out(f"{self.where} to make its schema") from error
             except psycopg.Error as error:
                 raise explain(error, self.where) from error
             self._ready = True
