@@ -251,6 +251,8 @@ class _Member(LogMember):
 
     def _committing(self, connection: Connection, writes: Writes) -> Flow[tuple[Collection[int], list[Claimed]]]:
         calls = self._calls(writes)
+        if not calls:  # a member that leaves and holds nothing
+            return (), []
         after = []
         if writes.back or any(each.delay_ms == 0 for each in writes.again):
             after.append(notification(self._component.settings.schema, [_channel(self._topic)]))
