@@ -18,11 +18,11 @@ from .statement import BEGIN, COMMIT, RELAXED, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["PostgresPubSub", "make_partitions"]
+__all__ = ["NO_PARTITION", "PostgresPubSub", "make_partitions"]
 
 _MAX_TOPICS: Final = 10_000
 """How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""
-_NO_PARTITION: Final = "23514"
+NO_PARTITION: Final = "23514"
 _POLL: Final = Method("pubsub", "receive", repeatable=False)
 _TIMEOUT: Final = 30.0
 
@@ -163,7 +163,7 @@ class PostgresPubSub(PubSubDriver):
         try:
             yield from connection.pipeline(calls, after)
         except SqlFailure as error:
-            if error.state != _NO_PARTITION:
+            if error.state != NO_PARTITION:
                 raise
             yield from make_partitions(connection, self._component.settings.retention)
             yield from connection.pipeline(calls, after)
@@ -263,7 +263,7 @@ class _Member(LogMember):
         try:
             results = yield from connection.pipeline(calls, after)
         except SqlFailure as error:
-            if error.state != _NO_PARTITION:
+            if error.state != NO_PARTITION:
                 raise
             yield from make_partitions(connection, self._component.settings.retention)
             results = yield from connection.pipeline(calls, after)

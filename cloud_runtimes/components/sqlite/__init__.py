@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ...rpc.peers import Peers
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.operation import Operation
+    from ...spi.portable import Portable
     from .engine import Engine
 
 __all__ = ["SqliteComponent", "SqliteSettings", "component"]
@@ -154,6 +156,16 @@ class SqliteComponent(Component):
         """Refuse to go on waiting once the client was closed, though the engine may serve others."""
         if self._closed:
             raise ClosedError("the client was closed while this call waited")
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        from .portable import names
+
+        return names(self, op, service)
+
+    def portable(self, service: str, name: str) -> Portable:
+        from .portable import portable
+
+        return portable(self, service, name)
 
     def ready(self) -> None:
         self.engine.open()
