@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import platform
 import signal
@@ -10,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -21,6 +23,7 @@ from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 pytest_plugins = ["cloud_runtimes.testing.canary"]
 
 _FIGURE = "figure"
+_databases = itertools.count(1)
 SOAK = Path(__file__).parent.parent / "docs" / "soak.md"
 
 
@@ -97,6 +100,17 @@ def postgres_url() -> Iterator[str]:
         pytest.skip(str(error))
     yield url
     server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of an empty database of the test's own."""
+    psycopg: Any = pytest.importorskip("psycopg")
+    name = f"test_{os.getpid()}_{next(_databases)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield f"{postgres_url.rpartition('/')[0]}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

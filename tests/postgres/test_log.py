@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.postgres import PostgresHome
@@ -144,3 +145,12 @@ def test_what_has_ended_is_swept(home: PostgresHome) -> None:
         }
     assert counts == {"state": (1,), "contents": (1,), "chunks": (1,), "locks": (0,), "configuration": (0,)}
     assert client.file.get_file("f", "a") == b"two"
+
+
+def test_a_member_that_holds_nothing_leaves_quietly(home: PostgresHome, caplog: pytest.LogCaptureFixture) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "orders", 1)
+    with client.pubsub.subscribe("bus", "orders") as sub:
+        assert received(sub, 1) == [1]
+        assert sub.receive(0.2) is None  # by then the answer is written
+    assert not caplog.records

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...spi.change import Change
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.portable import Portable
     from .connection import Connection, Flow
     from .database import PostgresDatabase
 
@@ -99,6 +100,16 @@ class PostgresComponent(HomeComponent):
         with importing("PostgreSQL", "postgres"):
             made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
         return made
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        with importing("PostgreSQL", "postgres"):
+            from .portable import names
+        return names(self, op, service)
+
+    def portable(self, service: str, name: str) -> Portable:
+        with importing("PostgreSQL", "postgres"):
+            from .portable import portable
+        return portable(self, service, name)
 
     def ready(self) -> None:
         self.database.open(Operation(_READY, self.name, 5.0))

@@ -141,7 +141,7 @@ class CapaRuntime(Runtime):
             from .rpc import CapaRpc
 
             return CapaRpc(self, name)
-        component = self._component(service, name)
+        component = self.component(service, name)
         if service not in component.services:
             raise UnsupportedError(
                 f"the component {component.name!r} has no {service}; it has {', '.join(component.services)}",
@@ -154,7 +154,7 @@ class CapaRuntime(Runtime):
     def native(self, service: str, name: str) -> Any:
         if service == "rpc":
             return super().native(service, name)
-        return self._component(service, name).native(service, name)
+        return self.component(service, name).native(service, name)
 
     # -- rpc --------------------------------------------------------------
 
@@ -181,7 +181,12 @@ class CapaRuntime(Runtime):
 
     # -- components -------------------------------------------------------
 
-    def _component(self, service: str, name: str) -> Component:
+    def component(self, service: str, name: str) -> Component:
+        """Return the component that has a name of a service.
+
+        Raises:
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+        """
         declared = self.declared().keys()
         if not declared:
             return self._shared(self._default(service), "")
@@ -235,7 +240,7 @@ class CapaRuntime(Runtime):
         for service, name in declared:
             self.driver(service, name)  # refuses what will never be ready
         for service, name in declared or (("state", "default"),):
-            self._component(service, name).ready()
+            self.component(service, name).ready()
 
     def is_inside(self) -> bool:
         return any(component.is_inside() for component in list(self._components.values()))
