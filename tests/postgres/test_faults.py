@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import psycopg
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.postgres.notifier import Notifier
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,
@@ -201,6 +203,39 @@ def test_a_child_leaves_the_connections_of_its_parent_alone(home: PostgresHome) 
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     assert client.state.get("s", "k") == 1
+
+
+def test_a_child_has_no_part_in_listening(home: PostgresHome) -> None:
+    """It closes the sockets that wake its parent's thread."""
+    home.client().state.get("s", "k")
+    before = sockets()
+    notifier = Notifier(home.url, home.schema)
+    try:
+        waiter = notifier.subscribe("channel")
+        for _ in range(20):
+            if len(sockets() - before) == 3:  # its own connection is there
+                break
+            waiter.wait(5)
+        assert len(sockets() - before) == 3
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(len(sockets() - before))
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        assert len(sockets() - before) == 3
+    finally:
+        notifier.close()
+
+
+def sockets() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that listed them
+            if (target := os.readlink(f"/proc/self/fd/{name}")).startswith("socket:"):
+                found.add(target)
+    return found
 
 
 def test_consumers_that_are_killed_lose_nothing(home: PostgresHome, rounds: Callable[[int, int], int]) -> None:
