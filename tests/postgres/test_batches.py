@@ -21,12 +21,13 @@ from cloud_runtimes.spi import Method, Operation
 from tests.support.harnesses.postgres import PostgresHome
 
 COUNT = 40
+both = pytest.mark.parametrize("client", [True, False], ids=["prepared", "unprepared"], indirect=True)
 _OPEN = Method("postgres", "open", repeatable=True)
 
 
-@pytest.fixture(params=[True, False], ids=["prepared", "unprepared"])
+@pytest.fixture
 def client(home: PostgresHome, request: pytest.FixtureRequest) -> Iterator[CloudRuntimesClient]:
-    table = {"url": home.url, "schema": home.schema, "prepare": request.param}
+    table = {"url": home.url, "schema": home.schema, "prepare": getattr(request, "param", True)}
     with CloudRuntimesClient(app_id="suite", config={"capa": {"home": table}}, timeout=10) as made:
         for key in (*map(name, range(COUNT)), "slow"):
             made.state.save("s", key, 0, ttl=3600 if key == "slow" else None)
@@ -73,6 +74,7 @@ async def failing(call: Awaitable[Any]) -> BaseException:
     raise AssertionError("it did not fail")
 
 
+@both
 def test_writes_that_wait_are_one_transaction(home: PostgresHome, client: CloudRuntimesClient) -> None:
     async def main() -> list[Any]:
         await asyncio.gather(*[client.state.save_async("s", name(i), i) for i in range(COUNT)])
@@ -83,6 +85,7 @@ def test_writes_that_wait_are_one_transaction(home: PostgresHome, client: CloudR
     assert ask(home, "SELECT count(DISTINCT xmin::text) FROM {schema}.state WHERE key LIKE 'k%'") == 2
 
 
+@both
 def test_each_has_its_own_result(client: CloudRuntimesClient) -> None:
     async def main() -> list[Any]:
         return await outcomes(
@@ -108,6 +111,7 @@ def test_each_has_its_own_result(client: CloudRuntimesClient) -> None:
     assert len(client.state.get("s", name(4))) == 2_000_000
 
 
+@both
 def test_one_that_the_server_refuses_is_refused_alone(home: PostgresHome, client: CloudRuntimesClient) -> None:
     with psycopg.connect(home.url, autocommit=True) as connection:
         connection.execute(f"ALTER TABLE {home.schema}.state ADD CHECK (key <> 'bad')")
@@ -124,24 +128,22 @@ def test_one_that_the_server_refuses_is_refused_alone(home: PostgresHome, client
 
 
 def test_a_locked_row_delays_its_own_call(home: PostgresHome, client: CloudRuntimesClient) -> None:
-    async def main() -> tuple[list[Any], Any]:
+    async def main() -> list[Any]:
         with psycopg.connect(home.url) as blocker:
             blocker.execute(f"SELECT 1 FROM {home.schema}.state WHERE key = '{name(5)}' FOR UPDATE")
-            late = asyncio.create_task(client.state.save_async("s", "first", 1))
-            blocked = asyncio.create_task(client.state.save_async("s", name(5), 1, timeout=2))
+            first = asyncio.create_task(client.state.save_async("s", "first", 1))
+            blocked = asyncio.create_task(client.state.save_async("s", name(5), 1))
             others = await asyncio.gather(
-                *[client.state.save_async("s", name(i), 1, timeout=1.5) for i in range(COUNT) if i != 5],
-                *[client.state.get_async("s", name(i), timeout=1.5) for i in range(COUNT)],
+                first,
+                *[client.state.save_async("s", name(i), 1) for i in range(COUNT) if i != 5],
+                *[client.state.get_async("s", name(i)) for i in range(COUNT)],
             )
-            await late
             assert not blocked.done()
-            return others, (await outcomes(blocked))[0]
+        await blocked
+        return others
 
-    others, failure = asyncio.run(main())
-    assert others[: COUNT - 1] == [None] * (COUNT - 1)
-    assert isinstance(failure, DeadlineExceededError)
-    assert failure.maybe_applied
-    assert [client.state.get("s", name(i)) for i in (4, 5, 6)] == [1, 0, 1]
+    assert asyncio.run(main())[:COUNT] == [None] * COUNT
+    assert [client.state.get("s", name(i)) for i in range(COUNT)] == [1] * COUNT
 
 
 @pytest.mark.parametrize("how", ["cancelled", "late"])
@@ -252,14 +254,18 @@ def test_loops_that_come_and_go(client: CloudRuntimesClient) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning")
 def test_a_loop_that_is_closed_in_the_middle(home: PostgresHome, client: CloudRuntimesClient) -> None:
     """Its calls are lost, and the connections come back."""
-    slow_down(home, 0.5)
-    for _ in range(6):
+
+    def begin_and_leave() -> None:
         loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)  # that tasks are destroyed is what this is about
         tasks = [loop.create_task(client.state.get_async("s", "slow")) for _ in range(5)]
         loop.run_until_complete(asyncio.sleep(0.02))
         loop.close()
         assert not any(task.done() for task in tasks)
-        del tasks
+
+    slow_down(home, 0.5)
+    for _ in range(6):
+        begin_and_leave()
         gc.collect()
     slow_down(home, 0.0)
     assert client.state.get("s", name(1), timeout=5) == 0
