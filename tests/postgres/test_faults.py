@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +67,31 @@ def test_a_wrong_password_is_not_shown(postgres_url: str) -> None:
     while error is not None:
         assert "canary" not in repr(error)
         error = error.__cause__
+
+
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_no_frame_shows_the_password(postgres_url: str, home: PostgresHome, durability: str) -> None:
+    home.client().state.save("s", "k", 1)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE IF EXISTS {GUARDED}")
+        connection.execute(f"CREATE ROLE {GUARDED} LOGIN SUPERUSER PASSWORD 'canary'")
+        url = postgres_url.replace("postgres@", f"{GUARDED}:canary@")
+        with home_client(url, schema=home.schema, durability=durability) as client:
+            assert client.state.get("s", "k") == 1
+            connection.execute(f"ALTER ROLE {GUARDED} NOLOGIN")
+            terminate(home, f"usename = '{GUARDED}'")
+            for call in (client.state.get, lambda *args: asyncio.run(client.state.get_async(*args))):
+                with pytest.raises(UnavailableError) as caught:
+                    call("s", "k")
+                cause = caught.value.__cause__
+                assert cause is not None
+                shown = [
+                    (frame.f_code.co_qualname, name)
+                    for frame, _ in traceback.walk_tb(cause.__traceback__)
+                    for name, value in frame.f_locals.copy().items()
+                    if "canary" in repr(value) and "cloud_runtimes" in frame.f_code.co_filename
+                ]
+                assert not shown
 
 
 def test_a_newer_schema_is_refused_untouched(home: PostgresHome) -> None:

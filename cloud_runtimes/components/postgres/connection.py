@@ -60,6 +60,7 @@ class Connection:
             SqlFailure, Lost: it cannot.
         """
         self.pg = pg = pq.PGconn.connect_start(conninfo.encode())
+        del conninfo  # no frame of an error shows its password
         polled = pg.status
         while True:
             polled = pg.connect_poll()
