@@ -17,13 +17,16 @@ from ...spi.operation import Operation
 from .failures import Lost, SqlFailure
 from .statement import Result, Statement
 
-__all__ = ["Connection", "Flow", "drive", "drive_async"]
+__all__ = ["Call", "Connection", "Flow", "drive", "drive_async"]
 
 T = TypeVar("T")
 READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
-Flow: TypeAlias = Generator[int, int, T]
+Flow: TypeAlias = Generator[Any, Any, T]
 """Yields what of the socket it waits for, gets what the socket is ready for."""
+Call: TypeAlias = tuple[Statement, Sequence[Any]]
+"""A statement with its values."""
+Encoded: TypeAlias = tuple[Statement, list[bytes | None]]
 
 _PIPELINE_SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
 _FATAL: Final = pq.ExecStatus.FATAL_ERROR
@@ -57,6 +60,7 @@ class Connection:
             SqlFailure, Lost: it cannot.
         """
         self.pg = pg = pq.PGconn.connect_start(conninfo.encode())
+        del conninfo  # no frame of an error shows its password
         polled = pg.status
         while True:
             polled = pg.connect_poll()
@@ -80,7 +84,7 @@ class Connection:
 
     def is_alive(self) -> bool:
         """Tell whether an idle connection still has its server, as far as is known without asking it."""
-        if self.poll.poll(0):
+        while self.poll.poll(0):  # the server's last words come before the end
             try:
                 self.pg.consume_input()
             except psycopg.Error:
@@ -137,11 +141,7 @@ class Connection:
             raise SqlFailure(found, 0)
         return statement.decode(found)
 
-    def pipeline(
-        self,
-        calls: Sequence[tuple[Statement, Sequence[Any]]],
-        after: Sequence[tuple[Statement, Sequence[Any]]] = (),
-    ) -> Flow[list[Result]]:
+    def pipeline(self, calls: Sequence[Call], after: Sequence[Call] = ()) -> Flow[list[Result]]:
         """Run statements in one round trip and, unless one is open, one transaction; returns their results.
 
         Args:
@@ -152,11 +152,15 @@ class Connection:
             SqlFailure: the server refused one; nothing of them was applied. Says which.
             Lost: the connection ended.
         """
-        pg = self.pg
         groups = [[(statement, statement.encode(values)) for statement, values in group] for group in (calls, after)]
+        return (yield from self.exchange([group for group in groups if group]))
+
+    def exchange(self, groups: Sequence[Sequence[Encoded]]) -> Flow[list[Result]]:
+        """Run groups of encoded statements in one round trip, each group as a transaction; returns the results of the first one."""
+        pg = self.pg
         try:
             self.sent = True
-            sent = [self._send(group) for group in groups if group]
+            sent = [self._send(group) for group in groups]
             while pg.flush():
                 if (yield READ | WRITE) & READ:
                     pg.consume_input()
@@ -170,7 +174,7 @@ class Connection:
             raise failure
         return results
 
-    def _send(self, calls: Sequence[tuple[Statement, list[bytes | None]]]) -> list[tuple[Statement, bool]]:
+    def _send(self, calls: Sequence[Encoded]) -> list[tuple[Statement, bool]]:
         """Send statements that are one transaction; returns each result to come: of a statement, or of preparing it."""
         pg = self.pg
         expected: list[tuple[Statement, bool]] = []
@@ -240,12 +244,12 @@ def drive(flow: Flow[T], connection: Connection, op: Operation) -> T:
 
 
 async def drive_async(flow: Flow[T], connection: Connection, op: Operation) -> T:
-    """Run a flow in the running event loop; see `drive`."""
+    """Run a flow, or the rest of one, in the running event loop; see `drive`."""
     loop = asyncio.get_running_loop()
-    ready = 0
+    ready: int | None = None
     try:
         while True:
-            wanted = flow.send(ready) if ready else next(flow)
+            wanted = flow.send(ready)
             socket = connection.socket
             future: asyncio.Future[int] = loop.create_future()
             if wanted & READ:

@@ -2,7 +2,7 @@
 
 *Lease.* A row of ``locks`` holds until its deadline by the server's clock, whatever becomes of the connection that took it.
 
-*Token.* It is drawn once the row is locked, so that a later grant has a higher one. The sequence begins at the milliseconds since 1970, so tokens are also higher than those of a schema that was dropped.
+*Token.* It is drawn once the row is locked, so that a later grant has a higher one. The sequence begins at the milliseconds since 1970, so tokens are also higher than those of a schema that was dropped. A grant is always synced, whatever the durability: a token that came again after a crash would fence nothing.
 
 *Queue.* A waiter has a numbered row in ``lock_line`` and is served in that order. A release notifies the first two. The n-th waiter may take the lock n times `_TURN` after it became free, and a caller that does not wait after all of them. So a crashed waiter delays the queue once, and live waiters need no heartbeat.
 """
@@ -19,7 +19,7 @@ from ...spi.operation import Operation, mark_interrupted
 from .calls import AsyncCalls, SyncCalls
 from .connection import Connection, Flow
 from .notifier import Waiter
-from .statement import RELAXED, Statement
+from .statement import RELAXED, SYNCED, Statement
 
 if TYPE_CHECKING:
     from . import PostgresComponent
@@ -182,7 +182,8 @@ class PostgresLock(LockDriver):
             calls.append((_SERVED, (*at, ticket, request.claim)))
         elif wait:
             calls.append((_QUEUE, (*at, request.claim)))
-        results = yield from connection.pipeline(calls)
+        synced: list[tuple[Statement, tuple[Any, ...]]] = [] if self._component.durable else [(SYNCED, ())]
+        results = (yield from connection.pipeline([*synced, *calls]))[len(synced) :]
         granted = results[1].rows
         if not granted and ticket is None and wait:
             ticket = results[2].rows[0][0]

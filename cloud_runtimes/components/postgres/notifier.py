@@ -77,6 +77,8 @@ class Notifier:
         schema: the channels' prefix.
     """
 
+    _wakers: tuple[socket.socket, socket.socket] | None = None
+
     def __init__(self, conninfo: str, schema: str) -> None:
         self._conninfo = conninfo
         self._schema = schema
@@ -86,13 +88,15 @@ class Notifier:
         fork.register(self)
 
     def forked(self) -> None:
-        """In a forked child nobody listens, and waiters are the parent's."""
+        """In a forked child nobody listens, and waiters are the parent's. Closing copies of its sockets leaves the parent its own."""
+        for end in self._wakers or ():
+            end.close()
         self._lock = Mutex()
         self._waiters = {}
         self._listening: set[str] = set()
         self._connection: Connection | None = None
         self._thread: Background | None = None
-        self._wakers: tuple[socket.socket, socket.socket] | None = None
+        self._wakers = None
         self._changes = Changes()
 
     @property

@@ -12,8 +12,10 @@ from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError
 from ...spi.operation import Operation, mark_interrupted
+from .batches import OWN, Batches, SharedConnection
 from .connection import Connection, Flow, drive, drive_async
 from .failures import Lost, SqlFailure
+from .statement import Statement
 
 __all__ = ["Pool"]
 
@@ -64,7 +66,7 @@ class Pool:
 
     def __init__(self, conninfo: str, where: str, schema: str, size: int, *, prepares: bool) -> None:
         self._conninfo = conninfo
-        self._where = where
+        self.where = where
         self._schema = schema
         self._size = size
         self._prepares = prepares
@@ -76,6 +78,7 @@ class Pool:
         """In a forked child: begin anew."""
         _inherited.extend(getattr(self, "_idle", ()))
         self._lock = Mutex()
+        self._local = threading.local()
         self._idle: list[Connection] = []
         self._waiters: deque[_Waiter] = deque()
         self._open = 0
@@ -99,13 +102,30 @@ class Pool:
                 raise
             raise found from error
         finally:
-            self._release(connection)
+            self.release(connection)
 
     async def run_async(self, op: Operation, work: Work[T]) -> T:
-        """Asynchronous `run`."""
-        connection = self._take()
-        if connection is None:
-            connection = await self._opened_async(op)
+        """Asynchronous `run`. Statements that share go together with those of other calls of the loop."""
+        shared = SharedConnection()
+        flow = work(shared)
+        try:
+            asked = next(flow)
+            while asked is not OWN:
+                statement, values = asked
+                asked = flow.send(await self._batches(statement).run(op, statement, values))
+        except StopIteration as stop:
+            done: T = stop.value
+            return done
+
+        def rest(connection: Connection) -> Flow[T]:
+            shared.own = connection
+            return flow
+
+        return await self.run_apart(op, rest)
+
+    async def run_apart(self, op: Operation, work: Work[T]) -> T:
+        """Run a flow on a connection of its own."""
+        connection = await self.take_async(op)
         try:
             return await drive_async(work(connection), connection, op)
         except BaseException as error:
@@ -114,19 +134,32 @@ class Pool:
                 raise
             raise found from error
         finally:
-            self._release(connection)
+            self.release(connection)
+
+    def _batches(self, statement: Statement) -> Batches:
+        """Return those of the running loop; a thread runs one at a time."""
+        loop = asyncio.get_running_loop()
+        if getattr(self._local, "loop", None) is not loop:
+            self._local.loop = loop
+            self._local.kinds = {kind: Batches(self, loop, writes=kind == "writes") for kind in ("reads", "writes")}
+        found: Batches = self._local.kinds[statement.shares]
+        return found
 
     def _explained(self, error: BaseException, connection: Connection, op: Operation) -> BaseException:
         sent = connection.sent and op.method.writes
         if isinstance(error, SqlFailure):
-            return error.explained(self._where)
+            return error.explained(self.where)
         if isinstance(error, Lost):
-            return error.explained(self._where, maybe_applied=sent)
+            return error.explained(self.where, maybe_applied=sent)
         if not isinstance(error, Exception):
             mark_interrupted(error, sent)
         return error
 
     # -- connections ------------------------------------------------------
+
+    def scarce(self) -> str:
+        """Return what a caller without a connection waits for."""
+        return "a free connection: raise max_connections" if self._open >= self._size else "PostgreSQL"
 
     def _take(self) -> Connection | None:
         """Return an idle connection that is alive, if there is one."""
@@ -178,7 +211,11 @@ class Pool:
             raise found from error
         return connection
 
-    async def _opened_async(self, op: Operation) -> Connection:
+    async def take_async(self, op: Operation) -> Connection:
+        """Return a connection; its user gives it back by `release`."""
+        connection = self._take()
+        if connection is not None:
+            return connection
         waiter = self._may_open(asyncio.get_running_loop())
         if waiter is not None:
             try:
@@ -216,11 +253,11 @@ class Pool:
                 self._waiters.remove(waiter)
                 return
         if waiter.connection is not None:
-            self._release(waiter.connection)
+            self.release(waiter.connection)
         else:
             self._place_free()
 
-    def _release(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Give back a connection; one that is in the middle of anything is closed."""
         if self._closed or not connection.is_clean():
             if connection.sent:
