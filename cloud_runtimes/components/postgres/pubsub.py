@@ -335,9 +335,13 @@ class _Settle(PostgresChange):
         super().__init__(component)
         self._member = member
         self._writes = writes
-        self.conditional = whole
+        self._whole = whole
         self.lost: Collection[int] = ()
         self.claimed: list[Claimed] = []
+
+    @property
+    def conditional(self) -> bool:
+        return self._whole
 
     def calls(self, connection: Connection) -> Flow[list[Call]]:
         self.channels = self._member.channels(self._writes)
@@ -353,7 +357,7 @@ class _Settle(PostgresChange):
             elif statement is _CLAIM:
                 self.claimed = self._member.claimed(result)
         self.lost = {id for id, _ in self._writes.settled} - kept
-        if self.lost and self.conditional:
+        if self.lost and self._whole:
             raise self._member._gone()
         yield from ()
 

@@ -177,6 +177,8 @@ class PostgresState(StateDriver):
 
     def _parts(self, writes: Sequence[StateWrite], atomic: bool, failed: Collection[int]) -> list[_Write]:
         """Return what is one transaction each: all writes, or the fenced ones by themselves and the rest."""
+        if len(writes) == 1:
+            return [] if failed else [_Write(self._component, self, writes, (0,), True)]
         # in the order of their keys, so that transactions wait for each other's rows in one order
         places = sorted((place for place in range(len(writes)) if place not in failed), key=lambda at: writes[at].key)
         if atomic:
@@ -216,10 +218,11 @@ class _Write(PostgresChange):
         self._whole = whole
         self._calls: list[tuple[int, Call]] = []
         self.errors: dict[int, CloudRuntimesError] = {}
-        mine = [writes[place] for place in places]
-        self.conditional = whole and any(
-            each.etag is not None or each.create or each.fence is not None for each in mine
-        )
+
+    @property
+    def conditional(self) -> bool:
+        mine = map(self._writes.__getitem__, self._places)
+        return self._whole and any(each.etag is not None or each.create or each.fence is not None for each in mine)
 
     def calls(self, connection: Connection) -> Flow[list[Call]]:
         self._store = store = yield from self._driver.store(connection)
