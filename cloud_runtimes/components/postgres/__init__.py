@@ -68,18 +68,17 @@ class PostgresComponent(HomeComponent):
             return self._database
 
     def commit(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
-        """Apply changes in one transaction."""
+        """Apply changes in one transaction; a ``relaxed`` one does not wait for the server's disk."""
         self.database.run(op, self._committing(changes, relaxed))
 
-    async def commit_async(self, op: Operation, changes: Sequence[Change]) -> None:
-        """Apply changes in one transaction."""
-        await self.database.run_async(op, self._committing(changes, False), self.executor)
+    async def commit_async(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
+        """Asynchronous `commit`."""
+        await self.database.run_async(op, self._committing(changes, relaxed), self.executor)
 
     def _committing(self, changes: Sequence[Any], relaxed: bool) -> Callable[[Connection], Flow[None]]:
         from .changes import commit
 
         settings = self.settings
-        relaxed = relaxed or not self.durable
         return lambda connection: commit(
             connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
         )

@@ -144,11 +144,11 @@ class PostgresPubSub(PubSubDriver):
     # -- publishing -------------------------------------------------------
 
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        self._component.commit(op, [self.change(batch)])
+        self._component.commit(op, [self.change(batch)], relaxed=not self._component.durable)
         return {}
 
     async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        await self._component.commit_async(op, [self.change(batch)])
+        await self._component.commit_async(op, [self.change(batch)], relaxed=not self._component.durable)
         return {}
 
     def change(self, batch: OutgoingBatch, /) -> _Publish:
@@ -237,7 +237,7 @@ class _Member(LogMember):
         self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
     ) -> tuple[Collection[int], list[Claimed]]:
         settle = _Settle(self._component, self, writes, changes is not None)
-        self._component.commit(op, [settle, *(changes or ())], relaxed=not writes.durable)
+        self._component.commit(op, [settle, *(changes or ())], relaxed=not (writes.durable and self._component.durable))
         return settle.lost, settle.claimed
 
     def _give_back(self, claims: Sequence[int]) -> None:
