@@ -96,9 +96,10 @@ def _drop_partitions(connection: Connection, settings: PostgresSettings) -> Flow
         if not start.isdigit() or int(start) + width + settings.retention * 1000 > now:
             continue
         needed = Statement(
-            f"SELECT EXISTS (SELECT 1 FROM {{schema}}.groups g JOIN {{schema}}.{name} f ON f.topic = g.topic AND (f.xid, f.id) > (g.xid, g.frame)) "
-            f"OR EXISTS (SELECT 1 FROM {{schema}}.claims c JOIN {{schema}}.{name} f ON f.id = c.frame AND f.created = c.created "
-            "WHERE c.deadline IS NOT NULL)"
+            f"SELECT EXISTS (SELECT 1 FROM {{schema}}.groups g JOIN {{schema}}.{name} f ON f.topic = g.topic "
+            "AND f.xid >= pg_snapshot_xmin(g.past) AND NOT pg_visible_in_snapshot(f.xid, g.past) "
+            "AND (g.present IS NULL OR (f.xid, f.id) > (g.xid, g.frame) OR NOT pg_visible_in_snapshot(f.xid, g.present))) "
+            f"OR EXISTS (SELECT 1 FROM {{schema}}.claims c JOIN {{schema}}.{name} f ON f.id = c.frame AND f.created = c.created)"
         )
         try:
             # whoever reads or publishes in this moment is not made to wait for long
