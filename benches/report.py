@@ -24,6 +24,10 @@ PEERS = (
     "cloudevents",
     "litequeue",
     "persist-queue",
+    "psycopg",
+    "asyncpg",
+    "procrastinate",
+    "pgqueuer",
     "cython",
     "pytest-benchmark",
 )
