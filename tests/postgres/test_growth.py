@@ -15,6 +15,7 @@ from urllib.parse import quote
 import psycopg
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.state import StateItem
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.postgres import processor_seconds, serve
 
@@ -134,7 +135,12 @@ def consume(client: CloudRuntimesClient, size: Size, stage: int) -> None:
 
 
 def park(client: CloudRuntimesClient, size: Size) -> None:
-    """Have a group put off many events, so that claims are many."""
+    """Have a group put off many events, so that claims are many, and keep as many values for an hour."""
+    for start in range(0, size.parked, 1000):
+        items = [
+            StateItem(key=f"key-{number}", value=payload(number), ttl=3600) for number in range(start, start + 1000)
+        ]
+        client.state.save_bulk("store", items)
     client.pubsub.publish_bulk("bus", "parked", [payload(number) for number in range(size.parked)])
     with client.pubsub.subscribe("bus", "parked", group="parked", start="earliest", batch=BATCH) as sub:
         left = size.parked
@@ -183,7 +189,7 @@ def scanned(home: PostgresHome, client: CloudRuntimesClient, log: Path) -> list[
                 (home.schema,),
             )
         }
-    assert "claims" in big
+    assert {"claims", "state"} <= big
     with open(log) as file:
         file.seek(begin)
         plans = re.split(r"\n(?=\S*.*? LOG: )", file.read())
