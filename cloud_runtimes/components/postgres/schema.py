@@ -41,6 +41,7 @@ DECLARE
     slice record;
     open int4;
     last bool;
+    moved bool;
 BEGIN
     now := moment;
     -- what dead members held, what was given back, and what is to be tried again
@@ -80,6 +81,7 @@ BEGIN
     END IF;
     -- new frames
     SELECT g.topic, g.past, g.present, g.xid, g.frame INTO behind FROM {schema}.groups g WHERE g.id = the_group FOR UPDATE;
+    moved := behind.present IS NOT NULL;
     LOOP
         last := behind.present IS NULL;
         IF last THEN
@@ -107,6 +109,7 @@ BEGIN
             body := slice.body;
             behind.xid := slice.xid;
             behind.frame := slice.id;
+            moved := true;
             INSERT INTO {schema}.claims AS c (grp, xid, frame, created, start, count, member, deadline, deliveries)
             VALUES (the_group, slice.xid, slice.id, slice.created, 0, least(few, slice.count), the_member, moment + lease, 1)
             RETURNING c.id INTO id;
@@ -123,8 +126,10 @@ BEGIN
         behind.present := NULL;
         EXIT WHEN last;
     END LOOP;
-    UPDATE {schema}.groups g SET past = behind.past, present = behind.present, xid = behind.xid, frame = behind.frame
-    WHERE g.id = the_group;
+    IF moved THEN
+        UPDATE {schema}.groups g SET past = behind.past, present = behind.present, xid = behind.xid, frame = behind.frame
+        WHERE g.id = the_group;
+    END IF;
 END $$"""
 """Claims up to so many events for a member of a group."""
 
