@@ -48,7 +48,7 @@ def receive(home: PostgresHome, group: str, batch: int, found: list[int], ended:
 def test_each_event_comes_once(
     home: PostgresHome, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:
-    count = rounds(400, 40_000)
+    count = rounds(200, 40_000)
     client = home.client()
     client.pubsub.publish("bus", "orders", -1)
     for number in range(count):
