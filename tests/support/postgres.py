@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.support.ports import reserved_port
 
-__all__ = ["GUARDED", "Missing", "serve"]
+__all__ = ["GUARDED", "Missing", "processor_seconds", "serve"]
 
 GUARDED = "guarded"
 """A user of whom the server asks a password, once a test has made it; it trusts the others."""
@@ -50,8 +50,8 @@ def _account() -> pwd.struct_passwd | None:
 
 
 @contextmanager
-def serve() -> Iterator[str]:
-    """Give the URL of a running server, which ends with the block."""
+def serve(**settings: object) -> Iterator[str]:
+    """Give the URL of a running server, which ends with the block; ``settings`` are the server's, over those of tests."""
     initdb, postgres = _program("initdb"), _program("postgres")
     account = _account()
     folder = Path(tempfile.mkdtemp(prefix="cloud-runtimes-postgres-"))
@@ -80,6 +80,7 @@ def serve() -> Iterator[str]:
             "fsync": "off",
             "max_connections": 200,
             "log_min_messages": "panic",
+            **settings,
         }
         arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with open(folder / "log", "wb") as log:
@@ -103,6 +104,19 @@ def serve() -> Iterator[str]:
                 server.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
         resources.close()
+
+
+def processor_seconds(postmaster: int) -> float:
+    """Return what the open sessions of a server have used; what writes back and vacuums is none."""
+    seconds = 0.0
+    for child in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
+        folder = Path("/proc") / child
+        try:
+            if (folder / "cmdline").read_bytes().startswith(b"postgres: postgres "):
+                seconds += int((folder / "schedstat").read_text().split()[0]) / 1e9  # utime and stime are rounded
+        except OSError:
+            pass  # it ended
+    return seconds
 
 
 def _answers(file: Path) -> bool:
