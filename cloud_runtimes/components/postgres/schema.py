@@ -34,7 +34,8 @@ DECLARE
     slice record;
     open int4;
     low xid8;
-    last record;
+    last_xid xid8;  -- no record: one that has no row yet has no fields either
+    last_frame int8;
     moved bool := false;
 BEGIN
     -- what dead members held, what was given back, and what is to be tried again
@@ -74,19 +75,20 @@ BEGIN
             INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries)
             VALUES (the_group, slice.xid, slice.id, slice.created, open, slice.count - open, '', 0, 0);
         END IF;
-        last := slice;
+        last_xid := slice.xid;
+        last_frame := slice.id;
         moved := true;
         few := few - open;
         EXIT WHEN few <= 0;
     END LOOP;
     -- the cursor never passes a transaction that may still be open
     IF moved OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.grp = the_group AND c.deadline IS NULL) THEN
-    IF few > 0 OR last.xid >= low THEN
+    IF few > 0 OR last_xid >= low THEN
         behind.xid := low;
         behind.frame := 0;
     ELSE
-        behind.xid := last.xid;
-        behind.frame := last.id;
+        behind.xid := last_xid;
+        behind.frame := last_frame;
     END IF;
     UPDATE {schema}.groups g SET xid = behind.xid, frame = behind.frame
     WHERE g.id = the_group AND (g.xid, g.frame) < (behind.xid, behind.frame);
@@ -284,7 +286,10 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
         psycopg.Error: the server refused it, or cannot be reached.
     """
     left = op.remaining()
-    with psycopg.connect(settings.url, connect_timeout=10 if left is None else max(2, round(left))) as connection:
+    hosts = settings.url.count(",") + 1  # at most; each of them has its share
+    with psycopg.connect(
+        settings.url, connect_timeout=5 if left is None else max(2, round(left / hosts))
+    ) as connection:
         if left is not None:
             connection.execute(f"SET LOCAL statement_timeout = {max(1, int(left * 1000))}")
         schema = sql.Identifier(settings.schema)
