@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Generator, Sequence
+from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
@@ -25,6 +27,7 @@ WRITE: Final = select.POLLOUT
 Flow: TypeAlias = Generator[int, int, T]
 """Yields what of the socket it waits for, gets what the socket is ready for."""
 
+_CANCEL: Final = 5.0
 _PIPELINE_SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
 _FATAL: Final = pq.ExecStatus.FATAL_ERROR
 _ABORTED: Final = pq.ExecStatus.PIPELINE_ABORTED
@@ -36,10 +39,11 @@ class Connection:
     Attributes:
         pg: libpq's connection.
         sent: whether the running flow has sent a statement whose end is not known.
+        opened: when, by `time.monotonic`. While it lives the server has not crashed since.
         poll: waits for its socket.
     """
 
-    __slots__ = ("_prepared", "_prepares", "_schema", "pg", "poll", "sent")
+    __slots__ = ("_prepared", "_prepares", "_schema", "opened", "pg", "poll", "sent")
 
     def __init__(self, schema: str, *, prepares: bool) -> None:
         self._schema = schema
@@ -68,6 +72,7 @@ class Connection:
             self.poll = select.poll()
             self.poll.register(pg.socket, READ)
             yield READ if polled == pq.PollingStatus.READING else WRITE
+        self.opened = monotonic()
         pg.nonblocking = 1
         pg.enter_pipeline_mode()
         self.poll = select.poll()
@@ -95,14 +100,29 @@ class Connection:
             and self.pg.transaction_status == pq.TransactionStatus.IDLE
         )
 
+    def is_standby(self) -> bool:
+        """Tell whether the server said that it is a standby (from PostgreSQL 14 on)."""
+        return self.pg.parameter_status(b"in_hot_standby") == b"on"
+
     def close(self) -> None:
         """Close it without waiting."""
         self.pg.finish()
 
     def cancel(self) -> None:
-        """Ask the server to stop the running statement; blocks for a connection of its own."""
+        """Ask the server to stop the running statement; takes a connection of its own, and `_CANCEL` seconds at most."""
         try:
-            self.pg.get_cancel().cancel()
+            if pq.version() < 170000:
+                # blocks all threads while the server hangs
+                return self.pg.get_cancel().cancel()
+            asking = self.pg.cancel_conn()
+            asking.start()
+            end = monotonic() + _CANCEL
+            wanted = {pq.PollingStatus.READING: READ, pq.PollingStatus.WRITING: WRITE}
+            while (polled := asking.poll()) in wanted and monotonic() < end:
+                poll = select.poll()
+                poll.register(asking.socket, wanted[polled])
+                poll.poll(1000 * (end - monotonic()))
+            asking.finish()
         except psycopg.Error:
             pass  # it has ended, or the server cannot be reached
 
@@ -126,15 +146,15 @@ class Connection:
             while pg.is_busy():
                 yield READ
                 pg.consume_input()
-            found: Any = pg.get_result()
-            failed = found.status == _FATAL
+            found = yield from self._answer()
+            failure = SqlFailure(found, 0) if found.status == _FATAL else None
             yield from self._result()
-            yield from self._result()
+            failure = yield from self._synced(failure)
         except psycopg.Error as error:
             raise Lost(str(error)) from error
         self.sent = False
-        if failed:
-            raise SqlFailure(found, 0)
+        if failure is not None:
+            raise failure
         return statement.decode(found)
 
     def pipeline(
@@ -152,6 +172,8 @@ class Connection:
             SqlFailure: the server refused one; nothing of them was applied. Says which.
             Lost: the connection ended.
         """
+        if not calls:
+            return []
         pg = self.pg
         groups = [[(statement, statement.encode(values)) for statement, values in group] for group in (calls, after)]
         try:
@@ -161,10 +183,11 @@ class Connection:
                 if (yield READ | WRITE) & READ:
                     pg.consume_input()
             results, failure = yield from self._receive(sent[0])
-            for group in sent[1:]:
-                yield from self._receive(group)
         except psycopg.Error as error:
             raise Lost(str(error)) from error
+        with suppress(Lost, psycopg.Error):  # what came before it is committed, or has failed
+            for group in sent[1:]:
+                yield from self._receive(group)
         self.sent = False
         if failure is not None:
             raise failure
@@ -191,7 +214,7 @@ class Connection:
         results: list[Result] = []
         failure: SqlFailure | None = None
         for statement, preparing in expected:
-            found = yield from self._result()
+            found = yield from self._answer()
             if found.status == _FATAL:
                 failure = failure or SqlFailure(found, len(results))
             elif found.status != _ABORTED:
@@ -200,9 +223,14 @@ class Connection:
                 else:
                     results.append(statement.decode(found))
             yield from self._result()  # the end of this statement
-        ended = yield from self._result()
-        assert ended.status == _PIPELINE_SYNC, ended.status
-        return results, failure
+        return results, (yield from self._synced(failure))
+
+    def _synced(self, failure: SqlFailure | None) -> Flow[SqlFailure | None]:
+        """Receive the end of what was sent together, which is where a commit fails; returns why it was not applied."""
+        while (ended := (yield from self._answer())).status != _PIPELINE_SYNC:
+            failure = failure or SqlFailure(ended, 0)
+            yield from self._result()
+        return failure
 
     def _sql(self, statement: Statement) -> bytes:
         return statement.sql.replace("{schema}", self._schema).encode()
@@ -213,6 +241,13 @@ class Connection:
             yield READ
             pg.consume_input()
         return pg.get_result()
+
+    def _answer(self) -> Flow[Any]:
+        """Receive a result that must come."""
+        found = yield from self._result()
+        if found is None:
+            raise Lost(self.pg.get_error_message())
+        return found
 
 
 def drive(flow: Flow[T], connection: Connection, op: Operation) -> T:

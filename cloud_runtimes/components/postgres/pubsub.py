@@ -225,6 +225,7 @@ class _Member(LogMember):
         self._group = group
         self._dead_letters = dead_letters
         self._server_us = 0
+        self._since = 0.0
         self._bodies: dict[int, bytes] = {}
 
     def _operation(self) -> Operation:
@@ -250,6 +251,10 @@ class _Member(LogMember):
         return self._component.database.run(self._operation(), lambda connection: self._committing(connection, writes))
 
     def _committing(self, connection: Connection, writes: Writes) -> Flow[tuple[Collection[int], list[Claimed]]]:
+        if connection.opened > self._since:
+            # the server may have crashed: numbers of frames whose commit nobody waited for are given again
+            self._frames.clear()
+            self._since = connection.opened
         calls = self._calls(writes)
         after = []
         if writes.back or any(each.delay_ms == 0 for each in writes.again):
