@@ -30,7 +30,7 @@ from .._jobs import (
 )
 from .connection import Connection, Flow
 from .notifier import Waiter, notification
-from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
+from .statement import BEGIN, COMMIT, ROLLBACK, Statement
 
 if TYPE_CHECKING:
     from . import PostgresComponent
@@ -306,7 +306,8 @@ class _Runs(RunSource):
     def _exchange(
         self, connection: Connection, outcomes: Sequence[Outcome], renew: Sequence[_Token], want: int
     ) -> Flow[tuple[list[DueRun], list[_Token]]]:
-        yield from connection.pipeline([(BEGIN, ()), (RELAXED, ())])
+        # durable: after a crash of the server a lease ends no earlier than its holder was told
+        yield from connection.run(BEGIN)
         for outcome in outcomes:
             yield from self._settle(connection, outcome)
         renewed: list[_Token] = []
