@@ -105,6 +105,8 @@ class PostgresDatabase:
         with self._lock:
             if self._ready:
                 return
+            if op.remaining() == 0.0:
+                raise op.timed_out("another call, which could not open it")
             try:
                 ensure(self.settings, op, self.where)
             except psycopg.Error as error:

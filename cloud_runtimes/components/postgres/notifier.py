@@ -15,18 +15,21 @@ import psycopg
 from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background, Changes, Mutex
+from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
 from .connection import Connection, drive
 from .failures import Lost, SqlFailure
+from .hosts import Hosts
 from .statement import Statement
 
-__all__ = ["NET", "Notifier", "Waiter", "notification"]
+__all__ = ["LISTEN_TIMEOUT", "NET", "Notifier", "Waiter", "notification"]
 
 NET: Final = 2.0
 """Seconds after which a waiter looks by itself."""
 _NET_ALONE: Final = 0.5
 """The same while no connection listens."""
 _BACK_OFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+LISTEN_TIMEOUT: Final = 10.0
 _LISTEN: Final = Method("postgres", "listen", repeatable=True, writes=False)
 _NOTIFY: Final = Statement("SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel", "text[]")
 
@@ -78,7 +81,7 @@ class Notifier:
     """
 
     def __init__(self, conninfo: str, schema: str) -> None:
-        self._conninfo = conninfo
+        self._hosts = Hosts(conninfo)
         self._schema = schema
         self._waiters: dict[str, set[Waiter]] = {}
         self._closed = False
@@ -162,7 +165,7 @@ class Notifier:
             try:
                 self._listen()
                 failures = 0
-            except (Lost, SqlFailure, OSError, psycopg.Error) as error:
+            except (CloudRuntimesError, Lost, SqlFailure, OSError, psycopg.Error) as error:
                 repeated("postgres listen", "listening for notifications failed, polling until it works: %s", error)
             finally:
                 connection, self._connection = self._connection, None
@@ -194,10 +197,10 @@ class Notifier:
 
     def _listen(self) -> None:
         connection = Connection(self._schema, prepares=False)
-        op = Operation(_LISTEN, "postgres", 10.0)
+        op = Operation(_LISTEN, "postgres", LISTEN_TIMEOUT)
         assert self._wakers is not None
         try:
-            drive(connection.open(self._conninfo), connection, op)
+            self._hosts.open(connection, op)
         except BaseException:
             connection.close()
             raise
@@ -221,7 +224,7 @@ class Notifier:
             return
         calls = [(Statement(f'LISTEN "{self._schema}.{channel}"'), ()) for channel in sorted(fresh)]
         calls += [(Statement(f'UNLISTEN "{self._schema}.{channel}"'), ()) for channel in sorted(stale)]
-        drive(connection.pipeline(calls), connection, Operation(_LISTEN, "postgres", 10.0))
+        drive(connection.pipeline(calls), connection, Operation(_LISTEN, "postgres", LISTEN_TIMEOUT))
         self._listening = wanted
         self._deliver(connection)
         for channel in fresh:  # a notification may have come before
