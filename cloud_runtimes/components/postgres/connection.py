@@ -28,6 +28,7 @@ Flow: TypeAlias = Generator[int, int, T]
 """Yields what of the socket it waits for, gets what the socket is ready for."""
 
 _CANCEL: Final = 5.0
+_POLLED: Final = (pq.PollingStatus.OK, pq.PollingStatus.FAILED)
 _PIPELINE_SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
 _FATAL: Final = pq.ExecStatus.FATAL_ERROR
 _ABORTED: Final = pq.ExecStatus.PIPELINE_ABORTED
@@ -117,10 +118,9 @@ class Connection:
             asking = self.pg.cancel_conn()
             asking.start()
             end = monotonic() + _CANCEL
-            wanted = {pq.PollingStatus.READING: READ, pq.PollingStatus.WRITING: WRITE}
-            while (polled := asking.poll()) in wanted and monotonic() < end:
+            while (polled := asking.poll()) not in _POLLED and monotonic() < end:
                 poll = select.poll()
-                poll.register(asking.socket, wanted[polled])
+                poll.register(asking.socket, READ if polled == pq.PollingStatus.READING else WRITE)
                 poll.poll(1000 * (end - monotonic()))
             asking.finish()
         except psycopg.Error:

@@ -78,7 +78,8 @@ def _split(url: str) -> list[str]:
     count = max((len(each) for each in lists.values()), default=1)
     if count == 1 or given.get("target_session_attrs") == "prefer-standby":  # which libpq decides by looking at all
         return [conninfo.make_conninfo(**given)]
-    return [
-        conninfo.make_conninfo(**{**given, **{name: each[place % len(each)] for name, each in lists.items()}})
-        for place in range(count)
-    ]
+    found = []
+    for place in range(count):
+        given |= {name: each[place % len(each)] for name, each in lists.items()}
+        found.append(conninfo.make_conninfo(**given))
+    return found
