@@ -59,8 +59,21 @@ class _Program:
         self._resources = ExitStack()
         self._resources.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.port = self._resources.enter_context(reserved_port())
+        self.give(self.folder)
+
+    def give(self, folder: Path) -> None:
+        """Let its user have a folder."""
         if self._account is not None:
-            os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
+            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
+
+    def mount(self, size: str) -> Path:
+        """Return a folder on a disk of its own, so large."""
+        folder = self.folder / "disk"
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+        self._resources.callback(subprocess.run, ["umount", folder], check=True)
+        self.give(folder)
+        return folder
 
     def options(self) -> dict[str, Any]:
         """How its programs are started."""
