@@ -9,6 +9,7 @@ import asyncio
 import select
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from hashlib import blake2s
 from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -49,7 +50,7 @@ class Connection:
     def __init__(self, schema: str, *, prepares: bool) -> None:
         self._schema = schema
         self._prepares = prepares
-        self._prepared: set[Statement] = set()
+        self._prepared: dict[Statement, bytes] = {}
         self.sent = False
         self.poll = select.poll()
 
@@ -130,13 +131,14 @@ class Connection:
 
     def run(self, statement: Statement, *values: Any) -> Flow[Result]:
         """Run one statement in a transaction of its own, or in the open one."""
-        if statement not in self._prepared:
+        name = self._prepared.get(statement)
+        if name is None:
             return (yield from self.pipeline([(statement, values)]))[0]
         pg = self.pg
         parameters = statement.encode(values)
         try:
             self.sent = True
-            pg.send_query_prepared(statement.name, parameters, statement.formats, 1)
+            pg.send_query_prepared(name, parameters, statement.formats, 1)
             pg.pipeline_sync()
             while pg.flush():
                 if (yield READ | WRITE) & READ:
@@ -201,10 +203,13 @@ class Connection:
             if not self._prepares:
                 pg.send_query_params(self._sql(statement), parameters, statement.oids, statement.formats, 1)
             else:
-                if statement not in self._prepared and (statement, True) not in expected:
-                    pg.send_prepare(statement.name, self._sql(statement), statement.oids)
-                    expected.append((statement, True))
-                pg.send_query_prepared(statement.name, parameters, statement.formats, 1)
+                name = self._prepared.get(statement)
+                if name is None:
+                    name = self._name(statement)
+                    if (statement, True) not in expected:
+                        pg.send_prepare(name, self._sql(statement), statement.oids)
+                        expected.append((statement, True))
+                pg.send_query_prepared(name, parameters, statement.formats, 1)
             expected.append((statement, False))
         pg.pipeline_sync()
         return expected
@@ -219,7 +224,7 @@ class Connection:
                 failure = failure or SqlFailure(found, len(results))
             elif found.status != _ABORTED:
                 if preparing:
-                    self._prepared.add(statement)
+                    self._prepared[statement] = self._name(statement)
                 else:
                     results.append(statement.decode(found))
             yield from self._result()  # the end of this statement
@@ -234,6 +239,10 @@ class Connection:
 
     def _sql(self, statement: Statement) -> bytes:
         return statement.sql.replace("{schema}", self._schema).encode()
+
+    def _name(self, statement: Statement) -> bytes:
+        """Return a name that no other statement has, so that in a session that a pooler gave to others before it means no other."""
+        return b"cr_" + blake2s(self._sql(statement), digest_size=16).hexdigest().encode()
 
     def _result(self) -> Flow[Any]:
         pg = self.pg

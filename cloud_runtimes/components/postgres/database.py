@@ -58,7 +58,9 @@ class PostgresDatabase:
         self._pool = Pool(
             settings.url, self.where, settings.schema, settings.max_connections, prepares=settings.prepare
         )
-        self.notifier = Notifier(settings.listen_url or settings.url, settings.schema)
+        self.notifier = Notifier(
+            settings.listen_url or settings.url, settings.schema, direct=settings.listen_url is not None
+        )
         self._ready = False
         self._sweeper: Sweeper | None = None
         self._lock = Mutex()

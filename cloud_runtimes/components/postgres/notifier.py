@@ -15,7 +15,7 @@ import psycopg
 from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background, Changes, Mutex
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Method, Operation
 from .connection import Connection, drive
 from .failures import Lost, SqlFailure
@@ -31,6 +31,7 @@ _NET_ALONE: Final = 0.5
 _BACK_OFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 LISTEN_TIMEOUT: Final = 10.0
 _LISTEN: Final = Method("postgres", "listen", repeatable=True, writes=False)
+_SESSION: Final = Statement("SELECT pg_backend_pid()")
 _NOTIFY: Final = Statement("SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel", "text[]")
 
 
@@ -78,10 +79,12 @@ class Notifier:
     Args:
         conninfo: of a session of its own.
         schema: the channels' prefix.
+        direct: the operator says that there is no pooler in transaction mode before the server.
     """
 
-    def __init__(self, conninfo: str, schema: str) -> None:
+    def __init__(self, conninfo: str, schema: str, *, direct: bool) -> None:
         self._hosts = Hosts(conninfo)
+        self._direct = direct
         self._schema = schema
         self._waiters: dict[str, set[Waiter]] = {}
         self._closed = False
@@ -204,6 +207,9 @@ class Notifier:
         except BaseException:
             connection.close()
             raise
+        if not self._direct and self._session(connection) != connection.pg.backend_pid:
+            connection.close()
+            raise UnsupportedError("a pooler is before the server: set listen_url to the same database without it")
         self._connection = connection
         poll = select.poll()
         poll.register(self._wakers[0], select.POLLIN)
@@ -214,6 +220,11 @@ class Notifier:
             self._drain()
             connection.pg.consume_input()
             self._deliver(connection)
+
+    def _session(self, connection: Connection) -> int:
+        """Return the process of the server that serves this connection; a pooler gives the client another number."""
+        op = Operation(_LISTEN, "postgres", LISTEN_TIMEOUT)
+        return int(drive(connection.run(_SESSION), connection, op).rows[0][0])
 
     def _follow(self, connection: Connection) -> None:
         """Listen to the channels that have waiters, and to no others."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -11,7 +10,6 @@ __all__ = ["BEGIN", "COMMIT", "RELAXED", "ROLLBACK", "Result", "Statement"]
 
 _INT4: Final = struct.Struct(">i")
 _INT8: Final = struct.Struct(">q")
-_numbers = itertools.count(1)
 
 Row = tuple[Any, ...]
 
@@ -84,11 +82,10 @@ class Statement:
         types: of the parameters, in order, e.g. ``"int8 text bytea[]"``.
     """
 
-    __slots__ = ("_decoders", "_encoders", "formats", "name", "oids", "sql")
+    __slots__ = ("_decoders", "_encoders", "formats", "oids", "sql")
 
     def __init__(self, sql: str, types: str = "") -> None:
         known = [_ENCODERS[name] for name in types.split()]
-        self.name = b"cr_%d" % next(_numbers)
         self.sql = sql
         self.oids = [oid for oid, _ in known]
         self.formats = [1] * len(known)
