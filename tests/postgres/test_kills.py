@@ -223,7 +223,7 @@ FAULTS = [
 
 
 def test_nothing_acknowledged_is_lost(rounds: Rounds, figure: Callable[[str, str], None]) -> None:
-    count, slowest = rounds(1, 30), 0.0
+    count, slowest = rounds(1, 20), 0.0
     with Cluster() as cluster, storm(cluster.url, rounds(2, 4)) as made:
         faults = FAULTS[: rounds(4, len(FAULTS))]
         for _ in range(count):

@@ -45,12 +45,13 @@ class Connection:
         poll: waits for its socket.
     """
 
-    __slots__ = ("_prepared", "_prepares", "_schema", "opened", "pg", "poll", "sent")
+    __slots__ = ("_names", "_prepared", "_prepares", "_schema", "opened", "pg", "poll", "sent")
 
     def __init__(self, schema: str, *, prepares: bool) -> None:
         self._schema = schema
         self._prepares = prepares
         self._prepared: dict[Statement, bytes] = {}
+        self._names: set[bytes] = set()
         self.sent = False
         self.poll = select.poll()
 
@@ -199,6 +200,7 @@ class Connection:
         """Send statements that are one transaction; returns each result to come: of a statement, or of preparing it."""
         pg = self.pg
         expected: list[tuple[Statement, bool]] = []
+        fresh: set[bytes] = set()
         for statement, parameters in calls:
             if not self._prepares:
                 pg.send_query_params(self._sql(statement), parameters, statement.oids, statement.formats, 1)
@@ -206,9 +208,12 @@ class Connection:
                 name = self._prepared.get(statement)
                 if name is None:
                     name = self._name(statement)
-                    if (statement, True) not in expected:
+                    if name in self._names:
+                        self._prepared[statement] = name  # of another statement with the same text
+                    elif name not in fresh:
                         pg.send_prepare(name, self._sql(statement), statement.oids)
                         expected.append((statement, True))
+                        fresh.add(name)
                 pg.send_query_prepared(name, parameters, statement.formats, 1)
             expected.append((statement, False))
         pg.pipeline_sync()
@@ -224,7 +229,8 @@ class Connection:
                 failure = failure or SqlFailure(found, len(results))
             elif found.status != _ABORTED:
                 if preparing:
-                    self._prepared[statement] = self._name(statement)
+                    name = self._prepared[statement] = self._name(statement)
+                    self._names.add(name)
                 else:
                     results.append(statement.decode(found))
             yield from self._result()  # the end of this statement
