@@ -159,7 +159,9 @@ class PostgresServer(_Program):
                 # synced neither: what a test writes outlives processes, not machines
                 self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
                 access = self.data / "pg_hba.conf"  # the first that fits
-                access.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
+                access.write_text(
+                    f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\nhost all all samehost trust\n{access.read_text()}"
+                )
             self.start()
         except BaseException:
             self.close()

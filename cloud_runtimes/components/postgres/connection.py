@@ -6,7 +6,9 @@ A connection stays in libpq's pipeline mode. The statements that one flow sends 
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import socket
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from hashlib import blake2s
@@ -85,6 +87,12 @@ class Connection:
     def socket(self) -> int:
         """The descriptor to wait for; it may change while connecting."""
         return int(self.pg.socket)
+
+    def own_host(self) -> str | None:
+        """Return the address of this machine that the connection has; ``None``: it is no network's, or of one link alone."""
+        with socket.socket(fileno=os.dup(self.pg.socket)) as own:
+            host = own.getsockname()[0] if own.family in (socket.AF_INET, socket.AF_INET6) else None
+        return None if host is None or "%" in host or host.startswith("fe80:") else str(host)
 
     def is_alive(self) -> bool:
         """Tell whether an idle connection still has its server, as far as is known without asking it."""
@@ -296,12 +304,12 @@ async def drive_async(flow: Flow[T], connection: Connection, op: Operation) -> T
     try:
         while True:
             wanted = flow.send(ready) if ready else next(flow)
-            socket = connection.socket
+            descriptor = connection.socket
             future: asyncio.Future[int] = loop.create_future()
             if wanted & READ:
-                loop.add_reader(socket, _resolve, future, READ)
+                loop.add_reader(descriptor, _resolve, future, READ)
             if wanted & WRITE:
-                loop.add_writer(socket, _resolve, future, WRITE)
+                loop.add_writer(descriptor, _resolve, future, WRITE)
             try:
                 if op.deadline is None:
                     ready = await future
@@ -313,9 +321,9 @@ async def drive_async(flow: Flow[T], connection: Connection, op: Operation) -> T
                 raise op.timed_out("PostgreSQL", maybe_applied=maybe_applied) from None
             finally:
                 if wanted & READ:
-                    loop.remove_reader(socket)
+                    loop.remove_reader(descriptor)
                 if wanted & WRITE:
-                    loop.remove_writer(socket)
+                    loop.remove_writer(descriptor)
     except StopIteration as stop:
         result: T = stop.value
         return result
