@@ -78,6 +78,8 @@ class _Program:
     def options(self) -> dict[str, Any]:
         """How its programs are started."""
         options: dict[str, Any] = {"cwd": self.folder, "stdin": subprocess.DEVNULL}
+        if chosen := os.environ.get("POSTGRES_BIN"):  # its libraries too, since the system's may be older
+            options["env"] = {**os.environ, "LD_LIBRARY_PATH": f"{chosen}/../lib"}
         if self._account is not None:
             options |= {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
         return options
