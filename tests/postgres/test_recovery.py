@@ -274,6 +274,7 @@ def test_a_standby_says_so_and_can_be_promoted(server: PostgresServer) -> None:
         for api in (SyncApi(), AsyncApi()):
             error = api.fails(UnavailableError, "standby.*target_session_attrs")(client.state, "save", "s", "k", 2)
             assert not error.maybe_applied
+            api.close()
         standby.promote()
         client.state.save("s", "k", 2)
         assert client.state.get("s", "k") == 2
