@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from benches.bench_envelope import by_hand
-from tests.support.postgres import processor_seconds, serve
+from tests.support.postgres import PostgresServer, processor_seconds
 
 __all__ = ["BATCH", "ByHand", "Jobs", "PgQueuerJobs", "ProcrastinateJobs", "Server", "served"]
 
@@ -53,7 +53,8 @@ class Server:
 @contextmanager
 def served() -> Iterator[Server]:
     """Start a server, and let it write as much log as it keeps: from then on it uses files again, as one does that has run for an hour."""
-    with serve(fsync="on", synchronous_commit="on", min_wal_size="1GB", max_wal_size="2GB") as url:
+    with PostgresServer(fsync="on", synchronous_commit="on", min_wal_size="1GB", max_wal_size="2GB") as server:
+        url = server.url
         with psycopg.connect(url, autocommit=True) as connection:
             for _ in range(2):
                 connection.execute(

@@ -91,15 +91,14 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server of this run."""
-    from tests.support.postgres import Missing, serve
+    from tests.support.postgres import Missing, PostgresServer
 
     try:
-        server = serve()
-        url = server.__enter__()
+        server = PostgresServer()
     except Missing as error:
         pytest.skip(str(error))
-    yield url
-    server.__exit__(None, None, None)
+    with server:
+        yield server.url
 
 
 @pytest.fixture

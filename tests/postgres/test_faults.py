@@ -32,6 +32,7 @@ from cloud_runtimes.errors import (
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.ports import reserved_port
 from tests.support.postgres import GUARDED
+from tests.support.waiting import until
 
 
 def home_client(url: str, **more: Any) -> CloudRuntimesClient:
@@ -195,6 +196,8 @@ def test_no_connection_is_free(home: PostgresHome) -> None:
             client.state.get("s", "k", timeout=0.2)
         for thread in threads:
             thread.join()
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        until(lambda: blocker.execute(waiting).fetchone() is None)  # what timed out is stopped behind its caller
         blocker.rollback()
         assert client.state.get("s", "k") == 1
 

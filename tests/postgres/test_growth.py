@@ -17,7 +17,7 @@ import psycopg
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.state import StateItem
 from tests.support.harnesses.postgres import PostgresHome
-from tests.support.postgres import processor_seconds, serve
+from tests.support.postgres import PostgresServer, processor_seconds
 
 BATCH = 100
 GROUPS_OF_ONE = 10
@@ -204,7 +204,7 @@ def test_nothing_grows(
     full = bool(rounds(0, 1))
     size = Size(1000, 100, 1000, 10, 20_000) if full else Size(40, 20, 200, 3, 8000)
     with ExitStack() as stack:
-        url = stack.enter_context(serve(fsync="on")) if full else postgres_url
+        url = stack.enter_context(PostgresServer(fsync="on")).url if full else postgres_url
         home = PostgresHome(f"{url}?options={EXPLAINED}")
         stack.callback(home.close)
         client = home.client()

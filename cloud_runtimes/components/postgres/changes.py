@@ -69,7 +69,7 @@ class PostgresChange(Change):
             if self.channels:
                 borrowed.run_all([notification(settings.schema, list(self.channels))])
         except SqlFailure as error:
-            raise error.explained(database.where) from error
+            raise error.explained(database.where, standby=False) from error
 
 
 class _Borrowed(Connection):

@@ -62,7 +62,9 @@ class PostgresDatabase:
         self._pool = Pool(
             _conninfo(settings), self.where, settings.schema, settings.max_connections, prepares=settings.prepare
         )
-        self.notifier = Notifier(settings.listen_url or settings.url, settings.schema)
+        self.notifier = Notifier(
+            settings.listen_url or settings.url, settings.schema, direct=settings.listen_url is not None
+        )
         self._ready = False
         self._sweeper: Sweeper | None = None
         self._lock = Mutex()
@@ -109,6 +111,8 @@ class PostgresDatabase:
         with self._lock:
             if self._ready:
                 return
+            if op.remaining() == 0.0:
+                raise op.timed_out("another call, which could not open it")
             try:
                 ensure(self.settings, op, self.where)
             except psycopg.errors.QueryCanceled as error:

@@ -210,8 +210,8 @@ class PostgresLock(LockDriver):
 
     def _renew(self, connection: Connection, request: LockRequest) -> Flow[bool]:
         values = (self._name, request.resource_id, request.claim, request.expiry_ms)
-        results = yield from connection.pipeline([(RELAXED, ()), (_RENEW, values)])
-        return results[1].count > 0
+        # durable: after a crash of the server a lease ends no earlier than its holder was told
+        return (yield from connection.run(_RENEW, *values)).count > 0
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         try:

@@ -15,19 +15,23 @@ import psycopg
 from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background, Changes, Mutex
+from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Method, Operation
 from .connection import Connection, drive
 from .failures import Lost, SqlFailure
+from .hosts import Hosts
 from .statement import Statement
 
-__all__ = ["NET", "Notifier", "Waiter", "notification"]
+__all__ = ["LISTEN_TIMEOUT", "NET", "Notifier", "Waiter", "notification"]
 
 NET: Final = 2.0
 """Seconds after which a waiter looks by itself."""
 _NET_ALONE: Final = 0.5
 """The same while no connection listens."""
 _BACK_OFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+LISTEN_TIMEOUT: Final = 10.0
 _LISTEN: Final = Method("postgres", "listen", repeatable=True, writes=False)
+_SESSION: Final = Statement("SELECT pg_backend_pid()")
 _NOTIFY: Final = Statement("SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel", "text[]")
 
 
@@ -75,12 +79,14 @@ class Notifier:
     Args:
         conninfo: of a session of its own.
         schema: the channels' prefix.
+        direct: the operator says that there is no pooler in transaction mode before the server.
     """
 
     _wakers: tuple[socket.socket, socket.socket] | None = None
 
-    def __init__(self, conninfo: str, schema: str) -> None:
-        self._conninfo = conninfo
+    def __init__(self, conninfo: str, schema: str, *, direct: bool) -> None:
+        self._hosts = Hosts(conninfo)
+        self._direct = direct
         self._schema = schema
         self._waiters: dict[str, set[Waiter]] = {}
         self._closed = False
@@ -166,7 +172,7 @@ class Notifier:
             try:
                 self._listen()
                 failures = 0
-            except (Lost, SqlFailure, OSError, psycopg.Error) as error:
+            except (CloudRuntimesError, Lost, SqlFailure, OSError, psycopg.Error) as error:
                 repeated("postgres listen", "listening for notifications failed, polling until it works: %s", error)
             finally:
                 connection, self._connection = self._connection, None
@@ -198,13 +204,16 @@ class Notifier:
 
     def _listen(self) -> None:
         connection = Connection(self._schema, prepares=False)
-        op = Operation(_LISTEN, "postgres", 10.0)
+        op = Operation(_LISTEN, "postgres", LISTEN_TIMEOUT)
         assert self._wakers is not None
         try:
-            drive(connection.open(self._conninfo), connection, op)
+            self._hosts.open(connection, op)
         except BaseException:
             connection.close()
             raise
+        if not self._direct and self._session(connection) != connection.pg.backend_pid:
+            connection.close()
+            raise UnsupportedError("a pooler is before the server: set listen_url to the same database without it")
         self._connection = connection
         poll = select.poll()
         poll.register(self._wakers[0], select.POLLIN)
@@ -216,6 +225,11 @@ class Notifier:
             connection.pg.consume_input()
             self._deliver(connection)
 
+    def _session(self, connection: Connection) -> int:
+        """Return the process of the server that serves this connection; a pooler gives the client another number."""
+        op = Operation(_LISTEN, "postgres", LISTEN_TIMEOUT)
+        return int(drive(connection.run(_SESSION), connection, op).rows[0][0])
+
     def _follow(self, connection: Connection) -> None:
         """Listen to the channels that have waiters, and to no others."""
         with self._lock:
@@ -225,7 +239,7 @@ class Notifier:
             return
         calls = [(Statement(f'LISTEN "{self._schema}.{channel}"'), ()) for channel in sorted(fresh)]
         calls += [(Statement(f'UNLISTEN "{self._schema}.{channel}"'), ()) for channel in sorted(stale)]
-        drive(connection.pipeline(calls), connection, Operation(_LISTEN, "postgres", 10.0))
+        drive(connection.pipeline(calls), connection, Operation(_LISTEN, "postgres", LISTEN_TIMEOUT))
         self._listening = wanted
         self._deliver(connection)
         for channel in fresh:  # a notification may have come before

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from ..._core import fork
 from ..._core.threads import Mutex
-from ...errors import ClosedError
+from ...errors import ClosedError, DeadlineExceededError
 from ...spi.operation import Operation, mark_interrupted
 from .batches import OWN, Batches, SharedConnection
 from .connection import Connection, Flow, drive, drive_async
-from .failures import Lost, SqlFailure
+from .failures import READ_ONLY, Lost, SqlFailure
+from .hosts import Hosts
 from .statement import Statement
 
 __all__ = ["Pool"]
@@ -65,7 +66,8 @@ class Pool:
     """
 
     def __init__(self, conninfo: str, where: str, schema: str, size: int, *, prepares: bool) -> None:
-        self._conninfo = conninfo
+        self._hosts = Hosts(conninfo)
+        self._accepted = False
         self.where = where
         self._schema = schema
         self._size = size
@@ -148,9 +150,15 @@ class Pool:
     def _explained(self, error: BaseException, connection: Connection, op: Operation) -> BaseException:
         sent = connection.sent and op.method.writes
         if isinstance(error, SqlFailure):
-            return error.explained(self.where)
+            explained = error.explained(self.where, standby=connection.is_standby())
+            if error.state == READ_ONLY:  # after a failover another server is the primary
+                connection.close()
+                self._drop_idle()
+            return explained
         if isinstance(error, Lost):
-            return error.explained(self.where, maybe_applied=sent)
+            return error.explained(self.where, maybe_applied=sent, accepted=self._accepted)
+        if isinstance(error, DeadlineExceededError) and connection.sent:
+            self._drop_idle()  # the server may hang, and so would the next call
         if not isinstance(error, Exception):
             mark_interrupted(error, sent)
         return error
@@ -202,13 +210,14 @@ class Pool:
             self._check_open()
         connection = Connection(self._schema, prepares=self._prepares)
         try:
-            drive(connection.open(self._conninfo), connection, op)
+            self._hosts.open(connection, op)
         except BaseException as error:
             self._drop(connection)
             found = self._explained(error, connection, op)
             if found is error:
                 raise
             raise found from error
+        self._accepted = True
         return connection
 
     async def take_async(self, op: Operation) -> Connection:
@@ -232,13 +241,14 @@ class Pool:
             self._check_open()
         connection = Connection(self._schema, prepares=self._prepares)
         try:
-            await drive_async(connection.open(self._conninfo), connection, op)
+            await self._hosts.open_async(connection, op)
         except BaseException as error:
             self._drop(connection)
             found = self._explained(error, connection, op)
             if found is error:
                 raise
             raise found from error
+        self._accepted = True
         return connection
 
     def _check_open(self) -> None:
@@ -284,6 +294,13 @@ class Pool:
         connection.close()
         self._place_free()
 
+    def _drop_idle(self) -> None:
+        """Close the idle connections, so that the next calls have new ones."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            self._drop(connection)
+
     def _place_free(self) -> None:
         """Let the next waiter open a connection in the place of one that is gone."""
         self._hand(None)
@@ -304,15 +321,13 @@ class Pool:
         """Close all idle connections; those in use are closed when they are given back."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
             waiters = list(self._waiters)
             self._waiters.clear()
             for waiter in waiters:
                 waiter.given = True
                 self._open += 1
                 waiter.give(None)  # finds that the pool is closed
-        for connection in idle:
-            self._drop(connection)
+        self._drop_idle()
 
 
 def _resolve(future: asyncio.Future[Any]) -> None:

@@ -197,6 +197,7 @@ class _Member(LogMember):
         self._group = group
         self._dead_letters = dead_letters
         self._server_us = 0
+        self._since = 0.0
         self._bodies: dict[int, bytes] = {}
 
     def _now_us(self) -> int:
@@ -227,6 +228,12 @@ class _Member(LogMember):
         self._component.database.run(
             self._operation(), lambda connection: connection.run(_RELEASE, list(claims), self.name)
         )
+
+    def since(self, opened: float) -> None:
+        """Forget frames where the connection is newer: the server may have crashed, and numbers of frames whose commit nobody waited for are given again."""
+        if opened > self._since:
+            self._frames.clear()
+            self._since = opened
 
     def channels(self, writes: Writes) -> list[str]:
         """Return the channels of those who can take something after some writes."""
@@ -336,6 +343,7 @@ class _Settle(PostgresChange):
         return self._whole
 
     def calls(self, connection: Connection) -> Flow[list[Call]]:
+        self._member.since(connection.opened)
         if self._writes.want:
             yield from self._member.move_due(connection)
         self.channels = self._member.channels(self._writes)

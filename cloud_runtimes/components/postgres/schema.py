@@ -334,7 +334,10 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
         psycopg.Error: the server refused it, or cannot be reached.
     """
     left = op.remaining()
-    with psycopg.connect(settings.url, connect_timeout=10 if left is None else max(2, round(left))) as connection:
+    hosts = settings.url.count(",") + 1  # at most; each of them has its share
+    with psycopg.connect(
+        settings.url, connect_timeout=5 if left is None else max(2, round(left / hosts))
+    ) as connection:
         if left is not None:
             connection.execute(f"SET LOCAL statement_timeout = {max(1, int(left * 1000))}")
         schema = sql.Identifier(settings.schema)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
@@ -11,7 +10,6 @@ __all__ = ["BEGIN", "COMMIT", "RELAXED", "ROLLBACK", "SYNCED", "Result", "Statem
 
 _INT4: Final = struct.Struct(">i")
 _INT8: Final = struct.Struct(">q")
-_numbers = itertools.count(1)
 
 Row = tuple[Any, ...]
 
@@ -85,11 +83,10 @@ class Statement:
         shares: whether event loops may run it in one transaction with such statements of other calls. It concerns one row, which its first two parameters name.
     """
 
-    __slots__ = ("_decoders", "_encoders", "formats", "name", "oids", "shares", "sql")
+    __slots__ = ("_decoders", "_encoders", "formats", "oids", "shares", "sql")
 
     def __init__(self, sql: str, types: str = "", *, shares: Literal["reads", "writes"] | None = None) -> None:
         known = [_ENCODERS[name] for name in types.split()]
-        self.name = b"cr_%d" % next(_numbers)
         self.sql = sql
         self.shares = shares
         self.oids = [oid for oid, _ in known]
