@@ -247,7 +247,7 @@ def test_a_child_has_no_part_in_listening(home: PostgresHome) -> None:
     """It closes the sockets that wake its parent's thread."""
     home.client().state.get("s", "k")
     before = sockets()
-    notifier = Notifier(home.url, home.schema)
+    notifier = Notifier(home.url, home.schema, direct=False)
     try:
         waiter = notifier.subscribe("channel")
         for _ in range(20):
