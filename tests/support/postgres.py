@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.support.ports import reserved_port
 
-__all__ = ["GUARDED", "Missing", "serve"]
+__all__ = ["GUARDED", "Missing", "program", "serve"]
 
 GUARDED = "guarded"
 """A user of whom the server asks a password, once a test has made it; it trusts the others."""
@@ -26,7 +26,8 @@ class Missing(Exception):
     """There is no server to start."""
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Return the path of one of the server's programs."""
     if chosen := os.environ.get("POSTGRES_BIN"):
         return f"{chosen}/{name}"
     found = sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda path: int(path.split("/")[4])) or [
@@ -52,7 +53,7 @@ def _account() -> pwd.struct_passwd | None:
 @contextmanager
 def serve() -> Iterator[str]:
     """Give the URL of a running server, which ends with the block."""
-    initdb, postgres = _program("initdb"), _program("postgres")
+    initdb, postgres = program("initdb"), program("postgres")
     account = _account()
     folder = Path(tempfile.mkdtemp(prefix="cloud-runtimes-postgres-"))
     options: dict[str, object] = {"cwd": folder, "stdin": subprocess.DEVNULL}

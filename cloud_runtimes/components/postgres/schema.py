@@ -12,6 +12,7 @@ from psycopg import sql
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
+from .adopt import adopt
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .statement import Statement
@@ -23,9 +24,7 @@ __all__ = ["NO_PARTITION", "STEPS", "ensure", "make_partitions", "partition_ms"]
 
 NO_PARTITION: Final = "23514"
 """The state of a statement for whose rows there is no partition."""
-_PARTITION: Final = (
-    "CREATE TABLE IF NOT EXISTS {schema}.frames_$start PARTITION OF {schema}.frames FOR VALUES FROM ($start) TO ($end)"
-)
+_PARTITION: Final = Statement("SELECT {schema}.make_partition($1, $2)", "int8 int8")
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 _LOCK: Final = 0x43525059  # "CRPY"; an advisory lock of the database while its schema is migrated
 
@@ -195,6 +194,17 @@ STEPS: Final = (
             PRIMARY KEY (id, created)) PARTITION BY RANGE (created)""",
         "CREATE INDEX frames_topic ON {schema}.frames (topic, xid, id)",
         "ALTER TABLE {schema}.frames ALTER COLUMN body SET STORAGE EXTERNAL",
+        # only an owner may do these, and an application's account need not be one
+        """CREATE FUNCTION {schema}.make_partition(low int8, high int8) RETURNS void
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+           EXECUTE format('CREATE TABLE IF NOT EXISTS {schema}.frames_%s PARTITION OF {schema}.frames FOR VALUES FROM (%s) TO (%s)',
+               low, low, high);
+           END $$""",
+        """CREATE FUNCTION {schema}.drop_partition(low int8) RETURNS void
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+           EXECUTE format('DROP TABLE {schema}.frames_%s', low);
+           END $$""",
+        "REVOKE EXECUTE ON FUNCTION {schema}.make_partition, {schema}.drop_partition FROM PUBLIC",
         """CREATE TABLE {schema}.delayed (
             id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             topic int8 NOT NULL REFERENCES {schema}.topics,
@@ -286,7 +296,7 @@ STEPS: Final = (
 
 
 def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
-    """Bring the schema to the newest version, in one transaction, or with ``ensure = "check"`` look whether it is.
+    """Bring the schema to the newest version and to this server, in one transaction; ``ensure = "check"`` only looks whether it is the newest.
 
     Raises:
         UnsupportedError: a newer release wrote it, or it is missing or old and must not be changed.
@@ -299,6 +309,7 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
         schema = sql.Identifier(settings.schema)
         version = _version(connection, settings.schema)
         if version == len(STEPS):
+            adopt(connection, settings.schema, where)
             return
         if version < len(STEPS) and settings.ensure == "create":
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -316,7 +327,9 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
                 'let an account that may create tables start once with ensure = "create"'
             )
         if version < 0:
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
+            found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (settings.schema,)).fetchone()
+            if found is None:  # with IF NOT EXISTS too it needs a right that the schema's owner may lack
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
             connection.execute(sql.SQL("CREATE TABLE {}.meta (version int4 NOT NULL)").format(schema))
             connection.execute(sql.SQL("INSERT INTO {}.meta VALUES (0)").format(schema))
             version = 0
@@ -324,6 +337,7 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
             for statement in step:
                 connection.execute(statement.replace("{schema}", settings.schema).encode())
         connection.execute(sql.SQL("UPDATE {}.meta SET version = %s").format(schema), (len(STEPS),))
+        adopt(connection, settings.schema, where)
 
 
 def _version(connection: psycopg.Connection, schema: str) -> int:
@@ -342,9 +356,8 @@ def make_partitions(connection: Connection, retention: float) -> Flow[None]:
     now = (yield from connection.run(_NOW)).rows[0][0]
     width = partition_ms(retention)
     for start in (now // width * width, (now // width + 1) * width):
-        sql = _PARTITION.replace("$start", str(start)).replace("$end", str(start + width))
         try:
-            yield from connection.run(Statement(sql))
+            yield from connection.run(_PARTITION, start, start + width)
         except SqlFailure as error:
             if error.state not in ("42P17", "42P07"):  # it overlaps one of another width, or was just made
                 raise

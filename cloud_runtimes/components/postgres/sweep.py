@@ -71,6 +71,7 @@ _PARTITIONS: Final = Statement(
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = '{schema}.frames'::regclass ORDER BY c.relname"
 )
+_DROP: Final = Statement("SELECT {schema}.drop_partition($1)", "int8")
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 
 
@@ -104,7 +105,7 @@ def _drop_partitions(connection: Connection, settings: PostgresSettings) -> Flow
             # whoever reads or publishes in this moment is not made to wait for long
             timeout = Statement("SELECT set_config('lock_timeout', '200', true)")
             if not (yield from connection.run(needed)).rows[0][0]:
-                yield from connection.pipeline([(timeout, ()), (Statement(f"DROP TABLE {{schema}}.{name}"), ())])
+                yield from connection.pipeline([(timeout, ()), (_DROP, (int(start),))])
         except SqlFailure as error:
             if error.state not in ("55P03", "42P01"):  # locked: later; gone: another process was faster
                 raise
