@@ -79,7 +79,7 @@ class PostgresComponent(HomeComponent):
         from .changes import commit
 
         settings = self.settings
-        relaxed = relaxed or not self.durable
+        relaxed = (relaxed or not self.durable) and all(change.events_alone for change in changes)
         return lambda connection: commit(
             connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
         )

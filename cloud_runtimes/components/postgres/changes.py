@@ -31,9 +31,11 @@ class PostgresChange(Change):
     """Statements that are part of a transaction.
 
     Attributes:
+        events_alone: whether it only publishes or settles events: behind a pooler ``durability = "relaxed"`` is for these.
         channels: to notify once it is committed; known after `calls`.
     """
 
+    events_alone = False
     channels: Sequence[str] = ()
 
     def __init__(self, component: PostgresComponent) -> None:

@@ -309,6 +309,8 @@ class _Member(LogMember):
 class _Publish(PostgresChange):
     """A batch of events."""
 
+    events_alone = True
+
     def __init__(self, component: PostgresComponent, driver: PostgresPubSub, batch: OutgoingBatch) -> None:
         super().__init__(component)
         self._driver = driver
@@ -330,6 +332,8 @@ class _Settle(PostgresChange):
         lost: claims that have gone to others.
         claimed: what was claimed.
     """
+
+    events_alone = True
 
     def __init__(self, component: PostgresComponent, member: _Member, writes: Writes, whole: bool) -> None:
         super().__init__(component)
