@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from tests.support.ports import reserved_port
 
-__all__ = ["GUARDED", "Missing", "PgBouncer", "PostgresServer", "processor_seconds"]
+__all__ = ["GUARDED", "Missing", "PgBouncer", "PostgresServer", "processor_seconds", "program"]
 
 GUARDED = "guarded"
 """A user of whom the server asks a password, once a test has made it; it trusts the others."""
@@ -26,7 +26,7 @@ class Missing(Exception):
     """There is no server to start."""
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     if chosen := os.environ.get("POSTGRES_BIN"):
         return f"{chosen}/{name}"
     found = sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda path: int(path.split("/")[4])) or [
@@ -84,10 +84,10 @@ class _Program:
             options |= {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
         return options
 
-    def run(self, program: str, *arguments: Any) -> None:
+    def run(self, name: str, *arguments: Any) -> None:
         """Run one of its programs to the end."""
         ended = subprocess.run(
-            [_program(program), *map(str, arguments)], capture_output=True, timeout=120, **self.options()
+            [program(name), *map(str, arguments)], capture_output=True, timeout=120, **self.options()
         )
         if ended.returncode:
             raise RuntimeError(ended.stderr.decode())
@@ -138,7 +138,7 @@ class PostgresServer(_Program):
     """A server. ``settings`` are of its configuration; ``folder`` is for its data, else one of its own."""
 
     def __init__(self, folder: Path | None = None, **settings: Any) -> None:
-        _program("postgres")
+        program("postgres")
         super().__init__(folder)
         self.data = self.folder / "data"
         self.settings = {
@@ -181,7 +181,7 @@ class PostgresServer(_Program):
         while self.process is None or self.process.poll() is not None or not self._answers():
             if self.process is None or self.process.poll() is not None:
                 # processes of a postmaster that was killed may still have its memory
-                self.spawn(_program("postgres"), "-D", self.data, *arguments, **options)
+                self.spawn(program("postgres"), "-D", self.data, *arguments, **options)
             if time.monotonic() > end:
                 self.kill()
                 raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()}")

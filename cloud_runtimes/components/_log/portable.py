@@ -5,7 +5,7 @@ The target notes in a table ``copied`` which frames it has, by a key that they k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ...errors import AlreadyExistsError
@@ -24,7 +24,8 @@ class LogSql(NamedTuple):
 
     Attributes:
         frames_after: frames of a topic behind a place: number, transaction, count, body.
-        groups: of some topics: number, topic, name, the cursor's transaction, frame and position in it (``NULL``: its end), transaction and frame of the last claim behind it.
+        groups: of some topics: number, topic, name, and what `part` needs.
+        part: of a group, the place and the count of a frame, and what of it is claimed: what the group has not settled; ``None``: it has come neither to this frame nor to any behind it.
         has_copied: whether the table ``copied`` is there.
         make_group: of a topic and a name, before all frames.
         catch_up: turns what groups have not come to into claims that are free.
@@ -36,6 +37,7 @@ class LogSql(NamedTuple):
 
     frames_after: Sql
     groups: Sql
+    part: Callable[[Sequence[Any], tuple[int, int], int, Sequence[Slice] | None], tuple[Slice, ...] | None]
     has_copied: Sql
     make_group: Sql
     catch_up: tuple[Sql, ...]
@@ -188,7 +190,7 @@ class PortableLog(Portable):
                 open_.append(Slice(start, count, settled, due, deliveries))
         return {
             id: {
-                group[2]: _part(group, (xid, id), count, claims.get((group[0], id)))
+                group[2]: self._sql.part(group, (xid, id), count, claims.get((group[0], id)))
                 for group in groups
                 if group[1] == topic
             }
@@ -290,17 +292,3 @@ class PortableLog(Portable):
                     calls.append((self._sql.put_claim, row))
         calls += [(self._sql.move_cursor, (group, *end)) for group, end in cursors.items()]
         yield calls
-
-
-def _part(
-    group: Sequence[Any], place: tuple[int, int], count: int, claims: list[Slice] | None
-) -> tuple[Slice, ...] | None:
-    """Return what a group has not settled of a frame; ``None``: it has come to no claim at or behind it."""
-    *_, xid, frame, position, last_xid, last_frame = group
-    if place == (xid, frame) and position is not None and position < count:
-        return (*(claims or ()), Slice(position, count - position, None, 0, 0))
-    if place <= (xid, frame) or claims is not None:
-        return tuple(claims or ())
-    if last_frame is not None and place <= (last_xid, last_frame):
-        return (Slice(0, count, None, 0, 0),)
-    return None

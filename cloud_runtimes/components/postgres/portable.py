@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
-from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable
+from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable, Slice
 from .._log.portable import LogSql, PortableLog
 from .._portable import NAMES, PortableConfiguration, PortableJobs, PortableState, Rows, Sql, Steps, Tables
+from .claim import UNSEEN
 from .configuration import PostgresConfiguration
 from .connection import Connection, Flow
 from .failures import SqlFailure
@@ -26,6 +27,26 @@ _FILES: Final = Sql("SELECT DISTINCT store FROM {schema}.files ORDER BY store")
 _RAISE_TOKENS: Final = Sql(
     "SELECT setval('{schema}.lock_token', greatest(last_value, {now}, $1)) FROM {schema}.lock_token", "int8"
 )
+
+
+def _part(
+    group: Sequence[Any], place: tuple[int, int], count: int, claims: Sequence[Slice] | None
+) -> tuple[Slice, ...] | None:
+    """Return what a group has not settled of a frame, by its snapshots (see `claim`)."""
+    *_, past, present, xid, frame = group
+    if _sees(past, place[0]) or (present is not None and _sees(present, place[0]) and place <= (xid, frame)):
+        return tuple(claims or ())
+    # a transaction that committed late has frames in between that are new
+    is_last = place[0] >= int(past.split(":")[1])
+    return None if is_last else (Slice(0, count, None, 0, 0),)
+
+
+def _sees(snapshot: str, xid: int) -> bool:
+    """Tell whether a transaction is visible in a snapshot (PostgreSQL manual, "Transaction ID and Snapshot Information Functions")."""
+    low, high, between = snapshot.split(":")
+    return xid < int(low) or (xid < int(high) and str(xid) not in between.split(","))
+
+
 _LOG: Final = LogSql(
     frames_after=Sql(
         "SELECT f.id, f.xid, f.count, f.body FROM "
@@ -37,22 +58,21 @@ _LOG: Final = LogSql(
         "int8 text int8",
     ),
     groups=Sql(
-        "SELECT g.id, g.topic, g.name, g.xid, g.frame, NULL::int8, e.xid, e.frame FROM {schema}.groups g LEFT JOIN LATERAL "
-        "(SELECT c.xid, c.frame FROM {schema}.claims c WHERE c.grp = g.id AND (c.xid, c.frame) > (g.xid, g.frame) "
-        "ORDER BY c.xid DESC, c.frame DESC LIMIT 1) e ON true WHERE g.topic = ANY ($1)",
+        "SELECT id, topic, name, past::text, present::text, xid, frame FROM {schema}.groups WHERE topic = ANY ($1)",
         "int8[]",
     ),
+    part=_part,
     has_copied=Sql("SELECT to_regclass('{schema}.copied') IS NOT NULL"),
     make_group=Sql(
-        "INSERT INTO {schema}.groups (topic, name, xid, frame, seen) VALUES ($1, $2, '0'::xid8, 0, {now}) ON CONFLICT DO NOTHING",
+        "INSERT INTO {schema}.groups (topic, name, past, xid, frame, seen) VALUES ($1, $2, '1:1:', '0', 0, {now}) "
+        "ON CONFLICT DO NOTHING",
         "int8 text",
     ),
     catch_up=(
         Sql(
             "INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries) "
             "SELECT g.id, f.xid, f.id, f.created, 0, f.count, '', 0, 0 FROM {schema}.groups g JOIN {schema}.frames f "
-            "ON f.topic = g.topic AND (f.xid, f.id) > (g.xid, g.frame) WHERE g.id = ANY ($1) "
-            "AND NOT EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.grp = g.id AND c.frame = f.id)",
+            f"ON f.topic = g.topic AND {UNSEEN} WHERE g.id = ANY ($1)",
             "int8[]",
         ),
     ),
@@ -65,8 +85,14 @@ _LOG: Final = LogSql(
         "VALUES ($1, $2, $3, $4, '', $5, $6, $7, $8::text::xid8, $9)",
         "int8 int8 int4 int4 int8 int4 bytea int8 int8",
     ),
+    # what is visible now, and what this transaction has written itself, was claimed up to this frame
     move_cursor=Sql(
-        "UPDATE {schema}.groups SET frame = $2, xid = $3::text::xid8, seen = {now} WHERE id = $1",
+        "UPDATE {schema}.groups SET frame = $2, xid = $3::text::xid8, seen = {now}, present = (SELECT "
+        "format('%s:%s:%s', coalesce(min(open), top), top, string_agg(open::text, ',' ORDER BY open))::pg_snapshot FROM "
+        "(SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8 AS next, "
+        "greatest(pg_snapshot_xmax(pg_current_snapshot())::text::int8, $3 + 1) AS top) AS n LEFT JOIN LATERAL "
+        "(SELECT x::text::int8 AS open FROM pg_snapshot_xip(pg_current_snapshot()) x UNION SELECT generate_series(next, $3 - 1)) AS o "
+        "ON open <> $3 GROUP BY top) WHERE id = $1",
         "int8 int8 int8",
     ),
     held=Sql(

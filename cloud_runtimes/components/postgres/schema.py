@@ -12,6 +12,8 @@ from psycopg import sql
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
+from .adopt import adopt
+from .claim import CLAIM
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .statement import Statement
@@ -23,115 +25,9 @@ __all__ = ["NO_PARTITION", "STEPS", "ensure", "make_partitions", "partition_ms"]
 
 NO_PARTITION: Final = "23514"
 """The state of a statement for whose rows there is no partition."""
-_PARTITION: Final = (
-    "CREATE TABLE IF NOT EXISTS {schema}.frames_$start PARTITION OF {schema}.frames FOR VALUES FROM ($start) TO ($end)"
-)
+_PARTITION: Final = Statement("SELECT {schema}.make_partition($1, $2)", "int8 int8")
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 _LOCK: Final = 0x43525059  # "CRPY"; an advisory lock of the database while its schema is migrated
-
-CLAIM: Final = """
-CREATE FUNCTION {schema}.claim(the_group int8, the_member text, lease int8, want int4, known int8[])
-RETURNS TABLE (id int8, frame int8, start int4, count int4, deliveries int4, settled bytea, now int8, body bytea)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    moment int8 := {schema}.now_ms();
-    few int4 := want;
-    behind record;
-    slice record;
-    open int4;
-    last bool;
-    moved bool;
-BEGIN
-    now := moment;
-    -- what dead members held, what was given back, and what is to be tried again
-    FOR slice IN
-        SELECT * FROM {schema}.claims c WHERE c.grp = the_group AND c.deadline <= moment
-        ORDER BY c.deadline, c.xid, c.frame, c.start LIMIT want FOR UPDATE SKIP LOCKED
-    LOOP
-        open := slice.count - coalesce(bit_count(slice.settled), 0);
-        IF open > few AND slice.settled IS NULL THEN
-            UPDATE {schema}.claims c SET start = c.start + few, count = c.count - few WHERE c.id = slice.id;
-            slice.count := few;
-            open := few;
-            INSERT INTO {schema}.claims AS c (grp, xid, frame, created, start, count, member, deadline, deliveries)
-            VALUES (the_group, slice.xid, slice.frame, slice.created, slice.start, few, the_member, moment + lease, slice.deliveries + 1)
-            RETURNING c.id INTO slice.id;
-        ELSE
-            UPDATE {schema}.claims c SET member = the_member, deadline = moment + lease, deliveries = c.deliveries + 1
-            WHERE c.id = slice.id;
-        END IF;
-        id := slice.id;
-        frame := slice.frame;
-        start := slice.start;
-        count := slice.count;
-        deliveries := slice.deliveries + 1;
-        settled := slice.settled;
-        body := NULL;
-        IF slice.frame <> ALL (known) THEN
-            SELECT f.body INTO body FROM {schema}.frames f WHERE f.id = slice.frame AND f.created = slice.created;
-            known := known || slice.frame;
-        END IF;
-        RETURN NEXT;
-        few := few - open;
-        EXIT WHEN few <= 0;
-    END LOOP;
-    IF few <= 0 THEN
-        RETURN;
-    END IF;
-    -- new frames
-    SELECT g.topic, g.past, g.present, g.xid, g.frame INTO behind FROM {schema}.groups g WHERE g.id = the_group FOR UPDATE;
-    moved := behind.present IS NOT NULL;
-    LOOP
-        last := behind.present IS NULL;
-        IF last THEN
-            behind.present := pg_current_snapshot();
-            behind.xid := '0';
-            behind.frame := 0;
-        END IF;
-        -- of transactions that were open last time, and of those that began since
-        FOR slice IN
-            SELECT f.* FROM (
-                SELECT x AS low, x AS high FROM pg_snapshot_xip(behind.past) x
-                UNION ALL SELECT pg_snapshot_xmax(behind.past), pg_snapshot_xmax(behind.present)
-            ) r CROSS JOIN LATERAL (
-                SELECT f.id, f.xid, f.created, f.count, CASE WHEN f.id <> ALL (known) THEN f.body END AS body FROM {schema}.frames f
-                WHERE f.topic = behind.topic AND f.xid >= r.low AND f.xid <= r.high AND (f.xid, f.id) > (behind.xid, behind.frame)
-                  AND pg_visible_in_snapshot(f.xid, behind.present)
-                ORDER BY f.xid, f.id LIMIT few
-            ) f
-        LOOP
-            start := 0;
-            count := least(few, slice.count);
-            deliveries := 1;
-            settled := NULL;
-            frame := slice.id;
-            body := slice.body;
-            behind.xid := slice.xid;
-            behind.frame := slice.id;
-            moved := true;
-            INSERT INTO {schema}.claims AS c (grp, xid, frame, created, start, count, member, deadline, deliveries)
-            VALUES (the_group, slice.xid, slice.id, slice.created, 0, least(few, slice.count), the_member, moment + lease, 1)
-            RETURNING c.id INTO id;
-            IF few < slice.count THEN
-                INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries)
-                VALUES (the_group, slice.xid, slice.id, slice.created, few, slice.count - few, '', 0, 0);
-            END IF;
-            RETURN NEXT;
-            few := few - slice.count;
-            EXIT WHEN few <= 0;
-        END LOOP;
-        EXIT WHEN few <= 0;
-        behind.past := behind.present;
-        behind.present := NULL;
-        EXIT WHEN last;
-    END LOOP;
-    IF moved THEN
-        UPDATE {schema}.groups g SET past = behind.past, present = behind.present, xid = behind.xid, frame = behind.frame
-        WHERE g.id = the_group;
-    END IF;
-END $$"""
-"""Claims up to so many events for a member of a group."""
 
 STEPS: Final = (
     (
@@ -218,6 +114,17 @@ STEPS: Final = (
             PRIMARY KEY (id, created)) PARTITION BY RANGE (created)""",
         "CREATE INDEX frames_topic ON {schema}.frames (topic, xid, id)",
         "ALTER TABLE {schema}.frames ALTER COLUMN body SET STORAGE EXTERNAL",
+        # only an owner may do these, and an application's account need not be one
+        """CREATE FUNCTION {schema}.make_partition(low int8, high int8) RETURNS void
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+           EXECUTE format('CREATE TABLE IF NOT EXISTS {schema}.frames_%s PARTITION OF {schema}.frames FOR VALUES FROM (%s) TO (%s)',
+               low, low, high);
+           END $$""",
+        """CREATE FUNCTION {schema}.drop_partition(low int8) RETURNS void
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+           EXECUTE format('DROP TABLE {schema}.frames_%s', low);
+           END $$""",
+        "REVOKE EXECUTE ON FUNCTION {schema}.make_partition, {schema}.drop_partition FROM PUBLIC",
         """CREATE TABLE {schema}.delayed (
             id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             topic int8 NOT NULL REFERENCES {schema}.topics,
@@ -327,7 +234,7 @@ STEPS: Final = (
 
 
 def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
-    """Bring the schema to the newest version, in one transaction, or with ``ensure = "check"`` look whether it is.
+    """Bring the schema to the newest version and to this server, in one transaction; ``ensure = "check"`` only looks whether it is the newest.
 
     Raises:
         UnsupportedError: a newer release wrote it, or it is missing or old and must not be changed.
@@ -343,6 +250,7 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
         schema = sql.Identifier(settings.schema)
         version = _version(connection, settings.schema)
         if version == len(STEPS):
+            adopt(connection, settings.schema, where)
             return
         if version < len(STEPS) and settings.ensure == "create":
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -360,7 +268,9 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
                 'let an account that may create tables start once with ensure = "create"'
             )
         if version < 0:
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
+            found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (settings.schema,)).fetchone()
+            if found is None:  # with IF NOT EXISTS too it needs a right that the schema's owner may lack
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
             connection.execute(sql.SQL("CREATE TABLE {}.meta (version int4 NOT NULL)").format(schema))
             connection.execute(sql.SQL("INSERT INTO {}.meta VALUES (0)").format(schema))
             version = 0
@@ -368,6 +278,7 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
             for statement in step:
                 connection.execute(statement.replace("{schema}", settings.schema).encode())
         connection.execute(sql.SQL("UPDATE {}.meta SET version = %s").format(schema), (len(STEPS),))
+        adopt(connection, settings.schema, where)
 
 
 def _version(connection: psycopg.Connection, schema: str) -> int:
@@ -386,9 +297,8 @@ def make_partitions(connection: Connection, retention: float) -> Flow[None]:
     now = (yield from connection.run(_NOW)).rows[0][0]
     width = partition_ms(retention)
     for start in (now // width * width, (now // width + 1) * width):
-        sql = _PARTITION.replace("$start", str(start)).replace("$end", str(start + width))
         try:
-            yield from connection.run(Statement(sql))
+            yield from connection.run(_PARTITION, start, start + width)
         except SqlFailure as error:
             if error.state not in ("42P17", "42P07"):  # it overlaps one of another width, or was just made
                 raise

@@ -15,6 +15,7 @@ from ..._core.logs import repeated
 from ..._core.threads import Background, Changes
 from ...errors import ClosedError, CloudRuntimesError
 from ...spi.operation import Method, Operation
+from .claim import UNSEEN
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .lock import FORGET_MS
@@ -73,6 +74,7 @@ _PARTITIONS: Final = Statement(
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = '{schema}.frames'::regclass ORDER BY c.relname"
 )
+_DROP: Final = Statement("SELECT {schema}.drop_partition($1)", "int8")
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 
 
@@ -98,16 +100,14 @@ def _drop_partitions(connection: Connection, settings: PostgresSettings) -> Flow
         if not start.isdigit() or int(start) + width + settings.retention * 1000 > now:
             continue
         needed = Statement(
-            f"SELECT EXISTS (SELECT 1 FROM {{schema}}.groups g JOIN {{schema}}.{name} f ON f.topic = g.topic "
-            "AND f.xid >= pg_snapshot_xmin(g.past) AND NOT pg_visible_in_snapshot(f.xid, g.past) "
-            "AND (g.present IS NULL OR (f.xid, f.id) > (g.xid, g.frame) OR NOT pg_visible_in_snapshot(f.xid, g.present))) "
+            f"SELECT EXISTS (SELECT 1 FROM {{schema}}.groups g JOIN {{schema}}.{name} f ON f.topic = g.topic AND {UNSEEN}) "
             f"OR EXISTS (SELECT 1 FROM {{schema}}.claims c JOIN {{schema}}.{name} f ON f.id = c.frame AND f.created = c.created)"
         )
         try:
             # whoever reads or publishes in this moment is not made to wait for long
             timeout = Statement("SELECT set_config('lock_timeout', '200', true)")
             if not (yield from connection.run(needed)).rows[0][0]:
-                yield from connection.pipeline([(timeout, ()), (Statement(f"DROP TABLE {{schema}}.{name}"), ())])
+                yield from connection.pipeline([(timeout, ()), (_DROP, (int(start),))])
         except SqlFailure as error:
             if error.state not in ("55P03", "42P01"):  # locked: later; gone: another process was faster
                 raise

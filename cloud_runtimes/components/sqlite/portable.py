@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.home import is_memory
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
-from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable
+from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable, Slice
 from .._log.portable import LogSql, PortableLog
 from .._portable import NAMES, PortableConfiguration, PortableJobs, PortableState, Rows, Sql, Steps, Tables
 from .configuration import SqliteConfiguration
@@ -35,13 +35,28 @@ _REST: Final = (
     "SELECT g.id, f.id, {start}, f.count - {start}, '', '', 0, 0 FROM groups g JOIN frames f ON f.topic = g.topic AND f.id {which} g.frame "
     "WHERE g.id = ANY ($1)"
 )
+
+
+def _part(
+    group: Sequence[Any], place: tuple[int, int], count: int, claims: Sequence[Slice] | None
+) -> tuple[Slice, ...] | None:
+    """Return what a group has not settled of a frame, by its cursor."""
+    *_, frame, position = group
+    if place[1] == frame and position < count:
+        return (*(claims or ()), Slice(position, count - position, None, 0, 0))
+    if place[1] <= frame or claims is not None:
+        return tuple(claims or ())
+    return None
+
+
 _LOG: Final = LogSql(
     frames_after=Sql(
         "SELECT f.id, 0, f.count, f.body FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM "
         f"(SELECT id, size FROM frames WHERE topic = $1 AND id > $3 ORDER BY id LIMIT {BATCH_RECORDS})) AS part "
         f"JOIN frames f ON f.id = part.id WHERE part.before < {BATCH_BYTES} ORDER BY f.id"
     ),
-    groups=Sql("SELECT id, topic, name, 0, frame, position, NULL, NULL FROM groups WHERE topic = ANY ($1)"),
+    groups=Sql("SELECT id, topic, name, frame, position FROM groups WHERE topic = ANY ($1)"),
+    part=_part,
     has_copied=Sql("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'copied')"),
     make_group=Sql(
         "INSERT INTO groups (topic, name, frame, position, seen) VALUES ($1, $2, 0, 0, {now}) ON CONFLICT DO NOTHING"

@@ -49,13 +49,13 @@ class PostgresHome(Harness):
             f"'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 + {self._ahead_ms}'"
         )
 
-    def sweep(self) -> None:
-        """Sweep now, as the component does once a minute."""
+    def sweep(self, url: str | None = None) -> None:
+        """Sweep now, as the component does once a minute; ``url`` is of another account."""
         from cloud_runtimes.components.postgres.database import acquire
         from cloud_runtimes.components.postgres.settings import PostgresSettings
         from cloud_runtimes.components.postgres.sweep import sweep
 
-        settings = PostgresSettings(url=self.url, schema=self.schema)
+        settings = PostgresSettings(url=url or self.url, schema=self.schema)
         database = acquire(settings)
         try:
             database.run(Operation(_SWEEP, "postgres", 10.0), lambda connection: sweep(connection, settings))
