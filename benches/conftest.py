@@ -16,6 +16,7 @@ import cloud_runtimes
 from benches.race import Call, calibrate, ratio, run, timed
 from benches.report import Row, write
 
+Clock = Callable[[], float]
 DATA = Path(__file__).parent / "data"
 ROUNDS = 51
 
@@ -43,11 +44,15 @@ def order() -> dict[str, Any]:
     return value
 
 
-def wall(call: Call, count: int) -> float:
-    """Return seconds of one call by the wall clock: for what waits, or works on other threads."""
-    begin = time.perf_counter()
-    run(call, count)
-    return (time.perf_counter() - begin) / count
+def by(*clocks: Clock) -> Callable[[Call, int], tuple[float, ...]]:
+    """Return what times a call by each of the clocks, in seconds."""
+
+    def taken(call: Call, count: int) -> tuple[float, ...]:
+        begun = [clock() for clock in clocks]
+        run(call, count)
+        return tuple((clock() - begin) / count for clock, begin in zip(clocks, begun, strict=True))
+
+    return taken
 
 
 @pytest.fixture
@@ -68,14 +73,16 @@ def beside(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict
         unit: str = "call",
         slices: bool = False,
         before: Call | None = None,
+        clocks: Mapping[str, Clock] | None = None,
     ) -> dict[str, float]:
-        """See above. `per`: events of one call, `each` where a peer's has fewer; `slices`: a call is a slice, by the wall clock; `before`: what comes before each round, untimed."""
-        clock = wall if slices else timed
+        """See above. `per`: events of one call, `each` where a peer's has fewer; `slices`: a call is a slice, by the wall clock, or by each of `clocks`, whose names tell the rows apart and of which goals are for the first; `before`: what comes before each round, untimed."""
+        kinds = clocks or {"": time.perf_counter}
+        clock = by(*kinds.values()) if slices else lambda call, count: (timed(call, count),)
         calls = {"ours": ours, **peers}
         counts = {name: 1 if slices else calibrate(call) for name, call in calls.items()}
         shares = {name: (each or {}).get(name, per) for name in calls}
         rounds = max(5, request.config.getoption("--rounds") // (7 if slices else 1))
-        times: dict[str, list[float]] = {name: [] for name in calls}
+        times: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
         names = list(peers)
 
         def others() -> None:
@@ -83,20 +90,25 @@ def beside(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict
                 before()
             start = len(times[names[0]]) % len(names) if names else 0
             for name in names[start:] + names[:start]:
-                times[name].append(clock(peers[name], counts[name]) / shares[name])
+                times[name].append(clock(peers[name], counts[name]))
 
         def mine() -> None:
-            times["ours"].append(clock(ours, counts["ours"]) / per)
+            times["ours"].append(clock(ours, counts["ours"]))
 
         if before is None:
             run(ours, 1)
         benchmark.pedantic(mine, setup=others, rounds=rounds)
-        ratios = {name: ratio(times["ours"], times[name]) for name in names}
-        medians = {name: statistics.median(taken) for name, taken in times.items()}
-        benchmark.extra_info.update(calls=counts["ours"], seconds=medians, ratios=ratios)
         topic = request.module.__doc__.split("\n")[0]
-        request.config.stash[_rows].append(Row(topic, what, unit, medians, ratios, dict(goals or {})))
-        return ratios
+        told: dict[str, dict[str, float]] = {}
+        for place, kind in enumerate(kinds):
+            taken = {name: [each[place] / shares[name] for each in times[name]] for name in calls}
+            told[kind] = {name: ratio(taken["ours"], taken[name]) for name in names}
+            medians = {name: statistics.median(each) for name, each in taken.items()}
+            benchmark.extra_info.update(calls=counts["ours"], seconds=medians, ratios=told[kind])
+            title = f"{what}, {kind}" if kind else what
+            goal = {} if place else dict(goals or {})
+            request.config.stash[_rows].append(Row(topic, title, unit, medians, told[kind], goal))
+        return next(iter(told.values()))
 
     return compare
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sqlite3
 import sys
 import sysconfig
@@ -24,6 +25,10 @@ PEERS = (
     "cloudevents",
     "litequeue",
     "persist-queue",
+    "psycopg",
+    "asyncpg",
+    "procrastinate",
+    "pgqueuer",
     "cython",
     "pytest-benchmark",
 )
@@ -67,6 +72,12 @@ def _version(name: str) -> str:
         return f"{name} absent"
 
 
+def _processor() -> str:
+    """Return what the kernel calls the processor."""
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return names[0] if names else platform.processor() or "unknown"
+
+
 def build() -> str:
     """Describe the interpreter and how it was built: worth more than many a change of code."""
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
@@ -76,40 +87,53 @@ def build() -> str:
 
 
 def write(path: Path, rows: list[Row], notes: list[tuple[str, str]]) -> None:
-    """Write the Markdown file, and beside it a folder of plots."""
+    """Write the Markdown file, and beside it a folder of plots. Sections of topics that were not run stay as they are."""
     plots = path.with_suffix("")
     plots.mkdir(exist_ok=True)
     status = cloud_runtimes.native_status()
     out = [
         "# Benchmarks",
         "",
-        "Written by `make bench`. Peers run in the same process in turn with ours, in short slices; a ratio is the median over rounds of *their time / our time* (above 1: ours is faster). Nothing here is a promise about another machine.",
+        "Written by `make bench`; a run of some of them (`pytest benches/FILE --report PATH`) renews their sections and leaves the others. Peers run in the same process in turn with ours, in short slices; a ratio is the median over rounds of *their time / our time* (above 1: ours is faster). Nothing here is a promise about another machine.",
         "",
         f"* {build()}",
         f"* {'native kernels' if status.native else 'Python kernels'}; {status.reason}",
-        f"* {platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores; SQLite {sqlite3.sqlite_version}",
+        f"* {platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores ({_processor()}); SQLite {sqlite3.sqlite_version}",
         f"* {', '.join(_version(name) for name in PEERS)}",
     ]
+    sections = _earlier(path)
     for topic in dict.fromkeys([*(row.topic for row in rows), *(where for where, _ in notes)]):
-        mine = [row for row in rows if row.topic == topic]
-        name = "".join(c if c.isalnum() else "-" for c in topic.split(":")[0].split(",")[0].lower()).strip("-")
-        out += ["", f"## {topic.rstrip('.')}"]
-        if mine:
-            (plots / f"{name}.svg").write_text(_plot(mine), encoding="utf-8")
-            out += ["", f"![{name}]({plots.name}/{name}.svg)", ""]
-            out += ["| what | ours | peer | its time | ratio | goal |", "|---|---|---|---|---|---|"]
-        for row in mine:
-            for peer, each in row.ratios.items():
-                goal = f"≥ {row.goals[peer]:g}" if peer in row.goals else ""
-                times = f"{_time(row.seconds['ours'])} a {row.unit} | {peer} | {_time(row.seconds[peer])}"
-                out.append(f"| {row.what} | {times} | {each:.2f} | {goal} |")
-            if not row.ratios:
-                out.append(f"| {row.what} | {_time(row.seconds['ours'])} a {row.unit} | | | | |")
         said = [text for where, text in notes if where == topic]
-        if said:
-            out += ["", *(f"* {text}" for text in said)]
+        sections[topic.rstrip(".")] = _section(topic, [row for row in rows if row.topic == topic], said, plots)
+    for topic in sorted(sections):
+        out += ["", f"## {topic}", *sections[topic]]
     path.write_text("\n".join(out) + "\n", encoding="utf-8")
     sys.stdout.write(f"wrote {path}\n")
+
+
+def _earlier(path: Path) -> dict[str, list[str]]:
+    """Return the lines of each section that is there."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    _, *parts = text.split("\n## ")
+    return {topic: lines for topic, *lines in (part.rstrip("\n").split("\n") for part in parts)}
+
+
+def _section(topic: str, rows: list[Row], notes: list[str], plots: Path) -> list[str]:
+    """Return the lines of one topic, and draw its plot."""
+    out = []
+    if rows:
+        name = "".join(c if c.isalnum() else "-" for c in topic.split(":")[0].split(",")[0].lower()).strip("-")
+        (plots / f"{name}.svg").write_text(_plot(rows), encoding="utf-8")
+        out += ["", f"![{name}]({plots.name}/{name}.svg)", ""]
+        out += ["| what | ours | peer | its time | ratio | goal |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        for peer, each in row.ratios.items():
+            goal = f"≥ {row.goals[peer]:g}" if peer in row.goals else ""
+            times = f"{_time(row.seconds['ours'])} a {row.unit} | {peer} | {_time(row.seconds[peer])}"
+            out.append(f"| {row.what} | {times} | {each:.2f} | {goal} |")
+        if not row.ratios:
+            out.append(f"| {row.what} | {_time(row.seconds['ours'])} a {row.unit} | | | | |")
+    return [*out, *(["", *(f"* {text}" for text in notes)] if notes else [])]
 
 
 def _plot(rows: list[Row]) -> str:

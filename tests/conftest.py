@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import platform
 import signal
@@ -22,6 +23,7 @@ from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 pytest_plugins = ["cloud_runtimes.testing.canary"]
 
 _FIGURE = "figure"
+_databases = itertools.count(1)
 SOAK = Path(__file__).parent.parent / "docs" / "soak.md"
 
 
@@ -47,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many workers ``-n auto`` starts: tests wait more than they compute, and each worker needs some 300 MB."""
-    return min(16, 2 * (os.cpu_count() or 1) + 2)
+    return min(16, 3 * (os.cpu_count() or 1) + 2)
 
 
 def pytest_collection_finish() -> None:
@@ -89,15 +91,25 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server of this run."""
-    from tests.support.postgres import Missing, serve
+    from tests.support.postgres import Missing, PostgresServer
 
     try:
-        server = serve()
-        url = server.__enter__()
+        server = PostgresServer()
     except Missing as error:
         pytest.skip(str(error))
-    yield url
-    server.__exit__(None, None, None)
+    with server:
+        yield server.url
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of an empty database of the test's own."""
+    psycopg: Any = pytest.importorskip("psycopg")
+    name = f"test_{os.getpid()}_{next(_databases)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield f"{postgres_url.rpartition('/')[0]}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _redis(kind: str) -> Iterator[Any]:

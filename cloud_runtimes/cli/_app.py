@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from .. import __version__
+from ._app_copy import copy
 from ._app_file import file_app
 from ._app_schedule import schedule_app
 from ._app_serve import serve
@@ -42,6 +43,7 @@ app.add_typer(lock_app, name="lock")
 app.add_typer(file_app, name="file")
 app.add_typer(schedule_app, name="schedule")
 app.add_typer(telemetry_app, name="telemetry")
+app.command(short_help="Copy the data of one home to another.")(copy)
 app.command(short_help="Serve the API of a Dapr sidecar.", cls=ServeCommand)(serve)
 
 PubSub = Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)]

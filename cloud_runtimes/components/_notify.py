@@ -90,6 +90,7 @@ class Notifier(ABC):
     """
 
     failures: ClassVar[tuple[type[Exception], ...]]
+    _wakers: tuple[socket.socket, socket.socket] | None = None
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -100,7 +101,9 @@ class Notifier(ABC):
         fork.register(self)
 
     def forked(self) -> None:
-        """In a forked child nobody listens, and waiters are the parent's."""
+        """In a forked child nobody listens, and waiters are the parent's. Closing copies of its sockets leaves the parent its own."""
+        for end in self._wakers or ():
+            end.close()
         if self._listener is not None:
             _inherited.append(self._listener)
         self._lock = Mutex()
@@ -108,7 +111,7 @@ class Notifier(ABC):
         self._listening: set[str] = set()
         self._listener = None
         self._thread: Background | None = None
-        self._wakers: tuple[socket.socket, socket.socket] | None = None
+        self._wakers = None
 
     @abstractmethod
     def connect(self) -> Listener:

@@ -27,6 +27,11 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the store (default: .demo, removed afterwards), emptied before the start; or URL of a server, such as postgresql://user@host/name",
     )
     parser.add_argument("--keep", action="store_true", help="leave .demo there afterwards")
+    parser.add_argument(
+        "--part",
+        choices=["publish", "consume"],
+        help="publish only, into a home that stays; or consume what is there, e.g. after it was copied to another home",
+    )
     parser.add_argument("--config", metavar="PATH", help="configuration of the client, to run on something else")
     parser.add_argument("--pubsub", metavar="NAME", default="bus", help="pub/sub component (default: bus)")
     parser.add_argument("--store", metavar="NAME", default="totals", help="state component (default: totals)")

@@ -35,7 +35,7 @@ def run(settings: Settings) -> int:
     path = flights.archive()
     total = flights.count(path, settings.events)
     folder = settings.folder
-    if folder is not None:
+    if folder is not None and settings.part != "consume":
         prepare(folder)
     if settings.config is None:
         # secrets of a home are read from the environment, which the consumer inherits
@@ -46,9 +46,16 @@ def run(settings: Settings) -> int:
             client.configuration.save_configuration(settings.configuration, DEFAULTS)
         key = client.secret.get_secret(settings.secret, SECRET)
         client.state.delete(settings.store, APPLIED)
+        if settings.part == "publish":
+            with progress(total) as show:
+                published, failed, seconds = _publish(client, settings, path, _Watch(client, settings.store, show))
+            sys.stdout.write(f"{published:,} events published in {seconds:.2f} s, {failed:,} failed\n")
+            return 1 if failed else 0
         with _consumer(settings) as consumer, progress(total) as show:
             watch = _Watch(client, settings.store, show)
-            published, failed, publishing = _publish(client, settings, path, watch)
+            published, failed, publishing = total, 0, 0.0
+            if settings.part is None:
+                published, failed, publishing = _publish(client, settings, path, watch)
             ended = time()
             expected = flights.totals(path, settings.events)
             _wait(watch, consumer, published)

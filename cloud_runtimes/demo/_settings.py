@@ -56,11 +56,12 @@ def sign(report: Mapping[str, Any], key: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of the command line; ``home`` is used where there is no ``config``."""
+    """The options of the command line; ``home`` is used where there is no ``config``, and without a ``part`` both are done."""
 
     events: int | None
     home: str | None
     keep: bool
+    part: str | None
     config: str | None
     pubsub: str
     store: str

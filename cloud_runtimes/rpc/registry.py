@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from time import monotonic
 from typing import Final, NamedTuple, Protocol, Self
+from urllib.parse import urlsplit
 
 from .._core import fork
-from .._core.logs import repeated
+from .._core.logs import logger, repeated
 from .._core.threads import Background, Changes
 from .._http.http1 import Endpoint
 from ..config import ClientSettings
@@ -27,6 +28,7 @@ __all__ = ["LEASE", "Entry", "Home", "Registry", "RegistryRpc"]
 
 LEASE: Final = 15.0
 """Seconds that an entry lasts without a renewal. Servers renew three times as often."""
+_LOOPBACK: Final = "127.0.0.1"
 _FRESH: Final = 1.0
 """Seconds for which an answer of the registry is used."""
 _RENEW: Final = Method("rpc", "announce", repeatable=False)
@@ -69,6 +71,10 @@ class Registry(ABC):
     @abstractmethod
     def secret(self, op: Operation) -> bytes:
         """Return the secret of the home; the first caller makes it. Remembered, so that only the first call waits."""
+
+    def own_host(self, op: Operation) -> str:
+        """Return the address of this machine by which others that use the registry reach it."""
+        return _LOOPBACK
 
     @abstractmethod
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
@@ -198,9 +204,28 @@ class _Lease(Announcement):
 
     def enter(self, op: Operation) -> None:
         """Enter the server; once it was withdrawn, take that back."""
+        self._entry = self._entry._replace(address=self._reachable(op))
         self._registry.enter(op, self._entry, LEASE, first=True)
         if self._closing:
             self._registry.leave(op, self._entry)
+
+    def _reachable(self, op: Operation) -> str:
+        """Return the address that others are told."""
+        address = self._entry.address
+        parts = urlsplit(address)
+        if parts.hostname not in ("0.0.0.0", "::"):
+            return address
+        host = self._registry.own_host(op)
+        if parts.hostname == "0.0.0.0" and ":" in host:
+            logger().warning(
+                "%s listens by IPv4, and reaches %s by IPv6: it is announced at %s, where only this machine finds it. "
+                "Give host='::', or set rpc_address in [capa]",
+                self._entry.app_id,
+                self._registry.where,
+                _LOOPBACK,
+            )
+            host = _LOOPBACK
+        return f"http://{f'[{host}]' if ':' in host else host}:{parts.port}"
 
     def renew(self, op: Operation) -> None:
         """Renew the lease."""

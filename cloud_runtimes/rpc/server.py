@@ -6,6 +6,7 @@ import os
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from .._core import fork
 from .._core.logs import logger
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RpcServer", "callback_server"]
 
+_ALL: Final = ("0.0.0.0", "::")
 _CANCELLED: Final = 1.0
 """Seconds that handlers have to end once they are cancelled."""
 
@@ -64,6 +66,16 @@ class RpcServer(RunningHandle):
             raise ClosedError("this server is not open: use it in a with block")
         return self._address
 
+    @property
+    def _listening(self) -> str:
+        """Where it listens; on all addresses is not on loopback alone, as in `address`."""
+        host = self._bind_to[0]
+        return (
+            f"http://{host if host == '0.0.0.0' else '[::]'}:{urlsplit(self.address).port}"
+            if host in _ALL
+            else self.address
+        )
+
     # -- opening ----------------------------------------------------------
 
     def _open(self) -> None:
@@ -75,7 +87,7 @@ class RpcServer(RunningHandle):
             self._thread = Background(self._run, "cloud-runtimes-rpc-server")
             self._thread.start()
             self._check_started(op, self._changes.wait_for(self._begun, op.remaining()))
-            self._announcement = driver.announce(op, self._instance, self.address)
+            self._announcement = driver.announce(op, self._instance, self._listening)
             self._lifespan = self._make_lifespan()
             if self._lifespan is not None:
                 self._lifespan._loop = self._loop
@@ -94,7 +106,7 @@ class RpcServer(RunningHandle):
             await asyncio.to_thread(self._prepare, guard)
             self._task = asyncio.get_running_loop().create_task(self._run_async())
             self._check_started(op, await self._changes.wait_for_async(self._begun, op.remaining()))
-            self._announcement = await driver.announce_async(op, self._instance, self.address)
+            self._announcement = await driver.announce_async(op, self._instance, self._listening)
             # in a thread, since the first time imports the service
             self._lifespan = await asyncio.to_thread(self._make_lifespan)
             if self._lifespan is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config import ClientSettings
@@ -12,6 +12,8 @@ from ..errors import UnsupportedError
 if TYPE_CHECKING:
     from .driver import Driver
     from .executor import Executor
+    from .operation import Operation
+    from .portable import Portable
 
 __all__ = ["Component", "Runtime"]
 
@@ -102,6 +104,16 @@ class Component(ABC):
     def native(self, service: str, name: str) -> Any:
         """Return the vendor's client or connection that a driver stands on, for what no service offers; `UnsupportedError`: there is none."""
         raise no_native(service, name)
+
+    def names(self, op: Operation, service: str) -> Sequence[str]:
+        """Return the names of a service that have data here, for copying it; of schedules the applications."""
+        raise UnsupportedError(f"the component {self.name!r} does not list its names of {service}", service=service)
+
+    def portable(self, service: str, name: str) -> Portable:
+        """Return the data of a name, for copying it; files are copied by their drivers."""
+        raise UnsupportedError(
+            f"the data of the component {self.name!r} cannot be copied", service=service, component=name
+        )
 
     def ready(self) -> None:
         """Return once it answers; raise `UnavailableError` where it does not."""

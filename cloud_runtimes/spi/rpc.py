@@ -145,6 +145,9 @@ class RpcDriver(Driver, ABC):
 
     @abstractmethod
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        """Let others find the service at ``address`` (``http://host:port``); ``instance`` is this server's own name."""
+        """Let others find the service at ``address`` (``http://host:port``); ``instance`` is this server's own name.
+
+        A host ``0.0.0.0`` or ``[::]`` is all addresses of this machine; the driver names one that others reach.
+        """
 
     announce_async = in_thread(announce)

@@ -125,7 +125,6 @@ def test_two_hundred_changes(
 
 
 @HOW
-@pytest.mark.timing
 def test_a_change_is_soon_heard_of(
     on_file: Make, tmp_path: Path, watch: str, figure: Callable[[str, str], None]
 ) -> None:
@@ -149,7 +148,6 @@ def test_a_change_is_soon_heard_of(
 
 
 @HOW
-@pytest.mark.timing
 def test_idle_it_costs_little(on_file: Make, tmp_path: Path, watch: str, figure: Callable[[str, str], None]) -> None:
     path = tmp_path / "app.toml"
     path.write_text("x = 0")

@@ -109,6 +109,7 @@ def test_a_server_is_asked_until_it_listens(postgres: CloudRuntimesClient, monke
     """One that has not begun the statement yet takes no notice."""
     psycopg = pytest.importorskip("psycopg")
     cancel, asked = psycopg.Connection.cancel_safe, []
+    postgres.database.query("main", "SELECT 1")  # it is connected
 
     def late(self: Any, *, timeout: float) -> None:
         asked.append(timeout)

@@ -36,13 +36,41 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.process
+def test_it_moves_from_the_laptop_to_postgresql(tmp_path: Path, postgres_database: str) -> None:
+    try:
+        flights.archive()
+    except flights.MissingDataError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    home, events = str(tmp_path / "laptop"), ("--events", "3000")
+    assert _run(tmp_path, "--part", "publish", "--home", home, *events).returncode == 0
+    command = [sys.executable, "-m", "cloud_runtimes", "copy", "--from", home, "--to", postgres_database]
+    copied = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert copied.returncode == 0, copied.stderr
+    result = _run(tmp_path, "--part", "consume", "--home", postgres_database, *events)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "all totals as in the file, nothing lost" in result.stdout
+    assert "lost             0\n" in result.stdout
+
+
 def _run(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cloud_runtimes.demo", *argv]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 def _settings(**options: str) -> Settings:
-    plain = {"events": None, "home": None, "keep": False, "config": None, "pubsub": "b", "store": "s", "app_id": "a"}
+    plain = {
+        "events": None,
+        "home": None,
+        "keep": False,
+        "part": None,
+        "config": None,
+        "pubsub": "b",
+        "store": "s",
+        "app_id": "a",
+    }
     plain |= {"configuration": "c", "secret": "x"}
     return Settings(**{**plain, **options})  # type: ignore[arg-type]
 

@@ -53,7 +53,9 @@ def _failure_message() -> str:
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tool("cmake")
     compiler()
-    return built(ROOT, tmp_path_factory.mktemp("native") / "dist", environment("native"))
+    # what the tests run on was compiled with optimisation, which takes twice as long
+    unoptimised = environment("native", SKBUILD_CMAKE_BUILD_TYPE="Debug")
+    return built(ROOT, tmp_path_factory.mktemp("native") / "dist", unoptimised)
 
 
 @pytest.fixture

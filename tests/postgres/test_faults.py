@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import psycopg
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.postgres.notifier import PostgresNotifier
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,
@@ -29,6 +32,7 @@ from cloud_runtimes.errors import (
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.ports import reserved_port
 from tests.support.postgres import GUARDED
+from tests.support.waiting import until
 
 
 def home_client(url: str, **more: Any) -> CloudRuntimesClient:
@@ -53,6 +57,15 @@ def test_nobody_listens() -> None:
         assert "app" in str(caught.value)
 
 
+def test_a_schema_that_takes_too_long(home: PostgresHome) -> None:
+    with psycopg.connect(home.url) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(1129467993)")  # as another that makes one
+        with pytest.raises(DeadlineExceededError, match="to make its schema") as caught:
+            home.client().state.get("s", "k", timeout=0.5)
+    assert not caught.value.maybe_applied
+    assert home.client().state.get("s", "k") is None
+
+
 def test_a_wrong_password_is_not_shown(postgres_url: str) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"DROP ROLE IF EXISTS {GUARDED}")
@@ -64,6 +77,31 @@ def test_a_wrong_password_is_not_shown(postgres_url: str) -> None:
     while error is not None:
         assert "canary" not in repr(error)
         error = error.__cause__
+
+
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_no_frame_shows_the_password(postgres_url: str, home: PostgresHome, durability: str) -> None:
+    home.client().state.save("s", "k", 1)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE IF EXISTS {GUARDED}")
+        connection.execute(f"CREATE ROLE {GUARDED} LOGIN SUPERUSER PASSWORD 'canary'")
+        url = postgres_url.replace("postgres@", f"{GUARDED}:canary@")
+        with home_client(url, schema=home.schema, durability=durability) as client:
+            assert client.state.get("s", "k") == 1
+            connection.execute(f"ALTER ROLE {GUARDED} NOLOGIN")
+            terminate(home, f"usename = '{GUARDED}'")
+            for call in (client.state.get, lambda *args: asyncio.run(client.state.get_async(*args))):
+                with pytest.raises(UnavailableError) as caught:
+                    call("s", "k")
+                cause = caught.value.__cause__
+                assert cause is not None
+                shown = [
+                    (frame.f_code.co_qualname, name)
+                    for frame, _ in traceback.walk_tb(cause.__traceback__)
+                    for name, value in frame.f_locals.copy().items()
+                    if "canary" in repr(value) and "cloud_runtimes" in frame.f_code.co_filename
+                ]
+                assert not shown
 
 
 def test_a_newer_schema_is_refused_untouched(home: PostgresHome) -> None:
@@ -158,6 +196,8 @@ def test_no_connection_is_free(home: PostgresHome) -> None:
             client.state.get("s", "k", timeout=0.2)
         for thread in threads:
             thread.join()
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        until(lambda: blocker.execute(waiting).fetchone() is None)  # what timed out is stopped behind its caller
         blocker.rollback()
         assert client.state.get("s", "k") == 1
 
@@ -201,6 +241,39 @@ def test_a_child_leaves_the_connections_of_its_parent_alone(home: PostgresHome) 
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     assert client.state.get("s", "k") == 1
+
+
+def test_a_child_has_no_part_in_listening(home: PostgresHome) -> None:
+    """It closes the sockets that wake its parent's thread."""
+    home.client().state.get("s", "k")
+    before = sockets()
+    notifier = PostgresNotifier(home.url, home.schema, direct=False)
+    try:
+        waiter = notifier.subscribe("channel")
+        for _ in range(20):
+            if len(sockets() - before) == 3:  # its own connection is there
+                break
+            waiter.wait(5)
+        assert len(sockets() - before) == 3
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(len(sockets() - before))
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        assert len(sockets() - before) == 3
+    finally:
+        notifier.close()
+
+
+def sockets() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that listed them
+            if (target := os.readlink(f"/proc/self/fd/{name}")).startswith("socket:"):
+                found.add(target)
+    return found
 
 
 def test_consumers_that_are_killed_lose_nothing(home: PostgresHome, rounds: Callable[[int, int], int]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import sleep
 from typing import Any
 
 import psycopg
+import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.postgres import PostgresHome
@@ -72,7 +74,7 @@ def test_an_idle_transaction_elsewhere_holds_nothing_up(home: PostgresHome) -> N
             assert received(sub, 1) == [turn]
     with psycopg.connect(home.url) as connection:
         left = connection.execute(f"SELECT count(*) FROM {home.schema}.claims").fetchone()
-    assert left == (3,)  # settled, and kept until the cursor may pass them
+    assert left == (0,)  # what was settled leaves nothing behind
     with client.pubsub.subscribe("bus", "orders") as sub:
         client.pubsub.publish("bus", "orders", "more")
         assert received(sub, 1) == ["more"]
@@ -93,6 +95,56 @@ def test_a_group_that_begins_with_what_comes_gets_nothing_older(home: PostgresHo
             assert received(sub, 1) == ["new"]
     with client.pubsub.subscribe("bus", "orders", group="new") as sub:
         assert sub.receive(0.05) is None
+
+
+def test_a_member_with_nothing_in_hand_leaves_quietly(home: PostgresHome, caplog: pytest.LogCaptureFixture) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "orders", 1)
+    with client.pubsub.subscribe("bus", "orders", start="earliest") as sub:
+        assert received(sub, 1) == [1]
+        sleep(0.2)  # the settlement is written, so nothing is left to write
+    assert not caplog.messages
+
+
+def test_a_transaction_that_stays_open_costs_nothing_for_each_frame(home: PostgresHome) -> None:
+    client = home.client()
+    with client.pubsub.subscribe("bus", "orders", start="earliest", group="g") as sub:
+        for turn in range(2):
+            client.pubsub.publish("bus", "orders", turn)
+            assert received(sub, 1) == [turn]
+    frame = copy_of(home, client, "more")
+    claim = f"SELECT id FROM {home.schema}.claim((SELECT id FROM {home.schema}.groups WHERE name = 'g'), 'me', 1000, 1, '{{}}')"
+    with open_transaction(home), psycopg.connect(home.url, autocommit=True) as connection:
+
+        def read_by_a_claim() -> int:
+            """Return how many rows of frames a claim reads, and settle it."""
+            counts = []
+            for _ in range(2):
+                connection.execute(
+                    f"INSERT INTO {home.schema}.frames (topic, count, body) SELECT id, 1, %s FROM {home.schema}.topics WHERE name = 'orders'",
+                    (frame,),
+                )
+                with connection.transaction():
+                    before = fetched(connection)
+                    taken = connection.execute(claim.encode()).fetchall()
+                    counts.append(fetched(connection) - before)
+                assert len(taken) == 1
+                connection.execute(f"DELETE FROM {home.schema}.claims".encode())
+            return counts[-1]
+
+        def fetched(connection: psycopg.Connection[Any]) -> int:
+            row = connection.execute(
+                "SELECT sum(pg_stat_get_xact_tuples_fetched(c.oid) + pg_stat_get_xact_tuples_returned(c.oid)) FROM pg_class c "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname ~ '^frames'",
+                (home.schema,),
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        few = read_by_a_claim()
+        for _ in range(100):
+            read_by_a_claim()
+        assert read_by_a_claim() <= few + 2
 
 
 def partitions(home: PostgresHome) -> list[str]:
@@ -144,3 +196,12 @@ def test_what_has_ended_is_swept(home: PostgresHome) -> None:
         }
     assert counts == {"state": (1,), "contents": (1,), "chunks": (1,), "locks": (0,), "configuration": (0,)}
     assert client.file.get_file("f", "a") == b"two"
+
+
+def test_a_member_that_holds_nothing_leaves_quietly(home: PostgresHome, caplog: pytest.LogCaptureFixture) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "orders", 1)
+    with client.pubsub.subscribe("bus", "orders") as sub:
+        assert received(sub, 1) == [1]
+        assert sub.receive(0.2) is None  # by then the answer is written
+    assert not caplog.records

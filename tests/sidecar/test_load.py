@@ -21,7 +21,7 @@ from tests.sidecar.raw import SERVICE, send
 from tests.support.apps import App, Got, Reply
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.process, pytest.mark.timing]
+pytestmark = pytest.mark.process
 
 Rounds = Callable[[int, int], int]
 Figure = Callable[[str, str], None]
@@ -34,6 +34,7 @@ def home(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.timing
 def test_a_steady_load(home: Path, rounds: Rounds, figure: Figure) -> None:
     rate, seconds = 2_000, rounds(1, 60)
     with command(home) as (process, url, _):

@@ -333,7 +333,6 @@ def test_a_sidecar_that_stays_away_is_not_asked_without_pause(monkeypatch: pytes
         assert 3 <= len(opened) <= 15
 
 
-@pytest.mark.timing
 def test_a_full_subscription_does_not_spin() -> None:
     with streams() as (server, client), client.pubsub.subscribe("bus", "t", max_in_flight=2) as sub:
         for number in range(50):

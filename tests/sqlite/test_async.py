@@ -91,7 +91,7 @@ def test_first_use_does_not_block_the_loop(
 def test_the_deadline_of_a_first_call_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, api: str) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
-    child = start("hold_write_lock", 1.5).ready()
+    child = start("hold_write_lock", 0.9).ready()
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="turn to open"):
         if api == "sync":
@@ -108,7 +108,7 @@ def test_the_deadline_of_a_first_call_is_kept(start: Callable[..., Any], client:
 @pytest.mark.timing
 def test_a_deadline_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, holder: str, api: str) -> None:
     client.state.save("store", "k", "old")
-    child = start(holder, 1.5).ready()
+    child = start(holder, 0.9).ready()
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="turn") as caught:
         if api == "sync":

@@ -18,11 +18,11 @@ from cloud_runtimes.errors import ClosedError, UnavailableError
 def test_nothing_is_opened_behind_a_close(client: CloudRuntimesClient, home: Path, service: str) -> None:
     client.state.save("store", "k", 1)
     runtime: Any = client._context.runtime()
-    component: Any = runtime._component("state", "store")
+    component: Any = runtime.component("state", "store")
     client.close()
     # a call that had looked up runtime or component before
     with pytest.raises(ClosedError):
-        runtime._component(service, "late")
+        runtime.component(service, "late")
     with pytest.raises(ClosedError):
         component.driver(service, "late")
     assert str(home / "cloud_runtimes.db") not in engines._engines

@@ -324,7 +324,6 @@ def test_a_change_is_heard_of_in_another_process(
 
 
 @pytest.mark.process
-@pytest.mark.timing
 def test_an_idle_subscriber_costs_little(
     start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:

@@ -123,7 +123,6 @@ def test_a_waiting_process_wakes(
     assert p99 <= 20
 
 
-@pytest.mark.timing
 def test_an_idle_waiter_costs_little(
     start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:

@@ -217,7 +217,6 @@ def test_a_waiting_process_wakes(
     assert statistics.median(latencies) <= 50
 
 
-@pytest.mark.timing
 def test_an_idle_waiter_costs_little(
     start: Callable[..., Any],
     client: CloudRuntimesClient,

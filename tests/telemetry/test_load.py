@@ -18,7 +18,7 @@ from cloud_runtimes import native_status
 from tests.support import PEM
 from tests.telemetry import telemetry_load
 
-pytestmark = [pytest.mark.process, pytest.mark.native_only, pytest.mark.timing]
+pytestmark = [pytest.mark.process, pytest.mark.native_only]
 
 Rounds = Callable[[int, int], int]
 Figure = Callable[[str, str], None]
@@ -80,6 +80,7 @@ def full(rounds: Rounds) -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.timing
 def test_nothing_is_dropped(
     scheme: str, other: Callable[..., Other], tmp_path: Path, rounds: Rounds, figure: Figure
 ) -> None:
@@ -126,6 +127,7 @@ def test_an_endpoint_that_fails(
         assert found["waited"] <= 5
 
 
+@pytest.mark.timing
 def test_what_a_busy_loop_loses(other: Callable[..., Other], tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     sink = other("sink")
     found = run("spinning", sink.url, tmp_path, 100_000, rounds(2, 20))

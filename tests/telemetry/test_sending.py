@@ -111,7 +111,6 @@ def black_hole() -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize("endpoint", [refused, black_hole])
-@pytest.mark.timing
 def test_flush_and_close_keep_their_word(client: Make, endpoint: Callable[[], tuple[str, Any]]) -> None:
     url, listener = endpoint()
     made = client(endpoint=url)

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ..._core.home import home_folder, is_durable, is_memory
 from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
+from ...errors import UnsupportedError
 from ...spi.component import Component, no_native
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.operation import Operation
     from .memory import Space
     from .tree import Tree
 
@@ -95,6 +97,21 @@ class LocalComponent(Component):
             if self._space is None:
                 self._space = acquire(home)
             return MemoryFiles(self.executor, self._space, name)
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        """Return the stores below the home; a store with a folder of its own is known by its table alone."""
+        home = home_folder(self.settings.home)
+        if self.settings.path is not None or is_memory(home):
+            return super().names(op, service)  # type: ignore[return-value]
+        try:
+            folders = sorted(entry.name for entry in os.scandir(os.path.join(home, FILES)) if entry.is_dir())
+        except FileNotFoundError:
+            return []
+        if longest := next((name for name in folders if len(name) > _LONGEST), None):
+            raise UnsupportedError(
+                f"{FILES}/{longest} was made for a name that is too long for a folder: declare its store in the configuration"
+            )
+        return sorted(map(unquote, folders))
 
     def ready(self) -> None:
         """A folder is there or can be made; only a write tells."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...spi.change import Change
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.portable import Portable
     from .connection import Connection, Flow
     from .database import PostgresDatabase
 
@@ -69,18 +70,17 @@ class PostgresComponent(HomeComponent):
             return self._database
 
     def commit(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
-        """Apply changes in one transaction."""
+        """Apply changes in one transaction; a ``relaxed`` one does not wait for the server's disk."""
         self.database.run(op, self._committing(changes, relaxed))
 
-    async def commit_async(self, op: Operation, changes: Sequence[Change]) -> None:
-        """Apply changes in one transaction."""
-        await self.database.run_async(op, self._committing(changes, False), self.executor)
+    async def commit_async(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
+        """Asynchronous `commit`."""
+        await self.database.run_async(op, self._committing(changes, relaxed), self.executor)
 
     def _committing(self, changes: Sequence[Any], relaxed: bool) -> Callable[[Connection], Flow[None]]:
         from .changes import commit
 
         settings = self.settings
-        relaxed = relaxed or not self.durable
         return lambda connection: commit(
             connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
         )
@@ -101,6 +101,16 @@ class PostgresComponent(HomeComponent):
         with importing("PostgreSQL", "postgres"):
             made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
         return made
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        with importing("PostgreSQL", "postgres"):
+            from .portable import names
+        return names(self, op, service)
+
+    def portable(self, service: str, name: str) -> Portable:
+        with importing("PostgreSQL", "postgres"):
+            from .portable import portable
+        return portable(self, service, name)
 
     def ready(self) -> None:
         self.database.open(Operation(_READY, self.name, 5.0))

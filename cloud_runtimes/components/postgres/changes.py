@@ -31,15 +31,18 @@ class PostgresChange(Change):
     """Statements that are part of a transaction.
 
     Attributes:
-        conditional: whether `check` may refuse the transaction.
         channels: to notify once it is committed; known after `calls`.
     """
 
-    conditional = False
     channels: Sequence[str] = ()
 
     def __init__(self, component: PostgresComponent) -> None:
         self._component = component
+
+    @property
+    def conditional(self) -> bool:
+        """Whether `check` may refuse the transaction."""
+        return False
 
     @abstractmethod
     def calls(self, connection: Connection) -> Flow[list[Call]]:
@@ -66,7 +69,7 @@ class PostgresChange(Change):
             if self.channels:
                 borrowed.run_all([notification(settings.schema, list(self.channels))])
         except SqlFailure as error:
-            raise error.explained(database.where) from error
+            raise error.explained(database.where, standby=False) from error
 
 
 class _Borrowed(Connection):
@@ -116,25 +119,31 @@ def commit(
     parts = []
     for change in changes:
         parts.append((yield from change.calls(connection)))
+    if len(parts) == 1 and len(parts[0]) == 1 and not relaxed and not changes[0].channels:
+        # the transaction is the statement; where its condition does not hold it has changed nothing
+        ((statement, values),) = parts[0]
+        result = yield from connection.run(statement, *values)
+        yield from changes[0].check(connection, [result])
+        return
     calls = [call for part in parts for call in part]
     if not calls:
         return
     channels = [channel for change in changes for channel in change.channels]
     after = [notification(schema, channels)] if channels else []
-    checked = len(calls) > 1 and any(change.conditional for change in changes)
+    checked = any(change.conditional for change in changes)
     before = [(BEGIN, ())] if checked else []
     if relaxed:
         before.append((RELAXED, ()))
     now = [] if checked else after
     try:
-        results = yield from _run(connection, [*before, *calls], now)
+        results = yield from connection.pipeline([*before, *calls], now)
     except SqlFailure as error:
         if checked:
             yield from connection.run(ROLLBACK)
         if error.state != NO_PARTITION:
             raise
         yield from make_partitions(connection, retention)
-        results = yield from _run(connection, [*before, *calls], now)
+        results = yield from connection.pipeline([*before, *calls], now)
     place = len(before)
     try:
         for change, part in zip(changes, parts, strict=True):
@@ -146,10 +155,3 @@ def commit(
         raise
     if checked:
         yield from connection.pipeline([(COMMIT, ())], after)
-
-
-def _run(connection: Connection, calls: Sequence[Call], after: Sequence[Call]) -> Flow[list[Result]]:
-    if len(calls) == 1 and not after:
-        statement, values = calls[0]
-        return [(yield from connection.run(statement, *values))]
-    return (yield from connection.pipeline(calls, after))

@@ -6,8 +6,13 @@ A connection stays in libpq's pipeline mode. The statements that one flow sends 
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import socket
 from collections.abc import Generator, Sequence
+from contextlib import suppress
+from hashlib import blake2s
+from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
@@ -17,14 +22,19 @@ from ...spi.operation import Operation
 from .failures import Lost, SqlFailure
 from .statement import Result, Statement
 
-__all__ = ["Connection", "Flow", "drive", "drive_async"]
+__all__ = ["Call", "Connection", "Flow", "drive", "drive_async"]
 
 T = TypeVar("T")
 READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
-Flow: TypeAlias = Generator[int, int, T]
+Flow: TypeAlias = Generator[Any, Any, T]
 """Yields what of the socket it waits for, gets what the socket is ready for."""
+Call: TypeAlias = tuple[Statement, Sequence[Any]]
+"""A statement with its values."""
+Encoded: TypeAlias = tuple[Statement, list[bytes | None]]
 
+_CANCEL: Final = 5.0
+_POLLED: Final = (pq.PollingStatus.OK, pq.PollingStatus.FAILED)
 _PIPELINE_SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
 _FATAL: Final = pq.ExecStatus.FATAL_ERROR
 _ABORTED: Final = pq.ExecStatus.PIPELINE_ABORTED
@@ -36,15 +46,17 @@ class Connection:
     Attributes:
         pg: libpq's connection.
         sent: whether the running flow has sent a statement whose end is not known.
+        opened: when, by `time.monotonic`. While it lives the server has not crashed since.
         poll: waits for its socket.
     """
 
-    __slots__ = ("_prepared", "_prepares", "_schema", "pg", "poll", "sent")
+    __slots__ = ("_names", "_prepared", "_prepares", "_schema", "opened", "pg", "poll", "sent")
 
     def __init__(self, schema: str, *, prepares: bool) -> None:
         self._schema = schema
         self._prepares = prepares
-        self._prepared: set[Statement] = set()
+        self._prepared: dict[Statement, bytes] = {}
+        self._names: set[bytes] = set()
         self.sent = False
         self.poll = select.poll()
 
@@ -57,6 +69,7 @@ class Connection:
             SqlFailure, Lost: it cannot.
         """
         self.pg = pg = pq.PGconn.connect_start(conninfo.encode())
+        del conninfo  # no frame of an error shows its password
         polled = pg.status
         while True:
             polled = pg.connect_poll()
@@ -68,6 +81,7 @@ class Connection:
             self.poll = select.poll()
             self.poll.register(pg.socket, READ)
             yield READ if polled == pq.PollingStatus.READING else WRITE
+        self.opened = monotonic()
         pg.nonblocking = 1
         pg.enter_pipeline_mode()
         self.poll = select.poll()
@@ -78,9 +92,15 @@ class Connection:
         """The descriptor to wait for; it may change while connecting."""
         return int(self.pg.socket)
 
+    def own_host(self) -> str | None:
+        """Return the address of this machine that the connection has; ``None``: it is no network's, or of one link alone."""
+        with socket.socket(fileno=os.dup(self.pg.socket)) as own:
+            host = own.getsockname()[0] if own.family in (socket.AF_INET, socket.AF_INET6) else None
+        return None if host is None or "%" in host or host.startswith("fe80:") else str(host)
+
     def is_alive(self) -> bool:
         """Tell whether an idle connection still has its server, as far as is known without asking it."""
-        if self.poll.poll(0):
+        while self.poll.poll(0):  # the server's last words come before the end
             try:
                 self.pg.consume_input()
             except psycopg.Error:
@@ -95,14 +115,28 @@ class Connection:
             and self.pg.transaction_status == pq.TransactionStatus.IDLE
         )
 
+    def is_standby(self) -> bool:
+        """Tell whether the server said that it is a standby (from PostgreSQL 14 on)."""
+        return self.pg.parameter_status(b"in_hot_standby") == b"on"
+
     def close(self) -> None:
         """Close it without waiting."""
         self.pg.finish()
 
     def cancel(self) -> None:
-        """Ask the server to stop the running statement; blocks for a connection of its own."""
+        """Ask the server to stop the running statement; takes a connection of its own, and `_CANCEL` seconds at most."""
         try:
-            self.pg.get_cancel().cancel()
+            if pq.version() < 170000:
+                # blocks all threads while the server hangs
+                return self.pg.get_cancel().cancel()
+            asking = self.pg.cancel_conn()
+            asking.start()
+            end = monotonic() + _CANCEL
+            while (polled := asking.poll()) not in _POLLED and monotonic() < end:
+                poll = select.poll()
+                poll.register(asking.socket, READ if polled == pq.PollingStatus.READING else WRITE)
+                poll.poll(1000 * (end - monotonic()))
+            asking.finish()
         except psycopg.Error:
             pass  # it has ended, or the server cannot be reached
 
@@ -110,13 +144,14 @@ class Connection:
 
     def run(self, statement: Statement, *values: Any) -> Flow[Result]:
         """Run one statement in a transaction of its own, or in the open one."""
-        if statement not in self._prepared:
+        name = self._prepared.get(statement)
+        if name is None:
             return (yield from self.pipeline([(statement, values)]))[0]
         pg = self.pg
         parameters = statement.encode(values)
         try:
             self.sent = True
-            pg.send_query_prepared(statement.name, parameters, statement.formats, 1)
+            pg.send_query_prepared(name, parameters, statement.formats, 1)
             pg.pipeline_sync()
             while pg.flush():
                 if (yield READ | WRITE) & READ:
@@ -126,22 +161,18 @@ class Connection:
             while pg.is_busy():
                 yield READ
                 pg.consume_input()
-            found: Any = pg.get_result()
-            failed = found.status == _FATAL
+            found = yield from self._answer()
+            failure = SqlFailure(found, 0) if found.status == _FATAL else None
             yield from self._result()
-            yield from self._result()
+            failure = yield from self._synced(failure)
         except psycopg.Error as error:
             raise Lost(str(error)) from error
         self.sent = False
-        if failed:
-            raise SqlFailure(found, 0)
+        if failure is not None:
+            raise failure
         return statement.decode(found)
 
-    def pipeline(
-        self,
-        calls: Sequence[tuple[Statement, Sequence[Any]]],
-        after: Sequence[tuple[Statement, Sequence[Any]]] = (),
-    ) -> Flow[list[Result]]:
+    def pipeline(self, calls: Sequence[Call], after: Sequence[Call] = ()) -> Flow[list[Result]]:
         """Run statements in one round trip and, unless one is open, one transaction; returns their results.
 
         Args:
@@ -152,36 +183,50 @@ class Connection:
             SqlFailure: the server refused one; nothing of them was applied. Says which.
             Lost: the connection ended.
         """
-        pg = self.pg
+        if not calls:
+            return []
         groups = [[(statement, statement.encode(values)) for statement, values in group] for group in (calls, after)]
+        return (yield from self.exchange([group for group in groups if group]))
+
+    def exchange(self, groups: Sequence[Sequence[Encoded]]) -> Flow[list[Result]]:
+        """Run groups of encoded statements in one round trip, each group as a transaction; returns the results of the first one."""
+        pg = self.pg
         try:
             self.sent = True
-            sent = [self._send(group) for group in groups if group]
+            sent = [self._send(group) for group in groups]
             while pg.flush():
                 if (yield READ | WRITE) & READ:
                     pg.consume_input()
             results, failure = yield from self._receive(sent[0])
-            for group in sent[1:]:
-                yield from self._receive(group)
         except psycopg.Error as error:
             raise Lost(str(error)) from error
+        with suppress(Lost, psycopg.Error):  # what came before it is committed, or has failed
+            for group in sent[1:]:
+                yield from self._receive(group)
         self.sent = False
         if failure is not None:
             raise failure
         return results
 
-    def _send(self, calls: Sequence[tuple[Statement, list[bytes | None]]]) -> list[tuple[Statement, bool]]:
+    def _send(self, calls: Sequence[Encoded]) -> list[tuple[Statement, bool]]:
         """Send statements that are one transaction; returns each result to come: of a statement, or of preparing it."""
         pg = self.pg
         expected: list[tuple[Statement, bool]] = []
+        fresh: set[bytes] = set()
         for statement, parameters in calls:
             if not self._prepares:
                 pg.send_query_params(self._sql(statement), parameters, statement.oids, statement.formats, 1)
             else:
-                if statement not in self._prepared and (statement, True) not in expected:
-                    pg.send_prepare(statement.name, self._sql(statement), statement.oids)
-                    expected.append((statement, True))
-                pg.send_query_prepared(statement.name, parameters, statement.formats, 1)
+                name = self._prepared.get(statement)
+                if name is None:
+                    name = self._name(statement)
+                    if name in self._names:
+                        self._prepared[statement] = name  # of another statement with the same text
+                    elif name not in fresh:
+                        pg.send_prepare(name, self._sql(statement), statement.oids)
+                        expected.append((statement, True))
+                        fresh.add(name)
+                pg.send_query_prepared(name, parameters, statement.formats, 1)
             expected.append((statement, False))
         pg.pipeline_sync()
         return expected
@@ -191,21 +236,31 @@ class Connection:
         results: list[Result] = []
         failure: SqlFailure | None = None
         for statement, preparing in expected:
-            found = yield from self._result()
+            found = yield from self._answer()
             if found.status == _FATAL:
                 failure = failure or SqlFailure(found, len(results))
             elif found.status != _ABORTED:
                 if preparing:
-                    self._prepared.add(statement)
+                    name = self._prepared[statement] = self._name(statement)
+                    self._names.add(name)
                 else:
                     results.append(statement.decode(found))
             yield from self._result()  # the end of this statement
-        ended = yield from self._result()
-        assert ended.status == _PIPELINE_SYNC, ended.status
-        return results, failure
+        return results, (yield from self._synced(failure))
+
+    def _synced(self, failure: SqlFailure | None) -> Flow[SqlFailure | None]:
+        """Receive the end of what was sent together, which is where a commit fails; returns why it was not applied."""
+        while (ended := (yield from self._answer())).status != _PIPELINE_SYNC:
+            failure = failure or SqlFailure(ended, 0)
+            yield from self._result()
+        return failure
 
     def _sql(self, statement: Statement) -> bytes:
         return statement.sql.replace("{schema}", self._schema).encode()
+
+    def _name(self, statement: Statement) -> bytes:
+        """Return a name that no other statement has, so that in a session that a pooler gave to others before it means no other."""
+        return b"cr_" + blake2s(self._sql(statement), digest_size=16).hexdigest().encode()
 
     def _result(self) -> Flow[Any]:
         pg = self.pg
@@ -213,6 +268,13 @@ class Connection:
             yield READ
             pg.consume_input()
         return pg.get_result()
+
+    def _answer(self) -> Flow[Any]:
+        """Receive a result that must come."""
+        found = yield from self._result()
+        if found is None:
+            raise Lost(self.pg.get_error_message())
+        return found
 
 
 def drive(flow: Flow[T], connection: Connection, op: Operation) -> T:
@@ -240,18 +302,18 @@ def drive(flow: Flow[T], connection: Connection, op: Operation) -> T:
 
 
 async def drive_async(flow: Flow[T], connection: Connection, op: Operation) -> T:
-    """Run a flow in the running event loop; see `drive`."""
+    """Run a flow, or the rest of one, in the running event loop; see `drive`."""
     loop = asyncio.get_running_loop()
-    ready = 0
+    ready: int | None = None
     try:
         while True:
-            wanted = flow.send(ready) if ready else next(flow)
-            socket = connection.socket
+            wanted = flow.send(ready)
+            descriptor = connection.socket
             future: asyncio.Future[int] = loop.create_future()
             if wanted & READ:
-                loop.add_reader(socket, _resolve, future, READ)
+                loop.add_reader(descriptor, _resolve, future, READ)
             if wanted & WRITE:
-                loop.add_writer(socket, _resolve, future, WRITE)
+                loop.add_writer(descriptor, _resolve, future, WRITE)
             try:
                 if op.deadline is None:
                     ready = await future
@@ -263,9 +325,9 @@ async def drive_async(flow: Flow[T], connection: Connection, op: Operation) -> T
                 raise op.timed_out("PostgreSQL", maybe_applied=maybe_applied) from None
             finally:
                 if wanted & READ:
-                    loop.remove_reader(socket)
+                    loop.remove_reader(descriptor)
                 if wanted & WRITE:
-                    loop.remove_writer(socket)
+                    loop.remove_writer(descriptor)
     except StopIteration as stop:
         result: T = stop.value
         return result

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from time import sleep
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -11,6 +13,7 @@ import psycopg
 from psycopg import conninfo
 
 from ..._core import fork
+from ..._core.home import is_durable
 from ..._core.threads import Background, Mutex
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
@@ -37,6 +40,7 @@ _BEHIND: Final = Method("postgres", "undo", repeatable=True)
 
 def acquire(settings: PostgresSettings) -> PostgresDatabase:
     """Return the process's database for some settings, made without I/O; each call needs one `PostgresDatabase.release`."""
+    settings = replace(settings, durability="full" if is_durable(settings.durability) else "relaxed")
     with _databases_lock:
         database = _databases[settings] = _databases.get(settings) or PostgresDatabase(settings)
         database.users += 1
@@ -56,9 +60,11 @@ class PostgresDatabase:
         self.users = 0
         self.where = _place(settings.url)
         self._pool = Pool(
-            settings.url, self.where, settings.schema, settings.max_connections, prepares=settings.prepare
+            _conninfo(settings), self.where, settings.schema, settings.max_connections, prepares=settings.prepare
         )
-        self.notifier = PostgresNotifier(settings.listen_url or settings.url, settings.schema)
+        self.notifier = PostgresNotifier(
+            settings.listen_url or settings.url, settings.schema, direct=settings.listen_url is not None
+        )
         self._ready = False
         self._sweeper: Sweeper | None = None
         self._lock = Mutex()
@@ -105,8 +111,12 @@ class PostgresDatabase:
         with self._lock:
             if self._ready:
                 return
+            if op.remaining() == 0.0:
+                raise op.timed_out("another call, which could not open it")
             try:
                 ensure(self.settings, op, self.where)
+            except psycopg.errors.QueryCanceled as error:
+                raise op.timed_out(f"{self.where} to make its schema") from error
             except psycopg.Error as error:
                 raise explain(error, self.where) from error
             self._ready = True
@@ -133,6 +143,17 @@ def explain(error: psycopg.Error, where: str) -> Exception:
     if error.sqlstate is None:
         return Lost(str(error)).explained(where, maybe_applied=False)
     return by_state(where, error.sqlstate, f": {error.diag.message_primary}" if error.diag.message_primary else "")
+
+
+def _conninfo(settings: PostgresSettings) -> str:
+    """Return how to connect. A pooler refuses options, so behind one only events are relaxed, by their own statements."""
+    if settings.durability == "full" or settings.listen_url is not None:
+        return settings.url
+    try:
+        options = conninfo.conninfo_to_dict(settings.url).get("options") or os.environ.get("PGOPTIONS") or ""
+    except psycopg.Error:
+        return settings.url  # connecting says what is wrong
+    return conninfo.make_conninfo(settings.url, options=f"{options} -c synchronous_commit=off")
 
 
 def _place(url: str) -> str:

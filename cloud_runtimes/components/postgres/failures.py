@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from psycopg.pq import DiagnosticField
 
-from ...errors import CloudRuntimesError, ResourceExhaustedError, UnauthenticatedError, UnavailableError
+from ...errors import (
+    CloudRuntimesError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from ...spi.sql_states import SILENT, by_state
 
-__all__ = ["Lost", "SqlFailure"]
+__all__ = ["READ_ONLY", "Lost", "SqlFailure"]
 
-_CLOSED: Final = ("57P01", "57P02", "57P03", "57P05", "08006", "25P03")
-"""The server ends the connection with these."""
+READ_ONLY: Final = "25006"
+_UNPREPARED: Final = ("26000", "42P05")
+"""A statement that another session has prepared, or has not."""
+
+_ROLE: Final = re.compile(r'role ".*" does not exist')
+_DATABASE: Final = re.compile(r'database ".*" does not exist')
 
 
 class SqlFailure(Exception):
@@ -30,25 +41,47 @@ class SqlFailure(Exception):
         self.place = place
         super().__init__(self.state)
 
-    def explained(self, where: str) -> CloudRuntimesError:
+    def explained(self, where: str, *, standby: bool) -> CloudRuntimesError:
         """Return our error. Nothing was applied: the server rolled the transaction back."""
-        return by_state(where, self.state, "" if self.state.startswith(SILENT) else f": {self.primary}")
+        if self.state == READ_ONLY and standby:
+            return UnavailableError(
+                f"{where}: this server is a standby and only reads: name all servers in the url, with target_session_attrs=read-write"
+            )
+        if self.state in _UNPREPARED:
+            return InvalidArgumentError(
+                f"{where}: prepared statements do not pass the pooler before it: set prepare = false, or max_prepared_statements of PgBouncer 1.21 or newer"
+            )
+        error = by_state(where, self.state, "" if self.state.startswith(SILENT) else f": {self.primary}")
+        if self.state in (READ_ONLY, "53100"):
+            error.retryable = True  # an operator mends it while the application runs
+        return error
 
 
 class Lost(Exception):
     """The connection could not be made, or ended."""
 
-    def explained(self, where: str, *, maybe_applied: bool) -> CloudRuntimesError:
-        """Return our error."""
+    def explained(self, where: str, *, maybe_applied: bool, accepted: bool = False) -> CloudRuntimesError:
+        """Return our error; ``accepted``: the server has accepted this URL before."""
         text = str(self)
-        last = text.strip().rpartition("\n")[2]
-        if "password" in text or "no pg_hba.conf entry" in text or "authentication failed" in text:
-            return UnauthenticatedError(f"{where}: the server does not accept the user or the password: check the url")
+        if (
+            "password" in text
+            or "no pg_hba.conf entry" in text
+            or "authentication failed" in text
+            or _ROLE.search(text)
+        ):
+            return UnauthenticatedError(
+                f"{where}: the server does not accept the user or the password: check the url",
+                retryable=accepted,
+                maybe_applied=maybe_applied,
+            )
         if "too many clients" in text or "connection slots" in text or "too many connections" in text:
             return ResourceExhaustedError(
                 f"{where}: the server takes no more connections: lower max_connections, or raise the server's",
                 retryable=True,
             )
-        if "does not exist" in text:
+        if _DATABASE.search(text):
             return by_state(where, "3D000", "")
+        # the last server that was asked; its hints are indented
+        lines = [line for line in text.splitlines() if line.strip() and not line[0].isspace()]
+        last = lines[-1] if lines else "it closed the connection"
         return UnavailableError(f"{where}: the server cannot be reached: {last}", maybe_applied=maybe_applied)

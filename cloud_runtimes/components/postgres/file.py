@@ -30,7 +30,7 @@ _UPLOAD: Final = 86_400_000
 """Milliseconds."""
 _COLUMNS: Final = "f.name, f.content, f.size, f.modified, f.content_type, f.metadata"
 _AT: Final = "store = $1 AND name = $2"
-_STAT: Final = Statement(f"SELECT {_COLUMNS} FROM {{schema}}.files f WHERE {_AT}", "text text")
+_STAT: Final = Statement(f"SELECT {_COLUMNS} FROM {{schema}}.files f WHERE {_AT}", "text text", shares="reads")
 _READ: Final = Statement(
     "SELECT number, CASE WHEN number = $2 / {chunk} OR number = ($3 - 1) / {chunk} THEN substring(body "
     "FROM greatest($2 - number::int8 * {chunk}, 0)::int4 + 1 "
@@ -40,16 +40,22 @@ _READ: Final = Statement(
     ),
     "int8 int8 int8",
 )
-# names with another "/" behind the prefix are shortened to end with it
-_ENTRY: Final = (
-    "CASE WHEN $3 OR position('/' IN substr(f.name, length($2) + 1)) = 0 THEN f.name "
-    "ELSE left(f.name, length($2) + position('/' IN substr(f.name, length($2) + 1))) END"
+_NAMES: Final = Statement(
+    f"SELECT f.name, {_COLUMNS} FROM {{schema}}.files f "
+    "WHERE f.store = $1 AND f.name >= $2 AND ($3::text IS NULL OR f.name < $3) ORDER BY f.name LIMIT $4",
+    "text text text int8",
 )
-_LIST: Final = Statement(
-    f'SELECT DISTINCT ON (entry) entry, {_COLUMNS} FROM {{schema}}.files f, LATERAL (SELECT {_ENTRY} COLLATE "C" AS entry) e '
-    "WHERE f.store = $1 AND f.name >= $2 AND ($4::text IS NULL OR f.name < $4) AND ($5::text IS NULL OR entry > $5) "
-    "ORDER BY entry LIMIT $6",
-    "text text bool text text int8",
+# goes from entry to entry by the index, whatever there is in a folder: "0" follows "/". LIMIT ends the recursion.
+_ENTRIES: Final = Statement(
+    "WITH RECURSIVE entries AS ("
+    'SELECT NULL::{schema}.files AS file, NULL::text COLLATE "C" AS entry, $2::text COLLATE "C" AS next UNION ALL '
+    "SELECT n.file, n.entry, CASE WHEN n.entry LIKE '%/' THEN left(n.entry, -1) || '0' ELSE n.entry || chr(1) END "
+    "FROM entries e, LATERAL (SELECT f AS file, CASE WHEN position('/' IN substr(f.name, length($5) + 1)) = 0 THEN f.name "
+    "ELSE left(f.name, length($5) + position('/' IN substr(f.name, length($5) + 1))) END AS entry "
+    "FROM {schema}.files f WHERE f.store = $1 AND f.name >= e.next ORDER BY f.name LIMIT 1) n "
+    "WHERE $3::text IS NULL OR (n.file).name < $3) "
+    f"SELECT entry, {_COLUMNS.replace('f.', '(file).')} FROM entries WHERE entry IS NOT NULL LIMIT $4",
+    "text text text int8 text",
 )
 _BEGIN: Final = Statement(
     f"INSERT INTO {{schema}}.contents (ends) VALUES ({{schema}}.now_ms() + {_UPLOAD}) RETURNING id"
@@ -169,8 +175,9 @@ class PostgresFiles(FileDriver):
     def _list(
         self, connection: Connection, prefix: str, recursive: bool, limit: int | None, after: str | None
     ) -> Flow[list[FileInfo]]:
-        values = (self.store, prefix, recursive, prefix_end(prefix), after, limit)
-        rows = (yield from connection.run(_LIST, *values)).rows
+        values = (self.store, _first(prefix, recursive, after), prefix_end(prefix), limit)
+        listing = connection.run(_NAMES, *values) if recursive else connection.run(_ENTRIES, *values, prefix)
+        rows = (yield from listing).rows
         return [_info(row[1:]) if row[0] == row[1] else FileInfo(row[0], 0) for row in rows]
 
     # -- writing ----------------------------------------------------------
@@ -379,6 +386,16 @@ class _Writer(FileWriter):
 
     async def abort_async(self, op: Operation, /) -> None:
         self.abort(op)
+
+
+def _first(prefix: str, recursive: bool, after: str | None) -> str:
+    """Return the least name that may be listed: none whose entry is not behind ``after``."""
+    if after is None or after < prefix:
+        return prefix
+    folder, slash, _ = after[len(prefix) :].partition("/")
+    if slash and not recursive and after.startswith(prefix):
+        return prefix + folder + "0"  # behind "/"
+    return after + "\1"
 
 
 def _parts(data: Chunk) -> Iterable[memoryview]:

@@ -2,7 +2,7 @@
 
 *Lease.* A row of ``locks`` holds until its deadline by the server's clock, whatever becomes of the connection that took it.
 
-*Token.* It is drawn once the row is locked, so that a later grant has a higher one. The sequence begins at the milliseconds since 1970, so tokens are also higher than those of a schema that was dropped.
+*Token.* It is drawn once the row is locked, so that a later grant has a higher one. The sequence begins at the milliseconds since 1970, so tokens are also higher than those of a schema that was dropped. A grant is always synced, whatever the durability: a token that came again after a crash would fence nothing.
 
 *Queue.* A waiter has a numbered row in ``lock_line``; see `QueuedLock`. A release notifies the first two, in case the first died.
 """
@@ -15,7 +15,7 @@ from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import TURN, Calls, Place, QueuedLock
 from .connection import Connection, Flow
-from .statement import RELAXED, Statement
+from .statement import RELAXED, SYNCED, Statement
 
 if TYPE_CHECKING:
     from .._notify import Waiter
@@ -137,7 +137,8 @@ class PostgresLock(QueuedLock):
             calls.append((_SERVED, (*at, ticket, request.claim)))
         elif wait:
             calls.append((_QUEUE, (*at, request.claim)))
-        results = yield from connection.pipeline(calls)
+        synced: list[tuple[Statement, tuple[Any, ...]]] = [] if self._component.durable else [(SYNCED, ())]
+        results = (yield from connection.pipeline([*synced, *calls]))[len(synced) :]
         granted = results[1].rows
         if not granted and ticket is None and wait:
             ticket = results[2].rows[0][0]
@@ -159,8 +160,8 @@ class PostgresLock(QueuedLock):
 
     def _renew(self, connection: Connection, request: LockRequest) -> Flow[bool]:
         values = (self._name, request.resource_id, request.claim, request.expiry_ms)
-        results = yield from connection.pipeline([(RELAXED, ()), (_RENEW, values)])
-        return results[1].count > 0
+        # durable: after a crash of the server a lease ends no earlier than its holder was told
+        return (yield from connection.run(_RENEW, *values)).count > 0
 
     def _releasing(self, request: LockRequest, *, queued: bool = False) -> Any:
         return lambda connection: self._release(connection, request, queued=queued)

@@ -7,16 +7,19 @@ from typing import Any, Final
 
 import psycopg
 
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Method, Operation
 from .._notify import Notifier
 from .connection import Connection, drive
 from .failures import Lost, SqlFailure
+from .hosts import Hosts
 from .statement import Statement
 
-__all__ = ["PostgresNotifier", "notification"]
+__all__ = ["LISTEN_TIMEOUT", "PostgresNotifier", "notification"]
 
+LISTEN_TIMEOUT: Final = 10.0
 _LISTEN: Final = Method("postgres", "listen", repeatable=True, writes=False)
+_SESSION: Final = Statement("SELECT pg_backend_pid()")
 _NOTIFY: Final = Statement("SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel", "text[]")
 
 
@@ -31,19 +34,29 @@ class PostgresNotifier(Notifier):
     Args:
         conninfo: of a session of its own.
         schema: the channels' prefix.
+        direct: the operator says that there is no pooler in transaction mode before the server.
     """
 
     failures = (Lost, SqlFailure, CloudRuntimesError, psycopg.Error, OSError)
 
-    def __init__(self, conninfo: str, schema: str) -> None:
+    def __init__(self, conninfo: str, schema: str, *, direct: bool) -> None:
         super().__init__("postgres")
-        self._conninfo = conninfo
+        self._hosts = Hosts(conninfo)
+        self._direct = direct
         self._schema = schema
 
     def connect(self) -> _Listener:
         connection = Connection(self._schema, prepares=False)
+        op = Operation(_LISTEN, "postgres", LISTEN_TIMEOUT)
         try:
-            drive(connection.open(self._conninfo), connection, Operation(_LISTEN, "postgres", 10.0))
+            self._hosts.open(connection, op)
+            # a pooler gives the client another number than that of the process that serves it
+            if not self._direct:
+                (session,) = drive(connection.run(_SESSION), connection, op).rows[0]
+                if session != connection.pg.backend_pid:
+                    raise UnsupportedError(
+                        "a pooler is before the server: set listen_url to the same database without it"
+                    )
         except BaseException:
             connection.close()
             raise
@@ -76,7 +89,7 @@ class _Listener:
             yield notify.relname.decode()[len(self._schema) + 1 :]
 
     def ask(self) -> None:
-        self._run([(Statement("SELECT 1"), ())])
+        self._run([(_SESSION, ())])
 
     def _run(self, calls: Sequence[tuple[Statement, tuple[()]]]) -> None:
-        drive(self._connection.pipeline(calls), self._connection, Operation(_LISTEN, "postgres", 10.0))
+        drive(self._connection.pipeline(calls), self._connection, Operation(_LISTEN, "postgres", LISTEN_TIMEOUT))

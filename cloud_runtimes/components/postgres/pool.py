@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 
 from ..._core import fork
 from ..._core.threads import Mutex
-from ...errors import ClosedError
+from ...errors import ClosedError, DeadlineExceededError
 from ...spi.operation import Operation, mark_interrupted
+from .batches import OWN, Batches, SharedConnection
 from .connection import Connection, Flow, drive, drive_async
-from .failures import Lost, SqlFailure
+from .failures import READ_ONLY, Lost, SqlFailure
+from .hosts import Hosts
+from .statement import Statement
 
 __all__ = ["Pool"]
 
@@ -63,8 +66,9 @@ class Pool:
     """
 
     def __init__(self, conninfo: str, where: str, schema: str, size: int, *, prepares: bool) -> None:
-        self._conninfo = conninfo
-        self._where = where
+        self._hosts = Hosts(conninfo)
+        self._accepted = False
+        self.where = where
         self._schema = schema
         self._size = size
         self._prepares = prepares
@@ -76,6 +80,7 @@ class Pool:
         """In a forked child: begin anew."""
         _inherited.extend(getattr(self, "_idle", ()))
         self._lock = Mutex()
+        self._local = threading.local()
         self._idle: list[Connection] = []
         self._waiters: deque[_Waiter] = deque()
         self._open = 0
@@ -99,13 +104,30 @@ class Pool:
                 raise
             raise found from error
         finally:
-            self._release(connection)
+            self.release(connection)
 
     async def run_async(self, op: Operation, work: Work[T]) -> T:
-        """Asynchronous `run`."""
-        connection = self._take()
-        if connection is None:
-            connection = await self._opened_async(op)
+        """Asynchronous `run`. Statements that share go together with those of other calls of the loop."""
+        shared = SharedConnection()
+        flow = work(shared)
+        try:
+            asked = next(flow)
+            while asked is not OWN:
+                statement, values = asked
+                asked = flow.send(await self._batches(statement).run(op, statement, values))
+        except StopIteration as stop:
+            done: T = stop.value
+            return done
+
+        def rest(connection: Connection) -> Flow[T]:
+            shared.own = connection
+            return flow
+
+        return await self.run_apart(op, rest)
+
+    async def run_apart(self, op: Operation, work: Work[T]) -> T:
+        """Run a flow on a connection of its own."""
+        connection = await self.take_async(op)
         try:
             return await drive_async(work(connection), connection, op)
         except BaseException as error:
@@ -114,19 +136,38 @@ class Pool:
                 raise
             raise found from error
         finally:
-            self._release(connection)
+            self.release(connection)
+
+    def _batches(self, statement: Statement) -> Batches:
+        """Return those of the running loop; a thread runs one at a time."""
+        loop = asyncio.get_running_loop()
+        if getattr(self._local, "loop", None) is not loop:
+            self._local.loop = loop
+            self._local.kinds = {kind: Batches(self, loop, writes=kind == "writes") for kind in ("reads", "writes")}
+        found: Batches = self._local.kinds[statement.shares]
+        return found
 
     def _explained(self, error: BaseException, connection: Connection, op: Operation) -> BaseException:
         sent = connection.sent and op.method.writes
         if isinstance(error, SqlFailure):
-            return error.explained(self._where)
+            explained = error.explained(self.where, standby=connection.is_standby())
+            if error.state == READ_ONLY:  # after a failover another server is the primary
+                connection.close()
+                self._drop_idle()
+            return explained
         if isinstance(error, Lost):
-            return error.explained(self._where, maybe_applied=sent)
+            return error.explained(self.where, maybe_applied=sent, accepted=self._accepted)
+        if isinstance(error, DeadlineExceededError) and connection.sent:
+            self._drop_idle()  # the server may hang, and so would the next call
         if not isinstance(error, Exception):
             mark_interrupted(error, sent)
         return error
 
     # -- connections ------------------------------------------------------
+
+    def scarce(self) -> str:
+        """Return what a caller without a connection waits for."""
+        return "a free connection: raise max_connections" if self._open >= self._size else "PostgreSQL"
 
     def _take(self) -> Connection | None:
         """Return an idle connection that is alive, if there is one."""
@@ -169,16 +210,21 @@ class Pool:
             self._check_open()
         connection = Connection(self._schema, prepares=self._prepares)
         try:
-            drive(connection.open(self._conninfo), connection, op)
+            self._hosts.open(connection, op)
         except BaseException as error:
             self._drop(connection)
             found = self._explained(error, connection, op)
             if found is error:
                 raise
             raise found from error
+        self._accepted = True
         return connection
 
-    async def _opened_async(self, op: Operation) -> Connection:
+    async def take_async(self, op: Operation) -> Connection:
+        """Return a connection; its user gives it back by `release`."""
+        connection = self._take()
+        if connection is not None:
+            return connection
         waiter = self._may_open(asyncio.get_running_loop())
         if waiter is not None:
             try:
@@ -195,13 +241,14 @@ class Pool:
             self._check_open()
         connection = Connection(self._schema, prepares=self._prepares)
         try:
-            await drive_async(connection.open(self._conninfo), connection, op)
+            await self._hosts.open_async(connection, op)
         except BaseException as error:
             self._drop(connection)
             found = self._explained(error, connection, op)
             if found is error:
                 raise
             raise found from error
+        self._accepted = True
         return connection
 
     def _check_open(self) -> None:
@@ -216,11 +263,11 @@ class Pool:
                 self._waiters.remove(waiter)
                 return
         if waiter.connection is not None:
-            self._release(waiter.connection)
+            self.release(waiter.connection)
         else:
             self._place_free()
 
-    def _release(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Give back a connection; one that is in the middle of anything is closed."""
         if self._closed or not connection.is_clean():
             if connection.sent:
@@ -247,6 +294,13 @@ class Pool:
         connection.close()
         self._place_free()
 
+    def _drop_idle(self) -> None:
+        """Close the idle connections, so that the next calls have new ones."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            self._drop(connection)
+
     def _place_free(self) -> None:
         """Let the next waiter open a connection in the place of one that is gone."""
         self._hand(None)
@@ -267,15 +321,13 @@ class Pool:
         """Close all idle connections; those in use are closed when they are given back."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
             waiters = list(self._waiters)
             self._waiters.clear()
             for waiter in waiters:
                 waiter.given = True
                 self._open += 1
                 waiter.give(None)  # finds that the pool is closed
-        for connection in idle:
-            self._drop(connection)
+        self._drop_idle()
 
 
 def _resolve(future: asyncio.Future[Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ...spi import pubsub as spi
 from ...spi.change import Change, database_of
@@ -13,7 +13,9 @@ from .._log.claims import Claimed, Writes, count_in
 from .._log.member import LogMember, Waits
 from .changes import Call, PostgresChange
 from .connection import Connection, Flow
-from .statement import BEGIN, COMMIT, Result, Statement
+from .failures import SqlFailure
+from .schema import NO_PARTITION, make_partitions
+from .statement import Result, Statement
 
 if TYPE_CHECKING:
     from . import PostgresComponent
@@ -26,35 +28,27 @@ _TOPIC: Final = Statement("SELECT id FROM {schema}.topics WHERE pubsub = $1 AND 
 _MAKE_TOPIC: Final = Statement(
     "INSERT INTO {schema}.topics (pubsub, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", "text text"
 )
-_PUBLISH: Final = Statement(
-    "INSERT INTO {schema}.frames (topic, count, body) SELECT $1, count, body FROM unnest($2::int4[], $3::bytea[]) AS f(count, body)",
-    "int8 int4[] bytea[]",
-)
+# a statement for each frame: as an array they would be copied once more
+_PUBLISH: Final = Statement("INSERT INTO {schema}.frames (topic, count, body) VALUES ($1, $2, $3)", "int8 int4 bytea")
 _DELAY: Final = Statement(
-    "INSERT INTO {schema}.delayed (topic, due, count, body) "
-    "SELECT $1, {schema}.now_ms() + $4, count, body FROM unnest($2::int4[], $3::bytea[]) AS f(count, body)",
-    "int8 int4[] bytea[] int8",
+    "INSERT INTO {schema}.delayed (topic, due, count, body) VALUES ($1, {schema}.now_ms() + $4, $2, $3)",
+    "int8 int4 bytea int8",
 )
 
 _GROUP: Final = Statement("SELECT id FROM {schema}.groups WHERE topic = $1 AND name = $2", "int8 text")
 _MAKE_GROUP: Final = Statement(
-    "INSERT INTO {schema}.groups (topic, name, xid, frame, seen) "
-    "SELECT $1, $2, CASE WHEN $3 THEN pg_snapshot_xmin(pg_current_snapshot()) ELSE '0'::xid8 END, 0, {schema}.now_ms() "
-    "ON CONFLICT DO NOTHING RETURNING id",
+    "INSERT INTO {schema}.groups (topic, name, past, xid, frame, seen) "
+    "VALUES ($1, $2, CASE WHEN $3 THEN pg_current_snapshot() ELSE '1:1:' END, '0', 0, {schema}.now_ms()) "
+    "ON CONFLICT DO NOTHING",
     "int8 text bool",
 )
-# what is there already and not behind the cursor of a group that begins with what comes
-_PASS: Final = Statement(
-    "INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries) "
-    "SELECT g.id, f.xid, f.id, f.created, 0, f.count, '', NULL, 0 FROM {schema}.groups g JOIN {schema}.frames f "
-    "ON f.topic = g.topic AND (f.xid, f.id) > (g.xid, g.frame) WHERE g.id = $1",
-    "int8",
-)
 _SEEN: Final = Statement("UPDATE {schema}.groups SET seen = {schema}.now_ms() WHERE id = $1", "int8")
-# is there anything to take, and if not, in how many milliseconds will there be
+# is there anything to take, and if not, in how many milliseconds will there be; ordered, so that nobody reads a whole table to find nothing
 _LOOK: Final = Statement(
-    "SELECT EXISTS (SELECT 1 FROM {schema}.frames f WHERE f.topic = g.topic AND (f.xid, f.id) > (g.xid, g.frame) "
-    "AND NOT EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.grp = g.id AND c.frame = f.id)), "
+    "SELECT g.present IS NOT NULL OR "
+    "(SELECT true FROM {schema}.frames f WHERE f.topic = g.topic AND f.xid >= pg_snapshot_xmax(g.past) ORDER BY f.xid, f.id LIMIT 1) OR "
+    "(SELECT true FROM pg_snapshot_xip(g.past) late CROSS JOIN LATERAL (SELECT FROM {schema}.frames f "
+    "WHERE f.topic = g.topic AND f.xid = late ORDER BY f.xid, f.id LIMIT 1) f LIMIT 1), "
     "(SELECT min(deadline) FROM {schema}.claims c WHERE c.grp = g.id) - {schema}.now_ms(), "
     "(SELECT min(due) FROM {schema}.delayed d WHERE d.topic = g.topic) - {schema}.now_ms() "
     "FROM {schema}.groups g WHERE g.id = $1",
@@ -62,21 +56,14 @@ _LOOK: Final = Statement(
 )
 _MOVE: Final = Statement(
     "WITH due AS (DELETE FROM {schema}.delayed WHERE id IN (SELECT id FROM {schema}.delayed "
-    "WHERE topic = $1 AND due <= {schema}.now_ms() ORDER BY due, id LIMIT 64 FOR UPDATE SKIP LOCKED) RETURNING *) "
+    "WHERE topic = $1 AND due <= (SELECT {schema}.now_ms()) ORDER BY due, id LIMIT 64 FOR UPDATE SKIP LOCKED) RETURNING *) "
     "INSERT INTO {schema}.frames (topic, count, body) SELECT topic, count, body FROM due ORDER BY due, id",
     "int8",
 )
 _CLAIM: Final = Statement("SELECT * FROM {schema}.claim($1, $2, $3, $4, $5)", "int8 text int8 int4 int8[]")
 _BODY: Final = Statement("SELECT body FROM {schema}.frames WHERE id = $1", "int8")
 _HELD: Final = "id = ANY ($1) AND member = $2"
-_DONE: Final = Statement(
-    "DELETE FROM {schema}.claims c USING {schema}.groups g WHERE c.id = ANY ($1) AND c.member = $2 AND g.id = c.grp "
-    "AND (c.xid, c.frame) <= (g.xid, g.frame) RETURNING c.id",
-    "int8[] text",
-)
-_DONE_EARLY: Final = Statement(
-    f"UPDATE {{schema}}.claims SET member = '', deadline = NULL WHERE {_HELD} RETURNING id", "int8[] text"
-)
+_DONE: Final = Statement(f"DELETE FROM {{schema}}.claims WHERE {_HELD} RETURNING id", "int8[] text")
 _PARTLY: Final = Statement(
     "UPDATE {schema}.claims c SET settled = u.settled FROM unnest($1::int8[], $3::bytea[]) AS u(id, settled) "
     "WHERE c.id = u.id AND c.member = $2 RETURNING c.id",
@@ -106,7 +93,7 @@ _COUNT: Final = Statement(
     "text int8",
 )
 _RENEW: Final = Statement(
-    "UPDATE {schema}.claims SET deadline = {schema}.now_ms() + $3 WHERE grp = $1 AND member = $2", "int8 text int8"
+    f"UPDATE {{schema}}.claims SET deadline = {{schema}}.now_ms() + $3 WHERE {_HELD}", "int8[] text int8"
 )
 
 
@@ -144,11 +131,11 @@ class PostgresPubSub(PubSubDriver):
     # -- publishing -------------------------------------------------------
 
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        self._component.commit(op, [self.change(batch)])
+        self._component.commit(op, [self.change(batch)], relaxed=not self._component.durable)
         return {}
 
     async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        await self._component.commit_async(op, [self.change(batch)])
+        await self._component.commit_async(op, [self.change(batch)], relaxed=not self._component.durable)
         return {}
 
     def change(self, batch: OutgoingBatch, /) -> _Publish:
@@ -186,14 +173,9 @@ class PostgresPubSub(PubSubDriver):
         if request.dead_letter_topic is not None:
             dead = yield from self.find_topic(connection, request.dead_letter_topic)
         latest = request.start == "latest"
-        yield from connection.run(BEGIN)
-        rows = (yield from connection.run(_MAKE_GROUP, topic, request.group, latest)).rows
-        if rows and latest:
-            yield from connection.run(_PASS, rows[0][0])
-        yield from connection.run(COMMIT)
-        if not rows:
-            rows = (yield from connection.pipeline([(_GROUP, (topic, request.group))]))[0].rows
-            yield from connection.run(_SEEN, rows[0][0])
+        yield from connection.run(_MAKE_GROUP, topic, request.group, latest)
+        rows = (yield from connection.run(_GROUP, topic, request.group)).rows
+        yield from connection.run(_SEEN, rows[0][0])
         return _Member(self._component, self._name, request, topic, rows[0][0], dead)
 
 
@@ -215,6 +197,7 @@ class _Member(LogMember):
         self._group = group
         self._dead_letters = dead_letters
         self._server_us = 0
+        self._since = 0.0
         self._bodies: dict[int, bytes] = {}
 
     def _now_us(self) -> int:
@@ -237,7 +220,7 @@ class _Member(LogMember):
         self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
     ) -> tuple[Collection[int], list[Claimed]]:
         settle = _Settle(self._component, self, writes, changes is not None)
-        self._component.commit(op, [settle, *(changes or ())], relaxed=not writes.durable)
+        self._component.commit(op, [settle, *(changes or ())], relaxed=not (writes.durable and self._component.durable))
         return settle.lost, settle.claimed
 
     def _give_back(self, claims: Sequence[int]) -> None:
@@ -245,6 +228,12 @@ class _Member(LogMember):
         self._component.database.run(
             self._operation(), lambda connection: connection.run(_RELEASE, list(claims), self.name)
         )
+
+    def since(self, opened: float) -> None:
+        """Forget frames where the connection is newer: the server may have crashed, and numbers of frames whose commit nobody waited for are given again."""
+        if opened > self._since:
+            self._frames.clear()
+            self._since = opened
 
     def channels(self, writes: Writes) -> list[str]:
         """Return the channels of those who can take something after some writes."""
@@ -265,6 +254,18 @@ class _Member(LogMember):
                 self._bodies[claim[1]] = body
         return found
 
+    def move_due(self, connection: Connection) -> Flow[None]:
+        """Publish delayed events that are due; a transaction of its own, since a claim does not see what its own has written."""
+        if self._next_due is None or self._next_due > 0:
+            return
+        try:
+            yield from connection.run(_MOVE, self._topic)
+        except SqlFailure as error:
+            if error.state != NO_PARTITION:
+                raise
+            yield from make_partitions(connection, self._component.settings.retention)
+            yield from connection.run(_MOVE, self._topic)
+
     def calls(self, writes: Writes) -> list[Call]:
         """Return what settles, renews and claims."""
         me = self.name
@@ -280,7 +281,7 @@ class _Member(LogMember):
         if writes.expired:
             calls.append((_COUNT, (f"expired:{self.label}", writes.expired)))
         if done := [id for id, settled in writes.settled if settled is None]:
-            calls += [(_DONE, (done, me)), (_DONE_EARLY, (done, me))]
+            calls.append((_DONE, (done, me)))
         if partly := [(id, settled) for id, settled in writes.settled if settled is not None]:
             ids, bitmaps = zip(*partly, strict=True)
             calls.append((_PARTLY, (ids, me, bitmaps)))
@@ -289,12 +290,11 @@ class _Member(LogMember):
             columns = ([c.start for c in back], [c.length for c in back], [c.settled for c in back])
             calls.append((_BACK, ([c.id for c in back], me, *columns)))
         if writes.renew:
-            calls.append((_RENEW, (self._group, me, self.ack_wait_ms)))
+            mine = [*self._held, *(claim.id for claim in self._claimed)]
+            calls.append((_RENEW, (mine, me, self.ack_wait_ms)))
         if writes.seen:
             calls.append((_SEEN, (self._group,)))
         if writes.want:
-            if self._next_due is not None and self._next_due <= 0:
-                calls.append((_MOVE, (self._topic,)))
             calls.append((_CLAIM, (self._group, me, self.ack_wait_ms, writes.want, list(self._frames))))
         return calls
 
@@ -318,9 +318,8 @@ class _Publish(PostgresChange):
         batch = self._batch
         topic = yield from self._driver.topic_of(connection, batch.topic)
         self.channels = (_channel(topic),)
-        frames = list(batch.frames)
-        values: tuple[Any, ...] = (topic, [count_in(frame) for frame in frames], frames)
-        return [(_PUBLISH, values) if batch.delay_ms is None else (_DELAY, (*values, batch.delay_ms))]
+        statement, due = (_PUBLISH, ()) if batch.delay_ms is None else (_DELAY, (batch.delay_ms,))
+        return [(statement, (topic, count_in(frame), frame, *due)) for frame in batch.frames]
 
 
 class _Settle(PostgresChange):
@@ -335,25 +334,31 @@ class _Settle(PostgresChange):
         super().__init__(component)
         self._member = member
         self._writes = writes
-        self.conditional = whole
+        self._whole = whole
         self.lost: Collection[int] = ()
         self.claimed: list[Claimed] = []
 
+    @property
+    def conditional(self) -> bool:
+        return self._whole
+
     def calls(self, connection: Connection) -> Flow[list[Call]]:
+        self._member.since(connection.opened)
+        if self._writes.want:
+            yield from self._member.move_due(connection)
         self.channels = self._member.channels(self._writes)
         self._calls = self._member.calls(self._writes)
         return self._calls
-        yield
 
     def check(self, connection: Connection, results: Sequence[Result]) -> Flow[None]:
         kept: set[int] = set()
         for (statement, _), result in zip(self._calls, results, strict=True):
-            if statement in (_DONE, _DONE_EARLY, _PARTLY):
+            if statement in (_DONE, _PARTLY):
                 kept.update(row[0] for row in result.rows)
             elif statement is _CLAIM:
                 self.claimed = self._member.claimed(result)
         self.lost = {id for id, _ in self._writes.settled} - kept
-        if self.lost and self.conditional:
+        if self.lost and self._whole:
             raise self._member._gone()
         yield from ()
 

@@ -72,6 +72,13 @@ class _Registry(Registry):
         secret: bytes = rows[0][0]
         return secret
 
+    def own_host(self, op: Operation) -> str:
+        return self._component.database.run(op, self._own_host) or super().own_host(op)
+
+    def _own_host(self, connection: Connection) -> Flow[str | None]:
+        yield from ()
+        return connection.own_host()
+
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
         # a registration is worth nothing after a crash of the server
         calls = [(RELAXED, ()), *([(_TIDY, ())] if first else []), (_ENTER, (*entry, int(seconds * 1000)))]

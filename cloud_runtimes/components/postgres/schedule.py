@@ -28,7 +28,7 @@ from .._notify import Waiter
 from .._runs import CHANNEL, LeasedRuns, RunToken
 from .connection import Connection, Flow
 from .notifier import notification
-from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
+from .statement import BEGIN, COMMIT, ROLLBACK, Statement
 
 if TYPE_CHECKING:
     from . import PostgresComponent
@@ -261,7 +261,8 @@ class _Runs(LeasedRuns):
     def _exchange(
         self, connection: Connection, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
     ) -> Flow[tuple[list[DueRun], list[RunToken]]]:
-        yield from connection.pipeline([(BEGIN, ()), (RELAXED, ())])
+        # durable: after a crash of the server a lease ends no earlier than its holder was told
+        yield from connection.run(BEGIN)
         for outcome in outcomes:
             yield from self._settle(connection, outcome)
         renewed: list[RunToken] = []

@@ -12,6 +12,8 @@ from psycopg import sql
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
+from .adopt import adopt
+from .claim import CLAIM
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .statement import Statement
@@ -23,92 +25,9 @@ __all__ = ["NO_PARTITION", "STEPS", "ensure", "make_partitions", "partition_ms"]
 
 NO_PARTITION: Final = "23514"
 """The state of a statement for whose rows there is no partition."""
-_PARTITION: Final = (
-    "CREATE TABLE IF NOT EXISTS {schema}.frames_$start PARTITION OF {schema}.frames FOR VALUES FROM ($start) TO ($end)"
-)
+_PARTITION: Final = Statement("SELECT {schema}.make_partition($1, $2)", "int8 int8")
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 _LOCK: Final = 0x43525059  # "CRPY"; an advisory lock of the database while its schema is migrated
-
-CLAIM: Final = """
-CREATE FUNCTION {schema}.claim(the_group int8, the_member text, lease int8, want int4, known int8[])
-RETURNS TABLE (id int8, frame int8, start int4, count int4, deliveries int4, settled bytea, now int8, body bytea)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    taken int8[] := '{}';
-    claim int8;
-    moment int8 := {schema}.now_ms();
-    few int4 := want;
-    behind record;
-    slice record;
-    open int4;
-    low xid8;
-    last record;
-    moved bool := false;
-BEGIN
-    -- what dead members held, what was given back, and what is to be tried again
-    FOR slice IN
-        SELECT * FROM {schema}.claims c WHERE c.grp = the_group AND c.deadline <= moment
-        ORDER BY c.deadline, c.xid, c.frame, c.start LIMIT want FOR UPDATE SKIP LOCKED
-    LOOP
-        EXIT WHEN few <= 0;
-        open := slice.count - coalesce(bit_count(slice.settled), 0);
-        IF open > few AND slice.settled IS NULL THEN
-            INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries)
-            VALUES (the_group, slice.xid, slice.frame, slice.created, slice.start + few, slice.count - few, '', 0, slice.deliveries);
-            slice.count := few;
-            open := few;
-        END IF;
-        UPDATE {schema}.claims c SET member = the_member, deadline = moment + lease, deliveries = c.deliveries + 1, count = slice.count
-        WHERE c.id = slice.id;
-        few := few - open;
-        taken := taken || slice.id;
-    END LOOP;
-    IF few > 0 THEN
-    -- new frames; what commits later has this or a higher transaction id
-    SELECT g.topic, g.xid, g.frame INTO behind FROM {schema}.groups g WHERE g.id = the_group FOR UPDATE;
-    low := pg_snapshot_xmin(pg_current_snapshot());
-    FOR slice IN
-        SELECT f.id, f.xid, f.created, f.count FROM {schema}.frames f
-        WHERE f.topic = behind.topic AND (f.xid, f.id) > (behind.xid, behind.frame)
-          AND NOT EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.grp = the_group AND c.frame = f.id)
-        ORDER BY f.xid, f.id LIMIT few
-    LOOP
-        open := least(few, slice.count);
-        INSERT INTO {schema}.claims AS c (grp, xid, frame, created, start, count, member, deadline, deliveries)
-        VALUES (the_group, slice.xid, slice.id, slice.created, 0, open, the_member, moment + lease, 1)
-        RETURNING c.id INTO claim;
-        taken := taken || claim;
-        IF open < slice.count THEN
-            INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries)
-            VALUES (the_group, slice.xid, slice.id, slice.created, open, slice.count - open, '', 0, 0);
-        END IF;
-        last := slice;
-        moved := true;
-        few := few - open;
-        EXIT WHEN few <= 0;
-    END LOOP;
-    -- the cursor never passes a transaction that may still be open
-    IF moved OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.grp = the_group AND c.deadline IS NULL) THEN
-    IF few > 0 OR last.xid >= low THEN
-        behind.xid := low;
-        behind.frame := 0;
-    ELSE
-        behind.xid := last.xid;
-        behind.frame := last.id;
-    END IF;
-    UPDATE {schema}.groups g SET xid = behind.xid, frame = behind.frame
-    WHERE g.id = the_group AND (g.xid, g.frame) < (behind.xid, behind.frame);
-    DELETE FROM {schema}.claims c
-    WHERE c.grp = the_group AND c.deadline IS NULL AND (c.xid, c.frame) <= (behind.xid, behind.frame);
-    END IF;
-    END IF;
-    RETURN QUERY
-        SELECT c.id, c.frame, c.start, c.count, c.deliveries, c.settled, moment,
-            CASE WHEN c.frame <> ALL (known) THEN (SELECT f.body FROM {schema}.frames f WHERE f.id = c.frame AND f.created = c.created) END
-        FROM unnest(taken) WITH ORDINALITY AS t(id, place) JOIN {schema}.claims c ON c.id = t.id ORDER BY t.place;
-END $$"""
-"""Claims up to so many events for a member of a group."""
 
 STEPS: Final = (
     (
@@ -195,6 +114,17 @@ STEPS: Final = (
             PRIMARY KEY (id, created)) PARTITION BY RANGE (created)""",
         "CREATE INDEX frames_topic ON {schema}.frames (topic, xid, id)",
         "ALTER TABLE {schema}.frames ALTER COLUMN body SET STORAGE EXTERNAL",
+        # only an owner may do these, and an application's account need not be one
+        """CREATE FUNCTION {schema}.make_partition(low int8, high int8) RETURNS void
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+           EXECUTE format('CREATE TABLE IF NOT EXISTS {schema}.frames_%s PARTITION OF {schema}.frames FOR VALUES FROM (%s) TO (%s)',
+               low, low, high);
+           END $$""",
+        """CREATE FUNCTION {schema}.drop_partition(low int8) RETURNS void
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+           EXECUTE format('DROP TABLE {schema}.frames_%s', low);
+           END $$""",
+        "REVOKE EXECUTE ON FUNCTION {schema}.make_partition, {schema}.drop_partition FROM PUBLIC",
         """CREATE TABLE {schema}.delayed (
             id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             topic int8 NOT NULL REFERENCES {schema}.topics,
@@ -226,7 +156,6 @@ STEPS: Final = (
             settled bytea) WITH (fillfactor = 70)""",
         "CREATE INDEX claims_due ON {schema}.claims (grp, deadline)",
         "CREATE INDEX claims_frame ON {schema}.claims (grp, frame)",
-        CLAIM,
         """CREATE TABLE {schema}.schedule_jobs (
             id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             app text COLLATE "C" NOT NULL,
@@ -282,23 +211,46 @@ STEPS: Final = (
             PRIMARY KEY (store, name))""",
         "CREATE INDEX files_content ON {schema}.files (content)",
     ),
+    (
+        # what is visible in the past was claimed; what is in the present is being claimed, and was up to (xid, frame)
+        "ALTER TABLE {schema}.groups ADD COLUMN past pg_snapshot, ADD COLUMN present pg_snapshot",
+        "DELETE FROM {schema}.claims c USING {schema}.groups g WHERE g.id = c.grp AND (c.xid, c.frame) > (g.xid, g.frame)",
+        "DELETE FROM {schema}.claims WHERE deadline IS NULL",
+        """UPDATE {schema}.groups SET present = pg_current_snapshot(),
+           past = format('%s:%s:', greatest(xid, '1'), greatest(xid, '1'))::pg_snapshot""",
+        "ALTER TABLE {schema}.groups ALTER COLUMN past SET NOT NULL",
+        "ALTER TABLE {schema}.claims ALTER COLUMN deadline SET NOT NULL",
+        "DROP INDEX {schema}.claims_frame",
+        "DROP FUNCTION IF EXISTS {schema}.claim(int8, text, int8, int4, int8[])",
+        CLAIM,
+        # a third of the disk; not everywhere is it built in
+        """DO $$ BEGIN
+            ALTER TABLE ONLY {schema}.frames ALTER COLUMN body SET STORAGE EXTENDED, ALTER COLUMN body SET COMPRESSION lz4;
+            ALTER TABLE {schema}.delayed ALTER COLUMN body SET COMPRESSION lz4;
+            ALTER TABLE {schema}.state ALTER COLUMN value SET COMPRESSION lz4;
+        EXCEPTION WHEN feature_not_supported THEN END $$""",
+    ),
 )
 
 
 def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
-    """Bring the schema to the newest version, in one transaction, or with ``ensure = "check"`` look whether it is.
+    """Bring the schema to the newest version and to this server, in one transaction; ``ensure = "check"`` only looks whether it is the newest.
 
     Raises:
         UnsupportedError: a newer release wrote it, or it is missing or old and must not be changed.
         psycopg.Error: the server refused it, or cannot be reached.
     """
     left = op.remaining()
-    with psycopg.connect(settings.url, connect_timeout=10 if left is None else max(2, round(left))) as connection:
+    hosts = settings.url.count(",") + 1  # at most; each of them has its share
+    with psycopg.connect(
+        settings.url, connect_timeout=5 if left is None else max(2, round(left / hosts))
+    ) as connection:
         if left is not None:
             connection.execute(f"SET LOCAL statement_timeout = {max(1, int(left * 1000))}")
         schema = sql.Identifier(settings.schema)
         version = _version(connection, settings.schema)
         if version == len(STEPS):
+            adopt(connection, settings.schema, where)
             return
         if version < len(STEPS) and settings.ensure == "create":
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -316,7 +268,9 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
                 'let an account that may create tables start once with ensure = "create"'
             )
         if version < 0:
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
+            found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (settings.schema,)).fetchone()
+            if found is None:  # with IF NOT EXISTS too it needs a right that the schema's owner may lack
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
             connection.execute(sql.SQL("CREATE TABLE {}.meta (version int4 NOT NULL)").format(schema))
             connection.execute(sql.SQL("INSERT INTO {}.meta VALUES (0)").format(schema))
             version = 0
@@ -324,6 +278,7 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
             for statement in step:
                 connection.execute(statement.replace("{schema}", settings.schema).encode())
         connection.execute(sql.SQL("UPDATE {}.meta SET version = %s").format(schema), (len(STEPS),))
+        adopt(connection, settings.schema, where)
 
 
 def _version(connection: psycopg.Connection, schema: str) -> int:
@@ -342,15 +297,14 @@ def make_partitions(connection: Connection, retention: float) -> Flow[None]:
     now = (yield from connection.run(_NOW)).rows[0][0]
     width = partition_ms(retention)
     for start in (now // width * width, (now // width + 1) * width):
-        sql = _PARTITION.replace("$start", str(start)).replace("$end", str(start + width))
         try:
-            yield from connection.run(Statement(sql))
+            yield from connection.run(_PARTITION, start, start + width)
         except SqlFailure as error:
             if error.state not in ("42P17", "42P07"):  # it overlaps one of another width, or was just made
                 raise
 
 
 def partition_ms(retention: float) -> int:
-    """Return how many milliseconds a partition of frames covers."""
+    """Return how many milliseconds a partition of frames covers: a few are enough, since each claim looks into all."""
     minute = 60_000
-    return max(10 * minute, min(1440 * minute, int(retention * 1000 / 4) // minute * minute))
+    return max(10 * minute, int(retention * 1000 / 4) // minute * minute)

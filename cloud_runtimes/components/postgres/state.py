@@ -22,11 +22,12 @@ __all__ = ["PostgresState"]
 
 _LIVING: Final = "(expires IS NULL OR expires > {schema}.now_ms())"
 _EXPIRES: Final = "CASE WHEN $6::int8 IS NULL THEN NULL ELSE {schema}.now_ms() + $6 END"
-_FIND: Final = Statement("SELECT id FROM {schema}.stores WHERE name = $1", "text")
+_FIND: Final = Statement("SELECT id FROM {schema}.stores WHERE name = $1", "text", shares="reads")
 _MAKE: Final = Statement("INSERT INTO {schema}.stores (name) VALUES ($1) ON CONFLICT DO NOTHING", "text")
 _GET: Final = Statement(
     f"SELECT value, content_type, etag, expires FROM {{schema}}.state WHERE store = $1 AND key = $2 AND {_LIVING}",
     "int8 text",
+    shares="reads",
 )
 _GET_BULK: Final = Statement(
     f"SELECT key, value, content_type, etag, expires FROM {{schema}}.state WHERE store = $1 AND key = ANY($2) AND {_LIVING}",
@@ -43,16 +44,19 @@ _SAVE_SQL: Final = (
     f"VALUES ($1, $2, $3, $4, $5, {_EXPIRES}) ON CONFLICT (store, key) DO UPDATE SET value = excluded.value, "
     "content_type = excluded.content_type, etag = excluded.etag, expires = excluded.expires"
 )
-_SAVE: Final = Statement(_SAVE_SQL, _VALUES)
-_CREATE: Final = Statement(_SAVE_SQL + " WHERE s.expires <= {schema}.now_ms()", _VALUES)
+_SAVE: Final = Statement(_SAVE_SQL, _VALUES, shares="writes")
+_CREATE: Final = Statement(_SAVE_SQL + " WHERE s.expires <= {schema}.now_ms()", _VALUES, shares="writes")
 _REPLACE: Final = Statement(
     f"UPDATE {{schema}}.state SET value = $3, content_type = $4, etag = $5, expires = {_EXPIRES} "
     f"WHERE store = $1 AND key = $2 AND etag = $7 AND {_LIVING}",
     _VALUES + " int8",
+    shares="writes",
 )
-_DELETE: Final = Statement("DELETE FROM {schema}.state WHERE store = $1 AND key = $2", "int8 text")
+_DELETE: Final = Statement("DELETE FROM {schema}.state WHERE store = $1 AND key = $2", "int8 text", shares="writes")
 _DELETE_ETAG: Final = Statement(
-    f"DELETE FROM {{schema}}.state WHERE store = $1 AND key = $2 AND etag = $3 AND {_LIVING}", "int8 text int8"
+    f"DELETE FROM {{schema}}.state WHERE store = $1 AND key = $2 AND etag = $3 AND {_LIVING}",
+    "int8 text int8",
+    shares="writes",
 )
 # changes no row where the key saw a higher fence
 _RAISE_FENCE: Final = Statement(
@@ -173,6 +177,8 @@ class PostgresState(StateDriver):
 
     def _parts(self, writes: Sequence[StateWrite], atomic: bool, failed: Collection[int]) -> list[_Write]:
         """Return what is one transaction each: all writes, or the fenced ones by themselves and the rest."""
+        if len(writes) == 1:
+            return [] if failed else [_Write(self._component, self, writes, (0,), True)]
         # in the order of their keys, so that transactions wait for each other's rows in one order
         places = sorted((place for place in range(len(writes)) if place not in failed), key=lambda at: writes[at].key)
         if atomic:
@@ -212,10 +218,11 @@ class _Write(PostgresChange):
         self._whole = whole
         self._calls: list[tuple[int, Call]] = []
         self.errors: dict[int, CloudRuntimesError] = {}
-        mine = [writes[place] for place in places]
-        self.conditional = whole and any(
-            each.etag is not None or each.create or each.fence is not None for each in mine
-        )
+
+    @property
+    def conditional(self) -> bool:
+        mine = map(self._writes.__getitem__, self._places)
+        return self._whole and any(each.etag is not None or each.create or each.fence is not None for each in mine)
 
     def calls(self, connection: Connection) -> Flow[list[Call]]:
         self._store = store = yield from self._driver.store(connection)

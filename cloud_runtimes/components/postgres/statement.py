@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-__all__ = ["BEGIN", "COMMIT", "RELAXED", "ROLLBACK", "Result", "Statement"]
+__all__ = ["BEGIN", "COMMIT", "RELAXED", "ROLLBACK", "SYNCED", "Result", "Statement"]
 
 _INT4: Final = struct.Struct(">i")
 _INT8: Final = struct.Struct(">q")
-_numbers = itertools.count(1)
 
 Row = tuple[Any, ...]
 
@@ -82,14 +80,15 @@ class Statement:
     Args:
         sql: with ``$1``, ``$2`` …; ``{schema}`` is put in by the connection.
         types: of the parameters, in order, e.g. ``"int8 text bytea[]"``.
+        shares: whether event loops may run it in one transaction with such statements of other calls. It concerns one row, which its first two parameters name.
     """
 
-    __slots__ = ("_decoders", "_encoders", "formats", "name", "oids", "sql")
+    __slots__ = ("_decoders", "_encoders", "formats", "oids", "shares", "sql")
 
-    def __init__(self, sql: str, types: str = "") -> None:
+    def __init__(self, sql: str, types: str = "", *, shares: Literal["reads", "writes"] | None = None) -> None:
         known = [_ENCODERS[name] for name in types.split()]
-        self.name = b"cr_%d" % next(_numbers)
         self.sql = sql
+        self.shares = shares
         self.oids = [oid for oid, _ in known]
         self.formats = [1] * len(known)
         self._encoders = [encode for _, encode in known]
@@ -119,3 +118,5 @@ COMMIT: Final = Statement("COMMIT")
 ROLLBACK: Final = Statement("ROLLBACK")
 RELAXED: Final = Statement("SELECT set_config('synchronous_commit', 'off', true)")
 """For what is worth nothing after a crash of the server: the transaction is not synced."""
+SYNCED: Final = Statement("SELECT set_config('synchronous_commit', 'on', true)")
+"""For what must outlive a crash on a connection that is relaxed."""

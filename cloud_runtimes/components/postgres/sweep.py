@@ -16,6 +16,7 @@ from ..._core.threads import Background, Changes
 from ...errors import ClosedError, CloudRuntimesError
 from ...spi.operation import Method, Operation
 from .._lock import FORGET_MS
+from .claim import UNSEEN
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .schema import make_partitions, partition_ms
@@ -33,32 +34,34 @@ _EVERY: Final = 60.0
 _BATCH: Final = 1000
 _SWEEP: Final = Method("postgres", "sweep", repeatable=True)
 
+# a sub-select is run once, so an index finds what is past; in order, so that nobody expects a third of the table to be
+_PAST: Final = "(SELECT {schema}.now_ms())"
 _MINE: Final = Statement("SELECT pg_try_advisory_xact_lock(hashtext('{schema}'), 1)")
 _ROWS: Final = tuple(
     Statement(
         f"DELETE FROM {{schema}}.{table} WHERE ctid IN (SELECT ctid FROM {{schema}}.{table} WHERE {where} LIMIT {_BATCH})"
     )
     for table, where in (
-        ("state", "expires <= {schema}.now_ms()"),
-        ("locks", f"deadline <= {{schema}}.now_ms() - {FORGET_MS}"),
+        ("state", f"expires <= {_PAST} ORDER BY expires"),
+        ("locks", f"deadline <= {_PAST} - {FORGET_MS}"),
         (
             "lock_line",
             "NOT EXISTS (SELECT 1 FROM {schema}.locks l WHERE l.store = lock_line.store AND l.resource = lock_line.resource)",
         ),
-        ("services", "deadline <= {schema}.now_ms()"),
-        ("contents", "ends <= {schema}.now_ms()"),
+        ("services", f"deadline <= {_PAST}"),
+        ("contents", f"ends <= {_PAST} ORDER BY ends"),
     )
 )
 _TOMBSTONES: Final = Statement(
     f"WITH old AS (DELETE FROM {{schema}}.configuration WHERE ctid IN (SELECT ctid FROM {{schema}}.configuration "
-    f"WHERE deleted <= {{schema}}.now_ms() - {TOMBSTONE_MS} LIMIT {_BATCH}) RETURNING store, version) "
+    f"WHERE deleted <= {_PAST} - {TOMBSTONE_MS} ORDER BY deleted LIMIT {_BATCH}) RETURNING store, version) "
     "UPDATE {schema}.configuration_versions v SET swept = greatest(v.swept, o.version) "
     "FROM (SELECT store, max(version) AS version FROM old GROUP BY store) o WHERE v.store = o.store"
 )
 _FORGOTTEN: Final = Statement("DELETE FROM {schema}.groups WHERE seen <= {schema}.now_ms() - $1", "int8")
 _OLD_RUNS: Final = Statement(
     "DELETE FROM {schema}.schedule_runs WHERE ctid IN (SELECT ctid FROM {schema}.schedule_runs "
-    f"WHERE ended <= {{schema}}.now_ms() - $1 LIMIT {_BATCH})",
+    f"WHERE ended <= {_PAST} - $1 ORDER BY ended LIMIT {_BATCH})",
     "int8",
 )
 _EXCESS_RUNS: Final = Statement(
@@ -71,6 +74,7 @@ _PARTITIONS: Final = Statement(
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = '{schema}.frames'::regclass ORDER BY c.relname"
 )
+_DROP: Final = Statement("SELECT {schema}.drop_partition($1)", "int8")
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 
 
@@ -96,15 +100,14 @@ def _drop_partitions(connection: Connection, settings: PostgresSettings) -> Flow
         if not start.isdigit() or int(start) + width + settings.retention * 1000 > now:
             continue
         needed = Statement(
-            f"SELECT EXISTS (SELECT 1 FROM {{schema}}.groups g JOIN {{schema}}.{name} f ON f.topic = g.topic AND (f.xid, f.id) > (g.xid, g.frame)) "
-            f"OR EXISTS (SELECT 1 FROM {{schema}}.claims c JOIN {{schema}}.{name} f ON f.id = c.frame AND f.created = c.created "
-            "WHERE c.deadline IS NOT NULL)"
+            f"SELECT EXISTS (SELECT 1 FROM {{schema}}.groups g JOIN {{schema}}.{name} f ON f.topic = g.topic AND {UNSEEN}) "
+            f"OR EXISTS (SELECT 1 FROM {{schema}}.claims c JOIN {{schema}}.{name} f ON f.id = c.frame AND f.created = c.created)"
         )
         try:
             # whoever reads or publishes in this moment is not made to wait for long
             timeout = Statement("SELECT set_config('lock_timeout', '200', true)")
             if not (yield from connection.run(needed)).rows[0][0]:
-                yield from connection.pipeline([(timeout, ()), (Statement(f"DROP TABLE {{schema}}.{name}"), ())])
+                yield from connection.pipeline([(timeout, ()), (_DROP, (int(start),))])
         except SqlFailure as error:
             if error.state not in ("55P03", "42P01"):  # locked: later; gone: another process was faster
                 raise

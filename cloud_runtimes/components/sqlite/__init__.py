@@ -20,6 +20,8 @@ from .files import DATABASE
 if TYPE_CHECKING:
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.operation import Operation
+    from ...spi.portable import Portable
     from .engine import Engine
 
 __all__ = ["SqliteComponent", "SqliteSettings", "component"]
@@ -135,6 +137,16 @@ class SqliteComponent(HomeComponent):
             from .sweep import start
 
             start(self)
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        from .portable import names
+
+        return names(self, op, service)
+
+    def portable(self, service: str, name: str) -> Portable:
+        from .portable import portable
+
+        return portable(self, service, name)
 
     def ready(self) -> None:
         self.engine.open()

@@ -49,6 +49,14 @@ def _home(value: object) -> str | dict[str, Any]:
     return value
 
 
+@without_values
+def _address(value: object) -> str:
+    from ...rpc.peers import endpoint
+
+    endpoint(value, "rpc_address")
+    return str(value)
+
+
 def _host_names(value: object) -> list[str]:
     from ..._http.request_guard import RequestGuard
 
@@ -64,12 +72,14 @@ class CapaSettings:
 
     Attributes:
         home: folder of the embedded default, or URL of a server (``postgresql://user@host/name``), else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process. A table ``[capa.home]`` has the ``url`` together with further settings of its component.
+        rpc_address: where other machines reach this application's methods, e.g. ``"http://shop-1.example.com:8080"``, behind a mapping of ports or a name. Default: where it listens; on all addresses (``host="0.0.0.0"``) the one by which this machine reaches the server of its home.
         rpc_token: what callers of this application's methods may give as ``token`` in ``[rpc.<service>]``, besides the token of its home; at least 16 characters.
         rpc_open: take calls without a token: for an application that guards itself.
         rpc_allowed_hosts: names under which this application is reached behind a proxy or a mapping of ports, e.g. ``["shop.example.com"]``; one with a port stands for that port alone, one that begins with a dot for all names below it.
     """
 
     home: str | dict | None = setting(None, parse=_home, help="folder of the embedded default, or URL of a server")  # type: ignore[type-arg]
+    rpc_address: str | None = setting(None, parse=_address, help="where others reach this application")
     rpc_token: str | None = setting(None, help="token of callers from elsewhere")
     rpc_open: bool = setting(False, help="take calls without a token")
     rpc_allowed_hosts: list | None = setting(None, parse=_host_names, help="further names of this application")  # type: ignore[type-arg]
@@ -147,7 +157,7 @@ class CapaRuntime(Runtime):
             from .rpc import CapaRpc
 
             return CapaRpc(self, name)
-        component = self._component(service, name)
+        component = self.component(service, name)
         if service not in component.services:
             raise UnsupportedError(
                 f"the component {component.name!r} has no {service}; it has {', '.join(component.services)}",
@@ -160,7 +170,7 @@ class CapaRuntime(Runtime):
     def native(self, service: str, name: str) -> Any:
         if service == "rpc":
             return super().native(service, name)
-        return self._component(service, name).native(service, name)
+        return self.component(service, name).native(service, name)
 
     # -- rpc --------------------------------------------------------------
 
@@ -187,7 +197,12 @@ class CapaRuntime(Runtime):
 
     # -- components -------------------------------------------------------
 
-    def _component(self, service: str, name: str) -> Component:
+    def component(self, service: str, name: str) -> Component:
+        """Return the component that has a name of a service.
+
+        Raises:
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+        """
         declared = self.declared().keys()
         if not declared:
             return self._shared(self._default(service), "")
@@ -241,7 +256,7 @@ class CapaRuntime(Runtime):
         for service, name in declared:
             self.driver(service, name)  # refuses what will never be ready
         for service, name in declared or (("state", "default"),):
-            self._component(service, name).ready()
+            self.component(service, name).ready()
 
     def is_inside(self) -> bool:
         return any(component.is_inside() for component in list(self._components.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ...rpc.host import Host, hosts
 from ...rpc.local import call as call_here
@@ -31,7 +32,9 @@ class CapaRpc(RpcDriver):
         self._host: Host | None = None
         self._configured: tuple[Endpoint, ...] | None = None
         self._store: RpcDriver | None = None
-        self.allowed_hosts = tuple(runtime.capa.rpc_allowed_hosts or ())
+        self._address = runtime.capa.rpc_address
+        own = [] if self._address is None else [urlsplit(self._address).netloc]
+        self.allowed_hosts = (*own, *(runtime.capa.rpc_allowed_hosts or ()))
         if name in runtime.settings.addresses:
             self._configured = runtime.endpoints(name)  # what is wrong with them is said before any I/O
 
@@ -77,7 +80,7 @@ class CapaRpc(RpcDriver):
         return Guard((*home.secrets, *(() if token is None else (token.encode(),))), capa.rpc_open)
 
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return self._away().announce(op, instance, address)
+        return self._away().announce(op, instance, self._address or address)
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return await self._away().announce_async(op, instance, address)
+        return await self._away().announce_async(op, instance, self._address or address)

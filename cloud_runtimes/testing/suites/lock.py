@@ -283,7 +283,7 @@ class LockSuite(Suite):
         threads = [threading.Thread(target=wait, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()
-            time.sleep(0.15)
+            time.sleep(0.3)  # it stands in the line
         lease.release()
         for thread in threads:
             thread.join(30)

@@ -8,8 +8,6 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from ...client import CloudRuntimesClient
 from ...errors import BulkError, ClosedError, PayloadError, ResourceExhaustedError, UnsupportedError
 from ...pubsub import OutgoingEvent
@@ -185,7 +183,6 @@ class PubSubSuite(AnswerTests, InboxTests):
             assert data(api, sub, 1) == ["later"]
 
     @requires("pubsub.delay")
-    @pytest.mark.timing
     def test_delay_in_real_time(self, call: Call, api: Api) -> None:
         with call.opened("subscribe", "t") as sub:
             started = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -36,21 +37,25 @@ class PostgresHome(Harness):
         self._clients.append(client)
         return client
 
+    @cached_property
+    def _connection(self) -> Any:
+        """Kept, since a test may advance the clock often and must be faster than what looks at it."""
+        return self._psycopg.connect(self.url, autocommit=True)
+
     def advance(self, seconds: float) -> None:
         self._ahead_ms += round(seconds * 1000)
-        with self._psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(
-                f"CREATE OR REPLACE FUNCTION {self.schema}.now_ms() RETURNS int8 LANGUAGE sql AS "
-                f"'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 + {self._ahead_ms}'"
-            )
+        self._connection.execute(
+            f"CREATE OR REPLACE FUNCTION {self.schema}.now_ms() RETURNS int8 LANGUAGE sql AS "
+            f"'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 + {self._ahead_ms}'"
+        )
 
-    def sweep(self) -> None:
-        """Sweep now, as the component does once a minute."""
+    def sweep(self, url: str | None = None) -> None:
+        """Sweep now, as the component does once a minute; ``url`` is of another account."""
         from cloud_runtimes.components.postgres.database import acquire
         from cloud_runtimes.components.postgres.settings import PostgresSettings
         from cloud_runtimes.components.postgres.sweep import sweep
 
-        settings = PostgresSettings(url=self.url, schema=self.schema)
+        settings = PostgresSettings(url=url or self.url, schema=self.schema)
         database = acquire(settings)
         try:
             database.run(Operation(_SWEEP, "postgres", 10.0), lambda connection: sweep(connection, settings))
@@ -65,7 +70,7 @@ class PostgresHome(Harness):
     def close(self) -> None:
         for client in self._clients:
             client.close()
-        with self._psycopg.connect(self.url, autocommit=True) as connection:
+        with self._connection as connection:
             connection.execute("SET client_min_messages = error")
             for schema in self._schemas:  # databases have one for each store name
                 connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')

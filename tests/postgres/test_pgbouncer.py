@@ -1,0 +1,97 @@
+"""PgBouncer in transaction mode before the server: the suites pass with ``prepare = false`` and ``listen_url``; without them one is told, or it polls."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.testing import Api, LockSuite, PubSubSuite, StateSuite
+from tests.support.harnesses.postgres import PostgresHome
+from tests.support.harnesses.rows import rows
+from tests.support.postgres import Missing, PgBouncer, PostgresServer
+
+
+class Pooled(NamedTuple):
+    """Where the pooler is, and the server behind it."""
+
+    url: str
+    listen_url: str
+
+
+@pytest.fixture(scope="module")
+def pooled() -> Iterator[Pooled]:
+    """PgBouncer with two server connections, before a server of its own."""
+    with PostgresServer() as server:
+        try:
+            pooler = PgBouncer(server, default_pool_size=2)
+        except Missing as error:
+            pytest.skip(str(error))
+        with pooler:
+            yield Pooled(pooler.url, server.url)
+
+
+class PooledHome(PostgresHome):
+    """A home that is reached through the pooler."""
+
+    name = "pgbouncer"
+
+    def __init__(self, pooled: Pooled) -> None:
+        super().__init__(pooled.listen_url)
+        self._home = {**pooled._asdict(), "prepare": False, "schema": self.schema}
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        made = CloudRuntimesClient(config={"capa": {"home": self._home}}, **arguments)
+        self._clients.append(made)
+        return made
+
+
+_ROW = rows({}, pooled={PooledHome.name: PooledHome})
+
+
+class TestPooledState(StateSuite):
+    harness = _ROW
+
+
+class TestPooledPubSub(PubSubSuite):
+    harness = _ROW
+
+
+class TestPooledLock(LockSuite):
+    harness = _ROW
+
+
+def test_what_is_prepared_does_not_pass(pooled: Pooled, api: Api) -> None:
+    """PgBouncer before 1.21 gives a prepared statement to whoever comes next, or to nobody."""
+    home = {**pooled._asdict(), "schema": f"prepared_{api.name}"}
+    with (
+        CloudRuntimesClient(app_id="suite", config={"capa": {"home": home}}) as client,
+        pytest.raises(InvalidArgumentError, match="prepare = false"),
+    ):
+        for number in range(100):
+            calls = [(client.state, "save", ("s", f"k{number}-{each}", number), {}) for each in range(4)]
+            for result in api.together(calls):
+                if isinstance(result, BaseException):
+                    raise result
+
+
+def test_without_a_url_to_listen_it_polls_and_says_so(pooled: Pooled, caplog: pytest.LogCaptureFixture) -> None:
+    home = {"url": pooled.url, "prepare": False, "schema": "polls"}
+    with (
+        caplog.at_level(logging.WARNING),
+        CloudRuntimesClient(app_id="suite", config={"capa": {"home": home}}) as client,
+        client.pubsub.subscribe("bus", "t", start="earliest") as sub,
+        CloudRuntimesClient(app_id="suite", config={"capa": {"home": {**home, "max_connections": 3}}}) as other,
+    ):
+        assert sub.receive(0.2) is None
+        began = time.monotonic()
+        other.pubsub.publish("bus", "t", 1)
+        assert sub.receive(10) is not None
+        assert time.monotonic() - began < 1.5  # it looks twice a second
+    assert "set listen_url" in caplog.text

@@ -1,0 +1,56 @@
+"""A schema of an older version is brought forward."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from cloud_runtimes.components.postgres import schema
+from cloud_runtimes.components.postgres.settings import PostgresSettings
+from cloud_runtimes.spi import Method, Operation
+from tests.support.harnesses.postgres import PostgresHome
+
+OPEN = Method("postgres", "wait_ready", repeatable=True, writes=False)
+
+
+def test_a_group_of_version_1_goes_on_behind_its_cursor(home: PostgresHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = PostgresHome(home.url)
+    for number in range(4):
+        newer.client().pubsub.publish("bus", "orders", number)
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "STEPS", schema.STEPS[:1])
+        patched.setattr(schema, "adopt", lambda *_: None)  # which knows the newest version alone
+        schema.ensure(PostgresSettings(url=home.url, schema=home.schema), Operation(OPEN, "postgres", 30.0), "here")
+    with psycopg.connect(home.url) as connection:
+        run = connection.execute
+        run(f"CREATE TABLE {home.schema}.frames_0 PARTITION OF {home.schema}.frames DEFAULT".encode())
+        run(f"INSERT INTO {home.schema}.topics (pubsub, name) VALUES ('bus', 'orders')".encode())
+        run(
+            f"INSERT INTO {home.schema}.frames (id, xid, topic, count, body) SELECT id, xid, 1, count, body FROM {newer.schema}.frames".encode()
+        )
+        # the first two are done and behind the cursor; the third is in hand, the fourth settled before the cursor could pass it
+        for name in ("behind", "new"):
+            run(
+                f"INSERT INTO {home.schema}.groups (topic, name, xid, frame, seen) SELECT 1, %s, xid, id, 0 FROM {home.schema}.frames ORDER BY id OFFSET 1 LIMIT 1".encode(),
+                (name,),
+            )
+        run(f"UPDATE {home.schema}.groups SET xid = '0', frame = 0 WHERE name = 'new'".encode())
+        run(
+            f"INSERT INTO {home.schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries) "
+            f"SELECT 1, xid, id, created, 0, 1, 'm', CASE WHEN row_number() OVER (ORDER BY id) = 3 THEN 9e15 END, 1 "
+            f"FROM {home.schema}.frames ORDER BY id OFFSET 2".encode()
+        )
+    client = home.client()
+    for name, expected in (("behind", [2, 3, 4]), ("new", [0, 1, 2, 3, 4])):
+        if name == "behind":
+            client.pubsub.publish("bus", "orders", 4)
+        with client.pubsub.subscribe("bus", "orders", group=name) as sub:
+            found = []
+            for _ in expected:
+                event = sub.receive(5)
+                assert event is not None
+                found.append(event.data)
+                event.ack()
+            assert found == expected
+            assert sub.receive(0.05) is None
+    newer.close()
