@@ -267,6 +267,23 @@ def test_a_child_has_no_part_in_listening(home: PostgresHome) -> None:
         notifier.close()
 
 
+def test_a_quiet_listener_is_asked_and_kept(home: PostgresHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_runtimes.components._notify._QUIET_MS", 20)
+    notifier = PostgresNotifier(home.url, home.schema, direct=False)
+    try:
+        waiter = notifier.subscribe("channel")
+        time.sleep(0.3)
+        waiter.wait(0.05)  # it listens
+        with psycopg.connect(home.url, autocommit=True) as connection:
+            begun = time.monotonic()
+            connection.execute(f"SELECT pg_notify('{home.schema}.channel', '')")
+            waiter.wait(10)
+        assert time.monotonic() - begun < 0.4
+        assert notifier.count == 1
+    finally:
+        notifier.close()
+
+
 def sockets() -> set[str]:
     found = set()
     for name in os.listdir("/proc/self/fd"):

@@ -1,0 +1,102 @@
+"""Listening over a connection that is quiet, hangs, or is cut."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cloud_runtimes.components import _notify
+from cloud_runtimes.components.redis.engine import RedisEngine, acquire
+from cloud_runtimes.components.redis.settings import RedisSettings
+from tests.support.redis import RedisServer
+
+Serve = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def server(served: Serve) -> RedisServer:
+    return served()
+
+
+@pytest.fixture
+def engine(server: RedisServer) -> Iterator[RedisEngine]:
+    made = acquire(RedisSettings(url=server.url))
+    yield made
+    made.release()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def notified(server: RedisServer, waiter: _notify.Waiter) -> bool:
+    """Tell whether a notification wakes a waiter, long before it would look by itself."""
+    waiter.wait(0.05)  # what was before
+    begun = time.monotonic()
+    server.command("PUBLISH", "cr:channel", "")
+    waiter.wait(10)
+    return time.monotonic() - begun < 0.4
+
+
+def listening(server: RedisServer) -> bool:
+    return server.command("PUBSUB", "NUMSUB", "cr:channel").endswith(b":1\r\n")
+
+
+def test_a_quiet_connection_is_kept(server: RedisServer, engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_notify, "_QUIET_MS", 20)
+    waiter = engine.notifier.subscribe("channel")
+    until(lambda: listening(server))
+    time.sleep(0.2)
+    assert notified(server, waiter)
+    waiter.close()
+    until(lambda: not listening(server))
+    time.sleep(0.1)  # a connection without a channel is asked too
+    waiter = engine.notifier.subscribe("channel")
+    until(lambda: listening(server))
+    assert notified(server, waiter)
+    assert engine.notifier.count == 1
+
+
+def test_a_server_that_hangs_is_left(server: RedisServer, engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_notify, "_QUIET_MS", 100)
+    waiter = engine.notifier.subscribe("channel")
+    until(lambda: listening(server))
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        until(lambda: engine.notifier.net < _notify.NET)
+        begun = time.monotonic()
+        waiter.wait(10)
+        waiter.wait(10)
+        assert time.monotonic() - begun < 1.5  # it looks by itself, more often than while somebody listens
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    until(lambda: engine.notifier.count > 1 and listening(server))
+    assert notified(server, waiter)
+
+
+def test_channels_are_those_of_the_waiters(server: RedisServer, engine: RedisEngine) -> None:
+    first, second = (engine.notifier.subscribe("channel") for _ in range(2))
+    until(lambda: listening(server))
+    first.close()
+    assert notified(server, second)
+    second.close()
+    until(lambda: not listening(server))
+    assert engine.notifier.count == 1
+
+
+def test_waits_end_with_the_engine(server: RedisServer, engine: RedisEngine) -> None:
+    waiter = engine.notifier.subscribe("channel")
+    until(lambda: listening(server))
+    waiter.wait(0.05)
+    engine.notifier.close()
+    begun = time.monotonic()
+    waiter.wait(10)
+    assert time.monotonic() - begun < 0.4
+    until(lambda: not listening(server))
