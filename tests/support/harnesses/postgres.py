@@ -73,7 +73,16 @@ class PostgresHome(Harness):
         with self._connection as connection:
             connection.execute("SET client_min_messages = error")
             for schema in self._schemas:  # databases have one for each store name
+                self._drop(connection, schema)
+
+    def _drop(self, connection: Any, schema: str) -> None:
+        for last in (False, False, True):
+            try:
                 connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+                return
+            except self._psycopg.errors.DeadlockDetected:  # what a cancelled call left behind is just being undone
+                if last:
+                    raise
 
 
 POSTGRES: dict[str, type[PostgresHome]] = {PostgresHome.name: PostgresHome}
