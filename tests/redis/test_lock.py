@@ -137,6 +137,27 @@ def test_a_killed_waiter_costs_a_turn_once(served: Serve, client: Make, start: S
     assert again is not None
 
 
+def test_a_waiter_that_slept_comes_back_to_its_place(served: Serve, client: Make, start: Start, api: Api) -> None:
+    server = served()
+    mine = client(server.url)
+    lease = mine.lock.try_lock("locks", "r", expiry=3600)
+    assert lease is not None
+    slow = start(server, "wait_for_lock", 1).ready()
+    slow.go()
+    assert slow.line() == {"waiting": True}
+    in_line(server)
+    slow.process.send_signal(signal.SIGSTOP)
+    threading.Timer(0.1, lease.release).start()
+    with api.opened(mine.lock.hold("locks", "r", wait=20)):  # its turn is over
+        waiting = Waiting(mine, api)
+        in_line(server)
+        slow.process.send_signal(signal.SIGCONT)
+        in_line(server, 2)
+    waiting.join()
+    assert waiting.got is not None
+    assert slow.line()["at"] / 1e9 < waiting.got
+
+
 def test_waiters_share_one_connection_and_do_not_poll(served: Serve, client: Make, api: Api) -> None:
     server = served()
     mine = client(server.url)

@@ -147,6 +147,7 @@ class RedisLock(QueuedLock):
         return await self._component.engine.run_async(op, work)
 
     def _behind(self, request: LockRequest, *, queued: bool) -> None:
+        self._late.discard(request.claim)
         try:
             self._component.engine.behind(lambda: self._release(request, True))
         except ClosedError:
