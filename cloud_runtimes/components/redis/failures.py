@@ -27,15 +27,17 @@ class Lost(Exception):
 
 
 def explained(where: str, error: ReplyError) -> CloudRuntimesError:
-    """Return our error for an error reply. Nothing of that command was applied."""
-    text = str(error)
+    """Return our error for an error reply. Nothing of that command was applied, but what a script did before."""
+    before, script, text = str(error).rpartition(" script: ")
+    begun = bool(script)
+    text = before if begun else text
     code, _, rest = text.partition(" ")
     if code in ("NOAUTH", "WRONGPASS") or "invalid password" in text or "AUTH" in text.split(" ", 2)[:2]:
         return UnauthenticatedError(
             f"redis {where}: the server does not accept the user or the password: check the url"
         )
-    if code == "NOPERM":
-        return PermissionDeniedError(f"redis {where}: the user may not do this: {rest}")
+    if code == "NOPERM" or "ACL failure in script" in text or text.startswith("ERR The user executing the script"):
+        return PermissionDeniedError(f"redis {where}: the user may not do this: {rest}", maybe_applied=begun)
     if code == "OOM":
         return ResourceExhaustedError(
             f"redis {where}: the server's memory is full (maxmemory): raise it, lower retention, or consume",
@@ -53,8 +55,9 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
             retryable=True,
         )
     if code == "WRONGTYPE":
-        return InternalError(f"redis {where}: a key of another program is in the way: choose another prefix")
-    return InternalError(f"redis {where}: {text}")
+        what = "a key of another program is in the way: choose another prefix"
+        return InternalError(f"redis {where}: {what}", maybe_applied=begun)
+    return InternalError(f"redis {where}: {error}", maybe_applied=begun)
 
 
 def checked(replies: list[Any]) -> list[Any]:

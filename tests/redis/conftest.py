@@ -1,0 +1,46 @@
+"""A home on a server that speaks Redis' protocol, with a prefix of its own, and servers that a test may break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from tests.support.harnesses.redis import RedisHome, ValkeyHome
+from tests.support.redis import Missing, RedisServer, serve
+
+
+@pytest.fixture
+def home(valkey_server: RedisServer) -> Iterator[RedisHome]:
+    made = ValkeyHome(valkey_server)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[..., RedisServer]]:
+    """Start a server of the test's own."""
+    with ExitStack() as resources:
+
+        def start(kind: str = "valkey", **options: object) -> RedisServer:
+            try:
+                return resources.enter_context(serve(kind, **options))
+            except Missing as error:
+                pytest.skip(str(error))
+
+        yield start
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[..., CloudRuntimesClient]]:
+    """Make a client whose home is a URL."""
+    with ExitStack() as resources:
+
+        def make(url: str, **settings: Any) -> CloudRuntimesClient:
+            config = {"capa": {"home": {"url": url, **settings}}}
+            return resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=5))
+
+        yield make
