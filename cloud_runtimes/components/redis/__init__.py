@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["RedisComponent", "RedisSettings", "component"]
 
 _DRIVERS: Final = {
+    "rpc": "RedisRpc",
+    "schedule": "RedisSchedule",
     "state": "RedisState",
 }
 _READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)

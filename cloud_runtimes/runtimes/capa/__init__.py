@@ -39,6 +39,9 @@ SERVERS: Final[Mapping[str, str]] = {
 }
 """Scheme of a home that is a server's URL → the component that every service stands on that it has."""
 
+_SQL: Final[Mapping[str, str]] = {"postgres": "postgresql+psycopg"}
+"""Component of a home → how SQLAlchemy names its server, where databases are there too."""
+
 
 def _home(value: object) -> str | dict[str, Any]:
     if isinstance(value, dict):
@@ -114,7 +117,7 @@ def _server(setting: Any) -> dict[str, Any] | None:
         return {"component": SERVERS[scheme], **table}
     if is_url or isinstance(home, dict):
         raise InvalidArgumentError(
-            f"the home is no URL of a server that is known: give {', '.join(SERVERS)}://…, or a folder"
+            f"the home is no URL of a server that is known: give {', '.join(f'{each}://…' for each in SERVERS)}, or a folder"
         )
     return None
 
@@ -149,8 +152,10 @@ class CapaRuntime(Runtime):
             return CapaRpc(self, name)
         component = self._component(service, name)
         if service not in component.services:
+            other = DEFAULTS.get(service, DEFAULT)
             raise UnsupportedError(
-                f"the component {component.name!r} has no {service}; it has {', '.join(component.services)}",
+                f"the component {component.name!r} has no {service}; it has {', '.join(component.services)}: "
+                f'declare another, such as [{service}.{name}] component = "{other}", and beside it what else is used',
                 service=service,
                 component=name,
                 runtime=self.name,
@@ -203,9 +208,10 @@ class CapaRuntime(Runtime):
 
     def _default(self, service: str) -> str:
         """Return the component of a service for which none is declared."""
-        if self._server is not None and service not in ("database", "secret"):
-            return str(self._server["component"])
-        return DEFAULTS.get(service, DEFAULT)
+        component = "" if self._server is None else str(self._server["component"])
+        if not component or service == "secret" or (service == "database" and component in _SQL):
+            return DEFAULTS.get(service, DEFAULT)
+        return component
 
     def _shared(self, service: str, name: str) -> Component:
         """Return a declared component; without a name the embedded default, ``service``, which serves all names."""
@@ -222,11 +228,14 @@ class CapaRuntime(Runtime):
     def _made(self, service: str, name: str) -> Component:
         if name:
             table, where = dict(self.settings.components[service][name]), f"{self.settings.origin}: [{service}.{name}]"
+            if self._server is not None and self._server["component"] == table["component"] and "url" not in table:
+                table = {**self._server, **table}
         elif self._server is not None and self._server["component"] == service:
             table, where = dict(self._server), "the home"
         elif self._server is not None and service == "sqlalchemy":
             rest = self._server["url"].partition("://")[2]
-            table, where = {"component": service, "url": f"postgresql+psycopg://{rest}", "schemas": True}, "the home"
+            url = f"{_SQL[self._server['component']]}://{rest}"
+            table, where = {"component": service, "url": url, "schemas": True}, "the home"
         else:
             table, where = {"component": service}, "the environment"
         made: type[Component] = registry.find(
