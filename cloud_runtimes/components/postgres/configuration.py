@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Operation
 from .._items import COLUMNS, FEATURES, ChangeSource, channel, columns, items, place
+from .._notify import Waiter
 from .connection import Connection, Flow
-from .notifier import Waiter, notification
+from .notifier import notification
 from .statement import BEGIN, COMMIT, Statement
 
 if TYPE_CHECKING:

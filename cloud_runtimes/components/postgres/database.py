@@ -17,7 +17,7 @@ from ...spi.operation import Method, Operation
 from ...spi.sql_states import by_state
 from .connection import Connection, Flow
 from .failures import Lost
-from .notifier import Notifier
+from .notifier import PostgresNotifier
 from .pool import Pool
 from .schema import ensure
 from .sweep import Sweeper
@@ -58,7 +58,7 @@ class PostgresDatabase:
         self._pool = Pool(
             settings.url, self.where, settings.schema, settings.max_connections, prepares=settings.prepare
         )
-        self.notifier = Notifier(settings.listen_url or settings.url, settings.schema)
+        self.notifier = PostgresNotifier(settings.listen_url or settings.url, settings.schema)
         self._ready = False
         self._sweeper: Sweeper | None = None
         self._lock = Mutex()

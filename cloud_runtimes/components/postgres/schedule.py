@@ -24,9 +24,10 @@ from .._jobs import (
     stored,
     written,
 )
+from .._notify import Waiter
 from .._runs import CHANNEL, LeasedRuns, RunToken
 from .connection import Connection, Flow
-from .notifier import Waiter, notification
+from .notifier import notification
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
 
 if TYPE_CHECKING:

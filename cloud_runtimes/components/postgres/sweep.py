@@ -15,9 +15,9 @@ from ..._core.logs import repeated
 from ..._core.threads import Background, Changes
 from ...errors import ClosedError, CloudRuntimesError
 from ...spi.operation import Method, Operation
+from .._lock import FORGET_MS
 from .connection import Connection, Flow
 from .failures import SqlFailure
-from .lock import FORGET_MS
 from .schema import make_partitions, partition_ms
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Sequence
-from time import monotonic
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..._core import fork
 from ..._core.logs import logger
-from ..._core.threads import Mutex
+from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, DeadlineExceededError, UnavailableError, UnsupportedError
-from ...spi.operation import Operation
+from ...spi.operation import Method, Operation
 from .address import parse_url
 from .connection import Connection, LoopConnection
 from .failures import Lost, checked, explained
+from .notifier import RedisNotifier
 from .resp import Batch, Flow, ReplyError, Value
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = ["RedisEngine", "Script", "acquire"]
 T = TypeVar("T")
 _NAME: Final = "cloud-runtimes"
 _LEAST: Final = (7, 0)
+_BEHIND: Final = Method("redis", "undo", repeatable=True)
 _engines: dict[RedisSettings, RedisEngine] = {}
 _engines_lock = Mutex()
 _inherited: list[Any] = []
@@ -71,6 +74,7 @@ class RedisEngine:
 
     Attributes:
         where: what messages call it.
+        notifier: wakes waiters of all processes.
     """
 
     def __init__(self, settings: RedisSettings) -> None:
@@ -81,6 +85,7 @@ class RedisEngine:
         self._closed = False
         self.forked()
         fork.register(self)
+        self.notifier = RedisNotifier(self.open, settings.prefix)
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connections are the parent's."""
@@ -162,6 +167,18 @@ class RedisEngine:
         return UnavailableError(
             f"redis {self.where}: the server cannot be reached: {error}", maybe_applied=maybe_applied
         )
+
+    def behind(self, flow: Callable[[], Flow[Any]]) -> None:
+        """Run the steps of a call in a thread, for what a caller left behind, until they are done or the server is away for too long."""
+
+        def run() -> None:
+            for pause in (0.0, 0.5, 2.0, 5.0):
+                sleep(pause)
+                with suppress(CloudRuntimesError):
+                    self.run(Operation(_BEHIND, "redis", 5.0), flow())
+                    return
+
+        Background(run, "cloud-runtimes-redis-behind").start()
 
     # -- connections ------------------------------------------------------
 
@@ -281,6 +298,7 @@ class RedisEngine:
             if _engines.get(self.settings) is self:
                 del _engines[self.settings]
         self._closed = True
+        self.notifier.close()
         while self._idle:
             self._idle.pop().close()
         for loop, made in list(self._loops.items()):

@@ -14,9 +14,9 @@ from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
 from .._jobs import RUN_COLUMNS, advance, exists, planned, read_spec, record, run_id, stays_due, stored, written
+from .._notify import Waiter
 from .._runs import CHANNEL, LeasedRuns, RunToken
 from . import schedule_scripts as scripts
-from .looking import Waiter, channel, subscribe
 from .resp import Flow, Value
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class RedisSchedule(ScheduleDriver):
         self._component = component
         self._app = component.context.app_id
         self._tag = (component.key("schedule", self._app, ""),)
-        self._channel = channel(component.settings.prefix, f"{CHANNEL}:{self._app}")
+        self._channel = component.engine.notifier.name(f"{CHANNEL}:{self._app}")
         settings = component.settings
         self._kept = (int(settings.history * 1000), settings.history_runs)
 
@@ -132,7 +132,7 @@ class _Runs(LeasedRuns):
         self._terms |= zip(("history", "most"), driver._kept, strict=True)
 
     def _subscribe(self) -> Waiter:
-        return subscribe(f"{CHANNEL}:{self._app}")
+        return self._component.engine.notifier.subscribe(f"{CHANNEL}:{self._app}")
 
     def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
         self._component.check_open()

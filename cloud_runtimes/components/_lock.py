@@ -1,0 +1,211 @@
+"""Locks with a queue of waiters: waiting for a turn, for both APIs, and what a caller that gives up leaves behind. What a database does for it, a subclass writes.
+
+A waiter has a place in a queue and is served in that order. A release notifies the first two. The n-th waiter may take the lock n times `TURN` after it became free, and a caller that does not wait after all of them. So a crashed waiter delays the queue once, and live waiters need no heartbeat. One that was skipped because it was slow comes back with its old number.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import CloudRuntimesError, DeadlineExceededError
+from ..spi import lock as spi
+from ..spi.flow import run_sync
+from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
+from ..spi.operation import Operation, mark_interrupted
+
+if TYPE_CHECKING:
+    from ._home import HomeComponent
+    from ._notify import Waiter
+
+__all__ = ["FORGET_MS", "TURN", "Calls", "Place", "QueuedLock"]
+
+TURN: Final = 500
+"""Milliseconds that the next waiter has to take a free lock before the one behind it may."""
+FORGET_MS: Final = 60_000
+"""Milliseconds after which an expired lock leaves no trace."""
+_LEAVING: Final = 1.0
+"""Seconds."""
+
+
+class Place:
+    """What an acquire under way has left in the store: a place in the queue, and perhaps a lock.
+
+    Attributes:
+        ticket: of the place; ``None``: none yet.
+        seen: whether the store has answered.
+        heard: `time.monotonic` of its last answer.
+        asked: whether the store may have given the lock.
+        queued: whether it may have given a place.
+        since: what the holder's clock said before the last try.
+        waiter: of its notifications.
+    """
+
+    def __init__(self) -> None:
+        self.ticket: int | None = None
+        self.seen = self.asked = self.queued = False
+        self.since = self.heard = 0.0
+        self.waiter: Waiter | None = None
+
+
+class Calls:
+    """Calls of the sync API: what is awaited has been done."""
+
+    def __init__(self, run: Callable[[Operation, Any], Any]) -> None:
+        self._run = run
+
+    async def run(self, op: Operation, work: Any) -> Any:
+        """Run a flow."""
+        return self._run(op, work)
+
+    async def wait(self, waiter: Waiter, seconds: float) -> None:
+        """Wait to be woken."""
+        waiter.wait(seconds)
+
+
+class _AsyncCalls(Calls):
+    """Calls of the async API."""
+
+    async def run(self, op: Operation, work: Any) -> Any:
+        return await self._run(op, work)
+
+    async def wait(self, waiter: Waiter, seconds: float) -> None:
+        await waiter.wait_async(seconds)
+
+
+class QueuedLock(LockDriver):
+    """See the module. Its flows are what the component's engine runs."""
+
+    features = frozenset({spi.FAIR, spi.RENEW, spi.TOKEN})
+
+    def __init__(self, component: HomeComponent, name: str) -> None:
+        self._home = component
+        self._name = name
+
+    # -- what a database does ---------------------------------------------
+
+    @abstractmethod
+    def _run(self, op: Operation, work: Any) -> Any:
+        """Run a flow."""
+
+    @abstractmethod
+    async def _run_async(self, op: Operation, work: Any) -> Any:
+        """Asynchronous `_run`."""
+
+    @abstractmethod
+    async def _try(
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+    ) -> tuple[int | None, float]:
+        """Take the lock if it is this caller's turn, else enter the queue if it waits. Returns the token (``None``: not taken), and the seconds until its turn comes if nobody else takes the lock."""
+
+    @abstractmethod
+    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
+        """Return what wakes the caller in its turn."""
+
+    @abstractmethod
+    def _renewing(self, request: LockRequest) -> Any:
+        """Return a flow that renews a lease; its result tells whether it lasted."""
+
+    @abstractmethod
+    def _releasing(self, request: LockRequest, *, queued: bool = False) -> Any:
+        """Return a flow that ends a lease, or with ``queued`` what there may be of it and of a wait for it; its result tells whether the lease lasted."""
+
+    @abstractmethod
+    def _unlocking(self, resource_id: str, owner: str) -> Any:
+        """Return a flow that ends the lease of an owner; its result is an `UnlockStatus`."""
+
+    @abstractmethod
+    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+        """Release in the background."""
+
+    # -- acquiring --------------------------------------------------------
+
+    def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
+        return run_sync(self._acquire(op, request, wait, Calls(self._run)))
+
+    async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
+        return await self._acquire(op, request, wait, _AsyncCalls(self._run_async))
+
+    async def _acquire(self, op: Operation, request: LockRequest, wait: bool, calls: Calls) -> Grant | None:
+        """Take the lock, first waiting in the queue if need be."""
+        place = Place()
+        try:
+            return await self._wait_and_take(op, request, wait, calls, place)
+        except BaseException as error:
+            # a cancelled or refused acquire may have taken the lock
+            if place.asked and (not isinstance(error, CloudRuntimesError) or error.maybe_applied):
+                self._behind(request, queued=place.queued)
+            else:
+                await self._leave(op, request, place, calls)
+            if isinstance(error, DeadlineExceededError) and place.seen and not place.asked:
+                return None
+            if not place.asked and not isinstance(error, Exception):
+                mark_interrupted(error, False)  # it was only waiting
+            raise
+        finally:
+            if place.waiter is not None:
+                place.waiter.close()
+
+    async def _wait_and_take(
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+    ) -> Grant | None:
+        while True:
+            token, pause = await self._try(op, request, wait, calls, place)
+            if token is not None:
+                return Grant(token, place.since, None)
+            if not wait:
+                return None
+            if place.waiter is None:
+                place.waiter = self._subscribe(request, place)
+            left = op.remaining()
+            if left == 0.0:
+                raise op.timed_out("the lock", maybe_applied=place.asked)
+            if pause > 0:
+                await calls.wait(place.waiter, pause if left is None else min(pause, left))
+            self._home.check_open()
+
+    async def _leave(self, op: Operation, request: LockRequest, place: Place, calls: Calls) -> None:
+        """Leave the queue before the caller goes on, if that takes no longer than `_LEAVING`."""
+        if not place.queued:
+            return
+        try:
+            await calls.run(Operation(op.method, op.component, _LEAVING), self._releasing(request, queued=True))
+        except CloudRuntimesError:
+            self._behind(request, queued=True)
+
+    # -- renewing and releasing -------------------------------------------
+
+    def renew(self, op: Operation, request: LockRequest, /) -> bool:
+        return bool(self._run(op, self._renewing(request)))
+
+    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
+        return bool(await self._run_async(op, self._renewing(request)))
+
+    def release(self, op: Operation, request: LockRequest, /) -> bool:
+        try:
+            return bool(self._run(op, self._releasing(request)))
+        except BaseException as error:
+            self._release_behind(request, error)
+            raise
+
+    async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
+        try:
+            return bool(await self._run_async(op, self._releasing(request)))
+        except BaseException as error:
+            self._release_behind(request, error)
+            raise
+
+    def _release_behind(self, request: LockRequest, error: BaseException) -> None:
+        """Release in the background after all."""
+        self._behind(request, queued=False)
+        if not isinstance(error, Exception):
+            mark_interrupted(error, True)
+
+    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
+        status: UnlockStatus = self._run(op, self._unlocking(resource_id, owner))
+        return status
+
+    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
+        status: UnlockStatus = await self._run_async(op, self._unlocking(resource_id, owner))
+        return status
