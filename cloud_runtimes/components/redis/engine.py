@@ -283,11 +283,15 @@ class RedisEngine:
 
     def _leave(self) -> None:
         """Make new connections for the calls to come."""
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
         for made in list(self._loops.values()):
             if made.done() and not made.cancelled() and made.exception() is None:
                 made.result().quiet = True
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def release(self) -> None:
         """Give up one use; the last one closes all connections."""
@@ -299,8 +303,7 @@ class RedisEngine:
                 del _engines[self.settings]
         self._closed = True
         self.notifier.close()
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
         for loop, made in list(self._loops.items()):
             if made.done() and not made.cancelled() and made.exception() is None:
                 if loop.is_closed():
