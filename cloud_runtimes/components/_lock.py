@@ -1,13 +1,13 @@
 """Locks with a queue of waiters: waiting for a turn, for both APIs, and what a caller that gives up leaves behind. What a database does for it, a subclass writes.
 
-A waiter has a place in a queue and is served in that order. A release notifies the first two. The n-th waiter may take the lock n times `TURN` after it became free, and a caller that does not wait after all of them. So a crashed waiter delays the queue once, and live waiters need no heartbeat. One that was skipped because it was slow comes back with its old number.
+A waiter has a place in a queue and is served in that order. A release notifies the first. The n-th waiter may take the lock n times `TURN` after it became free, and a caller that does not wait after all of them. So a crashed waiter delays the queue once, and live waiters need no heartbeat. One that was skipped because it was slow comes back with its old number.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..errors import CloudRuntimesError, DeadlineExceededError
 from ..spi import lock as spi
@@ -17,7 +17,6 @@ from ..spi.operation import Operation, mark_interrupted
 
 if TYPE_CHECKING:
     from ._home import HomeComponent
-    from ._notify import Waiter
 
 __all__ = ["FORGET_MS", "TURN", "Calls", "Place", "QueuedLock"]
 
@@ -27,6 +26,19 @@ FORGET_MS: Final = 60_000
 """Milliseconds after which an expired lock leaves no trace."""
 _LEAVING: Final = 1.0
 """Seconds."""
+
+
+class _Waiter(Protocol):
+    """What wakes a caller in its turn."""
+
+    def wait(self, timeout: float) -> object:
+        """Return when woken, or after ``timeout`` seconds."""
+
+    async def wait_async(self, timeout: float) -> object:
+        """Asynchronous `wait`."""
+
+    def close(self) -> None:
+        """Unsubscribe."""
 
 
 class Place:
@@ -46,7 +58,7 @@ class Place:
         self.ticket: int | None = None
         self.seen = self.asked = self.queued = False
         self.since = self.heard = 0.0
-        self.waiter: Waiter | None = None
+        self.waiter: _Waiter | None = None
 
 
 class Calls:
@@ -59,7 +71,7 @@ class Calls:
         """Run a flow."""
         return self._run(op, work)
 
-    async def wait(self, waiter: Waiter, seconds: float) -> None:
+    async def wait(self, waiter: _Waiter, seconds: float) -> None:
         """Wait to be woken."""
         waiter.wait(seconds)
 
@@ -70,7 +82,7 @@ class _AsyncCalls(Calls):
     async def run(self, op: Operation, work: Any) -> Any:
         return await self._run(op, work)
 
-    async def wait(self, waiter: Waiter, seconds: float) -> None:
+    async def wait(self, waiter: _Waiter, seconds: float) -> None:
         await waiter.wait_async(seconds)
 
 
@@ -78,6 +90,7 @@ class QueuedLock(LockDriver):
     """See the module. Its flows are what the component's engine runs."""
 
     features = frozenset({spi.FAIR, spi.RENEW, spi.TOKEN})
+    _holds: Callable[[], bool] | None = None
 
     def __init__(self, component: HomeComponent, name: str) -> None:
         self._home = component
@@ -100,7 +113,7 @@ class QueuedLock(LockDriver):
         """Take the lock if it is this caller's turn, else enter the queue if it waits. Returns the token (``None``: not taken), and the seconds until its turn comes if nobody else takes the lock."""
 
     @abstractmethod
-    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
+    def _subscribe(self, request: LockRequest, place: Place) -> _Waiter:
         """Return what wakes the caller in its turn."""
 
     @abstractmethod
@@ -153,7 +166,7 @@ class QueuedLock(LockDriver):
         while True:
             token, pause = await self._try(op, request, wait, calls, place)
             if token is not None:
-                return Grant(token, place.since, None)
+                return Grant(token, place.since, self._holds)
             if not wait:
                 return None
             if place.waiter is None:

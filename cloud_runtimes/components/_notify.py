@@ -153,6 +153,10 @@ class Notifier(ABC):
             for waiter in waiters:
                 waiter.wake()
 
+    def wake_all(self) -> None:
+        """Wake all waiters of this process."""
+        self.notify_here(list(self._waiters))
+
     def close(self) -> None:
         """Stop listening."""
         self._closed = True
@@ -183,7 +187,7 @@ class Notifier(ABC):
                 self._listening = set()
                 if listener is not None:
                     listener.close()
-            self.notify_here(list(self._waiters))  # what was notified meanwhile is not known
+            self.wake_all()  # what was notified meanwhile is not known
             if monotonic() - began > _BACK_OFF[-1]:
                 failures = 0
             end = monotonic() + _BACK_OFF[min(failures, len(_BACK_OFF) - 1)]

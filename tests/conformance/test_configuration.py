@@ -8,8 +8,16 @@ from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.files import FILES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.postgres import POSTGRES
+from tests.support.harnesses.redis import REDIS, VALKEY
 from tests.support.harnesses.rows import rows
 
 
 class TestConfiguration(ConfigurationSuite):
-    harness = rows({**HARNESSES, **FILES}, beside=DAPR, beside_layotto=LAYOTTO, postgres_url=POSTGRES)
+    harness = rows(
+        {**HARNESSES, **FILES},
+        beside=DAPR,
+        beside_layotto=LAYOTTO,
+        postgres_url=POSTGRES,
+        redis_server=REDIS,
+        valkey_server=VALKEY,
+    )

@@ -8,10 +8,16 @@ from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.lock_fakes import DictLockHarness
 from tests.support.harnesses.postgres import POSTGRES
+from tests.support.harnesses.redis import REDIS, VALKEY
 from tests.support.harnesses.rows import rows
 
 
 class TestLock(LockSuite):
     harness = rows(
-        {**HARNESSES, DictLockHarness.name: DictLockHarness}, beside=DAPR, beside_layotto=LAYOTTO, postgres_url=POSTGRES
+        {**HARNESSES, DictLockHarness.name: DictLockHarness},
+        beside=DAPR,
+        beside_layotto=LAYOTTO,
+        postgres_url=POSTGRES,
+        redis_server=REDIS,
+        valkey_server=VALKEY,
     )

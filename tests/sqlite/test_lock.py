@@ -217,7 +217,7 @@ def test_the_dead_cost_a_turn_each(driver: SqliteLock, clocks: SetClocks) -> Non
     tickets = [stand(driver, f"dead {n}") for n in range(2)]
     tickets.append(stand(driver, "living"))
     assert driver.release(operation(), request("a"))
-    clocks.boot += 2 * locks._TURN - 1
+    clocks.boot += 2 * locks.TURN - 1
     assert take(driver, "living", tickets[2]) is None
     clocks.boot += 1
     assert take(driver, "living", tickets[2]) is not None
@@ -230,7 +230,7 @@ def test_the_turn_is_counted_from_the_expiry_of_a_dead_holder(driver: SqliteLock
     clocks.boot += 1001
     assert take(driver, "second", second) is None
     assert driver.acquire(operation(), request("passer-by"), False) is None
-    clocks.boot += 2 * locks._TURN
+    clocks.boot += 2 * locks.TURN
     assert driver.acquire(operation(), request("passer-by"), False) is not None
     assert rows(driver, "lock_line") == []
     # one that was skipped alive comes back with its old number

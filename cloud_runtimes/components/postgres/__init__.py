@@ -110,6 +110,7 @@ class PostgresComponent(HomeComponent):
         with self._lock:
             database, self._database = self._database, None
         if database is not None:
+            database.notifier.wake_all()  # who waits for this client looks whether it is open
             database.release()
 
 

@@ -4,7 +4,7 @@
 
 *Token.* It is drawn once the row is locked, so that a later grant has a higher one. The sequence begins at the milliseconds since 1970, so tokens are also higher than those of a schema that was dropped.
 
-*Queue.* A waiter has a numbered row in ``lock_line``; see `QueuedLock`.
+*Queue.* A waiter has a numbered row in ``lock_line``; see `QueuedLock`. A release notifies the first two, in case the first died.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["RedisComponent", "RedisSettings", "component"]
 
 _DRIVERS: Final = {
+    "configuration": "RedisConfiguration",
+    "lock": "RedisLock",
     "rpc": "RedisRpc",
     "schedule": "RedisSchedule",
     "state": "RedisState",
@@ -82,6 +84,7 @@ class RedisComponent(HomeComponent):
         with self._lock:
             engine, self._engine = self._engine, None
         if engine is not None:
+            engine.notifier.wake_all()  # who waits for this client looks whether it is open
             engine.release()
 
 

@@ -21,6 +21,9 @@ _AWAY: Final = frozenset(
     ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED", "NOGOODSLAVE"]
 )
 
+_DENIED: Final = ("ACL failure in script", "The user executing the script can't")
+"""How Valkey and Redis begin what a command in a script may not do."""
+
 
 class Lost(Exception):
     """The connection could not be made, or ended."""
@@ -36,7 +39,7 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
         return UnauthenticatedError(
             f"redis {where}: the server does not accept the user or the password: check the url"
         )
-    if code == "NOPERM" or "ACL failure in script" in text or text.startswith("ERR The user executing the script"):
+    if code == "NOPERM" or rest.startswith(_DENIED):
         return PermissionDeniedError(f"redis {where}: the user may not do this: {rest}", maybe_applied=begun)
     if code == "OOM":
         return ResourceExhaustedError(

@@ -4,7 +4,7 @@
 
 *Token.* One counter for the whole file, raised in the transaction of the grant, so it outlives rows and may leave gaps. It is at least the wall clock's milliseconds, so new tokens are higher than earlier ones even where the file was removed or restored from a copy. A grant is always synced, whatever the durability, since a token that came again after a power cut would fence nothing. Renewals and releases need no sync: after a power cut all leases have ended.
 
-*Queue.* A waiter has a numbered row in ``lock_line`` and is served in that order. A release notifies the head alone. The n-th waiter may take the lock n times `_TURN` after it became free, and a caller that does not wait after all of them. So a crashed waiter delays the queue once, by `_TURN`, and live waiters need no heartbeat. One that was skipped because it was slow comes back with its old number.
+*Queue.* A waiter has a numbered row in ``lock_line``; see `QueuedLock`. A release notifies the head alone, since the others look often.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import CloudRuntimesError
-from ...spi import lock as spi
-from ...spi.flow import run_sync
-from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
-from ...spi.operation import Operation, mark_interrupted
+from ...spi.lock import LockRequest, UnlockStatus
+from ...spi.operation import Operation
+from .._lock import TURN, Calls, Place, QueuedLock
 from .notifier import Waiter
 from .writes import WriteTask
 
@@ -27,10 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteLock"]
 
-_TURN: Final = 500
-"""Milliseconds that the next waiter has to take a free lock before the one behind it may."""
 _LOOK_EVERY: Final = 0.25
-"""Seconds after which a waiter looks by itself: sooner than `_TURN`, so that a lost notification does not cost its place."""
+"""Seconds after which a waiter looks by itself: sooner than `TURN`, so that a lost notification does not cost its place."""
 
 # the lock's deadline (none: free, and nobody remembers since when), how many wait before, whether this waiter is in the queue
 _LOOK: Final = """
@@ -69,78 +66,65 @@ _FREE: Final = "UPDATE locks SET deadline = min(deadline, :now) WHERE store = :s
 _DELETE: Final = "DELETE FROM locks WHERE store = :store AND resource = :resource"
 
 
-class SqliteLock(LockDriver):
-    """One store: a namespace in the table of locks."""
-
-    features = frozenset({spi.FAIR, spi.RENEW, spi.TOKEN})
+class SqliteLock(QueuedLock):
+    """One store: a namespace in the table of locks. Its flows are write tasks, or queries with their parameters."""
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
+        super().__init__(context, name)
         self._context = context
         self._engine: Engine = context.engine
-        self._name = name
+        self._holds = self._engine.holds
+
+    def _run(self, op: Operation, work: Any) -> Any:
+        return self._engine.run(work, op) if isinstance(work, WriteTask) else self._engine.query(op, *work)
+
+    async def _run_async(self, op: Operation, work: Any) -> Any:
+        if isinstance(work, WriteTask):
+            return await self._engine.run_async(work, op)
+        return await self._engine.query_async(op, *work)
+
+    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+        try:  # on the writer thread, behind the write of who gave up
+            self._engine.submit(self._releasing(request, queued=queued))
+        except CloudRuntimesError:  # closed: the lease expires, the place in the queue lapses
+            return
+
+    async def _leave(self, op: Operation, request: LockRequest, place: Place, calls: Calls) -> None:
+        if place.queued:
+            self._behind(request, queued=True)
+
+    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
+        return self._engine.notifier.subscribe(f"lock-{place.ticket}")
 
     # -- acquiring --------------------------------------------------------
 
-    def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return run_sync(self._acquire(op, request, wait, _SyncCalls(self._engine)))
-
-    async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return await self._acquire(op, request, wait, _AsyncCalls(self._engine))
-
-    async def _acquire(self, op: Operation, request: LockRequest, wait: bool, calls: _SyncCalls) -> Grant | None:
-        """Take the lock, first waiting in the queue if need be; written once for both APIs."""
+    async def _try(
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+    ) -> tuple[int | None, float]:
         self._context.sweeping()
-        place = _Place()
-        try:
-            return await self._wait_and_take(op, request, wait, calls, place)
-        except BaseException as error:
-            # a cancelled or refused acquire may have taken the lock
-            may_hold = not isinstance(error, CloudRuntimesError) or error.maybe_applied
-            if may_hold or place.queued:
-                self._undo(request, place)
-            if not place.asked and not isinstance(error, Exception):
-                mark_interrupted(error, False)  # it was only waiting
-            raise
-        finally:
-            place.unsubscribe()
-
-    async def _wait_and_take(
-        self, op: Operation, request: LockRequest, wait: bool, calls: _SyncCalls, place: _Place
-    ) -> Grant | None:
-        while True:
-            names = self._names(request.resource_id, ticket=place.ticket or _EVERY)
-            deadline, ahead, queued = (await calls.query(op, _LOOK, names))[0]
-            pause = self._pause(deadline, ahead)
-            if pause <= 0:
-                asked = request.now()
-                place.asked = True
-                place.queued = place.queued or wait
-                token, ticket = await calls.run(op, self._taking(request, place.ticket, wait))
-                if token is not None:
-                    return Grant(token, asked, self._engine.holds)
+        names = self._names(request.resource_id, ticket=place.ticket or _EVERY)
+        deadline, ahead, queued = (await calls.run(op, (_LOOK, names)))[0]
+        place.seen = True
+        pause = self._pause(deadline, ahead)
+        if pause <= 0:
+            place.since = request.now()
+            place.asked = True
+            place.queued = place.queued or wait
+            token, ticket = await calls.run(op, self._taking(request, place.ticket, wait))
+            if token is None:  # others were faster: queue behind them
                 place.asked = False
-                if ticket is not None:  # others were faster: queue behind them
-                    place.ticket = ticket
-                    place.subscribe(self._engine)
-            elif not wait:
-                return None
-            elif not queued:
-                place.queued = True
-                place.ticket = await calls.run(op, self._queueing(request, place.ticket))
-                place.subscribe(self._engine)
-            else:
-                left = op.remaining()
-                if left == 0.0:
-                    self._undo(request, place)
-                    return None
-                await calls.wait(place, min(pause, _LOOK_EVERY if left is None else min(left, _LOOK_EVERY)))
-                self._context.check_open()
+                place.ticket = ticket
+            return token, 0.0
+        if wait and not queued:
+            place.queued = True
+            place.ticket = await calls.run(op, self._queueing(request, place.ticket))
+        return None, min(pause, _LOOK_EVERY)
 
     def _pause(self, deadline: int | None, ahead: int) -> float:
         """Seconds until a place in the queue may take the lock if nobody before it does and nobody renews; ≤ 0: now."""
         if deadline is None:
             return 0.0
-        return (deadline + ahead * _TURN - self._engine.clocks.boot_ms()) / 1000
+        return (deadline + ahead * TURN - self._engine.clocks.boot_ms()) / 1000
 
     def _names(self, resource_id: str, **more: Any) -> dict[str, Any]:
         """Return parameters for the statements above."""
@@ -180,29 +164,25 @@ class SqliteLock(LockDriver):
     # -- renewing and releasing -------------------------------------------
 
     def renew(self, op: Operation, request: LockRequest, /) -> bool:
+        return self._engine.holds() and super().renew(op, request)
+
+    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
+        return self._engine.holds() and await super().renew_async(op, request)
+
+    def _renewing(self, request: LockRequest) -> WriteTask:
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim, deadline=self._deadline(request))
             return connection.execute(_RENEW, names).rowcount > 0
 
-        return self._engine.holds() and bool(self._engine.run(WriteTask(body, durable=False), op))
+        return WriteTask(body, durable=False)
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
-        try:
-            return self._engine.holds() and bool(self._engine.run(self._releasing(request), op))
-        except BaseException as error:
-            self._release_behind(request, error)
-            raise
+        return self._engine.holds() and super().release(op, request)
 
     async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
-        try:
-            return self._engine.holds() and bool(await self._engine.run_async(self._releasing(request), op))
-        except BaseException as error:
-            self._release_behind(request, error)
-            raise
+        return self._engine.holds() and await super().release_async(op, request)
 
     def _releasing(self, request: LockRequest, *, queued: bool = False) -> WriteTask:
-        """End a lease, or what there may be of it and of a wait for it; the result tells whether it lasted until now."""
-
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim)
             task.channels = ()
@@ -218,7 +198,7 @@ class SqliteLock(LockDriver):
         task = WriteTask(body, durable=False)
         return task
 
-    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
+    def _unlocking(self, resource_id: str, owner: str) -> WriteTask:
         def body(connection: sqlite3.Connection) -> UnlockStatus:
             names = self._names(resource_id)
             task.channels = ()
@@ -231,82 +211,13 @@ class SqliteLock(LockDriver):
             return UnlockStatus.SUCCESS
 
         task = WriteTask(body, durable=False)
-        status: UnlockStatus = self._engine.run(task, op)
-        return status
+        return task
 
     def _freed(self, connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
         """Free a lock; returns the channels to notify. While others wait, the row tells since when it is free."""
         channels = _head(connection, names)
         connection.execute(_FREE if channels else _DELETE, names)
         return channels
-
-    # -- in the background ------------------------------------------------
-
-    def _undo(self, request: LockRequest, place: _Place) -> None:
-        """Leave the queue, and release what an acquire that gave up may have taken; on the writer thread, behind its write."""
-        if place.asked or place.queued:
-            self._submit(self._releasing(request, queued=place.queued))
-
-    def _release_behind(self, request: LockRequest, error: BaseException) -> None:
-        """Release in the background after all."""
-        self._submit(self._releasing(request))
-        if not isinstance(error, Exception):
-            mark_interrupted(error, True)
-
-    def _submit(self, task: WriteTask) -> None:
-        try:
-            self._engine.submit(task)
-        except CloudRuntimesError:  # closed: the lease expires, the place in the queue lapses
-            return
-
-
-class _Place:
-    """What an acquire under way has left in the store: a place in the queue, and perhaps a lock."""
-
-    def __init__(self) -> None:
-        self.ticket: int | None = None
-        self.asked = self.queued = False
-        self.waiter: Waiter | None = None
-
-    def subscribe(self, engine: Engine) -> None:
-        """Subscribe to the channel of this place, once."""
-        if self.waiter is None:
-            self.waiter = engine.notifier.subscribe(f"lock-{self.ticket}")
-
-    def unsubscribe(self) -> None:
-        if self.waiter is not None:
-            self.waiter.close()
-
-
-class _SyncCalls:
-    """Calls of the sync API: what is awaited has been done."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    async def query(self, op: Operation, sql: str, names: Mapping[str, Any]) -> list[Any]:
-        return self.engine.query(op, sql, names)
-
-    async def run(self, op: Operation, task: WriteTask) -> Any:
-        return self.engine.run(task, op)
-
-    async def wait(self, place: _Place, seconds: float) -> None:
-        assert place.waiter is not None
-        place.waiter.wait(seconds)
-
-
-class _AsyncCalls(_SyncCalls):
-    """Calls of the async API."""
-
-    async def query(self, op: Operation, sql: str, names: Mapping[str, Any]) -> list[Any]:
-        return await self.engine.query_async(op, sql, names)
-
-    async def run(self, op: Operation, task: WriteTask) -> Any:
-        return await self.engine.run_async(task, op)
-
-    async def wait(self, place: _Place, seconds: float) -> None:
-        assert place.waiter is not None
-        await place.waiter.wait_async(seconds)
 
 
 def _head(connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:

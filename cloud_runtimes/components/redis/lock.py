@@ -1,0 +1,211 @@
+"""Locks on Redis: a hash per lock, a sorted set of its waiters, one counter for all tokens of a store.
+
+*Lease.* A lock holds until its deadline by the server's clock, whatever becomes of the connection that took it. Row and queue stay for a minute longer, so that waiters know since when it is free. Then Redis drops them.
+
+*Token.* It is the server's microseconds since 1970, or one more than the last token where the clock is behind that. So tokens grow over a counter that was lost, with the last second of an append-only file or in a failover.
+
+*Queue.* A waiter's number in the sorted set is made in the same way; see `QueuedLock`. A release notifies the first two, in case the first died. One script takes the lock or gives a place, in one round trip. Asked twice by the same claim it answers twice, so a try whose answer was lost is repeated.
+
+*What comes late.* A server that hung may run a command whose caller gave up long ago. So giving up leaves a mark for `_LATE_MS`, and a claim with a mark gets nothing.
+
+Each script notifies before it writes: a user who may not publish changes nothing.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import ClosedError, DeadlineExceededError, UnavailableError
+from ...spi.lock import LockRequest, UnlockStatus
+from ...spi.operation import Operation
+from .._lock import FORGET_MS, TURN, Calls, Place, QueuedLock
+from .engine import Script
+from .resp import Flow
+
+if TYPE_CHECKING:
+    from .._notify import Waiter
+    from . import RedisComponent
+
+__all__ = ["RedisLock"]
+
+_LATE_MS: Final = 60_000
+_LEAST_TRY: Final = 1.0
+_LONGEST_TRY: Final = 10.0
+_AWAY: Final = 15.0
+"""Seconds for which a waiter outlives a server that cannot be reached."""
+_STATUS: Final = (UnlockStatus.NOT_FOUND, UnlockStatus.NOT_OWNER, UnlockStatus.SUCCESS)
+
+# KEYS of all: lock, queue. A lock: owner, claim, token, deadline (milliseconds since 1970 UTC)
+_COMMON: Final = f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function text(number) return string.format('%.0f', number) end
+local function number(last) return text(math.max((tonumber(last) or 0) + 1, time[1] * 1000000 + time[2])) end
+local row = redis.call('HMGET', KEYS[1], 'o', 'c', 't', 'd')
+local claim, deadline = row[2], tonumber(row[4])
+local lasts = deadline and deadline > now
+local function keep(till, ...)
+  redis.call('HSET', KEYS[1], 'd', text(till), ...)
+  redis.call('PEXPIREAT', KEYS[1], text(till + {FORGET_MS}))
+  redis.call('PEXPIREAT', KEYS[2], text(till + {FORGET_MS}))
+end
+local function notify(channel, except)
+  local count = 0
+  for _, each in ipairs(redis.call('ZRANGE', KEYS[2], 0, 2)) do
+    if each ~= except and count < 2 then
+      redis.call('PUBLISH', channel .. each, '')
+      count = count + 1
+    end
+  end
+  return count
+end
+local function free(waiters)
+  if waiters > 0 then keep(math.min(deadline, now)) else redis.call('DEL', KEYS[1]) end
+end
+"""
+# KEYS behind those: token, mark. ARGV: claim, owner, milliseconds, whether it waits, ticket or "".
+# The clock's milliseconds are rounded down, the end of a lease up
+_ACQUIRE: Final = Script(f"""{_COMMON}
+local mine, owner, expiry, wait, ticket = unpack(ARGV)
+if redis.call('EXISTS', KEYS[4]) == 1 then return {{false, {TURN}, '0'}} end
+if claim ~= mine or not lasts then
+  local ahead
+  if ticket == '' then
+    ahead = redis.call('ZCARD', KEYS[2])
+  else
+    ahead = redis.call('ZCOUNT', KEYS[2], '-inf', '(' .. ticket)
+  end
+  local pause = deadline and deadline + {TURN} * ahead - now or 0
+  if pause > 0 then
+    if wait == '1' then
+      if ticket == '' then ticket = number(redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]) end
+      if redis.call('ZADD', KEYS[2], 'NX', ticket, mine) == 1 then
+        redis.call('PEXPIREAT', KEYS[2], text(deadline + {FORGET_MS}))
+      end
+      ticket = text(redis.call('ZSCORE', KEYS[2], mine))
+    end
+    return {{false, pause, ticket}}
+  end
+  row[3] = number(redis.call('GET', KEYS[3]))
+  redis.call('SET', KEYS[3], row[3])
+  if ahead > 0 or ticket ~= '' then
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ticket == '' and '+inf' or ticket)
+  end
+end
+keep(now + expiry + 1, 'o', owner, 'c', mine, 't', row[3])
+return {{row[3], 0, ticket}}
+""")
+# ARGV: claim, milliseconds
+_RENEW: Final = Script(f"""{_COMMON}
+if claim ~= ARGV[1] or not lasts then return 0 end
+keep(math.max(deadline, now + ARGV[2] + 1))
+return 1
+""")
+# KEY behind those: mark. ARGV: claim, what its channel begins with, whether to leave the queue and a mark.
+# One that leaves the queue was perhaps next
+_RELEASE: Final = Script(f"""{_COMMON}
+local mine = claim == ARGV[1]
+local waiters = (mine or not lasts) and notify(ARGV[2], ARGV[1]) or 0
+if ARGV[3] == '1' then
+  redis.call('SET', KEYS[3], '', 'PX', {_LATE_MS})
+  redis.call('ZREM', KEYS[2], ARGV[1])
+end
+if mine then free(waiters) end
+return mine and lasts and 1 or 0
+""")
+# ARGV: owner, what channels begin with
+_UNLOCK: Final = Script(f"""{_COMMON}
+if not lasts then return 0 end
+if row[1] ~= ARGV[1] then return 1 end
+free(notify(ARGV[2]))
+return 2
+""")
+
+
+class RedisLock(QueuedLock):
+    """One store: keys with one hash tag."""
+
+    def __init__(self, component: RedisComponent, name: str) -> None:
+        super().__init__(component, name)
+        self._component = component
+        self._tokens = component.key("lock", name, "token")
+        # claims of which a try was cut off before they were had
+        self._late: set[str] = set()
+
+    def _keys(self, resource_id: str) -> tuple[bytes, bytes]:
+        key = self._component.key
+        return key("lock", self._name, "l", resource_id), key("lock", self._name, "q", resource_id)
+
+    def _mark(self, request: LockRequest) -> bytes:
+        return self._component.key("lock", self._name, "m", request.claim)
+
+    def _run(self, op: Operation, work: Any) -> Any:
+        return self._component.engine.run(op, work)
+
+    async def _run_async(self, op: Operation, work: Any) -> Any:
+        return await self._component.engine.run_async(op, work)
+
+    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+        try:
+            self._component.engine.behind(lambda: self._release(request, True))
+        except ClosedError:
+            return  # the lease expires, the place in the queue lapses
+
+    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
+        return self._component.engine.notifier.subscribe(f"lock-{request.claim}")
+
+    def _channels(self) -> bytes:
+        return self._component.engine.notifier.name("lock-")
+
+    # -- acquiring --------------------------------------------------------
+
+    async def _try(
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+    ) -> tuple[int | None, float]:
+        asked = place.asked
+        place.asked, place.queued, place.since = True, wait, request.now()
+        ticket = "" if place.ticket is None else place.ticket
+        flow = _ACQUIRE.run(
+            (*self._keys(request.resource_id), self._tokens, self._mark(request)),
+            *(request.claim, request.owner, request.expiry_ms, int(wait), ticket),
+        )
+        try:
+            token, pause, ticket = await calls.run(_trying(op) if wait else op, flow)
+        except (UnavailableError, DeadlineExceededError) as error:
+            if not place.queued or not place.seen or monotonic() > place.heard + _AWAY:
+                raise
+            place.asked = asked or error.maybe_applied
+            self._late.add(request.claim)
+            return None, _AWAY
+        place.seen, place.heard = True, monotonic()
+        if token is not None:
+            return int(token), 0.0
+        place.asked = False
+        place.ticket = int(ticket) if wait else None
+        return None, pause / 1000
+
+    # -- renewing and releasing -------------------------------------------
+
+    def _renewing(self, request: LockRequest) -> Flow[bool]:
+        return _RENEW.run(self._keys(request.resource_id), request.claim, request.expiry_ms)
+
+    def _releasing(self, request: LockRequest, *, queued: bool = False) -> Flow[bool]:
+        late = request.claim in self._late
+        self._late.discard(request.claim)
+        return self._release(request, queued or late)
+
+    def _release(self, request: LockRequest, marked: bool) -> Flow[bool]:
+        keys = (*self._keys(request.resource_id), self._mark(request))
+        return _RELEASE.run(keys, request.claim, self._channels(), int(marked))
+
+    def _unlocking(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
+        return _STATUS[(yield from _UNLOCK.run(self._keys(resource_id), owner, self._channels()))]
+
+
+def _trying(op: Operation) -> Operation:
+    """Return a call for one try of a wait. One cut off by the end of the wait would take the lock for nobody."""
+    left = op.remaining()
+    return Operation(
+        op.method, op.component, _LONGEST_TRY if left is None else min(max(left, _LEAST_TRY), _LONGEST_TRY)
+    )

@@ -1,0 +1,313 @@
+"""Locks whose holders, waiters, connections and servers are stopped, killed and cut."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import DeadlineExceededError, UnavailableError
+from cloud_runtimes.testing import Api
+from tests.support.child import Child
+from tests.support.harnesses.redis import RedisHome
+from tests.support.redis import RedisServer
+
+Make = Callable[..., CloudRuntimesClient]
+Serve = Callable[..., RedisServer]
+Start = Callable[..., Child]
+_CHILDREN = Path(__file__).parent.parent / "sqlite" / "children.py"
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start children on a server; all are ended afterwards."""
+    children: list[Child] = []
+
+    def start(server: RedisServer, body: str, *arguments: Any) -> Child:
+        child = Child(_CHILDREN, body, *arguments, environment={"CLOUD_RUNTIMES_HOME": server.url})
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.close()
+
+
+class Waiting:
+    """A wait for the lock ``r`` in a thread, by either API."""
+
+    def __init__(self, client: CloudRuntimesClient, api: Api, **options: Any) -> None:
+        self.got: float | None = None
+        self.token: int | None = None
+        self.error: BaseException | None = None
+        self._client = client
+        self._api = type(api)()
+        self._options = {"wait": 30, **options}
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with self._api.opened(self._client.lock.hold("locks", "r", **self._options)) as lease:
+                self.got, self.token = time.monotonic(), lease.token
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._api.close()
+
+    def join(self) -> None:
+        self._thread.join(40)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+
+def in_line(server: RedisServer, count: int = 1) -> None:
+    """Wait until so many wait for the lock ``r``."""
+    end = time.monotonic() + 10
+    while server.command("ZCARD", "{cr:lock:locks}:q:r") != b":%d\r\n" % count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(0.1)  # the last of them listens
+
+
+# -- holders and waiters ------------------------------------------------------
+
+
+def test_a_stopped_holder_is_fenced(
+    served: Serve, client: Make, start: Start, api: Api, rounds: Callable[[int, int], int]
+) -> None:
+    """SIGSTOP for twice its expiry, another takes the lock and writes, SIGCONT: it knows, and its write is refused."""
+    server = served()
+    mine = client(server.url)
+    expiry = 0.3
+    holder = start(server, "hold_and_write", expiry)
+    for number in range(rounds(1, 100)):
+        token = holder.line()["token"]
+        holder.process.send_signal(signal.SIGSTOP)
+        time.sleep(2 * expiry)
+        with api.opened(mine.lock.hold("locks", "r", wait=20)) as lease:
+            assert lease.token > token
+            api.call(mine.state, "save", "store", "k", number, fence=lease.token)
+        holder.process.send_signal(signal.SIGCONT)
+        holder.go()
+        assert holder.line() == {"refused": True, "lost": True, "error": "LeaseLostError"}
+        assert api.call(mine.state, "get", "store", "k") == number
+
+
+def test_a_killed_holder_costs_its_lease(served: Serve, client: Make, start: Start, api: Api) -> None:
+    server = served()
+    holder = start(server, "hold_and_write", 1.0)
+    token = holder.line()["token"]
+    waiting = Waiting(client(server.url), api)
+    in_line(server)
+    killed = time.monotonic()
+    holder.kill()
+    waiting.join()
+    assert waiting.got is not None
+    assert waiting.token is not None
+    assert waiting.token > token
+    assert waiting.got - killed < 1.0 + 1.0
+
+
+def test_a_killed_waiter_costs_a_turn_once(served: Serve, client: Make, start: Start, api: Api) -> None:
+    server = served()
+    mine = client(server.url)
+    lease = mine.lock.try_lock("locks", "r", expiry=3600)
+    assert lease is not None
+    dead = start(server, "wait_for_lock", 1).ready()
+    dead.go()
+    in_line(server)
+    dead.kill()
+    waiting = Waiting(mine, api)
+    in_line(server, 2)
+    released = time.monotonic()
+    lease.release()
+    waiting.join()
+    assert waiting.got is not None
+    assert 0.4 < waiting.got - released < 1.5
+    again = mine.lock.try_lock("locks", "r")
+    assert again is not None
+
+
+def test_waiters_share_one_connection_and_do_not_poll(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    mine = client(server.url)
+    lease = mine.lock.try_lock("locks", "r", expiry=3600)
+    assert lease is not None
+    waiting = [Waiting(mine, api) for _ in range(10)]
+    in_line(server, 10)
+    assert server.command("CLIENT", "LIST", "TYPE", "PUBSUB").count(b"id=") == 1
+    before = processed(server)
+    time.sleep(1.0)
+    assert processed(server) - before < 15  # each looks by itself every 2 s
+    lease.release()
+    for each in waiting:
+        each.join()
+    assert len({each.token for each in waiting}) == 10
+
+
+def processed(server: RedisServer) -> int:
+    found = server.command("INFO", "stats").partition(b"total_commands_processed:")[2]
+    return int(found.partition(b"\r")[0])
+
+
+def test_a_child_waits_by_itself(served: Serve, client: Make) -> None:
+    server = served()
+    mine = client(server.url)
+    lease = mine.lock.try_lock("locks", "r", expiry=3600)
+    assert lease is not None
+    with pytest.raises(DeadlineExceededError):
+        mine.lock.hold("locks", "r", wait=0.1).__enter__()  # the parent listens now
+    child = os.fork()
+    if child == 0:
+        try:
+            with mine.lock.hold("locks", "r", wait=20):
+                os._exit(0)
+        finally:
+            os._exit(1)
+    in_line(server)
+    begun = time.monotonic()
+    lease.release()
+    assert os.waitpid(child, 0)[1] == 0
+    assert time.monotonic() - begun < 1.0  # it was notified
+
+
+# -- connections and servers --------------------------------------------------
+
+
+def test_connections_that_are_cut_while_waiting(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    lease = client(server.url).lock.try_lock("locks", "r", expiry=3600)
+    assert lease is not None
+    waiting = Waiting(client(server.url), api)
+    for _ in range(3):
+        in_line(server)
+        server.command("CLIENT", "KILL", "TYPE", "PUBSUB")
+        server.command("CLIENT", "KILL", "TYPE", "NORMAL")
+    time.sleep(0.3)  # it listens again
+    released = time.monotonic()
+    lease.release()
+    waiting.join()
+    assert waiting.got is not None
+    assert waiting.got - released < 1.0
+
+
+def test_a_wait_and_a_lease_outlive_a_restart(served: Serve, client: Make, api: Api) -> None:
+    server = served(appendonly="yes")
+    lease = client(server.url).lock.try_lock("locks", "r", expiry=3600)
+    assert lease is not None
+    waiting = Waiting(client(server.url), api)
+    in_line(server)
+    server.kill()
+    time.sleep(0.7)  # the waiter looks meanwhile
+    server.start()
+    assert client(server.url).lock.try_lock("locks", "r") is None
+    lease.release()
+    waiting.join()
+    assert waiting.token is not None
+    assert lease.token is not None
+    assert waiting.token > lease.token
+
+
+def test_a_server_that_stays_away_ends_a_wait(
+    served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud_runtimes.components.redis.lock._AWAY", 0.5)
+    server = served()
+    assert client(server.url).lock.try_lock("locks", "r", expiry=3600) is not None
+    waiting = Waiting(client(server.url), api, wait=None)
+    in_line(server)
+    server.kill()
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        waiting.join()
+
+
+def test_tokens_grow_over_a_lost_counter(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    mine = client(server.url)
+    tokens = []
+    for turn in range(4):
+        lease = api.call(mine.lock, "try_lock", "locks", "r", expiry=3600)
+        tokens.append(lease.token)
+        if turn == 1:
+            server.command("FLUSHALL")
+        else:
+            server.kill()
+            server.start()
+        api.pause(0.05)  # a loop that runs sees that its connection was closed
+    assert tokens == sorted(set(tokens))
+
+
+def test_what_a_hung_server_does_late_is_undone(served: Serve, client: Make, api: Api) -> None:
+    """A try that was given up takes the lock for nobody, whether the server runs it before or after the undoing."""
+    server = served()
+    mine, other = client(server.url), client(server.url)
+    for each in (mine, other):
+        api.call(each.lock, "unlock", "locks", "r", "nobody")  # connects
+    assert server.process is not None
+    for _ in range(3):
+        server.process.send_signal(signal.SIGSTOP)
+        error = api.fails(DeadlineExceededError)(mine.lock, "try_lock", "locks", "r", expiry=3600, timeout=0.1)
+        assert error.maybe_applied
+        server.process.send_signal(signal.SIGCONT)
+        with api.opened(other.lock.hold("locks", "r", wait=10)) as lease:
+            lease.check()
+
+
+def test_a_mark_refuses_what_comes_after_the_undoing(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    mine = client(server.url)
+    driver = mine.lock._driver("locks")
+    request = mine.lock._request("r", None, 3600)
+    op, _ = mine.lock._asking(_method(mine), "locks", 5.0, None)
+    assert not driver._run(op, driver._releasing(request, queued=True))
+    for wait in (False, True):
+        limited = op.limited(0.3)
+        assert api.call(driver, "acquire", limited, request, wait) is None
+    assert server.command("ZCARD", "{cr:lock:locks}:q:r") == b":0\r\n"
+    assert api.call(mine.lock, "try_lock", "locks", "r") is not None
+
+
+def _method(client: CloudRuntimesClient) -> Any:
+    from cloud_runtimes.lock import service
+
+    return service._TRY
+
+
+def test_a_try_whose_answer_was_lost_is_repeated(served: Serve, client: Make, api: Api) -> None:
+    """The same claim asks again, as a waiter does: it gets the lease that it has."""
+    server = served()
+    mine = client(server.url)
+    driver = mine.lock._driver("locks")
+    request = mine.lock._request("r", None, 3600)
+    op, _ = mine.lock._asking(_method(mine), "locks", 5.0, None)
+    grants = [api.call(driver, "acquire", op, request, False) for _ in range(2)]
+    assert grants[0].token == grants[1].token
+    assert api.call(mine.lock, "try_lock", "locks", "r") is None
+    assert api.call(driver, "release", op, request) is True
+    assert api.call(mine.lock, "try_lock", "locks", "r") is not None
+
+
+# -- what is left -------------------------------------------------------------
+
+
+def test_nothing_is_left_but_the_counter(home: RedisHome, api: Api) -> None:
+    client = home.client()
+    for _ in range(3):
+        with api.opened(client.lock.hold("locks", "r")):
+            pass
+    with api.opened(client.lock.hold("locks", "r", expiry=1)):
+        with pytest.raises(DeadlineExceededError):
+            api.opened(client.lock.hold("locks", "r", wait=0.05)).__enter__()
+    assert api.call(client.lock, "try_lock", "locks", "held", expiry=1) is not None
+    home.advance(1 + 60 + 1)
+    found = home.server.command("KEYS", f"{{{home.prefix}:lock:*")
+    assert found.startswith(b"*1\r\n"), found
