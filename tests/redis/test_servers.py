@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import threading
@@ -320,3 +321,40 @@ def test_large_values_cross_in_pieces(home: RedisHome, api: Api) -> None:
             api.together([(client.state, "save", ("s", *item), {}) for item in values.items()])
             found = api.together([(client.state, "get", ("s", key), {}) for key in values])
             assert found == list(values.values())
+
+
+def test_faults_at_random(home: RedisHome, api: Api, rounds: Callable[[int, int], int]) -> None:
+    """What was acknowledged is there, what is said not to have been applied is not, and the server is found again."""
+    chance = random.Random(1)
+    acknowledged, refused = set(), set()
+    with FaultProxy(home.server.port) as proxy:
+        config = {"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}}
+        with CloudRuntimesClient(app_id="suite", timeout=0.3, config=config) as client:
+            for turn in range(rounds(30, 3000)):
+                faults: list[Callable[[], object]] = [
+                    lambda: proxy.break_all("reset"),
+                    lambda: proxy.break_all("close"),
+                    lambda: setattr(proxy, "down", Way(lost=True)),
+                    lambda: setattr(proxy, "up", Way(cut=chance.randrange(1, 4000), once=True)),
+                    lambda: setattr(proxy, "down", Way(cut=chance.randrange(1, 100), once=True)),
+                    proxy.heal,
+                ]
+                timer = threading.Timer(chance.random() * 0.004, chance.choice(faults))
+                timer.start()
+                keys = [f"{turn}-{number}" for number in range(8)]
+                calls = [(client.state, "save", ("s", key, "x" * chance.choice((1, 2000))), {}) for key in keys]
+                for key, answer in zip(keys, api.together(calls), strict=True):
+                    if answer is None:
+                        acknowledged.add(key)
+                    else:
+                        assert isinstance(answer, (UnavailableError, DeadlineExceededError)), answer
+                        if not answer.maybe_applied:
+                            refused.add(key)
+                timer.join()
+                proxy.heal()
+            assert api.call(client.state, "list_keys", "s", timeout=5) is not None
+            assert api.until(lambda: proxy.sockets() <= 8)
+    found = set(home.client().state.list_keys("s"))
+    assert acknowledged <= found
+    assert not refused & found
+    assert acknowledged
