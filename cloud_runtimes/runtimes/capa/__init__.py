@@ -46,7 +46,7 @@ _SQL: Final[Mapping[str, str]] = {"postgres": "postgresql+psycopg"}
 def _home(value: object) -> str | dict[str, Any]:
     if isinstance(value, dict):
         if not isinstance(value.get("url"), str):
-            raise ValueError('[capa.home]: give url = "postgresql://…"')
+            raise ValueError('[capa.home]: give url = "postgresql://…" or "redis://…"')
     elif not isinstance(value, str):
         raise ValueError("expected a folder or a URL")
     return value
@@ -66,7 +66,7 @@ class CapaSettings:
     """Settings of the table ``[capa]``.
 
     Attributes:
-        home: folder of the embedded default, or URL of a server (``postgresql://user@host/name``), else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process. A table ``[capa.home]`` has the ``url`` together with further settings of its component.
+        home: folder of the embedded default, or URL of a server (``postgresql://user@host/name``, ``redis://user@host/0``), else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process. A table ``[capa.home]`` has the ``url`` together with further settings of its component. A component of its kind that is declared without a ``url`` has these too.
         rpc_token: what callers of this application's methods may give as ``token`` in ``[rpc.<service>]``, besides the token of its home; at least 16 characters.
         rpc_open: take calls without a token: for an application that guards itself.
         rpc_allowed_hosts: names under which this application is reached behind a proxy or a mapping of ports, e.g. ``["shop.example.com"]``; one with a port stands for that port alone, one that begins with a dot for all names below it.
