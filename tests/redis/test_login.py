@@ -187,6 +187,11 @@ def test_a_url_that_is_none(client: Make, canary: Canary, url: str) -> None:
         made.state.get("s", "k")
 
 
+def test_a_database_that_is_not_there(home: RedisHome, client: Make, api: Api) -> None:
+    url = f"redis://127.0.0.1:{home.server.port}/99"
+    api.fails(InvalidArgumentError, match="no database of this number")(client(url).state, "get", "s", "k")
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

@@ -7,6 +7,7 @@ from typing import Any, Final
 from ...errors import (
     CloudRuntimesError,
     InternalError,
+    InvalidArgumentError,
     PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
@@ -39,7 +40,7 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
         return UnauthenticatedError(
             f"redis {where}: the server does not accept the user or the password: check the url"
         )
-    if code == "NOPERM" or rest.startswith(_DENIED):
+    if code in ("DENIED", "NOPERM") or rest.startswith(_DENIED):
         return PermissionDeniedError(f"redis {where}: the user may not do this: {rest}", maybe_applied=begun)
     if code == "OOM":
         return ResourceExhaustedError(
@@ -57,6 +58,8 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
             f"redis {where}: the server takes no more connections: lower max_connections, or raise its maxclients",
             retryable=True,
         )
+    if "DB index" in text:
+        return InvalidArgumentError(f"redis {where}: the server has no database of this number: check the url")
     if code == "WRONGTYPE":
         what = "a key of another program is in the way: choose another prefix"
         return InternalError(f"redis {where}: {what}", maybe_applied=begun)
