@@ -217,7 +217,7 @@ class RedisEngine:
             if policy.startswith("allkeys"):
                 raise UnsupportedError(
                     f"redis {self.where}: the server drops keys once its memory is full (maxmemory-policy {policy}): "
-                    "set maxmemory-policy noeviction"
+                    "set noeviction"
                 )
             what = "redis %s drops keys that expire once its memory is full, locks too (maxmemory-policy %s): set noeviction"
             logger().warning(what, self.where, policy)
