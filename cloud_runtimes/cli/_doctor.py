@@ -109,7 +109,9 @@ def _kernels() -> dict[str, Any]:
 def _home(runtime_settings: Any) -> str:
     from .._core.home import home_folder
 
-    return home_folder(runtime_settings.get("home"))
+    home = runtime_settings.get("home") or os.environ.get("CLOUD_RUNTIMES_HOME")
+    url = home.get("url") if isinstance(home, dict) else home
+    return _without_secrets(url) if isinstance(url, str) and "://" in url else home_folder(home)
 
 
 def _declared(client: CloudRuntimesClient | None) -> list[dict[str, str]]:
@@ -169,6 +171,8 @@ def _without_secrets(endpoint: str) -> str:
     """Return an endpoint without user, password, query and fragment."""
     try:
         parts = urlsplit(endpoint)
+        if (parts.port is None and ":" in parts.netloc.rpartition("@")[2].rpartition("]")[2]) or "@" in parts.path:
+            raise ValueError  # a slash in the password
     except ValueError:
         return "(not a URL)"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -11,7 +11,11 @@ from tests.support.harnesses.dapr import DAPR_RPC
 from tests.support.harnesses.layotto import LAYOTTO_RPC
 from tests.support.harnesses.rpc import RPC, HereRpc, ServerRegistryRpc
 
-_ROWS = {**RPC, **DAPR_RPC, **LAYOTTO_RPC, ServerRegistryRpc.name: ServerRegistryRpc}
+_SERVERS = {"postgres": "postgres_url", "redis": "redis_server", "valkey": "valkey_server"}
+_ROWS = {
+    **RPC, **DAPR_RPC, **LAYOTTO_RPC,
+    **{f"another process, by the registry on {server}": ServerRegistryRpc for server in _SERVERS},
+}  # fmt: skip
 _HERE = (HereRpc, *DAPR_RPC.values(), *LAYOTTO_RPC.values())
 
 
@@ -23,7 +27,8 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """One row of the table; its process serves all tests."""
     kind, folder = _ROWS[request.param], tmp_path_factory.mktemp("rpc")
     if kind is ServerRegistryRpc:
-        harness: HereRpc = kind(folder, request.getfixturevalue("postgres_url"))
+        server = request.getfixturevalue(_SERVERS[request.param.rpartition(" ")[2]])
+        harness: HereRpc = kind(folder, server if isinstance(server, str) else server.url)
     else:
         harness = kind(folder)
     yield harness

@@ -14,6 +14,7 @@ from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 from tests.support.harnesses.postgres import POSTGRES
+from tests.support.harnesses.redis import REDIS, VALKEY
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 
 
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **POSTGRES}))
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **POSTGRES, **REDIS, **VALKEY}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -36,6 +37,10 @@ class TestSchedule(ScheduleSuite):
             harness = DAPR_JOBS[request.param](made)
         elif request.param in POSTGRES:
             harness = POSTGRES[request.param](request.getfixturevalue("postgres_url"))
+        elif request.param in REDIS:
+            harness = REDIS[request.param](request.getfixturevalue("redis_server"))
+        elif request.param in VALKEY:
+            harness = VALKEY[request.param](request.getfixturevalue("valkey_server"))
         else:
             harness = HARNESSES[request.param](monkeypatch, tmp_path)
         yield harness

@@ -22,6 +22,8 @@ __all__ = ["RedisComponent", "RedisSettings", "component"]
 _DRIVERS: Final = {
     "configuration": "RedisConfiguration",
     "lock": "RedisLock",
+    "rpc": "RedisRpc",
+    "schedule": "RedisSchedule",
     "state": "RedisState",
 }
 _READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)

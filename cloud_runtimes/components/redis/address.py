@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ssl
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from ...config import without_values
 from ...errors import InvalidArgumentError
 
 __all__ = ["Address", "parse_url"]
 
-_TRUE = ("1", "true", "yes", "on")
+_TRUE: Final = ("1", "true", "yes", "on")
+_CHECKS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_LOGIN: Final = ("db", "password", "username")
+_TLS: Final = (
+    "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile", "ssl_password",
+)  # fmt: skip
 
 
 class Address(NamedTuple):
@@ -38,20 +44,35 @@ class Address(NamedTuple):
         """How messages name it, without user and password."""
         return f"{self.host}:{self.port}" if self.port else self.host
 
+    @without_values
     def context(self) -> ssl.SSLContext | None:
-        """Return what a TLS connection is made with."""
+        """Return what a TLS connection is made with.
+
+        Raises:
+            InvalidArgumentError: a file of the URL cannot be used.
+        """
         if self.tls is None:
             return None
         options = dict(self.tls)
-        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
-        wanted = options.get("ssl_cert_reqs", "required")
-        context.check_hostname = wanted == "required" and options.get("ssl_check_hostname", "true").lower() in _TRUE
-        context.verify_mode = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL}.get(wanted, ssl.CERT_REQUIRED)
-        if certificate := options.get("ssl_certfile"):
-            context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
+        try:
+            context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+            wanted = options.get("ssl_cert_reqs", "required")
+            context.check_hostname = wanted == "required" and options.get("ssl_check_hostname", "true").lower() in _TRUE
+            context.verify_mode = _CHECKS[wanted]
+            if certificate := options.get("ssl_certfile"):
+                # a password that is wanted and not given is not asked for at the terminal
+                context.load_cert_chain(
+                    certificate, options.get("ssl_keyfile"), lambda: options.get("ssl_password", "")
+                )
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"redis {self.where}: a certificate or key that the url names cannot be read: {error.strerror or error}: "
+                "check ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_password"
+            ) from None
         return context
 
 
+@without_values
 def parse_url(url: str) -> Address:
     """Read a URL.
 
@@ -59,19 +80,36 @@ def parse_url(url: str) -> Address:
         InvalidArgumentError: it is none; the URL is not quoted, since it may hold a password.
     """
     try:
+        url.encode()  # refuses what could not be sent
         parts = urlsplit(url)
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        given = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        query = {name: values[-1] for name, values in given.items()}
         username = unquote(parts.username) if parts.username else query.get("username")
         password = unquote(parts.password) if parts.password else query.get("password")
-        if parts.scheme == "unix":
-            return Address(unquote(parts.path), 0, username, password, int(query.get("db", "0")), None)
-        path = parts.path.strip("/")
         tls = None
+        known: tuple[str, ...] = _LOGIN
         if parts.scheme == "rediss":
-            tls = tuple(sorted((name, value) for name, value in query.items() if name.startswith("ssl_")))
-        database = int(path or query.get("db", "0"))
+            tls = tuple(sorted((name, value) for name, value in query.items() if name in _TLS))
+            known += _TLS
+        if not set(query) <= set(known):
+            raise InvalidArgumentError(
+                f"the url of a redis component has an unknown parameter; known: {', '.join(known)}"
+            )
+        if query.get("ssl_cert_reqs", "required") not in _CHECKS:
+            raise InvalidArgumentError(
+                f"ssl_cert_reqs in the url of a redis component: give one of {', '.join(_CHECKS)}"
+            )
+        is_file = parts.scheme == "unix"
+        database = int((not is_file and parts.path.strip("/")) or query.get("db", "0"))
+        if database < 0 or (is_file and not parts.path):
+            raise ValueError
+        if is_file:
+            return Address(unquote(parts.path), 0, username, password, database, None)
         return Address(parts.hostname or "localhost", parts.port or 6379, username, password, database, tls)
-    except ValueError:
+    except ValueError as error:
+        if isinstance(error, InvalidArgumentError):
+            raise
         raise InvalidArgumentError(
-            "the url of a redis component: give one such as redis://user:password@host:6379/0"
+            "the url of a redis component: give one such as redis://user:password@host:6379/0, rediss://… or "
+            "unix:///path?db=0"
         ) from None

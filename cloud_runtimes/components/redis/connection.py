@@ -10,10 +10,11 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Final
 
+from ...errors import DeadlineExceededError
 from ...spi.operation import Operation
 from .address import Address
 from .failures import Lost, checked
-from .resp import NOTHING, pack, reader
+from .resp import NOTHING, ReplyError, pack, reader
 
 __all__ = ["Connection", "LoopConnection"]
 
@@ -55,22 +56,38 @@ class Connection:
         address = self.address
         try:
             if address.port:
-                made = socket.create_connection((address.host, address.port), self._left(op))
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                self.socket = socket.create_connection((address.host, address.port), self._left(op))
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             else:
-                made = socket.socket(socket.AF_UNIX)
-                made.settimeout(self._left(op))
-                made.connect(address.host)
-            self.socket = made
+                self.socket = socket.socket(socket.AF_UNIX)
+                self.socket.settimeout(self._left(op))
+                self.socket.connect(address.host)
             context = address.context()
             if context is not None:
-                self.socket = context.wrap_socket(made, server_hostname=address.host)
+                self.socket = context.wrap_socket(self.socket, server_hostname=address.host)
         except TimeoutError:
             raise op.timed_out(f"redis {address.where}") from None
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise Lost(_reason(error)) from error
-        checked(self.exchange(*_greeting(address, name), op))
+        if (failure := self._greet(op, name)) is not None:
+            raise failure
+
+    def _greet(self, op: Operation, name: str) -> Exception | None:
+        """Log in. What fails is returned: the frames that it comes from hold the password."""
+        try:
+            *replies, named = self.exchange(*_greeting(self.address, name), op)
+            if isinstance(named, ReplyError) and not str(named).startswith("NOPERM"):  # it may stay without a name
+                replies.append(named)
+            checked(replies)
+        except (Lost, ReplyError) as error:
+            failure: Exception = error
+        except DeadlineExceededError:
+            failure = op.timed_out(f"redis {self.address.where}")
+        else:
+            return None
+        failure.__cause__ = failure.__context__ = None
+        return failure.with_traceback(None)
 
     def _left(self, op: Operation) -> float | None:
         left = op.remaining()
@@ -108,6 +125,7 @@ class Connection:
                     self.socket.settimeout(self._left(op))
                 data = self.socket.recv(_RECEIVE)
                 if not data:
+                    checked(found)  # it may have said why
                     raise Lost("the server closed the connection")
                 self.reader.feed(data)
         except TimeoutError:
@@ -160,10 +178,14 @@ class LoopConnection:
 
     Attributes:
         closed: why it serves nobody any more; ``None``: it does.
+        quiet: whether it serves no new calls.
+        received: how often something came.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.closed: Exception | None = None
+        self.quiet = False
+        self.received = 0
         self._connection = connection
         self._socket = connection.socket
         self._socket.setblocking(False)
@@ -171,7 +193,7 @@ class LoopConnection:
         self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
         self._replies: list[Any] = []
         self._out: list[bytes] = []
-        self._left = b""
+        self._left = memoryview(b"")
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._readable)
 
@@ -187,10 +209,19 @@ class LoopConnection:
         self._out.append(data)
         return future
 
+    def expired(self, received: int) -> None:
+        """Serve no new calls where one came to its deadline and nothing was received since it was sent, by ``received``: the server may be gone without a word. Calls with more time keep it."""
+        self.quiet = self.quiet or self.received == received
+
+    def end_unused(self) -> None:
+        """Close it once no call waits."""
+        if all(future.done() for future, _ in self._waiting):
+            self._end("the server did not answer")
+
     def _flush(self) -> None:
         out, self._out = self._out, []
         waits = bool(self._left)
-        self._left += b"".join(out)
+        self._left = memoryview(b"".join([self._left, *out]))
         if not waits and self._send():
             self._loop.add_writer(self._socket, self._writable)
 
@@ -199,11 +230,12 @@ class LoopConnection:
             self._loop.remove_writer(self._socket)
 
     def _send(self) -> bool:
-        """Send what is left; tells whether something still is."""
+        """Send what is left, as far as it goes; tells whether something still is."""
         if self.closed is not None:
             return False
         try:
-            self._left = self._left[self._socket.send(self._left) :]
+            while self._left:
+                self._left = self._left[self._socket.send(self._left) :]
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError as error:
@@ -223,8 +255,12 @@ class LoopConnection:
             return
         if data:
             self._reader.feed(data)
+        self.received += 1
         waiting, replies, gets = self._waiting, self._replies, self._reader.gets
         while (reply := gets()) is not NOTHING:
+            if not waiting:
+                self._end("the server sent what nobody asked for")
+                return
             replies.append(reply)
             if len(replies) == waiting[0][1]:
                 future, _ = waiting.popleft()
@@ -238,7 +274,7 @@ class LoopConnection:
         if self.closed is not None:
             return
         self.closed = Lost(reason)
-        self._left = b""
+        self._left = memoryview(b"")
         for future, _ in self._waiting:
             if not future.done():
                 future.set_exception(Lost(reason))

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..._core import fork
+from ..._core.logs import logger
 from ..._core.threads import Background, Mutex
-from ...errors import ClosedError, CloudRuntimesError, UnavailableError, UnsupportedError
+from ...errors import ClosedError, CloudRuntimesError, DeadlineExceededError, UnavailableError, UnsupportedError
 from ...spi.operation import Method, Operation
 from .address import parse_url
 from .connection import Connection, LoopConnection
@@ -45,9 +46,15 @@ def acquire(settings: RedisSettings) -> RedisEngine:
 
 
 class Script:
-    """A Lua script, which a server keeps once it has seen it."""
+    """A Lua script, which a server keeps once it has seen it.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        flags: of redis.io, "Eval flags": ``""`` refuses the whole script where memory is full, ``"allow-oom"`` runs it even then, ``"no-writes"`` runs on a replica too. ``None``: the first of its commands decides.
+    """
+
+    def __init__(self, text: str, flags: str | None = None) -> None:
+        if flags is not None:
+            text = f"#!lua flags={flags}\n{text}" if flags else f"#!lua\n{text}"
         self._text = text
         self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -122,8 +129,15 @@ class RedisEngine:
             batch = next(flow)
             while True:
                 connection = await self._loop_connection(op)
-                sent = True
-                replies = await self._answer(op, connection.exchange(batch.data, batch.count))
+                sent, received = True, connection.received
+                try:
+                    replies = await self._answer(op, connection.exchange(batch.data, batch.count))
+                except DeadlineExceededError:
+                    connection.expired(received)
+                    raise
+                finally:
+                    if connection.quiet:
+                        connection.end_unused()
                 batch = flow.send(replies)
         except StopIteration as stop:
             result: T = stop.value
@@ -145,7 +159,11 @@ class RedisEngine:
 
     def _explained(self, error: Lost | ReplyError, maybe_applied: bool) -> CloudRuntimesError:
         if isinstance(error, ReplyError):
-            return explained(self.where, error)
+            if str(error).startswith("READONLY"):  # a replica: by its name another server may be found by now
+                self._leave()
+            found = explained(self.where, error)
+            found.maybe_applied = found.maybe_applied and maybe_applied
+            return found
         return UnavailableError(
             f"redis {self.where}: the server cannot be reached: {error}", maybe_applied=maybe_applied
         )
@@ -172,22 +190,37 @@ class RedisEngine:
         try:
             connection.open(op, _NAME)
             if not self._ready:
-                self._check(checked(connection.exchange(*_ASK, op)))
+                self._check(connection.exchange(*_ASK, op))
         except BaseException as error:
             connection.close()
+            if isinstance(error, DeadlineExceededError):  # the call itself was not sent
+                raise op.timed_out(f"redis {self.where}") from None
             if isinstance(error, (Lost, ReplyError)):
                 raise self._explained(error, False) from error
             raise
         return connection
 
     def _check(self, replies: list[Any]) -> None:
-        """Refuse a server that is too old."""
-        fields = dict(line.split(":", 1) for line in replies[0].decode().splitlines() if ":" in line)
-        version = tuple(int(part) for part in fields.get("redis_version", "0").split(".")[:2])
-        if version < _LEAST:
+        """Refuse a server that is too old, or that drops keys as it likes."""
+        if any(isinstance(reply, ReplyError) and str(reply).startswith("NOPERM") for reply in replies):
+            self._ready = True  # the user may not ask
+            return
+        lines = b"".join(checked(replies)).decode().splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        version, policy = fields.get("redis_version", ""), fields.get("maxmemory_policy", "")
+        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+        if numbers < _LEAST:
             raise UnsupportedError(
-                f"redis {self.where}: version {fields.get('redis_version')} is too old: 7.0 is needed"
+                f"redis {self.where}: version {version or 'unknown'} is too old: Redis 7.0 or Valkey is needed"
             )
+        if fields.get("maxmemory", "0") != "0" and policy != "noeviction":
+            if policy.startswith("allkeys"):
+                raise UnsupportedError(
+                    f"redis {self.where}: the server drops keys once its memory is full (maxmemory-policy {policy}): "
+                    "set noeviction"
+                )
+            what = "redis %s drops keys that expire once its memory is full, locks too (maxmemory-policy %s): set noeviction"
+            logger().warning(what, self.where, policy)
         self._ready = True
 
     def ready(self, op: Operation) -> None:
@@ -223,20 +256,42 @@ class RedisEngine:
     async def _loop_connection(self, op: Operation) -> LoopConnection:
         """Return the connection of the running loop, made by the first who needs it."""
         loop = asyncio.get_running_loop()
-        made = self._loops.get(loop)
-        if made is not None and made.done():
-            failed = made.cancelled() or made.exception() is not None or made.result().closed is not None
-            if not failed:
-                return made.result()
-            made = None
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
-        if made is None:
-            made = self._loops[loop] = loop.create_task(self._connect(op))
-        return await self._answer(op, asyncio.shield(made), maybe_applied=False)
+        while True:
+            made = self._loops.get(loop)
+            if made is not None and made.done():
+                found = None if made.cancelled() or made.exception() is not None else made.result()
+                if found is not None and found.closed is None:
+                    if not found.quiet:
+                        return found
+                    found.end_unused()
+                made = None
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if made is None:
+                made = self._loops[loop] = loop.create_task(self._connect(op))
+                made.add_done_callback(_look)
+            try:
+                return await self._answer(op, asyncio.shield(made), maybe_applied=False)
+            except DeadlineExceededError:
+                left = op.remaining()
+                if left is not None and left <= 0:
+                    raise
+                # the time of the call that began to connect was over, not that of this one
 
     async def _connect(self, op: Operation) -> LoopConnection:
         return LoopConnection(await asyncio.to_thread(self.open, op))
+
+    def _leave(self) -> None:
+        """Make new connections for the calls to come."""
+        self._close_idle()
+        for made in list(self._loops.values()):
+            if made.done() and not made.cancelled() and made.exception() is None:
+                made.result().quiet = True
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def release(self) -> None:
         """Give up one use; the last one closes all connections."""
@@ -248,8 +303,7 @@ class RedisEngine:
                 del _engines[self.settings]
         self._closed = True
         self.notifier.close()
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
         for loop, made in list(self._loops.items()):
             if made.done() and not made.cancelled() and made.exception() is None:
                 if loop.is_closed():
@@ -267,8 +321,14 @@ def _expire(future: asyncio.Future[Any]) -> None:
         future.set_exception(_Expired())
 
 
+def _look(made: asyncio.Future[Any]) -> None:
+    """Look at an error that nobody waits for any more."""
+    if not made.cancelled():
+        made.exception()
+
+
 def _ping() -> Flow[None]:
     checked((yield Batch(("PING",))))
 
 
-_ASK: Final = (Batch(("INFO", "server")).data, 1)
+_ASK: Final = (Batch(("INFO", "server"), ("INFO", "memory")).data, 2)

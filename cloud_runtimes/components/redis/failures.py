@@ -7,6 +7,7 @@ from typing import Any, Final
 from ...errors import (
     CloudRuntimesError,
     InternalError,
+    InvalidArgumentError,
     PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
@@ -30,15 +31,17 @@ class Lost(Exception):
 
 
 def explained(where: str, error: ReplyError) -> CloudRuntimesError:
-    """Return our error for an error reply. Nothing of that command was applied."""
-    text = str(error)
+    """Return our error for an error reply. Nothing of that command was applied, but what a script did before."""
+    before, script, text = str(error).rpartition(" script: ")
+    begun = bool(script)
+    text = before if begun else text
     code, _, rest = text.partition(" ")
     if code in ("NOAUTH", "WRONGPASS") or "invalid password" in text or "AUTH" in text.split(" ", 2)[:2]:
         return UnauthenticatedError(
             f"redis {where}: the server does not accept the user or the password: check the url"
         )
-    if code == "NOPERM" or rest.startswith(_DENIED):
-        return PermissionDeniedError(f"redis {where}: the user may not do this: {rest}")
+    if code in ("DENIED", "NOPERM") or rest.startswith(_DENIED):
+        return PermissionDeniedError(f"redis {where}: the user may not do this: {rest}", maybe_applied=begun)
     if code == "OOM":
         return ResourceExhaustedError(
             f"redis {where}: the server's memory is full (maxmemory): raise it, lower retention, or consume",
@@ -55,9 +58,12 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
             f"redis {where}: the server takes no more connections: lower max_connections, or raise its maxclients",
             retryable=True,
         )
+    if "DB index" in text:
+        return InvalidArgumentError(f"redis {where}: the server has no database of this number: check the url")
     if code == "WRONGTYPE":
-        return InternalError(f"redis {where}: a key of another program is in the way: choose another prefix")
-    return InternalError(f"redis {where}: {text}")
+        what = "a key of another program is in the way: choose another prefix"
+        return InternalError(f"redis {where}: {what}", maybe_applied=begun)
+    return InternalError(f"redis {where}: {error}", maybe_applied=begun)
 
 
 def checked(replies: list[Any]) -> list[Any]:

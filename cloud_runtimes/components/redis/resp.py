@@ -30,7 +30,13 @@ def pack(arguments: Sequence[Value]) -> bytes:
 
 def reader() -> Any:
     """Return a parser: ``feed(bytes)``, then ``gets()`` gives replies, errors among them, and `NOTHING` in the end."""
-    return hiredis.Reader(replyError=ReplyError, notEnoughData=NOTHING)
+    return hiredis.Reader(replyError=_reply_error, notEnoughData=NOTHING)
+
+
+def _reply_error(text: str) -> Exception:
+    """Return an error reply without what it quotes of a command's arguments: passwords, values."""
+    error: Exception = ReplyError(text.partition(", with args beginning with")[0])
+    return error
 
 
 class Batch:

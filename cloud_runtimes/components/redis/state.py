@@ -57,10 +57,11 @@ for i = 1, count do
     local name = ARGV[at]
     if ARGV[at + 1] == '1' then
       local ttl = ARGV[at + 7]
-      redis.call('DEL', key)
+      -- first, since it is refused where memory is full
       redis.call('HSET', key, 'd', ARGV[at + 2], 'c', ARGV[at + 3], 'e', ARGV[at + 4],
         'x', ttl == '' and '' or string.format('%.0f', now + tonumber(ttl)))
-      if ttl ~= '' then redis.call('PEXPIREAT', key, string.format('%.0f', now + tonumber(ttl))) end
+      if ttl == '' then redis.call('PERSIST', key)
+      else redis.call('PEXPIREAT', key, string.format('%.0f', now + tonumber(ttl))) end
       redis.call('ZADD', KEYS[1], 0, name)
     else
       redis.call('DEL', key)

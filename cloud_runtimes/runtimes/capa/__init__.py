@@ -39,11 +39,14 @@ SERVERS: Final[Mapping[str, str]] = {
 }
 """Scheme of a home that is a server's URL → the component that every service stands on that it has."""
 
+_SQL: Final[Mapping[str, str]] = {"postgres": "postgresql+psycopg"}
+"""Component of a home → how SQLAlchemy names its server, where databases are there too."""
+
 
 def _home(value: object) -> str | dict[str, Any]:
     if isinstance(value, dict):
         if not isinstance(value.get("url"), str):
-            raise ValueError('[capa.home]: give url = "postgresql://…"')
+            raise ValueError('[capa.home]: give url = "postgresql://…" or "redis://…"')
     elif not isinstance(value, str):
         raise ValueError("expected a folder or a URL")
     return value
@@ -71,7 +74,7 @@ class CapaSettings:
     """Settings of the table ``[capa]``.
 
     Attributes:
-        home: folder of the embedded default, or URL of a server (``postgresql://user@host/name``), else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process. A table ``[capa.home]`` has the ``url`` together with further settings of its component.
+        home: folder of the embedded default, or URL of a server (``postgresql://user@host/name``, ``redis://user@host/0``), else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process. A table ``[capa.home]`` has the ``url`` together with further settings of its component. A component of its kind that is declared without a ``url`` has these too.
         rpc_address: where other machines reach this application's methods, e.g. ``"http://shop-1.example.com:8080"``, behind a mapping of ports or a name. Default: where it listens; on all addresses (``host="0.0.0.0"``) the one by which this machine reaches the server of its home.
         rpc_token: what callers of this application's methods may give as ``token`` in ``[rpc.<service>]``, besides the token of its home; at least 16 characters.
         rpc_open: take calls without a token: for an application that guards itself.
@@ -124,7 +127,7 @@ def _server(setting: Any) -> dict[str, Any] | None:
         return {"component": SERVERS[scheme], **table}
     if is_url or isinstance(home, dict):
         raise InvalidArgumentError(
-            f"the home is no URL of a server that is known: give {', '.join(SERVERS)}://…, or a folder"
+            f"the home is no URL of a server that is known: give {', '.join(f'{each}://…' for each in SERVERS)}, or a folder"
         )
     return None
 
@@ -159,8 +162,10 @@ class CapaRuntime(Runtime):
             return CapaRpc(self, name)
         component = self.component(service, name)
         if service not in component.services:
+            other = DEFAULTS.get(service, DEFAULT)
             raise UnsupportedError(
-                f"the component {component.name!r} has no {service}; it has {', '.join(component.services)}",
+                f"the component {component.name!r} has no {service}; it has {', '.join(component.services)}: "
+                f'declare another, such as [{service}.{name}] component = "{other}", and beside it what else is used',
                 service=service,
                 component=name,
                 runtime=self.name,
@@ -218,9 +223,10 @@ class CapaRuntime(Runtime):
 
     def _default(self, service: str) -> str:
         """Return the component of a service for which none is declared."""
-        if self._server is not None and service not in ("database", "secret"):
-            return str(self._server["component"])
-        return DEFAULTS.get(service, DEFAULT)
+        component = "" if self._server is None else str(self._server["component"])
+        if not component or service == "secret" or (service == "database" and component in _SQL):
+            return DEFAULTS.get(service, DEFAULT)
+        return component
 
     def _shared(self, service: str, name: str) -> Component:
         """Return a declared component; without a name the embedded default, ``service``, which serves all names."""
@@ -237,11 +243,14 @@ class CapaRuntime(Runtime):
     def _made(self, service: str, name: str) -> Component:
         if name:
             table, where = dict(self.settings.components[service][name]), f"{self.settings.origin}: [{service}.{name}]"
+            if self._server is not None and self._server["component"] == table["component"] and "url" not in table:
+                table = {**self._server, **table}
         elif self._server is not None and self._server["component"] == service:
             table, where = dict(self._server), "the home"
         elif self._server is not None and service == "sqlalchemy":
             rest = self._server["url"].partition("://")[2]
-            table, where = {"component": service, "url": f"postgresql+psycopg://{rest}", "schemas": True}, "the home"
+            url = f"{_SQL[self._server['component']]}://{rest}"
+            table, where = {"component": service, "url": url, "schemas": True}, "the home"
         else:
             table, where = {"component": service}, "the environment"
         made: type[Component] = registry.find(

@@ -87,9 +87,7 @@ class ConfiguredRpc(RegistryRpc):
 
 
 class ServerRegistryRpc(RegistryRpc):
-    """Methods in another process whose home is the same PostgreSQL."""
-
-    name = "another process, by the registry on postgres"
+    """Methods in another process whose home is the same server."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._url = url

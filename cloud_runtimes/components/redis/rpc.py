@@ -1,0 +1,89 @@
+"""The registry of services on Redis: a sorted set of each application's servers by the ends of their leases, by the server's clock, and one secret for the prefix."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from ...rpc.registry import Entry, Registry, RegistryRpc
+from ...spi.operation import Operation
+from .engine import Script
+from .failures import checked
+from .resp import Batch, Flow
+
+if TYPE_CHECKING:
+    from . import RedisComponent
+
+__all__ = ["RedisRpc"]
+
+_SIZE: Final = 32
+_NOW: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function at(ms) return string.format('%.0f', ms) end
+"""
+_FIND: Final = Script(
+    _NOW + "return redis.call('ZRANGE', KEYS[1], '(' .. at(now), '+inf', 'BYSCORE')", flags="no-writes"
+)
+# ARGV: entry, milliseconds; with the last lease the set goes too
+_ENTER: Final = Script(
+    _NOW + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', at(now))
+redis.call('ZADD', KEYS[1], at(now + ARGV[2]), ARGV[1])
+redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2])
+""",
+    flags="allow-oom",
+)
+
+
+class RedisRpc(RegistryRpc):
+    """One service, found by the registry of one prefix. Whoever may read its secret may call and be called."""
+
+    def __init__(self, component: RedisComponent, name: str) -> None:
+        super().__init__(_Registry(component), component, name)
+
+
+class _Registry(Registry):
+    def __init__(self, component: RedisComponent) -> None:
+        self._component = component
+        self._secret: bytes | None = None
+
+    @property
+    def where(self) -> str:
+        return f"redis {self._component.engine.where}"
+
+    def _key(self, app_id: str) -> bytes:
+        return self._component.key("rpc", app_id, "servers")
+
+    def find(self, op: Operation, app_id: str) -> list[Entry]:
+        return self._component.engine.run(op, self._find(app_id))
+
+    async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
+        return await self._component.engine.run_async(op, self._find(app_id))
+
+    def _find(self, app_id: str) -> Flow[list[Entry]]:
+        found = yield from _FIND.run((self._key(app_id),))
+        return [Entry(instance, app_id, address) for instance, address in (each.decode().split(" ") for each in found)]
+
+    def secret(self, op: Operation) -> bytes:
+        if self._secret is None:
+            self._secret = self._component.engine.run(op, self._find_secret())
+        return self._secret
+
+    def _find_secret(self) -> Flow[bytes]:
+        made = os.urandom(_SIZE)
+        (found,) = checked((yield Batch(("SET", self._component.key("rpc", "", "secret"), made, "NX", "GET"))))
+        return made if found is None else bytes(found)
+
+    def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
+        self._component.engine.run(op, _ENTER.run((self._key(entry.app_id),), _member(entry), int(seconds * 1000)))
+
+    def leave(self, op: Operation, entry: Entry) -> None:
+        self._component.engine.run(op, self._leave(entry))
+
+    def _leave(self, entry: Entry) -> Flow[None]:
+        checked((yield Batch(("ZREM", self._key(entry.app_id), _member(entry)))))
+
+
+def _member(entry: Entry) -> str:
+    return f"{entry.instance} {entry.address}"

@@ -1,0 +1,216 @@
+"""Jobs on Redis, and their runs. See `.schedule_scripts` for the keys.
+
+A run is open while it has a deadline by the server's clock: that of its holder's lease, or of its next try. Only the oldest open run of a job can be claimed, and no further occurrence while there is one. Its holder renews the lease; when the holder dies it ends by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from ...spi import schedule as spi
+from ...spi.operation import Operation
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
+from .._jobs import RUN_COLUMNS, advance, exists, planned, read_spec, record, run_id, stays_due, stored, written
+from .._notify import Waiter
+from .._runs import CHANNEL, LeasedRuns, RunToken
+from . import schedule_scripts as scripts
+from .resp import Flow, Value
+
+if TYPE_CHECKING:
+    from . import RedisComponent
+
+__all__ = ["RedisSchedule"]
+
+_MOVING_MS: Final = 5_000
+"""How long a member has to move a job on. Less than what makes an occurrence a missed one."""
+_JOB: Final = ("name", "spec", "data", "next", "occurrences", "skipped", "created")
+_RUN: Final = tuple(RUN_COLUMNS.split(", "))
+_RUN_TEXTS: Final = frozenset(("name", "run", "status", "error"))
+
+
+class RedisSchedule(ScheduleDriver):
+    """The jobs of one application."""
+
+    features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
+
+    def __init__(self, component: RedisComponent, name: str) -> None:
+        self._component = component
+        self._app = component.context.app_id
+        self._tag = (component.key("schedule", self._app, ""),)
+        self._channel = component.engine.notifier.name(f"{CHANNEL}:{self._app}")
+        settings = component.settings
+        self._kept = (int(settings.history * 1000), settings.history_runs)
+
+    # -- jobs -------------------------------------------------------------
+
+    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        self._component.engine.run(op, self._save(spec, overwrite))
+
+    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        await self._component.engine.run_async(op, self._save(spec, overwrite))
+
+    def _save(self, given: JobSpec, overwrite: bool) -> Flow[None]:
+        while True:
+            now, id, old, due = yield from scripts.FIND.run(self._tag, given.name)
+            spec, first = planned(given, int(now), self._component.settings.max_value_bytes)
+            if id and not overwrite:
+                raise exists(spec.name)
+            keeps = bool(id) and stays_due(spec, old.decode(), int(due) if due else None)
+            fields: list[Value] = ["spec", written(spec)]
+            fields += [] if spec.data is None else ["data", spec.data]
+            fields += ["handler", spec.target] if isinstance(spec.target, str) else []
+            saved = yield from scripts.SAVE.run(
+                self._tag, spec.name, id, old, int(keeps), self._channel, first, *fields
+            )
+            if saved:
+                return
+
+    def get(self, op: Operation, name: str, /) -> StoredJob | None:
+        return self._component.engine.run(op, self._get(name))
+
+    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
+        return await self._component.engine.run_async(op, self._get(name))
+
+    def _get(self, name: str) -> Flow[StoredJob | None]:
+        rows = yield from scripts.JOBS.run(self._tag, len(_JOB), *_JOB, name)
+        return _stored(rows[0]) if rows else None
+
+    def list_jobs(self, op: Operation, /) -> list[StoredJob]:
+        return self._component.engine.run(op, self._list_jobs())
+
+    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
+        return await self._component.engine.run_async(op, self._list_jobs())
+
+    def _list_jobs(self) -> Flow[list[StoredJob]]:
+        rows = yield from scripts.JOBS.run(self._tag, len(_JOB), *_JOB)
+        return [_stored(row) for row in sorted(rows)]
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        self._component.engine.run(op, scripts.DELETE.run(self._tag, name, *self._kept))
+
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        await self._component.engine.run_async(op, scripts.DELETE.run(self._tag, name, *self._kept))
+
+    # -- runs -------------------------------------------------------------
+
+    def run_now(self, op: Operation, name: str, /) -> str | None:
+        return self._component.engine.run(op, self._run_now(name))
+
+    async def run_now_async(self, op: Operation, name: str, /) -> str | None:
+        return await self._component.engine.run_async(op, self._run_now(name))
+
+    def _run_now(self, name: str) -> Flow[str | None]:
+        run = str(uuid4())
+        return run if (yield from scripts.RUN_NOW.run(self._tag, name, run, self._channel)) else None
+
+    def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
+        return self._component.engine.run(op, self._list_runs(name))
+
+    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
+        return await self._component.engine.run_async(op, self._list_runs(name))
+
+    def _list_runs(self, name: str) -> Flow[list[RunRecord]]:
+        rows = yield from scripts.RUNS.run(self._tag, name, *_RUN)
+        return [record(map(_column, _RUN, row)) for row in rows]
+
+    def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+        self._component.engine.ready(op)
+        return _Runs(self, handlers)
+
+
+class _Runs(LeasedRuns):
+    """One member of an application's runners."""
+
+    def __init__(self, driver: RedisSchedule, handlers: Callable[[], frozenset[str]]) -> None:
+        super().__init__(driver._app, handlers)
+        self._component = driver._component
+        self._tag, self._channel = driver._tag, driver._channel
+        self._terms = {"member": self._member, "lease": self.lease_ms, "moving": _MOVING_MS}
+        self._terms |= zip(("history", "most"), driver._kept, strict=True)
+
+    def _subscribe(self) -> Waiter:
+        return self._component.engine.notifier.subscribe(f"{CHANNEL}:{self._app}")
+
+    def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
+        self._component.check_open()
+        renew = self._to_renew()
+        if not (outcomes or renew or want):
+            return ()
+        begun = self._clock()
+        runs, renewed = self._component.engine.run(self._operation(), self._exchange(outcomes, renew, want))
+        if not (outcomes or renew or runs):
+            return ()
+        return self._take(outcomes, renew, renewed, runs, want, begun + self.lease_ms / 1000)
+
+    def _exchange(
+        self, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
+    ) -> Flow[tuple[list[DueRun], list[RunToken]]]:
+        told = {
+            "want": want, "handlers": sorted(self._handlers()), "outcomes": [_told(each) for each in outcomes],
+            "held": list(self._held), "renews": bool(renew),
+        }  # fmt: skip
+        now, pause, ids, rows, due = yield from scripts.EXCHANGE.run(
+            self._tag, json.dumps(self._terms | told), self._channel
+        )
+        self._is_due([int(pause) if pause else None])
+        renewed = [token for token in renew if token.id in ids]
+        runs = [
+            DueRun(RunToken(id, attempt), run.decode(), int(fire), attempt, int(failures), _spec(*job))
+            for id, run, fire, attempt, failures, job in rows
+        ]
+        if due:
+            runs += yield from self._move([(int(id), _stored(job)) for id, job in due], int(now))
+        return runs, renewed
+
+    def _move(self, due: Sequence[tuple[int, StoredJob]], now: int) -> Flow[list[DueRun]]:
+        """Move jobs on to their next occurrences; returns the runs of those that were due, where they are to run."""
+        runs: list[tuple[str, int, JobSpec]] = []
+        moves = []
+        for id, job in due:
+            step, spec = advance(job, now), job.spec
+            fire = "" if step.fire is None else step.fire
+            run = "" if step.fire is None else run_id(self._app, spec.name, step.fire)
+            skipped = [(run_id(self._app, spec.name, each.first), *each) for each in step.skipped]
+            following = "" if step.following is None else step.following
+            moves.append((id, following, step.due, step.missed, fire, run, skipped))
+            runs.append((run, step.fire or 0, spec))
+        made = yield from scripts.MOVE.run(self._tag, json.dumps(self._terms | {"jobs": moves}))
+        return [
+            DueRun(RunToken(id, 1), run, fire, 1, 0, spec)
+            for id, (run, fire, spec) in zip(made, runs, strict=True)
+            if id
+        ]
+
+
+def _told(outcome: Outcome) -> tuple[int, int, str, str, int]:
+    """Return an outcome as the script takes it."""
+    token = outcome.token
+    assert isinstance(token, RunToken)
+    if not outcome.begun:
+        what = "returned"
+    elif outcome.retry_after is not None:
+        what = "again"
+    else:
+        what = "succeeded" if outcome.error is None else "failed"
+    # the server's JSON has no halves of surrogate pairs
+    error = (outcome.error or "").encode(errors="replace").decode()
+    return (*token, what, error, int((outcome.retry_after or 0) * 1000))
+
+
+def _spec(name: bytes, spec: bytes, data: bytes | None) -> JobSpec:
+    return read_spec(name.decode(), spec.decode(), data)
+
+
+def _stored(row: Sequence[Any]) -> StoredJob:
+    """Return a row of `_JOB` as a job."""
+    name, spec, data, *state = row
+    return stored((name.decode(), spec.decode(), data, *(int(each) if each else None for each in state)))
+
+
+def _column(name: str, value: bytes | None) -> Any:
+    if value is None:
+        return None
+    return value.decode() if name in _RUN_TEXTS else int(value)

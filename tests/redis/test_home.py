@@ -1,0 +1,103 @@
+"""Redis as the home of all services that it has, and what is said of those that it has not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import ComponentNotFoundError, DeadlineExceededError, InvalidArgumentError, UnsupportedError
+from cloud_runtimes.testing import Api
+from cloud_runtimes.testing.canary import Canary
+from tests.support.harnesses.redis import RedisHome
+from tests.support.ports import reserved_port
+
+
+def test_by_the_environment(home: RedisHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api: Api) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLOUD_RUNTIMES_HOME", home.server.url)
+    store = home.store()
+    with (
+        CloudRuntimesClient(app_id="suite") as one,
+        CloudRuntimesClient(config={"capa": {"home": home.server.url}}) as two,
+    ):
+        api.call(one.state, "save", store, "k", 1)
+        assert api.call(two.state, "get", store, "k") == 1
+        one.telemetry.logger("test").info("here")
+        two.wait_ready()
+    assert {path.name for path in tmp_path.iterdir()} <= {".cloud_runtimes"}
+
+
+@pytest.mark.parametrize(("service", "component"), [("file", "local"), ("database", "sqlalchemy")])
+def test_what_it_has_not_says_what_to_declare(
+    home: RedisHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, component: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = home.client()
+    with pytest.raises(UnsupportedError, match=rf'\[{service}\.docs\] component = "{component}"'):
+        if service == "file":
+            client.file.get_file("docs", "a")
+        else:
+            client.database.query("docs", "SELECT 1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_declared_beside_it(home: RedisHome, tmp_path: Path, api: Api) -> None:
+    """A component of the home's kind has the home's server; one with a server of its own has that."""
+    files = {"docs": {"component": "local", "path": str(tmp_path / "docs")}}
+    with reserved_port() as port:
+        elsewhere = {"component": "redis", "url": f"redis://127.0.0.1:{port}/0"}
+        states = {"s": {"component": "redis"}, "t": elsewhere}
+        home_ = {"url": home.server.url, "prefix": home.prefix}
+        with CloudRuntimesClient(config={"capa": {"home": home_}, "file": files, "state": states}) as client:
+            api.call(client.file, "put_file", "docs", "a", b"1")
+            api.call(client.state, "save", "s", "k", 1)
+            assert api.call(home.client().state, "get", "s", "k") == 1
+            with pytest.raises(ComponentNotFoundError, match=r"add \[state\.u\]"):
+                client.state.get("u", "k")
+            with pytest.raises(DeadlineExceededError):
+                client.wait_ready(timeout=0.2)
+
+
+def test_waiting_for_the_server(home: RedisHome, api: Api) -> None:
+    from tests.support.redis import serve
+
+    with reserved_port() as port:
+        with CloudRuntimesClient(config={"capa": {"home": f"redis://127.0.0.1:{port}/0"}}) as client:
+            with pytest.raises(DeadlineExceededError, match="ready"):
+                client.wait_ready(timeout=0.1)
+    with serve() as server:
+        server.kill()
+        threading.Timer(0.3, server.start).start()
+        with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
+            api.call(client, "wait_ready", timeout=20)
+            assert api.call(client.state, "get", "s", "k") is None
+
+
+@pytest.mark.parametrize("scheme", ["redis+tls", "valkey", "memcached"])
+def test_a_home_of_an_unknown_kind(canary: Canary, scheme: str) -> None:
+    with CloudRuntimesClient(config={"capa": {"home": f"{scheme}://user:{canary.value()}@host/0"}}) as client:
+        with canary.raises(InvalidArgumentError, match="rediss"):
+            client.state.get("s", "k")
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_doctor_shows_no_password(home: RedisHome, tmp_path: Path, where: str) -> None:
+    url = f"redis://default:canary-password@127.0.0.1:{home.server.port}/3?password=canary-password"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUD_RUNTIMES")}
+    if where == "environment":
+        environment["CLOUD_RUNTIMES_HOME"] = url
+    else:
+        (tmp_path / "cloud-runtimes.toml").write_text(f'[capa.home]\nurl = "{url}"\n')
+    command = [sys.executable, "-m", "cloud_runtimes", "doctor", "--json"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert "canary" not in result.stdout + result.stderr
+    report = json.loads(result.stdout)
+    assert report["home"] == f"redis://127.0.0.1:{home.server.port}/3"
+    assert report["ready"]

@@ -1,0 +1,360 @@
+"""What servers and networks do wrong: named errors, truthful ``maybe_applied``, recovery without a restart."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import (
+    CloudRuntimesError,
+    ConflictError,
+    DeadlineExceededError,
+    InternalError,
+    ResourceExhaustedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cloud_runtimes.testing import Api
+from tests.support.fault_proxy import FaultProxy, Way
+from tests.support.harnesses.redis import RedisHome
+from tests.support.ports import reserved_port
+from tests.support.redis import RedisServer
+
+Make = Callable[..., CloudRuntimesClient]
+Serve = Callable[..., RedisServer]
+KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
+
+
+@contextmanager
+def stopped(server: RedisServer) -> Iterator[None]:
+    """Have a server stand still."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def answering(*replies: bytes) -> socket.socket:
+    """Return a listening socket that greets, then answers each command of a connection with the next of the replies."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                for reply in replies:
+                    if not connection.recv(65536):
+                        break
+                    connection.sendall(reply)
+
+    threading.Thread(target=run, daemon=True).start()
+    return listener
+
+
+def test_nobody_listens(client: Make, api: Api) -> None:
+    with reserved_port() as port:
+        error = api.fails(UnavailableError, match="cannot be reached")(
+            client(f"redis://127.0.0.1:{port}/0").state, "save", "s", "k", 1
+        )
+    assert not error.maybe_applied
+    assert f"127.0.0.1:{port}" in str(error)
+
+
+def test_a_socket_that_is_not_there(client: Make, api: Api) -> None:
+    error = api.fails(UnavailableError, match="/nowhere/sock")(client("unix:///nowhere/sock").state, "get", "s", "k")
+    assert "No such file" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("info", "match"),
+    [("redis_version:6.2.14\r\n", r"version 6\.2\.14 is too old: Redis 7\.0"), ("", "version unknown is too old")],
+)
+def test_a_server_that_is_too_old(client: Make, api: Api, info: str, match: str) -> None:
+    reply = f"${len(info)}\r\n{info}\r\n".encode()
+    with answering(b"+OK\r\n", reply + reply) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        error = api.fails(UnsupportedError, match=match)(client(url).state, "save", "s", "k", 1)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert not error.maybe_applied
+
+
+def test_who_does_not_know_a_command_tells_no_arguments(client: Make, api: Api) -> None:
+    quoting = b"-ERR unknown command 'AUTH', with args beginning with: 'canary-password' \r\n"
+    with answering(quoting * 2) as listener:
+        client_ = client(f"redis://:canary-password@127.0.0.1:{listener.getsockname()[1]}/0")
+        error: BaseException | None = api.fails(UnsupportedError)(client_.state, "get", "s", "k")
+        listener.shutdown(socket.SHUT_RDWR)
+    while error is not None:
+        assert "canary" not in repr(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_connections_that_were_cut_are_replaced(home: RedisHome, api: Api) -> None:
+    with FaultProxy(home.server.port) as proxy:
+        client = CloudRuntimesClient(
+            app_id="suite",
+            timeout=5,
+            config={"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}},
+        )
+        with client:
+            for turn in range(4):
+                api.call(client.state, "save", "s", "k", turn)
+                proxy.break_all("reset" if turn % 2 else "close")
+                api.pause(0.05)
+                assert api.call(client.state, "get", "s", "k") == turn
+                proxy.break_all("close" if turn % 2 else "reset")
+                api.pause(0.05)
+
+
+def test_a_write_that_is_cut_off_may_have_been_applied(home: RedisHome, api: Api) -> None:
+    with FaultProxy(home.server.port) as proxy:
+        config = {"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}}
+        with CloudRuntimesClient(app_id="suite", timeout=5, config=config) as client:
+            api.call(client.state, "save", "s", "k", 1)
+            item = api.call(client.state, "get_item", "s", "k")
+            proxy.down = Way(latency=0.2)
+            cutter = threading.Timer(0.1, lambda: proxy.break_all("reset"))
+            cutter.start()
+            failure = api.fails(UnavailableError, match="cannot be reached")(
+                client.state, "save", "s", "k", 2, etag=item.etag
+            )
+            cutter.join()
+            proxy.heal()
+            assert failure.maybe_applied
+            assert api.call(client.state, "get", "s", "k") == 2  # as it was here
+            assert not api.fails(ConflictError)(client.state, "save", "s", "k", 3, etag=item.etag).maybe_applied
+
+
+def test_a_server_that_hangs(served: Serve, client: Make, api: Api) -> None:
+    """Deadlines hold, and calls after it need no restart."""
+    server = served()
+    client_ = client(server.url)
+    api.call(client_.state, "save", "s", "k", 1)
+    with stopped(server):
+        begun = time.monotonic()
+        written = api.fails(DeadlineExceededError)(client_.state, "save", "s", "k", 2, timeout=0.3)
+        read = api.fails(DeadlineExceededError)(client_.state, "get", "s", "k", timeout=0.3)
+        assert time.monotonic() - begun < 3
+    assert written.maybe_applied
+    assert not read.maybe_applied
+    assert api.call(client_.state, "get", "s", "k") in (1, 2)
+    api.call(client_.state, "save", "s", "k", 3)
+    assert api.call(client_.state, "get", "s", "k") == 3
+
+
+def test_connecting_to_a_server_that_hangs(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    client_ = client(server.url)
+    with stopped(server):
+        error = api.fails(DeadlineExceededError)(client_.state, "save", "s", "k", 2, timeout=0.3)
+        assert not error.maybe_applied
+    assert api.call(client_.state, "get", "s", "k") is None
+
+
+def test_a_call_of_little_time_does_not_end_one_of_more(served: Serve, client: Make, api: Api) -> None:
+    """Both connect together to a server that hangs for a moment."""
+    server = served()
+    client_ = client(server.url)
+    with stopped(server):
+        threading.Timer(0.6, lambda: server.process.send_signal(signal.SIGCONT)).start()  # type: ignore[union-attr]
+        short, long = api.together(
+            [(client_.state, "get", ("s", "k"), {"timeout": 0.2}), (client_.state, "get", ("s", "k"), {"timeout": 5})]
+        )
+    assert isinstance(short, DeadlineExceededError)
+    assert long is None
+
+
+def test_a_network_that_loses_all(home: RedisHome, api: Api) -> None:
+    """Nothing comes back, nothing ends: the next call has another connection."""
+    with FaultProxy(home.server.port) as proxy:
+        config = {"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}}
+        with CloudRuntimesClient(app_id="suite", timeout=5, config=config) as client:
+            api.call(client.state, "save", "s", "k", 1)
+            proxy.down = Way(lost=True)
+            api.fails(DeadlineExceededError)(client.state, "get", "s", "k", timeout=0.2)
+            proxy.heal()
+            assert api.call(client.state, "get", "s", "k", timeout=2) == 1
+            assert api.until(lambda: proxy.sockets() == 1)
+
+
+def test_a_restart(served: Serve, client: Make, api: Api) -> None:
+    """Scripts that a new server has not seen are sent again."""
+    server = served(appendonly="yes", appendfsync="always")
+    client_ = client(server.url)
+    for turn in range(2):
+        api.call(client_.state, "save", "s", "k", turn)
+        server.kill()
+        api.pause(0.02)
+        error = api.fails(UnavailableError)(client_.state, "save", "s", "k", 7, timeout=1)
+        assert error.retryable
+        server.start()
+        assert api.call(client_.state, "get", "s", "k") == turn
+
+
+@KINDS
+def test_memory_that_is_full(served: Serve, client: Make, api: Api, kind: str) -> None:
+    server = served(kind, maxmemory="3mb", maxmemory_policy="noeviction")
+    state = client(server.url).state
+    api.call(state, "save", "s", "k", 1)
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    error = api.fails(ResourceExhaustedError, match="maxmemory")(state, "save", "s", "k", 2)
+    assert error.retryable
+    assert not error.maybe_applied
+    assert api.call(state, "get", "s", "k") == 1
+    api.call(state, "delete", "s", "k")  # makes room
+    server.command("CONFIG", "SET", "maxmemory", "0")
+    api.call(state, "save", "s", "k", 3)
+
+
+def test_a_server_that_would_drop_keys(served: Serve, client: Make, api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    server = served(maxmemory="64mb", maxmemory_policy="allkeys-lru")
+    client_ = client(server.url)
+    error = api.fails(UnsupportedError, match="allkeys-lru.*set noeviction")(client_.state, "save", "s", "k", 1)
+    assert not error.maybe_applied
+    server.command("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    api.call(client_.state, "save", "s", "k", 1)
+    assert "volatile-lru" in caplog.text
+
+
+@KINDS
+def test_a_replica_only_reads(served: Serve, client: Make, api: Api, kind: str) -> None:
+    server, other = served(kind), served(kind)
+    client_ = client(server.url)
+    api.call(client_.state, "save", "s", "k", 1)
+    server.command("REPLICAOF", "127.0.0.1", str(other.port))
+    error = api.fails(UnavailableError, match="READONLY")(client_.state, "save", "s", "k", 2)
+    assert error.retryable
+    assert not error.maybe_applied
+    server.command("REPLICAOF", "NO", "ONE")
+    api.call(client_.state, "save", "s", "k", 3)
+    assert api.call(client_.state, "get", "s", "k") == 3
+
+
+@KINDS
+def test_too_many_clients(served: Serve, client: Make, api: Api, kind: str) -> None:
+    server = served(kind, maxclients=1)
+    with socket.create_connection(("127.0.0.1", server.port)) as other:
+        other.sendall(b"PING\r\n")
+        assert other.recv(64)
+        state = client(server.url).state
+        error = api.fails(ResourceExhaustedError, match="maxclients")(state, "save", "s", "k", 1)
+        assert not error.maybe_applied
+    assert api.until(lambda: _works(api, state))
+
+
+def _works(api: Api, state: object) -> bool:
+    try:
+        api.call(state, "save", "s", "k", 1)
+    except ResourceExhaustedError:
+        return False
+    return True
+
+
+def test_no_connection_is_free(served: Serve, client: Make) -> None:
+    server = served()
+    client_ = client(server.url, max_connections=1)
+    client_.state.save("s", "k", 1)
+    with stopped(server):
+        thread = threading.Thread(target=lambda: _attempt(lambda: client_.state.get("s", "k", timeout=1.0)))
+        thread.start()
+        time.sleep(0.1)
+        with pytest.raises(DeadlineExceededError, match="max_connections") as caught:
+            client_.state.save("s", "k", 2, timeout=0.1)
+        assert not caught.value.maybe_applied
+        thread.join()
+    assert client_.state.get("s", "k") == 1
+
+
+def _attempt(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except CloudRuntimesError:
+        return
+
+
+def test_a_key_of_another_program(home: RedisHome, api: Api) -> None:
+    home.server.command("SET", f"{{{home.prefix}:state:s}}:v:k", "text")
+    api.fails(InternalError, match="choose another prefix")(home.client().state, "save", "s", "k", 1)
+
+
+def test_a_child_leaves_the_connections_of_its_parent_alone(home: RedisHome, api: Api) -> None:
+    client = home.client()
+    api.call(client.state, "save", "s", "k", 1)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if client.state.get("s", "k") == 1 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert api.call(client.state, "get", "s", "k") == 1
+
+
+def test_an_error_of_ours_is_not_its_own_cause(home: RedisHome, api: Api) -> None:
+    client = home.client()
+    api.call(client.state, "save", "s", "k", 1)
+    error = api.fails(ConflictError)(client.state, "save", "s", "k", 2, etag=home.bad_etag)
+    assert error.__cause__ is None
+
+
+def test_large_values_cross_in_pieces(home: RedisHome, api: Api) -> None:
+    """Slow ways and small pieces garble nothing, also of calls at once."""
+    with FaultProxy(home.server.port) as proxy:
+        proxy.up = proxy.down = Way(piece=30_000)
+        config = {"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}}
+        with CloudRuntimesClient(app_id="suite", timeout=20, config=config) as client:
+            values = {f"k{n}": os.urandom(2_000_000) for n in range(4)}
+            api.together([(client.state, "save", ("s", *item), {}) for item in values.items()])
+            found = api.together([(client.state, "get", ("s", key), {}) for key in values])
+            assert found == list(values.values())
+
+
+def test_faults_at_random(home: RedisHome, api: Api, rounds: Callable[[int, int], int]) -> None:
+    """What was acknowledged is there, what is said not to have been applied is not, and the server is found again."""
+    chance = random.Random(1)
+    acknowledged, refused = set(), set()
+    with FaultProxy(home.server.port) as proxy:
+        config = {"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}}
+        with CloudRuntimesClient(app_id="suite", timeout=0.3, config=config) as client:
+            for turn in range(rounds(30, 3000)):
+                faults: list[Callable[[], object]] = [
+                    lambda: proxy.break_all("reset"),
+                    lambda: proxy.break_all("close"),
+                    lambda: setattr(proxy, "down", Way(lost=True)),
+                    lambda: setattr(proxy, "up", Way(cut=chance.randrange(1, 4000), once=True)),
+                    lambda: setattr(proxy, "down", Way(cut=chance.randrange(1, 100), once=True)),
+                    proxy.heal,
+                ]
+                timer = threading.Timer(chance.random() * 0.004, chance.choice(faults))
+                timer.start()
+                keys = [f"{turn}-{number}" for number in range(8)]
+                calls = [(client.state, "save", ("s", key, "x" * chance.choice((1, 2000))), {}) for key in keys]
+                for key, answer in zip(keys, api.together(calls), strict=True):
+                    if answer is None:
+                        acknowledged.add(key)
+                    else:
+                        assert isinstance(answer, (UnavailableError, DeadlineExceededError)), answer
+                        if not answer.maybe_applied:
+                            refused.add(key)
+                timer.join()
+                proxy.heal()
+            assert api.call(client.state, "list_keys", "s", timeout=5) is not None
+            assert api.until(lambda: proxy.sockets() <= 8)
+    found = set(home.client().state.list_keys("s"))
+    assert acknowledged <= found
+    assert not refused & found
+    assert acknowledged
