@@ -136,6 +136,20 @@ def valkey_server() -> Iterator[Any]:
     yield from _redis("valkey")
 
 
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[Any]:
+    """A NATS server of this run."""
+    from tests.support.nats import Missing, serve
+
+    server = serve()
+    try:
+        found = server.__enter__()
+    except Missing as error:
+        pytest.skip(str(error))
+    yield found
+    server.__exit__(None, None, None)
+
+
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Note a measured figure; ``--soak`` writes them down."""

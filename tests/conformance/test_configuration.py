@@ -7,6 +7,7 @@ from tests.support.harnesses.dapr import DAPR
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.files import FILES
 from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.nats import NATS
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import REDIS, VALKEY
 from tests.support.harnesses.rows import rows
@@ -17,7 +18,7 @@ class TestConfiguration(ConfigurationSuite):
         {**HARNESSES, **FILES},
         beside=DAPR,
         beside_layotto=LAYOTTO,
-        postgres_url=POSTGRES,
+        nats_server=NATS, postgres_url=POSTGRES,
         redis_server=REDIS,
         valkey_server=VALKEY,
     )

@@ -110,7 +110,17 @@ def test_a_runtime_by_entry_point(install: Install) -> None:
 
 def test_a_component_by_entry_point(install: Install) -> None:
     install("distribution_of_a_component", components={"mine": "distribution_of_a_component:Mine"})
-    assert names(COMPONENTS) == ["config_file", "env", "keyring", "local", "postgres", "sqlalchemy", "sqlite", "mine"]
+    assert names(COMPONENTS) == [
+        "config_file",
+        "env",
+        "keyring",
+        "local",
+        "nats",
+        "postgres",
+        "sqlalchemy",
+        "sqlite",
+        "mine",
+    ]
     declared = {"state": {"s": {"component": "mine", "home": ":memory:mine"}}}
     with CloudRuntimesClient(config=declared) as client:
         client.state.save("s", "k", 1)

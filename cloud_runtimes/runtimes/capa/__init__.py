@@ -36,6 +36,8 @@ SERVERS: Final[Mapping[str, str]] = {
     "redis": "redis",
     "rediss": "redis",
     "unix": "redis",
+    "nats": "nats",
+    "tls": "nats",
 }
 """Scheme of a home that is a server's URL → the component that every service stands on that it has."""
 

@@ -1,0 +1,77 @@
+"""Where the servers are and who the client is, from a URL."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from ...errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from .settings import NatsSettings
+
+__all__ = ["Address", "parse_url", "tls_context"]
+
+_PORT = 4222
+
+
+class Address(NamedTuple):
+    """Servers of one cluster.
+
+    Attributes:
+        servers: host and port of each.
+        username, password, token: ``None``: none is sent.
+        tls: whether a server without TLS is refused.
+    """
+
+    servers: tuple[tuple[str, int], ...]
+    username: str | None
+    password: str | None
+    token: str | None
+    tls: bool
+
+    def __repr__(self) -> str:
+        return f"nats {self.where}"
+
+    @property
+    def where(self) -> str:
+        """How messages name them, without user and password."""
+        return ",".join(f"{host}:{port}" for host, port in self.servers)
+
+
+def parse_url(url: str) -> Address:
+    """Read a URL.
+
+    Raises:
+        InvalidArgumentError: it is none; the URL is not quoted, since it may hold a password.
+    """
+    try:
+        scheme, _, rest = url.partition("://")
+        rest, _, query = rest.partition("?")
+        if query or scheme not in ("nats", "tls"):
+            raise ValueError
+        servers: list[tuple[str, int]] = []
+        username = password = token = None
+        for part in rest.rstrip("/").split(","):
+            parts = urlsplit(f"nats://{part.rpartition('://')[2]}")
+            if not parts.hostname or parts.path:
+                raise ValueError
+            servers.append((parts.hostname, parts.port or _PORT))
+            if parts.password is not None:
+                username, password = unquote(parts.username or ""), unquote(parts.password)
+            elif parts.username:
+                token = unquote(parts.username)
+        return Address(tuple(servers), username, password, token, scheme == "tls")
+    except ValueError:
+        raise InvalidArgumentError(
+            "the url of a nats component: give one such as nats://user:password@host:4222; its options are settings"
+        ) from None
+
+
+def tls_context(settings: NatsSettings) -> ssl.SSLContext:
+    """Return what a TLS connection is made with."""
+    context = ssl.create_default_context(cafile=settings.tls_ca)
+    if settings.tls_certificate is not None:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    return context

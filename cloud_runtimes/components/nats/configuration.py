@@ -1,0 +1,226 @@
+"""Configuration on NATS: one document for each group and label of a store, so that a save and a look are of one moment."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import UnavailableError
+from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.operation import Method, Operation
+from .._items import FEATURES, columns, items, place
+from .._values import too_large
+from .buckets import Bucket, Entry, Put
+from .connection import Connection
+from .failures import Lost
+from .protocol import subscribe
+from .requests import Flow
+
+if TYPE_CHECKING:
+    from . import NatsComponent
+
+__all__ = ["NatsConfiguration"]
+
+_LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
+_TIMEOUT: Final = 30.0
+_SILENT: Final = 30.0
+"""Seconds after which a silent server is asked whether it is there; after three times as many it is not."""
+
+
+class NatsConfiguration(ConfigurationDriver):
+    """One store: a bucket."""
+
+    features = FEATURES
+
+    def __init__(self, component: NatsComponent, name: str) -> None:
+        self._component = component
+        self._name = name
+        self._max_value = component.settings.max_value_bytes
+        self._bucket = Bucket(component.engine, "configuration", name)
+
+    def _subject(self, group: str, label: str) -> str:
+        return self._bucket.subject("d", f"{group}\0{label}")
+
+    # -- reading ----------------------------------------------------------
+
+    def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
+        return self._component.engine.run(op, self._get(selection))[1]
+
+    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
+        return (await self._component.engine.run_async(op, self._get(selection)))[1]
+
+    def _get(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
+        """Return the number of the document, and its items."""
+        (entry,) = yield from self._bucket.read([self._subject(*place(selection))])
+        rows = _document(entry)["items"]
+        keys = selection.keys or sorted(rows)
+        return entry.sequence, items([(key, *rows[key], None) for key in keys if key in rows], selection)
+
+    # -- writing ----------------------------------------------------------
+
+    def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
+        self._component.engine.run(op, self._save(saved))
+
+    async def save_async(
+        self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
+    ) -> None:
+        await self._component.engine.run_async(op, self._save(saved))
+
+    def _save(self, saved: Sequence[ConfigurationItem]) -> Flow[None]:
+        rows = columns(self._name, saved, self._max_value)
+        places: dict[str, list[tuple[str | None, ...]]] = {}
+        for group, label, *row in rows:
+            places.setdefault(self._subject(group or "", label or ""), []).append(tuple(row))
+
+        def change(subject: str, document: dict[str, Any]) -> None:
+            for key, tags, metadata, value in places[subject]:
+                before = document["items"].get(key)
+                if before is None or before[1:] != [tags, metadata, value]:
+                    document["version"] += 1
+                    document["items"][key] = [document["version"], tags, metadata, value]
+
+        yield from self._change(list(places), change)
+
+    def delete(self, op: Operation, selection: Selection, /) -> None:
+        self._component.engine.run(op, self._delete(selection))
+
+    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
+        await self._component.engine.run_async(op, self._delete(selection))
+
+    def _delete(self, selection: Selection) -> Flow[None]:
+        def change(subject: str, document: dict[str, Any]) -> None:
+            for key in selection.keys:
+                if document["items"].pop(key, None) is not None:
+                    document["version"] += 1
+
+        yield from self._change([self._subject(*place(selection))], change)
+
+    def _change(self, subjects: Sequence[str], change: Callable[[str, dict[str, Any]], None]) -> Flow[None]:
+        """Change documents, all or none; again where another was faster."""
+        while subjects:
+            puts = []
+            for subject, entry in zip(subjects, (yield from self._bucket.read(subjects)), strict=True):
+                document = _document(entry)
+                version = document["version"]
+                change(subject, document)
+                if document["version"] != version:
+                    data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+                    if len(data) > self._max_value:
+                        raise too_large(self._name, "all keys of a group and label", len(data), self._max_value)
+                    puts.append(Put(subject, data, entry.sequence))
+            if not puts or (yield from self._bucket.put_all(puts)):
+                return
+
+    # -- subscribing ------------------------------------------------------
+
+    def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
+        source = NatsSource(self._component, self, selection)
+        return source, source.read_all(op)
+
+    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
+        source = NatsSource(self._component, self, selection)
+        return source, await source.read_all_async(op)
+
+    def flow(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
+        """Return what a source looks with."""
+        return self._get(selection)
+
+    def subject(self, selection: Selection) -> str:
+        """Return what a source listens to."""
+        return self._subject(*place(selection))
+
+
+class NatsSource(ConfigurationSource):
+    """Looks at the document when its number is another; a subscription to its subject tells when."""
+
+    def __init__(self, component: NatsComponent, driver: NatsConfiguration, selection: Selection) -> None:
+        self._component = component
+        self._driver = driver
+        self._selection = selection
+        self._seen = 0
+        self._heard = False
+        self._asked = 0.0
+        self._connection: Connection | None = None
+        self._wake: tuple[socket.socket, socket.socket] | None = None
+
+    def _operation(self) -> Operation:
+        return Operation(_LOOK, self._component.name, _TIMEOUT)
+
+    def read_all(self, op: Operation) -> Update:
+        """Return all that there is."""
+        self._seen, found = self._component.engine.run(op, self._driver.flow(self._selection))
+        return Update(found, True)
+
+    async def read_all_async(self, op: Operation) -> Update:
+        """Asynchronous `read_all`."""
+        self._seen, found = await self._component.engine.run_async(op, self._driver.flow(self._selection))
+        return Update(found, True)
+
+    def look(self) -> Update | None:
+        seen = self._seen
+        update = self.read_all(self._operation())
+        return None if self._seen == seen else update
+
+    def wait(self, timeout: float, /) -> None:
+        if self._wake is None:
+            self._wake = socket.socketpair()
+        if self._connection is None:  # what changed before was not heard: look first
+            self._connection = self._component.engine.open(
+                self._operation(), subscribe(self._driver.subject(self._selection), 1)
+            )
+            self._connection.session.callbacks[1] = self._hear
+            return
+        try:
+            self._listen(self._connection, self._wake[0], monotonic() + timeout)
+        except (Lost, TimeoutError) as error:
+            self._connection.close()
+            self._connection = None
+            raise UnavailableError(f"nats {self._component.engine.where}: the connection ended: {error}") from error
+
+    def _hear(self, message: Any) -> None:
+        self._heard = True
+
+    def _listen(self, connection: Connection, woken: socket.socket, deadline: float) -> None:
+        self._heard = False
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        while not self._heard and (left := deadline - monotonic()) > 0:
+            quiet = monotonic() - connection.last
+            if quiet >= 3 * _SILENT:
+                raise Lost("the server is silent")
+            if quiet >= _SILENT and connection.last >= self._asked:
+                self._asked = monotonic()
+                connection.send(b"PING\r\n", self._asked + 1.0)
+            ready = poll.poll(min(left, _SILENT) * 1000)
+            if any(descriptor == woken.fileno() for descriptor, _ in ready):
+                woken.recv(64)
+                return
+            if ready:
+                connection.receive()
+                while connection.has_decrypted():
+                    connection.receive()
+                if answer := connection.answer():
+                    connection.send(answer, monotonic() + 1.0)
+
+    def wake(self) -> None:
+        if (wake := self._wake) is not None:
+            with suppress(OSError):
+                wake[1].send(b"\0", socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        for end in self._wake or ():
+            end.close()
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    found: dict[str, Any] = {"version": 0, "items": {}} if entry.deleted else json.loads(entry.data)
+    return found

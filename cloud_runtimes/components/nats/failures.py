@@ -1,0 +1,80 @@
+"""What the refusals of a server mean to a caller: the one error table of this component."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ...errors import (
+    CloudRuntimesError,
+    InternalError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+__all__ = ["NO_MESSAGE", "NO_STREAM", "STREAM_EXISTS", "WRONG_SEQUENCES", "Lost", "Refused", "explained"]
+
+NO_MESSAGE: Final = 10037
+NO_STREAM: Final = 10059
+STREAM_EXISTS: Final = 10058
+WRONG_SEQUENCES: Final = frozenset([10071, 10164])
+"""A condition of a write does not hold."""
+_FULL: Final = frozenset([10023, 10047, 10054, 10077, 10122, 10026, 10002])
+_AWAY: Final = frozenset([10008, 10009, 10074, 10118])
+
+
+class Lost(Exception):
+    """The connection could not be made, or ended."""
+
+
+class Refused(Exception):
+    """The server refused something.
+
+    Attributes:
+        code: JetStream's number of the error; 503: nobody answers at a subject; 0: ``text`` is an ``-ERR``.
+        text: what it says.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+    @classmethod
+    def of(cls, error: dict[str, Any]) -> Refused:
+        """Return the refusal in a reply of JetStream's API."""
+        return cls(error.get("err_code") or error.get("code") or -1, str(error.get("description", "")))
+
+
+def explained(where: str, error: Refused) -> CloudRuntimesError:
+    """Return our error for a refusal. Nothing of that request was applied."""
+    code, text = error.code, error.text
+    if code == 0:
+        low = text.lower()
+        if low.startswith(("authorization", "user authentication", "account authentication")):
+            return UnauthenticatedError(
+                f"nats {where}: the server does not accept the client: check the user in the url"
+            )
+        if low.startswith("permissions violation"):
+            return PermissionDeniedError(f"nats {where}: the user may not do this: {text}")
+        if low.startswith("maximum"):
+            return ResourceExhaustedError(f"nats {where}: {text}: raise the server's limit", retryable=True)
+        return UnavailableError(f"nats {where}: the server closed the connection: {text}")
+    if code == 503:
+        return UnavailableError(
+            f"nats {where}: no server has the bucket now: JetStream is starting, has no leader, or lost the bucket"
+        )
+    if code in _FULL:
+        return ResourceExhaustedError(f"nats {where}: a limit of JetStream is reached: {text}", retryable=True)
+    if code in _AWAY:
+        return UnavailableError(f"nats {where}: JetStream cannot do it now: {text}")
+    if code in (10039, 10076):
+        return UnsupportedError(
+            f"nats {where}: JetStream is off: start the server with -js, and allow it to the account"
+        )
+    if code == NO_STREAM:
+        return NotFoundError(f"nats {where}: the bucket is gone: {text}")
+    return InternalError(f"nats {where}: {text} ({code})")

@@ -1,0 +1,159 @@
+"""Locks on NATS: a key for each lock that is held, in a bucket for each store.
+
+*Lease.* The key expires by the server's clock, whatever becomes of the holder. The server itself removes it at whole seconds; who asks for the lock sees its exact end.
+
+*Token.* It is the number of the message of the grant. The bucket's numbers begin at the milliseconds since 1970, so tokens are also higher than those of a bucket that was removed. A renewal is another message and keeps the token.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import CloudRuntimesError
+from ...spi import lock as spi
+from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
+from ...spi.operation import Operation, mark_interrupted
+from .buckets import Bucket, Put
+from .failures import Refused
+from .requests import Flow
+
+if TYPE_CHECKING:
+    from . import NatsComponent
+
+__all__ = ["NatsLock"]
+
+
+class _Lease(NamedTuple):
+    """What a lock's key holds.
+
+    Attributes:
+        sequence: of the key now.
+        owner, claim: of who has it; empty: nobody.
+        token: of the grant.
+    """
+
+    sequence: int
+    owner: str
+    claim: str
+    token: int
+
+
+class NatsLock(LockDriver):
+    """One store: a bucket."""
+
+    features = frozenset({spi.RENEW, spi.TOKEN})
+
+    def __init__(self, component: NatsComponent, name: str) -> None:
+        self._component = component
+        self._bucket = Bucket(component.engine, "lock", name)
+
+    def _subject(self, resource_id: str) -> str:
+        return self._bucket.subject("l", resource_id)
+
+    # -- acquiring --------------------------------------------------------
+
+    def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
+        try:
+            return self._component.engine.run(op, self._acquire(request))
+        except BaseException as error:
+            self._undo(request, error)
+            raise
+
+    async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
+        try:
+            return await self._component.engine.run_async(op, self._acquire(request))
+        except BaseException as error:
+            self._undo(request, error)
+            raise
+
+    def _acquire(self, request: LockRequest) -> Flow[Grant | None]:
+        asked = request.now()
+        token = yield from self._write(request, 0)
+        if token is None:
+            lease = yield from self._read(request.resource_id)
+            if lease.claim:
+                return None
+            asked = request.now()
+            token = yield from self._write(request, lease.sequence)
+        return None if token is None else Grant(token, asked)
+
+    def _write(self, request: LockRequest, expected: int, token: int | None = None) -> Flow[int | None]:
+        """Write the lease; returns the number of the message, ``None`` where another was faster."""
+        held = {"owner": request.owner, "claim": request.claim, "token": token}
+        put = Put(self._subject(request.resource_id), json.dumps(held).encode(), expected, request.expiry_ms)
+        (done,) = yield from self._bucket.put([put])
+        return None if isinstance(done, Refused) else done
+
+    def _read(self, resource_id: str) -> Flow[_Lease]:
+        entry, now = yield from self._bucket.read_now(self._subject(resource_id))
+        if entry.deleted or (entry.expires_ms is not None and entry.expires_ms <= now):
+            return _Lease(entry.sequence, "", "", 0)
+        held: dict[str, Any] = json.loads(entry.data)
+        return _Lease(entry.sequence, held["owner"], held["claim"], held["token"] or entry.sequence)
+
+    # -- renewing and releasing -------------------------------------------
+
+    def renew(self, op: Operation, request: LockRequest, /) -> bool:
+        return self._component.engine.run(op, self._renew(request))
+
+    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
+        return await self._component.engine.run_async(op, self._renew(request))
+
+    def _renew(self, request: LockRequest) -> Flow[bool]:
+        lease = yield from self._read(request.resource_id)
+        if lease.claim != request.claim:
+            return False
+        return (yield from self._write(request, lease.sequence, lease.token)) is not None
+
+    def release(self, op: Operation, request: LockRequest, /) -> bool:
+        try:
+            return self._component.engine.run(op, self._release(request))
+        except BaseException as error:
+            self._undo(request, error)
+            raise
+
+    async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
+        try:
+            return await self._component.engine.run_async(op, self._release(request))
+        except BaseException as error:
+            self._undo(request, error)
+            raise
+
+    def _release(self, request: LockRequest) -> Flow[bool]:
+        while True:
+            lease = yield from self._read(request.resource_id)
+            if lease.claim != request.claim:
+                return False
+            if (yield from self._free(request.resource_id, lease)):
+                return True
+
+    def _free(self, resource_id: str, lease: _Lease) -> Flow[bool]:
+        (done,) = yield from self._bucket.put([Put(self._subject(resource_id), None, lease.sequence)])
+        return not isinstance(done, Refused)
+
+    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
+        return self._component.engine.run(op, self._unlock(resource_id, owner))
+
+    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
+        return await self._component.engine.run_async(op, self._unlock(resource_id, owner))
+
+    def _unlock(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
+        while True:
+            lease = yield from self._read(resource_id)
+            if not lease.claim:
+                return UnlockStatus.NOT_FOUND
+            if lease.owner != owner:
+                return UnlockStatus.NOT_OWNER
+            if (yield from self._free(resource_id, lease)):
+                return UnlockStatus.SUCCESS
+
+    # -- in the background ------------------------------------------------
+
+    def _undo(self, request: LockRequest, error: BaseException) -> None:
+        """Release in the background what may have been taken, or was to be released."""
+        if isinstance(error, CloudRuntimesError) and not error.maybe_applied:
+            return
+        self._component.behind(self._release(request))
+        if not isinstance(error, Exception):
+            mark_interrupted(error, True)

@@ -1,0 +1,135 @@
+"""NATS' text protocol, without I/O (docs.nats.io, "Client Protocol"): writing commands, reading what a server sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["Message", "Session", "publish", "subscribe", "unsubscribe"]
+
+_LINE = 65536
+"""Bytes that a line has at most; what is longer is no NATS server."""
+
+
+class Message(NamedTuple):
+    """What a subscription gets.
+
+    Attributes:
+        subject: it was published to.
+        reply: where an answer is wanted, else empty.
+        head: the raw headers, else empty.
+        data: the payload.
+    """
+
+    subject: bytes
+    reply: bytes
+    head: bytes
+    data: bytes
+
+    @property
+    def status(self) -> int:
+        """The status of a message that the server itself sent, such as 404 and 503; else 0."""
+        code = self.head[9:12]
+        return int(code) if code.isdigit() else 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers; names as they were written."""
+        found = {}
+        for line in self.head.decode("utf-8", "replace").split("\r\n")[1:]:
+            name, colon, value = line.partition(":")
+            if colon:
+                found[name] = value.strip()
+        return found
+
+
+def publish(subject: str, data: bytes, reply: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
+    """Return the command that publishes a message."""
+    if not headers:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply, len(data), data)
+    lines = ["NATS/1.0", *[f"{name}: {value}" for name, value in headers.items()], "", ""]
+    head = "\r\n".join(lines).encode()
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject.encode(), reply, len(head), len(head) + len(data), head, data)
+
+
+def subscribe(subject: str, sid: int) -> bytes:
+    """Return the command that subscribes to a subject."""
+    return b"SUB %b %d\r\n" % (subject.encode(), sid)
+
+
+def unsubscribe(sid: int) -> bytes:
+    """Return the command that ends a subscription."""
+    return b"UNSUB %d\r\n" % sid
+
+
+class Session:
+    """What one connection has been told.
+
+    Attributes:
+        info: of the server, from its last ``INFO``.
+        callbacks: what gets the messages of a subscription, by its number.
+        error: text of the last ``-ERR``.
+        pongs: how many have come.
+        out: what is to be sent in answer.
+    """
+
+    def __init__(self) -> None:
+        self.info: dict[str, Any] = {}
+        self.callbacks: dict[int, Callable[[Message], None]] = {}
+        self.error: str | None = None
+        self.pongs = 0
+        self.out = b""
+        self._rest = b""
+
+    def feed(self, received: bytes) -> None:
+        """Take in bytes and call back with each message that is whole.
+
+        Raises:
+            ValueError: this is no NATS server.
+        """
+        data = self._rest + received if self._rest else received
+        at, end = 0, len(data)
+        find = data.find
+        while at < end:
+            line = find(b"\r\n", at)
+            if line < 0:
+                if end - at > _LINE:
+                    raise ValueError("what answers is no NATS server")
+                break
+            first = data[at]
+            if first == 72 or first == 77:  # HMSG, MSG
+                words = data[at:line].split()
+                size = int(words[-1])
+                begin = line + 2
+                after = begin + size
+                if after + 2 > end:
+                    break
+                if first == 77:
+                    reply = words[3] if len(words) == 5 else b""
+                    message = Message(words[1], reply, b"", data[begin:after])
+                else:
+                    reply = words[3] if len(words) == 6 else b""
+                    body = begin + int(words[-2])
+                    message = Message(words[1], reply, data[begin:body], data[body:after])
+                at = after + 2
+                callback = self.callbacks.get(int(words[2]))
+                if callback is not None:
+                    callback(message)
+                continue
+            self._told(data[at:line])
+            at = line + 2
+        self._rest = data[at:] if at else data
+
+    def _told(self, line: bytes) -> None:
+        verb, _, rest = line.partition(b" ")
+        if verb == b"PING":
+            self.out += b"PONG\r\n"
+        elif verb == b"PONG":
+            self.pongs += 1
+        elif verb == b"INFO":
+            self.info = json.loads(rest)
+        elif verb == b"-ERR":
+            self.error = rest.decode("utf-8", "replace").strip(" '")
+        elif verb != b"+OK":
+            raise ValueError("what answers is no NATS server")

@@ -1,0 +1,49 @@
+"""What the drivers are given: the component's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...config import setting
+
+__all__ = ["NatsSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsSettings:
+    """Settings of the component.
+
+    Attributes:
+        url: of the server, ``nats://user:password@host:4222``, with ``tls://`` for TLS; ``nats://token@host`` has a token. Several servers of a cluster: ``nats://user:password@a:4222,b:4222``.
+        prefix: of the names of all buckets; applications with the same one share their data.
+        ensure: ``"create"``: a bucket that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
+        replicas: of a bucket that is made, 1 to 5.
+        max_value_bytes: largest value of state, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
+        tls_ca: file of the certificates that the server's must descend from, else those of the system.
+        tls_certificate: file of this client's own certificate.
+        tls_key: file of its key.
+        tls_first: the server expects TLS before it says anything (``handshake_first``).
+    """
+
+    url: str = setting(None, help="of the server")
+    prefix: str = setting("cr", help="of the names of all buckets")
+    ensure: Literal["create", "check"] = setting("create", help="whether buckets are made")
+    replicas: int = setting(1, help="of a bucket that is made")
+    max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value")
+    tls_ca: str | None = setting(None, help="file of trusted certificates")
+    tls_certificate: str | None = setting(None, help="file of the client's certificate")
+    tls_key: str | None = setting(None, help="file of its key")
+    tls_first: bool = setting(False, help="TLS before the server says anything")
+
+    def __post_init__(self) -> None:
+        if not self.url or not self.url.startswith(("nats://", "tls://")):
+            raise ValueError('give url = "nats://user:password@host:4222", or one with tls://')
+        if not self.prefix.isascii() or not self.prefix.replace("-", "").isalnum() or len(self.prefix) > 32:
+            raise ValueError("prefix must be 1 to 32 ASCII letters, digits and hyphens")
+        if not 1 <= self.replicas <= 5:
+            raise ValueError("replicas must be 1 to 5")
+        if not 1 <= self.max_value_bytes <= 64 * 1024 * 1024:
+            raise ValueError("max_value_bytes must be 1 to 67,108,864")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("give tls_certificate and tls_key together")

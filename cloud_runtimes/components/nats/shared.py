@@ -1,0 +1,285 @@
+"""One connection for many callers: those of all threads, or those of one event loop. Their requests share packets, and answers come in any order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from time import monotonic
+from typing import Final
+
+from ..._core.threads import Mutex
+from ...spi.operation import Operation
+from .connection import Connection
+from .failures import Lost
+from .requests import Batch, Call, Inbox
+
+__all__ = ["LoopConnection", "ThreadConnection"]
+
+_SILENT: Final = 2.0
+"""Seconds without a byte after which a caller that gave up lets others try another connection."""
+
+
+class _Shared:
+    """What both have.
+
+    Attributes:
+        closed: why it serves nobody any more; ``None``: it does.
+    """
+
+    def __init__(self, connection: Connection, inbox: Inbox) -> None:
+        self.connection = connection
+        self.closed: Lost | None = None
+        self.inbox = inbox
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that headers and payload of a message have at most."""
+        return self.connection.max_payload
+
+    def _hear(self) -> bytes:
+        """Take in what has come, and return what is to be sent in answer."""
+        session = self.connection.session
+        self.connection.receive()
+        if session.error is not None and session.error.lower().startswith("permissions violation"):
+            self.inbox.denied(session.error)
+            session.error = None
+        return self.connection.answer()
+
+    def _give_up(self, call: Call, since: float) -> None:
+        """Forget a call whose time is over; a server that said nothing meanwhile is not asked by others."""
+        self.inbox.forget(call)
+        if monotonic() - since >= _SILENT and self.connection.last < since:
+            self.closed = self.closed or Lost("the server did not answer")
+
+
+class ThreadConnection(_Shared):
+    """For threads: one of the waiting callers reads for all. There is no thread of its own, so an idle connection costs nothing."""
+
+    def __init__(self, connection: Connection, inbox: Inbox) -> None:
+        super().__init__(connection, inbox)
+        self._register = Mutex()
+        self._sending = threading.Lock()
+        self._reading = threading.Lock()
+        self._waiting: dict[threading.Lock, Call] = {}
+        self._ended = False
+
+    def exchange(self, op: Operation, batch: Batch) -> Call:
+        """Send requests and return their call, answered.
+
+        Raises:
+            Lost: the connection ended.
+            TimeoutError: the time of the call is over.
+        """
+        since = monotonic()
+        ticket = threading.Lock()
+        ticket.acquire()
+        call = Call(batch, lambda call: _release(ticket))
+        with self._register:
+            if self.closed is not None:
+                raise Lost(str(self.closed))
+            self._waiting[ticket] = call
+            data = self.inbox.begin(call, batch)
+        try:
+            self._send(data, op.deadline)
+            self._wait(ticket, call, op.deadline)
+            if call.left:
+                raise Lost(str(self.closed))
+            return call
+        except TimeoutError:
+            self._give_up(call, since)
+            raise
+        finally:
+            self.inbox.forget(call)
+            self._waiting.pop(ticket, None)
+            if not self._reading.locked():
+                self._pass_on()
+            if self.closed is not None and not self._waiting:
+                self.connection.close()
+
+    def _send(self, data: bytes, deadline: float | None) -> None:
+        if not self._sending.acquire(timeout=_seconds(deadline)):
+            raise TimeoutError
+        whole = False
+        try:
+            self.connection.send(data, deadline)
+            whole = True
+        except Lost as error:
+            self._end(error)
+            raise
+        finally:
+            if not whole:  # cut, nothing can follow it
+                self._end(Lost("the server did not read"))
+            self._sending.release()
+
+    def _wait(self, ticket: threading.Lock, call: Call, deadline: float | None) -> None:
+        """Wait for an answer: read if nobody does, else until the reader has it or leaves."""
+        while call.left and not self._ended:
+            if self._reading.acquire(blocking=False):
+                try:
+                    self._read(call, deadline)
+                finally:
+                    self._reading.release()
+            elif not ticket.acquire(timeout=_seconds(deadline)):
+                raise TimeoutError
+
+    def _read(self, call: Call, deadline: float | None) -> None:
+        try:
+            while call.left and not self._ended:
+                if not self.connection.wait(deadline):
+                    raise TimeoutError
+                if answer := self._hear():
+                    self._send(answer, monotonic() + 1.0)
+        except Lost as error:
+            self._end(error)
+            raise
+
+    def _pass_on(self) -> None:
+        """Wake one who waits, to read."""
+        for ticket, call in self._waiting.copy().items():
+            if call.left:
+                _release(ticket)
+                return
+
+    def look(self) -> None:
+        """Take in what came while nobody asked: questions of the server, or the end."""
+        if not self._reading.acquire(blocking=False):
+            return
+        try:
+            while self.closed is None and self.connection.wait(0.0):
+                if answer := self._hear():
+                    self._send(answer, monotonic() + 1.0)
+        except (Lost, TimeoutError) as error:
+            self._end(error if isinstance(error, Lost) else Lost("the server does not read"))
+        finally:
+            self._reading.release()
+            self._pass_on()
+
+    def _end(self, reason: Lost) -> None:
+        with self._register:
+            self.closed = self.closed or reason
+            self._ended = True
+            waiting = list(self._waiting)
+        for ticket in waiting:
+            _release(ticket)
+
+    def close(self) -> None:
+        """End it; who waits gets `Lost`."""
+        self._end(Lost("the client was closed"))
+        self.connection.close()
+
+
+class LoopConnection(_Shared):
+    """For the calls of one event loop: what they send in one turn of the loop leaves together."""
+
+    def __init__(self, connection: Connection, inbox: Inbox) -> None:
+        super().__init__(connection, inbox)
+        self._out: deque[bytes] = deque()
+        self._left = b""
+        self._waiting: dict[asyncio.Future[None], Call] = {}
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = connection.fileno()
+        self._loop.add_reader(self._descriptor, self._readable)
+
+    async def exchange(self, op: Operation, batch: Batch) -> Call:
+        """Send requests and return their call, answered.
+
+        Raises:
+            Lost: the connection ended.
+            TimeoutError: the time of the call is over.
+        """
+        if self.closed is not None:
+            raise Lost(str(self.closed))
+        since = monotonic()
+        future: asyncio.Future[None] = self._loop.create_future()
+        call = Call(batch, lambda call: _resolve(future))
+        self._waiting[future] = call
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(self.inbox.begin(call, batch))
+        timer = None
+        if op.deadline is not None:
+            timer = self._loop.call_later(max(0.0, op.deadline - since), _expire, future)
+        try:
+            await future
+            return call
+        except TimeoutError:
+            self._give_up(call, since)
+            raise
+        finally:
+            self.inbox.forget(call)
+            if timer is not None:
+                timer.cancel()
+            self._waiting.pop(future, None)
+            if self.closed is not None and not self._waiting:
+                self._end(self.closed)
+
+    def _flush(self) -> None:
+        waits = bool(self._left)
+        self._left += b"".join(self._out)
+        self._out.clear()
+        if self._descriptor < 0:
+            return
+        if not waits and self._send():
+            self._loop.add_writer(self._descriptor, self._writable)
+
+    def _writable(self) -> None:
+        if not self._send():
+            self._loop.remove_writer(self._descriptor)
+
+    def _send(self) -> bool:
+        """Send what is left; tells whether something still is."""
+        try:
+            if self._left:
+                self._left = self._left[self.connection.send_now(self._left) :]
+        except Lost as error:
+            self._end(error)
+        return bool(self._left)
+
+    def _readable(self) -> None:
+        try:
+            while True:
+                if answer := self._hear():
+                    self._out.append(answer)
+                    self._flush()
+                if not self.connection.has_decrypted():
+                    break
+        except Lost as error:
+            self._end(error)
+
+    def _end(self, reason: Lost) -> None:
+        self.closed = self.closed or reason
+        self._left = b""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(Lost(str(reason)))
+        if self._descriptor >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+        self._descriptor = -1
+        self.connection.close()
+
+    def close(self) -> None:
+        """End it, in its loop or once that is closed; who waits gets `Lost`."""
+        self._end(Lost("the client was closed"))
+
+
+def _seconds(deadline: float | None) -> float:
+    return -1 if deadline is None else max(0.0, deadline - monotonic())
+
+
+def _release(ticket: threading.Lock) -> None:
+    try:
+        ticket.release()
+    except RuntimeError:
+        pass  # it was
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _expire(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

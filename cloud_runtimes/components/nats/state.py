@@ -1,0 +1,215 @@
+"""State on NATS: a bucket for each store. An etag is the number of the message; fences are keys of their own beside the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ...errors import CloudRuntimesError
+from ...spi.operation import Operation
+from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._values import FEATURES, conflict, oversized, passed_fence
+from .buckets import Bucket, Entry, Put
+from .failures import Refused
+from .requests import Flow
+
+if TYPE_CHECKING:
+    from . import NatsComponent
+
+__all__ = ["NatsState"]
+
+_TYPE: Final = "Content-Type"
+_WINDOW: Final = 500
+"""Requests that are under way for one call."""
+
+
+class NatsState(StateDriver):
+    """One store: a bucket."""
+
+    features = FEATURES
+
+    def __init__(self, component: NatsComponent, name: str) -> None:
+        self._component = component
+        self._name = name
+        self._max_value = component.settings.max_value_bytes
+        self._bucket = Bucket(component.engine, "state", name)
+
+    def _value(self, key: str) -> str:
+        return self._bucket.subject("v", key)
+
+    # -- reading ----------------------------------------------------------
+
+    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return self._component.engine.run(op, self._get(key, consistency))
+
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return await self._component.engine.run_async(op, self._get(key, consistency))
+
+    def _get(self, key: str, consistency: str | None) -> Flow[StoredValue | None]:
+        (entry,) = yield from self._bucket.read([self._value(key)], strong=consistency != "eventual")
+        return (yield from self._stored(entry))
+
+    def _stored(self, entry: Entry) -> Flow[StoredValue | None]:
+        if not (yield from self._lives(entry)):
+            return None
+        return StoredValue(entry.data, entry.headers.get(_TYPE), _etag(entry), entry.expires_ms)
+
+    def _lives(self, entry: Entry) -> Flow[bool]:
+        if entry.deleted:
+            return False
+        return entry.expires_ms is None or entry.expires_ms > (yield from self._bucket.now_ms())
+
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+        return self._component.engine.run(op, self._get_bulk(keys, consistency))
+
+    async def get_bulk_async(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue]:
+        return await self._component.engine.run_async(op, self._get_bulk(keys, consistency))
+
+    def _get_bulk(self, keys: Sequence[str], consistency: str | None) -> Flow[dict[str, StoredValue]]:
+        found = {}
+        for first in range(0, len(keys), _WINDOW):
+            some = keys[first : first + _WINDOW]
+            entries = yield from self._bucket.read([self._value(key) for key in some], strong=consistency != "eventual")
+            for key, entry in zip(some, entries, strict=True):
+                value = yield from self._stored(entry)
+                if value is not None:
+                    found[key] = value
+        return found
+
+    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return self._component.engine.run(op, self._list(prefix, limit, after))
+
+    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return await self._component.engine.run_async(op, self._list(prefix, limit, after))
+
+    def _list(self, prefix: str, limit: int | None, after: str | None) -> Flow[list[str]]:
+        found = yield from self._bucket.keys("v")
+        # code points and bytes of UTF-8 have one order
+        return sorted(key for key in found if key.startswith(prefix) and (after is None or key > after))[:limit]
+
+    # -- writing ----------------------------------------------------------
+
+    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
+        return self._component.engine.run(op, self._write(writes, atomic))
+
+    async def write_async(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Mapping[int, CloudRuntimesError]:
+        return await self._component.engine.run_async(op, self._write(writes, atomic))
+
+    def _write(self, writes: Sequence[StateWrite], atomic: bool) -> Flow[dict[int, CloudRuntimesError]]:
+        failed = oversized(self._name, writes, self._max_value, atomic)
+        if atomic:
+            yield from self._apply(writes)
+            return failed
+        plain: list[Put] = []
+        for index, write in enumerate(writes):
+            if index in failed:
+                continue
+            if _is_plain(write):
+                plain.append(self._put(write))
+            if plain and (not _is_plain(write) or len(plain) == _WINDOW):
+                yield from self._bucket.put(plain)
+                plain = []
+            if not _is_plain(write):
+                try:
+                    yield from self._one(write)
+                except CloudRuntimesError as error:
+                    failed[index] = error
+        if plain:
+            yield from self._bucket.put(plain)
+        return failed
+
+    def _put(self, write: StateWrite, expected: int | None = None) -> Put:
+        headers = {} if write.data is None or write.content_type is None else {_TYPE: write.content_type}
+        return Put(self._value(write.key), write.data, expected, write.ttl_ms, headers)
+
+    def _one(self, write: StateWrite) -> Flow[None]:
+        """Apply one conditional write; without a fence it mostly needs no look before."""
+        if write.fence is None and (write.create or write.etag is not None):
+            expected = 0 if write.etag is None else (yield from self._expected(write.etag))
+            if expected is None:
+                raise _conflict(self._name, write)
+            (done,) = yield from self._bucket.put([self._put(write, expected)])
+            if not isinstance(done, Refused):
+                return
+            if not write.create:
+                raise _conflict(self._name, write)
+        yield from self._apply([write])
+
+    def _expected(self, etag: str) -> Flow[int | None]:
+        """Return the number that an etag stands for; ``None``: of no value, or of one that has expired."""
+        sequence, _, expires = etag.partition("-")
+        try:
+            found = int(sequence, 16)
+            ends = int(expires, 16) if expires else None
+        except ValueError:
+            return None
+        if found <= 0 or _text(found, ends) != etag:
+            return None
+        return None if ends is not None and ends <= (yield from self._bucket.now_ms()) else found
+
+    def _apply(self, writes: Sequence[StateWrite]) -> Flow[None]:
+        """Apply writes together, with conditions that are looked at before and hold on to what was seen."""
+        if not writes:
+            return
+        if all(map(_is_plain, writes)):
+            last = {write.key: write for write in writes}
+            yield from self._bucket.put_all([self._put(write) for write in last.values()])
+            return
+        while True:
+            keys = list(dict.fromkeys(write.key for write in writes if write.create or write.etag is not None))
+            fenced = list(dict.fromkeys(write.key for write in writes if write.fence is not None))
+            subjects = [*map(self._value, keys), *[self._bucket.subject("f", key) for key in fenced]]
+            entries = yield from self._bucket.read(subjects)
+            values = dict(zip(keys, entries, strict=False))
+            fences = dict(zip(fenced, entries[len(keys) :], strict=True))
+            puts = yield from self._checked(writes, values, fences)
+            if (yield from self._bucket.put_all(puts)):
+                return
+
+    def _checked(
+        self, writes: Sequence[StateWrite], values: Mapping[str, Entry], fences: Mapping[str, Entry]
+    ) -> Flow[list[Put]]:
+        """Look at the conditions of writes, each with those before it in mind; returns what is to be written."""
+        etags: dict[str, str | None] = {}
+        for key, entry in values.items():
+            etags[key] = _etag(entry) if (yield from self._lives(entry)) else None
+        tokens = {key: int(entry.data or b"0") for key, entry in fences.items()}
+        last: dict[str, StateWrite] = {}
+        for write in writes:
+            if write.fence is not None:
+                if tokens[write.key] > write.fence:
+                    raise passed_fence(write, tokens[write.key])
+                tokens[write.key] = write.fence
+            current = etags.get(write.key)
+            if (write.create and current is not None) or (write.etag is not None and write.etag != current):
+                raise _conflict(self._name, write)
+            # nobody can have the etag of what this same call writes
+            etags[write.key] = None if write.data is None else ""
+            last[write.key] = write
+        puts = [self._put(write, values[key].sequence if key in values else None) for key, write in last.items()]
+        for key, entry in fences.items():
+            puts.append(Put(self._bucket.subject("f", key), b"%d" % tokens[key], entry.sequence))
+        return puts
+
+
+def _is_plain(write: StateWrite) -> bool:
+    return write.etag is None and not write.create and write.fence is None
+
+
+def _text(sequence: int, expires_ms: int | None) -> str:
+    return f"{sequence:x}" if expires_ms is None else f"{sequence:x}-{expires_ms:x}"
+
+
+def _etag(entry: Entry) -> str:
+    """Return the etag of a value; that of one that expires tells when, so that it is known without a look."""
+    return _text(entry.sequence, entry.expires_ms)
+
+
+def _conflict(store: str, write: StateWrite) -> CloudRuntimesError:
+    error = conflict(store, write)
+    assert error is not None
+    return error

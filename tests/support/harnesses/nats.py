@@ -1,0 +1,51 @@
+"""NATS as the component of every service it has. The clock of a Go program cannot be set, so this really waits."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.testing import Harness
+from tests.support.nats import NatsServer
+
+__all__ = ["NATS", "NatsHome"]
+
+_numbers = itertools.count(1)
+_LONGEST = 2.5
+"""Seconds that a test may wait."""
+
+
+class NatsHome(Harness):
+    """A prefix of its own on the test run's server."""
+
+    name = "nats"
+    bad_etag = "fffffffffffffff"
+
+    def __init__(self, server: NatsServer) -> None:
+        self.server = server
+        self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
+        self._clients: list[CloudRuntimesClient] = []
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        home = {"url": self.server.url, "prefix": self.prefix}
+        client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
+        self._clients.append(client)
+        return client
+
+    def advance(self, seconds: float) -> None:
+        if seconds > _LONGEST:
+            pytest.skip(f"the clock of a NATS server cannot be set, and {seconds:g} s are long: see tests/nats")
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+NATS: dict[str, type[NatsHome]] = {NatsHome.name: NatsHome}
