@@ -18,7 +18,8 @@ class TestConfiguration(ConfigurationSuite):
         {**HARNESSES, **FILES},
         beside=DAPR,
         beside_layotto=LAYOTTO,
-        nats_server=NATS, postgres_url=POSTGRES,
+        nats_server=NATS,
+        postgres_url=POSTGRES,
         redis_server=REDIS,
         valkey_server=VALKEY,
     )

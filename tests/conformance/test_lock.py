@@ -18,7 +18,8 @@ class TestLock(LockSuite):
         {**HARNESSES, DictLockHarness.name: DictLockHarness},
         beside=DAPR,
         beside_layotto=LAYOTTO,
-        nats_server=NATS, postgres_url=POSTGRES,
+        nats_server=NATS,
+        postgres_url=POSTGRES,
         redis_server=REDIS,
         valkey_server=VALKEY,
     )

@@ -18,7 +18,8 @@ class TestState(StateSuite):
         {**HARNESSES, **FAKE_STATE},
         beside=DAPR_STATE,
         beside_layotto=LAYOTTO,
-        nats_server=NATS, postgres_url=POSTGRES,
+        nats_server=NATS,
+        postgres_url=POSTGRES,
         redis_server=REDIS,
         valkey_server=VALKEY,
     )

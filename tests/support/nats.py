@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal as signals
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ class NatsServer:
         self.folder = folder
         self.url = f"nats://127.0.0.1:{port}"
         self.process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
         jetstream = {"store_dir": str(folder / "jetstream"), **options.pop("jetstream", {})}
         self._options = {"listen": f"127.0.0.1:{port}", "max_payload": 8 << 20, "jetstream": jetstream, **options}
 
@@ -55,15 +55,11 @@ class NatsServer:
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen([_program(), "-c", str(file)], stdout=log, stderr=log)
         end = time.monotonic() + 30
-        while not self._answers():
+        self._starts += 1
+        while (self.folder / "log").read_text().count("Server is ready") < self._starts:
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"NATS did not start: {(self.folder / 'log').read_text()}")
             time.sleep(0.01)
-
-    def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
-            return bool(connection.recv(64)) and "Server is ready" in (self.folder / "log").read_text()
-        return False
 
     def signal(self, number: signals.Signals) -> None:
         """Send it a signal, such as SIGSTOP."""

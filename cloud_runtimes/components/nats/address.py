@@ -6,6 +6,7 @@ import ssl
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from ...config import without_values
 from ...errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Address(NamedTuple):
         return ",".join(f"{host}:{port}" for host, port in self.servers)
 
 
+@without_values
 def parse_url(url: str) -> Address:
     """Read a URL.
 

@@ -169,8 +169,10 @@ class NatsEngine:
         loop = asyncio.get_running_loop()
         made = self._loops.get(loop)
         if made is not None and made.done():
-            if not made.cancelled() and made.exception() is None and made.result().closed is None:
-                return made.result()
+            if not made.cancelled() and made.exception() is None:
+                made.result().look()
+                if made.result().closed is None:
+                    return made.result()
             made = None
         if self._closed:
             raise ClosedError("this client is closed: make another")

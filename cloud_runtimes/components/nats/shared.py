@@ -162,6 +162,8 @@ class ThreadConnection(_Shared):
             waiting = list(self._waiting)
         for ticket in waiting:
             _release(ticket)
+        if not waiting:
+            self.connection.close()
 
     def close(self) -> None:
         """End it; who waits gets `Lost`."""
@@ -213,6 +215,17 @@ class LoopConnection(_Shared):
             self._waiting.pop(future, None)
             if self.closed is not None and not self._waiting:
                 self._end(self.closed)
+
+    def look(self) -> None:
+        """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
+        if not self._waiting and self.closed is None:
+            try:
+                readable = self.connection.wait(0.0)
+            except Lost as error:
+                self._end(error)
+            else:
+                if readable:
+                    self._readable()
 
     def _flush(self) -> None:
         waits = bool(self._left)

@@ -1,0 +1,62 @@
+"""Leases that end by the server's clock. They are short, since that clock cannot be set."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from cloud_runtimes.errors import LeaseLostError
+from cloud_runtimes.testing import Api
+from tests.support.harnesses.nats import NatsHome
+
+
+def test_a_lease_ends_when_it_should(home: NatsHome, api: Api) -> None:
+    """Not before, and not only when the server removes it at a whole second."""
+    lock = home.client().lock
+    first = api.call(lock, "try_lock", "l", "r", expiry=0.4)
+    assert first is not None
+    begun = time.monotonic()
+    while (second := api.call(lock, "try_lock", "l", "r", expiry=5)) is None:
+        api.pause(0.01)
+    # from the grant, which was a little before
+    assert 0.35 < time.monotonic() - begun < 0.9
+    assert second.token > first.token
+    api.fails(LeaseLostError)(first, "renew")
+    assert api.call(lock, "try_lock", "l", "r") is None
+    api.call(second, "release")
+    assert api.call(lock, "try_lock", "l", "r").token > second.token
+
+
+def test_a_renewal_keeps_the_token(home: NatsHome, api: Api) -> None:
+    lock = home.client().lock
+    lease = api.call(lock, "try_lock", "l", "r", expiry=0.5)
+    token = lease.token
+    for _ in range(4):
+        api.pause(0.2)
+        api.call(lease, "renew")
+    assert api.call(lock, "try_lock", "l", "r") is None
+    assert lease.token == token
+    api.call(lease, "release")
+
+
+def test_one_has_it(home: NatsHome) -> None:
+    """Threads of two clients add to a file's worth of memory under the lock, which would lose one otherwise."""
+    clients = [home.client(), home.client()]
+    count = inside = 0
+
+    def add(number: int) -> int:
+        nonlocal count, inside
+        with clients[number % 2].lock.hold("l", "r", wait=20) as lease:
+            inside += 1
+            assert inside == 1
+            seen = count
+            time.sleep(0.001)
+            count = seen + 1
+            inside -= 1
+            assert lease.token is not None
+            return lease.token
+
+    with ThreadPoolExecutor(6) as threads:
+        tokens = list(threads.map(add, range(24)))
+    assert count == 24
+    assert len(set(tokens)) == 24

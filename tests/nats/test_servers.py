@@ -1,0 +1,302 @@
+"""What servers and networks do wrong: named errors, truthful ``maybe_applied``, recovery without a restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import (
+    CloudRuntimesError,
+    ConflictError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cloud_runtimes.testing import Api
+from cloud_runtimes.testing.canary import Canary
+from tests.support import PEM
+from tests.support.fault_proxy import FaultProxy
+from tests.support.harnesses.nats import NatsHome
+from tests.support.nats import NatsServer
+from tests.support.ports import reserved_port
+
+Make = Callable[..., CloudRuntimesClient]
+Serve = Callable[..., NatsServer]
+
+
+@contextmanager
+def stopped(server: NatsServer) -> Iterator[None]:
+    """Have a server stand still."""
+    assert server.process is not None
+    server.signal(signal.SIGSTOP)
+    os.waitpid(server.process.pid, os.WUNTRACED)  # it has all its threads stopped
+    try:
+        yield
+    finally:
+        server.signal(signal.SIGCONT)
+
+
+@contextmanager
+def telling(**info: Any) -> Iterator[str]:
+    """Listen, and greet who connects like a server."""
+    line = f"INFO {json.dumps({'version': '2.12.0', 'jetstream': True, **info})}\r\n".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(line)
+                    connection.recv(65536)
+
+        threading.Thread(target=run, daemon=True).start()
+        yield f"nats://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_nobody_listens(client: Make, api: Api) -> None:
+    with reserved_port() as port:
+        state = client(f"nats://127.0.0.1:{port}").state
+        error = api.fails(UnavailableError, match="can be reached")(state, "save", "s", "k", 1)
+    assert not error.maybe_applied
+    assert f"127.0.0.1:{port}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("info", "match"),
+    [
+        ({"version": "2.11.9"}, r"version 2\.11\.9: NATS 2\.12 or later"),
+        ({"version": ""}, r"NATS 2\.12 or later"),
+        ({"jetstream": False}, "JetStream is off: start the server with -js"),
+        ({"nonce": "n"}, "NKey or a JWT"),
+    ],
+)
+def test_servers_that_will_not_do(client: Make, api: Api, info: dict[str, Any], match: str) -> None:
+    with telling(**info) as url:
+        error = api.fails(UnsupportedError, match=match)(client(url).state, "save", "s", "k", 1)
+    assert not error.maybe_applied
+
+
+def test_a_server_that_stands_still(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    state = client(server.url).state
+    api.call(state, "save", "s", "k", 1)
+    with stopped(server):
+        begun = time.monotonic()
+        error = api.fails(DeadlineExceededError)(state, "save", "s", "k", 2, timeout=0.3)
+        assert error.maybe_applied
+        error = api.fails(DeadlineExceededError)(state, "get", "s", "k", timeout=0.3)
+        assert not error.maybe_applied
+        assert time.monotonic() - begun < 2
+    assert api.until(lambda: state.get("s", "k") == 2)  # what may have been applied was
+
+
+def test_threads_beside_one_whose_time_is_over(served: Serve, client: Make) -> None:
+    """Who reads for all gives up, and another reads on."""
+    server = served()
+    state = client(server.url).state
+    state.save("s", "k", 1)
+    with ThreadPoolExecutor(9) as threads:
+        with stopped(server):
+            short = threads.submit(state.get, "s", "k", timeout=0.2)
+            time.sleep(0.05)
+            longer = [threads.submit(state.get, "s", "k", timeout=20) for _ in range(8)]
+            assert isinstance(short.exception(), DeadlineExceededError)
+        assert [each.result(10) for each in longer] == [1] * 8
+
+
+def test_another_connection_after_a_silent_one(
+    served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hangs does not keep the calls that come later from the others."""
+    monkeypatch.setattr("cloud_runtimes.components.nats.shared._SILENT", 0.2)
+    hung, other = served(), served()
+    state = client(f"nats://127.0.0.1:{hung.port},127.0.0.1:{other.port}").state
+    api.call(state, "save", "s", "k", "hung")
+    with stopped(hung):
+        api.fails(DeadlineExceededError)(state, "get", "s", "k", timeout=0.3)
+        api.call(state, "save", "s", "k", "other", timeout=1)
+        assert api.call(state, "get", "s", "k") == "other"
+
+
+def test_a_server_that_is_killed(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    made = client(server.url)
+    for turn in range(3):
+        api.call(made.state, "save", "s", "k", turn)
+        server.kill()
+        error = api.fails(UnavailableError)(made.state, "save", "s", "k", -1)
+        assert not error.maybe_applied
+        server.start()
+        assert api.call(made.state, "get", "s", "k") == turn
+
+
+def test_connections_that_were_cut_are_replaced(home: NatsHome, client: Make, api: Api) -> None:
+    with FaultProxy(home.server.port) as proxy:
+        state = client(f"nats://127.0.0.1:{proxy.port}", prefix=home.prefix).state
+        for turn in range(4):
+            api.call(state, "save", "s", "k", turn)
+            proxy.break_all("reset" if turn % 2 else "close")
+            api.pause(0.05)
+            assert api.call(state, "get", "s", "k") == turn
+
+
+def test_tls(home: NatsHome, served: Serve, client: Make, api: Api) -> None:
+    server = served(tls={"cert_file": str(PEM), "key_file": str(PEM)})
+    data = bytes(range(256)) * 8192
+    for scheme in ("tls", "nats"):  # the second is upgraded, since the server asks for it
+        state = client(f"{scheme}://localhost:{server.port}", tls_ca=str(PEM)).state
+        for _ in range(3):
+            api.call(state, "save", "s", "k", data)
+            assert api.call(state, "get", "s", "k") == data
+    error = api.fails(UnavailableError, match="(?i)certificate")(
+        client(f"tls://localhost:{server.port}").state, "get", "s", "k"
+    )
+    assert not error.maybe_applied
+    first = served(tls={"cert_file": str(PEM), "key_file": str(PEM), "handshake_first": True})
+    state = client(f"tls://localhost:{first.port}", tls_ca=str(PEM), tls_first=True).state
+    api.call(state, "save", "s", "k", 1)
+    assert api.call(state, "get", "s", "k") == 1
+
+
+def test_who_may_connect(served: Serve, client: Make, api: Api, canary: Canary) -> None:
+    password = canary.value()
+    denied = {"publish": {"deny": ["$KV.cr-state-secret.>"]}}
+    server = served(authorization={"users": [{"user": "app", "password": password, "permissions": denied}]})
+    where = f"127.0.0.1:{server.port}"
+    state = client(f"nats://app:{password}@{where}").state
+    api.call(state, "save", "s", "k", 1)
+    assert api.call(state, "get", "s", "k") == 1
+    error = api.fails(PermissionDeniedError, match="may not")(state, "save", "secret", "k", 1)
+    canary.look_through(error)
+    for url in (f"nats://app:{canary.value()}@{where}", f"nats://{where}"):
+        error = api.fails(UnauthenticatedError, match="check the user in the url")(client(url).state, "get", "s", "k")
+        assert not error.maybe_applied
+        canary.look_through(error)
+
+
+def test_a_token(served: Serve, client: Make, api: Api) -> None:
+    server = served(authorization={"token": "right"})
+    state = client(f"nats://right@127.0.0.1:{server.port}").state
+    api.call(state, "save", "s", "k", 1)
+    api.fails(UnauthenticatedError)(client(f"nats://wrong@127.0.0.1:{server.port}").state, "get", "s", "k")
+
+
+@pytest.mark.parametrize("url", ["nats://:{}@host:port", "nats://{}@[host", "nats://host/{}", "nats://host?x={}"])
+def test_a_url_that_is_none(client: Make, canary: Canary, url: str) -> None:
+    made = client(url.replace("{}", canary.value()))
+    with canary.raises(InvalidArgumentError, match="url of a nats component"):
+        made.state.get("s", "k")
+
+
+def test_a_bucket_that_must_be_there(home: NatsHome, client: Make, api: Api) -> None:
+    checking = client(home.server.url, prefix=home.prefix, ensure="check").state
+    error = api.fails(NotFoundError, match=f"there is no bucket '{home.prefix}-state-s'")(checking, "get", "s", "k")
+    assert not error.maybe_applied
+    api.call(home.client().state, "save", "s", "k", 1)
+    assert api.call(checking, "get", "s", "k") == 1
+
+
+def test_what_does_not_fit_a_message(home: NatsHome, api: Api) -> None:
+    state = home.client().state
+    error = api.fails(ResourceExhaustedError, match="max_payload")(state, "save", "s", "k", b"x" * (9 << 20))
+    assert not error.maybe_applied
+    api.call(state, "save", "s", "k", 1)  # on the same connection
+
+
+def test_a_service_that_is_not_there(home: NatsHome, api: Api) -> None:
+    error = api.fails(UnsupportedError, match=r"\[pubsub\.bus\]")(home.client().pubsub, "publish", "bus", "t", 1)
+    assert not error.maybe_applied
+
+
+def test_a_child_connects_anew(home: NatsHome) -> None:
+    client = home.client()
+    client.state.save("s", "k", 1)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            client.state.save("s", "child", client.state.get("s", "k") + 1)
+            code = 0
+        finally:
+            os._exit(code)
+    for _ in range(100):
+        assert client.state.get("s", "k") == 1
+    assert os.waitpid(child, 0)[1] == 0
+    assert client.state.get("s", "child") == 2
+
+
+def test_callers_count_together(home: NatsHome) -> None:
+    """Threads and transactions on one key: each adds one, and none is lost."""
+    state = home.client().state
+    state.save("s", "n", 0)
+
+    def add() -> None:
+        while True:
+            item = state.get_item("s", "n")
+            assert item is not None
+            try:
+                with state.transaction("s") as tx:
+                    tx.save("n", item.value + 1, etag=item.etag)
+                    tx.save(f"n-{item.value + 1}", True, concurrency="first-write")
+                return
+            except ConflictError:
+                pass
+
+    with ThreadPoolExecutor(8) as threads:
+        for each in [threads.submit(add) for _ in range(40)]:
+            each.result()
+    assert state.get("s", "n") == 40
+    assert len(state.list_keys("s", "n-")) == 40
+
+
+def test_what_was_acknowledged_is_there_after_kills(
+    served: Serve, client: Make, rounds: Callable[[int, int], int]
+) -> None:
+    server = served(jetstream={"sync_interval": "always"})
+    state = client(server.url).state
+    acknowledged: dict[str, int] = {}
+    over = threading.Event()
+
+    def write(name: str) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            try:
+                state.save("s", name, number, timeout=1)
+                acknowledged[name] = number
+            except CloudRuntimesError:
+                pass
+
+    with ThreadPoolExecutor(4) as threads:
+        writers = [threads.submit(write, f"w{number}") for number in range(4)]
+        for _ in range(rounds(3, 300)):
+            time.sleep(0.2)
+            server.kill()
+            server.start()
+        time.sleep(0.1)
+        over.set()
+        for each in writers:
+            each.result()
+    assert len(acknowledged) == 4
+    for name, number in acknowledged.items():
+        assert state.get("s", name) >= number
