@@ -117,6 +117,7 @@ def test_a_component_by_entry_point(install: Install) -> None:
         "local",
         "nats",
         "postgres",
+        "redis",
         "sqlalchemy",
         "sqlite",
         "mine",

@@ -125,7 +125,7 @@ def test_the_hooks_run_what_make_runs_and_name_no_host() -> None:
 
 def test_all_is_every_extra_for_users_and_the_readme_tells_of_each() -> None:
     extras = _pyproject()["project"]["optional-dependencies"]
-    named = {name: set(re.findall(r"[\w-]+", each[0].partition("[")[2])) for name, each in extras.items()}
+    named = {name: set(re.findall(r"[\w-]+", "".join(each[:1]).partition("[")[2])) for name, each in extras.items()}
     assert named["standard"] == {"cli", "database", "rpc", "schedule"}
     users = set(extras) - {"all", "bench", "demo", "dev"}
     assert {"standard"} | named["standard"] | named["all"] == users

@@ -172,11 +172,15 @@ class Bucket:
     def read(self, subjects: Sequence[str], *, strong: bool = True) -> Flow[list[Entry]]:
         """Return what keys hold, expired values too; ``strong``: as their leader knows it."""
         known = yield from self.ensure()
-        if not known.replicated or not strong:
-            answers = yield Batch(*[Request(self._get + subject) for subject in subjects])
-            return [_entry(message) for (message,) in answers]
-        answers = yield Batch(*[self._ask_leader(subject) for subject in subjects])
-        return [_leaders(message) for (message,) in answers]
+        try:
+            if not known.replicated or not strong:
+                answers = yield Batch(*[Request(self._get + subject) for subject in subjects])
+                return [_entry(message) for (message,) in answers]
+            answers = yield Batch(*[self._ask_leader(subject) for subject in subjects])
+            return [_leaders(message) for (message,) in answers]
+        except Refused as error:
+            self._forget(error)
+            raise
 
     def read_now(self, subject: str) -> Flow[tuple[Entry, int]]:
         """Return what a key holds as its leader knows it, and what the server's clock says, asked for before."""

@@ -135,6 +135,12 @@ class NatsEngine:
 
     def open(self, op: Operation, greeting: bytes = b"") -> Connection:
         """Return a new connection for its caller alone."""
+        try:
+            return self._open(op, greeting)
+        except (Lost, Refused) as error:
+            raise self._explained(error, False) from error
+
+    def _open(self, op: Operation, greeting: bytes) -> Connection:
         if self._closed:
             raise ClosedError("this client is closed: make another")
         connection = Connection(self.address, self.settings)
@@ -143,7 +149,7 @@ class NatsEngine:
 
     def _opened(self, op: Operation) -> tuple[Connection, Inbox]:
         inbox = Inbox()
-        connection = self.open(op, subscribe(inbox.subject, 1))
+        connection = self._open(op, subscribe(inbox.subject, 1))
         connection.session.callbacks[1] = inbox.take
         return connection, inbox
 

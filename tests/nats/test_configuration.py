@@ -1,0 +1,75 @@
+"""Configuration whose connections are cut, whose servers restart, and whose bucket goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.nats.engine import acquire
+from cloud_runtimes.components.nats.requests import Batch, Request
+from cloud_runtimes.components.nats.settings import NatsSettings
+from cloud_runtimes.spi import Method, Operation
+from cloud_runtimes.testing import Api
+from tests.support.fault_proxy import FaultProxy
+from tests.support.harnesses.nats import NatsHome
+from tests.support.nats import NatsServer
+
+Make = Callable[..., CloudRuntimesClient]
+Serve = Callable[..., NatsServer]
+
+
+def receive(api: Api, subscription: Any, key: str, value: str) -> None:
+    """Receive until a key has a value."""
+    for _ in range(20):
+        items = api.call(subscription, "receive", 10)
+        assert items is not None, f"{key} = {value} did not come"
+        if key in items and items[key].value == value:
+            return
+    pytest.fail(f"{key} = {value} did not come")
+
+
+def test_connections_that_are_cut_miss_nothing(
+    home: NatsHome, client: Make, api: Api, rounds: Callable[[int, int], int]
+) -> None:
+    other = home.client()
+    with FaultProxy(home.server.port) as proxy:
+        mine = client(f"nats://127.0.0.1:{proxy.port}", prefix=home.prefix)
+        with api.opened(mine.configuration.subscribe_configuration("app", ["k"])) as subscription:
+            for number in range(rounds(4, 200)):
+                proxy.break_all("reset" if number % 2 else "close")
+                other.configuration.save_configuration("app", {"k": str(number)})
+                receive(api, subscription, "k", str(number))
+
+
+def test_a_restart_misses_nothing(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    mine = client(server.url)
+    mine.configuration.save_configuration("app", {"k": "1", "kept": "1"})
+    with api.opened(mine.configuration.subscribe_configuration("app")) as subscription:
+        receive(api, subscription, "k", "1")
+        server.kill()
+        server.start()
+        client(server.url).configuration.save_configuration("app", {"k": "2"})
+        receive(api, subscription, "k", "2")
+    assert mine.configuration.get_configuration("app") == {"k": "2", "kept": "1"}
+
+
+def test_a_bucket_that_was_removed(home: NatsHome, api: Api) -> None:
+    """Who made it makes it again, with versions and etags that it never had."""
+    state = home.client().state
+    api.call(state, "save", "s", "k", 1)
+    before = api.call(state, "get_item", "s", "k").etag
+    engine = acquire(NatsSettings(url=home.server.url))
+    subject = f"$JS.API.STREAM.DELETE.KV_{home.prefix}-state-s"
+
+    def delete() -> Any:
+        yield Batch(Request(subject), writes=True)
+
+    engine.run(Operation(Method("nats", "delete", repeatable=False), "nats", 5.0), delete())
+    engine.release()
+    assert api.call(state, "get", "s", "k") is None
+    api.call(state, "save", "s", "k", 1)
+    assert api.call(state, "get_item", "s", "k").etag != before
