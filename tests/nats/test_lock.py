@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from cloud_runtimes.errors import LeaseLostError
+from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.nats import NatsHome
 
@@ -60,3 +61,17 @@ def test_one_has_it(home: NatsHome) -> None:
         tokens = list(threads.map(add, range(24)))
     assert count == 24
     assert len(set(tokens)) == 24
+
+
+def test_what_has_ended_is_nobodys(home: NatsHome, api: Api) -> None:
+    lock = home.client().lock
+    ended = api.call(lock, "try_lock", "l", "r", owner="one", expiry=0.3)
+    assert ended is not None
+    api.pause(0.35)
+    # the server has not removed it yet
+    assert api.call(lock, "unlock", "l", "r", "one") is UnlockStatus.NOT_FOUND
+    taken = api.call(lock, "try_lock", "l", "r", owner="two", expiry=20)
+    assert taken is not None
+    api.fails(LeaseLostError)(ended, "release")
+    assert api.call(lock, "unlock", "l", "r", "one") is UnlockStatus.NOT_OWNER
+    assert api.call(lock, "unlock", "l", "r", "two") is UnlockStatus.SUCCESS
