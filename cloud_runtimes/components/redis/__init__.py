@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["RedisComponent", "RedisSettings", "component"]
 
 _DRIVERS: Final = {
+    "pubsub": "RedisPubSub",
     "state": "RedisState",
 }
 _READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)

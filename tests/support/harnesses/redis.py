@@ -19,6 +19,7 @@ class RedisHome(Harness):
     """A prefix of its own on the test run's server."""
 
     name = "redis"
+    event_metadata = False  # CloudEvents have no place for it
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server

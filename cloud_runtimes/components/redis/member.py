@@ -1,0 +1,412 @@
+"""A member of a consumer group on Redis, with a connection of its own.
+
+One trip settles, renews leases, takes over what dead members held, and reads. The read blocks at the server: so an idle member makes no call but that one, which ends when something else is due. What is settled while it blocks goes by another connection.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ..._core.logs import repeated
+from ...errors import CloudRuntimesError, UnavailableError
+from ...spi.operation import Operation
+from ...spi.pubsub import Deliveries, EventSource, Settled, SubscribeRequest
+from .._deliveries import POLL, POLL_TIMEOUT, Rules
+from .._messages.holding import Holding
+from .engine import Script, is_unknown
+from .entries import RETRY, STREAM, part_arguments, take_in
+from .failures import Lost, checked
+from .resp import NOTHING, Batch, Flow, ReplyError, Value
+from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
+
+if TYPE_CHECKING:
+    from . import RedisComponent
+    from .connection import Connection
+    from .pubsub import RedisPubSub
+
+__all__ = ["RedisMember"]
+
+_IDLE: Final = 30.0
+"""Seconds that a read blocks at most."""
+_GRACE: Final = 10.0
+"""Seconds within which a server answers a read whose time is up."""
+_MANY: Final = 1_000_000_000
+_START: Final = b"0-0"
+_Take = Callable[[Any], None]
+
+
+class RedisMember(EventSource):
+    """See the module; made by `RedisPubSub.subscribe` once the group exists."""
+
+    def __init__(self, component: RedisComponent, driver: RedisPubSub, request: SubscribeRequest, now_ms: int) -> None:
+        self._component = component
+        self._driver = driver
+        self._rules = Rules(driver.name, request)
+        self._holding = Holding(self._rules)
+        self._group: Value = request.group
+        self._me: Value = self._rules.name
+        keys, group = driver.keys(request.topic), GroupKeys.of(driver.keys(request.topic), request.group)
+        self._streams: dict[Any, bytes] = {STREAM: keys.stream, RETRY: group.retry}
+        self._keys = (keys.stream, group.retry, keys.delayed, group.later)
+        dead = keys if request.dead_letter_topic is None else driver.keys(request.dead_letter_topic)
+        self._settling = (*self._keys, dead.stream, keys.counters)
+        self._seen = keys.seen
+        self._ack_wait = self._rules.ack_wait_ms / 1000
+        self._connection: Connection | None = None
+        self._client = 0
+        self._before = False  # whether there was a connection before
+        self._blocked = False  # a read is at the server
+        self._answer_by = 0.0
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+        self._clock = now_ms / 1000 - monotonic()
+        self._renewed = self._looked = monotonic()
+        self._look_at = 0.0
+        self._cursors = {STREAM: _START, RETRY: _START}
+        # events of the last read; of the first one it is guessed
+        self._per_entry = 100 if component.settings.layout == "frame" else 1
+
+    # -- the source -------------------------------------------------------
+
+    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
+        self._component.check_open()
+        holding = self._holding
+        holding.settle(settled)
+        try:
+            if self._connection is None:
+                self._connect()
+            if not self._blocked:
+                self._trip(0 if holding.is_ready else want)
+            elif holding.done or holding.parts or holding.expired:
+                self._run(self._beside())
+            if not (want and holding.is_ready):
+                self._wait(timeout)
+        except (Lost, ReplyError) as error:
+            raise self._failed(error) from error
+        except CloudRuntimesError:
+            self._disconnect()
+            raise
+        return holding.deliver(want, int((monotonic() + self._clock) * 1e6))
+
+    def wake(self) -> None:
+        with suppress(OSError):  # full: it is awake; closed: it is gone
+            self._waker.send(b"\0")
+
+    def close(self, settled: Sequence[Settled], /) -> None:
+        self._holding.settle(settled)
+        try:
+            if self._connection is None:
+                self._connect()
+            elif self._blocked:
+                self._run(self._unblock())
+                (reply,) = self._connection.receive(1, self._operation())
+                self._blocked = False
+                self._read(reply)
+        except (Lost, ReplyError, CloudRuntimesError):
+            pass  # what was under way goes to another member after ack_wait
+        try:
+            self._holding.give_back()
+            self._run(self._leave())
+        finally:
+            self._disconnect()
+            self._waker.close()
+            self._woken.close()
+
+    def _operation(self) -> Operation:
+        return Operation(POLL, self._driver.name, POLL_TIMEOUT)
+
+    def _run(self, flow: Flow[Any]) -> Any:
+        """Run steps on another connection."""
+        return self._component.engine.run(self._operation(), flow)
+
+    def _failed(self, error: Lost | ReplyError) -> CloudRuntimesError:
+        if isinstance(error, ReplyError) and str(error).startswith(("NOGROUP", "UNBLOCKED")):
+            return self._rejoin()
+        self._disconnect()
+        return self._component.engine.explained(error, True)
+
+    def _rejoin(self) -> CloudRuntimesError:
+        """Make the group again, from the beginning: what is there may come twice, and nothing is missed."""
+        self._disconnect()
+        self._holding.forget()
+        self._run(self._driver.join(self._rules.request, "0"))
+        return UnavailableError(
+            f"redis {self._component.engine.where}: the group had gone, since its keys were deleted or the server lost its data; it was made again",
+            retryable=True,
+        )
+
+    # -- the connection ---------------------------------------------------
+
+    def _connect(self) -> None:
+        op = self._operation()
+        connection = self._component.engine.open(op)
+        try:
+            (self._client,) = checked(connection.exchange(Batch(("CLIENT", "ID")).data, 1, op))
+            self._connection = connection
+            if self._before:
+                self._recover(connection, op)
+        except BaseException:
+            self._disconnect()
+            connection.close()
+            raise
+        self._before = True
+
+    def _recover(self, connection: Connection, op: Operation) -> None:
+        """Take in what was read by a connection that ended before it came."""
+        read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", _MANY, "STREAMS", *self._streams.values(), 0, 0)
+        (reply,) = checked(connection.exchange(Batch(read).data, 1, op))
+        for name, entries in reply:
+            origin = STREAM if name == self._streams[STREAM] else RETRY
+            self._take_over(origin, [entry for entry in entries if entry[1]], 1)
+            self._lost(origin, [entry[0] for entry in entries if not entry[1]], acknowledge=True)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._blocked = False
+        if connection is not None:
+            connection.close()
+
+    def _unblock(self) -> Flow[None]:
+        yield Batch(("CLIENT", "UNBLOCK", self._client))
+
+    # -- a trip -----------------------------------------------------------
+
+    def _trip(self, want: int) -> None:
+        """Do all that is due, and begin to read where events are wanted."""
+        connection, now, op = self._connection, monotonic(), self._operation()
+        assert connection is not None
+        commands: list[tuple[tuple[Value, ...], _Take]] = []
+        due = min(self._due(), now + self._soonest())
+        settled = self._settlements(commands)
+        if self._holding.held and now >= self._renewed + self._ack_wait / 3:
+            self._renew(commands, now)
+        count = max(1, want // self._per_entry)
+        if now >= self._look_at:
+            self._script(commands, LOOK, self._keys, (), self._looking)
+            if want:
+                for origin in self._streams:
+                    self._take_overs(commands, origin, count)
+        data = Batch(*(command for command, _ in commands)).data if commands else b""
+        if want:
+            pause = max(1, int((due - now) * 1000) + 1) if now < self._look_at else 1
+            read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", count, "BLOCK", pause)
+            data += Batch((*read, "STREAMS", *reversed(self._streams.values()), ">", ">")).data
+            self._answer_by = now + pause / 1000 + _GRACE
+        if data:
+            connection.send(data, op)
+            self._blocked = want > 0
+            replies = connection.receive(len(commands), op)
+            if settled:
+                self._forget_settled()
+            failed = [reply for reply in replies if isinstance(reply, ReplyError) and not is_unknown(reply)]
+            for reply, (_, take) in zip(replies, commands, strict=True):
+                if not isinstance(reply, ReplyError) or is_unknown(reply):
+                    take(reply)
+            if failed:
+                raise failed[0]
+
+    def _due(self) -> float:
+        """Return when there is something to do without being told."""
+        renewal = self._renewed + self._ack_wait / 3 if self._holding.held else self._look_at
+        return min(renewal, self._look_at)
+
+    def _soonest(self) -> float:
+        """Return in how many seconds the first of the events comes again that are to be settled now."""
+        delays = [part.delay_ms / 1000 for part in self._holding.parts if part.delay_ms is not None]
+        return min(delays, default=_IDLE)
+
+    def _script(
+        self,
+        commands: list[tuple[tuple[Value, ...], _Take]],
+        script: Script,
+        keys: Sequence[Value],
+        arguments: Sequence[Value],
+        take: _Take,
+    ) -> None:
+        def taken(reply: Any) -> None:
+            take(self._run(script.run(keys, *arguments)) if is_unknown(reply) else reply)
+
+        commands.append((script.command(keys, *arguments), taken))
+
+    # -- settling ---------------------------------------------------------
+
+    def _settlements(self, commands: list[tuple[tuple[Value, ...], _Take]]) -> bool:
+        """Add what settles; tells whether there is anything."""
+        holding = self._holding
+        for origin, ids in holding.done.items():
+            commands.append((("XACK", self._streams[origin], self._group, *ids), _ignore))
+            if origin == RETRY:
+                commands.append((("XDEL", self._streams[origin], *ids), _ignore))
+        if holding.expired:
+            commands.append((self._count("expired", holding.expired), _ignore))
+        if holding.parts:
+            self._script(commands, SETTLE, self._settling, self._parts(), self._settled)
+        return bool(commands)
+
+    def _forget_settled(self) -> None:
+        self._holding.done, self._holding.parts, self._holding.expired = {}, [], 0
+
+    def _count(self, what: str, count: int) -> tuple[Value, ...]:
+        return ("HINCRBY", self._settling[5], f"{what}:{self._rules.label}", count)
+
+    def _parts(self) -> list[Value]:
+        """Return the arguments of the scripts that settle what was not acknowledged."""
+        parts = part_arguments(self._holding.parts, self._driver.messages)
+        return [self._group, self._me, self._rules.label, *parts]
+
+    def _settled(self, reply: Any) -> None:
+        self._next(reply[1])
+
+    def _beside(self) -> Flow[None]:
+        """Settle while a read is at the server."""
+        commands: list[tuple[tuple[Value, ...], _Take]] = []
+        self._settlements(commands)
+        if monotonic() + self._soonest() < self._answer_by - _GRACE:
+            # the read ends too late; a new one blocks until then, by the server's clock
+            commands.append((("CLIENT", "UNBLOCK", self._client), _ignore))
+        replies = yield Batch(*(command for command, _ in commands))
+        self._forget_settled()
+        for reply, (_, take) in zip(replies, commands, strict=True):
+            if isinstance(reply, ReplyError) and not is_unknown(reply):
+                raise reply
+            take(reply)
+
+    def _leave(self) -> Flow[None]:
+        commands: list[tuple[tuple[Value, ...], _Take]] = []
+        parts, self._holding.parts = self._parts(), []
+        if self._settlements(commands):
+            checked((yield Batch(*(command for command, _ in commands))))
+        yield from LEAVE.run((*self._settling, self._seen), *parts)
+
+    # -- leases -----------------------------------------------------------
+
+    def _renew(self, commands: list[tuple[tuple[Value, ...], _Take]], now: float) -> None:
+        # after a stall others may have some: only what is still held is renewed
+        stalled = now > self._renewed + self._ack_wait * 0.8
+        for origin, stream in self._streams.items():
+            ids = list(self._holding.tokens(origin))
+            if ids and stalled:
+                arguments = (self._group, self._me, *ids)
+                self._script(commands, RENEW, (stream,), arguments, partial(self._gone, origin))
+            elif ids:
+                commands.append((("XCLAIM", stream, self._group, self._me, 0, *ids, "JUSTID"), _ignore))
+        self._renewed = now
+
+    def _gone(self, origin: int, lost: list[bytes]) -> None:
+        if lost:
+            self._holding.lose(origin, set(lost))
+
+    def _looking(self, reply: Any) -> None:
+        now = monotonic()
+        self._clock = reply[0] / 1000 - now
+        self._looked = now
+        self._look_at = now + min(_IDLE, self._ack_wait / 2)
+        self._next(reply[1])
+
+    def _next(self, due_ms: int) -> None:
+        """Note when the next message is due."""
+        if due_ms >= 0:
+            self._look_at = min(self._look_at, monotonic() + due_ms / 1000)
+
+    def _take_overs(self, commands: list[tuple[tuple[Value, ...], _Take]], origin: int, count: int) -> None:
+        """Add what takes over from dead members."""
+
+        def take(reply: Any) -> None:
+            self._cursors[origin], entries, deleted = reply
+            if self._cursors[origin] != _START:
+                self._look_at = 0.0
+            self._take_over(origin, entries, 0)
+            self._lost(origin, deleted)
+
+        ack_wait, cursor = self._rules.ack_wait_ms, self._cursors[origin]
+        claim = ("XAUTOCLAIM", self._streams[origin], self._group, self._me, ack_wait, cursor, "COUNT", count)
+        commands.append((claim, take))
+
+    def _take_over(self, origin: int, entries: list[Any], uncounted: int) -> None:
+        """Take in entries that were delivered before; ``uncounted`` times that was not to anybody."""
+        held = set(self._holding.tokens(origin))
+        entries = [entry for entry in entries if entry[0] not in held]
+        if not entries:
+            return
+        between = ("XPENDING", self._streams[origin], self._group, entries[0][0], entries[-1][0], _MANY, self._me)
+        counts = {row[0]: row[3] for row in self._run(_one(between))}
+        for id, fields in entries:
+            self._take_in(origin, [(id, fields)], max(1, counts.get(id, 1) - uncounted))
+
+    def _lost(self, origin: int, ids: list[bytes], acknowledge: bool = False) -> None:
+        """Count and report entries that were trimmed before they were settled."""
+        if not ids:
+            return
+        repeated(
+            f"trimmed {self._rules.label}",
+            "%s: %d events were deleted from the stream before they were settled: raise the stream's limit, or consume faster",
+            self._rules.label,
+            len(ids),
+        )
+        self._run(_one(self._count("lost", len(ids))))
+        if acknowledge:
+            self._run(_one(("XACK", self._streams[origin], self._group, *ids)))
+
+    # -- reading ----------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait for the answer to the read, for `wake`, or for what is due."""
+        end = monotonic() + (_IDLE if timeout is None else timeout)
+        poller = select.poll()
+        poller.register(self._woken, select.POLLIN)
+        connection = self._connection
+        assert connection is not None
+        if self._blocked:
+            poller.register(connection, select.POLLIN)
+        else:
+            end = min(end, self._due())
+        while True:
+            if self._blocked and (reply := connection.next()) is not NOTHING:
+                self._blocked = False
+                self._read(reply)
+                return
+            left = end - monotonic()
+            ready = poller.poll(max(0, int(left * 1000) + 1)) if left > 0 else []
+            if any(file == self._woken.fileno() for file, _ in ready):
+                with suppress(BlockingIOError):
+                    self._woken.recv(4096)
+                return
+            if not ready:
+                if self._blocked and monotonic() > self._answer_by:
+                    raise Lost("the server did not answer in time")
+                return
+
+    def _read(self, reply: Any) -> None:
+        """Take in the answer to a read."""
+        if isinstance(reply, ReplyError):
+            raise reply
+        if reply is None:  # time is up, by the server's clock
+            self._look_at = 0.0
+            return
+        found = entries = 0
+        for name, those in reply:
+            entries += len(those)
+            found += self._take_in(STREAM if name == self._streams[STREAM] else RETRY, those, 1)
+        self._per_entry = max(1, found // max(1, entries))
+
+    def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
+        found, bell = take_in(self._holding, origin, entries, deliveries)
+        if bell:
+            self._look_at = 0.0
+        return found
+
+
+def _ignore(reply: Any) -> None:
+    """Nothing depends on it."""
+
+
+def _one(command: tuple[Value, ...]) -> Flow[Any]:
+    (reply,) = checked((yield Batch(command)))
+    return reply
