@@ -324,10 +324,10 @@ def pack_cloudevents(documents, topic=""):
     writer_init(&out, room, sizeof(room))
     try:
         for place, data in enumerate(documents):
-            data = take_document(data, &text)
             event.arena = NULL
             try:
                 try:
+                    data = take_document(data, &text)
                     take_event(&text, True, &event, &parts, own)
                     size = parts_size(&parts) + own[0].size + own[1].size + 10
                     if size - 4 > RECORD_MAX:

@@ -43,6 +43,7 @@ BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 _SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "config_file": {"path": "settings.json"},
     "postgres": {"url": "postgresql://localhost/app"},
+    "redis": {"url": "redis://localhost:6379/0"},
 }
 """Settings without which a component gives no driver."""
 _ADDRESSES: Final[Mapping[str, Mapping[str, Any]]] = {

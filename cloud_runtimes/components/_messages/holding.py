@@ -64,7 +64,9 @@ class Held(kernel.Marks):
 
 
 class Part(NamedTuple):
-    """Events of a message that were not acknowledged.
+    """Events of a message that were not acknowledged; without any it only says that the message is done with.
+
+    The parts of a member are written in their order, and one that could not be written before what follows.
 
     Attributes:
         held: what they belong to.
@@ -235,6 +237,9 @@ class Holding:
         """Note that an event, or a message without any, needs nothing more."""
         if held.single and place is not None:
             self.done.setdefault(held.origin, []).append(held.tokens[place])
+        elif not held.left and any(part.held is held for part in self.parts):
+            # acknowledged before the parts of it are written, they would be lost
+            self.parts.append(Part(held, held.tokens, True, None, 0, None, held.deliveries, held.past))
         elif not held.left:
             self.done.setdefault(held.origin, []).append(held.tokens[0])
         if not held.left:

@@ -61,7 +61,7 @@ def part_arguments(parts: Iterable[Part], messages: Callable[..., list[tuple[str
 
 def _becomes(part: Part, messages: Callable[..., list[tuple[str | None, bytes]]]) -> list[tuple[str, int, bytes, bool]]:
     if part.frame is None:
-        return [("drop", part.events, b"", part.done)]
+        return [("drop" if part.events else "done", part.events, b"", part.done)]
     if part.delay_ms is not None:
         return [("again", part.events, part.frame, part.done)]
     letters = [data for _, data in messages([part.frame], raw=False)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -19,11 +19,11 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, SubscribeRequest
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding
-from .engine import Script, is_unknown
 from .entries import RETRY, STREAM, part_arguments, take_in
 from .failures import Lost, checked
 from .resp import NOTHING, Batch, Flow, ReplyError, Value
 from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
+from .trip import Trip
 
 if TYPE_CHECKING:
     from . import RedisComponent
@@ -38,7 +38,6 @@ _GRACE: Final = 10.0
 """Seconds within which a server answers a read whose time is up."""
 _MANY: Final = 1_000_000_000
 _START: Final = b"0-0"
-_Take = Callable[[Any], None]
 
 
 class RedisMember(EventSource):
@@ -62,6 +61,7 @@ class RedisMember(EventSource):
         self._client = 0
         self._before = False  # whether there was a connection before
         self._blocked = False  # a read is at the server
+        self._blocks = False  # the last read was one that waits
         self._answer_by = 0.0
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -182,35 +182,29 @@ class RedisMember(EventSource):
         """Do all that is due, and begin to read where events are wanted."""
         connection, now, op = self._connection, monotonic(), self._operation()
         assert connection is not None
-        commands: list[tuple[tuple[Value, ...], _Take]] = []
+        trip = Trip(self._run)
         due = min(self._due(), now + self._soonest())
-        settled = self._settlements(commands)
+        self._settlements(trip)
         if self._holding.held and now >= self._renewed + self._ack_wait / 3:
-            self._renew(commands, now)
+            self._renew(trip, now)
         count = max(1, want // self._per_entry)
         if now >= self._look_at:
-            self._script(commands, LOOK, self._keys, (), self._looking)
+            trip.run(self._looking, LOOK, self._keys)
             if want:
                 for origin in self._streams:
-                    self._take_overs(commands, origin, count)
-        data = Batch(*(command for command, _ in commands)).data if commands else b""
+                    self._take_overs(trip, origin, count)
+        data = trip.batch().data if trip else b""
         if want:
-            pause = max(1, int((due - now) * 1000) + 1) if now < self._look_at else 1
-            read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", count, "BLOCK", pause)
+            pause = max(1, int((due - now) * 1000) + 1)
+            self._blocks = due > now  # else what is due next is only known by the answers to the rest
+            block: tuple[Value, ...] = ("BLOCK", pause) if self._blocks else ()
+            read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", count, *block)
             data += Batch((*read, "STREAMS", *reversed(self._streams.values()), ">", ">")).data
             self._answer_by = now + pause / 1000 + _GRACE
         if data:
             connection.send(data, op)
             self._blocked = want > 0
-            replies = connection.receive(len(commands), op)
-            if settled:
-                self._forget_settled()
-            failed = [reply for reply in replies if isinstance(reply, ReplyError) and not is_unknown(reply)]
-            for reply, (_, take) in zip(replies, commands, strict=True):
-                if not isinstance(reply, ReplyError) or is_unknown(reply):
-                    take(reply)
-            if failed:
-                raise failed[0]
+            trip.taken(connection.receive(len(trip), op))
 
     def _due(self) -> float:
         """Return when there is something to do without being told."""
@@ -222,36 +216,30 @@ class RedisMember(EventSource):
         delays = [part.delay_ms / 1000 for part in self._holding.parts if part.delay_ms is not None]
         return min(delays, default=_IDLE)
 
-    def _script(
-        self,
-        commands: list[tuple[tuple[Value, ...], _Take]],
-        script: Script,
-        keys: Sequence[Value],
-        arguments: Sequence[Value],
-        take: _Take,
-    ) -> None:
-        def taken(reply: Any) -> None:
-            take(self._run(script.run(keys, *arguments)) if is_unknown(reply) else reply)
-
-        commands.append((script.command(keys, *arguments), taken))
-
     # -- settling ---------------------------------------------------------
 
-    def _settlements(self, commands: list[tuple[tuple[Value, ...], _Take]]) -> bool:
-        """Add what settles; tells whether there is anything."""
+    def _settlements(self, trip: Trip) -> None:
+        """Add what settles; what a server takes is forgotten, the rest goes by the next trip."""
         holding = self._holding
-        for origin, ids in holding.done.items():
-            commands.append((("XACK", self._streams[origin], self._group, *ids), _ignore))
-            if origin == RETRY:
-                commands.append((("XDEL", self._streams[origin], *ids), _ignore))
-        if holding.expired:
-            commands.append((self._count("expired", holding.expired), _ignore))
-        if holding.parts:
-            self._script(commands, SETTLE, self._settling, self._parts(), self._settled)
-        return bool(commands)
 
-    def _forget_settled(self) -> None:
-        self._holding.done, self._holding.parts, self._holding.expired = {}, [], 0
+        def written(reply: Any) -> None:
+            del holding.parts[:count]
+            self._next(reply[1])
+
+        def noted(reply: Any) -> None:
+            holding.expired = 0
+
+        if count := len(holding.parts):
+            trip.run(written, SETTLE, self._settling, *self._parts())
+        for origin, ids in holding.done.items():
+            trip.add(partial(self._acknowledged, origin), "XACK", self._streams[origin], self._group, *ids)
+            if origin == RETRY:
+                trip.add(None, "XDEL", self._streams[origin], *ids)
+        if holding.expired:
+            trip.add(noted, *self._count("expired", holding.expired))
+
+    def _acknowledged(self, origin: Hashable, reply: Any) -> None:
+        del self._holding.done[origin]
 
     def _count(self, what: str, count: int) -> tuple[Value, ...]:
         return ("HINCRBY", self._settling[5], f"{what}:{self._rules.label}", count)
@@ -261,42 +249,35 @@ class RedisMember(EventSource):
         parts = part_arguments(self._holding.parts, self._driver.messages)
         return [self._group, self._me, self._rules.label, *parts]
 
-    def _settled(self, reply: Any) -> None:
-        self._next(reply[1])
-
     def _beside(self) -> Flow[None]:
         """Settle while a read is at the server."""
-        commands: list[tuple[tuple[Value, ...], _Take]] = []
-        self._settlements(commands)
+        trip = Trip(self._run)
+        self._settlements(trip)
         if monotonic() + self._soonest() < self._answer_by - _GRACE:
             # the read ends too late; a new one blocks until then, by the server's clock
-            commands.append((("CLIENT", "UNBLOCK", self._client), _ignore))
-        replies = yield Batch(*(command for command, _ in commands))
-        self._forget_settled()
-        for reply, (_, take) in zip(replies, commands, strict=True):
-            if isinstance(reply, ReplyError) and not is_unknown(reply):
-                raise reply
-            take(reply)
+            trip.add(None, "CLIENT", "UNBLOCK", self._client)
+        trip.taken((yield trip.batch()))
 
     def _leave(self) -> Flow[None]:
-        commands: list[tuple[tuple[Value, ...], _Take]] = []
+        trip = Trip(self._run)
         parts, self._holding.parts = self._parts(), []
-        if self._settlements(commands):
-            checked((yield Batch(*(command for command, _ in commands))))
+        self._settlements(trip)
+        if trip:
+            checked((yield trip.batch()))
         yield from LEAVE.run((*self._settling, self._seen), *parts)
 
     # -- leases -----------------------------------------------------------
 
-    def _renew(self, commands: list[tuple[tuple[Value, ...], _Take]], now: float) -> None:
+    def _renew(self, trip: Trip, now: float) -> None:
         # after a stall others may have some: only what is still held is renewed
         stalled = now > self._renewed + self._ack_wait * 0.8
         for origin, stream in self._streams.items():
             ids = list(self._holding.tokens(origin))
             if ids and stalled:
                 arguments = (self._group, self._me, *ids)
-                self._script(commands, RENEW, (stream,), arguments, partial(self._gone, origin))
+                trip.run(partial(self._gone, origin), RENEW, (stream,), *arguments)
             elif ids:
-                commands.append((("XCLAIM", stream, self._group, self._me, 0, *ids, "JUSTID"), _ignore))
+                trip.add(None, "XCLAIM", stream, self._group, self._me, 0, *ids, "JUSTID")
         self._renewed = now
 
     def _gone(self, origin: int, lost: list[bytes]) -> None:
@@ -315,7 +296,7 @@ class RedisMember(EventSource):
         if due_ms >= 0:
             self._look_at = min(self._look_at, monotonic() + due_ms / 1000)
 
-    def _take_overs(self, commands: list[tuple[tuple[Value, ...], _Take]], origin: int, count: int) -> None:
+    def _take_overs(self, trip: Trip, origin: int, count: int) -> None:
         """Add what takes over from dead members."""
 
         def take(reply: Any) -> None:
@@ -327,7 +308,7 @@ class RedisMember(EventSource):
 
         ack_wait, cursor = self._rules.ack_wait_ms, self._cursors[origin]
         claim = ("XAUTOCLAIM", self._streams[origin], self._group, self._me, ack_wait, cursor, "COUNT", count)
-        commands.append((claim, take))
+        trip.add(take, *claim)
 
     def _take_over(self, origin: int, entries: list[Any], uncounted: int) -> None:
         """Take in entries that were delivered before; ``uncounted`` times that was not to anybody."""
@@ -387,8 +368,9 @@ class RedisMember(EventSource):
         """Take in the answer to a read."""
         if isinstance(reply, ReplyError):
             raise reply
-        if reply is None:  # time is up, by the server's clock
-            self._look_at = 0.0
+        if reply is None:
+            if self._blocks:  # time is up, by the server's clock
+                self._look_at = 0.0
             return
         found = entries = 0
         for name, those in reply:
@@ -401,10 +383,6 @@ class RedisMember(EventSource):
         if bell:
             self._look_at = 0.0
         return found
-
-
-def _ignore(reply: Any) -> None:
-    """Nothing depends on it."""
 
 
 def _one(command: tuple[Value, ...]) -> Flow[Any]:

@@ -11,7 +11,7 @@ from ..._native import events as kernel
 from ...errors import CloudRuntimesError
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
-from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
 from .._log.claims import count_in
 from .failures import explained
 from .member import RedisMember
@@ -43,7 +43,7 @@ class _Topic:
     def __init__(self, keys: TopicKeys) -> None:
         self.keys = keys
         self.head = head = pack(("XADD", keys.stream, "*", "data")).replace(b"*4", b"*5", 1)
-        self.template = [head + b"$", range(3, 4), b"\r\n", "json", b"\r\n"]
+        self.template: Template = [head + b"$", range(3, 4), b"\r\n", "json", b"\r\n"]
         self.trim_at = 0.0
 
 

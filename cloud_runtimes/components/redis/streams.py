@@ -165,7 +165,7 @@ local function settle(from)
 end
 """
 # KEYS: stream, retry, delayed, later, stream of dead letters, counters. ARGV: group, member, label, then for each part:
-# what becomes of it, 1 or 2 for its stream, whether it was the last of its messages, how many events, delay, past (of a dead letter: its first topic), data,
+# what becomes of it (again, dead, drop; done: nothing else), 1 or 2 for its stream, whether it was the last of its messages, how many events, delay, past (of a dead letter: its first topic), data,
 # how many messages, and their ids. A part of messages that have all gone to others is void; returns how many events were
 SETTLE: Final = Script(_COMMON + _SETTLING + "return {settle(4), due(KEYS[3], due(KEYS[4], -1))}")
 # The same, with seen as the seventh key; then the member leaves. One with anything pending stays: its entries would be lost
