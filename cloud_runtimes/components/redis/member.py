@@ -67,8 +67,9 @@ class RedisMember(EventSource):
         self._waker.setblocking(False)
         self._woken.setblocking(False)
         self._clock = now_ms / 1000 - monotonic()
-        self._renewed = self._looked = monotonic()
+        self._renewed = monotonic()
         self._look_at = 0.0
+        self._claims = False  # the next trip takes over what dead members held
         self._cursors = {STREAM: _START, RETRY: _START}
         # events of the last read; of the first one it is guessed
         self._per_entry = 100 if component.settings.layout == "frame" else 1
@@ -105,10 +106,8 @@ class RedisMember(EventSource):
             if self._connection is None:
                 self._connect()
             elif self._blocked:
-                self._run(self._unblock())
-                (reply,) = self._connection.receive(1, self._operation())
-                self._blocked = False
-                self._read(reply)
+                self._run(_one(("CLIENT", "UNBLOCK", self._client)))
+                self._answered(self._connection.receive(1, self._operation())[0])
         except (Lost, ReplyError, CloudRuntimesError):
             pass  # what was under way goes to another member after ack_wait
         try:
@@ -173,9 +172,6 @@ class RedisMember(EventSource):
         if connection is not None:
             connection.close()
 
-    def _unblock(self) -> Flow[None]:
-        yield Batch(("CLIENT", "UNBLOCK", self._client))
-
     # -- a trip -----------------------------------------------------------
 
     def _trip(self, want: int) -> None:
@@ -190,9 +186,11 @@ class RedisMember(EventSource):
         count = max(1, want // self._per_entry)
         if now >= self._look_at:
             trip.run(self._looking, LOOK, self._keys)
-            if want:
-                for origin in self._streams:
-                    self._take_overs(trip, origin, count)
+            self._claims = True
+        if self._claims and want:
+            self._claims = False
+            for origin in self._streams:
+                self._take_overs(trip, origin, count)
         data = trip.batch().data if trip else b""
         if want:
             pause = max(1, int((due - now) * 1000) + 1)
@@ -287,7 +285,6 @@ class RedisMember(EventSource):
     def _looking(self, reply: Any) -> None:
         now = monotonic()
         self._clock = reply[0] / 1000 - now
-        self._looked = now
         self._look_at = now + min(_IDLE, self._ack_wait / 2)
         self._next(reply[1])
 
@@ -302,7 +299,7 @@ class RedisMember(EventSource):
         def take(reply: Any) -> None:
             self._cursors[origin], entries, deleted = reply
             if self._cursors[origin] != _START:
-                self._look_at = 0.0
+                self._claims = True
             self._take_over(origin, entries, 0)
             self._lost(origin, deleted)
 
@@ -345,24 +342,41 @@ class RedisMember(EventSource):
         connection = self._connection
         assert connection is not None
         if self._blocked:
+            if self._answered(connection.next()):  # it came with the answers before it
+                return
             poller.register(connection, select.POLLIN)
         else:
             end = min(end, self._due())
         while True:
-            if self._blocked and (reply := connection.next()) is not NOTHING:
-                self._blocked = False
-                self._read(reply)
-                return
             left = end - monotonic()
-            ready = poller.poll(max(0, int(left * 1000) + 1)) if left > 0 else []
-            if any(file == self._woken.fileno() for file, _ in ready):
+            ready = [file for file, _ in poller.poll(max(0, int(left * 1000) + 1) if left > 0 else 0)]
+            if self._blocked and connection.fileno() in ready:
+                if self._answered(self._answer(connection)):
+                    return
+            elif ready:
                 with suppress(BlockingIOError):
                     self._woken.recv(4096)
                 return
-            if not ready:
-                if self._blocked and monotonic() > self._answer_by:
-                    raise Lost("the server did not answer in time")
+            if self._blocked and monotonic() > self._answer_by:
+                raise Lost("the server did not answer in time")
+            if left <= 0:
                 return
+
+    def _answer(self, connection: Connection) -> Any:
+        """Return the answer to the read, of which something has come; `NOTHING`: it was something else."""
+        if connection.address.tls is None:
+            return connection.receive(1, self._operation())[0]  # what has begun is soon whole
+        reply = connection.next()
+        while reply is NOTHING and connection.is_readable():
+            reply = connection.next()
+        return reply
+
+    def _answered(self, reply: Any) -> bool:
+        if reply is NOTHING:
+            return False
+        self._blocked = False
+        self._read(reply)
+        return True
 
     def _read(self, reply: Any) -> None:
         """Take in the answer to a read."""
@@ -376,7 +390,8 @@ class RedisMember(EventSource):
         for name, those in reply:
             entries += len(those)
             found += self._take_in(STREAM if name == self._streams[STREAM] else RETRY, those, 1)
-        self._per_entry = max(1, found // max(1, entries))
+        if found:
+            self._per_entry = max(1, found // entries)
 
     def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
         found, bell = take_in(self._holding, origin, entries, deliveries)

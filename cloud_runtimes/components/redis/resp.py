@@ -18,14 +18,14 @@ NOTHING = object()
 
 def pack(arguments: Sequence[Value]) -> bytes:
     """Return a command as an array of bulk strings."""
-    parts = [b"*%d\r\n" % len(arguments)]
-    for argument in arguments:
-        if isinstance(argument, str):
-            argument = argument.encode()
-        elif isinstance(argument, int):
-            argument = b"%d" % argument
-        parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
-    return b"".join(parts)
+    texts = [argument if type(argument) is bytes else _encoded(argument) for argument in arguments]
+    return b"*%d\r\n%b" % (len(texts), b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts]))
+
+
+def _encoded(argument: Value) -> bytes:
+    if isinstance(argument, str):
+        return argument.encode()
+    return b"%d" % argument if isinstance(argument, int) else argument
 
 
 def reader() -> Any:
