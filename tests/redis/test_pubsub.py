@@ -15,7 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.resp import NOTHING, pack, reader
-from cloud_runtimes.errors import DeadlineExceededError, PayloadError, ResourceExhaustedError
+from cloud_runtimes.errors import DeadlineExceededError, PayloadError, ResourceExhaustedError, UnsupportedError
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.pubsub import EventSource, Settled, Settlement, SubscribeRequest
 from tests.support.harnesses.redis import RedisHome
@@ -477,3 +477,12 @@ def test_a_server_that_hangs() -> None:
                 while 3 not in got:
                     got.add(sub.receive(SOON).data)
                 assert got <= {2, 3}
+
+
+def test_a_server_that_evicts_any_key_is_refused() -> None:
+    with serve("valkey", maxmemory="100mb", maxmemory_policy="allkeys-lru") as server:
+        with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": server.url}}}) as client:
+            with pytest.raises(UnsupportedError, match="set noeviction"):
+                client.pubsub.publish("bus", "t", 1)
+            server.command("CONFIG", "SET", "maxmemory", "0")
+            client.pubsub.publish("bus", "t", 1)

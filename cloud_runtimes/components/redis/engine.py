@@ -165,7 +165,7 @@ class RedisEngine:
         try:
             connection.open(op, _NAME)
             if not self._ready:
-                self._check(checked(connection.exchange(*_ASK, op)))
+                self._check(connection.exchange(*_ASK, op))
         except BaseException as error:
             connection.close()
             if isinstance(error, (Lost, ReplyError)):
@@ -174,13 +174,23 @@ class RedisEngine:
         return connection
 
     def _check(self, replies: list[Any]) -> None:
-        """Refuse a server that is too old."""
-        fields = dict(line.split(":", 1) for line in replies[0].decode().splitlines() if ":" in line)
+        """Refuse a server that is too old, or that drops what it was given."""
+        info, config = replies
+        checked([info])
+        fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
         version = tuple(int(part) for part in fields.get("redis_version", "0").split(".")[:2])
         if version < _LEAST:
             raise UnsupportedError(
                 f"redis {self.where}: version {fields.get('redis_version')} is too old: 7.0 is needed"
             )
+        if not isinstance(config, ReplyError):  # else it may not be asked
+            limits = dict(zip(config[::2], config[1::2], strict=False))
+            policy = limits.get(b"maxmemory-policy", b"").decode()
+            if policy.startswith("allkeys-") and limits.get(b"maxmemory") != b"0":
+                raise UnsupportedError(
+                    f"redis {self.where}: with maxmemory-policy {policy} the server deletes any key when its memory is full: "
+                    "set noeviction, or volatile-ttl"
+                )
         self._ready = True
 
     def ready(self, op: Operation) -> None:
@@ -263,4 +273,4 @@ def _ping() -> Flow[None]:
     checked((yield Batch(("PING",))))
 
 
-_ASK: Final = (Batch(("INFO", "server")).data, 1)
+_ASK: Final = (Batch(("INFO", "server"), ("CONFIG", "GET", "maxmemory", "maxmemory-policy")).data, 2)
