@@ -99,6 +99,10 @@ def test_kinds_of_messages_keep_their_order() -> None:
     assert [each.payload for each in records] == [b"0", b"1", b"2", b"3", b"4", b"5", b"CRF\x01 damaged", b"6"]
     assert [each.raw for each in records] == [False] * 5 + [True] * 2 + [False]
     assert records[5].id == "e"
+    # whatever comes first
+    assert held.add("s", list("fgab"), [*messages[1::-1], frame(record(7)), document(8)]) == 5
+    records = [each.record for each in held.deliver(99, NOW)]
+    assert [(each.payload, each.raw) for each in records] == [(each, False) for each in (b"1", b"2", b"0", b"7", b"8")]
     with pytest.raises(PayloadError, match="upgrade"):
         held.add("s", ["h"], [b"CRF\x02"])
 

@@ -6,7 +6,7 @@ A message has one event as structured CloudEvents JSON, or as bytes without an e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -127,8 +127,9 @@ class Holding:
             PayloadError: a frame is of a later version.
         """
         topic = topic or self._topic
-        bad: Collection[int] = range(len(messages))
-        if not is_frame(messages[0]):
+        if is_frame(messages[0]):
+            bad = [place for place, message in enumerate(messages) if is_frame(message)]
+        else:
             body, bad = kernel.pack_cloudevents(messages, topic)
             if body is not None and not bad:
                 return self._hold(Held(origin, kernel.Frame(body), tokens, True, deliveries, past))
