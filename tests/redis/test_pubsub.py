@@ -444,6 +444,22 @@ def test_scripts_that_a_server_forgot_are_sent_again(home: RedisHome, server: Se
         assert until(lambda: server.counter("dropped") == 1)
 
 
+def test_a_user_who_may_not_unblock_a_read(home: RedisHome, server: Server) -> None:
+    user = home.prefix
+    server("ACL", "SETUSER", user, "on", ">right", "~*", "&*", "+@all", "-client|unblock")
+    url = home.server.url.replace("//", f"//{user}:right@")
+    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": url, "prefix": user}}}) as client:
+        client.pubsub.publish("bus", "t", 1)
+        with client.pubsub.subscribe("bus", "t", ack_wait=1) as sub:
+            event = sub.receive(SOON)
+            time.sleep(0.1)
+            event.retry(0.1)
+            again = sub.receive(SOON)
+            assert again.delivery_count == 2
+            again.ack()
+    assert server.pending() == 0
+
+
 def test_a_full_server_is_said(home: RedisHome, server: Server) -> None:
     client = home.client()
     client.pubsub.publish("bus", "t", 1)

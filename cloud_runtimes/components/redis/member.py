@@ -275,7 +275,7 @@ class RedisMember(EventSource):
                 arguments = (self._group, self._me, *ids)
                 trip.run(partial(self._gone, origin), RENEW, (stream,), *arguments)
             elif ids:
-                trip.add(None, "XCLAIM", stream, self._group, self._me, 0, *ids, "JUSTID")
+                trip.add(_ignore, "XCLAIM", stream, self._group, self._me, 0, *ids, "JUSTID")
         self._renewed = now
 
     def _gone(self, origin: int, lost: list[bytes]) -> None:
@@ -398,6 +398,10 @@ class RedisMember(EventSource):
         if bell:
             self._look_at = 0.0
         return found
+
+
+def _ignore(reply: Any) -> None:
+    """Only an error counts."""
 
 
 def _one(command: tuple[Value, ...]) -> Flow[Any]:

@@ -54,7 +54,7 @@ class GroupKeys(NamedTuple):
         return cls(topic.retry + name, topic.later + name)
 
 
-# A message that waits is a member of a sorted set: 20 digits, which keep the order of those that are due together,
+# A message that waits is a member of a sorted set: 22 digits, which keep the order of those that are due together,
 # then past, content type and data, with a line feed between each.
 _COMMON: Final = """
 local time = redis.call('TIME')
@@ -70,13 +70,13 @@ local function append(stream, past, kind, data, topic)
 end
 local function later(set, due, past, kind, data)
   number = number + 1
-  redis.call('ZADD', set, string.format('%.0f', due), stamp .. string.format('%04d', number) .. past .. '\\n' .. kind .. '\\n' .. data)
+  redis.call('ZADD', set, string.format('%.0f', due), stamp .. string.format('%06d', number) .. past .. '\\n' .. kind .. '\\n' .. data)
 end
 local function move(set, stream)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, MOVED)) do
-    local one = string.find(member, '\\n', 21, true)
+    local one = string.find(member, '\\n', 23, true)
     local two = string.find(member, '\\n', one + 1, true)
-    append(stream, string.sub(member, 21, one - 1), string.sub(member, one + 1, two - 1), string.sub(member, two + 1))
+    append(stream, string.sub(member, 23, one - 1), string.sub(member, one + 1, two - 1), string.sub(member, two + 1))
     redis.call('ZREM', set, member)
   end
 end

@@ -18,14 +18,14 @@ class Trip:
 
     def __init__(self, run: Callable[[Flow[Any]], Any]) -> None:
         self._run = run
-        self._commands: list[tuple[tuple[Value, ...], _Take]] = []
+        self._commands: list[tuple[tuple[Value, ...], _Take | None]] = []
 
     def __len__(self) -> int:
         return len(self._commands)
 
     def add(self, take: _Take | None, *command: Value) -> None:
-        """Add a command; ``None``: nothing depends on its reply."""
-        self._commands.append((command, take or _ignore))
+        """Add a command; ``None``: nothing depends on its reply, also where it is an error."""
+        self._commands.append((command, take))
 
     def run(self, take: _Take, script: Script, keys: Sequence[Value], *arguments: Value) -> None:
         """Add a script, which is run anew where the server does not know it."""
@@ -41,13 +41,13 @@ class Trip:
 
     def taken(self, replies: Sequence[Any]) -> None:
         """Take in the replies, then raise the first that is an error: it does not keep the others from being taken in."""
-        failed = [reply for reply in replies if isinstance(reply, ReplyError) and not is_unknown(reply)]
+        failed: list[ReplyError] = []
         for reply, (_, take) in zip(replies, self._commands, strict=True):
-            if not isinstance(reply, ReplyError) or is_unknown(reply):
+            if take is None:
+                continue
+            if isinstance(reply, ReplyError) and not is_unknown(reply):
+                failed.append(reply)
+            else:
                 take(reply)
         if failed:
             raise failed[0]
-
-
-def _ignore(reply: Any) -> None:
-    """Nothing depends on it."""
