@@ -15,7 +15,13 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.resp import NOTHING, pack, reader
-from cloud_runtimes.errors import DeadlineExceededError, PayloadError, ResourceExhaustedError, UnsupportedError
+from cloud_runtimes.errors import (
+    DeadlineExceededError,
+    PayloadError,
+    ResourceExhaustedError,
+    UnavailableError,
+    UnsupportedError,
+)
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.pubsub import EventSource, Settled, Settlement, SubscribeRequest
 from tests.support.harnesses.redis import RedisHome
@@ -86,7 +92,6 @@ def die(source: Any) -> None:
     """End a member that does not leave."""
     source._disconnect()
     source._waker.close()
-    source._woken.close()
 
 
 def answer(deliveries: list[Any], settlement: Settlement = Settlement.ACK, delay: float | None = None) -> list[Settled]:
@@ -395,6 +400,22 @@ def test_a_group_that_has_gone_is_made_again(home: RedisHome, server: Server) ->
         held.ack()
         event.ack()
         assert until(lambda: server.pending() == 0)
+
+
+def test_a_retry_in_a_group_that_has_gone_is_void(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    source = join(client)
+    (held,) = poll(source)
+    assert not poll(source, timeout=0.05)  # a read is at the server
+    server("DEL", *server("KEYS", f"*{home.prefix}:*"))
+    with pytest.raises(UnavailableError, match="made again"):
+        poll(source, answer([held], Settlement.RETRY, 0.0))
+    client.pubsub.publish("bus", "t", 2)
+    found = poll(source)
+    assert [each.record.payload for each in found] == [b"2"]
+    source.close(answer(found))
+    assert server.pending() == 0
 
 
 def test_a_connection_that_is_cut_loses_nothing(home: RedisHome, server: Server) -> None:

@@ -5,10 +5,7 @@ One trip settles, renews leases, takes over what dead members held, and reads. T
 
 from __future__ import annotations
 
-import select
-import socket
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +21,7 @@ from .failures import Lost, checked
 from .resp import NOTHING, Batch, Flow, ReplyError, Value
 from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
 from .trip import Trip
+from .waker import Waker
 
 if TYPE_CHECKING:
     from . import RedisComponent
@@ -63,9 +61,7 @@ class RedisMember(EventSource):
         self._blocked = False  # a read is at the server
         self._blocks = False  # the last read was one that waits
         self._answer_by = 0.0
-        self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
-        self._woken.setblocking(False)
+        self._waker = Waker()
         self._clock = now_ms / 1000 - monotonic()
         self._renewed = monotonic()
         self._look_at = 0.0
@@ -91,14 +87,15 @@ class RedisMember(EventSource):
                 self._wait(timeout)
         except (Lost, ReplyError) as error:
             raise self._failed(error) from error
-        except CloudRuntimesError:
+        except CloudRuntimesError as error:
+            if isinstance(error.__cause__, ReplyError) and _is_gone(error.__cause__):
+                raise self._rejoin() from error
             self._disconnect()
             raise
         return holding.deliver(want, int((monotonic() + self._clock) * 1e6))
 
     def wake(self) -> None:
-        with suppress(OSError):  # full: it is awake; closed: it is gone
-            self._waker.send(b"\0")
+        self._waker.wake()
 
     def close(self, settled: Sequence[Settled], /) -> None:
         self._holding.settle(settled)
@@ -116,7 +113,6 @@ class RedisMember(EventSource):
         finally:
             self._disconnect()
             self._waker.close()
-            self._woken.close()
 
     def _operation(self) -> Operation:
         return Operation(POLL, self._driver.name, POLL_TIMEOUT)
@@ -126,7 +122,7 @@ class RedisMember(EventSource):
         return self._component.engine.run(self._operation(), flow)
 
     def _failed(self, error: Lost | ReplyError) -> CloudRuntimesError:
-        if isinstance(error, ReplyError) and str(error).startswith(("NOGROUP", "UNBLOCKED")):
+        if isinstance(error, ReplyError) and _is_gone(error):
             return self._rejoin()
         self._disconnect()
         return self._component.engine.explained(error, True)
@@ -337,30 +333,19 @@ class RedisMember(EventSource):
     def _wait(self, timeout: float | None) -> None:
         """Wait for the answer to the read, for `wake`, or for what is due."""
         end = monotonic() + (_IDLE if timeout is None else timeout)
-        poller = select.poll()
-        poller.register(self._woken, select.POLLIN)
-        connection = self._connection
-        assert connection is not None
-        if self._blocked:
-            if self._answered(connection.next()):  # it came with the answers before it
-                return
-            poller.register(connection, select.POLLIN)
-        else:
+        connection = self._connection if self._blocked else None
+        if connection is None:
             end = min(end, self._due())
-        while True:
-            left = end - monotonic()
-            ready = [file for file, _ in poller.poll(max(0, int(left * 1000) + 1) if left > 0 else 0)]
-            if self._blocked and connection.fileno() in ready:
-                if self._answered(self._answer(connection)):
-                    return
-            elif ready:
-                with suppress(BlockingIOError):
-                    self._woken.recv(4096)
+        elif self._answered(connection.next()):  # it came with the answers before it
+            return
+        while (left := end - monotonic()) > 0:
+            found = self._waker.wait(connection, left)
+            if connection is not None and found and self._answered(self._answer(connection)):
                 return
-            if self._blocked and monotonic() > self._answer_by:
-                raise Lost("the server did not answer in time")
-            if left <= 0:
-                return
+            if not found:
+                break
+        if self._blocked and monotonic() > self._answer_by:
+            raise Lost("the server did not answer in time")
 
     def _answer(self, connection: Connection) -> Any:
         """Return the answer to the read, of which something has come; `NOTHING`: it was something else."""
@@ -398,6 +383,11 @@ class RedisMember(EventSource):
         if bell:
             self._look_at = 0.0
         return found
+
+
+def _is_gone(error: ReplyError) -> bool:
+    """Tell whether the group, or its stream, has gone."""
+    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
 
 
 def _ignore(reply: Any) -> None:

@@ -108,7 +108,7 @@ class RedisPubSub(PubSubDriver):
             yield from self._delay(topic, batch)
             return {}
         data, counts = self._commands(topic, batch)
-        replies = yield _Appends(data, batch.count if counts is None else len(counts), topic.keys.stream)
+        replies = yield Batch.rendered(data, batch.count if counts is None else len(counts), topic.keys.stream)
         return self._failures(replies, counts)
 
     def _commands(self, topic: _Topic, batch: OutgoingBatch) -> tuple[bytes, list[int] | None]:
@@ -188,14 +188,3 @@ class RedisPubSub(PubSubDriver):
             (keys.stream, group.retry, keys.delayed, keys.seen), request.group, start, _FORGET_MS
         )
         return int(now_ms)
-
-
-class _Appends(Batch):
-    """Commands that are rendered already."""
-
-    __slots__ = ()
-
-    def __init__(self, data: bytes, count: int, key: bytes) -> None:
-        self.data = data
-        self.count = count
-        self.key = key

@@ -52,6 +52,13 @@ class Batch:
         self.count = len(commands)
         self.key = key if key is not None or len(commands[0]) < 2 else commands[0][1]
 
+    @classmethod
+    def rendered(cls, data: bytes, count: int, key: Value) -> Batch:
+        """Return commands that are rendered already."""
+        made = cls.__new__(cls)
+        made.data, made.count, made.key = data, count, key
+        return made
+
 
 Flow: TypeAlias = Generator[Batch, list[Any], T]
 """The steps of a call, without I/O: yields commands and gets their replies, errors as `ReplyError` objects among them."""
