@@ -5,12 +5,17 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from cloud_runtimes import CloudRuntimesClient
+from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import serve
 
 PRODUCER = """
@@ -82,3 +87,47 @@ def test_nothing_acknowledged_is_lost(rounds: Callable[[int, int], int], tmp_pat
                     batch.ack()
     assert acknowledged, "the producers had no time"
     assert not acknowledged - seen
+
+
+@pytest.mark.parametrize("layout", ["event", "frame"])
+def test_members_that_come_and_go_settle_all(home: RedisHome, layout: str, rounds: Callable[[int, int], int]) -> None:
+    count = rounds(3_000, 500_000)
+    config = {"capa": {"home": {"url": home.server.url, "prefix": home.prefix, "layout": layout}}}
+    seen: Counter[int] = Counter()
+    done = threading.Event()
+
+    def consume(seed: int) -> None:
+        chance = random.Random(seed)
+        with CloudRuntimesClient(app_id="suite", config=config) as client:
+            while not done.is_set():
+                size = chance.choice([1, 20, 100])
+                with client.pubsub.subscribe("bus", "t", start="earliest", batch=size) as sub:
+                    for _ in range(chance.randrange(1, 30)):
+                        batch = sub.receive(0.1)
+                        if batch is None:
+                            break
+                        for event in batch:
+                            if chance.random() < 0.02:
+                                event.retry(chance.choice([0, 0.05]))
+                            elif chance.random() < 0.98:  # else it is given back
+                                seen[event.data] += 1
+                                event.ack()
+
+    threads = [threading.Thread(target=consume, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    with CloudRuntimesClient(app_id="suite", config=config) as client:
+        with client.pubsub.publisher("bus", "t", batch_events=50) as publisher:
+            for number in range(count):
+                publisher.send(number)
+    end = time.monotonic() + 30 + count / 1000
+    while len(seen) < count and time.monotonic() < end:
+        time.sleep(0.05)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == set(range(count))
+    assert set(seen.values()) == {1}
+    stream = f"{{{home.prefix}:pubsub:bus}}:topic:t"
+    assert home.server.command("XPENDING", stream, "suite").startswith(b"*4\r\n:0\r\n")
+    assert home.server.command("XINFO", "CONSUMERS", stream, "suite") == b"*0\r\n"
