@@ -10,7 +10,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from tests.support.redis import RedisServer
 
-__all__ = ["REDIS", "VALKEY", "RedisHome"]
+__all__ = ["FRAMED", "REDIS", "VALKEY", "RedisHome"]
 
 _numbers = itertools.count(1)
 
@@ -20,6 +20,7 @@ class RedisHome(Harness):
 
     name = "redis"
     event_metadata = False  # CloudEvents have no place for it
+    layout = "event"
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
@@ -28,7 +29,7 @@ class RedisHome(Harness):
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        home = {"url": self.server.url, "prefix": self.prefix}
+        home = {"url": self.server.url, "prefix": self.prefix, "layout": self.layout}
         client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
         self._clients.append(client)
         return client
@@ -48,5 +49,14 @@ class ValkeyHome(RedisHome):
     name = "valkey"
 
 
+class FramedHome(ValkeyHome):
+    """The same with many events a message."""
+
+    name = "valkey-frame"
+    event_metadata = True
+    layout = "frame"
+
+
 REDIS: dict[str, type[RedisHome]] = {RedisHome.name: RedisHome}
 VALKEY: dict[str, type[RedisHome]] = {ValkeyHome.name: ValkeyHome}
+FRAMED: dict[str, type[RedisHome]] = {FramedHome.name: FramedHome}
