@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# what depends on the kernels, but on no server: PostgreSQL keeps the frames that SQLite does
+# what depends on the kernels, but on no server: these keep the frames that SQLite does
 FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py \
 	tests/pubsub/test_publisher.py tests/frame/test_refusals.py tests/frame/test_typed.py
 # tests wait more than they compute; those of time run alone, and where there are none of either kind pytest ends with 5
@@ -40,7 +40,7 @@ test: setup ## run all tests, or those of TESTS=…
 	$(PARALLEL) $(TESTS) -m "not timing" || test $$? -eq 5
 
 test-fallback: setup ## run what depends on the kernels, or TESTS=…, on the fallback
-	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not postgres"
+	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not postgres and not redis and not valkey and not nats"
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
 	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/nats tests/postgres tests/redis tests/pubsub/test_killed_transactions.py tests/codec/test_msgpack_twins.py tests/codec/test_json_backends.py tests/kernels/test_cloudevents.py tests/kernels/test_record.py tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/frame/test_config_secrets.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/telemetry/test_load.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py

@@ -35,7 +35,7 @@ from cloud_runtimes._native.attributes import check_template, encode_extensions,
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
-    "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "parse_cloudevent",
+    "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "pack_cloudevents", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
 ]
 
@@ -301,6 +301,67 @@ def parse_cloudevent(data, topic=""):
         return packed(&parts, header)
     finally:
         free(event.arena)
+
+
+cdef inline bint same_text(Slice one, Slice two) noexcept:
+    return one.size == two.size and memcmp(one.data, two.data, one.size) == 0
+
+
+def pack_cloudevents(documents, topic=""):
+    """Make one frame of the events of several documents; see the twin."""
+    cdef Slice[3] header
+    cdef Slice[3] own
+    cdef Slice text
+    cdef Event event
+    cdef Parts parts
+    cdef Writer out
+    cdef char[4096] room
+    cdef uint32_t count = 0
+    cdef Py_ssize_t size
+    cdef bytes source, type_
+    cdef list bad = []
+    take_text(InvalidArgumentError, "topic", topic, True, &header[2])
+    writer_init(&out, room, sizeof(room))
+    try:
+        for place, data in enumerate(documents):
+            event.arena = NULL
+            try:
+                try:
+                    data = take_document(data, &text)
+                    take_event(&text, True, &event, &parts, own)
+                    size = parts_size(&parts) + own[0].size + own[1].size + 10
+                    if size - 4 > RECORD_MAX:
+                        raise PayloadError(f"payload has {parts.payload.size} bytes; a record holds less than 2 GiB")
+                except PayloadError:
+                    bad.append(place)
+                    continue
+                if not count:
+                    # copies, since the first document may not outlive its turn
+                    source, type_ = bytes_of(own[0]), bytes_of(own[1])
+                    header[0], header[1] = slice_of(source), slice_of(type_)
+                    writer_reserve(&out, header_size(header))
+                    put_header(<uint8_t*>out.data, 0, header)
+                    out.length = header_size(header)
+                else:
+                    if not same_text(own[0], header[0]):
+                        parts.flags |= SOURCE
+                        parts.texts[AT_SOURCE] = own[0]
+                    if not same_text(own[1], header[1]):
+                        parts.flags |= TYPE
+                        parts.texts[AT_TYPE] = own[1]
+                size = parts_size(&parts)
+                writer_reserve(&out, size)
+                parts_write(&parts, size, <uint8_t*>out.data + out.length)
+                out.length += size
+                count += 1
+            finally:
+                free(event.arena)
+        if not count:
+            return None, bad
+        put_header(<uint8_t*>out.data, count, header)
+        return writer_bytes(&out), bad
+    finally:
+        writer_release(&out)
 
 
 def read_cloudevent(data):

@@ -8,16 +8,17 @@ from __future__ import annotations
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from ..errors import InvalidArgumentError, PayloadError
 from . import record_py as layout
 from .attributes import TEXT_MAX, check_text, escape
 from .ids_py import now_us, parse_uuid7
 from .otlp_py import varint
-from .record_py import EXTENSIONS, ID_TEXT, KEY, SUBJECT, TIME_TEXT, TRACEPARENT
+from .record_py import EXTENSIONS, ID_TEXT, KEY, SOURCE, SUBJECT, TIME_TEXT, TRACEPARENT, TYPE
 
-__all__ = ["check_topic", "frame_header", "is_json", "parse_cloudevent", "render"]
+__all__ = ["check_topic", "frame_header", "is_json", "pack_cloudevents", "parse_cloudevent", "render"]
 
 
 # ---- just as much JSON as events need (RFC 8259): a value is checked token by token without building anything. The functions take checked UTF-8 ----
@@ -246,6 +247,34 @@ def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = ""
     An event without a time gets the present one; `data` without ``datacontenttype`` is ``application/json``; no data is an empty payload without a content type.
     """
     topic_text = check_topic(topic)
+    source, type_, record = _read_event(data, None)
+    return frame_header(1, source, type_, topic_text) + record
+
+
+def pack_cloudevents(documents: Sequence[bytes], topic: str = "") -> tuple[bytes | None, list[int]]:
+    """Make one frame of the events of several documents, and return it with the places of those that are none; ``None`` where all are none.
+
+    The frame has source and type of the first event.
+    """
+    topic_text = check_topic(topic)
+    header: tuple[bytes, bytes] | None = None
+    records: list[bytes] = []
+    bad: list[int] = []
+    for place, document in enumerate(documents):
+        try:
+            source, type_, record = _read_event(document, header)
+        except PayloadError:
+            bad.append(place)
+            continue
+        header = header or (source, type_)
+        records.append(record)
+    if header is None:
+        return None, bad
+    return frame_header(len(records), *header, topic_text) + b"".join(records), bad
+
+
+def _read_event(data: Any, header: tuple[bytes, bytes] | None) -> tuple[bytes, bytes, bytes]:
+    """Return source, type and record of a document; the record has its own where those of the frame's header are others."""
     if isinstance(data, str):
         try:
             data = data.encode()
@@ -286,6 +315,8 @@ def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = ""
         KEY: _optional(texts, "partitionkey"),
         TRACEPARENT: None if traceparent is None else layout.check_traceparent(traceparent, PayloadError),
         layout.CONTENT_TYPE: None if number else content_type,
+        TYPE: None if header is None or type_ == header[1] else type_,
+        SOURCE: None if header is None or source == header[0] else source,
         SUBJECT: _optional(texts, "subject"),
     }
     if "time" in texts:
@@ -297,8 +328,7 @@ def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = ""
     expires = 0
     if "expirytime" in texts:
         expires = max(layout.encode_time("expirytime", texts["expirytime"], PayloadError)[0], 1)
-    record = layout.pack_record(0, number, raw_id or layout.NO_ID, time_us, expires, pieces, payload)
-    return frame_header(1, source, type_, topic_text) + record
+    return source, type_, layout.pack_record(0, number, raw_id or layout.NO_ID, time_us, expires, pieces, payload)
 
 
 def frame_header(count: int, source: bytes, type_: bytes, topic: bytes) -> bytes:

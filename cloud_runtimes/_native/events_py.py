@@ -11,14 +11,14 @@ from typing import Any
 from ..errors import PayloadError
 from . import record_py as layout
 from .attributes import check_template, check_text, parse_object
-from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
+from .cloudevents_py import check_topic, frame_header, pack_cloudevents, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
 from .record_py import check_record, encode_record, read_varint
 
 __all__ = [
     "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame",
-    "decode_event", "encode_record", "mark_records", "parse_cloudevent", "read_cloudevent", "receive_as",
+    "decode_event", "encode_record", "mark_records", "pack_cloudevents", "parse_cloudevent", "read_cloudevent", "receive_as",
     "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text"
 ]  # fmt: skip
 

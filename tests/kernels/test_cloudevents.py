@@ -56,6 +56,31 @@ def test_everything(events: ModuleType) -> None:
     )
 
 
+def test_a_frame_of_several_documents(both: tuple[ModuleType, ModuleType], events: ModuleType, same: Any) -> None:
+    time = "2024-05-06T07:08:09Z"
+    texts = [
+        "no event",
+        event(time=time, data={"n": 1}),
+        event(time=time, id='a"b', source="/other", type="u", data='\u00e9"', subject="s", partitionkey="k"),
+        FULL,
+        event(time=time, source="/other"),
+        "{}",
+        event(time=time, type="u", ext=7),
+    ]
+    documents = [text.encode() for text in texts] + [b"\xff", b"CRF\x01"]
+    body, bad = same(both, "pack_cloudevents", documents, "top")[1]
+    assert bad == [0, 5, 7, 8]
+    frame = events.Frame(body)
+    assert (frame.source, frame.type, frame.topic, len(frame)) == ("/s", "t", "top", 5)
+    alone = [parse(events, text) for place, text in enumerate(texts) if place not in bad]
+    assert [record.to_json() for record in frame] == [record.to_json() for record in alone]
+    assert events.Frame(frame.select([1]))[0].source == "/other"
+    assert same(both, "pack_cloudevents", [b"{}"], "top") == ("value", (None, [0]))
+    assert same(both, "pack_cloudevents", [])[1] == (None, [])
+    assert same(both, "pack_cloudevents", [event()], "a\x00")[1] is InvalidArgumentError
+    assert same(both, "pack_cloudevents", [5])[1] == (None, [0])
+
+
 @pytest.mark.parametrize("kind", [str, bytes, bytearray, memoryview])
 def test_input_types(events: ModuleType, kind: Any) -> None:
     text = event()

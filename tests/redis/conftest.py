@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from tests.support.harnesses.redis import RedisHome, ValkeyHome
+from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import Missing, RedisServer, serve
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "home" in metafunc.fixturenames:
+        kinds = ["valkey", "redis"] if metafunc.config.getoption("--soak") else ["valkey"]
+        metafunc.parametrize("home", kinds, indirect=True)
+
+
 @pytest.fixture
-def home(valkey_server: RedisServer) -> Iterator[RedisHome]:
-    made = ValkeyHome(valkey_server)
+def home(request: pytest.FixtureRequest) -> Iterator[RedisHome]:
+    made = RedisHome(request.getfixturevalue(f"{request.param}_server"))
     yield made
     made.close()
 

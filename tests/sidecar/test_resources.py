@@ -280,7 +280,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text(f"a: [{CANARY}")
     told = refusal(
         tmp_path,
-        component("redis", "state.redis", "{name: redisHost, value: localhost}"),
+        component("mongo", "state.reddis", "{name: host, value: localhost}"),
         component("orders", "state.sqlite", f"{{name: tableName, value: {CANARY}}}"),
         component("memory", "state.in-memory", "{name: path, value: x}"),
         component("twice", "pubsub.in-memory"),
@@ -293,7 +293,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     )
     for part in (
         "broken.yaml: syntax error at line 1",
-        "(Component 'redis'): spec.type: unknown type 'state.redis'; did you mean 'state.postgres'",
+        "(Component 'mongo'): spec.type: unknown type 'state.reddis'; did you mean 'state.redis'",
         "(Component 'orders'): unknown metadata, key 1 of the table; known: ",
         "(Component 'memory'): metadata 'path' has no meaning in memory",
         "(Component 'twice'): the name stands in",
@@ -329,11 +329,11 @@ def test_scopes_are_honoured(tmp_path: Path) -> None:
     paths = write(
         tmp_path,
         component("ours", "state.in-memory", more="scopes: [shop, other]"),
-        component("theirs", "state.redis", more="scopes: [other]"),  # not even looked at
+        component("theirs", "state.reddis", more="scopes: [other]"),  # not even looked at
     )
     assert [each.name for each in load(paths, "shop").components] == ["ours"]
-    assert "state.redis" in refusal(
-        tmp_path, component("theirs", "state.redis", more="scopes: [other]"), app_id="other"
+    assert "state.reddis" in refusal(
+        tmp_path, component("theirs", "state.reddis", more="scopes: [other]"), app_id="other"
     )
     assert "scopes must be" in refusal(tmp_path, component("x", "state.in-memory", more="scopes: shop"))
 
@@ -343,14 +343,14 @@ def test_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
         write(
             tmp_path,
             component("a", "state.in-memory", '{name: actorStateStore, value: "true"}', spec="  initTimeout: 5s"),
-            component("b", "state.redis", spec="  ignoreErrors: true"),
+            component("b", "state.reddis", spec="  ignoreErrors: true"),
             component("c", "state.sqlite", "{name: durability, value: maybe}", spec="  ignoreErrors: true"),
         ),
         "shop",
     )
     assert [each.name for each in found.components] == ["a"]
     assert list(found.config["state"]) == ["a"]
-    for part in ("actorStateStore", "initTimeout", "'state.redis'", "durability"):
+    for part in ("actorStateStore", "initTimeout", "'state.reddis'", "durability"):
         assert any(part in each for each in found.warnings), part
 
 

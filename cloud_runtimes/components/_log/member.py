@@ -5,8 +5,6 @@ It belongs to the thread of its subscription; only `wake` may be called from oth
 
 from __future__ import annotations
 
-import itertools
-import os
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -14,11 +12,11 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError, ConflictError
+from ...errors import ConflictError
 from ...spi.change import Change
-from ...spi.events import dead_letter
-from ...spi.operation import Method, Operation
+from ...spi.operation import Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
+from .._deliveries import NO_PAST, POLL, POLL_TIMEOUT, Past, Rules
 from .claims import Again, Claimed, Dead, Held, Writes, with_places
 
 __all__ = ["LogMember", "Waits"]
@@ -26,12 +24,6 @@ __all__ = ["LogMember", "Waits"]
 _FRAMES_KEPT: Final = 8
 _PAST_KEPT: Final = 4096
 _SEEN_EVERY: Final = 60.0
-_DEFAULT_ACK_WAIT: Final = 30.0
-_DEFAULT_DELIVERIES: Final = 5
-_MAX_BACK_OFF_MS: Final = 60_000
-_POLL: Final = Method("pubsub", "receive", repeatable=False)
-_TIMEOUT: Final = 30.0
-_numbers = itertools.count()
 
 
 class Waits(Protocol):
@@ -45,17 +37,6 @@ class Waits(Protocol):
 
     def close(self) -> None:
         """Unsubscribe."""
-
-
-class _Past(NamedTuple):
-    """What a member remembers of an event that comes again: its first and last delivery (microseconds since 1970 UTC), and the last error."""
-
-    first: int | None
-    last: int | None
-    error: str | None
-
-
-_NO_PAST: Final = _Past(None, None, None)
 
 
 class _Event(NamedTuple):
@@ -83,10 +64,8 @@ class LogMember(EventSource):
     def __init__(self, pubsub: str, request: SubscribeRequest) -> None:
         self.pubsub = pubsub
         self.request = request
-        self.name = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
-        self.ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
-        self.label = f"{pubsub}/{request.topic}/{request.group}"
-        self._max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
+        self._rules = rules = Rules(pubsub, request)
+        self.name, self.label, self.ack_wait_ms = rules.name, rules.label, rules.ack_wait_ms
         self._begin()
 
     def _begin(self) -> None:
@@ -102,7 +81,7 @@ class LogMember(EventSource):
         self._doubtful: set[int] = set()
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         # of events that were retried, by frame and place
-        self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
+        self._past: OrderedDict[tuple[int, int], Past] = OrderedDict()
         self._renewed = self._clock()
         self._seen = monotonic()
         self._next_due: float | None = None
@@ -143,7 +122,7 @@ class LogMember(EventSource):
         """Return a frame; ``None``: it is gone."""
 
     def _operation(self) -> Operation:
-        return Operation(_POLL, self.pubsub, _TIMEOUT)
+        return Operation(POLL, self.pubsub, POLL_TIMEOUT)
 
     # -- the source -------------------------------------------------------
 
@@ -185,9 +164,7 @@ class LogMember(EventSource):
         idle = not self._held
         begun = self._clock()
         lost, claimed = self._commit(self._operation(), writes)
-        most = self._max_deliveries
-        # the last holder of an exhausted one died with it
-        self._exhausted = [claim for claim in claimed if most is not None and claim.deliveries > most]
+        self._exhausted = [claim for claim in claimed if self._rules.is_over(claim.deliveries)]
         self._claimed += [claim for claim in claimed if claim not in self._exhausted]
         if renew or idle:
             self._renewed = begun
@@ -280,23 +257,18 @@ class LogMember(EventSource):
         dead: list[_Event] = []
         for record, settlement, delay, cause in self._unwritten:
             claim: Claimed = record.marks.claim
-            again = Again(claim.id, claim.frame, claim.start + record.place, 0, claim.deliveries)
-            if settlement is Settlement.DROP:
-                dead.append(_Event(claim, record.place, cause or Cause("dropped")))
-            elif settlement is Settlement.RELEASE:
-                writes.again.append(again)
-            elif self._max_deliveries is not None and claim.deliveries >= self._max_deliveries:
-                dead.append(_Event(claim, record.place, cause or Cause("deliveries")))
+            answer = self._rules.answer(settlement, delay, cause, claim.deliveries)
+            if isinstance(answer, Cause):
+                dead.append(_Event(claim, record.place, answer))
             else:
-                back_off = min(_MAX_BACK_OFF_MS, 1000 * 2 ** min(claim.deliveries - 1, 10))
-                writes.again.append(again._replace(delay_ms=back_off if delay is None else int(delay * 1000)))
+                writes.again.append(Again(claim.id, claim.frame, claim.start + record.place, answer, claim.deliveries))
         for claim in self._exhausted:
             counted = claim._replace(deliveries=claim.deliveries - 1)
             dead += [_Event(counted, place, Cause("deliveries")) for place in claim.open()]
             writes.settled.append((claim.id, None))
         writes.dead = self._dead(dead)
         # deliveries that are limited are counted for good; a dead letter is a publish
-        writes.durable = bool(writes.dead) or self._max_deliveries is not None
+        writes.durable = bool(writes.dead) or self._rules.max_deliveries is not None
         return writes
 
     # -- dead letters -----------------------------------------------------
@@ -318,30 +290,15 @@ class LogMember(EventSource):
 
     def _dead_record(self, frame: kernel.Frame, event: _Event) -> bytes:
         place = event.claim.start + event.place
-        past = self._past.get((event.claim.frame, place), _NO_PAST)
-        cause = event.cause if event.cause.error else event.cause._replace(error=past.error)
-        try:
-            return dead_letter(
-                frame[place],
-                cause,
-                topic=self.request.topic,
-                group=self.request.group,
-                count=event.claim.deliveries,
-                first_us=past.first,
-                last_us=past.last,
-            )
-        except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
-            record: bytes = frame.record_bytes(place)
-            return record
+        past = self._past.get((event.claim.frame, place), NO_PAST)
+        return self._rules.letter(frame, place, event.cause, event.claim.deliveries, past)
 
     def _remember(self, record: Any, cause: Cause | None) -> None:
         """Note what a dead letter will tell of an event that was delivered and not acknowledged."""
         held = record.marks
         place = held.claim.frame, held.claim.start + record.place
-        past = self._past.pop(place, _NO_PAST)
-        first = held.at if held.claim.deliveries == 1 else past.first
-        error = past.error if cause is None else cause.error
-        self._past[place] = _Past(first, held.at, error)
+        past = self._past.pop(place, NO_PAST)
+        self._past[place] = past.after(held.at, held.claim.deliveries, cause)
         if len(self._past) > _PAST_KEPT:
             self._past.popitem(last=False)
 

@@ -22,6 +22,7 @@ __all__ = ["RedisComponent", "RedisSettings", "component"]
 _DRIVERS: Final = {
     "configuration": "RedisConfiguration",
     "lock": "RedisLock",
+    "pubsub": "RedisPubSub",
     "rpc": "RedisRpc",
     "schedule": "RedisSchedule",
     "state": "RedisState",

@@ -25,7 +25,7 @@ from .resp import Batch, Flow, ReplyError, Value
 if TYPE_CHECKING:
     from .settings import RedisSettings
 
-__all__ = ["RedisEngine", "Script", "acquire"]
+__all__ = ["RedisEngine", "Script", "acquire", "is_unknown"]
 
 T = TypeVar("T")
 _NAME: Final = "cloud-runtimes"
@@ -58,15 +58,24 @@ class Script:
         self._text = text
         self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
+    def command(self, keys: Sequence[Value], *arguments: Value, whole: bool = False) -> tuple[Value, ...]:
+        """Return the command that runs it; ``whole``: with its text, for a server that does not know it."""
+        name = ("EVAL", self._text) if whole else ("EVALSHA", self._sha)
+        return (*name, len(keys), *keys, *arguments)
+
     def run(self, keys: Sequence[Value], *arguments: Value) -> Flow[Any]:
         """Run it; all keys have one hash tag."""
-        rest = (len(keys), *keys, *arguments)
-        (reply,) = yield Batch(("EVALSHA", self._sha, *rest), key=keys[0])
-        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
-            (reply,) = yield Batch(("EVAL", self._text, *rest), key=keys[0])
+        (reply,) = yield Batch(self.command(keys, *arguments), key=keys[0])
+        if is_unknown(reply):
+            (reply,) = yield Batch(self.command(keys, *arguments, whole=True), key=keys[0])
         if isinstance(reply, ReplyError):
             raise reply
         return reply
+
+
+def is_unknown(reply: Any) -> bool:
+    """Tell whether a server does not know a script that it was asked to run."""
+    return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
 class RedisEngine:
@@ -120,7 +129,7 @@ class RedisEngine:
             result: T = stop.value
             return result
         except (Lost, ReplyError) as error:
-            raise self._explained(error, sent and op.method.writes) from error
+            raise self.explained(error, sent and op.method.writes) from error
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
@@ -143,7 +152,7 @@ class RedisEngine:
             result: T = stop.value
             return result
         except (Lost, ReplyError) as error:
-            raise self._explained(error, sent and op.method.writes) from error
+            raise self.explained(error, sent and op.method.writes) from error
 
     async def _answer(self, op: Operation, future: asyncio.Future[T], *, maybe_applied: bool = True) -> T:
         if op.deadline is None:
@@ -157,7 +166,8 @@ class RedisEngine:
         finally:
             timer.cancel()
 
-    def _explained(self, error: Lost | ReplyError, maybe_applied: bool) -> CloudRuntimesError:
+    def explained(self, error: Lost | ReplyError, maybe_applied: bool) -> CloudRuntimesError:
+        """Return our error for one of the server or of a connection."""
         if isinstance(error, ReplyError):
             if str(error).startswith("READONLY"):  # a replica: by its name another server may be found by now
                 self._leave()
@@ -196,7 +206,7 @@ class RedisEngine:
             if isinstance(error, DeadlineExceededError):  # the call itself was not sent
                 raise op.timed_out(f"redis {self.where}") from None
             if isinstance(error, (Lost, ReplyError)):
-                raise self._explained(error, False) from error
+                raise self.explained(error, False) from error
             raise
         return connection
 

@@ -18,14 +18,14 @@ NOTHING = object()
 
 def pack(arguments: Sequence[Value]) -> bytes:
     """Return a command as an array of bulk strings."""
-    parts = [b"*%d\r\n" % len(arguments)]
-    for argument in arguments:
-        if isinstance(argument, str):
-            argument = argument.encode()
-        elif isinstance(argument, int):
-            argument = b"%d" % argument
-        parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
-    return b"".join(parts)
+    texts = [argument if type(argument) is bytes else _encoded(argument) for argument in arguments]
+    return b"*%d\r\n%b" % (len(texts), b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts]))
+
+
+def _encoded(argument: Value) -> bytes:
+    if isinstance(argument, str):
+        return argument.encode()
+    return b"%d" % argument if isinstance(argument, int) else argument
 
 
 def reader() -> Any:
@@ -57,6 +57,13 @@ class Batch:
         self.data = b"".join(map(pack, commands))
         self.count = len(commands)
         self.key = key if key is not None or len(commands[0]) < 2 else commands[0][1]
+
+    @classmethod
+    def rendered(cls, data: bytes, count: int, key: Value) -> Batch:
+        """Return commands that are rendered already."""
+        made = cls.__new__(cls)
+        made.data, made.count, made.key = data, count, key
+        return made
 
 
 Flow: TypeAlias = Generator[Batch, list[Any], T]

@@ -10,7 +10,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from tests.support.redis import RedisServer
 
-__all__ = ["REDIS", "VALKEY", "RedisHome"]
+__all__ = ["FRAMED", "REDIS", "VALKEY", "RedisHome"]
 
 _numbers = itertools.count(1)
 
@@ -19,6 +19,8 @@ class RedisHome(Harness):
     """A prefix of its own on the test run's server."""
 
     name = "redis"
+    event_metadata = False  # CloudEvents have no place for it
+    layout = "event"
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
@@ -27,7 +29,7 @@ class RedisHome(Harness):
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        home = {"url": self.server.url, "prefix": self.prefix}
+        home = {"url": self.server.url, "prefix": self.prefix, "layout": self.layout}
         client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
         self._clients.append(client)
         return client
@@ -49,5 +51,14 @@ class ValkeyHome(RedisHome):
     name = "valkey"
 
 
+class FramedHome(ValkeyHome):
+    """The same with many events a message."""
+
+    name = "valkey-frame"
+    event_metadata = True
+    layout = "frame"
+
+
 REDIS: dict[str, type[RedisHome]] = {RedisHome.name: RedisHome}
 VALKEY: dict[str, type[RedisHome]] = {ValkeyHome.name: ValkeyHome}
+FRAMED: dict[str, type[RedisHome]] = {FramedHome.name: FramedHome}

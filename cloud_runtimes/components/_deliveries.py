@@ -1,0 +1,87 @@
+"""What members of a consumer group do alike on every component: how soon an event comes again, when it is given up, what a dead letter tells."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Final, NamedTuple
+
+from .._native import events as kernel
+from ..errors import CloudRuntimesError
+from ..spi.events import dead_letter
+from ..spi.operation import Method
+from ..spi.pubsub import Cause, Settlement, SubscribeRequest
+
+__all__ = ["NO_PAST", "POLL", "POLL_TIMEOUT", "Past", "Rules"]
+
+POLL: Final = Method("pubsub", "receive", repeatable=False)
+POLL_TIMEOUT: Final = 30.0
+_DEFAULT_ACK_WAIT: Final = 30.0
+_DEFAULT_DELIVERIES: Final = 5
+_MAX_BACK_OFF_MS: Final = 60_000
+_numbers = itertools.count()
+
+
+class Past(NamedTuple):
+    """What is known of an event that comes again: its first and last delivery (microseconds since 1970 UTC), and the last error."""
+
+    first: int | None
+    last: int | None
+    error: str | None
+
+    def after(self, at: int, deliveries: int, cause: Cause | None) -> Past:
+        """Return the past once a delivery, the one of this number, has ended."""
+        return Past(at if deliveries == 1 else self.first, at, self.error if cause is None else cause.error)
+
+
+NO_PAST: Final = Past(None, None, None)
+
+
+class Rules:
+    """Those of one member.
+
+    Attributes:
+        request: of the member.
+        name: of the member; no other has it.
+        label: what counters and messages call the group.
+        ack_wait_ms: how long a lease lasts.
+        max_deliveries: ``None``: no limit.
+    """
+
+    def __init__(self, pubsub: str, request: SubscribeRequest) -> None:
+        self.request = request
+        self.name = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
+        self.label = f"{pubsub}/{request.topic}/{request.group}"
+        self.ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
+        self.max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
+
+    def is_over(self, deliveries: int) -> bool:
+        """Tell whether an event that would be delivered for this time is given up instead, since its last holder died with it."""
+        return self.max_deliveries is not None and deliveries > self.max_deliveries
+
+    def answer(self, settlement: Settlement, delay: float | None, cause: Cause | None, deliveries: int) -> int | Cause:
+        """Return in how many milliseconds an event that was not acknowledged comes again; a `Cause`: it does not."""
+        if settlement is Settlement.DROP:
+            return cause or Cause("dropped")
+        if settlement is Settlement.RELEASE:
+            return 0
+        if self.max_deliveries is not None and deliveries >= self.max_deliveries:
+            return cause or Cause("deliveries")
+        back_off = min(_MAX_BACK_OFF_MS, 1000 * 2 ** min(deliveries - 1, 10))
+        return back_off if delay is None else int(delay * 1000)
+
+    def letter(self, frame: kernel.Frame, place: int, cause: Cause, deliveries: int, past: Past) -> bytes:
+        """Return the record of an event as a dead letter."""
+        try:
+            return dead_letter(
+                frame[place],
+                cause if cause.error else cause._replace(error=past.error),
+                topic=self.request.topic,
+                group=self.request.group,
+                count=deliveries,
+                first_us=past.first,
+                last_us=past.last,
+            )
+        except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
+            record: bytes = frame.record_bytes(place)
+            return record

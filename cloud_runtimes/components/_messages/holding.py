@@ -1,0 +1,302 @@
+"""Messages that a member holds until all of their events are settled.
+
+A message has one event as structured CloudEvents JSON, or as bytes without an envelope; or it is a frame with many (``docs/log-format.md``), which is told by its first bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from ..._native import events as kernel
+from ...errors import PayloadError
+from ...spi.pubsub import Cause, Deliveries, Settled, Settlement, Settlements
+from .._deliveries import NO_PAST, Past, Rules
+
+__all__ = ["Held", "Holding", "Part", "is_frame"]
+
+_MAGIC: Final = b"CRF"
+_VERSION: Final = b"CRF\x01"
+_marks_of = attrgetter("marks")
+_OCTETS: Final = "application/octet-stream"
+
+
+def is_frame(data: bytes) -> bool:
+    """Tell whether a message is a frame."""
+    return data[:3] == _MAGIC
+
+
+class Held(kernel.Marks):
+    """One message with many events, or many messages (``single``) with one each; the places of its marks are those of the frame.
+
+    Attributes:
+        origin: where it came from, for the driver.
+        frame: the events.
+        tokens: of the messages, for the driver.
+        deliveries: this one included.
+        past: of the events.
+        at: when they were delivered, microseconds since 1970 UTC.
+        next: the first place that was not delivered.
+        holes: whether some that were not delivered have gone to another member.
+    """
+
+    def __init__(
+        self, origin: Hashable, frame: kernel.Frame, tokens: Sequence[Any], single: bool, deliveries: int, past: Past
+    ) -> None:
+        super().__init__(len(frame))
+        self.origin = origin
+        self.frame = frame
+        self.tokens = tokens
+        self.single = single
+        self.deliveries = deliveries
+        self.past = past
+        self.at = 0
+        self.next = 0
+        self.holes = False
+
+    def open(self, start: int, stop: int) -> list[int]:
+        """Return the places from ``start`` to ``stop`` that are not settled."""
+        bits = int.from_bytes(self.settled, "little")
+        return [place for place in range(start, stop) if not bits >> place & 1]
+
+
+class Part(NamedTuple):
+    """Events of a message that were not acknowledged; without any it only says that the message is done with.
+
+    The parts of a member are written in their order, and one that could not be written before what follows.
+
+    Attributes:
+        held: what they belong to.
+        tokens: of the messages they are in.
+        done: whether nothing else of these messages is left.
+        frame: the events; those of dead letters tell why. ``None``: they are dropped.
+        events: how many.
+        delay_ms: until they come again; ``None``: they do not.
+        deliveries: so far.
+        past: of the events.
+    """
+
+    held: Held
+    tokens: Sequence[Any]
+    done: bool
+    frame: bytes | None
+    events: int
+    delay_ms: int | None
+    deliveries: int
+    past: Past
+
+
+class Holding:
+    """The messages of one member.
+
+    Attributes:
+        held: all of them with anything left.
+        done: origin → tokens of messages whose events are acknowledged or expired; the driver takes them.
+        parts: what was not acknowledged; the driver takes them.
+        expired: how many events were; the driver counts them.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._topic = rules.request.topic
+        self._ready: deque[Held] = deque()
+        self.held: dict[Held, None] = {}
+        self.done: dict[Hashable, list[Any]] = {}
+        self.parts: list[Part] = []
+        self.expired = 0
+
+    # -- what came --------------------------------------------------------
+
+    def add(
+        self,
+        origin: Hashable,
+        tokens: Sequence[Any],
+        messages: Sequence[bytes],
+        deliveries: int = 1,
+        past: Past = NO_PAST,
+        topic: str | None = None,
+    ) -> int:
+        """Take in messages of one origin, in their order; returns how many events they have.
+
+        ``topic``: they were first published to, where that is another.
+
+        Raises:
+            PayloadError: a frame is of a later version.
+        """
+        topic = topic or self._topic
+        if is_frame(messages[0]):
+            bad = [place for place, message in enumerate(messages) if is_frame(message)]
+        else:
+            body, bad = kernel.pack_cloudevents(messages, topic)
+            if body is not None and not bad:
+                return self._hold(Held(origin, kernel.Frame(body), tokens, True, deliveries, past))
+        found = 0
+        for alone, group in groupby(range(len(messages)), set(bad).__contains__):
+            places = list(group)
+            if alone:
+                for token, message in [(tokens[place], messages[place]) for place in places]:
+                    found += self._hold(Held(origin, self._frame(message, token), (token,), False, deliveries, past))
+            else:
+                those = [messages[place] for place in places]
+                found += self.add(origin, [tokens[place] for place in places], those, deliveries, past, topic)
+        return found
+
+    def add_plain(
+        self, origin: Hashable, token: Any, data: bytes, content_type: str, deliveries: int = 1, past: Past = NO_PAST
+    ) -> int:
+        """Take in a message that is known to have no envelope."""
+        frame = self._plain(data, content_type, token)
+        return self._hold(Held(origin, frame, (token,), False, deliveries, past))
+
+    def _frame(self, message: bytes, token: Any) -> kernel.Frame:
+        """Return the events of a message that is no structured CloudEvent."""
+        if is_frame(message):
+            try:
+                return kernel.Frame(message)
+            except PayloadError:
+                if message[:4] != _VERSION:
+                    raise
+        return self._plain(message, _OCTETS, token)
+
+    def _plain(self, data: bytes, content_type: str, token: Any) -> kernel.Frame:
+        """Return a frame of an event without an envelope; its id is that of the message, so it stays in every delivery."""
+        id = token.decode(errors="replace") if isinstance(token, bytes) else str(token)
+        record = kernel.encode_record(data, content_type, id=id, raw=True)
+        return kernel.Frame(kernel.build_frame(self._topic, "cloud_runtimes.event", self._topic, (record,)))
+
+    def _hold(self, held: Held) -> int:
+        if held.left:
+            self.held[held] = None
+        if self._rules.is_over(held.deliveries):
+            # the last holder died with it
+            self._give_up(held, range(held.length), Cause("deliveries"), held.deliveries - 1, held.past)
+        elif held.left:
+            self._ready.append(held)
+        else:
+            self._finish(held, None)
+        return held.length
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to deliver."""
+        return bool(self._ready)
+
+    def deliver(self, want: int, now_us: int) -> Deliveries:
+        """Return at most so many events; those that have expired are not among them."""
+        deliveries = Deliveries()
+        while want > 0 and self._ready:
+            held = self._ready[0]
+            start, stop = held.next, min(held.next + want, held.length)
+            records: list[kernel.ClaimedRecord] = []
+            places = held.open(start, stop) if held.holes else range(start, stop)
+            gone = held.frame.deliver(0, places, now_us, held, records)
+            held.next, held.at = stop, now_us
+            if stop == held.length:
+                self._ready.popleft()
+            for place in gone:
+                held.settle(place)
+                self._finish(held, place)
+            self.expired += len(gone)
+            if records:
+                deliveries.groups.append((records, held.deliveries))
+            want -= len(records)
+        return deliveries
+
+    # -- what became of it ------------------------------------------------
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """Note what a member says of deliveries."""
+        for tokens, settlement, delay, cause in Settlements(settled).groups:
+            marked = kernel.mark_records(tokens)
+            if settlement is Settlement.ACK:
+                self._acknowledge(marked)
+                continue
+            for held, records in groupby(marked, _marks_of):
+                places = [record.place for record in records]
+                answer = self._rules.answer(settlement, delay, cause, held.deliveries)
+                past = held.past.after(held.at, held.deliveries, cause)
+                for each in [[place] for place in places] if held.single else [places]:
+                    if isinstance(answer, Cause):
+                        self._give_up(held, each, answer, held.deliveries, past)
+                    else:
+                        self._part(held, each, held.frame.select(each), answer, held.deliveries, past)
+
+    def _acknowledge(self, marked: list[kernel.ClaimedRecord]) -> None:
+        for held, records in groupby(marked, _marks_of):
+            if held.single:
+                tokens = held.tokens
+                self.done.setdefault(held.origin, []).extend([tokens[record.place] for record in records])
+                if not held.left:
+                    self.held.pop(held, None)
+            else:
+                self._finish(held, None)
+
+    def _finish(self, held: Held, place: int | None) -> None:
+        """Note that an event, or a message without any, needs nothing more."""
+        if held.single and place is not None:
+            self.done.setdefault(held.origin, []).append(held.tokens[place])
+        elif not held.left and any(part.held is held for part in self.parts):
+            # acknowledged before the parts of it are written, they would be lost
+            self.parts.append(Part(held, held.tokens, True, None, 0, None, held.deliveries, held.past))
+        elif not held.left:
+            self.done.setdefault(held.origin, []).append(held.tokens[0])
+        if not held.left:
+            self.held.pop(held, None)
+
+    def _give_up(self, held: Held, places: Sequence[int], cause: Cause, deliveries: int, past: Past) -> None:
+        for place in places:
+            held.settle(place)
+        frame = None
+        if self._rules.request.dead_letter_topic is not None:
+            of = held.frame
+            records = [self._rules.letter(of, place, cause, deliveries, past) for place in places]
+            frame = kernel.build_frame(of.source, of.type, of.topic, records)
+        self._part(held, places, frame, None, deliveries, past)
+
+    def _part(
+        self, held: Held, places: Sequence[int], frame: bytes | None, delay: int | None, deliveries: int, past: Past
+    ) -> None:
+        tokens = [held.tokens[place] for place in places] if held.single else held.tokens
+        self.parts.append(Part(held, tokens, held.single or not held.left, frame, len(places), delay, deliveries, past))
+        if not held.left:
+            self.held.pop(held, None)
+
+    def give_back(self) -> None:
+        """Make parts of all that is left, which the member did not hand out: it does not count as a delivery."""
+        for held in list(self.held):
+            places = held.open(0, held.length)
+            for place in places:
+                held.settle(place)
+            self._part(held, places, held.frame.select(places), 0, held.deliveries - 1, held.past)
+        self._ready.clear()
+
+    def forget(self) -> None:
+        """Hold nothing: what was held is delivered again, and settlements of it are void."""
+        for held in self.held:
+            held.void = True
+        self.held.clear()
+        self._ready.clear()
+
+    def lose(self, origin: Hashable, tokens: set[Any]) -> None:
+        """Let go of messages that have gone to another member; settlements of them are void."""
+        for held in list(self.held):
+            if held.origin != origin or tokens.isdisjoint(held.tokens):
+                continue
+            for place in range(held.length):
+                if held.tokens[place if held.single else 0] in tokens:
+                    held.settle(place)
+                    held.holes = True
+            if not held.left:
+                del self.held[held]
+
+    def tokens(self, origin: Hashable) -> Iterator[Any]:
+        """Return the tokens of the messages of an origin that have anything left."""
+        for held in self.held:
+            if held.origin == origin:
+                if held.single:
+                    yield from (held.tokens[place] for place in held.open(0, held.length))
+                else:
+                    yield held.tokens[0]

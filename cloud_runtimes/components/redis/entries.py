@@ -1,0 +1,84 @@
+"""Entries of streams: what a member reads of them, and what it writes of events that were not acknowledged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from ..._native import events as kernel
+from .._deliveries import NO_PAST, Past
+from .._messages.holding import Holding, Part
+from .resp import Value
+
+__all__ = ["RETRY", "STREAM", "part_arguments", "take_in"]
+
+STREAM, RETRY = 1, 2
+"""Where an entry came from, as the scripts have it."""
+_DATA: Final = b"data"
+
+
+def take_in(holding: Holding, origin: int, entries: Sequence[Any], deliveries: int) -> tuple[int, bool]:
+    """Take in entries; returns how many events they have, and whether a bell was among them."""
+    if origin == STREAM and not [1 for _, fields in entries if len(fields) != 2 or fields[0] != _DATA]:
+        found = holding.add(origin, [id for id, _ in entries], [fields[1] for _, fields in entries], deliveries)
+        return found, False
+    found, bell = 0, False
+    for id, pairs in entries:
+        fields = dict(zip(pairs[::2], pairs[1::2], strict=False))
+        before, past = 0, NO_PAST
+        if origin == RETRY:
+            if b"bell" in fields:
+                holding.done.setdefault(origin, []).append(id)
+                bell = True
+                continue
+            before, past = _read_past(fields.get(b"past", b""))
+        data, kind = fields.get(_DATA), fields.get(b"datacontenttype")
+        if data is None:  # of another program: its fields are the event
+            texts = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in fields.items()}
+            data, kind = json.dumps(texts).encode(), b"application/json"
+        if kind is None:
+            topic = fields.get(b"topic", b"").decode(errors="replace")
+            found += holding.add(origin, [id], [data], before + deliveries, past, topic)
+        else:
+            found += holding.add_plain(origin, id, data, kind.decode(errors="replace"), before + deliveries, past)
+    return found, bell
+
+
+def part_arguments(parts: Iterable[Part], messages: Callable[..., list[tuple[str | None, bytes]]]) -> list[Value]:
+    """Return parts as the scripts that settle have them; ``messages`` puts dead letters into their layout."""
+    arguments: list[Value] = []
+    for part in parts:
+        origin: Any = part.held.origin
+        for what, count, data, done in _becomes(part, messages):
+            past = _write_past(part.deliveries, part.past) if what == "again" else b""
+            topic = kernel.Frame(part.frame).topic if what == "dead" and part.frame is not None else ""
+            delay = part.delay_ms or 0
+            arguments += (what, origin, int(done), count, delay, past or topic, data, len(part.tokens))
+            arguments += part.tokens
+    return arguments
+
+
+def _becomes(part: Part, messages: Callable[..., list[tuple[str | None, bytes]]]) -> list[tuple[str, int, bytes, bool]]:
+    if part.frame is None:
+        return [("drop" if part.events else "done", part.events, b"", part.done)]
+    if part.delay_ms is not None:
+        return [("again", part.events, part.frame, part.done)]
+    letters = [data for _, data in messages([part.frame], raw=False)]
+    each = part.events // len(letters)
+    return [("dead", each, data, part.done and number == len(letters)) for number, data in enumerate(letters, start=1)]
+
+
+def _write_past(deliveries: int, past: Past) -> bytes:
+    """Return what an entry says of earlier deliveries."""
+    error = "" if past.error is None else past.error.replace("\n", " ")
+    return f"{deliveries} {past.first or 0} {past.last or 0} {error}".encode()
+
+
+def _read_past(text: bytes) -> tuple[int, Past]:
+    """Return how often an event was delivered, and what is known of that."""
+    try:
+        deliveries, first, last, error = text.decode().split(" ", 3)
+        return int(deliveries), Past(int(first) or None, int(last) or None, error or None)
+    except ValueError:  # of another program
+        return 0, NO_PAST

@@ -1,0 +1,399 @@
+"""A member of a consumer group on Redis, with a connection of its own.
+
+One trip settles, renews leases, takes over what dead members held, and reads. The read blocks at the server: so an idle member makes no call but that one, which ends when something else is due. What is settled while it blocks goes by another connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ..._core.logs import repeated
+from ...errors import CloudRuntimesError, UnavailableError
+from ...spi.operation import Operation
+from ...spi.pubsub import Deliveries, EventSource, Settled, SubscribeRequest
+from .._deliveries import POLL, POLL_TIMEOUT, Rules
+from .._messages.holding import Holding
+from .entries import RETRY, STREAM, part_arguments, take_in
+from .failures import Lost, checked
+from .resp import NOTHING, Batch, Flow, ReplyError, Value
+from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
+from .trip import Trip
+from .waker import Waker
+
+if TYPE_CHECKING:
+    from . import RedisComponent
+    from .connection import Connection
+    from .pubsub import RedisPubSub
+
+__all__ = ["RedisMember"]
+
+_IDLE: Final = 30.0
+"""Seconds that a read blocks at most."""
+_GRACE: Final = 10.0
+"""Seconds within which a server answers a read whose time is up."""
+_MANY: Final = 1_000_000_000
+_START: Final = b"0-0"
+
+
+class RedisMember(EventSource):
+    """See the module; made by `RedisPubSub.subscribe` once the group exists."""
+
+    def __init__(self, component: RedisComponent, driver: RedisPubSub, request: SubscribeRequest, now_ms: int) -> None:
+        self._component = component
+        self._driver = driver
+        self._rules = Rules(driver.name, request)
+        self._holding = Holding(self._rules)
+        self._group: Value = request.group
+        self._me: Value = self._rules.name
+        keys, group = driver.keys(request.topic), GroupKeys.of(driver.keys(request.topic), request.group)
+        self._streams: dict[Any, bytes] = {STREAM: keys.stream, RETRY: group.retry}
+        self._keys = (keys.stream, group.retry, keys.delayed, group.later)
+        dead = keys if request.dead_letter_topic is None else driver.keys(request.dead_letter_topic)
+        self._settling = (*self._keys, dead.stream, keys.counters)
+        self._seen = keys.seen
+        self._ack_wait = self._rules.ack_wait_ms / 1000
+        self._connection: Connection | None = None
+        self._client = 0
+        self._before = False  # whether there was a connection before
+        self._blocked = False  # a read is at the server
+        self._blocks = False  # the last read was one that waits
+        self._answer_by = 0.0
+        self._waker = Waker()
+        self._clock = now_ms / 1000 - monotonic()
+        self._renewed = monotonic()
+        self._look_at = 0.0
+        self._claims = False  # the next trip takes over what dead members held
+        self._cursors = {STREAM: _START, RETRY: _START}
+        # events of the last read; of the first one it is guessed
+        self._per_entry = 100 if component.settings.layout == "frame" else 1
+
+    # -- the source -------------------------------------------------------
+
+    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
+        self._component.check_open()
+        holding = self._holding
+        holding.settle(settled)
+        try:
+            if self._connection is None:
+                self._connect()
+            if not self._blocked:
+                self._trip(0 if holding.is_ready else want)
+            elif holding.done or holding.parts or holding.expired:
+                self._run(self._beside())
+            if not (want and holding.is_ready):
+                self._wait(timeout)
+        except (Lost, ReplyError) as error:
+            raise self._failed(error) from error
+        except CloudRuntimesError as error:
+            if isinstance(error.__cause__, ReplyError) and _is_gone(error.__cause__):
+                raise self._rejoin() from error
+            self._disconnect()
+            raise
+        return holding.deliver(want, int((monotonic() + self._clock) * 1e6))
+
+    def wake(self) -> None:
+        self._waker.wake()
+
+    def close(self, settled: Sequence[Settled], /) -> None:
+        self._holding.settle(settled)
+        try:
+            if self._connection is None:
+                self._connect()
+            elif self._blocked:
+                self._run(_one(("CLIENT", "UNBLOCK", self._client)))
+                self._answered(self._connection.receive(1, self._operation())[0])
+        except (Lost, ReplyError, CloudRuntimesError):
+            pass  # what was under way goes to another member after ack_wait
+        try:
+            self._holding.give_back()
+            self._run(self._leave())
+        finally:
+            self._disconnect()
+            self._waker.close()
+
+    def _operation(self) -> Operation:
+        return Operation(POLL, self._driver.name, POLL_TIMEOUT)
+
+    def _run(self, flow: Flow[Any]) -> Any:
+        """Run steps on another connection."""
+        return self._component.engine.run(self._operation(), flow)
+
+    def _failed(self, error: Lost | ReplyError) -> CloudRuntimesError:
+        if isinstance(error, ReplyError) and _is_gone(error):
+            return self._rejoin()
+        self._disconnect()
+        return self._component.engine.explained(error, True)
+
+    def _rejoin(self) -> CloudRuntimesError:
+        """Make the group again, from the beginning: what is there may come twice, and nothing is missed."""
+        self._disconnect()
+        self._holding.forget()
+        self._run(self._driver.join(self._rules.request, "0"))
+        return UnavailableError(
+            f"redis {self._component.engine.where}: the group had gone, since its keys were deleted or the server lost its data; it was made again",
+            retryable=True,
+        )
+
+    # -- the connection ---------------------------------------------------
+
+    def _connect(self) -> None:
+        op = self._operation()
+        connection = self._component.engine.open(op)
+        try:
+            (self._client,) = checked(connection.exchange(Batch(("CLIENT", "ID")).data, 1, op))
+            self._connection = connection
+            if self._before:
+                self._recover(connection, op)
+        except BaseException:
+            self._disconnect()
+            connection.close()
+            raise
+        self._before = True
+
+    def _recover(self, connection: Connection, op: Operation) -> None:
+        """Take in what was read by a connection that ended before it came."""
+        read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", _MANY, "STREAMS", *self._streams.values(), 0, 0)
+        (reply,) = checked(connection.exchange(Batch(read).data, 1, op))
+        for name, entries in reply:
+            origin = STREAM if name == self._streams[STREAM] else RETRY
+            self._take_over(origin, [entry for entry in entries if entry[1]], 1)
+            self._lost(origin, [entry[0] for entry in entries if not entry[1]], acknowledge=True)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._blocked = False
+        if connection is not None:
+            connection.close()
+
+    # -- a trip -----------------------------------------------------------
+
+    def _trip(self, want: int) -> None:
+        """Do all that is due, and begin to read where events are wanted."""
+        connection, now, op = self._connection, monotonic(), self._operation()
+        assert connection is not None
+        trip = Trip(self._run)
+        due = min(self._due(), now + self._soonest())
+        self._settlements(trip)
+        if self._holding.held and now >= self._renewed + self._ack_wait / 3:
+            self._renew(trip, now)
+        count = max(1, want // self._per_entry)
+        if now >= self._look_at:
+            trip.run(self._looking, LOOK, self._keys)
+            self._claims = True
+        if self._claims and want:
+            self._claims = False
+            for origin in self._streams:
+                self._take_overs(trip, origin, count)
+        data = trip.batch().data if trip else b""
+        if want:
+            pause = max(1, int((due - now) * 1000) + 1)
+            self._blocks = due > now  # else what is due next is only known by the answers to the rest
+            block: tuple[Value, ...] = ("BLOCK", pause) if self._blocks else ()
+            read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", count, *block)
+            data += Batch((*read, "STREAMS", *reversed(self._streams.values()), ">", ">")).data
+            self._answer_by = now + pause / 1000 + _GRACE
+        if data:
+            connection.send(data, op)
+            self._blocked = want > 0
+            trip.taken(connection.receive(len(trip), op))
+
+    def _due(self) -> float:
+        """Return when there is something to do without being told."""
+        renewal = self._renewed + self._ack_wait / 3 if self._holding.held else self._look_at
+        return min(renewal, self._look_at)
+
+    def _soonest(self) -> float:
+        """Return in how many seconds the first of the events comes again that are to be settled now."""
+        delays = [part.delay_ms / 1000 for part in self._holding.parts if part.delay_ms is not None]
+        return min(delays, default=_IDLE)
+
+    # -- settling ---------------------------------------------------------
+
+    def _settlements(self, trip: Trip) -> None:
+        """Add what settles; what a server takes is forgotten, the rest goes by the next trip."""
+        holding = self._holding
+
+        def written(reply: Any) -> None:
+            del holding.parts[:count]
+            self._next(reply[1])
+
+        def noted(reply: Any) -> None:
+            holding.expired = 0
+
+        if count := len(holding.parts):
+            trip.run(written, SETTLE, self._settling, *self._parts())
+        for origin, ids in holding.done.items():
+            trip.add(partial(self._acknowledged, origin), "XACK", self._streams[origin], self._group, *ids)
+            if origin == RETRY:
+                trip.add(None, "XDEL", self._streams[origin], *ids)
+        if holding.expired:
+            trip.add(noted, *self._count("expired", holding.expired))
+
+    def _acknowledged(self, origin: Hashable, reply: Any) -> None:
+        del self._holding.done[origin]
+
+    def _count(self, what: str, count: int) -> tuple[Value, ...]:
+        return ("HINCRBY", self._settling[5], f"{what}:{self._rules.label}", count)
+
+    def _parts(self) -> list[Value]:
+        """Return the arguments of the scripts that settle what was not acknowledged."""
+        parts = part_arguments(self._holding.parts, self._driver.messages)
+        return [self._group, self._me, self._rules.label, *parts]
+
+    def _beside(self) -> Flow[None]:
+        """Settle while a read is at the server."""
+        trip = Trip(self._run)
+        self._settlements(trip)
+        if monotonic() + self._soonest() < self._answer_by - _GRACE:
+            # the read ends too late; a new one blocks until then, by the server's clock
+            trip.add(None, "CLIENT", "UNBLOCK", self._client)
+        trip.taken((yield trip.batch()))
+
+    def _leave(self) -> Flow[None]:
+        trip = Trip(self._run)
+        parts, self._holding.parts = self._parts(), []
+        self._settlements(trip)
+        if trip:
+            checked((yield trip.batch()))
+        yield from LEAVE.run((*self._settling, self._seen), *parts)
+
+    # -- leases -----------------------------------------------------------
+
+    def _renew(self, trip: Trip, now: float) -> None:
+        # after a stall others may have some: only what is still held is renewed
+        stalled = now > self._renewed + self._ack_wait * 0.8
+        for origin, stream in self._streams.items():
+            ids = list(self._holding.tokens(origin))
+            if ids and stalled:
+                arguments = (self._group, self._me, *ids)
+                trip.run(partial(self._gone, origin), RENEW, (stream,), *arguments)
+            elif ids:
+                trip.add(_ignore, "XCLAIM", stream, self._group, self._me, 0, *ids, "JUSTID")
+        self._renewed = now
+
+    def _gone(self, origin: int, lost: list[bytes]) -> None:
+        if lost:
+            self._holding.lose(origin, set(lost))
+
+    def _looking(self, reply: Any) -> None:
+        now = monotonic()
+        self._clock = reply[0] / 1000 - now
+        self._look_at = now + min(_IDLE, self._ack_wait / 2)
+        self._next(reply[1])
+
+    def _next(self, due_ms: int) -> None:
+        """Note when the next message is due."""
+        if due_ms >= 0:
+            self._look_at = min(self._look_at, monotonic() + due_ms / 1000)
+
+    def _take_overs(self, trip: Trip, origin: int, count: int) -> None:
+        """Add what takes over from dead members."""
+
+        def take(reply: Any) -> None:
+            self._cursors[origin], entries, deleted = reply
+            if self._cursors[origin] != _START:
+                self._claims = True
+            self._take_over(origin, entries, 0)
+            self._lost(origin, deleted)
+
+        ack_wait, cursor = self._rules.ack_wait_ms, self._cursors[origin]
+        claim = ("XAUTOCLAIM", self._streams[origin], self._group, self._me, ack_wait, cursor, "COUNT", count)
+        trip.add(take, *claim)
+
+    def _take_over(self, origin: int, entries: list[Any], uncounted: int) -> None:
+        """Take in entries that were delivered before; ``uncounted`` times that was not to anybody."""
+        held = set(self._holding.tokens(origin))
+        entries = [entry for entry in entries if entry[0] not in held]
+        if not entries:
+            return
+        between = ("XPENDING", self._streams[origin], self._group, entries[0][0], entries[-1][0], _MANY, self._me)
+        counts = {row[0]: row[3] for row in self._run(_one(between))}
+        for id, fields in entries:
+            self._take_in(origin, [(id, fields)], max(1, counts.get(id, 1) - uncounted))
+
+    def _lost(self, origin: int, ids: list[bytes], acknowledge: bool = False) -> None:
+        """Count and report entries that were trimmed before they were settled."""
+        if not ids:
+            return
+        repeated(
+            f"trimmed {self._rules.label}",
+            "%s: %d events were deleted from the stream before they were settled: raise the stream's limit, or consume faster",
+            self._rules.label,
+            len(ids),
+        )
+        self._run(_one(self._count("lost", len(ids))))
+        if acknowledge:
+            self._run(_one(("XACK", self._streams[origin], self._group, *ids)))
+
+    # -- reading ----------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait for the answer to the read, for `wake`, or for what is due."""
+        end = monotonic() + (_IDLE if timeout is None else timeout)
+        connection = self._connection if self._blocked else None
+        if connection is None:
+            end = min(end, self._due())
+        elif self._answered(connection.next()):  # it came with the answers before it
+            return
+        while (left := end - monotonic()) > 0:
+            found = self._waker.wait(connection, left)
+            if connection is not None and found and self._answered(self._answer(connection)):
+                return
+            if not found:
+                break
+        if self._blocked and monotonic() > self._answer_by:
+            raise Lost("the server did not answer in time")
+
+    def _answer(self, connection: Connection) -> Any:
+        """Return the answer to the read, of which something has come; `NOTHING`: it was something else."""
+        if connection.address.tls is None:
+            return connection.receive(1, self._operation())[0]  # what has begun is soon whole
+        reply = connection.next()
+        while reply is NOTHING and connection.is_readable():
+            reply = connection.next()
+        return reply
+
+    def _answered(self, reply: Any) -> bool:
+        if reply is NOTHING:
+            return False
+        self._blocked = False
+        self._read(reply)
+        return True
+
+    def _read(self, reply: Any) -> None:
+        """Take in the answer to a read."""
+        if isinstance(reply, ReplyError):
+            raise reply
+        if reply is None:
+            if self._blocks:  # time is up, by the server's clock
+                self._look_at = 0.0
+            return
+        found = entries = 0
+        for name, those in reply:
+            entries += len(those)
+            found += self._take_in(STREAM if name == self._streams[STREAM] else RETRY, those, 1)
+        if found:
+            self._per_entry = max(1, found // entries)
+
+    def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
+        found, bell = take_in(self._holding, origin, entries, deliveries)
+        if bell:
+            self._look_at = 0.0
+        return found
+
+
+def _is_gone(error: ReplyError) -> bool:
+    """Tell whether the group, or its stream, has gone."""
+    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
+
+
+def _ignore(reply: Any) -> None:
+    """Only an error counts."""
+
+
+def _one(command: tuple[Value, ...]) -> Flow[Any]:
+    (reply,) = checked((yield Batch(command)))
+    return reply

@@ -1,0 +1,190 @@
+"""Pub/sub on Redis: a topic is a stream. ``docs/explanation/redis.md`` explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ..._core.logs import repeated
+from ..._native import events as kernel
+from ...errors import CloudRuntimesError
+from ...spi import pubsub as spi
+from ...spi.operation import Operation
+from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
+from .._log.claims import count_in
+from .failures import explained
+from .member import RedisMember
+from .resp import Batch, Flow, ReplyError, Value, pack
+from .streams import DELAY, JOIN, TRIM, GroupKeys, TopicKeys
+
+if TYPE_CHECKING:
+    from . import RedisComponent
+
+__all__ = ["RedisPubSub"]
+
+_MAX_TOPICS: Final = 10_000
+"""How many topics are remembered. Callers of a sidecar may publish to any topic."""
+_TRIM_EVERY: Final = 60.0
+_FORGET_MS: Final = 600_000
+"""After this long a member that holds nothing, and did not leave, is forgotten."""
+
+
+class _Topic:
+    """What is remembered of a topic.
+
+    Attributes:
+        keys: of it.
+        template: of the command that appends an event.
+        head: of the command that appends a frame.
+        trim_at: when it is trimmed next, by `time.monotonic`.
+    """
+
+    def __init__(self, keys: TopicKeys) -> None:
+        self.keys = keys
+        self.head = head = pack(("XADD", keys.stream, "*", "data")).replace(b"*4", b"*5", 1)
+        self.template: Template = [head + b"$", range(3, 4), b"\r\n", "json", b"\r\n"]
+        self.trim_at = 0.0
+
+
+class RedisPubSub(PubSubDriver):
+    """One pub/sub name: topics whose keys have one hash tag."""
+
+    features = frozenset(
+        {
+            spi.TTL,
+            spi.DELAY,
+            spi.RAW,
+            spi.GROUP,
+            spi.START,
+            spi.SUBSCRIBE,
+            spi.ACK_WAIT,
+            spi.MAX_DELIVERIES,
+            spi.DEAD_LETTER,
+            spi.RETRY_DELAY,
+            spi.DELIVERY_COUNT,
+        }
+    )
+    limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024)
+
+    def __init__(self, component: RedisComponent, name: str) -> None:
+        self._component = component
+        self.name = name
+        self._settings = component.settings
+        self._framed = component.settings.layout == "frame"
+        self.max_event_bytes = component.settings.max_value_bytes
+        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self._topics: dict[str, _Topic] = {}
+
+    def key(self, *parts: str) -> bytes:
+        """Return a key of this name."""
+        return self._component.key("pubsub", self.name, *parts)
+
+    def keys(self, topic: str) -> TopicKeys:
+        """Return the keys of a topic."""
+        return self._topic(topic).keys
+
+    def _topic(self, name: str) -> _Topic:
+        found = self._topics.get(name)
+        if found is None:
+            if len(self._topics) >= _MAX_TOPICS:
+                self._topics.clear()
+            found = self._topics[name] = _Topic(TopicKeys.of(self.key, name))
+        return found
+
+    # -- publishing -------------------------------------------------------
+
+    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        return self._component.engine.run(op, self._publish(batch))
+
+    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        return await self._component.engine.run_async(op, self._publish(batch))
+
+    def _publish(self, batch: OutgoingBatch) -> Flow[Failures]:
+        topic = self._topic(batch.topic)
+        if monotonic() >= topic.trim_at:
+            yield from self._trim(topic)
+        if batch.delay_ms is not None:
+            yield from self._delay(topic, batch)
+            return {}
+        data, counts = self._commands(topic, batch)
+        replies = yield Batch.rendered(data, batch.count if counts is None else len(counts), topic.keys.stream)
+        return self._failures(replies, counts)
+
+    def _commands(self, topic: _Topic, batch: OutgoingBatch) -> tuple[bytes, list[int] | None]:
+        """Return what appends a batch; with how many events each command has where that is not one."""
+        if not self._framed and not kernel.Frame(batch.frames[0])[0].raw:
+            return batch.render(topic.template), None
+        messages = self.messages(batch.frames, raw=True)
+        data = b"".join(
+            [
+                b"%b$%d\r\n%b\r\n" % (topic.head, len(data), data) if kind is None
+                else pack(("XADD", topic.keys.stream, "*", "data", data, "datacontenttype", kind))
+                for kind, data in messages
+            ]
+        )  # fmt: skip
+        return data, list(map(count_in, batch.frames)) if self._framed else None
+
+    def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
+        """Return frames as messages in the layout of this component: content type and data; ``None``: as structured JSON, or a frame.
+
+        ``raw``: events that were published without an envelope have none.
+        """
+        if self._framed:
+            return [(None, frame) for frame in frames]
+        found: list[tuple[str | None, bytes]] = []
+        for frame in map(kernel.Frame, frames):
+            if raw and frame[0].raw:
+                records = [frame[place] for place in range(len(frame))]
+                found += [(record.content_type or "application/octet-stream", record.payload) for record in records]
+            else:
+                found += [(None, data) for data in frame.structured()]
+        return found
+
+    def _failures(self, replies: list[Any], counts: list[int] | None) -> Failures:
+        failures: dict[int, CloudRuntimesError] = {}
+        place = 0
+        for number, reply in enumerate(replies):
+            count = 1 if counts is None else counts[number]
+            if isinstance(reply, ReplyError):
+                for each in range(place, place + count):
+                    failures[each] = explained(self._component.engine.where, reply)
+            place += count
+        if failures and len(failures) == place:
+            raise failures[0]
+        return failures
+
+    def _delay(self, topic: _Topic, batch: OutgoingBatch) -> Flow[None]:
+        assert batch.delay_ms is not None
+        arguments: list[Value] = []
+        for kind, data in self.messages(batch.frames, raw=True):
+            arguments += (kind or "", data)
+        keys = topic.keys
+        yield from DELAY.run((keys.stream, keys.delayed), batch.delay_ms, keys.retry, keys.end, *arguments)
+
+    def _trim(self, topic: _Topic) -> Flow[None]:
+        """Trim a topic; a failure is no failure of a publish."""
+        settings, keys = self._settings, topic.keys
+        topic.trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, settings.retention / 10))
+        limits = (int(settings.retention * 1000), int(settings.group_expiry * 1000))
+        try:
+            yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end)
+        except ReplyError as error:
+            where = self._component.engine.where
+            repeated(f"trim {where}", "redis %s: a topic was not trimmed: %s", where, error)
+
+    # -- subscribing ------------------------------------------------------
+
+    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+        start = "$" if request.start == "latest" else "0"
+        now_ms = self._component.engine.run(op, self.join(request, start))
+        return RedisMember(self._component, self, request, now_ms)
+
+    def join(self, request: SubscribeRequest, start: str) -> Flow[int]:
+        """Make a group where it does not exist; returns the server's time in milliseconds."""
+        keys = self.keys(request.topic)
+        group = GroupKeys.of(keys, request.group)
+        now_ms = yield from JOIN.run(
+            (keys.stream, group.retry, keys.delayed, keys.seen), request.group, start, _FORGET_MS
+        )
+        return int(now_ms)

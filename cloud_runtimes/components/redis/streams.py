@@ -1,0 +1,232 @@
+"""The keys of a topic and of a group, and the scripts that work on them.
+
+A topic is a stream. An entry has the field ``data``: an event as structured CloudEvents JSON, or a frame of the log; with ``datacontenttype`` it is an event without an envelope. A dead letter has its first ``topic`` too. A group of ours has a second stream, of what comes again, and a sorted set of what comes again later. An entry of the second stream has ``past``, or is a ``bell`` that has one member look what is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from .engine import Script
+
+__all__ = ["DELAY", "JOIN", "LEAVE", "LOOK", "RENEW", "SETTLE", "TRIM", "GroupKeys", "TopicKeys"]
+
+_MOVED: Final = 1000
+"""How many delayed messages one call moves."""
+
+
+class TopicKeys(NamedTuple):
+    """Of a topic: its stream; what is published later, by when that is; when each of our groups was seen; counters of the pub/sub name; what the keys of its groups begin and end with."""
+
+    stream: bytes
+    delayed: bytes
+    seen: bytes
+    counters: bytes
+    retry: bytes
+    later: bytes
+    end: bytes
+
+    @classmethod
+    def of(cls, key: Callable[..., bytes], topic: str) -> TopicKeys:
+        """Return those of a topic; ``key`` makes keys of the pub/sub name."""
+        return cls(
+            key("topic", topic),
+            key("delayed", topic),
+            key("seen", topic),
+            key("counters"),
+            key("retry", ""),
+            key("later", ""),
+            b":" + topic.encode(),
+        )
+
+
+class GroupKeys(NamedTuple):
+    """Of a group: the stream of what comes again; what comes again later, by when that is."""
+
+    retry: bytes
+    later: bytes
+
+    @classmethod
+    def of(cls, topic: TopicKeys, group: str) -> GroupKeys:
+        """Return those of a group of a topic; a colon in its name would make two groups one."""
+        name = group.replace("%", "%25").replace(":", "%3A").encode() + topic.end
+        return cls(topic.retry + name, topic.later + name)
+
+
+# A message that waits is a member of a sorted set: 22 digits, which keep the order of those that are due together,
+# then past, content type and data, with a line feed between each.
+_COMMON: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
+local number = 0
+local function append(stream, past, kind, data, topic)
+  local fields = {'data', data}
+  if topic then fields[#fields + 1] = 'topic'; fields[#fields + 1] = topic end
+  if past ~= '' then fields[#fields + 1] = 'past'; fields[#fields + 1] = past end
+  if kind ~= '' then fields[#fields + 1] = 'datacontenttype'; fields[#fields + 1] = kind end
+  redis.call('XADD', stream, '*', unpack(fields))
+end
+local function later(set, due, past, kind, data)
+  number = number + 1
+  redis.call('ZADD', set, string.format('%.0f', due), stamp .. string.format('%06d', number) .. past .. '\\n' .. kind .. '\\n' .. data)
+end
+local function move(set, stream)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, MOVED)) do
+    local one = string.find(member, '\\n', 23, true)
+    local two = string.find(member, '\\n', one + 1, true)
+    append(stream, string.sub(member, 23, one - 1), string.sub(member, one + 1, two - 1), string.sub(member, two + 1))
+    redis.call('ZREM', set, member)
+  end
+end
+local function due(set, least)
+  local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
+  if first[2] and (least < 0 or first[2] - now < least) then least = math.max(0, first[2] - now) end
+  return least
+end
+local function held(stream, group, id, me)
+  return #redis.call('XPENDING', stream, group, id, id, 1, me) > 0
+end
+local function fields(reply)
+  local found = {}
+  for i = 1, #reply, 2 do found[reply[i]] = reply[i + 1] end
+  return found
+end
+""".replace("MOVED", str(_MOVED))
+
+# KEYS: stream, retry, delayed, seen. ARGV: group, where it begins, milliseconds after which a member that holds nothing
+# is forgotten. Returns the time.
+JOIN: Final = Script(_COMMON + """
+local function make(stream, start)
+  local made = redis.pcall('XGROUP', 'CREATE', stream, ARGV[1], start, 'MKSTREAM')
+  if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+  for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', stream, ARGV[1])) do
+    local member = fields(each)
+    if member.pending == 0 and member.idle > tonumber(ARGV[3]) then
+      redis.call('XGROUP', 'DELCONSUMER', stream, ARGV[1], member.name)
+    end
+  end
+end
+move(KEYS[3], KEYS[1])
+local failed = make(KEYS[1], ARGV[2]) or make(KEYS[2], '0')
+if failed then return failed end
+redis.call('HSET', KEYS[4], ARGV[1], string.format('%.0f', now))
+return now
+""")
+# KEYS: stream, retry, delayed, later. Moves what is due; returns the time, and the milliseconds until more will be, or -1
+LOOK: Final = Script(
+    _COMMON + "move(KEYS[3], KEYS[1]) move(KEYS[4], KEYS[2]) return {now, due(KEYS[3], due(KEYS[4], -1))}"
+)
+# KEYS: stream, delayed. ARGV: delay, what the keys of the retry streams begin and end with, then content type and data of
+# each message
+DELAY: Final = Script(_COMMON + """
+local at, before = now + tonumber(ARGV[1]), due(KEYS[2], -1)
+for i = 4, #ARGV, 2 do later(KEYS[2], at, '', ARGV[i], ARGV[i + 1]) end
+if before >= 0 and before <= tonumber(ARGV[1]) then return 0 end
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if groups.err then return 0 end
+for _, each in ipairs(groups) do
+  local name = string.gsub(string.gsub(fields(each).name, '%%', '%%25'), ':', '%%3A')
+  local retry = ARGV[2] .. name .. ARGV[3]
+  if redis.call('EXISTS', retry) == 1 then redis.call('XADD', retry, '*', 'bell', '1') end
+end
+return 0
+""")
+_SETTLING: Final = """
+local function settle(from)
+  local lost = 0
+  while from <= #ARGV do
+    local what, stream, done, count = ARGV[from], KEYS[tonumber(ARGV[from + 1])], ARGV[from + 2] == '1', tonumber(ARGV[from + 3])
+    local first = from + 8
+    local last, mine = first + tonumber(ARGV[from + 7]) - 1, {}
+    for i = first, last do
+      if held(stream, ARGV[1], ARGV[i], ARGV[2]) then mine[#mine + 1] = ARGV[i] end
+    end
+    if #mine > 0 then
+      local delay, past, data = tonumber(ARGV[from + 4]), ARGV[from + 5], ARGV[from + 6]
+      if what == 'again' and delay > 0 then later(KEYS[4], now + delay, past, '', data)
+      elseif what == 'again' then append(KEYS[2], past, '', data)
+      elseif what == 'dead' then append(KEYS[5], '', '', data, past) end
+      if what == 'dead' then redis.call('HINCRBY', KEYS[6], 'dead_lettered:' .. ARGV[3], count)
+      elseif what == 'drop' then redis.call('HINCRBY', KEYS[6], 'dropped:' .. ARGV[3], count) end
+      if done then
+        for _, id in ipairs(mine) do
+          redis.call('XACK', stream, ARGV[1], id)
+          if ARGV[from + 1] == '2' then redis.call('XDEL', stream, id) end
+        end
+      end
+    else
+      lost = lost + count
+    end
+    from = last + 1
+  end
+  return lost
+end
+"""
+# KEYS: stream, retry, delayed, later, stream of dead letters, counters. ARGV: group, member, label, then for each part:
+# what becomes of it (again, dead, drop; done: nothing else), 1 or 2 for its stream, whether it was the last of its messages, how many events, delay, past (of a dead letter: its first topic), data,
+# how many messages, and their ids. A part of messages that have all gone to others is void; returns how many events were
+SETTLE: Final = Script(_COMMON + _SETTLING + "return {settle(4), due(KEYS[3], due(KEYS[4], -1))}")
+# The same, with seen as the seventh key; then the member leaves. One with anything pending stays: its entries would be lost
+LEAVE: Final = Script(_COMMON + _SETTLING + """
+settle(4)
+for i = 1, 2 do
+  local left = redis.pcall('XPENDING', KEYS[i], ARGV[1], '-', '+', 1, ARGV[2])
+  if not left.err and #left == 0 then redis.pcall('XGROUP', 'DELCONSUMER', KEYS[i], ARGV[1], ARGV[2]) end
+end
+redis.call('HSET', KEYS[7], ARGV[1], string.format('%.0f', now))
+return 0
+""")
+# KEYS: a stream. ARGV: group, member, ids. Renews the lease of those that are still held by the member; returns the others
+RENEW: Final = Script(_COMMON + """
+local lost = {}
+for i = 3, #ARGV do
+  if held(KEYS[1], ARGV[1], ARGV[i], ARGV[2]) then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
+  else
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+return lost
+""")
+# KEYS: stream, seen. ARGV: retention, group expiry, what the keys of the groups begin with (two) and end with.
+# Trims what is older than retention, but nothing that a group which is in use has not settled. A group of another program
+# is seen for the first time by this, and is left alone when it expires
+TRIM: Final = Script(_COMMON + """
+local function earlier(one, two)
+  local a, b = tonumber(string.match(one, '^%d+')), tonumber(string.match(two, '^%d+'))
+  if a ~= b then return a < b end
+  return tonumber(string.match(one, '%d+$')) < tonumber(string.match(two, '%d+$'))
+end
+local limit = string.format('%.0f-0', math.max(0, now - tonumber(ARGV[1])))
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if groups.err then return 0 end
+for _, each in ipairs(groups) do
+  local group = fields(each)
+  local idle = nil
+  for _, member in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group.name)) do
+    local its = fields(member).idle
+    if idle == nil or its < idle then idle = its end
+  end
+  local ours = redis.call('HGET', KEYS[2], group.name)
+  local key = ours and group.name or '\\n' .. group.name
+  local seen = tonumber(ours or redis.call('HGET', KEYS[2], key) or now)
+  if idle and now - idle > seen then seen = now - idle end
+  redis.call('HSET', KEYS[2], key, string.format('%.0f', seen))
+  if now - seen > tonumber(ARGV[2]) then
+    if ours then
+      local name = string.gsub(string.gsub(group.name, '%%', '%%25'), ':', '%%3A') .. ARGV[5]
+      redis.call('XGROUP', 'DESTROY', KEYS[1], group.name)
+      redis.call('DEL', ARGV[3] .. name, ARGV[4] .. name)
+      redis.call('HDEL', KEYS[2], group.name)
+    end
+  else
+    local first = group['last-delivered-id']
+    local pending = redis.call('XPENDING', KEYS[1], group.name)
+    if pending[1] > 0 and earlier(pending[2], first) then first = pending[2] end
+    if earlier(first, limit) then limit = first end
+  end
+end
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', limit)
+""")

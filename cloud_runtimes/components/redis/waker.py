@@ -1,0 +1,47 @@
+"""Waiting for a connection, or for another thread."""
+
+from __future__ import annotations
+
+import select
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Waker"]
+
+
+class Waker:
+    """What ends a wait, from any thread; two descriptors."""
+
+    def __init__(self) -> None:
+        self._in, self._out = socket.socketpair()
+        self._in.setblocking(False)
+        self._out.setblocking(False)
+
+    def wake(self) -> None:
+        """End the wait, or the next one that would be. Thread-safe."""
+        with suppress(OSError):  # full: it is awake; closed: it is gone
+            self._in.send(b"\0")
+
+    def wait(self, connection: Connection | None, seconds: float) -> bool | None:
+        """Wait for something to read; ``True``: it has come, ``False``: woken, ``None``: time is up."""
+        poller = select.poll()
+        poller.register(self._out, select.POLLIN)
+        if connection is not None:
+            poller.register(connection, select.POLLIN)
+        ready = [file for file, _ in poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0)]
+        if connection is not None and connection.fileno() in ready:
+            return True
+        if not ready:
+            return None
+        with suppress(BlockingIOError):
+            self._out.recv(4096)
+        return False
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        self._in.close()
+        self._out.close()

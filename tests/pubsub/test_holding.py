@@ -1,0 +1,178 @@
+"""Messages that a member holds, without a broker: which are done with, which come again, which become dead letters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloud_runtimes._native import events as kernel
+from cloud_runtimes.components._deliveries import NO_PAST, Past, Rules
+from cloud_runtimes.components._messages.holding import Holding, Part
+from cloud_runtimes.errors import PayloadError
+from cloud_runtimes.spi.pubsub import Cause, Delivery, Settlement, Settlements, SubscribeRequest
+
+NOW = 1_700_000_000_000_000
+
+
+def holding(**asked: Any) -> Holding:
+    fields = dict.fromkeys(SubscribeRequest._fields) | {"topic": "t", "group": "g", "raw": False} | asked
+    return Holding(Rules("bus", SubscribeRequest(**fields)))
+
+
+def record(number: int, **more: Any) -> bytes:
+    made: bytes = kernel.encode_record(b"%d" % number, "application/json", **more)
+    return made
+
+
+def frame(*records: bytes) -> bytes:
+    made: bytes = kernel.build_frame("app", "type", "t", records)
+    return made
+
+
+def document(number: int) -> bytes:
+    made: bytes = kernel.Frame(frame(record(number)))[0].to_json()
+    return made
+
+
+def numbers(deliveries: Any) -> list[int]:
+    return [int(each.record.payload) for each in deliveries]
+
+
+def settled(given: list[Delivery], settlement: Settlement, delay: float | None = None, error: str | None = None) -> Any:
+    cause = None if error is None else Cause("dropped", error)
+    made = Settlements()
+    made.add([each.token for each in given], settlement, delay, cause)
+    return made
+
+
+def events(part: Part) -> list[int]:
+    assert part.frame is not None
+    return [int(each.payload) for each in kernel.Frame(part.frame)]
+
+
+def test_messages_with_an_event_each_are_done_with_one_by_one() -> None:
+    held = holding()
+    assert held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)]) == 3
+    first = list(held.deliver(2, NOW))
+    rest = list(held.deliver(9, NOW))
+    assert (numbers(first), numbers(rest)) == ([1, 2], [3])
+    held.settle(settled(rest, Settlement.ACK))
+    assert held.done == {"s": ["c"]}
+    assert list(held.tokens("s")) == ["a", "b"]
+    held.settle(settled(first, Settlement.ACK))
+    held.settle(settled(first, Settlement.RETRY))
+    assert held.done == {"s": ["c", "a", "b"]}
+    assert not held.parts
+    assert not held.held
+
+
+def test_a_frame_is_done_with_once_all_of_it_is() -> None:
+    held = holding()
+    held.add("s", ["f"], [frame(*map(record, range(4)))])
+    one, two, three, four = held.deliver(9, NOW)
+    held.settle(settled([one], Settlement.ACK))
+    held.settle(settled([two, four], Settlement.RETRY, 1.5))
+    (part,) = held.parts
+    assert (events(part), part.delay_ms, part.deliveries, part.done) == ([1, 3], 1500, 1, False)
+    assert part.past == Past(NOW, NOW, None)
+    held.settle(settled([three], Settlement.ACK))
+    # behind the part, since a broker that took the acknowledgement alone would lose two events
+    assert not held.done
+    assert [(each.events, each.done, each.tokens) for each in held.parts] == [(2, False, ("f",)), (0, True, ("f",))]
+    assert not held.held
+
+
+def test_kinds_of_messages_keep_their_order() -> None:
+    held = holding()
+    messages = [
+        document(0),
+        frame(record(1), record(2)),
+        document(3),
+        document(4),
+        b"5",
+        b"CRF\x01 damaged",
+        document(6),
+    ]
+    assert held.add("s", list("abcdefg"), messages) == 8
+    records = [each.record for each in held.deliver(99, NOW)]
+    assert [each.payload for each in records] == [b"0", b"1", b"2", b"3", b"4", b"5", b"CRF\x01 damaged", b"6"]
+    assert [each.raw for each in records] == [False] * 5 + [True] * 2 + [False]
+    assert records[5].id == "e"
+    # whatever comes first
+    assert held.add("s", list("fgab"), [*messages[1::-1], frame(record(7)), document(8)]) == 5
+    records = [each.record for each in held.deliver(99, NOW)]
+    assert [(each.payload, each.raw) for each in records] == [(each, False) for each in (b"1", b"2", b"0", b"7", b"8")]
+    with pytest.raises(PayloadError, match="upgrade"):
+        held.add("s", ["h"], [b"CRF\x02"])
+
+
+def test_expired_events_are_not_delivered() -> None:
+    held = holding()
+    held.add("s", ["f"], [frame(record(0, expires=NOW), record(1, expires=NOW + 1), record(2))])
+    held.add("s", ["g"], [frame(record(3, expires=NOW))])
+    held.add("s", ["h"], [kernel.Frame(frame(record(4, expires=NOW)))[0].to_json()])
+    found = list(held.deliver(9, NOW))
+    assert (numbers(found), held.expired) == ([1, 2], 3)
+    assert held.done == {"s": ["g", "h"]}
+    held.settle(settled(found, Settlement.ACK))
+    assert held.done == {"s": ["g", "h", "f"]}
+
+
+def test_back_off_and_the_last_delivery() -> None:
+    held = holding(max_deliveries=3)
+    for deliveries, delay in ((1, 1000), (2, 2000), (3, None)):
+        held.add("s", [deliveries], [document(1)], deliveries)
+        held.settle(settled(list(held.deliver(1, NOW)), Settlement.RETRY))
+        assert held.parts.pop().delay_ms == delay
+    # of one who died with it in the last delivery
+    held.add("s", [4], [document(1)], 4)
+    assert not held.deliver(1, NOW)
+    (part,) = held.parts
+    assert (part.frame, part.events, part.deliveries, part.done) == (None, 1, 3, True)
+    assert not held.held
+
+
+def test_dead_letters_tell_why() -> None:
+    held = holding(dead_letter_topic="dead")
+    held.add("s", ["f"], [frame(*map(record, range(3)))], 2, Past(5, 6, "Before: x"))
+    one, two, three = held.deliver(9, NOW)
+    held.settle([*settled([one], Settlement.DROP), *settled([two], Settlement.DROP, error="Now: y")])
+    held.settle(settled([three], Settlement.RELEASE))
+    letters = [kernel.Frame(part.frame)[0].extensions for part in held.parts[:2]]
+    assert [each["dlerror"] for each in letters] == ["Before: x", "Now: y"]
+    assert letters[0]["dlcount"] == 2
+    assert letters[0]["dlfirst"] == "1970-01-01T00:00:00.000005Z"
+    assert letters[0]["dllast"] == "2023-11-14T22:13:20.000000Z"
+    assert [part.done for part in held.parts] == [False, False, True]
+    assert (held.parts[2].delay_ms, held.parts[2].deliveries) == (0, 2)
+
+
+def test_what_is_given_back_was_not_delivered() -> None:
+    held = holding()
+    held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)])
+    held.add("r", ["f"], [frame(record(4), record(5))], 3, NO_PAST)
+    found = list(held.deliver(4, NOW))
+    held.settle(settled(found[:1], Settlement.ACK))
+    held.give_back()
+    assert [(events(part), part.deliveries, part.tokens, part.done) for part in held.parts] == [
+        ([2, 3], 0, ["b", "c"], True),
+        ([4, 5], 2, ("f",), True),
+    ]
+    assert not held.deliver(9, NOW)
+
+
+def test_what_has_gone_to_another_is_void() -> None:
+    held = holding()
+    held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)])
+    held.add("s", ["f"], [frame(record(4), record(5))])
+    found = list(held.deliver(2, NOW))
+    held.lose("s", {"a", "c", "f"})
+    assert not held.deliver(9, NOW)
+    held.settle(settled(found, Settlement.ACK))
+    assert held.done == {"s": ["b"]}
+    held.add("s", ["a"], [document(1)])
+    found = list(held.deliver(9, NOW))
+    held.forget()
+    held.settle(settled(found, Settlement.ACK))
+    assert held.done == {"s": ["b"]}

@@ -1,0 +1,525 @@
+"""What the suite does not ask of pub/sub on Redis: who reads what, what is held, what is trimmed, what a server may do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.redis.resp import NOTHING, pack, reader
+from cloud_runtimes.errors import (
+    DeadlineExceededError,
+    PayloadError,
+    ResourceExhaustedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cloud_runtimes.spi.operation import Method, Operation
+from cloud_runtimes.spi.pubsub import EventSource, Settled, Settlement, SubscribeRequest
+from tests.support.harnesses.redis import RedisHome
+from tests.support.redis import serve
+
+SOON = 10.0
+
+
+class Server:
+    """Commands of another program."""
+
+    def __init__(self, home: RedisHome) -> None:
+        self.home = home
+
+    def __call__(self, *words: Any) -> Any:
+        replies = reader()
+        with socket.create_connection(("127.0.0.1", self.home.server.port), 5) as connection:
+            connection.sendall(pack([word if isinstance(word, bytes) else str(word) for word in words]))
+            while (reply := replies.gets()) is NOTHING:
+                replies.feed(connection.recv(1 << 20))
+        return reply
+
+    def key(self, *parts: str) -> str:
+        return ":".join((f"{{{self.home.prefix}:pubsub:bus}}", *parts))
+
+    def pending(self, group: str = "suite") -> int:
+        return int(self("XPENDING", self.key("topic", "t"), group)[0])
+
+    def members(self, group: str = "suite") -> int:
+        return len(self("XINFO", "CONSUMERS", self.key("topic", "t"), group))
+
+    def counter(self, what: str) -> int:
+        return int(self("HGET", self.key("counters"), f"{what}:bus/t/suite") or 0)
+
+
+@pytest.fixture
+def server(home: RedisHome) -> Server:
+    return Server(home)
+
+
+def framed(home: RedisHome, **more: Any) -> CloudRuntimesClient:
+    given = {"url": home.server.url, "prefix": home.prefix, "layout": "frame", **more}
+    client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": given}})
+    home._clients.append(client)
+    return client
+
+
+def join(client: CloudRuntimesClient, **asked: Any) -> EventSource:
+    """A member without a thread behind it."""
+    driver: Any = client.pubsub._driver("bus")
+    fields = dict.fromkeys(SubscribeRequest._fields) | {"topic": "t", "group": "suite", "raw": False} | asked
+    made: EventSource = driver.subscribe(
+        Operation(Method("t", "t", repeatable=False), "bus", 10.0), SubscribeRequest(**fields)
+    )
+    return made
+
+
+def poll(source: EventSource, settled: Any = (), want: int = 256, timeout: float = SOON) -> list[Any]:
+    end = time.monotonic() + timeout
+    while True:
+        found = list(source.poll(settled, want, max(0.0, end - time.monotonic())))
+        settled = ()
+        if found or time.monotonic() >= end:
+            return found
+
+
+def die(source: Any) -> None:
+    """End a member that does not leave."""
+    source._disconnect()
+    source._waker.close()
+
+
+def answer(deliveries: list[Any], settlement: Settlement = Settlement.ACK, delay: float | None = None) -> list[Settled]:
+    return [Settled(each.token, settlement, delay) for each in deliveries]
+
+
+def until(look: Callable[[], bool]) -> bool:
+    end = time.monotonic() + SOON
+    while not look():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+# -- who reads what -----------------------------------------------------------
+
+
+def test_others_read_what_is_published(home: RedisHome, server: Server) -> None:
+    home.client().pubsub.publish("bus", "t", {"n": 1})
+    ((_, fields),) = server("XRANGE", server.key("topic", "t"), "-", "+")
+    assert fields[0] == b"data"
+    assert json.loads(fields[1])["specversion"] == "1.0"
+    assert json.loads(fields[1])["data"] == {"n": 1}
+
+
+def test_what_others_publish_is_read(home: RedisHome, server: Server) -> None:
+    event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": [1]}
+    stream = server.key("topic", "t")
+    server("XADD", stream, "*", "data", json.dumps(event))
+    server("XADD", stream, "*", "data", b"\x00\xff")
+    server("XADD", stream, "*", "temperature", "21", "unit", "C")
+    server("XADD", stream, "*", "data", b"CRF\x01 and what is no frame")
+    server("XADD", stream, "*", "data", json.dumps(event | {"id": "2"}))
+    source = join(home.client())
+    found = poll(source)
+    records = [each.record for each in found]
+    assert [record.payload for record in records] == [
+        b"[1]", b"\x00\xff", b'{"temperature": "21", "unit": "C"}', b"CRF\x01 and what is no frame", b"[1]"
+    ]  # fmt: skip
+    assert [record.raw for record in records] == [False, True, True, True, False]
+    assert (records[0].id, records[4].id) == ("1", "2")
+    assert records[2].content_type == "application/json"
+    source.close(answer(found))
+    assert server.pending() == 0
+
+
+def test_a_frame_of_a_later_version_ends_the_subscription(home: RedisHome, server: Server) -> None:
+    server("XADD", server.key("topic", "t"), "*", "data", b"CRF\x02 of tomorrow")
+    with home.client().pubsub.subscribe("bus", "t") as sub, pytest.raises(PayloadError, match="version 2"):
+        sub.receive(SOON)
+    assert server.pending() == 1
+
+
+@pytest.mark.parametrize("reader", ["event", "frame"])
+def test_both_layouts_are_read(home: RedisHome, server: Server, reader: str) -> None:
+    plain, packed = home.client(), framed(home)
+    plain.pubsub.publish_bulk("bus", "t", [1, 2])
+    packed.pubsub.publish_bulk("bus", "t", list(range(3, 1003)))
+    plain.pubsub.publish("bus", "t", 1003)
+    assert server("XLEN", server.key("topic", "t")) == 4
+    with (plain if reader == "event" else packed).pubsub.subscribe("bus", "t", batch=100) as sub:
+        got: list[int] = []
+        while len(got) < 1003:
+            batch = sub.receive(SOON)
+            assert batch is not None
+            assert len(batch) <= 100
+            got += [event.data for event in batch]
+            batch.ack()
+    assert got == list(range(1, 1004))
+    assert server.pending() == 0
+
+
+def test_a_new_group_replays_all(home: RedisHome) -> None:
+    client = home.client()
+    client.pubsub.publish_bulk("bus", "t", list(range(300)))
+    for group in ("one", "a:b", "a%3Ab"):
+        with client.pubsub.subscribe("bus", "t", group=group, batch=300) as sub:
+            assert [event.data for event in sub.receive(SOON)] == list(range(300))
+
+
+# -- what is held -------------------------------------------------------------
+
+
+def test_a_frame_is_held_until_all_of_it_is_settled(home: RedisHome, server: Server) -> None:
+    client = framed(home)
+    client.pubsub.publish_bulk("bus", "t", list(range(5)))
+    source = join(client)
+    found = poll(source)
+    assert [each.record.payload for each in found] == [b"0", b"1", b"2", b"3", b"4"]
+    assert not poll(source, answer(found[:1]), timeout=0.05)
+    assert server.pending() == 1
+    (again,) = poll(source, answer(found[1:2], Settlement.RETRY, 0.0))
+    assert (again.record.payload, again.deliveries) == (b"1", 2)
+    assert server.pending() == 1
+    assert not poll(source, answer(found[2:3], Settlement.DROP), timeout=0.05)
+    assert server.counter("dropped") == 1
+    assert not poll(source, answer(found[3:]), timeout=0.05)
+    assert server.pending() == 0
+    # what was retried is an entry of its own, which goes once it is settled
+    retry = server.key("retry", "suite", "t")
+    assert server("XLEN", retry) == 1
+    source.close(answer([again]))
+    assert server("XLEN", retry) == 0
+
+
+def test_a_member_that_leaves_gives_back_what_is_open(home: RedisHome, server: Server) -> None:
+    client = framed(home)
+    client.pubsub.publish_bulk("bus", "t", list(range(10)))
+    source = join(client)
+    found = poll(source, want=6)
+    assert len(found) == 6
+    source.close([*answer(found[:2]), *answer(found[2:3], Settlement.RELEASE)])
+    assert (server.pending(), server.members()) == (0, 0)
+    source = join(client)
+    found = poll(source, want=10)
+    found += poll(source, want=10) if len(found) < 8 else []
+    assert [(int(each.record.payload), each.deliveries) for each in found] == [
+        (2, 2), *((number, 1) for number in range(3, 10))
+    ]  # fmt: skip
+    source.close(answer(found))
+
+
+def test_a_member_that_lives_keeps_what_it_holds(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish_bulk("bus", "t", [1, 2])
+    one, two = (join(home.client(), ack_wait=0.6) for _ in range(2))
+    held, other = poll(one)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        assert not poll(one, timeout=0.05)
+        assert not poll(two, timeout=0.05)
+    assert not poll(one, answer([held, other]), timeout=0.05)
+    assert server.pending() == 0
+    one.close(())
+    two.close(())
+
+
+def test_what_a_dead_member_held_goes_to_another(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish_bulk("bus", "t", list(range(600)))
+    dead = join(client, ack_wait=0.5)
+    assert len(poll(dead, want=500)) == 500
+    die(dead)
+    other = join(home.client(), ack_wait=0.5)
+    got: list[Any] = []
+    while len(got) < 600:
+        found = poll(other, answer(got[-256:]))
+        assert found, len(got)
+        got += found
+    counts = {int(each.record.payload): each.deliveries for each in got}
+    assert counts == {number: 2 if number < 500 else 1 for number in range(600)}
+    other.close(answer(got[-256:]))
+    assert server.pending() == 0
+    assert server.members() == 1, "the dead one is forgotten when it was idle for long"
+
+
+def test_a_member_that_stalled_renews_only_what_it_still_has(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish_bulk("bus", "t", [1, 2])
+    one, two = join(client, ack_wait=0.4), join(home.client(), ack_wait=0.4)
+    mine = poll(one)
+    assert len(mine) == 2
+    time.sleep(0.5)
+    taken, _ = theirs = poll(two)
+    assert taken.deliveries == 2
+    assert not poll(one, answer(mine, Settlement.RETRY, 0.0), timeout=0.1), "void: they have gone"
+    two.close(answer(theirs))
+    assert server.pending() == 0
+    assert server("XLEN", server.key("retry", "suite", "t")) == 0
+    one.close(())
+
+
+def test_an_idle_member_makes_no_calls(home: RedisHome, server: Server) -> None:
+    def calls() -> int:
+        return int(
+            dict(line.split(b":") for line in server("INFO", "stats").split() if b":" in line)[
+                b"total_commands_processed"
+            ]
+        )
+
+    with home.client().pubsub.subscribe("bus", "t") as sub:
+        sub.receive(0.2)
+        before = calls()
+        assert sub.receive(1.5) is None
+        assert calls() - before <= 2, "the second look at the number is one of them"
+        started = time.monotonic()
+        home.client().pubsub.publish("bus", "t", 1)
+        assert sub.receive(SOON).data == 1
+        assert time.monotonic() - started < 1
+
+
+def test_settlements_do_not_wait_for_a_read(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    with client.pubsub.subscribe("bus", "t") as sub:
+        event = sub.receive(SOON)
+        time.sleep(0.2)  # the next read is at the server by now
+        event.ack()
+        assert until(lambda: server.pending() == 0)
+
+
+# -- later --------------------------------------------------------------------
+
+
+def test_delayed_events_wake_an_idle_member(home: RedisHome) -> None:
+    client = home.client()
+    with client.pubsub.subscribe("bus", "t", group="a:b%") as sub:
+        sub.receive(0.1)
+        started = time.monotonic()
+        for number in range(3):
+            client.pubsub.publish("bus", "t", number, delay=0.3)
+        client.pubsub.publish("bus", "t", b"raw", delay=0.3, raw=True)
+        assert [sub.receive(SOON).data for _ in range(4)] == [0, 1, 2, b"raw"]
+        assert 0.25 < time.monotonic() - started < 3
+
+
+def test_what_was_due_before_a_group_began_is_not_its(home: RedisHome) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "t", "early", delay=5)
+    home.advance(6)
+    with client.pubsub.subscribe("bus", "t", start="latest") as sub:
+        client.pubsub.publish("bus", "t", "new")
+        assert sub.receive(SOON).data == "new"
+
+
+def test_a_dead_letter_tells_what_other_members_saw(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    for count in (1, 2):
+        with client.pubsub.subscribe("bus", "t", dead_letter_topic="dead", max_deliveries=2) as sub:
+            event = sub.receive(SOON)
+            assert event.delivery_count == count
+            event.retry(0)
+            assert until(lambda: server.pending() == 0)
+    with client.pubsub.subscribe("bus", "dead") as sub:
+        letter = sub.receive(SOON)
+    assert letter.topic == "t"
+    assert letter.extensions["dlcount"] == 2
+    assert letter.extensions["dlfirst"] < letter.extensions["dllast"]
+    assert server.counter("dead_lettered") == 1
+
+
+# -- what is trimmed ----------------------------------------------------------
+
+
+def trimming(home: RedisHome) -> CloudRuntimesClient:
+    return framed(home, layout="event", retention=10, group_expiry=100)
+
+
+def test_nothing_is_trimmed_that_a_group_has_not_settled(home: RedisHome, server: Server) -> None:
+    server("CONFIG", "SET", "stream-node-max-entries", 1)
+    client = trimming(home)
+    client.pubsub.publish_bulk("bus", "t", list(range(10)))
+    source = join(client)
+    found = poll(source)
+    home.advance(50)
+    trimming(home).pubsub.publish("bus", "t", 10)
+    assert server("XLEN", server.key("topic", "t")) == 11
+    assert not poll(source, answer(found[:4]), want=0, timeout=0.01)
+    trimming(home).pubsub.publish("bus", "t", 11)
+    assert server("XLEN", server.key("topic", "t")) <= 12 - 4
+    assert server("XLEN", server.key("topic", "t")) >= 12 - 5
+    source.close(answer(found[4:]))
+    # a group that nobody asks for holds nothing
+    home.advance(160)
+    trimming(home).pubsub.publish("bus", "t", 12)
+    assert server("XLEN", server.key("topic", "t")) == 1
+    assert server("XINFO", "GROUPS", server.key("topic", "t")) == []
+    assert server("EXISTS", server.key("retry", "suite", "t")) == 0
+    server("CONFIG", "SET", "stream-node-max-entries", 100)
+
+
+def test_what_others_trim_is_counted_and_reported(
+    home: RedisHome, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = home.client()
+    client.pubsub.publish_bulk("bus", "t", list(range(5)))
+    dead = join(client, ack_wait=0.3, group=home.prefix)
+    assert len(poll(dead)) == 5
+    die(dead)
+    server("XTRIM", server.key("topic", "t"), "MAXLEN", 2)
+    time.sleep(0.3)
+    other = join(home.client(), ack_wait=0.3, group=home.prefix)
+    with caplog.at_level(logging.WARNING):
+        found = poll(other)
+    assert [each.record.payload for each in found] == [b"3", b"4"]
+    assert server("HGET", server.key("counters"), f"lost:bus/t/{home.prefix}") == b"3"
+    assert "3 events were deleted" in caplog.text
+    other.close(answer(found))
+
+
+# -- what a server may do -----------------------------------------------------
+
+
+def test_a_group_that_has_gone_is_made_again(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    with client.pubsub.subscribe("bus", "t") as sub:
+        client.pubsub.publish("bus", "t", 1)
+        held = sub.receive(SOON)
+        time.sleep(0.1)
+        server("DEL", *server("KEYS", f"*{home.prefix}:*"))
+        client.pubsub.publish("bus", "t", 2)
+        event = sub.receive(SOON)
+        assert event.data == 2
+        held.ack()
+        event.ack()
+        assert until(lambda: server.pending() == 0)
+
+
+def test_a_retry_in_a_group_that_has_gone_is_void(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    source = join(client)
+    (held,) = poll(source)
+    assert not poll(source, timeout=0.05)  # a read is at the server
+    server("DEL", *server("KEYS", f"*{home.prefix}:*"))
+    with pytest.raises(UnavailableError, match="made again"):
+        poll(source, answer([held], Settlement.RETRY, 0.0))
+    client.pubsub.publish("bus", "t", 2)
+    found = poll(source)
+    assert [each.record.payload for each in found] == [b"2"]
+    source.close(answer(found))
+    assert server.pending() == 0
+
+
+def test_a_connection_that_is_cut_loses_nothing(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    with client.pubsub.subscribe("bus", "t") as sub:
+        for number in range(10):
+            sub.receive(0.01)
+            server("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            while True:
+                try:
+                    client.pubsub.publish("bus", "t", number)
+                    break
+                except Exception:
+                    time.sleep(0.01)
+            event = sub.receive(SOON)
+            while event.data != number:
+                event.ack()
+                event = sub.receive(SOON)
+            event.ack()
+        assert until(lambda: server.pending() == 0)
+
+
+def test_what_a_connection_did_not_bring_comes_by_the_next(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    source: Any = join(client)
+    assert not poll(source, timeout=0.05)
+    # the answer to the read goes to a connection that is not looked at any more
+    client.pubsub.publish("bus", "t", 1)
+    assert until(lambda: server.pending() == 1)
+    source._disconnect()
+    found = poll(source)
+    assert [(each.record.payload, each.deliveries) for each in found] == [(b"1", 1)]
+    source.close(answer(found))
+    assert (server.pending(), server.members()) == (0, 0)
+
+
+def test_scripts_that_a_server_forgot_are_sent_again(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    with client.pubsub.subscribe("bus", "t") as sub:
+        client.pubsub.publish_bulk("bus", "t", [1, 2])
+        one, two = sub.receive(SOON), sub.receive(SOON)
+        server("SCRIPT", "FLUSH")
+        one.retry(0)
+        assert sub.receive(SOON).delivery_count == 2
+        server("SCRIPT", "FLUSH")
+        two.drop()
+        assert until(lambda: server.counter("dropped") == 1)
+
+
+def test_a_user_who_may_not_unblock_a_read(home: RedisHome, server: Server) -> None:
+    user = home.prefix
+    server("ACL", "SETUSER", user, "on", ">right", "~*", "&*", "+@all", "-client|unblock")
+    url = home.server.url.replace("//", f"//{user}:right@")
+    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": url, "prefix": user}}}) as client:
+        client.pubsub.publish("bus", "t", 1)
+        with client.pubsub.subscribe("bus", "t", ack_wait=1) as sub:
+            event = sub.receive(SOON)
+            time.sleep(0.1)
+            event.retry(0.1)
+            again = sub.receive(SOON)
+            assert again.delivery_count == 2
+            again.ack()
+    assert server.pending() == 0
+
+
+def test_a_full_server_is_said(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    server("CONFIG", "SET", "maxmemory", 1)
+    try:
+        with pytest.raises(ResourceExhaustedError, match="maxmemory"):
+            client.pubsub.publish("bus", "t", 2, timeout=0.5)
+    finally:
+        server("CONFIG", "SET", "maxmemory", 0)
+    client.pubsub.publish("bus", "t", 2)
+
+
+def test_a_server_that_hangs() -> None:
+    with serve("valkey") as server:
+        assert server.process is not None
+        config = {"capa": {"home": {"url": server.url}}}
+        with CloudRuntimesClient(app_id="suite", config=config) as client:
+            with client.pubsub.subscribe("bus", "t") as sub:
+                client.pubsub.publish("bus", "t", 1)
+                sub.receive(SOON).ack()
+                server.process.send_signal(signal.SIGSTOP)
+                timer = threading.Timer(0.6, server.process.send_signal, (signal.SIGCONT,))
+                try:
+                    with pytest.raises(DeadlineExceededError) as caught:
+                        client.pubsub.publish("bus", "t", 2, timeout=0.3)
+                finally:
+                    timer.start()
+                assert caught.value.maybe_applied
+                client.pubsub.publish("bus", "t", 3)
+                got = {sub.receive(SOON).data}
+                while 3 not in got:
+                    got.add(sub.receive(SOON).data)
+                assert got <= {2, 3}
+
+
+def test_a_server_that_evicts_any_key_is_refused() -> None:
+    with serve("valkey", maxmemory="100mb", maxmemory_policy="allkeys-lru") as server:
+        with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": server.url}}}) as client:
+            with pytest.raises(UnsupportedError, match="set noeviction"):
+                client.pubsub.publish("bus", "t", 1)
+            server.command("CONFIG", "SET", "maxmemory", "0")
+            client.pubsub.publish("bus", "t", 1)
