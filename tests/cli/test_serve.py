@@ -350,11 +350,11 @@ def test_options_behind_the_separator_are_the_commands() -> None:
 
 def test_what_is_wrong_in_resource_files_is_told_before_anything_runs(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "redis.yaml").write_text(
-        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec: {type: pubsub.redis, version: v1}\n"
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec: {type: pubsub.reddis, version: v1}\n"
     )
     result = cli("serve", "-d", str(tmp_path), *FREE, "--", "true")
     assert (result.code, result.out) == (2, b"")
-    assert "unknown type 'pubsub.redis'; did you mean 'pubsub.postgres'" in result.err
+    assert "unknown type 'pubsub.reddis'; did you mean 'pubsub.redis'" in result.err
     assert result.err.count("\n") == 1
 
 
