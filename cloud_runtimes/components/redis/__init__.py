@@ -68,7 +68,7 @@ class RedisComponent(HomeComponent):
     def native(self, service: str, name: str) -> Any:
         """Return a new ``redis.Redis`` client (redis-py, installed by the application). Its caller closes it."""
         with importing("redis-py", "redis"):
-            import redis
+            redis = import_module("redis")
 
         return redis.Redis.from_url(self.settings.url)
 
