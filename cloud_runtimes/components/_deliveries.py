@@ -8,12 +8,29 @@ from typing import Final, NamedTuple
 
 from .._native import events as kernel
 from ..errors import CloudRuntimesError
+from ..spi import pubsub as spi
 from ..spi.events import dead_letter
 from ..spi.operation import Method
 from ..spi.pubsub import Cause, Settlement, SubscribeRequest
 
-__all__ = ["NO_PAST", "POLL", "POLL_TIMEOUT", "Past", "Rules"]
+__all__ = ["FEATURES", "NO_PAST", "POLL", "POLL_TIMEOUT", "Past", "Rules"]
 
+FEATURES: Final = frozenset(
+    {
+        spi.TTL,
+        spi.DELAY,
+        spi.RAW,
+        spi.GROUP,
+        spi.START,
+        spi.SUBSCRIBE,
+        spi.ACK_WAIT,
+        spi.MAX_DELIVERIES,
+        spi.DEAD_LETTER,
+        spi.RETRY_DELAY,
+        spi.DELIVERY_COUNT,
+    }
+)
+"""What a component has that keeps events and counts their deliveries."""
 POLL: Final = Method("pubsub", "receive", repeatable=False)
 POLL_TIMEOUT: Final = 30.0
 _DEFAULT_ACK_WAIT: Final = 30.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ...spi import pubsub as spi
 from ...spi.change import Change, database_of
 from ...spi.operation import Operation
-from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from .._deliveries import FEATURES
 from .._log.claims import Claimed, Writes, count_in
 from .._log.member import LogMember, Waits
 from .changes import Call, PostgresChange
@@ -100,22 +100,7 @@ _RENEW: Final = Statement(
 class PostgresPubSub(PubSubDriver):
     """One pub/sub name: a namespace of topics."""
 
-    features = frozenset(
-        {
-            spi.TTL,
-            spi.DELAY,
-            spi.RAW,
-            spi.GROUP,
-            spi.START,
-            spi.SUBSCRIBE,
-            spi.ACK_WAIT,
-            spi.MAX_DELIVERIES,
-            spi.DEAD_LETTER,
-            spi.RETRY_DELAY,
-            spi.DELIVERY_COUNT,
-            spi.INBOX,
-        }
-    )
+    features = FEATURES | {INBOX}
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         self._component = component

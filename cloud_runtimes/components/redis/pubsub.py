@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
-from ...spi import pubsub as spi
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
+from .._deliveries import FEATURES
 from .._log.claims import count_in
 from .failures import explained
 from .member import RedisMember
@@ -50,21 +50,7 @@ class _Topic:
 class RedisPubSub(PubSubDriver):
     """One pub/sub name: topics whose keys have one hash tag."""
 
-    features = frozenset(
-        {
-            spi.TTL,
-            spi.DELAY,
-            spi.RAW,
-            spi.GROUP,
-            spi.START,
-            spi.SUBSCRIBE,
-            spi.ACK_WAIT,
-            spi.MAX_DELIVERIES,
-            spi.DEAD_LETTER,
-            spi.RETRY_DELAY,
-            spi.DELIVERY_COUNT,
-        }
-    )
+    features = FEATURES
     limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024)
 
     def __init__(self, component: RedisComponent, name: str) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import ResourceExhaustedError
-from ...spi import pubsub as spi
 from ...spi.operation import Operation
-from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from .._deliveries import FEATURES
 from .._log.claims import count_in
 from . import log
 from .member import Member
@@ -38,22 +38,7 @@ WHERE bytes > ?
 class SqlitePubSub(PubSubDriver):
     """One pub/sub name: a namespace of topics."""
 
-    features = frozenset(
-        {
-            spi.TTL,
-            spi.DELAY,
-            spi.RAW,
-            spi.GROUP,
-            spi.START,
-            spi.SUBSCRIBE,
-            spi.ACK_WAIT,
-            spi.MAX_DELIVERIES,
-            spi.DEAD_LETTER,
-            spi.RETRY_DELAY,
-            spi.DELIVERY_COUNT,
-            spi.INBOX,
-        }
-    )
+    features = FEATURES | {INBOX}
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
