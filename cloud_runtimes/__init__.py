@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 
-__all__ = ["CloudRuntimesClient", "NativeStatus", "__version__", "native_status"]
+__all__ = ["CloudRuntimesClient", "NativeStatus", "__version__", "lifespan", "native_status"]
 
 if TYPE_CHECKING:
     from ._native import NativeStatus, native_status
+    from .application import lifespan
     from .client import CloudRuntimesClient
 
-_LAZY = {"CloudRuntimesClient": "client", "NativeStatus": "_native", "native_status": "_native"}
+_LAZY = {
+    "CloudRuntimesClient": "client",
+    "NativeStatus": "_native",
+    "lifespan": "application",
+    "native_status": "_native",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from .errors import CloudRuntimesError, DeadlineExceededError, InternalError, In
 
 if TYPE_CHECKING:
     from ._service import Interceptor, Service
+    from .application import Application
     from .configuration import ConfigurationService
     from .database import DatabaseService
     from .file import FileService
@@ -101,6 +102,7 @@ class CloudRuntimesClient:
             "api_token": api_token,
         }
         self._context = ClientContext(
+            self,
             partial(_load, config, self._arguments),
             timeout,
             None if isinstance(runtime, str) else runtime,
@@ -216,6 +218,55 @@ class CloudRuntimesClient:
         if service not in SERVICES:
             raise InvalidArgumentError(f"{service!r} is no service; there are {', '.join(sorted(SERVICES))}")
         return self._context.runtime().native(service, name)
+
+    def running(
+        self, *, host: str = "127.0.0.1", port: int | None = None, timeout: float | None = CLIENT_TIMEOUT
+    ) -> Application:
+        """Return a handle that runs what is registered: RPC methods, subscriptions and due jobs.
+
+        ``with`` runs them in the background, ``async with`` in the running loop. Without methods it serves nothing, unless a port is given.
+
+        Args:
+            host, port: where methods are served; default a free port.
+            timeout: seconds to start, and again to end; the client's by default.
+
+        Raises:
+            InvalidArgumentError: on entering, nothing is registered; or ``host`` or ``port`` is wrong.
+            UnavailableError: on entering, the port is taken.
+        """
+        from .application import Application
+
+        return Application(self, host, port, check_timeout(timeout, self._context.timeout))
+
+    def run(self, *, host: str = "127.0.0.1", port: int | None = None, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Run what is registered until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+
+        `run_async` runs async handlers in the running loop. Cancelling it ends it too.
+
+        Args:
+            host, port, timeout: as in `running`.
+
+        Raises:
+            InvalidArgumentError, UnavailableError: as in `running`.
+            CloudRuntimesError: a subscription or the jobs ended with an error that will not pass.
+        """
+        self.running(host=host, port=port, timeout=timeout)._run_until_closed()
+
+    async def run_async(
+        self, *, host: str = "127.0.0.1", port: int | None = None, timeout: float | None = CLIENT_TIMEOUT
+    ) -> None:
+        """Run what is registered until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+
+        `run_async` runs async handlers in the running loop. Cancelling it ends it too.
+
+        Args:
+            host, port, timeout: as in `running`.
+
+        Raises:
+            InvalidArgumentError, UnavailableError: as in `running`.
+            CloudRuntimesError: a subscription or the jobs ended with an error that will not pass.
+        """
+        await self.running(host=host, port=port, timeout=timeout)._run_until_closed_async()
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *SERVICES})

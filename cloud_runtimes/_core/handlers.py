@@ -1,12 +1,36 @@
-"""What a handler of the application is: sync or async, and which arguments it takes."""
+"""What a handler of the application is: sync or async, and what its parameters get.
+
+A parameter gets what it is annotated with: the payload's type, what tells of the call (such as an event, a request or a run), or the client. A parameter without an annotation gets what its place says.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar, get_args, get_origin
 
 from ..errors import InvalidArgumentError
+
+__all__ = ["CLIENT", "CONTEXT", "DATA", "Signature", "is_async_callable", "signature"]
+
+DATA: Final = 0
+CONTEXT: Final = 1
+"""What tells of the call."""
+CLIENT: Final = 2
+_UNKNOWN: Final = -1
+
+
+class Signature(NamedTuple):
+    """What a handler takes.
+
+    Attributes:
+        takes: what each of its arguments is.
+        type: what the data is decoded into; ``None``: what the content type says.
+    """
+
+    takes: tuple[int, ...]
+    type: Any
 
 
 def is_async_callable(handler: Any) -> bool:
@@ -16,37 +40,125 @@ def is_async_callable(handler: Any) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
 
 
-ALONE: Final = 3
-"""Of `count_arguments`: what tells of the call, without the data."""
+def signature(
+    handler: Callable[..., Any],
+    label: str,
+    *,
+    context: type,
+    client: object,
+    type: Any = None,
+    places: tuple[int, ...] = (DATA, CONTEXT),
+) -> Signature:
+    """Return what a handler takes.
 
+    Args:
+        handler: of the application.
+        label: for messages.
+        context: the class that tells of the call; its type argument is that of the data.
+        client: that the handler belongs to.
+        type: what the data is decoded into, whatever the annotations say.
+        places: what parameters without annotations get.
 
-def count_arguments(handler: Callable[..., Any], label: str, second: type) -> int:
-    """Count how many arguments a handler takes: none, the data, or the data and a ``second``; `ALONE` where its one parameter is annotated with ``second``."""
+    Raises:
+        InvalidArgumentError: it takes something else, or an annotation cannot be resolved.
+    """
     try:
         parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError):  # some built-ins tell nothing
-        return 1
-    taken = required = 0
-    for each in parameters:
-        if each.kind is each.VAR_POSITIONAL:
-            taken = 2
-        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
-            taken += 1
-            required += each.default is each.empty
-        elif each.kind is each.KEYWORD_ONLY and each.default is each.empty:
-            required = 3
-    if required > 2:
+        return Signature(places[:1], type)
+    reader = _Reader(handler, label, context, client, type)
+    rest = list(places)
+    takes: list[int] = []
+    for parameter, (kind, inner) in zip(parameters, map(reader.read, parameters), strict=True):
+        if kind != _UNKNOWN and kind in rest:
+            rest.remove(kind)
+        required = parameter.default is parameter.empty
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            takes += rest
+            rest.clear()
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            if required:
+                raise reader.refused(parameter)
+        elif kind == _UNKNOWN and rest:
+            takes.append(rest.pop(0))
+        elif kind != _UNKNOWN and kind not in takes:
+            takes.append(kind)
+            type = inner if type is None else type
+        elif required:
+            raise reader.refused(parameter)
+        else:
+            break  # what follows has defaults too
+    return Signature(tuple(takes), type)
+
+
+class _Reader:
+    """Reads the annotations of one handler."""
+
+    def __init__(self, handler: Callable[..., Any], label: str, context: type, client: object, given: Any) -> None:
+        self._handler = handler
+        self._label = label
+        self._context = context
+        self._client = client
+        self._given = given
+        self._names = _names(handler)
+
+    def read(self, parameter: inspect.Parameter) -> tuple[int, Any]:
+        """Return what a parameter gets, and the type of the data as far as it tells."""
+        annotation = parameter.annotation
+        if isinstance(annotation, str):
+            try:
+                annotation = eval(annotation, dict(self._names))
+            except Exception:  # a name that is imported for type checkers alone, say
+                return self._unresolved(annotation)
+        if annotation in (parameter.empty, Any, object) or parameter.kind is parameter.VAR_POSITIONAL:
+            return _UNKNOWN, None
+        origin = get_origin(annotation) or annotation
+        if origin is self._context:
+            inner = next(iter(get_args(annotation)), Any)
+            return CONTEXT, None if inner is Any or isinstance(inner, TypeVar) else inner
+        if isinstance(origin, type) and isinstance(self._client, origin):
+            return CLIENT, None
+        return DATA, annotation
+
+    def _unresolved(self, annotation: str) -> tuple[int, Any]:
+        head, bracket, _ = annotation.partition("[")
+        name = head.rpartition(".")[2].strip()
+        if name == self._client.__class__.__name__:
+            return CLIENT, None
+        if name == self._context.__name__ and (not bracket or self._given is not None):
+            return CONTEXT, None
+        if self._given is not None:
+            return DATA, None
         raise InvalidArgumentError(
-            f"{label}: a handler takes nothing, the data, or the data and the {second.__name__}; {handler!r:.80} needs more"
+            f"{self._label}: the annotation {annotation!r} of {self._handler!r:.80} cannot be resolved: "
+            "define or import its name at module level, and outside of TYPE_CHECKING, or give type="
         )
-    return ALONE if taken == 1 and _is_annotated(handler, second) else min(taken, 2)
+
+    def refused(self, parameter: inspect.Parameter) -> InvalidArgumentError:
+        """Return the error for a parameter that gets nothing."""
+        return InvalidArgumentError(
+            f"{self._label}: a handler takes the data, the {self._context.__name__} and the client, each at most once, "
+            f"as positional arguments; {self._handler!r:.80} needs {parameter.name!r} too"
+        )
 
 
-def _is_annotated(handler: Callable[..., Any], kind: type) -> bool:
-    """Tell whether the first parameter is annotated with a class."""
-    try:
-        parameters = inspect.signature(handler, eval_str=True).parameters
-    except Exception:  # a name that is imported for type checkers alone
-        parameters = inspect.signature(handler).parameters
-    annotation = next(iter(parameters.values())).annotation
-    return annotation is kind or (isinstance(annotation, str) and annotation.rpartition(".")[2] == kind.__name__)
+def _names(handler: Any) -> Mapping[str, Any]:
+    """Return the names that annotations of a handler may use."""
+    for each in _wrapped(handler):
+        found = getattr(each, "__globals__", None)
+        if found is not None:
+            names: Mapping[str, Any] = found
+            return names
+    return {}
+
+
+def _wrapped(handler: Any) -> Iterator[Any]:
+    """Yield a handler, and what it stands for."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    handler = inspect.unwrap(handler)
+    yield handler
+    yield getattr(handler, "__func__", None)
+    yield getattr(type(handler).__call__, "__func__", type(handler).__call__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .base import MAX_NAMES, Call, Interceptor, Outgoing, Service, error_context
 from .context import Client, ClientContext
-from .handle import ClosingHandle, RunningHandle, threaded
+from .handle import ClosingHandle, Opening, RunningHandle, opening, threaded
 from .outbox import Outbox
 
 __all__ = [
@@ -14,10 +14,12 @@ __all__ = [
     "ClientContext",
     "ClosingHandle",
     "Interceptor",
+    "Opening",
     "Outbox",
     "Outgoing",
     "RunningHandle",
     "Service",
     "error_context",
+    "opening",
     "threaded",
 ]

@@ -33,17 +33,19 @@ class Client(Protocol):
 class ClientContext:
     """What a client is to its services and their handles.
 
-    ``load`` reads the settings, until when ``timeout`` holds. ``runtime`` is one that the client was given ready made. ``make`` makes the service of a name, ``interceptors`` returns those of a service, given its name and what finds a driver by its component.
+    ``load`` reads the settings, until when ``timeout`` holds. ``runtime`` is one that the client was given ready made. ``client`` is what the application holds. ``make`` makes the service of a name, ``interceptors`` returns those of a service, given its name and what finds a driver by its component.
     """
 
     def __init__(
         self,
+        client: object,
         load: Callable[[], ClientSettings],
         timeout: float | None,
         runtime: Runtime | None,
         make: Callable[[str], Service],
         interceptors: Callable[[str, Callable[[str], Driver | None]], tuple[Interceptor, ...]],
     ) -> None:
+        self.client = client
         self.timeout = timeout
         self.closed = False
         self.handles = Handles()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handles import Handle
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")
+H = TypeVar("H", bound=Handle)
 
 
 def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
@@ -35,6 +37,46 @@ def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
         return result
 
     return twin
+
+
+class Opening(Coroutine[Any, Any, H], Generic[H]):
+    """What a method gives that opens a handle: await it for the handle, or enter it at once by ``async with``."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, H]) -> None:
+        self._coroutine = coroutine
+        self._handle: H | None = None
+
+    def __await__(self) -> Generator[Any, Any, H]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    async def __aenter__(self) -> H:
+        self._handle = await self._coroutine
+        return await self._handle.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._handle is not None
+        await self._handle.__aexit__(kind, error, trace)
+
+
+def opening(method: Callable[P, Coroutine[Any, Any, H]]) -> Callable[P, Opening[H]]:
+    """Let what a method returns be entered without ``await``."""
+
+    @functools.wraps(method)
+    def opens(*args: P.args, **kwargs: P.kwargs) -> Opening[H]:
+        return Opening(method(*args, **kwargs))
+
+    return opens
 
 
 class ClosingHandle(Handle):

@@ -210,17 +210,24 @@ def invoke(
     )
 
 
-@app.command("serve-app", short_help="Serve the methods of an application.")
-def serve_app(
+@app.command("run", short_help="Run an application: its methods, subscriptions and jobs.")
+def run_application(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="MODULE:CLIENT", help="E.g. shop.main:client.", show_default=False)],
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(metavar="PORT", help="Else APP_PORT, else a free one.")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; one that dies is replaced.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Begin anew when a module below changes.")] = False,
 ) -> Work:
-    """Import a module and serve the methods that its client has registered, until interrupted. The options before the command do not matter: the module's own client is served."""
-    from ._rpc import serve_app as run_serve
+    """Import a module and run what its client has registered, until interrupted: methods of RPC, subscriptions and due jobs. What is in hand is finished at the end.
 
-    return partial(run_serve, context.obj, target, host, port)
+    With methods, or a port, it serves HTTP, with a health check at /healthz. Logs go to stderr unless the module configures logging. --config, --runtime and --app-id hold for clients that are made without these.
+    """
+    from ._run import RunOptions
+    from ._run import run as run_it
+
+    options = RunOptions(target=target, host=host, port=port, workers=workers, reload=reload)
+    return partial(run_it, context.obj, options)
 
 
 @lock_app.callback()

@@ -1,22 +1,20 @@
-"""``invoke`` and ``serve-app``."""
+"""``invoke``: call a method."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
-from ..client import CloudRuntimesClient
 from ..codec import json
 from ..rpc import RpcResponse
 from ._errors import UsageError
-from ._session import Invocation, connect, logging_to_stderr
+from ._session import Invocation, connect
 from ._state import _encode, _is_json, _read, _value
 from ._streams import note, write
 
-__all__ = ["invoke", "serve_app"]
+__all__ = ["invoke"]
 
 
 def invoke(
@@ -99,25 +97,3 @@ def _opened(path: str) -> Any:
         return open(path, "rb")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-
-
-def serve_app(invocation: Invocation, target: str, host: str, port: int | None) -> int:
-    """Serve the methods of the client that ``MODULE:NAME`` is, until a signal."""
-    module, colon, name = target.partition(":")
-    if not colon or not module or not name.isidentifier():
-        raise UsageError(f"{target!r}: give MODULE:CLIENT, e.g. shop.main:client")
-    sys.path.insert(0, os.getcwd())  # as python -m does
-    try:
-        found: Any = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise UsageError(f"there is no module {module!r} in {os.getcwd()} or among the installed ones") from error
-    except AttributeError as error:
-        raise UsageError(f"the module {module!r} has no {name!r}") from error
-    if not isinstance(found, CloudRuntimesClient):
-        raise UsageError(f"{target} is {type(found).__name__}, not a CloudRuntimesClient")
-    with logging_to_stderr(), found:
-        server = found.rpc.serving(host=host, port=port)
-        server._run_until_closed(lambda: note(f"{found._context.settings.app_id} at {server.address}"))
-    return 128 + server.signal if server.signal else 0

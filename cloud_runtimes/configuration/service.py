@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._service import Service, error_context
+from .._core.handlers import CONTEXT, signature
+from .._service import Service, error_context, opening
 from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi import configuration as spi
 from ..spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
@@ -26,7 +27,7 @@ _SAVE = Method("configuration", "save_configuration", repeatable=True)
 _DELETE = Method("configuration", "delete_configuration", repeatable=True)
 _SUBSCRIBE = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 
-Handler = Callable[[dict[str, ConfigurationItem]], Any]
+Handler = Callable[..., Any]
 
 
 class ConfigurationService(Service):
@@ -305,16 +306,21 @@ class ConfigurationService(Service):
 
     def _subscribing(
         self, store_name: str, wanted: Selection, handler: Any, timeout: float | None
-    ) -> tuple[Operation, ConfigurationDriver]:
-        if handler is not None and not callable(handler):
-            raise InvalidArgumentError(f"handler must be callable, not {type(handler).__name__}")
-        return self._selecting(_SUBSCRIBE, store_name, wanted, timeout)
+    ) -> tuple[Operation, ConfigurationDriver, tuple[int, ...]]:
+        takes: tuple[int, ...] = ()
+        if handler is not None:
+            if not callable(handler):
+                raise InvalidArgumentError(f"handler must be callable, not {type(handler).__name__}")
+            label, client = f"the handler of configuration {store_name!r}", self._context.client
+            takes = signature(handler, label, context=dict, client=client, places=(CONTEXT,)).takes
+        return *self._selecting(_SUBSCRIBE, store_name, wanted, timeout), takes
 
     def _subscription(
         self,
         store_name: str,
         made: tuple[ConfigurationSource, Update],
         handler: Handler | None,
+        takes: tuple[int, ...],
         loop: asyncio.AbstractEventLoop | None,
     ) -> ConfigurationSubscription:
         source, first = made
@@ -323,7 +329,7 @@ class ConfigurationService(Service):
             self._add_context(error, _SUBSCRIBE, store_name)
 
         feed = Feed(source, first, name=f"configuration {store_name!r}", place=place)
-        subscription = ConfigurationSubscription(self, feed, handler)
+        subscription = ConfigurationSubscription(self, feed, handler, takes)
         try:
             subscription._start(loop)
         except BaseException:  # the client's loop is closed, say: nobody gets it
@@ -349,17 +355,18 @@ class ConfigurationService(Service):
         Args:
             store_name, group, label, timeout, metadata: as in `get_configuration`.
             keys: which ones, also such as are not there yet; none: all, new ones included.
-            handler: called with the dict from keys to items, one call at a time. A plain one runs in a thread. An ``async`` one runs on the client's own loop, with `subscribe_configuration_async` on the running loop. An exception is logged, and the handler gets the same again a little later, or what has become of it. Without a handler, iterate the subscription.
+            handler: called with the dict from keys to items, one call at a time. A parameter that is annotated `CloudRuntimesClient` gets that. A plain one runs in a thread. An ``async`` one runs on the client's own loop, with `subscribe_configuration_async` on the running loop. An exception is logged, and the handler gets the same again a little later, or what has become of it. Without a handler, iterate the subscription.
 
         Raises:
-            InvalidArgumentError: the handler is not callable.
+            InvalidArgumentError: the handler is not callable, or takes something else.
             UnsupportedError: the store has no groups, or no labels, or cannot be followed.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
         """
         wanted = selection(keys, group, label, metadata)
-        op, driver = self._subscribing(store_name, wanted, handler, timeout)
-        return self._subscription(store_name, self._call(op, driver.subscribe, wanted), handler, None)
+        op, driver, takes = self._subscribing(store_name, wanted, handler, timeout)
+        return self._subscription(store_name, self._call(op, driver.subscribe, wanted), handler, takes, None)
 
+    @opening
     @error_context(_SUBSCRIBE)
     async def subscribe_configuration_async(
         self,
@@ -377,19 +384,19 @@ class ConfigurationService(Service):
         Args:
             store_name, group, label, timeout, metadata: as in `get_configuration`.
             keys: which ones, also such as are not there yet; none: all, new ones included.
-            handler: called with the dict from keys to items, one call at a time. A plain one runs in a thread. An ``async`` one runs on the client's own loop, with `subscribe_configuration_async` on the running loop. An exception is logged, and the handler gets the same again a little later, or what has become of it. Without a handler, iterate the subscription.
+            handler: called with the dict from keys to items, one call at a time. A parameter that is annotated `CloudRuntimesClient` gets that. A plain one runs in a thread. An ``async`` one runs on the client's own loop, with `subscribe_configuration_async` on the running loop. An exception is logged, and the handler gets the same again a little later, or what has become of it. Without a handler, iterate the subscription.
 
         Raises:
-            InvalidArgumentError: the handler is not callable.
+            InvalidArgumentError: the handler is not callable, or takes something else.
             UnsupportedError: the store has no groups, or no labels, or cannot be followed.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
         """
         import asyncio
 
         wanted = selection(keys, group, label, metadata)
-        op, driver = self._subscribing(store_name, wanted, handler, timeout)
+        op, driver, takes = self._subscribing(store_name, wanted, handler, timeout)
         made = await self._call_async(op, driver.subscribe_async, wanted)
-        return self._subscription(store_name, made, handler, asyncio.get_running_loop())
+        return self._subscription(store_name, made, handler, takes, asyncio.get_running_loop())
 
 
 def _values(items: Mapping[str, ConfigurationItem]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
-from .._core.handlers import is_async_callable
+from .._core.handlers import CLIENT, is_async_callable
 from .._core.handles import Handle
 from .._core.logs import repeated
 from .._core.threads import Background
@@ -40,11 +40,14 @@ class ConfigurationSubscription(Handle):
     Without a handler, iterate it (``for`` / ``async for``) or call `receive`. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. ``with`` / ``async with`` closes it; one without a handler that nobody refers to any more ends by itself.
     """
 
-    def __init__(self, service: Service, feed: Feed, handler: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, service: Service, feed: Feed, handler: Callable[..., Any] | None, takes: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self._service = service
         self._feed = feed
         self._handler = handler
+        self._takes = takes
         self._thread: Background | None = None
         self._task: Future[None] | None = None
         # where an async handler runs, so that it may close what it is called by
@@ -147,11 +150,11 @@ class ConfigurationSubscription(Handle):
 
     # -- handlers ---------------------------------------------------------
 
-    def _work(self, handler: Callable[[Any], Any]) -> None:
+    def _work(self, handler: Callable[..., Any]) -> None:
         pause = 0.0
         while (items := self._take_or_end()) is not None:
             try:
-                handler(items)
+                handler(*self._arguments(items))
             except BaseException as error:
                 self._failed(items, error)
                 pause = min(_MAX_RETRY, pause * 2 or _FIRST_RETRY)
@@ -166,7 +169,7 @@ class ConfigurationSubscription(Handle):
             self._ended(error)
             return None
 
-    async def _work_async(self, handler: Callable[[Any], Any]) -> None:
+    async def _work_async(self, handler: Callable[..., Any]) -> None:
         import asyncio
 
         self._running, self._loop_ident = asyncio.current_task(), threading.get_ident()
@@ -180,7 +183,7 @@ class ConfigurationSubscription(Handle):
             if items is None:
                 return
             try:
-                await handler(items)
+                await handler(*self._arguments(items))
             except asyncio.CancelledError:
                 return  # its loop ends
             except Exception as error:
@@ -189,6 +192,9 @@ class ConfigurationSubscription(Handle):
                 await self._feed.pause_async(pause)
             else:
                 pause = 0.0
+
+    def _arguments(self, items: dict[str, ConfigurationItem]) -> list[Any]:
+        return [self._service._context.client if each == CLIENT else items for each in self._takes]
 
     def _failed(self, items: dict[str, ConfigurationItem], error: BaseException) -> None:
         repeated(

@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args, get_origin, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._service import Service, error_context
+from .._core.handlers import CONTEXT, DATA, Signature, signature
+from .._service import Opening, Service, error_context, opening
 from ..errors import InvalidArgumentError, UnsupportedError
 from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
@@ -65,15 +66,44 @@ class Subscribing(Service):
         return SubscribeRequest(topic, self._context.settings.app_id if group is None else group, *rest)
 
     def _joining(
-        self, pubsub_name: str, request: SubscribeRequest, handler: Any, workers: Any, max_in_flight: Any, timeout: Any
-    ) -> tuple[Operation, PubSubDriver]:
+        self,
+        pubsub_name: str,
+        request: SubscribeRequest,
+        handler: Any,
+        type: Any,
+        workers: Any,
+        max_in_flight: Any,
+        timeout: Any,
+    ) -> tuple[Operation, PubSubDriver, Signature]:
         """Refuse, before any I/O, what cannot be asked for."""
-        _check(request, handler, workers, max_in_flight)
+        taken = self._check(request, handler, type, workers, max_in_flight)
         op, driver = self._asking(_SUBSCRIBE, pubsub_name, request.topic, timeout, request.metadata)
         for feature, name, given in _needed(request, self._context.settings.app_id):
             if given:
                 self._need(driver, feature, f"{name}=", pubsub_name)
-        return op, driver
+        return op, driver, taken
+
+    def _check(self, request: SubscribeRequest, handler: Any, type: Any, workers: Any, max_in_flight: Any) -> Signature:
+        """Refuse values that no component could take; returns what a handler takes."""
+        if handler is not None and not callable(handler):
+            raise InvalidArgumentError(f"handler must be callable, not {handler.__class__.__name__}")
+        _count("batch", request.batch, 1_000_000)
+        _count("workers", workers, 1000)
+        _count("max_in_flight", max_in_flight, 1_000_000)
+        _count("max_deliveries", request.max_deliveries, 1_000_000)
+        if request.start not in (None, "earliest", "latest"):
+            raise InvalidArgumentError(f"start {request.start!r}: give 'earliest', 'latest' or None")
+        if request.ack_wait is not None:
+            seconds("ack_wait", request.ack_wait, least=0.01)
+        check_topic(request.group, "group")
+        letters = request.dead_letter_topic
+        if letters is not None and check_topic(letters, "dead_letter_topic") == request.topic:
+            raise InvalidArgumentError(
+                "dead_letter_topic must be another topic, or dead letters would come back for ever"
+            )
+        if handler is None:
+            return Signature((), type)
+        return _taken(handler, request, type, self._context.client)
 
     def _live(
         self,
@@ -82,9 +112,9 @@ class Subscribing(Service):
         pubsub_name: str,
         request: SubscribeRequest,
         handler: Any,
+        taken: Signature,
         workers: int,
         max_in_flight: int | None,
-        type: Any,
         loop: Any,
     ) -> Subscription[Any]:
         """Make a source live."""
@@ -95,13 +125,15 @@ class Subscribing(Service):
             source,
             pubsub_name,
             request,
-            type=type,
+            type=taken.type,
             max_in_flight=max_in_flight or max(256, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
             run_task=self._run_task,
             open_transaction=partial(self._open_transaction, driver, pubsub_name),
         )
-        subscription: Subscription[Any] = Subscription(self, fetcher, request, handler=handler, batch=batch)
+        subscription: Subscription[Any] = Subscription(
+            self, fetcher, request, handler=handler, takes=taken.takes, batch=batch
+        )
         try:
             subscription._begin(workers, loop)
         except BaseException:
@@ -172,7 +204,7 @@ class Subscribing(Service):
         self,
         pubsub_name: str,
         topic: str,
-        handler: Callable[[Event[Any]], Any] | None = None,
+        handler: Callable[..., Any] | None = None,
         *,
         type: Any = None,
         batch: None = None,
@@ -183,7 +215,7 @@ class Subscribing(Service):
         self,
         pubsub_name: str,
         topic: str,
-        handler: Callable[[EventBatch[Any]], Any] | None = None,
+        handler: Callable[..., Any] | None = None,
         *,
         type: Any = None,
         batch: int,
@@ -194,7 +226,7 @@ class Subscribing(Service):
         self,
         pubsub_name: str,
         topic: str,
-        handler: Callable[[Any], Any] | None = None,
+        handler: Callable[..., Any] | None = None,
         *,
         group: str | None = None,
         start: Start | None = None,
@@ -213,7 +245,7 @@ class Subscribing(Service):
 
         Args:
             pubsub_name, topic, timeout, metadata: as in `publish`.
-            handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
+            handler: called for each event (or batch). Its parameters get what they are annotated with: the data, the `Event` (or `EventBatch`), the `CloudRuntimesClient`; with ``batch`` the data is a ``list``. A parameter without an annotation gets the event. Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
             group: its members share the events; default the ``app_id``.
             start: where a new group begins, ``"earliest"`` or ``"latest"``.
             workers: handlers running at once.
@@ -223,20 +255,20 @@ class Subscribing(Service):
             dead_letter_topic: where dropped events go. Embedded, and over Layotto, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
             batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
             raw: events without envelopes.
-            type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
+            type: what the data is decoded into, strictly, where no annotation of the handler says it. What does not fit goes to the dead-letter topic at once; without one it is retried.
 
         Raises:
-            InvalidArgumentError: an option is wrong.
+            InvalidArgumentError: an option is wrong, or the handler takes something else.
             UnsupportedError: the component has no such option.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
-        op, driver = self._joining(pubsub_name, request, handler, workers, max_in_flight, timeout)
+        op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = self._call(op, driver.subscribe, request)
-        return self._live(source, driver, pubsub_name, request, handler, workers, max_in_flight, type, None)
+        return self._live(source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, None)
 
     @overload
-    async def subscribe_async(
+    def subscribe_async(
         self,
         pubsub_name: str,
         topic: str,
@@ -245,9 +277,9 @@ class Subscribing(Service):
         type: builtins.type[T],
         batch: None = None,
         **options: Unpack[SubscribeOptions],
-    ) -> Subscription[Event[T]]: ...
+    ) -> Opening[Subscription[Event[T]]]: ...
     @overload
-    async def subscribe_async(
+    def subscribe_async(
         self,
         pubsub_name: str,
         topic: str,
@@ -256,35 +288,36 @@ class Subscribing(Service):
         type: builtins.type[T],
         batch: int,
         **options: Unpack[SubscribeOptions],
-    ) -> Subscription[EventBatch[T]]: ...
+    ) -> Opening[Subscription[EventBatch[T]]]: ...
     @overload
-    async def subscribe_async(
+    def subscribe_async(
         self,
         pubsub_name: str,
         topic: str,
-        handler: Callable[[Event[Any]], Any] | None = None,
+        handler: Callable[..., Any] | None = None,
         *,
         type: Any = None,
         batch: None = None,
         **options: Unpack[SubscribeOptions],
-    ) -> Subscription[Event[Any]]: ...
+    ) -> Opening[Subscription[Event[Any]]]: ...
     @overload
-    async def subscribe_async(
+    def subscribe_async(
         self,
         pubsub_name: str,
         topic: str,
-        handler: Callable[[EventBatch[Any]], Any] | None = None,
+        handler: Callable[..., Any] | None = None,
         *,
         type: Any = None,
         batch: int,
         **options: Unpack[SubscribeOptions],
-    ) -> Subscription[EventBatch[Any]]: ...
+    ) -> Opening[Subscription[EventBatch[Any]]]: ...
+    @opening
     @error_context(_SUBSCRIBE)
     async def subscribe_async(
         self,
         pubsub_name: str,
         topic: str,
-        handler: Callable[[Any], Any] | None = None,
+        handler: Callable[..., Any] | None = None,
         *,
         group: str | None = None,
         start: Start | None = None,
@@ -303,7 +336,7 @@ class Subscribing(Service):
 
         Args:
             pubsub_name, topic, timeout, metadata: as in `publish`.
-            handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
+            handler: called for each event (or batch). Its parameters get what they are annotated with: the data, the `Event` (or `EventBatch`), the `CloudRuntimesClient`; with ``batch`` the data is a ``list``. A parameter without an annotation gets the event. Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
             group: its members share the events; default the ``app_id``.
             start: where a new group begins, ``"earliest"`` or ``"latest"``.
             workers: handlers running at once.
@@ -313,20 +346,20 @@ class Subscribing(Service):
             dead_letter_topic: where dropped events go. Embedded, and over Layotto, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
             batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
             raw: events without envelopes.
-            type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
+            type: what the data is decoded into, strictly, where no annotation of the handler says it. What does not fit goes to the dead-letter topic at once; without one it is retried.
 
         Raises:
-            InvalidArgumentError: an option is wrong.
+            InvalidArgumentError: an option is wrong, or the handler takes something else.
             UnsupportedError: the component has no such option.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         import asyncio
 
         request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
-        op, driver = self._joining(pubsub_name, request, handler, workers, max_in_flight, timeout)
+        op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = await self._call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()
-        return self._live(source, driver, pubsub_name, request, handler, workers, max_in_flight, type, loop)
+        return self._live(source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, loop)
 
 
 def seconds(name: str, value: Any, *, least: float) -> float:
@@ -344,22 +377,19 @@ def _count(name: str, value: Any, most: int) -> None:
         raise InvalidArgumentError(f"{name} must be an int from 1 to {most:,}, got {value!r}")
 
 
-def _check(request: SubscribeRequest, handler: Any, workers: Any, max_in_flight: Any) -> None:
-    """Refuse values that no component could take."""
-    if handler is not None and not callable(handler):
-        raise InvalidArgumentError(f"handler must be callable, not {type(handler).__name__}")
-    _count("batch", request.batch, 1_000_000)
-    _count("workers", workers, 1000)
-    _count("max_in_flight", max_in_flight, 1_000_000)
-    _count("max_deliveries", request.max_deliveries, 1_000_000)
-    if request.start not in (None, "earliest", "latest"):
-        raise InvalidArgumentError(f"start {request.start!r}: give 'earliest', 'latest' or None")
-    if request.ack_wait is not None:
-        seconds("ack_wait", request.ack_wait, least=0.01)
-    check_topic(request.group, "group")
-    letters = request.dead_letter_topic
-    if letters is not None and check_topic(letters, "dead_letter_topic") == request.topic:
-        raise InvalidArgumentError("dead_letter_topic must be another topic, or dead letters would come back for ever")
+def _taken(handler: Any, request: SubscribeRequest, type: Any, client: object) -> Signature:
+    """Return what a handler takes; data that it takes of a batch is a list."""
+    label, batch = f"the handler of {request.topic!r}", request.batch
+    kind, other = (Event, EventBatch) if batch is None else (EventBatch, Event)
+    taken = signature(handler, label, context=kind, client=client, type=type, places=(CONTEXT,))
+    if (get_origin(taken.type) or taken.type) is other:
+        how = "without batch=" if batch is None else f"with batch={batch}"
+        raise InvalidArgumentError(f"{label}: {how} it gets an {kind.__name__}, not an {other.__name__}")
+    if batch is not None and type is None and DATA in taken.takes:
+        if get_origin(taken.type) is not list:
+            raise InvalidArgumentError(f"{label}: with batch={batch} the data is a list: annotate it as list[…]")
+        taken = taken._replace(type=get_args(taken.type)[0])
+    return taken
 
 
 def _needed(request: SubscribeRequest, app_id: str) -> Iterator[tuple[str, str, bool]]:

@@ -15,7 +15,8 @@ from ..spi import pubsub as spi
 from ..spi.change import Change
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import OutgoingBatch, PubSubDriver
-from ._subscribing import Start, Subscribing, seconds
+from ._declaring import Declaring
+from ._subscribing import Start, seconds
 from .outgoing import EVENT_TYPE, OutgoingBatches, OutgoingBulk, check_topic, make_record
 from .publisher import PUBLISHER, OnFull, Publisher
 from .types import DeliveryReport, OutgoingEvent
@@ -26,7 +27,7 @@ _PUBLISH = Method("pubsub", "publish", repeatable=True)
 _PUBLISH_BULK = Method("pubsub", "publish_bulk", repeatable=True)
 
 
-class PubSubService(Subscribing):
+class PubSubService(Declaring):
     """Events to topics, at least once, as CloudEvents 1.0 with W3C trace context."""
 
     def _one(

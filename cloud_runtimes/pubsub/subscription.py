@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .._core import fork, propagation
 from .._core.arguments import check_timeout
-from .._core.handlers import is_async_callable
+from .._core.handlers import CONTEXT, DATA, is_async_callable
 from .._core.logs import repeated
 from .._core.threads import Background
 from .._service import ClosingHandle
@@ -46,18 +46,21 @@ class Subscription(ClosingHandle, Generic[I_co]):
         fetcher: Fetcher,
         request: SubscribeRequest,
         *,
-        handler: Callable[[Any], Any] | None,
+        handler: Callable[..., Any] | None,
+        takes: tuple[int, ...],
         batch: int | None,
     ) -> None:
         super().__init__(service)
         self._fetcher = fetcher
         self._request = request
         self._handler = handler
+        self._takes = takes
         self._batch = batch
         self._threads: list[Background] = []
         self._tasks: list[Future[None]] = []
         self._closed = False
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._on_end: Callable[[Exception], None] | None = None
 
     def _begin(self, workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
         """Become live; after an interrupt in here call `_abandon`."""
@@ -153,7 +156,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
 
     # -- handlers ---------------------------------------------------------
 
-    def _start(self, handler: Callable[[Any], Any], workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
+    def _start(self, handler: Callable[..., Any], workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
         if is_async_callable(handler):
             import asyncio
 
@@ -178,7 +181,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
             return None
         return propagation.Entered(propagation.event_headers(event))
 
-    async def _work(self, handler: Callable[[Any], Any], *, sync: bool) -> None:
+    async def _work(self, handler: Callable[..., Any], *, sync: bool) -> None:
         """Handle events until the end; in a thread nothing of it suspends."""
         propagation.forget()
         limit = self._batch or 1
@@ -193,7 +196,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
             entered = self._entered(events)
             failure: BaseException | None = None
             try:
-                answer = handler(EventBatch(events) if self._batch else events[0])
+                answer = handler(*[self._argument(each, events) for each in self._takes])
                 if not sync:
                     await answer
             except BaseException as error:
@@ -206,6 +209,13 @@ class Subscription(ClosingHandle, Generic[I_co]):
             finally:
                 if entered is not None:
                     entered.leave(failure)
+
+    def _argument(self, what: int, events: list[Event[Any]]) -> Any:
+        if what == CONTEXT:
+            return EventBatch(events) if self._batch else events[0]
+        if what == DATA:
+            return [event.data for event in events] if self._batch else events[0].data
+        return self._service._context.client
 
     def _failed(self, events: list[Event[Any]], error: BaseException) -> None:
         if isinstance(error, DropEvent):
@@ -226,6 +236,14 @@ class Subscription(ClosingHandle, Generic[I_co]):
     def _ended(self, error: Exception) -> None:
         """Tell what ended the subscription; `wait` raises it, for which nobody need wait."""
         repeated(f"ended {self._fetcher.name}", "the subscription to %s has ended: %s", self._fetcher.name, error)
+        if self._on_end is not None:
+            self._on_end(error)
+
+    def _when_ended(self, call: Callable[[Exception], None]) -> None:
+        """Have an error that ends it told, also one that has ended it."""
+        self._on_end = call
+        if (error := self._fetcher.error) is not None:
+            call(error)
 
     # -- closing ----------------------------------------------------------
 

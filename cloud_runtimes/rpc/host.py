@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qs
 
 from .._core import fork, propagation
-from .._core.handlers import ALONE, count_arguments, is_async_callable
+from .._core.handlers import CONTEXT, DATA, is_async_callable, signature
 from .._core.logs import repeated
 from .._core.workers import Workers
 from ..codec.payload import encode_payload
@@ -53,16 +53,16 @@ class Incoming(NamedTuple):
 
 
 class Handler:
-    """One method: what to call, with how many arguments, and into what its data is decoded."""
+    """One method: what to call, with which arguments, and into what its data is decoded."""
 
-    __slots__ = ("arity", "function", "is_async", "label", "service", "type")
+    __slots__ = ("function", "is_async", "label", "service", "takes", "type")
 
     def __init__(self, service: Service, label: str, function: Callable[..., Any], type: Any) -> None:
         self.service = service
         self.label = label
         self.function = function
-        self.type = type
-        self.arity = count_arguments(function, label, RpcRequest)
+        client = service._context.client
+        self.takes, self.type = signature(function, label, context=RpcRequest, client=client, type=type)
         self.is_async = is_async_callable(function)
 
     def run(self, incoming: Incoming) -> RpcReply:
@@ -106,13 +106,12 @@ class Handler:
         return None
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
-        arity = self.arity
-        if arity == 0:
-            return ()
-        if arity == ALONE:
-            return (_request(incoming),)
-        data = decode_body(incoming.data, incoming.content_type, self.type)
-        return (data,) if arity == 1 else (data, _request(incoming))
+        return tuple([self._argument(each, incoming) for each in self.takes])
+
+    def _argument(self, what: int, incoming: Incoming) -> Any:
+        if what == DATA:
+            return decode_body(incoming.data, incoming.content_type, self.type)
+        return _request(incoming) if what == CONTEXT else self.service._context.client
 
     def _reply(self, result: Any) -> RpcReply:
         if result is None:

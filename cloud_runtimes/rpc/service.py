@@ -245,11 +245,11 @@ class RpcService(Service):
 
         Args:
             method: its name; may hold ``/``.
-            handler: plain or ``async``. A plain one runs in a thread, which for a sync call from this process is the caller's own. It takes nothing, the data, or the data and the `RpcRequest`. A single parameter that is annotated `RpcRequest` gets that. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
-            type: what data is decoded into, strictly; what does not fit is the caller's `PayloadError`.
+            handler: plain or ``async``. A plain one runs in a thread, which for a sync call from this process is the caller's own. Its parameters get what they are annotated with: the data, the `RpcRequest`, the `CloudRuntimesClient`. Without annotations the first one gets the data and the second the `RpcRequest`. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
+            type: what data is decoded into, strictly, where no annotation says it; what does not fit is the caller's `PayloadError`.
 
         Raises:
-            InvalidArgumentError: the name is taken or no name, or the handler takes something else.
+            InvalidArgumentError: the name is taken or no name, the handler takes something else, or an annotation cannot be resolved.
         """
         self._context.runtime(self)  # a closed client refuses
         self._host.register(method, handler, type)

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
-from .._core.handlers import ALONE
+from .._core.handlers import CONTEXT, DATA
 from .._core.logs import logger, repeated
 from .._core.threads import Background
 from .._core.workers import Workers
@@ -197,7 +197,7 @@ class JobRunner(RunningHandle):
                 self._publish(run, target)
             else:
                 assert handler is not None
-                answer = handler.function(*_arguments(run, handler))
+                answer = handler.function(*[self._argument(each, run, handler) for each in handler.takes])
                 if not sync:
                     await answer
         except BaseException as error:  # SystemExit too: a handler ends no runner
@@ -206,6 +206,20 @@ class JobRunner(RunningHandle):
                 raise  # its loop ends
         else:
             self._settle(Outcome(run.token))
+
+    def _argument(self, what: int, run: DueRun, handler: Handler) -> Any:
+        spec = run.spec
+        if what == CONTEXT:
+            return JobRun(spec.name, run.run_id, from_ms(run.fire_ms), run.attempt)
+        if what != DATA:
+            return self._service._context.client
+        if spec.data is not None:
+            return decode_payload(spec.data, spec.content_type, handler.type)
+        if handler.type is None:
+            return None
+        from ..codec._convert import convert
+
+        return convert(None, handler.type)
 
     def _call_method(self, run: DueRun, target: RpcTarget) -> None:
         headers = {
@@ -266,23 +280,3 @@ class JobRunner(RunningHandle):
             self._workers.close()
         self._closed = True
         self._service._context.handles.discard(self)
-
-
-def _arguments(run: DueRun, handler: Handler) -> tuple[Any, ...]:
-    if handler.arity == 0:
-        return ()
-    spec = run.spec
-    about = JobRun(spec.name, run.run_id, from_ms(run.fire_ms), run.attempt)
-    if handler.arity == ALONE:
-        return (about,)
-    if spec.data is not None:
-        data = decode_payload(spec.data, spec.content_type, handler.type)
-    elif handler.type is None:
-        data = None
-    else:
-        from ..codec._convert import convert
-
-        data = convert(None, handler.type)
-    if handler.arity == 1:
-        return (data,)
-    return data, about

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.handlers import count_arguments, is_async_callable
+from .._core.handlers import is_async_callable, signature
 from .._service import error_context
 from ..errors import InvalidArgumentError
 from ..spi import schedule as spi
@@ -32,7 +32,7 @@ class Handler(NamedTuple):
 
     name: str
     function: Callable[..., Any]
-    arity: int
+    takes: tuple[int, ...]
     is_async: bool
     type: Any
 
@@ -185,12 +185,12 @@ class ScheduleService(StoredJobs):
 
         Args:
             name: of the handler, and of the job that runs it unless that has another ``target``.
-            type: what the data is decoded into, strictly; what does not fit is a failure of the run.
+            type: what the data is decoded into, strictly, where no annotation says it; what does not fit is a failure of the run.
 
-        The handler, plain (in a thread) or ``async``, takes nothing, the data, or the data and the `JobRun`; a single parameter that is annotated `JobRun` gets that. An exception is a failure.
+        The handler, plain (in a thread) or ``async``, takes what its parameters are annotated with: the data, the `JobRun`, the `CloudRuntimesClient`. Without annotations the first one gets the data and the second the `JobRun`. An exception is a failure.
 
         Raises:
-            InvalidArgumentError: the name has a handler, or the function takes something else.
+            InvalidArgumentError: the name has a handler, the function takes something else, or an annotation cannot be resolved.
         """
         check_job_name(name)
         self._context.runtime(self)  # a closed client refuses
@@ -200,8 +200,9 @@ class ScheduleService(StoredJobs):
                 raise InvalidArgumentError(f"job {name!r} has a handler already: one handler has it")
             if not callable(function):
                 raise InvalidArgumentError(f"job {name!r}: the handler must be callable, not {function!r:.80}")
-            arity = count_arguments(function, f"job {name!r}", JobRun)
-            self._handlers[name] = Handler(name, function, arity, is_async_callable(function), type)
+            client = self._context.client
+            takes, kind = signature(function, f"job {name!r}", context=JobRun, client=client, type=type)
+            self._handlers[name] = Handler(name, function, takes, is_async_callable(function), kind)
             return function
 
         return register

@@ -1,4 +1,4 @@
-"""``invoke`` and ``serve-app``."""
+"""``invoke``, and an application that ``run`` serves."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def environment(folder: Path) -> dict[str, str]:
 def shop(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """An application that is served."""
     with subprocess.Popen(
-        [*CLI, "serve-app", "shop:client"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+        [*CLI, "run", "shop:client"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -124,6 +124,6 @@ def test_signals_end_an_application(shop: subprocess.Popen[str], number: int, co
     ],
 )
 def test_applications_that_are_none(call: Callable[..., Any], target: str, said: str) -> None:
-    code, out, err = call("serve-app", target)
+    code, out, err = call("run", target)
     assert (code, out) == (2, b"")
     assert said in err.decode()

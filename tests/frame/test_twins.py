@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import errors
+from cloud_runtimes.application import Application
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
 from cloud_runtimes.configuration import ConfigurationSubscription
 from cloud_runtimes.database import DatabaseTransaction, RowStream
@@ -38,14 +39,14 @@ from tests.support import docstrings
 
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
-    "CloudRuntimesClient": {"native", "supports"},
+    "CloudRuntimesClient": {"native", "running", "supports"},
     "ConfigurationService": set(),
     "LockService": {"hold"},
     "FileService": {"open_file"},
     "FileHandle": {"chunks", "readable", "readall", "readinto", "seek", "seekable", "tell", "writable"},
     "FileDriver": set(),
     "DatabaseService": {"stream", "transaction"},
-    "PubSubService": {"publisher"},
+    "PubSubService": {"publisher", "subscription"},
     "SecretService": set(),
     "RpcService": {"asgi_app", "method", "register_method", "serving"},
     "StateService": {"transaction"},
@@ -81,6 +82,7 @@ EXEMPT: dict[str, set[str]] = {
     "ScheduleService": {"job", "running"},
     "ScheduleDriver": set(),
     "JobRunner": set(),
+    "Application": set(),
     "RpcServer": set(),
     "StateDriver": {"change"},
 }
@@ -104,6 +106,7 @@ def drivers() -> list[type[Any]]:
 
 
 HANDLES: list[type[Any]] = [
+    Application,
     ConfigurationSubscription,
     DatabaseTransaction,
     FileHandle,
@@ -184,7 +187,9 @@ def test_every_handle_is_in_the_table() -> None:
 def test_twin(cls: type[Any], name: str) -> None:
     plain, twin = getattr(cls, name), getattr(cls, f"{name}_async", None)
     assert twin is not None, f"{cls.__name__}.{name} has no twin"
-    assert inspect.iscoroutinefunction(twin), f"{cls.__name__}.{name}_async is not async"
+    assert any(
+        map(inspect.iscoroutinefunction, (twin, inspect.unwrap(twin)))
+    ), f"{cls.__name__}.{name}_async is not async"
     assert not inspect.iscoroutinefunction(plain)
     mine, other = inspect.signature(plain), inspect.signature(twin)
     assert list(mine.parameters) == list(other.parameters)
@@ -202,6 +207,10 @@ def test_twin(cls: type[Any], name: str) -> None:
 def test_twin_overloads(cls: type[Any], name: str) -> None:
     mine = [inspect.signature(each) for each in typing.get_overloads(inspect.unwrap(getattr(cls, name)))]
     other = [inspect.signature(each) for each in typing.get_overloads(inspect.unwrap(getattr(cls, f"{name}_async")))]
+    # what subscribing gives can be awaited, and entered too
+    other = [
+        each.replace(return_annotation=re.sub(r"^Opening\[(.+)\]$", r"\1", each.return_annotation)) for each in other
+    ]
     assert mine == other
 
 

@@ -112,6 +112,7 @@ PUBSUB = {
     "on_full='block', delivery_timeout=120.0, on_delivery=None, content_type=None, attributes=None",
     "subscribe": "pubsub_name, topic, handler=None, *, group=None, start=None, workers=1, max_in_flight=None, "
     "ack_wait=None, max_deliveries=None, dead_letter_topic=None, batch=None, raw=False, type=None, …",
+    "subscription": "pubsub_name, topic, **options",
 }
 PUBLISHER = {
     "send": "data, *, key=None, attributes=None, metadata=None, timeout=<client>",
@@ -138,17 +139,22 @@ RPC = {
 RPC_SERVER = {"close": "*, timeout=<client>"}
 EVENT = {"ack": "", "retry": "delay=None", "drop": "", "transaction": "store_name, *, …", "to_json": ""}
 BATCH = {"ack": "", "retry": "delay=None", "drop": "", "transaction": "store_name, *, …"}
+_RUN = "*, host='127.0.0.1', port=None, timeout=<client>"
 CLIENT = {
     "__init__": "endpoint=None, timeout=<30>, *, runtime=None, app_id=None, config=None, api_token=None",
     "close": "*, timeout=<client>",
     "wait_ready": "*, timeout=<client>",
     "supports": "feature, component=None",
+    "run": _RUN,
+    "running": _RUN,
     "native": "service, name",
 }
 NO_TWIN = {
     "register_method",
     "method",
     "serving",
+    "running",
+    "subscription",
     "asgi_app",
     "open_file",
     "stream",
@@ -210,8 +216,7 @@ def signature(method: Callable[..., Any]) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:
             parts.append("*")
             starred = True
-        assert parameter.kind is not parameter.VAR_KEYWORD
-        text = parameter.name
+        text = parameter.name if parameter.kind is not parameter.VAR_KEYWORD else f"**{parameter.name}"
         if parameter.default is CLIENT_TIMEOUT:
             text += "=<client>"
         elif parameter.default is DEFAULT_TIMEOUT:
@@ -235,7 +240,7 @@ def test_signature(cls: type[Any], name: str, expected: str) -> None:
     else:
         twin = getattr(cls, f"{name}_async")
         assert signature(twin) == expected
-        assert inspect.iscoroutinefunction(twin)
+        assert any(map(inspect.iscoroutinefunction, (twin, inspect.unwrap(twin))))
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

@@ -1,0 +1,263 @@
+"""``run``: an application in this process, or in workers that are mended and reloaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from time import monotonic
+from typing import Any, Final
+
+from .._core.signals import ending_signals
+from .._core.threads import Background, Changes
+from ..client import CloudRuntimesClient
+from ..config import DEFAULT_TIMEOUT
+from ._errors import USAGE, UsageError
+from ._session import Invocation
+from ._streams import complain, note
+
+__all__ = ["RunOptions", "run"]
+
+_FORMAT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+_STEADY: Final = 5.0
+"""Seconds after which a worker that ends is begun anew at once; one that ends before waits."""
+_FIRST_PAUSE: Final = 0.1
+_MAX_PAUSE: Final = 10.0
+_GRACE: Final = 5.0
+"""Seconds beyond the time that a worker gives itself to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of the command, as they were given."""
+
+    target: str
+    host: str
+    port: int | None
+    workers: int
+    reload: bool
+
+
+def run(invocation: Invocation, options: RunOptions) -> int:
+    """Run until a signal; return the exit code."""
+    _export(invocation)
+    if options.workers == 1 and not options.reload:
+        return _run_here(options, invocation.timeout)
+    if options.workers > 1 and (options.port is not None or os.environ.get("APP_PORT")):
+        raise UsageError(
+            "--workers: several workers cannot listen on one port: leave --port and APP_PORT out, "
+            "so that each takes a free one, and callers find them all"
+        )
+    return _Workers(invocation, options).run()
+
+
+def _export(invocation: Invocation) -> None:
+    """Hand the options before the command to the application, whose client reads its environment."""
+    for name, value in (
+        ("CLOUD_RUNTIMES_CONFIG", invocation.config),
+        ("CLOUD_RUNTIMES_RUNTIME", invocation.runtime),
+        ("APP_ID", invocation.app_id),
+    ):
+        if value is not None:
+            os.environ[name] = value
+
+
+# -- one process ----------------------------------------------------------
+
+
+def _run_here(options: RunOptions, timeout: float | None) -> int:
+    client = _client(options.target)
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format=_FORMAT)
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    limits = {} if timeout is None else {"timeout": timeout}
+    with client:
+        application = client.running(host=options.host, port=options.port, **limits)
+        application._run_until_closed(lambda: note(f"{client._context.settings.app_id} {application.summary}"))
+    return 128 + application.signal if application.signal else 0
+
+
+def _client(target: str) -> CloudRuntimesClient:
+    """Import the client that ``MODULE:NAME`` is."""
+    module, colon, name = target.partition(":")
+    if not colon or not module or not name.isidentifier():
+        raise UsageError(f"{target!r}: give MODULE:CLIENT, e.g. shop.main:client")
+    sys.path.insert(0, os.getcwd())  # as python -m does
+    try:
+        found: Any = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise UsageError(f"there is no module {module!r} in {os.getcwd()} or among the installed ones") from error
+    except AttributeError as error:
+        raise UsageError(f"the module {module!r} has no {name!r}") from error
+    if not isinstance(found, CloudRuntimesClient):
+        raise UsageError(f"{target} is {type(found).__name__}, not a CloudRuntimesClient")
+    return found
+
+
+# -- workers --------------------------------------------------------------
+
+
+class _Worker:
+    """The place of one worker: a process, or the pause before the next.
+
+    Attributes:
+        code: with which the last process ended; ``None``: it runs.
+        is_news: whether that is not told yet.
+        begin_at: when the next one begins, by `time.monotonic`; ``None``: there is none.
+    """
+
+    def __init__(self, command: list[str], changes: Changes) -> None:
+        self._command = command
+        self._changes = changes
+        self._pause = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.code: int | None = 0
+        self.is_news = False
+        self.begin_at: float | None = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether none runs, and none begins."""
+        return self.code is not None and self.begin_at is None
+
+    def begin(self) -> None:
+        """Start a process."""
+        self._began = monotonic()
+        self.begin_at = self.code = None
+        self.process = process = subprocess.Popen(self._command)
+        Background(partial(self._watch, process), "cloud-runtimes-worker-watch").start()
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        code = process.wait()
+        self._pause = 0.0 if monotonic() - self._began >= _STEADY else min(_MAX_PAUSE, self._pause * 2 or _FIRST_PAUSE)
+        self.begin_at = monotonic() + self._pause
+        self.code, self.is_news = code, True
+        self._changes.announce()
+
+    def send(self, number: int) -> None:
+        """Signal the process, if one runs."""
+        if self.process is not None and self.code is None:
+            self.process.send_signal(number)
+
+
+class _Workers:
+    """Several workers, or one that is reloaded."""
+
+    def __init__(self, invocation: Invocation, options: RunOptions) -> None:
+        self._reload = options.reload
+        self._changes = Changes()
+        self._changed: str | None = None
+        self._signal = 0
+        self._timeout = (DEFAULT_TIMEOUT if invocation.timeout is None else invocation.timeout) + _GRACE
+        command = [sys.executable, "-m", "cloud_runtimes"]
+        if invocation.timeout is not None:
+            command += ["--timeout", str(invocation.timeout)]
+        command += ["--debug"] * invocation.debug
+        command += ["run", options.target, "--host", options.host]
+        if options.port is not None:
+            command += ["--port", str(options.port)]
+        self._workers = [_Worker(command, self._changes) for _ in range(options.workers)]
+
+    def run(self) -> int:
+        """Run until a signal, or until no worker is left; return the exit code."""
+        with ending_signals(self._signalled), self._watching():
+            while not self._signal:
+                if self._changed is not None:
+                    self._begin_anew(self._changed)
+                now = monotonic()
+                for worker in self._workers:
+                    if worker.begin_at is not None and worker.begin_at <= now:
+                        worker.begin()
+                self._changes.wait_for(self._has_news, self._until_next())
+                for worker in self._workers:
+                    if worker.is_news:
+                        self._ended(worker)
+                if not self._reload and all(worker.is_over for worker in self._workers):
+                    break
+            self._end(self._signal or signal.SIGTERM)
+        return 128 + self._signal if self._signal else max(worker.code or 0 for worker in self._workers)
+
+    def _has_news(self) -> bool:
+        return bool(self._signal or self._changed is not None or any(worker.is_news for worker in self._workers))
+
+    def _until_next(self) -> float | None:
+        times = [worker.begin_at for worker in self._workers if worker.begin_at is not None]
+        return max(0.0, min(times) - monotonic()) if times else None
+
+    def _ended(self, worker: _Worker) -> None:
+        """Say what ended a worker, and whether another begins."""
+        worker.is_news = False
+        code = worker.code or 0
+        if code in (0, USAGE) or (self._reload and code > 0):
+            worker.begin_at = None  # it is over, or the next one would fail as it did
+        if code:
+            then = "waiting for a change" if self._reload else "not begun again"
+            if worker.begin_at is not None:
+                then = "another one begins"
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            complain(f"a worker has ended with {how}: {then}")
+
+    def _begin_anew(self, path: str) -> None:
+        note(f"{path} has changed: reloading")
+        self._changed = None
+        self._end(signal.SIGTERM)
+        for worker in self._workers:
+            worker.begin_at = 0.0
+
+    def _signalled(self, number: int) -> None:
+        again, self._signal = self._signal, number
+        self._changes.announce()
+        if again:
+            for worker in self._workers:
+                worker.send(signal.SIGKILL)
+
+    def _end(self, number: int) -> None:
+        """End all processes: they finish what they have in hand."""
+        for worker in self._workers:
+            worker.send(number)
+        if not self._changes.wait_for(self._all_ended, self._timeout):
+            complain(f"workers did not end within {self._timeout:g} s, and are killed")
+            for worker in self._workers:
+                worker.send(signal.SIGKILL)
+            self._changes.wait_for(self._all_ended, None)
+
+    def _all_ended(self) -> bool:
+        return all(worker.code is not None for worker in self._workers)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Watch the modules below the working directory."""
+        if not self._reload:
+            yield
+            return
+        try:
+            from watchfiles import PythonFilter, watch
+        except ImportError:
+            raise UsageError(
+                '--reload needs the package watchfiles: pip install "cloud-runtimes-python[watch]"'
+            ) from None
+        import threading
+
+        stop, folder = threading.Event(), os.getcwd()
+
+        def look() -> None:
+            for changes in watch(folder, watch_filter=PythonFilter(), stop_event=stop, debounce=200):
+                self._changed = os.path.relpath(min(path for _, path in changes), folder)
+                self._changes.announce()
+
+        thread = Background(look, "cloud-runtimes-reload")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(5.0)

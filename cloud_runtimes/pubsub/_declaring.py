@@ -1,0 +1,91 @@
+"""Subscriptions that are declared by a decorator, and begin with the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+
+from ..errors import InvalidArgumentError
+from ._subscribing import SubscribeOptions, Subscribing
+from .outgoing import check_topic
+
+if TYPE_CHECKING:
+    from .._service import ClientContext
+    from .subscription import Subscription
+
+__all__ = ["Declared", "Declaring"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class HandlerOptions(SubscribeOptions, total=False):
+    """The options of `PubSubService.subscription`."""
+
+    batch: int | None
+    type: Any
+
+
+class Declared:
+    """A subscription that is declared, and begins with the application."""
+
+    def __init__(
+        self,
+        service: Subscribing,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[..., Any],
+        options: HandlerOptions,
+    ) -> None:
+        self._service = service
+        self._of = pubsub_name, topic, handler
+        self._options: dict[str, Any] = {**options}
+
+    def subscribe(self, *, timeout: float | None) -> Subscription[Any]:
+        """Begin it."""
+        return self._service.subscribe(*self._of, **{"timeout": timeout, **self._options})
+
+    async def subscribe_async(self, *, timeout: float | None) -> Subscription[Any]:
+        """Begin it."""
+        made: Subscription[Any] = await self._service.subscribe_async(
+            *self._of, **{"timeout": timeout, **self._options}
+        )
+        return made
+
+
+class Declaring(Subscribing):
+    """The decorator of `PubSubService`."""
+
+    def __init__(self, context: ClientContext) -> None:
+        super().__init__(context)
+        self._declared: dict[tuple[str, str, str], Declared] = {}
+
+    def subscription(self, pubsub_name: str, topic: str, **options: Unpack[HandlerOptions]) -> Callable[[F], F]:
+        """Return a decorator for a handler of events: ``@client.pubsub.subscription("bus", "orders")``.
+
+        The subscription begins when the application runs: by `CloudRuntimesClient.run`, ``cloud-runtimes run`` or `cloud_runtimes.lifespan`.
+
+        Args:
+            pubsub_name, topic: as in `subscribe`.
+            options: those of `subscribe`.
+
+        Raises:
+            InvalidArgumentError: on decorating: an option is wrong, the handler takes something else, or another handler has the group.
+        """
+
+        def register(handler: F) -> F:
+            given: dict[str, Any] = {**options}
+            request = self._request(
+                topic, given.get("group"), given.get("start"), given.get("ack_wait"), given.get("max_deliveries"),
+                given.get("dead_letter_topic"), given.get("raw", False), given.get("metadata"), given.get("batch"),
+            )  # fmt: skip
+            check_topic(topic)
+            self._check(request, handler, given.get("type"), given.get("workers", 1), given.get("max_in_flight"))
+            place = pubsub_name, topic, request.group
+            if place in self._declared:
+                raise InvalidArgumentError(
+                    f"{pubsub_name}/{topic}: the group {request.group!r} has a handler already: give another group="
+                )
+            self._declared[place] = Declared(self, pubsub_name, topic, handler, options)
+            return handler
+
+        return register

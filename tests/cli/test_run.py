@@ -1,0 +1,123 @@
+"""``run``: an application in workers that are mended and reloaded."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+
+APPLICATION = """
+import os
+from cloud_runtimes import CloudRuntimesClient
+
+client = CloudRuntimesClient()
+VERSION = 1
+
+@client.pubsub.subscription("bus", "orders")
+def handle(order: int) -> None:
+    client.state.save("handled", str(order), [os.getpid(), VERSION])
+"""
+
+pytestmark = pytest.mark.process
+
+
+class Shop:
+    """The application, run by the command."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.module = folder / "shop.py"
+        self.module.write_text(APPLICATION, encoding="utf-8")
+        home = folder / "home"
+        self.client = CloudRuntimesClient(app_id="shop", config={"capa": {"home": str(home)}})
+        environment = {**os.environ, "CLOUD_RUNTIMES_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "cloud_runtimes", "--app-id", "shop", "run", "shop:client", *options]
+        self.log = folder / "log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
+        self._sent = 0
+
+    def handled(self) -> list[int]:
+        """Publish an event and return which process handled it, and at which version of the module."""
+        self._sent += 1
+        self.client.pubsub.publish("bus", "orders", self._sent)
+        end = time.monotonic() + 20
+        while (found := self.client.state.get("handled", str(self._sent))) is None:
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.01)
+        result: list[int] = found
+        return result
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        end = time.monotonic() + 20
+        while len(re.findall(text, self.log.read_text())) < times:
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    made = Shop(tmp_path, *request.param)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("shop", [["--workers", "2", "--reload"]], indirect=True)
+def test_workers_are_mended_and_reloaded(shop: Shop) -> None:
+    shop.wait_for("1 subscriptions", 2)
+    pid, version = shop.handled()
+    assert (pid != shop.process.pid, version) == (True, 1)
+    os.kill(pid, signal.SIGKILL)
+    shop.wait_for("a worker has ended with SIGKILL: another one begins")
+    shop.wait_for("1 subscriptions", 3)
+    for _ in range(5):
+        assert shop.handled()[0] != pid
+    shop.module.write_text(APPLICATION.replace("VERSION = 1", "VERSION = 2"), encoding="utf-8")
+    shop.wait_for("shop.py has changed: reloading")
+    shop.wait_for("1 subscriptions", 5)
+    assert shop.handled()[1] == 2
+    shop.module.write_text("this is no Python", encoding="utf-8")
+    shop.wait_for("exit code 1: waiting for a change", 2)
+    shop.module.write_text(APPLICATION.replace("VERSION = 1", "VERSION = 3"), encoding="utf-8")
+    assert shop.handled()[1] == 3
+    shop.process.terminate()
+    assert shop.process.wait(20) == 143
+    assert "Traceback" not in shop.log.read_text().partition("this is no Python")[0]
+
+
+@pytest.mark.parametrize("shop", [["--workers", "2"]], indirect=True)
+def test_a_signal_ends_all_workers(shop: Shop) -> None:
+    shop.wait_for("1 subscriptions", 2)
+    shop.process.send_signal(signal.SIGINT)
+    assert shop.process.wait(20) == 130
+    assert "Traceback" not in shop.log.read_text()
+
+
+def test_wrong_applications_end_at_once(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from cloud_runtimes import CloudRuntimesClient\nclient = CloudRuntimesClient()\n"
+    )
+    for options, said in (
+        (["shop:client"], "nothing is registered to run"),
+        (["shop:client", "--workers", "2"], "nothing is registered to run"),
+        (["shop:other", "--workers", "2"], "has no 'other'"),
+        (["shop:client", "--workers", "2", "--port", "80"], "several workers cannot listen on one port"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "cloud_runtimes", "run", *options], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
