@@ -72,7 +72,7 @@ def payload_error(error: Exception) -> Exception:
 
 
 def render_path(steps: Iterable[object]) -> str:
-    """``$.items[3].tags``: steps from the outermost in. A step that is no identifier is quoted, a long one cut."""
+    """``$.items[3].tags``: steps from the outermost in; without any ``the value``. A step that is no identifier is quoted, a long one cut."""
     out = ["$"]
     for step in steps:
         if type(step) is str and step.isidentifier():
@@ -82,6 +82,8 @@ def render_path(steps: Iterable[object]) -> str:
             out.append(f"[{text}]" if len(text) <= 60 else f"[{text[:57]}...]")
         else:
             out.append(f"[<{type(step).__name__}>]")
+    if len(out) == 1:
+        return "the value"
     text = "".join(out)
     return text if len(text) <= 400 else f"{text[:190]} ... {text[-190:]}"
 
@@ -102,7 +104,7 @@ def _field_names(cls: type) -> tuple[str, ...]:
 def plain(value: Any, *, json: bool = False) -> Any:
     """The builtin that stands for `value`, one level deep.
 
-    An enum member is its value, a dataclass a dict of all its fields, a pydantic model its ``model_dump``, UUID and Decimal their str, date and time (and for JSON datetime) their ISO 8601 form, an instance of a subclass of a builtin that builtin.
+    An enum member is its value, a dataclass or an instance of an attrs class a dict of all its fields, a pydantic model its ``model_dump``, a ``msgspec.Struct`` what msgspec makes of it, a set a list, UUID and Decimal their str, date and time (and for JSON datetime) their ISO 8601 form, an instance of a subclass of a builtin that builtin.
 
     Raises:
         Refused: nothing stands for it. What user code raises passes through.
@@ -115,6 +117,10 @@ def plain(value: Any, *, json: bool = False) -> Any:
             value = value.value
         elif hasattr(kind, "__dataclass_fields__"):
             return {name: getattr(value, name) for name in _field_names(kind)}
+        elif hasattr(kind, "__attrs_attrs__"):
+            return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
+        elif isinstance(value, _loaded("msgspec", "Struct")):
+            return _built(value, json)
         elif isinstance(value, datetime.datetime):
             if json:
                 return str(value.isoformat())
@@ -159,7 +165,12 @@ def _base(value: Any) -> Any:
         return bytearray.__getitem__(value, slice(None))
     if isinstance(value, bytes):
         return bytes.__getitem__(value, slice(None))
-    raise Refused(f"a value of type {type(value).__name__} cannot be encoded")
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    raise Refused(
+        f"an instance of {type(value).__name__} cannot be encoded: give a dataclass, an attrs class, "
+        "a msgspec.Struct, a pydantic model or bytes instead"
+    )
 
 
 def plain_key(key: Any) -> Any:
@@ -205,6 +216,13 @@ def _has_none(value: Any) -> bool:
     if type(value) is dict:
         return any(map(_has_none, value.values()))
     return any(map(_has_none, value)) if type(value) is list else value is None
+
+
+def _built(struct: Any, json: bool) -> Any:
+    kept = () if json else (bytes, bytearray, datetime.datetime)
+    return sys.modules["msgspec"].to_builtins(
+        struct, builtin_types=kept, enc_hook=lambda inner: plain(inner, json=json)
+    )
 
 
 def _dumped(model: Any, json: bool) -> Any:

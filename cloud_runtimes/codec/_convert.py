@@ -1,24 +1,22 @@
 """Strict conversion of decoded data into an annotated type.
 
-An annotation is compiled once into a function of (value, path), nested ones into nested functions; the pair is kept per annotation. Nothing is guessed: a bool is no int, a str is no number, an int is a float, an unknown key of a dataclass or a TypedDict is refused. A path is a linked pair (outer path, step) and is only rendered for an error.
+An annotation is compiled once into a function of (value, path), nested ones into nested functions; the pair is kept per annotation. Nothing is guessed: a bool is no int, a str is no number, an int is a float, an unknown key of a dataclass or a TypedDict is refused.
 """
 
 from __future__ import annotations
 
 import collections.abc as abc
-import datetime
 import enum
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from .._native import hooks
-from .._native.plain import Refused, plain, render_path
 from ..errors import InvalidArgumentError, PayloadError
+from ._classes import class_converter
+from ._misfits import Converter, Path, expected, fail, short
 
-Path: TypeAlias = "tuple[Any, Any] | str"
-Converter: TypeAlias = "Callable[[Any, Path], Any]"
 _TOO_MANY_TYPES = 2048
 _compiled: dict[Any, Converter] = {}
 
@@ -28,7 +26,7 @@ def convert(value: Any, type: Any, path: str = "$") -> Any:
 
     Args:
         value: what a decoder gave.
-        type: None, bool, int, float, str, bytes, Any, object; list, tuple, set, frozenset, dict and their abstract kinds, bare or with parameters; unions (the first member that fits without conversion, else the first that fits), Literal, Enum, datetime, date, time, UUID, Decimal (themselves, or their str), dataclasses, TypedDict, NamedTuple, NewType, Annotated, type aliases, pydantic models.
+        type: None, bool, int, float, str, bytes, Any, object; list, tuple, set, frozenset, dict and their abstract kinds, bare or with parameters; unions (the first member that fits without conversion, else the first that fits), Literal, Enum, datetime, date, time, UUID, Decimal (themselves, or their str), dataclasses, attrs classes, TypedDict, NamedTuple, NewType, Annotated, type aliases, pydantic models, ``msgspec.Struct``.
         path: what stands for the value in messages.
 
     Raises:
@@ -124,7 +122,7 @@ def _build(annotation: Any) -> Converter:
     if kind in _MAPPINGS:
         return _mapping(arguments)
     if isinstance(annotation, type):
-        return _class_converter(annotation)
+        return class_converter(annotation, _compile)
     raise InvalidArgumentError(f"type={annotation!r} is not supported")
 
 
@@ -139,15 +137,15 @@ def _float(value: Any, path: Path) -> float:
         try:
             return float(value)
         except OverflowError:
-            _fail(path, "an int beyond the range of a float")
-    _expected(path, float, value)
+            fail(path, "an int beyond the range of a float")
+    expected(path, float, value)
 
 
 def _exactly(cls: type, name: str | None = None) -> Converter:
     def exactly(value: Any, path: Path) -> Any:
         if type(value) is cls:
             return value
-        _expected(path, name or cls, value)
+        expected(path, name or cls, value)
 
     return exactly
 
@@ -173,7 +171,7 @@ def _union(annotation: Any, members: tuple[Any, ...]) -> Converter:
             return found[0]
         if len(converters) == 2 and type(None) in exact:  # Optional: the error of the other member has the inner path
             return converters[1 if members[0] is type(None) else 0](value, path)
-        _expected(path, annotation, value)
+        expected(path, annotation, value)
 
     return union
 
@@ -184,7 +182,7 @@ def _literal(annotation: Any, choices: tuple[Any, ...]) -> Converter:
             plain = choice.value if isinstance(choice, enum.Enum) else choice
             if type(value) is type(plain) and value == plain:
                 return choice
-        _fail(path, f"expected one of {', '.join(map(repr, choices))}, got {_short(value)}")
+        fail(path, f"expected one of {', '.join(map(repr, choices))}, got {short(value)}")
 
     return literal
 
@@ -195,13 +193,13 @@ def _sequence(make: Callable[[Any], Any], arguments: tuple[Any, ...]) -> Convert
 
     def sequence(value: Any, path: Path) -> Any:
         if type(value) is not list and type(value) is not tuple:
-            _expected(path, name, value)
+            expected(path, name, value)
         if item is _anything and make is list:
             return value if type(value) is list else list(value)
         try:
             return make([item(each, (path, index)) for index, each in enumerate(value)])
         except TypeError as error:
-            _fail(path, f"expected {name}, got an item that cannot be hashed", error)
+            fail(path, f"expected {name}, got an item that cannot be hashed", error)
 
     return sequence
 
@@ -215,9 +213,9 @@ def _tuple(annotation: Any, arguments: tuple[Any, ...]) -> Converter:
 
     def fixed(value: Any, path: Path) -> tuple[Any, ...]:
         if type(value) is not list and type(value) is not tuple:
-            _expected(path, "list", value)
+            expected(path, "list", value)
         if len(value) != len(items):
-            _fail(path, f"expected {len(items)} items, got {len(value)}")
+            fail(path, f"expected {len(items)} items, got {len(value)}")
         return tuple([item(each, (path, index)) for index, (item, each) in enumerate(zip(items, value, strict=True))])
 
     return fixed
@@ -229,7 +227,7 @@ def _mapping(arguments: tuple[Any, ...]) -> Converter:
 
     def mapping(value: Any, path: Path) -> dict[Any, Any]:
         if type(value) is not dict:
-            _expected(path, "dict", value)
+            expected(path, "dict", value)
         if key is _anything and item is _anything:
             return value
         return {key(name, (path, name)): item(each, (path, name)) for name, each in value.items()}
@@ -245,203 +243,10 @@ def _key(annotation: Any) -> Converter:
         try:
             hash(result)
         except TypeError as error:
-            _fail(path, "a key that cannot be hashed", error)
+            fail(path, "a key that cannot be hashed", error)
         return result
 
     return converter if annotation in _LEAVES else key
-
-
-# ---- classes: dataclasses, TypedDict, NamedTuple, enums, pydantic models, and what a str is parsed into ----
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls, include_extras=True)
-    except Exception as error:
-        raise InvalidArgumentError(f"type={_name_of(cls)}: its annotations cannot be resolved ({error})") from error
-
-
-def _class_converter(cls: Any) -> Converter:
-    """The converter into a class that is no builtin. Raises `InvalidArgumentError`: the class is not supported."""
-    if issubclass(cls, enum.Enum):
-        return _enum(cls)
-    if callable(getattr(cls, "model_validate", None)):
-        return _model(cls)
-    if "__required_keys__" in vars(cls):
-        return _typed_dict(cls)
-    if hasattr(cls, "__dataclass_fields__"):
-        return _dataclass(cls)
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return _named_tuple(cls)
-    if cls in (datetime.datetime, datetime.date, datetime.time):
-        return _parsed(cls, cls.fromisoformat)
-    if cls.__module__ in ("uuid", "decimal", "_decimal", "_pydecimal") and cls.__name__ in ("UUID", "Decimal"):
-        return _parsed(cls, cls)
-    raise InvalidArgumentError(f"type={_name_of(cls)} is not supported")
-
-
-def _parsed(cls: type, parse: Callable[[str], Any]) -> Converter:
-    def parsed(value: Any, path: Path) -> Any:
-        if type(value) is cls:
-            return value
-        if type(value) is not str:
-            _expected(path, cls, value)
-        try:
-            return parse(value)
-        except (ValueError, ArithmeticError) as error:  # decimal.InvalidOperation is an ArithmeticError
-            _fail(path, f"expected {cls.__name__}, got a str that is none", error)
-
-    return parsed
-
-
-def _enum(cls: type[enum.Enum]) -> Converter:
-    # 1, True and 1.0 are equal and not the same, so the type is compared too
-    members: list[tuple[Any, enum.Enum]] = []
-    for each in cls:
-        members.append((each.value, each))
-        try:
-            members.append((plain(each.value, json=True), each))
-        except Refused:
-            pass
-
-    def member(value: Any, path: Path) -> Any:
-        if type(value) is cls:
-            return value
-        content = tuple(value) if type(value) is list else value
-        for known, result in members:
-            if type(content) is type(known) and content == known:
-                return result
-        if issubclass(cls, enum.Flag) and type(value) is int:
-            try:
-                made = cls(value)
-            except ValueError as error:
-                _fail(path, f"expected {cls.__name__}, got {value}", error)
-            if made.value == value:  # else bits that it does not have were dropped, as Python < 3.11.4 does unasked
-                return made
-        _fail(path, f"expected {cls.__name__}, got {_short(value)}")
-
-    return member
-
-
-def _typed_dict(cls: Any) -> Converter:
-    hints = _hints(cls)
-    required = set(cls.__required_keys__)
-    for key, hint in hints.items():
-        # under `from __future__ import annotations` the class itself has not seen these two
-        origin = typing.get_origin(hint)
-        if origin is typing.Required:
-            required.add(key)
-        elif origin is typing.NotRequired:
-            required.discard(key)
-    return _record(cls, {key: _compile(hint) for key, hint in hints.items()}, frozenset(required), dict)
-
-
-def _dataclass(cls: type) -> Converter:
-    import dataclasses
-
-    hints = _hints(cls)
-    parts: dict[str, Converter] = {}
-    late: set[str] = set()
-    required: set[str] = set()
-    for field in dataclasses.fields(cls):
-        parts[field.name] = _compile(hints[field.name])
-        if not field.init:
-            late.add(field.name)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            required.add(field.name)
-
-    def make(found: dict[str, Any]) -> Any:
-        # a field with init=False is computed by the class: what was encoded for it is checked and left
-        return cls(**{name: each for name, each in found.items() if name not in late} if late else found)
-
-    return _record(cls, parts, frozenset(required), make)
-
-
-def _record(
-    cls: type, parts: dict[str, Converter], required: frozenset[str], make: Callable[[dict[str, Any]], Any]
-) -> Converter:
-    def record(value: Any, path: Path) -> Any:
-        if type(value) is not dict:
-            if type(value) is cls:
-                return value
-            _expected(path, cls, value)
-        found: dict[str, Any] = {}
-        for key, each in value.items():
-            part = parts.get(key)
-            if part is None:
-                _fail((path, key), f"{cls.__name__} has no such field")
-            found[key] = part(each, (path, key))
-        if not required <= found.keys():
-            missing = next(name for name in parts if name in required and name not in found)
-            _fail((path, missing), "missing")
-        try:
-            return make(found)
-        except Exception as error:
-            _fail(path, f"{cls.__name__}: {error}", error)
-
-    return record
-
-
-def _named_tuple(cls: Any) -> Converter:
-    hints = _hints(cls)
-    parts = {name: _compile(hints.get(name, Any)) for name in cls._fields}
-    fewest = len(parts) - len(cls._field_defaults)
-
-    def named(value: Any, path: Path) -> Any:
-        if type(value) is not list and type(value) is not tuple:
-            _expected(path, cls, value)
-        if not fewest <= len(value) <= len(parts):
-            _fail(path, f"expected {len(parts)} items, got {len(value)}")
-        items = zip(parts.items(), value, strict=False)
-        return cls(*[part(each, (path, name)) for (name, part), each in items])
-
-    return named
-
-
-def _model(cls: Any) -> Converter:
-    def model(value: Any, path: Path) -> Any:
-        if type(value) is cls:
-            return value
-        if type(value) is not dict and not getattr(cls, "__pydantic_root_model__", False):
-            _expected(path, cls, value)
-        try:
-            return cls.model_validate(value)
-        except Exception as error:
-            place: Path = path
-            reason = f"{cls.__name__}: {error}"
-            if type(error).__name__ == "ValidationError":
-                first = error.errors(include_url=False, include_input=False)[0]  # type: ignore[attr-defined]
-                reason = first["msg"]
-                for step in first["loc"]:
-                    place = (place, step)
-            _fail(place, reason, error)
-
-    return model
-
-
-# ---- failures, with their path ----
-
-
-def _fail(path: Path, reason: str, cause: Exception | None = None) -> typing.NoReturn:
-    steps = []
-    while isinstance(path, tuple):
-        path, step = path
-        steps.append(step)
-    raise PayloadError(f"{path}{render_path(reversed(steps))[1:]}: {reason}") from cause
-
-
-def _name_of(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) and not typing.get_args(annotation) else str(annotation)
-
-
-def _expected(path: Path, annotation: Any, value: Any) -> typing.NoReturn:
-    got = repr(value) if value is None or type(value) is bool else type(value).__name__
-    _fail(path, f"expected {_name_of(annotation)}, got {got}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value) if type(value) in (str, int, float, bool, type(None)) else type(value).__name__
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 _LEAVES = frozenset([type(None), bool, int, float, str, bytes])

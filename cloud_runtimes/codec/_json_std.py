@@ -78,7 +78,9 @@ def _write_container(out: list[str], value: Any, depth: int) -> None:
             out.append(mark)
             if is_dict:
                 if type(step) is not str:
-                    raise Refused(f"a key of type {type(step).__name__} cannot be encoded: JSON's keys are str")
+                    raise Refused(
+                        f"a key of type {type(step).__name__} cannot be encoded: JSON's keys are str; application/msgpack has others"
+                    )
                 out += (_string(step), ":")
             _write(out, item, depth + 1)
             mark = ","

@@ -46,7 +46,7 @@ def _explained(value: Any, error: Exception) -> BaseException:
         _json_std.encode(value)
     except PayloadError as explained:
         return explained
-    unexplained = PayloadError(f"$: {cause or error}")
+    unexplained = PayloadError(f"the value: {cause or error}")
     unexplained.__cause__ = cause
     return unexplained
 

@@ -179,7 +179,7 @@ class E(enum.Enum):
     A = "a"
 now = datetime.datetime(2020, 1, 1, microsecond=5, tzinfo=datetime.timezone.utc)
 good = dict(a=[1, -5, 2**63, 1.5, "é" * 300, "b" * 2000, b"c" * 10, now, D([E.A]), (None, True)], **{{f"key{{i}}": i for i in range(30)}})
-bad = [[[{{"x": {{1}}}}]], {{"a": "\\ud800"}}, {{(1,): 2}}, [D(2**70)], dict(q="z" * 5000, s=object())]
+bad = [[[{{"x": {{1j}}}}]], {{"a": "\\ud800"}}, {{(1,): 2}}, [D(2**70)], dict(q="z" * 5000, s=object())]
 data = impl.encode(good)
 long = impl.encode([good] * 20)
 ruined = [data[:-1], data + b"x", long[:-1], b"\\x92\\xa3abc\\xa1\\xff", b"\\x81\\x90\\x01", b"\\x82\\xa3abc\\x01\\xa3abd\\xc1", long[:-300] + b"\\xc1" * 300, b"\\xd4\\x05\\x00"]
