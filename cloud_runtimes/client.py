@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -111,6 +112,11 @@ class CloudRuntimesClient:
         )
         self._policies: PolicyInterceptor | None = None
         _open_clients.add(self)
+
+    def __del__(self) -> None:
+        context: ClientContext | None = self.__dict__.get("_context")  # there is none where making it failed
+        if context is not None and context.is_open:
+            warnings.warn(f"{self!r} was not closed: use it in a with block", ResourceWarning, 1, self)
 
     def __repr__(self) -> str:
         runtime = self._arguments["runtime"] or self._context.runtime_name or "not chosen yet"

@@ -62,6 +62,11 @@ class ClientContext:
         fork.register(self)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has a runtime that is not closed."""
+        return self._runtime is not None and not self.closed
+
+    @property
     def settings(self) -> ClientSettings:
         """The settings, read when first asked for."""
         with self._lock:

@@ -29,7 +29,6 @@ Work: TypeAlias = Callable[[], int]
 app = typer.Typer(
     name="cloud-runtimes",
     help="RPC, state, pub/sub, configuration, secrets, files, locks, databases and scheduled jobs of an application, over the runtime it uses.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -12,16 +12,19 @@ from ..configuration import ConfigurationItem
 from ._errors import NOT_FOUND, UsageError
 from ._session import Invocation, connect
 from ._streams import complain, stopping, write
+from ._tables import rows
 
 __all__ = ["delete", "get", "save", "watch"]
+
+_COLUMNS: Final = ("key", "value", "version", "group", "label")
 
 _LOOK: Final = 0.2
 """Seconds between looks at signals."""
 
 
-def _line(item: ConfigurationItem) -> bytes:
+def _fields(item: ConfigurationItem) -> dict[str, Any]:
     fields: dict[str, Any] = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-    return json.encode({**fields, "tags": dict(item.tags), "metadata": dict(item.metadata)}) + b"\n"
+    return {**fields, "tags": dict(item.tags), "metadata": dict(item.metadata)}
 
 
 def get(
@@ -32,7 +35,7 @@ def get(
         found = client.configuration.get_configuration_items(store, keys, group=group, label=label)
     missing = [key for key in keys if key not in found]
     if items:
-        write(b"".join(_line(item) for item in found.values()))
+        rows(map(_fields, found.values()), _COLUMNS)
     elif len(keys) == 1:
         if not missing:
             write(found[keys[0]].value.encode() + b"\n")
@@ -96,7 +99,7 @@ def watch(
             while not stop.signal and left != 0:
                 items = list((changes.receive(timeout=_LOOK) or {}).values())[:left]
                 if items:
-                    write(b"".join(map(_line, items)))
+                    rows(map(_fields, items), _COLUMNS)
                 if left is not None:
                     left -= len(items)
         return stop.code if stop.signal else 0

@@ -16,6 +16,7 @@ code  meaning
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -38,6 +39,22 @@ _CODES: Final[Mapping[str, int]] = {
 }
 
 
+_COMMANDS: Final[Mapping[str, str]] = {
+    'runtime="capa"': "--runtime capa",
+    "list_files": "file ls",
+    "list_keys": "state list",
+    "list_jobs": "schedule list",
+    "content_type=": "--content-type ",
+    "overwrite=False": "--no-overwrite",
+    "metadata=": "--metadata ",
+    "timeout=": "--timeout ",
+    "etag=": "--etag ",
+    "config=": "--config ",
+}
+"""Words of Python in messages, and what they are on the command line."""
+_PYTHON: Final = "|".join(map(re.escape, _COMMANDS))
+
+
 class UsageError(Exception):
     """Arguments that do not go together; found by a command, not by the parser."""
 
@@ -57,4 +74,4 @@ def explain(error: BaseException) -> str:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     else:
         text = f"{type(error).__name__}: {error} (--debug shows where)"
-    return " ".join(text.split())
+    return re.sub(_PYTHON, lambda found: _COMMANDS[found[0]], " ".join(text.split()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..file import FileInfo
 from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import write
+from ._tables import rows
 
 __all__ = ["get", "list_files", "put", "remove", "stat"]
 
@@ -60,17 +62,15 @@ def get(invocation: Invocation, store: str, name: str, path: str, *, start: int,
     return 0
 
 
-def _shown(info: FileInfo) -> bytes:
-    return json.encode(
-        {
-            "name": info.name,
-            "size": info.size,
-            "modified": None if info.modified is None else info.modified.isoformat(),
-            "etag": info.etag,
-            "content_type": info.content_type,
-            "metadata": dict(info.metadata),
-        }
-    )
+def _fields(info: FileInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "size": info.size,
+        "modified": None if info.modified is None else info.modified.isoformat(),
+        "etag": info.etag,
+        "content_type": info.content_type,
+        "metadata": dict(info.metadata),
+    }
 
 
 def list_files(
@@ -90,7 +90,7 @@ def list_files(
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
             page = client.file.list_files(store, prefix, recursive=recursive, limit=size, after=after)
-            write(b"".join(_line(info, long, as_json) + b"\n" for info in page))
+            _show(page, long, as_json)
             if len(page) < size:
                 break
             after = page[-1].name
@@ -101,9 +101,16 @@ def list_files(
     return 0
 
 
+def _show(page: Sequence[FileInfo], long: bool, as_json: bool) -> None:
+    if long and not as_json and sys.stdout.isatty():
+        rows(map(_fields, page), ("size", "modified", "content_type", "name"))
+    else:
+        write(b"".join(_line(info, long, as_json) + b"\n" for info in page))
+
+
 def _line(info: FileInfo, long: bool, as_json: bool) -> bytes:
     if as_json:
-        return _shown(info)
+        return json.encode(_fields(info))
     if not long:
         return info.name.encode()
     time = "" if info.modified is None else info.modified.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -121,5 +128,5 @@ def remove(invocation: Invocation, store: str, names: list[str]) -> int:
 def stat(invocation: Invocation, store: str, name: str) -> int:
     """Write what is known of a file."""
     with connect(invocation) as client:
-        write(_shown(client.file.stat_file(store, name)) + b"\n")
+        write(json.encode(_fields(client.file.stat_file(store, name))) + b"\n")
     return 0

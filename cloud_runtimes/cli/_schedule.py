@@ -13,6 +13,7 @@ from ..schedule import Job, Retry, RpcTarget, RunRecord, TopicTarget
 from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import write
+from ._tables import rows
 
 __all__ = ["add", "history", "listing", "remove", "run"]
 
@@ -64,16 +65,16 @@ def _target(rpc: str | None, topic: str | None) -> RpcTarget | TopicTarget | Non
 
 
 def listing(invocation: Invocation) -> int:
-    """Write all jobs, a JSON object a line."""
+    """Write all jobs."""
     with connect(invocation) as client:
-        _lines(client.schedule.list_jobs())
+        rows(map(_fields, client.schedule.list_jobs()), ("name", "schedule", "next_run", "target", "data"))
     return 0
 
 
 def history(invocation: Invocation, name: str) -> int:
-    """Write the runs of a job, a JSON object a line."""
+    """Write the runs of a job."""
     with connect(invocation) as client:
-        _lines(client.schedule.list_runs(name))
+        rows(map(_fields, client.schedule.list_runs(name)), ("run_id", "fire_time", "status", "attempt", "error"))
     return 0
 
 
@@ -95,10 +96,8 @@ def run(invocation: Invocation, name: str | None) -> int:
     return 0
 
 
-def _lines(items: Sequence[Job | RunRecord]) -> None:
-    for item in items:
-        fields = {field.name: _plain(getattr(item, field.name)) for field in dataclasses.fields(item)}
-        write(json.encode(fields) + b"\n")
+def _fields(item: Job | RunRecord) -> dict[str, Any]:
+    return {field.name: _plain(getattr(item, field.name)) for field in dataclasses.fields(item)}
 
 
 def _plain(value: Any) -> Any:

@@ -16,12 +16,12 @@ from ..spi.sql import scan
 from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import note, write
+from ._tables import table
 
 __all__ = ["FORMATS", "sql"]
 
 FORMATS: Final = ("table", "csv", "json")
 _BATCH: Final = 1000
-_WIDE: Final = 60
 
 
 def sql(invocation: Invocation, store: str, statement: str, params: list[str], output: str | None) -> int:
@@ -69,7 +69,7 @@ def _show(rows: Iterator[Row], output: str) -> None:
             write(_csv([[_text(value, "") for value in row.values()] for row in batch]))
         return
     while batch := list(islice(every, _BATCH)):
-        write(_table(names, [[_text(value, "NULL") for value in row.values()] for row in batch]))
+        write(table(names, [[_text(value, "NULL") for value in row.values()] for row in batch]))
 
 
 def _json(value: Any) -> Any:
@@ -89,16 +89,3 @@ def _csv(rows: list[list[str]]) -> bytes:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _table(names: list[str], rows: list[list[str]]) -> bytes:
-    def cell(text: str) -> str:
-        # one line each, and no escape sequence of a terminal
-        plain = "".join(each if each.isprintable() else "\ufffd" for each in text)
-        return plain if len(plain) <= _WIDE else plain[: _WIDE - 1] + "…"
-
-    lines = [[cell(text) for text in line] for line in (names, *rows)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(names))]
-    lines.insert(1, ["-" * width for width in widths])
-    made = ("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-    return ("\n".join(made) + "\n").encode("utf-8", "replace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
-from typing import Any
+from typing import Any, Final
 
 from ..codec import json
 from ..codec.payload import JSON, decode_payload
@@ -14,6 +14,9 @@ from ._session import Invocation, connect
 from ._streams import complain, write
 
 __all__ = ["delete", "get", "list_keys", "save"]
+
+_BEGINS_JSON: Final = frozenset('{["')
+"""What begins so and is no JSON is a slip, not a text."""
 
 
 def _is_json(content_type: str | None) -> bool:
@@ -125,9 +128,9 @@ def _value(given: bytes, content_type: str | None) -> tuple[Any, str | None]:
         return given, content_type
     try:
         json.decode(given)
-    except PayloadError:
-        if content_type is not None:
-            raise
+    except PayloadError as error:
+        if content_type is not None or text.lstrip()[:1] in _BEGINS_JSON:
+            raise UsageError(f"the value is {error}: --text takes it as it is") from None
         return text, None
     return given.strip(b" \t\r\n"), content_type or JSON
 

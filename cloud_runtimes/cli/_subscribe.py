@@ -12,12 +12,14 @@ from ..errors import PayloadError
 from ..pubsub import Event, Subscription
 from ..pubsub.service import Start
 from ._session import Invocation, connect
-from ._streams import stopping, write
+from ._streams import note, stopping, write
 
 __all__ = ["subscribe"]
 
 _LOOK: Final = 0.2
 """Seconds between looks at signals and the idle time."""
+_SILENT: Final = 1.0
+"""Seconds without a first event after which it says that it waits."""
 _UNSETTLED: Final = 100_000
 """How many events ``--no-ack`` shows before the first of them must come again."""
 
@@ -43,12 +45,15 @@ def subscribe(
         with client.pubsub.subscribe(
             pubsub, topic, group=group, start=wanted, max_in_flight=in_flight, type=bytes
         ) as events:
-            last = monotonic()
+            last, waits = monotonic(), True
             while not stop.signal and left != 0:
                 taken = _take(
                     events, batch if left is None else min(batch, left), _LOOK if idle is None else min(_LOOK, idle)
                 )
                 if not taken:
+                    if waits and monotonic() - last >= _SILENT:
+                        waits = False
+                        note(f"waiting for events of {pubsub}/{topic}; Ctrl-C ends")
                     if idle is not None and monotonic() - last >= idle:
                         break
                     continue
@@ -58,7 +63,7 @@ def subscribe(
                         event.ack()
                 if left is not None:
                     left -= len(taken)
-                last = monotonic()
+                last, waits = monotonic(), False
         return stop.code if stop.signal else 0
 
 

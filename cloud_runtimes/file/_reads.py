@@ -132,6 +132,8 @@ class FileReads(Service):
         name: str,
         mode: FileMode = "rb",
         *,
+        content_type: str | None = None,
+        overwrite: bool = True,
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> FileHandle:
@@ -141,11 +143,14 @@ class FileReads(Service):
             store_name: the component.
             name: of the file.
             mode: ``"wb"`` stores the file, instead of an earlier one, when the block ends.
+            content_type, overwrite: with ``"wb"``, as in `put_file`.
             timeout: seconds for each of its calls.
             metadata: with ``"wb"``, of the file, as in `put_file`.
 
         Raises:
-            InvalidArgumentError: the name or the mode is wrong.
+            InvalidArgumentError: the name or the mode is wrong, or what is for writing is given for reading.
+            UnsupportedError: the component has no such option.
+            AlreadyExistsError: at the end of the block: the file exists, and ``overwrite`` is off.
             MissingFileError: at the first I/O: there is no such file to read.
 
         >>> with client.file.open_file("reports", "2026.csv", "wb") as file:  # doctest: +SKIP
@@ -155,9 +160,11 @@ class FileReads(Service):
         check_timeout(timeout)
         if mode not in ("rb", "wb"):
             raise InvalidArgumentError(f"mode {mode!r}: give 'rb' or 'wb'")
-        how = file_write(None, metadata, True)
+        how = file_write(content_type, metadata, overwrite)
         if mode == "wb":
-            self._writing(store_name, how, None)
+            self._writing(store_name, how, content_type)
+        elif content_type is not None or not overwrite:
+            raise InvalidArgumentError("content_type= and overwrite= are for mode 'wb'")
         return FileHandle(self, store_name, name, mode, how, timeout)
 
     @error_context(_STAT)

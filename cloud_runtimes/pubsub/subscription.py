@@ -200,7 +200,8 @@ class Subscription(ClosingHandle, Generic[I_co]):
                 if not sync:
                     await answer
             except BaseException as error:
-                failure = error
+                # dropping an event is an answer, not a failure
+                failure = None if isinstance(error, DropEvent) else error
                 if not sync and not isinstance(error, Exception):
                     raise  # its loop ends: unsettled events go back
                 self._failed(events, error)

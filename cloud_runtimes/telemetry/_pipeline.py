@@ -50,7 +50,7 @@ class Pipeline:
         self,
         exporters: Mapping[str, Exporter],
         delays: Mapping[str, float],
-        resource: bytes,
+        resource: Callable[[], bytes],
         *,
         buffer_bytes: int,
         timeout: float,
@@ -69,7 +69,8 @@ class Pipeline:
         self.scopes: list[bytes] = []
         self.meters: list[Meter] = []
         self.quiet: Callable[[], AbstractContextManager[Any]] = nullcontext
-        self.resource = resource
+        self._make_resource = resource
+        self.resource = resource()
         self._exporters = exporters
         self._delays = delays
         self._timeout = timeout
@@ -89,6 +90,7 @@ class Pipeline:
 
     def forked(self) -> None:
         """Begin empty in a forked child: the parent sends what it has."""
+        self.resource = self._make_resource()
         for buffer in self.buffers.values():
             buffer.reset()
             if self.closed:

@@ -192,16 +192,17 @@ class SpanInterceptor(Interceptor):
 
     # -- around calls --
 
-    def _start(self, what: _Description, links: Sequence[Any] = ()) -> kernel.Span:
-        return self._tracer.start_span(what.name, kind=what.kind, attributes=what.attributes, links=links)
+    def _start(self, what: _Description, links: Sequence[Any] = (), parent: Any = None) -> kernel.Span:
+        return self._tracer.start_span(
+            what.name, kind=what.kind, attributes=what.attributes, links=links, parent=parent
+        )
 
     def _begin(self, op: Operation, args: tuple[Any, ...]) -> tuple[kernel.Span, Any]:
         span: kernel.Span | None = getattr(op, "span", None)  # there is one where it began with `creating`
         if span is None:
-            span = op.span = self._start(_described(op, self._place(op.component), args))
-            if args and isinstance(args[0], OutgoingBatch):
-                for link in _links(args[0]):
-                    span.add_link(link)
+            made_in = _contexts(args[0]) if _is_batch(args) else []
+            parent = made_in[0] if made_in else None
+            span = op.span = self._start(_described(op, self._place(op.component), args), made_in, parent)
         return span, kernel.current.set(span)
 
     @contextmanager
@@ -219,7 +220,7 @@ class SpanInterceptor(Interceptor):
 
     def call(self, call: Call) -> Any:
         """Make a call, all its attempts, in a span."""
-        if _is_piece(call.method):
+        if _is_piece(call.method) or _is_apart(call):
             return call.proceed()
         with self._around(call) as span:
             result = call.proceed()
@@ -228,7 +229,7 @@ class SpanInterceptor(Interceptor):
 
     async def call_async(self, call: Call) -> Any:
         """Make a call, all its attempts, in a span."""
-        if _is_piece(call.method):
+        if _is_piece(call.method) or _is_apart(call):
             return await call.proceed_async()
         with self._around(call) as span:
             result = await call.proceed_async()
@@ -298,8 +299,17 @@ def _judge(span: kernel.Span, result: Any) -> None:
             _failed(span, first)
 
 
-def _links(batch: OutgoingBatch) -> list[Any]:
-    """Return the contexts in which the events of a publisher's batch were made, each once."""
+def _is_batch(args: tuple[Any, ...]) -> bool:
+    return bool(args) and isinstance(args[0], OutgoingBatch)
+
+
+def _is_apart(call: Call) -> bool:
+    """Tell whether a publisher's batch has no event that was made in a span: one span a batch would be a trace each, of nothing else."""
+    return _is_batch(call.args) and getattr(call.op, "span", None) is None and not _contexts(call.args[0])
+
+
+def _contexts(batch: OutgoingBatch) -> list[Any]:
+    """Return the contexts in which the events of a publisher's batch were made, each once. Its span has a link to each, and is a child of the first."""
     texts: dict[str, None] = {}
     for record in islice(batch, MAX_LINKS):
         if (text := record.traceparent) is not None:

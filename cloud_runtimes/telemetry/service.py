@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,11 +62,11 @@ class TelemetryService(Service):
         loaded = load(context.settings.telemetry, context.settings.origin)
         settings = loaded.settings
         self._exporters = _exporters(context, loaded)
-        self._resource = _resource(context, loaded)
+        self._given = _resource(context, loaded)
         self._pipeline = Pipeline(
             self._exporters,
             {"traces": settings.trace_delay, "logs": settings.log_delay, "metrics": settings.metric_interval},
-            resource(self._resource),
+            partial(_bytes, self._given),
             buffer_bytes=settings.buffer_bytes,
             timeout=settings.timeout,
             retry_timeout=settings.retry_timeout,
@@ -93,6 +96,10 @@ class TelemetryService(Service):
         if settings.flush_on_sigterm:
             flush_on_sigterm(self._pipeline)
         context.handles.add(self)
+
+    @property
+    def _resource(self) -> dict[str, Any]:
+        return _all(self._given)
 
     def _driver(self, name: str) -> Any:
         # one way out instead of named components
@@ -327,6 +334,27 @@ def _resource(context: ClientContext, loaded: Loaded) -> dict[str, Any]:
         "process.runtime.version": sys.version.split()[0],
         **given,
     }
+
+
+_instance = uuid.uuid4()
+
+
+def _process() -> dict[str, Any]:
+    """Return what tells the processes of one service apart; a forked child has its own."""
+    pid = os.getpid()
+    return {
+        "service.instance.id": str(uuid.uuid5(_instance, str(pid))),
+        "host.name": socket.gethostname(),
+        "process.pid": pid,
+    }
+
+
+def _all(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_process(), **given}
+
+
+def _bytes(given: Mapping[str, Any]) -> bytes:
+    return resource(_all(given))
 
 
 def _exporters(context: ClientContext, loaded: Loaded) -> dict[str, Exporter]:

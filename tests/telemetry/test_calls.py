@@ -23,12 +23,13 @@ from cloud_runtimes.errors import (
     NotFoundError,
     UnavailableError,
 )
+from cloud_runtimes.pubsub import DropEvent, Event
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi.operation import Operation
 from tests.telemetry.otlp_receiver import Receiver
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = range(1, 6)
-ERROR = 2
+UNSET, ERROR = 0, 2
 SECRET = "correct horse battery staple"
 
 
@@ -314,7 +315,29 @@ def test_a_publisher_s_batch_is_linked_to_where_its_events_were_made(spans: Span
     assert span.kind == PRODUCER
     assert attributes(span)[messaging.MESSAGING_BATCH_MESSAGE_COUNT] == 5
     assert [(link.trace_id.hex(), link.span_id.hex()) for link in span.links] == contexts
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == contexts[0]
     assert SECRET.encode() not in spans.texts()
+
+
+def test_a_publisher_s_batch_of_events_made_in_no_span_is_no_trace_of_its_own(spans: Spans) -> None:
+    with spans.client.pubsub.publisher("bus", "t") as publisher:
+        publisher.send({})
+    spans.client.pubsub.publish("bus", "other", {})
+    assert [span.name for span in spans.all()] == ["publish other"]
+
+
+def test_dropping_an_event_is_no_failure(spans: Spans) -> None:
+    done = queue.Queue[None]()
+
+    def handle(event: Event) -> None:
+        done.put(None)
+        raise DropEvent
+
+    spans.client.pubsub.publish("bus", "t", {})
+    with spans.client.pubsub.subscribe("bus", "t", handle):
+        done.get(timeout=30)
+    span = spans.one("process t")
+    assert (span.status.code, ERROR_TYPE in attributes(span)) == (UNSET, False)
 
 
 def test_what_failed_of_many_is_an_error(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ STATE = {
 FILE = {
     "put_file": "store_name, name, data, *, content_type=None, metadata=None, overwrite=True, timeout=<client>",
     "get_file": "store_name, name, *, start=0, length=None, …",
-    "open_file": "store_name, name, mode='rb', *, …",
+    "open_file": "store_name, name, mode='rb', *, content_type=None, overwrite=True, …",
     "stat_file": "store_name, name, *, …",
     "exists": "store_name, name, *, …",
     "list_files": "store_name, prefix='', *, recursive=True, limit=None, after=None, …",
