@@ -108,6 +108,14 @@ def doctor(
     return partial(examine, context.obj, json)
 
 
+@app.command(short_help="Write a configuration file with comments.")
+def init(context: typer.Context) -> Work:
+    """Write cloud-runtimes.toml, with comments, in the working directory. It is found there and in all folders below."""
+    from ._settings_file import init as write_it
+
+    return partial(write_it, context.obj)
+
+
 @app.command(short_help="Publish lines of JSON.")
 def publish(
     context: typer.Context,

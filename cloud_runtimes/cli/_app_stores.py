@@ -114,6 +114,19 @@ def secret_get(
     return partial(_secret.get, context.obj, store, key, entry=entry, reveal=reveal)
 
 
+@config_app.command("validate", short_help="Check a configuration file.")
+def config_validate(
+    context: typer.Context,
+    path: Annotated[
+        str | None, typer.Argument(help="File or folder; else the one that counts here.", show_default=False)
+    ] = None,
+) -> Work:
+    """Check the configuration of this command and of applications here, without reaching any server. Exit code 2 where something is wrong."""
+    from ._settings_file import validate
+
+    return partial(validate, context.obj, path)
+
+
 @config_app.command("get", short_help="Write values.")
 def config_get(
     context: typer.Context,

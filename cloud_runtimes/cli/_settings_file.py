@@ -1,0 +1,74 @@
+"""``init`` and ``config validate``: the configuration file of an application."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from .. import config
+from .._core.config_discovery import find
+from ._errors import UsageError
+from ._session import Invocation, connect
+from ._streams import note, write
+
+__all__ = ["init", "validate"]
+
+_NAME: Final = "cloud-runtimes.toml"
+_TEXT: Final = """\
+# Configuration of Cloud Runtimes, found from this folder and those below it.
+# Every line may go: without any, all services work on SQLite and files in .cloud_runtimes, beside this file.
+
+app_id = {app_id}     # name of the application: source of its events, consumer group, name for calls
+# timeout = 30        # seconds for a call, retries included
+
+# Where all names live that have no table below. Leave the code as it is, and move:
+# [capa]
+# home = "postgresql://user@host/name"     # pip install "cloud-runtimes-python[postgres]"
+# home = "redis://user@host:6379/0"        # pip install "cloud-runtimes-python[redis]"
+# home = "nats://user:password@host:4222"  # pip install "cloud-runtimes-python[nats]"
+
+# Names with a component of their own. With the first of these tables, every name needs one.
+# [state.orders]
+# component = "sqlite"
+#
+# [pubsub.bus]
+# component = "redis"
+# url = "redis://localhost:6379/0"
+
+# [telemetry]
+# instrument = true                        # spans of calls and handlers
+# endpoint = "http://localhost:4318"       # where OTLP goes; without it to files in the home
+"""
+
+
+def init(invocation: Invocation) -> int:
+    """Write a configuration file with comments."""
+    app_id = invocation.app_id or "".join(
+        each if each.isascii() and (each.isalnum() or each in "._-") else "-" for each in os.path.basename(os.getcwd())
+    )
+    try:
+        with open(_NAME, "x", encoding="utf-8") as file:
+            file.write(_TEXT.format(app_id=f'"{app_id[:128] or "app"}"'))
+    except FileExistsError:
+        raise UsageError(f"{_NAME} is there already: edit it, or remove it first") from None
+    note(f"wrote {_NAME}: cloud-runtimes doctor tells what it does")
+    return 0
+
+
+def validate(invocation: Invocation, path: str | None) -> int:
+    """Read a configuration file, and make each of its components without I/O."""
+    if path is not None:
+        invocation.config = path
+    found = find(invocation.config)
+    if found is None:
+        raise UsageError("there is no configuration file: name one, or make one by cloud-runtimes init")
+    config.read(invocation.config)
+    with connect(invocation) as client:
+        declared = sorted(client._context.runtime().declared())
+        for service, name in declared:
+            client._context.service(service)._driver(name)
+        client._context.service("telemetry")
+        if client._context.settings.resiliency is not None:
+            client._read_policies()
+    write(f"{found.path}: valid, {len(declared)} components\n".encode())
+    return 0
