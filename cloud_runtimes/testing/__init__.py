@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .apis import Api, AsyncApi, SyncApi
+    from .clock import Clock
+    from .events import RecordedEvents
     from .harness import Harness, SecretHarness, requires
     from .sidecar import RunningSidecar, memory_client, serve
     from .suites.configuration import ConfigurationSuite
@@ -33,12 +35,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Api",
     "AsyncApi",
+    "Clock",
     "ConfigurationSuite",
     "DatabaseSuite",
     "FileSuite",
     "Harness",
     "LockSuite",
     "PubSubSuite",
+    "RecordedEvents",
     "RpcHarness",
     "RpcSuite",
     "RunningSidecar",
@@ -54,6 +58,8 @@ __all__ = [
 
 _MODULES: Final = {
     "apis": ("Api", "AsyncApi", "SyncApi"),
+    "clock": ("Clock",),
+    "events": ("RecordedEvents",),
     "harness": ("Harness", "SecretHarness", "requires"),
     "sidecar": ("RunningSidecar", "memory_client", "serve"),
     "suites.rpc": ("RpcHarness",),

@@ -12,6 +12,8 @@ import pytest
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
+    from .clock import Clock
+    from .events import RecordedEvents
     from .sidecar import RunningSidecar
 
 __all__: list[str] = []
@@ -30,12 +32,38 @@ def cloud_runtimes_config() -> Mapping[str, Any]:
 
 
 @pytest.fixture
-def cloud_runtimes_client(cloud_runtimes_config: Mapping[str, Any]) -> Iterator[CloudRuntimesClient]:
+def cloud_runtimes_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of everything embedded, of all clients of the test: ``cloud_runtimes_clock.advance(3600)``."""
+    from .. import registry
+    from .clock import Clock
+
+    clock = Clock()
+    monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clock.component)
+    return clock
+
+
+@pytest.fixture
+def cloud_runtimes_client(
+    cloud_runtimes_config: Mapping[str, Any], cloud_runtimes_clock: Clock
+) -> Iterator[CloudRuntimesClient]:
     """A client in the process, on data in memory that no other test sees; closed afterwards."""
     from .sidecar import memory_client
 
     with memory_client(cloud_runtimes_config) as client:
         yield client
+
+
+@pytest.fixture
+def cloud_runtimes_events(
+    cloud_runtimes_client: CloudRuntimesClient,
+) -> Iterator[Callable[[str, str], RecordedEvents]]:
+    """A function that records the events of a topic from its beginning: ``cloud_runtimes_events("bus", "orders").take()``."""
+    from contextlib import ExitStack
+
+    from .events import RecordedEvents
+
+    with ExitStack() as stack:
+        yield lambda pubsub_name, topic: stack.enter_context(RecordedEvents(cloud_runtimes_client, pubsub_name, topic))
 
 
 @pytest.fixture

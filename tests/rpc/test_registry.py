@@ -21,10 +21,9 @@ from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, U
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.rpc import registry as services
 from cloud_runtimes.rpc.registry import LEASE
-from cloud_runtimes.testing import Api
+from cloud_runtimes.testing import Api, Clock
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.rpc.http_peers import Hostile
-from tests.support.harnesses.embedded import ShiftedClocks
 
 
 def rows(home: Path) -> list[Any]:
@@ -78,7 +77,7 @@ def test_the_lease_is_renewed_and_ends_without_renewal(
     apart: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clocks = ShiftedClocks()
+    clocks = Clock()
     clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": clocks})
     monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clocked)
     monkeypatch.setattr(services, "_FRESH", 0.0)

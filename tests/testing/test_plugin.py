@@ -154,3 +154,71 @@ def test_a_sidecar_for_the_official_sdk(user: pytest.Pytester) -> None:
             assert cloud_runtimes_client.state.get("orders", "1") == b"total: 5"
         """)
     run(user, 1)
+
+
+def test_a_clock_that_is_set_forward(user: pytest.Pytester) -> None:
+    user.makepyfile("""
+        import threading
+        from datetime import timedelta
+        from cloud_runtimes import CloudRuntimesClient
+
+        def test_state(cloud_runtimes_client, cloud_runtimes_clock):
+            cloud_runtimes_client.state.save("store", "k", 1, ttl=3600)
+            cloud_runtimes_clock.advance(3599)
+            assert cloud_runtimes_client.state.get("store", "k") == 1
+            cloud_runtimes_clock.advance(2)
+            assert cloud_runtimes_client.state.get("store", "k") is None
+
+        def test_locks(cloud_runtimes_client, cloud_runtimes_clock):
+            assert cloud_runtimes_client.lock.try_lock("locks", "r", expiry=60)
+            assert not cloud_runtimes_client.lock.try_lock("locks", "r", expiry=60)
+            cloud_runtimes_clock.advance(timedelta(minutes=2))
+            assert cloud_runtimes_client.lock.try_lock("locks", "r", expiry=60)
+
+        def test_retries_and_delays(cloud_runtimes_client, cloud_runtimes_clock, cloud_runtimes_events):
+            cloud_runtimes_client.pubsub.publish("bus", "orders", 7, delay=86400)
+            with cloud_runtimes_client.pubsub.subscribe("bus", "orders") as events:
+                assert events.receive(0.2) is None
+                cloud_runtimes_clock.advance(86401)
+                events.receive(5).retry(delay=3600)
+                assert events.receive(0.2) is None
+                cloud_runtimes_clock.advance(3601)
+                assert events.receive(5).delivery_count == 2
+            (event,) = cloud_runtimes_events("bus", "orders").take()
+            assert event.data == 7
+
+        def test_jobs(cloud_runtimes_client, cloud_runtimes_clock):
+            ran = threading.Semaphore(0)
+
+            @cloud_runtimes_client.schedule.job("nightly")
+            def nightly():
+                ran.release()
+
+            cloud_runtimes_client.schedule.schedule_job("nightly", schedule=timedelta(days=1))
+            with cloud_runtimes_client.schedule.running():
+                for _ in range(3):
+                    assert not ran.acquire(timeout=0.1)
+                    cloud_runtimes_clock.advance(timedelta(days=1, seconds=1))
+                    assert ran.acquire(timeout=5)
+
+        def test_clients_of_the_application(cloud_runtimes_clock, tmp_path):
+            with CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}) as client:
+                client.state.save("store", "k", 1, ttl=60)
+                cloud_runtimes_clock.advance(61)
+                assert client.state.get("store", "k") is None
+        """)
+    run(user, 5)
+
+
+def test_recorded_events(user: pytest.Pytester) -> None:
+    user.makepyfile("""
+        import pytest
+
+        def test_it(cloud_runtimes_client, cloud_runtimes_events):
+            orders = cloud_runtimes_events("bus", "orders")
+            cloud_runtimes_client.pubsub.publish_bulk("bus", "orders", [1, 2, 3])
+            assert [event.data for event in orders.take(3)] == [1, 2, 3]
+            with pytest.raises(AssertionError, match="0 of 1 events came to bus/orders within 0.1 s"):
+                orders.take(timeout=0.1)
+        """)
+    run(user, 1)

@@ -28,7 +28,7 @@ from .group_commit import GroupCommit
 from .notifier import Notifier
 from .writes import WriteTask
 
-__all__ = ["Engine", "acquire"]
+__all__ = ["Engine", "acquire", "engines"]
 
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -39,6 +39,12 @@ _LOOK_EVERY: Final = 0.005
 """Seconds for which readers believe that the files are in their places."""
 _engines: dict[str, Engine] = {}
 _engines_lock = Mutex()
+
+
+def engines() -> list[Engine]:
+    """Return those of this process."""
+    with _engines_lock:
+        return list(_engines.values())
 
 
 def acquire(path: str, clocks: Clocks) -> Engine:

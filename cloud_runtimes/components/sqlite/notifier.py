@@ -167,8 +167,7 @@ class Notifier:
             ticket = self._changes.ticket()
             self._idle = True
             changed = self._changed()
-            with self._lock:
-                waiters = [waiter for each in self._local.values() for waiter in each]
+            waiters = self._waiters()
             if changed:
                 for waiter in waiters:
                     waiter.wake()
@@ -176,7 +175,16 @@ class Notifier:
             if not self._closed:
                 self._changes.wait(ticket, None if self._idle else EVERY)
 
+    def _waiters(self) -> list[Waiter]:
+        with self._lock:
+            return [waiter for each in self._local.values() for waiter in each]
+
     # -- notifying --------------------------------------------------------
+
+    def wake_all(self) -> None:
+        """Wake all waiters of this process, whatever they wait for."""
+        for waiter in self._waiters():
+            waiter.wake()
 
     def notify(self, channels: Iterable[str]) -> None:
         """Wake all waiters on these channels, here and in other processes."""

@@ -9,26 +9,9 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
-from cloud_runtimes._core.clocks import Clocks
-from cloud_runtimes.components.sqlite import SqliteComponent
-from cloud_runtimes.testing import Harness
+from cloud_runtimes.testing import Clock, Harness
 
 _numbers = itertools.count()
-
-
-class ShiftedClocks(Clocks):
-    """The real clocks, some time ahead."""
-
-    __slots__ = ("ahead_ms",)
-
-    def __init__(self) -> None:
-        self.ahead_ms = 0
-
-    def wall_ms(self) -> int:
-        return super().wall_ms() + self.ahead_ms
-
-    def boot_ms(self) -> int:
-        return super().boot_ms() + self.ahead_ms
 
 
 class SqliteHarness(Harness):
@@ -38,11 +21,9 @@ class SqliteHarness(Harness):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.home = self._home(folder)
-        self.clocks = ShiftedClocks()
+        self.clocks = Clock()
         self._clients: list[CloudRuntimesClient] = []
-        # the real component, with a clock that can be set forward
-        clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": self.clocks})
-        monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clocked)
+        monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), self.clocks.component)
 
     def _home(self, folder: Path) -> str:
         return str(folder / "home")
@@ -54,7 +35,7 @@ class SqliteHarness(Harness):
         return client
 
     def advance(self, seconds: float) -> None:
-        self.clocks.ahead_ms += round(seconds * 1000)
+        self.clocks.advance(seconds)
 
     def close(self) -> None:
         for client in self._clients:

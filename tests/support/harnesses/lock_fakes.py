@@ -18,8 +18,7 @@ from cloud_runtimes.spi.component import Runtime
 from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.lock import Grant, LockDriver, LockRequest
 from cloud_runtimes.spi.operation import Operation
-from cloud_runtimes.testing import Harness
-from tests.support.harnesses.embedded import ShiftedClocks
+from cloud_runtimes.testing import Clock, Harness
 
 
 class DictLocks:
@@ -108,7 +107,7 @@ class DictLockHarness(Harness):
     name = "dict in threads"
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self.clocks = ShiftedClocks()
+        self.clocks = Clock()
         self._stores: dict[str, DictLocks] = {}
         self._clients: list[CloudRuntimesClient] = []
 

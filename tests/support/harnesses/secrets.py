@@ -15,8 +15,7 @@ import yaml
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
-from cloud_runtimes.testing import SecretHarness
-from tests.support.harnesses.embedded import ShiftedClocks
+from cloud_runtimes.testing import Clock, SecretHarness
 
 
 class _Harness(SecretHarness):
@@ -25,7 +24,7 @@ class _Harness(SecretHarness):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder = folder
         self.monkeypatch = monkeypatch
-        self.clocks = ShiftedClocks()
+        self.clocks = Clock()
         self.clocks.ahead_ms = 60_000
         monkeypatch.setattr(EnvComponent, "clocks", self.clocks)
         monkeypatch.setattr(FileComponent, "clocks", self.clocks)

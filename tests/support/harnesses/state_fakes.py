@@ -18,8 +18,7 @@ from cloud_runtimes.spi.component import Runtime
 from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.state import StateDriver, StateWrite, StoredValue
-from cloud_runtimes.testing import Harness
-from tests.support.harnesses.embedded import ShiftedClocks
+from cloud_runtimes.testing import Clock, Harness
 
 
 class DictStore:
@@ -136,7 +135,7 @@ class DictStateHarness(Harness):
     kind: ClassVar[type[Any]] = DictStateInThreads
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self.clocks = ShiftedClocks()
+        self.clocks = Clock()
         self._stores: dict[str, DictStore] = {}
         self._clients: list[CloudRuntimesClient] = []
 
