@@ -15,6 +15,7 @@ from .settings import RedisSettings
 if TYPE_CHECKING:
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.portable import Portable
     from .engine import RedisEngine
 
 __all__ = ["RedisComponent", "RedisSettings", "component"]
@@ -98,6 +99,16 @@ class RedisComponent(HomeComponent):
         with importing("Redis", "redis"):
             made: Driver = getattr(import_module(f".{module}", __package__), driver)(self, name)
         return made
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        with importing("Redis", "redis"):
+            from .portable import names
+        return names(self, op, service)
+
+    def portable(self, service: str, name: str) -> Portable:
+        with importing("Redis", "redis"):
+            from .portable import portable
+        return portable(self, service, name)
 
     def ready(self) -> None:
         self.engine.ready(Operation(_READY, self.name, 5.0))

@@ -1,0 +1,83 @@
+"""State and configuration on Redis as records that move to another home and back."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from ...errors import UnsupportedError
+from ...spi.operation import Operation
+from ...spi.portable import Portable
+from .._portable_stores import StoredConfiguration, StoredState
+from .configuration import RedisConfiguration
+from .failures import checked
+from .resp import Batch, Flow, Value
+from .state import RedisState
+
+if TYPE_CHECKING:
+    from . import RedisComponent
+
+__all__ = ["names", "portable"]
+
+_TOKENS: Final = 1_000_000
+"""Of locks in a second: their tokens are microseconds."""
+_KEYS: Final = {
+    "configuration": (b"*}:names", re.compile(rb"(.*)}:names", re.DOTALL)),
+    "pubsub": (b"*}:topic:*", re.compile(rb"(.*?)}:topic:.*", re.DOTALL)),
+    "schedule": (b"*}:*", re.compile(rb"(.*?)}:.*", re.DOTALL)),
+    "state": (b"*}:[nf]*", re.compile(rb"(?!.*}:v:)(.*)}:(?:names|fences)", re.DOTALL)),
+}
+"""Service → a glob for the keys that tell a name, and which name that is; those of all values of state are not looked at."""
+
+
+def names(component: RedisComponent, op: Operation, service: str) -> list[str]:
+    """Return the names of a service that have data."""
+    _check(component, service)
+    if service not in _KEYS:
+        return []
+    head = f"{{{component.settings.prefix}:{service}:".encode()
+    glob, wanted = _KEYS[service]
+    pattern = re.sub(rb"([\\*?\[\]^])", rb"\\\1", head) + glob
+
+    def scan() -> Flow[list[str]]:
+        found: set[bytes] = set()
+        cursor: Value = 0
+        while True:
+            ((cursor, keys),) = checked((yield Batch(("SCAN", cursor, "MATCH", pattern, "COUNT", 1000))))
+            found.update(match[1] for key in keys if (match := wanted.fullmatch(key[len(head) :])))
+            if cursor == b"0":
+                return sorted(name.decode() for name in found)
+
+    return component.engine.run(op, scan())
+
+
+def portable(component: RedisComponent, service: str, name: str) -> Portable:
+    """Return the data of a name."""
+    _check(component, service)
+    engine = component.engine
+    if service == "state":
+        state = RedisState(component, name)
+        return StoredState(state, lambda op, keys: engine.run(op, state.fences(keys)), _TOKENS)
+    if service == "configuration":
+        configuration = RedisConfiguration(component, name)
+        return StoredConfiguration(configuration, lambda op: engine.run(op, configuration.places()))
+    raise UnsupportedError(
+        f"{service} of the component 'redis' is not copied: choose state and configuration with --service; "
+        "docs/how-to/move-to-redis.md says how the rest moves",
+        service=service,
+        component=name,
+    )
+
+
+def _check(component: RedisComponent, service: str) -> None:
+    settings = component.settings
+    if settings.layout == "dapr" and service in ("pubsub", "state"):
+        raise UnsupportedError(
+            f"{service} in Dapr's layout is not copied: its keys are in no order",
+            service=service,
+            component=component.name,
+        )
+    if component.is_cluster:
+        raise UnsupportedError(
+            "a Redis cluster is not copied from or to: copy between others", component=component.name
+        )
