@@ -261,7 +261,7 @@ def _jetstream(service: str, note: str) -> ComponentType:
         },
         refused={
             **dict.fromkeys(("apiprefix", "domain"), "give natsURL of a server of that account"),
-            **dict.fromkeys(("jwt", "seedkey"), "give natsURL with a user, or a token"),
+            **dict.fromkeys(("jwt", "seedkey"), "give credentials, the name of a .creds file"),
             "memorystorage": "leave it out: what is acknowledged is in files",
         },
         note=note,
