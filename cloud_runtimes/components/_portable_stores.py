@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ..errors import UnsupportedError
-from ..spi.configuration import ConfigurationDriver, ConfigurationItem, Selection
+from ..spi.configuration import ConfigurationDriver, Selection
 from ..spi.operation import Operation
 from ..spi.portable import BATCH_BYTES, BATCH_RECORDS, ConfigurationRecord, Portable, Records, StateRecord
 from ..spi.state import StateDriver, StateWrite
 
-__all__ = ["Fences", "StoredConfiguration", "StoredState"]
+__all__ = ["Fences", "KeyedPortable", "StoredConfiguration", "StoredState"]
 
 Fences: TypeAlias = Callable[[Operation, Sequence[str] | None], Mapping[str, int]]
 """Gives the fences of some keys, or of all."""
@@ -21,39 +22,56 @@ _AT_ONCE: Final = 16
 _WRITES: Final = 200
 
 
-class StoredState(Portable):
-    """A state store, in the order of its keys.
+class KeyedPortable(Portable):
+    """Records in the order of their keys, which fit into memory."""
 
-    ``fences`` gives those that there are, ``ticks`` how many a second are in the tokens of locks, which count from 1970: a fence above them would lock its key for ever.
-    """
+    def __init__(self) -> None:
+        self._keys: list[Any] = []
 
-    def __init__(self, driver: StateDriver, fences: Fences, ticks: int) -> None:
-        self._driver = driver
-        self._fences = fences
-        self._ticks = ticks
-        self._keys: list[str] = []
+    @abstractmethod
+    def keys(self, op: Operation) -> Iterable[Any]:
+        """Return all keys, in any order."""
 
-    def _look(self, op: Operation) -> None:
-        self._keys = sorted({*self._driver.list_keys(op, "", None, None), *self._fences(op, None)})
+    @abstractmethod
+    def size(self, record: Any) -> int:
+        """Return how many bytes a record has, about."""
 
     def count(self, op: Operation, /) -> int:
-        self._look(op)
-        return len(self._keys)
+        return len(set(self.keys(op)))
 
-    def export(self, op: Operation, after: StateRecord | None, /) -> list[StateRecord]:
+    def export(self, op: Operation, after: Any | None, /) -> list[Any]:
         if after is None:
-            self._look(op)
+            self._keys = sorted(self.keys(op))
         place = 0 if after is None else bisect_right(self._keys, after.key)
-        found: list[StateRecord] = []
+        found: list[Any] = []
         size = 0
         while place < len(self._keys) and len(found) < BATCH_RECORDS and size < BATCH_BYTES:
             for record in self.find(op, self._keys[place : place + _AT_ONCE]).values():
-                size += len(record.value.data) if record.value is not None else 0
+                size += self.size(record)
                 if found and (size > BATCH_BYTES or len(found) == BATCH_RECORDS):
                     break
                 found.append(record)
             place += _AT_ONCE
         return found
+
+
+class StoredState(KeyedPortable):
+    """A state store.
+
+    ``fences`` gives those that there are, ``ticks`` how many a second are in the tokens of locks, which count from 1970: a fence above them would lock its key for ever.
+    """
+
+    def __init__(self, driver: StateDriver, fences: Fences, ticks: int) -> None:
+        super().__init__()
+        self._driver = driver
+        self._fences = fences
+        self._ticks = ticks
+
+    def keys(self, op: Operation) -> Iterable[str]:
+        return {*self._driver.list_keys(op, "", None, None), *self._fences(op, None)}
+
+    def size(self, record: StateRecord) -> int:
+        return len(record.value.data) if record.value is not None else 0
 
     def find(self, op: Operation, keys: Sequence[str], /) -> dict[str, StateRecord]:
         values, fences = self._driver.get_bulk(op, keys, None), self._fences(op, keys)
@@ -81,39 +99,26 @@ class StoredState(Portable):
             self._driver.write(op, writes[first : first + _WRITES], True)
 
 
-class StoredConfiguration(Portable):
+class StoredConfiguration(KeyedPortable):
     """A configuration store. ``places`` gives its groups and labels, ``""``: the default one."""
 
     def __init__(self, driver: ConfigurationDriver, places: Callable[[Operation], Sequence[tuple[str, str]]]) -> None:
+        super().__init__()
         self._driver = driver
         self._places = places
-        self._records: list[ConfigurationRecord] = []
 
-    def _look(self, op: Operation) -> None:
-        found = [self._selected(op, place, ()) for place in self._places(op)]
-        self._records = sorted((record for records in found for record in records), key=lambda record: record.key)
+    def keys(self, op: Operation) -> Iterable[tuple[str, str, str]]:
+        return [key for place in self._places(op) for key in self._selected(op, place, ())]
 
-    def _selected(self, op: Operation, place: tuple[str, str], keys: tuple[str, ...]) -> list[ConfigurationRecord]:
+    def size(self, record: ConfigurationRecord) -> int:
+        return len(record.item.value)
+
+    def _selected(
+        self, op: Operation, place: tuple[str, str], keys: tuple[str, ...]
+    ) -> dict[tuple[str, str, str], ConfigurationRecord]:
         group, label = place
         items = self._driver.get(op, Selection(keys, group or None, label or None, None))
-        return [ConfigurationRecord((*place, key), item) for key, item in items.items()]
-
-    def count(self, op: Operation, /) -> int:
-        self._look(op)
-        return len(self._records)
-
-    def export(self, op: Operation, after: ConfigurationRecord | None, /) -> list[ConfigurationRecord]:
-        if after is None:
-            self._look(op)
-        place = 0 if after is None else bisect_right(self._records, after.key, key=lambda record: record.key)
-        found: list[ConfigurationRecord] = []
-        size = 0
-        for record in self._records[place : place + BATCH_RECORDS]:
-            size += len(record.item.value)
-            if found and size > BATCH_BYTES:
-                break
-            found.append(record)
-        return found
+        return {(*place, key): ConfigurationRecord((*place, key), item) for key, item in items.items()}
 
     def find(
         self, op: Operation, keys: Sequence[tuple[str, str, str]], /
@@ -121,9 +126,10 @@ class StoredConfiguration(Portable):
         wanted: dict[tuple[str, str], list[str]] = {}
         for group, label, key in keys:
             wanted.setdefault((group, label), []).append(key)
-        found = [self._selected(op, place, tuple(some)) for place, some in wanted.items()]
-        return {record.key: record for records in found for record in records}
+        found: dict[tuple[str, str, str], ConfigurationRecord] = {}
+        for place, some in wanted.items():
+            found |= self._selected(op, place, tuple(some))
+        return {key: found[key] for key in keys if key in found}
 
     def put(self, op: Operation, records: Records, /) -> None:
-        items: list[ConfigurationItem] = [record.item for record in records]
-        self._driver.save(op, items, None)
+        self._driver.save(op, [record.item for record in records], None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ConflictError
+from cloud_runtimes.schedule import Retry, TopicTarget
 from tests.cli.conftest import Run
 from tests.cli.test_copy import _rows
 from tests.support.harnesses.nats import NatsHome
@@ -117,15 +120,61 @@ def test_what_is_there_is_left(cli: Run, tmp_path: Path, far: Any) -> None:
         there.state.save("orders", "a", 6, fence=8)
 
 
+def test_jobs_go_to_redis_and_back(cli: Run, tmp_path: Path, valkey_server: Any) -> None:
+    home = ValkeyHome(valkey_server)
+    folder, side, back = str(tmp_path / "folder"), _side(tmp_path, home), str(tmp_path / "back")
+    with CloudRuntimesClient(config={"capa": {"home": folder}}, app_id="shop") as client:
+        jobs = client.schedule
+        jobs.schedule_job("nightly", schedule="0 3 * * *", data={"n": 1}, timezone="Europe/Paris")
+        jobs.schedule_job("once", due_time=datetime(2040, 1, 1, tzinfo=UTC), target=TopicTarget("bus", "orders"))
+        jobs.schedule_job("bytes", schedule="@daily", data=b"\x00\xff", failure_policy=Retry(attempts=5, interval=2))
+        done = threading.Event()
+
+        @jobs.job("done")
+        def handler(data: Any) -> None:
+            done.set()
+
+        jobs.schedule_job("done", schedule="@daily")
+        jobs.run_now("done")
+        with jobs.running():
+            assert done.wait(10)
+            while any(run.ended_at is None for run in jobs.list_runs("done")):
+                time.sleep(0.01)
+        jobs.run_now("nightly")  # which nobody runs here
+        before = (jobs.list_jobs(), [jobs.list_runs(name) for name in ("nightly", "done")])
+    for _ in range(2):
+        result = cli("copy", "--from", folder, "--to", side, "--overwrite")
+        assert (result.code, _rows(result.out)["schedule shop"][2:]) == (0, [0, 0]), result
+    far = home.client(app_id="shop").schedule
+    assert (far.list_jobs(), [far.list_runs(name) for name in ("nightly", "done")]) == before
+    result = cli("copy", "--from", side, "--to", back, "--service", "schedule")
+    assert (result.code, _rows(result.out)) == (0, {"schedule shop": [4, 4, 0, 0]}), result
+    with CloudRuntimesClient(config={"capa": {"home": back}}, app_id="shop") as client:
+        jobs = client.schedule
+        assert (jobs.list_jobs(), [jobs.list_runs(name) for name in ("nightly", "done")]) == before
+    # what was open runs at once, and occurrences go on
+    ran = threading.Event()
+
+    @far.job("nightly")
+    def nightly(data: Any) -> None:
+        ran.set()
+
+    with far.running():
+        assert ran.wait(10)
+    far.delete_job("once")
+    assert [job.name for job in far.list_jobs()] == ["bytes", "done", "nightly"]
+    home.close()
+
+
 def test_what_does_not_move_is_refused_before_anything_is_written(cli: Run, tmp_path: Path, far: Any) -> None:
     folder, side = str(tmp_path / "folder"), _side(tmp_path, far)
     with CloudRuntimesClient(config={"capa": {"home": folder}}, app_id="shop") as client:
         client.state.save("orders", "a", 1)
-        client.schedule.schedule_job("nightly", schedule="0 3 * * *")
-        for step in ((), ("--service", "schedule")):
+        client.pubsub.publish("bus", "orders", 1)
+        for step in ((), ("--service", "pubsub")):
             result = cli("copy", "--from", folder, "--to", side, *step)
             assert result.code != 0
-            assert "schedule" in result.err
+            assert "pubsub" in result.err
             assert "--service" in result.err
     assert far.client(app_id="shop").state.get("orders", "a") is None
 
