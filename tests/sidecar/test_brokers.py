@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -15,11 +16,13 @@ from cloud_runtimes.dapr_server.resources import load
 from cloud_runtimes.dapr_server.resources.types import nats_url, redis_url
 from cloud_runtimes.errors import InvalidArgumentError
 from tests.sidecar.raw import send
-from tests.sidecar.test_resources import component, open_client, refusal, write
+from tests.sidecar.test_resources import SUBSCRIPTION, component, open_client, refusal, write
+from tests.support.apps import App, Got, Reply
 from tests.support.nats import Missing as NoNats
 from tests.support.nats import serve as serve_nats
 from tests.support.redis import RedisServer, serve
 from tests.support.running import serving
+from tests.support.waiting import until
 
 PASSWORD = "hunter2-canary"
 SECRETS = component("vault", "secretstores.local.file", "{name: secretsFile, value: secrets.json}")
@@ -84,6 +87,34 @@ def test_a_file_of_daprs_serves_the_data_that_daprd_has(files: Path, monkeypatch
             lock = {"resourceId": "r", "lockOwner": "me", "expiryInSeconds": 60}
             assert send(one.http_address, "POST", "/v1.0-alpha1/lock/locks", lock).json == {"success": True}
             assert send(one.http_address, "GET", "/v1.0/configuration/settings").status == 204
+
+
+def test_an_application_gets_what_daprs_publish(files: Path) -> None:
+    """The group is the app id, which is daprd's ``consumerID`` too; it begins where daprd's group would."""
+    with ExitStack() as resources:
+        server = resources.enter_context(serve("valkey"))
+        host = item("redisHost", f"127.0.0.1:{server.port}")
+        subscription = SUBSCRIPTION.format(version="v2alpha1", spec="  routes: {default: /news}").replace("shop", "app")
+        found = load(write(files, component("bus", "pubsub.redis", host), subscription), "app")
+        native = resources.enter_context(redis.Redis(port=server.port))
+        event = {"id": "1", "specversion": "1.0", "type": "com.dapr.event.sent", "source": "other", "data": {"n": 1}}
+        native.xadd("orders", {"data": json.dumps(event), "metadata": "{}"})
+        got: list[Got] = []
+
+        def answer(request: Got) -> Reply | None:
+            got.append(request)
+            return None
+
+        app = resources.enter_context(App(answer=answer))
+        settings = {"app_port": app.port, "subscriptions": found.subscriptions, "components": found.components}
+        one = resources.enter_context(serving(dict(found.config), **settings))
+        assert send(one.http_address, "POST", "/v1.0/publish/bus/orders", {"n": 2}).status == 204
+        until(lambda: len([each for each in got if each.path == "/news"]) == 2)
+        bodies = [json.loads(each.body) for each in got if each.path == "/news"]
+        assert sorted(each["data"]["n"] for each in bodies) == [1, 2]
+        assert bodies[0]["id"] == "1"
+        (group,) = cast("list[dict[str, Any]]", native.xinfo_groups("orders"))
+        assert group["name"] == b"app"
 
 
 def test_nats(files: Path) -> None:

@@ -171,7 +171,7 @@ while ARGV[last + 1] do
   local first = last + 2
   last = last + 1 + ARGV[last + 1]
   local run = add(name, id, {unpack(ARGV, first, last)})
-  if call('HEXISTS', run_key(run), 'deadline') == 1 then call('ZADD', open_key(id), run, run)
+  if call('HGET', run_key(run), 'deadline') then call('ZADD', open_key(id), run, run)
   else call('PEXPIRE', run_key(run), ARGV[2]) end
 end
 place(id)
