@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,8 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ConflictError, InvalidArgumentError, UnsupportedError
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.redis import DaprHome
+from tests.support.redis import RedisServer
+from tests.support.waiting import until
 
 # Of Dapr's state/redis/redis.go, but for white space: setDefaultQuery and delDefaultQuery
 SET = """
@@ -259,3 +261,15 @@ def test_dead_letters_are_where_dapr_looks(client: CloudRuntimesClient, dapr: Da
         assert subscription.receive(0.2) is None
     (letter,) = dapr.read("poison")
     assert (json.loads(letter)["id"], json.loads(letter)["data"]) == ("bad", {"n": 1})
+
+
+def test_a_cluster_must_be_named(served: Callable[..., RedisServer]) -> None:
+    server = served(cluster_enabled="yes")
+    assert server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == b"+OK\r\n"
+    until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"))
+    home = {"url": server.url, "layout": "dapr"}
+    with CloudRuntimesClient(app_id="shop", config={"capa": {"home": home}}) as client:
+        with pytest.raises(UnsupportedError, match=r"redis\+cluster://"), client.state.transaction("orders") as tx:
+            tx.save("a", 1)
+            tx.save("b", 2)
+        assert client.state.get("orders", "a") is None
