@@ -22,7 +22,7 @@ from .requests import Batch, Flow, Request
 if TYPE_CHECKING:
     from .engine import NatsEngine
 
-__all__ = ["Bucket", "Entry", "Put", "decode", "encode", "named"]
+__all__ = ["Bucket", "Entry", "Put", "encode", "decode"]
 
 MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
@@ -42,15 +42,6 @@ def encode(text: str) -> str:
 def decode(part: str) -> str:
     """Undo `encode`."""
     return base64.b32hexdecode(part + "=" * (-len(part) % 8)).decode()
-
-
-def named(prefix: str, service: str, stream: str) -> str | None:
-    """Return the store whose bucket is a stream; ``None``: it is none of that service."""
-    head = f"KV_{prefix}-{service}-"
-    plain = stream.removeprefix(head)
-    if plain == stream:
-        return None
-    return decode(plain[1:]) if plain.startswith("_") else plain
 
 
 class Entry(NamedTuple):

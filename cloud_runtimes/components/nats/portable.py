@@ -9,7 +9,7 @@ from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import Portable
 from .._portable_stores import StoredConfiguration, StoredState
-from .buckets import named
+from .buckets import decode
 from .configuration import NatsConfiguration
 from .requests import Batch, Flow, Request
 from .state import NatsState
@@ -34,7 +34,7 @@ def names(component: NatsComponent, op: Operation, service: str) -> list[str]:
             ((message,),) = yield Batch(Request("$JS.API.STREAM.NAMES", json.dumps({"offset": seen}).encode()))
             page = json.loads(message.data)
             streams = page.get("streams") or []
-            names = (named(component.settings.prefix, service, stream) for stream in streams)
+            names = (_store(component.settings.prefix, service, stream) for stream in streams)
             found += [name for name in names if name is not None]
             seen += len(streams)
             if not streams or seen >= page["total"]:
@@ -61,3 +61,12 @@ def _check(service: str) -> None:
             "docs/how-to/move-to-nats.md says how the rest moves",
             service=service,
         )
+
+
+def _store(prefix: str, service: str, stream: str) -> str | None:
+    """Return the store whose bucket is a stream; ``None``: it is none of that service."""
+    head = f"KV_{prefix}-{service}-"
+    plain = stream.removeprefix(head)
+    if plain == stream:
+        return None
+    return decode(plain[1:]) if plain.startswith("_") else plain
