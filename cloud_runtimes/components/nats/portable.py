@@ -1,4 +1,4 @@
-"""State and configuration on NATS as records that move to another home and back."""
+"""State and configuration on NATS as records that move to another home and back; files are copied by their driver."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def portable(component: NatsComponent, service: str, name: str) -> Portable:
 
 
 def _check(service: str) -> None:
-    if service not in ("state", "configuration"):
+    if service not in ("state", "configuration", "file"):
         raise UnsupportedError(
-            f"{service} of the component 'nats' is not copied: choose state and configuration with --service; "
+            f"{service} of the component 'nats' is not copied: choose state, configuration and file with --service; "
             "docs/how-to/move-to-nats.md says how the rest moves",
             service=service,
         )
@@ -65,7 +65,7 @@ def _check(service: str) -> None:
 
 def _store(prefix: str, service: str, stream: str) -> str | None:
     """Return the store whose bucket is a stream; ``None``: it is none of that service."""
-    head = f"KV_{prefix}-{service}-"
+    head = f"{'OBJ' if service == 'file' else 'KV'}_{prefix}-{service}-"
     plain = stream.removeprefix(head)
     if plain == stream:
         return None
