@@ -15,7 +15,7 @@ from ..client import SERVICES
 from ..components.local import FILES
 from ..components.sqlite.files import DATABASE
 from ..errors import UnsupportedError
-from ..runtimes.capa import CapaRuntime
+from ..runtimes.capa import SERVERS, CapaRuntime
 from ..spi.executor import Executor
 from ..spi.operation import Method, Operation
 from ._copying import PortableFiles, Transfer
@@ -164,7 +164,8 @@ def _plan(one: _Side, two: _Side, services: Sequence[str], names: Sequence[str])
 def _place(side: _Side, service: str, name: str) -> tuple[Any, ...]:
     component = side.component(service, name)
     place = getattr(component, "path", None) or getattr(component.settings, "url", None) or component.settings
-    return component.name, place, getattr(component.settings, "schema", None), side.table or name
+    within = (getattr(component.settings, each, None) for each in ("schema", "prefix"))
+    return component.name, place, *within, side.table or name
 
 
 @contextmanager
@@ -215,7 +216,9 @@ def _home(option: str, home: str) -> dict[str, Any]:
         raise UsageError(f"{option}: a home in memory ends with its process")
     source = option == "--from"
     if "://" in home:
-        return {"capa": {"home": {"url": home, "ensure": "check"} if source else home}}
+        name = SERVERS.get(home.partition("://")[0])
+        makes = name and hasattr(registry.find(registry.COMPONENTS, name).Settings, "ensure")
+        return {"capa": {"home": {"url": home, "ensure": "check"} if source and makes else home}}
     folder = os.path.abspath(os.path.expanduser(home))
     if source and not any(os.path.exists(os.path.join(folder, name)) for name in (DATABASE, FILES)):
         raise UsageError(f"{option} {home!r}: there is no home in such a folder, and no component of that name")

@@ -35,6 +35,8 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 """Of data that `Portable.export` returns at once, where it is more than one record."""
 
 
+_CLOCKS_MS: Final = 5_000
+"""How far the clocks of two engines may be apart."""
 Records: TypeAlias = Sequence[Any]
 """Of one kind, see `Record`; a portable takes those that the other one gave."""
 
@@ -67,9 +69,14 @@ class StateRecord(NamedTuple):
     fence: int | None
 
     def content(self, source: StateRecord) -> tuple[Any, ...]:
-        """See `Record`. The etag may be another."""
+        """See `Record`. The etag may be another, and so may the time when it expires, a little, since engines have clocks of their own."""
         value = self.value
-        return (self.fence, *((value.data, value.content_type, value.expires_ms) if value is not None else ()))
+        if value is None:
+            return (self.fence,)
+        ends, other = value.expires_ms, source.value.expires_ms if source.value is not None else None
+        if ends is not None and other is not None and abs(ends - other) <= _CLOCKS_MS:
+            ends = other
+        return self.fence, value.data, value.content_type, ends
 
 
 class ConfigurationRecord(NamedTuple):

@@ -8,7 +8,7 @@ from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS
 from tests.support.harnesses.postgres import POSTGRES
-from tests.support.harnesses.redis import REDIS, VALKEY
+from tests.support.harnesses.redis import IN_DAPRS, REDIS, VALKEY
 from tests.support.harnesses.rows import rows
 from tests.support.harnesses.state_fakes import FAKE_STATE
 
@@ -21,5 +21,5 @@ class TestState(StateSuite):
         nats_server=NATS,
         postgres_url=POSTGRES,
         redis_server=REDIS,
-        valkey_server=VALKEY,
+        valkey_server={**VALKEY, **IN_DAPRS},
     )

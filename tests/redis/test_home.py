@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import redis
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ComponentNotFoundError, DeadlineExceededError, InvalidArgumentError, UnsupportedError
@@ -101,3 +102,43 @@ def test_doctor_shows_no_password(home: RedisHome, tmp_path: Path, where: str) -
     report = json.loads(result.stdout)
     assert report["home"] == f"redis://127.0.0.1:{home.server.port}/3"
     assert report["ready"]
+
+
+def test_native_is_redis_py(home: RedisHome) -> None:
+    client = home.client()
+    store = home.store()
+    client.state.save(store, "k", b"\x00")
+    with client.native("state", store) as connection, client.native("pubsub", "bus") as another:
+        assert isinstance(connection, redis.Redis)
+        assert connection is not another
+        assert connection.hget(f"{{{home.prefix}:state:{store}}}:v:k", "d") == b"\x00"
+        pipeline = connection.pipeline()
+        pipeline.set(f"{{{home.prefix}:own}}", "1", ex=60)
+        pipeline.get(f"{{{home.prefix}:own}}")
+        assert pipeline.execute() == [True, b"1"]
+    client.close()
+    with another:
+        assert another.ping(), "it is its caller's"
+
+
+def test_redis_py_is_the_applications(home: RedisHome) -> None:
+    """No call of ours loads it; without it `native` says what to install."""
+    program = """
+import sys
+sys.modules["redis"] = None  # as where it is not installed
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import UnsupportedError
+with CloudRuntimesClient(app_id="suite") as client:
+    client.state.save("s", "native", 1)
+    assert client.lock.try_lock("l", "native") is not None
+    client.configuration.save_configuration("c", {"native": "1"})
+    client.pubsub.publish("bus", "native", 1)
+    try:
+        client.native("state", "s")
+    except UnsupportedError as error:
+        print(error.message)
+"""
+    environment = {**os.environ, "CLOUD_RUNTIMES_HOME": home.server.url}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert "redis" in done.stdout
+    assert "pip install" in done.stdout

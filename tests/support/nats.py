@@ -45,13 +45,16 @@ class NatsServer:
         self.url = f"nats://127.0.0.1:{port}"
         self.process: subprocess.Popen[bytes] | None = None
         self._starts = 0
+        self._text: str | None = options.pop("text", None)
         jetstream = {"store_dir": str(folder / "jetstream"), **options.pop("jetstream", {})}
         self._options = {"listen": f"127.0.0.1:{port}", "max_payload": 8 << 20, "jetstream": jetstream, **options}
 
     def start(self) -> None:
         """Start it, on the data that is there."""
         file = self.folder / "server.conf"
-        file.write_text(json.dumps(self._options))
+        text = self._text or json.dumps(self._options)
+        text = text.replace("0.0.0.0:4222", f"127.0.0.1:{self.port}").replace("/var/lib/nats", str(self.folder))
+        file.write_text(text)
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen([_program(), "-c", str(file)], stdout=log, stderr=log)
         end = time.monotonic() + 30
@@ -84,7 +87,7 @@ class NatsServer:
 
 @contextmanager
 def serve(**options: Any) -> Iterator[NatsServer]:
-    """Run a server until the block ends; ``options`` are those of its configuration, ``jetstream={"sync_interval": "always"}`` among them."""
+    """Run a server until the block ends; ``options`` are those of its configuration, ``jetstream={"sync_interval": "always"}`` among them; ``text=`` is a whole configuration, of which address and folder are replaced."""
     with ExitStack() as resources:
         folder = Path(tempfile.mkdtemp(prefix="cloud-runtimes-nats-"))
         resources.callback(shutil.rmtree, folder, ignore_errors=True)

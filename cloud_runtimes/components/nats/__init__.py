@@ -17,6 +17,7 @@ from .settings import NatsSettings
 if TYPE_CHECKING:
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.portable import Portable
     from .engine import NatsEngine
     from .requests import Flow
 
@@ -78,6 +79,16 @@ class NatsComponent(HomeComponent):
             raise UnsupportedError(f"NATS has no {service} yet: add [{service}.{name}] with a component that has it")
         made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
         return made
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        from .portable import names
+
+        return names(self, op, service)
+
+    def portable(self, service: str, name: str) -> Portable:
+        from .portable import portable
+
+        return portable(self, service, name)
 
     def ready(self) -> None:
         self.engine.run(Operation(_READY, self.name, 5.0), _ping())

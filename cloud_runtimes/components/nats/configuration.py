@@ -61,6 +61,11 @@ class NatsConfiguration(ConfigurationDriver):
         keys = selection.keys or sorted(rows)
         return entry.sequence, items([(key, *rows[key], None) for key in keys if key in rows], selection)
 
+    def places(self) -> Flow[list[tuple[str, str]]]:
+        """Return the groups and labels that there are."""
+        found = [key.split("\0") for key in (yield from self._bucket.keys("d"))]
+        return sorted((group, label) for group, label in found)
+
     # -- writing ----------------------------------------------------------
 
     def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:

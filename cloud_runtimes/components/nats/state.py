@@ -89,6 +89,16 @@ class NatsState(StateDriver):
         # code points and bytes of UTF-8 have one order
         return sorted(key for key in found if key.startswith(prefix) and (after is None or key > after))[:limit]
 
+    def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
+        """Return the fences of keys, ``None``: of all."""
+        found: dict[str, int] = {}
+        wanted = (yield from self._bucket.keys("f")) if keys is None else keys
+        for first in range(0, len(wanted), _WINDOW):
+            some = wanted[first : first + _WINDOW]
+            entries = yield from self._bucket.read([self._bucket.subject("f", key) for key in some])
+            found.update((key, int(entry.data)) for key, entry in zip(some, entries, strict=True) if entry.data)
+        return found
+
     # -- writing ----------------------------------------------------------
 
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:

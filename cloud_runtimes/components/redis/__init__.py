@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
 from ...config import ClientSettings
-from ...errors import ClosedError
+from ...errors import ClosedError, UnsupportedError
 from ...spi.operation import Method, Operation
 from .._home import HomeComponent
 from .settings import RedisSettings
@@ -15,6 +15,7 @@ from .settings import RedisSettings
 if TYPE_CHECKING:
     from ...spi.driver import Driver
     from ...spi.executor import Executor
+    from ...spi.portable import Portable
     from .engine import RedisEngine
 
 __all__ = ["RedisComponent", "RedisSettings", "component"]
@@ -26,6 +27,12 @@ _DRIVERS: Final = {
     "rpc": "RedisRpc",
     "schedule": "RedisSchedule",
     "state": "RedisState",
+}
+_DAPR: Final = {"pubsub": "DaprPubSub", "state": "DaprState"}
+"""The same for ``layout = "dapr"``."""
+_NOT_DAPR: Final = {
+    "configuration": "Dapr's are values that anybody sets, without changes to subscribe to",
+    "lock": "Dapr's have no token, no queue and no renewal",
 }
 _READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)
 
@@ -61,6 +68,11 @@ class RedisComponent(HomeComponent):
                 self._engine = acquire(self.settings)
             return self._engine
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether keys are spread over servers, so that one call has keys of one slot."""
+        return "+cluster" in self.settings.url.partition("://")[0]
+
     def key(self, service: str, name: str, *rest: str) -> bytes:
         """Return a key; all of one service and name have one hash tag, so that a cluster keeps them together."""
         return ":".join((f"{{{self.settings.prefix}:{service}:{name}}}", *rest)).encode()
@@ -73,9 +85,30 @@ class RedisComponent(HomeComponent):
         return redis.Redis.from_url(self.settings.url)
 
     def driver(self, service: str, name: str) -> Driver:
+        module, driver = service, _DRIVERS[service]
+        if self.settings.layout == "dapr":
+            if service in _NOT_DAPR:
+                raise UnsupportedError(
+                    f'{service} {name!r} cannot have layout = "dapr": {_NOT_DAPR[service]}; declare [{service}.{name}] '
+                    'with component = "redis" and layout = "event"',
+                    service=service,
+                    component=name,
+                )
+            if service in _DAPR:
+                module, driver = "dapr", _DAPR[service]
         with importing("Redis", "redis"):
-            made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
+            made: Driver = getattr(import_module(f".{module}", __package__), driver)(self, name)
         return made
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        with importing("Redis", "redis"):
+            from .portable import names
+        return names(self, op, service)
+
+    def portable(self, service: str, name: str) -> Portable:
+        with importing("Redis", "redis"):
+            from .portable import portable
+        return portable(self, service, name)
 
     def ready(self) -> None:
         self.engine.ready(Operation(_READY, self.name, 5.0))

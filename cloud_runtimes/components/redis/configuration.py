@@ -129,6 +129,12 @@ class RedisConfiguration(ConfigurationDriver):
         rows = [_row(field[len(prefix) :].decode(), item) for field, item in zip(found[::2], found[1::2], strict=True)]
         return (() if last is None else (int(last), int(swept))), rows
 
+    def places(self) -> Flow[list[tuple[str, str]]]:
+        """Return the groups and labels that there are."""
+        (fields,) = checked((yield Batch(("ZRANGE", self._keys[2], 0, -1))))
+        found = {tuple(field.decode().split("\0")[:2]) for field in fields}
+        return sorted((group, label) for group, label in found)
+
     # -- writing ----------------------------------------------------------
 
     def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:

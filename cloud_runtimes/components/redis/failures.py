@@ -60,6 +60,9 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
         )
     if "DB index" in text:
         return InvalidArgumentError(f"redis {where}: the server has no database of this number: check the url")
+    if code == "CROSSSLOT":  # of keys without one hash tag, as Dapr's are
+        what = 'the server is one of a cluster, and layout = "dapr" must know that: give a url with redis+cluster://'
+        return UnsupportedError(f"redis {where}: {what}")
     if code == "WRONGTYPE":
         what = "a key of another program is in the way: choose another prefix"
         return InternalError(f"redis {where}: {what}", maybe_applied=begun)

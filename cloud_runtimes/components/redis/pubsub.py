@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,10 +63,6 @@ class RedisPubSub(PubSubDriver):
         self.larger_events = "raise max_value_bytes, or send a reference to it instead"
         self._topics: dict[str, _Topic] = {}
 
-    def key(self, *parts: str) -> bytes:
-        """Return a key of this name."""
-        return self._component.key("pubsub", self.name, *parts)
-
     def keys(self, topic: str) -> TopicKeys:
         """Return the keys of a topic."""
         return self._topic(topic).keys
@@ -75,8 +72,12 @@ class RedisPubSub(PubSubDriver):
         if found is None:
             if len(self._topics) >= _MAX_TOPICS:
                 self._topics.clear()
-            found = self._topics[name] = _Topic(TopicKeys.of(self.key, name))
+            found = self._topics[name] = _Topic(self.keys_of(name))
         return found
+
+    def keys_of(self, topic: str) -> TopicKeys:
+        """Make the keys of a topic."""
+        return TopicKeys.of(partial(self._component.key, "pubsub", self.name), topic)
 
     # -- publishing -------------------------------------------------------
 

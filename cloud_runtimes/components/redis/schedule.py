@@ -22,13 +22,13 @@ from .resp import Flow, Value
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["RedisSchedule"]
+__all__ = ["JOB", "RedisSchedule", "column", "read_job"]
 
 _MOVING_MS: Final = 5_000
 """How long a member has to move a job on. Less than what makes an occurrence a missed one."""
-_JOB: Final = ("name", "spec", "data", "next", "occurrences", "skipped", "created")
+JOB: Final = ("name", "spec", "data", "next", "occurrences", "skipped", "created")
 _RUN: Final = tuple(RUN_COLUMNS.split(", "))
-_RUN_TEXTS: Final = frozenset(("name", "run", "status", "error"))
+_RUN_TEXTS: Final = frozenset(("name", "run", "status", "error", "member"))
 
 
 class RedisSchedule(ScheduleDriver):
@@ -75,8 +75,8 @@ class RedisSchedule(ScheduleDriver):
         return await self._component.engine.run_async(op, self._get(name))
 
     def _get(self, name: str) -> Flow[StoredJob | None]:
-        rows = yield from scripts.JOBS.run(self._tag, len(_JOB), *_JOB, name)
-        return _stored(rows[0]) if rows else None
+        rows = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB, name)
+        return read_job(rows[0]) if rows else None
 
     def list_jobs(self, op: Operation, /) -> list[StoredJob]:
         return self._component.engine.run(op, self._list_jobs())
@@ -85,8 +85,8 @@ class RedisSchedule(ScheduleDriver):
         return await self._component.engine.run_async(op, self._list_jobs())
 
     def _list_jobs(self) -> Flow[list[StoredJob]]:
-        rows = yield from scripts.JOBS.run(self._tag, len(_JOB), *_JOB)
-        return [_stored(row) for row in sorted(rows)]
+        rows = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB)
+        return [read_job(row) for row in sorted(rows)]
 
     def delete(self, op: Operation, name: str, /) -> None:
         self._component.engine.run(op, scripts.DELETE.run(self._tag, name, *self._kept))
@@ -114,7 +114,7 @@ class RedisSchedule(ScheduleDriver):
 
     def _list_runs(self, name: str) -> Flow[list[RunRecord]]:
         rows = yield from scripts.RUNS.run(self._tag, name, *_RUN)
-        return [record(map(_column, _RUN, row)) for row in rows]
+        return [record(map(column, _RUN, row)) for row in rows]
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         self._component.engine.ready(op)
@@ -162,7 +162,7 @@ class _Runs(LeasedRuns):
             for id, run, fire, attempt, failures, job in rows
         ]
         if due:
-            runs += yield from self._move([(int(id), _stored(job)) for id, job in due], int(now))
+            runs += yield from self._move([(int(id), read_job(job)) for id, job in due], int(now))
         return runs, renewed
 
     def _move(self, due: Sequence[tuple[int, StoredJob]], now: int) -> Flow[list[DueRun]]:
@@ -204,13 +204,14 @@ def _spec(name: bytes, spec: bytes, data: bytes | None) -> JobSpec:
     return read_spec(name.decode(), spec.decode(), data)
 
 
-def _stored(row: Sequence[Any]) -> StoredJob:
-    """Return a row of `_JOB` as a job."""
+def read_job(row: Sequence[Any]) -> StoredJob:
+    """Return a row of `JOB` as a job."""
     name, spec, data, *state = row
     return stored((name.decode(), spec.decode(), data, *(int(each) if each else None for each in state)))
 
 
-def _column(name: str, value: bytes | None) -> Any:
+def column(name: str, value: bytes | None) -> Any:
+    """Return a field of a run."""
     if value is None:
         return None
     return value.decode() if name in _RUN_TEXTS else int(value)

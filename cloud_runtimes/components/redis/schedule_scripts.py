@@ -21,7 +21,7 @@ from typing import Final
 
 from .engine import Script
 
-__all__ = ["DELETE", "EXCHANGE", "FIND", "JOBS", "MOVE", "RUNS", "RUN_NOW", "SAVE"]
+__all__ = ["DELETE", "EXCHANGE", "FIND", "JOBS", "MOVE", "PUT", "RUNS", "RUN_NOW", "SAVE"]
 
 # place(): where a job stands in the line of its handler. One that has had its last run goes; of one that is gone,
 # anybody may cancel what its holders left.
@@ -152,6 +152,33 @@ place(id)
 return 1
 """,
     flags="allow-oom",
+)
+# ARGV: name, history, channel, how many fields the job has, these fields, then the same of each of its runs
+PUT: Final = Script(
+    _COMMON + _RECORDS + """
+local name, runs = ARGV[1], TAG .. 'runs:' .. ARGV[1]
+local old = call('HGET', TAG .. 'names', name)
+if old then
+  leave(old)
+  call('DEL', job_key(old), open_key(old))
+end
+for _, run in ipairs(call('ZRANGE', runs, 0, -1)) do call('DEL', run_key(run)) end
+call('DEL', runs)
+local id, last = call('INCR', TAG .. 'ids'), 4 + ARGV[4]
+call('HSET', TAG .. 'names', name, id)
+call('HSET', job_key(id), 'name', name, unpack(ARGV, 5, last))
+while ARGV[last + 1] do
+  local first = last + 2
+  last = last + 1 + ARGV[last + 1]
+  local run = add(name, id, {unpack(ARGV, first, last)})
+  if call('HGET', run_key(run), 'deadline') then call('ZADD', open_key(id), run, run)
+  else call('PEXPIRE', run_key(run), ARGV[2]) end
+end
+place(id)
+call('PUBLISH', ARGV[3], '')
+return 1
+""",
+    flags="",
 )
 # ARGV: name, run, channel
 RUN_NOW: Final = Script(

@@ -18,7 +18,8 @@ class RedisSettings:
         url: of the server, as redis-py has it: ``redis://user:password@host:6379/0``, ``rediss://…`` for TLS with ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_cert_reqs`` and ``ssl_check_hostname`` as parameters, or ``unix:///path?db=0``.
         prefix: of all keys; applications with the same one share their data.
         max_connections: of one process for calls of the sync API. A waiter for a free one waits to its deadline.
-        layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
+        layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both. ``"dapr"``: state and events are where Dapr's own components have them, for applications of both.
+        key_prefix: with ``layout = "dapr"``, what stands before ``||`` in the keys of state: ``"appid"``, ``"name"`` (the store's), ``"none"``, or any other text.
         max_value_bytes: largest value of state or configuration, or event payload, encoded.
         retention: seconds that an event stays at least, settled or not.
         group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
@@ -29,7 +30,8 @@ class RedisSettings:
     url: str = setting(None, help="of the server")
     prefix: str = setting("cr", help="of all keys")
     max_connections: int = setting(32, help="of one process")
-    layout: Literal["event", "frame"] = setting("event", help="of published events")
+    layout: Literal["event", "frame", "dapr"] = setting("event", help="of published events, and of state")
+    key_prefix: str = setting("appid", help="of keys of state in Dapr's layout")
     max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value or event")
     retention: float = setting(86400.0, parse=duration, help="how long events stay at least")
     group_expiry: float = setting(7 * 86400.0, parse=duration, help="when an unseen group holds nothing")
@@ -45,5 +47,7 @@ class RedisSettings:
             raise ValueError("max_connections must be 1 to 1,000")
         if not 1 <= self.max_value_bytes <= 256 * 1024 * 1024:
             raise ValueError("max_value_bytes must be 1 to 268,435,456")
+        if "||" in self.key_prefix or not self.key_prefix or (self.key_prefix != "appid" and self.layout != "dapr"):
+            raise ValueError('key_prefix is for layout = "dapr": "appid", "name", "none", or text without ||')
         if self.history_runs < 1:
             raise ValueError("history_runs must be at least 1")

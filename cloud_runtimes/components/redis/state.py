@@ -150,6 +150,16 @@ class RedisState(StateDriver):
         found = yield from _LIST.run((self._names, self._prefix), first, last, -1 if limit is None else limit)
         return [name.decode() for name in found]
 
+    def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
+        """Return the fences of keys, ``None``: of all."""
+        if keys is None:
+            (pairs,) = checked((yield Batch(("HGETALL", self._fences))))
+            return {key.decode(): int(fence) for key, fence in zip(pairs[::2], pairs[1::2], strict=True)}
+        if not keys:
+            return {}
+        (found,) = checked((yield Batch(("HMGET", self._fences, *keys))))
+        return {key: int(fence) for key, fence in zip(keys, found, strict=True) if fence is not None}
+
     # -- writing ----------------------------------------------------------
 
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:

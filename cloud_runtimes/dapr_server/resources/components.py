@@ -15,7 +15,7 @@ from ...config import duration, unknown
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.documents import Document, Problems
 from ..settings import ComponentInfo
-from .types import ComponentType, component_type, known_types, plain
+from .types import ComponentType, component_type, is_true, known_types, plain
 
 __all__ = ["Components"]
 
@@ -24,8 +24,8 @@ _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "actorstatestore": "there are no actors",
     "keyprefix": "keys are stored as they are: sidecars that share a file share its keys",
 }
-_TRUE: Final = frozenset(["1", "on", "t", "true", "y", "yes"])
-_FALSE: Final = frozenset(["0", "f", "false", "n", "no", "off"])
+_OFF: Final = frozenset(["", "-1", "0", "f", "false", "n", "no", "off"])
+"""Values of a field that is refused which ask for nothing."""
 _CAPABILITIES: Final = {"etag": "ETAG", "transaction": "TRANSACTIONAL", "ttl": "TTL"}
 
 
@@ -99,19 +99,21 @@ class Components:
         hints = typing.get_type_hints(settings)
         fields = {plain(name): name for name in hints}
         table: dict[str, Any] = {"component": kind.component}
+        parts: dict[str, str] = {}
         secret = False
+        without_effect = {**_WITHOUT_EFFECT, **kind.without_effect}
         items = document.spec.get("metadata") or []
         if not isinstance(items, list):
             problems.add(where, "spec.metadata must be a list of name and value")
             return table, secret
-        known = {*kind.fields, *fields.values()} - ({"home", "path"} if kind.memory else set())
+        known = {*kind.fields, *kind.parts, *fields.values()} - ({"home", "path"} if kind.memory else set())
         for number, item in enumerate(items, 1):
             name = item.get("name") if isinstance(item, dict) else None
             if not isinstance(name, str):
                 problems.add(where, "an entry of spec.metadata must have a name")
                 continue
             key = plain(name)
-            if not (key in kind.fields or key in fields or key in _WITHOUT_EFFECT):
+            if not any(key in names for names in (kind.fields, kind.parts, kind.refused, fields, without_effect)):
                 problems.add(where, unknown("metadata", name, known, number))
                 continue
             problems.unknown(
@@ -121,20 +123,39 @@ class Components:
             secret = secret or not {"envRef", "secretKeyRef"}.isdisjoint(item)
             if text is None:
                 continue
+            if key == "keyprefix":
+                text = self._key_prefix(text)
+            if key in kind.parts:
+                parts[kind.parts[key]] = text
+                continue
             if key in kind.fields:
                 setting, convert = kind.fields[key]
             elif kind.memory and key in ("home", "path"):
                 problems.add(where, f"metadata {name!r} has no meaning in memory")
                 continue
-            elif key in fields:
+            elif key in fields and key not in kind.without_effect:
                 setting, convert = fields[key], str
+            elif key in kind.refused:
+                if text.lower() not in _OFF and text != self._app_id:
+                    problems.add(where, f"metadata {name!r}: {kind.refused[key]}")
+                continue
             else:
-                problems.warn(where, f"metadata {name!r} has no effect: {_WITHOUT_EFFECT[key]}")
+                problems.warn(where, f"metadata {name!r} has no effect: {without_effect[key]}")
                 continue
             try:
                 table[setting] = _typed(convert(text), hints[setting], _parser(settings, setting))
             except ValueError as error:  # which does not tell the text
                 problems.add(where, f"metadata {name!r}: {error}")
+        table = {**kind.settings, **table}
+        if kind.url is not None and (parts or "url" not in table):
+            try:
+                if "url" in table:
+                    raise ValueError("give url or Dapr's own fields, not both")
+                table["url"] = kind.url(parts)
+            except ValueError as error:  # which tells no value
+                problems.add(where, str(error))
+        if kind.note is not None and parts:
+            problems.warn(where, kind.note)
         if kind.memory:
             table["home"] = self._memory
         if kind.format is not None and kind_of(table.get("path", "")) is None:
@@ -166,6 +187,13 @@ class Components:
         place = f"{self._namespace or 'default'}.{self._app_id}"
         text = str(value).replace("{appID}", self._app_id).replace("{namespace}", place)
         return text.replace("{uuid}", str(uuid.uuid4())) if "{uuid}" in text else text
+
+    def _key_prefix(self, text: str) -> str:
+        """Return what Dapr takes a ``keyPrefix`` for (dapr/dapr ``pkg/components/state/state_config.go``)."""
+        lower = text.lower()
+        if lower != "namespace":
+            return lower
+        return f"{self._namespace}.{self._app_id}" if self._namespace else "appid"
 
     # -- secrets ----------------------------------------------------------
 
@@ -261,10 +289,7 @@ def _typed(text: str, hint: Any, parse: Callable[[Any], Any] | None) -> Any:
     if str in members or parse is not None:
         return text
     if bool in members:
-        lower = text.lower()
-        if lower in _TRUE or lower in _FALSE:
-            return lower in _TRUE
-        raise ValueError("expected true or false")
+        return is_true(text)
     for number in (int, float):
         if number in members:
             try:

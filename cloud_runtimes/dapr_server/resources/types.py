@@ -10,8 +10,9 @@ from urllib.parse import quote, urlencode
 
 from ... import registry
 from ...errors import CloudRuntimesError
+from ...protocols.dapr.documents import go_duration
 
-__all__ = ["ComponentType", "component_type", "known_types"]
+__all__ = ["ComponentType", "component_type", "is_true", "known_types", "plain"]
 
 SERVICES: Final[Mapping[str, tuple[str, ...]]] = {
     "bindings": ("file", "database"),
@@ -34,6 +35,12 @@ class ComponentType:
         fields: Dapr's name of a field, as `plain` makes it → our setting and what makes its value of the text.
         memory: in the process.
         format: of a file whose name does not tell it, ``None``: it must be told.
+        parts: Dapr's fields that say together where a server is → what they are to `url`.
+        url: makes our setting of the same name of them; a `ValueError` tells no value.
+        settings: that such a type has unless they are given.
+        without_effect: Dapr's fields that are warned of → why they have none.
+        refused: those that cannot be had → what to do instead. One that turns something off may be there.
+        note: what is other than with Dapr, a warning.
     """
 
     service: str
@@ -41,6 +48,28 @@ class ComponentType:
     fields: Mapping[str, tuple[str, Callable[[str], str]]] = field(default_factory=dict)
     memory: bool = False
     format: str | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    url: Callable[[Mapping[str, str]], str] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    without_effect: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
+
+
+_TRUE: Final = frozenset(["1", "on", "t", "true", "y", "yes"])
+_FALSE: Final = frozenset(["0", "f", "false", "n", "no", "off"])
+
+
+def is_true(text: str) -> bool:
+    """Read a switch.
+
+    Raises:
+        ValueError: it is none.
+    """
+    lower = text.lower()
+    if lower in _TRUE or lower in _FALSE:
+        return lower in _TRUE
+    raise ValueError("expected true or false")
 
 
 def plain(name: str) -> str:
@@ -91,13 +120,168 @@ def postgres_url(text: str) -> str:
     return f"postgresql://{who}{'@' if who else ''}{host}:{port}/{quote(name, safe='')}{query}"
 
 
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?")
+
+
+def redis_url(parts: Mapping[str, str]) -> str:
+    """Return the URL of a server, of Sentinels or of a cluster, from Dapr's fields.
+
+    Raises:
+        ValueError: they do not fit together; no value is told.
+    """
+    port = parts.get("port", "")
+    hosts: list[str] = []
+    for text in parts.get("host", "").split(","):
+        match = _HOST.fullmatch(text.strip())
+        if match is None:
+            raise ValueError("redisHost: give host:port, several of a cluster or of Sentinels with commas")
+        if match[2] and port and port != match[2]:
+            raise ValueError("redisHost has a port, and redisPort another")
+        hosts.append(f"{match[1]}:{match[2] or port or 6379}")
+    kind = parts.get("type", "").lower() or "node"
+    sentinel, database = is_true(parts.get("failover") or "false"), parts.get("database") or "0"
+    if kind not in ("cluster", "node"):
+        raise ValueError("redisType: give node or cluster")
+    if kind == "cluster" and sentinel:
+        raise ValueError("give redisType cluster or failover, not both")
+    if sentinel and not parts.get("master"):
+        raise ValueError("failover needs sentinelMasterName")
+    if not sentinel and kind == "node" and len(hosts) > 1:
+        raise ValueError("redisHost has several hosts: give redisType cluster, or failover")
+    if not database.isdecimal():
+        raise ValueError("redisDB: expected a number")
+    tls = is_true(parts.get("tls") or "false")
+    query = {"ssl_cert_reqs": "none"} if tls and is_true(parts.get("insecure") or "false") else {}
+    scheme, path = "rediss" if tls else "redis", f"/{database}"
+    if sentinel:
+        scheme, path = f"{scheme}+sentinel", f"/{quote(parts['master'], safe='')}/{database}"
+        query |= {name: parts[name] for name in ("sentinel_username", "sentinel_password") if parts.get(name)}
+    elif kind == "cluster":
+        scheme += "+cluster"
+    return f"{scheme}://{_login(parts)}{','.join(hosts)}{path}{f'?{urlencode(query)}' if query else ''}"
+
+
+def _login(parts: Mapping[str, str]) -> str:
+    user, password = (quote(parts.get(name, ""), safe="") for name in ("user", "password"))
+    return f"{user}:{password}@" if password else f"{user}@" if user else ""
+
+
+def nats_url(parts: Mapping[str, str]) -> str:
+    """Return the URL of servers, with a token where there is one.
+
+    Raises:
+        ValueError: it cannot be made; no value is told.
+    """
+    url = parts.get("url", "")
+    if not url:
+        raise ValueError("give metadata natsURL, nats://host:4222")
+    scheme, _, rest = url.partition("://") if "://" in url else ("nats", "", url)
+    token = quote(parts.get("token", ""), safe="")
+    if token and "@" in rest:
+        raise ValueError("natsURL has a user, and there is a token")
+    return f"{scheme}://{f'{token}@' if token else ''}{rest}"
+
+
+def _seconds(text: str) -> str:
+    return f"{go_duration(text)}"
+
+
 _POSTGRES: Final = ComponentType(
     "database", "sqlalchemy", {"connectionstring": ("url", postgres_url), "url": ("url", postgres_url)}
 )
+_REDIS_URL: Final = {
+    "enabletls": "tls",
+    "failover": "failover",
+    "insecureskiptlsverify": "insecure",
+    "redisdb": "database",
+    "redishost": "host",
+    "redispassword": "password",
+    "redisport": "port",
+    "redistype": "type",
+    "redisusername": "user",
+    "sentinelmastername": "master",
+    "sentinelpassword": "sentinel_password",
+    "sentinelusername": "sentinel_username",
+}
+_TOKENS: Final = "give redisUsername and redisPassword; tokens of identity providers are not fetched"
+_FILES: Final = "give a url with ssl_certfile and ssl_keyfile, the names of files"
+_HELD: Final = "the sidecar holds an event for as long as the application works on it"
+_MANY: Final = "the sidecar chooses how many are under way"
+
+
+def _redis(
+    service: str,
+    note: str | None = None,
+    fields: Mapping[str, tuple[str, Callable[[str], str]]] | None = None,
+    **more: str,
+) -> ComponentType:
+    """Return what a type of Redis is; ``more``: further fields that are refused, and why."""
+    client = (
+        "dialtimeout idlecheckfrequency idletimeout maxconnage maxretries maxretrybackoff minidleconns poolsize pooltimeout "
+        "readtimeout redismaxretries redismaxretryinterval redisminretryinterval writetimeout"
+    )
+    return ComponentType(
+        service,
+        "redis",
+        fields or {},
+        parts=_REDIS_URL,
+        url=redis_url,
+        settings={} if note else {"layout": "dapr"},
+        without_effect={
+            **dict.fromkeys(client.split(), "connections are made as they are needed, and each call has a deadline"),
+            **dict.fromkeys(("processingtimeout", "redeliverinterval"), _HELD),
+            **dict.fromkeys(("concurrency", "queuedepth"), _MANY),
+            "maxlenapprox": "events go by their age: give streamTTL",
+            "queryindexes": "there are no queries",
+            **({"keyprefix": "keys begin with prefix"} if note else {}),
+        },
+        refused={
+            **dict.fromkeys(("useazuread", "useentraid", "useoidc"), _TOKENS),
+            **dict.fromkeys(("clientcert", "clientkey"), _FILES),
+            **more,
+        },
+        note=note,
+    )
+
+
+def _jetstream(service: str, note: str) -> ComponentType:
+    events = "ackpolicy backoff deliverpolicy durablename flowcontrol heartbeat maxackpending maxdeliver queuegroupname ratelimit startsequence starttime"
+    return ComponentType(
+        service,
+        "nats",
+        {"tlsclientcert": ("tls_certificate", str), "tlsclientkey": ("tls_key", str)},
+        parts={"natsurl": "url", "token": "token"},
+        url=nats_url,
+        without_effect={
+            **dict.fromkeys(events.split(), "each application of a topic is a durable consumer"),
+            **dict.fromkeys(("bucket", "streamname"), "streams and buckets have names of their own"),
+            "ackwait": _HELD,
+            "concurrency": _MANY,
+            "name": "connections are called cloud-runtimes",
+        },
+        refused={
+            **dict.fromkeys(("apiprefix", "domain"), "give natsURL of a server of that account"),
+            **dict.fromkeys(("jwt", "seedkey"), "give credentials, the name of a .creds file"),
+            "memorystorage": "leave it out: what is acknowledged is in files",
+        },
+        note=note,
+    )
+
+
 _DAPR: Final[Mapping[str, ComponentType]] = {
     "bindings.localstorage": ComponentType("file", "local", {"rootpath": ("path", str)}),
     "bindings.postgres": _POSTGRES,
     "bindings.postgresql": _POSTGRES,
+    "configuration.redis": _redis(
+        "configuration", "it has what client.configuration saves, and not the keys that others set in this Redis"
+    ),
+    "lock.redis": _redis("lock", "locks that daprd has in this Redis are others: let no daprd use them meanwhile"),
+    "pubsub.jetstream": _jetstream("pubsub", "it has streams of its own, which daprd neither reads nor writes"),
+    "pubsub.redis": _redis(
+        "pubsub",
+        fields={"streamttl": ("retention", _seconds)},
+        consumerid="the consumer group is the app id: leave it out, or start with that --app-id",
+    ),
     "secretstores.local.env": ComponentType("secret", "env"),
     "secretstores.local.file": ComponentType(
         "secret",
@@ -109,6 +293,8 @@ _DAPR: Final[Mapping[str, ComponentType]] = {
         },
         format="json",
     ),
+    "state.jetstream": _jetstream("state", "it has a bucket of its own, which daprd neither reads nor writes"),
+    "state.redis": _redis("state", ttlinseconds="give it with each save"),
     "state.sqlite": ComponentType("state", "sqlite", {"connectionstring": ("path", sqlite_path)}),
 }
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from tests.support.redis import RedisServer
 
-__all__ = ["FRAMED", "REDIS", "VALKEY", "RedisHome"]
+__all__ = ["FRAMED", "IN_DAPRS", "REDIS", "VALKEY", "RedisHome"]
 
 _numbers = itertools.count(1)
 
@@ -21,15 +23,17 @@ class RedisHome(Harness):
     name = "redis"
     event_metadata = False  # CloudEvents have no place for it
     layout = "event"
+    more: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
+        self.url = server.url
         self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
         self._clients: list[CloudRuntimesClient] = []
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        home = {"url": self.server.url, "prefix": self.prefix, "layout": self.layout}
+        home = {"url": self.url, "prefix": self.prefix, "layout": self.layout, **self.more}
         client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
         self._clients.append(client)
         return client
@@ -59,6 +63,20 @@ class FramedHome(ValkeyHome):
     layout = "frame"
 
 
+class DaprHome(ValkeyHome):
+    """The same in Dapr's own layout, in a database of its own, since keys have no prefix; stores are apart by their names."""
+
+    name = "valkey-dapr"
+    layout = "dapr"
+    more = MappingProxyType({"key_prefix": "name"})
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__(server)
+        self.url = server.url.removesuffix("/0") + "/9"
+        server.command("FLUSHDB", database=9)
+
+
 REDIS: dict[str, type[RedisHome]] = {RedisHome.name: RedisHome}
 VALKEY: dict[str, type[RedisHome]] = {ValkeyHome.name: ValkeyHome}
 FRAMED: dict[str, type[RedisHome]] = {FramedHome.name: FramedHome}
+IN_DAPRS: dict[str, type[RedisHome]] = {DaprHome.name: DaprHome}

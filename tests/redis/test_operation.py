@@ -1,0 +1,81 @@
+"""What operators do with a server: an account with the rights of the guide has every service, and no more."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import PermissionDeniedError
+from tests.support.redis import RedisServer
+
+GUIDES = Path(__file__).parents[2] / "docs" / "how-to"
+Make = Callable[..., CloudRuntimesClient]
+
+
+def _account() -> list[str]:
+    """The command of the guide that makes the account."""
+    found = re.search(r"^ACL SETUSER shop .*$", (GUIDES / "run-on-redis.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[0].split()
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_an_account_with_few_rights_has_every_service(
+    served: Callable[..., RedisServer], client: Make, kind: str
+) -> None:
+    server = served(kind)
+    assert server.command(*_account()) == b"+OK\r\n"
+    url = f"redis://shop:secret@127.0.0.1:{server.port}/1"
+    with client(url) as one:
+        with one.lock.hold("l", "printer") as lease, one.state.transaction("s") as tx:
+            tx.save("order", {"total": 1}, fence=lease.token, ttl=60)
+            tx.save("other", 2)
+        one.state.delete("s", "other")
+        assert one.state.list_keys("s") == ["order"]
+        with one.configuration.subscribe_configuration("c", ["colour"]) as feed:
+            one.configuration.save_configuration("c", {"colour": "red"})
+            changed = next(change for change in feed if change)  # the first is what was there
+            assert changed["colour"].value == "red"
+        done = threading.Event()
+
+        @one.schedule.job("report")
+        def report(data: Any) -> None:
+            done.set()
+
+        one.schedule.schedule_job("report", due_time=0.01)
+        with one.schedule.running():
+            assert done.wait(5)
+        one.pubsub.publish("bus", "orders", 1, delay=0.01)
+        one.pubsub.publish("bus", "orders", 2)
+        options: dict[str, Any] = {"start": "earliest", "max_deliveries": 2, "dead_letter_topic": "dead"}
+        with one.pubsub.subscribe("bus", "orders", **options) as subscription:
+            for _ in range(4):
+                event = subscription.receive(5.0)
+                assert event is not None
+                event.retry(0.01)
+            assert subscription.receive(0.2) is None
+    assert server.command("ACL", "LOG") == b"*0\r\n", "nothing was refused"
+    with client(url, prefix="other") as other, pytest.raises(PermissionDeniedError):
+        other.state.save("s", "order", 1)
+    with client(url, layout="dapr") as other, pytest.raises(PermissionDeniedError):
+        other.state.save("s", "order", 1)
+    assert b"\r\nkey\r\n" in server.command("ACL", "LOG")
+
+
+def test_the_rest_of_the_guide_is_what_servers_take(served: Callable[..., RedisServer]) -> None:
+    text = (GUIDES / "run-on-redis.md").read_text(encoding="utf-8")
+    commands = re.findall(
+        r"^(?:redis-cli )?((?:CONFIG|INFO|XINFO|XLEN|ZCARD|HGETALL|BGSAVE|LASTSAVE)\b.*)$", text, re.MULTILINE
+    )
+    assert len(commands) == 11
+    server = served()
+    server.command("XADD", "{cr:pubsub:bus}:topic:orders", "*", "data", "1")
+    for command in commands:
+        assert not server.command(*shlex.split(command)).startswith(b"-"), command
