@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..._core import fork
@@ -14,7 +15,7 @@ from ...spi.operation import Operation
 from .address import parse_url
 from .connection import Connection
 from .failures import Lost, Refused, explained
-from .protocol import subscribe
+from .protocol import Message, payload_size, subscribe
 from .requests import Batch, Call, Flow, Inbox
 from .shared import LoopConnection, ThreadConnection
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["NatsEngine", "acquire"]
 
 T = TypeVar("T")
-_HEAD: Final = 4096
-"""Bytes of a message that are kept for its headers."""
+Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]
 _engines: dict[NatsSettings, NatsEngine] = {}
 _engines_lock = Mutex()
 _inherited: list[Any] = []
@@ -120,9 +120,10 @@ class NatsEngine:
     def _check(self, batch: Batch, max_payload: int) -> None:
         """Refuse what would make the server close the connection."""
         for request in batch.requests:
-            if len(request.data) + _HEAD > max_payload:
+            size = payload_size(request.data, request.headers)
+            if size > max_payload:
                 raise ResourceExhaustedError(
-                    f"nats {self.where}: a message of {len(request.data):,} bytes does not fit the server's max_payload "
+                    f"nats {self.where}: a message of {size:,} bytes does not fit the server's max_payload "
                     f"of {max_payload:,}: raise it, or split the value"
                 )
 
@@ -140,18 +141,27 @@ class NatsEngine:
         except (Lost, Refused) as error:
             raise self._explained(error, False) from error
 
-    def _open(self, op: Operation, greeting: bytes) -> Connection:
+    def serving(self, op: Operation, greeting: bytes, callbacks: Callbacks) -> tuple[Connection, Inbox]:
+        """Return a new connection for its caller alone, on which it also makes requests; number 1 is their subscription."""
+        try:
+            return self._opened(op, greeting, callbacks)
+        except (Lost, Refused) as error:
+            raise self._explained(error, False) from error
+
+    def _open(self, op: Operation, greeting: bytes, callbacks: Callbacks | None = None) -> Connection:
         if self._closed:
             raise ClosedError("this client is closed: make another")
         connection = Connection(self.address, self.settings)
+        connection.session.callbacks.update(callbacks or {})
         connection.open(op, greeting)
         return connection
 
-    def _opened(self, op: Operation) -> tuple[Connection, Inbox]:
+    def _opened(
+        self, op: Operation, greeting: bytes = b"", callbacks: Callbacks | None = None
+    ) -> tuple[Connection, Inbox]:
         inbox = Inbox()
-        connection = self._open(op, subscribe(inbox.subject, 1))
-        connection.session.callbacks[1] = inbox.take
-        return connection, inbox
+        made = self._open(op, subscribe(inbox.subject, 1) + greeting, {1: inbox.take, **(callbacks or {})})
+        return made, inbox
 
     def _thread_connection(self, op: Operation) -> ThreadConnection:
         shared = self._shared

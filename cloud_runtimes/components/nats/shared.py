@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -25,11 +26,13 @@ class _Shared:
 
     Attributes:
         closed: why it serves nobody any more; ``None``: it does.
+        when_closed: called once that is known.
     """
 
     def __init__(self, connection: Connection, inbox: Inbox) -> None:
         self.connection = connection
         self.closed: Lost | None = None
+        self.when_closed: Callable[[], None] = _nothing
         self.inbox = inbox
 
     @property
@@ -44,13 +47,20 @@ class _Shared:
         if session.error is not None and session.error.lower().startswith("permissions violation"):
             self.inbox.denied(session.error)
             session.error = None
+        if session.info.get("ldm"):
+            self._retire(Lost("the server is going away"))
         return self.connection.answer()
+
+    def _retire(self, reason: Lost) -> None:
+        """Serve no further call; those under way go on."""
+        self.closed = self.closed or reason
+        self.when_closed()
 
     def _give_up(self, call: Call, since: float) -> None:
         """Forget a call whose time is over; a server that said nothing meanwhile is not asked by others."""
         self.inbox.forget(call)
         if monotonic() - since >= _SILENT and self.connection.last < since:
-            self.closed = self.closed or Lost("the server did not answer")
+            self._retire(Lost("the server did not answer"))
 
 
 class ThreadConnection(_Shared):
@@ -154,6 +164,8 @@ class ThreadConnection(_Shared):
         finally:
             self._reading.release()
             self._pass_on()
+            if self.closed is not None and not self._waiting:
+                self.connection.close()
 
     def _end(self, reason: Lost) -> None:
         with self._register:
@@ -190,15 +202,13 @@ class LoopConnection(_Shared):
             Lost: the connection ended.
             TimeoutError: the time of the call is over.
         """
-        if self.closed is not None:
+        if self._descriptor < 0:
             raise Lost(str(self.closed))
         since = monotonic()
         future: asyncio.Future[None] = self._loop.create_future()
         call = Call(batch, lambda call: _resolve(future))
         self._waiting[future] = call
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(self.inbox.begin(call, batch))
+        self.send(self.inbox.begin(call, batch))
         timer = None
         if op.deadline is not None:
             timer = self._loop.call_later(max(0.0, op.deadline - since), _expire, future)
@@ -215,6 +225,12 @@ class LoopConnection(_Shared):
             self._waiting.pop(future, None)
             if self.closed is not None and not self._waiting:
                 self._end(self.closed)
+
+    def send(self, data: bytes) -> None:
+        """Send commands, together with all others of this turn of the loop."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
 
     def look(self) -> None:
         """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
@@ -271,10 +287,15 @@ class LoopConnection(_Shared):
             self._loop.remove_writer(self._descriptor)
         self._descriptor = -1
         self.connection.close()
+        self.when_closed()
 
     def close(self) -> None:
         """End it, in its loop or once that is closed; who waits gets `Lost`."""
         self._end(Lost("the client was closed"))
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _seconds(deadline: float | None) -> float:
