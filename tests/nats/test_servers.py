@@ -87,7 +87,6 @@ def test_nobody_listens(client: Make, api: Api) -> None:
         ({"version": "2.11.9"}, r"version 2\.11\.9: NATS 2\.12 or later"),
         ({"version": ""}, r"NATS 2\.12 or later"),
         ({"jetstream": False}, "JetStream is off: start the server with -js"),
-        ({"nonce": "n"}, "NKey or a JWT"),
     ],
 )
 def test_servers_that_will_not_do(client: Make, api: Api, info: dict[str, Any], match: str) -> None:

@@ -72,8 +72,18 @@ def parse_url(url: str) -> Address:
 
 
 def tls_context(settings: NatsSettings) -> ssl.SSLContext:
-    """Return what a TLS connection is made with."""
-    context = ssl.create_default_context(cafile=settings.tls_ca)
-    if settings.tls_certificate is not None:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    """Return what a TLS connection is made with.
+
+    Raises:
+        InvalidArgumentError: a file cannot be read.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca)
+        if settings.tls_certificate is not None:
+            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"a certificate or key of the nats component cannot be read: {error.strerror or error}: "
+            "check tls_ca, tls_certificate and tls_key"
+        ) from None
     return context

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.threads import Mutex
 from ..._version import __version__
-from ...errors import UnsupportedError
+from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Operation
 from .address import Address, tls_context
 from .failures import Lost, Refused
@@ -91,6 +91,8 @@ class Connection:
             if not session.info:
                 raise Lost("what answers is no NATS server")
             if not settings.tls_first and (self.address.tls or session.info.get("tls_required")):
+                if not (session.info.get("tls_required") or session.info.get("tls_available")):
+                    raise Lost("the server has no TLS: give a url with nats://")
                 self._wrap(host)
             self._check()
             assert self._socket is not None
@@ -102,7 +104,7 @@ class Connection:
                     raise Refused(0, session.error)
             self._socket.setblocking(False)
             self.last = monotonic()
-        except TimeoutError:
+        except (TimeoutError, CloudRuntimesError):
             raise
         except (OSError, ValueError) as error:
             raise Lost(_reason(error)) from error
@@ -128,11 +130,6 @@ class Connection:
             raise UnsupportedError(f"nats {where}: the server has version {text}: NATS 2.12 or later is needed")
         if not info.get("jetstream"):
             raise UnsupportedError(f"nats {where}: JetStream is off: start the server with -js")
-        if info.get("nonce") and self.address.username is None and self.address.token is None:
-            raise UnsupportedError(
-                f"nats {where}: the server asks for an NKey or a JWT, which this component does not sign: "
-                "give a user and password, or a token, in the url"
-            )
 
     def _login(self) -> bytes:
         address = self.address
@@ -144,6 +141,10 @@ class Connection:
             options["auth_token"] = address.token
         if address.username is not None:
             options["user"], options["pass"] = address.username, address.password
+        if self._settings.credentials is not None or self._settings.nkey is not None:
+            from .credentials import login
+
+            options.update(login(self._settings, self.session.info.get("nonce")))
         return json.dumps(options).encode()
 
     # -- sending and receiving --------------------------------------------
@@ -242,4 +243,8 @@ def _left(deadline: float | None) -> float | None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {error.verify_message}: check the host in the url, and tls_ca"
+    if isinstance(error, ssl.SSLError) and "CERTIFICATE" in (error.reason or ""):
+        return f"the server does not accept this client's certificate ({error.reason}): check tls_certificate"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -56,7 +56,8 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         low = text.lower()
         if low.startswith(("authorization", "user authentication", "account authentication")):
             return UnauthenticatedError(
-                f"nats {where}: the server does not accept the client: check the user in the url"
+                f"nats {where}: the server does not accept the client: "
+                "check the user in the url, or credentials or nkey in the component's table"
             )
         if low.startswith("permissions violation"):
             return PermissionDeniedError(f"nats {where}: the user may not do this: {text}")

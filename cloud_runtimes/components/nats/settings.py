@@ -20,6 +20,8 @@ class NatsSettings:
         ensure: ``"create"``: a bucket that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
         replicas: of a bucket that is made, 1 to 5.
         max_value_bytes: largest value of state, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
+        credentials: path of a ``.creds`` file, with a JWT and the seed of its user. It is read at every login. Needs the extra ``nats``.
+        nkey: path of a file with the seed of a user's NKey, ``SU…``; likewise.
         tls_ca: file of the certificates that the server's must descend from, else those of the system.
         tls_certificate: file of this client's own certificate.
         tls_key: file of its key.
@@ -31,6 +33,8 @@ class NatsSettings:
     ensure: Literal["create", "check"] = setting("create", help="whether buckets are made")
     replicas: int = setting(1, help="of a bucket that is made")
     max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value")
+    credentials: str | None = setting(None, help="path of a .creds file")
+    nkey: str | None = setting(None, help="path of a file with the seed of an NKey")
     tls_ca: str | None = setting(None, help="file of trusted certificates")
     tls_certificate: str | None = setting(None, help="file of the client's certificate")
     tls_key: str | None = setting(None, help="file of its key")
@@ -45,5 +49,7 @@ class NatsSettings:
             raise ValueError("replicas must be 1 to 5")
         if not 1 <= self.max_value_bytes <= 64 * 1024 * 1024:
             raise ValueError("max_value_bytes must be 1 to 67,108,864")
+        if self.credentials is not None and self.nkey is not None:
+            raise ValueError("give credentials or nkey, not both")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("give tls_certificate and tls_key together")
