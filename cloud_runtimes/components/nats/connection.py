@@ -14,7 +14,7 @@ from ..._core.threads import Mutex
 from ..._version import __version__
 from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Operation
-from .address import Address, tls_context
+from .address import Address, Server, Servers, tls_context
 from .failures import Lost, Refused
 from .protocol import Session
 
@@ -37,8 +37,11 @@ class Connection:
         last: `time.monotonic` at which something came.
     """
 
-    def __init__(self, address: Address, settings: NatsSettings) -> None:
+    def __init__(self, address: Address, settings: NatsSettings, servers: Servers) -> None:
         self.address = address
+        self._servers = servers
+        self._server: Server | None = None
+        self._info: dict[str, Any] | None = None
         self.session = Session()
         self.last = 0.0
         self._settings = settings
@@ -55,20 +58,22 @@ class Connection:
             DeadlineExceededError: no server answered in time.
             UnsupportedError: the server is too old, or has no JetStream.
         """
-        servers = self.address.servers
-        for number, (host, port) in enumerate(servers, 1):
+        servers = list(self._servers)
+        for number, server in enumerate(servers, 1):
             left = op.remaining()
             # one that hangs leaves time for the others
             share = left if left is None or number == len(servers) else left / 2
             deadline = None if share is None else monotonic() + share
             try:
-                self._open(host, port, deadline, greeting)
+                self._open(server, deadline, greeting)
                 return
             except BaseException as error:
                 self.close()
                 self.session = self._anew()
-                if isinstance(error, (Lost, TimeoutError)) and number < len(servers):
-                    continue
+                if isinstance(error, (Lost, TimeoutError)):
+                    self._servers.avoid(server)
+                    if number < len(servers):
+                        continue
                 if isinstance(error, TimeoutError):
                     raise op.timed_out(f"nats {self.address.where}") from None
                 raise
@@ -78,10 +83,10 @@ class Connection:
         session.callbacks = self.session.callbacks
         return session
 
-    def _open(self, host: str, port: int, deadline: float | None, greeting: bytes) -> None:
-        session, settings = self.session, self._settings
+    def _open(self, server: Server, deadline: float | None, greeting: bytes) -> None:
+        session, settings, host = self.session, self._settings, self._servers.name(server)
         try:
-            made = socket.create_connection((host, port), _left(deadline))
+            made = socket.create_connection(server, _left(deadline))
             self._socket = made
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -104,6 +109,8 @@ class Connection:
                     raise Refused(0, session.error)
             self._socket.setblocking(False)
             self.last = monotonic()
+            self._server = server
+            self._learn()
         except (TimeoutError, CloudRuntimesError):
             raise
         except (OSError, ValueError) as error:
@@ -128,7 +135,7 @@ class Connection:
         numbers = [part for part in text.partition("-")[0].split(".")[:2] if part.isdigit()]
         if tuple(map(int, numbers)) < LEAST:
             raise UnsupportedError(f"nats {where}: the server has version {text}: NATS 2.12 or later is needed")
-        if not info.get("jetstream"):
+        if not info.get("jetstream") and self._settings.domain is None:
             raise UnsupportedError(f"nats {where}: JetStream is off: start the server with -js")
 
     def _login(self) -> bytes:
@@ -216,12 +223,23 @@ class Connection:
             if data:
                 self.last = monotonic()
                 session.feed(data)
+                if session.info is not self._info:
+                    self._learn()
         except _WANTS:
             return
         except (OSError, ValueError) as error:
             raise Lost(_reason(error)) from error
         if not data:
             raise Lost(session.error or "the server closed the connection")
+
+    def _learn(self) -> None:
+        self._info = self.session.info
+        self._servers.learn(self._info.get("connect_urls") or ())
+
+    def avoid(self) -> None:
+        """Have later connections try other servers first."""
+        if self._server is not None:
+            self._servers.avoid(self._server)
 
     def answer(self) -> bytes:
         """Return what is to be sent for the server's own questions."""

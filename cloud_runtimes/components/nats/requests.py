@@ -12,6 +12,8 @@ from .protocol import Message, publish
 __all__ = ["Batch", "Call", "Flow", "Inbox", "Request"]
 
 T = TypeVar("T")
+_API: Final = "$JS.API."
+_STORED: Final = (_API, "$KV.", "$O.")
 _CONSUMER: Final = -6
 """Of ``$JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending``."""
 
@@ -37,14 +39,28 @@ class Batch:
 
     Attributes:
         requests: in the order of sending.
-        writes: whether they may change anything.
+        writes: whether they may change anything. Those that do not are made again when they get no answer.
+        failure: after which the flow wants to wait a moment and go on; then there are no requests.
     """
 
-    __slots__ = ("requests", "writes")
+    __slots__ = ("failure", "requests", "writes")
 
-    def __init__(self, *requests: Request, writes: bool = False) -> None:
+    def __init__(self, *requests: Request, writes: bool = False, failure: Refused | None = None) -> None:
         self.requests = requests
         self.writes = writes
+        self.failure = failure
+
+    def moved(self, api: str) -> Batch:
+        """Return these for the JetStream of another domain, whose API has that prefix."""
+        requests = [
+            (
+                request._replace(subject=api + request.subject.removeprefix(_API))
+                if request.subject.startswith(_STORED)
+                else request
+            )
+            for request in self.requests
+        ]
+        return Batch(*requests, writes=self.writes)
 
 
 Flow: TypeAlias = Generator[Batch, list[list[Message]], T]

@@ -18,6 +18,7 @@ class NatsSettings:
         url: of the server, ``nats://user:password@host:4222``, with ``tls://`` for TLS; ``nats://token@host`` has a token. Several servers of a cluster: ``nats://user:password@a:4222,b:4222``.
         prefix: of the names of all buckets; applications with the same one share their data.
         ensure: ``"create"``: a bucket that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
+        domain: of the JetStream that has the buckets, where it is not that of the servers in the URL: on the other side of a leaf node.
         replicas: of a bucket that is made, 1 to 5.
         max_value_bytes: largest value of state, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
         credentials: path of a ``.creds`` file, with a JWT and the seed of its user. It is read at every login. Needs the extra ``nats``.
@@ -31,6 +32,7 @@ class NatsSettings:
     url: str = setting(None, help="of the server")
     prefix: str = setting("cr", help="of the names of all buckets")
     ensure: Literal["create", "check"] = setting("create", help="whether buckets are made")
+    domain: str | None = setting(None, help="of the JetStream that has the buckets")
     replicas: int = setting(1, help="of a bucket that is made")
     max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value")
     credentials: str | None = setting(None, help="path of a .creds file")
@@ -45,6 +47,8 @@ class NatsSettings:
             raise ValueError('give url = "nats://user:password@host:4222", or one with tls://')
         if not self.prefix.isascii() or not self.prefix.replace("-", "").isalnum() or len(self.prefix) > 32:
             raise ValueError("prefix must be 1 to 32 ASCII letters, digits and hyphens")
+        if self.domain is not None and not self.domain.replace("-", "").replace("_", "").isalnum():
+            raise ValueError("domain must be letters, digits, hyphens and underscores")
         if not 1 <= self.replicas <= 5:
             raise ValueError("replicas must be 1 to 5")
         if not 1 <= self.max_value_bytes <= 64 * 1024 * 1024:

@@ -34,6 +34,7 @@ class _Shared:
         self.closed: Lost | None = None
         self.when_closed: Callable[[], None] = _nothing
         self.inbox = inbox
+        self._asked = 0.0  # when the first request was sent after the last byte came
 
     @property
     def max_payload(self) -> int:
@@ -54,12 +55,20 @@ class _Shared:
     def _retire(self, reason: Lost) -> None:
         """Serve no further call; those under way go on."""
         self.closed = self.closed or reason
+        self.connection.avoid()
         self.when_closed()
 
-    def _give_up(self, call: Call, since: float) -> None:
+    def _asks(self) -> bytes:
+        """Note that a request follows, and return what goes before it: whether the server is there, if it has said nothing for a while."""
+        now = monotonic()
+        if self._asked <= self.connection.last:
+            self._asked = now
+        return b"PING\r\n" if now - self._asked > _SILENT / 4 else b""
+
+    def _give_up(self, call: Call) -> None:
         """Forget a call whose time is over; a server that said nothing meanwhile is not asked by others."""
         self.inbox.forget(call)
-        if monotonic() - since >= _SILENT and self.connection.last < since:
+        if self.connection.last < self._asked <= monotonic() - _SILENT:
             self._retire(Lost("the server did not answer"))
 
 
@@ -74,14 +83,14 @@ class ThreadConnection(_Shared):
         self._waiting: dict[threading.Lock, Call] = {}
         self._ended = False
 
-    def exchange(self, op: Operation, batch: Batch) -> Call:
+    def exchange(self, op: Operation, batch: Batch, until: float | None = None) -> Call:
         """Send requests and return their call, answered.
 
         Raises:
             Lost: the connection ended.
-            TimeoutError: the time of the call is over.
+            TimeoutError: the time of the call is over, or it is ``until``.
         """
-        since = monotonic()
+        deadline = op.deadline if until is None else until
         ticket = threading.Lock()
         ticket.acquire()
         call = Call(batch, lambda call: _release(ticket))
@@ -89,15 +98,15 @@ class ThreadConnection(_Shared):
             if self.closed is not None:
                 raise Lost(str(self.closed))
             self._waiting[ticket] = call
-            data = self.inbox.begin(call, batch)
+            data = self._asks() + self.inbox.begin(call, batch)
         try:
-            self._send(data, op.deadline)
-            self._wait(ticket, call, op.deadline)
+            self._send(data, deadline)
+            self._wait(ticket, call, deadline)
             if call.left:
                 raise Lost(str(self.closed))
             return call
         except TimeoutError:
-            self._give_up(call, since)
+            self._give_up(call)
             raise
         finally:
             self.inbox.forget(call)
@@ -172,6 +181,7 @@ class ThreadConnection(_Shared):
             self.closed = self.closed or reason
             self._ended = True
             waiting = list(self._waiting)
+        self.connection.avoid()
         for ticket in waiting:
             _release(ticket)
         if not waiting:
@@ -195,28 +205,28 @@ class LoopConnection(_Shared):
         self._descriptor = connection.fileno()
         self._loop.add_reader(self._descriptor, self._readable)
 
-    async def exchange(self, op: Operation, batch: Batch) -> Call:
+    async def exchange(self, op: Operation, batch: Batch, until: float | None = None) -> Call:
         """Send requests and return their call, answered.
 
         Raises:
             Lost: the connection ended.
-            TimeoutError: the time of the call is over.
+            TimeoutError: the time of the call is over, or it is ``until``.
         """
         if self._descriptor < 0:
             raise Lost(str(self.closed))
-        since = monotonic()
+        deadline = op.deadline if until is None else until
         future: asyncio.Future[None] = self._loop.create_future()
         call = Call(batch, lambda call: _resolve(future))
         self._waiting[future] = call
-        self.send(self.inbox.begin(call, batch))
+        self.send(self._asks() + self.inbox.begin(call, batch))
         timer = None
-        if op.deadline is not None:
-            timer = self._loop.call_later(max(0.0, op.deadline - since), _expire, future)
+        if deadline is not None:
+            timer = self._loop.call_later(max(0.0, deadline - monotonic()), _expire, future)
         try:
             await future
             return call
         except TimeoutError:
-            self._give_up(call, since)
+            self._give_up(call)
             raise
         finally:
             self.inbox.forget(call)
@@ -278,6 +288,7 @@ class LoopConnection(_Shared):
 
     def _end(self, reason: Lost) -> None:
         self.closed = self.closed or reason
+        self.connection.avoid()
         self._left = b""
         for future in self._waiting:
             if not future.done():
