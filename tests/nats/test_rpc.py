@@ -32,7 +32,8 @@ from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.support.harnesses.nats import NatsHome
 from tests.support.harnesses.rpc import NatsRpc
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, stopped
+from tests.support.waiting import until
 
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., NatsServer]
@@ -129,6 +130,32 @@ def test_while_nats_is_away(served: Serve, process: Callable[[NatsServer], NatsR
 
     assert api.until(is_there)
     assert all(api.call(rpc, "invoke_method", "there", "echo", each) == each for each in range(20))
+
+
+def test_a_server_that_stands_still(served: Serve, client: Make, apart: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls arrive by another one, and a server that ends does not wait for it."""
+    monkeypatch.setattr(rpc_calls, "_SILENT", 0.1)
+    monkeypatch.setattr(rpc_calls, "_ANSWER", 0.3)
+    monkeypatch.setattr("cloud_runtimes.components.nats.shared._SILENT", 0.2)
+    hung, other = served(), served()
+    serving = client(f"nats://127.0.0.1:{hung.port},127.0.0.1:{other.port}").rpc
+    serving.register_method("echo", lambda data: data)
+    calling = client(other.url).rpc
+    with ExitStack() as still:
+        with serving.serving(timeout=0.5):
+            still.enter_context(stopped(hung))
+            until(lambda: "k" in str(_try(lambda: calling.invoke_method("suite", "echo", "k"))))
+            still.enter_context(stopped(other))
+            time.sleep(0.8)  # it looks for a third
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 3
+
+
+def _try(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except CloudRuntimesError as error:
+        return type(error)
 
 
 def test_what_does_not_fit(home: NatsHome, serving: CloudRuntimesClient, api: Api) -> None:

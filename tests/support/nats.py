@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal as signals
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
 
-__all__ = ["Missing", "NatsServer", "serve", "serve_cluster"]
+__all__ = ["Missing", "NatsServer", "serve", "serve_cluster", "stopped"]
 
 
 class Missing(Exception):
@@ -131,3 +132,15 @@ def _made(resources: ExitStack, options: Mapping[str, Any]) -> NatsServer:
     server = NatsServer(resources.enter_context(reserved_port()), folder, options)
     resources.callback(server.stop)
     return server
+
+
+@contextmanager
+def stopped(server: NatsServer) -> Iterator[None]:
+    """Have a server stand still."""
+    assert server.process is not None
+    server.signal(signals.SIGSTOP)
+    os.waitpid(server.process.pid, os.WUNTRACED)  # it has all its threads stopped
+    try:
+        yield
+    finally:
+        server.signal(signals.SIGCONT)

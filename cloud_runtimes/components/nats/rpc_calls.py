@@ -6,7 +6,7 @@ import asyncio
 import random
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from ..._core.logs import logger, repeated
 from ..._http.limits import MAX_SERVED
@@ -36,6 +36,8 @@ _CONNECT: Final = 5.0
 _FENCE: Final = 1.0
 _SILENT: Final = 30.0
 """Seconds after which a silent server is asked whether it is there."""
+_ANSWER: Final = 5.0
+"""Seconds that it has to say so."""
 _OURS: Final = "cloud-runtimes-"
 _HIDDEN: Final = frozenset([CONTENT_TYPE])
 
@@ -70,7 +72,10 @@ class NatsCalls(CallSource):
 
     def _connect(self, op: Operation) -> _Opened:
         early: list[Message] = []  # a call may come before the answer to the login
-        return *self._engine.serving(op, self._greeting, {_SID: early.append}), early
+        connection, inbox = self._engine.serving(op, self._greeting, {_SID: early.append})
+        if self._stopping:  # nobody waits for it any more
+            connection.close()
+        return connection, inbox, early
 
     def _use(self, opened: _Opened) -> None:
         connection, inbox, early = opened
@@ -95,6 +100,7 @@ class NatsCalls(CallSource):
                     await self._connect_again()
             await self._drain()
         finally:
+            self._stopping = True
             assert self._connection is not None
             self._connection.close()
 
@@ -109,7 +115,7 @@ class NatsCalls(CallSource):
                     await self._changed.wait()
             except TimeoutError:
                 if monotonic() - connection.connection.last >= _SILENT:
-                    await self._fence(connection, 5.0)
+                    await self._fence(connection, _ANSWER)
 
     async def _connect_again(self) -> None:
         before, delay = self._connection, 0.02
@@ -117,23 +123,26 @@ class NatsCalls(CallSource):
         while not self._stopping:
             op = Operation(_SERVE, self._service, _CONNECT)
             opening = asyncio.ensure_future(asyncio.to_thread(self._connect, op))
-            try:
-                opened = await asyncio.shield(opening)
-            except CloudRuntimesError as error:
-                repeated(f"calls of {self._service}", "calls of %s do not arrive: %s", self._service, error)
-            except asyncio.CancelledError:
-                opening.add_done_callback(_close)
-                raise
-            else:
-                self._use(opened)
-                break
+            opening.add_done_callback(lambda _: self._changed.set())
+            while not opening.done():
+                self._changed.clear()
+                await self._changed.wait()
+                if self._stopping:  # a server that hangs keeps nobody
+                    return
             self._changed.clear()
+            error = opening.exception()
+            if error is None:
+                self._use(opening.result())
+                await self._leave(before)
+                return
+            if not isinstance(error, CloudRuntimesError):
+                raise error
+            repeated(f"calls of {self._service}", "calls of %s do not arrive: %s", self._service, error)
             try:
                 async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):
                     await self._changed.wait()
             except TimeoutError:
                 delay = min(2.0, delay * 2)
-        await self._leave(before)
 
     async def _leave(self, connection: LoopConnection) -> None:
         """Get no more calls over a connection, and take in those that are on their way."""
@@ -238,9 +247,3 @@ def _headers(reply: RpcReply) -> dict[str, str]:
     if reply.content_type is not None:
         headers[CONTENT_TYPE] = reply.content_type
     return headers
-
-
-def _close(opening: asyncio.Future[Any]) -> None:
-    """Close a connection that nobody waits for any more."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].close()
