@@ -128,7 +128,7 @@ def test_a_server_that_is_going_away(cluster: list[NatsServer], client: Make, mo
         number = 0
         while not over.is_set():
             number += 1
-            assert other.rpc.invoke_method("suite", "echo", number, timeout=5) == number
+            assert other.rpc.invoke_method("suite", "echo", number, timeout=30) == number
             assert made.state.get("s", "k", timeout=30) == 0
         return number
 

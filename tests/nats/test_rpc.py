@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -115,7 +116,7 @@ def test_while_nats_is_away(served: Serve, process: Callable[[NatsServer], NatsR
     process(server)
     rpc = client(server.url).rpc
     assert api.call(rpc, "invoke_method", "there", "echo", 1) == 1
-    threading.Timer(0.2, server.kill).start()
+    threading.Timer(0.5, server.kill).start()
     error = api.fails(UnavailableError)(rpc, "invoke_method", "there", "sleep", 3.0, timeout=10)
     assert error.maybe_applied
     error = api.fails(UnavailableError, match="no server can be reached")(rpc, "invoke_method", "there", "echo", 1)
@@ -130,6 +131,26 @@ def test_while_nats_is_away(served: Serve, process: Callable[[NatsServer], NatsR
 
     assert api.until(is_there)
     assert all(api.call(rpc, "invoke_method", "there", "echo", each) == each for each in range(20))
+
+
+def test_a_caller_that_goes_away(home: NatsHome, serving: CloudRuntimesClient) -> None:
+    """It learns that its call may have run, and the next one is answered."""
+    held = _Held(serving)
+
+    async def main() -> None:
+        rpc = home.client().rpc
+        call = asyncio.ensure_future(rpc.invoke_method_async("there", "held"))
+        while not held.running:
+            await asyncio.sleep(0.005)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        assert caught.value.maybe_applied  # type: ignore[attr-defined]
+        held.over.set()
+        assert await rpc.invoke_method_async("there", "echo", 1) == 1
+
+    with serving.rpc.serving():
+        asyncio.run(main())
 
 
 def test_a_server_that_stands_still(served: Serve, client: Make, apart: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +202,6 @@ def test_a_deadline_is_the_handler_s_too(home: NatsHome, serving: CloudRuntimesC
     rpc, ended = home.client().rpc, threading.Event()
 
     async def waits() -> None:
-        import asyncio
-
         try:
             await asyncio.sleep(30)
         finally:
@@ -220,16 +239,30 @@ def test_calls_in_hand_are_answered_when_a_server_ends(home: NatsHome, serving: 
         assert sum(each.result() for each in callers) > 100
 
 
+class _Held:
+    """A method that runs until it is let go."""
+
+    def __init__(self, client: CloudRuntimesClient) -> None:
+        self.running = 0
+        self.over = threading.Event()
+        client.rpc.register_method("held", self._run)
+
+    def _run(self) -> str:
+        self.running += 1
+        self.over.wait(30)
+        return "done"
+
+
 def test_an_end_that_does_not_wait(home: NatsHome, serving: CloudRuntimesClient, caplog: Any) -> None:
-    rpc = home.client().rpc
+    rpc, held = home.client().rpc, _Held(serving)
     with ThreadPoolExecutor(1) as threads:
-        server = serving.rpc.serving(timeout=0.2)
-        with server:
-            late = threads.submit(rpc.invoke_method, "there", "sleep", 0.7, timeout=0.8)
-            time.sleep(0.1)
+        with serving.rpc.serving(timeout=0.2):
+            late = threads.submit(rpc.invoke_method, "there", "held", timeout=1.5)
+            until(lambda: held.running)
             begun = time.monotonic()
-        assert time.monotonic() - begun < 0.6
+        assert time.monotonic() - begun < 5
         assert isinstance(late.exception(), DeadlineExceededError)
+    held.over.set()
     assert "get no answer: 1" in caplog.text
 
 
@@ -237,14 +270,15 @@ def test_more_calls_than_are_taken(
     home: NatsHome, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rpc_calls, "MAX_SERVED", 2)
-    rpc = home.client().rpc
+    rpc, held = home.client().rpc, _Held(serving)
     with serving.rpc.serving(), ThreadPoolExecutor(2) as threads:
-        held = [threads.submit(rpc.invoke_method, "there", "sleep", 0.5) for _ in range(2)]
-        time.sleep(0.2)
+        calls = [threads.submit(rpc.invoke_method, "there", "held") for _ in range(2)]
+        until(lambda: held.running == 2)
         with pytest.raises(ResourceExhaustedError, match="start more processes") as caught:
             rpc.invoke_method("there", "echo", 1)
         assert (caught.value.retryable, caught.value.maybe_applied) == (True, False)
-        assert [each.result() for each in held] == ["slept"] * 2
+        held.over.set()
+        assert [each.result() for each in calls] == ["done"] * 2
 
 
 def test_a_client_that_is_none_of_ours(home: NatsHome, serving: CloudRuntimesClient, caplog: Any) -> None:
@@ -279,14 +313,17 @@ def test_with_a_port_too(home: NatsHome, serving: CloudRuntimesClient, api: Api)
 
 def test_who_may_call_and_serve(served: Serve, client: Make, api: Api, apart: None) -> None:
     """The account's permissions say who may call what, and who may be what."""
-    caller = {"publish": ["cr.rpc.suite.echo", "$JS.API.INFO"], "subscribe": ["_INBOX.>"]}
-    service = {"publish": ["_INBOX.>", "$JS.API.INFO"], "subscribe": ["_INBOX.>", "cr.rpc.suite.>"]}
+    caller = {"publish": ["cr.rpc.suite.echo"], "subscribe": ["_INBOX_caller.>"]}
+    service = {"publish": ["_INBOX_caller.>"], "subscribe": ["_INBOX_service.>", "cr.rpc.suite.>"]}
     users = [
         {"user": name, "password": name, "permissions": permissions}
         for name, permissions in (("caller", caller), ("service", service))
     ]
     server = served(authorization={"users": users})
-    made = {name: client(f"nats://{name}:{name}@127.0.0.1:{server.port}") for name in ("caller", "service")}
+    made = {
+        name: client(f"nats://{name}:{name}@127.0.0.1:{server.port}", inbox_prefix=f"_INBOX_{name}")
+        for name in ("caller", "service")
+    }
     for each in made.values():
         rpc_methods.register(each)
     with pytest.raises(PermissionDeniedError, match="may not"), api.opened(made["caller"].rpc.serving()):

@@ -196,7 +196,7 @@ class NatsEngine:
     def _opened(
         self, op: Operation, greeting: bytes = b"", callbacks: Callbacks | None = None
     ) -> tuple[Connection, Inbox]:
-        inbox = Inbox()
+        inbox = Inbox(self.settings.inbox_prefix)
         made = self._open(op, subscribe(inbox.subject, 1) + greeting, {1: inbox.take, **(callbacks or {})})
         return made, inbox
 

@@ -94,8 +94,8 @@ class Inbox:
         waiting: requests by token or consumer: their call, their place in it, and themselves.
     """
 
-    def __init__(self) -> None:
-        name = f"_INBOX.{secrets.token_hex(12)}."
+    def __init__(self, prefix: str) -> None:
+        name = f"{prefix}.{secrets.token_hex(12)}."
         self.subject = f"{name}*"
         self.waiting: dict[bytes, tuple[Call, int, Request]] = {}
         self._prefix = name.encode()
