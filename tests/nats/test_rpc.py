@@ -311,18 +311,19 @@ def test_with_a_port_too(home: NatsHome, serving: CloudRuntimesClient, api: Api)
         assert server.address == f"nats://127.0.0.1:{home.server.port}/{home.prefix}.rpc.there"
 
 
-def test_who_may_call_and_serve(served: Serve, client: Make, api: Api, apart: None) -> None:
+def test_who_may_call_and_serve(served: Serve, client: Make, api: Api, apart: None, caplog: Any) -> None:
     """The account's permissions say who may call what, and who may be what."""
     caller = {"publish": ["cr.rpc.suite.echo"], "subscribe": ["_INBOX_caller.>"]}
     service = {"publish": ["_INBOX_caller.>"], "subscribe": ["_INBOX_service.>", "cr.rpc.suite.>"]}
+    mute = {"publish": {"deny": [">"]}, "subscribe": ["_INBOX_mute.>", "cr.rpc.suite.>"]}
     users = [
         {"user": name, "password": name, "permissions": permissions}
-        for name, permissions in (("caller", caller), ("service", service))
+        for name, permissions in (("caller", caller), ("service", service), ("mute", mute))
     ]
     server = served(authorization={"users": users})
     made = {
         name: client(f"nats://{name}:{name}@127.0.0.1:{server.port}", inbox_prefix=f"_INBOX_{name}")
-        for name in ("caller", "service")
+        for name in ("caller", "service", "mute")
     }
     for each in made.values():
         rpc_methods.register(each)
@@ -331,6 +332,9 @@ def test_who_may_call_and_serve(served: Serve, client: Make, api: Api, apart: No
     with api.opened(made["service"].rpc.serving()):
         assert api.call(made["caller"].rpc, "invoke_method", "suite", "echo", 1) == 1
         api.fails(PermissionDeniedError, match="may not")(made["caller"].rpc, "invoke_method", "suite", "count")
+    with api.opened(made["mute"].rpc.serving()):
+        api.fails(DeadlineExceededError)(made["caller"].rpc, "invoke_method", "suite", "echo", 1, timeout=0.3)
+        assert api.until(lambda: 'Permissions Violation for Publish to "_INBOX_caller' in caplog.text)
 
 
 def test_servers_are_restarted_under_load(

@@ -143,13 +143,16 @@ class Inbox:
             self.waiting.pop(token, None)
             self._answered(call)
 
-    def denied(self, text: str) -> None:
-        """Take in an ``-ERR``: a request to a subject that it names gets no other answer."""
+    def denied(self, text: str) -> bool:
+        """Take in an ``-ERR``: a request to a subject that it names gets no other answer. Tells whether there is one."""
+        found = False
         for token, (call, _, request) in list(self.waiting.items()):
             if f'"{request.subject}"' in text:
                 self.waiting.pop(token, None)
                 call.failure = call.failure or Refused(0, text)
                 self._answered(call)
+                found = True
+        return found
 
     def _answered(self, call: Call) -> None:
         call.left -= 1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from ..._core.logs import repeated
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from .connection import Connection
@@ -46,7 +47,8 @@ class _Shared:
         session = self.connection.session
         self.connection.receive()
         if session.error is not None and session.error.lower().startswith("permissions violation"):
-            self.inbox.denied(session.error)
+            if not self.inbox.denied(session.error):  # the answer to a call, perhaps
+                repeated(f"nats {session.error}", "nats %s: %s", self.connection.address.where, session.error)
             session.error = None
         if session.info.get("ldm"):
             self._retire(Lost("the server is going away"))
