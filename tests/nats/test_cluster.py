@@ -46,16 +46,19 @@ def engine(client: CloudRuntimesClient) -> Any:
     return runtime._shared("nats", "").engine
 
 
-def leader(client: CloudRuntimesClient, servers: list[NatsServer]) -> NatsServer:
-    """Return which server leads the bucket ``s`` of state."""
+def ask(client: CloudRuntimesClient, verb: str) -> Any:
+    """Ask JetStream about the bucket ``s`` of state."""
 
-    def info() -> Flow[Any]:
-        ((message,),) = yield Batch(Request(f"$JS.API.STREAM.INFO.{STREAM}"))
+    def flow() -> Flow[Any]:
+        ((message,),) = yield Batch(Request(f"$JS.API.STREAM.{verb}.{STREAM}"))
         return json.loads(message.data)
 
-    op = Operation(Method("test", "leader", repeatable=True), "nats", 10.0)
-    name = engine(client).run(op, info())["cluster"]["leader"]
-    return servers[int(name.removeprefix("s"))]
+    return engine(client).run(Operation(Method("test", "ask", repeatable=True), "nats", 10.0), flow())
+
+
+def leader(client: CloudRuntimesClient, servers: list[NatsServer]) -> NatsServer:
+    """Return which server leads the bucket."""
+    return servers[int(ask(client, "INFO")["cluster"]["leader"].removeprefix("s"))]
 
 
 def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Callable[[int, int], int]) -> None:
@@ -164,6 +167,28 @@ def _try(call: Callable[[], Any]) -> Any:
         return call()
     except CloudRuntimesError as error:
         return type(error)
+
+
+def test_a_bucket_that_is_gone(served: Serve, client: Make, api: Api) -> None:
+    """A call that finds none waits a moment, looks, and makes it: within one call, a conditional one too."""
+    made = client(served().url)
+    for number, options in enumerate(({}, {"concurrency": "first-write"}), 1):
+        api.call(made.state, "save", "s", "old", number)
+        ask(made, "DELETE")
+        api.call(made.state, "save", "s", "k", number, **options)
+        assert api.call(made.state, "get", "s", "k") == number
+        assert api.call(made.state, "get", "s", "old") is None
+    ask(made, "DELETE")
+    assert api.call(made.state, "get", "s", "k") is None
+
+
+def test_a_question_is_asked_again(served: Serve, client: Make, api: Api) -> None:
+    server = served()
+    state = client(server.url).state
+    api.call(state, "save", "s", "k", 1)
+    server.signal(signal.SIGSTOP)
+    threading.Timer(1.3, server.signal, [signal.SIGCONT]).start()
+    assert api.call(state, "get", "s", "k", timeout=10) == 1
 
 
 def test_replicas_without_a_cluster(served: Serve, client: Make, api: Api) -> None:
