@@ -15,6 +15,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats.address import Servers
 from cloud_runtimes.components.nats.requests import Batch, Flow, Request
+from cloud_runtimes.components.nats.rpc_calls import NatsCalls
 from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi import Method, Operation
@@ -148,6 +149,40 @@ def test_a_server_that_is_going_away(cluster: list[NatsServer], client: Make, mo
         over.set()
         assert all(each.result() for each in running)
     going.kill()  # it would take its time
+
+
+def test_an_answer_while_its_server_is_gone(
+    cluster: list[NatsServer], client: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the next connection, since its caller is on another server."""
+    monkeypatch.setattr(hosts, "find", lambda app_id: None)
+    serving, calling = client(url(*cluster[:2])), client(cluster[1].url)
+    running, over, gate = threading.Event(), threading.Event(), threading.Event()
+
+    def held() -> str:
+        running.set()
+        over.wait(30)
+        return "done"
+
+    serving.rpc.register_method("held", held)
+    connect: Any = NatsCalls._connect
+
+    def late(self: NatsCalls, op: Operation) -> Any:
+        gate.wait(30)
+        return connect(self, op)
+
+    with serving.rpc.serving() as server, ThreadPoolExecutor(1) as threads:
+        calls: Any = server._calls
+        until(lambda: _try(lambda: calling.rpc.invoke("suite", "ready").status) == 404)  # the other node knows it
+        monkeypatch.setattr(NatsCalls, "_connect", late)
+        call = threads.submit(calling.rpc.invoke_method, "suite", "held", timeout=60)
+        until(running.is_set)
+        cluster[0].kill()
+        until(lambda: calls._connection.ended)
+        over.set()
+        until(lambda: not calls._in_hand)
+        gate.set()
+        assert call.result() == "done"
 
 
 def test_calls_and_servers_on_different_nodes(

@@ -62,6 +62,7 @@ class NatsCalls(CallSource):
         self._stopping = False
         self._grace: float | None = None
         self._in_hand = 0
+        self._unsent: list[bytes] = []
 
     # -- the connection ---------------------------------------------------
 
@@ -82,6 +83,9 @@ class NatsCalls(CallSource):
         connection.session.callbacks[_SID] = self._take
         self._connection = LoopConnection(connection, inbox)
         self._connection.when_closed = self._changed.set
+        if self._unsent:
+            self._connection.send(b"".join(self._unsent))
+            self._unsent.clear()
         for each in early:
             self._take(each)
 
@@ -237,7 +241,11 @@ class NatsCalls(CallSource):
             why = f"the reply of {size:,} bytes does not fit the NATS server's max_payload of {most:,}: raise it, or reply less"
             reply = error_reply(ResourceExhaustedError(why, maybe_applied=True))
             headers = _headers(reply)
-        connection.send(publish(subject.decode(), reply.data, headers=headers))
+        command = publish(subject.decode(), reply.data, headers=headers)
+        if connection.ended:  # another one follows
+            self._unsent.append(command)
+        else:
+            connection.send(command)
 
 
 def _headers(reply: RpcReply) -> dict[str, str]:

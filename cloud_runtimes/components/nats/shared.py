@@ -214,7 +214,7 @@ class LoopConnection(_Shared):
             Lost: the connection ended.
             TimeoutError: the time of the call is over, or it is ``until``.
         """
-        if self._descriptor < 0:
+        if self.ended:
             raise Lost(str(self.closed))
         deadline = op.deadline if until is None else until
         future: asyncio.Future[None] = self._loop.create_future()
@@ -237,6 +237,11 @@ class LoopConnection(_Shared):
             self._waiting.pop(future, None)
             if self.closed is not None and not self._waiting:
                 self._end(self.closed)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._descriptor < 0
 
     def send(self, data: bytes) -> None:
         """Send commands, together with all others of this turn of the loop."""
