@@ -185,18 +185,6 @@ def test_an_answer_while_its_server_is_gone(
         assert call.result() == "done"
 
 
-def test_calls_and_servers_on_different_nodes(
-    cluster: list[NatsServer], client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hosts, "find", lambda app_id: None)
-    serving, calling = client(cluster[0].url), client(cluster[1].url)
-    serving.rpc.register_method("echo", lambda data: data)
-    with api.opened(serving.rpc.serving()):
-        assert api.until(lambda: "k" in str(_try(lambda: api.call(calling.rpc, "invoke_method", "suite", "echo", "k"))))
-        for number in range(20):
-            assert api.call(calling.rpc, "invoke_method", "suite", "echo", number) == number
-
-
 def _try(call: Callable[[], Any]) -> Any:
     try:
         return call()
