@@ -26,6 +26,7 @@ __all__ = ["NatsComponent", "NatsSettings", "component"]
 _DRIVERS: Final = {
     "configuration": "NatsConfiguration",
     "lock": "NatsLock",
+    "rpc": "NatsRpc",
     "state": "NatsState",
 }
 _READY: Final = Method("nats", "wait_ready", repeatable=True, writes=False)

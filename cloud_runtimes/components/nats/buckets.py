@@ -9,13 +9,14 @@ import base64
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import wraps
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar
 
 from ...errors import NotFoundError, ResourceExhaustedError, UnsupportedError
-from .failures import NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Refused
+from .failures import LEADERLESS, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Lost, Refused
 from .protocol import Message
 from .requests import Batch, Flow, Request
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bucket", "Entry", "Put", "encode", "decode"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
 _API: Final = "$JS.API."
@@ -93,6 +96,23 @@ class Put(NamedTuple):
         if self.expected is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(self.expected)
         return Request(self.subject, self.data or b"", headers, answers)
+
+
+def _patient(flow: Callable[P, Flow[T]]) -> Callable[P, Flow[T]]:
+    """Try again what found no leader, until there is one or the time is over; nothing of it was done."""
+
+    @wraps(flow)
+    def again(*args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+        while True:
+            try:
+                return (yield from flow(*args, **kwargs))
+            except Refused as error:
+                if error.code not in LEADERLESS:
+                    raise
+                failure = error
+            yield Batch(failure=failure)
+
+    return again
 
 
 class Bucket:
@@ -169,6 +189,7 @@ class Bucket:
 
     # -- reading ----------------------------------------------------------
 
+    @_patient
     def read(self, subjects: Sequence[str], *, strong: bool = True) -> Flow[list[Entry]]:
         """Return what keys hold, expired values too; ``strong``: as their leader knows it."""
         known = yield from self.ensure()
@@ -182,6 +203,7 @@ class Bucket:
             self._forget(error)
             raise
 
+    @_patient
     def read_now(self, subject: str) -> Flow[tuple[Entry, int]]:
         """Return what a key holds as its leader knows it, and what the server's clock says, asked for before."""
         yield from self.ensure()
@@ -191,6 +213,7 @@ class Bucket:
     def _ask_leader(self, subject: str) -> Request:
         return Request(f"{_API}STREAM.MSG.GET.{self._stream}", json.dumps({"last_by_subj": subject}).encode())
 
+    @_patient
     def keys(self, kind: str) -> Flow[list[str]]:
         """Return the keys that have values, in no order. Their values stay where they are."""
         known = yield from self.ensure()
@@ -220,6 +243,7 @@ class Bucket:
 
     # -- writing ----------------------------------------------------------
 
+    @_patient
     def put(self, puts: Sequence[Put]) -> Flow[list[int | Refused]]:
         """Write each of some keys, in their order; returns sequences, and refusals of those that failed alone."""
         yield from self.ensure()
@@ -231,10 +255,13 @@ class Bucket:
             except Refused as error:
                 if error.code not in WRONG_SEQUENCES:
                     self._forget(error)
+                    if found:  # no longer nothing
+                        raise Lost(f"the bucket has no leader any more: {error.text}") from error
                     raise
                 found.append(error)
         return found
 
+    @_patient
     def put_all(self, puts: Sequence[Put]) -> Flow[bool]:
         """Write all or nothing; ``False``: a key has not the expected sequence. Each key comes once."""
         if len(puts) == 1:

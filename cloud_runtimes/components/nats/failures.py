@@ -15,7 +15,7 @@ from ...errors import (
     UnsupportedError,
 )
 
-__all__ = ["NO_MESSAGE", "NO_STREAM", "STREAM_EXISTS", "WRONG_SEQUENCES", "Lost", "Refused", "explained"]
+__all__ = ["LEADERLESS", "NO_MESSAGE", "NO_STREAM", "STREAM_EXISTS", "WRONG_SEQUENCES", "Lost", "Refused", "explained"]
 
 NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059
@@ -23,7 +23,9 @@ STREAM_EXISTS: Final = 10058
 WRONG_SEQUENCES: Final = frozenset([10071, 10164])
 """A condition of a write does not hold."""
 _FULL: Final = frozenset([10023, 10047, 10054, 10077, 10122, 10026, 10002])
-_AWAY: Final = frozenset([10008, 10009, 10074, 10118])
+_AWAY: Final = frozenset([10005, 10008, 10009, 10118])
+LEADERLESS: Final = _AWAY | {503}
+"""Nothing was done: there is no leader now."""
 
 
 class Lost(Exception):
@@ -56,7 +58,8 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         low = text.lower()
         if low.startswith(("authorization", "user authentication", "account authentication")):
             return UnauthenticatedError(
-                f"nats {where}: the server does not accept the client: check the user in the url"
+                f"nats {where}: the server does not accept the client: "
+                "check the user in the url, or credentials or nkey in the component's table"
             )
         if low.startswith("permissions violation"):
             return PermissionDeniedError(f"nats {where}: the user may not do this: {text}")
@@ -75,6 +78,8 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         return UnsupportedError(
             f"nats {where}: JetStream is off: start the server with -js, and allow it to the account"
         )
+    if code == 10074:
+        return UnsupportedError(f"nats {where}: replicas need a cluster of servers: {text}: set replicas = 1")
     if code == NO_STREAM:
         return NotFoundError(f"nats {where}: the bucket is gone: {text}")
     return InternalError(f"nats {where}: {text} ({code})")

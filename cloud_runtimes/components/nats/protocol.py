@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Message", "Session", "publish", "subscribe", "unsubscribe"]
+__all__ = ["Message", "Session", "payload_size", "publish", "subscribe", "unsubscribe"]
 
 _LINE = 65536
 """Bytes that a line has at most; what is longer is no NATS server."""
@@ -53,9 +53,14 @@ def publish(subject: str, data: bytes, reply: bytes = b"", headers: Mapping[str,
     return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject.encode(), reply, len(head), len(head) + len(data), head, data)
 
 
-def subscribe(subject: str, sid: int) -> bytes:
-    """Return the command that subscribes to a subject."""
-    return b"SUB %b %d\r\n" % (subject.encode(), sid)
+def payload_size(data: bytes, headers: Mapping[str, str] | None) -> int:
+    """Return the bytes of a message that the server's ``max_payload`` limits; headers are ASCII."""
+    return len(data) + (sum(len(name) + len(value) + 4 for name, value in headers.items()) + 12 if headers else 0)
+
+
+def subscribe(subject: str, sid: int, queue: str = "") -> bytes:
+    """Return the command that subscribes to a subject; the members of a queue group share its messages."""
+    return f"SUB {subject} {queue} {sid}\r\n".encode() if queue else f"SUB {subject} {sid}\r\n".encode()
 
 
 def unsubscribe(sid: int) -> bytes:

@@ -12,6 +12,8 @@ from .protocol import Message, publish
 __all__ = ["Batch", "Call", "Flow", "Inbox", "Request"]
 
 T = TypeVar("T")
+_API: Final = "$JS.API."
+_STORED: Final = (_API, "$KV.", "$O.")
 _CONSUMER: Final = -6
 """Of ``$JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending``."""
 
@@ -37,14 +39,28 @@ class Batch:
 
     Attributes:
         requests: in the order of sending.
-        writes: whether they may change anything.
+        writes: whether they may change anything. Those that do not are made again when they get no answer.
+        failure: after which the flow wants to wait a moment and go on; then there are no requests.
     """
 
-    __slots__ = ("requests", "writes")
+    __slots__ = ("failure", "requests", "writes")
 
-    def __init__(self, *requests: Request, writes: bool = False) -> None:
+    def __init__(self, *requests: Request, writes: bool = False, failure: Refused | None = None) -> None:
         self.requests = requests
         self.writes = writes
+        self.failure = failure
+
+    def moved(self, api: str) -> Batch:
+        """Return these for the JetStream of another domain, whose API has that prefix."""
+        requests = [
+            (
+                request._replace(subject=api + request.subject.removeprefix(_API))
+                if request.subject.startswith(_STORED)
+                else request
+            )
+            for request in self.requests
+        ]
+        return Batch(*requests, writes=self.writes)
 
 
 Flow: TypeAlias = Generator[Batch, list[list[Message]], T]
@@ -78,8 +94,8 @@ class Inbox:
         waiting: requests by token or consumer: their call, their place in it, and themselves.
     """
 
-    def __init__(self) -> None:
-        name = f"_INBOX.{secrets.token_hex(12)}."
+    def __init__(self, prefix: str) -> None:
+        name = f"{prefix}.{secrets.token_hex(12)}."
         self.subject = f"{name}*"
         self.waiting: dict[bytes, tuple[Call, int, Request]] = {}
         self._prefix = name.encode()
@@ -127,13 +143,16 @@ class Inbox:
             self.waiting.pop(token, None)
             self._answered(call)
 
-    def denied(self, text: str) -> None:
-        """Take in an ``-ERR``: a request to a subject that it names gets no other answer."""
+    def denied(self, text: str) -> bool:
+        """Take in an ``-ERR``: a request to a subject that it names gets no other answer. Tells whether there is one."""
+        found = False
         for token, (call, _, request) in list(self.waiting.items()):
             if f'"{request.subject}"' in text:
                 self.waiting.pop(token, None)
                 call.failure = call.failure or Refused(0, text)
                 self._answered(call)
+                found = True
+        return found
 
     def _answered(self, call: Call) -> None:
         call.left -= 1

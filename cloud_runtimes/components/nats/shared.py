@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from ..._core.logs import repeated
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from .connection import Connection
@@ -25,12 +27,15 @@ class _Shared:
 
     Attributes:
         closed: why it serves nobody any more; ``None``: it does.
+        when_closed: called once that is known.
     """
 
     def __init__(self, connection: Connection, inbox: Inbox) -> None:
         self.connection = connection
         self.closed: Lost | None = None
+        self.when_closed: Callable[[], None] = _nothing
         self.inbox = inbox
+        self._asked = 0.0  # when the first request was sent after the last byte came
 
     @property
     def max_payload(self) -> int:
@@ -42,15 +47,31 @@ class _Shared:
         session = self.connection.session
         self.connection.receive()
         if session.error is not None and session.error.lower().startswith("permissions violation"):
-            self.inbox.denied(session.error)
+            if not self.inbox.denied(session.error):  # the answer to a call, perhaps
+                repeated(f"nats {session.error}", "nats %s: %s", self.connection.address.where, session.error)
             session.error = None
+        if session.info.get("ldm"):
+            self._retire(Lost("the server is going away"))
         return self.connection.answer()
 
-    def _give_up(self, call: Call, since: float) -> None:
+    def _retire(self, reason: Lost) -> None:
+        """Serve no further call; those under way go on."""
+        self.closed = self.closed or reason
+        self.connection.avoid()
+        self.when_closed()
+
+    def _asks(self) -> bytes:
+        """Note that a request follows, and return what goes before it: whether the server is there, if it has said nothing for a while."""
+        now = monotonic()
+        if self._asked <= self.connection.last:
+            self._asked = now
+        return b"PING\r\n" if now - self._asked > _SILENT / 4 else b""
+
+    def _give_up(self, call: Call) -> None:
         """Forget a call whose time is over; a server that said nothing meanwhile is not asked by others."""
         self.inbox.forget(call)
-        if monotonic() - since >= _SILENT and self.connection.last < since:
-            self.closed = self.closed or Lost("the server did not answer")
+        if self.connection.last < self._asked <= monotonic() - _SILENT:
+            self._retire(Lost("the server did not answer"))
 
 
 class ThreadConnection(_Shared):
@@ -64,14 +85,14 @@ class ThreadConnection(_Shared):
         self._waiting: dict[threading.Lock, Call] = {}
         self._ended = False
 
-    def exchange(self, op: Operation, batch: Batch) -> Call:
+    def exchange(self, op: Operation, batch: Batch, until: float | None = None) -> Call:
         """Send requests and return their call, answered.
 
         Raises:
             Lost: the connection ended.
-            TimeoutError: the time of the call is over.
+            TimeoutError: the time of the call is over, or it is ``until``.
         """
-        since = monotonic()
+        deadline = op.deadline if until is None else until
         ticket = threading.Lock()
         ticket.acquire()
         call = Call(batch, lambda call: _release(ticket))
@@ -79,15 +100,15 @@ class ThreadConnection(_Shared):
             if self.closed is not None:
                 raise Lost(str(self.closed))
             self._waiting[ticket] = call
-            data = self.inbox.begin(call, batch)
+            data = self._asks() + self.inbox.begin(call, batch)
         try:
-            self._send(data, op.deadline)
-            self._wait(ticket, call, op.deadline)
+            self._send(data, deadline)
+            self._wait(ticket, call, deadline)
             if call.left:
                 raise Lost(str(self.closed))
             return call
         except TimeoutError:
-            self._give_up(call, since)
+            self._give_up(call)
             raise
         finally:
             self.inbox.forget(call)
@@ -154,12 +175,15 @@ class ThreadConnection(_Shared):
         finally:
             self._reading.release()
             self._pass_on()
+            if self.closed is not None and not self._waiting:
+                self.connection.close()
 
     def _end(self, reason: Lost) -> None:
         with self._register:
             self.closed = self.closed or reason
             self._ended = True
             waiting = list(self._waiting)
+        self.connection.avoid()
         for ticket in waiting:
             _release(ticket)
         if not waiting:
@@ -183,30 +207,28 @@ class LoopConnection(_Shared):
         self._descriptor = connection.fileno()
         self._loop.add_reader(self._descriptor, self._readable)
 
-    async def exchange(self, op: Operation, batch: Batch) -> Call:
+    async def exchange(self, op: Operation, batch: Batch, until: float | None = None) -> Call:
         """Send requests and return their call, answered.
 
         Raises:
             Lost: the connection ended.
-            TimeoutError: the time of the call is over.
+            TimeoutError: the time of the call is over, or it is ``until``.
         """
-        if self.closed is not None:
+        if self.ended:
             raise Lost(str(self.closed))
-        since = monotonic()
+        deadline = op.deadline if until is None else until
         future: asyncio.Future[None] = self._loop.create_future()
         call = Call(batch, lambda call: _resolve(future))
         self._waiting[future] = call
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(self.inbox.begin(call, batch))
+        self.send(self._asks() + self.inbox.begin(call, batch))
         timer = None
-        if op.deadline is not None:
-            timer = self._loop.call_later(max(0.0, op.deadline - since), _expire, future)
+        if deadline is not None:
+            timer = self._loop.call_later(max(0.0, deadline - monotonic()), _expire, future)
         try:
             await future
             return call
         except TimeoutError:
-            self._give_up(call, since)
+            self._give_up(call)
             raise
         finally:
             self.inbox.forget(call)
@@ -215,6 +237,17 @@ class LoopConnection(_Shared):
             self._waiting.pop(future, None)
             if self.closed is not None and not self._waiting:
                 self._end(self.closed)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._descriptor < 0
+
+    def send(self, data: bytes) -> None:
+        """Send commands, together with all others of this turn of the loop."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
 
     def look(self) -> None:
         """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
@@ -262,6 +295,7 @@ class LoopConnection(_Shared):
 
     def _end(self, reason: Lost) -> None:
         self.closed = self.closed or reason
+        self.connection.avoid()
         self._left = b""
         for future in self._waiting:
             if not future.done():
@@ -271,10 +305,15 @@ class LoopConnection(_Shared):
             self._loop.remove_writer(self._descriptor)
         self._descriptor = -1
         self.connection.close()
+        self.when_closed()
 
     def close(self) -> None:
         """End it, in its loop or once that is closed; who waits gets `Lost`."""
         self._end(Lost("the client was closed"))
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _seconds(deadline: float | None) -> float:
