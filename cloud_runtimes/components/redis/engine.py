@@ -121,7 +121,9 @@ class RedisEngine:
                 connection = self._take(op)
                 sent = True
                 try:
-                    replies = connection.exchange(batch.data, batch.count, op)
+                    for piece in batch.pieces:
+                        connection.send(piece, op)
+                    replies = connection.receive(batch.count, op)
                 finally:
                     self._give(connection)
                 batch = flow.send(replies)
