@@ -29,6 +29,10 @@ PEERS = (
     "asyncpg",
     "procrastinate",
     "pgqueuer",
+    "redis",
+    "hiredis",
+    "nats-py",
+    "faststream",
     "cython",
     "pytest-benchmark",
 )

@@ -115,10 +115,8 @@ class Connection:
         """Read replies of commands that were sent."""
         found: list[Any] = []
         try:
-            self.socket.settimeout(self._left(op))
             while not self._take(found, count):
-                if op.deadline is not None:
-                    self.socket.settimeout(self._left(op))
+                self.socket.settimeout(self._left(op))
                 data = self.socket.recv(_RECEIVE)
                 if not data:
                     checked(found)  # it may have said why
