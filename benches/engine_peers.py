@@ -1,19 +1,16 @@
 """Redis and NATS as others use them: a bare socket, the usual client, FastStream, ``redis-benchmark``. They write and read an event of 361 bytes.
 
-Bare sockets send prepared bytes and decode no event. They are the floor of a client's cost, not a product.
+Bare sockets (`tests.support.wires`) are the floor of a client's cost, not a product.
 """
 
 from __future__ import annotations
 
 import asyncio
-import resource
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -21,6 +18,7 @@ from cloudevents.core.formats.json import JSONFormat
 
 from benches.bench_envelope import by_hand
 from tests.support.redis import RedisServer
+from tests.support.wires import BODY, EVENT, RedisWire, served, spent
 
 __all__ = [
     "BODY",
@@ -38,13 +36,6 @@ __all__ = [
 FEW: Final = 2_000
 """Events of a slice of who takes ten times as long; those of one of ours are in `Engine.count`."""
 WINDOW: Final = 1000
-NOTE: Final = "x" * 90
-EVENT: Final = {"number": 12345678, "carrier": "UA", "flight": "UA1545", "origin": "EWR", "note": NOTE}
-BODY: Final = (
-    b'{"specversion":"1.0","id":"019ac4f2-7d1e-7c3b-a1b2-0123456789ab","source":"bench","type":"cloud_runtimes.event",'
-    b'"time":"2026-11-27T13:00:00.123456Z","datacontenttype":"application/json","data":%b}' % orjson.dumps(EVENT)
-)
-assert len(BODY) == 361
 _BENCHMARK: Final = 200_000
 """Events of `redis-benchmark`, whose start would count otherwise."""
 
@@ -87,12 +78,6 @@ def decode_by_sdk(body: bytes) -> Any:
     return found
 
 
-def spent() -> float:
-    """Return the processor seconds of this process, and of those that it waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
 class Engine:
     """A server of a kind, with the peers.
 
@@ -106,21 +91,18 @@ class Engine:
         self.name = name
         self.url = url
         self.count = count
-        self._tasks = Path(f"/proc/{process}/task")
+        self._process = process
         self.loop = asyncio.new_event_loop()
 
     @property
     def clocks(self) -> dict[str, Callable[[], Any]]:
         """What to time by; goals are for the first."""
         return {
-            "the busier of client and server": lambda: (spent(), self._served()),
+            "the busier of client and server": lambda: (spent(), served(self._process)),
             "client CPU": spent,
-            "server CPU": self._served,
+            "server CPU": lambda: served(self._process),
             "wall clock": time.perf_counter,
         }
-
-    def _served(self) -> float:
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in self._tasks.iterdir()) / 1e9
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run it in the peers' loop."""
@@ -179,31 +161,6 @@ async def fast_read(broker: Any, subscribe: Callable[..., Any]) -> None:
 # -- Redis and Valkey ---------------------------------------------------------
 
 
-class Wire:
-    """A bare connection to Redis, whose replies hiredis reads."""
-
-    def __init__(self, port: int) -> None:
-        import hiredis
-
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._reader = hiredis.Reader(notEnoughData=Ellipsis)
-
-    @staticmethod
-    def pack(*words: bytes) -> bytes:
-        """Return a command."""
-        return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
-
-    def exchange(self, data: bytes, count: int) -> list[Any]:
-        """Send commands and return their replies."""
-        self._socket.sendall(data)
-        replies: list[Any] = []
-        while len(replies) < count:
-            self._reader.feed(self._socket.recv(65536))
-            while (reply := self._reader.gets()) is not ...:
-                replies.append(reply)
-        return replies
-
-
 class RedisEngine(Engine):
     """Redis or Valkey."""
 
@@ -213,7 +170,7 @@ class RedisEngine(Engine):
         assert server.process is not None
         super().__init__(name, server.url, server.process.pid)
         self._port = server.port
-        self._wire = Wire(server.port)
+        self._wire = RedisWire(server.port)
         self._client = redis.Redis(port=server.port, max_connections=64)
         self._async = redis.asyncio.Redis(port=server.port, max_connections=64)
         for group in ("wire", "plain", "hand", "sdk"):
@@ -226,12 +183,12 @@ class RedisEngine(Engine):
 
     def fill(self) -> None:
         self.empty()
-        self._by_wire("bench")
+        self._wire.send(b"bench", BODY, self.count)
         self.run(self._by_faststream())
 
     def senders(self) -> dict[str, Peer]:
         found = {
-            "bare socket, prepared bytes": Peer(lambda: self._by_wire("sent")),
+            "bare socket, prepared bytes": Peer(lambda: self._wire.send(b"sent", BODY, self.count)),
             "redis-py pipeline of 1,000, prepared bytes": Peer(lambda: self._by_pipeline(lambda: BODY), goal=4),
             "redis-py pipeline of 1,000, events by hand": Peer(
                 lambda: self._by_pipeline(lambda: by_hand(EVENT)), goal=4
@@ -246,11 +203,6 @@ class RedisEngine(Engine):
         options = ("-p", str(self._port), "-n", str(_BENCHMARK), "-P", "100", "-c", "1", "-q")
         command = ["redis-benchmark", *options, "XADD", "sent", "*", "data", BODY.decode()]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-
-    def _by_wire(self, stream: str) -> None:
-        commands = Wire.pack(b"XADD", stream.encode(), b"*", b"data", BODY) * WINDOW
-        for _ in range(self.count // WINDOW):
-            self._wire.exchange(commands, WINDOW)
 
     def _by_pipeline(self, make: Callable[[], bytes]) -> None:
         for _ in range(self.count // WINDOW):
@@ -272,7 +224,9 @@ class RedisEngine(Engine):
     def takers(self, size: int) -> dict[str, Peer]:
         goal = 0.8 if size >= 1000 else 0.7
         return {
-            "bare socket, XREADGROUP and XACK in one trip": Peer(lambda: self._wire_take(size), goal=goal),
+            "bare socket, XREADGROUP and XACK in one trip": Peer(
+                lambda: self._wire.take(b"bench", b"wire", size, self.count), goal=goal
+            ),
             "redis-py": Peer(lambda: self._take("plain", size), goal=5),
         }
 
@@ -282,17 +236,6 @@ class RedisEngine(Engine):
             "redis-py, cloudevents SDK": Peer(lambda: self._take("sdk", size, decode_by_sdk), goal=5),
             f"FastStream, batches of {size:,}": Peer(lambda: self.run(self._fast_read(size)), FEW, 5),
         }
-
-    def _wire_take(self, size: int) -> None:
-        read = Wire.pack(b"XREADGROUP", b"GROUP", b"wire", b"m", b"COUNT", b"%d" % size, b"STREAMS", b"bench", b">")
-        ids: list[bytes] = []
-        left = self.count
-        while left:
-            acks = Wire.pack(b"XACK", b"bench", b"wire", *ids) if ids else b""
-            replies = self._wire.exchange(acks + read, 2 if ids else 1)
-            ids = [entry[0] for entry in replies[-1][0][1]]
-            left -= len(ids)
-        assert self._wire.exchange(Wire.pack(b"XACK", b"bench", b"wire", *ids), 1) == [len(ids)]
 
     def _take(self, group: str, size: int, decoded: Callable[[bytes], Any] | None = None) -> None:
         left = self.count
@@ -334,6 +277,7 @@ class RedisEngine(Engine):
         return "redis-py" if api == "sync" else "redis-py, asyncio", calls[name]
 
     def close(self) -> None:
+        self._wire.close()
         self._client.close()
         self.run(self._async.aclose())
         super().close()

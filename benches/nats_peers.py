@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,68 +12,11 @@ import orjson
 from benches.bench_envelope import by_hand
 from benches.engine_peers import BODY, EVENT, FEW, WINDOW, Engine, Peer, decode, decode_by_sdk, fast_read
 from tests.support.nats import NatsServer
+from tests.support.wires import NatsWire
 
 __all__ = ["NatsEngine"]
 
 _GROUPS = ("wire100", "wire1000", "plain", "hand", "sdk")
-
-
-class Wire:
-    """A bare connection, which answers ``PING``."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.recv(65536)
-        self._socket.sendall(
-            b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true}\r\nSUB _INBOX.wire.* 1\r\nPING\r\n'
-        )
-        while b"PONG" not in self._socket.recv(65536):
-            pass
-
-    def publish(self, commands: bytes, count: int) -> None:
-        """Send commands, and count acknowledgements."""
-        self._socket.sendall(commands)
-        tail = b""
-        while count:
-            data = tail + self._socket.recv(1 << 18)
-            assert b'"error"' not in data, data
-            count -= data.count(b'"seq":')
-            tail = data[-5:]
-            self._ponged(data)
-
-    def take(self, pull: bytes, size: int, count: int) -> None:
-        """Pull messages, and acknowledge each of them."""
-        rest, at, left = b"", 0, 0
-        while count:
-            out = []
-            if not left:
-                out.append(pull)
-                left = min(size, count)
-            data = rest + (self._socket.recv(1 << 18) if not out else b"")
-            at = 0
-            while (line := data.find(b"\r\n", at)) >= 0:
-                words = data[at:line].split()
-                if words[0] == b"MSG":
-                    after = line + 4 + int(words[-1])
-                    if after > len(data):
-                        break
-                    assert len(words) == 5, data[at:after]
-                    out.append(b"PUB %b 4\r\n+ACK\r\n" % words[3])
-                    left -= 1
-                    count -= 1
-                    at = after
-                else:
-                    assert words[0] == b"PING", words
-                    out.append(b"PONG\r\n")
-                    at = line + 2
-            rest = data[at:]
-            if out:
-                self._socket.sendall(b"".join(out))
-
-    def _ponged(self, data: bytes) -> None:
-        if b"PING\r\n" in data:
-            self._socket.sendall(b"PONG\r\n")
 
 
 class NatsEngine(Engine):
@@ -83,7 +25,7 @@ class NatsEngine(Engine):
     def __init__(self, name: str, server: NatsServer, **options: int) -> None:
         assert server.process is not None
         super().__init__(name, server.url, server.process.pid, **options)
-        self._wire = Wire(server.port)
+        self._wire = NatsWire(server.port)
         self.run(self._open())
 
     async def _open(self) -> None:
@@ -123,7 +65,7 @@ class NatsEngine(Engine):
     def _by_wire(self, subject: str) -> None:
         commands = b"PUB %b _INBOX.wire.a %d\r\n%b\r\n" % (subject.encode(), len(BODY), BODY) * WINDOW
         for _ in range(self.count // WINDOW):
-            self._wire.publish(commands, WINDOW)
+            self._wire.exchange(commands, WINDOW)
 
     async def _publish(self, make: Callable[[], bytes]) -> None:
         for _ in range(FEW):
@@ -194,5 +136,6 @@ class NatsEngine(Engine):
         return "nats-py", call if api == "async" else lambda: self.run(call())
 
     def close(self) -> None:
+        self._wire.close()
         self.run(self._client.close())
         super().close()
