@@ -180,7 +180,9 @@ class LoopConnection(_Shared):
         self._out: deque[bytes] = deque()
         self._left = b""
         self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
-        self._look_at = inf  # when it is looked who has waited too long; one timer for all, since it mostly finds nobody
+        self._look_at = (
+            inf  # when it is looked who has waited too long; one timer for all, since it mostly finds nobody
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._descriptor = connection.fileno()
