@@ -92,6 +92,16 @@ def test_a_server_that_is_too_old(client: Make, api: Api, info: str, match: str)
     assert not error.maybe_applied
 
 
+def test_another_protocol(client: Make, api: Api) -> None:
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        error = api.fails(UnavailableError, match="speak Redis' protocol|[Pp]rotocol error")(
+            client(url).state, "get", "s", "k"
+        )
+        listener.shutdown(socket.SHUT_RDWR)
+    assert not error.maybe_applied
+
+
 def test_who_does_not_know_a_command_tells_no_arguments(client: Make, api: Api) -> None:
     quoting = b"-ERR unknown command 'AUTH', with args beginning with: 'canary-password' \r\n"
     with answering(quoting * 2) as listener:

@@ -144,6 +144,10 @@ class Holding:
                 found += self.add(origin, [tokens[place] for place in places], those, deliveries, past, topic)
         return found
 
+    def add_packed(self, origin: Hashable, tokens: Sequence[Any], frame: bytes) -> int:
+        """Take in messages that have one event each, of which the driver made a frame."""
+        return self._hold(Held(origin, kernel.Frame(frame), tokens, True, 1, NO_PAST))
+
     def add_plain(
         self, origin: Hashable, token: Any, data: bytes, content_type: str, deliveries: int = 1, past: Past = NO_PAST
     ) -> int:

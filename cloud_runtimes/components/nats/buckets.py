@@ -34,6 +34,7 @@ _TTL: Final = "Cr-Ttl"
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
 """What takes a value's place, and goes by itself."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
+_STORED: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":(\d+)\}')
 _NEEDED: Final = {"allow_direct": True, "allow_msg_ttl": True, "allow_atomic": True, "max_msgs_per_subject": 1}
 
 
@@ -251,7 +252,7 @@ class Bucket:
         found: list[int | Refused] = []
         for (message,) in answers:
             try:
-                found.append(_json(message)["seq"])
+                found.append(_stored(message))
             except Refused as error:
                 if error.code not in WRONG_SEQUENCES:
                     self._forget(error)
@@ -311,6 +312,13 @@ class _Known:
     def now_ms(self) -> int:
         # the answer is older than its arrival, so this is never ahead of the server
         return self._time_ms + int((monotonic() - self._at) * 1000)
+
+
+def _stored(message: Message) -> int:
+    """Return the number under which a message was stored."""
+    plain = _STORED.fullmatch(message.data)
+    found: int = _json(message)["seq"] if plain is None else int(plain[1])
+    return found
 
 
 def _json(message: Message) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Call:
 
     def __init__(self, batch: Batch, done: Callable[[Call], None]) -> None:
         self.answers: list[list[Message]] = [[] for _ in batch.requests]
-        self.left = sum(1 for request in batch.requests if request.answers)
+        self.left = len([1 for request in batch.requests if request.answers])
         self.failure: Refused | None = None
         self.tokens: list[bytes] = []
         self.done = done

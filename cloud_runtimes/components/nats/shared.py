@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -202,7 +203,10 @@ class LoopConnection(_Shared):
         super().__init__(connection, inbox)
         self._out: deque[bytes] = deque()
         self._left = b""
-        self._waiting: dict[asyncio.Future[None], Call] = {}
+        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
+        # when it is looked who has waited too long: one timer for all, since it mostly finds nobody
+        self._look_at = inf
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._descriptor = connection.fileno()
         self._loop.add_reader(self._descriptor, self._readable)
@@ -219,11 +223,10 @@ class LoopConnection(_Shared):
         deadline = op.deadline if until is None else until
         future: asyncio.Future[None] = self._loop.create_future()
         call = Call(batch, lambda call: _resolve(future))
-        self._waiting[future] = call
+        self._waiting[future] = ends = inf if deadline is None else deadline
+        if ends < self._look_at:
+            self._watch(ends)
         self.send(self._asks() + self.inbox.begin(call, batch))
-        timer = None
-        if deadline is not None:
-            timer = self._loop.call_later(max(0.0, deadline - monotonic()), _expire, future)
         try:
             await future
             return call
@@ -231,9 +234,8 @@ class LoopConnection(_Shared):
             self._give_up(call)
             raise
         finally:
-            self.inbox.forget(call)
-            if timer is not None:
-                timer.cancel()
+            if call.left:
+                self.inbox.forget(call)
             self._waiting.pop(future, None)
             if self.closed is not None and not self._waiting:
                 self._end(self.closed)
@@ -248,6 +250,23 @@ class LoopConnection(_Shared):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(data)
+
+    def _watch(self, deadline: float) -> None:
+        """Look at that time who has waited too long."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer, self._look_at = None, inf
+        now = monotonic()
+        for future, deadline in self._waiting.items():
+            if deadline <= now and not future.done():
+                future.set_exception(TimeoutError())
+        following = min((deadline for future, deadline in self._waiting.items() if not future.done()), default=inf)
+        if following < inf:
+            self._watch(following)
 
     def look(self) -> None:
         """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
@@ -304,6 +323,8 @@ class LoopConnection(_Shared):
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_writer(self._descriptor)
         self._descriptor = -1
+        if self._timer is not None:
+            self._timer.cancel()
         self.connection.close()
         self.when_closed()
 
@@ -330,8 +351,3 @@ def _release(ticket: threading.Lock) -> None:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _expire(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())

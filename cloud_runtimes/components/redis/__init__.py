@@ -56,7 +56,7 @@ class RedisComponent(HomeComponent):
 
         Raises:
             ClosedError: the client was closed.
-            UnsupportedError: hiredis is not installed.
+            UnsupportedError: hiredis is not installed, which reads replies where there are no kernels.
         """
         with self._lock:
             if self._closed:
@@ -64,6 +64,9 @@ class RedisComponent(HomeComponent):
             if self._engine is None:
                 with importing("Redis", "redis"):
                     from .engine import acquire
+                    from .resp import reader
+
+                    reader()
 
                 self._engine = acquire(self.settings)
             return self._engine

@@ -37,6 +37,7 @@ class Connection:
 
     Attributes:
         socket, reader: of it.
+        topic: of events that come as frames (`ReplyReader.take`); ``None``: of none.
         sent: whether commands were sent whose replies have not all come: it serves nobody else then.
     """
 
@@ -44,6 +45,7 @@ class Connection:
         self.address = address
         self.sent = False
         self.reader = reader()
+        self.topic: str | None = None
         self.socket: socket.socket = None  # type: ignore[assignment]
 
     def open(self, op: Operation, name: str) -> None:
@@ -112,31 +114,31 @@ class Connection:
     def receive(self, count: int, op: Operation) -> list[Any]:
         """Read replies of commands that were sent."""
         found: list[Any] = []
-        gets = self.reader.gets
         try:
-            self.socket.settimeout(self._left(op))
-            while True:
-                while len(found) < count and (reply := gets()) is not NOTHING:
-                    found.append(reply)
-                if len(found) == count:
-                    self.sent = False
-                    return found
-                if op.deadline is not None:
-                    self.socket.settimeout(self._left(op))
+            while not self._take(found, count):
+                self.socket.settimeout(self._left(op))
                 data = self.socket.recv(_RECEIVE)
                 if not data:
                     checked(found)  # it may have said why
                     raise Lost("the server closed the connection")
                 self.reader.feed(data)
+            self.sent = False
+            return found
         except TimeoutError:
             raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
         except OSError as error:
             raise Lost(_reason(error)) from error
 
+    def _take(self, found: list[Any], count: int) -> bool:
+        try:
+            return self.reader.take(found, count, self.topic)
+        except ConnectionError as error:
+            raise Lost(_reason(error)) from error
+
     def next(self) -> Any:
         """Return a reply that has come, `NOTHING` where none is whole; never waits. For what comes unasked."""
-        reply = self.reader.gets()
-        if reply is NOTHING and self.is_readable():
+        found: list[Any] = []
+        if not self._take(found, 1) and self.is_readable():
             try:
                 self.socket.settimeout(0.0 if not isinstance(self.socket, ssl.SSLSocket) else 1.0)
                 data = self.socket.recv(_RECEIVE)
@@ -147,8 +149,8 @@ class Connection:
             if not data:
                 raise Lost("the server closed the connection")
             self.reader.feed(data)
-            reply = self.reader.gets()
-        return reply
+            self._take(found, 1)
+        return found[0] if found else NOTHING
 
     def is_readable(self) -> bool:
         """Tell whether there is something to read, or the end."""
@@ -257,16 +259,18 @@ class LoopConnection:
             self._reader.feed(data)
         self.received += 1
         waiting, replies, gets = self._waiting, self._replies, self._reader.gets
-        while (reply := gets()) is not NOTHING:
-            if not waiting:
-                self._end("the server sent what nobody asked for")
-                return
-            replies.append(reply)
-            if len(replies) == waiting[0][1]:
-                future, _ = waiting.popleft()
-                if not future.done():
-                    future.set_result(replies)
-                replies = self._replies = []
+        try:
+            while (reply := gets()) is not NOTHING:
+                if not waiting:
+                    raise ConnectionError("the server sent what nobody asked for")
+                replies.append(reply)
+                if len(replies) == waiting[0][1]:
+                    future, _ = waiting.popleft()
+                    if not future.done():
+                        future.set_result(replies)
+                    replies = self._replies = []
+        except ConnectionError as error:
+            self._end(_reason(error))
         if data == b"":
             self._end("the server closed the connection")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -102,7 +102,10 @@ class RedisEngine:
         _inherited.extend(getattr(self, "_loops", {}).values())
         self._lock = Mutex()
         self._idle: list[Connection] = []
-        self._free = threading.Semaphore(self.settings.max_connections)
+        # a token for each connection; threading's semaphore costs threads that wait for it a multiple
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self.settings.max_connections):
+            self._free.put(None)
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[LoopConnection]] = WeakKeyDictionary()
         self._ready = False
 
@@ -121,7 +124,9 @@ class RedisEngine:
                 connection = self._take(op)
                 sent = True
                 try:
-                    replies = connection.exchange(batch.data, batch.count, op)
+                    for piece in batch.pieces:
+                        connection.send(piece, op)
+                    replies = connection.receive(batch.count, op)
                 finally:
                     self._give(connection)
                 batch = flow.send(replies)
@@ -238,10 +243,10 @@ class RedisEngine:
         self.run(op, _ping())
 
     def _take(self, op: Operation) -> Connection:
-        if not self._free.acquire(blocking=False):
-            left = op.remaining()
-            if not self._free.acquire(timeout=left):
-                raise op.timed_out("a free connection: raise max_connections")
+        try:
+            self._free.get(timeout=op.remaining())
+        except Empty:
+            raise op.timed_out("a free connection: raise max_connections") from None
         try:
             while True:
                 try:
@@ -252,7 +257,7 @@ class RedisEngine:
                     return connection
                 connection.close()
         except BaseException:
-            self._free.release()
+            self._free.put(None)
             raise
 
     def _give(self, connection: Connection) -> None:
@@ -261,7 +266,7 @@ class RedisEngine:
             connection.close()
         else:
             self._idle.append(connection)
-        self._free.release()
+        self._free.put(None)
 
     async def _loop_connection(self, op: Operation) -> LoopConnection:
         """Return the connection of the running loop, made by the first who needs it."""

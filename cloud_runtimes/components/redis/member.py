@@ -147,6 +147,7 @@ class RedisMember(EventSource):
             self._connection = connection
             if self._before:
                 self._recover(connection, op)
+            connection.topic = self._rules.request.topic
         except BaseException:
             self._disconnect()
             connection.close()
@@ -158,7 +159,7 @@ class RedisMember(EventSource):
         read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", _MANY, "STREAMS", *self._streams.values(), 0, 0)
         (reply,) = checked(connection.exchange(Batch(read).data, 1, op))
         for name, entries in reply:
-            origin = STREAM if name == self._streams[STREAM] else RETRY
+            origin = self._origin(name)
             self._take_over(origin, [entry for entry in entries if entry[1]], 1)
             self._lost(origin, [entry[0] for entry in entries if not entry[1]], acknowledge=True)
 
@@ -371,12 +372,19 @@ class RedisMember(EventSource):
             if self._blocks:  # time is up, by the server's clock
                 self._look_at = 0.0
             return
+        if isinstance(reply, tuple):
+            name, ids, frame = reply
+            self._per_entry = self._holding.add_packed(self._origin(name), ids, frame) // len(ids)
+            return
         found = entries = 0
         for name, those in reply:
             entries += len(those)
-            found += self._take_in(STREAM if name == self._streams[STREAM] else RETRY, those, 1)
+            found += self._take_in(self._origin(name), those, 1)
         if found:
             self._per_entry = max(1, found // entries)
+
+    def _origin(self, name: bytes) -> int:
+        return STREAM if name == self._streams[STREAM] else RETRY
 
     def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
         found, bell = take_in(self._holding, origin, entries, deliveries)

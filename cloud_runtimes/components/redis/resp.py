@@ -1,42 +1,31 @@
-"""The protocol: RESP2 (redis.io, "Redis serialization protocol specification"). Commands are written here, replies are read by hiredis."""
+"""Commands and replies, without I/O; the kernel knows the protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-import hiredis
+from ..._native import events as kernel
 
 __all__ = ["Batch", "Flow", "NOTHING", "ReplyError", "Value", "pack", "reader"]
 
 T = TypeVar("T")
+pack = kernel.pack_command
 Value: TypeAlias = bytes | str | int
-ReplyError = hiredis.ReplyError
 NOTHING = object()
 """What a reader gives while no reply is whole."""
 
 
-def pack(arguments: Sequence[Value]) -> bytes:
-    """Return a command as an array of bulk strings."""
-    texts = [argument if type(argument) is bytes else _encoded(argument) for argument in arguments]
-    return b"*%d\r\n%b" % (len(texts), b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts]))
+class ReplyError(Exception):
+    """An error reply, without what it quotes of a command's arguments: passwords, values."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.partition(", with args beginning with")[0])
 
 
-def _encoded(argument: Value) -> bytes:
-    if isinstance(argument, str):
-        return argument.encode()
-    return b"%d" % argument if isinstance(argument, int) else argument
-
-
-def reader() -> Any:
-    """Return a parser: ``feed(bytes)``, then ``gets()`` gives replies, errors among them, and `NOTHING` in the end."""
-    return hiredis.Reader(replyError=_reply_error, notEnoughData=NOTHING)
-
-
-def _reply_error(text: str) -> Exception:
-    """Return an error reply without what it quotes of a command's arguments: passwords, values."""
-    error: Exception = ReplyError(text.partition(", with args beginning with")[0])
-    return error
+def reader() -> kernel.ReplyReader:
+    """Return a parser of replies, errors among them; it gives `NOTHING` in the end."""
+    return kernel.ReplyReader(ReplyError, NOTHING)
 
 
 class Batch:
@@ -47,23 +36,28 @@ class Batch:
         key: of the commands; in a cluster its slot says which server they go to.
 
     Attributes:
-        data: as they are sent.
+        pieces: as they are sent, in their order; may be made while they are sent.
         count: of replies.
     """
 
-    __slots__ = ("count", "data", "key")
+    __slots__ = ("count", "key", "pieces")
 
     def __init__(self, *commands: Sequence[Value], key: Value | None = None) -> None:
-        self.data = b"".join(map(pack, commands))
+        self.pieces: Iterable[bytes] = (b"".join(map(pack, commands)),)
         self.count = len(commands)
         self.key = key if key is not None or len(commands[0]) < 2 else commands[0][1]
 
     @classmethod
-    def rendered(cls, data: bytes, count: int, key: Value) -> Batch:
-        """Return commands that are rendered already."""
+    def rendered(cls, pieces: Iterable[bytes], count: int, key: Value) -> Batch:
+        """Return commands that others render; ``pieces`` can be iterated again."""
         made = cls.__new__(cls)
-        made.data, made.count, made.key = data, count, key
+        made.pieces, made.count, made.key = pieces, count, key
         return made
+
+    @property
+    def data(self) -> bytes:
+        """All pieces in one."""
+        return b"".join(self.pieces)
 
 
 Flow: TypeAlias = Generator[Batch, list[Any], T]
