@@ -1,4 +1,4 @@
-"""NATS with JetStream: a home for many machines. Its key-value buckets carry state, configuration and locks."""
+"""NATS with JetStream: a home for many machines. Its key-value buckets carry state, configuration and locks, its object store files."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ __all__ = ["NatsComponent", "NatsSettings", "component"]
 
 _DRIVERS: Final = {
     "configuration": "NatsConfiguration",
+    "file": "NatsFiles",
     "lock": "NatsLock",
     "state": "NatsState",
 }

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from ...errors import NotFoundError, ResourceExhaustedError, UnsupportedError
 from .failures import NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Refused
@@ -22,7 +22,7 @@ from .requests import Batch, Flow, Request
 if TYPE_CHECKING:
     from .engine import NatsEngine
 
-__all__ = ["Bucket", "Entry", "Put", "encode", "decode"]
+__all__ = ["Bucket", "Entry", "Put", "decode", "encode", "milliseconds", "read_reply"]
 
 MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
@@ -31,7 +31,6 @@ _TTL: Final = "Cr-Ttl"
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
 """What takes a value's place, and goes by itself."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
-_NEEDED: Final = {"allow_direct": True, "allow_msg_ttl": True, "allow_atomic": True, "max_msgs_per_subject": 1}
 
 
 def encode(text: str) -> str:
@@ -53,6 +52,7 @@ class Entry(NamedTuple):
         headers: of the message.
         deleted: it is the mark of a delete.
         expires_ms: when it expires by the server's clock, milliseconds since 1970 UTC; ``None``: never.
+        written_ms: when it was written, likewise.
     """
 
     sequence: int
@@ -60,9 +60,10 @@ class Entry(NamedTuple):
     headers: Mapping[str, str]
     deleted: bool
     expires_ms: int | None
+    written_ms: int
 
 
-ABSENT: Final = Entry(0, b"", {}, True, None)
+ABSENT: Final = Entry(0, b"", {}, True, None, 0)
 
 
 class Put(NamedTuple):
@@ -99,8 +100,18 @@ class Bucket:
     """One bucket.
 
     Attributes:
+        space: what the name of its stream and its subjects begin with.
+        needed: properties of the stream, without which it is refused.
+        made: further ones that it is made with.
         name: as ``nats kv`` has it.
+        root: what its subjects begin with.
     """
+
+    space: ClassVar = ("KV_", "$KV")
+    needed: ClassVar[Mapping[str, Any]] = {
+        "allow_direct": True, "allow_msg_ttl": True, "allow_atomic": True, "max_msgs_per_subject": 1,
+    }  # fmt: skip
+    made: ClassVar[Mapping[str, Any]] = {"deny_delete": True}
 
     def __init__(self, engine: NatsEngine, service: str, store: str) -> None:
         settings = engine.settings
@@ -108,12 +119,17 @@ class Bucket:
         self._store = store
         plain = store if _PLAIN.fullmatch(store) else f"_{encode(store)}"
         self.name = f"{settings.prefix}-{service}-{plain}"
-        self._stream = f"KV_{self.name}"
-        self._get = f"{_API}DIRECT.GET.{self._stream}."
+        stream, subjects = self.space
+        self.root = f"{subjects}.{self.name}."
+        self._stream = stream + self.name
+        self._get = f"{_API}DIRECT.GET.{self._stream}"
 
     def subject(self, kind: str, key: str) -> str:
         """Return the subject of a key."""
-        return f"$KV.{self.name}.{kind}.{encode(key)}"
+        return f"{self.root}{kind}.{encode(key)}"
+
+    def _subjects(self) -> list[str]:
+        return [f"{self.root}>"]
 
     # -- the bucket itself ------------------------------------------------
 
@@ -122,15 +138,18 @@ class Bucket:
         known: _Known | None = self._engine.buckets.get(self.name)
         if known is None:
             info = yield from self._made()
-            config = info["config"]
-            wrong = [name for name, value in _NEEDED.items() if config.get(name) != value]
-            if wrong:
-                raise UnsupportedError(
-                    f"nats {self._engine.where}: the bucket {self.name!r} lacks {', '.join(wrong)}: "
-                    "let the component make it, or set them by nats stream edit"
-                )
-            known = self._engine.buckets[self.name] = _Known(config["num_replicas"] > 1, _milliseconds(info["ts"]))
+            self._check(info["config"], self.needed)
+            known = self._engine.buckets[self.name] = _Known(info["config"], milliseconds(info["ts"]))
         return known
+
+    def _check(self, config: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
+        """Refuse a bucket that lacks properties."""
+        wrong = [name for name, value in needed.items() if config.get(name) != value]
+        if wrong:
+            raise UnsupportedError(
+                f"nats {self._engine.where}: the bucket {self.name!r} lacks {', '.join(wrong)}: "
+                "let the component make it, or set them by nats stream edit"
+            )
 
     def _made(self) -> Flow[dict[str, Any]]:
         settings = self._engine.settings
@@ -144,10 +163,10 @@ class Bucket:
                 f'nats {self._engine.where}: there is no bucket {self.name!r}: make it, or set ensure = "create"'
             )
         config = {
-            "name": self._stream, "subjects": [f"$KV.{self.name}.>"], "num_replicas": settings.replicas,
-            "storage": "file", "discard": "new", "allow_rollup_hdrs": True, "deny_delete": True, "max_age": 0,
+            "name": self._stream, "subjects": self._subjects(), "num_replicas": settings.replicas,
+            "storage": "file", "discard": "new", "allow_rollup_hdrs": True, "max_age": 0,
             # above what a bucket of this name may have given before it was removed
-            "first_seq": time_ns() // 1_000_000, **_NEEDED,
+            "first_seq": time_ns() // 1_000_000, **self.needed, **self.made,
         }  # fmt: skip
         try:
             yield from self._api("STREAM.CREATE", config, writes=True)
@@ -161,7 +180,7 @@ class Bucket:
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
         ((message,),) = yield Batch(Request(f"{_API}{verb}.{self._stream}{rest}", data), writes=writes)
-        return _json(message)
+        return read_reply(message)
 
     def now_ms(self) -> Flow[int]:
         """Return the least that the server's clock says now, without asking it again."""
@@ -169,15 +188,16 @@ class Bucket:
 
     # -- reading ----------------------------------------------------------
 
-    def read(self, subjects: Sequence[str], *, strong: bool = True) -> Flow[list[Entry]]:
-        """Return what keys hold, expired values too; ``strong``: as their leader knows it."""
+    def read(self, subjects: Sequence[str], *, strong: bool = True, beside: Sequence[Put] = ()) -> Flow[list[Entry]]:
+        """Return what keys hold, expired values too; ``strong``: as their leader knows it. Others are written ``beside``, in the same packet."""
         known = yield from self.ensure()
+        direct = not known.replicated or not strong
+        asked = [Request(f"{self._get}.{each}") if direct else self._ask_leader(each) for each in subjects]
         try:
-            if not known.replicated or not strong:
-                answers = yield Batch(*[Request(self._get + subject) for subject in subjects])
-                return [_entry(message) for (message,) in answers]
-            answers = yield Batch(*[self._ask_leader(subject) for subject in subjects])
-            return [_leaders(message) for (message,) in answers]
+            answers = yield Batch(*[put.request({}) for put in beside], *asked, writes=bool(beside))
+            for (message,) in answers[: len(beside)]:
+                read_reply(message)
+            return [_entry(message) if direct else _leaders(message) for (message,) in answers[len(beside) :]]
         except Refused as error:
             self._forget(error)
             raise
@@ -186,7 +206,7 @@ class Bucket:
         """Return what a key holds as its leader knows it, and what the server's clock says, asked for before."""
         yield from self.ensure()
         (info,), (message,) = yield Batch(Request(f"{_API}STREAM.INFO.{self._stream}"), self._ask_leader(subject))
-        return _leaders(message), _milliseconds(_json(info)["ts"])
+        return _leaders(message), milliseconds(read_reply(info)["ts"])
 
     def _ask_leader(self, subject: str) -> Request:
         return Request(f"{_API}STREAM.MSG.GET.{self._stream}", json.dumps({"last_by_subj": subject}).encode())
@@ -218,6 +238,23 @@ class Bucket:
         yield from self._api("CONSUMER.DELETE", None, f".{name}")
         return found
 
+    def subjects(self, pattern: str) -> Flow[list[str]]:
+        """Return the subjects that have messages, in no order. The server answers from memory."""
+        yield from self.ensure()
+        found: dict[str, None] = {}
+        offset = 0
+        while True:
+            try:
+                info = yield from self._api("STREAM.INFO", {"subjects_filter": pattern, "offset": offset})
+            except Refused as error:
+                self._forget(error)
+                raise
+            some = info["state"].get("subjects") or {}
+            found |= dict.fromkeys(some)  # one that others add or remove between two pages may come twice
+            offset += len(some)
+            if not some or offset >= info.get("total", 0):
+                return list(found)
+
     # -- writing ----------------------------------------------------------
 
     def put(self, puts: Sequence[Put]) -> Flow[list[int | Refused]]:
@@ -227,7 +264,7 @@ class Bucket:
         found: list[int | Refused] = []
         for (message,) in answers:
             try:
-                found.append(_json(message)["seq"])
+                found.append(read_reply(message)["seq"])
             except Refused as error:
                 if error.code not in WRONG_SEQUENCES:
                     self._forget(error)
@@ -259,7 +296,7 @@ class Bucket:
         try:
             for messages in (answers[0], answers[-1]):
                 if messages[0].data or messages[0].status:
-                    _json(messages[0])
+                    read_reply(messages[0])
         except Refused as error:
             if error.code in WRONG_SEQUENCES:
                 return False
@@ -276,8 +313,9 @@ class Bucket:
 class _Known:
     """What a look at a bucket has told."""
 
-    def __init__(self, replicated: bool, time_ms: int) -> None:
-        self.replicated = replicated
+    def __init__(self, config: Mapping[str, Any], time_ms: int) -> None:
+        self.config = config
+        self.replicated = config["num_replicas"] > 1
         self._time_ms = time_ms
         self._at = monotonic()
 
@@ -286,7 +324,7 @@ class _Known:
         return self._time_ms + int((monotonic() - self._at) * 1000)
 
 
-def _json(message: Message) -> dict[str, Any]:
+def read_reply(message: Message) -> dict[str, Any]:
     """Return an answer of JetStream's API.
 
     Raises:
@@ -311,7 +349,7 @@ def _entry(message: Message) -> Entry:
 
 def _leaders(message: Message) -> Entry:
     try:
-        found = _json(message)["message"]
+        found = read_reply(message)["message"]
     except Refused as error:
         if error.code == NO_MESSAGE:
             return ABSENT
@@ -328,14 +366,14 @@ def _consumed(message: Message) -> Entry:
 
 
 def _made_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
-    expires = None
-    if (ttl := headers.get(_TTL)) is not None:
-        expires = (time if isinstance(time, int) else _milliseconds(time)) + int(ttl)
+    written = time if isinstance(time, int) else milliseconds(time)
+    ttl = headers.get(_TTL)
+    expires = None if ttl is None else written + int(ttl)
     deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
-    return Entry(sequence, data, headers, deleted, expires)
+    return Entry(sequence, data, headers, deleted, expires, written)
 
 
-def _milliseconds(text: str) -> int:
+def milliseconds(text: str) -> int:
     """Return a time of RFC 3339 with nanoseconds."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1000 + int(fraction[:3].ljust(3, "0") or 0)

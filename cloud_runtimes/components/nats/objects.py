@@ -1,0 +1,431 @@
+"""Buckets of files, laid out as ``nats object`` and nats-py have them (ADR-20 of the NATS project). Flows without I/O.
+
+A version of a file is chunks under a subject of its own. Nobody finds them until the message of the file's name tells of them, and one message is always written whole.
+
+Notes tell what may go, and when: of a version that was replaced, which somebody may still read, and of each upload until it is stored. So one that a process left when it died goes too. The note of an upload is only a suspicion: who sweeps looks first whether any name tells of that version. JetStream could write all this in one step. That takes it some 10 ms, since it makes a folder for each such batch.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final, NamedTuple
+
+from ...errors import ConflictError, InternalError
+from .buckets import Bucket, Entry, Put, read_reply
+from .failures import Refused
+from .protocol import Message
+from .requests import Batch, Flow, Request
+
+__all__ = ["Found", "Gone", "Objects", "Reading", "Stored", "Upload", "blank"]
+
+CHUNK: Final = 128 * 1024
+WINDOW: Final = 8 * CHUNK
+"""Bytes of a file that are under way, and in memory."""
+KEPT: Final = 3_600_000
+"""Milliseconds that a version stays which was replaced, for those who read it."""
+UPLOAD: Final = 86_400_000
+"""Milliseconds until an upload is swept."""
+MARGIN: Final = 3_600_000
+"""Milliseconds before, in which it is not stored any more."""
+_ONCE: Final = {"Nats-Rollup": "sub"}
+"""A message that replaces all others of its subject."""
+_DELETED: Final = {**_ONCE, "Nats-TTL": "60s"}
+_OVER: Final = {**_ONCE, "Nats-TTL": "1s"}
+"""What takes the place of a note, and goes by itself."""
+_EVEN: Final = "even_chunks"
+"""Tells that all chunks but the last have one size. Others write shorter ones where their source gave less."""
+_DIGEST: Final = "SHA-256="
+_NUID: Final = re.compile(r"[A-Za-z0-9_-]+")
+_PURGES: Final = 100
+_LOOKED_AT: Final = 500
+
+
+class Gone(Exception):
+    """Chunks of a version are not there any more."""
+
+
+class Stored(NamedTuple):
+    """What the message of a name tells of a file.
+
+    Attributes:
+        document: all of it.
+        nuid: of the version.
+        size: bytes.
+        chunks: how many there are.
+        chunk_size: of each but the last; 0: they differ.
+        digest: SHA-256 of the content; ``None``: nobody told.
+        modified_ms: when it was stored, milliseconds since 1970 UTC.
+        last: sequence of that message.
+    """
+
+    document: Mapping[str, Any]
+    nuid: str
+    size: int
+    chunks: int
+    chunk_size: int
+    digest: bytes | None
+    modified_ms: int
+    last: int
+
+    @property
+    def link(self) -> str | None:
+        """The file that this one stands for, or the bucket; ``None``: it stands for itself."""
+        link = (self.document.get("options") or {}).get("link")
+        return None if not link else f"{link.get('bucket')}/{link.get('name') or ''}"
+
+
+class Found(NamedTuple):
+    """What there is under a name.
+
+    Attributes:
+        sequence: of the message there; 0: there is none.
+        stored: ``None``: no file, or a deleted one.
+    """
+
+    sequence: int
+    stored: Stored | None
+
+
+class Upload:
+    """A version in the making, in memory as far as it was not sent.
+
+    Attributes:
+        nuid: of the version.
+        size, chunks: of what was given.
+        due: when it is swept, milliseconds since 1970 UTC; 0: nothing was sent.
+    """
+
+    def __init__(self) -> None:
+        self.nuid = secrets.token_hex(11)
+        self.size = self.chunks = self.due = 0
+        self._digest = hashlib.sha256()
+        self._rest = bytearray()
+
+    def add(self, data: bytes | bytearray | memoryview) -> Iterable[list[bytes]]:
+        """Take some content; yields the chunks that are to be sent now. Something always stays for the end."""
+        view = memoryview(data).cast("B")
+        self.size += len(view)
+        for start in range(0, len(view), WINDOW):
+            some = view[start : start + WINDOW]
+            self._digest.update(some)
+            if len(self._rest) + len(some) > WINDOW:
+                room = WINDOW - len(self._rest)
+                self._rest += some[:room]
+                yield self.rest()
+                some = some[room:]
+            self._rest += some
+
+    def rest(self) -> list[bytes]:
+        """Return the chunks of what was not yet sent."""
+        whole = bytes(self._rest)
+        self._rest.clear()
+        chunks = [whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK)]
+        self.chunks += len(chunks)
+        return chunks
+
+    def document(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the message of the name tells, with further entries."""
+        digest = base64.urlsafe_b64encode(self._digest.digest()).decode()
+        return {
+            **base, "options": {"max_chunk_size": CHUNK}, "nuid": self.nuid, "size": self.size, "chunks": self.chunks,
+            "digest": _DIGEST + digest, _EVEN: True,
+        }  # fmt: skip
+
+
+class Reading:
+    """How far a reader is in a version.
+
+    Attributes:
+        number, offset: of the chunk that comes next.
+        sequence: where to look for it.
+        chunk, chunk_offset: the last one that was read.
+    """
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+        self.number = self.offset = self.chunk_offset = 0
+        self.sequence = stored.last - stored.chunks  # where nobody else wrote meanwhile
+        self.chunk = b""
+
+    def seek(self, start: int) -> None:
+        """Go to the chunk with an offset, or to the first one where nobody can tell which that is."""
+        size = self.stored.chunk_size
+        if size:
+            number = start // size
+            self.sequence += number - self.number
+            self.number, self.offset = number, number * size
+        elif start < self.offset:
+            self.number, self.offset, self.sequence = 0, 0, 1
+
+    def take(self, message: Message) -> None:
+        """Take in the next chunk.
+
+        Raises:
+            Gone: it is no such chunk.
+        """
+        stored, data = self.stored, message.data
+        self.number += 1
+        self.chunk_offset, self.chunk = self.offset, data
+        self.offset += len(data)
+        if self.number == stored.chunks or stored.chunk_size:
+            whole = stored.size if self.number == stored.chunks else self.number * stored.chunk_size
+            if self.offset != whole:
+                raise Gone
+        self.sequence = int(message.headers["Nats-Sequence"]) + 1
+
+
+class Objects(Bucket):
+    """One bucket of files."""
+
+    space = ("OBJ_", "$O")
+    needed: ClassVar[Mapping[str, Any]] = {"allow_direct": True}
+    made: ClassVar[Mapping[str, Any]] = {"allow_atomic": True, "allow_msg_ttl": True}
+
+    def _subjects(self) -> list[str]:
+        return [f"{self.root}C.>", f"{self.root}M.>"]
+
+    def writable(self) -> Flow[None]:
+        """Refuse a bucket of others that has not what writing needs."""
+        known = yield from self.ensure()
+        self._check(known.config, {"allow_rollup_hdrs": True, **self.made})
+
+    def _meta(self, name: str) -> str:
+        return f"{self.root}M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+    def _content(self, nuid: str) -> str:
+        return f"{self.root}C.{nuid}"
+
+    def _note(self, kind: str, due_ms: int, nuid: str, old: str = "") -> Put:
+        """Return what notes when a version may go; ``old`` is the one that it would replace."""
+        return Put(f"{self.root}C._.{kind}.{due_ms:x}.{nuid}", old.encode())
+
+    def _note_old(self, stored: Stored | None) -> Flow[list[Put]]:
+        if stored is None or not stored.chunks:
+            return []
+        return [self._note("old", (yield from self.now_ms()) + KEPT, stored.nuid)]
+
+    # -- what there is ----------------------------------------------------
+
+    def find(self, *names: str) -> Flow[list[Found]]:
+        """Return what there is under some names."""
+        entries = yield from self.read([self._meta(name) for name in names])
+        return [Found(entry.sequence, _stored(name, entry)) for name, entry in zip(names, entries, strict=True)]
+
+    def names(self) -> Flow[list[str]]:
+        """Return the names of all files, in order; some may have been deleted."""
+        where = f"{self.root}M."
+        found = []
+        for subject in (yield from self.subjects(f"{where}*")):
+            part = subject[len(where) :]
+            try:
+                found.append(base64.b64decode(part + "=" * (-len(part) % 4), b"-_").decode())
+            except ValueError:  # no name at all
+                continue
+        return sorted(found)  # code points and bytes of UTF-8 have one order
+
+    # -- reading ----------------------------------------------------------
+
+    def part(self, reading: Reading, start: int, size: int) -> Flow[list[bytes]]:
+        """Return some bytes of a version, in pieces.
+
+        Raises:
+            Gone: chunks of it are missing.
+        """
+        stored = reading.stored
+        end = min(start + size, stored.size)
+        pieces: list[bytes] = []
+        if reading.offset != start:
+            held = reading.chunk_offset + len(reading.chunk)
+            if not (reading.chunk_offset <= start <= held == reading.offset):
+                reading.seek(start)
+        while start < end:
+            begin = start - reading.chunk_offset
+            if 0 <= begin < len(reading.chunk):
+                pieces.append(reading.chunk[begin : end - reading.chunk_offset])
+                start += len(pieces[-1])
+                continue
+            if reading.number >= stored.chunks:
+                raise Gone
+            for message in (yield from self._fetch(reading, min(end - reading.offset, WINDOW))):
+                reading.take(message)
+                begin = max(0, start - reading.chunk_offset)
+                if start < end and begin < len(message.data):
+                    pieces.append(message.data[begin : end - reading.chunk_offset])
+                    start += len(pieces[-1])
+        return pieces
+
+    def _fetch(self, reading: Reading, size: int) -> Flow[list[Message]]:
+        """Return chunks from where a reader is on. Numbers only grow from chunk to chunk, so the first guess is right or leads there."""
+        stored, guess = reading.stored, max(1, reading.sequence) if reading.number else 1
+        count = max(1, min(-(-size * stored.chunks // stored.size), stored.chunks - reading.number))
+        while True:
+            probing = guess == 1 and reading.number > 0
+            want = 1 if probing else count
+            ask = {"seq": guess, "batch": want, "next_by_subj": self._content(stored.nuid)}
+            (messages,) = yield Batch(Request(self._get, json.dumps(ask).encode(), None, want))
+            found = [message for message in messages if not message.status]
+            if not found and messages[-1].status != 404:
+                error = Refused(messages[-1].status, "no responders")
+                self._forget(error)
+                raise error
+            headers = found[0].headers if found else {}
+            number = stored.chunks - 1 - int(headers.get("Nats-Num-Pending", -1))
+            if number == reading.number:
+                return found
+            if number < reading.number:
+                guess = int(headers["Nats-Sequence"]) + reading.number - number
+            elif guess > 1:
+                guess = 1
+            else:
+                raise Gone
+
+    # -- writing ----------------------------------------------------------
+
+    def send(self, upload: Upload, chunks: Sequence[bytes], seen: Found) -> Flow[None]:
+        """Send some of an upload."""
+        puts = [Put(self._content(upload.nuid), chunk) for chunk in chunks]
+        if not upload.due:
+            upload.due = (yield from self.now_ms()) + UPLOAD
+            puts.insert(0, self._note_new(upload, seen))
+        yield from self.put(puts)
+
+    def _note_new(self, upload: Upload, seen: Found) -> Put:
+        return self._note("new", upload.due, upload.nuid, "" if seen.stored is None else seen.stored.nuid)
+
+    def store(self, upload: Upload, document: Mapping[str, Any], seen: Found) -> Flow[Stored | None]:
+        """Have a name tell of an upload, all of which was sent; ``None``: another wrote it since it was seen.
+
+        Raises:
+            ConflictError: the upload took too long.
+        """
+        name = document["name"]
+        if upload.due and (yield from self.now_ms()) > upload.due - MARGIN:
+            raise ConflictError(f"the upload of {self._store}/{name} took too long, and was given up")
+        subject, meta = self._meta(name), {**document, "bucket": self.name}
+        (done,) = yield from self.put([Put(subject, json.dumps(meta).encode(), seen.sequence, headers=_ONCE)])
+        if isinstance(done, Refused):
+            return None
+        puts = yield from self._note_old(seen.stored)
+        if upload.due:
+            puts.append(self._note_new(upload, seen)._replace(headers=_OVER))
+        (entry,) = yield from self.read([subject], beside=puts)
+        if entry.sequence != done:  # replaced by now
+            entry = entry._replace(written_ms=(yield from self.now_ms()))
+        return _read(meta, entry._replace(sequence=done))
+
+    def seen_again(self, upload: Upload, name: str) -> Flow[Found]:
+        """Return what there is under a name, and note that an upload is to replace it."""
+        (found,) = yield from self.find(name)
+        if upload.due:
+            yield from self.put([self._note_new(upload, found)])
+        return found
+
+    def _deleted(self, name: str, found: Found) -> Put:
+        mark = {"name": name, "bucket": self.name, "nuid": "", "size": 0, "chunks": 0, "digest": "", "deleted": True}
+        return Put(self._meta(name), json.dumps(mark).encode(), found.sequence, headers=_DELETED)
+
+    def remove(self, name: str) -> Flow[None]:
+        """Delete a file, if it is there."""
+        yield from self.writable()
+        due = (yield from self.now_ms()) + UPLOAD
+        while True:
+            (found,) = yield from self.find(name)
+            if found.stored is None:
+                return
+            notes = yield from self._note_old(found.stored)
+            suspicion = self._note("new", due, found.stored.nuid)
+            if notes:
+                yield from self.put([suspicion])
+            (done,) = yield from self.put([self._deleted(name, found)])
+            if isinstance(done, int):
+                if notes:
+                    yield from self.put([*notes, suspicion._replace(headers=_OVER)])
+                return
+
+    def rename(self, source: str, target: str) -> Flow[Stored | None]:
+        """Have another name tell of a version, in one step; ``None``: there is none."""
+        yield from self.writable()
+        while True:
+            found, old = yield from self.find(source, target)
+            if found.stored is None or source == target:
+                return found.stored
+            meta = json.dumps({**found.stored.document, "name": target}).encode()
+            puts = [Put(self._meta(target), meta, old.sequence, headers=_ONCE), self._deleted(source, found)]
+            if (yield from self.put_all([*puts, *(yield from self._note_old(old.stored))])):
+                (moved,) = yield from self.find(target)
+                return moved.stored or found.stored
+
+    # -- what may go ------------------------------------------------------
+
+    def purge(self, nuids: Iterable[str]) -> Flow[None]:
+        """Remove the chunks of versions."""
+        yield from self._purge([self._content(nuid) for nuid in nuids if nuid])
+
+    def _purge(self, subjects: Sequence[str]) -> Flow[None]:
+        api = f"$JS.API.STREAM.PURGE.{self._stream}"
+        for first in range(0, len(subjects), _PURGES):
+            some = subjects[first : first + _PURGES]
+            asked = [Request(api, json.dumps({"filter": each}).encode()) for each in some]
+            for (message,) in (yield Batch(*asked, writes=True)):
+                read_reply(message)
+
+    def sweep(self) -> Flow[None]:
+        """Remove what may go by now."""
+        now = yield from self.now_ms()
+        due = []
+        for subject in (yield from self.subjects(f"{self.root}C._.*.*.*")):
+            if int(subject.split(".")[-2], 16) <= now:
+                due.append(subject)
+        suspected = [subject for subject in due if subject.split(".")[-3] == "new"]
+        gone = {subject.rpartition(".")[2] for subject in due}
+        if suspected:
+            gone |= {entry.data.decode() for entry in (yield from self.read(suspected))}
+            names = yield from self.names()
+            for first in range(0, len(names), _LOOKED_AT):
+                found = yield from self.find(*names[first : first + _LOOKED_AT])
+                gone -= {each.stored.nuid for each in found if each.stored is not None}
+        yield from self.purge(gone)
+        yield from self._purge(due)
+
+
+def blank(name: str, content_type: str | None, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return what the message of a name tells beside its content."""
+    document: dict[str, Any] = {"name": name}
+    if content_type is not None:
+        document["headers"] = {"Content-Type": [content_type]}
+    if metadata:
+        document["metadata"] = dict(metadata)
+    return document
+
+
+def _stored(name: str, entry: Entry) -> Stored | None:
+    """Return what a message tells.
+
+    Raises:
+        InternalError: it is none of a file.
+    """
+    if entry.deleted:
+        return None
+    try:
+        document = json.loads(entry.data)
+        return None if document.get("deleted") else _read(document, entry)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InternalError(
+            f"what the bucket tells of the file {name!r} is not in the layout of NATS' objects"
+        ) from error
+
+
+def _read(document: Mapping[str, Any], entry: Entry) -> Stored:
+    nuid, size, chunks = document["nuid"], int(document["size"]), int(document["chunks"])
+    options = document.get("options") or {}
+    kind, _, digest = (document.get("digest") or "").partition("=")
+    known = None if f"{kind}=".upper() != _DIGEST else base64.b64decode(digest + "=" * (-len(digest) % 4), b"-_")
+    if not _NUID.fullmatch(nuid) and not options.get("link"):
+        raise ValueError(nuid)
+    even = int(options.get("max_chunk_size") or 0) if document.get(_EVEN) else 0
+    return Stored(document, nuid, size, chunks, even, known, entry.written_ms, entry.sequence)
