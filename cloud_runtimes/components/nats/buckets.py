@@ -26,6 +26,8 @@ __all__ = ["Bucket", "Entry", "Put", "decode", "encode", "milliseconds", "read_r
 
 MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
+_PAGE: Final = 1000
+_PAGE_BYTES: Final = 8 * 1024 * 1024
 _API: Final = "$JS.API."
 _TTL: Final = "Cr-Ttl"
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
@@ -237,6 +239,31 @@ class Bucket:
             left = 0 if messages[-1].status else left - len(messages)
         yield from self._api("CONSUMER.DELETE", None, f".{name}")
         return found
+
+    def since(self, pattern: str, sequence: int) -> Flow[tuple[int, list[tuple[str, Entry]]]]:
+        """Return the server's time, and the keys that were written behind a sequence, in the order of their writes."""
+        yield from self.ensure()
+        found: list[tuple[str, Entry]] = []
+        time = Request(f"{_API}STREAM.INFO.{self._stream}")
+        now = 0
+        while True:
+            ask = {"next_by_subj": pattern, "seq": sequence + 1, "batch": _PAGE, "max_bytes": _PAGE_BYTES}
+            asked = Request(self._get, json.dumps(ask).encode(), None, _PAGE + 1)
+            try:
+                *told, messages = yield Batch(*([] if now else [time]), asked)
+                if told:
+                    now = milliseconds(read_reply(told[0][0])["ts"])
+                for message in messages:
+                    if message.status == 503:
+                        raise Refused(503, "no responders")
+                    if not message.status:
+                        found.append((message.headers["Nats-Subject"], _entry(message)))
+            except Refused as error:
+                self._forget(error)
+                raise
+            if messages[-1].headers.get("Nats-Num-Pending", "0") == "0":
+                return now, found
+            sequence = found[-1][1].sequence
 
     def subjects(self, pattern: str) -> Flow[list[str]]:
         """Return the subjects that have messages, in no order. The server answers from memory."""

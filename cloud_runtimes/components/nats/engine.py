@@ -14,6 +14,7 @@ from ...spi.operation import Operation
 from .address import parse_url
 from .connection import Connection
 from .failures import Lost, Refused, explained
+from .notifier import NatsNotifier
 from .protocol import subscribe
 from .requests import Batch, Call, Flow, Inbox
 from .shared import LoopConnection, ThreadConnection
@@ -46,6 +47,7 @@ class NatsEngine:
     Attributes:
         where: what messages call it.
         buckets: what is known of the buckets that were looked at, by name; kept by `buckets.Bucket`.
+        notifier: wakes waiters of all processes.
     """
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -54,6 +56,7 @@ class NatsEngine:
         self.address = parse_url(settings.url)
         self.where = self.address.where
         self._closed = False
+        self.notifier = NatsNotifier(self)
         self.forked()
         fork.register(self)
 
@@ -204,6 +207,7 @@ class NatsEngine:
             if _engines.get(self.settings) is self:
                 del _engines[self.settings]
         self._closed = True
+        self.notifier.close()
         if self._shared is not None:
             self._shared.close()
         for loop, made in list(self._loops.items()):

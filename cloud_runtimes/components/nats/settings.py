@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...config import setting
+from ...config import duration, setting
 
 __all__ = ["NatsSettings"]
 
@@ -19,7 +19,9 @@ class NatsSettings:
         prefix: of the names of all buckets; applications with the same one share their data.
         ensure: ``"create"``: a bucket that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
         replicas: of a bucket that is made, 1 to 5.
-        max_value_bytes: largest value of state, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
+        max_value_bytes: largest value of state, data of a job, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
+        history: seconds that the record of a job's run stays.
+        history_runs: how many records of one job stay at most.
         tls_ca: file of the certificates that the server's must descend from, else those of the system.
         tls_certificate: file of this client's own certificate.
         tls_key: file of its key.
@@ -31,6 +33,8 @@ class NatsSettings:
     ensure: Literal["create", "check"] = setting("create", help="whether buckets are made")
     replicas: int = setting(1, help="of a bucket that is made")
     max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value")
+    history: float = setting(7 * 86400.0, parse=duration, help="how long records of runs stay")
+    history_runs: int = setting(1000, help="records of runs of one job")
     tls_ca: str | None = setting(None, help="file of trusted certificates")
     tls_certificate: str | None = setting(None, help="file of the client's certificate")
     tls_key: str | None = setting(None, help="file of its key")
@@ -45,5 +49,7 @@ class NatsSettings:
             raise ValueError("replicas must be 1 to 5")
         if not 1 <= self.max_value_bytes <= 64 * 1024 * 1024:
             raise ValueError("max_value_bytes must be 1 to 67,108,864")
+        if self.history_runs < 1:
+            raise ValueError("history_runs must be at least 1")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("give tls_certificate and tls_key together")

@@ -199,6 +199,8 @@ class LoopConnection(_Shared):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(self.inbox.begin(call, batch))
+        if not call.left:
+            _resolve(future)
         timer = None
         if op.deadline is not None:
             timer = self._loop.call_later(max(0.0, op.deadline - since), _expire, future)
