@@ -18,9 +18,9 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats import objects
 from cloud_runtimes.components.nats.engine import NatsEngine, acquire
-from cloud_runtimes.components.nats.objects import CHUNK, WINDOW
 from cloud_runtimes.components.nats.requests import Batch, Flow, Request
 from cloud_runtimes.components.nats.settings import NatsSettings
+from cloud_runtimes.components.nats.versions import CHUNK, WINDOW
 from cloud_runtimes.errors import ConflictError, InternalError, MissingFileError, UnavailableError, UnsupportedError
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api

@@ -28,7 +28,7 @@ MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
 _PAGE: Final = 1000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
-_API: Final = "$JS.API."
+API: Final = "$JS.API."
 _TTL: Final = "Cr-Ttl"
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
 """What takes a value's place, and goes by itself."""
@@ -106,6 +106,7 @@ class Bucket:
         needed: properties of the stream, without which it is refused.
         made: further ones that it is made with.
         name: as ``nats kv`` has it.
+        stream: of its messages.
         root: what its subjects begin with.
     """
 
@@ -121,10 +122,9 @@ class Bucket:
         self._store = store
         plain = store if _PLAIN.fullmatch(store) else f"_{encode(store)}"
         self.name = f"{settings.prefix}-{service}-{plain}"
-        stream, subjects = self.space
-        self.root = f"{subjects}.{self.name}."
-        self._stream = stream + self.name
-        self._get = f"{_API}DIRECT.GET.{self._stream}"
+        self.stream = self.space[0] + self.name
+        self.root = f"{self.space[1]}.{self.name}."
+        self._get = f"{API}DIRECT.GET.{self.stream}"
 
     def subject(self, kind: str, key: str) -> str:
         """Return the subject of a key."""
@@ -156,7 +156,7 @@ class Bucket:
     def _made(self) -> Flow[dict[str, Any]]:
         settings = self._engine.settings
         try:
-            return (yield from self._api("STREAM.INFO", None))
+            return (yield from self.api("STREAM.INFO", None))
         except Refused as error:
             if error.code != NO_STREAM:
                 raise
@@ -165,23 +165,23 @@ class Bucket:
                 f'nats {self._engine.where}: there is no bucket {self.name!r}: make it, or set ensure = "create"'
             )
         config = {
-            "name": self._stream, "subjects": self._subjects(), "num_replicas": settings.replicas,
+            "name": self.stream, "subjects": self._subjects(), "num_replicas": settings.replicas,
             "storage": "file", "discard": "new", "allow_rollup_hdrs": True, "max_age": 0,
             # above what a bucket of this name may have given before it was removed
             "first_seq": time_ns() // 1_000_000, **self.needed, **self.made,
         }  # fmt: skip
         try:
-            yield from self._api("STREAM.CREATE", config, writes=True)
+            yield from self.api("STREAM.CREATE", config, writes=True)
         except Refused as error:
             if error.code != STREAM_EXISTS:  # another made it just now
                 raise
-        return (yield from self._api("STREAM.INFO", None))
+        return (yield from self.api("STREAM.INFO", None))
 
-    def _api(
+    def api(
         self, verb: str, body: Mapping[str, Any] | None, rest: str = "", writes: bool = False
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
-        ((message,),) = yield Batch(Request(f"{_API}{verb}.{self._stream}{rest}", data), writes=writes)
+        ((message,),) = yield Batch(Request(f"{API}{verb}.{self.stream}{rest}", data), writes=writes)
         return read_reply(message)
 
     def now_ms(self) -> Flow[int]:
@@ -207,44 +207,17 @@ class Bucket:
     def read_now(self, subject: str) -> Flow[tuple[Entry, int]]:
         """Return what a key holds as its leader knows it, and what the server's clock says, asked for before."""
         yield from self.ensure()
-        (info,), (message,) = yield Batch(Request(f"{_API}STREAM.INFO.{self._stream}"), self._ask_leader(subject))
+        (info,), (message,) = yield Batch(Request(f"{API}STREAM.INFO.{self.stream}"), self._ask_leader(subject))
         return _leaders(message), milliseconds(read_reply(info)["ts"])
 
     def _ask_leader(self, subject: str) -> Request:
-        return Request(f"{_API}STREAM.MSG.GET.{self._stream}", json.dumps({"last_by_subj": subject}).encode())
-
-    def keys(self, kind: str) -> Flow[list[str]]:
-        """Return the keys that have values, in no order. Their values stay where they are."""
-        known = yield from self.ensure()
-        name = secrets.token_hex(8)
-        where = f"$KV.{self.name}.{kind}."
-        config = {
-            "name": name, "deliver_policy": "last_per_subject", "ack_policy": "none", "headers_only": True,
-            "mem_storage": True, "num_replicas": 1, "inactive_threshold": 30_000_000_000, "filter_subject": f"{where}*",
-        }  # fmt: skip
-        body = {"stream_name": self._stream, "config": config, "action": "create"}
-        made = yield from self._api("CONSUMER.CREATE", body, f".{name}.{where}*")
-        found: list[str] = []
-        left = made["num_pending"]
-        now = known.now_ms()
-        while left > 0:
-            want = min(left, 10_000)
-            pull = json.dumps({"batch": want, "no_wait": True}).encode()
-            (messages,) = yield Batch(Request(f"{_API}CONSUMER.MSG.NEXT.{self._stream}.{name}", pull, None, want, name))
-            for message in messages:
-                if not message.status:
-                    entry = _consumed(message)
-                    if not entry.deleted and (entry.expires_ms is None or entry.expires_ms > now):
-                        found.append(decode(message.subject[len(where) :].decode()))
-            left = 0 if messages[-1].status else left - len(messages)
-        yield from self._api("CONSUMER.DELETE", None, f".{name}")
-        return found
+        return Request(f"{API}STREAM.MSG.GET.{self.stream}", json.dumps({"last_by_subj": subject}).encode())
 
     def since(self, pattern: str, sequence: int) -> Flow[tuple[int, list[tuple[str, Entry]]]]:
         """Return the server's time, and the keys that were written behind a sequence, in the order of their writes."""
         yield from self.ensure()
         found: list[tuple[str, Entry]] = []
-        time = Request(f"{_API}STREAM.INFO.{self._stream}")
+        time = Request(f"{API}STREAM.INFO.{self.stream}")
         now = 0
         while True:
             ask = {"next_by_subj": pattern, "seq": sequence + 1, "batch": _PAGE, "max_bytes": _PAGE_BYTES}
@@ -272,7 +245,7 @@ class Bucket:
         offset = 0
         while True:
             try:
-                info = yield from self._api("STREAM.INFO", {"subjects_filter": pattern, "offset": offset})
+                info = yield from self.api("STREAM.INFO", {"subjects_filter": pattern, "offset": offset})
             except Refused as error:
                 self._forget(error)
                 raise
@@ -371,7 +344,7 @@ def _entry(message: Message) -> Entry:
     if status:
         raise Refused(status, message.headers.get("Description", "no responders"))
     headers = message.headers
-    return _made_of(int(headers["Nats-Sequence"]), message.data, headers, headers["Nats-Time-Stamp"])
+    return entry_of(int(headers["Nats-Sequence"]), message.data, headers, headers["Nats-Time-Stamp"])
 
 
 def _leaders(message: Message) -> Entry:
@@ -383,16 +356,10 @@ def _leaders(message: Message) -> Entry:
         raise
     head = base64.b64decode(found.get("hdrs", ""))
     headers = Message(b"", b"", head, b"").headers
-    return _made_of(found["seq"], base64.b64decode(found.get("data", "")), headers, found["time"])
+    return entry_of(found["seq"], base64.b64decode(found.get("data", "")), headers, found["time"])
 
 
-def _consumed(message: Message) -> Entry:
-    # $JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending
-    parts = message.reply.split(b".")
-    return _made_of(int(parts[-4]), b"", message.headers, int(parts[-2]) // 1_000_000)
-
-
-def _made_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
+def entry_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
     written = time if isinstance(time, int) else milliseconds(time)
     ttl = headers.get(_TTL)
     expires = None if ttl is None else written + int(ttl)

@@ -16,7 +16,7 @@ from .connection import Connection
 from .failures import Lost, Refused, explained
 from .notifier import NatsNotifier
 from .protocol import subscribe
-from .requests import Batch, Call, Flow, Inbox
+from .requests import Batch, Call, Flow, Inbox, Request
 from .shared import LoopConnection, ThreadConnection
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class NatsEngine:
         where: what messages call it.
         buckets: what is known of the buckets that were looked at, by name; kept by `buckets.Bucket`.
         notifier: wakes waiters of all processes.
+        max_payload: of the server that was connected to last.
     """
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -55,6 +56,7 @@ class NatsEngine:
         self.users = 0
         self.address = parse_url(settings.url)
         self.where = self.address.where
+        self.max_payload = 0
         self._closed = False
         self.notifier = NatsNotifier(self)
         self.forked()
@@ -123,11 +125,17 @@ class NatsEngine:
     def _check(self, batch: Batch, max_payload: int) -> None:
         """Refuse what would make the server close the connection."""
         for request in batch.requests:
-            if len(request.data) + _HEAD > max_payload:
-                raise ResourceExhaustedError(
-                    f"nats {self.where}: a message of {len(request.data):,} bytes does not fit the server's max_payload "
-                    f"of {max_payload:,}: raise it, or split the value"
-                )
+            if (error := self.too_large(request, max_payload)) is not None:
+                raise error
+
+    def too_large(self, request: Request, max_payload: int) -> ResourceExhaustedError | None:
+        """Return why a message is refused."""
+        if len(request.data) + _HEAD <= max_payload:
+            return None
+        return ResourceExhaustedError(
+            f"nats {self.where}: a message of {len(request.data):,} bytes does not fit the server's max_payload "
+            f"of {max_payload:,}: raise it, or split the value"
+        )
 
     def _explained(self, error: Lost | Refused, maybe_applied: bool) -> CloudRuntimesError:
         if isinstance(error, Refused):
@@ -154,6 +162,7 @@ class NatsEngine:
         inbox = Inbox()
         connection = self._open(op, subscribe(inbox.subject, 1))
         connection.session.callbacks[1] = inbox.take
+        self.max_payload = connection.max_payload
         return connection, inbox
 
     def _thread_connection(self, op: Operation) -> ThreadConnection:
@@ -169,6 +178,9 @@ class NatsEngine:
             if self._shared is shared:
                 self._shared = ThreadConnection(*self._opened(op))
             assert self._shared is not None
+            if self._closed:  # meanwhile
+                self._shared.close()
+                raise ClosedError("this client is closed: make another")
             return self._shared
         finally:
             self._connecting.release()

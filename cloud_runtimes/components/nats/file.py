@@ -12,8 +12,9 @@ from ...errors import AlreadyExistsError, ClosedError, ConflictError, InternalEr
 from ...spi import file as spi
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
-from .objects import WINDOW, Found, Gone, Objects, Reading, Stored, Upload, blank
+from .objects import Objects
 from .requests import Flow
+from .versions import WINDOW, Found, Gone, Reading, Stored, Upload, blank
 
 if TYPE_CHECKING:
     from . import NatsComponent

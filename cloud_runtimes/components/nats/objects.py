@@ -8,24 +8,19 @@ Notes tell what may go, and when: of a version that was replaced, which somebody
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
-from ...errors import ConflictError, InternalError
-from .buckets import Bucket, Entry, Put, read_reply
+from ...errors import ConflictError
+from .buckets import Bucket, Put, read_reply
 from .failures import Refused
 from .protocol import Message
 from .requests import Batch, Flow, Request
+from .versions import WINDOW, Found, Gone, Reading, Stored, Upload, read_meta, told
 
-__all__ = ["Found", "Gone", "Objects", "Reading", "Stored", "Upload", "blank"]
+__all__ = ["Objects"]
 
-CHUNK: Final = 128 * 1024
-WINDOW: Final = 8 * CHUNK
-"""Bytes of a file that are under way, and in memory."""
 KEPT: Final = 3_600_000
 """Milliseconds that a version stays which was replaced, for those who read it."""
 UPLOAD: Final = 86_400_000
@@ -37,146 +32,8 @@ _ONCE: Final = {"Nats-Rollup": "sub"}
 _DELETED: Final = {**_ONCE, "Nats-TTL": "60s"}
 _OVER: Final = {**_ONCE, "Nats-TTL": "1s"}
 """What takes the place of a note, and goes by itself."""
-_EVEN: Final = "even_chunks"
-"""Tells that all chunks but the last have one size. Others write shorter ones where their source gave less."""
-_DIGEST: Final = "SHA-256="
-_NUID: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PURGES: Final = 100
 _LOOKED_AT: Final = 500
-
-
-class Gone(Exception):
-    """Chunks of a version are not there any more."""
-
-
-class Stored(NamedTuple):
-    """What the message of a name tells of a file.
-
-    Attributes:
-        document: all of it.
-        nuid: of the version.
-        size: bytes.
-        chunks: how many there are.
-        chunk_size: of each but the last; 0: they differ.
-        digest: SHA-256 of the content; ``None``: nobody told.
-        modified_ms: when it was stored, milliseconds since 1970 UTC.
-        last: sequence of that message.
-    """
-
-    document: Mapping[str, Any]
-    nuid: str
-    size: int
-    chunks: int
-    chunk_size: int
-    digest: bytes | None
-    modified_ms: int
-    last: int
-
-    @property
-    def link(self) -> str | None:
-        """The file that this one stands for, or the bucket; ``None``: it stands for itself."""
-        link = (self.document.get("options") or {}).get("link")
-        return None if not link else f"{link.get('bucket')}/{link.get('name') or ''}"
-
-
-class Found(NamedTuple):
-    """What there is under a name.
-
-    Attributes:
-        sequence: of the message there; 0: there is none.
-        stored: ``None``: no file, or a deleted one.
-    """
-
-    sequence: int
-    stored: Stored | None
-
-
-class Upload:
-    """A version in the making, in memory as far as it was not sent.
-
-    Attributes:
-        nuid: of the version.
-        size, chunks: of what was given.
-        due: when it is swept, milliseconds since 1970 UTC; 0: nothing was sent.
-    """
-
-    def __init__(self) -> None:
-        self.nuid = secrets.token_hex(11)
-        self.size = self.chunks = self.due = 0
-        self._digest = hashlib.sha256()
-        self._rest = bytearray()
-
-    def add(self, data: bytes | bytearray | memoryview) -> Iterable[list[bytes]]:
-        """Take some content; yields the chunks that are to be sent now. Something always stays for the end."""
-        view = memoryview(data).cast("B")
-        self.size += len(view)
-        for start in range(0, len(view), WINDOW):
-            some = view[start : start + WINDOW]
-            self._digest.update(some)
-            if len(self._rest) + len(some) > WINDOW:
-                room = WINDOW - len(self._rest)
-                self._rest += some[:room]
-                yield self.rest()
-                some = some[room:]
-            self._rest += some
-
-    def rest(self) -> list[bytes]:
-        """Return the chunks of what was not yet sent."""
-        whole = bytes(self._rest)
-        self._rest.clear()
-        chunks = [whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK)]
-        self.chunks += len(chunks)
-        return chunks
-
-    def document(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the message of the name tells, with further entries."""
-        digest = base64.urlsafe_b64encode(self._digest.digest()).decode()
-        return {
-            **base, "options": {"max_chunk_size": CHUNK}, "nuid": self.nuid, "size": self.size, "chunks": self.chunks,
-            "digest": _DIGEST + digest, _EVEN: True,
-        }  # fmt: skip
-
-
-class Reading:
-    """How far a reader is in a version.
-
-    Attributes:
-        number, offset: of the chunk that comes next.
-        sequence: where to look for it.
-        chunk, chunk_offset: the last one that was read.
-    """
-
-    def __init__(self, stored: Stored) -> None:
-        self.stored = stored
-        self.number = self.offset = self.chunk_offset = 0
-        self.sequence = stored.last - stored.chunks  # where nobody else wrote meanwhile
-        self.chunk = b""
-
-    def seek(self, start: int) -> None:
-        """Go to the chunk with an offset, or to the first one where nobody can tell which that is."""
-        size = self.stored.chunk_size
-        if size:
-            number = start // size
-            self.sequence += number - self.number
-            self.number, self.offset = number, number * size
-        elif start < self.offset:
-            self.number, self.offset, self.sequence = 0, 0, 1
-
-    def take(self, message: Message) -> None:
-        """Take in the next chunk.
-
-        Raises:
-            Gone: it is no such chunk.
-        """
-        stored, data = self.stored, message.data
-        self.number += 1
-        self.chunk_offset, self.chunk = self.offset, data
-        self.offset += len(data)
-        if self.number == stored.chunks or stored.chunk_size:
-            whole = stored.size if self.number == stored.chunks else self.number * stored.chunk_size
-            if self.offset != whole:
-                raise Gone
-        self.sequence = int(message.headers["Nats-Sequence"]) + 1
 
 
 class Objects(Bucket):
@@ -214,7 +71,7 @@ class Objects(Bucket):
     def find(self, *names: str) -> Flow[list[Found]]:
         """Return what there is under some names."""
         entries = yield from self.read([self._meta(name) for name in names])
-        return [Found(entry.sequence, _stored(name, entry)) for name, entry in zip(names, entries, strict=True)]
+        return [Found(entry.sequence, told(name, entry)) for name, entry in zip(names, entries, strict=True)]
 
     def names(self) -> Flow[list[str]]:
         """Return the names of all files, in order; some may have been deleted."""
@@ -316,7 +173,7 @@ class Objects(Bucket):
         (entry,) = yield from self.read([subject], beside=puts)
         if entry.sequence != done:  # replaced by now
             entry = entry._replace(written_ms=(yield from self.now_ms()))
-        return _read(meta, entry._replace(sequence=done))
+        return read_meta(meta, entry._replace(sequence=done))
 
     def seen_again(self, upload: Upload, name: str) -> Flow[Found]:
         """Return what there is under a name, and note that an upload is to replace it."""
@@ -367,7 +224,7 @@ class Objects(Bucket):
         yield from self._purge([self._content(nuid) for nuid in nuids if nuid])
 
     def _purge(self, subjects: Sequence[str]) -> Flow[None]:
-        api = f"$JS.API.STREAM.PURGE.{self._stream}"
+        api = f"$JS.API.STREAM.PURGE.{self.stream}"
         for first in range(0, len(subjects), _PURGES):
             some = subjects[first : first + _PURGES]
             asked = [Request(api, json.dumps({"filter": each}).encode()) for each in some]
@@ -391,41 +248,3 @@ class Objects(Bucket):
                 gone -= {each.stored.nuid for each in found if each.stored is not None}
         yield from self.purge(gone)
         yield from self._purge(due)
-
-
-def blank(name: str, content_type: str | None, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """Return what the message of a name tells beside its content."""
-    document: dict[str, Any] = {"name": name}
-    if content_type is not None:
-        document["headers"] = {"Content-Type": [content_type]}
-    if metadata:
-        document["metadata"] = dict(metadata)
-    return document
-
-
-def _stored(name: str, entry: Entry) -> Stored | None:
-    """Return what a message tells.
-
-    Raises:
-        InternalError: it is none of a file.
-    """
-    if entry.deleted:
-        return None
-    try:
-        document = json.loads(entry.data)
-        return None if document.get("deleted") else _read(document, entry)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InternalError(
-            f"what the bucket tells of the file {name!r} is not in the layout of NATS' objects"
-        ) from error
-
-
-def _read(document: Mapping[str, Any], entry: Entry) -> Stored:
-    nuid, size, chunks = document["nuid"], int(document["size"]), int(document["chunks"])
-    options = document.get("options") or {}
-    kind, _, digest = (document.get("digest") or "").partition("=")
-    known = None if f"{kind}=".upper() != _DIGEST else base64.b64decode(digest + "=" * (-len(digest) % 4), b"-_")
-    if not _NUID.fullmatch(nuid) and not options.get("link"):
-        raise ValueError(nuid)
-    even = int(options.get("max_chunk_size") or 0) if document.get(_EVEN) else 0
-    return Stored(document, nuid, size, chunks, even, known, entry.written_ms, entry.sequence)
