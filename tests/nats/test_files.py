@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,14 @@ from cloud_runtimes.components.nats.engine import NatsEngine, acquire
 from cloud_runtimes.components.nats.requests import Batch, Flow, Request
 from cloud_runtimes.components.nats.settings import NatsSettings
 from cloud_runtimes.components.nats.versions import CHUNK, WINDOW
-from cloud_runtimes.errors import ConflictError, InternalError, MissingFileError, UnavailableError, UnsupportedError
+from cloud_runtimes.errors import (
+    ConflictError,
+    DeadlineExceededError,
+    InternalError,
+    MissingFileError,
+    UnavailableError,
+    UnsupportedError,
+)
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.nats import NatsHome
@@ -89,11 +97,10 @@ class Raw:
         state = self.api("STREAM.INFO", subjects_filter=f"$O.{self.bucket}.{kind}")["state"]
         return list(state.get("subjects") or ())
 
-    def notes(self, due: bool = True) -> list[str]:
-        """Return the notes of what may go; ``due``: by now."""
-        now = time.time() * 1000
+    def notes(self) -> list[str]:
+        """Return the notes of what may go by now."""
         found = [subject.split(".") for subject in self.subjects("C._.>")]
-        return [parts[-1] for parts in found if not due or int(parts[-2], 16) < now]
+        return [parts[-1] for parts in found if int(parts[-2], 16) < time.time() * 1000]
 
     def content(self, nuid: str) -> list[bytes]:
         """Return the chunks of a version."""
@@ -162,7 +169,9 @@ def test_what_is_written_has_their_layout(home: NatsHome, raw: Raw, api: Api) ->
     api.call(files, "move_file", "s", "a b/ü", "b")
     assert raw.told("a b/ü")["deleted"] is True
     assert (raw.told("b")["name"], raw.told("b")["nuid"]) == ("b", meta["nuid"])
-    assert api.until(lambda: raw.notes(due=False) == [])
+    for subject in raw.subjects("C._.>"):
+        message = raw.api("STREAM.MSG.GET", last_by_subj=subject)["message"]
+        assert b"Nats-TTL: 1s" in base64.b64decode(message["hdrs"])
 
 
 def test_parts_of_uploads_that_went_on_at_once(home: NatsHome, api: Api) -> None:
@@ -348,6 +357,20 @@ def test_servers_that_die_meanwhile(served: Serve, client: Make, api: Api) -> No
     api.call(writer, "close")
     assert api.call(files, "get_file", "s", "g") == data
     assert [each.name for each in api.call(files, "list_files", "s")] == ["f", "g"]
+
+
+def test_a_server_that_stands_still(served: Serve, client: Make, api: Api) -> None:
+    """What was sent of a file is none of it, until its name tells."""
+    server = served()
+    files = client(server.url).file
+    api.call(files, "put_file", "s", "f", b"old")
+    server.signal(signal.SIGSTOP)
+    try:
+        error = api.fails(DeadlineExceededError)(files, "put_file", "s", "f", iter([bytes(3 * WINDOW)]), timeout=0.2)
+    finally:
+        server.signal(signal.SIGCONT)
+    assert not error.maybe_applied
+    assert api.call(files, "get_file", "s", "f") == b"old"
 
 
 def test_a_bucket_that_is_deleted(home: NatsHome, raw: Raw, api: Api) -> None:

@@ -225,7 +225,11 @@ class Bucket:
             try:
                 *told, messages = yield Batch(*([] if now else [time]), asked)
                 if told:
-                    now = milliseconds(read_reply(told[0][0])["ts"])
+                    info = read_reply(told[0][0])
+                    now = milliseconds(info["ts"])
+                    if info["state"]["last_seq"] < sequence:  # the bucket was made anew
+                        sequence = 0
+                        continue
                 for message in messages:
                     if message.status == 503:
                         raise Refused(503, "no responders")

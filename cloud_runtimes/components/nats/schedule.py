@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -207,6 +208,8 @@ class _Runs(LeasedRuns):
         super().__init__(driver.app, handlers)
         self._driver = driver
         self._documents: dict[str, Document] = {}
+        self._looked_for: frozenset[str] = frozenset()
+        self._dues: dict[str, int] = {}
         self._seen = 0
         # token of a run → its job
         self._names: dict[object, str] = {}
@@ -224,6 +227,7 @@ class _Runs(LeasedRuns):
             runs, renewed = self._driver.component.engine.run(self._operation(), self._exchange(outcomes, renew, want))
         except BaseException:  # what was written is not known: look at all of it
             self._documents.clear()
+            self._dues.clear()
             self._seen = 0
             raise
         if not (outcomes or renew or runs):
@@ -234,12 +238,13 @@ class _Runs(LeasedRuns):
         self, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
     ) -> Flow[tuple[list[DueRun], list[RunToken]]]:
         driver = self._driver
-        now, self._seen, changed = yield from driver.since(self._seen)
-        for document in changed:
+        now, self._seen, fresh = yield from driver.since(self._seen)
+        for document in fresh:
             known = self._documents.get(document.name)
             if known is None or known.sequence < document.sequence:
                 self._documents[document.name] = document
         handlers = self._handlers()
+        self._look_at(fresh, handlers)
         runs: dict[str, DueRun] = {}
         kept: set[RunToken] = set()
         names: set[str] | None = None
@@ -247,23 +252,37 @@ class _Runs(LeasedRuns):
         while True:
             changed = self._settle(outcomes, names, now) + self._renew(bool(renew), names, now, kept)
             if names is None:
-                changed += self._claim(want, now, handlers, runs)
+                changed += self._claim(want, now, runs)
             changed = list(dict.fromkeys(changed))
             refused = yield from driver.write(changed)
-            if not refused:
-                break
             names = {document.name for document in refused}
             runs = {name: run for name, run in runs.items() if name not in names}
             self._documents |= {document.name: document for document in (yield from driver.read(list(names)))}
+            self._look_at(changed, handlers)
+            if not refused:
+                break
         if given_back:
             yield from driver.notify()
-        self._documents = {name: each for name, each in self._documents.items() if each.exists}
         self._names = {token: name for token, name in self._names.items() if token in kept}
         self._names |= {run.token: name for name, run in runs.items()}
         if want:
-            dues = [document.due(handlers) for document in self._documents.values()]
-            self._is_due([None if due is None else due - now for due in dues])
+            self._is_due([min(self._dues.values()) - now] if self._dues else ())
         return list(runs.values()), [token for token in renew if token in kept]
+
+    def _look_at(self, changed: Iterable[Document], handlers: frozenset[str]) -> None:
+        """Note when there is something to do, of documents that have changed; of all where the process has other handlers."""
+        if handlers != self._looked_for:
+            self._looked_for, self._dues = handlers, {}
+            changed = list(self._documents.values())
+        for name in {document.name for document in changed}:
+            document = self._documents[name]
+            due = document.due(handlers)
+            if due is None:
+                self._dues.pop(name, None)
+            else:
+                self._dues[name] = due
+            if not document.exists:
+                del self._documents[name]
 
     def _of(self, token: object, names: set[str] | None) -> Document | None:
         """Return the document that has a run, where it is one of ``names``."""
@@ -293,9 +312,8 @@ class _Runs(LeasedRuns):
                 changed.append(document)
         return changed
 
-    def _claim(self, want: int, now: int, handlers: frozenset[str], runs: dict[str, DueRun]) -> list[Document]:
-        dues = [(document.due(handlers), name) for name, document in self._documents.items()]
-        first = sorted((due, name) for due, name in dues if due is not None and due <= now)[:want]
+    def _claim(self, want: int, now: int, runs: dict[str, DueRun]) -> list[Document]:
+        first = nsmallest(want, ((due, name) for name, due in self._dues.items() if due <= now))
         for _, name in first:
             run = self._documents[name].claim(self._app, self._member, now, now + self.lease_ms)
             if run is not None:

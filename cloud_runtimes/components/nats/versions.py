@@ -112,7 +112,7 @@ class Upload:
         """Return what the message of the name tells, with further entries."""
         digest = base64.urlsafe_b64encode(self._digest.digest()).decode()
         return {
-            **base, "options": {"max_chunk_size": CHUNK}, "nuid": self.nuid, "size": self.size, "chunks": self.chunks,
+            **{name: value for name, value in base.items() if name != "mtime"}, "options": {"max_chunk_size": CHUNK}, "nuid": self.nuid, "size": self.size, "chunks": self.chunks,
             "digest": _DIGEST + digest, _EVEN: True,
         }  # fmt: skip
 
