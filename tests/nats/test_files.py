@@ -296,12 +296,57 @@ def test_a_writer_that_is_killed(
             writer.kill()
         assert len(raw.subjects("C.*")) == 2
         assert api.call(files, "get_file", "s", "f") == b"old"
-        assert [each.name for each in api.call(files, "list_files", "s")] == ["f"]
+        assert [each.name for each in api.call(files, "list_files", "s", "f")] == ["f"]
         time.sleep(0.35)
         api.call(files, "put_file", "s", "another", b"")
         assert api.until(lambda: raw.subjects("C.*") == [old])
         assert api.until(lambda: not raw.notes())
     assert api.call(files, "get_file", "s", "f") == b"old"
+
+
+_REPLACER = """
+import itertools, os, sys
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.nats import objects
+url, prefix = sys.argv[1:]
+objects.UPLOAD, objects.MARGIN, objects.KEPT = 500, 0, 100
+client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": url, "prefix": prefix}}})
+for number in itertools.count():
+    name = f"f{number % 4}"
+    if number % 7 == 6:
+        client.file.delete_file("s", name)
+    elif number % 7 == 5:
+        client.file.move_file("s", name, "g")
+    else:
+        client.file.put_file("s", name, os.urandom(1 + number * 7919 % 300_000))
+    if number == 8:
+        print("going", flush=True)
+"""
+
+
+def test_writers_of_small_files_that_are_killed(
+    home: NatsHome, raw: Raw, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int, int], int]
+) -> None:
+    """Wherever that was: each name tells of what is there, and nothing else is left."""
+    monkeypatch.setattr("cloud_runtimes.components.nats.file._SWEEP", 0.0)
+    files = home.client().file
+    for _ in range(rounds(1, 100)):
+        command = [sys.executable, "-c", _REPLACER, home.server.url, home.prefix]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "going\n"
+            time.sleep(random.random() / 20)
+            writer.kill()
+        time.sleep(0.55)
+        files.put_file("s", "empty", b"")
+        end = time.monotonic() + 10
+        while set(raw.subjects("C.*")) != {
+            f"$O.{raw.bucket}.C.{info.etag}" for info in files.list_files("s") if info.size
+        }:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        for info in files.list_files("s"):
+            assert len(files.get_file("s", info.name)) == info.size
 
 
 def test_an_upload_whose_note_stayed_is_no_loss(
