@@ -21,7 +21,7 @@ from cloud_runtimes.errors import CloudRuntimesError, ResourceExhaustedError, Un
 from cloud_runtimes.schedule import JobRun, Retry
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
-from cloud_runtimes.testing import Api
+from cloud_runtimes.testing import Api, SyncApi
 from tests.support.harnesses.nats import NatsClock, NatsHome
 from tests.support.nats import NatsServer
 
@@ -126,6 +126,7 @@ def test_processes_share(home: NatsHome, rounds: Callable[[int, int], int]) -> N
         assert [each.status for each in found] == ["succeeded"] * min(repeats, 1000)
 
 
+@pytest.mark.parametrize("api", [SyncApi], indirect=True)
 def test_a_holder_that_is_killed(home: NatsHome, api: Api) -> None:
     client = home.client()
     api.call(client.schedule, "schedule_job", "j", due_time=0)
@@ -294,6 +295,7 @@ def test_a_member_that_dies_before_the_history(clock: NatsClock, member: Callabl
     assert [each.status for each in client.schedule.list_runs("j")] == ["succeeded"]
 
 
+@pytest.mark.parametrize("api", [SyncApi], indirect=True)
 def test_a_server_that_restarts_during_a_run(served: Serve, client: Make, api: Api) -> None:
     """The outcome lands when it is back, and jobs go on."""
     server = served(jetstream={"sync_interval": "always"})
