@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
 from cloud_runtimes.testing import AsyncApi, Harness, ScheduleSuite, SyncApi
 from cloud_runtimes.testing.suites._base import Call
 from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
+from tests.support.harnesses.nats import NATS, NatsClock
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import REDIS, VALKEY
+
+_NEEDED = {"test_a_topic": "pubsub"}
+"""What a test needs beside the schedule."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 
 
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **POSTGRES, **REDIS, **VALKEY}))
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **NATS, **POSTGRES, **REDIS, **VALKEY}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -35,6 +40,11 @@ class TestSchedule(ScheduleSuite):
             made: Jobs = request.getfixturevalue("jobs")
             monkeypatch.setenv("APP_PORT", str(made.port))
             harness = DAPR_JOBS[request.param](made)
+        elif request.param == NatsClock.name:
+            needed = _NEEDED.get(request.node.originalname)
+            if needed is not None and needed not in NatsComponent.services:
+                pytest.skip(f"{needed} is not declared by NATS")
+            harness = NatsClock(request.getfixturevalue("nats_server"))
         elif request.param in POSTGRES:
             harness = POSTGRES[request.param](request.getfixturevalue("postgres_url"))
         elif request.param in REDIS:

@@ -15,8 +15,9 @@ from ...spi.operation import Operation
 from .address import Servers, parse_url
 from .connection import Connection
 from .failures import Lost, Refused, explained
+from .notifier import NatsNotifier
 from .protocol import Message, payload_size, subscribe
-from .requests import Batch, Call, Flow, Inbox
+from .requests import Batch, Call, Flow, Inbox, Request
 from .shared import LoopConnection, ThreadConnection
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class NatsEngine:
     Attributes:
         where: what messages call it.
         buckets: what is known of the buckets that were looked at, by name; kept by `buckets.Bucket`.
+        notifier: wakes waiters of all processes.
+        max_payload: of the server that was connected to last.
     """
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -59,7 +62,9 @@ class NatsEngine:
         self.where = self.address.where
         self._servers = Servers(self.address.servers)
         self._domain = None if settings.domain is None else f"$JS.{settings.domain}.API."
+        self.max_payload = 0
         self._closed = False
+        self.notifier = NatsNotifier(self)
         self.forked()
         fork.register(self)
 
@@ -156,13 +161,19 @@ class NatsEngine:
     def _checked(self, batch: Batch, max_payload: int) -> Batch:
         """Refuse what would make the server close the connection; send it to the domain."""
         for request in batch.requests:
-            size = payload_size(request.data, request.headers)
-            if size > max_payload:
-                raise ResourceExhaustedError(
-                    f"nats {self.where}: a message of {size:,} bytes does not fit the server's max_payload "
-                    f"of {max_payload:,}: raise it, or split the value"
-                )
+            if (error := self.too_large(request, max_payload)) is not None:
+                raise error
         return batch if self._domain is None else batch.moved(self._domain)
+
+    def too_large(self, request: Request, max_payload: int) -> ResourceExhaustedError | None:
+        """Return why a message is refused."""
+        size = payload_size(request.data, request.headers)
+        if size <= max_payload:
+            return None
+        return ResourceExhaustedError(
+            f"nats {self.where}: a message of {size:,} bytes does not fit the server's max_payload "
+            f"of {max_payload:,}: raise it, or split the value"
+        )
 
     def _explained(self, error: Lost | Refused, maybe_applied: bool) -> CloudRuntimesError:
         if isinstance(error, Refused):
@@ -198,6 +209,7 @@ class NatsEngine:
     ) -> tuple[Connection, Inbox]:
         inbox = Inbox(self.settings.inbox_prefix)
         made = self._open(op, subscribe(inbox.subject, 1) + greeting, {1: inbox.take, **(callbacks or {})})
+        self.max_payload = made.max_payload
         return made, inbox
 
     def _thread_connection(self, op: Operation) -> ThreadConnection:
@@ -213,6 +225,9 @@ class NatsEngine:
             if self._shared is shared:
                 self._shared = ThreadConnection(*self._opened(op))
             assert self._shared is not None
+            if self._closed:  # meanwhile
+                self._shared.close()
+                raise ClosedError("this client is closed: make another")
             return self._shared
         finally:
             self._connecting.release()
@@ -251,6 +266,7 @@ class NatsEngine:
             if _engines.get(self.settings) is self:
                 del _engines[self.settings]
         self._closed = True
+        self.notifier.close()
         if self._shared is not None:
             self._shared.close()
         for loop, made in list(self._loops.items()):

@@ -23,7 +23,7 @@ STREAM_EXISTS: Final = 10058
 WRONG_SEQUENCES: Final = frozenset([10071, 10164])
 """A condition of a write does not hold."""
 _FULL: Final = frozenset([10023, 10047, 10054, 10077, 10122, 10026, 10002])
-_AWAY: Final = frozenset([10005, 10008, 10009, 10118])
+_AWAY: Final = frozenset([10005, 10008, 10009, 10118, 10210])
 LEADERLESS: Final = _AWAY | {503}
 """Nothing was done: there is no leader now."""
 

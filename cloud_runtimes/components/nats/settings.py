@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ...config import setting
+from ...config import duration, setting
 
 __all__ = ["NatsSettings"]
 
@@ -24,9 +24,11 @@ class NatsSettings:
         ensure: ``"create"``: a bucket that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
         domain: of the JetStream that has the buckets, where it is not that of the servers in the URL: on the other side of a leaf node.
         replicas: of a bucket that is made, 1 to 5.
-        max_value_bytes: largest value of state, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
+        max_value_bytes: largest value of state, data of a job, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
         credentials: path of a ``.creds`` file, with a JWT and the seed of its user. It is read at every login. Needs the extra ``nats``.
         nkey: path of a file with the seed of a user's NKey, ``SU…``; likewise.
+        history: seconds that the record of a job's run stays.
+        history_runs: how many records of one job stay at most.
         tls_ca: file of the certificates that the server's must descend from, else those of the system.
         tls_certificate: file of this client's own certificate.
         tls_key: file of its key.
@@ -42,6 +44,8 @@ class NatsSettings:
     max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value")
     credentials: str | None = setting(None, help="path of a .creds file")
     nkey: str | None = setting(None, help="path of a file with the seed of an NKey")
+    history: float = setting(7 * 86400.0, parse=duration, help="how long records of runs stay")
+    history_runs: int = setting(1000, help="records of runs of one job")
     tls_ca: str | None = setting(None, help="file of trusted certificates")
     tls_certificate: str | None = setting(None, help="file of the client's certificate")
     tls_key: str | None = setting(None, help="file of its key")
@@ -64,5 +68,7 @@ class NatsSettings:
             raise ValueError("max_value_bytes must be 1 to 67,108,864")
         if self.credentials is not None and self.nkey is not None:
             raise ValueError("give credentials or nkey, not both")
+        if self.history_runs < 1:
+            raise ValueError("history_runs must be at least 1")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("give tls_certificate and tls_key together")

@@ -227,6 +227,8 @@ class LoopConnection(_Shared):
         if ends < self._look_at:
             self._watch(ends)
         self.send(self._asks() + self.inbox.begin(call, batch))
+        if not call.left:
+            _resolve(future)
         try:
             await future
             return call
