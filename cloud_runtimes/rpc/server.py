@@ -13,7 +13,7 @@ from .._core.logs import logger
 from .._core.threads import Background
 from .._http.threaded import listen
 from .._service import RunningHandle
-from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError
+from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError, PermissionDeniedError
 from ..spi.operation import Operation
 from ..spi.rpc import Announcement, CallSource, Guard, RpcDriver
 
@@ -95,7 +95,10 @@ class RpcServer(RunningHandle):
             self._lifespan = self._make_lifespan()
             if self._lifespan is not None:
                 self._lifespan._loop = self._loop
-                self._lifespan._open()
+                try:
+                    self._lifespan._open()
+                except PermissionDeniedError as error:
+                    self._go_on_without(self._lifespan, error)
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -117,10 +120,20 @@ class RpcServer(RunningHandle):
             # in a thread, since the first time imports the service
             self._lifespan = await asyncio.to_thread(self._make_lifespan)
             if self._lifespan is not None:
-                await self._lifespan._open_async()
+                try:
+                    await self._lifespan._open_async()
+                except PermissionDeniedError as error:
+                    self._go_on_without(self._lifespan, error)
         except BaseException:
             await asyncio.to_thread(self._close_by_client, monotonic() + 5.0)
             raise
+
+    def _go_on_without(self, lifespan: RunningHandle, error: PermissionDeniedError) -> None:
+        """Serve all the same where what runs beside may not, and nobody asked for it."""
+        if lifespan.needed:
+            raise error
+        logger().info("%s: no jobs are run here: %s", self._service._host.app_id, error)
+        self._lifespan = None
 
     def _make_lifespan(self) -> RunningHandle | None:
         return None if self._callbacks_only else self._service._host.lifespan(self._timeout)
