@@ -9,6 +9,7 @@ import platform
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,26 @@ def redis_server() -> Iterator[Any]:
 def valkey_server() -> Iterator[Any]:
     """A Valkey server of this run."""
     yield from _redis("valkey")
+
+
+@pytest.fixture(scope="session")
+def redis8_server() -> Iterator[Any]:
+    """A Redis 8 server of this run."""
+    yield from _redis("redis8")
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[Any]:
+    """A cluster of three Valkey servers of this run."""
+    from tests.support.redis import Missing
+    from tests.support.redis_sets import serve_cluster
+
+    with ExitStack() as resources:
+        try:
+            found = resources.enter_context(serve_cluster())
+        except Missing as error:
+            pytest.skip(str(error))
+        yield found
 
 
 @pytest.fixture(scope="session")

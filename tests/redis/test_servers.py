@@ -8,8 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -27,22 +26,11 @@ from cloud_runtimes.testing import Api
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.redis import RedisHome
 from tests.support.ports import reserved_port
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisServer, stopped
 
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., RedisServer]
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
-
-
-@contextmanager
-def stopped(server: RedisServer) -> Iterator[None]:
-    """Have a server stand still."""
-    assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        server.process.send_signal(signal.SIGCONT)
 
 
 def answering(*replies: bytes) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Redis and Valkey: a home for many machines, in memory. One server for all services but databases, files and secrets."""
+"""Redis and Valkey: a home for many machines, in memory. One server, or those of a Sentinel or a cluster, for all services but databases, files and secrets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)
 
 
 class RedisComponent(HomeComponent):
-    """Drivers over one shared server."""
+    """Drivers over shared servers."""
 
     name = "redis"
     Settings = RedisSettings
@@ -66,10 +66,18 @@ class RedisComponent(HomeComponent):
         return ":".join((f"{{{self.settings.prefix}:{service}:{name}}}", *rest)).encode()
 
     def native(self, service: str, name: str) -> Any:
-        """Return a new ``redis.Redis`` client (redis-py, installed by the application). Its caller closes it."""
+        """Return a new ``redis.Redis`` client, of a cluster a ``redis.RedisCluster`` (redis-py, installed by the application). Its caller closes it."""
         with importing("redis-py", "redis"):
             redis = import_module("redis")
 
+        target = self.engine.servers.target
+        server, seeds = target.server, target.seeds
+        if target.kind == "cluster":
+            return redis.RedisCluster(host=server.host, port=server.port, **server.options())
+        if target.kind == "sentinel":
+            found = [(seed.host, seed.port) for seed in seeds]
+            sentinel = redis.Sentinel(found, sentinel_kwargs=seeds[0].options(), **server.options())
+            return sentinel.master_for(target.master)
         return redis.Redis.from_url(self.settings.url)
 
     def driver(self, service: str, name: str) -> Driver:

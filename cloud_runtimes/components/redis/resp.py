@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import hiredis
 
-__all__ = ["Batch", "Flow", "NOTHING", "ReplyError", "Value", "pack", "reader"]
+if TYPE_CHECKING:
+    from .address import Address
+
+__all__ = ["Batch", "Errors", "Flow", "NOTHING", "ReplyError", "Value", "pack", "reader"]
 
 T = TypeVar("T")
 Value: TypeAlias = bytes | str | int
@@ -33,8 +36,19 @@ def reader() -> Any:
     return hiredis.Reader(replyError=_reply_error, notEnoughData=NOTHING)
 
 
+class Errors:
+    """What tells without a look at all replies whether an error may be among them.
+
+    Attributes:
+        latest: another object after each error that was read.
+    """
+
+    latest: object = object()
+
+
 def _reply_error(text: str) -> Exception:
     """Return an error reply without what it quotes of a command's arguments: passwords, values."""
+    Errors.latest = object()
     error: Exception = ReplyError(text.partition(", with args beginning with")[0])
     return error
 
@@ -44,26 +58,41 @@ class Batch:
 
     Args:
         commands: each with its arguments.
-        key: of the commands; in a cluster its slot says which server they go to.
+        key: of the commands; in a cluster its slot says which server they go to. By default the first argument.
 
     Attributes:
         data: as they are sent.
         count: of replies.
+        to: the server that they go to, whatever their key.
+        by: the server that answered.
     """
 
-    __slots__ = ("count", "data", "key")
+    __slots__ = ("by", "count", "data", "key", "to")
 
     def __init__(self, *commands: Sequence[Value], key: Value | None = None) -> None:
         self.data = b"".join(map(pack, commands))
         self.count = len(commands)
         self.key = key if key is not None or len(commands[0]) < 2 else commands[0][1]
+        self.to: Address | None = None
+        self.by: Address | None = None
 
     @classmethod
-    def rendered(cls, data: bytes, count: int, key: Value) -> Batch:
+    def rendered(cls, data: bytes, count: int, key: Value | None) -> Batch:
         """Return commands that are rendered already."""
         made = cls.__new__(cls)
-        made.data, made.count, made.key = data, count, key
+        made.data, made.count, made.key, made.to, made.by = data, count, key, None, None
         return made
+
+    def sent_to(self, address: Address | None) -> Batch:
+        """Return itself, for a certain server."""
+        self.to = address
+        return self
+
+    def commands(self) -> list[list[bytes]]:
+        """Return the commands, each with its arguments."""
+        parser = reader()
+        parser.feed(self.data)
+        return [parser.gets() for _ in range(self.count)]
 
 
 Flow: TypeAlias = Generator[Batch, list[Any], T]

@@ -9,8 +9,9 @@ from typing import Any
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from tests.support.redis import RedisServer
+from tests.support.redis_sets import RedisCluster
 
-__all__ = ["FRAMED", "REDIS", "VALKEY", "RedisHome"]
+__all__ = ["CLUSTER", "FRAMED", "REDIS", "REDIS8", "VALKEY", "RedisHome"]
 
 _numbers = itertools.count(1)
 
@@ -22,7 +23,7 @@ class RedisHome(Harness):
     event_metadata = False  # CloudEvents have no place for it
     layout = "event"
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer | RedisCluster) -> None:
         self.server = server
         self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
         self._clients: list[CloudRuntimesClient] = []
@@ -59,6 +60,20 @@ class FramedHome(ValkeyHome):
     layout = "frame"
 
 
+class ClusterHome(ValkeyHome):
+    """The same on a cluster."""
+
+    name = "valkey-cluster"
+
+
+class Redis8Home(RedisHome):
+    """The same on the newest Redis."""
+
+    name = "redis8"
+
+
 REDIS: dict[str, type[RedisHome]] = {RedisHome.name: RedisHome}
 VALKEY: dict[str, type[RedisHome]] = {ValkeyHome.name: ValkeyHome}
 FRAMED: dict[str, type[RedisHome]] = {FramedHome.name: FramedHome}
+REDIS8: dict[str, type[RedisHome]] = {Redis8Home.name: Redis8Home}
+CLUSTER: dict[str, type[RedisHome]] = {ClusterHome.name: ClusterHome}
