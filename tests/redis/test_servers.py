@@ -193,6 +193,19 @@ def test_a_restart(served: Serve, client: Make, api: Api) -> None:
         assert api.call(client_.state, "get", "s", "k") == turn
 
 
+def test_redis_8(redis8_server: RedisServer, client: Make, api: Api) -> None:
+    """The suites run on it with ``--soak``."""
+    home = client(redis8_server.url, prefix=api.name)
+    api.call(home.state, "save", "s", "k", 1)
+    assert api.call(home.state, "get", "s", "k") == 1
+    with api.opened(home.pubsub.subscribe("bus", "t", start="earliest")) as sub:
+        api.call(home.pubsub, "publish", "bus", "t", 1)
+        event = api.call(sub, "receive", 5)
+        event.ack()
+    with api.opened(home.lock.hold("l", "r")) as lease:
+        api.call(home.state, "save", "s", "k", 2, fence=lease.token)
+
+
 @KINDS
 def test_memory_that_is_full(served: Serve, client: Make, api: Api, kind: str) -> None:
     server = served(kind, maxmemory="3mb", maxmemory_policy="noeviction")

@@ -10,7 +10,12 @@ from tests.support.harnesses.rows import rows
 
 
 class TestState(StateSuite):
-    harness = rows({}, valkey_cluster=CLUSTER, redis8_server=REDIS8)
+    harness = rows({}, valkey_cluster=CLUSTER)
+
+
+@pytest.mark.soak
+class TestStateOnRedis8(StateSuite):
+    harness = rows({}, redis8_server=REDIS8)
 
 
 @pytest.mark.soak

@@ -58,15 +58,13 @@ class RedisCluster:
         for node in self.nodes:
             node.reset()
 
-    def owner(self, slot: int) -> RedisServer:
-        """Return the master of a slot."""
-        return next(
-            each
-            for each in self.masters
-            if int(each.command("CLUSTER", "COUNTKEYSINSLOT", str(slot))[1:]) >= 0 and self._has(each, slot)
-        )
+    def owner(self, slot: int) -> RedisServer | None:
+        """Return the node that has a slot; ``None``: the one that had it does not run."""
+        return next((each for each in self.nodes if self._has(each, slot)), None)
 
     def _has(self, node: RedisServer, slot: int) -> bool:
+        if node.process is None or node.process.poll() is not None:
+            return False
         lines = node.command("CLUSTER", "NODES").decode().splitlines()
         mine = next(line for line in lines if "myself" in line).split()
         ranges = [part for part in mine[8:] if not part.startswith("[")]
@@ -75,6 +73,7 @@ class RedisCluster:
     def move(self, slot: int, to: RedisServer, *, pause: float = 0.0) -> None:
         """Move a slot to another master, key by key, as ``redis-cli --cluster reshard`` does."""
         source = self.owner(slot)
+        assert source is not None
         ids = {each.port: each.command("CLUSTER", "MYID").split(b"\r\n")[1].decode() for each in (source, to)}
         assert to.command("CLUSTER", "SETSLOT", str(slot), "IMPORTING", ids[source.port]) == b"+OK\r\n"
         assert source.command("CLUSTER", "SETSLOT", str(slot), "MIGRATING", ids[to.port]) == b"+OK\r\n"
@@ -93,7 +92,8 @@ def serve_cluster(kind: str = "valkey", replicas: bool = False, **options: objec
         count = 6 if replicas else 3
         buses = [resources.enter_context(reserved_port()) for _ in range(count)]
         settings = {"cluster_enabled": "yes", "cluster_node_timeout": _NEVER, "cluster_config_file": "nodes.conf"}
-        settings |= {"cluster_replica_validity_factor": 0, "repl_diskless_sync_delay": 0, **options}
+        settings |= {"cluster_replica_validity_factor": 0, "repl_diskless_sync_delay": 0, "shutdown_timeout": 0}
+        settings |= options
         nodes = [RedisServer.make(resources, kind, {**settings, "cluster_port": bus}) for bus in buses]
         # they know each other from the start, which saves the seconds that they would talk for
         for node in nodes:
@@ -156,7 +156,7 @@ def serve_sentinels(
 ) -> Iterator[SentinelSet]:
     """Run a master and its replicas, and three Sentinels with the lines ``extra`` in their configuration, until the block ends."""
     with ExitStack() as resources:
-        options = {"repl_diskless_sync_delay": 0, **options}
+        options = {"repl_diskless_sync_delay": 0, "shutdown_timeout": 0, **options}
         servers = [RedisServer.make(resources, kind, options)]
         servers[0].start()
         for _ in range(replicas):

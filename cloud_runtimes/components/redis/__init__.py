@@ -71,13 +71,14 @@ class RedisComponent(HomeComponent):
             redis = import_module("redis")
 
         target = self.engine.servers.target
-        server, seeds = target.server, target.seeds
+        server, (seed, *_) = target.server, target.seeds
         if target.kind == "cluster":
-            return redis.RedisCluster(host=server.host, port=server.port, **server.options())
+            nodes = [redis.cluster.ClusterNode(each.host, each.port) for each in target.seeds]
+            return redis.RedisCluster(startup_nodes=nodes, **server.options())
         if target.kind == "sentinel":
-            found = [(seed.host, seed.port) for seed in seeds]
-            sentinel = redis.Sentinel(found, sentinel_kwargs=seeds[0].options(), **server.options())
-            return sentinel.master_for(target.master)
+            places = [(each.host, each.port) for each in target.seeds]
+            sentinel = redis.Sentinel(places, sentinel_kwargs=seed.options(), **server.options())
+            return sentinel.master_for(target.master, db=server.database)
         return redis.Redis.from_url(self.settings.url)
 
     def driver(self, service: str, name: str) -> Driver:

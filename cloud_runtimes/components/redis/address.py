@@ -51,8 +51,8 @@ class Address(NamedTuple):
         return f"{self.host}:{self.port}" if self.port else self.host
 
     def options(self) -> dict[str, Any]:
-        """Return login, database and TLS as clients of redis-py take them."""
-        found: dict[str, Any] = {"username": self.username, "password": self.password, "db": self.database}
+        """Return login and TLS as clients of redis-py take them."""
+        found: dict[str, Any] = {"username": self.username, "password": self.password}
         if self.tls is not None:
             found |= {"ssl": True, **dict(self.tls)}
             if "ssl_check_hostname" in found:

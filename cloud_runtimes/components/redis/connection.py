@@ -56,7 +56,7 @@ class Connection:
             Lost, ReplyError: it cannot.
             DeadlineExceededError: the server did not answer in time.
         """
-        address = self.address
+        address, what = self.address, ""
         try:
             if address.port:
                 self.socket = socket.create_connection((address.host, address.port), self._left(op))
@@ -68,9 +68,10 @@ class Connection:
                 self.socket.connect(address.host)
             context = address.context()
             if context is not None:
+                what = " to answer in TLS; a port without TLS does not"
                 self.socket = context.wrap_socket(self.socket, server_hostname=address.host)
         except TimeoutError:
-            raise op.timed_out(f"redis {address.where}") from None
+            raise op.timed_out(f"redis {address.where}{what}") from None
         except OSError as error:
             raise lost(error) from error
         if (failure := self._greet(op, name)) is not None:
@@ -85,6 +86,9 @@ class Connection:
             checked(replies)
         except (Lost, ReplyError) as error:
             failure: Exception = error
+            if isinstance(error, Lost) and self.address.tls is not None and not error.lasts:
+                # of a refusal the server's alert may have been lost
+                failure = Lost(f"{error}; perhaps the server wants another certificate in ssl_certfile")
         except DeadlineExceededError:
             failure = op.timed_out(f"redis {self.address.where}")
         else:

@@ -193,13 +193,14 @@ class RedisEngine:
 
     def _check_kept(self, kept: list[Any] | None) -> None:
         for reply in kept or ():
-            if isinstance(reply, ReplyError):
+            if isinstance(reply, ReplyError) and not str(reply).startswith("ERR WAIT"):
                 error = explained(self.where, reply)
                 error.maybe_applied = True
                 raise error
-            if reply < self.settings.wait_replicas:
+            had = 0 if isinstance(reply, ReplyError) else reply  # it has become a replica itself
+            if had < self.settings.wait_replicas:
                 raise UnavailableError(
-                    f"redis {self.where}: {reply} replicas of the {self.settings.wait_replicas} that wait_replicas wants "
+                    f"redis {self.where}: {had} replicas of the {self.settings.wait_replicas} that wait_replicas wants "
                     f"had the write within {self.settings.wait_timeout:g} s",
                     maybe_applied=True,
                 )
@@ -227,6 +228,8 @@ class RedisEngine:
             if to is not None:
                 again = [each for command in again for each in ([b"ASKING"], command)]
             step = Batch(*again, key=batch.key).sent_to(to)
+            if kept and len(places) == len(replies):
+                kept.pop()  # nothing was written that replicas could have
             try:
                 answers = (yield step) if kept is None else (yield from self._replicated(step, kept))
             except CloudRuntimesError as failed:

@@ -42,9 +42,9 @@ _DENIED: Final = ("ACL failure in script", "The user executing the script can't"
 _OTHER_NAME: Final = (62, 64)
 """OpenSSL's numbers of a certificate that is for another host, or another address."""
 _TLS: Final = {
-    "CERTIFICATE_REQUIRED": "the server wants a certificate of its client: give ssl_certfile and ssl_keyfile",
+    "CERTIFICATE_REQUIRED": "the server wants a certificate of its client in ssl_certfile",
     "HANDSHAKE_FAILURE": "the server and this client agree on no TLS, or it wants a certificate of its client (ssl_certfile, ssl_keyfile)",
-    "UNKNOWN_CA": "the server does not trust the certificate in ssl_certfile: give one of its issuer",
+    "UNKNOWN_CA": "the server does not trust the certificate in ssl_certfile",
     "WRONG_VERSION_NUMBER": "the server does not speak TLS at this port: give its tls-port, or redis:// instead of rediss://",
 }
 """What OpenSSL calls reasons."""

@@ -124,9 +124,12 @@ class Servers:
                 except (UnavailableError, DeadlineExceededError) as error:
                     failed = failed or error
             else:
-                raise failed or InvalidArgumentError(
-                    f"redis {self.where}: the Sentinels know no master of this name: check the url"
-                )
+                if failed is None and self.target.kind == "sentinel":
+                    raise InvalidArgumentError(
+                        f"redis {self.where}: the Sentinels know no master of this name: check the url"
+                    )
+                if failed is not None:
+                    raise failed
             if (found := topology.find(key)) is not None:
                 return found
             raise UnavailableError(f"redis {self.where}: no node of the cluster has the slot of the key")
@@ -162,11 +165,13 @@ class Servers:
                 address = to or self.topology.find(key) or self._look(op, key)
                 return self._open(op.limited(_CONNECT) if self.topology.follows else op, address)
             except (UnavailableError, DeadlineExceededError) as error:
-                late = monotonic() + pause >= end
-                if isinstance(error, DeadlineExceededError):
-                    if late or not self.topology.follows:  # the call itself was not sent
+                error.maybe_applied = False  # the call itself was not sent
+                limited = isinstance(error, DeadlineExceededError)
+                if to or not self.topology.follows or not (error.retryable or limited):
+                    raise
+                if monotonic() + pause >= end:
+                    if limited:
                         raise op.timed_out(f"redis {self.where}") from None
-                elif late or to or not (self.topology.follows and error.retryable):
                     raise
             sleep(pause)
             pause = min(longest, pause * 2)
