@@ -61,11 +61,14 @@ class Script:
         name = ("EVAL", self._text) if whole else ("EVALSHA", self._sha)
         return (*name, len(keys), *keys, *arguments)
 
-    def run(self, keys: Sequence[Value], *arguments: Value) -> Flow[Any]:
-        """Run it; all keys have one hash tag."""
-        (reply,) = yield Batch(self.command(keys, *arguments), key=keys[0])
-        if is_unknown(reply):
-            (reply,) = yield Batch(self.command(keys, *arguments, whole=True), key=keys[0])
+    def run(self, keys: Sequence[Value], *arguments: Value, once: bool = False) -> Flow[Any]:
+        """Run it; all keys have one hash tag. ``once``: fail where a server refuses it for now."""
+        for whole in (False, True):
+            batch = Batch(self.command(keys, *arguments, whole=whole), key=keys[0])
+            batch.once = once
+            (reply,) = yield batch
+            if not is_unknown(reply):
+                break
         if isinstance(reply, ReplyError):
             raise reply
         return reply
@@ -219,7 +222,7 @@ class RedisEngine:
             to = servers.learn(error, by)
             referred += 1
             if referred > _AT_ONCE or not str(error).startswith(("ASK", "MOVED")):
-                if monotonic() + pause >= end:
+                if batch.once or monotonic() + pause >= end:
                     return
                 yield pause
                 pause = min(longest, pause * 2)

@@ -154,7 +154,7 @@ class RedisPubSub(PubSubDriver):
         topic.trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, settings.retention / 10))
         limits = (int(settings.retention * 1000), int(settings.group_expiry * 1000))
         try:
-            yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end)
+            yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end, once=True)
         except ReplyError as error:
             where = self._component.engine.where
             repeated(f"trim {where}", "redis %s: a topic was not trimmed: %s", where, error)

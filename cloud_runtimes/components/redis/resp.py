@@ -63,16 +63,18 @@ class Batch:
     Attributes:
         data: as they are sent.
         count: of replies.
+        once: whether what a server refuses for now is not sent again.
         to: the server that they go to, whatever their key.
         by: the server that answered.
     """
 
-    __slots__ = ("by", "count", "data", "key", "to")
+    __slots__ = ("by", "count", "data", "key", "once", "to")
 
     def __init__(self, *commands: Sequence[Value], key: Value | None = None) -> None:
         self.data = b"".join(map(pack, commands))
         self.count = len(commands)
         self.key = key if key is not None or len(commands[0]) < 2 else commands[0][1]
+        self.once = False
         self.to: Address | None = None
         self.by: Address | None = None
 
@@ -80,7 +82,8 @@ class Batch:
     def rendered(cls, data: bytes, count: int, key: Value | None) -> Batch:
         """Return commands that are rendered already."""
         made = cls.__new__(cls)
-        made.data, made.count, made.key, made.to, made.by = data, count, key, None, None
+        made.data, made.count, made.key = data, count, key
+        made.once, made.to, made.by = False, None, None
         return made
 
     def sent_to(self, address: Address | None) -> Batch:
