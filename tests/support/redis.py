@@ -121,6 +121,11 @@ class RedisServer:
             )
             return connection.recv(65536)
 
+    def set(self, option: str, value: object) -> None:
+        """Set an option, also for the next start."""
+        self._options[option] = value
+        assert self.command("CONFIG", "SET", option, str(value)) == b"+OK\r\n"
+
     def advance(self, seconds: float) -> None:
         """Set the server's wall clock forward."""
         self._set(self._ahead + round(seconds * 1000))

@@ -149,6 +149,12 @@ class SentinelSet:
                 return next(each for each in self.servers if each.port == port)
         raise AssertionError("no Sentinel runs")
 
+    def rejoin(self, server: RedisServer) -> None:
+        """Start a server that was the master, as a replica, and wait until it has all."""
+        server._options["replicaof"] = f"127.0.0.1 {self.master().port}"
+        server.start()
+        until(lambda: b"connected" in server.command("ROLE"))
+
 
 @contextmanager
 def serve_sentinels(

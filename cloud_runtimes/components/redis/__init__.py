@@ -66,7 +66,7 @@ class RedisComponent(HomeComponent):
         return ":".join((f"{{{self.settings.prefix}:{service}:{name}}}", *rest)).encode()
 
     def native(self, service: str, name: str) -> Any:
-        """Return a new ``redis.Redis`` client, of a cluster a ``redis.RedisCluster`` (redis-py, installed by the application). Its caller closes it."""
+        """Return a new ``redis.Redis`` client, or ``redis.RedisCluster`` where a cluster was named or found (redis-py, installed by the application). Its caller closes it."""
         with importing("redis-py", "redis"):
             redis = import_module("redis")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from ..._core.threads import Background, Mutex
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.operation import Method, Operation
+from .._deliveries import POLL
 from .connection import Connection, answer
 from .failures import Lost, checked, explained
 from .notifier import RedisNotifier
@@ -122,9 +123,9 @@ class RedisEngine:
                     continue
                 try:
                     connection = servers.take(op, step)
-                    sent, step.by = True, connection.address
-                    by = step.by
                     try:
+                        sent, by = True, connection.address
+                        step.by = by
                         replies = connection.exchange(step.data, step.count, op)
                     finally:
                         servers.give(connection)
@@ -149,8 +150,8 @@ class RedisEngine:
                     continue
                 try:
                     connection = await servers.loop_connection(op, step)
-                    sent, step.by, received = True, connection.address, connection.received
-                    by = step.by
+                    sent, by, received = True, connection.address, connection.received
+                    step.by = by
                     try:
                         replies = await answer(op, connection.exchange(step.data, step.count), self.where)
                     except DeadlineExceededError:
@@ -170,7 +171,8 @@ class RedisEngine:
 
     def _steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
         """Yield the commands of a call, again where they were refused for now."""
-        kept: list[Any] | None = [] if self._wait and op.method.writes else None
+        # what a failover loses of a member's settlements comes again
+        kept: list[Any] | None = [] if self._wait and op.method.writes and op.method is not POLL else None
         latest = Errors.latest
         try:
             batch = next(flow)
@@ -263,8 +265,8 @@ class RedisEngine:
     # -- connections ------------------------------------------------------
 
     def open(self, op: Operation, key: Value | None = None) -> Connection:
-        """Return a new connection for its caller alone, to the server that has a key; ``None``: to any."""
-        return self.servers.open(op, key)
+        """Return a new connection for its caller alone, to the server that has a key; ``None``: to any. It does not wait for one that takes over."""
+        return self.servers.open(op, key, waits=False)
 
     def ready(self, op: Operation) -> None:
         """Ask the server whether it is there."""

@@ -151,10 +151,12 @@ class Servers:
 
     # -- making connections -----------------------------------------------
 
-    def open(self, op: Operation, key: Value | None = None, to: Address | None = None) -> Connection:
+    def open(
+        self, op: Operation, key: Value | None = None, to: Address | None = None, *, waits: bool = True
+    ) -> Connection:
         """Return a new connection, for its caller alone, to the server that has a key (``None``: to any), or to a certain one.
 
-        Where another server may take over, this waits for it.
+        Where another server may take over, this ``waits`` for it.
         """
         end = monotonic() + PATIENCE if op.deadline is None else op.deadline
         pause, longest = _PAUSES
@@ -167,7 +169,7 @@ class Servers:
             except (UnavailableError, DeadlineExceededError) as error:
                 error.maybe_applied = False  # the call itself was not sent
                 limited = isinstance(error, DeadlineExceededError)
-                if to or not self.topology.follows or not (error.retryable or limited):
+                if to or not waits or not self.topology.follows or not (error.retryable or limited):
                     raise
                 if monotonic() + pause >= end:
                     if limited:

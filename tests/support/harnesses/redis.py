@@ -11,7 +11,7 @@ from cloud_runtimes.testing import Harness
 from tests.support.redis import RedisServer
 from tests.support.redis_sets import RedisCluster
 
-__all__ = ["CLUSTER", "FRAMED", "REDIS", "REDIS8", "VALKEY", "RedisHome"]
+__all__ = ["CLUSTER", "FRAMED", "REDIS", "REDIS8", "VALKEY", "ClusterHome", "RedisHome"]
 
 _numbers = itertools.count(1)
 
