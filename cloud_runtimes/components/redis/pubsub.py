@@ -173,7 +173,7 @@ class RedisPubSub(PubSubDriver):
         topic.trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, settings.retention / 10))
         limits = (int(settings.retention * 1000), int(settings.group_expiry * 1000))
         try:
-            yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end)
+            yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end, once=True)
         except ReplyError as error:
             where = self._component.engine.where
             repeated(f"trim {where}", "redis %s: a topic was not trimmed: %s", where, error)
@@ -182,14 +182,14 @@ class RedisPubSub(PubSubDriver):
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         start = "$" if request.start == "latest" else "0"
-        now_ms = self._component.engine.run(op, self.join(request, start))
+        now_ms, _ = self._component.engine.run(op, self.join(request, start))
         return RedisMember(self._component, self, request, now_ms)
 
-    def join(self, request: SubscribeRequest, start: str) -> Flow[int]:
-        """Make a group where it does not exist; returns the server's time in milliseconds."""
+    def join(self, request: SubscribeRequest, start: str) -> Flow[tuple[int, bool]]:
+        """Make a group where it does not exist; returns the server's time in milliseconds, and whether it was made."""
         keys = self.keys(request.topic)
         group = GroupKeys.of(keys, request.group)
-        now_ms = yield from JOIN.run(
+        now_ms, made = yield from JOIN.run(
             (keys.stream, group.retry, keys.delayed, keys.seen), request.group, start, _FORGET_MS
         )
-        return int(now_ms)
+        return int(now_ms), bool(made)

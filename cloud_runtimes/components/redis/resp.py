@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ..._native import events as kernel
 
-__all__ = ["Batch", "Flow", "NOTHING", "ReplyError", "Value", "pack", "reader"]
+if TYPE_CHECKING:
+    from .address import Address
+
+__all__ = ["Batch", "Errors", "Flow", "NOTHING", "ReplyError", "Value", "pack", "reader"]
 
 T = TypeVar("T")
 pack = kernel.pack_command
@@ -21,6 +24,7 @@ class ReplyError(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(text.partition(", with args beginning with")[0])
+        Errors.latest = object()
 
 
 def reader() -> kernel.ReplyReader:
@@ -28,36 +32,64 @@ def reader() -> kernel.ReplyReader:
     return kernel.ReplyReader(ReplyError, NOTHING)
 
 
+class Errors:
+    """What tells without a look at all replies whether an error may be among them.
+
+    Attributes:
+        latest: another object after each error that was read.
+    """
+
+    latest: object = object()
+
+
 class Batch:
     """Commands that are sent together, and answered in their order.
 
     Args:
         commands: each with its arguments.
-        key: of the commands; in a cluster its slot says which server they go to.
+        key: of the commands; in a cluster its slot says which server they go to. By default the first argument.
 
     Attributes:
         pieces: as they are sent, in their order; may be made while they are sent.
         count: of replies.
+        once: whether what a server refuses for now is not sent again.
+        to: the server that they go to, whatever their key.
+        by: the server that answered.
     """
 
-    __slots__ = ("count", "key", "pieces")
+    __slots__ = ("by", "count", "key", "once", "pieces", "to")
 
     def __init__(self, *commands: Sequence[Value], key: Value | None = None) -> None:
         self.pieces: Iterable[bytes] = (b"".join(map(pack, commands)),)
         self.count = len(commands)
         self.key = key if key is not None or len(commands[0]) < 2 else commands[0][1]
+        self.once = False
+        self.to: Address | None = None
+        self.by: Address | None = None
 
     @classmethod
-    def rendered(cls, pieces: Iterable[bytes], count: int, key: Value) -> Batch:
+    def rendered(cls, pieces: Iterable[bytes], count: int, key: Value | None) -> Batch:
         """Return commands that others render; ``pieces`` can be iterated again."""
         made = cls.__new__(cls)
         made.pieces, made.count, made.key = pieces, count, key
+        made.once, made.to, made.by = False, None, None
         return made
 
     @property
     def data(self) -> bytes:
         """All pieces in one."""
         return b"".join(self.pieces)
+
+    def sent_to(self, address: Address | None) -> Batch:
+        """Return itself, for a certain server."""
+        self.to = address
+        return self
+
+    def commands(self) -> list[list[bytes]]:
+        """Return the commands, each with its arguments."""
+        parser = reader()
+        parser.feed(self.data)
+        return [parser.gets() for _ in range(self.count)]
 
 
 Flow: TypeAlias = Generator[Batch, list[Any], T]

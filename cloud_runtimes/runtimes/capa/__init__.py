@@ -35,6 +35,7 @@ SERVERS: Final[Mapping[str, str]] = {
     "postgresql": "postgres",
     "redis": "redis",
     "rediss": "redis",
+    **{f"{scheme}+{kind}": "redis" for scheme in ("redis", "rediss") for kind in ("sentinel", "cluster")},
     "unix": "redis",
     "nats": "nats",
     "tls": "nats",
