@@ -9,6 +9,7 @@ from cloud_runtimes.testing.suites._base import Call
 from tests.support.harnesses.dapr import DaprGrpc
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.nats import NATS, NATS_FRAMED
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import FRAMED, REDIS, VALKEY
 from tests.support.harnesses.rows import rows
@@ -20,6 +21,7 @@ class TestPubSub(PubSubSuite):
         beside={DaprGrpc.name: DaprGrpc},
         beside_layotto=LAYOTTO,
         postgres_url=POSTGRES,
+        nats_server=NATS,
         redis_server=REDIS,
         valkey_server=VALKEY,
     )
@@ -28,7 +30,7 @@ class TestPubSub(PubSubSuite):
 class TestFrames(PubSubSuite):
     """The suite with many events a message."""
 
-    harness = rows({}, valkey_server=FRAMED)
+    harness = rows({}, valkey_server=FRAMED, nats_server=NATS_FRAMED)
 
     def test_members_share(self, call: Call, api: Api, harness: Harness) -> None:
         # they share frames: each publish makes one

@@ -224,7 +224,7 @@ def test_what_does_not_fit_a_message(home: NatsHome, api: Api) -> None:
 
 
 def test_a_service_that_is_not_there(home: NatsHome, api: Api) -> None:
-    error = api.fails(UnsupportedError, match=r"\[pubsub\.bus\]")(home.client().pubsub, "publish", "bus", "t", 1)
+    error = api.fails(UnsupportedError, match=r"\[file\.bus\]")(home.client().file, "delete_file", "bus", "f")
     assert not error.maybe_applied
 
 

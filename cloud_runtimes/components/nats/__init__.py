@@ -25,6 +25,7 @@ __all__ = ["NatsComponent", "NatsSettings", "component"]
 _DRIVERS: Final = {
     "configuration": "NatsConfiguration",
     "lock": "NatsLock",
+    "pubsub": "NatsPubSub",
     "state": "NatsState",
 }
 _READY: Final = Method("nats", "wait_ready", repeatable=True, writes=False)

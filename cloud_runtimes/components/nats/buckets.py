@@ -22,7 +22,7 @@ from .requests import Batch, Flow, Request
 if TYPE_CHECKING:
     from .engine import NatsEngine
 
-__all__ = ["Bucket", "Entry", "Put", "encode", "decode"]
+__all__ = ["Bucket", "Entry", "Put", "api_json", "decode", "encode", "milliseconds"]
 
 MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
@@ -129,7 +129,7 @@ class Bucket:
                     f"nats {self._engine.where}: the bucket {self.name!r} lacks {', '.join(wrong)}: "
                     "let the component make it, or set them by nats stream edit"
                 )
-            known = self._engine.buckets[self.name] = _Known(config["num_replicas"] > 1, _milliseconds(info["ts"]))
+            known = self._engine.buckets[self.name] = _Known(config["num_replicas"] > 1, milliseconds(info["ts"]))
         return known
 
     def _made(self) -> Flow[dict[str, Any]]:
@@ -161,7 +161,7 @@ class Bucket:
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
         ((message,),) = yield Batch(Request(f"{_API}{verb}.{self._stream}{rest}", data), writes=writes)
-        return _json(message)
+        return api_json(message)
 
     def now_ms(self) -> Flow[int]:
         """Return the least that the server's clock says now, without asking it again."""
@@ -186,7 +186,7 @@ class Bucket:
         """Return what a key holds as its leader knows it, and what the server's clock says, asked for before."""
         yield from self.ensure()
         (info,), (message,) = yield Batch(Request(f"{_API}STREAM.INFO.{self._stream}"), self._ask_leader(subject))
-        return _leaders(message), _milliseconds(_json(info)["ts"])
+        return _leaders(message), milliseconds(api_json(info)["ts"])
 
     def _ask_leader(self, subject: str) -> Request:
         return Request(f"{_API}STREAM.MSG.GET.{self._stream}", json.dumps({"last_by_subj": subject}).encode())
@@ -227,7 +227,7 @@ class Bucket:
         found: list[int | Refused] = []
         for (message,) in answers:
             try:
-                found.append(_json(message)["seq"])
+                found.append(api_json(message)["seq"])
             except Refused as error:
                 if error.code not in WRONG_SEQUENCES:
                     self._forget(error)
@@ -259,7 +259,7 @@ class Bucket:
         try:
             for messages in (answers[0], answers[-1]):
                 if messages[0].data or messages[0].status:
-                    _json(messages[0])
+                    api_json(messages[0])
         except Refused as error:
             if error.code in WRONG_SEQUENCES:
                 return False
@@ -286,7 +286,7 @@ class _Known:
         return self._time_ms + int((monotonic() - self._at) * 1000)
 
 
-def _json(message: Message) -> dict[str, Any]:
+def api_json(message: Message) -> dict[str, Any]:
     """Return an answer of JetStream's API.
 
     Raises:
@@ -311,7 +311,7 @@ def _entry(message: Message) -> Entry:
 
 def _leaders(message: Message) -> Entry:
     try:
-        found = _json(message)["message"]
+        found = api_json(message)["message"]
     except Refused as error:
         if error.code == NO_MESSAGE:
             return ABSENT
@@ -330,12 +330,12 @@ def _consumed(message: Message) -> Entry:
 def _made_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
     expires = None
     if (ttl := headers.get(_TTL)) is not None:
-        expires = (time if isinstance(time, int) else _milliseconds(time)) + int(ttl)
+        expires = (time if isinstance(time, int) else milliseconds(time)) + int(ttl)
     deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
     return Entry(sequence, data, headers, deleted, expires)
 
 
-def _milliseconds(text: str) -> int:
+def milliseconds(text: str) -> int:
     """Return a time of RFC 3339 with nanoseconds."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1000 + int(fraction[:3].ljust(3, "0") or 0)

@@ -45,6 +45,7 @@ class NatsEngine:
 
     Attributes:
         where: what messages call it.
+        max_payload: bytes that headers and payload of a message have at most, as the last server said.
         buckets: what is known of the buckets that were looked at, by name; kept by `buckets.Bucket`.
     """
 
@@ -53,6 +54,7 @@ class NatsEngine:
         self.users = 0
         self.address = parse_url(settings.url)
         self.where = self.address.where
+        self.max_payload = 1 << 20
         self._closed = False
         self.forked()
         fork.register(self)
@@ -151,6 +153,8 @@ class NatsEngine:
         inbox = Inbox()
         connection = self._open(op, subscribe(inbox.subject, 1))
         connection.session.callbacks[1] = inbox.take
+        connection.session.bulk = inbox.take_bulk
+        self.max_payload = connection.max_payload
         return connection, inbox
 
     def _thread_connection(self, op: Operation) -> ThreadConnection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Generator, Mapping
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -9,9 +10,10 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 from .failures import Refused
 from .protocol import Message, publish
 
-__all__ = ["Batch", "Call", "Flow", "Inbox", "Request"]
+__all__ = ["Batch", "Bulk", "Call", "Flow", "Inbox", "Request"]
 
 T = TypeVar("T")
+_NUMBER: Final = re.compile(rb"\.(\d+) 1 \d+\r\n\{")
 _CONSUMER: Final = -6
 """Of ``$JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending``."""
 
@@ -32,6 +34,27 @@ class Request(NamedTuple):
     consumer: str = ""
 
 
+class Bulk:
+    """Messages that are made together, with an answer for each. Those that a stream took are not among the answers of its call.
+
+    Attributes:
+        render: makes them; the reply of each begins with what it is given, and ends with a dot and the number of the message.
+        answers: how many.
+        taken: acknowledgements, as they came.
+    """
+
+    data = consumer = subject = ""
+
+    def __init__(self, render: Callable[[bytes], bytes], answers: int) -> None:
+        self.render = render
+        self.answers = answers
+        self.taken: list[bytes] = []
+
+    def numbers(self) -> set[int]:
+        """Return those of the messages that were taken."""
+        return {int(number) for taken in self.taken for number in _NUMBER.findall(taken)}
+
+
 class Batch:
     """Requests that are sent together.
 
@@ -42,7 +65,7 @@ class Batch:
 
     __slots__ = ("requests", "writes")
 
-    def __init__(self, *requests: Request, writes: bool = False) -> None:
+    def __init__(self, *requests: Request | Bulk, writes: bool = False) -> None:
         self.requests = requests
         self.writes = writes
 
@@ -56,15 +79,17 @@ class Call:
 
     Attributes:
         answers: of each request.
+        missing: how many answers of each have not come.
         left: how many requests are not yet answered.
         failure: why there is no answer to one.
     """
 
-    __slots__ = ("answers", "done", "failure", "left", "tokens")
+    __slots__ = ("answers", "done", "failure", "left", "missing", "tokens")
 
     def __init__(self, batch: Batch, done: Callable[[Call], None]) -> None:
         self.answers: list[list[Message]] = [[] for _ in batch.requests]
-        self.left = sum(1 for request in batch.requests if request.answers)
+        self.missing = [request.answers for request in batch.requests]
+        self.left = sum(map(bool, self.missing))
         self.failure: Refused | None = None
         self.tokens: list[bytes] = []
         self.done = done
@@ -80,10 +105,14 @@ class Inbox:
 
     def __init__(self) -> None:
         name = f"_INBOX.{secrets.token_hex(12)}."
-        self.subject = f"{name}*"
-        self.waiting: dict[bytes, tuple[Call, int, Request]] = {}
+        self.subject = f"{name}>"
+        self.waiting: dict[bytes, tuple[Call, int, Request | Bulk]] = {}
         self._prefix = name.encode()
         self._next = 0
+        self._bulks = 0  # how many wait
+        one = rb'\d+ 1 \d+\r\n\{"stream":"[^"]*",[^{}\r\n]*\}\r\n'
+        begin = re.escape(b"MSG " + self._prefix)
+        self._taken = re.compile(rb"(%b(\d+)\.)%b(?:\1%b)*+" % (begin, one, one))
 
     def begin(self, call: Call, batch: Batch) -> bytes:
         """Wait for the answers of a batch, and return what is to be sent."""
@@ -94,44 +123,74 @@ class Inbox:
                 self._next += 1
                 token = b"%d" % self._next
                 self._wait(token, call, place, request)
+                if isinstance(request, Bulk):
+                    self._bulks += 1
+                    parts.append(request.render(self._prefix + token))
+                    continue
                 if request.consumer:
                     self._wait(request.consumer.encode(), call, place, request)
                 reply = self._prefix + token
+            assert isinstance(request, Request)
             parts.append(publish(request.subject, request.data, reply, request.headers))
         return b"".join(parts)
 
-    def _wait(self, token: bytes, call: Call, place: int, request: Request) -> None:
+    def _wait(self, token: bytes, call: Call, place: int, request: Request | Bulk) -> None:
         call.tokens.append(token)
         self.waiting[token] = call, place, request
 
     def forget(self, call: Call) -> None:
         """Wait no longer; an answer that comes later is dropped."""
         for token in call.tokens:
-            self.waiting.pop(token, None)
+            self._pop(token)
+
+    def _pop(self, token: bytes) -> None:
+        found = self.waiting.pop(token, None)
+        if found is not None and isinstance(found[2], Bulk):
+            self._bulks -= 1
+
+    def take_bulk(self, data: bytes, at: int) -> int:
+        """Take in acknowledgements of a bulk that stand in a row; returns where they end."""
+        if not self._bulks or (found := self._taken.match(data, at)) is None:
+            return at
+        waits = self.waiting.get(found[2])
+        if waits is not None and isinstance(waits[2], Bulk):
+            call, place, _ = waits
+            waits[2].taken.append(found[0])
+            call.missing[place] -= found[0].count(found[1])
+            self._look(found[2], waits)
+        return found.end()
 
     def take(self, message: Message) -> None:
         """Take in a message of the subscription."""
         if message.subject.startswith(self._prefix):
-            token = message.subject[len(self._prefix) :]
+            token = message.subject[len(self._prefix) :].partition(b".")[0]
         else:
             token = message.reply.split(b".")[_CONSUMER]
         found = self.waiting.get(token)
         if found is None:
             return
         call, place, request = found
-        answers = call.answers[place]
-        answers.append(message)
-        if len(answers) >= request.answers or message.status:
+        call.answers[place].append(message)
+        if isinstance(request, Bulk):
+            call.missing[place] -= 1
+        else:
+            call.missing[place] = 0 if message.status else call.missing[place] - 1
+        self._look(token, found)
+
+    def _look(self, token: bytes, found: tuple[Call, int, Request | Bulk]) -> None:
+        """Note what is complete."""
+        call, place, request = found
+        if call.missing[place] <= 0:
             if request.consumer:
                 self.forget(call)
-            self.waiting.pop(token, None)
+            self._pop(token)
             self._answered(call)
 
     def denied(self, text: str) -> None:
         """Take in an ``-ERR``: a request to a subject that it names gets no other answer."""
         for token, (call, _, request) in list(self.waiting.items()):
             if f'"{request.subject}"' in text:
-                self.waiting.pop(token, None)
+                self._pop(token)
                 call.failure = call.failure or Refused(0, text)
                 self._answered(call)
 

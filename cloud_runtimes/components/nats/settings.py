@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...config import setting
+from ...config import duration, setting
 
 __all__ = ["NatsSettings"]
 
@@ -20,6 +20,10 @@ class NatsSettings:
         ensure: ``"create"``: a bucket that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
         replicas: of a bucket that is made, 1 to 5.
         max_value_bytes: largest value of state, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
+        layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
+        duplicate_window: seconds within which an event whose publishing is tried again is kept once. 0: it may be kept twice; a frame and a dead letter is not. It costs the server half as much again for each event, and memory.
+        retention: seconds that an event stays at least, settled or not.
+        group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
         tls_ca: file of the certificates that the server's must descend from, else those of the system.
         tls_certificate: file of this client's own certificate.
         tls_key: file of its key.
@@ -31,6 +35,10 @@ class NatsSettings:
     ensure: Literal["create", "check"] = setting("create", help="whether buckets are made")
     replicas: int = setting(1, help="of a bucket that is made")
     max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value")
+    layout: Literal["event", "frame"] = setting("event", help="of published events")
+    duplicate_window: float = setting(0.0, parse=duration, help="in which an event sent again is kept once")
+    retention: float = setting(86400.0, parse=duration, help="how long events stay at least")
+    group_expiry: float = setting(7 * 86400.0, parse=duration, help="when an unseen group holds nothing")
     tls_ca: str | None = setting(None, help="file of trusted certificates")
     tls_certificate: str | None = setting(None, help="file of the client's certificate")
     tls_key: str | None = setting(None, help="file of its key")

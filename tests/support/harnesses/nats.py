@@ -13,7 +13,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from tests.support.nats import NatsServer
 
-__all__ = ["NATS", "NatsHome"]
+__all__ = ["NATS", "NATS_FRAMED", "NatsHome"]
 
 _numbers = itertools.count(1)
 _LONGEST = 2.5
@@ -25,6 +25,8 @@ class NatsHome(Harness):
 
     name = "nats"
     bad_etag = "fffffffffffffff"
+    event_metadata = False  # CloudEvents have no place for it
+    layout = "event"
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server
@@ -33,7 +35,7 @@ class NatsHome(Harness):
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        home = {"url": self.server.url, "prefix": self.prefix}
+        home = {"url": self.server.url, "prefix": self.prefix, "layout": self.layout}
         client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
         self._clients.append(client)
         return client
@@ -48,4 +50,13 @@ class NatsHome(Harness):
             client.close()
 
 
+class FramedHome(NatsHome):
+    """The same with many events a message."""
+
+    name = "nats-frame"
+    event_metadata = True
+    layout = "frame"
+
+
 NATS: dict[str, type[NatsHome]] = {NatsHome.name: NatsHome}
+NATS_FRAMED: dict[str, type[NatsHome]] = {FramedHome.name: FramedHome}
