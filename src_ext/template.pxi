@@ -6,11 +6,10 @@ cdef enum:
     ID = 2
     KEY_OF = 3
     TIME_OF = 4
-    NUMBER = 5
-    LENGTH = 6
+    LENGTH = 5
     TEMPLATE_MAX = 32
 
-cdef dict FIELDS = {"json": JSON, "id": ID, "key": KEY_OF, "time": TIME_OF, "number": NUMBER}
+cdef dict FIELDS = {"json": JSON, "id": ID, "key": KEY_OF, "time": TIME_OF}
 
 
 cdef struct Piece:
@@ -32,17 +31,14 @@ cdef void take_part(part, Piece* piece) except *:
         piece.kind = FIELDS[part]
 
 
-cdef Slice decimal(Py_ssize_t number, uint8_t* room) noexcept:
-    # room for 20 digits
-    cdef Slice text
+cdef int write_decimal(Writer* out, Py_ssize_t number) except -1:
+    cdef char[20] digits
     cdef int at = 20
     while at == 20 or number:
         at -= 1
-        room[at] = <uint8_t>(0x30 + number % 10)
+        digits[at] = <char>(0x30 + number % 10)
         number //= 10
-    text.data = room + at
-    text.size = 20 - at
-    return text
+    return write_bytes(out, digits + at, 20 - at)
 
 
 cdef bytes render_frame(Frame frame, list template):
@@ -50,9 +46,6 @@ cdef bytes render_frame(Frame frame, list template):
     cdef Piece[TEMPLATE_MAX] pieces
     cdef uint8_t[36] id_room
     cdef uint8_t[27] time_room
-    cdef uint8_t[20] number_room
-    cdef uint8_t[20] length_room
-    cdef Slice length
     cdef char[4096] room
     cdef Writer out
     cdef Parts parts
@@ -86,16 +79,13 @@ cdef bytes render_frame(Frame frame, list template):
                     else:
                         piece.text.size = put_time(time_room, parts.time_us)
                         piece.text.data = time_room
-                elif piece.kind == NUMBER:
-                    piece.text = decimal(index, number_room)
             for number in range(count):
                 piece = &pieces[number]
                 if piece.kind == LENGTH:
                     total = 0
                     for inner in range(piece.first, piece.last):
                         total += pieces[inner].text.size
-                    length = decimal(total, length_room)
-                    write_bytes(&out, <const char*>length.data, length.size)
+                    write_decimal(&out, total)
                 elif piece.kind == JSON:
                     writer_reserve(&out, rendering.size)
                     put_event(&rendering, <uint8_t*>out.data + out.length)

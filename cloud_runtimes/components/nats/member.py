@@ -20,7 +20,7 @@ from .._messages.holding import Holding, Part
 from .._messages.waker import Waker
 from .buckets import api_json
 from .failures import Lost, Refused, explained
-from .messages import TOPIC, Reader, part_headers, pieces, sequence_of
+from .messages import TOPIC, Due, Reader, part_headers, pieces, sequence_of
 from .protocol import Message, subscribe, unsubscribe
 from .requests import Batch, Flow, Request
 from .streams import MAIN, RETRY
@@ -39,6 +39,8 @@ _HEARTBEAT: Final = 5.0
 _GRACE: Final = 5.0
 _LEAVING: Final = 2.0
 _ROOM: Final = 8192
+_ACK: Final = b"+ACK"
+_TERM: Final = b"+TERM"
 
 
 class NatsMember(EventSource):
@@ -64,7 +66,8 @@ class NatsMember(EventSource):
         self._gone = False  # a consumer is not there any more
         self._renewed = monotonic()
         self._out: list[bytes] = []
-        self._sent: list[bytes] = []  # the last acknowledgements, sent again by a new connection
+        self._acks: list[bytes] = []
+        self._sent: list[bytes] = []  # the last acknowledgements, which a new connection sends again
         self._per_message = 100 if component.settings.layout == "frame" else 1  # events of the last ones
 
     # -- the source -------------------------------------------------------
@@ -136,7 +139,8 @@ class NatsMember(EventSource):
         for origin, new in self._new.items():
             connection.session.callbacks[origin] = new.append
         self._asked = dict.fromkeys(self._asked, 0)
-        self._out = self._sent + self._out
+        self._acks = self._sent + self._acks
+        self._out.clear()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -145,8 +149,11 @@ class NatsMember(EventSource):
 
     def _flush(self) -> None:
         """Send what is to be sent."""
-        if self._out and self._connection is not None:
-            data, self._sent, self._out = b"".join(self._out), self._out, []
+        if self._connection is not None and (self._out or self._acks):
+            data = b"".join(self._acks + self._out)
+            if self._acks:
+                self._sent, self._acks = self._acks, []
+            self._out.clear()
             self._connection.send(data, monotonic() + POLL_TIMEOUT)
 
     def _meet(self) -> None:
@@ -182,21 +189,24 @@ class NatsMember(EventSource):
                     self._reader.remember(part.held.origin, token, part.past)
                 self._say(b"-NAK %b" % _delayed(part.delay_ms or 0), part.tokens)
             elif part.done:
-                self._say(b"+ACK" if part.delay_ms is not None or not part.events else b"+TERM", part.tokens)
+                self._say(_ACK if part.delay_ms is not None or not part.events else _TERM, part.tokens)
             if part.frame is None and part.events:
                 repeated(f"dropped {self._rules.label}", "%s: %d events were dropped", self._rules.label, part.events)
         holding.parts.clear()
         for tokens in holding.done.values():
-            self._say(b"+ACK", tokens)
+            self._say(_ACK, tokens)
         holding.done.clear()
         holding.expired = 0
+
+    def _give_back_early(self) -> None:
         for token, delay_ms in self._reader.early:
             self._say(b"-NAK %b" % _delayed(delay_ms), (token,))
         self._reader.early.clear()
 
     def _is_whole(self, part: Part) -> bool:
         """Tell whether a part is all that is in its messages, so that they can come again themselves."""
-        return part.delay_ms is not None and part.done and (part.held.single or part.events == part.held.length)
+        whole = part.done and (part.held.single or part.events == part.held.length)
+        return whole and part.delay_ms is not None and not isinstance(part.tokens[0], Due)
 
     def _publishing(self, part: Part) -> Iterable[Request]:
         """Return what is published of a part before its messages are acknowledged."""
@@ -216,7 +226,8 @@ class NatsMember(EventSource):
 
     def _say(self, what: bytes, tokens: Iterable[bytes]) -> None:
         tail = b" %d\r\n%b\r\n" % (len(what), what)
-        self._out += [b"PUB %b%b" % (token, tail) for token in tokens]
+        lines = self._acks if what in (_ACK, _TERM) else self._out
+        lines += [b"PUB %b%b" % (token, tail) for token in tokens]
 
     def _renew(self) -> None:
         """Renew the leases of what is held."""
@@ -314,9 +325,7 @@ class NatsMember(EventSource):
             found = self._reader.take(origin, messages, self._now_us() // 1000)
             if origin == MAIN and found:
                 self._per_message = max(1, found // len(messages))
-            for token, delay_ms in self._reader.early:
-                self._say(b"-NAK %b" % _delayed(delay_ms), (token,))
-            self._reader.early.clear()
+            self._give_back_early()
         for message in told:
             self._told(origin, message)
 
@@ -338,8 +347,12 @@ class NatsMember(EventSource):
         self._gone = False
         self._asked = dict.fromkeys(self._asked, 0)
         self._stream.forget()
-        self._run(self._stream.join(self._rules.request, self._rules.ack_wait_ms, "all"))
-        raise UnavailableError(f"nats {self._where}: the consumer of {self._rules.label} had gone, and was made again")
+        if self._run(self._stream.join(self._rules.request, self._rules.ack_wait_ms, "all")):
+            self._holding.forget()
+            raise UnavailableError(
+                f"nats {self._where}: the consumer of {self._rules.label} had gone, and was made again"
+            )
+        raise UnavailableError(f"nats {self._where}: the consumer of {self._rules.label} has no leader now")
 
 
 def _delayed(delay_ms: int) -> bytes:

@@ -16,7 +16,7 @@ from .._messages.holding import Holding, Part
 from .protocol import Message
 from .streams import RETRY
 
-__all__ = ["DUE", "TOPIC", "Reader", "deliveries_of", "part_headers", "pieces", "sequence_of"]
+__all__ = ["DUE", "TOPIC", "Due", "Reader", "deliveries_of", "part_headers", "pieces", "sequence_of"]
 
 DUE: Final = "Cr-Due"
 """When an event may be delivered, milliseconds since 1970 by the server's clock."""
@@ -40,6 +40,10 @@ def deliveries_of(token: bytes) -> int:
 def sequence_of(token: bytes) -> str:
     """Return the number of a message in its stream."""
     return token.rsplit(b".", 4)[1].decode()
+
+
+class Due(bytes):
+    """The token of a message that may have been given back as too early: how often it was delivered is not exact."""
 
 
 class _Early(NamedTuple):
@@ -70,6 +74,7 @@ class Reader:
     def take(self, origin: int, messages: Sequence[Message], now_ms: int) -> int:
         """Take in messages of one origin; returns how many events they have."""
         found = 0
+        held: set[str] | None = None
         tokens: list[bytes] = []
         bodies: list[bytes] = []
         for message in messages:
@@ -81,6 +86,11 @@ class Reader:
             if tokens:
                 found += self._holding.add(origin, tokens, bodies)
                 tokens, bodies = [], []
+            if deliveries_of(reply) > 1:
+                if held is None:
+                    held = set(map(sequence_of, self._holding.tokens(origin)))
+                if sequence_of(reply) in held:
+                    continue  # its lease ended, and the member still has it
             found += self._take_one(origin, message, now_ms)
         if tokens:
             found += self._holding.add(origin, tokens, bodies)
@@ -94,12 +104,9 @@ class Reader:
             if int(due) > now_ms:
                 self.early.append(_Early(token, int(due) - now_ms))
                 return 0
-            deliveries = max(1, deliveries - 1)  # it was given back once, as too early
-        sequence = sequence_of(token)
-        if deliveries > 1 and any(sequence_of(held) == sequence for held in self._holding.tokens(origin)):
-            return 0  # its lease ended, and the member still has it
+            token, deliveries = Due(token), max(1, deliveries - 1)
         before, past = _read_past(headers.get(_PAST.lower(), ""))
-        past = self._pasts.pop((origin, sequence), past)
+        past = self._pasts.pop((origin, sequence_of(token)), past)
         deliveries += before
         kind = headers.get("content-type")
         if "ce-specversion" in headers:

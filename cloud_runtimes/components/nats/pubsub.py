@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["NatsPubSub"]
 
 _TRIM_EVERY: Final = 60.0
+_TOGETHER: Final = 500
+"""Messages with one reply subject; where one of them is refused, it is not known which."""
 HEAD: Final = 4096
 """Bytes of a message that are kept for its headers and for what is around a payload."""
 _SOON_MS: Final = 2500
@@ -41,28 +44,25 @@ _GROWTH: Final = 6
 
 
 class _Published:
-    """A batch on its way."""
+    """A batch on its way, in parts of which a server took all or not."""
 
     def __init__(self) -> None:
-        self.messages: list[tuple[Bulk, list[int]]] = []  # with how many events each message has
-        self.errors: dict[tuple[int, int], CloudRuntimesError] = {}  # of a message of a bulk
+        self.parts: list[tuple[Bulk, int]] = []  # with how many events each has
+        self.errors: dict[int, CloudRuntimesError] = {}  # of a part
 
-    def add(self, bulk: Bulk, counts: list[int]) -> Bulk:
-        """Note messages that are sent, with how many events each has."""
-        self.messages.append((bulk, counts))
-        return bulk
+    def add(self, bulk: Bulk, events: int) -> None:
+        """Note messages that are sent."""
+        self.parts.append((bulk, events))
 
     def failures(self, error: CloudRuntimesError | None = None) -> Failures:
         """Return which events failed, and why; with an error, all did that the server is not known to have."""
         failures: dict[int, CloudRuntimesError] = {}
         place = 0
-        for number, (bulk, counts) in enumerate(self.messages):
-            taken = set() if error is None else bulk.numbers()
-            for each, count in enumerate(counts):
-                why = self.errors.get((number, each)) or (None if each in taken else error)
-                if why is not None:
-                    failures.update(dict.fromkeys(range(place, place + count), why))
-                place += count
+        for number, (bulk, events) in enumerate(self.parts):
+            why = self.errors.get(number) or (None if bulk.taken == bulk.answers else error)
+            if why is not None:
+                failures.update(dict.fromkeys(range(place, place + events), why))
+            place += events
         if len(failures) == place:
             raise error or failures[0]
         return failures
@@ -107,21 +107,22 @@ class NatsPubSub(PubSubDriver):
         if monotonic() >= self._trim_at:
             yield from self._trim()
         if batch.delay_ms is not None or self._framed or kernel.Frame(batch.frames[0])[0].raw:
-            bulks = [self._one_by_one(batch, published)]
+            self._one_by_one(batch, published)
         else:
-            bulks = [self._rendered(batch.topic, frame, published) for frame in batch.frames]
-        for number, answers in enumerate((yield Batch(*bulks, writes=True))):
+            for frame in batch.frames:
+                self._rendered(batch.topic, frame, published)
+        for number, answers in enumerate((yield Batch(*[bulk for bulk, _ in published.parts], writes=True))):
             for message in answers:
                 try:
                     api_json(message)
+                    published.parts[number][0].taken += 1
                 except Refused as error:
                     if error.code in (503, NO_STREAM):
                         self.stream.forget()
-                    place = int(message.subject.rpartition(b".")[2])
-                    published.errors[number, place] = explained(self._component.engine.where, error)
+                    published.errors[number] = explained(self._component.engine.where, error)
 
-    def _rendered(self, topic: str, body: bytes, published: _Published) -> Bulk:
-        """Return the messages of a frame as the kernel makes them."""
+    def _rendered(self, topic: str, body: bytes, published: _Published) -> None:
+        """Add the messages of a frame as the kernel makes them."""
         frame = kernel.Frame(body)
         room = self._component.engine.max_payload - HEAD
         if len(body) * _GROWTH > room:
@@ -130,8 +131,10 @@ class NatsPubSub(PubSubDriver):
                     self._check(len(frame[place].to_json()))
         subject = self.stream.topic(topic).encode()
         ids = b"%08x" % crc32(topic.encode()) if self._settings.duplicate_window else None
-        bulk = Bulk(lambda reply: frame.render(_template(subject, reply, ids)), len(frame))
-        return published.add(bulk, [1] * len(frame))
+        for start in range(0, len(frame), _TOGETHER):
+            places = range(start, min(start + _TOGETHER, len(frame)))
+            part = frame if len(places) == len(frame) else kernel.Frame(frame.select(places))
+            published.add(Bulk(partial(_render, part, subject, ids), len(part)), len(part))
 
     def _check(self, size: int) -> None:
         """Refuse what a server would close the connection for."""
@@ -142,29 +145,24 @@ class NatsPubSub(PubSubDriver):
                 f"{engine.max_payload:,}: raise it, or {self.larger_events}"
             )
 
-    def _one_by_one(self, batch: OutgoingBatch, published: _Published) -> Bulk:
-        """Return the messages of a batch whose headers are not all the same."""
-        messages = self.messages(batch.frames, raw=True)
+    def _one_by_one(self, batch: OutgoingBatch, published: _Published) -> None:
+        """Add the messages of a batch that have headers."""
         subject, more = self.stream.topic(batch.topic), self._delay(batch)
         name = secrets.token_hex(8)
-
-        def made(reply: bytes) -> bytes:
-            parts = []
-            for number, (kind, data) in enumerate(messages):
-                headers = dict(more)
-                if kind is not None:
-                    headers["Content-Type"] = kind
-                elif self._framed:
-                    record = kernel.Frame(data)[0]
-                    headers["Nats-Msg-Id"] = f"{batch.topic} {record.id} {len(data)} {crc32(data)}"
-                to = self.stream.delayed(f"{name}-{number}") if _SCHEDULE in more else subject
-                parts.append(publish(to, data, b"%b.%d" % (reply, number), headers))
-            return b"".join(parts)
-
-        for _, data in messages:
+        messages: list[tuple[str, bytes, dict[str, str]]] = []
+        for number, (kind, data) in enumerate(self.messages(batch.frames, raw=True)):
             self._check(len(data))
-        counts = [count_in(data) for _, data in messages] if self._framed else [1] * len(messages)
-        return published.add(Bulk(made, len(messages)), counts)
+            headers = dict(more)
+            if kind is not None:
+                headers["Content-Type"] = kind
+            elif self._framed:
+                headers["Nats-Msg-Id"] = f"{batch.topic} {kernel.Frame(data)[0].id} {len(data)} {crc32(data)}"
+            messages.append((self.stream.delayed(f"{name}-{number}") if _SCHEDULE in more else subject, data, headers))
+        together = 1 if self._framed else _TOGETHER
+        for start in range(0, len(messages), together):
+            part = messages[start : start + together]
+            events = count_in(part[0][1]) if self._framed else len(part)
+            published.add(Bulk(partial(_join, part), len(part)), events)
 
     def _delay(self, batch: OutgoingBatch) -> dict[str, str]:
         """Return the headers that delay a batch: the server publishes it at a whole second, and members wait for the rest."""
@@ -212,11 +210,18 @@ class NatsPubSub(PubSubDriver):
         return NatsMember(self._component, self, rules)
 
 
-def _template(subject: bytes, reply: bytes, ids: bytes | None) -> Template:
-    """Return what an event is around its JSON; with ids, a server keeps one of those with the same id and time."""
+def _render(frame: kernel.Frame, subject: bytes, ids: bytes | None, reply: bytes) -> bytes:
+    """Return the messages of a frame; with ids, a server keeps one of those with the same id and time."""
+    template: Template
     if ids is None:
-        return [b"PUB %b %b." % (subject, reply), "number", b" ", range(5, 6), b"\r\n", "json", b"\r\n"]
-    return [
-        b"HPUB %b %b." % (subject, reply), "number", b" ", range(7, 12), b" ", range(7, 13), b"\r\n",
-        b"NATS/1.0\r\nNats-Msg-Id: %b " % ids, "id", b" ", "time", b"\r\n\r\n", "json", b"\r\n",
-    ]  # fmt: skip
+        template = [b"PUB %b %b " % (subject, reply), range(3, 4), b"\r\n", "json", b"\r\n"]
+    else:
+        first, head = b"HPUB %b %b " % (subject, reply), b"NATS/1.0\r\nNats-Msg-Id: %b " % ids
+        ids_and_end: Template = ["id", b" ", "time", b"\r\n\r\n", "json", b"\r\n"]
+        template = [first, range(5, 10), b" ", range(5, 11), b"\r\n", head, *ids_and_end]
+    rendered: bytes = frame.render(template)
+    return rendered
+
+
+def _join(messages: list[tuple[str, bytes, dict[str, str]]], reply: bytes) -> bytes:
+    return b"".join([publish(subject, data, reply, headers) for subject, data, headers in messages])

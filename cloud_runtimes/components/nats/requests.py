@@ -13,7 +13,6 @@ from .protocol import Message, publish
 __all__ = ["Batch", "Bulk", "Call", "Flow", "Inbox", "Request"]
 
 T = TypeVar("T")
-_NUMBER: Final = re.compile(rb"\.(\d+) 1 \d+\r\n\{")
 _CONSUMER: Final = -6
 """Of ``$JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending``."""
 
@@ -35,12 +34,11 @@ class Request(NamedTuple):
 
 
 class Bulk:
-    """Messages that are made together, with an answer for each. Those that a stream took are not among the answers of its call.
+    """Messages that are made together and have one reply subject. A server finds it once, and not for each of them.
 
     Attributes:
-        render: makes them; the reply of each begins with what it is given, and ends with a dot and the number of the message.
-        answers: how many.
-        taken: acknowledgements, as they came.
+        render: makes them, given their reply.
+        answers: how many. Acknowledgements are only counted: ``taken``.
     """
 
     data = consumer = subject = ""
@@ -48,11 +46,7 @@ class Bulk:
     def __init__(self, render: Callable[[bytes], bytes], answers: int) -> None:
         self.render = render
         self.answers = answers
-        self.taken: list[bytes] = []
-
-    def numbers(self) -> set[int]:
-        """Return those of the messages that were taken."""
-        return {int(number) for taken in self.taken for number in _NUMBER.findall(taken)}
+        self.taken = 0
 
 
 class Batch:
@@ -105,14 +99,14 @@ class Inbox:
 
     def __init__(self) -> None:
         name = f"_INBOX.{secrets.token_hex(12)}."
-        self.subject = f"{name}>"
+        self.subject = f"{name}*"
         self.waiting: dict[bytes, tuple[Call, int, Request | Bulk]] = {}
         self._prefix = name.encode()
         self._next = 0
         self._bulks = 0  # how many wait
-        one = rb'\d+ 1 \d+\r\n\{"stream":"[^"]*",[^{}\r\n]*\}\r\n'
-        begin = re.escape(b"MSG " + self._prefix)
-        self._taken = re.compile(rb"(%b(\d+)\.)%b(?:\1%b)*+" % (begin, one, one))
+        # an acknowledgement, and those of the same reply behind it
+        begin, rest = re.escape(b"MSG " + self._prefix), rb'\d+\r\n\{"stream":"[^"]*",[^{}\r\n]*\}\r\n'
+        self._taken = re.compile(rb"(%b(\d+) 1 )%b(?:\1%b)*+" % (begin, rest, rest))
 
     def begin(self, call: Call, batch: Batch) -> bytes:
         """Wait for the answers of a batch, and return what is to be sent."""
@@ -155,15 +149,16 @@ class Inbox:
         waits = self.waiting.get(found[2])
         if waits is not None and isinstance(waits[2], Bulk):
             call, place, _ = waits
-            waits[2].taken.append(found[0])
-            call.missing[place] -= found[0].count(found[1])
+            count = found[0].count(found[1])
+            waits[2].taken += count
+            call.missing[place] -= count
             self._look(found[2], waits)
         return found.end()
 
     def take(self, message: Message) -> None:
         """Take in a message of the subscription."""
         if message.subject.startswith(self._prefix):
-            token = message.subject[len(self._prefix) :].partition(b".")[0]
+            token = message.subject[len(self._prefix) :]
         else:
             token = message.reply.split(b".")[_CONSUMER]
         found = self.waiting.get(token)

@@ -29,18 +29,22 @@ MAIN, RETRY = 1, 2
 _API: Final = "$JS.API."
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
 _LONGEST: Final = 200
-"""Characters of a consumer's name; a server takes 255."""
+"""Characters of a name; a server takes 255 of a consumer's."""
 _NEEDED: Final = ("allow_direct", "allow_msg_schedules")
 
 
 def _token(text: str) -> str:
     """Return any text as one part of a subject."""
-    return text if _PLAIN.fullmatch(text) else f"_{encode(text)}"
+    return _short(text if _PLAIN.fullmatch(text) else f"_{encode(text)}")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"_{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def _path(topic: str) -> str:
     """Return a topic as parts of a subject: dots between plain parts stay, so that others may subscribe to ``orders.*``."""
-    return topic if all(map(_PLAIN.fullmatch, topic.split("."))) else f"_{encode(topic)}"
+    return topic if all(map(_PLAIN.fullmatch, topic.split("."))) else _token(topic)
 
 
 class EventStream:
@@ -74,9 +78,7 @@ class EventStream:
 
     def consumer(self, origin: int, topic: str, group: str) -> str:
         """Return the name of the consumer of an origin."""
-        found = f"{_token(group)}={_token(topic)}"
-        if len(found) > _LONGEST:
-            found = f"_{hashlib.sha256(found.encode()).hexdigest()}"
+        found = _short(f"{_token(group)}={_token(topic)}")
         return found if origin == MAIN else f"{found}=again"
 
     def next_of(self, consumer: str) -> str:
@@ -141,25 +143,29 @@ class EventStream:
 
     # -- groups -----------------------------------------------------------
 
-    def join(self, request: SubscribeRequest, ack_wait_ms: int, start: str) -> Flow[None]:
-        """Make what a group needs and does not have."""
+    def join(self, request: SubscribeRequest, ack_wait_ms: int, start: str) -> Flow[bool]:
+        """Make what a group needs and does not have; tells whether it had nothing of its topic."""
         yield from self.ensure()
         try:
-            for origin in (MAIN, RETRY):
-                yield from self._join(origin, request, ack_wait_ms, start if origin == MAIN else "all")
+            made = yield from self._join(MAIN, request, ack_wait_ms, start)
+            yield from self._join(RETRY, request, ack_wait_ms, "all")
+            return made
         except Refused as error:
             if error.code in (503, NO_STREAM):
                 self.forget()
             raise
 
-    def _join(self, origin: int, request: SubscribeRequest, ack_wait_ms: int, start: str) -> Flow[None]:
+    def _join(self, origin: int, request: SubscribeRequest, ack_wait_ms: int, start: str) -> Flow[bool]:
         name = self.consumer(origin, request.topic, request.group)
         subject = self.subject(origin, request.topic, request.group)
         ack_wait = ack_wait_ms * 1_000_000
         try:
-            config = (yield from self._api("CONSUMER.INFO", None, f".{name}"))["config"]
+            info = yield from self._api("CONSUMER.INFO", None, f".{name}")
+            config = info["config"]
             if config["ack_wait"] == ack_wait:
-                return
+                return False
+            if config["ack_wait"] > ack_wait and (info["num_waiting"] or info["num_ack_pending"]):
+                return False  # other members renew as seldom as they were told
             config["ack_wait"], action = ack_wait, "update"
         except Refused as error:
             if error.code != NO_CONSUMER:
@@ -177,6 +183,7 @@ class EventStream:
         except Refused as error:
             if error.code not in CONSUMER_EXISTS:  # another made it just now
                 raise
+        return action == "create"
 
     # -- trimming ---------------------------------------------------------
 
