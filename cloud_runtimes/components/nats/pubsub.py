@@ -129,12 +129,12 @@ class NatsPubSub(PubSubDriver):
             for place in range(len(frame)):
                 if len(frame.record_bytes(place)) * _GROWTH > room:
                     self._check(len(frame[place].to_json()))
-        subject = self.stream.topic(topic).encode()
+        subject = self.stream.topic(topic)
         ids = b"%08x" % crc32(topic.encode()) if self._settings.duplicate_window else None
         for start in range(0, len(frame), _TOGETHER):
             places = range(start, min(start + _TOGETHER, len(frame)))
             part = frame if len(places) == len(frame) else kernel.Frame(frame.select(places))
-            published.add(Bulk(partial(_render, part, subject, ids), len(part)), len(part))
+            published.add(Bulk(subject, partial(_render, part, subject.encode(), ids), len(part)), len(part))
 
     def _check(self, size: int) -> None:
         """Refuse what a server would close the connection for."""
@@ -162,7 +162,7 @@ class NatsPubSub(PubSubDriver):
         for start in range(0, len(messages), together):
             part = messages[start : start + together]
             events = count_in(part[0][1]) if self._framed else len(part)
-            published.add(Bulk(partial(_join, part), len(part)), events)
+            published.add(Bulk(part[0][0], partial(_join, part), len(part)), events)
 
     def _delay(self, batch: OutgoingBatch) -> dict[str, str]:
         """Return the headers that delay a batch: the server publishes it at a whole second, and members wait for the rest."""

@@ -37,13 +37,15 @@ class Bulk:
     """Messages that are made together and have one reply subject. A server finds it once, and not for each of them.
 
     Attributes:
+        subject: of the first of them.
         render: makes them, given their reply.
         answers: how many. Acknowledgements are only counted: ``taken``.
     """
 
-    data = consumer = subject = ""
+    data = consumer = ""
 
-    def __init__(self, render: Callable[[bytes], bytes], answers: int) -> None:
+    def __init__(self, subject: str, render: Callable[[bytes], bytes], answers: int) -> None:
+        self.subject = subject
         self.render = render
         self.answers = answers
         self.taken = 0
@@ -147,10 +149,12 @@ class Inbox:
         if not self._bulks or (found := self._taken.match(data, at)) is None:
             return at
         waits = self.waiting.get(found[2])
-        if waits is not None and isinstance(waits[2], Bulk):
-            call, place, _ = waits
+        if waits is not None:
+            call, place, bulk = waits
+            if not isinstance(bulk, Bulk):
+                return at
             count = found[0].count(found[1])
-            waits[2].taken += count
+            bulk.taken += count
             call.missing[place] -= count
             self._look(found[2], waits)
         return found.end()
