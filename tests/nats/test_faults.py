@@ -16,7 +16,7 @@ from tests.support.nats import NatsServer
 def test_nothing_acknowledged_is_lost(
     served: Callable[..., NatsServer], rounds: Callable[[int, int], int], tmp_path: Path
 ) -> None:
-    kill_all(served(jetstream={"sync_interval": "always"}), rounds(2, 100), tmp_path)
+    kill_all(served(jetstream={"sync_interval": "always"}), rounds(1, 100), tmp_path)
 
 
 @pytest.mark.parametrize("layout", ["event", "frame"])

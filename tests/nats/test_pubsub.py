@@ -361,18 +361,17 @@ def test_a_group_keeps_the_lease_that_its_members_count_on(home: NatsHome, other
 def test_what_comes_again_does_not_wait_behind_what_is_there(home: NatsHome) -> None:
     client = on(home, layout="frame")
     client.pubsub.publish_bulk("bus", "t", [0, 1])
-    for number in range(2, 12):
-        client.pubsub.publish("bus", "t", number)
+    on(home).pubsub.publish_bulk("bus", "t", list(range(2, 502)))
     source = join(client)
     found = poll(source, want=2)
     order: list[bytes] = []
     settled = [*answer(found[:1]), *answer(found[1:], Settlement.RETRY, 0.0)]
-    while len(order) < 11:
+    while b"1" not in order:
         found = poll(source, settled, want=1)
         order += payloads(found)
         settled = answer(found)
     source.close(settled)
-    assert order.index(b"1") < 4
+    assert len(order) < 250
 
 
 def test_a_dead_letter_is_one_though_its_ack_is_lost(home: NatsHome, other: Other) -> None:
@@ -473,7 +472,7 @@ def test_a_full_server_is_said_and_nothing_is_lost(served: Serve, client: Make) 
         assert other.stored() >= 5
 
 
-@pytest.mark.parametrize("delay", [0.4, 3.3])
+@pytest.mark.parametrize("delay", [0.4, 2.6])
 def test_a_delay_is_exact(home: NatsHome, delay: float) -> None:
     client = home.client()
     with client.pubsub.subscribe("bus", "t", group="a b") as sub:
@@ -497,29 +496,36 @@ def test_a_delay_is_exact(home: NatsHome, delay: float) -> None:
 
 
 def test_nothing_is_trimmed_that_a_group_has_not_settled(home: NatsHome, other: Other) -> None:
-    client = on(home, retention=0.5, group_expiry=600)
+    client = on(home, retention=0.2)
+    driver: Any = client.pubsub._driver("bus")
+
+    def publish_later(topic: str = "t", **options: Any) -> None:
+        time.sleep(0.25)
+        driver._trim_at = 0.0
+        client.pubsub.publish("bus", topic, 1, **options)
+
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     source = join(client)
     found = poll(source)
-    time.sleep(1.2)
-    client.pubsub.publish("bus", "t", 10)
+    publish_later()
     assert other.stored() == 11
     assert not poll(source, answer(found[:4]), want=0, timeout=0.1)
-    time.sleep(1)
-    client.pubsub.publish("bus", "t", 11)
+    publish_later()
     assert other.stored() == 12 - 4
     found = found[4:]
     while len(found) < 8:
         found += poll(source)
     source.close(answer(found))
-    client.pubsub.publish("bus", "u", 1, delay=500)
-    time.sleep(1)
-    client.pubsub.publish("bus", "t", 12)
+    publish_later()
+    assert other.stored() == 1
+    other.api("CONSUMER.DELETE", None, ".suite=t")
+    publish_later("u", delay=500)
+    assert other.stored() == 1
+    publish_later()
+    publish_later()
     # what is published later holds what is behind it
-    assert (other.stored(), other.stored(other.subject())) == (2, 1)
-    time.sleep(1)
-    client.pubsub.publish("bus", "t", 13)
-    assert (other.stored(), other.stored(other.subject())) == (3, 2)
+    assert other.stored() == 3
+    assert other.stored(other.subject()) == 2
 
 
 def test_a_group_that_nobody_asks_for_goes(home: NatsHome, other: Other) -> None:
@@ -624,12 +630,13 @@ def test_a_server_that_restarts_and_hangs(served: Serve, client: Make) -> None:
 
 
 MEMBER = """
-import sys
+import sys, time
 from cloud_runtimes import CloudRuntimesClient
 with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": sys.argv[1], "prefix": sys.argv[2]}}}) as client:
     with client.pubsub.subscribe("bus", "t", max_in_flight=10) as sub:
         print("ready", flush=True)
-        while (event := sub.receive(2)) is not None:
+        while (event := sub.receive(1)) is not None:
+            time.sleep(0.005)
             event.ack()
             print(event.data, flush=True)
 """
@@ -641,9 +648,7 @@ def test_two_processes_share(home: NatsHome) -> None:
     for member in members:
         assert member.stdout is not None
         assert member.stdout.readline() == "ready\n"
-    client = home.client()
-    for start in range(0, 400, 20):
-        client.pubsub.publish_bulk("bus", "t", list(range(start, start + 20)))
+    home.client().pubsub.publish_bulk("bus", "t", list(range(200)))
     got = [[int(line) for line in member.communicate(timeout=30)[0].split()] for member in members]
-    assert sorted(got[0] + got[1]) == list(range(400))
-    assert min(map(len, got)) > 40
+    assert sorted(got[0] + got[1]) == list(range(200))
+    assert min(map(len, got)) > 5

@@ -37,7 +37,7 @@ WRONG_SEQUENCES: Final = frozenset([10071, 10164])
 """A condition of a write does not hold."""
 _FULL: Final = frozenset([10002, 10023, 10026, 10027, 10028, 10047, 10077, 10122, 10167, 10210, 10211])
 _TOO_LARGE: Final = frozenset([10054, 10097])
-_AWAY: Final = frozenset([10004, 10007, 10008, 10009, 10041, 10118, 10119, 10158, 10163, 10194, 10195])
+_AWAY: Final = frozenset([10004, 10005, 10007, 10008, 10009, 10041, 10118, 10119, 10158, 10163, 10194, 10195])
 
 
 class Lost(Exception):
@@ -85,8 +85,8 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         return ResourceExhaustedError(f"nats {where}: a limit of JetStream is reached: {text}", retryable=True)
     if code in _TOO_LARGE:
         return ResourceExhaustedError(f"nats {where}: a message is larger than the stream takes: {text}")
-    if code in (10005, 10074):
-        return UnsupportedError(f"nats {where}: it has too few servers for the setting replicas: {text}")
+    if code == 10074:
+        return UnsupportedError(f"nats {where}: replicas need a cluster of servers: {text}: set replicas = 1")
     if code in _AWAY:
         return UnavailableError(f"nats {where}: JetStream cannot do it now: {text}")
     if code in (10039, 10076):

@@ -42,7 +42,7 @@ class Bulk:
         answers: how many. Acknowledgements are only counted: ``taken``.
     """
 
-    data = consumer = ""
+    data, headers, consumer = b"", None, ""  # as a request has them
 
     def __init__(self, subject: str, render: Callable[[bytes], bytes], answers: int) -> None:
         self.subject = subject

@@ -13,20 +13,19 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from tests.support.nats import NatsServer
 
-__all__ = ["NATS", "NATS_FRAMED", "NatsHome"]
+__all__ = ["NATS", "NATS_EVENTS", "NATS_FRAMED", "NatsHome"]
 
 _numbers = itertools.count(1)
-_LONGEST = 2.5
-"""Seconds that a test may wait."""
 
 
 class NatsHome(Harness):
-    """A prefix of its own on the test run's server."""
+    """A prefix of its own on the test run's server; a test may wait for ``longest`` seconds."""
 
     name = "nats"
     bad_etag = "fffffffffffffff"
     event_metadata = False  # CloudEvents have no place for it
     layout = "event"
+    longest = 2.5
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server
@@ -41,7 +40,7 @@ class NatsHome(Harness):
         return client
 
     def advance(self, seconds: float) -> None:
-        if seconds > _LONGEST:
+        if seconds > self.longest:
             pytest.skip(f"the clock of a NATS server cannot be set, and {seconds:g} s are long: see tests/nats")
         time.sleep(seconds)
 
@@ -50,7 +49,13 @@ class NatsHome(Harness):
             client.close()
 
 
-class FramedHome(NatsHome):
+class EventsHome(NatsHome):
+    """The same for pub/sub, of which tests wait more often."""
+
+    longest = 1.0
+
+
+class FramedHome(EventsHome):
     """The same with many events a message."""
 
     name = "nats-frame"
@@ -59,4 +64,5 @@ class FramedHome(NatsHome):
 
 
 NATS: dict[str, type[NatsHome]] = {NatsHome.name: NatsHome}
+NATS_EVENTS: dict[str, type[NatsHome]] = {EventsHome.name: EventsHome}
 NATS_FRAMED: dict[str, type[NatsHome]] = {FramedHome.name: FramedHome}
