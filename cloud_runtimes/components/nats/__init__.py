@@ -1,4 +1,4 @@
-"""NATS with JetStream: a home for many machines. Its key-value buckets carry state, configuration and locks."""
+"""NATS with JetStream: a home for many machines. Its key-value buckets carry state, configuration and locks, its streams events."""
 
 from __future__ import annotations
 

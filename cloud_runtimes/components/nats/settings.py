@@ -16,12 +16,12 @@ class NatsSettings:
 
     Attributes:
         url: of the server, ``nats://user:password@host:4222``, with ``tls://`` for TLS; ``nats://token@host`` has a token. Several servers of a cluster: ``nats://user:password@a:4222,b:4222``.
-        prefix: of the names of all buckets; applications with the same one share their data.
-        ensure: ``"create"``: a bucket that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
-        replicas: of a bucket that is made, 1 to 5.
-        max_value_bytes: largest value of state, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
+        prefix: of the names of all buckets and streams; applications with the same one share their data.
+        ensure: ``"create"``: a bucket or stream that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
+        replicas: of a bucket or stream that is made, 1 to 5.
+        max_value_bytes: largest value of state, payload of an event, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
         layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
-        duplicate_window: seconds within which an event whose publishing is tried again is kept once. 0: it may be kept twice; a frame and a dead letter is not. It costs the server half as much again for each event, and memory.
+        duplicate_window: seconds within which an event that is published again after an error is kept once. 0: it may be kept twice, if it is not in a frame. It costs the server half as much again for each event, and memory.
         retention: seconds that an event stays at least, settled or not.
         group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
         tls_ca: file of the certificates that the server's must descend from, else those of the system.
