@@ -22,6 +22,7 @@ from cloud_runtimes.components.nats.protocol import Message, Session, publish
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     NotFoundError,
+    PermissionDeniedError,
     ResourceExhaustedError,
     UnavailableError,
     UnsupportedError,
@@ -627,6 +628,33 @@ def test_a_server_that_restarts_and_hangs(served: Serve, client: Make) -> None:
             event.ack()
         assert got <= {1, 2, 3, 4}
         timer.join()
+
+
+def test_who_may_do_what(served: Serve, client: Make, api: Api) -> None:
+    def user(name: str, *denied: str) -> dict[str, Any]:
+        return {"user": name, "password": "p", "permissions": {"publish": {"deny": list(denied)}}}
+
+    users = [
+        user("reader", "cr.bus.t.>"),
+        user("deaf", "$JS.API.CONSUMER.MSG.NEXT.>"),
+        user("writer", "$JS.API.CONSUMER.>"),
+    ]
+    server = served(authorization={"users": users})
+
+    def pubsub(name: str) -> Any:
+        return client(f"nats://{name}:p@127.0.0.1:{server.port}").pubsub
+
+    api.call(pubsub("writer"), "publish", "bus", "t", 1)
+    api.fails(PermissionDeniedError, match="may not")(pubsub("writer"), "subscribe", "bus", "t")
+    api.fails(PermissionDeniedError, match="may not")(pubsub("reader"), "publish", "bus", "t", 1)
+    sub = api.call(pubsub("reader"), "subscribe", "bus", "t")
+    event = api.call(sub, "receive", SOON)
+    assert event.data == 1
+    event.ack()
+    api.call(sub, "close")
+    sub = api.call(pubsub("deaf"), "subscribe", "bus", "t")
+    api.fails(PermissionDeniedError, match="may not")(sub, "receive", SOON)
+    api.call(sub, "close")
 
 
 MEMBER = """
