@@ -89,6 +89,11 @@ class Other:
             found += info["num_pending"] + info["num_ack_pending"]
         return found
 
+    def counter(self, what: str, group: str = "suite", topic: str = "t") -> int:
+        subject = f"{self.prefix}-counters.bus.{what}.{group}.{topic}"
+        answer = self.ask(f"$JS.API.DIRECT.GET.{self.prefix}-counters.{subject}")
+        return int(json.loads(answer.data)["val"]) if answer.data else 0
+
     def pull(self, consumer: str, count: int) -> list[Message]:
         body = json.dumps({"batch": count, "expires": 5_000_000_000}).encode()
         self.send(publish(f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{consumer}", body, b"_INBOX.other"))
@@ -388,6 +393,24 @@ def test_a_dead_letter_is_one_though_its_ack_is_lost(home: NatsHome, other: Othe
     second = join(home.client(), **options)
     second.close(answer(poll(second), Settlement.DROP))
     assert other.stored(other.subject("dead")) == 1
+    assert other.counter("dead_lettered") == 1
+    assert other.pending() == 0
+
+
+@pytest.mark.parametrize("layout", ["event", "frame"])
+def test_what_comes_no_more_is_counted(home: NatsHome, other: Other, layout: str) -> None:
+    client = on(home, layout=layout)
+    client.pubsub.publish("bus", "t", "old", ttl=0.05)
+    client.pubsub.publish_bulk("bus", "t", list(range(5)))
+    time.sleep(0.1)
+    source = join(client)
+    found: list[Any] = []
+    while len(found) < 5:
+        found += poll(source)
+    for each in (found[:2], found[2:3]):
+        assert not poll(source, answer(each, Settlement.DROP), want=0, timeout=0.0)
+    source.close(answer(found[3:]))
+    assert (other.counter("dropped"), other.counter("expired")) == (3, 1)
     assert other.pending() == 0
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._core.logs import repeated
 from ...errors import InternalError, UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled
@@ -181,8 +180,9 @@ class NatsMember(EventSource):
             if not alone
             for request in self._publishing(part)
         ]
-        if requests:
-            self._run(_published(requests))
+        counters = list(self._counters())
+        if requests or counters:
+            self._run(self._published(requests, counters))
         for part, alone in zip(holding.parts, native, strict=True):
             if alone:
                 for token in part.tokens:
@@ -190,8 +190,6 @@ class NatsMember(EventSource):
                 self._say(b"-NAK %b" % _delayed(part.delay_ms or 0), part.tokens)
             elif part.done:
                 self._say(_ACK if part.delay_ms is not None or not part.events else _TERM, part.tokens)
-            if part.frame is None and part.events:
-                repeated(f"dropped {self._rules.label}", "%s: %d events were dropped", self._rules.label, part.events)
         holding.parts.clear()
         for tokens in holding.done.values():
             self._say(_ACK, tokens)
@@ -223,6 +221,27 @@ class NatsMember(EventSource):
             subject = self._stream.subject(RETRY, request.topic, request.group)
             for piece in pieces(part.frame, self._component.engine.max_payload - _ROOM):
                 yield Request(subject, piece, part_headers(part, consumer, now_ms, piece))
+
+    def _counters(self) -> Iterator[Request]:
+        """Return what counts events that come no more, and were not acknowledged."""
+        request = self._rules.request
+        for part in self._holding.parts:
+            if part.events and part.delay_ms is None:
+                what = "dropped" if part.frame is None else "dead_lettered"
+                consumer = self._names[part.held.origin]  # type: ignore[index]
+                id = f"{consumer} {sequence_of(part.tokens[0])} {what} {part.held.left} {part.events}"
+                yield self._stream.counter(what, request, part.events, id)
+        if expired := self._holding.expired:
+            yield self._stream.counter(
+                "expired", request, expired, f"{self._rules.name} {self._requests} {monotonic()}"
+            )
+
+    def _published(self, requests: Sequence[Request], counters: Sequence[Request]) -> Flow[None]:
+        if counters and (yield from self._stream.counts()):
+            requests = [*requests, *counters]
+        if requests:
+            for (message,) in (yield Batch(*requests, writes=True)):
+                api_json(message)
 
     def _say(self, what: bytes, tokens: Iterable[bytes]) -> None:
         tail = b" %d\r\n%b\r\n" % (len(what), what)
@@ -357,8 +376,3 @@ class NatsMember(EventSource):
 
 def _delayed(delay_ms: int) -> bytes:
     return b'{"delay": %d}' % (delay_ms * 1_000_000) if delay_ms > 0 else b""
-
-
-def _published(requests: Sequence[Request]) -> Flow[None]:
-    for (message,) in (yield Batch(*requests, writes=True)):
-        api_json(message)

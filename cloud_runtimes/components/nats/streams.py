@@ -52,6 +52,7 @@ class EventStream:
 
     Attributes:
         name: of the stream.
+        counters: of the stream that counts what became of events.
     """
 
     def __init__(self, engine: NatsEngine, name: str) -> None:
@@ -59,7 +60,10 @@ class EventStream:
         self._engine = engine
         self._settings = settings
         self.name = f"{settings.prefix}-pubsub-{_token(name)}"
+        self.counters = f"{settings.prefix}-counters"
         self._root = f"{settings.prefix}.{_token(name)}"
+        self._count = f"{self.counters}.{_token(name)}"
+        self._counting: bool | None = None
         self._offset: float | None = None  # of the server's clock to this one; of a stream that is there
 
     # -- names ------------------------------------------------------------
@@ -109,36 +113,45 @@ class EventStream:
         return monotonic() + self._offset
 
     def _made(self) -> Flow[dict[str, Any]]:
+        config: dict[str, Any] = {
+            "subjects": [f"{self._root}.>"], "allow_msg_ttl": True, **dict.fromkeys(_NEEDED, True),
+            # nothing goes by itself, so it discards nothing either; a new one is not possible with schedules
+            "discard": "old", "max_age": 0,
+        }  # fmt: skip
+        if self._settings.duplicate_window:
+            config["duplicate_window"] = int(self._settings.duplicate_window * 1e9)
+        return (yield from self._stream(self.name, config))
+
+    def _stream(self, name: str, more: Mapping[str, Any]) -> Flow[dict[str, Any]]:
+        """Return what is known of a stream, which is made where it is not there."""
         settings = self._settings
         try:
-            return (yield from self._api("STREAM.INFO"))
+            return (yield from self._api("STREAM.INFO", name=name))
         except Refused as error:
             if error.code != NO_STREAM:
                 raise
         if settings.ensure == "check":
             raise NotFoundError(
-                f'nats {self._engine.where}: there is no stream {self.name!r}: make it, or set ensure = "create"'
+                f'nats {self._engine.where}: there is no stream {name!r}: make it, or set ensure = "create"'
             )
-        config: dict[str, Any] = {
-            "name": self.name, "subjects": [f"{self._root}.>"], "retention": "limits", "storage": "file",
-            "num_replicas": settings.replicas, "allow_msg_ttl": True, **dict.fromkeys(_NEEDED, True),
-            # nothing goes by itself, so it discards nothing either; a new one is not possible with schedules
-            "discard": "old", "max_age": 0,
-        }  # fmt: skip
-        if settings.duplicate_window:
-            config["duplicate_window"] = int(settings.duplicate_window * 1e9)
+        config = {"name": name, "retention": "limits", "storage": "file", "num_replicas": settings.replicas, **more}
         try:
-            yield from self._api("STREAM.CREATE", config, writes=True)
+            yield from self._api("STREAM.CREATE", config, writes=True, name=name)
         except Refused as error:
             if error.code != STREAM_EXISTS:  # another made it just now
                 raise
-        return (yield from self._api("STREAM.INFO"))
+        return (yield from self._api("STREAM.INFO", name=name))
 
     def _api(
-        self, verb: str, body: Mapping[str, Any] | None = None, rest: str = "", writes: bool = False
+        self,
+        verb: str,
+        body: Mapping[str, Any] | None = None,
+        rest: str = "",
+        writes: bool = False,
+        name: str | None = None,
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
-        ((message,),) = yield Batch(Request(f"{_API}{verb}.{self.name}{rest}", data), writes=writes)
+        ((message,),) = yield Batch(Request(f"{_API}{verb}.{name or self.name}{rest}", data), writes=writes)
         return api_json(message)
 
     # -- groups -----------------------------------------------------------
@@ -184,6 +197,24 @@ class EventStream:
             if error.code not in CONSUMER_EXISTS:  # another made it just now
                 raise
         return action == "create"
+
+    # -- counting ---------------------------------------------------------
+
+    def counter(self, what: str, request: SubscribeRequest, count: int, id: str) -> Request:
+        """Return what adds to a counter of a group."""
+        subject = f"{self._count}.{what}.{_token(request.group)}.{_path(request.topic)}"
+        return Request(subject, b"", {"Nats-Incr": f"+{count}", "Nats-Msg-Id": id})
+
+    def counts(self) -> Flow[bool]:
+        """Tell whether there are counters; they are made at the first use."""
+        if self._counting is None:
+            more = {"subjects": [f"{self.counters}.>"], "allow_msg_counter": True, "allow_direct": True}
+            try:
+                yield from self._stream(self.counters, {**more, "max_msgs_per_subject": 1})
+                self._counting = True
+            except NotFoundError:
+                self._counting = False
+        return self._counting
 
     # -- trimming ---------------------------------------------------------
 
