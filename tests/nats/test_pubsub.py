@@ -516,6 +516,37 @@ def test_a_delay_is_exact(home: NatsHome, delay: float) -> None:
             event.ack()
 
 
+def test_a_group_that_begins_anew_has_nothing_of_the_old(home: NatsHome, other: Other) -> None:
+    client = on(home, layout="frame")
+    client.pubsub.publish_bulk("bus", "t", [0, 1])
+    source = join(client)
+    found = poll(source)
+    source.close(answer(found[:1]))  # the other is given back
+    for name in ("suite=t", "suite=t=again"):
+        other.api("CONSUMER.DELETE", None, f".{name}")
+    source = join(client, start="latest")
+    assert not poll(source, timeout=0.2)
+    source.close(())
+
+
+def test_frames_where_events_were_expected(home: NatsHome, other: Other) -> None:
+    """More than a server has ready for a client that does not read it."""
+    sender = on(home, layout="frame")
+    for _ in range(10):
+        sender.pubsub.publish_bulk("bus", "t", [bytes(1_000_000)] * 8)
+    source = join(on(home))
+    settled: Any = ()
+    got = 0
+    while got < 80:
+        found = poll(source, settled, want=1000)
+        time.sleep(0.02)
+        settled = answer(found)
+        got += len(found)
+    source.close(settled)
+    assert got == 80
+    assert other.pending() == 0
+
+
 # -- what is trimmed ----------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ _HEARTBEAT: Final = 5.0
 """Seconds of silence after which the server says that it still has the request."""
 _GRACE: Final = 5.0
 _LEAVING: Final = 2.0
+_MOST: Final = 8 * 1024 * 1024
 _ROOM: Final = 8192
 _ACK: Final = b"+ACK"
 _TERM: Final = b"+TERM"
@@ -274,7 +275,12 @@ class NatsMember(EventSource):
 
     def _request(self, origin: int, count: int) -> None:
         self._requests += 1
-        body = json.dumps({"batch": count, "expires": int(_IDLE * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)})
+        asked = {
+            "batch": count, "expires": int(_IDLE * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9),
+            # frames may be where events were expected; a server gives up clients that are too far behind
+            "max_bytes": _MOST + 2 * self._component.engine.max_payload,
+        }  # fmt: skip
+        body = json.dumps(asked)
         reply = f"{self._inbox}.{origin}.{self._requests}"
         subject = self._stream.next_of(self._names[origin])
         self._out.append(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(body), body.encode()))
@@ -358,6 +364,8 @@ class NatsMember(EventSource):
         self._asked[origin] = 0 if pending is None else max(0, self._asked[origin] - int(pending))
         if status == 503 or "Consumer Deleted" in text:
             self._gone = True
+        elif "Exceeded" in text:  # a limit that others set
+            raise UnavailableError(f"nats {self._where}: {self._names[origin]}: {text}")
         elif status not in (404, 408, 409):
             raise InternalError(f"nats {self._where}: {text}")
 
@@ -366,7 +374,7 @@ class NatsMember(EventSource):
         self._gone = False
         self._asked = dict.fromkeys(self._asked, 0)
         self._stream.forget()
-        if self._run(self._stream.join(self._rules.request, self._rules.ack_wait_ms, "all")):
+        if self._run(self._stream.join(self._rules.request, self._rules.ack_wait_ms, "all", "all")):
             self._holding.forget()
             raise UnavailableError(
                 f"nats {self._where}: the consumer of {self._rules.label} had gone, and was made again"

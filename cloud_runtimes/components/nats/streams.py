@@ -156,12 +156,15 @@ class EventStream:
 
     # -- groups -----------------------------------------------------------
 
-    def join(self, request: SubscribeRequest, ack_wait_ms: int, start: str) -> Flow[bool]:
-        """Make what a group needs and does not have; tells whether it had nothing of its topic."""
+    def join(self, request: SubscribeRequest, ack_wait_ms: int, start: str, again: str = "new") -> Flow[bool]:
+        """Make what a group needs and does not have; tells whether it had nothing of its topic.
+
+        ``start``: with which events of its topic a new group begins; ``again``: with which that come again, of an earlier group of the name.
+        """
         yield from self.ensure()
         try:
             made = yield from self._join(MAIN, request, ack_wait_ms, start)
-            yield from self._join(RETRY, request, ack_wait_ms, "all")
+            yield from self._join(RETRY, request, ack_wait_ms, again if made else "all")
             return made
         except Refused as error:
             if error.code in (503, NO_STREAM):
