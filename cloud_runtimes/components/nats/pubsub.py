@@ -72,13 +72,14 @@ class NatsPubSub(PubSubDriver):
     """One pub/sub name: a stream."""
 
     features = FEATURES
-    limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024)
 
     def __init__(self, component: NatsComponent, name: str) -> None:
         self._component = component
         self.name = name
         self._settings = component.settings
         self._framed = component.settings.layout == "frame"
+        # a server has less to do while it does not send acknowledgements between what it receives
+        self.limits = BatchLimits(events=10_000 if self._framed else 1000, bytes=4 * 1024 * 1024)
         self.max_event_bytes = component.settings.max_value_bytes
         self.larger_events = "raise max_value_bytes, or send a reference to it instead"
         self.stream = EventStream(component.engine, name)
