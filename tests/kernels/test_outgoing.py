@@ -78,9 +78,7 @@ def test_a_template() -> None:
         wanted += b"HPUB t %d %d\r\n" % (len(head), len(head) + len(json)) + head + json + b"\r\n"
     assert found.render(template) == wanted == OutgoingBatch("t", [body], 2).render(template)
     assert found.render([b"<", "key", b">"]) == b"<a><>"
-    assert found.render(["number", range(1), "time"]) == b"".join(
-        b"%d1%b" % (place, found[place].time_text.encode()) for place in range(2)
-    )
+    assert found.render(["time", b"|"]) == b"".join(b"%b|" % each.time_text.encode() for each in found)
     assert found.render([]) == b""
 
 
