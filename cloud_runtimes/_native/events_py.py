@@ -149,7 +149,7 @@ class Frame:
         out: list[bytes] = []
         for index in range(len(self)):
             fields = _Fields(self._body, self._offsets[index])
-            found = {"id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b"")}
+            found = {"id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b""), "time": fields.time_bytes()}
             if "json" in parts:
                 found["json"] = self[index].to_json()
             pieces = [

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
 from cloud_runtimes.testing import AsyncApi, Harness, ScheduleSuite, SyncApi
 from cloud_runtimes.testing.suites._base import Call
@@ -17,9 +16,6 @@ from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 from tests.support.harnesses.nats import NATS, NatsClock
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import REDIS, VALKEY
-
-_NEEDED = {"test_a_topic": "pubsub"}
-"""What a test needs beside the schedule."""
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +37,6 @@ class TestSchedule(ScheduleSuite):
             monkeypatch.setenv("APP_PORT", str(made.port))
             harness = DAPR_JOBS[request.param](made)
         elif request.param == NatsClock.name:
-            needed = _NEEDED.get(request.node.originalname)
-            if needed is not None and needed not in NatsComponent.services:
-                pytest.skip(f"{needed} is not declared by NATS")
             harness = NatsClock(request.getfixturevalue("nats_server"))
         elif request.param in POSTGRES:
             harness = POSTGRES[request.param](request.getfixturevalue("postgres_url"))

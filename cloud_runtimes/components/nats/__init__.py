@@ -1,4 +1,4 @@
-"""NATS with JetStream: a home for many machines. Its key-value buckets carry state, configuration, locks and jobs, its object store files."""
+"""NATS with JetStream: a home for many machines. Its key-value buckets carry state, configuration, locks and jobs, its streams events, its object store files."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _DRIVERS: Final = {
     "configuration": "NatsConfiguration",
     "file": "NatsFiles",
     "lock": "NatsLock",
+    "pubsub": "NatsPubSub",
     "rpc": "NatsRpc",
     "schedule": "NatsSchedule",
     "state": "NatsState",

@@ -80,7 +80,7 @@ class Connection:
 
     def _anew(self) -> Session:
         session = Session()
-        session.callbacks = self.session.callbacks
+        session.callbacks, session.bulk = self.session.callbacks, self.session.bulk
         return session
 
     def _open(self, server: Server, deadline: float | None, greeting: bytes) -> None:
@@ -165,7 +165,7 @@ class Connection:
         """The descriptor to wait for."""
         return -1 if self._socket is None else self._socket.fileno()
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: bytes | memoryview) -> int:
         """Send what the system takes at once, and return how many bytes that was.
 
         Raises:
@@ -194,7 +194,7 @@ class Connection:
 
     def wait(self, deadline: float | None, events: int = select.POLLIN) -> bool:
         """Wait until there is something to read, to a time of `time.monotonic`."""
-        if self.has_decrypted() and events == select.POLLIN:
+        if events & select.POLLIN and self.has_decrypted():
             return True
         descriptor = self.fileno()
         if descriptor < 0:

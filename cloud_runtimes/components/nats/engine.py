@@ -17,7 +17,7 @@ from .connection import Connection
 from .failures import Lost, Refused, explained
 from .notifier import NatsNotifier
 from .protocol import Message, payload_size, subscribe
-from .requests import Batch, Call, Flow, Inbox, Request
+from .requests import Batch, Bulk, Call, Flow, Inbox, Request
 from .shared import LoopConnection, ThreadConnection
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ class NatsEngine:
 
     Attributes:
         where: what messages call it.
+        api: what subjects of JetStream's API begin with.
+        max_payload: bytes that headers and payload of a message have at most, as the last server said.
         buckets: what is known of the buckets that were looked at, by name; kept by `buckets.Bucket`.
         notifier: wakes waiters of all processes.
-        max_payload: of the server that was connected to last.
     """
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -61,8 +62,8 @@ class NatsEngine:
         self.address = parse_url(settings.url)
         self.where = self.address.where
         self._servers = Servers(self.address.servers)
-        self._domain = None if settings.domain is None else f"$JS.{settings.domain}.API."
-        self.max_payload = 0
+        self.api = "$JS.API." if settings.domain is None else f"$JS.{settings.domain}.API."
+        self.max_payload = 1 << 20
         self._closed = False
         self.notifier = NatsNotifier(self)
         self.forked()
@@ -163,9 +164,9 @@ class NatsEngine:
         for request in batch.requests:
             if (error := self.too_large(request, max_payload)) is not None:
                 raise error
-        return batch if self._domain is None else batch.moved(self._domain)
+        return batch if self.settings.domain is None else batch.moved(self.api)
 
-    def too_large(self, request: Request, max_payload: int) -> ResourceExhaustedError | None:
+    def too_large(self, request: Request | Bulk, max_payload: int) -> ResourceExhaustedError | None:
         """Return why a message is refused."""
         size = payload_size(request.data, request.headers)
         if size <= max_payload:
@@ -209,6 +210,7 @@ class NatsEngine:
     ) -> tuple[Connection, Inbox]:
         inbox = Inbox(self.settings.inbox_prefix)
         made = self._open(op, subscribe(inbox.subject, 1) + greeting, {1: inbox.take, **(callbacks or {})})
+        made.session.bulk = inbox.take_bulk
         self.max_payload = made.max_payload
         return made, inbox
 

@@ -74,6 +74,7 @@ class Session:
     Attributes:
         info: of the server, from its last ``INFO``.
         callbacks: what gets the messages of a subscription, by its number.
+        bulk: what is asked first: it takes in messages that stand in a row, and returns where they end.
         error: text of the last ``-ERR``.
         pongs: how many have come.
         out: what is to be sent in answer.
@@ -82,6 +83,7 @@ class Session:
     def __init__(self) -> None:
         self.info: dict[str, Any] = {}
         self.callbacks: dict[int, Callable[[Message], None]] = {}
+        self.bulk: Callable[[bytes, int], int] | None = None
         self.error: str | None = None
         self.pongs = 0
         self.out = b""
@@ -103,6 +105,9 @@ class Session:
                     raise ValueError("what answers is no NATS server")
                 break
             first = data[at]
+            if first == 77 and self.bulk is not None and (after := self.bulk(data, at)) > at:
+                at = after
+                continue
             if first == 72 or first == 77:  # HMSG, MSG
                 words = data[at:line].split()
                 size = int(words[-1])

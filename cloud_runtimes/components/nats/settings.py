@@ -19,16 +19,20 @@ class NatsSettings:
 
     Attributes:
         url: of the server, ``nats://user:password@host:4222``, with ``tls://`` for TLS; ``nats://token@host`` has a token. Several servers of a cluster: ``nats://user:password@a:4222,b:4222``.
-        prefix: of the names of all buckets; applications with the same one share their data.
+        prefix: of the names of all buckets and streams; applications with the same one share their data.
         inbox_prefix: of the subjects where answers arrive. One for each user, and permissions for it alone, keep users from reading each other's answers.
-        ensure: ``"create"``: a bucket that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
+        ensure: ``"create"``: a bucket or stream that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
         domain: of the JetStream that has the buckets, where it is not that of the servers in the URL: on the other side of a leaf node.
-        replicas: of a bucket that is made, 1 to 5.
-        max_value_bytes: largest value of state, data of a job, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
-        credentials: path of a ``.creds`` file, with a JWT and the seed of its user. It is read at every login. Needs the extra ``nats``.
-        nkey: path of a file with the seed of a user's NKey, ``SU…``; likewise.
+        replicas: of a bucket or stream that is made, 1 to 5.
+        max_value_bytes: largest value of state, payload of an event, data of a job, and all keys of one group and label of configuration, encoded. The server's ``max_payload``, 1 MiB by default, is a limit too.
+        layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
+        duplicate_window: seconds within which an event that is published again after an error is kept once. 0: it may be kept twice, if it is not in a frame. It costs the server half as much again for each event, and memory.
+        retention: seconds that an event stays at least, settled or not.
+        group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
         history: seconds that the record of a job's run stays.
         history_runs: how many records of one job stay at most.
+        credentials: path of a ``.creds`` file, with a JWT and the seed of its user. It is read at every login. Needs the extra ``nats``.
+        nkey: path of a file with the seed of a user's NKey, ``SU…``; likewise.
         tls_ca: file of the certificates that the server's must descend from, else those of the system.
         tls_certificate: file of this client's own certificate.
         tls_key: file of its key.
@@ -46,6 +50,10 @@ class NatsSettings:
     nkey: str | None = setting(None, help="path of a file with the seed of an NKey")
     history: float = setting(7 * 86400.0, parse=duration, help="how long records of runs stay")
     history_runs: int = setting(1000, help="records of runs of one job")
+    layout: Literal["event", "frame"] = setting("event", help="of published events")
+    duplicate_window: float = setting(0.0, parse=duration, help="in which an event sent again is kept once")
+    retention: float = setting(86400.0, parse=duration, help="how long events stay at least")
+    group_expiry: float = setting(7 * 86400.0, parse=duration, help="when an unseen group holds nothing")
     tls_ca: str | None = setting(None, help="file of trusted certificates")
     tls_certificate: str | None = setting(None, help="file of the client's certificate")
     tls_key: str | None = setting(None, help="file of its key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -124,7 +125,7 @@ class ThreadConnection(_Shared):
             raise TimeoutError
         whole = False
         try:
-            self.connection.send(data, deadline)
+            self._send_all(data, deadline)
             whole = True
         except Lost as error:
             self._end(error)
@@ -133,6 +134,21 @@ class ThreadConnection(_Shared):
             if not whole:  # cut, nothing can follow it
                 self._end(Lost("the server did not read"))
             self._sending.release()
+
+    def _send_all(self, data: bytes, deadline: float | None) -> None:
+        """Send, and take in what comes meanwhile where nobody else does: a server gives up clients that only send."""
+        rest = memoryview(data)[self.connection.send_now(data) :]
+        while rest:
+            reads = self._reading.acquire(blocking=False)
+            try:
+                if not self.connection.wait(deadline, select.POLLOUT | (select.POLLIN if reads else 0)):
+                    raise TimeoutError
+                if reads and (answer := self._hear()):
+                    rest = memoryview(bytes(rest) + answer)
+            finally:
+                if reads:
+                    self._reading.release()
+            rest = rest[self.connection.send_now(rest) :]
 
     def _wait(self, ticket: threading.Lock, call: Call, deadline: float | None) -> None:
         """Wait for an answer: read if nobody does, else until the reader has it or leaves."""

@@ -16,12 +16,12 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, SubscribeRequest
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding
+from .._messages.waker import Waker
 from .entries import RETRY, STREAM, part_arguments, take_in
 from .failures import Lost, checked
 from .resp import NOTHING, Batch, Flow, ReplyError, Value
 from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
 from .trip import Trip
-from .waker import Waker
 
 if TYPE_CHECKING:
     from . import RedisComponent

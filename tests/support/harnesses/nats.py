@@ -14,18 +14,19 @@ from cloud_runtimes.components.nats import buckets, engine
 from cloud_runtimes.testing import Harness
 from tests.support.nats import NatsServer
 
-__all__ = ["NATS", "NatsClock", "NatsHome"]
+__all__ = ["NATS", "NATS_EVENTS", "NATS_FRAMED", "NatsClock", "NatsHome"]
 
 _numbers = itertools.count(1)
-_LONGEST = 2.5
-"""Seconds that a test may wait."""
 
 
 class NatsHome(Harness):
-    """A prefix of its own on the test run's server."""
+    """A prefix of its own on the test run's server; a test may wait for ``longest`` seconds."""
 
     name = "nats"
     bad_etag = "fffffffffffffff"
+    event_metadata = False  # CloudEvents have no place for it
+    layout = "event"
+    longest = 2.5
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server
@@ -34,13 +35,13 @@ class NatsHome(Harness):
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        home = {"url": self.server.url, "prefix": self.prefix}
+        home = {"url": self.server.url, "prefix": self.prefix, "layout": self.layout}
         client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
         self._clients.append(client)
         return client
 
     def advance(self, seconds: float) -> None:
-        if seconds > _LONGEST:
+        if seconds > self.longest:
             pytest.skip(f"the clock of a NATS server cannot be set, and {seconds:g} s are long: see tests/nats")
         time.sleep(seconds)
 
@@ -69,4 +70,20 @@ class NatsClock(NatsHome):
         buckets.milliseconds = self._told
 
 
+class EventsHome(NatsHome):
+    """The same for pub/sub, of which tests wait more often."""
+
+    longest = 1.0
+
+
+class FramedHome(EventsHome):
+    """The same with many events a message."""
+
+    name = "nats-frame"
+    event_metadata = True
+    layout = "frame"
+
+
 NATS: dict[str, type[NatsHome]] = {NatsHome.name: NatsHome}
+NATS_EVENTS: dict[str, type[NatsHome]] = {EventsHome.name: EventsHome}
+NATS_FRAMED: dict[str, type[NatsHome]] = {FramedHome.name: FramedHome}
