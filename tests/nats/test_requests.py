@@ -20,7 +20,7 @@ def test_acknowledgements_in_a_row() -> None:
         return b"x"
 
     for cut in range(0, 400, 7):
-        inbox, session, done = Inbox(), Session(), []
+        inbox, session, done = Inbox("_INBOX"), Session(), []
         session.callbacks[1], session.bulk = inbox.take, inbox.take_bulk
         seen.clear()
         one, two = Bulk("a", render, 3), Bulk("b", render, 2)
@@ -42,7 +42,7 @@ def test_acknowledgements_in_a_row() -> None:
 
 
 def test_an_answer_that_nobody_waits_for() -> None:
-    inbox, session, replies = Inbox(), Session(), list[bytes]()
+    inbox, session, replies = Inbox("_INBOX"), Session(), list[bytes]()
     session.callbacks[1], session.bulk = inbox.take, inbox.take_bulk
     bulk = Bulk("a", lambda reply: replies.append(reply) or b"", 2)  # type: ignore[func-returns-value]
     call = Call(Batch(bulk), lambda call: None)
@@ -55,7 +55,7 @@ def test_an_answer_that_nobody_waits_for() -> None:
 
 
 def test_a_bulk_that_is_denied() -> None:
-    inbox = Inbox()
+    inbox = Inbox("_INBOX")
     bulk = Bulk("a.b", lambda reply: b"", 2)
     done: list[Call] = []
     call = Call(Batch(bulk), done.append)

@@ -266,7 +266,7 @@ def test_one_value_that_does_not_fit(home: NatsHome, api: Api, conditional: bool
 
 
 def test_a_service_that_is_not_there(home: NatsHome, api: Api) -> None:
-    error = api.fails(UnsupportedError, match=r"\[file\.bus\]")(home.client().file, "delete_file", "bus", "f")
+    error = api.fails(UnsupportedError, match=r"\[database\.bus\]")(home.client().database, "query", "bus", "SELECT 1")
     assert not error.maybe_applied
 
 
