@@ -11,15 +11,17 @@ RUNNABLE = (
     "README.md",
     "docs/schedule.md",
     "docs/telemetry.md",
+    "docs/tutorial/index.md",
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs/services").glob("*.md")),
 )
 """The pages whose programs run as they are."""
 
 
 def programs(path: str) -> list[str]:
-    """Return the Python programs of a page; none where the page is not among the test's files."""
+    """Return the Python programs of a page but for modules of packages; none where the page is not among the test's files."""
     page = ROOT / path
-    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL) if page.exists() else []
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    return re.findall(r"```python\n(?!# \w+/)(.*?)```", text, re.DOTALL)
 
 
 def check_program(python: str | Path, text: str, folder: Path) -> None:
