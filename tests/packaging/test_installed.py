@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.packaging.builds import ROOT, environment, fresh, run
 from tests.packaging.programs import RUNNABLE, check_program, programs
+from tests.packaging.reader import Reader
+from tests.support import redis
 
 pytestmark = pytest.mark.process
 
@@ -39,8 +42,19 @@ client.close()
 """
 
 
-def test_the_standard_install(pure: Path, tmp_path: Path) -> None:
-    python = fresh(tmp_path / "venv", f"cloud-runtimes-python[standard] @ {pure.as_uri()}")
+def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    with redis.serve() as server:
+        reader = Reader(tmp_path, pure, {"redis://localhost": server.url})
+        for number in range(1, rounds(1, 3) + 1):
+            reader.follow(readme)
+            reader.hear("ship order-2 for 30.0\n", number)
+            reader.hear("orders: 2\n", number)
+            reader.stop()
+        assert reader.said.count("{'id': 'order-1'} {'total': 12.5}\n") == 2 * number
+        assert reader.said.count('"placed":"order-2"') == reader.said.count('{"id":"order-2","total":30.0}') == number
+        assert b"order-2" in server.command("KEYS", "*order-2*")
+    python = reader.python
     found = [text for path in RUNNABLE for text in programs(path)]
     assert len(found) > 15
     for number, text in enumerate(found):

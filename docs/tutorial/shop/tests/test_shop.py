@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
+
 from shop.handlers import Order, Shipment, report, ship
 from shop.web import app, get_client
 
