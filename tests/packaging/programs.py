@@ -11,7 +11,6 @@ RUNNABLE = (
     "README.md",
     "docs/schedule.md",
     "docs/telemetry.md",
-    "docs/tutorial/index.md",
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs/services").glob("*.md")),
 )
 """The pages whose programs run as they are."""

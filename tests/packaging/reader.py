@@ -23,20 +23,31 @@ class Reader:
         python: of the environment.
     """
 
-    def __init__(self, folder: Path, wheel: Path, instead: Mapping[str, str]) -> None:
-        """Take packages from the index, but this one from its wheel; ``instead`` has addresses of servers of the test."""
+    def __init__(self, folder: Path, wheel: Path | None, instead: Mapping[str, str]) -> None:
+        """Take packages from the index, but this one from its wheel; without a wheel, install nothing and take what is installed for these tests.
+
+        ``instead`` has ports and addresses that are the test's own.
+        """
         self.folder = folder / "project"
         self.folder.mkdir()
         self.said = ""
         self._instead = instead
-        venv.create(folder / "venv", symlinks=True)
         commands = folder / "venv" / "bin"
-        self.python = commands / "python"
-        pip = commands / "pip"  # as venv makes it in some seconds
-        pip.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip --python "{self.python}" "$@"\n', encoding="utf-8")
-        pip.chmod(0o755)
-        self._environment = environment(None, PIP_NO_INDEX="0", PIP_FIND_LINKS=str(wheel.parent), PYTHONUNBUFFERED="1")
-        self._environment["PATH"] = f"{commands}:{self._environment['PATH']}"
+        self._environment = environment(None, PIP_NO_INDEX="0", PYTHONUNBUFFERED="1")
+        if wheel is None:
+            commands.mkdir(parents=True)
+            self.python = Path(sys.executable)
+            pip = "exit 0"
+        else:
+            venv.create(commands.parent, symlinks=True)
+            self.python = commands / "python"
+            pip = (
+                f'exec "{sys.executable}" -m pip --python "{self.python}" "$@"'  # one of its own takes seconds to make
+            )
+            self._environment["PIP_FIND_LINKS"] = str(wheel.parent)
+        (commands / "pip").write_text(f"#!/bin/sh\n{pip}\n", encoding="utf-8")
+        (commands / "pip").chmod(0o755)
+        self._environment["PATH"] = f"{commands}:{self.python.parent}:{self._environment['PATH']}"
         self._running: list[subprocess.Popen[bytes]] = []
         self._log = folder / "running.log"
         self._log.touch()
@@ -46,30 +57,34 @@ class Reader:
         for language, text in re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL):
             for named, other in self._instead.items():
                 text = text.replace(named, other)
-            name = re.match(r"# ([\w.-]+)\n", text)
-            if name is not None:
-                (self.folder / name[1]).write_text(text, encoding="utf-8")
-                continue
-            assert not language, f"a block of {language} without the name of its file"
-            for line in text.splitlines():
-                self._type(line)
+            name = re.match(r"# ([\w./-]+)\n", text)
+            if name is not None or language:
+                file = name[1] if name is not None else "program.py"
+                (self.folder / file).write_text(text, encoding="utf-8")
+            if not language:
+                for line in text.splitlines():
+                    self._type(line)
+            elif name is None:
+                assert language == "python"
+                self._type("python program.py")
 
     def _type(self, line: str) -> None:
-        if line.startswith("cloud-runtimes run "):  # which goes on while others are typed elsewhere
-            began = self.heard().count(" subscriptions")
+        if line.startswith(("cloud-runtimes run ", "uvicorn ")):  # which goes on while others are typed elsewhere
+            ready = " subscriptions" if line.startswith("cloud") else "Uvicorn running"
+            began = self.heard().count(ready)
             with open(self._log, "ab") as log:
                 process = subprocess.Popen(
                     ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self._environment, stdout=log, stderr=log
                 )
             self._running.append(process)
             workers = re.search(r"--workers (\d+)", line)
-            self.hear(" subscriptions", began + (int(workers[1]) if workers else 1))
+            self.hear(ready, began + (int(workers[1]) if workers else 1))
             return
         done = subprocess.run(
             ["bash", "-c", line], cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=120
         )
-        self.said += f"$ {line}\n{done.stdout}"
-        assert (done.returncode, done.stderr) == (0, ""), f"{self.said}{done.stderr}"
+        self.said += f"$ {line}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, self.said
 
     def heard(self) -> str:
         """Return what the programs that go on have written."""
@@ -87,4 +102,4 @@ class Reader:
         while self._running:
             process = self._running.pop()
             process.terminate()
-            assert process.wait(40) == 143, self.heard()
+            assert process.wait(40) in (143, -15), self.heard()

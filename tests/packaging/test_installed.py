@@ -12,6 +12,7 @@ from tests.packaging.builds import ROOT, environment, fresh, run
 from tests.packaging.programs import RUNNABLE, check_program, programs
 from tests.packaging.reader import Reader
 from tests.support import redis
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.process
 
@@ -69,6 +70,31 @@ def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: 
     done = run(*sidecar, env=environment(None), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, '{"data": "value"}\n')
     assert done.stderr.startswith("note: HTTP alone, since gRPC needs an extra")
+
+
+def test_a_reader_of_the_tutorial(
+    tmp_path: Path, rounds: Callable[[int, int], int], request: pytest.FixtureRequest
+) -> None:
+    """Its first steps here, all that one machine can do with ``--soak``, in an environment that it makes itself."""
+    page, _, _ = (ROOT / "docs/tutorial/index.md").read_text(encoding="utf-8").partition(f"## {rounds(4, 9)}. ")
+    port = free_port()
+    look = "cloud-runtimes state get shipments 3"
+    mine = {
+        "uvicorn shop.web:app": f"uvicorn shop.web:app --port {port}",
+        "localhost:8000": f"localhost:{port}",
+        "python -m venv": "python -m venv --without-pip",  # its commands are in an environment already
+        look: f"until {look}; do sleep 0.1; done",  # the worker may need the moment that a user needs to type
+    }
+    wheel = request.getfixturevalue("pure") if rounds(0, 1) else None
+    reader = Reader(tmp_path, wheel, mine)
+    reader.follow(page)
+    reader.stop()
+    assert '{"order":"3","parcels":3}' in reader.said
+    if wheel is not None:
+        assert '"id":"4","item":"tea","quantity":12' in reader.said
+        assert "3 passed" in reader.said
+        assert '"status":"succeeded"' in reader.said
+    assert "Traceback" not in reader.said + reader.heard()
 
 
 def test_a_component_of_others_passes_its_suites(pure: Path, tmp_path: Path) -> None:
