@@ -143,6 +143,10 @@ class _Worker:
         self.code, self.is_news = code, True
         self._changes.announce()
 
+    def renew(self) -> None:
+        """Have the next process begin at once, and forget how the last ones ended."""
+        self._pause = self.begin_at = 0.0
+
     def send(self, number: int) -> None:
         """Signal the process, if one runs."""
         if self.process is not None and self.code is None:
@@ -211,7 +215,7 @@ class _Workers:
         self._changed = None
         self._end(signal.SIGTERM)
         for worker in self._workers:
-            worker.begin_at = 0.0
+            worker.renew()
 
     def _signalled(self, number: int) -> None:
         again, self._signal = self._signal, number

@@ -17,14 +17,14 @@ from cloud_runtimes.resiliency import settings as resiliency
 from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.telemetry import settings as telemetry
 from tests.packaging.builds import ROOT
-from tests.packaging.programs import check_program, programs
+from tests.packaging.programs import RUNNABLE, check_program, programs
 
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "CHANGELOG.md",
-    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+    *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")),
 ]
 
 
@@ -42,9 +42,7 @@ def _blocks(path: str, language: str) -> list[str]:
 
 
 PROGRAMS = [
-    pytest.param(text, id=f"{path}-{number}")
-    for path in ("README.md", "docs/telemetry.md")
-    for number, text in enumerate(programs(path))
+    pytest.param(text, id=f"{path}-{number}") for path in RUNNABLE for number, text in enumerate(programs(path))
 ]
 
 
@@ -55,7 +53,16 @@ def test_the_programs_run(text: str, tmp_path: Path) -> None:
         check_program(sys.executable, text, tmp_path)
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/configuration.md", "docs/resiliency.md", "docs/telemetry.md"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "README.md",
+        "docs/configuration.md",
+        "docs/resiliency.md",
+        "docs/telemetry.md",
+        "docs/how-to/choose-a-component.md",
+    ],
+)
 def test_the_configurations_load(path: str) -> None:
     for text in _blocks(path, "toml"):
         table = tomllib.loads(text)
@@ -135,6 +142,7 @@ def test_the_targets_of_make_exist(path: str) -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = _page("docs/README.md")
-    for path in (ROOT / "docs").glob("*"):
-        if path.is_file() and path.name not in ("README.md", "soak.md"):
-            assert f"({path.name})" in index, path.name
+    for path in (ROOT / "docs").rglob("*.md"):
+        name = str(path.relative_to(ROOT / "docs"))
+        if name not in ("README.md", "soak.md") and not name.startswith("explanation/"):
+            assert f"({name})" in index, name

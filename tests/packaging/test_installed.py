@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.packaging.builds import ROOT, environment, fresh, run
-from tests.packaging.programs import check_program, programs
+from tests.packaging.programs import RUNNABLE, check_program, programs
+from tests.packaging.reader import Reader
+from tests.support import redis
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.process
 
@@ -39,16 +45,26 @@ client.close()
 """
 
 
-def test_the_standard_install(pure: Path, tmp_path: Path) -> None:
-    python = fresh(tmp_path / "venv", f"cloud-runtimes-python[standard] @ {pure.as_uri()}")
-    found = programs("README.md")
-    assert len(found) > 10
+def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    with redis.serve() as server:
+        reader = Reader(tmp_path, pure, {"redis://localhost": server.url})
+        for number in range(1, rounds(1, 3) + 1):
+            reader.follow(readme)
+            reader.hear("ship order-2 for 30.0\n", number)
+            reader.hear("orders: 2\n", number)
+            reader.stop()
+        assert reader.said.count("{'id': 'order-1'} {'total': 12.5}\n") == 2 * number
+        assert reader.said.count('"placed":"order-2"') == reader.said.count('{"id":"order-2","total":30.0}') == number
+        assert b"order-2" in server.command("KEYS", "*order-2*")
+    python = reader.python
+    found = [text for path in RUNNABLE if path != "README.md" for text in programs(path)]
+    assert len(found) > 15
     for number, text in enumerate(found):
         folder = tmp_path / str(number)
         folder.mkdir()
-        if "opentelemetry" in text:  # which is an extra of its own
-            continue
-        check_program(python, text, folder)
+        if not re.search(r"opentelemetry|structlog|loguru", text):  # which are packages of others
+            check_program(python, text, folder)
     command = python.with_name("cloud-runtimes")
     done = run(command, "sql", "bank", "SELECT 1 AS one", env=environment(None), cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "one\n1\n", "")
@@ -56,6 +72,41 @@ def test_the_standard_install(pure: Path, tmp_path: Path) -> None:
     done = run(*sidecar, env=environment(None), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, '{"data": "value"}\n')
     assert done.stderr.startswith("note: HTTP alone, since gRPC needs an extra")
+
+
+def test_a_reader_of_the_tutorial(
+    tmp_path: Path, rounds: Callable[[int, int], int], request: pytest.FixtureRequest
+) -> None:
+    """Its first steps; with ``--soak`` all but the containers, in a fresh environment, the second home on PostgreSQL."""
+    steps = re.split(r"^## \d+\. ", (ROOT / "docs/tutorial/index.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    port = free_port()
+    look = "cloud-runtimes state get shipments 3"
+    mine = {
+        "uvicorn shop.web:app": f"uvicorn shop.web:app --port {port}",
+        "localhost:8000": f"localhost:{port}",
+        "python -m venv": "python -m venv --without-pip",  # its commands are in an environment already
+        look: f"until {look}; do sleep 0.1; done",  # the worker may need the moment that a user needs to type
+    }
+    wheel = request.getfixturevalue("pure") if rounds(0, 1) else None
+    reader = Reader(tmp_path, wheel, mine)
+    for step in steps[: rounds(4, 9)]:
+        reader.follow(step)
+    reader.stop()
+    assert '{"order":"3","parcels":3}' in reader.said
+    if wheel is not None:
+        with PostgresServer() as server:
+            mine["postgresql://shop:PASSWORD@db.example.com/shop"] = server.url
+            reader.follow(steps[9])
+            order = json.dumps({"id": "5", "item": "tea", "quantity": 1})
+            reader.type(f"curl -s localhost:{port}/orders -H 'content-type: application/json' -d '{order}'")
+            reader.type(f"until curl -s localhost:{port}/orders/5 | grep parcels; do sleep 0.1; done")
+            reader.type(f"curl -s localhost:{port}/orders/4")
+            reader.stop()
+        assert reader.said.endswith('"shipment":{"order":"4","parcels":2}}')
+        assert '"id":"4","item":"tea","quantity":12' in reader.said
+        assert "3 passed" in reader.said
+        assert '"status":"succeeded"' in reader.said
+    assert "Traceback" not in reader.said + reader.heard()
 
 
 def test_a_component_of_others_passes_its_suites(pure: Path, tmp_path: Path) -> None:

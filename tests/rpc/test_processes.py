@@ -1,4 +1,4 @@
-"""Applications as their users run them: the README's examples, and servers under attack, each in a process of its own."""
+"""Applications as their users run them: documented programs, and servers under attack, each in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""A shop: orders come in by HTTP, are shipped by workers, and reported every night."""

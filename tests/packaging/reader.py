@@ -1,0 +1,110 @@
+"""A new user, who does what a page says, block by block, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.packaging.builds import environment
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """An empty folder, a fresh virtual environment, and what was written and begun there.
+
+    Attributes:
+        said: what the commands wrote, each line after the command that wrote it.
+        python: of the environment.
+    """
+
+    def __init__(self, folder: Path, wheel: Path | None, instead: Mapping[str, str]) -> None:
+        """Take packages from the index, but this one from its wheel; without a wheel, install nothing and take what is installed for these tests.
+
+        ``instead`` has ports and addresses that are the test's own.
+        """
+        self.folder = folder / "project"
+        self.folder.mkdir()
+        self.said = ""
+        self._instead = instead
+        commands = folder / "venv" / "bin"
+        self._environment = environment(None, PIP_NO_INDEX="0", PYTHONUNBUFFERED="1")
+        if wheel is None:
+            commands.mkdir(parents=True)
+            self.python = Path(sys.executable)
+            pip = "exit 0"
+        else:
+            venv.create(commands.parent, symlinks=True)
+            self.python = commands / "python"
+            pip = (
+                f'exec "{sys.executable}" -m pip --python "{self.python}" "$@"'  # one of its own takes seconds to make
+            )
+            self._environment["PIP_FIND_LINKS"] = str(wheel.parent)
+        (commands / "pip").write_text(f"#!/bin/sh\n{pip}\n", encoding="utf-8")
+        (commands / "pip").chmod(0o755)
+        self._environment["PATH"] = f"{commands}:{self.python.parent}:{self._environment['PATH']}"
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._log = folder / "running.log"
+        self._log.touch()
+
+    def follow(self, page: str) -> None:
+        """Write the files of a page and type its commands, from top to bottom."""
+        for language, text in re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL):
+            for named, other in self._instead.items():
+                text = text.replace(named, other)
+            name = re.match(r"# ([\w./-]+)\n", text)
+            if name is not None or language:
+                file = name[1] if name is not None else "program.py"
+                (self.folder / file).write_text(text, encoding="utf-8")
+            if not language:
+                for line in text.splitlines():
+                    self.type(line)
+            elif name is None:
+                assert language == "python"
+                self.type("python program.py")
+
+    def type(self, line: str) -> None:
+        """Type one line into a shell in the folder."""
+        variable = re.fullmatch(r"export (\w+)=(\S+)", line)
+        if variable is not None:
+            self._environment[variable[1]] = variable[2]
+            return
+        if line.startswith(("cloud-runtimes run ", "uvicorn ")):  # which goes on while others are typed elsewhere
+            ready = " subscriptions" if line.startswith("cloud") else "Uvicorn running"
+            began = self.heard().count(ready)
+            with open(self._log, "ab") as log:
+                process = subprocess.Popen(
+                    ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self._environment, stdout=log, stderr=log
+                )
+            self._running.append(process)
+            workers = re.search(r"--workers (\d+)", line)
+            self.hear(ready, began + (int(workers[1]) if workers else 1))
+            return
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=120
+        )
+        self.said += f"$ {line}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, self.said
+
+    def heard(self) -> str:
+        """Return what the programs that go on have written."""
+        return self._log.read_text(encoding="utf-8")
+
+    def hear(self, text: str, times: int = 1) -> None:
+        """Wait until they have written it."""
+        end = time.monotonic() + 60
+        while self.heard().count(text) < times:
+            assert time.monotonic() < end, self.heard()
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End what goes on, by SIGTERM."""
+        while self._running:
+            process = self._running.pop()
+            process.terminate()
+            assert process.wait(40) in (143, -15), self.heard()
