@@ -42,18 +42,19 @@ myst_heading_anchors = 4
 nitpicky = True
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
+html_static_path, html_css_files = ["_static"], ["site.css"]
 html_show_copyright = False
 html_copy_source = False
 
-_LISTED = re.compile(r"^(?:[*-] |\d+\. |\| )\[[^\]]*\]\(([^)#]+)\.md\)", re.MULTILINE)
+_LISTED = re.compile(r"^(?:[*-] |\d+\. |\| )\[([^\]]*)\]\(([^)#]+)\.md\)", re.MULTILINE)
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
 
 
 def list_pages(app: Sphinx, page: str, source: list[str]) -> None:
     """Make the list of pages on an index page its table of contents."""
     if page.endswith("/index"):
-        found = [normpath(join("/", dirname(page), target)) for target in _LISTED.findall(source[0])]
-        source[0] += "\n\n```{toctree}\n:hidden:\n\n" + "\n".join(dict.fromkeys(found)) + "\n```\n"
+        found = [f"{title} <{normpath(join('/', dirname(page), to))}>" for title, to in _LISTED.findall(source[0])]
+        source[0] += "\n\n```{toctree}\n:hidden:\n\n" + "\n".join(found) + "\n```\n"
 
 
 def find(app: Sphinx, name: str, within: str | None) -> tuple[str, python.ObjectEntry] | None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, config, registry
+from cloud_runtimes import CloudRuntimesClient, config, errors, registry
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.resiliency import settings as resiliency
 from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.telemetry import settings as telemetry
 from tests.packaging.builds import ROOT
-from tests.packaging.programs import check_program, programs
+from tests.packaging.programs import ELSEWHERE, blocks, check_program, programs
 
 PAGES = [
     "README.md",
@@ -37,14 +37,16 @@ def _page(path: str) -> str:
 
 
 def _blocks(path: str, language: str) -> list[str]:
-    found = re.findall(rf"```{language}\n(.*?)```", _page(path), re.DOTALL)
+    _page(path)
+    found = blocks(ROOT / path, language)
     assert found
     return found
 
 
 PROGRAMS = [
     pytest.param(text, id=f"{path}-{number}")
-    for path in ("README.md", "docs/how-to/telemetry.md")
+    for path in PAGES
+    if path not in ELSEWHERE
     for number, text in enumerate(programs(path))
 ]
 
@@ -119,6 +121,14 @@ def test_every_argument_of_the_client_and_key_of_the_file_is_described() -> None
         assert re.search(rf"^\| `{name}` \|", page, re.MULTILINE), name
     for name in config._TOP_LEVEL:
         assert re.search(rf"^\| `\w+` \| `{name}` \|", page, re.MULTILINE), name
+
+
+def test_every_error_is_described() -> None:
+    page = _page("docs/errors.md")
+    for name in errors.__all__:
+        assert re.search(rf"^\| `{name}`.* \| .*`{getattr(errors, name).code}` \|", page, re.MULTILINE) or (
+            name == "CloudRuntimesError"
+        ), name
 
 
 @pytest.mark.parametrize("path", PAGES)
