@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from posixpath import dirname, join, normpath
 
@@ -17,10 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 # the kernels' twins have the signatures and the whole docstrings
 os.environ["CLOUD_RUNTIMES_NATIVE"] = "off"
 
-from cloud_runtimes import __version__
-
 project = "Cloud Runtimes Python"
-version = release = __version__
+version = release = import_module("cloud_runtimes").__version__
 extensions = ["myst_parser", "docstrings"]
 # the root is the repository's, since pages link to the README, to CONTRIBUTING and to SECURITY
 root_doc = "docs/index"
@@ -30,7 +29,7 @@ nitpicky = True
 myst_heading_anchors = 4
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
-html_title = f"{project} {__version__}"
+html_title = f"{project} {version}"
 html_theme = "furo"
 html_static_path, html_css_files = ["_static"], ["site.css"]
 html_show_copyright = html_copy_source = False
