@@ -71,6 +71,7 @@ format: setup ## make the style right
 docs: setup ## rewrite the generated tables of the documentation, and the docstrings of async methods
 	$(BIN)/python -m tests.support.features --write README.md docs/configuration.md docs/reference/layotto.md
 	$(BIN)/python -m tests.sidecar.table
+	$(BIN)/python -m tests.support.commands
 	$(BIN)/python -m tests.support.docstrings
 
 docs-site: setup ## make build/site of docs/; a warning or a broken link is an error

@@ -18,6 +18,7 @@ from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.telemetry import settings as telemetry
 from tests.packaging.builds import ROOT
 from tests.packaging.programs import ELSEWHERE, blocks, check_program, programs
+from tests.support import commands
 
 PAGES = [
     "README.md",
@@ -121,6 +122,10 @@ def test_every_argument_of_the_client_and_key_of_the_file_is_described() -> None
         assert re.search(rf"^\| `{name}` \|", page, re.MULTILINE), name
     for name in config._TOP_LEVEL:
         assert re.search(rf"^\| `\w+` \| `{name}` \|", page, re.MULTILINE), name
+
+
+def test_the_commands_are_described() -> None:
+    assert _page("docs/reference/commands.md") == commands.render(), "make docs"
 
 
 def test_every_error_is_described() -> None:
