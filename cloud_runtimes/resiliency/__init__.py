@@ -1,4 +1,4 @@
-"""Timeouts, retries and circuit breakers of a client's calls, where ``[resiliency]`` is configured (docs/resiliency.md)."""
+"""Timeouts, retries and circuit breakers of a client's calls, where ``[resiliency]`` is configured (docs/how-to/resiliency.md)."""
 
 from __future__ import annotations
 

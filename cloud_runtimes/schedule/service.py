@@ -44,7 +44,7 @@ class ScheduleService(StoredJobs):
 
     Each occurrence is run at least once, and with the same run id whenever it is run again; never twice while the process that runs it lives. A job's runs follow one another: what is due during a run waits for its end, and ``misfire`` says what becomes of it.
 
-    Over a sidecar the jobs are the sidecar's, which sends those that are due to this application's server, and holds itself to no more than docs/sidecar.md says.
+    Over a sidecar the jobs are the sidecar's, which sends those that are due to this application's server, and holds itself to no more than docs/reference/sidecar.md says.
     """
 
     def __init__(self, context: ClientContext) -> None:

@@ -1,6 +1,6 @@
 """A pytest plugin that is there once the package is installed: a client in memory, and a sidecar for whatever speaks Dapr.
 
-It offers fixtures and the markers of the conformance suites, and imports nothing of the package until one is used. See ``docs/testing.md``.
+It offers fixtures and the markers of the conformance suites, and imports nothing of the package until one is used. See ``docs/how-to/testing.md``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from cloud_runtimes.runtimes.capa import DEFAULT, DEFAULTS
 from tests.support import features
 
 ROOT = Path(__file__).parent.parent.parent
-TABLES = ["docs/reference/features.md", "docs/configuration.md", "docs/layotto.md"]
+TABLES = ["docs/reference/features.md", "docs/configuration.md", "docs/reference/layotto.md"]
 
 
 @pytest.fixture(scope="module")

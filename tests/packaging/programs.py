@@ -9,8 +9,8 @@ from tests.packaging.builds import ROOT, environment, run
 
 RUNNABLE = (
     "README.md",
-    "docs/schedule.md",
-    "docs/telemetry.md",
+    "docs/explanation/schedule.md",
+    "docs/how-to/telemetry.md",
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs/services").glob("*.md")),
 )
 """The pages whose programs run as they are."""

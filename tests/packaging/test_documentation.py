@@ -58,8 +58,8 @@ def test_the_programs_run(text: str, tmp_path: Path) -> None:
     [
         "README.md",
         "docs/configuration.md",
-        "docs/resiliency.md",
-        "docs/telemetry.md",
+        "docs/how-to/resiliency.md",
+        "docs/how-to/telemetry.md",
         "docs/how-to/choose-a-component.md",
     ],
 )
@@ -141,7 +141,7 @@ def test_the_targets_of_make_exist(path: str) -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
-    index = _page("docs/README.md")
+    index = _page("docs/index.md")
     for path in (ROOT / "docs").rglob("*.md"):
         name = str(path.relative_to(ROOT / "docs"))
         if name not in ("README.md", "soak.md") and not name.startswith("explanation/"):

@@ -1,4 +1,4 @@
-"""When schedules are due, against a brute force that knows only the rule in docs/schedule.md: it looks at each moment, or each local time, and asks whether the fields match."""
+"""When schedules are due, against a brute force that knows only the rule in docs/explanation/schedule.md: it looks at each moment, or each local time, and asks whether the fields match."""
 
 from __future__ import annotations
 

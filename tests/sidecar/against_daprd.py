@@ -2,7 +2,7 @@
 
 ``python -m tests.sidecar.against_daprd PATH_OF_DAPRD [--scheduler PATH] [--redis HOST:PORT] [--texts] [--all]``
 
-Both read the same resource files, but for the stores of state, locks and configuration in Redis, which ours has in memory. What is published must reach the application alike too. What is random or of the machine (etags, ids, times, ports, traces) is masked, and so are the words of refusals without ``--texts``. Whatever is left is a difference; those known are told in docs/sidecar.md.
+Both read the same resource files, but for the stores of state, locks and configuration in Redis, which ours has in memory. What is published must reach the application alike too. What is random or of the machine (etags, ids, times, ports, traces) is masked, and so are the words of refusals without ``--texts``. Whatever is left is a difference; those known are told in docs/reference/sidecar.md.
 """
 
 from __future__ import annotations

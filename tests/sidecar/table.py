@@ -1,4 +1,4 @@
-"""Each API of Dapr, what the sidecar answers over HTTP and gRPC; ``python -m tests.sidecar.table`` writes docs/sidecar-apis.md from it.
+"""Each API of Dapr, what the sidecar answers over HTTP and gRPC; ``python -m tests.sidecar.table`` writes docs/reference/sidecar-apis.md from it.
 
 Rows stand in ``apis_<block>.py``. `test_table.py` sends all cases and compares the document.
 """
@@ -13,7 +13,7 @@ from tests.sidecar.rows import Api, Case
 
 APIS: tuple[Api, ...] = (*apis_state.APIS, *apis_calls.APIS, *apis_stores.APIS, *apis_system.APIS)
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "sidecar-apis.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "sidecar-apis.md"
 
 _HEAD = """# The sidecar's APIs
 

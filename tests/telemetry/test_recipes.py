@@ -1,4 +1,4 @@
-"""The recipes for other logging libraries in docs/telemetry.md, with the real packages and a real endpoint: what arrives is what was logged."""
+"""The recipes for other logging libraries in docs/how-to/telemetry.md, with the real packages and a real endpoint: what arrives is what was logged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.telemetry.otlp_receiver import Receiver
 
-PAGE = Path(__file__).parents[2] / "docs" / "telemetry.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "telemetry.md"
 
 
 def recipe(package: str) -> str:
