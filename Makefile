@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fallback soak bench sanitize lint types format docs clean
+.PHONY: help setup demo test test-fallback soak bench sanitize lint types format docs docs-site clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,7 +71,11 @@ format: setup ## make the style right
 docs: setup ## rewrite the generated tables of the documentation, and the docstrings of async methods
 	$(BIN)/python -m tests.support.features --write docs/reference/features.md docs/configuration.md docs/reference/layotto.md
 	$(BIN)/python -m tests.sidecar.table
+	$(BIN)/python -m tests.support.commands
 	$(BIN)/python -m tests.support.docstrings
+
+docs-site: setup ## make build/site of docs/; a warning or a broken link is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/site
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,21 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, config, registry
+from cloud_runtimes import CloudRuntimesClient, config, errors, registry
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.resiliency import settings as resiliency
 from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.telemetry import settings as telemetry
 from tests.packaging.builds import ROOT
-from tests.packaging.programs import RUNNABLE, check_program, programs
+from tests.packaging.programs import ELSEWHERE, blocks, check_program, programs
+from tests.support import commands
 
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "CHANGELOG.md",
-    *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")),
+    *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))),
 ]
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
 
 def _page(path: str) -> str:
@@ -36,13 +38,17 @@ def _page(path: str) -> str:
 
 
 def _blocks(path: str, language: str) -> list[str]:
-    found = re.findall(rf"```{language}\n(.*?)```", _page(path), re.DOTALL)
+    _page(path)
+    found = blocks(ROOT / path, language)
     assert found
     return found
 
 
 PROGRAMS = [
-    pytest.param(text, id=f"{path}-{number}") for path in RUNNABLE for number, text in enumerate(programs(path))
+    pytest.param(text, id=f"{path}-{number}")
+    for path in PAGES
+    if path not in ELSEWHERE
+    for number, text in enumerate(programs(path))
 ]
 
 
@@ -58,9 +64,9 @@ def test_the_programs_run(text: str, tmp_path: Path) -> None:
     [
         "README.md",
         "docs/configuration.md",
+        "docs/how-to/choose-a-component.md",
         "docs/how-to/resiliency.md",
         "docs/how-to/telemetry.md",
-        "docs/how-to/choose-a-component.md",
     ],
 )
 def test_the_configurations_load(path: str) -> None:
@@ -125,10 +131,20 @@ def test_every_argument_of_the_client_and_key_of_the_file_is_described() -> None
         assert re.search(rf"^\| `\w+` \| `{name}` \|", page, re.MULTILINE), name
 
 
+def test_the_commands_are_described() -> None:
+    assert _page("docs/reference/commands.md") == commands.render(), "make docs"
+
+
+def test_every_error_is_described() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)`(?:[^|]*\|){3} ([^|]*) \|$", _page("docs/errors.md"), re.MULTILINE))
+    for name in set(errors.__all__) - {"CloudRuntimesError"}:
+        assert f"`{getattr(errors, name).code}`" in rows[name], name
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_links_lead_somewhere(path: str) -> None:
     _page("Makefile")  # else not all files are there
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", _page(path)):
+    for target in LINK.findall(_page(path)):
         if "://" not in target:
             assert (ROOT / path).parent.joinpath(target).exists(), target
 
@@ -140,9 +156,15 @@ def test_the_targets_of_make_exist(path: str) -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = _page("docs/index.md")
-    for path in (ROOT / "docs").rglob("*.md"):
-        name = str(path.relative_to(ROOT / "docs"))
-        if name not in ("README.md", "soak.md") and not name.startswith("explanation/"):
-            assert f"({name})" in index, name
+def test_every_page_is_reached_from_the_index() -> None:
+    _page("docs/index.md")
+    reached, ahead = set(), [ROOT / "docs" / "index.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        for target in LINK.findall(page.read_text(encoding="utf-8")):
+            linked = (page.parent / target).resolve()
+            if linked.name == "index.md" and linked not in reached:
+                ahead.append(linked)
+            reached.add(linked)
+    assert set((ROOT / "docs").rglob("*.md")) - reached == set()

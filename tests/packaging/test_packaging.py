@@ -50,7 +50,7 @@ def test_a_workflow_is_valid(path: Path) -> None:
 
 
 def test_there_are_the_workflows() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "wheels.yml"]
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "docs.yml", "wheels.yml"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -66,7 +66,11 @@ def test_no_job_of_a_workflow_may_write_unless_it_says_so(path: Path) -> None:
     workflow = _workflow(path.name)
     assert workflow["permissions"] == {"contents": "read"}
     writes = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
-    assert writes == ({"publish": {"id-token": "write"}} if path.name == "wheels.yml" else {})
+    expected = {
+        "docs.yml": {"publish": {"id-token": "write", "pages": "write"}},
+        "wheels.yml": {"publish": {"id-token": "write"}},
+    }
+    assert writes == expected.get(path.name, {})
 
 
 def test_the_tested_versions_are_the_promised_ones() -> None:
@@ -127,9 +131,9 @@ def test_all_is_every_extra_for_users_and_the_readme_tells_of_each() -> None:
     extras = _pyproject()["project"]["optional-dependencies"]
     named = {name: set(re.findall(r"[\w-]+", "".join(each[:1]).partition("[")[2])) for name, each in extras.items()}
     assert named["standard"] == {"cli", "database", "rpc", "schedule"}
-    users = set(extras) - {"all", "bench", "demo", "dev"}
+    users = set(extras) - {"all", "bench", "demo", "dev", "docs"}
     assert {"standard"} | named["standard"] | named["all"] == users
-    assert named["dev"] == {"all"}
+    assert named["dev"] == {"all", "docs"}
     install = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[2].partition("\n## ")[0]
     assert install.split("```")[1].strip() == 'pip install "cloud-runtimes-python[standard]"'
     assert {name for name in users if f"`{name}`" not in install} == set()

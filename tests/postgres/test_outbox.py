@@ -9,6 +9,8 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import AlreadyExistsError, CloudRuntimesError, UnsupportedError
 from cloud_runtimes.testing import Api
+from tests.packaging.builds import ROOT
+from tests.packaging.programs import blocks
 from tests.support.harnesses.postgres import PostgresHome
 
 
@@ -52,6 +54,14 @@ def test_sql_and_events_are_one_commit(client: CloudRuntimesClient, shop: str, a
     tx.publish("bus", "orders", "without a block")
     api.call(tx, "commit")
     assert _received(client, api, 1) == ["without a block"]
+
+
+def test_the_example_of_the_documentation(client: CloudRuntimesClient, shop: str, api: Api) -> None:
+    page = ROOT / "docs" / "how-to" / "outbox-and-inbox.md"
+    (text,) = (each for each in blocks(page, "python") if each.startswith("# on PostgreSQL\n"))
+    exec(text.replace('"shop"', repr(shop)), {"client": client})
+    assert client.database.query(shop, "SELECT id, total FROM orders") == [{"id": 7, "total": 12}]
+    assert _received(client, api, 1) == [{"id": 7}]
 
 
 def test_a_waiting_subscriber_is_woken(client: CloudRuntimesClient, shop: str, api: Api) -> None:
