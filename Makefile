@@ -47,7 +47,7 @@ soak: setup ## run the long proofs at full length and write docs/soak.md
 
 bench: setup ## time ours and its peers side by side; writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
-	$(BIN)/python -m pytest benches --benchmark-only --benchmark-disable-gc --report docs/benchmarks.md -q \
+	$(BIN)/python -m pytest benches --benchmark-only --report docs/benchmarks.md -q \
 		-o python_files='bench_*.py' -o python_functions='bench_*' -o addopts=--import-mode=importlib -W ignore
 
 sanitize: setup ## the kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer

@@ -29,6 +29,10 @@ PEERS = (
     "asyncpg",
     "procrastinate",
     "pgqueuer",
+    "redis",
+    "hiredis",
+    "nats-py",
+    "faststream",
     "cython",
     "pytest-benchmark",
 )
@@ -103,7 +107,7 @@ def write(path: Path, rows: list[Row], notes: list[tuple[str, str]]) -> None:
     ]
     sections = _earlier(path)
     for topic in dict.fromkeys([*(row.topic for row in rows), *(where for where, _ in notes)]):
-        said = [text for where, text in notes if where == topic]
+        said = list(dict.fromkeys(text for where, text in notes if where == topic))
         sections[topic.rstrip(".")] = _section(topic, [row for row in rows if row.topic == topic], said, plots)
     for topic in sorted(sections):
         out += ["", f"## {topic}", *sections[topic]]

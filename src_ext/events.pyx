@@ -9,11 +9,11 @@ from cpython.buffer cimport PyBuffer_Release
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcmp, strlen
+from libc.string cimport memchr, memcmp, memcpy, memmove, strlen
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from attribute_text cimport UUID_ROOM, parse_uuid7, put_time, put_uuid, time_max, time_min
@@ -35,7 +35,7 @@ from cloud_runtimes._native.attributes import check_template, encode_extensions,
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
-    "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "pack_cloudevents", "parse_cloudevent",
+    "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "ReplyReader", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
 ]
 
@@ -307,61 +307,80 @@ cdef inline bint same_text(Slice one, Slice two) noexcept:
     return one.size == two.size and memcmp(one.data, two.data, one.size) == 0
 
 
-def pack_cloudevents(documents, topic=""):
-    """Make one frame of the events of several documents; see the twin."""
-    cdef Slice[3] header
-    cdef Slice[3] own
-    cdef Slice text
-    cdef Event event
-    cdef Parts parts
+@cython.final
+@cython.no_gc
+cdef class Packer:
+    # One frame, of the structured events that are added. What the first of them says of source and type is its header.
+
     cdef Writer out
     cdef char[4096] room
-    cdef uint32_t count = 0
-    cdef Py_ssize_t size
-    cdef bytes source, type_
+    cdef uint32_t count
+    cdef Slice[3] header
+    cdef bytes source
+    cdef bytes type
+    cdef object topic
+
+    def __cinit__(self, topic):
+        writer_init(&self.out, self.room, sizeof(self.room))
+        self.topic = topic      # from which the slice borrows
+        take_text(InvalidArgumentError, "topic", topic, True, &self.header[2])
+
+    def __dealloc__(self):
+        writer_release(&self.out)
+
+    cdef int add(self, const Slice* text) except -1:
+        # PayloadError: it is none, and nothing has changed
+        cdef Slice[3] own
+        cdef Event event
+        cdef Parts parts
+        cdef Py_ssize_t size
+        event.arena = NULL
+        try:
+            take_event(text, True, &event, &parts, own)
+            size = parts_size(&parts) + own[0].size + own[1].size + 10
+            if size - 4 > RECORD_MAX:
+                raise PayloadError(f"payload has {parts.payload.size} bytes; a record holds less than 2 GiB")
+            if not self.count:
+                # copies, since the first document may not outlive its turn
+                self.source, self.type = bytes_of(own[0]), bytes_of(own[1])
+                self.header[0], self.header[1] = slice_of(self.source), slice_of(self.type)
+                size = header_size(self.header)
+                writer_reserve(&self.out, size)
+                put_header(<uint8_t*>self.out.data, 0, self.header)
+                self.out.length = size
+            else:
+                if not same_text(own[0], self.header[0]):
+                    parts.flags |= SOURCE
+                    parts.texts[AT_SOURCE] = own[0]
+                if not same_text(own[1], self.header[1]):
+                    parts.flags |= TYPE
+                    parts.texts[AT_TYPE] = own[1]
+            size = parts_size(&parts)
+            writer_reserve(&self.out, size)
+            parts_write(&parts, size, <uint8_t*>self.out.data + self.out.length)
+            self.out.length += size
+            self.count += 1
+        finally:
+            free(event.arena)
+        return 0
+
+    cdef bytes frame(self):
+        put_header(<uint8_t*>self.out.data, self.count, self.header)
+        return writer_bytes(&self.out)
+
+
+def pack_cloudevents(documents, topic=""):
+    """Make one frame of the events of several documents; see the twin."""
+    cdef Packer packer = Packer(topic)
+    cdef Slice text
     cdef list bad = []
-    take_text(InvalidArgumentError, "topic", topic, True, &header[2])
-    writer_init(&out, room, sizeof(room))
-    try:
-        for place, data in enumerate(documents):
-            event.arena = NULL
-            try:
-                try:
-                    data = take_document(data, &text)
-                    take_event(&text, True, &event, &parts, own)
-                    size = parts_size(&parts) + own[0].size + own[1].size + 10
-                    if size - 4 > RECORD_MAX:
-                        raise PayloadError(f"payload has {parts.payload.size} bytes; a record holds less than 2 GiB")
-                except PayloadError:
-                    bad.append(place)
-                    continue
-                if not count:
-                    # copies, since the first document may not outlive its turn
-                    source, type_ = bytes_of(own[0]), bytes_of(own[1])
-                    header[0], header[1] = slice_of(source), slice_of(type_)
-                    writer_reserve(&out, header_size(header))
-                    put_header(<uint8_t*>out.data, 0, header)
-                    out.length = header_size(header)
-                else:
-                    if not same_text(own[0], header[0]):
-                        parts.flags |= SOURCE
-                        parts.texts[AT_SOURCE] = own[0]
-                    if not same_text(own[1], header[1]):
-                        parts.flags |= TYPE
-                        parts.texts[AT_TYPE] = own[1]
-                size = parts_size(&parts)
-                writer_reserve(&out, size)
-                parts_write(&parts, size, <uint8_t*>out.data + out.length)
-                out.length += size
-                count += 1
-            finally:
-                free(event.arena)
-        if not count:
-            return None, bad
-        put_header(<uint8_t*>out.data, count, header)
-        return writer_bytes(&out), bad
-    finally:
-        writer_release(&out)
+    for place, data in enumerate(documents):
+        try:
+            data = take_document(data, &text)
+            packer.add(&text)
+        except PayloadError:
+            bad.append(place)
+    return packer.frame() if packer.count else None, bad
 
 
 def read_cloudevent(data):
@@ -371,6 +390,7 @@ def read_cloudevent(data):
 
 include "views.pxi"
 include "template.pxi"
+include "resp.pxi"
 
 
 cdef uint32_t fnv1a(Slice text) noexcept:

@@ -5,10 +5,11 @@ cdef enum:
     JSON = 1
     ID = 2
     KEY_OF = 3
-    LENGTH = 4
+    TIME_OF = 4
+    LENGTH = 5
     TEMPLATE_MAX = 32
 
-cdef dict FIELDS = {"json": JSON, "id": ID, "key": KEY_OF}
+cdef dict FIELDS = {"json": JSON, "id": ID, "key": KEY_OF, "time": TIME_OF}
 
 
 cdef struct Piece:
@@ -44,6 +45,7 @@ cdef bytes render_frame(Frame frame, list template):
     # The template was checked; its bytes are borrowed.
     cdef Piece[TEMPLATE_MAX] pieces
     cdef uint8_t[36] id_room
+    cdef uint8_t[27] time_room
     cdef char[4096] room
     cdef Writer out
     cdef Parts parts
@@ -71,6 +73,12 @@ cdef bytes render_frame(Frame frame, list template):
                     piece.text.size = 0
                     if parts.flags & KEY:
                         piece.text = parts.texts[AT_KEY]
+                elif piece.kind == TIME_OF:
+                    if parts.flags & TIME_TEXT:
+                        piece.text = parts.texts[AT_TIME]
+                    else:
+                        piece.text.size = put_time(time_room, parts.time_us)
+                        piece.text.data = time_room
             for number in range(count):
                 piece = &pieces[number]
                 if piece.kind == LENGTH:

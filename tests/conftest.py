@@ -9,6 +9,7 @@ import platform
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many workers ``-n auto`` starts: tests wait more than they compute, and each worker needs some 300 MB."""
     return min(16, 2 * (os.cpu_count() or 1) + 2)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 def pytest_collection_finish() -> None:
@@ -134,6 +142,26 @@ def redis_server() -> Iterator[Any]:
 def valkey_server() -> Iterator[Any]:
     """A Valkey server of this run."""
     yield from _redis("valkey")
+
+
+@pytest.fixture(scope="session")
+def redis8_server() -> Iterator[Any]:
+    """A Redis 8 server of this run."""
+    yield from _redis("redis8")
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[Any]:
+    """A cluster of three Valkey servers of this run."""
+    from tests.support.redis import Missing
+    from tests.support.redis_sets import serve_cluster
+
+    with ExitStack() as resources:
+        try:
+            found = resources.enter_context(serve_cluster())
+        except Missing as error:
+            pytest.skip(str(error))
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -122,8 +122,8 @@ def check_template(template: Iterable[bytes | str | range]) -> list[bytes | str 
     if len(parts) > 32:
         raise ValueError("a template has at most 32 parts")
     for part in parts:
-        if not isinstance(part, (bytes, range)) and part not in ("json", "id", "key"):
-            raise ValueError(f"a template has bytes, ranges, 'json', 'id' and 'key', not {part!r}")
+        if not isinstance(part, (bytes, range)) and part not in ("json", "id", "key", "time"):
+            raise ValueError(f"a template has bytes, ranges, 'json', 'id', 'key' and 'time', not {part!r}")
     for number, part in enumerate(parts):
         if isinstance(part, range):
             if not 0 <= part.start <= part.stop <= len(parts):

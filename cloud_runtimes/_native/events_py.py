@@ -15,11 +15,12 @@ from .cloudevents_py import check_topic, frame_header, pack_cloudevents, parse_c
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
 from .record_py import check_record, encode_record, read_varint
+from .resp_py import ReplyReader, pack_command
 
 __all__ = [
-    "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame",
-    "decode_event", "encode_record", "mark_records", "pack_cloudevents", "parse_cloudevent", "read_cloudevent", "receive_as",
-    "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text"
+    "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "ReplyReader", "all_settled",
+    "build_frame", "decode_event", "encode_record", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
+    "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text"
 ]  # fmt: skip
 
 
@@ -148,7 +149,7 @@ class Frame:
         out: list[bytes] = []
         for index in range(len(self)):
             fields = _Fields(self._body, self._offsets[index])
-            found = {"id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b"")}
+            found = {"id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b""), "time": fields.time_bytes()}
             if "json" in parts:
                 found["json"] = self[index].to_json()
             pieces = [

@@ -122,10 +122,12 @@ class RunningHandle(ClosingHandle):
     Attributes:
         signal: which signal ended it, 0: none.
         error: what ended it before its time; ``None``: nothing did.
+        needed: whether the application asked for it; else what serves goes on where this may not run.
     """
 
     signal = 0
     error: CloudRuntimesError | None = None
+    needed: bool = True
     _loop: Callable[[], asyncio.AbstractEventLoop]
 
     def __init__(self, service: Service, timeout: float | None) -> None:

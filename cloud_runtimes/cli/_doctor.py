@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sqlite3
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _READY_TIMEOUT: Final = 3.0
 _WIDTH: Final = 16
+_PLACE: Final = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:\[\]@/]*)(:\d{1,5})?")
 
 
 class _Examination:
@@ -60,7 +62,7 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
     try:
         settings = look.attempt(lambda: _settings(client), None)
         kernels = look.attempt(_kernels, {"native": False, "reason": "the kernels cannot be chosen"})
-        components: list[dict[str, Any]] = look.attempt(_components, [])
+        components: list[dict[str, Any]] = look.attempt(lambda: _components(settings), [])
         declared: list[dict[str, str]] = look.attempt(lambda: _declared(client), [])
         if client is not None and look.problem is None:
             limit = min(_READY_TIMEOUT, invocation.timeout or _READY_TIMEOUT)
@@ -121,12 +123,20 @@ def _declared(client: CloudRuntimesClient | None) -> list[dict[str, str]]:
     return [{"service": service, "name": name, "component": found[service, name]} for service, name in sorted(found)]
 
 
-def _components() -> list[dict[str, Any]]:
-    return [_component(name) for name in registry.names(registry.COMPONENTS)]
+def _components(settings: config.ClientSettings | None) -> list[dict[str, Any]]:
+    from ..runtimes.capa import home_server
+
+    home = (
+        None if settings is None or settings.runtime != "capa" else home_server(settings.runtime_settings.get("home"))
+    )
+    return [
+        _component(name, home if home is not None and home["component"] == name else {})
+        for name in registry.names(registry.COMPONENTS)
+    ]
 
 
-def _component(name: str) -> dict[str, Any]:
-    """Tell what a component offers, without its configuration and without I/O."""
+def _component(name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """Tell what a component offers, without its configuration unless it is the home, and without I/O."""
     found: dict[str, Any] = {"name": name, "services": {}}
     try:
         made = registry.find(registry.COMPONENTS, name)
@@ -136,7 +146,7 @@ def _component(name: str) -> dict[str, Any]:
         plain = config.load(
             {}, services=SERVICES, endpoint=None, timeout=None, runtime="capa", app_id="doctor", api_token=None
         )
-        component = made(config.build(made.Settings, {}, name), plain, Executor())
+        component = made(config.build(made.Settings, table, name, beside="component"), plain, Executor())
         try:
             for service in made.services:
                 found["services"][service] = sorted(component.driver(service, "doctor").features)
@@ -168,14 +178,15 @@ def _runtime_origin(invocation: Invocation) -> str:
 
 
 def _without_secrets(endpoint: str) -> str:
-    """Return an endpoint without user, password, query and fragment."""
+    """Return an endpoint, one place or several, without user, password, query and fragment."""
     try:
         parts = urlsplit(endpoint)
-        if (parts.port is None and ":" in parts.netloc.rpartition("@")[2].rpartition("]")[2]) or "@" in parts.path:
+        places = parts.netloc.rpartition("@")[2]
+        if not all(map(_PLACE.fullmatch, places.split(","))) or "@" in parts.path:
             raise ValueError  # a slash in the password
     except ValueError:
         return "(not a URL)"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return parts._replace(netloc=places, query="", fragment="").geturl()
 
 
 def _lines(report: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import cached_property, partial
+from functools import cached_property
 from time import monotonic
 from typing import Any, Final
 
@@ -40,9 +40,9 @@ from ..errors import (
     UnavailableError,
 )
 from ..spi.operation import Method, Operation
-from ..spi.rpc import Guard, RpcDriver, RpcReply
-from .failures import BARE, error_reply, too_large
-from .host import Handler, Host, Incoming
+from ..spi.rpc import Guard, Incoming, RpcDriver, RpcReply
+from .failures import error_reply, too_large
+from .host import Host, run
 from .prepare import HOP_HEADERS
 
 __all__ = ["BodyRefusedError", "RpcApp", "not_http", "read_body"]
@@ -71,7 +71,6 @@ class RpcApp:
         self._hosting = hosting
         self._instance = instance
         self._guard = guard
-        self._abandoned: set[asyncio.Future[Any]] = set()
         self._opening: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -158,7 +157,7 @@ class RpcApp:
         content_type = (given or headers.get("content-type") or OCTETS) if data else None
         caller = headers.get(CALLER_HEADER) or headers.get(_SIDECAR_CALLER)
         incoming = Incoming(name, scope["method"], shown, query, content_type, data, caller, deadline)
-        return await self._run(handler, incoming), True
+        return await run(self._host, handler, incoming), True
 
     async def _call_back(
         self, verb: str, name: str, headers: dict[str, str], receive: Receive | None
@@ -200,31 +199,6 @@ class RpcApp:
                 raise InvalidArgumentError(f"{TIMEOUT_HEADER} must be milliseconds")
             limit = int(text) / 1000
         return None if limit is None else monotonic() + limit
-
-    async def _run(self, handler: Handler, incoming: Incoming) -> RpcReply:
-        if handler.is_async and incoming.deadline is None:
-            return await handler.run_async(incoming)
-        waiting: Any = None
-        future: asyncio.Future[RpcReply]
-        if handler.is_async:
-            future = asyncio.ensure_future(handler.run_async(incoming))
-        else:
-            waiting = self._host.workers.submit(partial(handler.run, incoming))
-            future = asyncio.wrap_future(waiting)
-        left = None if incoming.deadline is None else max(0.0, incoming.deadline - monotonic())
-        done, _ = await asyncio.wait((future,), timeout=left)
-        if not done:
-            begun = waiting is None or not waiting.cancel()
-            self._abandoned.add(future)
-            future.add_done_callback(self._abandoned.discard)
-            future.cancel()
-            return error_reply(DeadlineExceededError(f"{handler.label} did not answer in time", maybe_applied=begun))
-        try:
-            return future.result()
-        except asyncio.CancelledError:  # its own doing
-            return BARE
-        except BaseException as error:
-            return handler.failed(error)
 
 
 _PUBLIC: Final = {"healthz": _HEALTHY, "dapr/config": _CONFIG, "dapr/subscribe": _SUBSCRIBE}

@@ -1,12 +1,13 @@
-"""The methods that one client offers, and how a call runs one: the same for a caller in the process and one over HTTP."""
+"""The methods that one client offers, and how a call runs one: the same for a caller in the process and one elsewhere."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from functools import cached_property, partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qs
 
 from .._core import fork, propagation
@@ -14,9 +15,16 @@ from .._core.handlers import CONTEXT, DATA, is_async_callable, signature
 from .._core.logs import repeated
 from .._core.workers import Workers
 from ..codec.payload import encode_payload
-from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
+from ..errors import (
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotFoundError,
+    PayloadError,
+    UnavailableError,
+)
 from ..spi.flow import run_sync
-from ..spi.rpc import RpcReply
+from ..spi.rpc import Incoming, RpcReply
 from .failures import BARE, error_reply
 from .prepare import check_registered, header_map
 from .types import RpcRequest, RpcResponse, decode_body
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 
     from .._service import RunningHandle, Service
 
-__all__ = ["Handler", "Host", "Incoming", "Lifespans", "deadline", "hosts"]
+__all__ = ["Handler", "Host", "Lifespans", "begin", "deadline", "hosts", "run"]
 
 deadline: Final[ContextVar[float | None]] = ContextVar("cloud_runtimes_rpc_deadline", default=None)
 """`time.monotonic` at which the caller of what is being handled gives up, which holds for the calls of its handler; ``None``: never, or nothing is being handled."""
@@ -37,19 +45,6 @@ WORKERS: Final = 64
 _new_tuple = tuple.__new__
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _EMPTY: Final = RpcReply(200, _NO_HEADERS, None, b"")
-
-
-class Incoming(NamedTuple):
-    """A call as it arrives at a method."""
-
-    method: str
-    http_method: str
-    headers: Mapping[str, str]
-    query: str
-    content_type: str | None
-    data: bytes
-    caller: str | None
-    deadline: float | None
 
 
 class Handler:
@@ -183,9 +178,77 @@ class Host:
         hosts.changed()
         self.workers.close()
 
+    def answer(self, incoming: Incoming, done: Callable[[RpcReply], None]) -> None:
+        """Begin the method of a call, and call back with the reply; see `cloud_runtimes.spi.rpc.Answer`."""
+        if self.context.closed:
+            done(error_reply(UnavailableError(f"{self.app_id!r} is closing")))
+            return
+        handler = self.handlers.get(incoming.method)
+        if handler is None:
+            done(self.unknown(incoming.method))
+            return
+        limit = self.context.timeout
+        if incoming.deadline is None and limit is not None:
+            incoming = incoming._replace(deadline=monotonic() + limit)
+        begin(self, handler, incoming, done)
+
     def unknown(self, method: str) -> RpcReply:
         """Answer a call of a method that is not there."""
         return error_reply(NotFoundError(f"the service {self.app_id!r} has no method {method[:80]!r}"))
+
+
+_running: Final[set[asyncio.Future[RpcReply]]] = set()
+"""Handlers that run, since a loop does not hold its tasks."""
+
+
+def begin(host: Host, handler: Handler, incoming: Incoming, done: Callable[[RpcReply], None]) -> None:
+    """Begin a handler, a plain one in a thread, an async one in the running loop, and call back with the reply: at the deadline of its call at the latest."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    waiting: Any = None
+    future: asyncio.Future[RpcReply]
+    if handler.is_async:
+        future = loop.create_task(handler.run_async(incoming))
+    else:
+        waiting = host.workers.submit(partial(handler.run, incoming))
+        future = asyncio.wrap_future(waiting, loop=loop)
+    timer: asyncio.TimerHandle | None = None
+
+    def late() -> None:
+        nonlocal timer
+        timer = None
+        future.remove_done_callback(over)
+        begun = waiting is None or not waiting.cancel()
+        future.cancel()
+        done(error_reply(DeadlineExceededError(f"{handler.label} did not answer in time", maybe_applied=begun)))
+
+    def over(future: asyncio.Future[RpcReply]) -> None:
+        if timer is not None:
+            timer.cancel()
+        if future.cancelled():  # its own doing
+            done(BARE)
+        elif (error := future.exception()) is not None:
+            done(handler.failed(error))
+        else:
+            done(future.result())
+
+    _running.add(future)
+    future.add_done_callback(_running.discard)
+    future.add_done_callback(over)
+    if incoming.deadline is not None:
+        timer = loop.call_later(max(0.0, incoming.deadline - monotonic()), late)
+
+
+async def run(host: Host, handler: Handler, incoming: Incoming) -> RpcReply:
+    """Run a handler as `begin` does, and return the reply."""
+    import asyncio
+
+    if handler.is_async and incoming.deadline is None:
+        return await handler.run_async(incoming)
+    reply: asyncio.Future[RpcReply] = asyncio.get_running_loop().create_future()
+    begin(host, handler, incoming, lambda made: None if reply.done() else reply.set_result(made))
+    return await reply
 
 
 class _Hosts:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 from .._http.limits import MAX_BODY
 from ..errors import ClosedError, InvalidArgumentError, ResourceExhaustedError
 from ..spi.operation import Operation, mark_interrupted
-from ..spi.rpc import RpcCall, RpcReply
+from ..spi.rpc import Incoming, RpcCall, RpcReply
 from .failures import BARE, too_large
-from .host import Host, Incoming
+from .host import Host
 
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-__all__ = ["call", "call_async"]
+__all__ = ["call", "call_async", "gathered", "gathered_async"]
 
 _new_tuple = tuple.__new__
 _WAITING: Final = "the handler"
@@ -41,7 +41,7 @@ def call(host: Host, op: Operation, call: RpcCall, caller: str) -> RpcReply:
         return host.unknown(call.method)
     body = call.body
     if type(body) is not bytes:
-        body = _gathered(body)
+        body = gathered(body)
     elif len(body) > MAX_BODY:
         return too_large()
     incoming = _incoming(op, call, body, caller)
@@ -62,7 +62,7 @@ async def call_async(host: Host, op: Operation, call: RpcCall, caller: str) -> R
         return host.unknown(call.method)
     body = call.body
     if type(body) is not bytes:
-        body = await _gathered_async(body)
+        body = await gathered_async(body)
     elif len(body) > MAX_BODY:
         return too_large()
     incoming = _incoming(op, call, body, caller)
@@ -126,8 +126,8 @@ def _elsewhere(host: Host, op: Operation, flow: Coroutine[Any, Any, RpcReply]) -
         raise
 
 
-def _gathered(body: Any) -> bytes:
-    """Read a stream to its end."""
+def gathered(body: Any) -> bytes:
+    """Read a stream to its end, or to the `MAX_BODY` bytes that are taken."""
     if hasattr(body, "__anext__"):
         raise InvalidArgumentError("an async iterator is sent by the _async methods")
     parts: list[bytes] = []
@@ -138,11 +138,12 @@ def _gathered(body: Any) -> bytes:
     return b"".join(parts)
 
 
-async def _gathered_async(body: Any) -> bytes:
+async def gathered_async(body: Any) -> bytes:
+    """Asynchronous `gathered`, which also reads async iterators."""
     if not hasattr(body, "__anext__"):
         import asyncio
 
-        return await asyncio.to_thread(_gathered, body)
+        return await asyncio.to_thread(gathered, body)
     parts: list[bytes] = []
     size = 0
     async for piece in body:

@@ -1,4 +1,4 @@
-"""The handle that serves a client's methods over HTTP."""
+"""The handle that serves a client's methods: over HTTP, or over the connection of a driver that has one for it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .._core.logs import logger
 from .._core.threads import Background
 from .._http.threaded import listen
 from .._service import RunningHandle
-from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError
+from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError, PermissionDeniedError
 from ..spi.operation import Operation
-from ..spi.rpc import Announcement, Guard
+from ..spi.rpc import Announcement, CallSource, Guard, RpcDriver
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,9 +43,11 @@ class RpcServer(RunningHandle):
         self._service: RpcService = service
         self._callbacks_only = callbacks_only
         self._bind_to = _checked(host, port)
+        self._port_is_given = port is not None or bool(os.environ.get("APP_PORT"))
         self._instance = os.urandom(16).hex()
         self._announcement: Announcement | None = None
         self._lifespan: RunningHandle | None = None
+        self._calls: CallSource | None = None
         self._server: Server | None = None
         self._socket: socket.socket | None = None
         self._thread: Background | None = None
@@ -56,7 +58,7 @@ class RpcServer(RunningHandle):
 
     @property
     def address(self) -> str:
-        """Where it listens, e.g. ``"http://127.0.0.1:41231"``.
+        """Where it listens, e.g. ``"http://127.0.0.1:41231"``; without a port where calls come from, e.g. ``"nats://127.0.0.1:4222/cr.rpc.shop"``.
 
         Raises:
             ClosedError: it is not open.
@@ -81,17 +83,22 @@ class RpcServer(RunningHandle):
     def _open(self) -> None:
         op, driver = self._opening()
         try:
-            self._listen()
-            guard = driver.guard(op)
-            self._prepare(guard)
+            self._calls = driver.receive(op, self._service._host.answer)
+            if self._takes_http():
+                self._listen()
+                self._prepare(driver.guard(op))
             self._thread = Background(self._run, "cloud-runtimes-rpc-server")
             self._thread.start()
             self._check_started(op, self._changes.wait_for(self._begun, op.remaining()))
-            self._announcement = driver.announce(op, self._instance, self._listening)
+            if self._server is not None:
+                self._announcement = driver.announce(op, self._instance, self._listening)
             self._lifespan = self._make_lifespan()
             if self._lifespan is not None:
                 self._lifespan._loop = self._loop
-                self._lifespan._open()
+                try:
+                    self._lifespan._open()
+                except PermissionDeniedError as error:
+                    self._go_on_without(self._lifespan, error)
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -101,24 +108,44 @@ class RpcServer(RunningHandle):
 
         op, driver = self._opening()
         try:
-            await asyncio.to_thread(self._listen)
-            guard = await driver.guard_async(op)
-            await asyncio.to_thread(self._prepare, guard)
+            self._calls = await driver.receive_async(op, self._service._host.answer)
+            if self._takes_http():
+                await asyncio.to_thread(self._listen)
+                guard = await driver.guard_async(op)
+                await asyncio.to_thread(self._prepare, guard)
             self._task = asyncio.get_running_loop().create_task(self._run_async())
             self._check_started(op, await self._changes.wait_for_async(self._begun, op.remaining()))
-            self._announcement = await driver.announce_async(op, self._instance, self._listening)
+            if self._server is not None:
+                self._announcement = await driver.announce_async(op, self._instance, self._listening)
             # in a thread, since the first time imports the service
             self._lifespan = await asyncio.to_thread(self._make_lifespan)
             if self._lifespan is not None:
-                await self._lifespan._open_async()
+                try:
+                    await self._lifespan._open_async()
+                except PermissionDeniedError as error:
+                    self._go_on_without(self._lifespan, error)
         except BaseException:
             await asyncio.to_thread(self._close_by_client, monotonic() + 5.0)
             raise
 
+    def _go_on_without(self, lifespan: RunningHandle, error: PermissionDeniedError) -> None:
+        """Serve all the same where what runs beside may not, and nobody asked for it."""
+        if lifespan.needed:
+            raise error
+        logger().info("%s: no jobs are run here: %s", self._service._host.app_id, error)
+        self._lifespan = None
+
     def _make_lifespan(self) -> RunningHandle | None:
         return None if self._callbacks_only else self._service._host.lifespan(self._timeout)
 
-    def _opening(self) -> Any:
+    def _takes_http(self) -> bool:
+        """Tell whether to listen on a port; where calls come without one, only if it was asked for."""
+        if self._calls is None or self._port_is_given:
+            return True
+        self._address = self._calls.address
+        return False
+
+    def _opening(self) -> tuple[Operation, RpcDriver]:
         if self._address is not None or self._closed:
             raise ClosedError("this server has served: ask for another by serving()")
         driver = self._service._hosting()
@@ -141,7 +168,7 @@ class RpcServer(RunningHandle):
 
         if not guard.secrets and not guard.open and guard.sidecar is None:
             logger().warning(
-                "%s: nobody has a token for it, since the store is in memory: set rpc_token in [capa]", self._address
+                "%s: nobody has a token for it, since its home has no registry: set rpc_token in [capa]", self._address
             )
         service = self._service
         app = RpcApp(service._host, service._hosting, self._instance, guard)
@@ -195,12 +222,10 @@ class RpcServer(RunningHandle):
     async def _run_async(self) -> None:
         import asyncio
 
-        assert self._server is not None
-        assert self._socket is not None
         host = self._service._host
         host.loop = asyncio.get_running_loop()
         try:
-            await self._server.serve(sockets=[self._socket])
+            await self._serve()
         except BaseException as error:
             self._failure = error
             if not isinstance(error, (Exception, SystemExit)):
@@ -211,6 +236,23 @@ class RpcServer(RunningHandle):
                 host.loop = None
             self._ended = True
             self._changes.announce()
+
+    async def _serve(self) -> None:
+        import asyncio
+
+        calls, server = self._calls, self._server
+        if server is None:
+            assert calls is not None
+            self._has_started()
+            await calls.serve()
+            return
+        assert self._socket is not None
+        if calls is None:
+            await server.serve(sockets=[self._socket])
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[self._socket]))
+            group.create_task(calls.serve())
 
     def _over(self) -> bool:
         return bool(self.signal or self._ended or self._closed)
@@ -237,6 +279,8 @@ class RpcServer(RunningHandle):
                 announcement.close(_left(end, 0.1))
             except CloudRuntimesError as error:  # it ends by itself, being a lease
                 logger().warning("%s: leaving the registry failed: %s", self._address, error)
+        if self._calls is not None:
+            self._calls.stop(_left(end, 0.0))
         if self._server is not None:
             # wait_for takes a float as well as the whole number that it is declared to be
             self._server.config.timeout_graceful_shutdown = _left(end, 0.0)  # type: ignore[assignment]

@@ -34,7 +34,7 @@ _SERVE = Method("rpc", "serve", repeatable=False, writes=False)
 class RpcService(Service):
     """Calls methods of services by name, and offers this application's own.
 
-    Where a service is found is the runtime's matter. Capa looks in this process, in the configuration (``[rpc.<service>]``), and in the embedded store, where the processes of one machine find each other.
+    Where a service is found is the runtime's matter. Capa looks in this process, in the configuration (``[rpc.<service>]``), and in the home, where the processes that share it find each other.
     """
 
     name = "rpc"
@@ -286,13 +286,13 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Serve the registered methods over HTTP until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+        """Serve the registered methods until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
 
         `serve_async` serves in the running loop, which also runs the async handlers. Cancelling it ends it too.
 
         Args:
             host: address to listen on; other than loopback only in networks that may see what is sent.
-            port: to listen on; else ``APP_PORT``, else a free one.
+            port: to listen on; else ``APP_PORT``, else a free one. On NATS calls come without a port, and HTTP is served beside only on a port that is given.
             timeout, metadata: seconds to start, and again to end; and what is for the component.
 
         Raises:
@@ -308,13 +308,13 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Serve the registered methods over HTTP until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+        """Serve the registered methods until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
 
         `serve_async` serves in the running loop, which also runs the async handlers. Cancelling it ends it too.
 
         Args:
             host: address to listen on; other than loopback only in networks that may see what is sent.
-            port: to listen on; else ``APP_PORT``, else a free one.
+            port: to listen on; else ``APP_PORT``, else a free one. On NATS calls come without a port, and HTTP is served beside only on a port that is given.
             timeout, metadata: seconds to start, and again to end; and what is for the component.
 
         Raises:

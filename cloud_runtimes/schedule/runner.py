@@ -74,6 +74,11 @@ class JobRunner(RunningHandle):
         self._workers: Any = None
         self._closing = self._ending = self._closed = False
 
+    @property
+    def needed(self) -> bool:  # type: ignore[override]
+        """Whether there are handlers; without any it runs jobs that call methods or publish."""
+        return bool(self._service._handlers)
+
     # -- opening ----------------------------------------------------------
 
     def _open(self) -> None:

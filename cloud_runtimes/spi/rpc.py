@@ -16,10 +16,13 @@ __all__ = [
     "HTTP_METHOD",
     "STATUS",
     "Announcement",
+    "Answer",
     "Body",
+    "CallSource",
     "Callback",
     "Callbacks",
     "Guard",
+    "Incoming",
     "RpcCall",
     "RpcDriver",
     "RpcReply",
@@ -71,6 +74,30 @@ class RpcReply(NamedTuple):
     data: bytes
 
 
+class Incoming(NamedTuple):
+    """A call as it arrives at a method.
+
+    Attributes:
+        method, http_method, headers, query, content_type: as in `RpcCall`.
+        data: the body.
+        caller: the ``app_id`` that the caller says it has.
+        deadline: `time.monotonic` at which the caller gives up; ``None``: it did not say.
+    """
+
+    method: str
+    http_method: str
+    headers: Mapping[str, str]
+    query: str
+    content_type: str | None
+    data: bytes
+    caller: str | None
+    deadline: float | None
+
+
+Answer: TypeAlias = Callable[[Incoming, Callable[[RpcReply], None]], None]
+"""What begins the method of a call, in the running loop, and later calls back there with the reply, once. It never raises an `Exception`."""
+
+
 class Guard(NamedTuple):
     """Who may call, and how this process proves who it is.
 
@@ -115,6 +142,27 @@ class Announcement:
         """Take it back, within ``timeout`` seconds; twice does nothing."""
 
 
+class CallSource(ABC):
+    """Calls that come to this process over the driver's own connection, without a port of its own.
+
+    Attributes:
+        address: where callers reach it, for messages.
+    """
+
+    address: str
+
+    @abstractmethod
+    async def serve(self) -> None:
+        """Take calls and answer them, in the running loop, until `stop`; then end what is in hand.
+
+        A connection that breaks is made again, for as long as it takes.
+        """
+
+    @abstractmethod
+    def stop(self, timeout: float | None) -> None:
+        """Take no more calls, and give those in hand ``timeout`` seconds. Thread-safe; twice does nothing."""
+
+
 class RpcDriver(Driver, ABC):
     """Carries calls to one service.
 
@@ -151,3 +199,12 @@ class RpcDriver(Driver, ABC):
         """
 
     announce_async = in_thread(announce)
+
+    def receive(self, op: Operation, answer: Answer, /) -> CallSource | None:
+        """Let others call the service over the driver's own connection; calls wait until `CallSource.serve`.
+
+        ``None``: calls come over HTTP, to where `announce` says.
+        """
+        return None
+
+    receive_async = in_thread(receive)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from .._http.limits import MAX_BODY
+
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
@@ -33,6 +35,7 @@ class Harness(ABC):
         refuses_rowless: whether `query` refuses a statement without rows before any I/O, not by the database's word.
         tells_expiry: whether a value of state tells when it expires.
         any_http_method: whether a call may have a method that HTTP itself does not name.
+        largest_body: bytes of a call's body that arrive.
         knows_services: whether it is known that a call of a service that nobody is was not made.
         prefetch: how many events a member of a group may have fetched beyond its ``max_in_flight``.
         bulk_order: whether events of one request come in their order.
@@ -49,6 +52,7 @@ class Harness(ABC):
     refuses_rowless: bool = False
     tells_expiry: bool = True
     any_http_method: bool = True
+    largest_body: int = MAX_BODY
     knows_services: bool = True
     prefetch: int = 0
     bulk_order: bool = True

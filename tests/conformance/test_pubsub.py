@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from cloud_runtimes.testing import Api, Harness, PubSubSuite
-from cloud_runtimes.testing.suites._base import Call
+from cloud_runtimes.testing.suites._base import Call, Suite
 from tests.support.harnesses.dapr import DaprGrpc
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.nats import NATS_EVENTS, NATS_FRAMED
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import FRAMED, REDIS, VALKEY
 from tests.support.harnesses.rows import rows
@@ -20,6 +21,7 @@ class TestPubSub(PubSubSuite):
         beside={DaprGrpc.name: DaprGrpc},
         beside_layotto=LAYOTTO,
         postgres_url=POSTGRES,
+        nats_server=NATS_EVENTS,
         redis_server=REDIS,
         valkey_server=VALKEY,
     )
@@ -40,3 +42,20 @@ class TestFrames(PubSubSuite):
         assert all(got)
         for member in members:
             api.call(member, "close")
+
+
+class TestFramesOnNats(Suite):
+    """Those cases of the suite that frames change."""
+
+    service = PubSubSuite.service
+    harness = rows({}, nats_server=NATS_FRAMED)
+
+    test_bulk_in_order = PubSubSuite.test_bulk_in_order
+    test_publisher_attributes = PubSubSuite.test_publisher_attributes
+    test_raw = PubSubSuite.test_raw
+    test_dead_letter = PubSubSuite.test_dead_letter
+    test_last_delivery = PubSubSuite.test_last_delivery
+    test_close_gives_back = PubSubSuite.test_close_gives_back
+    test_max_in_flight = PubSubSuite.test_max_in_flight
+    test_batch_settles_the_rest = PubSubSuite.test_batch_settles_the_rest
+    test_a_dead_letter_tells_the_last_error = PubSubSuite.test_a_dead_letter_tells_the_last_error

@@ -9,12 +9,14 @@ import pytest
 from cloud_runtimes.testing import Harness, RpcSuite
 from tests.support.harnesses.dapr import DAPR_RPC
 from tests.support.harnesses.layotto import LAYOTTO_RPC
-from tests.support.harnesses.rpc import RPC, HereRpc, ServerRegistryRpc
+from tests.support.harnesses.rpc import RPC, HereRpc, NatsRpc, ServerRegistryRpc
 
 _SERVERS = {"postgres": "postgres_url", "redis": "redis_server", "valkey": "valkey_server"}
+_NATS = {"another process, by nats": NatsRpc}
 _ROWS = {
     **RPC, **DAPR_RPC, **LAYOTTO_RPC,
     **{f"another process, by the registry on {server}": ServerRegistryRpc for server in _SERVERS},
+    **_NATS,
 }  # fmt: skip
 _HERE = (HereRpc, *DAPR_RPC.values(), *LAYOTTO_RPC.values())
 
@@ -26,9 +28,11 @@ _HERE = (HereRpc, *DAPR_RPC.values(), *LAYOTTO_RPC.values())
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HereRpc]:
     """One row of the table; its process serves all tests."""
     kind, folder = _ROWS[request.param], tmp_path_factory.mktemp("rpc")
-    if kind is ServerRegistryRpc:
+    if issubclass(kind, NatsRpc):
+        harness: HereRpc = kind(folder, request.getfixturevalue("nats_server").url)
+    elif issubclass(kind, ServerRegistryRpc):
         server = request.getfixturevalue(_SERVERS[request.param.rpartition(" ")[2]])
-        harness: HereRpc = kind(folder, server if isinstance(server, str) else server.url)
+        harness = kind(folder, server if isinstance(server, str) else server.url)
     else:
         harness = kind(folder)
     yield harness

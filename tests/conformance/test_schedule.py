@@ -13,6 +13,7 @@ from cloud_runtimes.testing.suites._base import Call
 from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
+from tests.support.harnesses.nats import NATS, NatsClock
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import REDIS, VALKEY
 
@@ -26,7 +27,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 
 
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **POSTGRES, **REDIS, **VALKEY}))
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **NATS, **POSTGRES, **REDIS, **VALKEY}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -35,6 +36,8 @@ class TestSchedule(ScheduleSuite):
             made: Jobs = request.getfixturevalue("jobs")
             monkeypatch.setenv("APP_PORT", str(made.port))
             harness = DAPR_JOBS[request.param](made)
+        elif request.param == NatsClock.name:
+            harness = NatsClock(request.getfixturevalue("nats_server"))
         elif request.param in POSTGRES:
             harness = POSTGRES[request.param](request.getfixturevalue("postgres_url"))
         elif request.param in REDIS:

@@ -78,10 +78,14 @@ def test_a_template() -> None:
         wanted += b"HPUB t %d %d\r\n" % (len(head), len(head) + len(json)) + head + json + b"\r\n"
     assert found.render(template) == wanted == OutgoingBatch("t", [body], 2).render(template)
     assert found.render([b"<", "key", b">"]) == b"<a><>"
+    assert found.render(["time", b"|"]) == b"".join(b"%b|" % each.time_text.encode() for each in found)
     assert found.render([]) == b""
 
 
-@given(st.lists(KEYS, max_size=5), st.lists(st.sampled_from([b"", b"xy", "json", "id", "key", range(1)]), max_size=12))
+@given(
+    st.lists(KEYS, max_size=5),
+    st.lists(st.sampled_from([b"", b"xy", "json", "id", "key", "time", range(1)]), max_size=12),
+)
 def test_a_template_is_the_same_in_both_cores(keys: list[Any], tail: list[Any]) -> None:
     body, template = frame(*keys), [b"first", *tail]
     assert kernel.Frame(body).render(template) == events_py.Frame(body).render(template)

@@ -79,7 +79,7 @@ BAD = [
     -(2**63) - 1,
     {1: 2},
     b"x",
-    {"a": {1, 2}},
+    {"a": {1j}},
 ]
 
 
@@ -370,9 +370,9 @@ def test_errors_pass_by_failed(batch: ModuleType) -> None:
     way.entry.aim(way.buffer, 1000)
     for data, key, kind in (
         ({"n": NAN}, None, PayloadError),
-        ({"n": {1}}, None, PayloadError),
+        ({"n": {1j}}, None, PayloadError),
         ([NAN], None, PayloadError),
-        ({1}, None, PayloadError),
+        ({1j}, None, PayloadError),
         ({"n": 1}, "", InvalidArgumentError),
         ({"n": 1}, "a\x00", InvalidArgumentError),
         ({"n": 1}, 5, InvalidArgumentError),

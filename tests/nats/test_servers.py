@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import threading
 import time
@@ -16,7 +15,9 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.nats.engine import _engines
 from cloud_runtimes.errors import (
+    BulkError,
     CloudRuntimesError,
     ConflictError,
     DeadlineExceededError,
@@ -28,28 +29,17 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.state import StateItem
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support import PEM
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, stopped
 from tests.support.ports import reserved_port
 
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., NatsServer]
-
-
-@contextmanager
-def stopped(server: NatsServer) -> Iterator[None]:
-    """Have a server stand still."""
-    assert server.process is not None
-    server.signal(signal.SIGSTOP)
-    os.waitpid(server.process.pid, os.WUNTRACED)  # it has all its threads stopped
-    try:
-        yield
-    finally:
-        server.signal(signal.SIGCONT)
 
 
 @contextmanager
@@ -87,7 +77,6 @@ def test_nobody_listens(client: Make, api: Api) -> None:
         ({"version": "2.11.9"}, r"version 2\.11\.9: NATS 2\.12 or later"),
         ({"version": ""}, r"NATS 2\.12 or later"),
         ({"jetstream": False}, "JetStream is off: start the server with -js"),
-        ({"nonce": "n"}, "NKey or a JWT"),
     ],
 )
 def test_servers_that_will_not_do(client: Make, api: Api, info: dict[str, Any], match: str) -> None:
@@ -223,8 +212,61 @@ def test_what_does_not_fit_a_message(home: NatsHome, api: Api) -> None:
     api.call(state, "save", "s", "k", 1)  # on the same connection
 
 
+@pytest.mark.parametrize("limit", [None, 3, 5000])
+def test_pages_of_keys(home: NatsHome, api: Api, limit: int | None) -> None:
+    """A page tells of neither what was deleted nor what has expired, and the server sends only what it has of a prefix."""
+    state = home.client().state
+    api.call(state, "save_bulk", "s", {f"many/{number:06}": "x" * 300 for number in range(500)})
+    few = [f"order/{'2026/' * depth}{name}" for depth in range(6) for name in ("", "a", "b", "ä", "c" * 30)]
+    api.call(state, "save_bulk", "s", dict.fromkeys(few, 1))
+    for prefix in ("o", "order", "order/", "order/2026/20", "order/2026/2026/2026/2026/2026/", "order/b", few[-1], "p"):
+        there = [key for key in sorted(few) if key.startswith(prefix)]
+        assert api.call(state, "list_keys", "s", prefix, limit=limit) == there[:limit]
+        assert (
+            api.call(state, "list_keys", "s", prefix, limit=limit, after="order/2026/a")
+            == [key for key in there if key > "order/2026/a"][:limit]
+        )
+    gone = sorted(few)[1:3]
+    api.call(state, "delete", "s", gone[0])
+    api.call(state, "save", "s", gone[1], 1, ttl=0.05)
+    api.pause(0.06)
+    living = [key for key in sorted(few) if key not in gone]
+    received = 0
+    for engine in list(_engines.values()):
+        for connection in (engine._shared, *[each.result() for each in engine._loops.values()]):
+            if connection is not None:
+                feed = connection.connection.session.feed
+
+                def counted(data: bytes, feed: Callable[[bytes], None] = feed) -> None:
+                    nonlocal received
+                    received += len(data)
+                    feed(data)
+
+                connection.connection.session.feed = counted
+    assert api.call(state, "list_keys", "s", "order/", limit=limit) == living[:limit]
+    assert 500 < received < 15_000
+    assert len(api.call(state, "list_keys", "s")) == 500 + len(living)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_one_value_that_does_not_fit(home: NatsHome, api: Api, conditional: bool) -> None:
+    """The others of the call are saved."""
+    state = home.client().state
+    items = []
+    for key, size in (("a", 1), ("large", 9 << 20), ("b", 5 << 20)):
+        api.call(state, "save", "s", key, b"old")
+        etag = api.call(state, "get_item", "s", key).etag if conditional else None
+        items.append(StateItem(key=key, value=b"x" * size, etag=etag))
+    error = api.fails(BulkError)(state, "save_bulk", "s", items)
+    assert list(error.failed) == ["large"]
+    assert isinstance(error.failed["large"], ResourceExhaustedError)
+    assert "max_payload" in str(error.failed["large"])
+    found = api.call(state, "get_bulk", "s", ["a", "large", "b"])
+    assert {key: len(item.value) for key, item in found.items()} == {"a": 1, "large": 3, "b": 5 << 20}
+
+
 def test_a_service_that_is_not_there(home: NatsHome, api: Api) -> None:
-    error = api.fails(UnsupportedError, match=r"\[pubsub\.bus\]")(home.client().pubsub, "publish", "bus", "t", 1)
+    error = api.fails(UnsupportedError, match=r"\[database\.bus\]")(home.client().database, "query", "bus", "SELECT 1")
     assert not error.maybe_applied
 
 

@@ -92,7 +92,7 @@ class Reader:
 
     def hear(self, text: str, times: int = 1) -> None:
         """Wait until they have written it."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while self.heard().count(text) < times:
             assert time.monotonic() < end, self.heard()
             time.sleep(0.01)

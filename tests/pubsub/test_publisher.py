@@ -252,7 +252,7 @@ class TestPublisher(Suite):
 
     def test_what_cannot_be_sent(self, call: Call, api: Api) -> None:
         with call.opened("publisher", "t", buffer_bytes=10_000) as publisher:
-            api.fails(PayloadError)(publisher, "send", {1, 2})
+            api.fails(PayloadError)(publisher, "send", {1j})
             api.fails(InvalidArgumentError, match="key")(publisher, "send", 1, key="")
             api.fails(InvalidArgumentError)(publisher, "send", 1, attributes={"Bad": 1})
             api.fails(ResourceExhaustedError, match="never")(publisher, "send", "x" * 10_001)

@@ -14,9 +14,11 @@ from tests.support.redis import Missing, RedisServer, serve
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    kinds = ["valkey", "redis"] if metafunc.config.getoption("--soak") else ["valkey"]
     if "home" in metafunc.fixturenames:
-        kinds = ["valkey", "redis"] if metafunc.config.getoption("--soak") else ["valkey"]
         metafunc.parametrize("home", kinds, indirect=True)
+    if "failing" in metafunc.fixturenames:
+        metafunc.parametrize("kind", kinds)
 
 
 @pytest.fixture

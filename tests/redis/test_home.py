@@ -102,6 +102,8 @@ def test_doctor_shows_no_password(home: RedisHome, tmp_path: Path, where: str) -
     report = json.loads(result.stdout)
     assert report["home"] == f"redis://127.0.0.1:{home.server.port}/3"
     assert report["ready"]
+    (found,) = [each for each in report["components"] if each["name"] == "redis"]
+    assert found["services"]["rpc"] == ["headers", "host", "http_method", "status"]
 
 
 def test_native_is_redis_py(home: RedisHome) -> None:

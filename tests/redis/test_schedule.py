@@ -185,11 +185,11 @@ def _reserve(runs: _Runs) -> tuple[Any, int]:
     batch = next(flow)
     while True:
         op = runs._operation()
-        connection = engine._take(op)
+        connection = engine.servers.take(op, batch)
         try:
             replies = connection.exchange(batch.data, batch.count, op)
         finally:
-            engine._give(connection)
+            engine.servers.give(connection)
         sent = batch.data
         batch = flow.send(replies)
         if MOVE._sha.encode() in batch.data:
@@ -200,11 +200,11 @@ def _reserve(runs: _Runs) -> tuple[Any, int]:
 def _go_on(runs: _Runs, flow: Any, batch: Any) -> Any:
     engine, op = runs._component.engine, runs._operation()
     while True:
-        connection = engine._take(op)
+        connection = engine.servers.take(op, batch)
         try:
             replies = connection.exchange(batch.data, batch.count, op)
         finally:
-            engine._give(connection)
+            engine.servers.give(connection)
         try:
             batch = flow.send(replies)
         except StopIteration as stop:

@@ -8,8 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -27,22 +26,11 @@ from cloud_runtimes.testing import Api
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.redis import RedisHome
 from tests.support.ports import reserved_port
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisServer, stopped
 
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., RedisServer]
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
-
-
-@contextmanager
-def stopped(server: RedisServer) -> Iterator[None]:
-    """Have a server stand still."""
-    assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        server.process.send_signal(signal.SIGCONT)
 
 
 def answering(*replies: bytes) -> socket.socket:
@@ -88,6 +76,16 @@ def test_a_server_that_is_too_old(client: Make, api: Api, info: str, match: str)
     with answering(b"+OK\r\n", reply + reply) as listener:
         url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
         error = api.fails(UnsupportedError, match=match)(client(url).state, "save", "s", "k", 1)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert not error.maybe_applied
+
+
+def test_another_protocol(client: Make, api: Api) -> None:
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        error = api.fails(UnavailableError, match="speak Redis' protocol|[Pp]rotocol error")(
+            client(url).state, "get", "s", "k"
+        )
         listener.shutdown(socket.SHUT_RDWR)
     assert not error.maybe_applied
 
@@ -203,6 +201,19 @@ def test_a_restart(served: Serve, client: Make, api: Api) -> None:
         assert error.retryable
         server.start()
         assert api.call(client_.state, "get", "s", "k") == turn
+
+
+def test_redis_8(redis8_server: RedisServer, client: Make, api: Api) -> None:
+    """The suites run on it with ``--soak``."""
+    home = client(redis8_server.url, prefix=api.name)
+    api.call(home.state, "save", "s", "k", 1)
+    assert api.call(home.state, "get", "s", "k") == 1
+    with api.opened(home.pubsub.subscribe("bus", "t", start="earliest")) as sub:
+        api.call(home.pubsub, "publish", "bus", "t", 1)
+        event = api.call(sub, "receive", 5)
+        event.ack()
+    with api.opened(home.lock.hold("l", "r")) as lease:
+        api.call(home.state, "save", "s", "k", 2, fence=lease.token)
 
 
 @KINDS

@@ -186,7 +186,7 @@ PLAIN = item("redisHost", "a")
         ("pubsub.redis", [PLAIN, item("streamTTL", "soon")], "expected a duration such as 500ms"),
         ("state.jetstream", [], "give metadata natsURL"),
         ("state.jetstream", [item("natsURL", "nats://u:p@a"), item("token", "t")], "natsURL has a user, and there is a token"),
-        ("state.jetstream", [item("natsURL", "nats://a"), item("domain", "hub")], "give natsURL of a server of that account"),
+        ("state.jetstream", [item("natsURL", "nats://a"), item("apiPrefix", "hub")], "give domain, or natsURL of a server of that account"),
         ("state.jetstream", [item("natsURL", "nats://a"), item("tls_client_cert", "c.pem")], "tls_certificate and tls_key together"),
     ],
 )  # fmt: skip

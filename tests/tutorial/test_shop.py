@@ -25,7 +25,7 @@ RUNS = "shop with 0 methods, 1 subscriptions, 1 jobs"
 def test_its_own_tests_pass_and_those_of_the_page_about_fastapi(shop: Shop) -> None:
     write_files("how-to/fastapi.md", shop.folder / "other")
     process = shop.start("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "other")
-    assert process.wait(60) == 0, shop.told()
+    assert process.wait(120) == 0, shop.told()
     assert "4 passed" in shop.told()
 
 
@@ -127,7 +127,7 @@ def test_nothing_is_lost_while_workers_die_and_reload(
 
     shop.handlers.write_text(source, encoding="utf-8")
     shop.start(*RUN)
-    wait_until(lambda: len(shop.client.state.list_keys("shipments")) == len(orders.placed), shop.told, 60)
+    wait_until(lambda: len(shop.client.state.list_keys("shipments")) == len(orders.placed), shop.told)
     assert shop.told().count("Traceback") == 0, shop.told()
     figure(
         f"the tutorial's shop: {count} workers killed, {count} reloads, one SIGTERM",

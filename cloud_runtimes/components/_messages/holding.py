@@ -6,7 +6,7 @@ A message has one event as structured CloudEvents JSON, or as bytes without an e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -89,8 +89,12 @@ class Part(NamedTuple):
     past: Past
 
 
+def _text(token: Any) -> str:
+    return token.decode(errors="replace") if isinstance(token, bytes) else str(token)
+
+
 class Holding:
-    """The messages of one member.
+    """The messages of one member; ``id_of`` tells the id of a message of which a token is.
 
     Attributes:
         held: all of them with anything left.
@@ -99,8 +103,9 @@ class Holding:
         expired: how many events were; the driver counts them.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, id_of: Callable[[Any], str] = _text) -> None:
         self._rules = rules
+        self._id_of = id_of
         self._topic = rules.request.topic
         self._ready: deque[Held] = deque()
         self.held: dict[Held, None] = {}
@@ -144,6 +149,10 @@ class Holding:
                 found += self.add(origin, [tokens[place] for place in places], those, deliveries, past, topic)
         return found
 
+    def add_packed(self, origin: Hashable, tokens: Sequence[Any], frame: bytes) -> int:
+        """Take in messages that have one event each, of which the driver made a frame."""
+        return self._hold(Held(origin, kernel.Frame(frame), tokens, True, 1, NO_PAST))
+
     def add_plain(
         self, origin: Hashable, token: Any, data: bytes, content_type: str, deliveries: int = 1, past: Past = NO_PAST
     ) -> int:
@@ -163,8 +172,7 @@ class Holding:
 
     def _plain(self, data: bytes, content_type: str, token: Any) -> kernel.Frame:
         """Return a frame of an event without an envelope; its id is that of the message, so it stays in every delivery."""
-        id = token.decode(errors="replace") if isinstance(token, bytes) else str(token)
-        record = kernel.encode_record(data, content_type, id=id, raw=True)
+        record = kernel.encode_record(data, content_type, id=self._id_of(token), raw=True)
         return kernel.Frame(kernel.build_frame(self._topic, "cloud_runtimes.event", self._topic, (record,)))
 
     def _hold(self, held: Held) -> int:

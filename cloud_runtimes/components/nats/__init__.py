@@ -1,4 +1,4 @@
-"""NATS with JetStream: a home for many machines. Its key-value buckets carry state, configuration and locks."""
+"""NATS with JetStream: a home for many machines. Its key-value buckets carry state, configuration, locks and jobs, its streams events, its object store files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ __all__ = ["NatsComponent", "NatsSettings", "component"]
 
 _DRIVERS: Final = {
     "configuration": "NatsConfiguration",
+    "file": "NatsFiles",
     "lock": "NatsLock",
+    "pubsub": "NatsPubSub",
+    "rpc": "NatsRpc",
+    "schedule": "NatsSchedule",
     "state": "NatsState",
 }
 _READY: Final = Method("nats", "wait_ready", repeatable=True, writes=False)
@@ -98,6 +102,7 @@ class NatsComponent(HomeComponent):
         with self._lock:
             engine, self._engine = self._engine, None
         if engine is not None:
+            engine.notifier.wake_all()  # who waits for this client looks whether it is open
             engine.release()
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from ..._core.threads import Mutex
 from ...config import without_values
 from ...errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from .settings import NatsSettings
 
-__all__ = ["Address", "parse_url", "tls_context"]
+__all__ = ["Address", "Server", "Servers", "parse_url", "tls_context"]
 
+Server: TypeAlias = tuple[str, int]
 _PORT = 4222
 
 
@@ -26,7 +29,7 @@ class Address(NamedTuple):
         tls: whether a server without TLS is refused.
     """
 
-    servers: tuple[tuple[str, int], ...]
+    servers: tuple[Server, ...]
     username: str | None
     password: str | None
     token: str | None
@@ -41,6 +44,37 @@ class Address(NamedTuple):
         return ",".join(f"{host}:{port}" for host, port in self.servers)
 
 
+class Servers:
+    """Where to connect, best first: the servers of the URL, and those that they tell of."""
+
+    def __init__(self, given: tuple[Server, ...]) -> None:
+        self._lock = Mutex()
+        self._given = given
+        self._known = list(given)
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(tuple(self._known))
+
+    def learn(self, told: Iterable[str]) -> None:
+        """Take in which servers the cluster has now, ``host:port`` each."""
+        places = [text.rpartition(":") for text in told]
+        found = [(host.strip("[]"), int(port)) for host, _, port in places if host and port.isdigit()]
+        with self._lock:
+            kept = [each for each in self._known if each in self._given or each in found]
+            self._known = kept + [each for each in found if each not in kept]
+
+    def avoid(self, server: Server) -> None:
+        """Try one last, since it failed."""
+        with self._lock:
+            if server in self._known:
+                self._known.remove(server)
+                self._known.append(server)
+
+    def name(self, server: Server) -> str:
+        """Return the name in a server's certificate; those that others tell of are addresses without one."""
+        return server[0] if server in self._given else self._given[0][0]
+
+
 @without_values
 def parse_url(url: str) -> Address:
     """Read a URL.
@@ -53,7 +87,7 @@ def parse_url(url: str) -> Address:
         rest, _, query = rest.partition("?")
         if query or scheme not in ("nats", "tls"):
             raise ValueError
-        servers: list[tuple[str, int]] = []
+        servers: list[Server] = []
         username = password = token = None
         for part in rest.rstrip("/").split(","):
             parts = urlsplit(f"nats://{part.rpartition('://')[2]}")
@@ -72,8 +106,18 @@ def parse_url(url: str) -> Address:
 
 
 def tls_context(settings: NatsSettings) -> ssl.SSLContext:
-    """Return what a TLS connection is made with."""
-    context = ssl.create_default_context(cafile=settings.tls_ca)
-    if settings.tls_certificate is not None:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    """Return what a TLS connection is made with.
+
+    Raises:
+        InvalidArgumentError: a file cannot be read.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca)
+        if settings.tls_certificate is not None:
+            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"a certificate or key of the nats component cannot be read: {error.strerror or error}: "
+            "check tls_ca, tls_certificate and tls_key"
+        ) from None
     return context

@@ -9,29 +9,34 @@ import base64
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import wraps
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar
 
 from ...errors import NotFoundError, ResourceExhaustedError, UnsupportedError
-from .failures import NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Refused
+from .failures import LEADERLESS, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Lost, Refused
 from .protocol import Message
 from .requests import Batch, Flow, Request
 
 if TYPE_CHECKING:
     from .engine import NatsEngine
 
-__all__ = ["Bucket", "Entry", "Put", "encode", "decode"]
+__all__ = ["Bucket", "Entry", "Put", "decode", "encode", "milliseconds", "patient", "read_reply"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
-_API: Final = "$JS.API."
+_PAGE: Final = 1000
+_PAGE_BYTES: Final = 8 * 1024 * 1024
+API: Final = "$JS.API."
 _TTL: Final = "Cr-Ttl"
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
 """What takes a value's place, and goes by itself."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
-_NEEDED: Final = {"allow_direct": True, "allow_msg_ttl": True, "allow_atomic": True, "max_msgs_per_subject": 1}
+_STORED: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":(\d+)\}')
 
 
 def encode(text: str) -> str:
@@ -53,6 +58,7 @@ class Entry(NamedTuple):
         headers: of the message.
         deleted: it is the mark of a delete.
         expires_ms: when it expires by the server's clock, milliseconds since 1970 UTC; ``None``: never.
+        written_ms: when it was written, likewise.
     """
 
     sequence: int
@@ -60,9 +66,10 @@ class Entry(NamedTuple):
     headers: Mapping[str, str]
     deleted: bool
     expires_ms: int | None
+    written_ms: int
 
 
-ABSENT: Final = Entry(0, b"", {}, True, None)
+ABSENT: Final = Entry(0, b"", {}, True, None, 0)
 
 
 class Put(NamedTuple):
@@ -95,12 +102,40 @@ class Put(NamedTuple):
         return Request(self.subject, self.data or b"", headers, answers)
 
 
+def patient(flow: Callable[P, Flow[T]]) -> Callable[P, Flow[T]]:
+    """Try again what found no leader, until there is one or the time is over; nothing of it was done."""
+
+    @wraps(flow)
+    def again(*args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+        while True:
+            try:
+                return (yield from flow(*args, **kwargs))
+            except Refused as error:
+                if error.code not in LEADERLESS:
+                    raise
+                failure = error
+            yield Batch(failure=failure)
+
+    return again
+
+
 class Bucket:
     """One bucket.
 
     Attributes:
+        space: what the name of its stream and its subjects begin with.
+        needed: properties of the stream, without which it is refused.
+        made: further ones that it is made with.
         name: as ``nats kv`` has it.
+        stream: of its messages.
+        root: what its subjects begin with.
     """
+
+    space: ClassVar = ("KV_", "$KV")
+    needed: ClassVar[Mapping[str, Any]] = {
+        "allow_direct": True, "allow_msg_ttl": True, "allow_atomic": True, "max_msgs_per_subject": 1,
+    }  # fmt: skip
+    made: ClassVar[Mapping[str, Any]] = {"deny_delete": True}
 
     def __init__(self, engine: NatsEngine, service: str, store: str) -> None:
         settings = engine.settings
@@ -108,12 +143,16 @@ class Bucket:
         self._store = store
         plain = store if _PLAIN.fullmatch(store) else f"_{encode(store)}"
         self.name = f"{settings.prefix}-{service}-{plain}"
-        self._stream = f"KV_{self.name}"
-        self._get = f"{_API}DIRECT.GET.{self._stream}."
+        self.stream = self.space[0] + self.name
+        self.root = f"{self.space[1]}.{self.name}."
+        self._get = f"{API}DIRECT.GET.{self.stream}"
 
     def subject(self, kind: str, key: str) -> str:
         """Return the subject of a key."""
-        return f"$KV.{self.name}.{kind}.{encode(key)}"
+        return f"{self.root}{kind}.{encode(key)}"
+
+    def _subjects(self) -> list[str]:
+        return [f"{self.root}>"]
 
     # -- the bucket itself ------------------------------------------------
 
@@ -122,20 +161,23 @@ class Bucket:
         known: _Known | None = self._engine.buckets.get(self.name)
         if known is None:
             info = yield from self._made()
-            config = info["config"]
-            wrong = [name for name, value in _NEEDED.items() if config.get(name) != value]
-            if wrong:
-                raise UnsupportedError(
-                    f"nats {self._engine.where}: the bucket {self.name!r} lacks {', '.join(wrong)}: "
-                    "let the component make it, or set them by nats stream edit"
-                )
-            known = self._engine.buckets[self.name] = _Known(config["num_replicas"] > 1, _milliseconds(info["ts"]))
+            self._check(info["config"], self.needed)
+            known = self._engine.buckets[self.name] = _Known(info["config"], milliseconds(info["ts"]))
         return known
+
+    def _check(self, config: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
+        """Refuse a bucket that lacks properties."""
+        wrong = [name for name, value in needed.items() if config.get(name) != value]
+        if wrong:
+            raise UnsupportedError(
+                f"nats {self._engine.where}: the bucket {self.name!r} lacks {', '.join(wrong)}: "
+                "let the component make it, or set them by nats stream edit"
+            )
 
     def _made(self) -> Flow[dict[str, Any]]:
         settings = self._engine.settings
         try:
-            return (yield from self._api("STREAM.INFO", None))
+            return (yield from self.api("STREAM.INFO", None))
         except Refused as error:
             if error.code != NO_STREAM:
                 raise
@@ -144,24 +186,24 @@ class Bucket:
                 f'nats {self._engine.where}: there is no bucket {self.name!r}: make it, or set ensure = "create"'
             )
         config = {
-            "name": self._stream, "subjects": [f"$KV.{self.name}.>"], "num_replicas": settings.replicas,
-            "storage": "file", "discard": "new", "allow_rollup_hdrs": True, "deny_delete": True, "max_age": 0,
+            "name": self.stream, "subjects": self._subjects(), "num_replicas": settings.replicas,
+            "storage": "file", "discard": "new", "allow_rollup_hdrs": True, "max_age": 0,
             # above what a bucket of this name may have given before it was removed
-            "first_seq": time_ns() // 1_000_000, **_NEEDED,
+            "first_seq": time_ns() // 1_000_000, **self.needed, **self.made,
         }  # fmt: skip
         try:
-            yield from self._api("STREAM.CREATE", config, writes=True)
+            yield from self.api("STREAM.CREATE", config, writes=True)
         except Refused as error:
             if error.code != STREAM_EXISTS:  # another made it just now
                 raise
-        return (yield from self._api("STREAM.INFO", None))
+        return (yield from self.api("STREAM.INFO", None))
 
-    def _api(
+    def api(
         self, verb: str, body: Mapping[str, Any] | None, rest: str = "", writes: bool = False
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
-        ((message,),) = yield Batch(Request(f"{_API}{verb}.{self._stream}{rest}", data), writes=writes)
-        return _json(message)
+        ((message,),) = yield Batch(Request(f"{API}{verb}.{self.stream}{rest}", data), writes=writes)
+        return read_reply(message)
 
     def now_ms(self) -> Flow[int]:
         """Return the least that the server's clock says now, without asking it again."""
@@ -169,57 +211,82 @@ class Bucket:
 
     # -- reading ----------------------------------------------------------
 
-    def read(self, subjects: Sequence[str], *, strong: bool = True) -> Flow[list[Entry]]:
-        """Return what keys hold, expired values too; ``strong``: as their leader knows it."""
+    @patient
+    def read(self, subjects: Sequence[str], *, strong: bool = True, beside: Sequence[Put] = ()) -> Flow[list[Entry]]:
+        """Return what keys hold, expired values too; ``strong``: as their leader knows it. Others are written ``beside``, in the same packet."""
         known = yield from self.ensure()
+        direct = not known.replicated or not strong
+        asked = [Request(f"{self._get}.{each}") if direct else self._ask_leader(each) for each in subjects]
         try:
-            if not known.replicated or not strong:
-                answers = yield Batch(*[Request(self._get + subject) for subject in subjects])
-                return [_entry(message) for (message,) in answers]
-            answers = yield Batch(*[self._ask_leader(subject) for subject in subjects])
-            return [_leaders(message) for (message,) in answers]
+            answers = yield Batch(*[put.request({}) for put in beside], *asked, writes=bool(beside))
+            for (message,) in answers[: len(beside)]:
+                read_reply(message)
+            return [_entry(message) if direct else _leaders(message) for (message,) in answers[len(beside) :]]
         except Refused as error:
             self._forget(error)
             raise
 
+    @patient
     def read_now(self, subject: str) -> Flow[tuple[Entry, int]]:
         """Return what a key holds as its leader knows it, and what the server's clock says, asked for before."""
         yield from self.ensure()
-        (info,), (message,) = yield Batch(Request(f"{_API}STREAM.INFO.{self._stream}"), self._ask_leader(subject))
-        return _leaders(message), _milliseconds(_json(info)["ts"])
+        (info,), (message,) = yield Batch(Request(f"{API}STREAM.INFO.{self.stream}"), self._ask_leader(subject))
+        return _leaders(message), milliseconds(read_reply(info)["ts"])
 
     def _ask_leader(self, subject: str) -> Request:
-        return Request(f"{_API}STREAM.MSG.GET.{self._stream}", json.dumps({"last_by_subj": subject}).encode())
+        return Request(f"{API}STREAM.MSG.GET.{self.stream}", json.dumps({"last_by_subj": subject}).encode())
 
-    def keys(self, kind: str) -> Flow[list[str]]:
-        """Return the keys that have values, in no order. Their values stay where they are."""
-        known = yield from self.ensure()
-        name = secrets.token_hex(8)
-        where = f"$KV.{self.name}.{kind}."
-        config = {
-            "name": name, "deliver_policy": "last_per_subject", "ack_policy": "none", "headers_only": True,
-            "mem_storage": True, "num_replicas": 1, "inactive_threshold": 30_000_000_000, "filter_subject": f"{where}*",
-        }  # fmt: skip
-        body = {"stream_name": self._stream, "config": config, "action": "create"}
-        made = yield from self._api("CONSUMER.CREATE", body, f".{name}.{where}*")
-        found: list[str] = []
-        left = made["num_pending"]
-        now = known.now_ms()
-        while left > 0:
-            want = min(left, 10_000)
-            pull = json.dumps({"batch": want, "no_wait": True}).encode()
-            (messages,) = yield Batch(Request(f"{_API}CONSUMER.MSG.NEXT.{self._stream}.{name}", pull, None, want, name))
-            for message in messages:
-                if not message.status:
-                    entry = _consumed(message)
-                    if not entry.deleted and (entry.expires_ms is None or entry.expires_ms > now):
-                        found.append(decode(message.subject[len(where) :].decode()))
-            left = 0 if messages[-1].status else left - len(messages)
-        yield from self._api("CONSUMER.DELETE", None, f".{name}")
-        return found
+    @patient
+    def since(self, pattern: str, sequence: int) -> Flow[tuple[int, list[tuple[str, Entry]]]]:
+        """Return the server's time, and the keys that were written behind a sequence, in the order of their writes."""
+        yield from self.ensure()
+        found: list[tuple[str, Entry]] = []
+        time = Request(f"{API}STREAM.INFO.{self.stream}")
+        now = 0
+        while True:
+            ask = {"next_by_subj": pattern, "seq": sequence + 1, "batch": _PAGE, "max_bytes": _PAGE_BYTES}
+            asked = Request(self._get, json.dumps(ask).encode(), None, _PAGE + 1)
+            try:
+                *told, messages = yield Batch(*([] if now else [time]), asked)
+                if told:
+                    info = read_reply(told[0][0])
+                    now = milliseconds(info["ts"])
+                    if info["state"]["last_seq"] < sequence:  # the bucket was made anew
+                        sequence = 0
+                        continue
+                for message in messages:
+                    if message.status == 503:
+                        raise Refused(503, "no responders")
+                    if not message.status:
+                        found.append((message.headers["Nats-Subject"], _entry(message)))
+            except Refused as error:
+                self._forget(error)
+                raise
+            if messages[-1].headers.get("Nats-Num-Pending", "0") == "0":
+                return now, found
+            sequence = found[-1][1].sequence
+
+    @patient
+    def subjects(self, pattern: str) -> Flow[list[str]]:
+        """Return the subjects that have messages, in no order. The server answers from memory."""
+        yield from self.ensure()
+        found: dict[str, None] = {}
+        offset = 0
+        while True:
+            try:
+                info = yield from self.api("STREAM.INFO", {"subjects_filter": pattern, "offset": offset})
+            except Refused as error:
+                self._forget(error)
+                raise
+            some = info["state"].get("subjects") or {}
+            found |= dict.fromkeys(some)  # one that others add or remove between two pages may come twice
+            offset += len(some)
+            if not some or offset >= info.get("total", 0):
+                return list(found)
 
     # -- writing ----------------------------------------------------------
 
+    @patient
     def put(self, puts: Sequence[Put]) -> Flow[list[int | Refused]]:
         """Write each of some keys, in their order; returns sequences, and refusals of those that failed alone."""
         yield from self.ensure()
@@ -227,14 +294,17 @@ class Bucket:
         found: list[int | Refused] = []
         for (message,) in answers:
             try:
-                found.append(_json(message)["seq"])
+                found.append(_stored(message))
             except Refused as error:
                 if error.code not in WRONG_SEQUENCES:
                     self._forget(error)
+                    if found:  # no longer nothing
+                        raise Lost(f"the bucket has no leader any more: {error.text}") from error
                     raise
                 found.append(error)
         return found
 
+    @patient
     def put_all(self, puts: Sequence[Put]) -> Flow[bool]:
         """Write all or nothing; ``False``: a key has not the expected sequence. Each key comes once."""
         if len(puts) == 1:
@@ -259,7 +329,7 @@ class Bucket:
         try:
             for messages in (answers[0], answers[-1]):
                 if messages[0].data or messages[0].status:
-                    _json(messages[0])
+                    read_reply(messages[0])
         except Refused as error:
             if error.code in WRONG_SEQUENCES:
                 return False
@@ -276,8 +346,9 @@ class Bucket:
 class _Known:
     """What a look at a bucket has told."""
 
-    def __init__(self, replicated: bool, time_ms: int) -> None:
-        self.replicated = replicated
+    def __init__(self, config: Mapping[str, Any], time_ms: int) -> None:
+        self.config = config
+        self.replicated = config["num_replicas"] > 1
         self._time_ms = time_ms
         self._at = monotonic()
 
@@ -286,7 +357,14 @@ class _Known:
         return self._time_ms + int((monotonic() - self._at) * 1000)
 
 
-def _json(message: Message) -> dict[str, Any]:
+def _stored(message: Message) -> int:
+    """Return the number under which a message was stored."""
+    plain = _STORED.fullmatch(message.data)
+    found: int = read_reply(message)["seq"] if plain is None else int(plain[1])
+    return found
+
+
+def read_reply(message: Message) -> dict[str, Any]:
     """Return an answer of JetStream's API.
 
     Raises:
@@ -306,36 +384,30 @@ def _entry(message: Message) -> Entry:
     if status:
         raise Refused(status, message.headers.get("Description", "no responders"))
     headers = message.headers
-    return _made_of(int(headers["Nats-Sequence"]), message.data, headers, headers["Nats-Time-Stamp"])
+    return entry_of(int(headers["Nats-Sequence"]), message.data, headers, headers["Nats-Time-Stamp"])
 
 
 def _leaders(message: Message) -> Entry:
     try:
-        found = _json(message)["message"]
+        found = read_reply(message)["message"]
     except Refused as error:
         if error.code == NO_MESSAGE:
             return ABSENT
         raise
     head = base64.b64decode(found.get("hdrs", ""))
     headers = Message(b"", b"", head, b"").headers
-    return _made_of(found["seq"], base64.b64decode(found.get("data", "")), headers, found["time"])
+    return entry_of(found["seq"], base64.b64decode(found.get("data", "")), headers, found["time"])
 
 
-def _consumed(message: Message) -> Entry:
-    # $JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending
-    parts = message.reply.split(b".")
-    return _made_of(int(parts[-4]), b"", message.headers, int(parts[-2]) // 1_000_000)
-
-
-def _made_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
-    expires = None
-    if (ttl := headers.get(_TTL)) is not None:
-        expires = (time if isinstance(time, int) else _milliseconds(time)) + int(ttl)
+def entry_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
+    written = time if isinstance(time, int) else milliseconds(time)
+    ttl = headers.get(_TTL)
+    expires = None if ttl is None else written + int(ttl)
     deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
-    return Entry(sequence, data, headers, deleted, expires)
+    return Entry(sequence, data, headers, deleted, expires, written)
 
 
-def _milliseconds(text: str) -> int:
+def milliseconds(text: str) -> int:
     """Return a time of RFC 3339 with nanoseconds."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1000 + int(fraction[:3].ljust(3, "0") or 0)

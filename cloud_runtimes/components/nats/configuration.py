@@ -15,7 +15,7 @@ from ...spi.configuration import ConfigurationDriver, ConfigurationItem, Configu
 from ...spi.operation import Method, Operation
 from .._items import FEATURES, columns, items, place
 from .._values import too_large
-from .buckets import Bucket, Entry, Put
+from .buckets import Bucket, Entry, Put, decode
 from .connection import Connection
 from .failures import Lost
 from .protocol import subscribe
@@ -63,7 +63,8 @@ class NatsConfiguration(ConfigurationDriver):
 
     def places(self) -> Flow[list[tuple[str, str]]]:
         """Return the groups and labels that there are."""
-        found = [key.split("\0") for key in (yield from self._bucket.keys("d"))]
+        subjects = yield from self._bucket.subjects(f"{self._bucket.root}d.>")
+        found = [decode(subject.rpartition(".")[2]).split("\0") for subject in subjects]
         return sorted((group, label) for group, label in found)
 
     # -- writing ----------------------------------------------------------

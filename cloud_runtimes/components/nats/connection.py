@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.threads import Mutex
 from ..._version import __version__
-from ...errors import UnsupportedError
+from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Operation
-from .address import Address, tls_context
+from .address import Address, Server, Servers, tls_context
 from .failures import Lost, Refused
 from .protocol import Session
 
@@ -37,8 +37,11 @@ class Connection:
         last: `time.monotonic` at which something came.
     """
 
-    def __init__(self, address: Address, settings: NatsSettings) -> None:
+    def __init__(self, address: Address, settings: NatsSettings, servers: Servers) -> None:
         self.address = address
+        self._servers = servers
+        self._server: Server | None = None
+        self._info: dict[str, Any] | None = None
         self.session = Session()
         self.last = 0.0
         self._settings = settings
@@ -55,33 +58,35 @@ class Connection:
             DeadlineExceededError: no server answered in time.
             UnsupportedError: the server is too old, or has no JetStream.
         """
-        servers = self.address.servers
-        for number, (host, port) in enumerate(servers, 1):
+        servers = list(self._servers)
+        for number, server in enumerate(servers, 1):
             left = op.remaining()
             # one that hangs leaves time for the others
             share = left if left is None or number == len(servers) else left / 2
             deadline = None if share is None else monotonic() + share
             try:
-                self._open(host, port, deadline, greeting)
+                self._open(server, deadline, greeting)
                 return
             except BaseException as error:
                 self.close()
                 self.session = self._anew()
-                if isinstance(error, (Lost, TimeoutError)) and number < len(servers):
-                    continue
+                if isinstance(error, (Lost, TimeoutError)):
+                    self._servers.avoid(server)
+                    if number < len(servers):
+                        continue
                 if isinstance(error, TimeoutError):
                     raise op.timed_out(f"nats {self.address.where}") from None
                 raise
 
     def _anew(self) -> Session:
         session = Session()
-        session.callbacks = self.session.callbacks
+        session.callbacks, session.bulk = self.session.callbacks, self.session.bulk
         return session
 
-    def _open(self, host: str, port: int, deadline: float | None, greeting: bytes) -> None:
-        session, settings = self.session, self._settings
+    def _open(self, server: Server, deadline: float | None, greeting: bytes) -> None:
+        session, settings, host = self.session, self._settings, self._servers.name(server)
         try:
-            made = socket.create_connection((host, port), _left(deadline))
+            made = socket.create_connection(server, _left(deadline))
             self._socket = made
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -91,6 +96,8 @@ class Connection:
             if not session.info:
                 raise Lost("what answers is no NATS server")
             if not settings.tls_first and (self.address.tls or session.info.get("tls_required")):
+                if not (session.info.get("tls_required") or session.info.get("tls_available")):
+                    raise Lost("the server has no TLS: give a url with nats://")
                 self._wrap(host)
             self._check()
             assert self._socket is not None
@@ -102,7 +109,9 @@ class Connection:
                     raise Refused(0, session.error)
             self._socket.setblocking(False)
             self.last = monotonic()
-        except TimeoutError:
+            self._server = server
+            self._learn()
+        except (TimeoutError, CloudRuntimesError):
             raise
         except (OSError, ValueError) as error:
             raise Lost(_reason(error)) from error
@@ -126,13 +135,8 @@ class Connection:
         numbers = [part for part in text.partition("-")[0].split(".")[:2] if part.isdigit()]
         if tuple(map(int, numbers)) < LEAST:
             raise UnsupportedError(f"nats {where}: the server has version {text}: NATS 2.12 or later is needed")
-        if not info.get("jetstream"):
+        if not info.get("jetstream") and self._settings.domain is None:
             raise UnsupportedError(f"nats {where}: JetStream is off: start the server with -js")
-        if info.get("nonce") and self.address.username is None and self.address.token is None:
-            raise UnsupportedError(
-                f"nats {where}: the server asks for an NKey or a JWT, which this component does not sign: "
-                "give a user and password, or a token, in the url"
-            )
 
     def _login(self) -> bytes:
         address = self.address
@@ -144,6 +148,10 @@ class Connection:
             options["auth_token"] = address.token
         if address.username is not None:
             options["user"], options["pass"] = address.username, address.password
+        if self._settings.credentials is not None or self._settings.nkey is not None:
+            from .credentials import login
+
+            options.update(login(self._settings, self.session.info.get("nonce")))
         return json.dumps(options).encode()
 
     # -- sending and receiving --------------------------------------------
@@ -157,7 +165,7 @@ class Connection:
         """The descriptor to wait for."""
         return -1 if self._socket is None else self._socket.fileno()
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: bytes | memoryview) -> int:
         """Send what the system takes at once, and return how many bytes that was.
 
         Raises:
@@ -186,7 +194,7 @@ class Connection:
 
     def wait(self, deadline: float | None, events: int = select.POLLIN) -> bool:
         """Wait until there is something to read, to a time of `time.monotonic`."""
-        if self.has_decrypted() and events == select.POLLIN:
+        if events & select.POLLIN and self.has_decrypted():
             return True
         descriptor = self.fileno()
         if descriptor < 0:
@@ -215,12 +223,23 @@ class Connection:
             if data:
                 self.last = monotonic()
                 session.feed(data)
+                if session.info is not self._info:
+                    self._learn()
         except _WANTS:
             return
         except (OSError, ValueError) as error:
             raise Lost(_reason(error)) from error
         if not data:
             raise Lost(session.error or "the server closed the connection")
+
+    def _learn(self) -> None:
+        self._info = self.session.info
+        self._servers.learn(self._info.get("connect_urls") or ())
+
+    def avoid(self) -> None:
+        """Have later connections try other servers first."""
+        if self._server is not None:
+            self._servers.avoid(self._server)
 
     def answer(self) -> bytes:
         """Return what is to be sent for the server's own questions."""
@@ -242,4 +261,8 @@ def _left(deadline: float | None) -> float | None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {error.verify_message}: check the host in the url, and tls_ca"
+    if isinstance(error, ssl.SSLError) and "CERTIFICATE" in (error.reason or ""):
+        return f"the server does not accept this client's certificate ({error.reason}): check tls_certificate"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.operation import Operation
-from .address import parse_url
+from .address import Servers, parse_url
 from .connection import Connection
 from .failures import Lost, Refused, explained
-from .protocol import subscribe
-from .requests import Batch, Call, Flow, Inbox
+from .notifier import NatsNotifier
+from .protocol import Message, payload_size, subscribe
+from .requests import Batch, Bulk, Call, Flow, Inbox, Request
 from .shared import LoopConnection, ThreadConnection
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["NatsEngine", "acquire"]
 
 T = TypeVar("T")
-_HEAD: Final = 4096
-"""Bytes of a message that are kept for its headers."""
+Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]
+_ANSWER: Final = 1.0
+"""Seconds after which a question without an answer is asked again."""
+_PAUSE: Final = 0.05
+"""Seconds before a flow tries again what nobody was there for."""
 _engines: dict[NatsSettings, NatsEngine] = {}
 _engines_lock = Mutex()
 _inherited: list[Any] = []
@@ -45,7 +50,10 @@ class NatsEngine:
 
     Attributes:
         where: what messages call it.
+        api: what subjects of JetStream's API begin with.
+        max_payload: bytes that headers and payload of a message have at most, as the last server said.
         buckets: what is known of the buckets that were looked at, by name; kept by `buckets.Bucket`.
+        notifier: wakes waiters of all processes.
     """
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -53,7 +61,11 @@ class NatsEngine:
         self.users = 0
         self.address = parse_url(settings.url)
         self.where = self.address.where
+        self._servers = Servers(self.address.servers)
+        self.api = "$JS.API." if settings.domain is None else f"$JS.{settings.domain}.API."
+        self.max_payload = 1 << 20
         self._closed = False
+        self.notifier = NatsNotifier(self)
         self.forked()
         fork.register(self)
 
@@ -78,12 +90,20 @@ class NatsEngine:
         try:
             batch = next(flow)
             while True:
+                if batch.failure is not None:
+                    self._check_time(op, batch.failure)
+                    sleep(_PAUSE)
+                    batch = flow.send([])
+                    continue
                 connection = self._thread_connection(op)
-                self._check(batch, connection.max_payload)
+                batch = self._checked(batch, connection.max_payload)
                 written = written or batch.writes
+                until = self._ask_again(op, batch)
                 try:
-                    call = connection.exchange(op, batch)
+                    call = connection.exchange(op, batch, until)
                 except TimeoutError:
+                    if until is not None:
+                        continue
                     raise op.timed_out(f"nats {self.where}", maybe_applied=written) from None
                 batch = self._next(flow, call)
         except StopIteration as stop:
@@ -98,12 +118,20 @@ class NatsEngine:
         try:
             batch = next(flow)
             while True:
+                if batch.failure is not None:
+                    self._check_time(op, batch.failure)
+                    await asyncio.sleep(_PAUSE)
+                    batch = flow.send([])
+                    continue
                 connection = await self._loop_connection(op)
-                self._check(batch, connection.max_payload)
+                batch = self._checked(batch, connection.max_payload)
                 written = written or batch.writes
+                until = self._ask_again(op, batch)
                 try:
-                    call = await connection.exchange(op, batch)
+                    call = await connection.exchange(op, batch, until)
                 except TimeoutError:
+                    if until is not None:
+                        continue
                     raise op.timed_out(f"nats {self.where}", maybe_applied=written) from None
                 batch = self._next(flow, call)
         except StopIteration as stop:
@@ -117,14 +145,36 @@ class NatsEngine:
             return flow.throw(call.failure)
         return flow.send(call.answers)
 
-    def _check(self, batch: Batch, max_payload: int) -> None:
-        """Refuse what would make the server close the connection."""
+    @staticmethod
+    def _check_time(op: Operation, failure: Refused) -> None:
+        left = op.remaining()
+        if left is not None and left <= _PAUSE:
+            raise failure
+
+    @staticmethod
+    def _ask_again(op: Operation, batch: Batch) -> float | None:
+        """Return when to ask again what got no answer: its leader may have died. ``None``: it is asked once, or the call ends before."""
+        if batch.writes or batch.requests[0].consumer:
+            return None
+        until = monotonic() + _ANSWER
+        return until if op.deadline is None or until < op.deadline else None
+
+    def _checked(self, batch: Batch, max_payload: int) -> Batch:
+        """Refuse what would make the server close the connection; send it to the domain."""
         for request in batch.requests:
-            if len(request.data) + _HEAD > max_payload:
-                raise ResourceExhaustedError(
-                    f"nats {self.where}: a message of {len(request.data):,} bytes does not fit the server's max_payload "
-                    f"of {max_payload:,}: raise it, or split the value"
-                )
+            if (error := self.too_large(request, max_payload)) is not None:
+                raise error
+        return batch if self.settings.domain is None else batch.moved(self.api)
+
+    def too_large(self, request: Request | Bulk, max_payload: int) -> ResourceExhaustedError | None:
+        """Return why a message is refused."""
+        size = payload_size(request.data, request.headers)
+        if size <= max_payload:
+            return None
+        return ResourceExhaustedError(
+            f"nats {self.where}: a message of {size:,} bytes does not fit the server's max_payload "
+            f"of {max_payload:,}: raise it, or split the value"
+        )
 
     def _explained(self, error: Lost | Refused, maybe_applied: bool) -> CloudRuntimesError:
         if isinstance(error, Refused):
@@ -140,18 +190,29 @@ class NatsEngine:
         except (Lost, Refused) as error:
             raise self._explained(error, False) from error
 
-    def _open(self, op: Operation, greeting: bytes) -> Connection:
+    def serving(self, op: Operation, greeting: bytes, callbacks: Callbacks) -> tuple[Connection, Inbox]:
+        """Return a new connection for its caller alone, on which it also makes requests; number 1 is their subscription."""
+        try:
+            return self._opened(op, greeting, callbacks)
+        except (Lost, Refused) as error:
+            raise self._explained(error, False) from error
+
+    def _open(self, op: Operation, greeting: bytes, callbacks: Callbacks | None = None) -> Connection:
         if self._closed:
             raise ClosedError("this client is closed: make another")
-        connection = Connection(self.address, self.settings)
+        connection = Connection(self.address, self.settings, self._servers)
+        connection.session.callbacks.update(callbacks or {})
         connection.open(op, greeting)
         return connection
 
-    def _opened(self, op: Operation) -> tuple[Connection, Inbox]:
-        inbox = Inbox()
-        connection = self._open(op, subscribe(inbox.subject, 1))
-        connection.session.callbacks[1] = inbox.take
-        return connection, inbox
+    def _opened(
+        self, op: Operation, greeting: bytes = b"", callbacks: Callbacks | None = None
+    ) -> tuple[Connection, Inbox]:
+        inbox = Inbox(self.settings.inbox_prefix)
+        made = self._open(op, subscribe(inbox.subject, 1) + greeting, {1: inbox.take, **(callbacks or {})})
+        made.session.bulk = inbox.take_bulk
+        self.max_payload = made.max_payload
+        return made, inbox
 
     def _thread_connection(self, op: Operation) -> ThreadConnection:
         shared = self._shared
@@ -166,6 +227,9 @@ class NatsEngine:
             if self._shared is shared:
                 self._shared = ThreadConnection(*self._opened(op))
             assert self._shared is not None
+            if self._closed:  # meanwhile
+                self._shared.close()
+                raise ClosedError("this client is closed: make another")
             return self._shared
         finally:
             self._connecting.release()
@@ -204,6 +268,7 @@ class NatsEngine:
             if _engines.get(self.settings) is self:
                 del _engines[self.settings]
         self._closed = True
+        self.notifier.close()
         if self._shared is not None:
             self._shared.close()
         for loop, made in list(self._loops.items()):

@@ -15,15 +15,32 @@ from ...errors import (
     UnsupportedError,
 )
 
-__all__ = ["NO_MESSAGE", "NO_STREAM", "STREAM_EXISTS", "WRONG_SEQUENCES", "Lost", "Refused", "explained"]
+__all__ = [
+    "CONSUMER_EXISTS",
+    "LEADERLESS",
+    "NO_CONSUMER",
+    "NO_MESSAGE",
+    "NO_STREAM",
+    "STREAM_EXISTS",
+    "WRONG_SEQUENCES",
+    "Lost",
+    "Refused",
+    "explained",
+]
 
+# the numbers are those of nats-server's server/errors.json
+CONSUMER_EXISTS: Final = frozenset([10013, 10148])
+NO_CONSUMER: Final = 10014
 NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059
 STREAM_EXISTS: Final = 10058
 WRONG_SEQUENCES: Final = frozenset([10071, 10164])
 """A condition of a write does not hold."""
-_FULL: Final = frozenset([10023, 10047, 10054, 10077, 10122, 10026, 10002])
-_AWAY: Final = frozenset([10008, 10009, 10074, 10118])
+_FULL: Final = frozenset([10002, 10023, 10026, 10027, 10028, 10047, 10077, 10122, 10167, 10210, 10211])
+_TOO_LARGE: Final = frozenset([10054, 10097])
+_AWAY: Final = frozenset([10004, 10005, 10007, 10008, 10009, 10041, 10118, 10119, 10158, 10163, 10194, 10195])
+LEADERLESS: Final = _AWAY | {503}
+"""Nothing was done: there is no leader now."""
 
 
 class Lost(Exception):
@@ -56,7 +73,8 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         low = text.lower()
         if low.startswith(("authorization", "user authentication", "account authentication")):
             return UnauthenticatedError(
-                f"nats {where}: the server does not accept the client: check the user in the url"
+                f"nats {where}: the server does not accept the client: "
+                "check the user in the url, or credentials or nkey in the component's table"
             )
         if low.startswith("permissions violation"):
             return PermissionDeniedError(f"nats {where}: the user may not do this: {text}")
@@ -65,16 +83,22 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         return UnavailableError(f"nats {where}: the server closed the connection: {text}")
     if code == 503:
         return UnavailableError(
-            f"nats {where}: no server has the bucket now: JetStream is starting, has no leader, or lost the bucket"
+            f"nats {where}: no server has the stream now: JetStream is starting, has no leader, or lost the stream"
         )
     if code in _FULL:
         return ResourceExhaustedError(f"nats {where}: a limit of JetStream is reached: {text}", retryable=True)
+    if code in _TOO_LARGE:
+        return ResourceExhaustedError(f"nats {where}: a message is larger than the stream takes: {text}")
+    if code == 10074:
+        return UnsupportedError(f"nats {where}: replicas need a cluster of servers: {text}: set replicas = 1")
     if code in _AWAY:
         return UnavailableError(f"nats {where}: JetStream cannot do it now: {text}")
     if code in (10039, 10076):
         return UnsupportedError(
             f"nats {where}: JetStream is off: start the server with -js, and allow it to the account"
         )
-    if code == NO_STREAM:
-        return NotFoundError(f"nats {where}: the bucket is gone: {text}")
+    if code == 10074:
+        return UnsupportedError(f"nats {where}: replicas need a cluster of servers: {text}: set replicas = 1")
+    if code in (NO_STREAM, NO_CONSUMER):
+        return NotFoundError(f"nats {where}: the stream is gone: {text}")
     return InternalError(f"nats {where}: {text} ({code})")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Message", "Session", "publish", "subscribe", "unsubscribe"]
+__all__ = ["Message", "Session", "payload_size", "publish", "subscribe", "unsubscribe"]
 
 _LINE = 65536
 """Bytes that a line has at most; what is longer is no NATS server."""
@@ -53,9 +53,14 @@ def publish(subject: str, data: bytes, reply: bytes = b"", headers: Mapping[str,
     return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject.encode(), reply, len(head), len(head) + len(data), head, data)
 
 
-def subscribe(subject: str, sid: int) -> bytes:
-    """Return the command that subscribes to a subject."""
-    return b"SUB %b %d\r\n" % (subject.encode(), sid)
+def payload_size(data: bytes, headers: Mapping[str, str] | None) -> int:
+    """Return the bytes of a message that the server's ``max_payload`` limits; headers are ASCII."""
+    return len(data) + (sum(len(name) + len(value) + 4 for name, value in headers.items()) + 12 if headers else 0)
+
+
+def subscribe(subject: str, sid: int, queue: str = "") -> bytes:
+    """Return the command that subscribes to a subject; the members of a queue group share its messages."""
+    return f"SUB {subject} {queue} {sid}\r\n".encode() if queue else f"SUB {subject} {sid}\r\n".encode()
 
 
 def unsubscribe(sid: int) -> bytes:
@@ -69,6 +74,7 @@ class Session:
     Attributes:
         info: of the server, from its last ``INFO``.
         callbacks: what gets the messages of a subscription, by its number.
+        bulk: what is asked first: it takes in messages that stand in a row, and returns where they end.
         error: text of the last ``-ERR``.
         pongs: how many have come.
         out: what is to be sent in answer.
@@ -77,6 +83,7 @@ class Session:
     def __init__(self) -> None:
         self.info: dict[str, Any] = {}
         self.callbacks: dict[int, Callable[[Message], None]] = {}
+        self.bulk: Callable[[bytes, int], int] | None = None
         self.error: str | None = None
         self.pongs = 0
         self.out = b""
@@ -98,6 +105,9 @@ class Session:
                     raise ValueError("what answers is no NATS server")
                 break
             first = data[at]
+            if first == 77 and self.bulk is not None and (after := self.bulk(data, at)) > at:
+                at = after
+                continue
             if first == 72 or first == 77:  # HMSG, MSG
                 words = data[at:line].split()
                 size = int(words[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Generator, Mapping
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -9,9 +10,11 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 from .failures import Refused
 from .protocol import Message, publish
 
-__all__ = ["Batch", "Call", "Flow", "Inbox", "Request"]
+__all__ = ["Batch", "Bulk", "Call", "Flow", "Inbox", "Request"]
 
 T = TypeVar("T")
+_API: Final = "$JS.API."
+_STORED: Final = (_API, "$KV.", "$O.")
 _CONSUMER: Final = -6
 """Of ``$JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending``."""
 
@@ -32,19 +35,49 @@ class Request(NamedTuple):
     consumer: str = ""
 
 
+class Bulk:
+    """Messages that are made together and have one reply subject. A server finds it once, and not for each of them.
+
+    Attributes:
+        subject: of the first of them.
+        render: makes them, given their reply.
+        answers: how many. Acknowledgements are only counted: ``taken``.
+    """
+
+    data, headers, consumer = b"", None, ""  # as a request has them
+
+    def __init__(self, subject: str, render: Callable[[bytes], bytes], answers: int) -> None:
+        self.subject = subject
+        self.render = render
+        self.answers = answers
+        self.taken = 0
+
+
 class Batch:
     """Requests that are sent together.
 
     Attributes:
         requests: in the order of sending.
-        writes: whether they may change anything.
+        writes: whether they may change anything. Those that do not are made again when they get no answer.
+        failure: after which the flow wants to wait a moment and go on; then there are no requests.
     """
 
-    __slots__ = ("requests", "writes")
+    __slots__ = ("failure", "requests", "writes")
 
-    def __init__(self, *requests: Request, writes: bool = False) -> None:
+    def __init__(self, *requests: Request | Bulk, writes: bool = False, failure: Refused | None = None) -> None:
         self.requests = requests
         self.writes = writes
+        self.failure = failure
+
+    def moved(self, api: str) -> Batch:
+        """Return these for the JetStream of another domain, whose API has that prefix."""
+        return Batch(*[_moved(request, api) for request in self.requests], writes=self.writes)
+
+
+def _moved(request: Request | Bulk, api: str) -> Request | Bulk:
+    if isinstance(request, Request) and request.subject.startswith(_STORED):
+        return request._replace(subject=api + request.subject.removeprefix(_API))
+    return request
 
 
 Flow: TypeAlias = Generator[Batch, list[list[Message]], T]
@@ -56,15 +89,17 @@ class Call:
 
     Attributes:
         answers: of each request.
+        missing: how many answers of each have not come.
         left: how many requests are not yet answered.
         failure: why there is no answer to one.
     """
 
-    __slots__ = ("answers", "done", "failure", "left", "tokens")
+    __slots__ = ("answers", "done", "failure", "left", "missing", "tokens")
 
     def __init__(self, batch: Batch, done: Callable[[Call], None]) -> None:
         self.answers: list[list[Message]] = [[] for _ in batch.requests]
-        self.left = sum(1 for request in batch.requests if request.answers)
+        self.missing = [request.answers for request in batch.requests]
+        self.left = sum(map(bool, self.missing))
         self.failure: Refused | None = None
         self.tokens: list[bytes] = []
         self.done = done
@@ -78,12 +113,16 @@ class Inbox:
         waiting: requests by token or consumer: their call, their place in it, and themselves.
     """
 
-    def __init__(self) -> None:
-        name = f"_INBOX.{secrets.token_hex(12)}."
+    def __init__(self, prefix: str) -> None:
+        name = f"{prefix}.{secrets.token_hex(12)}."
         self.subject = f"{name}*"
-        self.waiting: dict[bytes, tuple[Call, int, Request]] = {}
+        self.waiting: dict[bytes, tuple[Call, int, Request | Bulk]] = {}
         self._prefix = name.encode()
         self._next = 0
+        self._bulks = 0  # how many wait
+        # an acknowledgement, and those of the same reply behind it
+        begin, rest = re.escape(b"MSG " + self._prefix), rb'\d+\r\n\{"stream":"[^"]*",[^{}\r\n]*\}\r\n'
+        self._taken = re.compile(rb"(%b(\d+) 1 )%b(?:\1%b)*+" % (begin, rest, rest))
 
     def begin(self, call: Call, batch: Batch) -> bytes:
         """Wait for the answers of a batch, and return what is to be sent."""
@@ -94,20 +133,45 @@ class Inbox:
                 self._next += 1
                 token = b"%d" % self._next
                 self._wait(token, call, place, request)
+                if isinstance(request, Bulk):
+                    self._bulks += 1
+                    parts.append(request.render(self._prefix + token))
+                    continue
                 if request.consumer:
                     self._wait(request.consumer.encode(), call, place, request)
                 reply = self._prefix + token
+            assert isinstance(request, Request)
             parts.append(publish(request.subject, request.data, reply, request.headers))
         return b"".join(parts)
 
-    def _wait(self, token: bytes, call: Call, place: int, request: Request) -> None:
+    def _wait(self, token: bytes, call: Call, place: int, request: Request | Bulk) -> None:
         call.tokens.append(token)
         self.waiting[token] = call, place, request
 
     def forget(self, call: Call) -> None:
         """Wait no longer; an answer that comes later is dropped."""
         for token in call.tokens:
-            self.waiting.pop(token, None)
+            self._pop(token)
+
+    def _pop(self, token: bytes) -> None:
+        found = self.waiting.pop(token, None)
+        if found is not None and isinstance(found[2], Bulk):
+            self._bulks -= 1
+
+    def take_bulk(self, data: bytes, at: int) -> int:
+        """Take in acknowledgements of a bulk that stand in a row; returns where they end."""
+        if not self._bulks or (found := self._taken.match(data, at)) is None:
+            return at
+        waits = self.waiting.get(found[2])
+        if waits is not None:
+            call, place, bulk = waits
+            if not isinstance(bulk, Bulk):
+                return at
+            count = found[0].count(found[1])
+            bulk.taken += count
+            call.missing[place] -= count
+            self._look(found[2], waits)
+        return found.end()
 
     def take(self, message: Message) -> None:
         """Take in a message of the subscription."""
@@ -119,21 +183,32 @@ class Inbox:
         if found is None:
             return
         call, place, request = found
-        answers = call.answers[place]
-        answers.append(message)
-        if len(answers) >= request.answers or message.status:
+        call.answers[place].append(message)
+        if isinstance(request, Bulk):
+            call.missing[place] -= 1
+        else:
+            call.missing[place] = 0 if message.status else call.missing[place] - 1
+        self._look(token, found)
+
+    def _look(self, token: bytes, found: tuple[Call, int, Request | Bulk]) -> None:
+        """Note what is complete."""
+        call, place, request = found
+        if call.missing[place] <= 0:
             if request.consumer:
                 self.forget(call)
-            self.waiting.pop(token, None)
+            self._pop(token)
             self._answered(call)
 
-    def denied(self, text: str) -> None:
-        """Take in an ``-ERR``: a request to a subject that it names gets no other answer."""
+    def denied(self, text: str) -> bool:
+        """Take in an ``-ERR``: a request to a subject that it names gets no other answer. Tells whether there is one."""
+        found = False
         for token, (call, _, request) in list(self.waiting.items()):
             if f'"{request.subject}"' in text:
-                self.waiting.pop(token, None)
+                self._pop(token)
                 call.failure = call.failure or Refused(0, text)
                 self._answered(call)
+                found = True
+        return found
 
     def _answered(self, call: Call) -> None:
         call.left -= 1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
 from collections import deque
+from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Final
 
+from ..._core.logs import repeated
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from .connection import Connection
@@ -25,12 +29,15 @@ class _Shared:
 
     Attributes:
         closed: why it serves nobody any more; ``None``: it does.
+        when_closed: called once that is known.
     """
 
     def __init__(self, connection: Connection, inbox: Inbox) -> None:
         self.connection = connection
         self.closed: Lost | None = None
+        self.when_closed: Callable[[], None] = _nothing
         self.inbox = inbox
+        self._asked = 0.0  # when the first request was sent after the last byte came
 
     @property
     def max_payload(self) -> int:
@@ -42,15 +49,31 @@ class _Shared:
         session = self.connection.session
         self.connection.receive()
         if session.error is not None and session.error.lower().startswith("permissions violation"):
-            self.inbox.denied(session.error)
+            if not self.inbox.denied(session.error):  # the answer to a call, perhaps
+                repeated(f"nats {session.error}", "nats %s: %s", self.connection.address.where, session.error)
             session.error = None
+        if session.info.get("ldm"):
+            self._retire(Lost("the server is going away"))
         return self.connection.answer()
 
-    def _give_up(self, call: Call, since: float) -> None:
+    def _retire(self, reason: Lost) -> None:
+        """Serve no further call; those under way go on."""
+        self.closed = self.closed or reason
+        self.connection.avoid()
+        self.when_closed()
+
+    def _asks(self) -> bytes:
+        """Note that a request follows, and return what goes before it: whether the server is there, if it has said nothing for a while."""
+        now = monotonic()
+        if self._asked <= self.connection.last:
+            self._asked = now
+        return b"PING\r\n" if now - self._asked > _SILENT / 4 else b""
+
+    def _give_up(self, call: Call) -> None:
         """Forget a call whose time is over; a server that said nothing meanwhile is not asked by others."""
         self.inbox.forget(call)
-        if monotonic() - since >= _SILENT and self.connection.last < since:
-            self.closed = self.closed or Lost("the server did not answer")
+        if self.connection.last < self._asked <= monotonic() - _SILENT:
+            self._retire(Lost("the server did not answer"))
 
 
 class ThreadConnection(_Shared):
@@ -64,14 +87,14 @@ class ThreadConnection(_Shared):
         self._waiting: dict[threading.Lock, Call] = {}
         self._ended = False
 
-    def exchange(self, op: Operation, batch: Batch) -> Call:
+    def exchange(self, op: Operation, batch: Batch, until: float | None = None) -> Call:
         """Send requests and return their call, answered.
 
         Raises:
             Lost: the connection ended.
-            TimeoutError: the time of the call is over.
+            TimeoutError: the time of the call is over, or it is ``until``.
         """
-        since = monotonic()
+        deadline = op.deadline if until is None else until
         ticket = threading.Lock()
         ticket.acquire()
         call = Call(batch, lambda call: _release(ticket))
@@ -79,15 +102,15 @@ class ThreadConnection(_Shared):
             if self.closed is not None:
                 raise Lost(str(self.closed))
             self._waiting[ticket] = call
-            data = self.inbox.begin(call, batch)
+            data = self._asks() + self.inbox.begin(call, batch)
         try:
-            self._send(data, op.deadline)
-            self._wait(ticket, call, op.deadline)
+            self._send(data, deadline)
+            self._wait(ticket, call, deadline)
             if call.left:
                 raise Lost(str(self.closed))
             return call
         except TimeoutError:
-            self._give_up(call, since)
+            self._give_up(call)
             raise
         finally:
             self.inbox.forget(call)
@@ -102,7 +125,7 @@ class ThreadConnection(_Shared):
             raise TimeoutError
         whole = False
         try:
-            self.connection.send(data, deadline)
+            self._send_all(data, deadline)
             whole = True
         except Lost as error:
             self._end(error)
@@ -111,6 +134,21 @@ class ThreadConnection(_Shared):
             if not whole:  # cut, nothing can follow it
                 self._end(Lost("the server did not read"))
             self._sending.release()
+
+    def _send_all(self, data: bytes, deadline: float | None) -> None:
+        """Send, and take in what comes meanwhile where nobody else does: a server gives up clients that only send."""
+        rest = memoryview(data)[self.connection.send_now(data) :]
+        while rest:
+            reads = self._reading.acquire(blocking=False)
+            try:
+                if not self.connection.wait(deadline, select.POLLOUT | (select.POLLIN if reads else 0)):
+                    raise TimeoutError
+                if reads and (answer := self._hear()):
+                    rest = memoryview(bytes(rest) + answer)
+            finally:
+                if reads:
+                    self._reading.release()
+            rest = rest[self.connection.send_now(rest) :]
 
     def _wait(self, ticket: threading.Lock, call: Call, deadline: float | None) -> None:
         """Wait for an answer: read if nobody does, else until the reader has it or leaves."""
@@ -154,12 +192,15 @@ class ThreadConnection(_Shared):
         finally:
             self._reading.release()
             self._pass_on()
+            if self.closed is not None and not self._waiting:
+                self.connection.close()
 
     def _end(self, reason: Lost) -> None:
         with self._register:
             self.closed = self.closed or reason
             self._ended = True
             waiting = list(self._waiting)
+        self.connection.avoid()
         for ticket in waiting:
             _release(ticket)
         if not waiting:
@@ -178,43 +219,72 @@ class LoopConnection(_Shared):
         super().__init__(connection, inbox)
         self._out: deque[bytes] = deque()
         self._left = b""
-        self._waiting: dict[asyncio.Future[None], Call] = {}
+        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
+        # when it is looked who has waited too long: one timer for all, since it mostly finds nobody
+        self._look_at = inf
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._descriptor = connection.fileno()
         self._loop.add_reader(self._descriptor, self._readable)
 
-    async def exchange(self, op: Operation, batch: Batch) -> Call:
+    async def exchange(self, op: Operation, batch: Batch, until: float | None = None) -> Call:
         """Send requests and return their call, answered.
 
         Raises:
             Lost: the connection ended.
-            TimeoutError: the time of the call is over.
+            TimeoutError: the time of the call is over, or it is ``until``.
         """
-        if self.closed is not None:
+        if self.ended:
             raise Lost(str(self.closed))
-        since = monotonic()
+        deadline = op.deadline if until is None else until
         future: asyncio.Future[None] = self._loop.create_future()
         call = Call(batch, lambda call: _resolve(future))
-        self._waiting[future] = call
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(self.inbox.begin(call, batch))
-        timer = None
-        if op.deadline is not None:
-            timer = self._loop.call_later(max(0.0, op.deadline - since), _expire, future)
+        self._waiting[future] = ends = inf if deadline is None else deadline
+        if ends < self._look_at:
+            self._watch(ends)
+        self.send(self._asks() + self.inbox.begin(call, batch))
+        if not call.left:
+            _resolve(future)
         try:
             await future
             return call
         except TimeoutError:
-            self._give_up(call, since)
+            self._give_up(call)
             raise
         finally:
-            self.inbox.forget(call)
-            if timer is not None:
-                timer.cancel()
+            if call.left:
+                self.inbox.forget(call)
             self._waiting.pop(future, None)
             if self.closed is not None and not self._waiting:
                 self._end(self.closed)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._descriptor < 0
+
+    def send(self, data: bytes) -> None:
+        """Send commands, together with all others of this turn of the loop."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def _watch(self, deadline: float) -> None:
+        """Look at that time who has waited too long."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer, self._look_at = None, inf
+        now = monotonic()
+        for future, deadline in self._waiting.items():
+            if deadline <= now and not future.done():
+                future.set_exception(TimeoutError())
+        following = min((deadline for future, deadline in self._waiting.items() if not future.done()), default=inf)
+        if following < inf:
+            self._watch(following)
 
     def look(self) -> None:
         """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
@@ -262,6 +332,7 @@ class LoopConnection(_Shared):
 
     def _end(self, reason: Lost) -> None:
         self.closed = self.closed or reason
+        self.connection.avoid()
         self._left = b""
         for future in self._waiting:
             if not future.done():
@@ -270,11 +341,18 @@ class LoopConnection(_Shared):
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_writer(self._descriptor)
         self._descriptor = -1
+        if self._timer is not None:
+            self._timer.cancel()
         self.connection.close()
+        self.when_closed()
 
     def close(self) -> None:
         """End it, in its loop or once that is closed; who waits gets `Lost`."""
         self._end(Lost("the client was closed"))
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _seconds(deadline: float | None) -> float:
@@ -291,8 +369,3 @@ def _release(ticket: threading.Lock) -> None:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _expire(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())

@@ -9,8 +9,9 @@ from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .._values import FEATURES, conflict, oversized, passed_fence
-from .buckets import Bucket, Entry, Put
+from .buckets import Entry, Put
 from .failures import Refused
+from .keys import KeyBucket
 from .requests import Flow
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class NatsState(StateDriver):
         self._component = component
         self._name = name
         self._max_value = component.settings.max_value_bytes
-        self._bucket = Bucket(component.engine, "state", name)
+        self._bucket = KeyBucket(component.engine, "state", name)
 
     def _value(self, key: str) -> str:
         return self._bucket.subject("v", key)
@@ -85,9 +86,7 @@ class NatsState(StateDriver):
         return await self._component.engine.run_async(op, self._list(prefix, limit, after))
 
     def _list(self, prefix: str, limit: int | None, after: str | None) -> Flow[list[str]]:
-        found = yield from self._bucket.keys("v")
-        # code points and bytes of UTF-8 have one order
-        return sorted(key for key in found if key.startswith(prefix) and (after is None or key > after))[:limit]
+        return (yield from self._bucket.keys("v", prefix, limit, after))
 
     def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
         """Return the fences of keys, ``None``: of all."""
@@ -114,6 +113,8 @@ class NatsState(StateDriver):
         if atomic:
             yield from self._apply(writes)
             return failed
+        yield from self._bucket.ensure()
+        failed |= self._refused(writes)
         plain: list[Put] = []
         for index, write in enumerate(writes):
             if index in failed:
@@ -131,6 +132,17 @@ class NatsState(StateDriver):
         if plain:
             yield from self._bucket.put(plain)
         return failed
+
+    def _refused(self, writes: Sequence[StateWrite]) -> dict[int, CloudRuntimesError]:
+        """Return the errors of writes that the server would not take, by index."""
+        engine = self._component.engine
+        refused: dict[int, CloudRuntimesError] = {}
+        for index, write in enumerate(writes):
+            if write.data is not None and len(write.data) > engine.max_payload // 2:
+                error = engine.too_large(self._put(write).request({}), engine.max_payload)
+                if error is not None:
+                    refused[index] = error
+        return refused
 
     def _put(self, write: StateWrite, expected: int | None = None) -> Put:
         headers = {} if write.data is None or write.content_type is None else {_TYPE: write.content_type}

@@ -1,4 +1,4 @@
-"""Redis and Valkey: a home for many machines, in memory. One server for all services but databases, files and secrets."""
+"""Redis and Valkey: a home for many machines, in memory. One server, or those of a Sentinel or a cluster, for all services but databases, files and secrets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)
 
 
 class RedisComponent(HomeComponent):
-    """Drivers over one shared server."""
+    """Drivers over shared servers."""
 
     name = "redis"
     Settings = RedisSettings
@@ -56,7 +56,7 @@ class RedisComponent(HomeComponent):
 
         Raises:
             ClosedError: the client was closed.
-            UnsupportedError: hiredis is not installed.
+            UnsupportedError: hiredis is not installed, which reads replies where there are no kernels.
         """
         with self._lock:
             if self._closed:
@@ -64,6 +64,9 @@ class RedisComponent(HomeComponent):
             if self._engine is None:
                 with importing("Redis", "redis"):
                     from .engine import acquire
+                    from .resp import reader
+
+                    reader()
 
                 self._engine = acquire(self.settings)
             return self._engine
@@ -78,10 +81,19 @@ class RedisComponent(HomeComponent):
         return ":".join((f"{{{self.settings.prefix}:{service}:{name}}}", *rest)).encode()
 
     def native(self, service: str, name: str) -> Any:
-        """Return a new ``redis.Redis`` client (redis-py, installed by the application). Its caller closes it."""
+        """Return a new ``redis.Redis`` client, or ``redis.RedisCluster`` where a cluster was named or found (redis-py, installed by the application). Its caller closes it."""
         with importing("redis-py", "redis"):
             redis = import_module("redis")
 
+        target = self.engine.servers.target
+        server, (seed, *_) = target.server, target.seeds
+        if target.kind == "cluster":
+            nodes = [redis.cluster.ClusterNode(each.host, each.port) for each in target.seeds]
+            return redis.RedisCluster(startup_nodes=nodes, **server.options())
+        if target.kind == "sentinel":
+            places = [(each.host, each.port) for each in target.seeds]
+            sentinel = redis.Sentinel(places, sentinel_kwargs=seed.options(), **server.options())
+            return sentinel.master_for(target.master, db=server.database)
         return redis.Redis.from_url(self.settings.url)
 
     def driver(self, service: str, name: str) -> Driver:

@@ -1,19 +1,25 @@
-"""Where a server is and how it is spoken to, from a URL as redis-py has it."""
+"""Where servers are and how they are spoken to, from a URL as redis-py has it."""
 
 from __future__ import annotations
 
+import re
 import ssl
-from typing import Final, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from ...config import without_values
 from ...errors import InvalidArgumentError
 
-__all__ = ["Address", "parse_url"]
+__all__ = ["SCHEMES", "Address", "Target", "parse_target", "parse_url"]
+
+SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 _TRUE: Final = ("1", "true", "yes", "on")
 _CHECKS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _LOGIN: Final = ("db", "password", "username")
+_SENTINEL: Final = ("sentinel_password", "sentinel_username")
+_KINDS: Final = ("sentinel", "cluster")
+_PORT: Final = re.compile(r":\d+$")
 _TLS: Final = (
     "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile", "ssl_password",
 )  # fmt: skip
@@ -44,6 +50,15 @@ class Address(NamedTuple):
         """How messages name it, without user and password."""
         return f"{self.host}:{self.port}" if self.port else self.host
 
+    def options(self) -> dict[str, Any]:
+        """Return login and TLS as clients of redis-py take them."""
+        found: dict[str, Any] = {"username": self.username, "password": self.password}
+        if self.tls is not None:
+            found |= {"ssl": True, **dict(self.tls)}
+            if "ssl_check_hostname" in found:
+                found["ssl_check_hostname"] = found["ssl_check_hostname"].lower() in _TRUE
+        return found
+
     @without_values
     def context(self) -> ssl.SSLContext | None:
         """Return what a TLS connection is made with.
@@ -72,9 +87,68 @@ class Address(NamedTuple):
         return context
 
 
+class Target(NamedTuple):
+    """What a URL names.
+
+    Attributes:
+        kind: ``"server"``, ``"sentinel"`` or ``"cluster"``.
+        seeds: the server, the Sentinels, or some nodes of the cluster.
+        server: what is the same for all that have data: login, database, TLS; host and port are those of the first seed.
+        master: what the Sentinels call it.
+    """
+
+    kind: str
+    seeds: tuple[Address, ...]
+    server: Address
+    master: str
+
+    @property
+    def where(self) -> str:
+        """How messages name it, without user and password."""
+        seeds = ",".join(seed.where for seed in self.seeds)
+        return f"{self.master} of {seeds}" if self.master else seeds
+
+
+@without_values
+def parse_target(url: str) -> Target:
+    """Read a URL, also of Sentinels (``redis+sentinel://user:password@host:26379,host:26379/master/0``) or a cluster (``redis+cluster://user:password@host:6379,host:6379``).
+
+    Raises:
+        InvalidArgumentError: it is none; the URL is not quoted, since it may hold a password.
+    """
+    scheme, _, kind = url.partition(":")[0].partition("+")
+    if kind not in _KINDS:
+        server = parse_url(url)
+        return Target("server", (server,), server, "")
+    own: dict[str, str] = {}
+    master = ""
+    try:
+        _, place, path, query, _ = urlsplit(url)
+        if kind == "sentinel":
+            master, _, path = path.strip("/").partition("/")
+            options = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+            own = {name: value for name, value in options if name in _SENTINEL}
+            query = urlencode([option for option in options if option[0] not in _SENTINEL])
+            if not master:
+                raise ValueError
+    except ValueError:
+        raise _is_none() from None
+    user, at, hosts = place.rpartition("@")
+    found = [parse_url(urlunsplit((scheme, user + at + host, path, query, ""))) for host in hosts.split(",")]
+    if kind == "cluster":
+        return Target(kind, tuple(found), found[0], "")
+    username, password = own.get("sentinel_username"), own.get("sentinel_password")
+    ports = [each.port if _PORT.search(host) else 26379 for each, host in zip(found, hosts.split(","), strict=True)]
+    seeds = [
+        each._replace(port=port, database=0, username=username, password=password)
+        for each, port in zip(found, ports, strict=True)
+    ]
+    return Target(kind, tuple(seeds), found[0], unquote(master))
+
+
 @without_values
 def parse_url(url: str) -> Address:
-    """Read a URL.
+    """Read the URL of one server.
 
     Raises:
         InvalidArgumentError: it is none; the URL is not quoted, since it may hold a password.
@@ -109,7 +183,11 @@ def parse_url(url: str) -> Address:
     except ValueError as error:
         if isinstance(error, InvalidArgumentError):
             raise
-        raise InvalidArgumentError(
-            "the url of a redis component: give one such as redis://user:password@host:6379/0, rediss://… or "
-            "unix:///path?db=0"
-        ) from None
+        raise _is_none() from None
+
+
+def _is_none() -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "the url of a redis component: give one such as redis://user:password@host:6379/0, rediss://…, "
+        "unix:///path?db=0, redis+sentinel://host:26379,host:26379/master/0 or redis+cluster://host:6379,host:6379"
+    )

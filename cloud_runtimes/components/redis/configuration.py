@@ -172,15 +172,15 @@ class _Source(ChangeSource):
         super().__init__(name, selection)
         self._component = component
         self._driver = driver
-        self._connections = component.engine.notifier.count
+        self._changes = component.engine.changes
 
     def look(self) -> Update | None:
-        count = self._component.engine.notifier.count
-        if count == self._connections:
+        changes = self._component.engine.changes
+        if changes == self._changes:
             return super().look()
         # perhaps another server, which does not have the last changes that this source saw
         found = self.read_all(self._operation())
-        self._connections = count
+        self._changes = changes
         return found
 
     def _since(self, op: Operation, version: int) -> list[Any]:

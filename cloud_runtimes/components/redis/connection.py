@@ -8,15 +8,18 @@ import socket
 import ssl
 from collections import deque
 from contextlib import suppress
-from typing import Any, Final
+from time import monotonic
+from typing import Any, Final, TypeVar
 
 from ...errors import DeadlineExceededError
 from ...spi.operation import Operation
 from .address import Address
-from .failures import Lost, checked
+from .failures import Lost, checked, lost
 from .resp import NOTHING, ReplyError, pack, reader
 
-__all__ = ["Connection", "LoopConnection"]
+__all__ = ["Connection", "LoopConnection", "answer"]
+
+T = TypeVar("T")
 
 _RECEIVE: Final = 65536
 
@@ -37,6 +40,7 @@ class Connection:
 
     Attributes:
         socket, reader: of it.
+        topic: of events that come as frames (`ReplyReader.take`); ``None``: of none.
         sent: whether commands were sent whose replies have not all come: it serves nobody else then.
     """
 
@@ -44,6 +48,7 @@ class Connection:
         self.address = address
         self.sent = False
         self.reader = reader()
+        self.topic: str | None = None
         self.socket: socket.socket = None  # type: ignore[assignment]
 
     def open(self, op: Operation, name: str) -> None:
@@ -53,7 +58,7 @@ class Connection:
             Lost, ReplyError: it cannot.
             DeadlineExceededError: the server did not answer in time.
         """
-        address = self.address
+        address, what = self.address, ""
         try:
             if address.port:
                 self.socket = socket.create_connection((address.host, address.port), self._left(op))
@@ -65,11 +70,12 @@ class Connection:
                 self.socket.connect(address.host)
             context = address.context()
             if context is not None:
+                what = " to answer in TLS; a port without TLS does not"
                 self.socket = context.wrap_socket(self.socket, server_hostname=address.host)
         except TimeoutError:
-            raise op.timed_out(f"redis {address.where}") from None
+            raise op.timed_out(f"redis {address.where}{what}") from None
         except OSError as error:
-            raise Lost(_reason(error)) from error
+            raise lost(error) from error
         if (failure := self._greet(op, name)) is not None:
             raise failure
 
@@ -82,6 +88,9 @@ class Connection:
             checked(replies)
         except (Lost, ReplyError) as error:
             failure: Exception = error
+            if isinstance(error, Lost) and self.address.tls is not None and not error.lasts:
+                # of a refusal the server's alert may have been lost
+                failure = Lost(f"{error}; perhaps the server wants another certificate in ssl_certfile")
         except DeadlineExceededError:
             failure = op.timed_out(f"redis {self.address.where}")
         else:
@@ -107,48 +116,48 @@ class Connection:
         except TimeoutError:
             raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
         except OSError as error:
-            raise Lost(_reason(error)) from error
+            raise lost(error) from error
 
     def receive(self, count: int, op: Operation) -> list[Any]:
         """Read replies of commands that were sent."""
         found: list[Any] = []
-        gets = self.reader.gets
         try:
-            self.socket.settimeout(self._left(op))
-            while True:
-                while len(found) < count and (reply := gets()) is not NOTHING:
-                    found.append(reply)
-                if len(found) == count:
-                    self.sent = False
-                    return found
-                if op.deadline is not None:
-                    self.socket.settimeout(self._left(op))
+            while not self._take(found, count):
+                self.socket.settimeout(self._left(op))
                 data = self.socket.recv(_RECEIVE)
                 if not data:
                     checked(found)  # it may have said why
                     raise Lost("the server closed the connection")
                 self.reader.feed(data)
+            self.sent = False
+            return found
         except TimeoutError:
             raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
         except OSError as error:
-            raise Lost(_reason(error)) from error
+            raise lost(error) from error
+
+    def _take(self, found: list[Any], count: int) -> bool:
+        try:
+            return self.reader.take(found, count, self.topic)
+        except ConnectionError as error:
+            raise Lost(str(error)) from error
 
     def next(self) -> Any:
         """Return a reply that has come, `NOTHING` where none is whole; never waits. For what comes unasked."""
-        reply = self.reader.gets()
-        if reply is NOTHING and self.is_readable():
+        found: list[Any] = []
+        if not self._take(found, 1) and self.is_readable():
             try:
-                self.socket.settimeout(0.0 if not isinstance(self.socket, ssl.SSLSocket) else 1.0)
+                self.socket.settimeout(0.0)
                 data = self.socket.recv(_RECEIVE)
             except (BlockingIOError, ssl.SSLWantReadError, TimeoutError):
                 return NOTHING
             except OSError as error:
-                raise Lost(_reason(error)) from error
+                raise lost(error) from error
             if not data:
                 raise Lost("the server closed the connection")
             self.reader.feed(data)
-            reply = self.reader.gets()
-        return reply
+            self._take(found, 1)
+        return found[0] if found else NOTHING
 
     def is_readable(self) -> bool:
         """Tell whether there is something to read, or the end."""
@@ -177,12 +186,14 @@ class LoopConnection:
     """A connection that all calls of one event loop share: what they send in one turn of the loop leaves together.
 
     Attributes:
+        address: of the server.
         closed: why it serves nobody any more; ``None``: it does.
         quiet: whether it serves no new calls.
         received: how often something came.
     """
 
     def __init__(self, connection: Connection) -> None:
+        self.address = connection.address
         self.closed: Exception | None = None
         self.quiet = False
         self.received = 0
@@ -239,7 +250,7 @@ class LoopConnection:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError as error:
-            self._end(_reason(error))
+            self._end(str(lost(error)))
         return bool(self._left)
 
     def _readable(self) -> None:
@@ -251,22 +262,24 @@ class LoopConnection:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             data = None
         except OSError as error:
-            self._end(_reason(error))
+            self._end(str(lost(error)))
             return
         if data:
             self._reader.feed(data)
         self.received += 1
         waiting, replies, gets = self._waiting, self._replies, self._reader.gets
-        while (reply := gets()) is not NOTHING:
-            if not waiting:
-                self._end("the server sent what nobody asked for")
-                return
-            replies.append(reply)
-            if len(replies) == waiting[0][1]:
-                future, _ = waiting.popleft()
-                if not future.done():
-                    future.set_result(replies)
-                replies = self._replies = []
+        try:
+            while (reply := gets()) is not NOTHING:
+                if not waiting:
+                    raise ConnectionError("the server sent what nobody asked for")
+                replies.append(reply)
+                if len(replies) == waiting[0][1]:
+                    future, _ = waiting.popleft()
+                    if not future.done():
+                        future.set_result(replies)
+                    replies = self._replies = []
+        except ConnectionError as error:
+            self._end(str(error))
         if data == b"":
             self._end("the server closed the connection")
 
@@ -289,5 +302,24 @@ class LoopConnection:
         self._end("the client was closed")
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+async def answer(op: Operation, future: asyncio.Future[T], where: str, *, maybe_applied: bool = True) -> T:
+    """Wait for an answer to the deadline of a call."""
+    if op.deadline is None:
+        return await future
+    loop = future.get_loop()
+    timer = loop.call_later(max(0.0, op.deadline - monotonic()), _expire, future)
+    try:
+        return await future
+    except _Expired:
+        raise op.timed_out(f"redis {where}", maybe_applied=maybe_applied and op.method.writes) from None
+    finally:
+        timer.cancel()
+
+
+class _Expired(Exception):
+    """The time of a call is over."""
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(_Expired())

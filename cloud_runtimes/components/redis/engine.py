@@ -1,40 +1,39 @@
-"""One server of one process: its connections. All clients of the process that name it share it."""
+"""Calls to the servers of one URL. All clients of the process that name it share them."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from ..._core import fork
-from ..._core.logs import logger
 from ..._core.threads import Background, Mutex
-from ...errors import ClosedError, CloudRuntimesError, DeadlineExceededError, UnavailableError, UnsupportedError
+from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.operation import Method, Operation
-from .address import parse_url
-from .connection import Connection, LoopConnection
+from .._deliveries import POLL
+from .connection import Connection, answer
 from .failures import Lost, checked, explained
 from .notifier import RedisNotifier
-from .resp import Batch, Flow, ReplyError, Value
+from .resp import Batch, Errors, Flow, ReplyError, Value
+from .servers import PATIENCE, Servers
 
 if TYPE_CHECKING:
+    from .address import Address
     from .settings import RedisSettings
 
 __all__ = ["RedisEngine", "Script", "acquire", "is_unknown"]
 
 T = TypeVar("T")
-_NAME: Final = "cloud-runtimes"
-_LEAST: Final = (7, 0)
+_Steps: TypeAlias = Generator[Batch | float, Any, T]
+"""Yields commands, and gets their replies, or seconds to wait."""
 _BEHIND: Final = Method("redis", "undo", repeatable=True)
 _engines: dict[RedisSettings, RedisEngine] = {}
 _engines_lock = Mutex()
-_inherited: list[Any] = []
-"""Of a parent process; kept, since closing a TLS connection would end it for the parent."""
+_AT_ONCE: Final = 5
+"""How often a server may refer to another before a pause."""
+_PAUSES: Final = (0.02, 0.5)
 
 
 def acquire(settings: RedisSettings) -> RedisEngine:
@@ -63,11 +62,14 @@ class Script:
         name = ("EVAL", self._text) if whole else ("EVALSHA", self._sha)
         return (*name, len(keys), *keys, *arguments)
 
-    def run(self, keys: Sequence[Value], *arguments: Value) -> Flow[Any]:
-        """Run it; all keys have one hash tag."""
-        (reply,) = yield Batch(self.command(keys, *arguments), key=keys[0])
-        if is_unknown(reply):
-            (reply,) = yield Batch(self.command(keys, *arguments, whole=True), key=keys[0])
+    def run(self, keys: Sequence[Value], *arguments: Value, once: bool = False) -> Flow[Any]:
+        """Run it; all keys have one hash tag. ``once``: fail where a server refuses it for now."""
+        for whole in (False, True):
+            batch = Batch(self.command(keys, *arguments, whole=whole), key=keys[0])
+            batch.once = once
+            (reply,) = yield batch
+            if not is_unknown(reply):
+                break
         if isinstance(reply, ReplyError):
             raise reply
         return reply
@@ -82,29 +84,25 @@ class RedisEngine:
     """See the module; made by `acquire`.
 
     Attributes:
-        where: what messages call it.
+        servers: and the connections to them.
+        where: what messages call them.
         notifier: wakes waiters of all processes.
     """
 
     def __init__(self, settings: RedisSettings) -> None:
         self.settings = settings
         self.users = 0
-        self.address = parse_url(settings.url)
-        self.where = self.address.where
-        self._closed = False
-        self.forked()
-        fork.register(self)
+        self.servers = Servers(settings)
+        self.where = self.servers.where
+        self._wait: bytes | None = None
+        if settings.wait_replicas:
+            self._wait = Batch(("WAIT", settings.wait_replicas, int(settings.wait_timeout * 1000))).data
         self.notifier = RedisNotifier(self.open, settings.prefix)
 
-    def forked(self) -> None:
-        """In a forked child: begin anew; the connections are the parent's."""
-        _inherited.extend(getattr(self, "_idle", ()))
-        _inherited.extend(getattr(self, "_loops", {}).values())
-        self._lock = Mutex()
-        self._idle: list[Connection] = []
-        self._free = threading.Semaphore(self.settings.max_connections)
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[LoopConnection]] = WeakKeyDictionary()
-        self._ready = False
+    @property
+    def changes(self) -> int:
+        """Another number means that another server may have taken over, which lacks the last writes, or that notifications may have been missed."""
+        return self.notifier.count + self.servers.topology.changes
 
     # -- calls ------------------------------------------------------------
 
@@ -114,69 +112,145 @@ class RedisEngine:
         Raises:
             CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
         """
-        sent = False
+        sent, by, servers, replies = False, None, self.servers, None
+        steps = self._steps(op, flow)
         try:
-            batch = next(flow)
             while True:
-                connection = self._take(op)
-                sent = True
+                step = steps.send(replies)
+                if isinstance(step, float):
+                    sleep(step)
+                    replies = None
+                    continue
                 try:
-                    replies = connection.exchange(batch.data, batch.count, op)
-                finally:
-                    self._give(connection)
-                batch = flow.send(replies)
+                    connection = servers.take(op, step)
+                    try:
+                        sent, by = True, connection.address
+                        step.by = by
+                        for piece in step.pieces:
+                            connection.send(piece, op)
+                        replies = connection.receive(step.count, op)
+                    finally:
+                        servers.give(connection)
+                except CloudRuntimesError as error:
+                    steps.throw(error)
         except StopIteration as stop:
             result: T = stop.value
             return result
         except (Lost, ReplyError) as error:
-            raise self.explained(error, sent and op.method.writes) from error
+            raise self.explained(error, sent and op.method.writes, by) from error
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
-        sent = False
+        sent, by, servers, replies = False, None, self.servers, None
+        steps = self._steps(op, flow)
         try:
-            batch = next(flow)
             while True:
-                connection = await self._loop_connection(op)
-                sent, received = True, connection.received
+                step = steps.send(replies)
+                if isinstance(step, float):
+                    await asyncio.sleep(step)
+                    replies = None
+                    continue
                 try:
-                    replies = await self._answer(op, connection.exchange(batch.data, batch.count))
-                except DeadlineExceededError:
-                    connection.expired(received)
-                    raise
-                finally:
-                    if connection.quiet:
-                        connection.end_unused()
-                batch = flow.send(replies)
+                    connection = await servers.loop_connection(op, step)
+                    sent, by, received = True, connection.address, connection.received
+                    step.by = by
+                    try:
+                        replies = await answer(op, connection.exchange(step.data, step.count), self.where)
+                    except DeadlineExceededError:
+                        connection.expired(received)
+                        raise
+                    finally:
+                        if connection.quiet:
+                            servers.suspect(by)
+                            connection.end_unused()
+                except CloudRuntimesError as error:
+                    steps.throw(error)
         except StopIteration as stop:
             result: T = stop.value
             return result
         except (Lost, ReplyError) as error:
-            raise self.explained(error, sent and op.method.writes) from error
+            raise self.explained(error, sent and op.method.writes, by) from error
 
-    async def _answer(self, op: Operation, future: asyncio.Future[T], *, maybe_applied: bool = True) -> T:
-        if op.deadline is None:
-            return await future
-        loop = future.get_loop()
-        timer = loop.call_later(max(0.0, op.deadline - monotonic()), _expire, future)
+    def _steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
+        """Yield the commands of a call, again where they were refused for now."""
+        # what a failover loses of a member's settlements comes again
+        kept: list[Any] | None = [] if self._wait and op.method.writes and op.method is not POLL else None
+        latest = Errors.latest
         try:
-            return await future
-        except _Expired:
-            raise op.timed_out(f"redis {self.where}", maybe_applied=maybe_applied and op.method.writes) from None
-        finally:
-            timer.cancel()
+            batch = next(flow)
+            while True:
+                replies = (yield batch) if kept is None else (yield from self._replicated(batch, kept))
+                if Errors.latest is not latest:
+                    latest = Errors.latest
+                    yield from self._again(op, batch, replies, kept)
+                batch = flow.send(replies)
+        except StopIteration as stop:
+            self._check_kept(kept)
+            result: T = stop.value
+            return result
 
-    def explained(self, error: Lost | ReplyError, maybe_applied: bool) -> CloudRuntimesError:
-        """Return our error for one of the server or of a connection."""
-        if isinstance(error, ReplyError):
-            if str(error).startswith("READONLY"):  # a replica: by its name another server may be found by now
-                self._leave()
-            found = explained(self.where, error)
-            found.maybe_applied = found.maybe_applied and maybe_applied
-            return found
-        return UnavailableError(
-            f"redis {self.where}: the server cannot be reached: {error}", maybe_applied=maybe_applied
-        )
+    def _replicated(self, batch: Batch, kept: list[Any]) -> _Steps[list[Any]]:
+        """Have replicas take in what is written."""
+        assert self._wait is not None
+        step = Batch.rendered((batch.data + self._wait,), batch.count + 1, batch.key).sent_to(batch.to)
+        replies: list[Any] = yield step
+        batch.by = step.by
+        kept.append(replies.pop())
+        return replies
+
+    def _check_kept(self, kept: list[Any] | None) -> None:
+        for reply in kept or ():
+            if isinstance(reply, ReplyError) and not str(reply).startswith("ERR WAIT"):
+                error = explained(self.where, reply)
+                error.maybe_applied = True
+                raise error
+            had = 0 if isinstance(reply, ReplyError) else reply  # it has become a replica itself
+            if had < self.settings.wait_replicas:
+                raise UnavailableError(
+                    f"redis {self.where}: {had} replicas of the {self.settings.wait_replicas} that wait_replicas wants "
+                    f"had the write within {self.settings.wait_timeout:g} s",
+                    maybe_applied=True,
+                )
+
+    def _again(self, op: Operation, batch: Batch, replies: list[Any], kept: list[Any] | None) -> _Steps[None]:
+        """Have commands sent again that a server refers to another one, or refuses for now, and replace their replies."""
+        servers, by, referred = self.servers, batch.by, 0
+        end = monotonic() + PATIENCE if op.deadline is None else op.deadline
+        pause, longest = _PAUSES
+        while True:
+            places = [place for place, reply in enumerate(replies) if servers.topology.refuses(reply)]
+            if not places:
+                return
+            error = replies[places[0]]
+            assert by is not None
+            to = servers.learn(error, by)
+            referred += 1
+            if referred > _AT_ONCE or not str(error).startswith(("ASK", "MOVED")):
+                if batch.once or monotonic() + pause >= end:
+                    return
+                yield pause
+                pause = min(longest, pause * 2)
+            commands = batch.commands()
+            again = [commands[place] for place in places]
+            if to is not None:
+                again = [each for command in again for each in ([b"ASKING"], command)]
+            step = Batch(*again, key=batch.key).sent_to(to)
+            if kept and len(places) == len(replies):
+                kept.pop()  # nothing was written that replicas could have
+            try:
+                answers = (yield step) if kept is None else (yield from self._replicated(step, kept))
+            except CloudRuntimesError as failed:
+                failed.maybe_applied = failed.maybe_applied or (op.method.writes and len(places) < len(replies))
+                raise
+            by = step.by
+            for place, reply in zip(places, answers if to is None else answers[1::2], strict=True):
+                replies[place] = reply
+
+    def explained(
+        self, error: Lost | ReplyError, maybe_applied: bool, address: Address | None = None
+    ) -> CloudRuntimesError:
+        """Return our error for one of a server or of a connection to it."""
+        return self.servers.explained(error, maybe_applied, address)
 
     def behind(self, flow: Callable[[], Flow[Any]]) -> None:
         """Run the steps of a call in a thread, for what a caller left behind, until they are done or the server is away for too long."""
@@ -192,116 +266,13 @@ class RedisEngine:
 
     # -- connections ------------------------------------------------------
 
-    def open(self, op: Operation) -> Connection:
-        """Return a new connection for its caller alone."""
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
-        connection = Connection(self.address)
-        try:
-            connection.open(op, _NAME)
-            if not self._ready:
-                self._check(connection.exchange(*_ASK, op))
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, DeadlineExceededError):  # the call itself was not sent
-                raise op.timed_out(f"redis {self.where}") from None
-            if isinstance(error, (Lost, ReplyError)):
-                raise self.explained(error, False) from error
-            raise
-        return connection
-
-    def _check(self, replies: list[Any]) -> None:
-        """Refuse a server that is too old, or that drops keys as it likes."""
-        if any(isinstance(reply, ReplyError) and str(reply).startswith("NOPERM") for reply in replies):
-            self._ready = True  # the user may not ask
-            return
-        lines = b"".join(checked(replies)).decode().splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        version, policy = fields.get("redis_version", ""), fields.get("maxmemory_policy", "")
-        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-        if numbers < _LEAST:
-            raise UnsupportedError(
-                f"redis {self.where}: version {version or 'unknown'} is too old: Redis 7.0 or Valkey is needed"
-            )
-        if fields.get("maxmemory", "0") != "0" and policy != "noeviction":
-            if policy.startswith("allkeys"):
-                raise UnsupportedError(
-                    f"redis {self.where}: the server drops keys once its memory is full (maxmemory-policy {policy}): "
-                    "set noeviction"
-                )
-            what = "redis %s drops keys that expire once its memory is full, locks too (maxmemory-policy %s): set noeviction"
-            logger().warning(what, self.where, policy)
-        self._ready = True
+    def open(self, op: Operation, key: Value | None = None) -> Connection:
+        """Return a new connection for its caller alone, to the server that has a key; ``None``: to any. It does not wait for one that takes over."""
+        return self.servers.open(op, key, waits=False)
 
     def ready(self, op: Operation) -> None:
         """Ask the server whether it is there."""
         self.run(op, _ping())
-
-    def _take(self, op: Operation) -> Connection:
-        if not self._free.acquire(blocking=False):
-            left = op.remaining()
-            if not self._free.acquire(timeout=left):
-                raise op.timed_out("a free connection: raise max_connections")
-        try:
-            while True:
-                try:
-                    connection = self._idle.pop()
-                except IndexError:
-                    return self.open(op)
-                if connection.is_alive():
-                    return connection
-                connection.close()
-        except BaseException:
-            self._free.release()
-            raise
-
-    def _give(self, connection: Connection) -> None:
-        """Give back a connection; one that is in the middle of anything is closed."""
-        if connection.sent or self._closed:
-            connection.close()
-        else:
-            self._idle.append(connection)
-        self._free.release()
-
-    async def _loop_connection(self, op: Operation) -> LoopConnection:
-        """Return the connection of the running loop, made by the first who needs it."""
-        loop = asyncio.get_running_loop()
-        while True:
-            made = self._loops.get(loop)
-            if made is not None and made.done():
-                found = None if made.cancelled() or made.exception() is not None else made.result()
-                if found is not None and found.closed is None:
-                    if not found.quiet:
-                        return found
-                    found.end_unused()
-                made = None
-            if self._closed:
-                raise ClosedError("this client is closed: make another")
-            if made is None:
-                made = self._loops[loop] = loop.create_task(self._connect(op))
-                made.add_done_callback(_look)
-            try:
-                return await self._answer(op, asyncio.shield(made), maybe_applied=False)
-            except DeadlineExceededError:
-                left = op.remaining()
-                if left is not None and left <= 0:
-                    raise
-                # the time of the call that began to connect was over, not that of this one
-
-    async def _connect(self, op: Operation) -> LoopConnection:
-        return LoopConnection(await asyncio.to_thread(self.open, op))
-
-    def _leave(self) -> None:
-        """Make new connections for the calls to come."""
-        self._close_idle()
-        for made in list(self._loops.values()):
-            if made.done() and not made.cancelled() and made.exception() is None:
-                made.result().quiet = True
-
-    def _close_idle(self) -> None:
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
 
     def release(self) -> None:
         """Give up one use; the last one closes all connections."""
@@ -311,34 +282,9 @@ class RedisEngine:
                 return
             if _engines.get(self.settings) is self:
                 del _engines[self.settings]
-        self._closed = True
+        self.servers.close()
         self.notifier.close()
-        self._close_idle()
-        for loop, made in list(self._loops.items()):
-            if made.done() and not made.cancelled() and made.exception() is None:
-                if loop.is_closed():
-                    made.result().close()
-                else:
-                    loop.call_soon_threadsafe(made.result().close)
-
-
-class _Expired(Exception):
-    """The time of a call is over."""
-
-
-def _expire(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(_Expired())
-
-
-def _look(made: asyncio.Future[Any]) -> None:
-    """Look at an error that nobody waits for any more."""
-    if not made.cancelled():
-        made.exception()
 
 
 def _ping() -> Flow[None]:
     checked((yield Batch(("PING",))))
-
-
-_ASK: Final = (Batch(("INFO", "server"), ("INFO", "memory")).data, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, Final
 
 from ...errors import (
@@ -16,18 +17,66 @@ from ...errors import (
 )
 from .resp import ReplyError
 
-__all__ = ["Lost", "checked", "explained"]
+__all__ = ["Lost", "checked", "explained", "lost"]
 
 _AWAY: Final = frozenset(
-    ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED", "NOGOODSLAVE"]
+    [
+        "ASK",
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MOVED",
+        "NOREPLICAS",
+        "READONLY",
+        "TRYAGAIN",
+        "UNBLOCKED",
+        "NOGOODSLAVE",
+    ]
 )
 
 _DENIED: Final = ("ACL failure in script", "The user executing the script can't")
 """How Valkey and Redis begin what a command in a script may not do."""
 
 
+_OTHER_NAME: Final = (62, 64)
+"""OpenSSL's numbers of a certificate that is for another host, or another address."""
+_TLS: Final = {
+    "CERTIFICATE_REQUIRED": "the server wants a certificate of its client in ssl_certfile",
+    "HANDSHAKE_FAILURE": "the server and this client agree on no TLS, or it wants a certificate of its client (ssl_certfile, ssl_keyfile)",
+    "UNKNOWN_CA": "the server does not trust the certificate in ssl_certfile",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS at this port: give its tls-port, or redis:// instead of rediss://",
+}
+"""What OpenSSL calls reasons."""
+
+
 class Lost(Exception):
-    """The connection could not be made, or ended."""
+    """The connection could not be made, or ended.
+
+    Attributes:
+        lasts: whether the next try would fail in the same way.
+    """
+
+    lasts = False
+
+
+def lost(error: OSError) -> Lost:
+    """Return what the end of a connection is called."""
+    text = error.strerror or str(error) or type(error).__name__
+    found = Lost(text)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_NAME:
+            what, remedy = "is for another name", "name the server as it does, or give ssl_check_hostname=false"
+        else:
+            what, remedy = "is not trusted", "give the file of its issuer as ssl_ca_certs"
+        found = Lost(f"the server's certificate {what}: {remedy} ({error.verify_message})")
+        found.lasts = True
+    elif isinstance(error, ssl.SSLError):
+        for reason, remedy in _TLS.items():
+            if reason in (error.reason or ""):
+                found = Lost(remedy)
+                found.lasts = True
+    return found
 
 
 def explained(where: str, error: ReplyError) -> CloudRuntimesError:
@@ -51,6 +100,8 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
         return ResourceExhaustedError(f"redis {where}: the server cannot write to its disk: {rest}", retryable=True)
     if code in _AWAY:
         return UnavailableError(f"redis {where}: the server cannot do it now: {text}", retryable=True)
+    if text.lower().startswith("err unknown command 'sentinel'"):
+        return InvalidArgumentError(f"redis {where}: this is no Sentinel: check the url; its port is often 26379")
     if text.startswith(("ERR unknown command", "ERR syntax error")):
         return UnsupportedError(f"redis {where}: the server is too old: Redis 7.0 or Valkey is needed ({text})")
     if text.startswith("ERR max number of clients"):
@@ -58,6 +109,10 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
             f"redis {where}: the server takes no more connections: lower max_connections, or raise its maxclients",
             retryable=True,
         )
+    if "SELECT is not allowed in cluster mode" in text:
+        return InvalidArgumentError(f"redis {where}: a cluster has database 0 alone: check the url")
+    if "cluster support disabled" in text:
+        return InvalidArgumentError(f"redis {where}: the server is not part of a cluster: give redis://host:6379/0")
     if "DB index" in text:
         return InvalidArgumentError(f"redis {where}: the server has no database of this number: check the url")
     if code == "CROSSSLOT":  # of keys without one hash tag, as Dapr's are

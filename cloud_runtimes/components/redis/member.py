@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.logs import repeated
@@ -16,12 +16,12 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, SubscribeRequest
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding
+from .._messages.waker import Waker
 from .entries import RETRY, STREAM, part_arguments, take_in
 from .failures import Lost, checked
 from .resp import NOTHING, Batch, Flow, ReplyError, Value
 from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
 from .trip import Trip
-from .waker import Waker
 
 if TYPE_CHECKING:
     from . import RedisComponent
@@ -103,8 +103,7 @@ class RedisMember(EventSource):
             if self._connection is None:
                 self._connect()
             elif self._blocked:
-                self._run(_one(("CLIENT", "UNBLOCK", self._client)))
-                self._answered(self._connection.receive(1, self._operation())[0])
+                self._end_read(self._connection)
         except (Lost, ReplyError, CloudRuntimesError):
             pass  # what was under way goes to another member after ack_wait
         try:
@@ -113,6 +112,16 @@ class RedisMember(EventSource):
         finally:
             self._disconnect()
             self._waker.close()
+
+    def _end_read(self, connection: Connection) -> None:
+        """Have the read at the server end, and take in what it brings."""
+        end = monotonic() + 1.0
+        while (reply := connection.next()) is NOTHING and monotonic() < end:
+            if self._run(_one(Batch(("CLIENT", "UNBLOCK", self._client)).sent_to(connection.address))):
+                reply = connection.receive(1, self._operation())[0]
+                break
+            sleep(0.01)  # the read is on its way to the server, or its answer on the way back
+        self._answered(reply)
 
     def _operation(self) -> Operation:
         return Operation(POLL, self._driver.name, POLL_TIMEOUT)
@@ -124,29 +133,34 @@ class RedisMember(EventSource):
     def _failed(self, error: Lost | ReplyError) -> CloudRuntimesError:
         if isinstance(error, ReplyError) and _is_gone(error):
             return self._rejoin()
+        address = None if self._connection is None else self._connection.address
         self._disconnect()
-        return self._component.engine.explained(error, True)
+        return self._component.engine.explained(error, True, address)
 
     def _rejoin(self) -> CloudRuntimesError:
-        """Make the group again, from the beginning: what is there may come twice, and nothing is missed."""
+        """Make the group again where it does not exist, from the beginning: what is there may come twice, and nothing is missed."""
         self._disconnect()
+        where = f"redis {self._component.engine.where}"
+        _, made = self._run(self._driver.join(self._rules.request, "0"))
+        if not made:
+            return UnavailableError(f"{where}: the keys of the group have moved")
         self._holding.forget()
-        self._run(self._driver.join(self._rules.request, "0"))
         return UnavailableError(
-            f"redis {self._component.engine.where}: the group had gone, since its keys were deleted or the server lost its data; it was made again",
-            retryable=True,
+            f"{where}: the group had gone, since its keys were deleted or the server lost its data; it was made again"
         )
 
     # -- the connection ---------------------------------------------------
 
     def _connect(self) -> None:
         op = self._operation()
-        connection = self._component.engine.open(op)
+        connection = self._component.engine.open(op, self._keys[0])
         try:
             (self._client,) = checked(connection.exchange(Batch(("CLIENT", "ID")).data, 1, op))
             self._connection = connection
             if self._before:
+                self._look_at = 0.0  # perhaps it is another server
                 self._recover(connection, op)
+            connection.topic = self._rules.request.topic
         except BaseException:
             self._disconnect()
             connection.close()
@@ -158,7 +172,7 @@ class RedisMember(EventSource):
         read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", _MANY, "STREAMS", *self._streams.values(), 0, 0)
         (reply,) = checked(connection.exchange(Batch(read).data, 1, op))
         for name, entries in reply:
-            origin = STREAM if name == self._streams[STREAM] else RETRY
+            origin = self._origin(name)
             self._take_over(origin, [entry for entry in entries if entry[1]], 1)
             self._lost(origin, [entry[0] for entry in entries if not entry[1]], acknowledge=True)
 
@@ -174,7 +188,7 @@ class RedisMember(EventSource):
         """Do all that is due, and begin to read where events are wanted."""
         connection, now, op = self._connection, monotonic(), self._operation()
         assert connection is not None
-        trip = Trip(self._run)
+        trip = Trip(self._run, self._keys[0])
         due = min(self._due(), now + self._soonest())
         self._settlements(trip)
         if self._holding.held and now >= self._renewed + self._ack_wait / 3:
@@ -245,15 +259,16 @@ class RedisMember(EventSource):
 
     def _beside(self) -> Flow[None]:
         """Settle while a read is at the server."""
-        trip = Trip(self._run)
+        trip = Trip(self._run, self._keys[0])
         self._settlements(trip)
         if monotonic() + self._soonest() < self._answer_by - _GRACE:
             # the read ends too late; a new one blocks until then, by the server's clock
             trip.add(None, "CLIENT", "UNBLOCK", self._client)
-        trip.taken((yield trip.batch()))
+        assert self._connection is not None
+        trip.taken((yield trip.batch().sent_to(self._connection.address)))
 
     def _leave(self) -> Flow[None]:
-        trip = Trip(self._run)
+        trip = Trip(self._run, self._keys[0])
         parts, self._holding.parts = self._parts(), []
         self._settlements(trip)
         if trip:
@@ -310,7 +325,7 @@ class RedisMember(EventSource):
         if not entries:
             return
         between = ("XPENDING", self._streams[origin], self._group, entries[0][0], entries[-1][0], _MANY, self._me)
-        counts = {row[0]: row[3] for row in self._run(_one(between))}
+        counts = {row[0]: row[3] for row in self._run(_one(Batch(between)))}
         for id, fields in entries:
             self._take_in(origin, [(id, fields)], max(1, counts.get(id, 1) - uncounted))
 
@@ -324,9 +339,9 @@ class RedisMember(EventSource):
             self._rules.label,
             len(ids),
         )
-        self._run(_one(self._count("lost", len(ids))))
+        self._run(_one(Batch(self._count("lost", len(ids)))))
         if acknowledge:
-            self._run(_one(("XACK", self._streams[origin], self._group, *ids)))
+            self._run(_one(Batch(("XACK", self._streams[origin], self._group, *ids))))
 
     # -- reading ----------------------------------------------------------
 
@@ -371,12 +386,19 @@ class RedisMember(EventSource):
             if self._blocks:  # time is up, by the server's clock
                 self._look_at = 0.0
             return
+        if isinstance(reply, tuple):
+            name, ids, frame = reply
+            self._per_entry = self._holding.add_packed(self._origin(name), ids, frame) // len(ids)
+            return
         found = entries = 0
         for name, those in reply:
             entries += len(those)
-            found += self._take_in(STREAM if name == self._streams[STREAM] else RETRY, those, 1)
+            found += self._take_in(self._origin(name), those, 1)
         if found:
             self._per_entry = max(1, found // entries)
+
+    def _origin(self, name: bytes) -> int:
+        return STREAM if name == self._streams[STREAM] else RETRY
 
     def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
         found, bell = take_in(self._holding, origin, entries, deliveries)
@@ -387,13 +409,13 @@ class RedisMember(EventSource):
 
 def _is_gone(error: ReplyError) -> bool:
     """Tell whether the group, or its stream, has gone."""
-    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
+    return str(error).startswith(("NOGROUP", "UNBLOCKED the stream"))
 
 
 def _ignore(reply: Any) -> None:
     """Only an error counts."""
 
 
-def _one(command: tuple[Value, ...]) -> Flow[Any]:
-    (reply,) = checked((yield Batch(command)))
+def _one(batch: Batch) -> Flow[Any]:
+    (reply,) = checked((yield batch))
     return reply

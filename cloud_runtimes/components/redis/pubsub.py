@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -46,6 +46,23 @@ class _Topic:
         self.head = head = pack(("XADD", keys.stream, "*", "data")).replace(b"*4", b"*5", 1)
         self.template: Template = [head + b"$", range(3, 4), b"\r\n", "json", b"\r\n"]
         self.trim_at = 0.0
+
+
+class _Commands(Iterable[bytes]):
+    """What appends a batch, frame by frame: each is rendered while the server takes in those before it."""
+
+    def __init__(self, driver: RedisPubSub, topic: _Topic, frames: Sequence[bytes]) -> None:
+        self._driver = driver
+        self._topic = topic
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[bytes]:
+        for place, frame in enumerate(self._frames):
+            try:
+                yield self._driver.commands(self._topic, frame)
+            except CloudRuntimesError as error:
+                error.maybe_applied = place > 0
+                raise
 
 
 class RedisPubSub(PubSubDriver):
@@ -94,23 +111,22 @@ class RedisPubSub(PubSubDriver):
         if batch.delay_ms is not None:
             yield from self._delay(topic, batch)
             return {}
-        data, counts = self._commands(topic, batch)
-        replies = yield Batch.rendered(data, batch.count if counts is None else len(counts), topic.keys.stream)
+        counts = list(map(count_in, batch.frames)) if self._framed else None
+        count = batch.count if counts is None else len(counts)
+        replies = yield Batch.rendered(_Commands(self, topic, batch.frames), count, topic.keys.stream)
         return self._failures(replies, counts)
 
-    def _commands(self, topic: _Topic, batch: OutgoingBatch) -> tuple[bytes, list[int] | None]:
-        """Return what appends a batch; with how many events each command has where that is not one."""
-        if not self._framed and not kernel.Frame(batch.frames[0])[0].raw:
-            return batch.render(topic.template), None
-        messages = self.messages(batch.frames, raw=True)
-        data = b"".join(
-            [
-                b"%b$%d\r\n%b\r\n" % (topic.head, len(data), data) if kind is None
-                else pack(("XADD", topic.keys.stream, "*", "data", data, "datacontenttype", kind))
-                for kind, data in messages
-            ]
-        )  # fmt: skip
-        return data, list(map(count_in, batch.frames)) if self._framed else None
+    def commands(self, topic: _Topic, frame: bytes) -> bytes:
+        """Return what appends the events of a frame."""
+        if self._framed:
+            return b"".join((topic.head, b"$%d\r\n" % len(frame), frame, b"\r\n"))
+        events = kernel.Frame(frame)
+        if not events[0].raw:
+            rendered: bytes = events.render(topic.template)
+            return rendered
+        head = ("XADD", topic.keys.stream, "*", "data")
+        messages = self.messages([frame], raw=True)
+        return b"".join([pack((*head, data, "datacontenttype", kind or "")) for kind, data in messages])
 
     def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
         """Return frames as messages in the layout of this component: content type and data; ``None``: as structured JSON, or a frame.
@@ -130,6 +146,8 @@ class RedisPubSub(PubSubDriver):
 
     def _failures(self, replies: list[Any], counts: list[int] | None) -> Failures:
         failures: dict[int, CloudRuntimesError] = {}
+        if ReplyError not in set(map(type, replies)):
+            return failures
         place = 0
         for number, reply in enumerate(replies):
             count = 1 if counts is None else counts[number]
@@ -155,7 +173,7 @@ class RedisPubSub(PubSubDriver):
         topic.trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, settings.retention / 10))
         limits = (int(settings.retention * 1000), int(settings.group_expiry * 1000))
         try:
-            yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end)
+            yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end, once=True)
         except ReplyError as error:
             where = self._component.engine.where
             repeated(f"trim {where}", "redis %s: a topic was not trimmed: %s", where, error)
@@ -164,14 +182,14 @@ class RedisPubSub(PubSubDriver):
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         start = "$" if request.start == "latest" else "0"
-        now_ms = self._component.engine.run(op, self.join(request, start))
+        now_ms, _ = self._component.engine.run(op, self.join(request, start))
         return RedisMember(self._component, self, request, now_ms)
 
-    def join(self, request: SubscribeRequest, start: str) -> Flow[int]:
-        """Make a group where it does not exist; returns the server's time in milliseconds."""
+    def join(self, request: SubscribeRequest, start: str) -> Flow[tuple[int, bool]]:
+        """Make a group where it does not exist; returns the server's time in milliseconds, and whether it was made."""
         keys = self.keys(request.topic)
         group = GroupKeys.of(keys, request.group)
-        now_ms = yield from JOIN.run(
+        now_ms, made = yield from JOIN.run(
             (keys.stream, group.retry, keys.delayed, keys.seen), request.group, start, _FORGET_MS
         )
-        return int(now_ms)
+        return int(now_ms), bool(made)

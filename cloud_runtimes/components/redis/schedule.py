@@ -39,7 +39,10 @@ class RedisSchedule(ScheduleDriver):
     def __init__(self, component: RedisComponent, name: str) -> None:
         self._component = component
         self._app = component.context.app_id
-        self._tag = (component.key("schedule", self._app, ""),)
+        tag = component.key("schedule", self._app, "")
+        # Two that never exist: while the node of a cluster hands over their slot it answers TRYAGAIN to several keys, of
+        # which some are not there. So no script sees half of the jobs
+        self._tag = (tag, tag + b"-")
         self._channel = component.engine.notifier.name(f"{CHANNEL}:{self._app}")
         settings = component.settings
         self._kept = (int(settings.history * 1000), settings.history_runs)

@@ -96,11 +96,12 @@ end
 """.replace("MOVED", str(_MOVED))
 
 # KEYS: stream, retry, delayed, seen. ARGV: group, where it begins, milliseconds after which a member that holds nothing
-# is forgotten. Returns the time.
+# is forgotten. Returns the time, and 1 where the group was made.
 JOIN: Final = Script(_COMMON + """
+local fresh = 0
 local function make(stream, start)
   local made = redis.pcall('XGROUP', 'CREATE', stream, ARGV[1], start, 'MKSTREAM')
-  if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+  if made.ok then fresh = 1 elseif not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
   for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', stream, ARGV[1])) do
     local member = fields(each)
     if member.pending == 0 and member.idle > tonumber(ARGV[3]) then
@@ -112,7 +113,7 @@ move(KEYS[3], KEYS[1])
 local failed = make(KEYS[1], ARGV[2]) or make(KEYS[2], '0')
 if failed then return failed end
 redis.call('HSET', KEYS[4], ARGV[1], string.format('%.0f', now))
-return now
+return {now, fresh}
 """)
 # KEYS: stream, retry, delayed, later. Moves what is due; returns the time, and the milliseconds until more will be, or -1
 LOOK: Final = Script(
@@ -129,7 +130,8 @@ if groups.err then return 0 end
 for _, each in ipairs(groups) do
   local name = string.gsub(string.gsub(fields(each).name, '%%', '%%25'), ':', '%%3A')
   local retry = ARGV[2] .. name .. ARGV[3]
-  if redis.call('EXISTS', retry) == 1 then redis.call('XADD', retry, '*', 'bell', '1') end
+  -- the retry stream may be on its way to another node: then its members look when they get there
+  if redis.pcall('EXISTS', retry) == 1 then redis.pcall('XADD', retry, '*', 'bell', '1') end
 end
 return 0
 """)
@@ -217,8 +219,9 @@ for _, each in ipairs(groups) do
   if now - seen > tonumber(ARGV[2]) then
     if ours then
       local name = string.gsub(string.gsub(group.name, '%%', '%%25'), ':', '%%3A') .. ARGV[5]
-      redis.call('XGROUP', 'DESTROY', KEYS[1], group.name)
+      -- first, since they may be on their way to another node
       redis.call('DEL', ARGV[3] .. name, ARGV[4] .. name)
+      redis.call('XGROUP', 'DESTROY', KEYS[1], group.name)
       redis.call('HDEL', KEYS[2], group.name)
     end
   else

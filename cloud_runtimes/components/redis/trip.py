@@ -14,10 +14,11 @@ _Take: TypeAlias = Callable[[Any], None]
 
 
 class Trip:
-    """See the module; ``run`` runs the steps of a call on another connection."""
+    """See the module; ``run`` runs the steps of a call on another connection, ``key`` is one that all have the slot of."""
 
-    def __init__(self, run: Callable[[Flow[Any]], Any]) -> None:
+    def __init__(self, run: Callable[[Flow[Any]], Any], key: Value) -> None:
         self._run = run
+        self._key = key
         self._commands: list[tuple[tuple[Value, ...], _Take | None]] = []
 
     def __len__(self) -> int:
@@ -37,7 +38,7 @@ class Trip:
 
     def batch(self) -> Batch:
         """Return the commands; there is one at least."""
-        return Batch(*(command for command, _ in self._commands))
+        return Batch(*(command for command, _ in self._commands), key=self._key)
 
     def taken(self, replies: Sequence[Any]) -> None:
         """Take in the replies, then raise the first that is an error: it does not keep the others from being taken in."""

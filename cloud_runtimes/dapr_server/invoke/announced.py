@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
@@ -19,10 +20,10 @@ from ...codec.payload import JSON
 from ...errors import CloudRuntimesError, NotFoundError, UnavailableError
 from ...rpc.asgi import RpcApp
 from ...rpc.failures import BARE, error_reply
-from ...rpc.host import Host, Incoming
+from ...rpc.host import Handler, Host, begin
 from ...spi import rpc as spi
 from ...spi.operation import Method, Operation
-from ...spi.rpc import Announcement, RpcReply
+from ...spi.rpc import Announcement, CallSource, Incoming, RpcReply
 from ..app.channel import AppAnswer, AppCall, NotReached, passed_on
 from ..context import Context
 from .api import CALLEE, CALLER, DATA_TYPE, GRPC_STATUS, NAMESPACE, PEER_NAMESPACE, method_path, type_text
@@ -46,6 +47,7 @@ class Announced:
         self._server: Any = None
         self._serving: asyncio.Task[None] | None = None
         self._announcement: Announcement | None = None
+        self._calls: CallSource | None = None
 
     async def start(self) -> None:
         """Serve, and be found. Without an application, or where there is no registry, nothing is done."""
@@ -62,6 +64,12 @@ class Announced:
         if spi.HOST not in driver.features:
             return
         op = Operation(_SERVE, app_id, _TIME)
+        gate = _Gate(self._context)
+        self._calls = await driver.receive_async(op, partial(begin, cast(Host, gate), cast(Handler, gate)))
+        if self._calls is not None:
+            self._context.peer_token = secrets.token_hex(16)
+            self._serving = asyncio.create_task(self._calls.serve())
+            return
         guard = await driver.guard_async(op)
         if not guard.secrets and not guard.open:  # a store in memory: nobody could call
             return
@@ -69,7 +77,6 @@ class Announced:
         instance = os.urandom(16).hex()
         taken, address = listen("127.0.0.1", 0, "let the system give free ports")
         started = asyncio.Event()
-        gate = _Gate(self._context)
         app = RpcApp(cast(Host, gate), lambda: driver, instance, guard)
         self._server = make_server(app, started.set)
         self._serving = asyncio.create_task(self._server.serve(sockets=[taken]))
@@ -84,9 +91,12 @@ class Announced:
                 await asyncio.to_thread(self._announcement.close, grace)
             except CloudRuntimesError as error:  # it ends by itself, being a lease
                 logger().warning("leaving the registry failed: %s", error)
-        if self._server is not None and self._serving is not None:
+        if self._calls is not None:
+            self._calls.stop(grace)
+        if self._server is not None:
             self._server.config.timeout_graceful_shutdown = grace
             self._server.stop()
+        if self._serving is not None:
             await asyncio.wait((self._serving,), timeout=2 * grace + 1.0)
 
 

@@ -260,7 +260,7 @@ def _jetstream(service: str, note: str) -> ComponentType:
             "name": "connections are called cloud-runtimes",
         },
         refused={
-            **dict.fromkeys(("apiprefix", "domain"), "give natsURL of a server of that account"),
+            "apiprefix": "give domain, or natsURL of a server of that account",
             **dict.fromkeys(("jwt", "seedkey"), "give credentials, the name of a .creds file"),
             "memorystorage": "leave it out: what is acknowledged is in files",
         },

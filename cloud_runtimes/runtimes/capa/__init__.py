@@ -35,6 +35,7 @@ SERVERS: Final[Mapping[str, str]] = {
     "postgresql": "postgres",
     "redis": "redis",
     "rediss": "redis",
+    **{f"{scheme}+{kind}": "redis" for scheme in ("redis", "rediss") for kind in ("sentinel", "cluster")},
     "unix": "redis",
     "nats": "nats",
     "tls": "nats",
@@ -120,7 +121,7 @@ def check_token(token: str) -> None:
 
 
 @without_values
-def _server(setting: Any) -> dict[str, Any] | None:
+def home_server(setting: Any) -> dict[str, Any] | None:
     """Return the table of the server that is the home; ``None``: a folder is. Its user and password stay unsaid."""
     home = setting or os.environ.get("CLOUD_RUNTIMES_HOME") or ""
     table = dict(home) if isinstance(home, dict) else {"url": home}
@@ -142,7 +143,7 @@ class CapaRuntime(Runtime):
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
-        self._server = _server(self.capa.home)
+        self._server = home_server(self.capa.home)
         self._lock = Mutex()
         self._components: dict[tuple[str, str], Component] = {}
 
@@ -266,8 +267,10 @@ class CapaRuntime(Runtime):
         declared = self.declared().keys()
         for service, name in declared:
             self.driver(service, name)  # refuses what will never be ready
-        for service, name in declared or (("state", "default"),):
+        for service, name in declared:
             self.component(service, name).ready()
+        if self._server is not None or not declared:
+            self._shared(self._default("state"), "").ready()
 
     def is_inside(self) -> bool:
         return any(component.is_inside() for component in list(self._components.values()))

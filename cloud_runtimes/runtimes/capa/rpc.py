@@ -1,4 +1,4 @@
-"""RPC on Capa: a call finds its service in this process, in the configuration, or in the embedded store, in this order."""
+"""RPC on Capa: a call finds its service in this process, in the configuration, or in the home, in this order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...rpc.local import call as call_here
 from ...rpc.local import call_async as call_here_async
 from ...spi import rpc as spi
 from ...spi.operation import Operation
-from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from ...spi.rpc import Announcement, Answer, CallSource, Guard, RpcCall, RpcDriver, RpcReply
 
 if TYPE_CHECKING:
     from ..._http.http1 import Endpoint
@@ -84,3 +84,9 @@ class CapaRpc(RpcDriver):
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
         return await self._away().announce_async(op, instance, self._address or address)
+
+    def receive(self, op: Operation, answer: Answer, /) -> CallSource | None:
+        return self._away().receive(op, answer)
+
+    async def receive_async(self, op: Operation, answer: Answer, /) -> CallSource | None:
+        return await self._away().receive_async(op, answer)

@@ -10,21 +10,23 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.nats import buckets, engine
 from cloud_runtimes.testing import Harness
 from tests.support.nats import NatsServer
 
-__all__ = ["NATS", "NatsHome"]
+__all__ = ["NATS", "NATS_EVENTS", "NATS_FRAMED", "NatsClock", "NatsHome"]
 
 _numbers = itertools.count(1)
-_LONGEST = 2.5
-"""Seconds that a test may wait."""
 
 
 class NatsHome(Harness):
-    """A prefix of its own on the test run's server."""
+    """A prefix of its own on the test run's server; a test may wait for ``longest`` seconds."""
 
     name = "nats"
     bad_etag = "fffffffffffffff"
+    event_metadata = False  # CloudEvents have no place for it
+    layout = "event"
+    longest = 2.5
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server
@@ -33,13 +35,13 @@ class NatsHome(Harness):
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        home = {"url": self.server.url, "prefix": self.prefix}
+        home = {"url": self.server.url, "prefix": self.prefix, "layout": self.layout}
         client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
         self._clients.append(client)
         return client
 
     def advance(self, seconds: float) -> None:
-        if seconds > _LONGEST:
+        if seconds > self.longest:
             pytest.skip(f"the clock of a NATS server cannot be set, and {seconds:g} s are long: see tests/nats")
         time.sleep(seconds)
 
@@ -48,4 +50,40 @@ class NatsHome(Harness):
             client.close()
 
 
+class NatsClock(NatsHome):
+    """The same for jobs: their times are only those that the server tells and those that clients wrote, so what it tells is moved on."""
+
+    def __init__(self, server: NatsServer) -> None:
+        super().__init__(server)
+        self._ahead = 0
+        self._told = buckets.milliseconds
+        buckets.milliseconds = lambda text: self._told(text) + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        self._ahead += round(seconds * 1000)
+        # runners sleep until something is due; they have slept so long now
+        for each in list(engine._engines.values()):
+            each.notifier.wake_all()
+
+    def close(self) -> None:
+        super().close()
+        buckets.milliseconds = self._told
+
+
+class EventsHome(NatsHome):
+    """The same for pub/sub, of which tests wait more often."""
+
+    longest = 1.0
+
+
+class FramedHome(EventsHome):
+    """The same with many events a message."""
+
+    name = "nats-frame"
+    event_metadata = True
+    layout = "frame"
+
+
 NATS: dict[str, type[NatsHome]] = {NatsHome.name: NatsHome}
+NATS_EVENTS: dict[str, type[NatsHome]] = {EventsHome.name: EventsHome}
+NATS_FRAMED: dict[str, type[NatsHome]] = {FramedHome.name: FramedHome}

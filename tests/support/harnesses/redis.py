@@ -11,8 +11,9 @@ from typing import Any
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from tests.support.redis import RedisServer
+from tests.support.redis_sets import RedisCluster
 
-__all__ = ["FRAMED", "IN_DAPRS", "REDIS", "VALKEY", "RedisHome"]
+__all__ = ["CLUSTER", "FRAMED", "IN_DAPRS", "REDIS", "REDIS8", "VALKEY", "ClusterHome", "RedisHome"]
 
 _numbers = itertools.count(1)
 
@@ -25,7 +26,7 @@ class RedisHome(Harness):
     layout = "event"
     more: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer | RedisCluster) -> None:
         self.server = server
         self.url = server.url
         self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
@@ -76,7 +77,21 @@ class DaprHome(ValkeyHome):
         server.command("FLUSHDB", database=9)
 
 
+class ClusterHome(ValkeyHome):
+    """The same on a cluster."""
+
+    name = "valkey-cluster"
+
+
+class Redis8Home(RedisHome):
+    """The same on the newest Redis."""
+
+    name = "redis8"
+
+
 REDIS: dict[str, type[RedisHome]] = {RedisHome.name: RedisHome}
 VALKEY: dict[str, type[RedisHome]] = {ValkeyHome.name: ValkeyHome}
 FRAMED: dict[str, type[RedisHome]] = {FramedHome.name: FramedHome}
 IN_DAPRS: dict[str, type[RedisHome]] = {DaprHome.name: DaprHome}
+REDIS8: dict[str, type[RedisHome]] = {Redis8Home.name: Redis8Home}
+CLUSTER: dict[str, type[RedisHome]] = {ClusterHome.name: ClusterHome}

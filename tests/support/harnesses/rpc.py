@@ -58,7 +58,7 @@ class RegistryRpc(HereRpc):
         )
         assert self._process.stdout is not None
         self.address = self._process.stdout.readline().strip()
-        assert self.address.startswith("http://127.0.0.1:")
+        assert "://127.0.0.1:" in self.address
 
     def server_home(self) -> str:
         return self.home
@@ -96,6 +96,13 @@ class ServerRegistryRpc(RegistryRpc):
     def _start(self) -> None:
         self.home = self._url
         super()._start()
+
+
+class NatsRpc(ServerRegistryRpc):
+    """Methods in another process, called by way of the NATS server that is the home of both."""
+
+    name = "another process, by NATS"
+    largest_body = (8 << 20) - 1024
 
 
 RPC = {harness.name: harness for harness in (HereRpc, RegistryRpc, ConfiguredRpc)}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import select
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from typing import Protocol
 
 __all__ = ["Waker"]
+
+
+class _Connection(Protocol):
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
 
 
 class Waker:
@@ -26,7 +28,7 @@ class Waker:
         with suppress(OSError):  # full: it is awake; closed: it is gone
             self._in.send(b"\0")
 
-    def wait(self, connection: Connection | None, seconds: float) -> bool | None:
+    def wait(self, connection: _Connection | None, seconds: float) -> bool | None:
         """Wait for something to read; ``True``: it has come, ``False``: woken, ``None``: time is up."""
         poller = select.poll()
         poller.register(self._out, select.POLLIN)

@@ -1,0 +1,244 @@
+"""What NATS holds of one job, and what becomes of it, without I/O.
+
+A document is one message: a line of JSON, then the job's data. It has the job and its runs. Who writes it expects the number that it had, so of all who want to change it one does. A run is open while it has a deadline by the server's clock: that of its holder's lease, or of its next try. Only the oldest open run of a job can be claimed, and no further occurrence while there is one.
+
+A run that has ended stays in the document until it was written to the history, and somebody changes the document again. So none is lost between the two. A document with nothing to come is deleted then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from random import getrandbits
+from typing import Any, Final, TypeAlias
+
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
+from .._jobs import RUN_COLUMNS, advance, exists, planned, record, run_id, stays_due, stored, written
+from .._runs import RunToken
+from .buckets import Entry
+
+__all__ = ["Document", "Run", "records"]
+
+Run: TypeAlias = dict[str, Any]
+_COLUMNS: Final = RUN_COLUMNS.split(", ")
+
+
+class Document:
+    """One name.
+
+    Attributes:
+        name: of the job.
+        sequence: of the message; 0: there is none.
+        exists: whether it is there.
+        job: its columns, and which one of that name it is; ``None``: there is none now.
+    """
+
+    def __init__(self, name: str, entry: Entry, most: int) -> None:
+        self.name = name
+        self.sequence = entry.sequence
+        self.exists = not entry.deleted
+        self._most = most
+        head, _, self._data = (b"{}" if entry.deleted else entry.data).partition(b"\n")
+        fields = json.loads(head)
+        self.job: dict[str, Any] | None = fields.get("job")
+        self._runs: list[Run] = fields.get("runs", [])
+        self._last: int = fields.get("last", 0)
+        self._noted: int = fields.get("noted", 0)
+
+    def follow(self, newest: Entry) -> None:
+        """Go on where the history of an earlier job of the name ends."""
+        if not newest.deleted:
+            run: Run = json.loads(newest.data)
+            self._last, self._noted = run["id"], run["slot"] + 1
+
+    def message(self) -> bytes:
+        """Return it as it is kept."""
+        fields = {"job": self.job, "runs": self._runs, "last": self._last, "noted": self._noted}
+        return json.dumps(fields).encode() + b"\n" + self._data
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to come."""
+        return self.job is None and not any(_is_open(run) for run in self._runs)
+
+    # -- the job ----------------------------------------------------------
+
+    def stored(self) -> StoredJob | None:
+        """Return the job."""
+        job = self.job
+        if job is None:
+            return None
+        data = self._data if job["data"] else None
+        return stored((self.name, job["spec"], data, job["next"], job["occurrences"], job["skipped"], job["created"]))
+
+    def save(self, given: JobSpec, overwrite: bool, now: int, limit: int) -> None:
+        """Store a job.
+
+        Raises:
+            AlreadyExistsError: there is one, and it is not to be overwritten.
+            InvalidArgumentError: it has no occurrence.
+        """
+        spec, first = planned(given, now, limit)
+        old = self.job
+        if old is not None and not overwrite:
+            raise exists(self.name)
+        state = {"id": self._number(now), "next": first, "occurrences": 0, "skipped": 0, "created": now}
+        if old is not None:
+            kept = ("id", "created", "next", "occurrences", "skipped")
+            state |= {name: old[name] for name in kept[: 5 if stays_due(spec, old["spec"], old["next"]) else 2]}
+        handler = spec.target if isinstance(spec.target, str) else None
+        self.job = {**state, "handler": handler, "spec": written(spec), "data": spec.data is not None}
+        self._data = spec.data or b""
+
+    def delete(self, now: int) -> bool:
+        """Remove the job, and cancel those of its runs that nobody has."""
+        if self.job is None:
+            return False
+        for run in self._open():
+            if run["member"] is None:
+                self._end(run, "cancelled", now)
+        self._remove_job()
+        return True
+
+    def _remove_job(self) -> None:
+        self.job, self._data = None, b""
+
+    # -- runs -------------------------------------------------------------
+
+    def _number(self, now: int) -> int:
+        """Return a number above those before, which no other name has."""
+        self._last = max(self._last + 1, now << 64 | getrandbits(64))
+        return self._last
+
+    def _open(self) -> list[Run]:
+        """Return the open runs of the job, the oldest first."""
+        return [run for run in self._runs if self.job is not None and run["job"] == self.job["id"] and _is_open(run)]
+
+    def _add(self, run: str, fire: int, now: int, **fields: Any) -> Run:
+        assert self.job is not None
+        made = {
+            "id": self._number(now), "job": self.job["id"], "run": run, "fire": fire, "last": fire, "count": 1,
+            "attempt": 0, "failures": 0, "member": None, "deadline": 0, "started": None, "ended": None, "error": None,
+            "status": "waiting", **fields,
+        }  # fmt: skip
+        self._runs.append(made)
+        return made
+
+    def run_now(self, run: str, now: int) -> bool:
+        """Add a run beside the schedule; ``False``: there is no job."""
+        if self.job is None:
+            return False
+        self._add(run, now, now)
+        return True
+
+    def _end(self, run: Run, status: str, now: int) -> None:
+        run |= {"status": status, "ended": now, "member": None, "deadline": None, "slot": self._noted % self._most}
+        self._noted += 1
+
+    def _retire(self) -> None:
+        """Remove a job that has had its last run."""
+        if self.job is not None and self.job["next"] is None and not self._open():
+            self._remove_job()
+
+    def due(self, handlers: Collection[str]) -> int | None:
+        """Return when a process that has these handlers has something to do, milliseconds since 1970 UTC."""
+        if self.is_over:
+            return 0 if self.exists else None
+        job, first = self.job, self._open()[:1]
+        times = [run["deadline"] for run in self._runs if _is_open(run) and (job is None or run["job"] != job["id"])]
+        if job is not None and (job["handler"] is None or job["handler"] in handlers):
+            times += [run["deadline"] for run in first] or ([] if job["next"] is None else [job["next"]])
+        return min(times, default=None)
+
+    def claim(self, app: str, member: str, now: int, until: int) -> DueRun | None:
+        """Claim the run that is due, or move the job on to its next occurrence; and cancel what a job that is gone has left."""
+        for run in self._runs:
+            if _is_open(run) and (self.job is None or run["job"] != self.job["id"]) and run["deadline"] <= now:
+                self._end(run, "cancelled", now)
+        job = self.stored()
+        if job is None or self.job is None:
+            return None
+        opened = self._open()
+        if opened:
+            found = opened[0]
+        else:
+            assert job.next_ms is not None
+            if job.next_ms > now:
+                return None
+            step = advance(job, now)
+            for first, last, number in step.skipped:
+                run = self._add(run_id(app, self.name, first), first, now, last=last, count=number)
+                self._end(run, "skipped", now)
+            self.job["next"] = step.following
+            self.job["occurrences"] += step.due
+            self.job["skipped"] += step.missed
+            if step.fire is None:
+                self._retire()
+                return None
+            found = self._add(run_id(app, self.name, step.fire), step.fire, now)
+        if found["deadline"] > now:
+            return None
+        attempt = found["attempt"] + 1
+        found |= {"status": "running", "attempt": attempt, "member": member, "deadline": until, "started": now}
+        found["ended"] = None
+        token = RunToken(found["id"], attempt)
+        return DueRun(token, found["run"], found["fire"], attempt, found["failures"], job.spec)
+
+    def _held(self, token: RunToken, member: str) -> Run | None:
+        for run in self._runs:
+            if (run["id"], run["attempt"], run["member"]) == (*token, member):
+                return run
+        return None
+
+    def renew(self, token: RunToken, member: str, now: int, until: int, always: bool) -> tuple[bool, bool]:
+        """Renew a lease, where it has ended or ``always``; tells whether the run is still its member's, and whether anything changed."""
+        run = self._held(token, member)
+        if run is None:
+            return False, False
+        if not always and run["deadline"] > now:
+            return True, False
+        run["deadline"] = until
+        return True, True
+
+    def settle(self, outcome: Outcome, member: str, now: int) -> bool:
+        """Take in how a try ended; ``False``: the run is another's by now."""
+        assert isinstance(outcome.token, RunToken)
+        run = self._held(outcome.token, member)
+        if run is None:
+            return False
+        if not outcome.begun:
+            run |= {"status": "waiting", "attempt": run["attempt"] - 1, "member": None, "deadline": 0}
+        elif outcome.retry_after is not None and self.job is not None and run["job"] == self.job["id"]:
+            due = now + int(outcome.retry_after * 1000)
+            run |= {"status": "waiting", "failures": run["failures"] + 1, "member": None, "deadline": due}
+            run["error"] = outcome.error
+        else:
+            run["error"] = outcome.error
+            self._end(run, "succeeded" if outcome.error is None else "failed", now)
+            self._retire()
+        return True
+
+    # -- history ----------------------------------------------------------
+
+    def ended(self) -> list[Run]:
+        """Return the runs that have ended; each has a slot of the history."""
+        return [run for run in self._runs if not _is_open(run)]
+
+    def forget(self, runs: Sequence[Run]) -> None:
+        """Leave out runs that are in the history."""
+        self._runs = [run for run in self._runs if run not in runs]
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """All that it has."""
+        return self._runs
+
+
+def _is_open(run: Run) -> bool:
+    return run["deadline"] is not None
+
+
+def records(name: str, runs: Sequence[Run]) -> list[RunRecord]:
+    """Return runs as what the caller gets, the oldest first; of those with one number, the last counts."""
+    found = {run["id"]: run for run in runs}
+    return [record([name, *(found[id][column] for column in _COLUMNS[1:])]) for id in sorted(found)]

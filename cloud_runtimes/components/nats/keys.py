@@ -1,0 +1,95 @@
+"""Buckets of very many keys, of which those with a prefix can be found. Flows without I/O."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+from .buckets import API, Bucket, Entry, decode, encode, entry_of, patient
+from .protocol import Message
+from .requests import Batch, Flow, Request
+
+__all__ = ["KeyBucket"]
+
+_STEP: Final = 5
+"""Bytes of a key that are a part of a deep subject: as many as eight letters of base32hex are whole bytes."""
+_DEPTH: Final = 4
+"""Such parts that it has at most, before the rest."""
+_FILTERS: Final = 1000
+"""Keys that the server is asked for by name."""
+
+
+class KeyBucket(Bucket):
+    """One bucket."""
+
+    def subject(self, kind: str, key: str) -> str:
+        """Return the subject of a key, in parts."""
+        encoded = encode(key)
+        parts = [encoded[first : first + 8] for first in range(0, min(len(encoded), 8 * _DEPTH), 8)]
+        if rest := encoded[8 * _DEPTH :]:
+            parts.append(rest)
+        return f"{self.root}{kind}.{'.'.join(parts)}"
+
+    @patient
+    def keys(self, kind: str, prefix: str = "", limit: int | None = None, after: str | None = None) -> Flow[list[str]]:
+        """Return keys that have values, in order. Their values stay where they are.
+
+        For a page the server tells from memory which keys begin as ``prefix`` does, in steps of `_STEP` bytes, and looks at the messages of that page alone.
+        """
+        where, size = f"{self.root}{kind}.", len(prefix.encode())
+        steps = min(_DEPTH, size // _STEP)
+        patterns = [where + "".join([f"{encode(prefix)[8 * step : 8 * step + 8]}." for step in range(steps)]) + ">"]
+        if steps and size == steps * _STEP:
+            patterns.append(self.subject(kind, prefix))  # which has no further part
+        looks = limit is None or limit > _FILTERS  # it reads that many headers anyway
+        told = (
+            (yield from self._living(patterns)) if looks else {*patterns[1:], *(yield from self.subjects(patterns[0]))}
+        )
+        found = sorted([subject[len(where) :].replace(".", "") for subject in told])
+        head = encode(prefix)[: size * 8 // _STEP]
+        first = 0 if after is None else bisect_right(found, encode(after))
+        likely = (decode(each) for each in found[first:] if each.startswith(head))
+        keys = (key for key in likely if key.startswith(prefix))
+        if looks or limit is None:
+            return list(islice(keys, limit))
+        living: list[str] = []
+        while some := {self.subject(kind, key): key for key in islice(keys, limit - len(living))}:
+            there = yield from self._living(list(some))
+            living += [key for subject, key in some.items() if subject in there]
+        return living
+
+    def _living(self, patterns: Sequence[str]) -> Flow[set[str]]:
+        """Return the subjects that have values, by what their messages say."""
+        known = yield from self.ensure()
+        name = secrets.token_hex(8)
+        config = {
+            "name": name, "deliver_policy": "last_per_subject", "ack_policy": "none", "headers_only": True,
+            "mem_storage": True, "num_replicas": 1, "inactive_threshold": 30_000_000_000, "filter_subjects": patterns,
+        }  # fmt: skip
+        body = {"stream_name": self.stream, "config": config, "action": "create"}
+        made = yield from self.api("CONSUMER.CREATE", body, f".{name}")
+        found: set[str] = set()
+        left = made["num_pending"]
+        now = known.now_ms()
+        while left > 0:
+            want = min(left, 10_000)
+            pull = json.dumps({"batch": want, "no_wait": True}).encode()
+            (messages,) = yield Batch(Request(f"{API}CONSUMER.MSG.NEXT.{self.stream}.{name}", pull, None, want, name))
+            for message in messages:
+                if not message.status:
+                    entry = _consumed(message)
+                    if not entry.deleted and (entry.expires_ms is None or entry.expires_ms > now):
+                        found.add(message.subject.decode())
+            left = 0 if messages[-1].status else left - len(messages)
+        yield from self.api("CONSUMER.DELETE", None, f".{name}")
+        return found
+
+
+def _consumed(message: Message) -> Entry:
+    # $JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending
+    parts = message.reply.split(b".")
+    return entry_of(int(parts[-4]), b"", message.headers, int(parts[-2]) // 1_000_000)

@@ -1,0 +1,386 @@
+"""A member of a consumer group on NATS, with a connection of its own.
+
+It asks for as many messages as it has room for, and the server sends them as they come: so an idle member makes no call but that one, which ends after a while. What is settled, and renewals of leases, go by the same connection and have no answer. What comes again otherwise than by the server itself, and dead letters, go by the connection of the process, since their answers must be known first.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import InternalError, UnavailableError
+from ...spi.operation import Operation
+from ...spi.pubsub import Deliveries, EventSource, Settled
+from .._deliveries import POLL, POLL_TIMEOUT, Rules
+from .._messages.holding import Holding, Part
+from .._messages.waker import Waker
+from .buckets import read_reply
+from .failures import Lost, Refused, explained
+from .messages import TOPIC, Due, Reader, part_headers, pieces, sequence_of
+from .protocol import Message, subscribe, unsubscribe
+from .requests import Batch, Flow, Request
+from .streams import MAIN, RETRY
+
+if TYPE_CHECKING:
+    from . import NatsComponent
+    from .connection import Connection
+    from .pubsub import NatsPubSub
+
+__all__ = ["NatsMember"]
+
+_IDLE: Final = 30.0
+"""Seconds after which a request for messages ends."""
+_HEARTBEAT: Final = 5.0
+"""Seconds of silence after which the server says that it still has the request."""
+_GRACE: Final = 5.0
+_LEAVING: Final = 2.0
+_MOST: Final = 8 * 1024 * 1024
+_ROOM: Final = 8192
+_ACK: Final = b"+ACK"
+_TERM: Final = b"+TERM"
+
+
+class NatsMember(EventSource):
+    """See the module; made by `NatsPubSub.subscribe` once the group exists."""
+
+    def __init__(self, component: NatsComponent, driver: NatsPubSub, rules: Rules) -> None:
+        self._component = component
+        self._driver = driver
+        self._stream = driver.stream
+        self._rules = rules
+        self._holding = Holding(rules, lambda token: f"{self._stream.name}-{sequence_of(token)}")
+        self._reader = Reader(self._holding)
+        request = rules.request
+        self._names = {each: self._stream.consumer(each, request.topic, request.group) for each in (MAIN, RETRY)}
+        self._ack_wait = rules.ack_wait_ms / 1000
+        self._connection: Connection | None = None
+        self._waker = Waker()
+        self._inbox = ""
+        self._new: dict[int, list[Message]] = {MAIN: [], RETRY: []}
+        self._asked = {MAIN: 0, RETRY: 0}  # messages that the server may still send
+        self._until = 0.0  # when the requests for them end
+        self._requests = 0
+        self._gone = False  # a consumer is not there any more
+        self._renewed = monotonic()
+        self._out: list[bytes] = []
+        self._acks: list[bytes] = []
+        self._sent: list[bytes] = []  # the last acknowledgements, which a new connection sends again
+        self._per_message = 100 if component.settings.layout == "frame" else 1  # events of the last ones
+
+    # -- the source -------------------------------------------------------
+
+    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
+        self._component.check_open()
+        holding = self._holding
+        holding.settle(settled)
+        try:
+            if self._connection is None:
+                self._connect()
+            self._settle(leaving=False)
+            self._renew()
+            if want and not holding.is_ready:
+                self._ask(want)
+            self._flush()
+            if not (want and holding.is_ready):
+                self._wait(want, timeout)
+        except Lost as error:
+            self._disconnect()
+            raise UnavailableError(f"nats {self._where}: {error}") from error
+        except TimeoutError as error:
+            self._disconnect()
+            raise UnavailableError(f"nats {self._where}: the server does not read") from error
+        return holding.deliver(want, self._now_us())
+
+    def wake(self) -> None:
+        self._waker.wake()
+
+    def close(self, settled: Sequence[Settled], /) -> None:
+        self._holding.settle(settled)
+        try:
+            self._leave()
+        except (Lost, TimeoutError) as error:
+            raise UnavailableError(f"nats {self._where}: {error}: what was held goes to another member") from error
+        finally:
+            self._disconnect()
+            self._waker.close()
+
+    def _leave(self) -> None:
+        if self._connection is None:
+            self._connect()
+        assert self._connection is not None
+        self._out += [unsubscribe(origin) for origin in self._names]
+        self._meet()
+        self._holding.give_back()
+        self._settle(leaving=True)
+        self._meet()
+
+    @property
+    def _where(self) -> str:
+        return self._component.engine.where
+
+    def _now_us(self) -> int:
+        return int(self._stream.now() * 1e6)
+
+    def _run(self, flow: Flow[Any]) -> Any:
+        """Run steps on the connection of the process."""
+        return self._component.engine.run(Operation(POLL, self._driver.name, POLL_TIMEOUT), flow)
+
+    # -- the connection ---------------------------------------------------
+
+    def _connect(self) -> None:
+        """Connect; what was asked for by an earlier connection does not come."""
+        self._inbox = f"{self._component.settings.inbox_prefix}.{secrets.token_hex(12)}"
+        greeting = b"".join(subscribe(f"{self._inbox}.{origin}.*", origin) for origin in self._names)
+        operation = Operation(POLL, self._driver.name, POLL_TIMEOUT)
+        self._connection = connection = self._component.engine.open(operation, greeting)
+        for origin, new in self._new.items():
+            connection.session.callbacks[origin] = new.append
+        self._asked = dict.fromkeys(self._asked, 0)
+        self._acks = self._sent + self._acks
+        self._out.clear()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _flush(self) -> None:
+        """Send what is to be sent."""
+        if self._connection is not None and (self._out or self._acks):
+            data = b"".join(self._acks + self._out)
+            if self._acks:
+                self._sent, self._acks = self._acks, []
+            self._out.clear()
+            self._connection.send(data, monotonic() + POLL_TIMEOUT)
+
+    def _meet(self) -> None:
+        """Send all, and wait until the server has taken it; what it sent before is taken in."""
+        connection = self._connection
+        assert connection is not None
+        pongs = connection.session.pongs
+        self._out.append(b"PING\r\n")
+        self._flush()
+        end = monotonic() + _LEAVING
+        while connection.session.pongs == pongs:
+            if not connection.wait(end):
+                raise TimeoutError
+            self._hear()
+
+    # -- settling ---------------------------------------------------------
+
+    def _settle(self, leaving: bool) -> None:
+        """Say what became of messages; what is to be published first has been, once this returns."""
+        holding = self._holding
+        native = [not leaving and self._is_whole(part) for part in holding.parts]
+        requests = [
+            request
+            for part, alone in zip(holding.parts, native, strict=True)
+            if not alone
+            for request in self._publishing(part)
+        ]
+        counters = list(self._counters())
+        if requests or counters:
+            self._run(self._published(requests, counters))
+        for part, alone in zip(holding.parts, native, strict=True):
+            if alone:
+                for token in part.tokens:
+                    self._reader.remember(part.held.origin, token, part.past)
+                self._say(b"-NAK %b" % _delayed(part.delay_ms or 0), part.tokens)
+            elif part.done:
+                self._say(_ACK if part.delay_ms is not None or not part.events else _TERM, part.tokens)
+        holding.parts.clear()
+        for tokens in holding.done.values():
+            self._say(_ACK, tokens)
+        holding.done.clear()
+        holding.expired = 0
+
+    def _give_back_early(self) -> None:
+        for token, delay_ms in self._reader.early:
+            self._say(b"-NAK %b" % _delayed(delay_ms), (token,))
+        self._reader.early.clear()
+
+    def _is_whole(self, part: Part) -> bool:
+        """Tell whether a part is all that is in its messages, so that they can come again themselves."""
+        whole = part.done and (part.held.single or part.events == part.held.length)
+        return whole and part.delay_ms is not None and not isinstance(part.tokens[0], Due)
+
+    def _publishing(self, part: Part) -> Iterable[Request]:
+        """Return what is published of a part before its messages are acknowledged."""
+        if part.frame is None:
+            return
+        request, now_ms = self._rules.request, self._now_us() // 1000
+        consumer = self._names[part.held.origin]  # type: ignore[index]
+        if part.delay_ms is None:
+            subject = self._stream.topic(request.dead_letter_topic or "")
+            for _, data in self._driver.messages([part.frame], raw=False):
+                headers = part_headers(part, consumer, now_ms, data)
+                yield Request(subject, data, headers | {TOPIC: request.topic})
+        else:
+            subject = self._stream.subject(RETRY, request.topic, request.group)
+            for piece in pieces(part.frame, self._component.engine.max_payload - _ROOM):
+                yield Request(subject, piece, part_headers(part, consumer, now_ms, piece))
+
+    def _counters(self) -> Iterator[Request]:
+        """Return what counts events that come no more, and were not acknowledged."""
+        request = self._rules.request
+        for part in self._holding.parts:
+            if part.events and part.delay_ms is None:
+                what = "dropped" if part.frame is None else "dead_lettered"
+                consumer = self._names[part.held.origin]  # type: ignore[index]
+                id = f"{consumer} {sequence_of(part.tokens[0])} {what} {part.held.left} {part.events}"
+                yield self._stream.counter(what, request, part.events, id)
+        if expired := self._holding.expired:
+            yield self._stream.counter(
+                "expired", request, expired, f"{self._rules.name} {self._requests} {monotonic()}"
+            )
+
+    def _published(self, requests: Sequence[Request], counters: Sequence[Request]) -> Flow[None]:
+        if counters and (yield from self._stream.counts()):
+            requests = [*requests, *counters]
+        if requests:
+            for (message,) in (yield Batch(*requests, writes=True)):
+                read_reply(message)
+
+    def _say(self, what: bytes, tokens: Iterable[bytes]) -> None:
+        tail = b" %d\r\n%b\r\n" % (len(what), what)
+        lines = self._acks if what in (_ACK, _TERM) else self._out
+        lines += [b"PUB %b%b" % (token, tail) for token in tokens]
+
+    def _renew(self) -> None:
+        """Renew the leases of what is held."""
+        now = monotonic()
+        if self._holding.held and now >= self._renewed + self._ack_wait / 3:
+            for origin in self._names:
+                self._say(b"+WPI", self._holding.tokens(origin))
+            self._renewed = now
+        elif not self._holding.held:
+            self._renewed = now
+
+    # -- asking -----------------------------------------------------------
+
+    def _ask(self, want: int) -> None:
+        """Ask for messages, unless those that were asked for are enough."""
+        now = monotonic()
+        if now > self._until + _GRACE:
+            self._asked = dict.fromkeys(self._asked, 0)
+        count = max(1, want // self._per_message)
+        missing = count - self._asked[MAIN]
+        if missing > count // 2:
+            self._request(MAIN, missing)
+        if not self._asked[RETRY]:
+            self._request(RETRY, 1)
+
+    def _request(self, origin: int, count: int) -> None:
+        self._requests += 1
+        asked = {
+            "batch": count, "expires": int(_IDLE * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9),
+            # frames may be where events were expected; a server gives up clients that are too far behind
+            "max_bytes": _MOST + 2 * self._component.engine.max_payload,
+        }  # fmt: skip
+        body = json.dumps(asked)
+        reply = f"{self._inbox}.{origin}.{self._requests}"
+        subject = self._stream.next_of(self._names[origin])
+        self._out.append(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(body), body.encode()))
+        self._asked[origin] += count
+        self._until = monotonic() + _IDLE
+
+    # -- reading ----------------------------------------------------------
+
+    def _wait(self, want: int, timeout: float | None) -> None:
+        """Wait for messages, for `wake`, or for what is due."""
+        connection = self._connection
+        assert connection is not None
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            now = monotonic()
+            due = self._due(now)
+            left = (due if end is None else min(end, due)) - now
+            readable = connection.has_decrypted() or self._waker.wait(connection, max(0.0, left))
+            if readable:
+                self._hear()
+                if want and self._holding.is_ready:
+                    return
+                if want:
+                    self._ask(want)
+                self._flush()
+            elif readable is False or (end is not None and monotonic() >= end):
+                return
+            elif monotonic() >= due:
+                if any(self._asked.values()) and monotonic() > connection.last + 2 * _HEARTBEAT + _GRACE:
+                    raise Lost("the server does not answer")
+                self._renew()
+                self._flush()
+
+    def _due(self, now: float) -> float:
+        """Return when there is something to do without being told."""
+        due = now + _IDLE
+        if self._holding.held:
+            due = min(due, self._renewed + self._ack_wait / 3)
+        if any(self._asked.values()) and self._connection is not None:
+            due = min(due, self._connection.last + 2 * _HEARTBEAT + _GRACE + 0.01)
+        return due
+
+    def _hear(self) -> None:
+        """Take in what has come."""
+        connection = self._connection
+        assert connection is not None
+        connection.receive()
+        if answer := connection.answer():
+            self._out.append(answer)
+        if (error := connection.session.error) is not None:
+            connection.session.error = None
+            if error.lower().startswith("permissions violation"):
+                raise explained(self._where, Refused(0, error))
+        for origin, new in self._new.items():
+            if new:
+                messages, new[:] = new[:], []
+                self._take(origin, messages)
+        if self._gone:
+            self._rejoin()
+
+    def _take(self, origin: int, messages: list[Message]) -> None:
+        told = [message for message in messages if not message.reply and message.status]
+        if told:
+            messages = [message for message in messages if message.reply or not message.status]
+        if messages:
+            self._asked[origin] = max(0, self._asked[origin] - len(messages))
+            found = self._reader.take(origin, messages, self._now_us() // 1000)
+            if origin == MAIN and found:
+                self._per_message = max(1, found // len(messages))
+            self._give_back_early()
+        for message in told:
+            self._told(origin, message)
+
+    def _told(self, origin: int, message: Message) -> None:
+        """Take in what a server says of a request for messages."""
+        status = message.status
+        if status == 100:
+            return
+        text = message.head.partition(b"\r\n")[0].decode(errors="replace")
+        pending = message.headers.get("Nats-Pending-Messages")
+        self._asked[origin] = 0 if pending is None else max(0, self._asked[origin] - int(pending))
+        if status == 503 or "Consumer Deleted" in text:
+            self._gone = True
+        elif "Exceeded" in text:  # a limit that others set
+            raise UnavailableError(f"nats {self._where}: {self._names[origin]}: {text}")
+        elif status not in (404, 408, 409):
+            raise InternalError(f"nats {self._where}: {text}")
+
+    def _rejoin(self) -> None:
+        """Make the group again where it has gone, from the beginning: what is there may come twice, and nothing is missed."""
+        self._gone = False
+        self._asked = dict.fromkeys(self._asked, 0)
+        self._stream.forget()
+        if self._run(self._stream.join(self._rules.request, self._rules.ack_wait_ms, "all", "all")):
+            self._holding.forget()
+            raise UnavailableError(
+                f"nats {self._where}: the consumer of {self._rules.label} had gone, and was made again"
+            )
+        raise UnavailableError(f"nats {self._where}: the consumer of {self._rules.label} has no leader now")
+
+
+def _delayed(delay_ms: int) -> bytes:
+    return b'{"delay": %d}' % (delay_ms * 1_000_000) if delay_ms > 0 else b""

@@ -1,0 +1,228 @@
+"""Pub/sub on NATS JetStream: a stream for each pub/sub name. ``docs/explanation/nats.md`` explains it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from ..._core.logs import repeated
+from ..._native import events as kernel
+from ...errors import CloudRuntimesError, ResourceExhaustedError
+from ...spi.operation import Operation
+from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
+from .._deliveries import FEATURES, Rules
+from .._log.claims import count_in
+from .buckets import read_reply
+from .failures import NO_STREAM, Refused, explained
+from .member import NatsMember
+from .messages import DUE, pieces
+from .protocol import publish
+from .requests import Batch, Bulk, Flow
+from .streams import EventStream
+
+if TYPE_CHECKING:
+    from . import NatsComponent
+
+__all__ = ["NatsPubSub"]
+
+_TRIM_EVERY: Final = 60.0
+_TOGETHER: Final = 500
+"""Messages with one reply subject; where one of them is refused, it is not known which."""
+HEAD: Final = 4096
+"""Bytes of a message that are kept for its headers and for what is around a payload."""
+_SOON_MS: Final = 2500
+"""A delay that is shorter is not left to the server's schedule, which has whole seconds."""
+_SCHEDULE: Final = "Nats-Schedule"
+_TARGET: Final = "Nats-Schedule-Target"
+_GROWTH: Final = 6
+"""How many times as long a text of an event may become in JSON."""
+
+
+class _Published:
+    """A batch on its way, in parts of which a server took all or not."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Bulk, int]] = []  # with how many events each has
+        self.errors: dict[int, CloudRuntimesError] = {}  # of a part
+
+    def add(self, bulk: Bulk, events: int) -> None:
+        """Note messages that are sent."""
+        self.parts.append((bulk, events))
+
+    def failures(self, error: CloudRuntimesError | None = None) -> Failures:
+        """Return which events failed, and why; with an error, all did that the server is not known to have."""
+        failures: dict[int, CloudRuntimesError] = {}
+        place = 0
+        for number, (bulk, events) in enumerate(self.parts):
+            why = self.errors.get(number) or (None if bulk.taken == bulk.answers else error)
+            if why is not None:
+                failures.update(dict.fromkeys(range(place, place + events), why))
+            place += events
+        if len(failures) == place:
+            raise error or failures[0]
+        return failures
+
+
+class NatsPubSub(PubSubDriver):
+    """One pub/sub name: a stream."""
+
+    features = FEATURES
+
+    def __init__(self, component: NatsComponent, name: str) -> None:
+        self._component = component
+        self.name = name
+        self._settings = component.settings
+        self._framed = component.settings.layout == "frame"
+        # a server has less to do while it does not send acknowledgements between what it receives
+        self.limits = BatchLimits(events=10_000 if self._framed else 1000, bytes=4 * 1024 * 1024)
+        self.max_event_bytes = component.settings.max_value_bytes
+        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self.stream = EventStream(component.engine, name)
+        self._trim_at = 0.0
+
+    # -- publishing -------------------------------------------------------
+
+    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        published = _Published()
+        try:
+            self._component.engine.run(op, self._publish(batch, published))
+        except CloudRuntimesError as error:
+            return published.failures(error)
+        return published.failures() if published.errors else {}
+
+    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        published = _Published()
+        try:
+            await self._component.engine.run_async(op, self._publish(batch, published))
+        except CloudRuntimesError as error:
+            return published.failures(error)
+        return published.failures() if published.errors else {}
+
+    def _publish(self, batch: OutgoingBatch, published: _Published) -> Flow[None]:
+        yield from self.stream.ensure()
+        if monotonic() >= self._trim_at:
+            yield from self._trim()
+        if batch.delay_ms is not None or self._framed or kernel.Frame(batch.frames[0])[0].raw:
+            self._one_by_one(batch, published)
+        else:
+            for frame in batch.frames:
+                self._rendered(batch.topic, frame, published)
+        for number, answers in enumerate((yield Batch(*[bulk for bulk, _ in published.parts], writes=True))):
+            for message in answers:
+                try:
+                    read_reply(message)
+                    published.parts[number][0].taken += 1
+                except Refused as error:
+                    if error.code in (503, NO_STREAM):
+                        self.stream.forget()
+                    published.errors[number] = explained(self._component.engine.where, error)
+
+    def _rendered(self, topic: str, body: bytes, published: _Published) -> None:
+        """Add the messages of a frame as the kernel makes them."""
+        frame = kernel.Frame(body)
+        room = self._component.engine.max_payload - HEAD
+        if len(body) * _GROWTH > room:
+            for place in range(len(frame)):
+                if len(frame.record_bytes(place)) * _GROWTH > room:
+                    self._check(len(frame[place].to_json()))
+        subject = self.stream.topic(topic)
+        ids = b"%08x" % crc32(topic.encode()) if self._settings.duplicate_window else None
+        for start in range(0, len(frame), _TOGETHER):
+            places = range(start, min(start + _TOGETHER, len(frame)))
+            part = frame if len(places) == len(frame) else kernel.Frame(frame.select(places))
+            published.add(Bulk(subject, partial(_render, part, subject.encode(), ids), len(part)), len(part))
+
+    def _check(self, size: int) -> None:
+        """Refuse what a server would close the connection for."""
+        engine = self._component.engine
+        if size > engine.max_payload - HEAD:
+            raise ResourceExhaustedError(
+                f"nats {engine.where}: an event of {size:,} bytes does not fit the server's max_payload of "
+                f"{engine.max_payload:,}: raise it, or {self.larger_events}"
+            )
+
+    def _one_by_one(self, batch: OutgoingBatch, published: _Published) -> None:
+        """Add the messages of a batch that have headers."""
+        subject, more = self.stream.topic(batch.topic), self._delay(batch)
+        name = secrets.token_hex(8)
+        messages: list[tuple[str, bytes, dict[str, str]]] = []
+        for number, (kind, data) in enumerate(self.messages(batch.frames, raw=True)):
+            self._check(len(data))
+            headers = dict(more)
+            if kind is not None:
+                headers["Content-Type"] = kind
+            elif self._framed:
+                headers["Nats-Msg-Id"] = f"{batch.topic} {kernel.Frame(data)[0].id} {len(data)} {crc32(data)}"
+            messages.append((self.stream.delayed(f"{name}-{number}") if _SCHEDULE in more else subject, data, headers))
+        together = 1 if self._framed else _TOGETHER
+        for start in range(0, len(messages), together):
+            part = messages[start : start + together]
+            events = count_in(part[0][1]) if self._framed else len(part)
+            published.add(Bulk(part[0][0], partial(_join, part), len(part)), events)
+
+    def _delay(self, batch: OutgoingBatch) -> dict[str, str]:
+        """Return the headers that delay a batch: the server publishes it at a whole second, and members wait for the rest."""
+        if batch.delay_ms is None:
+            return {}
+        due = int(self.stream.now() * 1000) + batch.delay_ms
+        headers = {DUE: str(due)}
+        if batch.delay_ms >= _SOON_MS:
+            at = datetime.fromtimestamp(due // 1000 - 1, UTC)
+            headers |= {_SCHEDULE: f"@at {at:%Y-%m-%dT%H:%M:%SZ}", _TARGET: self.stream.topic(batch.topic)}
+        return headers
+
+    def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
+        """Return frames as messages in the layout of this component: content type and data; ``None``: as structured JSON, or a frame.
+
+        ``raw``: events that were published without an envelope have none.
+        """
+        if self._framed:
+            room = self._component.engine.max_payload - HEAD
+            return [(None, piece) for frame in frames for piece in pieces(frame, room)]
+        found: list[tuple[str | None, bytes]] = []
+        for frame in map(kernel.Frame, frames):
+            if raw and frame[0].raw:
+                records = [frame[place] for place in range(len(frame))]
+                found += [(record.content_type or "application/octet-stream", record.payload) for record in records]
+            else:
+                found += [(None, data) for data in frame.structured()]
+        return found
+
+    def _trim(self) -> Flow[None]:
+        """Trim the stream; a failure is no failure of a publish."""
+        self._trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, self._settings.retention / 10))
+        try:
+            yield from self.stream.trim()
+        except Refused as error:
+            where = self._component.engine.where
+            repeated(f"trim {where}", "nats %s: a stream was not trimmed: %s", where, error.text)
+
+    # -- subscribing ------------------------------------------------------
+
+    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+        rules = Rules(self.name, request)
+        start = "new" if request.start == "latest" else "all"
+        self._component.engine.run(op, self.stream.join(request, rules.ack_wait_ms, start))
+        return NatsMember(self._component, self, rules)
+
+
+def _render(frame: kernel.Frame, subject: bytes, ids: bytes | None, reply: bytes) -> bytes:
+    """Return the messages of a frame; with ids, a server keeps one of those with the same id and time."""
+    template: Template
+    if ids is None:
+        template = [b"PUB %b %b " % (subject, reply), range(3, 4), b"\r\n", "json", b"\r\n"]
+    else:
+        first, head = b"HPUB %b %b " % (subject, reply), b"NATS/1.0\r\nNats-Msg-Id: %b " % ids
+        ids_and_end: Template = ["id", b" ", "time", b"\r\n\r\n", "json", b"\r\n"]
+        template = [first, range(5, 10), b" ", range(5, 11), b"\r\n", head, *ids_and_end]
+    rendered: bytes = frame.render(template)
+    return rendered
+
+
+def _join(messages: list[tuple[str, bytes, dict[str, str]]], reply: bytes) -> bytes:
+    return b"".join([publish(subject, data, reply, headers) for subject, data, headers in messages])

@@ -1,0 +1,256 @@
+"""The stream of a pub/sub name: its subjects, its consumers, and what is trimmed. Flows without I/O.
+
+A topic is a subject of the stream, ``PREFIX.NAME.t.TOPIC``; ``d`` has what is published later, ``r`` what comes again for one group. A group is a durable consumer of its topic and another of its ``r``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import NotFoundError, UnsupportedError
+from ...spi.pubsub import SubscribeRequest
+from .buckets import encode, milliseconds, patient, read_reply
+from .failures import CONSUMER_EXISTS, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
+from .requests import Batch, Flow, Request
+
+if TYPE_CHECKING:
+    from .engine import NatsEngine
+
+__all__ = ["MAIN", "RETRY", "EventStream"]
+
+MAIN, RETRY = 1, 2
+"""Where a message comes from: the topic, or what comes again for the group."""
+_API: Final = "$JS.API."
+_PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
+_LONGEST: Final = 200
+"""Characters of a name; a server takes 255 of a consumer's."""
+_NEEDED: Final = ("allow_direct", "allow_msg_schedules")
+
+
+def _token(text: str) -> str:
+    """Return any text as one part of a subject."""
+    return _short(text if _PLAIN.fullmatch(text) else f"_{encode(text)}")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"_{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def _path(topic: str) -> str:
+    """Return a topic as parts of a subject: dots between plain parts stay, so that others may subscribe to ``orders.*``."""
+    return topic if all(map(_PLAIN.fullmatch, topic.split("."))) else _token(topic)
+
+
+class EventStream:
+    """See the module.
+
+    Attributes:
+        name: of the stream.
+        counters: of the stream that counts what became of events.
+    """
+
+    def __init__(self, engine: NatsEngine, name: str) -> None:
+        settings = engine.settings
+        self._engine = engine
+        self._settings = settings
+        self.name = f"{settings.prefix}-pubsub-{_token(name)}"
+        self.counters = f"{settings.prefix}-counters"
+        self._root = f"{settings.prefix}.{_token(name)}"
+        self._count = f"{self.counters}.{_token(name)}"
+        self._counting: bool | None = None
+        self._offset: float | None = None  # of the server's clock to this one; of a stream that is there
+
+    # -- names ------------------------------------------------------------
+
+    def topic(self, topic: str) -> str:
+        """Return the subject of a topic."""
+        return f"{self._root}.t.{_path(topic)}"
+
+    def delayed(self, name: str) -> str:
+        """Return the subject of a message that is published later."""
+        return f"{self._root}.d.{name}"
+
+    def subject(self, origin: int, topic: str, group: str) -> str:
+        """Return the subject of an origin."""
+        return self.topic(topic) if origin == MAIN else f"{self._root}.r.{_token(group)}.{_path(topic)}"
+
+    def consumer(self, origin: int, topic: str, group: str) -> str:
+        """Return the name of the consumer of an origin."""
+        found = _short(f"{_token(group)}={_token(topic)}")
+        return found if origin == MAIN else f"{found}=again"
+
+    def next_of(self, consumer: str) -> str:
+        """Return the subject that asks a consumer for messages."""
+        return f"{self._engine.api}CONSUMER.MSG.NEXT.{self.name}.{consumer}"
+
+    # -- the stream -------------------------------------------------------
+
+    @patient
+    def ensure(self) -> Flow[None]:
+        """Make the stream, or check it, until it is known."""
+        if self._offset is None:
+            info = yield from self._made()
+            wrong = [name for name in _NEEDED if not info["config"].get(name)]
+            if wrong:
+                raise UnsupportedError(
+                    f"nats {self._engine.where}: the stream {self.name!r} lacks {', '.join(wrong)}: "
+                    "let the component make it, or set them by nats stream edit"
+                )
+            self._offset = milliseconds(info["ts"]) / 1000 - monotonic()
+
+    def forget(self) -> None:
+        """Look at the stream again, after an answer that says that it may be gone."""
+        self._offset = None
+
+    def now(self) -> float:
+        """Return what the server's clock says, in seconds since 1970; a little late, and never early."""
+        assert self._offset is not None
+        return monotonic() + self._offset
+
+    def _made(self) -> Flow[dict[str, Any]]:
+        config: dict[str, Any] = {
+            "subjects": [f"{self._root}.>"], "allow_msg_ttl": True, **dict.fromkeys(_NEEDED, True),
+            # nothing goes by itself, so it discards nothing either; a new one is not possible with schedules
+            "discard": "old", "max_age": 0,
+        }  # fmt: skip
+        if self._settings.duplicate_window:
+            config["duplicate_window"] = int(self._settings.duplicate_window * 1e9)
+        return (yield from self._stream(self.name, config))
+
+    def _stream(self, name: str, more: Mapping[str, Any]) -> Flow[dict[str, Any]]:
+        """Return what is known of a stream, which is made where it is not there."""
+        settings = self._settings
+        try:
+            return (yield from self._api("STREAM.INFO", name=name))
+        except Refused as error:
+            if error.code != NO_STREAM:
+                raise
+        if settings.ensure == "check":
+            raise NotFoundError(
+                f'nats {self._engine.where}: there is no stream {name!r}: make it, or set ensure = "create"'
+            )
+        config = {"name": name, "retention": "limits", "storage": "file", "num_replicas": settings.replicas, **more}
+        try:
+            yield from self._api("STREAM.CREATE", config, writes=True, name=name)
+        except Refused as error:
+            if error.code != STREAM_EXISTS:  # another made it just now
+                raise
+        return (yield from self._api("STREAM.INFO", name=name))
+
+    def _api(
+        self,
+        verb: str,
+        body: Mapping[str, Any] | None = None,
+        rest: str = "",
+        writes: bool = False,
+        name: str | None = None,
+    ) -> Flow[dict[str, Any]]:
+        data = b"" if body is None else json.dumps(body).encode()
+        ((message,),) = yield Batch(Request(f"{_API}{verb}.{name or self.name}{rest}", data), writes=writes)
+        return read_reply(message)
+
+    # -- groups -----------------------------------------------------------
+
+    @patient
+    def join(self, request: SubscribeRequest, ack_wait_ms: int, start: str, again: str = "new") -> Flow[bool]:
+        """Make what a group needs and does not have; tells whether it had nothing of its topic.
+
+        ``start``: with which events of its topic a new group begins; ``again``: with which that come again, of an earlier group of the name.
+        """
+        yield from self.ensure()
+        try:
+            made = yield from self._join(MAIN, request, ack_wait_ms, start)
+            yield from self._join(RETRY, request, ack_wait_ms, again if made else "all")
+            return made
+        except Refused as error:
+            if error.code in (503, NO_STREAM):
+                self.forget()
+            raise
+
+    def _join(self, origin: int, request: SubscribeRequest, ack_wait_ms: int, start: str) -> Flow[bool]:
+        name = self.consumer(origin, request.topic, request.group)
+        subject = self.subject(origin, request.topic, request.group)
+        ack_wait = ack_wait_ms * 1_000_000
+        try:
+            info = yield from self._api("CONSUMER.INFO", None, f".{name}")
+            config = info["config"]
+            if config["ack_wait"] == ack_wait:
+                return False
+            if config["ack_wait"] > ack_wait and (info["num_waiting"] or info["num_ack_pending"]):
+                return False  # other members renew as seldom as they were told
+            config["ack_wait"], action = ack_wait, "update"
+        except Refused as error:
+            if error.code != NO_CONSUMER:
+                raise
+            action = "create"
+            config = {
+                "durable_name": name, "name": name, "filter_subject": subject, "deliver_policy": start,
+                "ack_policy": "explicit", "ack_wait": ack_wait, "max_deliver": -1, "max_ack_pending": -1,
+                "max_waiting": 100_000, "replay_policy": "instant",
+                "inactive_threshold": int(self._settings.group_expiry * 1e9),
+            }  # fmt: skip
+        body = {"stream_name": self.name, "config": config, "action": action}
+        try:
+            yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
+        except Refused as error:
+            if error.code not in CONSUMER_EXISTS:  # another made it just now
+                raise
+        return action == "create"
+
+    # -- counting ---------------------------------------------------------
+
+    def counter(self, what: str, request: SubscribeRequest, count: int, id: str) -> Request:
+        """Return what adds to a counter of a group."""
+        subject = f"{self._count}.{what}.{_token(request.group)}.{_path(request.topic)}"
+        return Request(subject, b"", {"Nats-Incr": f"+{count}", "Nats-Msg-Id": id})
+
+    def counts(self) -> Flow[bool]:
+        """Tell whether there are counters; they are made at the first use."""
+        if self._counting is None:
+            more = {"subjects": [f"{self.counters}.>"], "allow_msg_counter": True, "allow_direct": True}
+            try:
+                yield from self._stream(self.counters, {**more, "max_msgs_per_subject": 1})
+                self._counting = True
+            except NotFoundError:
+                self._counting = False
+        return self._counting
+
+    # -- trimming ---------------------------------------------------------
+
+    def trim(self) -> Flow[None]:
+        """Remove what is older than the retention, but nothing that a consumer has not settled, or that is to be published later."""
+        info = yield from self._api("STREAM.INFO")
+        state = info["state"]
+        limit_ms = milliseconds(info["ts"]) - int(self._settings.retention * 1000)
+        if not state["messages"] or milliseconds(state["first_ts"]) >= limit_ms:
+            return
+        limit = datetime.fromtimestamp(limit_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        later = yield from self._first({"start_time": limit, "next_by_subj": f"{self._root}.>"})
+        delayed = yield from self._first({"seq": 1, "next_by_subj": f"{self._root}.d.>"})
+        keep = min(later or state["last_seq"] + 1, delayed or state["last_seq"] + 1)
+        offset = 0
+        while True:
+            page = yield from self._api("CONSUMER.LIST", {"offset": offset})
+            for each in page["consumers"] or ():
+                if each["num_pending"] or each["num_ack_pending"]:
+                    keep = min(keep, each["ack_floor"]["stream_seq"] + 1)
+            offset += len(page["consumers"] or ())
+            if not page["consumers"] or offset >= page["total"]:
+                break
+        if keep > state["first_seq"]:
+            yield from self._api("STREAM.PURGE", {"seq": keep}, writes=True)
+
+    def _first(self, wanted: Mapping[str, Any]) -> Flow[int | None]:
+        request = Request(f"{_API}DIRECT.GET.{self.name}", json.dumps(wanted).encode())
+        ((message,),) = yield Batch(request)
+        if message.status:
+            if message.status == 404:
+                return None
+            raise Refused(message.status, message.headers.get("Description", "no responders"))
+        return int(message.headers["Nats-Sequence"])

@@ -1,0 +1,350 @@
+"""The servers of one URL, and this process's connections to them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from time import monotonic, sleep
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from ..._core import fork
+from ..._core.logs import logger
+from ...errors import (
+    ClosedError,
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    UnavailableError,
+    UnsupportedError,
+)
+from ...spi.operation import Operation
+from .address import Address, parse_target
+from .connection import Connection, LoopConnection, answer
+from .failures import Lost, checked, explained
+from .resp import Batch, ReplyError, Value
+from .settings import RedisSettings
+from .topology import Cluster, topology_of
+
+__all__ = ["PATIENCE", "Servers"]
+
+PATIENCE: Final = 10.0
+"""Seconds for which a call without a deadline waits for a server that takes over."""
+_NAME: Final = "cloud-runtimes"
+_LEAST: Final = (7, 0)
+_CONNECT: Final = 2.0
+"""Seconds that connecting may take where another server may take over."""
+_ASK: Final = 1.0
+"""Seconds that one server has to say where others are."""
+_PAUSES: Final = (0.02, 0.5)
+_INFO: Final = Batch(("INFO", "server"), ("INFO", "memory"))
+_ROLE: Final = Batch(("ROLE",))
+_inherited: list[Any] = []
+"""Of a parent process; kept, since closing a TLS connection would end it for the parent."""
+
+
+class Servers:
+    """See the module.
+
+    Attributes:
+        target: what the URL names; a cluster once it is known to be one.
+        where: what messages call them.
+        topology: which of them has a key.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+        self.target = parse_target(settings.url)
+        self.where = self.target.where
+        self.topology = topology_of(self.target)
+        self._closed = False
+        self.forked()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: begin anew; the connections are the parent's."""
+        _inherited.append((getattr(self, "_idle", None), list(getattr(self, "_loops", {}).values())))
+        self._looking = threading.Lock()
+        self._idle: dict[Address, list[Connection]] = {}
+        # a token for each connection; threading's semaphore costs threads that wait for it a multiple
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self._settings.max_connections):
+            self._free.put(None)
+        self._loops: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[Address | None, asyncio.Future[LoopConnection]]
+        ] = WeakKeyDictionary()
+        self._checked: set[Address] = set()
+
+    # -- what is known of them --------------------------------------------
+
+    def explained(self, error: Lost | ReplyError, maybe_applied: bool, address: Address | None) -> CloudRuntimesError:
+        """Return our error for one of a server or of a connection to it, and learn from it."""
+        if isinstance(error, ReplyError):
+            if address is not None:
+                self.learn(error, address)
+            found = explained(self.where, error)
+            found.maybe_applied = found.maybe_applied and maybe_applied
+            return found
+        if address is not None:
+            self.suspect(address)
+        text = f"redis {self.where}: the server cannot be reached: {error}"
+        return UnavailableError(text, maybe_applied=maybe_applied, retryable=not error.lasts)
+
+    def learn(self, error: ReplyError, address: Address) -> Address | None:
+        """Learn from an error where keys are; returns the server that it names for this once."""
+        code = str(error).partition(" ")[0]
+        if code in ("ASK", "CLUSTERDOWN", "MOVED"):
+            self._is_cluster()
+        elif code == "READONLY":  # a replica: by its name another server may be found by now
+            self._leave(address)
+        return self.topology.learn(address, error)
+
+    def suspect(self, address: Address) -> None:
+        """Ask where its keys are before it is used again."""
+        self.topology.suspect(address)
+        if self.topology.follows:
+            self._leave(address)
+
+    def _is_cluster(self) -> None:
+        if self.target.kind == "server":
+            self.target = self.target._replace(kind="cluster")
+            self.topology = Cluster(self.target)
+
+    def _look(self, op: Operation, key: Value | None) -> Address:
+        """Ask where a key is."""
+        left = op.remaining()
+        if not self._looking.acquire(timeout=-1 if left is None else left):
+            raise op.timed_out(f"redis {self.where}")
+        try:
+            topology, failed = self.topology, None
+            if (found := topology.find(key)) is not None:
+                return found
+            for address in topology.ask():
+                try:
+                    if topology.answer(address, self._ask(op.limited(_ASK), address)):
+                        break
+                except (UnavailableError, DeadlineExceededError) as error:
+                    failed = failed or error
+            else:
+                if failed is None and self.target.kind == "sentinel":
+                    raise InvalidArgumentError(
+                        f"redis {self.where}: the Sentinels know no master of this name: check the url"
+                    )
+                if failed is not None:
+                    raise failed
+            if (found := topology.find(key)) is not None:
+                return found
+            raise UnavailableError(f"redis {self.where}: no node of the cluster has the slot of the key")
+        finally:
+            self._looking.release()
+
+    def _ask(self, op: Operation, address: Address) -> Any:
+        connection = Connection(address)
+        try:
+            connection.open(op, _NAME)
+            return checked(connection.exchange(Batch(self.topology.question).data, 1, op))[0]
+        except Lost as error:
+            text = f"redis {self.where}: {address.where} cannot be asked: {error}"
+            raise UnavailableError(text, retryable=not error.lasts) from error
+        except ReplyError as error:
+            raise explained(address.where, error) from error
+        finally:
+            connection.close()
+
+    # -- making connections -----------------------------------------------
+
+    def open(
+        self, op: Operation, key: Value | None = None, to: Address | None = None, *, waits: bool = True
+    ) -> Connection:
+        """Return a new connection, for its caller alone, to the server that has a key (``None``: to any), or to a certain one.
+
+        Where another server may take over, this ``waits`` for it.
+        """
+        end = monotonic() + PATIENCE if op.deadline is None else op.deadline
+        pause, longest = _PAUSES
+        while True:
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            try:
+                address = to or self.topology.find(key) or self._look(op, key)
+                return self._open(op.limited(_CONNECT) if self.topology.follows else op, address)
+            except (UnavailableError, DeadlineExceededError) as error:
+                error.maybe_applied = False  # the call itself was not sent
+                limited = isinstance(error, DeadlineExceededError)
+                if to or not waits or not self.topology.follows or not (error.retryable or limited):
+                    raise
+                if monotonic() + pause >= end:
+                    if limited:
+                        raise op.timed_out(f"redis {self.where}") from None
+                    raise
+            sleep(pause)
+            pause = min(longest, pause * 2)
+
+    def _open(self, op: Operation, address: Address) -> Connection:
+        connection = Connection(address)
+        try:
+            connection.open(op, _NAME)
+            if self.target.kind == "sentinel":
+                self._check_role(connection.exchange(_ROLE.data, 1, op)[0], address)
+            if address not in self._checked:
+                self._check(connection.exchange(_INFO.data, 2, op))
+                self._checked.add(address)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, DeadlineExceededError):
+                self.suspect(address)
+            if isinstance(error, (Lost, ReplyError)):
+                raise self.explained(error, False, address) from error
+            raise
+        return connection
+
+    def _check_role(self, role: Any, address: Address) -> None:
+        """Refuse a server that was the master once, or is to be."""
+        if isinstance(role, ReplyError) or role[0] == b"master":  # the user may not ask
+            return
+        self.suspect(address)
+        raise UnavailableError(f"redis {self.where}: {address.where} is no master now")
+
+    def _check(self, replies: list[Any]) -> None:
+        """Refuse a server that is too old, or that drops keys as it likes."""
+        if any(isinstance(reply, ReplyError) and str(reply).startswith("NOPERM") for reply in replies):
+            return  # the user may not ask
+        lines = b"".join(checked(replies)).decode().splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        version, policy = fields.get("redis_version", ""), fields.get("maxmemory_policy", "")
+        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+        if numbers < _LEAST:
+            raise UnsupportedError(
+                f"redis {self.where}: version {version or 'unknown'} is too old: Redis 7.0 or Valkey is needed"
+            )
+        mode = fields.get("redis_mode") or fields.get("server_mode")
+        if mode == "sentinel":
+            raise InvalidArgumentError(
+                f"redis {self.where}: the server is a Sentinel: give redis+sentinel://host:26379/master/0"
+            )
+        if mode == "cluster":
+            self._is_cluster()
+        if fields.get("maxmemory", "0") != "0" and policy != "noeviction":
+            if policy.startswith("allkeys"):
+                raise UnsupportedError(
+                    f"redis {self.where}: the server drops keys once its memory is full (maxmemory-policy {policy}): "
+                    "set noeviction"
+                )
+            what = "redis %s drops keys that expire once its memory is full, locks too (maxmemory-policy %s): set noeviction"
+            logger().warning(what, self.where, policy)
+
+    # -- connections of threads -------------------------------------------
+
+    def take(self, op: Operation, batch: Batch) -> Connection:
+        """Return a connection for commands; `give` it back."""
+        try:
+            self._free.get(timeout=op.remaining())
+        except Empty:
+            raise op.timed_out("a free connection: raise max_connections") from None
+        try:
+            while (address := batch.to or self.topology.find(batch.key)) is not None:
+                try:
+                    connection = self._idle[address].pop()
+                except (IndexError, KeyError):
+                    break
+                if connection.is_alive():
+                    return connection
+                connection.close()
+                self.topology.suspect(address)
+            return self.open(op, batch.key, batch.to)
+        except BaseException:
+            self._free.put(None)
+            raise
+
+    def give(self, connection: Connection) -> None:
+        """Give back a connection; one that is in the middle of anything is closed."""
+        if connection.sent or self._closed:
+            connection.close()
+            self.suspect(connection.address)
+        else:
+            self._idle.setdefault(connection.address, []).append(connection)
+        self._free.put(None)
+
+    # -- connections of event loops ---------------------------------------
+
+    async def loop_connection(self, op: Operation, batch: Batch) -> LoopConnection:
+        """Return the connection of the running loop for commands, made by the first who needs it."""
+        loop = asyncio.get_running_loop()
+        connections = self._loops.setdefault(loop, {})
+        while True:
+            address = batch.to or self.topology.find(batch.key)
+            made = connections.get(address)
+            if made is not None and made.done():
+                found = _result(made)
+                if found is not None and found.closed is None:
+                    if not found.quiet:
+                        return found
+                    found.end_unused()
+                made = None
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if made is None:
+                made = connections[address] = loop.create_task(self._connect(op, batch, connections, address))
+                made.add_done_callback(_result)
+            try:
+                found = await answer(op, asyncio.shield(made), self.where, maybe_applied=False)
+            except DeadlineExceededError:
+                left = op.remaining()
+                if left is not None and left <= 0:
+                    raise
+                # the time of the call that began to connect was over, not that of this one
+            else:
+                if found.address == address:
+                    return found
+
+    async def _connect(
+        self,
+        op: Operation,
+        batch: Batch,
+        connections: dict[Address | None, asyncio.Future[LoopConnection]],
+        wanted: Address | None,
+    ) -> LoopConnection:
+        made = LoopConnection(await asyncio.to_thread(self.open, op, batch.key, batch.to))
+        if made.address != wanted:  # it was found only now, or another took over
+            this = connections.pop(wanted)
+            other = connections.get(made.address)
+            if other is None or (other.done() and ((found := _result(other)) is None or found.closed or found.quiet)):
+                connections[made.address] = this
+            else:
+                made.close()
+        return made
+
+    # -- the end ----------------------------------------------------------
+
+    def _leave(self, address: Address | None) -> None:
+        """Make new connections for the calls to come, to a server or (``None``) to all."""
+        for each, idle in list(self._idle.items()):
+            if each == address or address is None:
+                with suppress(IndexError):
+                    while True:
+                        idle.pop().close()
+        for connections in list(self._loops.values()):
+            if (made := connections.get(address)) is not None and (found := _result(made)) is not None:
+                found.quiet = True
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        self._leave(None)
+        for loop, connections in list(self._loops.items()):
+            for made in list(connections.values()):
+                if (found := _result(made)) is None:
+                    continue
+                if loop.is_closed():
+                    found.close()
+                else:
+                    loop.call_soon_threadsafe(found.close)
+
+
+def _result(made: asyncio.Future[LoopConnection]) -> LoopConnection | None:
+    """Return a connection if it was made by now. This looks at an error that nobody waits for any more."""
+    if not made.done() or made.cancelled() or made.exception() is not None:
+        return None
+    return made.result()

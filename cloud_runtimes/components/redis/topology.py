@@ -1,0 +1,176 @@
+"""Which server has a key: the one server, the master that Sentinels name, or a node of a cluster.
+
+A topology asks nobody itself. The engine asks the servers of `Topology.ask` the `Topology.question`, tells it the answer, and what it learned from errors.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
+
+from .address import Address, Target
+from .resp import ReplyError, Value
+
+__all__ = ["Cluster", "Sentinels", "Topology", "slot_of", "topology_of"]
+
+_SLOTS: Final = 16384
+_MOVING: Final = frozenset(["ASK", "MOVED", "TRYAGAIN"])
+_AWAY: Final = frozenset(["CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"])
+
+
+def slot_of(key: Value) -> int:
+    """Return the slot of a key, by its hash tag if it has one."""
+    name = key if isinstance(key, bytes) else str(key).encode()
+    start = name.find(b"{") + 1
+    end = name.find(b"}", start)
+    if start and end > start:
+        name = name[start:end]
+    return crc_hqx(name, 0) % _SLOTS
+
+
+class Topology:
+    """One server, which has all keys.
+
+    Attributes:
+        follows: whether another server may take over, which calls wait for.
+        changes: another number means that another server may have some keys, without the last writes.
+        question: how others are asked which server has what.
+    """
+
+    follows: ClassVar[bool] = False
+    question: tuple[Value, ...] = ()
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.changes = 0
+
+    def find(self, key: Value | None) -> Address | None:
+        """Return the server of a key, any for ``None``; ``None``: others are to be asked first."""
+        return self._target.server
+
+    def ask(self) -> Sequence[Address]:
+        """Return whom to ask, the best first."""
+        return ()
+
+    def answer(self, asked: Address, reply: Any) -> bool:
+        """Take in an answer; tells whether it was one."""
+        return False
+
+    def suspect(self, address: Address) -> None:
+        """Ask anew before a server is used again: it does not answer, or is no master."""
+
+    def refuses(self, reply: Any) -> bool:
+        """Tell whether a command was refused for now, and may be sent again."""
+        if not isinstance(reply, ReplyError):
+            return False
+        code = str(reply).partition(" ")[0]
+        return code in _MOVING or (self.follows and code in _AWAY)
+
+    def learn(self, address: Address, error: ReplyError) -> Address | None:
+        """Learn from an error of a server; returns the server that it names for this once (``ASK``)."""
+        code, _, rest = str(error).partition(" ")
+        if code in _AWAY:
+            self.suspect(address)
+        elif code in ("ASK", "MOVED"):
+            slot, _, place = rest.partition(" ")
+            host, _, port = place.split(" ")[0].rpartition(":")
+            named = address._replace(host=host or address.host, port=int(port))
+            if code == "ASK":
+                return named
+            self.moved(int(slot), named)
+        return None
+
+    def moved(self, slot: int, address: Address) -> None:
+        """Note where a slot is."""
+
+
+class Sentinels(Topology):
+    """The master that Sentinels name."""
+
+    follows = True
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.master)
+        self._seeds = list(target.seeds)
+        self._master: Address | None = None
+
+    def find(self, key: Value | None) -> Address | None:
+        return self._master
+
+    def ask(self) -> Sequence[Address]:
+        return tuple(self._seeds)
+
+    def answer(self, asked: Address, reply: Any) -> bool:
+        if reply is None:
+            return False
+        host, port = reply
+        self._master = self._target.server._replace(host=host.decode(), port=int(port))
+        self._seeds.sort(key=lambda seed: seed != asked)  # those before it did not answer
+        return True
+
+    def suspect(self, address: Address) -> None:
+        if self._master == address:
+            self._master = None
+            self.changes += 1
+
+
+class Cluster(Topology):
+    """The nodes of a cluster."""
+
+    follows = True
+    question = ("CLUSTER", "SLOTS")
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._masters: list[Address] = []
+        self._slots: list[Address | None] = [None] * _SLOTS
+        self._suspects: set[Address] = set()
+
+    def find(self, key: Value | None) -> Address | None:
+        if key is not None:
+            found = self._slots[slot_of(key)]
+            return None if found in self._suspects else found
+        return next((each for each in self._masters if each not in self._suspects), None)
+
+    def ask(self) -> Sequence[Address]:
+        known = dict.fromkeys((*self._masters, *self._target.seeds))
+        return sorted(known, key=lambda each: each in self._suspects)
+
+    def answer(self, asked: Address, reply: Any) -> bool:
+        slots: list[Address | None] = [None] * _SLOTS
+        masters: dict[Address, None] = {}
+        for first, last, (host, port, *_), *_ in reply:
+            name = host.decode() if host and host != b"?" else asked.host  # it does not know its own
+            node = self._target.server._replace(host=name, port=port)
+            masters[node] = None
+            slots[first : last + 1] = [node] * (last + 1 - first)
+        if not masters:
+            return False
+        if slots != self._slots:
+            self.changes += 1
+        self._masters, self._slots = list(masters), slots
+        self._suspects.clear()
+        return True
+
+    def suspect(self, address: Address) -> None:
+        self._suspects.add(address)
+        self.changes += 1
+
+    def moved(self, slot: int, address: Address) -> None:
+        self._slots[slot] = address
+        self._suspects.discard(address)
+        self.changes += 1
+
+
+_KINDS: Final[dict[str, Callable[[Target], Topology]]] = {
+    "cluster": Cluster,
+    "sentinel": Sentinels,
+    "server": Topology,
+}
+
+
+def topology_of(target: Target) -> Topology:
+    """Return the topology of what a URL names."""
+    return _KINDS[target.kind](target)

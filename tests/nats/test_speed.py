@@ -1,0 +1,65 @@
+"""What a value costs over a bare socket's prepared bytes, side by side in one run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from cloud_runtimes.components.nats.buckets import encode
+from tests.support.harnesses.nats import NatsHome
+from tests.support.wires import BODY, EVENT, NatsWire, beside
+
+pytestmark = pytest.mark.timing
+COUNT = 1000
+FLIGHT = 50
+Rounds = Callable[[int, int], int]
+Figure = Callable[[str, str], None]
+
+
+def test_reading(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
+    """One after another."""
+    assert home.server.process is not None
+    with closing(NatsWire(home.server.port)) as wire, home.client() as client:
+        client.state.save("store", "key", EVENT)
+        bucket = f"{home.prefix}-state-store"
+        get = f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.v.{encode('key')}"
+        ask = f"PUB {get} _INBOX.wire.a 0\r\n\r\n".encode()
+
+        def ours() -> None:
+            for _ in range(COUNT):
+                assert client.state.get("store", "key") == EVENT
+
+        def bare() -> None:
+            for _ in range(COUNT):
+                wire.exchange(ask, 1, b"Nats-Sequence:")
+
+        found = beside(home.server.process.pid, ours, bare, COUNT, rounds(5, 50))
+    figure("state get on NATS beside a bare socket", str(found))
+    assert found.client <= 4.2
+
+
+def test_writing(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
+    """Fifty at once, in an event loop."""
+    assert home.server.process is not None
+    with closing(NatsWire(home.server.port)) as wire, home.client() as client, asyncio.Runner() as runner:
+        client.state.save("store", "key", EVENT)
+        put = f"PUB $KV.{home.prefix}-state-store.v.bare _INBOX.wire.a {len(BODY)}\r\n".encode()
+        commands = (put + BODY + b"\r\n") * FLIGHT
+
+        async def some() -> None:
+            for _ in range(COUNT // FLIGHT):
+                await client.state.save_async("store", "key", EVENT)
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*[some() for _ in range(FLIGHT)])
+
+        def bare() -> None:
+            for _ in range(COUNT // FLIGHT):
+                wire.exchange(commands, FLIGHT)
+
+        found = beside(home.server.process.pid, lambda: runner.run(all_of_them()), bare, COUNT, rounds(5, 50))
+    figure("50 state saves at once on NATS beside a bare socket", str(found))
+    assert found.rate >= 0.24

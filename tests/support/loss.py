@@ -1,0 +1,141 @@
+"""Producers, consumers and a broker are killed, members come and go: what was acknowledged is there, and comes at least once."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from cloud_runtimes import CloudRuntimesClient
+
+__all__ = ["come_and_go", "kill_all"]
+
+PRODUCER = """
+import sys
+from cloud_runtimes import CloudRuntimesClient
+client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": sys.argv[1], "layout": sys.argv[2]}}})
+number = int(sys.argv[3])
+with client.pubsub.publisher("bus", "t", batch_events=50, delivery_timeout=60) as publisher:
+    while True:
+        for _ in range(100):
+            publisher.send(number)
+            number += 1
+        publisher.flush()
+        print(number, flush=True)
+"""
+CONSUMER = """
+import sys
+from cloud_runtimes import CloudRuntimesClient
+client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": sys.argv[1]}}})
+with client.pubsub.subscribe("bus", "t", start="earliest", ack_wait=1, batch=20) as sub:
+    for batch in sub:
+        for event in batch:
+            print(event.data)
+        sys.stdout.flush()
+        batch[0].retry(0)
+        batch.ack()
+"""
+
+
+class _Server(Protocol):
+    """A broker that runs."""
+
+    url: str
+
+    def start(self) -> None:
+        """Start it again."""
+
+    def kill(self) -> None:
+        """SIGKILL it."""
+
+
+def _run(program: str, out: IO[bytes], *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=out, stderr=subprocess.DEVNULL)
+
+
+def _numbers(file: IO[bytes]) -> list[int]:
+    """Return what was written whole."""
+    file.seek(0)
+    return [int(line) for line in file.read().rpartition(b"\n")[0].split()]
+
+
+def kill_all(server: _Server, turns: int, folder: Path) -> None:
+    """Kill a producer, a consumer and their broker in each turn; assert that nothing acknowledged was lost."""
+    chance = random.Random(7)
+    acknowledged: set[int] = set()
+    seen: set[int] = set()
+    start = 0
+    for turn in range(turns):
+        layout = ("event", "frame")[turn % 2]
+        with open(folder / "sent", "w+b") as sent, open(folder / "got", "w+b") as got:
+            producer = _run(PRODUCER, sent, server.url, layout, str(start))
+            consumer = _run(CONSUMER, got, server.url)
+            end = time.monotonic() + 20
+            while not os.fstat(sent.fileno()).st_size and time.monotonic() < end:
+                time.sleep(0.01)
+            for victim in chance.sample(["producer", "consumer", "server"], 3):
+                time.sleep(chance.uniform(0.05, 0.3))
+                if victim == "server":
+                    server.kill()
+                    server.start()
+                else:
+                    (producer if victim == "producer" else consumer).kill()
+            producer.wait()
+            consumer.wait()
+            for end in _numbers(sent):
+                acknowledged.update(range(start, end))
+            seen.update(_numbers(got))
+            start += 1_000_000
+    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": server.url}}}) as client:
+        with client.pubsub.subscribe("bus", "t", start="earliest", ack_wait=1, batch=100) as sub:
+            while (batch := sub.receive(2)) is not None:
+                seen.update(event.data for event in batch)
+                batch.ack()
+    assert acknowledged, "the producers had no time"
+    assert not acknowledged - seen
+
+
+def come_and_go(home: dict[str, Any], count: int) -> None:
+    """Have members join, retry, give back and leave; assert that every event was handled once."""
+    config = {"capa": {"home": home}}
+    seen: Counter[int] = Counter()
+    done = threading.Event()
+
+    def consume(seed: int) -> None:
+        chance = random.Random(seed)
+        with CloudRuntimesClient(app_id="suite", config=config) as client:
+            while not done.is_set():
+                size = chance.choice([1, 20, 100])
+                with client.pubsub.subscribe("bus", "t", start="earliest", batch=size) as sub:
+                    for _ in range(chance.randrange(1, 30)):
+                        batch = sub.receive(0.1)
+                        if batch is None:
+                            break
+                        for event in batch:
+                            if chance.random() < 0.02:
+                                event.retry(chance.choice([0, 0.05]))
+                            elif chance.random() < 0.98:  # else it is given back
+                                seen[event.data] += 1
+                                event.ack()
+
+    threads = [threading.Thread(target=consume, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    with CloudRuntimesClient(app_id="suite", config=config) as client:
+        with client.pubsub.publisher("bus", "t", batch_events=50) as publisher:
+            for number in range(count):
+                publisher.send(number)
+    end = time.monotonic() + 30 + count / 1000
+    while len(seen) < count and time.monotonic() < end:
+        time.sleep(0.05)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == set(range(count))
+    assert set(seen.values()) == {1}
