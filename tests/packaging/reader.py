@@ -63,12 +63,17 @@ class Reader:
                 (self.folder / file).write_text(text, encoding="utf-8")
             if not language:
                 for line in text.splitlines():
-                    self._type(line)
+                    self.type(line)
             elif name is None:
                 assert language == "python"
-                self._type("python program.py")
+                self.type("python program.py")
 
-    def _type(self, line: str) -> None:
+    def type(self, line: str) -> None:
+        """Type one line into a shell in the folder."""
+        variable = re.fullmatch(r"export (\w+)=(\S+)", line)
+        if variable is not None:
+            self._environment[variable[1]] = variable[2]
+            return
         if line.startswith(("cloud-runtimes run ", "uvicorn ")):  # which goes on while others are typed elsewhere
             ready = " subscriptions" if line.startswith("cloud") else "Uvicorn running"
             began = self.heard().count(ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.packaging.programs import RUNNABLE, check_program, programs
 from tests.packaging.reader import Reader
 from tests.support import redis
 from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.process
 
@@ -75,8 +77,8 @@ def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: 
 def test_a_reader_of_the_tutorial(
     tmp_path: Path, rounds: Callable[[int, int], int], request: pytest.FixtureRequest
 ) -> None:
-    """Its first steps here, all that one machine can do with ``--soak``, in an environment that it makes itself."""
-    page, _, _ = (ROOT / "docs/tutorial/index.md").read_text(encoding="utf-8").partition(f"## {rounds(4, 9)}. ")
+    """Its first steps; with ``--soak`` all but the containers, in a fresh environment, the second home on PostgreSQL."""
+    steps = re.split(r"^## \d+\. ", (ROOT / "docs/tutorial/index.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     port = free_port()
     look = "cloud-runtimes state get shipments 3"
     mine = {
@@ -87,10 +89,20 @@ def test_a_reader_of_the_tutorial(
     }
     wheel = request.getfixturevalue("pure") if rounds(0, 1) else None
     reader = Reader(tmp_path, wheel, mine)
-    reader.follow(page)
+    for step in steps[: rounds(4, 9)]:
+        reader.follow(step)
     reader.stop()
     assert '{"order":"3","parcels":3}' in reader.said
     if wheel is not None:
+        with PostgresServer() as server:
+            mine["postgresql://shop:PASSWORD@db.example.com/shop"] = server.url
+            reader.follow(steps[9])
+            order = json.dumps({"id": "5", "item": "tea", "quantity": 1})
+            reader.type(f"curl -s localhost:{port}/orders -H 'content-type: application/json' -d '{order}'")
+            reader.type(f"until curl -s localhost:{port}/orders/5 | grep parcels; do sleep 0.1; done")
+            reader.type(f"curl -s localhost:{port}/orders/4")
+            reader.stop()
+        assert reader.said.endswith('"shipment":{"order":"4","parcels":2}}')
         assert '"id":"4","item":"tea","quantity":12' in reader.said
         assert "3 passed" in reader.said
         assert '"status":"succeeded"' in reader.said
