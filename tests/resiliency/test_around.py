@@ -155,9 +155,9 @@ def test_a_call_has_one_span_with_an_event_for_each_retry(
     seen: list[str] = []
 
     class Noted(SpanInterceptor):
-        def _start(self, what: Any, links: Any = ()) -> Any:
+        def _start(self, what: Any, links: Any = (), parent: Any = None) -> Any:
             seen.append(what.name)
-            return super()._start(what, links)
+            return super()._start(what, links, parent)
 
         def retrying(self, op: Any, error: Exception) -> None:
             seen.append(f"{type(error).__name__} {op.attempt}")

@@ -103,14 +103,18 @@ class Put(NamedTuple):
 
 
 def patient(flow: Callable[P, Flow[T]]) -> Callable[P, Flow[T]]:
-    """Try again what found no leader, until there is one or the time is over; nothing of it was done."""
+    """Try again what found no leader, until there is one or the time is over, and once what found no stream, which is then made; nothing of it was done."""
 
     @wraps(flow)
     def again(*args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+        gone = False
         while True:
             try:
                 return (yield from flow(*args, **kwargs))
             except Refused as error:
+                if error.code == NO_STREAM and not gone:
+                    gone = True
+                    continue
                 if error.code not in LEADERLESS:
                     raise
                 failure = error
