@@ -136,8 +136,8 @@ def test_a_client_that_nobody_holds_goes_away(runtime: Any) -> None:
     client = CloudRuntimesClient(runtime=runtime)
     client.state.get("store", "k")
     gone = weakref.ref(client)
+    del client
     with pytest.warns(ResourceWarning, match="was not closed: use it in a with block"):
-        del client
         gc.collect()
     assert gone() is None, "what closes forgotten clients at exit keeps them alive"
 

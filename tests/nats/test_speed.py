@@ -38,7 +38,7 @@ def test_reading(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
 
         found = beside(home.server.process.pid, ours, bare, COUNT, rounds(5, 50))
     figure("state get on NATS beside a bare socket", str(found))
-    assert found.client <= 4.2
+    assert found.client <= 8
 
 
 def test_writing(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
@@ -62,4 +62,4 @@ def test_writing(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
 
         found = beside(home.server.process.pid, lambda: runner.run(all_of_them()), bare, COUNT, rounds(5, 50))
     figure("50 state saves at once on NATS beside a bare socket", str(found))
-    assert found.rate >= 0.24
+    assert found.rate >= 0.15

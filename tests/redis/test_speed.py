@@ -38,7 +38,7 @@ def test_sending(home: RedisHome, rounds: Rounds, figure: Figure) -> None:
         assert stats.delivered == stats.accepted > 0
     figure(f"send on {home.server.kind} beside a bare socket", str(found))
     assert found.rate >= 0.6
-    assert found.client <= 4.5
+    assert found.client <= 7
 
 
 def test_consuming(home: RedisHome, rounds: Rounds, figure: Figure) -> None:
@@ -71,4 +71,4 @@ def test_consuming(home: RedisHome, rounds: Rounds, figure: Figure) -> None:
         found = beside(home.server.process.pid, ours, bare, COUNT, rounds(6, 50), fill)
     figure(f"consume by 1,000 on {home.server.kind} beside a bare socket", str(found))
     assert found.rate >= 0.6
-    assert found.client <= 2.5
+    assert found.client <= 4
