@@ -252,7 +252,7 @@ class Subscribing(Service):
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
             max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
-            dead_letter_topic: where dropped events go. Embedded, and over Layotto, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
+            dead_letter_topic: where dropped events go. Except over Dapr, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
             batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
             raw: events without envelopes.
             type: what the data is decoded into, strictly, where no annotation of the handler says it. What does not fit goes to the dead-letter topic at once; without one it is retried.
@@ -343,7 +343,7 @@ class Subscribing(Service):
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
             max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
-            dead_letter_topic: where dropped events go. Embedded, and over Layotto, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
+            dead_letter_topic: where dropped events go. Except over Dapr, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
             batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
             raw: events without envelopes.
             type: what the data is decoded into, strictly, where no annotation of the handler says it. What does not fit goes to the dead-letter topic at once; without one it is retried.
