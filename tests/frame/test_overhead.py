@@ -128,9 +128,9 @@ def test_spans_that_are_on_are_made(constant: CloudRuntimesClient, monkeypatch: 
     seen: list[str] = []
 
     class Noted(SpanInterceptor):
-        def _start(self, what: Description, links: Sequence[Any] = ()) -> Any:
+        def _start(self, what: Description, links: Sequence[Any] = (), parent: Any = None) -> Any:
             seen.append(what.name)
-            return super()._start(what, links)
+            return super()._start(what, links, parent)
 
     constant.state._interceptors = (Noted(constant.state._drivers.get, constant.telemetry.tracer("t"), "test"),)
     constant.state.get("store", "k")
