@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fallback soak bench sanitize lint types format docs docs-site clean
+.PHONY: help setup demo test test-fallback soak bench bench-languages sanitize lint types format docs docs-site clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,10 @@ bench: setup ## time ours and its peers side by side; writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
 	$(BIN)/python -m pytest benches --benchmark-only --report docs/benchmarks.md -q \
 		-o python_files='bench_*.py' -o python_functions='bench_*' -o addopts=--import-mode=importlib -W ignore
+
+bench-languages: setup ## time a span of ours beside OpenTelemetry's SDKs for Python, Go and Rust
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(BIN)/python -m benches.languages
 
 sanitize: setup ## the kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 	benches/sanitize.sh $(BIN)/python
