@@ -305,10 +305,10 @@ def test_callers_count_together(home: NatsHome) -> None:
                 pass
 
     with ThreadPoolExecutor(8) as threads:
-        for each in [threads.submit(add) for _ in range(40)]:
+        for each in [threads.submit(add) for _ in range(24)]:
             each.result()
-    assert state.get("s", "n") == 40
-    assert len(state.list_keys("s", "n-")) == 40
+    assert state.get("s", "n") == 24
+    assert len(state.list_keys("s", "n-")) == 24
 
 
 def test_what_was_acknowledged_is_there_after_kills(
