@@ -104,11 +104,11 @@ class PostgresFiles(FileDriver):
 
     def run(self, op: Operation, flow: Any) -> Any:
         """Run a flow of the sync API."""
-        return self.component.database.run(op, flow)
+        return self.component.engine.run(op, flow)
 
     async def run_async(self, op: Operation, flow: Any) -> Any:
         """Run a flow of the async API."""
-        return await self.component.database.run_async(op, flow, self.executor)
+        return await self.component.engine.run_async(op, flow, self.executor)
 
     # -- reading ----------------------------------------------------------
 
