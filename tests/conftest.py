@@ -96,16 +96,24 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     return lambda short, full: full if soak else short
 
 
+def _served(serve: Callable[..., Any], *arguments: str) -> Iterator[Any]:
+    """Start a server, or skip the test where it is not installed."""
+    from tests.support.servers import Missing
+
+    with ExitStack() as resources:
+        try:
+            found = resources.enter_context(serve(*arguments))
+        except Missing as error:
+            pytest.skip(str(error))
+        yield found
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server of this run."""
-    from tests.support.postgres import Missing, PostgresServer
+    from tests.support.postgres import PostgresServer
 
-    try:
-        server = PostgresServer()
-    except Missing as error:
-        pytest.skip(str(error))
-    with server:
+    for server in _served(PostgresServer):
         yield server.url
 
 
@@ -120,62 +128,44 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _redis(kind: str) -> Iterator[Any]:
-    from tests.support.redis import Missing, serve
-
-    try:
-        server = serve(kind)
-        found = server.__enter__()
-    except Missing as error:
-        pytest.skip(str(error))
-    yield found
-    server.__exit__(None, None, None)
-
-
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Any]:
     """A Redis server of this run."""
-    yield from _redis("redis")
+    from tests.support.redis import serve
+
+    yield from _served(serve, "redis")
 
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Any]:
     """A Valkey server of this run."""
-    yield from _redis("valkey")
+    from tests.support.redis import serve
+
+    yield from _served(serve, "valkey")
 
 
 @pytest.fixture(scope="session")
 def redis8_server() -> Iterator[Any]:
     """A Redis 8 server of this run."""
-    yield from _redis("redis8")
+    from tests.support.redis import serve
+
+    yield from _served(serve, "redis8")
 
 
 @pytest.fixture(scope="session")
 def valkey_cluster() -> Iterator[Any]:
     """A cluster of three Valkey servers of this run."""
-    from tests.support.redis import Missing
     from tests.support.redis_sets import serve_cluster
 
-    with ExitStack() as resources:
-        try:
-            found = resources.enter_context(serve_cluster())
-        except Missing as error:
-            pytest.skip(str(error))
-        yield found
+    yield from _served(serve_cluster)
 
 
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[Any]:
     """A NATS server of this run."""
-    from tests.support.nats import Missing, serve
+    from tests.support.nats import serve
 
-    server = serve()
-    try:
-        found = server.__enter__()
-    except Missing as error:
-        pytest.skip(str(error))
-    yield found
-    server.__exit__(None, None, None)
+    yield from _served(serve)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.support.harnesses.files import FILES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS
 from tests.support.harnesses.postgres import POSTGRES
-from tests.support.harnesses.redis import REDIS, VALKEY
+from tests.support.harnesses.redis import VALKEY
 from tests.support.harnesses.rows import rows
 
 
@@ -20,6 +20,5 @@ class TestConfiguration(ConfigurationSuite):
         beside_layotto=LAYOTTO,
         nats_server=NATS,
         postgres_url=POSTGRES,
-        redis_server=REDIS,
         valkey_server=VALKEY,
     )

@@ -27,10 +27,35 @@ class TestPubSub(PubSubSuite):
     )
 
 
-class TestFrames(PubSubSuite):
-    """The suite with many events a message."""
+class _Frames(Suite):
+    """Those cases of the suite that many events a message change."""
+
+    service = PubSubSuite.service
+
+    test_bulk_in_order = PubSubSuite.test_bulk_in_order
+    test_publisher_attributes = PubSubSuite.test_publisher_attributes
+    test_raw = PubSubSuite.test_raw
+    test_dead_letter = PubSubSuite.test_dead_letter
+    test_last_delivery = PubSubSuite.test_last_delivery
+    test_close_gives_back = PubSubSuite.test_close_gives_back
+    test_max_in_flight = PubSubSuite.test_max_in_flight
+    test_batch_settles_the_rest = PubSubSuite.test_batch_settles_the_rest
+    test_a_dead_letter_tells_the_last_error = PubSubSuite.test_a_dead_letter_tells_the_last_error
+
+
+class TestFramesOnNats(_Frames):
+    harness = rows({}, nats_server=NATS_FRAMED)
+
+
+class TestFrames(_Frames):
+    """And those that differ on Valkey; the rest of the suite is in ``tests/redis``."""
 
     harness = rows({}, valkey_server=FRAMED)
+
+    test_retry = PubSubSuite.test_retry
+    test_ttl = PubSubSuite.test_ttl
+    test_unsettled_comes_again = PubSubSuite.test_unsettled_comes_again
+    test_what_is_settled_does_not_come_again = PubSubSuite.test_what_is_settled_does_not_come_again
 
     def test_members_share(self, call: Call, api: Api, harness: Harness) -> None:
         # they share frames: each publish makes one
@@ -42,20 +67,3 @@ class TestFrames(PubSubSuite):
         assert all(got)
         for member in members:
             api.call(member, "close")
-
-
-class TestFramesOnNats(Suite):
-    """Those cases of the suite that frames change."""
-
-    service = PubSubSuite.service
-    harness = rows({}, nats_server=NATS_FRAMED)
-
-    test_bulk_in_order = PubSubSuite.test_bulk_in_order
-    test_publisher_attributes = PubSubSuite.test_publisher_attributes
-    test_raw = PubSubSuite.test_raw
-    test_dead_letter = PubSubSuite.test_dead_letter
-    test_last_delivery = PubSubSuite.test_last_delivery
-    test_close_gives_back = PubSubSuite.test_close_gives_back
-    test_max_in_flight = PubSubSuite.test_max_in_flight
-    test_batch_settles_the_rest = PubSubSuite.test_batch_settles_the_rest
-    test_a_dead_letter_tells_the_last_error = PubSubSuite.test_a_dead_letter_tells_the_last_error

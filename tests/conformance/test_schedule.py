@@ -15,7 +15,7 @@ from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 from tests.support.harnesses.nats import NATS, NatsClock
 from tests.support.harnesses.postgres import POSTGRES
-from tests.support.harnesses.redis import REDIS, VALKEY
+from tests.support.harnesses.redis import VALKEY
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 
 
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **NATS, **POSTGRES, **REDIS, **VALKEY}))
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **NATS, **POSTGRES, **VALKEY}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -40,8 +40,6 @@ class TestSchedule(ScheduleSuite):
             harness = NatsClock(request.getfixturevalue("nats_server"))
         elif request.param in POSTGRES:
             harness = POSTGRES[request.param](request.getfixturevalue("postgres_url"))
-        elif request.param in REDIS:
-            harness = REDIS[request.param](request.getfixturevalue("redis_server"))
         elif request.param in VALKEY:
             harness = VALKEY[request.param](request.getfixturevalue("valkey_server"))
         else:

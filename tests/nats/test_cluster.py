@@ -62,6 +62,7 @@ def leader(client: CloudRuntimesClient, servers: list[NatsServer]) -> NatsServer
     return servers[int(ask(client, "INFO")["cluster"]["leader"].removeprefix("s"))]
 
 
+@pytest.mark.soak
 def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Callable[[int, int], int]) -> None:
     """State, configuration and locks go on; nothing acknowledged is absent. The client knows one server, which is the one that is killed."""
     watching = client(url(*cluster), replicas=3)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.nats.engine import acquire
+from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.components.nats.requests import Batch, Request
 from cloud_runtimes.components.nats.settings import NatsSettings
 from cloud_runtimes.spi import Method, Operation
@@ -62,7 +62,7 @@ def test_a_bucket_that_was_removed(home: NatsHome, api: Api) -> None:
     state = home.client().state
     api.call(state, "save", "s", "k", 1)
     before = api.call(state, "get_item", "s", "k").etag
-    engine = acquire(NatsSettings(url=home.server.url))
+    engine = NatsEngine.acquire(NatsSettings(url=home.server.url))
     subject = f"$JS.API.STREAM.DELETE.KV_{home.prefix}-state-s"
 
     def delete() -> Any:

@@ -18,7 +18,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats import objects
-from cloud_runtimes.components.nats.engine import NatsEngine, acquire
+from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.components.nats.requests import Batch, Flow, Request
 from cloud_runtimes.components.nats.settings import NatsSettings
 from cloud_runtimes.components.nats.versions import CHUNK, WINDOW
@@ -43,7 +43,7 @@ class Raw:
     """Messages as any other client would send them, to the bucket of the store ``s``."""
 
     def __init__(self, url: str, prefix: str = "cr") -> None:
-        self.engine: NatsEngine = acquire(NatsSettings(url=url))
+        self.engine = NatsEngine.acquire(NatsSettings(url=url))
         self.bucket = f"{prefix}-file-s"
 
     def request(self, subject: str, data: bytes = b"", **headers: str) -> dict[str, Any]:

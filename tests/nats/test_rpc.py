@@ -257,7 +257,7 @@ def test_an_end_that_does_not_wait(home: NatsHome, serving: CloudRuntimesClient,
     rpc, held = home.client().rpc, _Held(serving)
     with ThreadPoolExecutor(1) as threads:
         with serving.rpc.serving(timeout=0.2):
-            late = threads.submit(rpc.invoke_method, "there", "held", timeout=1.5)
+            late = threads.submit(rpc.invoke_method, "there", "held", timeout=1)
             until(lambda: held.running)
             begun = time.monotonic()
         assert time.monotonic() - begun < 5

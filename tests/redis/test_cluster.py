@@ -138,6 +138,7 @@ def test_a_slot_on_its_way(cluster: RedisCluster, client: Make, api: Api) -> Non
     assert api.call(home.state, "get", "s", "k") == 2
 
 
+@pytest.mark.soak
 def test_a_failover(
     failing: RedisCluster, kind: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:

@@ -266,6 +266,7 @@ def test_dead_letters_are_where_dapr_looks(client: CloudRuntimesClient, dapr: Da
 def test_a_cluster_must_be_named(served: Callable[..., RedisServer]) -> None:
     server = served(cluster_enabled="yes")
     assert server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == b"+OK\r\n"
+    server.advance(2.5)  # a master that starts waits for 2 s
     until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"))
     home = {"url": server.url, "layout": "dapr"}
     with CloudRuntimesClient(app_id="shop", config={"capa": {"home": home}}) as client:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cloud_runtimes.components import _notify
-from cloud_runtimes.components.redis.engine import RedisEngine, acquire
+from cloud_runtimes.components.redis.engine import RedisEngine
 from cloud_runtimes.components.redis.settings import RedisSettings
 from tests.support.redis import RedisServer
 
@@ -23,7 +23,7 @@ def server(served: Serve) -> RedisServer:
 
 @pytest.fixture
 def engine(server: RedisServer) -> Iterator[RedisEngine]:
-    made = acquire(RedisSettings(url=server.url))
+    made = RedisEngine.acquire(RedisSettings(url=server.url))
     yield made
     made.release()
 

@@ -341,7 +341,7 @@ def test_faults_at_random(home: RedisHome, api: Api, rounds: Callable[[int, int]
     with FaultProxy(home.server.port) as proxy:
         config = {"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}}
         with CloudRuntimesClient(app_id="suite", timeout=0.3, config=config) as client:
-            for turn in range(rounds(30, 3000)):
+            for turn in range(rounds(15, 3000)):
                 faults: list[Callable[[], object]] = [
                     lambda: proxy.break_all("reset"),
                     lambda: proxy.break_all("close"),

@@ -18,10 +18,10 @@ from cloud_runtimes.errors import InvalidArgumentError
 from tests.sidecar.raw import send
 from tests.sidecar.test_resources import SUBSCRIPTION, component, open_client, refusal, write
 from tests.support.apps import App, Got, Reply
-from tests.support.nats import Missing as NoNats
 from tests.support.nats import serve as serve_nats
 from tests.support.redis import RedisServer, serve
 from tests.support.running import serving
+from tests.support.servers import Missing
 from tests.support.waiting import until
 
 PASSWORD = "hunter2-canary"
@@ -121,7 +121,7 @@ def test_nats(files: Path) -> None:
     with ExitStack() as resources:
         try:
             server = resources.enter_context(serve_nats(authorization={"token": PASSWORD}))
-        except NoNats as error:
+        except Missing as error:
             pytest.skip(str(error))
         (files / "secrets.json").write_text(f'{{"nats": "{PASSWORD}"}}')
         token = "{name: token, secretKeyRef: {name: nats, key: nats}}"

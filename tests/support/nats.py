@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal as signals
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support.ports import reserved_port
+from tests.support.servers import Missing, Server, stopped
 from tests.support.waiting import until
 
 __all__ = ["Missing", "NatsServer", "serve", "serve_cluster", "stopped"]
-
-
-class Missing(Exception):
-    """There is no server to start."""
 
 
 def _program() -> str:
@@ -32,24 +24,20 @@ def _program() -> str:
     return found
 
 
-class NatsServer:
+class NatsServer(Server):
     """A server that runs.
 
     Attributes:
         url: of it.
-        port: it listens on.
-        folder: of its data, its configuration and its log.
     """
 
-    def __init__(self, port: int, folder: Path, options: Mapping[str, Any]) -> None:
-        self.port = port
-        self.folder = folder
-        self.url = f"nats://127.0.0.1:{port}"
-        self.process: subprocess.Popen[bytes] | None = None
+    def __init__(self, resources: ExitStack, options: Mapping[str, Any]) -> None:
+        super().__init__(resources, "nats")
+        self.url = f"nats://127.0.0.1:{self.port}"
         self._starts = 0
         self._text: str | None = options.get("text")
-        jetstream = {"store_dir": str(folder / "jetstream"), **options.get("jetstream", {})}
-        self._options = {"listen": f"127.0.0.1:{port}", "max_payload": 8 << 20, **options, "jetstream": jetstream}
+        jetstream = {"store_dir": str(self.folder / "jetstream"), **options.get("jetstream", {})}
+        self._options = {"listen": f"127.0.0.1:{self.port}", "max_payload": 8 << 20, **options, "jetstream": jetstream}
 
     def start(self) -> None:
         """Start it, on the data that is there."""
@@ -62,45 +50,19 @@ class NatsServer:
         text = self._text or json.dumps(self._options)
         text = text.replace("0.0.0.0:4222", f"127.0.0.1:{self.port}").replace("/var/lib/nats", str(self.folder))
         file.write_text(text)
-        with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen([_program(), "-c", str(file)], stdout=log, stderr=log)
+        self.spawn(_program(), "-c", file)
         self._starts += 1
 
     def wait(self) -> None:
         """Wait until it is ready."""
-        assert self.process is not None
-        end = time.monotonic() + 30
-        while (self.folder / "log").read_text().count("Server is ready") < self._starts:
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"NATS did not start: {(self.folder / 'log').read_text()}")
-            time.sleep(0.01)
-
-    def signal(self, number: signals.Signals) -> None:
-        """Send it a signal, such as SIGSTOP."""
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL it."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """End it."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        self.wait_until(lambda: self.log().count("Server is ready") >= self._starts)
 
 
 @contextmanager
 def serve(**options: Any) -> Iterator[NatsServer]:
     """Run a server until the block ends; ``options`` are those of its configuration, ``jetstream={"sync_interval": "always"}`` among them; ``text=`` is a whole configuration, of which address and folder are replaced."""
     with ExitStack() as resources:
-        server = _made(resources, options)
+        server = NatsServer(resources, options)
         server.start()
         yield server
 
@@ -111,7 +73,7 @@ def serve_cluster(count: int = 3, **options: Any) -> Iterator[list[NatsServer]]:
     with ExitStack() as resources:
         routes = [f"nats://127.0.0.1:{resources.enter_context(reserved_port())}" for _ in range(count)]
         servers = [
-            _made(
+            NatsServer(
                 resources,
                 {
                     **options,
@@ -125,25 +87,5 @@ def serve_cluster(count: int = 3, **options: Any) -> Iterator[list[NatsServer]]:
             server.begin()
         for server in servers:
             server.wait()
-        until(lambda: any("metadata leader" in (server.folder / "log").read_text() for server in servers), seconds=30)
+        until(lambda: any("metadata leader" in server.log() for server in servers), seconds=30)
         yield servers
-
-
-def _made(resources: ExitStack, options: Mapping[str, Any]) -> NatsServer:
-    folder = Path(tempfile.mkdtemp(prefix="cloud-runtimes-nats-"))
-    resources.callback(shutil.rmtree, folder, ignore_errors=True)
-    server = NatsServer(resources.enter_context(reserved_port()), folder, options)
-    resources.callback(server.stop)
-    return server
-
-
-@contextmanager
-def stopped(server: NatsServer) -> Iterator[None]:
-    """Have a server stand still."""
-    assert server.process is not None
-    server.signal(signals.SIGSTOP)
-    os.waitpid(server.process.pid, os.WUNTRACED)  # it has all its threads stopped
-    try:
-        yield
-    finally:
-        server.signal(signals.SIGCONT)

@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.ports import reserved_port
+from tests.support.servers import Missing
 
 __all__ = ["GUARDED", "Missing", "PgBouncer", "PostgresServer", "processor_seconds", "program"]
 
 GUARDED = "guarded"
 """A user of whom the server asks a password, once a test has made it; it trusts the others."""
-
-
-class Missing(Exception):
-    """There is no server to start."""
 
 
 def program(name: str) -> str:

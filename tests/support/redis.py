@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,17 +15,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
 
-from tests.support.ports import reserved_port
+from tests.support.servers import Missing, Server, stopped
 
 __all__ = ["Missing", "RedisServer", "program", "serve", "stopped"]
 
 _AHEAD = Path(__file__).parent / "ahead.c"
-
-
-class Missing(Exception):
-    """There is no server to start."""
 
 
 def program(kind: str) -> str:
@@ -63,42 +57,27 @@ def _preloaded() -> str:
     return str(made)
 
 
-class RedisServer:
+class RedisServer(Server):
     """A server that runs.
 
     Attributes:
         url: of it.
-        port: it listens on.
-        folder: of its data and its log.
     """
 
-    def __init__(self, kind: str, port: int, folder: Path, options: dict[str, object]) -> None:
-        self.kind = kind
-        self.port = port
-        self.folder = folder
-        self.url = f"redis://127.0.0.1:{port}/0"
-        self._options = options
+    def __init__(self, resources: ExitStack, kind: str, options: dict[str, object]) -> None:
+        """``options`` are those of its configuration, with ``_`` for ``-``."""
+        super().__init__(resources, kind)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self._ahead = 0
-        self._clock = folder / "clock"
+        self._clock = self.folder / "clock"
         self._clock.write_bytes(bytes(8))
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, on the data that is there."""
-        environment = {
-            **os.environ,
-            "LD_PRELOAD": _preloaded(),
-            "AHEAD_FILE": str(self._clock),
-        }
-        with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                [program(self.kind), *self._arguments()], env=environment, stdout=log, stderr=log
-            )
-        end = time.monotonic() + 30
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"{self.kind} did not start: {(self.folder / 'log').read_text()}")
-            time.sleep(0.01)
+        environment = {**os.environ, "LD_PRELOAD": _preloaded(), "AHEAD_FILE": str(self._clock)}
+        self.spawn(program(self.kind), *self._arguments(), env=environment)
+        self.wait_until(self._answers)
 
     def _arguments(self) -> list[str]:
         options = {
@@ -149,47 +128,11 @@ class RedisServer:
         _, _, seconds, _, microseconds, _ = self.command("TIME").split(b"\r\n")
         return int(seconds) * 1000 + int(microseconds) / 1000
 
-    def kill(self) -> None:
-        """SIGKILL it."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """End it."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.kill()
-
-    @classmethod
-    def make(cls, resources: ExitStack, kind: str, options: dict[str, object]) -> Self:
-        """Return a server to be started; it ends with the resources. ``options`` are those of its configuration, with ``_`` for ``-``."""
-        folder = Path(tempfile.mkdtemp(prefix=f"cloud-runtimes-{kind}-"))
-        resources.callback(shutil.rmtree, folder, ignore_errors=True)
-        port = resources.enter_context(reserved_port())
-        server = cls(kind, port, folder, {name.replace("_", "-"): value for name, value in options.items()})
-        resources.callback(server.stop)
-        return server
-
 
 @contextmanager
 def serve(kind: str = "valkey", **options: object) -> Iterator[RedisServer]:
-    """Run a server until the block ends; see `RedisServer.make`."""
+    """Run a server until the block ends; ``options`` are those of its configuration, with ``_`` for ``-``."""
     with ExitStack() as resources:
-        server = RedisServer.make(resources, kind, options)
+        server = RedisServer(resources, kind, options)
         server.start()
         yield server
-
-
-@contextmanager
-def stopped(server: RedisServer) -> Iterator[None]:
-    """Have a server stand still."""
-    assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        server.process.send_signal(signal.SIGCONT)

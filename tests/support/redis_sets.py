@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from tests.support.ports import reserved_port
 from tests.support.redis import RedisServer
+from tests.support.waiting import until
 
 __all__ = ["MASTER", "RedisCluster", "SentinelServer", "SentinelSet", "serve_cluster", "serve_sentinels", "until"]
 
@@ -15,14 +16,6 @@ MASTER = "mymaster"
 _SLOTS = 16384
 _NEVER = 10_000_000_000
 """Milliseconds within which a node is not believed dead, however a test sets the clocks."""
-
-
-def until(told: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < end, "it never was so"
-        time.sleep(0.01)
 
 
 class RedisCluster:
@@ -94,7 +87,7 @@ def serve_cluster(kind: str = "valkey", replicas: bool = False, **options: objec
         settings = {"cluster_enabled": "yes", "cluster_node_timeout": _NEVER, "cluster_config_file": "nodes.conf"}
         settings |= {"cluster_replica_validity_factor": 0, "repl_diskless_sync_delay": 0, "shutdown_timeout": 0}
         settings |= options
-        nodes = [RedisServer.make(resources, kind, {**settings, "cluster_port": bus}) for bus in buses]
+        nodes = [RedisServer(resources, kind, {**settings, "cluster_port": bus}) for bus in buses]
         # they know each other from the start, which saves the seconds that they would talk for
         for node in nodes:
             lines = []
@@ -163,12 +156,12 @@ def serve_sentinels(
     """Run a master and its replicas, and three Sentinels with the lines ``extra`` in their configuration, until the block ends."""
     with ExitStack() as resources:
         options = {"repl_diskless_sync_delay": 0, "shutdown_timeout": 0, **options}
-        servers = [RedisServer.make(resources, kind, options)]
+        servers = [RedisServer(resources, kind, options)]
         servers[0].start()
         for _ in range(replicas):
-            servers.append(RedisServer.make(resources, kind, {**options, "replicaof": f"127.0.0.1 {servers[0].port}"}))
+            servers.append(RedisServer(resources, kind, {**options, "replicaof": f"127.0.0.1 {servers[0].port}"}))
             servers[-1].start()
-        sentinels = [SentinelServer.make(resources, kind, {}) for _ in range(3)]
+        sentinels = [SentinelServer(resources, kind, {}) for _ in range(3)]
         for number, sentinel in enumerate(sentinels):
             lines = [
                 f"port {sentinel.port}",

@@ -16,7 +16,7 @@ from ...errors import PayloadError
 from ...spi.pubsub import Cause, Deliveries, Settled, Settlement, Settlements
 from .._deliveries import NO_PAST, Past, Rules
 
-__all__ = ["Held", "Holding", "Part", "is_frame"]
+__all__ = ["Held", "Holding", "Part", "as_messages", "is_frame"]
 
 _MAGIC: Final = b"CRF"
 _VERSION: Final = b"CRF\x01"
@@ -27,6 +27,21 @@ _OCTETS: Final = "application/octet-stream"
 def is_frame(data: bytes) -> bool:
     """Tell whether a message is a frame."""
     return data[:3] == _MAGIC
+
+
+def as_messages(frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
+    """Return the events of frames as messages of their own: content type and data; ``None``: as structured JSON.
+
+    ``raw``: events that were published without an envelope have none.
+    """
+    found: list[tuple[str | None, bytes]] = []
+    for frame in map(kernel.Frame, frames):
+        if raw and frame[0].raw:
+            records = [frame[place] for place in range(len(frame))]
+            found += [(record.content_type or _OCTETS, record.payload) for record in records]
+        else:
+            found += [(None, data) for data in frame.structured()]
+    return found
 
 
 class Held(kernel.Marks):

@@ -12,6 +12,7 @@ from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.operation import Operation
+from .._engines import Engine
 from .address import Servers, parse_url
 from .connection import Connection
 from .failures import Lost, Refused, explained
@@ -23,7 +24,7 @@ from .shared import LoopConnection, ThreadConnection
 if TYPE_CHECKING:
     from .settings import NatsSettings
 
-__all__ = ["NatsEngine", "acquire"]
+__all__ = ["NatsEngine"]
 
 T = TypeVar("T")
 Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]
@@ -31,21 +32,11 @@ _ANSWER: Final = 1.0
 """Seconds after which a question without an answer is asked again."""
 _PAUSE: Final = 0.05
 """Seconds before a flow tries again what nobody was there for."""
-_engines: dict[NatsSettings, NatsEngine] = {}
-_engines_lock = Mutex()
 _inherited: list[Any] = []
 """Of a parent process; kept, since closing them would end them for the parent."""
 
 
-def acquire(settings: NatsSettings) -> NatsEngine:
-    """Return the process's engine for some settings, made without I/O; each call needs one `NatsEngine.release`."""
-    with _engines_lock:
-        engine = _engines[settings] = _engines.get(settings) or NatsEngine(settings)
-        engine.users += 1
-        return engine
-
-
-class NatsEngine:
+class NatsEngine(Engine):
     """See the module; made by `acquire`.
 
     Attributes:
@@ -53,12 +44,13 @@ class NatsEngine:
         api: what subjects of JetStream's API begin with.
         max_payload: bytes that headers and payload of a message have at most, as the last server said.
         buckets: what is known of the buckets that were looked at, by name; kept by `buckets.Bucket`.
-        notifier: wakes waiters of all processes.
     """
 
+    settings: NatsSettings
+    notifier: NatsNotifier
+
     def __init__(self, settings: NatsSettings) -> None:
-        self.settings = settings
-        self.users = 0
+        super().__init__(settings)
         self.address = parse_url(settings.url)
         self.where = self.address.where
         self._servers = Servers(self.address.servers)
@@ -259,14 +251,7 @@ class NatsEngine:
     async def _connect(self, op: Operation) -> LoopConnection:
         return LoopConnection(*await asyncio.to_thread(self._opened, op))
 
-    def release(self) -> None:
-        """Give up one use; the last one closes all connections."""
-        with _engines_lock:
-            self.users -= 1
-            if self.users > 0:
-                return
-            if _engines.get(self.settings) is self:
-                del _engines[self.settings]
+    def _close(self) -> None:
         self._closed = True
         self.notifier.close()
         if self._shared is not None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import AlreadyExistsError, ClosedError, ConflictError, InternalError, UnavailableError, UnsupportedError
 from ...spi import file as spi
-from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
+from .._files import ServerFiles
 from .objects import Objects
 from .requests import Flow
 from .versions import WINDOW, Found, Gone, Reading, Stored, Upload, blank
@@ -27,7 +28,7 @@ _LISTED: Final = 500
 """Entries that are looked at together."""
 
 
-class NatsFiles(FileDriver):
+class NatsFiles(ServerFiles):
     """One store: a bucket."""
 
     features = frozenset(
@@ -158,25 +159,6 @@ class NatsFiles(FileDriver):
     def _check(self, name: str, overwrite: bool, found: Found) -> None:
         if found.stored is not None and not overwrite:
             raise AlreadyExistsError(f"{self.store}/{name} exists: give overwrite=True to replace it")
-
-    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        writer = self.open_write(op, name, how)
-        try:
-            for chunk in chunks:
-                writer.write(op, chunk)
-            return writer.commit(op)
-        finally:
-            writer.abort(op)
-
-    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        iterator = iter(chunks)
-        writer = await self.open_write_async(op, name, how)
-        try:
-            while (chunk := await self.executor.in_thread(lambda: next(iterator, None), op)) is not None:
-                await writer.write_async(op, chunk)
-            return await writer.commit_async(op)
-        finally:
-            await writer.abort_async(op)
 
     def commit(self, upload: Upload, document: Mapping[str, Any], overwrite: bool, found: Found) -> Flow[FileInfo]:
         """Have a name tell of an upload."""

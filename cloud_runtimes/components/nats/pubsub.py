@@ -17,6 +17,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
 from .._deliveries import FEATURES, Rules
 from .._log.claims import count_in
+from .._messages.holding import as_messages
 from .buckets import read_reply
 from .failures import NO_STREAM, Refused, explained
 from .member import NatsMember
@@ -177,21 +178,11 @@ class NatsPubSub(PubSubDriver):
         return headers
 
     def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
-        """Return frames as messages in the layout of this component: content type and data; ``None``: as structured JSON, or a frame.
-
-        ``raw``: events that were published without an envelope have none.
-        """
+        """Return frames as messages in the layout of this component; see `as_messages`. A frame has no content type either."""
         if self._framed:
             room = self._component.engine.max_payload - HEAD
             return [(None, piece) for frame in frames for piece in pieces(frame, room)]
-        found: list[tuple[str | None, bytes]] = []
-        for frame in map(kernel.Frame, frames):
-            if raw and frame[0].raw:
-                records = [frame[place] for place in range(len(frame))]
-                found += [(record.content_type or "application/octet-stream", record.payload) for record in records]
-            else:
-                found += [(None, data) for data in frame.structured()]
-        return found
+        return as_messages(frames, raw=raw)
 
     def _trim(self) -> Flow[None]:
         """Trim the stream; a failure is no failure of a publish."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
@@ -12,14 +11,13 @@ from ..._core.home import is_durable
 from ...config import ClientSettings
 from ...errors import ClosedError
 from ...spi.operation import Method, Operation
-from .._home import HomeComponent
+from .._engines import EngineComponent
 from .settings import PostgresSettings
 
 if TYPE_CHECKING:
     from ...spi.change import Change
     from ...spi.driver import Driver
     from ...spi.executor import Executor
-    from ...spi.portable import Portable
     from .connection import Connection, Flow
     from .database import PostgresDatabase
 
@@ -37,7 +35,7 @@ _DRIVERS: Final = {
 _READY: Final = Method("postgres", "wait_ready", repeatable=True, writes=False)
 
 
-class PostgresComponent(HomeComponent):
+class PostgresComponent(EngineComponent["PostgresDatabase"]):
     """Drivers over one shared database."""
 
     name = "postgres"
@@ -49,33 +47,22 @@ class PostgresComponent(HomeComponent):
     def __init__(self, settings: PostgresSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
         self.durable = is_durable(settings.durability)
-        self._database: PostgresDatabase | None = None
 
-    @property
-    def database(self) -> PostgresDatabase:
-        """The database, made without I/O.
+    def _acquire(self) -> PostgresDatabase:
+        made: PostgresDatabase = self._module("database").PostgresDatabase.acquire(self.settings)
+        return made
 
-        Raises:
-            ClosedError: the client was closed.
-            UnsupportedError: psycopg is not installed.
-        """
-        with self._lock:
-            if self._closed:
-                raise ClosedError("this client is closed: make another")
-            if self._database is None:
-                with importing("PostgreSQL", "postgres"):
-                    from .database import acquire
-
-                self._database = acquire(self.settings)
-            return self._database
+    def _module(self, name: str) -> Any:
+        with importing("PostgreSQL", "postgres"):
+            return super()._module(name)
 
     def commit(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
         """Apply changes in one transaction; a ``relaxed`` one does not wait for the server's disk."""
-        self.database.run(op, self._committing(changes, relaxed))
+        self.engine.run(op, self._committing(changes, relaxed))
 
     async def commit_async(self, op: Operation, changes: Sequence[Change], *, relaxed: bool = False) -> None:
         """Asynchronous `commit`."""
-        await self.database.run_async(op, self._committing(changes, relaxed), self.executor)
+        await self.engine.run_async(op, self._committing(changes, relaxed), self.executor)
 
     def _committing(self, changes: Sequence[Any], relaxed: bool) -> Callable[[Connection], Flow[None]]:
         from .changes import commit
@@ -88,7 +75,7 @@ class PostgresComponent(HomeComponent):
     def behind(self, work: Any) -> None:
         """Run a flow in the background; see `PostgresDatabase.behind`."""
         with suppress(ClosedError):  # then the lease expires
-            self.database.behind(work)
+            self.engine.behind(work)
 
     def native(self, service: str, name: str) -> Any:
         """Return a new ``psycopg.Connection`` to the database. Its caller closes it."""
@@ -98,30 +85,11 @@ class PostgresComponent(HomeComponent):
         return psycopg.connect(self.settings.url)
 
     def driver(self, service: str, name: str) -> Driver:
-        with importing("PostgreSQL", "postgres"):
-            made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
+        made: Driver = getattr(self._module(service), _DRIVERS[service])(self, name)
         return made
 
-    def names(self, op: Operation, service: str) -> list[str]:
-        with importing("PostgreSQL", "postgres"):
-            from .portable import names
-        return names(self, op, service)
-
-    def portable(self, service: str, name: str) -> Portable:
-        with importing("PostgreSQL", "postgres"):
-            from .portable import portable
-        return portable(self, service, name)
-
     def ready(self) -> None:
-        self.database.open(Operation(_READY, self.name, 5.0))
-
-    def close(self, timeout: float | None) -> None:
-        super().close(timeout)
-        with self._lock:
-            database, self._database = self._database, None
-        if database is not None:
-            database.notifier.wake_all()  # who waits for this client looks whether it is open
-            database.release()
+        self.engine.open(Operation(_READY, self.name, 5.0))
 
 
 component = PostgresComponent

@@ -53,7 +53,7 @@ class PostgresChange(Change):
         yield from ()
 
     def apply(self, connection: psycopg.Connection, /) -> None:
-        database = self._component.database
+        database = self._component.engine
         settings = self._component.settings
         calls = database.run(Operation(_PREPARE, "postgres", _TIMEOUT), self.calls)
         borrowed = _Borrowed(connection, settings.schema)

@@ -74,10 +74,10 @@ class PostgresConfiguration(ConfigurationDriver):
     # -- reading ----------------------------------------------------------
 
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return self._component.database.run(op, lambda connection: self._get(connection, selection))
+        return self._component.engine.run(op, lambda connection: self._get(connection, selection))
 
     async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return await self._component.database.run_async(
+        return await self._component.engine.run_async(
             op, lambda connection: self._get(connection, selection), self.executor
         )
 
@@ -89,13 +89,13 @@ class PostgresConfiguration(ConfigurationDriver):
 
     def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
         rows = columns(self._name, saved, self._max_value)
-        self._component.database.run(op, lambda connection: self._save(connection, rows))
+        self._component.engine.run(op, lambda connection: self._save(connection, rows))
 
     async def save_async(
         self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
     ) -> None:
         rows = columns(self._name, saved, self._max_value)
-        await self._component.database.run_async(op, lambda connection: self._save(connection, rows), self.executor)
+        await self._component.engine.run_async(op, lambda connection: self._save(connection, rows), self.executor)
 
     def _save(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> Flow[None]:
         store, version = yield from self._locked(connection)
@@ -103,10 +103,10 @@ class PostgresConfiguration(ConfigurationDriver):
         yield from self._change(connection, store, version, calls)
 
     def delete(self, op: Operation, selection: Selection, /) -> None:
-        self._component.database.run(op, lambda connection: self._delete(connection, selection))
+        self._component.engine.run(op, lambda connection: self._delete(connection, selection))
 
     async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        await self._component.database.run_async(
+        await self._component.engine.run_async(
             op, lambda connection: self._delete(connection, selection), self.executor
         )
 
@@ -154,7 +154,7 @@ class _Source(ChangeSource):
 
     def _since(self, op: Operation, version: int) -> list[Any]:
         values = (self._name, *place(self._selection), version)
-        return self._component.database.run(op, lambda connection: connection.run(_SINCE, *values)).rows
+        return self._component.engine.run(op, lambda connection: connection.run(_SINCE, *values)).rows
 
     def _subscribe(self) -> Waiter:
-        return self._component.database.notifier.subscribe(channel(self._name))
+        return self._component.engine.notifier.subscribe(channel(self._name))

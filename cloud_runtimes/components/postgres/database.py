@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from time import sleep
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -18,6 +18,7 @@ from ..._core.threads import Background, Mutex
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
 from ...spi.sql_states import by_state
+from .._engines import Engine
 from .connection import Connection, Flow
 from .failures import Lost
 from .notifier import PostgresNotifier
@@ -29,35 +30,25 @@ if TYPE_CHECKING:
     from ...spi.executor import Executor
     from .settings import PostgresSettings
 
-__all__ = ["PostgresDatabase", "acquire"]
+__all__ = ["PostgresDatabase"]
 
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
-_databases: dict[PostgresSettings, PostgresDatabase] = {}
-_databases_lock = Mutex()
 _BEHIND: Final = Method("postgres", "undo", repeatable=True)
 
 
-def acquire(settings: PostgresSettings) -> PostgresDatabase:
-    """Return the process's database for some settings, made without I/O; each call needs one `PostgresDatabase.release`."""
-    settings = replace(settings, durability="full" if is_durable(settings.durability) else "relaxed")
-    with _databases_lock:
-        database = _databases[settings] = _databases.get(settings) or PostgresDatabase(settings)
-        database.users += 1
-        return database
-
-
-class PostgresDatabase:
+class PostgresDatabase(Engine):
     """See the module; made by `acquire`.
 
     Attributes:
         where: what messages call it.
-        notifier: wakes waiters of all processes.
     """
 
+    settings: PostgresSettings
+    notifier: PostgresNotifier
+
     def __init__(self, settings: PostgresSettings) -> None:
-        self.settings = settings
-        self.users = 0
+        super().__init__(settings)
         self.where = _place(settings.url)
         self._pool = Pool(
             _conninfo(settings), self.where, settings.schema, settings.max_connections, prepares=settings.prepare
@@ -69,6 +60,10 @@ class PostgresDatabase:
         self._sweeper: Sweeper | None = None
         self._lock = Mutex()
         fork.register(self)
+
+    @classmethod
+    def acquire(cls, settings: PostgresSettings) -> Self:
+        return super().acquire(replace(settings, durability="full" if is_durable(settings.durability) else "relaxed"))
 
     def forked(self) -> None:
         """In a forked child: look again, which also starts its sweeper."""
@@ -124,14 +119,7 @@ class PostgresDatabase:
                 self._sweeper = Sweeper(self)
                 self._sweeper.start()
 
-    def release(self) -> None:
-        """Give up one use; the last one closes all connections."""
-        with _databases_lock:
-            self.users -= 1
-            if self.users > 0:
-                return
-            if _databases.get(self.settings) is self:
-                del _databases[self.settings]
+    def _close(self) -> None:
         if self._sweeper is not None:
             self._sweeper.close()
         self.notifier.close()

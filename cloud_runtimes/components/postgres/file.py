@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import AlreadyExistsError, ClosedError, ConflictError
 from ...spi import file as spi
-from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
+from .._files import ServerFiles
 from .._values import dump_names, load_names
 from .connection import Connection, Flow
 from .keys import prefix_end
@@ -91,7 +92,7 @@ _MOVE: Final = Statement(
 )
 
 
-class PostgresFiles(FileDriver):
+class PostgresFiles(ServerFiles):
     """One store: a namespace in the table of files."""
 
     features = frozenset(
@@ -104,11 +105,11 @@ class PostgresFiles(FileDriver):
 
     def run(self, op: Operation, flow: Any) -> Any:
         """Run a flow of the sync API."""
-        return self.component.database.run(op, flow)
+        return self.component.engine.run(op, flow)
 
     async def run_async(self, op: Operation, flow: Any) -> Any:
         """Run a flow of the async API."""
-        return await self.component.database.run_async(op, flow, self.executor)
+        return await self.component.engine.run_async(op, flow, self.executor)
 
     # -- reading ----------------------------------------------------------
 
@@ -200,25 +201,6 @@ class PostgresFiles(FileDriver):
     def exists(self, name: str) -> AlreadyExistsError:
         """Return why a file cannot be made."""
         return AlreadyExistsError(f"{self.store}/{name} exists: give overwrite=True to replace it")
-
-    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        writer = self.open_write(op, name, how)
-        try:
-            for chunk in chunks:
-                writer.write(op, chunk)
-            return writer.commit(op)
-        finally:
-            writer.abort(op)
-
-    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        iterator = iter(chunks)
-        writer = await self.open_write_async(op, name, how)
-        try:
-            while (chunk := await self.executor.in_thread(lambda: next(iterator, None), op)) is not None:
-                await writer.write_async(op, chunk)
-            return await writer.commit_async(op)
-        finally:
-            await writer.abort_async(op)
 
     def delete(self, op: Operation, name: str, /) -> None:
         self.run(op, lambda connection: connection.run(_DELETE, self.store, name))

@@ -91,16 +91,16 @@ class PostgresLock(QueuedLock):
         self._component = component
 
     def _run(self, op: Operation, work: Any) -> Any:
-        return self._component.database.run(op, work)
+        return self._component.engine.run(op, work)
 
     async def _run_async(self, op: Operation, work: Any) -> Any:
-        return await self._component.database.run_async(op, work, self.executor)
+        return await self._component.engine.run_async(op, work, self.executor)
 
     def _behind(self, request: LockRequest, *, queued: bool) -> None:
         self._component.behind(self._releasing(request, queued=queued))
 
     def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
-        return self._component.database.notifier.subscribe(f"lock-{place.ticket}")
+        return self._component.engine.notifier.subscribe(f"lock-{place.ticket}")
 
     # -- acquiring --------------------------------------------------------
 

@@ -117,10 +117,10 @@ class _Tables(Tables):
 
     def query(self, op: Operation, sql: Sql, *values: Any) -> Rows:
         statement = _statement(sql)
-        return self._component.database.run(op, lambda connection: connection.run(statement, *values)).rows
+        return self._component.engine.run(op, lambda connection: connection.run(statement, *values)).rows
 
     def write(self, op: Operation, steps: Callable[[], Steps]) -> None:
-        self._component.database.run(op, lambda connection: self._write(connection, steps))
+        self._component.engine.run(op, lambda connection: self._write(connection, steps))
 
     def _write(self, connection: Connection, steps: Callable[[], Steps]) -> Flow[None]:
         try:

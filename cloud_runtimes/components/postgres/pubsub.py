@@ -145,10 +145,10 @@ class PostgresPubSub(PubSubDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        return self._component.database.run(op, lambda connection: self._join(connection, request))
+        return self._component.engine.run(op, lambda connection: self._join(connection, request))
 
     async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        return await self._component.database.run_async(
+        return await self._component.engine.run_async(
             op, lambda connection: self._join(connection, request), self.executor
         )
 
@@ -189,11 +189,11 @@ class _Member(LogMember):
         return self._server_us
 
     def _wait_on(self) -> Waits:
-        return self._component.database.notifier.subscribe(_channel(self._topic))
+        return self._component.engine.notifier.subscribe(_channel(self._topic))
 
     def _look(self) -> tuple[bool, float | None]:
         self._component.check_open()
-        result = self._component.database.run(self._operation(), lambda connection: connection.run(_LOOK, self._group))
+        result = self._component.engine.run(self._operation(), lambda connection: connection.run(_LOOK, self._group))
         if not result.rows:
             return False, None
         fresh, overdue, due = result.rows[0]
@@ -210,7 +210,7 @@ class _Member(LogMember):
 
     def _give_back(self, claims: Sequence[int]) -> None:
         # waits for a transaction that holds them
-        self._component.database.run(
+        self._component.engine.run(
             self._operation(), lambda connection: connection.run(_RELEASE, list(claims), self.name)
         )
 
@@ -286,7 +286,7 @@ class _Member(LogMember):
     def _load(self, frame: int) -> bytes | None:
         body = self._bodies.pop(frame, None)  # it came with its claim
         if body is None:
-            rows = self._component.database.run(self._operation(), lambda connection: connection.run(_BODY, frame)).rows
+            rows = self._component.engine.run(self._operation(), lambda connection: connection.run(_BODY, frame)).rows
             body = rows[0][0] if rows else None
         return body
 

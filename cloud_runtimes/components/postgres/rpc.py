@@ -46,13 +46,13 @@ class _Registry(Registry):
 
     @property
     def where(self) -> str:
-        return self._component.database.where
+        return self._component.engine.where
 
     def find(self, op: Operation, app_id: str) -> list[Entry]:
-        return self._component.database.run(op, lambda connection: self._find(connection, app_id))
+        return self._component.engine.run(op, lambda connection: self._find(connection, app_id))
 
     async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
-        return await self._component.database.run_async(
+        return await self._component.engine.run_async(
             op, lambda connection: self._find(connection, app_id), self._component.executor
         )
 
@@ -61,7 +61,7 @@ class _Registry(Registry):
 
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:
-            self._secret = self._component.database.run(op, self._find_secret)
+            self._secret = self._component.engine.run(op, self._find_secret)
         return self._secret
 
     def _find_secret(self, connection: Connection) -> Flow[bytes]:
@@ -73,7 +73,7 @@ class _Registry(Registry):
         return secret
 
     def own_host(self, op: Operation) -> str:
-        return self._component.database.run(op, self._own_host) or super().own_host(op)
+        return self._component.engine.run(op, self._own_host) or super().own_host(op)
 
     def _own_host(self, connection: Connection) -> Flow[str | None]:
         yield from ()
@@ -82,7 +82,7 @@ class _Registry(Registry):
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
         # a registration is worth nothing after a crash of the server
         calls = [(RELAXED, ()), *([(_TIDY, ())] if first else []), (_ENTER, (*entry, int(seconds * 1000)))]
-        self._component.database.run(op, lambda connection: connection.pipeline(calls))
+        self._component.engine.run(op, lambda connection: connection.pipeline(calls))
 
     def leave(self, op: Operation, entry: Entry) -> None:
-        self._component.database.run(op, lambda connection: connection.run(_LEAVE, entry.instance))
+        self._component.engine.run(op, lambda connection: connection.run(_LEAVE, entry.instance))

@@ -172,10 +172,10 @@ class PostgresSchedule(ScheduleDriver):
     # -- jobs -------------------------------------------------------------
 
     def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        self._component.database.run(op, lambda connection: self._save(connection, spec, overwrite))
+        self._component.engine.run(op, lambda connection: self._save(connection, spec, overwrite))
 
     async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        await self._component.database.run_async(
+        await self._component.engine.run_async(
             op, lambda connection: self._save(connection, spec, overwrite), self.executor
         )
 
@@ -198,37 +198,37 @@ class PostgresSchedule(ScheduleDriver):
         return notification(self._component.settings.schema, [CHANNEL])
 
     def get(self, op: Operation, name: str, /) -> StoredJob | None:
-        rows = self._component.database.run(op, lambda connection: connection.run(_GET, self._app, name)).rows
+        rows = self._component.engine.run(op, lambda connection: connection.run(_GET, self._app, name)).rows
         return stored(rows[0]) if rows else None
 
     async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
-        result = await self._component.database.run_async(
+        result = await self._component.engine.run_async(
             op, lambda connection: connection.run(_GET, self._app, name), self.executor
         )
         return stored(result.rows[0]) if result.rows else None
 
     def list_jobs(self, op: Operation, /) -> list[StoredJob]:
-        rows = self._component.database.run(op, lambda connection: connection.run(_ALL, self._app)).rows
+        rows = self._component.engine.run(op, lambda connection: connection.run(_ALL, self._app)).rows
         return [stored(row) for row in rows]
 
     def delete(self, op: Operation, name: str, /) -> None:
         calls = [(_DELETE, (self._app, name)), (_CANCEL_WAITING, (self._app, name))]
-        self._component.database.run(op, lambda connection: connection.pipeline(calls))
+        self._component.engine.run(op, lambda connection: connection.pipeline(calls))
 
     # -- runs -------------------------------------------------------------
 
     def run_now(self, op: Operation, name: str, /) -> str | None:
         run = str(uuid4())
         calls = [(_RUN_NOW, (self._app, name, run)), self._notification()]
-        results = self._component.database.run(op, lambda connection: connection.pipeline(calls))
+        results = self._component.engine.run(op, lambda connection: connection.pipeline(calls))
         return run if results[0].count else None
 
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
-        rows = self._component.database.run(op, lambda connection: connection.run(_RUNS, self._app, name)).rows
+        rows = self._component.engine.run(op, lambda connection: connection.run(_RUNS, self._app, name)).rows
         return [record(row) for row in rows]
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        self._component.database.open(op)
+        self._component.engine.open(op)
         return _Runs(self._component, self._app, handlers)
 
 
@@ -240,11 +240,11 @@ class _Runs(LeasedRuns):
         self._component = component
 
     def _subscribe(self) -> Waiter:
-        return self._component.database.notifier.subscribe(CHANNEL)
+        return self._component.engine.notifier.subscribe(CHANNEL)
 
     def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
         self._component.check_open()
-        database = self._component.database
+        database = self._component.engine
         renew = self._to_renew()
         due = self._is_due(database.run(self._operation(), self._peek) if want else ())
         if not (outcomes or renew or due):

@@ -85,12 +85,10 @@ class PostgresState(StateDriver):
     # -- reading ----------------------------------------------------------
 
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self._component.database.run(op, lambda connection: self._get(connection, key))
+        return self._component.engine.run(op, lambda connection: self._get(connection, key))
 
     async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._component.database.run_async(
-            op, lambda connection: self._get(connection, key), self.executor
-        )
+        return await self._component.engine.run_async(op, lambda connection: self._get(connection, key), self.executor)
 
     def _get(self, connection: Connection, key: str) -> Flow[StoredValue | None]:
         store = self._store or (yield from self._find(connection))
@@ -100,12 +98,12 @@ class PostgresState(StateDriver):
         return stored(rows[0]) if rows else None
 
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        return self._component.database.run(op, lambda connection: self._get_bulk(connection, keys))
+        return self._component.engine.run(op, lambda connection: self._get_bulk(connection, keys))
 
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
     ) -> dict[str, StoredValue]:
-        return await self._component.database.run_async(
+        return await self._component.engine.run_async(
             op, lambda connection: self._get_bulk(connection, keys), self.executor
         )
 
@@ -118,10 +116,10 @@ class PostgresState(StateDriver):
         return {key: found[key] for key in keys if key in found}
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return self._component.database.run(op, lambda connection: self._list(connection, prefix, limit, after))
+        return self._component.engine.run(op, lambda connection: self._list(connection, prefix, limit, after))
 
     async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return await self._component.database.run_async(
+        return await self._component.engine.run_async(
             op, lambda connection: self._list(connection, prefix, limit, after), self.executor
         )
 

@@ -6,16 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
-from ...config import ClientSettings
-from ...errors import ClosedError, UnsupportedError
+from ...errors import UnsupportedError
 from ...spi.operation import Method, Operation
-from .._home import HomeComponent
+from .._engines import EngineComponent
 from .settings import RedisSettings
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
-    from ...spi.executor import Executor
-    from ...spi.portable import Portable
     from .engine import RedisEngine
 
 __all__ = ["RedisComponent", "RedisSettings", "component"]
@@ -37,7 +34,7 @@ _NOT_DAPR: Final = {
 _READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)
 
 
-class RedisComponent(HomeComponent):
+class RedisComponent(EngineComponent["RedisEngine"]):
     """Drivers over shared servers."""
 
     name = "redis"
@@ -46,30 +43,15 @@ class RedisComponent(HomeComponent):
 
     settings: RedisSettings
 
-    def __init__(self, settings: RedisSettings, context: ClientSettings, executor: Executor) -> None:
-        super().__init__(settings, context, executor)
-        self._engine: RedisEngine | None = None
+    def _acquire(self) -> RedisEngine:
+        with importing("Redis", "redis"):  # hiredis, where there are no kernels
+            self._module("resp").reader()
+        made: RedisEngine = self._module("engine").RedisEngine.acquire(self.settings)
+        return made
 
-    @property
-    def engine(self) -> RedisEngine:
-        """The engine, made without I/O.
-
-        Raises:
-            ClosedError: the client was closed.
-            UnsupportedError: hiredis is not installed, which reads replies where there are no kernels.
-        """
-        with self._lock:
-            if self._closed:
-                raise ClosedError("this client is closed: make another")
-            if self._engine is None:
-                with importing("Redis", "redis"):
-                    from .engine import acquire
-                    from .resp import reader
-
-                    reader()
-
-                self._engine = acquire(self.settings)
-            return self._engine
+    def _module(self, name: str) -> Any:
+        with importing("Redis", "redis"):
+            return super()._module(name)
 
     @property
     def is_cluster(self) -> bool:
@@ -108,30 +90,11 @@ class RedisComponent(HomeComponent):
                 )
             if service in _DAPR:
                 module, driver = "dapr", _DAPR[service]
-        with importing("Redis", "redis"):
-            made: Driver = getattr(import_module(f".{module}", __package__), driver)(self, name)
+        made: Driver = getattr(self._module(module), driver)(self, name)
         return made
-
-    def names(self, op: Operation, service: str) -> list[str]:
-        with importing("Redis", "redis"):
-            from .portable import names
-        return names(self, op, service)
-
-    def portable(self, service: str, name: str) -> Portable:
-        with importing("Redis", "redis"):
-            from .portable import portable
-        return portable(self, service, name)
 
     def ready(self) -> None:
         self.engine.ready(Operation(_READY, self.name, 5.0))
-
-    def close(self, timeout: float | None) -> None:
-        super().close(timeout)
-        with self._lock:
-            engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.notifier.wake_all()  # who waits for this client looks whether it is open
-            engine.release()
 
 
 component = RedisComponent

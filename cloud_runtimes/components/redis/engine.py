@@ -9,10 +9,11 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from ..._core.threads import Background, Mutex
+from ..._core.threads import Background
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.operation import Method, Operation
 from .._deliveries import POLL
+from .._engines import Engine
 from .connection import Connection, answer
 from .failures import Lost, checked, explained
 from .notifier import RedisNotifier
@@ -23,25 +24,15 @@ if TYPE_CHECKING:
     from .address import Address
     from .settings import RedisSettings
 
-__all__ = ["RedisEngine", "Script", "acquire", "is_unknown"]
+__all__ = ["RedisEngine", "Script", "is_unknown"]
 
 T = TypeVar("T")
 _Steps: TypeAlias = Generator[Batch | float, Any, T]
 """Yields commands, and gets their replies, or seconds to wait."""
 _BEHIND: Final = Method("redis", "undo", repeatable=True)
-_engines: dict[RedisSettings, RedisEngine] = {}
-_engines_lock = Mutex()
 _AT_ONCE: Final = 5
 """How often a server may refer to another before a pause."""
 _PAUSES: Final = (0.02, 0.5)
-
-
-def acquire(settings: RedisSettings) -> RedisEngine:
-    """Return the process's engine for some settings, made without I/O; each call needs one `RedisEngine.release`."""
-    with _engines_lock:
-        engine = _engines[settings] = _engines.get(settings) or RedisEngine(settings)
-        engine.users += 1
-        return engine
 
 
 class Script:
@@ -80,18 +71,19 @@ def is_unknown(reply: Any) -> bool:
     return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
-class RedisEngine:
+class RedisEngine(Engine):
     """See the module; made by `acquire`.
 
     Attributes:
         servers: and the connections to them.
         where: what messages call them.
-        notifier: wakes waiters of all processes.
     """
 
+    settings: RedisSettings
+    notifier: RedisNotifier
+
     def __init__(self, settings: RedisSettings) -> None:
-        self.settings = settings
-        self.users = 0
+        super().__init__(settings)
         self.servers = Servers(settings)
         self.where = self.servers.where
         self._wait: bytes | None = None
@@ -274,14 +266,7 @@ class RedisEngine:
         """Ask the server whether it is there."""
         self.run(op, _ping())
 
-    def release(self) -> None:
-        """Give up one use; the last one closes all connections."""
-        with _engines_lock:
-            self.users -= 1
-            if self.users > 0:
-                return
-            if _engines.get(self.settings) is self:
-                del _engines[self.settings]
+    def _close(self) -> None:
         self.servers.close()
         self.notifier.close()
 

@@ -14,6 +14,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
 from .._deliveries import FEATURES
 from .._log.claims import count_in
+from .._messages.holding import as_messages
 from .failures import explained
 from .member import RedisMember
 from .resp import Batch, Flow, ReplyError, Value, pack
@@ -129,20 +130,10 @@ class RedisPubSub(PubSubDriver):
         return b"".join([pack((*head, data, "datacontenttype", kind or "")) for kind, data in messages])
 
     def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
-        """Return frames as messages in the layout of this component: content type and data; ``None``: as structured JSON, or a frame.
-
-        ``raw``: events that were published without an envelope have none.
-        """
+        """Return frames as messages in the layout of this component; see `as_messages`. A frame has no content type either."""
         if self._framed:
             return [(None, frame) for frame in frames]
-        found: list[tuple[str | None, bytes]] = []
-        for frame in map(kernel.Frame, frames):
-            if raw and frame[0].raw:
-                records = [frame[place] for place in range(len(frame))]
-                found += [(record.content_type or "application/octet-stream", record.payload) for record in records]
-            else:
-                found += [(None, data) for data in frame.structured()]
-        return found
+        return as_messages(frames, raw=raw)
 
     def _failures(self, replies: list[Any], counts: list[int] | None) -> Failures:
         failures: dict[int, CloudRuntimesError] = {}

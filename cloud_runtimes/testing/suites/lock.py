@@ -228,8 +228,8 @@ class LockSuite(Suite):
 
     @requires("lock.renew")
     def test_held_longer_than_its_expiry(self, call: Call, api: Api) -> None:
-        with call.opened("hold", "r", expiry=2) as lease:
-            first, end = lease.expires_at, time.monotonic() + 2.5
+        with call.opened("hold", "r", expiry=1.5) as lease:
+            first, end = lease.expires_at, time.monotonic() + 1.8
             while time.monotonic() < end:
                 lease.check()
                 assert call("try_lock", "r") is None
@@ -283,7 +283,7 @@ class LockSuite(Suite):
         threads = [threading.Thread(target=wait, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()
-            time.sleep(0.3)  # it stands in the line
+            time.sleep(0.2)  # it stands in the line
         lease.release()
         for thread in threads:
             thread.join(30)

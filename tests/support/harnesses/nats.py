@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.nats import buckets, engine
+from cloud_runtimes.components._engines import engines
+from cloud_runtimes.components.nats import buckets
+from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.testing import Harness
 from tests.support.nats import NatsServer
 
@@ -62,7 +64,7 @@ class NatsClock(NatsHome):
     def advance(self, seconds: float) -> None:
         self._ahead += round(seconds * 1000)
         # runners sleep until something is due; they have slept so long now
-        for each in list(engine._engines.values()):
+        for each in engines(NatsEngine):
             each.notifier.wake_all()
 
     def close(self) -> None:

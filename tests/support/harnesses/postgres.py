@@ -51,12 +51,12 @@ class PostgresHome(Harness):
 
     def sweep(self, url: str | None = None) -> None:
         """Sweep now, as the component does once a minute; ``url`` is of another account."""
-        from cloud_runtimes.components.postgres.database import acquire
+        from cloud_runtimes.components.postgres.database import PostgresDatabase
         from cloud_runtimes.components.postgres.settings import PostgresSettings
         from cloud_runtimes.components.postgres.sweep import sweep
 
         settings = PostgresSettings(url=url or self.url, schema=self.schema)
-        database = acquire(settings)
+        database = PostgresDatabase.acquire(settings)
         try:
             database.run(Operation(_SWEEP, "postgres", 10.0), lambda connection: sweep(connection, settings))
         finally:

@@ -1,0 +1,127 @@
+"""Engines: what all clients of a process share of the servers that their settings name, and components over them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from .._core import fork
+from .._core.threads import Mutex
+from ..errors import ClosedError
+from ._home import HomeComponent
+
+if TYPE_CHECKING:
+    from ..spi.operation import Operation
+    from ..spi.portable import Portable
+    from ._notify import Notifier
+
+__all__ = ["Engine", "EngineComponent", "engines"]
+
+E = TypeVar("E", bound="Engine")
+
+
+class _Engines:
+    """Those of this process, by class and settings."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[type, Any], Any] = {}
+        self.forked()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: no other thread has the lock."""
+        self.lock = Mutex()
+
+
+_engines = _Engines()
+
+
+def engines(kind: type[E]) -> list[E]:
+    """Return those of a class."""
+    with _engines.lock:
+        return [engine for engine in _engines.made.values() if isinstance(engine, kind)]
+
+
+class Engine(ABC):
+    """See the module; made by `acquire`.
+
+    Attributes:
+        notifier: wakes waiters of all processes.
+    """
+
+    notifier: Notifier
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self._users = 0
+
+    @classmethod
+    def acquire(cls, settings: Any) -> Self:
+        """Return the process's engine for some settings, made without I/O; each call needs one `release`."""
+        key = cls, settings
+        with _engines.lock:
+            engine: Self = _engines.made.get(key) or cls(settings)
+            _engines.made[key] = engine
+            engine._users += 1
+            return engine
+
+    def release(self) -> None:
+        """Give up one use; the last one closes all connections."""
+        key = type(self), self.settings
+        with _engines.lock:
+            self._users -= 1
+            if self._users > 0:
+                return
+            if _engines.made.get(key) is self:
+                del _engines.made[key]
+        self._close()
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close all connections."""
+
+
+class EngineComponent(HomeComponent, Generic[E]):
+    """Drivers over one engine."""
+
+    _engine: E | None = None
+
+    @property
+    def engine(self) -> E:
+        """The engine, made without I/O.
+
+        Raises:
+            ClosedError: the client was closed.
+            UnsupportedError: a package that it needs is not installed.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if self._engine is None:
+                self._engine = self._acquire()
+            return self._engine
+
+    @abstractmethod
+    def _acquire(self) -> E:
+        """Import the engine's module and acquire it."""
+
+    def _module(self, name: str) -> Any:
+        """Import one of the component's modules."""
+        return import_module(f"{__package__}.{self.name}.{name}")
+
+    def names(self, op: Operation, service: str) -> list[str]:
+        found: list[str] = self._module("portable").names(self, op, service)
+        return found
+
+    def portable(self, service: str, name: str) -> Portable:
+        made: Portable = self._module("portable").portable(self, service, name)
+        return made
+
+    def close(self, timeout: float | None) -> None:
+        super().close(timeout)
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.notifier.wake_all()  # who waits for this client looks whether it is open
+            engine.release()

@@ -1,0 +1,33 @@
+"""Files of servers: a whole one is written piece by piece, as an open one is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..spi.file import Chunk, FileDriver, FileInfo, FileWrite
+from ..spi.operation import Operation
+
+__all__ = ["ServerFiles"]
+
+
+class ServerFiles(FileDriver):
+    """See the module."""
+
+    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        writer = self.open_write(op, name, how)
+        try:
+            for chunk in chunks:
+                writer.write(op, chunk)
+            return writer.commit(op)
+        finally:
+            writer.abort(op)
+
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        iterator = iter(chunks)
+        writer = await self.open_write_async(op, name, how)
+        try:
+            while (chunk := await self.executor.in_thread(lambda: next(iterator, None), op)) is not None:
+                await writer.write_async(op, chunk)
+            return await writer.commit_async(op)
+        finally:
+            await writer.abort_async(op)
