@@ -20,7 +20,7 @@ from typing import Self
 
 from tests.support.ports import reserved_port
 
-__all__ = ["Missing", "RedisServer", "program", "serve", "stopped"]
+__all__ = ["Missing", "RedisServer", "preloaded", "program", "serve", "stopped"]
 
 _AHEAD = Path(__file__).parent / "ahead.c"
 
@@ -52,8 +52,8 @@ def program(kind: str) -> str:
 
 
 @cache
-def _preloaded() -> str:
-    """Compile what sets the clock of a server forward, once."""
+def preloaded() -> str:
+    """Compile, once, what sets the wall clock of a process by the milliseconds in the file ``AHEAD_FILE``; return what to preload."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise Missing("a C compiler is needed to set the clock of a server (apt-get install gcc)")
@@ -87,7 +87,7 @@ class RedisServer:
         """Start it, on the data that is there."""
         environment = {
             **os.environ,
-            "LD_PRELOAD": _preloaded(),
+            "LD_PRELOAD": preloaded(),
             "AHEAD_FILE": str(self._clock),
         }
         with open(self.folder / "log", "ab") as log:
