@@ -477,25 +477,6 @@ def test_many_at_once(home: NatsHome, api: Api, other: Other) -> None:
     assert until(lambda: other.pending() == 0)
 
 
-def test_a_full_server_is_said_and_nothing_is_lost(served: Serve, client: Make) -> None:
-    server = served(jetstream={"max_file_store": 1 << 20})
-    made = client(server.url)
-    with beside(server.port) as other:
-        made.pubsub.publish("bus", "t", "first")
-        with pytest.raises(ResourceExhaustedError, match="limit of JetStream"):
-            for _ in range(100):
-                made.pubsub.publish("bus", "t", bytes(50_000), timeout=1)
-        with made.pubsub.publisher("bus", "t", linger=0.01) as publisher:
-            for number in range(5):
-                publisher.send(bytes(60_000 + number))
-            time.sleep(0.2)
-            assert publisher.stats().delivered < 5
-            other.api("STREAM.PURGE", {"keep": 1})
-            publisher.flush()
-            assert publisher.stats().delivered == 5
-        assert other.stored() >= 5
-
-
 @pytest.mark.parametrize("delay", [0.4, 2.6])
 def test_a_delay_is_exact(home: NatsHome, delay: float) -> None:
     client = home.client()
