@@ -11,34 +11,28 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from cloud_runtimes.testing import AsyncApi, SyncApi
+from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.redis import RedisHome
-from tests.support.loss import KILLS, come_and_go, kill_all, outlast
-from tests.support.redis import RedisServer, serve, stopped
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
+from tests.support.redis import RedisServer, serve
 
 
 @contextmanager
-def full(server: RedisServer) -> Iterator[None]:
+def full(server: RedisServer, proxy: FaultProxy) -> Iterator[None]:
     server.command("CONFIG", "SET", "maxmemory", "1")
     yield
     server.command("CONFIG", "SET", "maxmemory", "0")
 
 
 @contextmanager
-def read_only(server: RedisServer) -> Iterator[None]:
+def read_only(server: RedisServer, proxy: FaultProxy) -> Iterator[None]:
     server.command("REPLICAOF", "127.0.0.1", "1")  # of none, so it keeps what it has
     yield
     server.command("REPLICAOF", "NO", "ONE")
 
 
-@contextmanager
-def dead(server: RedisServer) -> Iterator[None]:
-    server.kill()
-    yield
-    server.start()
-
-
 HARMS = {
-    "slow": (stopped, DeadlineExceededError, "0.3 s"),
+    "slow": (slow, DeadlineExceededError, "0.3 s"),
     "full": (full, ResourceExhaustedError, "maxmemory"),
     "read-only": (read_only, UnavailableError, "READONLY"),
     "dead": (dead, UnavailableError, "cannot be reached"),
@@ -70,9 +64,10 @@ def test_publishers_outlast(
     """A server that is slow, full, read-only or dead. In CI each harm is tried with one API."""
     does, kind, match = HARMS[harm]
     server = served(appendonly="yes", appendfsync="always")
-    home = client(server.url)
     apis = (SyncApi, AsyncApi)
     first = list(HARMS).index(harm) % 2
-    for number in range(rounds(1, 2)):
-        with closing(apis[(first + number) % 2]()) as api:
-            outlast(home, api, does(server), kind, match)
+    with FaultProxy(server.port) as proxy:
+        home = client(server.url.replace(str(server.port), str(proxy.port)))
+        for number in range(rounds(1, 2)):
+            with closing(apis[(first + number) % 2]()) as api:
+                outlast(home, api, does(server, proxy), kind, match)

@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -18,7 +19,7 @@ from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError
 from cloud_runtimes.testing import Api
 from tests.support.fault_proxy import FaultProxy, Way
 
-__all__ = ["KILLS", "come_and_go", "kill_all", "outlast"]
+__all__ = ["KILLS", "come_and_go", "dead", "kill_all", "outlast", "slow"]
 
 KILLS = "SIGKILL of producers, consumers and servers, and partitions"
 """What `kill_all` does, for its figure."""
@@ -158,6 +159,24 @@ def come_and_go(home: dict[str, Any], count: int) -> None:
         thread.join()
     assert set(seen) == set(range(count))
     assert set(seen.values()) == {1}
+
+
+@contextmanager
+def slow(server: _Server, proxy: FaultProxy) -> Iterator[None]:
+    """Have answers come late."""
+    proxy.down = Way(latency=0.5)
+    yield
+    proxy.heal()
+
+
+@contextmanager
+def dead(server: _Server, proxy: FaultProxy) -> Iterator[None]:
+    """Have nobody listen."""
+    server.kill()
+    proxy.gone()
+    yield
+    server.start()
+    proxy.back()
 
 
 def outlast(
