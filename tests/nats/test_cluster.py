@@ -20,7 +20,7 @@ from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
-from tests.support.nats import Missing, NatsServer, serve_cluster
+from tests.support.nats import Missing, NatsServer, serve_cluster, stopped
 from tests.support.ports import reserved_port
 from tests.support.traffic import Traffic
 from tests.support.waiting import until
@@ -60,9 +60,17 @@ def ask(client: CloudRuntimesClient, verb: str, stream: str = STREAM, body: Any 
     return engine(client).run(Operation(Method("test", "ask", repeatable=True), "nats", 10.0), flow())
 
 
-def leader(client: CloudRuntimesClient, servers: list[NatsServer]) -> NatsServer:
-    """Return which server leads the bucket."""
-    return servers[int(ask(client, "INFO")["cluster"]["leader"].removeprefix("s"))]
+def leader(client: CloudRuntimesClient, servers: list[NatsServer], stream: str = STREAM) -> NatsServer:
+    """Return which server leads a stream."""
+    return servers[int(ask(client, "INFO", stream)["cluster"]["leader"].removeprefix("s"))]
+
+
+def traffic_on(cluster: list[NatsServer]) -> Traffic:
+    def make() -> CloudRuntimesClient:
+        home = {"url": url(*cluster), "replicas": 3}
+        return CloudRuntimesClient(app_id="suite", config={"capa": {"home": home}}, timeout=20)
+
+    return Traffic(make, timeout=2)
 
 
 def test_a_leader_is_killed(
@@ -101,12 +109,8 @@ def test_a_leader_is_killed(
             except CloudRuntimesError as error:
                 unclear.append(error)
 
-    def other() -> CloudRuntimesClient:
-        home = {"url": url(*cluster), "replicas": 3}
-        return CloudRuntimesClient(app_id="suite", config={"capa": {"home": home}}, timeout=20)
-
     writers = {"s0": save, "s1": save, "c0": configure, "l0": lock}
-    with Traffic(other, timeout=2) as traffic, ThreadPoolExecutor(4) as threads:
+    with traffic_on(cluster) as traffic, ThreadPoolExecutor(4) as threads:
         running = [threads.submit(write, *each) for each in writers.items()]
         try:
             for turn in range(1, count + 1):
@@ -135,6 +139,21 @@ def test_a_leader_is_killed(
     assert tokens == sorted(set(tokens))
     what = f"{count}: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed, longest {longest:.1f} s"
     figure("leaders of JetStream killed, of three servers", what)
+
+
+@pytest.mark.soak
+def test_a_leader_that_hangs(cluster: list[NatsServer], client: Make, figure: Callable[[str, str], None]) -> None:
+    """Another is elected. The old one believes to lead when it goes on, and nothing acknowledged is lost."""
+    made = client(url(*cluster), replicas=3)
+    with traffic_on(cluster) as traffic:
+        for _ in range(10):
+            with stopped(leader(made, cluster, "cr-pubsub-bus")):
+                sent = len(traffic.acknowledged)
+                until(lambda sent=sent: len(traffic.acknowledged) > sent + 10)  # type: ignore[misc]
+            traffic.go_on()
+    assert not traffic.lost
+    what = f"10: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed"
+    figure("leaders of JetStream stopped until another is elected, of three servers", what)
 
 
 def test_a_server_that_is_going_away(cluster: list[NatsServer], client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
