@@ -19,6 +19,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events as kernel
 from cloud_runtimes.components.nats.protocol import Message, Session, publish
+from cloud_runtimes.components.nats.streams import MAIN
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     NotFoundError,
@@ -628,6 +629,30 @@ def test_a_connection_that_is_cut_loses_nothing(home: NatsHome, other: Other) ->
                     seen.add(event.data)
                     event.ack()
             assert until(lambda: other.pending() == 0)
+
+
+def test_a_request_that_its_leader_lost(home: NatsHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection lives, and brings what the group's other consumer says. It is asked again."""
+    for name in ("_HEARTBEAT", "_GRACE"):
+        monkeypatch.setattr(f"cloud_runtimes.components.nats.member.{name}", 0.2)
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    source = join(client)
+    request = source._request
+
+    def lose(origin: int, count: int) -> None:
+        request(origin, count)
+        if origin == MAIN:
+            source._out.pop()
+            source._request = request
+
+    source._request = lose
+    begun = time.monotonic()
+    with pytest.raises(UnavailableError, match="does not answer"):
+        poll(source)
+    assert time.monotonic() - begun < 2
+    (found,) = poll(source)
+    source.close(answer([found]))
 
 
 def test_a_server_that_restarts_and_hangs(served: Serve, client: Make) -> None:
