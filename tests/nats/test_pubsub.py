@@ -655,6 +655,15 @@ def test_a_request_that_its_leader_lost(home: NatsHome, monkeypatch: pytest.Monk
     source.close(answer([found]))
 
 
+def test_the_clock_is_known_while_a_stream_is_looked_for(home: NatsHome) -> None:
+    """Other members of the process take in messages meanwhile."""
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    source = join(client)
+    source._stream.forget()
+    source.close(answer(poll(source)))
+
+
 def test_a_server_that_restarts_and_hangs(served: Serve, client: Make) -> None:
     server = served(jetstream={"sync_interval": "always"}, ping_interval="500ms", ping_max=2)
     made = client(server.url)
