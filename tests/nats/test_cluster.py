@@ -20,8 +20,9 @@ from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
-from tests.support.nats import Missing, NatsServer, serve_cluster
+from tests.support.nats import Missing, NatsServer, serve_cluster, stopped
 from tests.support.ports import reserved_port
+from tests.support.traffic import Traffic
 from tests.support.waiting import until
 
 Make = Callable[..., CloudRuntimesClient]
@@ -47,24 +48,37 @@ def engine(client: CloudRuntimesClient) -> Any:
     return runtime._shared("nats", "").engine
 
 
-def ask(client: CloudRuntimesClient, verb: str) -> Any:
-    """Ask JetStream about the bucket ``s`` of state."""
+def ask(client: CloudRuntimesClient, verb: str, stream: str = STREAM, body: Any = "") -> Any:
+    """Ask JetStream about a stream, by default the bucket ``s`` of state."""
 
     def flow() -> Flow[Any]:
-        ((message,),) = yield Batch(Request(f"$JS.API.STREAM.{verb}.{STREAM}"))
+        ((message,),) = yield Batch(
+            Request(f"$JS.API.STREAM.{verb}.{stream}", json.dumps(body).encode() if body else b"")
+        )
         return json.loads(message.data)
 
     return engine(client).run(Operation(Method("test", "ask", repeatable=True), "nats", 10.0), flow())
 
 
-def leader(client: CloudRuntimesClient, servers: list[NatsServer]) -> NatsServer:
-    """Return which server leads the bucket."""
-    return servers[int(ask(client, "INFO")["cluster"]["leader"].removeprefix("s"))]
+def leader(client: CloudRuntimesClient, servers: list[NatsServer], stream: str = STREAM) -> NatsServer:
+    """Return which server leads a stream."""
+    return servers[int(ask(client, "INFO", stream)["cluster"]["leader"].removeprefix("s"))]
+
+
+def traffic_on(cluster: list[NatsServer]) -> Traffic:
+    def make() -> CloudRuntimesClient:
+        home = {"url": url(*cluster), "replicas": 3}
+        return CloudRuntimesClient(app_id="suite", config={"capa": {"home": home}}, timeout=20)
+
+    return Traffic(make, timeout=2)
 
 
 @pytest.mark.soak
-def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Callable[[int, int], int]) -> None:
-    """State, configuration and locks go on; nothing acknowledged is absent. The client knows one server, which is the one that is killed."""
+def test_a_leader_is_killed(
+    cluster: list[NatsServer], client: Make, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    """State, configuration, locks and events go on; nothing acknowledged is absent. The client knows one server, which is the one that is killed."""
+    count, longest = rounds(1, 60), 0.0
     watching = client(url(*cluster), replicas=3)
     watching.state.save("s", "main", 0)
     made = client(url(leader(watching, cluster)), replicas=3)
@@ -97,26 +111,50 @@ def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Cal
                 unclear.append(error)
 
     writers = {"s0": save, "s1": save, "c0": configure, "l0": lock}
-    with ThreadPoolExecutor(4) as threads:
+    with traffic_on(cluster) as traffic, ThreadPoolExecutor(4) as threads:
         running = [threads.submit(write, *each) for each in writers.items()]
         try:
-            for turn in range(1, rounds(1, 60) + 1):
+            for turn in range(1, count + 1):
                 until(lambda: len(acknowledged) == 4)
                 killed = leader(watching, cluster)
+                leads = {"placement": {"preferred": f"s{cluster.index(killed)}"}}
+                ask(watching, "LEADER.STEPDOWN", "cr-pubsub-bus", leads)  # so that the events lose theirs too
                 killed.kill()
+                begun, sent = time.monotonic(), len(traffic.acknowledged)
                 made.state.save("s", "main", turn, timeout=30)
                 before = dict(acknowledged)
                 until(lambda before=before: all(acknowledged[name] > before[name] for name in ("s0", "s1", "c0")))  # type: ignore[misc]
+                until(lambda sent=sent: len(traffic.acknowledged) > sent)  # type: ignore[misc]
+                longest = max(longest, time.monotonic() - begun)
                 killed.start()
+                traffic.go_on()
         finally:
             over.set()
         for each in running:
             each.result()
+    assert not traffic.lost
     for name in ("s0", "s1"):
         assert made.state.get("s", name) >= acknowledged[name]
-    assert made.state.get("s", "main") == rounds(1, 60)
+    assert made.state.get("s", "main") == count
     assert int(made.configuration.get_configuration("c", ["c0"])["c0"]) >= acknowledged["c0"]
     assert tokens == sorted(set(tokens))
+    what = f"{count}: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed, longest {longest:.1f} s"
+    figure("leaders of JetStream killed, of three servers", what)
+
+
+@pytest.mark.soak
+def test_a_leader_that_hangs(cluster: list[NatsServer], client: Make, figure: Callable[[str, str], None]) -> None:
+    """Another is elected. The old one believes to lead when it goes on, and nothing acknowledged is lost."""
+    made = client(url(*cluster), replicas=3)
+    with traffic_on(cluster) as traffic:
+        for _ in range(10):
+            with stopped(leader(made, cluster, "cr-pubsub-bus")):
+                sent = len(traffic.acknowledged)
+                until(lambda sent=sent: len(traffic.acknowledged) > sent + 10)  # type: ignore[misc]
+            traffic.go_on()
+    assert not traffic.lost
+    what = f"10: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed"
+    figure("leaders of JetStream stopped until another is elected, of three servers", what)
 
 
 def test_a_server_that_is_going_away(cluster: list[NatsServer], client: Make, monkeypatch: pytest.MonkeyPatch) -> None:

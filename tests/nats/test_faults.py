@@ -1,22 +1,53 @@
-"""Producers, consumers and the server are killed: what was acknowledged is there, and comes at least once."""
+"""Producers, consumers and the server are killed, their network parted, the server harmed: what was acknowledged is there, and comes at least once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import (
+    DeadlineExceededError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.nats.test_pubsub import beside
+from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
-from tests.support.loss import come_and_go, kill_all
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
 from tests.support.nats import NatsServer
 
 
+@contextmanager
+def full(server: NatsServer, proxy: FaultProxy) -> Iterator[None]:
+    with beside(server.port) as other:
+        for size in (50_000, 1_000, 10):
+            while "error" not in other.publish(bytes(size), "fill"):
+                pass
+        yield
+        other.api("STREAM.PURGE", {"filter": other.subject("fill")})
+
+
+HARMS = {
+    "slow": (slow, DeadlineExceededError, "0.3 s"),
+    "full": (full, ResourceExhaustedError, "limit of JetStream"),
+    "dead": (dead, UnavailableError, "can be reached"),
+}
+
+
 def test_nothing_acknowledged_is_lost(
-    served: Callable[..., NatsServer], rounds: Callable[[int, int], int], tmp_path: Path
+    served: Callable[..., NatsServer],
+    rounds: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
+    tmp_path: Path,
 ) -> None:
-    kill_all(served(jetstream={"sync_interval": "always"}), rounds(1, 100), tmp_path)
+    server = served(jetstream={"sync_interval": "always"})
+    figure(f"{KILLS}, JetStream with sync_interval always", kill_all(server, rounds(1, 1000), tmp_path))
 
 
 @pytest.mark.parametrize("layout", ["event", "frame"])
@@ -24,3 +55,35 @@ def test_members_that_come_and_go_settle_all(home: NatsHome, layout: str, rounds
     come_and_go({"url": home.server.url, "prefix": home.prefix, "layout": layout}, rounds(3_000, 500_000))
     with beside(home.server.port, home.prefix) as other:
         assert other.pending() == 0
+
+
+@pytest.mark.parametrize("harm", [*HARMS])
+def test_publishers_outlast(
+    served: Callable[..., NatsServer],
+    client: Callable[..., CloudRuntimesClient],
+    harm: str,
+    rounds: Callable[[int, int], int],
+) -> None:
+    """A server that is slow, full or dead. In CI each harm is tried with one API."""
+    does, kind, match = HARMS[harm]
+    server = served(jetstream={"sync_interval": "always", "max_file_store": 1 << 20})
+    apis = (SyncApi, AsyncApi)
+    first = list(HARMS).index(harm) % 2
+    with FaultProxy(server.port) as proxy:
+        home = client(server.url.replace(str(server.port), str(proxy.port)))
+        for number in range(rounds(1, 2)):
+            with closing(apis[(first + number) % 2]()) as api:
+                outlast(home, api, does(server, proxy), kind, match)
+
+
+def test_a_sealed_stream(home: NatsHome, api: Api) -> None:
+    """It is read-only for ever."""
+    client = home.client()
+    api.call(client.pubsub, "publish", "bus", "t", 1)
+    with beside(home.server.port, home.prefix) as other:
+        other.api("STREAM.UPDATE", {**other.api("STREAM.INFO")["config"], "sealed": True})
+    error = api.fails(PermissionDeniedError, match="sealed stream.*another name or prefix")(
+        client.pubsub, "publish", "bus", "t", 2
+    )
+    assert not error.maybe_applied
+    assert not error.retryable

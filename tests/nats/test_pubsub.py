@@ -19,6 +19,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events as kernel
 from cloud_runtimes.components.nats.protocol import Message, Session, publish
+from cloud_runtimes.components.nats.streams import MAIN
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     NotFoundError,
@@ -477,25 +478,6 @@ def test_many_at_once(home: NatsHome, api: Api, other: Other) -> None:
     assert until(lambda: other.pending() == 0)
 
 
-def test_a_full_server_is_said_and_nothing_is_lost(served: Serve, client: Make) -> None:
-    server = served(jetstream={"max_file_store": 1 << 20})
-    made = client(server.url)
-    with beside(server.port) as other:
-        made.pubsub.publish("bus", "t", "first")
-        with pytest.raises(ResourceExhaustedError, match="limit of JetStream"):
-            for _ in range(100):
-                made.pubsub.publish("bus", "t", bytes(50_000), timeout=1)
-        with made.pubsub.publisher("bus", "t", linger=0.01) as publisher:
-            for number in range(5):
-                publisher.send(bytes(60_000 + number))
-            time.sleep(0.2)
-            assert publisher.stats().delivered < 5
-            other.api("STREAM.PURGE", {"keep": 1})
-            publisher.flush()
-            assert publisher.stats().delivered == 5
-        assert other.stored() >= 5
-
-
 @pytest.mark.parametrize("delay", [0.4, 2.6])
 def test_a_delay_is_exact(home: NatsHome, delay: float) -> None:
     client = home.client()
@@ -647,6 +629,39 @@ def test_a_connection_that_is_cut_loses_nothing(home: NatsHome, other: Other) ->
                     seen.add(event.data)
                     event.ack()
             assert until(lambda: other.pending() == 0)
+
+
+def test_a_request_that_its_leader_lost(home: NatsHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection lives, and brings what the group's other consumer says. It is asked again."""
+    for name in ("_HEARTBEAT", "_GRACE"):
+        monkeypatch.setattr(f"cloud_runtimes.components.nats.member.{name}", 0.2)
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    source = join(client)
+    request = source._request
+
+    def lose(origin: int, count: int) -> None:
+        request(origin, count)
+        if origin == MAIN:
+            source._out.pop()
+            source._request = request
+
+    source._request = lose
+    begun = time.monotonic()
+    with pytest.raises(UnavailableError, match="does not answer"):
+        poll(source)
+    assert time.monotonic() - begun < 2
+    (found,) = poll(source)
+    source.close(answer([found]))
+
+
+def test_the_clock_is_known_while_a_stream_is_looked_for(home: NatsHome) -> None:
+    """Other members of the process take in messages meanwhile."""
+    client = home.client()
+    client.pubsub.publish("bus", "t", 1)
+    source = join(client)
+    source._stream.forget()
+    source.close(answer(poll(source)))
 
 
 def test_a_server_that_restarts_and_hangs(served: Serve, client: Make) -> None:

@@ -1,20 +1,49 @@
-"""Producers, consumers and the server are killed: what was acknowledged is there, and comes at least once."""
+"""Producers, consumers and the server are killed, their network parted, the server harmed: what was acknowledged is there, and comes at least once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
+from cloud_runtimes.testing import AsyncApi, SyncApi
+from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.redis import RedisHome
-from tests.support.loss import come_and_go, kill_all
-from tests.support.redis import serve
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
+from tests.support.redis import RedisServer, serve
 
 
-def test_nothing_acknowledged_is_lost(rounds: Callable[[int, int], int], tmp_path: Path) -> None:
+@contextmanager
+def full(server: RedisServer, proxy: FaultProxy) -> Iterator[None]:
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    yield
+    server.command("CONFIG", "SET", "maxmemory", "0")
+
+
+@contextmanager
+def read_only(server: RedisServer, proxy: FaultProxy) -> Iterator[None]:
+    server.command("REPLICAOF", "127.0.0.1", "1")  # of none, so it keeps what it has
+    yield
+    server.command("REPLICAOF", "NO", "ONE")
+
+
+HARMS = {
+    "slow": (slow, DeadlineExceededError, "0.3 s"),
+    "full": (full, ResourceExhaustedError, "maxmemory"),
+    "read-only": (read_only, UnavailableError, "READONLY"),
+    "dead": (dead, UnavailableError, "cannot be reached"),
+}
+
+
+def test_nothing_acknowledged_is_lost(
+    rounds: Callable[[int, int], int], figure: Callable[[str, str], None], tmp_path: Path
+) -> None:
     with serve("valkey", appendonly="yes", appendfsync="always") as server:
-        kill_all(server, rounds(2, 100), tmp_path)
+        figure(f"{KILLS}, Valkey with appendfsync always", kill_all(server, rounds(2, 600), tmp_path))
 
 
 @pytest.mark.parametrize("layout", ["event", "frame"])
@@ -23,3 +52,22 @@ def test_members_that_come_and_go_settle_all(home: RedisHome, layout: str, round
     stream = f"{{{home.prefix}:pubsub:bus}}:topic:t"
     assert home.server.command("XPENDING", stream, "suite").startswith(b"*4\r\n:0\r\n")
     assert home.server.command("XINFO", "CONSUMERS", stream, "suite") == b"*0\r\n"
+
+
+@pytest.mark.parametrize("harm", [*HARMS])
+def test_publishers_outlast(
+    served: Callable[..., RedisServer],
+    client: Callable[..., CloudRuntimesClient],
+    harm: str,
+    rounds: Callable[[int, int], int],
+) -> None:
+    """A server that is slow, full, read-only or dead. In CI each harm is tried with one API."""
+    does, kind, match = HARMS[harm]
+    server = served(appendonly="yes", appendfsync="always")
+    apis = (SyncApi, AsyncApi)
+    first = list(HARMS).index(harm) % 2
+    with FaultProxy(server.port) as proxy:
+        home = client(server.url.replace(str(server.port), str(proxy.port)))
+        for number in range(rounds(1, 2)):
+            with closing(apis[(first + number) % 2]()) as api:
+                outlast(home, api, does(server, proxy), kind, match)

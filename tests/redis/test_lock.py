@@ -81,27 +81,6 @@ def in_line(server: RedisServer, count: int = 1) -> None:
 # -- holders and waiters ------------------------------------------------------
 
 
-def test_a_stopped_holder_is_fenced(
-    served: Serve, client: Make, start: Start, api: Api, rounds: Callable[[int, int], int]
-) -> None:
-    """SIGSTOP for twice its expiry, another takes the lock and writes, SIGCONT: it knows, and its write is refused."""
-    server = served()
-    mine = client(server.url)
-    expiry = 0.3
-    holder = start(server, "hold_and_write", expiry)
-    for number in range(rounds(1, 100)):
-        token = holder.line()["token"]
-        holder.process.send_signal(signal.SIGSTOP)
-        time.sleep(2 * expiry)
-        with api.opened(mine.lock.hold("locks", "r", wait=20)) as lease:
-            assert lease.token > token
-            api.call(mine.state, "save", "store", "k", number, fence=lease.token)
-        holder.process.send_signal(signal.SIGCONT)
-        holder.go()
-        assert holder.line() == {"refused": True, "lost": True, "error": "LeaseLostError"}
-        assert api.call(mine.state, "get", "store", "k") == number
-
-
 def test_a_killed_holder_costs_its_lease(served: Serve, client: Make, start: Start, api: Api) -> None:
     server = served()
     holder = start(server, "hold_and_write", 1.0)

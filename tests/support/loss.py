@@ -1,4 +1,4 @@
-"""Producers, consumers and a broker are killed, members come and go: what was acknowledged is there, and comes at least once."""
+"""Producers, consumers and a broker are killed, networks parted, members come and go: what was acknowledged is there, and comes at least once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError
+from cloud_runtimes.testing import Api
+from tests.support.fault_proxy import FaultProxy, Way
 
-__all__ = ["come_and_go", "kill_all"]
+__all__ = ["KILLS", "come_and_go", "dead", "kill_all", "outlast", "slow"]
 
+KILLS = "SIGKILL of producers, consumers and servers, and partitions"
+"""What `kill_all` does, for its figure."""
 PRODUCER = """
 import sys
 from cloud_runtimes import CloudRuntimesClient
@@ -47,6 +54,7 @@ class _Server(Protocol):
     """A broker that runs."""
 
     url: str
+    port: int
 
     def start(self) -> None:
         """Start it again."""
@@ -65,40 +73,52 @@ def _numbers(file: IO[bytes]) -> list[int]:
     return [int(line) for line in file.read().rpartition(b"\n")[0].split()]
 
 
-def kill_all(server: _Server, turns: int, folder: Path) -> None:
-    """Kill a producer, a consumer and their broker in each turn; assert that nothing acknowledged was lost."""
+def kill_all(server: _Server, turns: int, folder: Path) -> str:
+    """Kill a producer, a consumer and their broker in each turn, and part them for a moment; assert that nothing acknowledged was lost, and return the figures."""
     chance = random.Random(7)
     acknowledged: set[int] = set()
-    seen: set[int] = set()
+    seen: Counter[int] = Counter()
     start = 0
-    for turn in range(turns):
-        layout = ("event", "frame")[turn % 2]
-        with open(folder / "sent", "w+b") as sent, open(folder / "got", "w+b") as got:
-            producer = _run(PRODUCER, sent, server.url, layout, str(start))
-            consumer = _run(CONSUMER, got, server.url)
-            end = time.monotonic() + 20
-            while not os.fstat(sent.fileno()).st_size and time.monotonic() < end:
-                time.sleep(0.01)
-            for victim in chance.sample(["producer", "consumer", "server"], 3):
-                time.sleep(chance.uniform(0.05, 0.3))
-                if victim == "server":
-                    server.kill()
-                    server.start()
-                else:
-                    (producer if victim == "producer" else consumer).kill()
-            producer.wait()
-            consumer.wait()
-            for end in _numbers(sent):
-                acknowledged.update(range(start, end))
-            seen.update(_numbers(got))
-            start += 1_000_000
+    begun = time.monotonic()
+    with FaultProxy(server.port) as proxy:
+        url = server.url.replace(str(server.port), str(proxy.port))
+        for turn in range(turns):
+            layout = ("event", "frame")[turn % 2]
+            with open(folder / "sent", "w+b") as sent, open(folder / "got", "w+b") as got:
+                producer = _run(PRODUCER, sent, url, layout, str(start))
+                consumer = _run(CONSUMER, got, url)
+                end = time.monotonic() + 20
+                while not os.fstat(sent.fileno()).st_size and time.monotonic() < end:
+                    time.sleep(0.01)
+                for victim in chance.sample(["producer", "consumer", "server", "network"], 4):
+                    time.sleep(chance.uniform(0.05, 0.3))
+                    if victim == "server":
+                        server.kill()
+                        server.start()
+                    elif victim == "network":
+                        proxy.up = proxy.down = Way(lost=True)
+                        time.sleep(chance.uniform(0.05, 0.3))
+                        proxy.heal()
+                        proxy.break_all(
+                            chance.choice(["reset", "close"])
+                        )  # else who lives would wait for a dead connection
+                    else:
+                        (producer if victim == "producer" else consumer).kill()
+                producer.wait()
+                consumer.wait()
+                for end in _numbers(sent):
+                    acknowledged.update(range(start, end))
+                seen.update(_numbers(got))
+                start += 1_000_000
     with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": server.url}}}) as client:
         with client.pubsub.subscribe("bus", "t", start="earliest", ack_wait=1, batch=100) as sub:
             while (batch := sub.receive(2)) is not None:
                 seen.update(event.data for event in batch)
                 batch.ack()
     assert acknowledged, "the producers had no time"
-    assert not acknowledged - seen
+    assert not acknowledged - seen.keys()
+    twice = sum(seen.values()) - len(seen)
+    return f"{turns} of each in {(time.monotonic() - begun) / 60:.1f} min: {len(acknowledged):,} events acknowledged, 0 absent; {len(seen):,} handled, {twice:,} of them again"
 
 
 def come_and_go(home: dict[str, Any], count: int) -> None:
@@ -139,3 +159,49 @@ def come_and_go(home: dict[str, Any], count: int) -> None:
         thread.join()
     assert set(seen) == set(range(count))
     assert set(seen.values()) == {1}
+
+
+@contextmanager
+def slow(server: _Server, proxy: FaultProxy) -> Iterator[None]:
+    """Have answers come late."""
+    proxy.down = Way(latency=0.5)
+    yield
+    proxy.heal()
+
+
+@contextmanager
+def dead(server: _Server, proxy: FaultProxy) -> Iterator[None]:
+    """Have nobody listen."""
+    server.kill()
+    proxy.gone()
+    yield
+    server.start()
+    proxy.back()
+
+
+def outlast(
+    client: CloudRuntimesClient,
+    api: Api,
+    harm: AbstractContextManager[object],
+    kind: type[CloudRuntimesError],
+    match: str,
+) -> None:
+    """Publish while a broker is harmed: a call says so in time, a publisher waits, and once the harm is over all is there."""
+    topic = f"harmed-{api.name}"
+    api.call(client.pubsub, "publish", "bus", topic, 0)
+    with api.opened(client.pubsub.publisher("bus", topic, linger=0.01)) as publisher:
+        with harm:
+            begun = time.monotonic()
+            api.fails(kind, match=match)(client.pubsub, "publish", "bus", topic, -1, timeout=0.3)
+            assert time.monotonic() - begun < 2
+            for number in range(1, 101):
+                api.call(publisher, "send", number)
+            api.fails(DeadlineExceededError)(publisher, "flush", 0.05)
+        api.call(publisher, "flush", 30)
+        assert publisher.stats().failed == 0
+    seen = set()
+    with api.opened(client.pubsub.subscribe("bus", topic, start="earliest")) as sub:
+        while not seen.issuperset(range(101)):
+            event = api.call(sub, "receive", 10)
+            seen.add(event.data)
+            event.ack()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.support.servers import Missing, Server, stopped
 
-__all__ = ["Missing", "RedisServer", "program", "serve", "stopped"]
+__all__ = ["Missing", "RedisServer", "preloaded", "program", "serve", "stopped"]
 
 _AHEAD = Path(__file__).parent / "ahead.c"
 
@@ -46,8 +46,8 @@ def program(kind: str) -> str:
 
 
 @cache
-def _preloaded() -> str:
-    """Compile what sets the clock of a server forward, once."""
+def preloaded() -> str:
+    """Compile, once, what sets the wall clock of a process by the milliseconds in the file ``AHEAD_FILE``; return what to preload."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise Missing("a C compiler is needed to set the clock of a server (apt-get install gcc)")
@@ -75,7 +75,7 @@ class RedisServer(Server):
 
     def start(self) -> None:
         """Start it, on the data that is there."""
-        environment = {**os.environ, "LD_PRELOAD": _preloaded(), "AHEAD_FILE": str(self._clock)}
+        environment = {**os.environ, "LD_PRELOAD": preloaded(), "AHEAD_FILE": str(self._clock)}
         self.spawn(program(self.kind), *self._arguments(), env=environment)
         self.wait_until(self._answers)
 

@@ -143,10 +143,11 @@ class SentinelSet:
         raise AssertionError("no Sentinel runs")
 
     def rejoin(self, server: RedisServer) -> None:
-        """Start a server that was the master, as a replica, and wait until it has all."""
+        """Start a server that was the master, as a replica, and wait until the replica has all."""
         server._options["replicaof"] = f"127.0.0.1 {self.master().port}"
         server.start()
-        until(lambda: b"connected" in server.command("ROLE"))
+        # on a machine under load the Sentinels may have changed their minds since
+        until(lambda: any(b"connected" in each.command("ROLE") for each in self.servers))
 
 
 @contextmanager
@@ -171,7 +172,7 @@ def serve_sentinels(
             ]
             lines.append(f"sentinel monitor {MASTER} 127.0.0.1 {servers[0].port} 2")
             lines += [
-                f"sentinel down-after-milliseconds {MASTER} 400",
+                f"sentinel down-after-milliseconds {MASTER} 800",
                 f"sentinel failover-timeout {MASTER} 2000",
                 extra,
             ]

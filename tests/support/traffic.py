@@ -23,11 +23,13 @@ class Traffic:
         seen: how often each number was received.
     """
 
-    def __init__(self, client: Callable[[], CloudRuntimesClient], topic: str = "t") -> None:
+    def __init__(self, client: Callable[[], CloudRuntimesClient], topic: str = "t", timeout: float = 20) -> None:
+        """With ``timeout`` seconds for each publish."""
         self.acknowledged: set[int] = set()
         self.failed = 0
         self.seen: Counter[int] = Counter()
         self._topic = topic
+        self._timeout = timeout
         self._client = client
         self._produced, self._ends = threading.Event(), threading.Event()
         apis: tuple[type[Api], ...] = (SyncApi, AsyncApi)
@@ -46,7 +48,7 @@ class Traffic:
         with self._client() as client:
             while not self._produced.is_set():
                 try:
-                    api.call(client.pubsub, "publish", "bus", self._topic, number, timeout=20)
+                    api.call(client.pubsub, "publish", "bus", self._topic, number, timeout=self._timeout)
                     self.acknowledged.add(number)
                 except CloudRuntimesError:
                     self.failed += 1

@@ -97,8 +97,8 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         return UnsupportedError(
             f"nats {where}: JetStream is off: start the server with -js, and allow it to the account"
         )
-    if code == 10074:
-        return UnsupportedError(f"nats {where}: replicas need a cluster of servers: {text}: set replicas = 1")
+    if code == 10109:
+        return PermissionDeniedError(f"nats {where}: {text}: it is read-only for ever: take another name or prefix")
     if code in (NO_STREAM, NO_CONSUMER):
         return NotFoundError(f"nats {where}: the stream is gone: {text}")
     return InternalError(f"nats {where}: {text} ({code})")

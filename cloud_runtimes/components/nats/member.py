@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,6 +62,7 @@ class NatsMember(EventSource):
         self._inbox = ""
         self._new: dict[int, list[Message]] = {MAIN: [], RETRY: []}
         self._asked = {MAIN: 0, RETRY: 0}  # messages that the server may still send
+        self._heard = {MAIN: 0.0, RETRY: 0.0}  # when it last said something of them
         self._until = 0.0  # when the requests for them end
         self._requests = 0
         self._gone = False  # a consumer is not there any more
@@ -284,6 +286,8 @@ class NatsMember(EventSource):
         reply = f"{self._inbox}.{origin}.{self._requests}"
         subject = self._stream.next_of(self._names[origin])
         self._out.append(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(body), body.encode()))
+        if not self._asked[origin]:
+            self._heard[origin] = monotonic()
         self._asked[origin] += count
         self._until = monotonic() + _IDLE
 
@@ -309,7 +313,7 @@ class NatsMember(EventSource):
             elif readable is False or (end is not None and monotonic() >= end):
                 return
             elif monotonic() >= due:
-                if any(self._asked.values()) and monotonic() > connection.last + 2 * _HEARTBEAT + _GRACE:
+                if monotonic() > self._silent_from():
                     raise Lost("the server does not answer")
                 self._renew()
                 self._flush()
@@ -319,9 +323,12 @@ class NatsMember(EventSource):
         due = now + _IDLE
         if self._holding.held:
             due = min(due, self._renewed + self._ack_wait / 3)
-        if any(self._asked.values()) and self._connection is not None:
-            due = min(due, self._connection.last + 2 * _HEARTBEAT + _GRACE + 0.01)
-        return due
+        return min(due, self._silent_from() + 0.01)
+
+    def _silent_from(self) -> float:
+        """Return when a consumer that was asked has said nothing for too long: its leader may have died with the request, whatever the connection brings of the other."""
+        heard = [self._heard[origin] for origin, asked in self._asked.items() if asked]
+        return min(heard, default=inf) + 2 * _HEARTBEAT + _GRACE
 
     def _hear(self) -> None:
         """Take in what has come."""
@@ -336,6 +343,7 @@ class NatsMember(EventSource):
                 raise explained(self._where, Refused(0, error))
         for origin, new in self._new.items():
             if new:
+                self._heard[origin] = monotonic()
                 messages, new[:] = new[:], []
                 self._take(origin, messages)
         if self._gone:

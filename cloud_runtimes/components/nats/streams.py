@@ -64,7 +64,8 @@ class EventStream:
         self._root = f"{settings.prefix}.{_token(name)}"
         self._count = f"{self.counters}.{_token(name)}"
         self._counting: bool | None = None
-        self._offset: float | None = None  # of the server's clock to this one; of a stream that is there
+        self._known = False
+        self._offset: float | None = None  # of the server's clock to this one, once the stream was there
 
     # -- names ------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class EventStream:
     @patient
     def ensure(self) -> Flow[None]:
         """Make the stream, or check it, until it is known."""
-        if self._offset is None:
+        if not self._known:
             info = yield from self._made()
             wrong = [name for name in _NEEDED if not info["config"].get(name)]
             if wrong:
@@ -103,10 +104,11 @@ class EventStream:
                     "let the component make it, or set them by nats stream edit"
                 )
             self._offset = milliseconds(info["ts"]) / 1000 - monotonic()
+            self._known = True
 
     def forget(self) -> None:
-        """Look at the stream again, after an answer that says that it may be gone."""
-        self._offset = None
+        """Look at the stream again, after an answer that says that it may be gone; members go by the server's clock meanwhile."""
+        self._known = False
 
     def now(self) -> float:
         """Return what the server's clock says, in seconds since 1970; a little late, and never early."""
