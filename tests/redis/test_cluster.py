@@ -16,6 +16,7 @@ from cloud_runtimes.rpc.registry import Entry
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support.harnesses.redis import ClusterHome
+from tests.support.ports import free_port
 from tests.support.redis import Missing, RedisServer, stopped
 from tests.support.redis_sets import RedisCluster, serve_cluster, until
 from tests.support.traffic import Traffic
@@ -92,7 +93,7 @@ def test_a_waiter_is_woken_whatever_the_node(cluster: RedisCluster, client: Make
 def test_urls_that_do_not_fit(cluster: RedisCluster, served: Serve, client: Make, api: Api) -> None:
     alone = client(f"redis+cluster://127.0.0.1:{served('redis').port}").state
     api.fails(InvalidArgumentError, match="not part of a cluster")(alone, "get", "s", "k")
-    node = served("redis", cluster_enabled="yes", cluster_config_file="nodes.conf")
+    node = served("redis", cluster_enabled="yes", cluster_config_file="nodes.conf", cluster_port=free_port())
     state = client(f"redis://127.0.0.1:{node.port}/1").state
     api.fails(InvalidArgumentError, match="database 0 alone")(state, "get", "s", "k")
 
@@ -189,7 +190,7 @@ def test_a_master_that_hangs(failing: RedisCluster, client: Make) -> None:
 
 def test_a_cluster_that_is_down(served: Serve, client: Make, api: Api) -> None:
     """Nobody has the slot: the error names it, at the deadline."""
-    server = served(cluster_enabled="yes", cluster_config_file="nodes.conf")
+    server = served(cluster_enabled="yes", cluster_config_file="nodes.conf", cluster_port=free_port())
     error = api.fails((UnavailableError, DeadlineExceededError))(
         client(f"redis://127.0.0.1:{server.port}").state, "save", "s", "k", 1, timeout=0.3
     )

@@ -14,6 +14,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ConflictError, InvalidArgumentError, UnsupportedError
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.redis import DaprHome
+from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.waiting import until
 
@@ -264,7 +265,7 @@ def test_dead_letters_are_where_dapr_looks(client: CloudRuntimesClient, dapr: Da
 
 
 def test_a_cluster_must_be_named(served: Callable[..., RedisServer]) -> None:
-    server = served(cluster_enabled="yes")
+    server = served(cluster_enabled="yes", cluster_port=free_port())
     assert server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == b"+OK\r\n"
     server.advance(2.5)  # a master that starts waits for 2 s
     until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"))
