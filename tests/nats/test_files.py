@@ -424,7 +424,7 @@ def test_a_bucket_that_is_deleted(home: NatsHome, raw: Raw, api: Api) -> None:
     with api.opened(files.open_file("s", "f")) as file:
         api.call(file, "read", 10)
         raw.api("STREAM.DELETE")
-        with pytest.raises(Exception, match="stream|removed"):
+        with pytest.raises(Exception, match=r"stream|removed"):
             api.call(file, "read", 3 * WINDOW)
     assert api.call(files, "list_files", "s") == []  # it is made again
     assert api.call(files, "put_file", "s", "f", b"new").etag != before.etag
