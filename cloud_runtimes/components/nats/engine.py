@@ -30,8 +30,6 @@ T = TypeVar("T")
 Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]
 _ANSWER: Final = 1.0
 """Seconds after which a question without an answer is asked again."""
-_WRITTEN: Final = 5.0
-"""The same for a write that may be repeated, which a slow server may have in hand."""
 _PAUSE: Final = 0.05
 """Seconds before a flow tries again what nobody was there for."""
 _inherited: list[Any] = []
@@ -148,11 +146,9 @@ class NatsEngine(Engine):
     @staticmethod
     def _ask_again(op: Operation, batch: Batch) -> float | None:
         """Return when to ask again what got no answer: its leader may have died. ``None``: it is asked once, or the call ends before."""
-        if any(isinstance(each, Bulk) or each.consumer for each in batch.requests) or (
-            batch.writes and not op.repeatable
-        ):
+        if batch.writes or batch.requests[0].consumer:
             return None
-        until = monotonic() + (_WRITTEN if batch.writes else _ANSWER)
+        until = monotonic() + _ANSWER
         return until if op.deadline is None or until < op.deadline else None
 
     def _checked(self, batch: Batch, max_payload: int) -> Batch:
