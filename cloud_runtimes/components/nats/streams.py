@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import NotFoundError, UnsupportedError
 from ...spi.pubsub import SubscribeRequest
-from .buckets import encode, milliseconds, patient, read_reply
+from .buckets import API, encode, milliseconds, patient, read_reply
 from .failures import CONSUMER_EXISTS, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
 from .requests import Batch, Flow, Request
 
@@ -26,7 +26,6 @@ __all__ = ["MAIN", "RETRY", "EventStream"]
 
 MAIN, RETRY = 1, 2
 """Where a message comes from: the topic, or what comes again for the group."""
-_API: Final = "$JS.API."
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
 _LONGEST: Final = 200
 """Characters of a name; a server takes 255 of a consumer's."""
@@ -154,7 +153,7 @@ class EventStream:
         name: str | None = None,
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
-        ((message,),) = yield Batch(Request(f"{_API}{verb}.{name or self.name}{rest}", data), writes=writes)
+        ((message,),) = yield Batch(Request(f"{API}{verb}.{name or self.name}{rest}", data), writes=writes)
         return read_reply(message)
 
     # -- groups -----------------------------------------------------------
@@ -249,7 +248,7 @@ class EventStream:
             yield from self._api("STREAM.PURGE", {"seq": keep}, writes=True)
 
     def _first(self, wanted: Mapping[str, Any]) -> Flow[int | None]:
-        request = Request(f"{_API}DIRECT.GET.{self.name}", json.dumps(wanted).encode())
+        request = Request(f"{API}DIRECT.GET.{self.name}", json.dumps(wanted).encode())
         ((message,),) = yield Batch(request)
         if message.status:
             if message.status == 404:
