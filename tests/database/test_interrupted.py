@@ -15,6 +15,9 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 
+# an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 KINDS = ["sqlite", ":memory:", "postgresql", "postgresql+asyncpg"]
 
 

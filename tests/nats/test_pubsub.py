@@ -34,6 +34,7 @@ from cloud_runtimes.testing import Api
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
 from tests.support.nats import NatsServer
+from tests.support.waiting import until
 
 SOON = 10.0
 Make = Callable[..., CloudRuntimesClient]
@@ -163,15 +164,6 @@ def payloads(deliveries: list[Any]) -> list[bytes]:
     return [each.record.payload for each in deliveries]
 
 
-def until(look: Callable[[], bool]) -> bool:
-    end = time.monotonic() + SOON
-    while not look():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 # -- who reads what -----------------------------------------------------------
 
 
@@ -204,7 +196,7 @@ def test_what_others_publish_is_read(home: NatsHome, other: Other) -> None:
         broken = sub.receive(SOON)
         for event in (plain, typed, binary, json_event, broken):
             event.ack()
-        assert until(lambda: other.pending() == 0)
+        until(lambda: other.pending() == 0)
     assert (plain.data, plain.content_type, plain.topic) == (b"\xff plain", "application/octet-stream", "t")
     assert (typed.data, typed.content_type) == ({"n": 1}, "application/json")
     assert (binary.id, binary.subject, binary.key, binary.data) == ("i", "grü n", "k", "<x/>")
@@ -249,7 +241,7 @@ def test_both_layouts_in_one_topic(home: NatsHome, other: Other, layout: str) ->
             got.append(event.data)
             event.ack()
     assert sorted(map(str, got)) == ["0", "1", "event", "event", "frame", "frame"]
-    assert until(lambda: other.pending() == 0)
+    until(lambda: other.pending() == 0)
 
 
 # -- frames -------------------------------------------------------------------
@@ -264,15 +256,15 @@ def test_a_frame_is_held_until_all_is_settled(home: NatsHome, other: Other) -> N
     assert not poll(source, answer(found[:2]), want=0, timeout=0.05)
     assert other.pending() == 1
     assert not poll(source, answer(found[2:3], Settlement.RETRY, 0.3), want=0, timeout=0.05)
-    assert other.pending() == 2
+    until(lambda: other.pending() == 2)
     assert not poll(source, answer(found[3:]), want=0, timeout=0.05)
-    assert other.pending() == 1
+    until(lambda: other.pending() == 1)
     started = time.monotonic()
     (again,) = poll(source)
     assert (again.record.payload, again.deliveries) == (b"2", 2)
     assert 0.1 < time.monotonic() - started < 1
     source.close(answer([again]))
-    assert other.pending() == 0
+    until(lambda: other.pending() == 0)
 
 
 def test_a_whole_frame_comes_again_by_itself(home: NatsHome, other: Other) -> None:
@@ -283,7 +275,7 @@ def test_a_whole_frame_comes_again_by_itself(home: NatsHome, other: Other) -> No
     assert [(each.record.payload, each.deliveries) for each in again] == [(b"0", 2), (b"1", 2)]
     assert other.stored() == 1
     source.close(answer(again))
-    assert other.pending() == 0
+    until(lambda: other.pending() == 0)
 
 
 def test_frames_fit_the_server(served: Serve, client: Make) -> None:
@@ -395,7 +387,7 @@ def test_a_dead_letter_is_one_though_its_ack_is_lost(home: NatsHome, other: Othe
     second.close(answer(poll(second), Settlement.DROP))
     assert other.stored(other.subject("dead")) == 1
     assert other.counter("dead_lettered") == 1
-    assert other.pending() == 0
+    until(lambda: other.pending() == 0)
 
 
 @pytest.mark.parametrize("layout", ["event", "frame"])
@@ -412,7 +404,7 @@ def test_what_comes_no_more_is_counted(home: NatsHome, other: Other, layout: str
         assert not poll(source, answer(each, Settlement.DROP), want=0, timeout=0.0)
     source.close(answer(found[3:]))
     assert (other.counter("dropped"), other.counter("expired")) == (3, 1)
-    assert other.pending() == 0
+    until(lambda: other.pending() == 0)
 
 
 def test_acknowledgements_that_a_connection_lost_are_sent_again(home: NatsHome, other: Other) -> None:
@@ -427,7 +419,7 @@ def test_acknowledgements_that_a_connection_lost_are_sent_again(home: NatsHome, 
     with pytest.raises(UnavailableError):
         poll(source)
     assert not poll(source, timeout=0.1)
-    assert other.pending() == 0
+    until(lambda: other.pending() == 0)
     source.close(())
 
 
@@ -475,7 +467,7 @@ def test_many_at_once(home: NatsHome, api: Api, other: Other) -> None:
             got += [event.data for event in events]
             events.ack()
     assert got == numbers
-    assert until(lambda: other.pending() == 0)
+    until(lambda: other.pending() == 0)
 
 
 @pytest.mark.parametrize("delay", [0.4, 2.6])
@@ -526,7 +518,7 @@ def test_frames_where_events_were_expected(home: NatsHome, other: Other) -> None
         got += len(found)
     source.close(settled)
     assert got == 80
-    assert other.pending() == 0
+    until(lambda: other.pending() == 0)
 
 
 # -- what is trimmed ----------------------------------------------------------
@@ -570,7 +562,7 @@ def test_a_group_that_nobody_asks_for_goes(home: NatsHome, other: Other) -> None
     source.close(())
     names = {"suite=t", "suite=t=again"}
     assert set(other.api("CONSUMER.NAMES")["consumers"]) == names
-    assert until(lambda: not other.api("CONSUMER.NAMES")["consumers"])
+    until(lambda: not other.api("CONSUMER.NAMES")["consumers"])
 
 
 # -- what a server may do -----------------------------------------------------
@@ -587,7 +579,7 @@ def test_a_group_that_has_gone_is_made_again(home: NatsHome, other: Other) -> No
         assert (again.data, event.data) == (1, 2)
         for each in (held, again, event):
             each.ack()
-        assert until(lambda: other.pending() == 0)
+        until(lambda: other.pending() == 0)
 
 
 def test_a_stream_that_has_gone_is_made_again(home: NatsHome, other: Other) -> None:
@@ -600,7 +592,7 @@ def test_a_stream_that_has_gone_is_made_again(home: NatsHome, other: Other) -> N
         event = sub.receive(SOON)
         assert event.data == 2
         event.ack()
-        assert until(lambda: other.pending() == 0)
+        until(lambda: other.pending() == 0)
 
 
 def test_a_stream_that_is_not_to_be_made(home: NatsHome, other: Other, api: Api) -> None:
@@ -628,7 +620,7 @@ def test_a_connection_that_is_cut_loses_nothing(home: NatsHome, other: Other) ->
                     event = sub.receive(SOON)
                     seen.add(event.data)
                     event.ack()
-            assert until(lambda: other.pending() == 0)
+            until(lambda: other.pending() == 0)
 
 
 def test_a_request_that_its_leader_lost(home: NatsHome, monkeypatch: pytest.MonkeyPatch) -> None:

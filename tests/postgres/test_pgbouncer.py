@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
@@ -72,13 +73,16 @@ def test_what_is_prepared_does_not_pass(pooled: Pooled, api: Api) -> None:
     home = {**pooled._asdict(), "schema": f"prepared_{api.name}"}
     with (
         CloudRuntimesClient(app_id="suite", config={"capa": {"home": home}}) as client,
-        pytest.raises(InvalidArgumentError, match="prepare = false"),
+        psycopg.connect(pooled.url) as one,
+        psycopg.connect(pooled.url) as other,
     ):
-        for number in range(100):
-            calls = [(client.state, "save", ("s", f"k{number}-{each}", number), {}) for each in range(4)]
-            for result in api.together(calls):
-                if isinstance(result, BaseException):
-                    raise result
+        one.execute("SELECT 1")  # holds one of the two sessions, so that the client has the other
+        for number in range(10):
+            api.call(client.state, "save", "s", "k", number)
+        other.execute("SELECT 1")
+        one.commit()
+        with pytest.raises(InvalidArgumentError, match="prepare = false"):
+            api.call(client.state, "save", "s", "k", 10)
 
 
 def test_without_a_url_to_listen_it_polls_and_says_so(pooled: Pooled, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from cloud_runtimes.components import _notify
 from cloud_runtimes.components.redis.engine import RedisEngine
 from cloud_runtimes.components.redis.settings import RedisSettings
 from tests.support.redis import RedisServer
+from tests.support.waiting import until
 
 Serve = Callable[..., RedisServer]
 
@@ -26,13 +27,6 @@ def engine(server: RedisServer) -> Iterator[RedisEngine]:
     made = RedisEngine.acquire(RedisSettings(url=server.url))
     yield made
     made.release()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def notified(server: RedisServer, waiter: _notify.Waiter) -> bool:

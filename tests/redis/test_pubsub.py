@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.pubsub import EventSource, Settled, Settlement, SubscribeRequest
 from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import serve
+from tests.support.waiting import until
 
 SOON = 10.0
 
@@ -97,15 +97,6 @@ def answer(deliveries: list[Any], settlement: Settlement = Settlement.ACK, delay
     return [Settled(each.token, settlement, delay) for each in deliveries]
 
 
-def until(look: Callable[[], bool]) -> bool:
-    end = time.monotonic() + SOON
-    while not look():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 # -- who reads what -----------------------------------------------------------
 
 
@@ -135,7 +126,7 @@ def test_what_others_publish_is_read(home: RedisHome, server: Server) -> None:
     assert (records[0].id, records[4].id) == ("1", "2")
     assert records[2].content_type == "application/json"
     source.close(answer(found))
-    assert server.pending() == 0
+    until(lambda: server.pending() == 0)
 
 
 def test_a_frame_of_a_later_version_ends_the_subscription(home: RedisHome, server: Server) -> None:
@@ -161,7 +152,7 @@ def test_both_layouts_are_read(home: RedisHome, server: Server, reader: str) -> 
             got += [event.data for event in batch]
             batch.ack()
     assert got == list(range(1, 1004))
-    assert server.pending() == 0
+    until(lambda: server.pending() == 0)
 
 
 def test_a_new_group_replays_all(home: RedisHome) -> None:
@@ -189,7 +180,7 @@ def test_a_frame_is_held_until_all_of_it_is_settled(home: RedisHome, server: Ser
     assert not poll(source, answer(found[2:3], Settlement.DROP), timeout=0.05)
     assert server.counter("dropped") == 1
     assert not poll(source, answer(found[3:]), timeout=0.05)
-    assert server.pending() == 0
+    until(lambda: server.pending() == 0)
     # what was retried is an entry of its own, which goes once it is settled
     retry = server.key("retry", "suite", "t")
     assert server("XLEN", retry) == 1
@@ -224,7 +215,7 @@ def test_a_member_that_lives_keeps_what_it_holds(home: RedisHome, server: Server
         assert not poll(one, timeout=0.05)
         assert not poll(two, timeout=0.05)
     assert not poll(one, answer([held, other]), timeout=0.05)
-    assert server.pending() == 0
+    until(lambda: server.pending() == 0)
     one.close(())
     two.close(())
 
@@ -244,7 +235,7 @@ def test_what_a_dead_member_held_goes_to_another(home: RedisHome, server: Server
     counts = {int(each.record.payload): each.deliveries for each in got}
     assert counts == {number: 2 if number < 500 else 1 for number in range(600)}
     other.close(answer(got[-256:]))
-    assert server.pending() == 0
+    until(lambda: server.pending() == 0)
     assert server.members() == 1, "the dead one is forgotten when it was idle for long"
 
 
@@ -259,7 +250,7 @@ def test_a_member_that_stalled_renews_only_what_it_still_has(home: RedisHome, se
     assert taken.deliveries == 2
     assert not poll(one, answer(mine, Settlement.RETRY, 0.0), timeout=0.1), "void: they have gone"
     two.close(answer(theirs))
-    assert server.pending() == 0
+    until(lambda: server.pending() == 0)
     assert server("XLEN", server.key("retry", "suite", "t")) == 0
     one.close(())
 
@@ -290,7 +281,7 @@ def test_settlements_do_not_wait_for_a_read(home: RedisHome, server: Server) -> 
         event = sub.receive(SOON)
         time.sleep(0.2)  # the next read is at the server by now
         event.ack()
-        assert until(lambda: server.pending() == 0)
+        until(lambda: server.pending() == 0)
 
 
 # -- later --------------------------------------------------------------------
@@ -325,7 +316,7 @@ def test_a_dead_letter_tells_what_other_members_saw(home: RedisHome, server: Ser
             event = sub.receive(SOON)
             assert event.delivery_count == count
             event.retry(0)
-            assert until(lambda: server.pending() == 0)
+            until(lambda: server.pending() == 0)
     with client.pubsub.subscribe("bus", "dead") as sub:
         letter = sub.receive(SOON)
     assert letter.topic == "t"
@@ -398,7 +389,7 @@ def test_a_group_that_has_gone_is_made_again(home: RedisHome, server: Server) ->
         assert event.data == 2
         held.ack()
         event.ack()
-        assert until(lambda: server.pending() == 0)
+        until(lambda: server.pending() == 0)
 
 
 def test_a_retry_in_a_group_that_has_gone_is_void(home: RedisHome, server: Server) -> None:
@@ -414,7 +405,7 @@ def test_a_retry_in_a_group_that_has_gone_is_void(home: RedisHome, server: Serve
     found = poll(source)
     assert [each.record.payload for each in found] == [b"2"]
     source.close(answer(found))
-    assert server.pending() == 0
+    until(lambda: server.pending() == 0)
 
 
 def test_a_connection_that_is_cut_loses_nothing(home: RedisHome, server: Server) -> None:
@@ -434,7 +425,7 @@ def test_a_connection_that_is_cut_loses_nothing(home: RedisHome, server: Server)
                 event.ack()
                 event = sub.receive(SOON)
             event.ack()
-        assert until(lambda: server.pending() == 0)
+        until(lambda: server.pending() == 0)
 
 
 def test_what_a_connection_did_not_bring_comes_by_the_next(home: RedisHome, server: Server) -> None:
@@ -443,7 +434,7 @@ def test_what_a_connection_did_not_bring_comes_by_the_next(home: RedisHome, serv
     assert not poll(source, timeout=0.05)
     # the answer to the read goes to a connection that is not looked at any more
     client.pubsub.publish("bus", "t", 1)
-    assert until(lambda: server.pending() == 1)
+    until(lambda: server.pending() == 1)
     source._disconnect()
     found = poll(source)
     assert [(each.record.payload, each.deliveries) for each in found] == [(b"1", 1)]
@@ -461,7 +452,7 @@ def test_scripts_that_a_server_forgot_are_sent_again(home: RedisHome, server: Se
         assert sub.receive(SOON).delivery_count == 2
         server("SCRIPT", "FLUSH")
         two.drop()
-        assert until(lambda: server.counter("dropped") == 1)
+        until(lambda: server.counter("dropped") == 1)
 
 
 def test_a_user_who_may_not_unblock_a_read(home: RedisHome, server: Server) -> None:
@@ -477,7 +468,7 @@ def test_a_user_who_may_not_unblock_a_read(home: RedisHome, server: Server) -> N
             again = sub.receive(SOON)
             assert again.delivery_count == 2
             again.ack()
-    assert server.pending() == 0
+    until(lambda: server.pending() == 0)
 
 
 def test_a_server_that_hangs() -> None:
@@ -495,12 +486,12 @@ def test_a_server_that_hangs() -> None:
                         client.pubsub.publish("bus", "t", 2, timeout=0.3)
                 finally:
                     timer.start()
-                assert caught.value.maybe_applied
                 client.pubsub.publish("bus", "t", 3)
                 got = {sub.receive(SOON).data}
                 while 3 not in got:
                     got.add(sub.receive(SOON).data)
-                assert got <= {2, 3}
+                # it had not left where the answer to what was acknowledged was still awaited
+                assert got <= ({2, 3} if caught.value.maybe_applied else {3})
 
 
 def test_a_server_that_evicts_any_key_is_refused() -> None:

@@ -33,7 +33,7 @@ class Interrupted:
 
         def profile(frame: Any, event: str, argument: Any) -> None:
             # `return` is no such point; of C functions those that Python code of others calls count as well
-            if event not in ("call", "c_return") or frame is mine:
+            if event not in ("call", "c_return") or frame.f_code is mine:
                 return
             if frame.f_code.co_filename.startswith(_TESTS):
                 return
@@ -46,7 +46,7 @@ class Interrupted:
                 )
                 raise KeyboardInterrupt
 
-        mine = sys._getframe()
+        mine = sys._getframe().f_code
         before = sys.getprofile()
         collecting = gc.isenabled()
         gc.disable()
@@ -54,7 +54,8 @@ class Interrupted:
             sys.setprofile(profile)
             self.result = call()
         except KeyboardInterrupt as error:
-            self.error = error
+            # its frames hold this run: without them, what was left half made is freed here, not during another test
+            self.error = error.with_traceback(None)
         finally:
             sys.setprofile(before)
             if collecting:
