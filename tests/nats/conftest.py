@@ -10,6 +10,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.nats import NatsHome
+from tests.support.leased_jobs import members  # noqa: F401
 from tests.support.nats import Missing, NatsServer, serve
 
 

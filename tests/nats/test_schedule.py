@@ -3,59 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats.requests import Batch, Request
-from cloud_runtimes.components.nats.schedule import NatsSchedule, _Runs
+from cloud_runtimes.components.nats.schedule import NatsSchedule
 from cloud_runtimes.errors import CloudRuntimesError, ResourceExhaustedError, UnavailableError
-from cloud_runtimes.schedule import JobRun, Retry
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
-from cloud_runtimes.testing import Api, SyncApi
+from cloud_runtimes.testing import Api
 from tests.support.harnesses.nats import NatsClock, NatsHome
+from tests.support.leased_jobs import LeasedJobs, Member, driver_of
 from tests.support.nats import NatsServer
 
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., NatsServer]
-
-_RUNNER = """
-import os, sys, time
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.nats.schedule import _Runs
-url, prefix, seconds = sys.argv[1:]
-_Runs.lease_ms = 500
-told = []
-client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": url, "prefix": prefix}}})
-@client.schedule.job("j")
-def job(data, run):
-    client.state.save("begun", f"{run.run_id} {run.attempt} {os.getpid()} {time.time_ns()}", run.name)
-    if not told:
-        told.append(run)
-        print(run.run_id, flush=True)
-    time.sleep(float(seconds))
-client.schedule.run()
-"""
-
-
-@contextmanager
-def runner(home: NatsHome, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs jobs, each for so long; it prints the id of the first. Its leases last half a second."""
-    command = [sys.executable, "-c", _RUNNER, home.server.url, home.prefix, str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -65,133 +31,13 @@ def clock(nats_server: NatsServer) -> Iterator[NatsClock]:
     made.close()
 
 
-@pytest.fixture
-def member(clock: NatsClock) -> Iterator[Callable[[], _Runs]]:
-    """Return members of the runners of the application ``suite``, which have the handler ``j``."""
-    made: list[_Runs] = []
-    driver = _driver(clock)
-    op = Operation(Method("schedule", "run", repeatable=True), "schedule", 5.0)
-
-    def make() -> _Runs:
-        source = driver.join(op, lambda: frozenset({"j"}))
-        assert isinstance(source, _Runs)
-        made.append(source)
-        return source
-
-    yield make
-    for each in made:
-        each.close(())
-
-
-def _driver(home: NatsHome) -> NatsSchedule:
-    component: Any = home.client()._context.runtime()
-    driver = component.driver("schedule", "default")
-    assert isinstance(driver, NatsSchedule)
-    return driver
-
-
-def test_processes_share(home: NatsHome, rounds: Callable[[int, int], int]) -> None:
-    """No occurrence is run twice while its holder lives; none is lost, though processes are killed."""
-    client = home.client()
-    handler = client.schedule.job("j")(lambda: None)  # as the processes have it; this one runs none
-    jobs, repeats = rounds(4, 20), rounds(5, 1000)
-    for number in range(jobs):
-        client.schedule.schedule_job(
-            f"j{number}",
-            schedule="@every 50ms",
-            repeats=repeats,
-            misfire="all",
-            target=handler,
-            failure_policy=Retry(0),
-        )
-    with runner(home, 0.02) as first:
-        assert first.stdout is not None
-        first.stdout.readline()
-        first.kill()
-    with runner(home, 0), runner(home, 0):
-        end = time.monotonic() + 240
-        while client.schedule.list_jobs():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-    begun = [key.split() for key in client.state.list_keys("begun")]
-    assert len({run for run, *_ in begun}) == jobs * repeats
-    tries = Counter((run, attempt) for run, attempt, *_ in begun)
-    assert set(tries.values()) == {1}
-    again = {run for run, attempt, *_ in begun if attempt != "1"}
-    assert not [
-        run for run, attempt, process, _ in begun if run in again and attempt == "1" and int(process) != first.pid
-    ]
-    for number in range(jobs):
-        found = client.schedule.list_runs(f"j{number}")
-        assert [each.status for each in found] == ["succeeded"] * min(repeats, 1000)
-
-
-@pytest.mark.parametrize("api", [SyncApi], indirect=True)
-def test_a_holder_that_is_killed(home: NatsHome, api: Api) -> None:
-    client = home.client()
-    api.call(client.schedule, "schedule_job", "j", due_time=0)
-    with runner(home, 60) as holder:
-        assert holder.stdout is not None
-        run = holder.stdout.readline().strip()
-        holder.kill()
-    killed = time.monotonic()
-    seen: list[JobRun] = []
-    client.schedule.job("j")(lambda data, run: seen.append(run))
-    with api.opened(client.schedule.running()):
-        api.pause(0.05)
-        looked = list(seen)
-        assert not looked or time.monotonic() - killed > 0.3, "its lease lasts"
-        assert api.until(lambda: bool(seen))
-        assert api.until(lambda: not api.call(client.schedule, "list_jobs"))
-    assert [(each.run_id, each.attempt) for each in seen] == [(run, 2)]
-
-
-def test_a_clock_that_jumps_takes_nothing_from_a_member_that_looks_first(
-    clock: NatsClock, member: Callable[[], _Runs]
-) -> None:
-    client = clock.client()
-    client.schedule.schedule_job("j", due_time=0)
-    holder, other = member(), member()
-    (run,) = holder.exchange((), 8)
-    clock.advance(60)
-    assert not holder.exchange((), 8)
-    assert not other.exchange((), 8)
-    assert holder.holds(run.token)
-    clock.advance(60)
-    (again,) = other.exchange((), 8)
-    assert (again.run_id, again.attempt) == (run.run_id, 2)
-    holder.exchange([Outcome(run.token)], 0)
-    assert [each.status for each in client.schedule.list_runs("j")] == ["running"]
-    other.exchange([Outcome(again.token), Outcome(again.token)], 0)
-    (record,) = client.schedule.list_runs("j")
-    assert (record.status, record.attempt) == ("succeeded", 2)
-    assert not client.schedule.list_jobs()
-
-
-def test_leases_are_renewed(clock: NatsClock, member: Callable[[], _Runs]) -> None:
-    clock.client().schedule.schedule_job("j", due_time=0)
-    holder, other = member(), member()
-    (run,) = holder.exchange((), 8)
-    for _ in range(4):
-        clock.advance(10)
-        holder._renew_at = 0.0  # its own clock goes as fast
-        holder.exchange((), 0)
-        assert not other.exchange((), 8)
-    assert holder.holds(run.token)
-
-
-def test_what_was_not_begun_goes_to_others_uncounted(clock: NatsClock, member: Callable[[], _Runs]) -> None:
-    clock.client().schedule.schedule_job("j", due_time=0)
-    one, other = member(), member()
-    (run,) = one.exchange((), 1)
-    one.exchange([Outcome(run.token, begun=False)], 0)
-    (again,) = other.exchange((), 1)
-    assert (again.run_id, again.attempt) == (run.run_id, 1)
+class TestJobs(LeasedJobs):
+    durable: ClassVar = {"jetstream": {"sync_interval": "always"}}
 
 
 @pytest.mark.parametrize("change", ["overwrite", "delete", "run_now", "claim"])
 def test_a_job_that_changes_before_it_is_claimed(
-    clock: NatsClock, member: Callable[[], _Runs], change: str, monkeypatch: pytest.MonkeyPatch
+    clock: NatsClock, member: Member, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between a member's look and its claim; the claim is refused, and an outcome lands at the second try."""
     client = clock.client()
@@ -224,31 +70,6 @@ def test_a_job_that_changes_before_it_is_claimed(
     assert runs == {"overwrite": [b"2"], "delete": [], "run_now": [b"1"], "claim": []}[change]
 
 
-def test_a_job_gets_another_handler(clock: NatsClock, member: Callable[[], _Runs]) -> None:
-    client = clock.client()
-    mine, theirs = (client.schedule.job(name)(lambda: None) for name in ("j", "other"))
-    client.schedule.schedule_job("one", due_time=0, target=theirs)
-    runs = member()
-    assert not runs.exchange((), 8)
-    client.schedule.schedule_job("one", due_time=0, target=mine, overwrite=True)
-    (run,) = runs.exchange((), 8)
-    assert run.spec.target == "j"
-
-
-def test_a_job_that_was_deleted_is_cancelled_after_its_holder(clock: NatsClock, member: Callable[[], _Runs]) -> None:
-    client = clock.client()
-    client.schedule.schedule_job("j", due_time=0)
-    assert len(member().exchange((), 8)) == 1
-    client.schedule.delete_job("j")
-    client.schedule.schedule_job("j", schedule="@daily")  # another of the name is not held up
-    clock.advance(16)
-    other = member()
-    assert not other.exchange((), 8)
-    (record,) = client.schedule.list_runs("j")
-    assert record.status == "cancelled"
-    assert client.schedule.get_job("j").occurrences == 0
-
-
 @pytest.mark.parametrize("settings", [{"history_runs": 5}, {"history": 1}])
 def test_records_of_runs_go(home: NatsHome, settings: dict[str, int]) -> None:
     """By their number and age, without anybody who sweeps; other jobs of the name go on with the slots."""
@@ -273,7 +94,7 @@ def test_records_of_runs_go(home: NatsHome, settings: dict[str, int]) -> None:
             assert client.schedule.list_runs("j") == []
 
 
-def test_a_member_that_dies_before_the_history(clock: NatsClock, member: Callable[[], _Runs]) -> None:
+def test_a_member_that_dies_before_the_history(clock: NatsClock, member: Member) -> None:
     """What ended is told all the same, and others clear away what is over."""
     client = clock.client()
     client.schedule.schedule_job("j", due_time=0)
@@ -295,32 +116,6 @@ def test_a_member_that_dies_before_the_history(clock: NatsClock, member: Callabl
     assert [each.status for each in client.schedule.list_runs("j")] == ["succeeded"]
 
 
-@pytest.mark.parametrize("api", [SyncApi], indirect=True)
-def test_a_server_that_restarts_during_a_run(served: Serve, client: Make, api: Api) -> None:
-    """The outcome lands when it is back, and jobs go on."""
-    server = served(jetstream={"sync_interval": "always"})
-    made = client(server.url)
-    release, seen = threading.Event(), []
-
-    def job(data: Any, run: JobRun) -> None:
-        seen.append(run)
-        if len(seen) == 1:
-            release.wait(20)
-
-    made.schedule.job("j")(job)
-    api.call(made.schedule, "schedule_job", "j", schedule="@every 200ms", due_time=0)
-    with api.opened(made.schedule.running()):
-        assert api.until(lambda: len(seen) == 1)
-        server.kill()
-        release.set()
-        api.pause(0.3)
-        server.start()
-        assert api.until(lambda: len(seen) > 2, 20)
-    assert [run.attempt for run in seen] == [1] * len(seen)
-    assert len({run.run_id for run in seen}) == len(seen)
-    assert {each.status for each in api.call(made.schedule, "list_runs", "j")} <= {"succeeded", "skipped"}
-
-
 def test_a_bucket_that_is_deleted(home: NatsHome, api: Api) -> None:
     """Its jobs are gone, and runners go on with those that are stored later."""
     client = home.client()
@@ -329,7 +124,7 @@ def test_a_bucket_that_is_deleted(home: NatsHome, api: Api) -> None:
     api.call(client.schedule, "schedule_job", "j", schedule="@every 100ms", data="old", due_time=0)
     with api.opened(client.schedule.running()):
         assert api.until(lambda: len(seen) > 1)
-        driver = _driver(home)
+        driver = driver_of(home)
 
         def delete() -> Any:
             yield Batch(Request(f"$JS.API.STREAM.DELETE.KV_{driver.bucket.name}"), writes=True)
@@ -384,24 +179,11 @@ def test_a_server_that_is_gone(served: Serve, client: Make, api: Api) -> None:
     assert not error.maybe_applied
 
 
-def test_saves_at_once_keep_one(home: NatsHome, api: Api) -> None:
-    """Applications that start together overwrite each other's job; it stays one, with where it stood."""
-    client = home.client()
-    calls = [
-        (client.schedule, "schedule_job", ("j",), {"schedule": "@daily", "data": n, "overwrite": True})
-        for n in range(8)
-    ]
-    assert api.together(calls) == [None] * 8
-    (job,) = api.call(client.schedule, "list_jobs")
-    assert job.data in range(8)
-    assert api.call(client.schedule, "get_job", "j") == job
-
-
 def test_what_others_see_of_a_job(home: NatsHome, api: Api) -> None:
     """A document begins with a line of JSON, whoever reads it."""
     client = home.client()
     api.call(client.schedule, "schedule_job", "j", schedule="@hourly", data={"a": 1})
-    driver = _driver(home)
+    driver = driver_of(home)
 
     def read() -> Any:
         return (yield from driver.bucket.read([driver.bucket.subject("j", "j")]))

@@ -10,6 +10,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.redis import RedisHome
+from tests.support.leased_jobs import members  # noqa: F401
 from tests.support.redis import Missing, RedisServer, serve
 
 
