@@ -168,6 +168,14 @@ def nats_server() -> Iterator[Any]:
     yield from _served(serve)
 
 
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[Any]:
+    """A Kafka broker of this run."""
+    from tests.support.kafka import serve
+
+    yield from _served(serve)
+
+
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Note a measured figure; ``--soak`` writes them down."""
@@ -202,6 +210,7 @@ _MAY_BE_SKIPPED = (
     "DAPRD names no daprd",
     "LAYOTTO names no Layotto",
     "the clock of a NATS server cannot be set",
+    "the clock of a Kafka broker cannot be set",
 )
 
 

@@ -8,6 +8,7 @@ from cloud_runtimes.testing import Api, Harness, PubSubSuite
 from cloud_runtimes.testing.suites._base import Call, Suite
 from tests.support.harnesses.dapr import DaprGrpc
 from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.kafka import KAFKA
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS_EVENTS, NATS_FRAMED
 from tests.support.harnesses.postgres import POSTGRES
@@ -20,6 +21,7 @@ class TestPubSub(PubSubSuite):
         HARNESSES,
         beside={DaprGrpc.name: DaprGrpc},
         beside_layotto=LAYOTTO,
+        kafka_server=KAFKA,
         postgres_url=POSTGRES,
         nats_server=NATS_EVENTS,
         redis_server=REDIS,

@@ -315,6 +315,26 @@ class Holding:
             if not held.left:
                 del self.held[held]
 
+    def leave(self, origin: Hashable) -> bool:
+        """Let go of what was not delivered of an origin; tells whether anything delivered is left."""
+        self._ready = deque(held for held in self._ready if held.origin != origin)
+        left = False
+        for held in [held for held in self.held if held.origin == origin]:
+            if held.next == held.length:
+                left = True
+                continue
+            if held.single:
+                for place in held.open(held.next, held.length):
+                    held.settle(place)
+                held.next = held.length
+            else:  # it comes again as a whole
+                held.void = True
+            if held.left and not held.void:
+                left = True
+            else:
+                del self.held[held]
+        return left
+
     def tokens(self, origin: Hashable) -> Iterator[Any]:
         """Return the tokens of the messages of an origin that have anything left."""
         for held in self.held:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 from zlib import crc32
@@ -11,12 +11,13 @@ from zlib import crc32
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
 from ...spi.events import read_binary
-from .._deliveries import NO_PAST, Past
+from .._deliveries import Past
 from .._messages.holding import Holding, Part
+from .._messages.parts import read_past, write_past
 from .protocol import Message
 from .streams import RETRY
 
-__all__ = ["DUE", "TOPIC", "Due", "Reader", "deliveries_of", "part_headers", "pieces", "sequence_of"]
+__all__ = ["DUE", "TOPIC", "Due", "Reader", "deliveries_of", "part_headers", "sequence_of"]
 
 DUE: Final = "Cr-Due"
 """When an event may be delivered, milliseconds since 1970 by the server's clock."""
@@ -105,7 +106,7 @@ class Reader:
                 self.early.append(_Early(token, int(due) - now_ms))
                 return 0
             token, deliveries = Due(token), max(1, deliveries - 1)
-        before, past = _read_past(headers.get(_PAST.lower(), ""))
+        before, past = read_past(headers.get(_PAST.lower(), ""))
         past = self._pasts.pop((origin, sequence_of(token)), past)
         deliveries += before
         kind = headers.get("content-type")
@@ -129,31 +130,7 @@ def part_headers(part: Part, consumer: str, now_ms: int, data: bytes) -> dict[st
         frame = kernel.Frame(data) if data[:3] == b"CRF" else kernel.Frame(kernel.parse_cloudevent(data))
         told = "\n".join(f"{record.id} {crc32(record.payload)}" for record in map(frame.__getitem__, range(len(frame))))
         return {"Nats-Msg-Id": f"{id} dead {crc32(told.encode())}"}
-    headers = {"Nats-Msg-Id": f"{id} {part.deliveries} {crc32(data)}", _PAST: _write_past(part.deliveries, part.past)}
+    headers = {"Nats-Msg-Id": f"{id} {part.deliveries} {crc32(data)}", _PAST: write_past(part.deliveries, part.past)}
     if part.delay_ms:
         headers[DUE] = str(now_ms + part.delay_ms)
     return headers
-
-
-def pieces(frame: bytes, room: int) -> Iterator[bytes]:
-    """Return a frame as frames of so many bytes at most; one event alone may have more."""
-    count = len(frame) > room and len(kernel.Frame(frame))
-    if not count or count == 1:
-        yield frame
-        return
-    whole = kernel.Frame(frame)
-    for places in (range(count // 2), range(count // 2, count)):
-        yield from pieces(whole.select(places), room)
-
-
-def _write_past(deliveries: int, past: Past) -> str:
-    error = "" if past.error is None else past.error.replace("\n", " ")
-    return f"{deliveries} {past.first or 0} {past.last or 0} {error}"
-
-
-def _read_past(text: str) -> tuple[int, Past]:
-    try:
-        deliveries, first, last, *error = text.split(" ", 3)
-        return int(deliveries), Past(int(first) or None, int(last) or None, error[0] if error and error[0] else None)
-    except ValueError:  # it has none, or is of another program
-        return 0, NO_PAST

@@ -18,10 +18,11 @@ from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, Pub
 from .._deliveries import FEATURES, Rules
 from .._log.claims import count_in
 from .._messages.holding import as_messages
+from .._messages.parts import pieces
 from .buckets import read_reply
 from .failures import NO_STREAM, Refused, explained
 from .member import NatsMember
-from .messages import DUE, pieces
+from .messages import DUE
 from .protocol import publish
 from .requests import Batch, Bulk, Flow
 from .streams import EventStream

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..._native import events as kernel
-from .._deliveries import NO_PAST, Past
+from .._deliveries import NO_PAST
 from .._messages.holding import Holding, Part
+from .._messages.parts import read_past, write_past
 from .resp import Value
 
 __all__ = ["RETRY", "STREAM", "part_arguments", "take_in"]
@@ -32,7 +33,7 @@ def take_in(holding: Holding, origin: int, entries: Sequence[Any], deliveries: i
                 holding.done.setdefault(origin, []).append(id)
                 bell = True
                 continue
-            before, past = _read_past(fields.get(b"past", b""))
+            before, past = read_past(fields.get(b"past", b"").decode())
         data, kind = fields.get(_DATA), fields.get(b"datacontenttype")
         if data is None:  # of another program: its fields are the event
             texts = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in fields.items()}
@@ -51,7 +52,7 @@ def part_arguments(parts: Iterable[Part], messages: Callable[..., list[tuple[str
     for part in parts:
         origin: Any = part.held.origin
         for what, count, data, done in _becomes(part, messages):
-            past = _write_past(part.deliveries, part.past) if what == "again" else b""
+            past = write_past(part.deliveries, part.past).encode() if what == "again" else b""
             topic = kernel.Frame(part.frame).topic if what == "dead" and part.frame is not None else ""
             delay = part.delay_ms or 0
             arguments += (what, origin, int(done), count, delay, past or topic, data, len(part.tokens))
@@ -67,18 +68,3 @@ def _becomes(part: Part, messages: Callable[..., list[tuple[str | None, bytes]]]
     letters = [data for _, data in messages([part.frame], raw=False)]
     each = part.events // len(letters)
     return [("dead", each, data, part.done and number == len(letters)) for number, data in enumerate(letters, start=1)]
-
-
-def _write_past(deliveries: int, past: Past) -> bytes:
-    """Return what an entry says of earlier deliveries."""
-    error = "" if past.error is None else past.error.replace("\n", " ")
-    return f"{deliveries} {past.first or 0} {past.last or 0} {error}".encode()
-
-
-def _read_past(text: bytes) -> tuple[int, Past]:
-    """Return how often an event was delivered, and what is known of that."""
-    try:
-        deliveries, first, last, error = text.decode().split(" ", 3)
-        return int(deliveries), Past(int(first) or None, int(last) or None, error or None)
-    except ValueError:  # of another program
-        return 0, NO_PAST

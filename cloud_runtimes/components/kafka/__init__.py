@@ -1,0 +1,93 @@
+"""Apache Kafka: pub/sub on a cluster's topics, through librdkafka."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..._core import extras
+from ..._core.threads import Mutex
+from ...config import ClientSettings
+from ...errors import ClosedError, UnavailableError
+from ...spi.component import Component
+from ...spi.operation import Method, Operation
+from .settings import KafkaSettings
+
+if TYPE_CHECKING:
+    from ...spi.driver import Driver
+    from ...spi.executor import Executor
+    from .producer import KafkaProducer
+    from .topics import Topics
+
+__all__ = ["KafkaComponent", "KafkaSettings", "component"]
+
+_READY = Method("kafka", "wait_ready", repeatable=True, writes=False)
+
+
+class KafkaComponent(Component):
+    """One producer, and what is known of the topics; each member of a group has a consumer of its own."""
+
+    name = "kafka"
+    Settings = KafkaSettings
+    services = ("pubsub",)
+
+    settings: KafkaSettings
+
+    def __init__(self, settings: KafkaSettings, context: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, context, executor)
+        self._lock = Mutex()
+        self._closed = False
+        self._topics: Topics | None = None
+        self._producer: KafkaProducer | None = None
+
+    @property
+    def topics(self) -> Topics:
+        """What is known of the topics."""
+        self._make()
+        assert self._topics is not None
+        return self._topics
+
+    @property
+    def producer(self) -> KafkaProducer:
+        """The producer of all drivers."""
+        self._make()
+        assert self._producer is not None
+        return self._producer
+
+    def check_open(self) -> None:
+        """Refuse to go on once the client was closed."""
+        if self._closed:
+            raise ClosedError("this client is closed: make another")
+
+    def _make(self) -> None:
+        with self._lock:
+            self.check_open()
+            if self._producer is None:
+                with extras.importing("Kafka", "kafka"):
+                    from .producer import KafkaProducer
+                    from .topics import Topics
+                self._topics = Topics(self.settings)
+                self._producer = KafkaProducer(self.settings, self._topics)
+
+    def driver(self, service: str, name: str) -> Driver:
+        with extras.importing(f"pubsub {name!r} on Kafka", "kafka"):
+            from .pubsub import KafkaPubSub
+        return KafkaPubSub(self, name)
+
+    def native(self, service: str, name: str) -> Any:
+        """Return the ``Producer`` of confluent-kafka."""
+        return self.producer.client
+
+    def ready(self) -> None:
+        op = Operation(_READY, self.name, 5.0)
+        if not self.topics.brokers(op):
+            raise UnavailableError(f"kafka {self.settings.servers}: no broker is known")
+
+    def close(self, timeout: float | None) -> None:
+        with self._lock:
+            self._closed = True
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout)
+
+
+component = KafkaComponent

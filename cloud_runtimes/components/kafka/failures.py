@@ -1,0 +1,96 @@
+"""What the errors of librdkafka and of brokers mean to a caller: the one error table of this component."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from confluent_kafka import KafkaError
+
+from ...errors import (
+    CloudRuntimesError,
+    InternalError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+__all__ = ["MISSING", "PURGED", "explained"]
+
+MISSING: Final = frozenset([KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION])
+PURGED: Final = KafkaError._PURGE_QUEUE
+"""It had not been sent, and never will be."""
+_LOGIN: Final = frozenset([KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED])
+_DENIED: Final = frozenset(
+    [
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    ]
+)
+_TOO_LARGE: Final = frozenset([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE])
+_OLD: Final = frozenset([KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE])
+_FULL: Final = frozenset([KafkaError._QUEUE_FULL, KafkaError.POLICY_VIOLATION, KafkaError.THROTTLING_QUOTA_EXCEEDED])
+_AWAY: Final = frozenset(
+    [
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._RESOLVE,
+        KafkaError._WAIT_COORD,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError._IN_PROGRESS,
+        KafkaError._NO_OFFSET,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+    ]
+)
+
+
+def explained(where: str, error: KafkaError, topic: str | None = None, told: Any = None) -> CloudRuntimesError:
+    """Return our error for one of theirs; ``told`` is the last that concerned a broker, which says why time ran out."""
+    code = error.code()
+    if told is not None and code in _AWAY and (told.code() in _LOGIN or told.code() == KafkaError._SSL):
+        error, code = told, told.code()
+    text = f"kafka {where}: "
+    if code in _LOGIN:
+        return UnauthenticatedError(
+            f"{text}the broker does not accept the client: check username, password and mechanism in the component's table"
+        )
+    if code == KafkaError._SSL:
+        return UnavailableError(
+            f"{text}TLS with the broker failed: give tls_ca with the file of the certificates that its own descends from, "
+            f"and its name in servers: {_short(error)}",
+            retryable=False,
+        )
+    if code in MISSING:
+        return NotFoundError(
+            f'{text}there is no topic {topic!r}: make it, or set ensure = "create" in the component\'s table'
+        )
+    if code in _DENIED:
+        what = "this" if topic is None else f"the topic {topic!r} or the group"
+        return PermissionDeniedError(f"{text}the user has no rights to {what}: {_short(error)}")
+    if code in _TOO_LARGE:
+        return ResourceExhaustedError(
+            f"{text}a message is larger than is taken: raise max.message.bytes of the topic, and "
+            f"message.max.bytes in the options of the component's table: {_short(error)}"
+        )
+    if code in _FULL:
+        return ResourceExhaustedError(f"{text}{_short(error)}", retryable=True)
+    if code in _OLD:
+        return UnsupportedError(f"{text}the broker is too old; 2.4 or newer is needed: {_short(error)}")
+    if code in _AWAY or error.retriable():
+        why = "" if told is None or told.code() == code else f"; {_short(told)}"
+        return UnavailableError(f"{text}{_short(error)}{why}")
+    return InternalError(f"{text}{_short(error)} ({error.name()})")
+
+
+def _short(error: KafkaError) -> str:
+    return str(error.str()).splitlines()[0][:300]

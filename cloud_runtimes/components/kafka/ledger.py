@@ -1,0 +1,115 @@
+"""What a group knows of a partition, as Kafka can keep it: an offset, before which all is settled, and a text about the messages after it.
+
+The text is the metadata of a commit, ``cr1:3-9,12;1:2,10-11``: ranges counted from the offset. First stand the settled messages, then, behind each number of deliveries, those that were delivered so often. A broker takes 4,096 bytes. What does not fit is left out: it may be delivered again after a rebalance, or count as new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+__all__ = ["Ledger"]
+
+_MARK: Final = "cr1:"
+_MOST: Final = 4000
+_WIDEST: Final = 1_000_000
+
+
+class Ledger:
+    """One partition.
+
+    Attributes:
+        base: the first offset that is not settled, as far as was read.
+        changed: whether there is anything to commit.
+        counts: offset → deliveries that have ended, of messages that are not settled.
+        handed: offsets that are being delivered.
+    """
+
+    __slots__ = ("_settled", "_top", "base", "changed", "counts", "handed")
+
+    def __init__(self, base: int, text: str | None) -> None:
+        self.base = self._top = base
+        self.changed = False
+        self.handed: set[int] = set()
+        self._settled: set[int] = set()
+        self.counts: dict[int, int] = {}
+        if not text or not text.startswith(_MARK):  # another program's
+            return
+        settled, *counted = text.removeprefix(_MARK).split(";")
+        self._settled.update(_read(base, settled))
+        for each in counted:
+            count, _, ranges = each.partition(":")
+            if count.isdigit():
+                self.counts.update(dict.fromkeys(_read(base, ranges), int(count)))
+
+    def read(self, offset: int) -> bool:
+        """Note that the messages up to an offset were read, and tell whether this one needs a delivery; numbers between that have no message count as settled."""
+        if offset > self._top:
+            if self.base == self._top:
+                self.base = offset
+                self._settled = {each for each in self._settled if each >= offset}
+                self.settle(())
+            else:
+                self._settled.update(range(self._top, offset))
+        self._top = max(self._top, offset + 1)
+        return offset >= self.base and offset not in self._settled
+
+    def hand(self, offsets: Sequence[int]) -> None:
+        """Note that messages are being delivered."""
+        self.handed.update(offsets)
+        self.changed = True
+
+    def settle(self, offsets: Sequence[int]) -> None:
+        """Note messages that are done with."""
+        self.changed = True
+        self.handed.difference_update(offsets)
+        if self.counts:
+            for offset in offsets:
+                self.counts.pop(offset, None)
+        settled = self._settled
+        if not settled and offsets and max(offsets) - self.base == len(offsets) - 1 and min(offsets) == self.base:
+            self.base += len(offsets)
+            return
+        settled.update(offsets)
+        base = self.base
+        while base in settled:
+            settled.remove(base)
+            base += 1
+        self.base = base
+
+    def text(self) -> str:
+        """Return the metadata of a commit at `base`."""
+        groups: dict[int, list[int]] = {}
+        for offset in self.handed:
+            groups.setdefault(self.counts.get(offset, 0) + 1, []).append(offset)
+        for offset, count in self.counts.items():
+            if offset not in self.handed:
+                groups.setdefault(count, []).append(offset)
+        text = _MARK + ",".join(self._ranges(self._settled, _MOST))
+        for count, offsets in sorted(groups.items(), reverse=True):
+            text += f";{count}:{','.join(self._ranges(offsets, _MOST - len(text)))}"
+        return text if len(text) > len(_MARK) else ""
+
+    def _ranges(self, offsets: Sequence[int] | set[int], room: int) -> Iterator[str]:
+        """Yield ranges, as many as there is room for."""
+        first: int | None = None
+        last = 0
+        for offset in [*sorted(offsets), -1]:
+            if first is not None and offset == last + 1:
+                last = offset
+                continue
+            if first is not None:
+                part = str(first - self.base) if first == last else f"{first - self.base}-{last - self.base}"
+                room -= len(part) + 4
+                if room < 0:
+                    return
+                yield part
+            first = last = offset
+
+
+def _read(base: int, text: str) -> Iterator[int]:
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or not (last or first).isdigit():
+            return
+        yield from range(base + int(first), base + min(int(last or first), int(first) + _WIDEST) + 1)

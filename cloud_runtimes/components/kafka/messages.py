@@ -1,0 +1,134 @@
+"""Messages of a topic: how events are written, by the CloudEvents binding for Kafka (version 1.0.2), and what a member reads of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from ..._native import events as kernel
+from ...errors import CloudRuntimesError
+from ...spi.events import read_binary, to_binary
+from .._deliveries import NO_PAST, Past
+from .._messages.holding import Part, as_messages, is_frame
+from .._messages.parts import pieces, read_past, write_past
+from .producer import Outgoing
+from .settings import KafkaSettings
+
+__all__ = ["Incoming", "Writer", "read"]
+
+_STRUCTURED: Final = "application/cloudevents"
+_JSON: Final = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
+_OCTETS: Final = "application/octet-stream"
+_DUE: Final = "cr-due"
+"""When an event may come again, milliseconds since 1970 UTC by the clock of the member that gave it back."""
+_PAST: Final = "cr-past"
+_TOPIC: Final = "cr-topic"
+"""What a dead letter was first published to."""
+_ROOM: Final = 900_000
+"""Bytes of a frame; brokers take messages of 1 MiB unless they are told otherwise."""
+
+
+class Writer:
+    """Makes messages in the layout of a component."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._framed = settings.layout == "frame"
+        self._binary = settings.content_mode == "binary"
+
+    def publish(self, frames: Sequence[bytes]) -> tuple[list[Outgoing], list[int] | None]:
+        """Return the messages of a batch, and how many events each has; ``None``: one."""
+        if self._framed:
+            parts = [piece for frame in frames for piece in pieces(frame, _ROOM)]
+            return [Outgoing(piece, None, []) for piece in parts], [len(kernel.Frame(piece)) for piece in parts]
+        return [message for frame in frames for message in self._events(frame, raw=True)], None
+
+    def dead(self, part: Part, topic: str) -> Iterator[Outgoing]:
+        """Return the messages of a part that goes to a dead-letter topic."""
+        assert part.frame is not None
+        for data, key, headers in self._events(part.frame, raw=False):
+            yield Outgoing(data, key, [*headers, (_TOPIC, topic.encode())])
+
+    @staticmethod
+    def again(part: Part, now_ms: int) -> Iterator[Outgoing]:
+        """Return the messages of a part that comes again."""
+        assert part.frame is not None
+        headers = [(_PAST, write_past(part.deliveries, part.past).encode())]
+        if part.delay_ms:
+            headers.append((_DUE, str(now_ms + part.delay_ms).encode()))
+        for piece in pieces(part.frame, _ROOM):
+            yield Outgoing(piece, kernel.Frame(piece)[0].key, headers)
+
+    def _events(self, body: bytes, *, raw: bool) -> Iterator[Outgoing]:
+        frame = kernel.Frame(body)
+        if raw and frame[0].raw:
+            for (kind, data), key in zip(as_messages([body], raw=True), _keys(frame), strict=True):
+                yield Outgoing(data, key, [("content-type", (kind or _OCTETS).encode())])
+        elif self._binary:
+            for place in range(len(frame)):
+                record = frame[place]
+                headers, data = to_binary(record, prefix="ce_")
+                yield Outgoing(data, record.key, [(name, value.encode()) for name, value in headers.items()])
+        else:
+            for data, key in zip(frame.structured(), _keys(frame), strict=True):
+                yield Outgoing(data, key, _JSON)
+
+
+def _keys(frame: kernel.Frame) -> list[str | None]:
+    """Return the keys of all events."""
+    found = frame.render(["key", b"\0"]).decode().split("\0")
+    if len(found) != len(frame) + 1:  # one has a NUL in it
+        return [frame[place].key for place in range(len(frame))]
+    return [key or None for key in found[:-1]]
+
+
+class Incoming(NamedTuple):
+    """A message as a member reads it.
+
+    Attributes:
+        offset: of it.
+        key: by which events are ordered.
+        data: a structured CloudEvent or a frame; with ``kind`` a payload.
+        kind: content type of a payload without an envelope.
+        deliveries: this one included.
+        past: of its events.
+        due: when it may be delivered, by `time.time`; 0: now.
+        topic: it was first published to; ``None``: where it is.
+    """
+
+    offset: int
+    key: bytes | None
+    data: bytes
+    kind: str | None = None
+    deliveries: int = 1
+    past: Past = NO_PAST
+    due: float = 0.0
+    topic: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but its data matters."""
+        return self.kind is None and self.deliveries == 1 and not self.due and self.topic is None
+
+
+def read(message: Any) -> Incoming:
+    """Read a message of confluent-kafka."""
+    offset, key, data, headers = message.offset(), message.key(), message.value() or b"", message.headers()
+    if not headers or (is_frame(data) and len(headers) == 0):
+        return Incoming(offset, key, data)
+    if len(headers) == 1 and headers[0][1] == _JSON[0][1]:
+        return Incoming(offset, key, data)
+    found = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
+    deliveries, past = read_past(found[_PAST]) if _PAST in found else (0, NO_PAST)
+    due = found.get(_DUE, "")
+    kind = found.get("content-type")
+    if "ce_specversion" in found:
+        try:
+            data = read_binary(found, data, message.topic(), prefix="ce_").to_json()
+            kind = None
+        except CloudRuntimesError:
+            kind = kind or _OCTETS
+    elif kind is not None and kind.startswith(_STRUCTURED):
+        kind = None
+    at = int(due) / 1000 if due.isdigit() else 0.0
+    return Incoming(offset, key, data, kind, deliveries + 1, past, at if at > time.time() else 0.0, found.get(_TOPIC))

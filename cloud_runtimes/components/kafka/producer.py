@@ -1,0 +1,240 @@
+"""Publishing by one producer of librdkafka, which all drivers of a component share: idempotent, and acknowledged by all replicas in sync.
+
+A thread of its own serves the delivery reports while anything is under way. It also ends what runs out of time: a message that was not sent by then never will be, so a caller that tries again repeats only what was on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from ..._core import fork
+from ..._core.logs import repeated
+from ..._core.threads import Background, Mutex
+from ...errors import ClosedError, CloudRuntimesError, DeadlineExceededError
+from .failures import MISSING, PURGED, explained
+from .threads import keep
+
+if TYPE_CHECKING:
+    from ...spi.operation import Operation
+    from .settings import KafkaSettings
+    from .topics import Topics
+
+__all__ = ["KafkaProducer", "Outgoing"]
+
+_SLICE: Final = 0.05
+_LEAVING: Final = 10.0
+_ONE: Final = 100 * 1024 * 1024
+_QUEUE: Final = 10_000_000
+
+Headers: TypeAlias = list[tuple[str, bytes]]
+
+
+class Outgoing(NamedTuple):
+    """A message.
+
+    Attributes:
+        data: of it.
+        key: by which its partition is chosen; ``None``: any.
+        headers: of it.
+    """
+
+    data: bytes
+    key: str | None
+    headers: Headers
+
+
+class _Sent:
+    """Messages of one call, under way.
+
+    Attributes:
+        done: gets place → error of those that failed.
+    """
+
+    def __init__(self, op: Operation, topic: str, messages: Sequence[Outgoing]) -> None:
+        self.op = op
+        self.topic = topic
+        self.messages = messages
+        self.done: Future[dict[int, CloudRuntimesError]] = Future()
+        self.left = len(messages)
+        self.failed: list[tuple[KafkaError, bytes]] = []
+
+    def report(self, error: KafkaError | None, message: Any) -> None:
+        """Take in the delivery report of one."""
+        self.left -= 1
+        if error is not None:
+            self.failed.append((error, message.value()))
+
+
+class KafkaProducer:
+    """See the module; made without I/O."""
+
+    def __init__(self, settings: KafkaSettings, topics: Topics) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._producer: Any = None
+        self._closed = False
+        self.forked()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: the threads of the producer are not there."""
+        self._lock = Mutex()
+        keep(self._producer)
+        self._producer = None
+        self._sent: list[_Sent] = []
+        self._serving = False
+        self._told: KafkaError | None = None
+
+    @property
+    def client(self) -> Any:
+        """The producer of confluent-kafka."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if self._producer is None:
+                self._producer = Producer(
+                    {
+                        "linger.ms": 5,
+                        "queue.buffering.max.messages": _QUEUE,
+                        "queue.buffering.max.kbytes": 1024 * 1024,
+                        "message.max.bytes": _ONE,
+                        **self._settings.properties(),
+                        "acks": "all",
+                        "enable.idempotence": True,
+                        "message.timeout.ms": 0,
+                        "error_cb": self._note,
+                    }
+                )
+            return self._producer
+
+    def _note(self, error: KafkaError) -> None:
+        self._told = error
+        repeated(f"kafka {self._topics.where}", "kafka %s: %s", self._topics.where, error.str())
+
+    # -- sending ----------------------------------------------------------
+
+    def send(self, op: Operation, topic: str, messages: Sequence[Outgoing]) -> Future[dict[int, CloudRuntimesError]]:
+        """Send messages; the future gets place → error of those that failed, or what all failed with."""
+        sent = _Sent(op, topic, messages)
+        if not messages:
+            sent.done.set_result({})
+            return sent.done
+        client = self.client
+        with self._lock:
+            self._sent.append(sent)
+        self._produce(client, sent, range(len(messages)))
+        with self._lock:
+            if not self._serving:
+                self._serving = True
+                Background(self._serve, "cloud-runtimes-kafka").start()
+        return sent.done
+
+    def _produce(self, client: Any, sent: _Sent, places: Sequence[int]) -> None:
+        topic, report, produce = sent.topic, sent.report, client.produce
+        for number, place in enumerate(places):
+            data, key, headers = sent.messages[place]
+            try:
+                produce(topic, data, key, on_delivery=report, headers=headers)
+            except KafkaException as error:
+                sent.left -= 1
+                sent.failed.append((error.args[0], data))
+            except BufferError:
+                full = KafkaError(KafkaError._QUEUE_FULL, "more than is taken is on its way: send more slowly")
+                for rest in places[number:]:
+                    sent.left -= 1
+                    sent.failed.append((full, sent.messages[rest].data))
+                return
+
+    def _serve(self) -> None:
+        """Serve reports while anything is under way."""
+        client = self.client
+        while True:
+            client.poll(_SLICE)
+            now = monotonic()
+            with self._lock:
+                ended = [sent for sent in self._sent if sent.left == 0]
+                late = [
+                    sent
+                    for sent in self._sent
+                    if sent.left and sent.op.deadline is not None and sent.op.deadline <= now
+                ]
+            if late:
+                self._purge(client)
+                ended = [sent for sent in self._sent if sent.left == 0 or sent in late]
+            for sent in ended:
+                if not self._again(client, sent, now):
+                    with self._lock:
+                        self._sent.remove(sent)
+                    self._finish(sent)
+            with self._lock:
+                if not self._sent or self._producer is not client:
+                    self._serving = False
+                    return
+
+    def _purge(self, client: Any) -> None:
+        """Take back what was not sent; its reports come at once."""
+        client.purge(in_queue=True, in_flight=False, blocking=True)
+        while client.poll(0):
+            pass
+
+    def _again(self, client: Any, sent: _Sent, now: float) -> bool:
+        """Send again what was taken back for the sake of another call."""
+        if sent.left or (sent.op.deadline is not None and sent.op.deadline <= now):
+            return False
+        taken = [data for error, data in sent.failed if error.code() == PURGED]
+        if not taken:
+            return False
+        sent.failed = [(error, data) for error, data in sent.failed if error.code() != PURGED]
+        places = _places(sent.messages, taken)
+        sent.left += len(places)
+        self._produce(client, sent, places)
+        return True
+
+    def _finish(self, sent: _Sent) -> None:
+        where, told = self._topics.where, self._told
+        failures: dict[int, CloudRuntimesError] = {}
+        made: dict[int, CloudRuntimesError] = {}
+        places = _places(sent.messages, [data for _, data in sent.failed])
+        for place, (error, _) in zip(places, sent.failed, strict=True):
+            code = error.code()
+            if code in MISSING:
+                self._topics.forget(sent.topic)
+            if code not in made:
+                made[code] = explained(where, error, sent.topic, told)
+            failures[place] = made[code]
+            if error.fatal():
+                self._producer = None
+        if sent.left:
+            sent.done.set_exception(
+                DeadlineExceededError(
+                    f"kafka {where}: {sent.left:,} of {len(sent.messages):,} events were sent and not acknowledged "
+                    f"in {sent.op.timeout:.3g} s",
+                    maybe_applied=True,
+                )
+            )
+        elif len(failures) == len(sent.messages):
+            sent.done.set_exception(failures[0])
+        else:
+            sent.done.set_result(failures)
+            self._told = None
+
+    def close(self, timeout: float | None) -> None:
+        """Send what is under way, and end; what is not sent in so many seconds is given up."""
+        with self._lock:
+            self._closed = True
+            client, self._producer = self._producer, None
+        if client is not None:
+            client.flush(_LEAVING if timeout is None else timeout)
+
+
+def _places(messages: Sequence[Outgoing], taken: Sequence[bytes]) -> list[int]:
+    """Return which messages these are, by their data."""
+    by_data: dict[bytes, list[int]] = {}
+    for place in range(len(messages) - 1, -1, -1):
+        by_data.setdefault(messages[place].data, []).append(place)
+    return [by_data[data].pop() for data in taken]

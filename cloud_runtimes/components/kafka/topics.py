@@ -1,0 +1,165 @@
+"""Topics and groups: what they are called in the cluster, whether they are there, and where a group begins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from hashlib import blake2s
+from typing import TYPE_CHECKING, Any, Final
+
+import confluent_kafka.admin
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from ..._core import fork
+from ...errors import NotFoundError
+from .failures import MISSING, explained
+from .threads import keep
+
+if TYPE_CHECKING:
+    from ...spi.operation import Operation
+    from .settings import KafkaSettings
+
+__all__ = ["Topics", "uncommitted"]
+
+_admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")
+_LONGEST: Final = 200
+_STEP: Final = 30.0
+_NONE: Final = -1001
+"""The offset of a group that has committed none."""
+
+
+class Topics:
+    """Those of one component.
+
+    Attributes:
+        where: the brokers, for messages.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self.where = settings.servers
+        self._found: set[str] = set()
+        self._admin: Any = None
+        self._told: KafkaError | None = None
+        fork.register(self)
+
+    def name(self, *parts: str) -> str:
+        """Return what a topic is called. Kafka takes ASCII letters, digits, ``.``, ``_`` and ``-``; another name gets a hash in the place of what it does not take."""
+        name = self._settings.prefix + ".".join(parts)
+        if _NAME.fullmatch(name) and name not in (".", ".."):
+            return name
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST]
+        return f"{plain}-{blake2s(name.encode(), digest_size=6).hexdigest()}"
+
+    def group(self, name: str) -> str:
+        """Return what a consumer group is called."""
+        return self._settings.prefix + name
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a topic was there the last time."""
+        return name in self._found
+
+    def brokers(self, op: Operation) -> int:
+        """Return how many brokers there are.
+
+        Raises:
+            UnavailableError: none answers.
+        """
+        try:
+            return len(self._client().list_topics(timeout=_left(op)).brokers)
+        except KafkaException as error:
+            raise explained(self.where, error.args[0], told=self._told) from error
+
+    def forget(self, name: str) -> None:
+        """Look anew whether a topic is there, the next time."""
+        self._found.discard(name)
+
+    def forked(self) -> None:
+        """In a forked child: the threads of the parent's client are not there."""
+        keep(self._admin)
+        self._admin = None
+
+    def ensure(self, op: Operation, names: Iterable[str]) -> None:
+        """See that topics are there, or make them.
+
+        Raises:
+            NotFoundError: one is missing, and none are made.
+        """
+        missing = [name for name in names if name not in self._found]
+        if not missing:
+            return
+        try:
+            there = self._client().list_topics(timeout=_left(op)).topics
+            missing = [name for name in missing if name not in there]
+            if missing and self._settings.ensure == "check":
+                raise NotFoundError(
+                    f"kafka {self.where}: there is no topic {' and none '.join(map(repr, missing))}: make it, "
+                    'or set ensure = "create" in the component\'s table'
+                )
+            self._make(op, missing)
+        except KafkaException as error:
+            raise explained(self.where, error.args[0], told=self._told) from error
+        self._found.update(names)
+
+    def _make(self, op: Operation, names: Sequence[str]) -> None:
+        settings = self._settings
+        wanted = [_admin.NewTopic(name, settings.partitions or -1, settings.replicas or -1) for name in names]
+        if not wanted:
+            return
+        for name, made in self._client().create_topics(wanted, operation_timeout=_left(op)).items():
+            try:
+                made.result(_left(op))
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise explained(self.where, error.args[0], name) from error
+
+    def _client(self) -> Any:
+        if self._admin is None:
+            self._admin = _admin.AdminClient({**self._settings.properties(), "error_cb": self._note})
+        return self._admin
+
+    def _note(self, error: KafkaError) -> None:
+        self._told = error
+
+    # -- groups -----------------------------------------------------------
+
+    def begin(self, op: Operation, consumer: Consumer, topic: str, *, latest: bool) -> None:
+        """Give a group that has no position in a topic one, so that it misses nothing from now on.
+
+        A partition that is added later is read from its beginning.
+        """
+        try:
+            metadata = consumer.list_topics(topic, timeout=_left(op)).topics[topic]
+            if metadata.error is not None:
+                raise KafkaException(metadata.error)
+            missing = uncommitted(
+                consumer.committed([TopicPartition(topic, each) for each in metadata.partitions], timeout=_left(op))
+            )
+            if not missing:
+                return
+            spec = _admin.OffsetSpec.latest() if latest else _admin.OffsetSpec.earliest()
+            asked = self._client().list_offsets(dict.fromkeys(missing, spec), request_timeout=_left(op))
+            offsets = [
+                TopicPartition(topic, each.partition, found.result(_left(op)).offset) for each, found in asked.items()
+            ]
+            consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code in MISSING:
+                self.forget(topic)
+            if code not in (
+                KafkaError.UNKNOWN_MEMBER_ID,
+                KafkaError.ILLEGAL_GENERATION,
+            ):  # the group has members, who began it
+                raise explained(self.where, error.args[0], topic) from error
+
+
+def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+    """Return those in which a group has no position."""
+    return [TopicPartition(each.topic, each.partition) for each in partitions if each.offset == _NONE]
+
+
+def _left(op: Operation) -> float:
+    left = op.remaining()
+    return _STEP if left is None else max(0.01, left)

@@ -1,0 +1,122 @@
+"""Kafka brokers for tests: a folder, free ports; alone, or several of one cluster. ``KAFKA_LIBS`` names the folder of the jars."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.ports import reserved_port
+from tests.support.servers import Missing, Server, stopped
+
+__all__ = ["KafkaServer", "Missing", "serve", "serve_cluster", "stopped"]
+
+_DEFAULT = Path.home() / ".cache" / "cloud-runtimes-kafka"
+"""Where ``.ci/kafka`` puts the jars."""
+
+
+def _classes() -> str:
+    folder = Path(os.environ.get("KAFKA_LIBS", _DEFAULT))
+    if shutil.which("java") is None or not list(folder.glob("kafka-clients-*.jar")):
+        raise Missing("Kafka is not installed: install Java 17 and Maven, and run .ci/kafka")
+    return f"{folder}/*"
+
+
+class KafkaServer(Server):
+    """A broker that is a controller too.
+
+    Attributes:
+        servers: its address, for clients.
+    """
+
+    def __init__(self, resources: ExitStack, number: int, controllers: list[int], options: dict[str, Any]) -> None:
+        super().__init__(resources, "kafka")
+        self.servers = f"127.0.0.1:{self.port}"
+        count = len(controllers)
+        self._starts = 0
+        self.controller = controllers[number]
+        self._options = {
+            "process.roles": "broker,controller",
+            "node.id": number + 1,
+            "controller.quorum.voters": ",".join(f"{n + 1}@127.0.0.1:{port}" for n, port in enumerate(controllers)),
+            "listeners": f"CLIENTS://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller}",
+            "advertised.listeners": f"CLIENTS://127.0.0.1:{self.port}",
+            "inter.broker.listener.name": "CLIENTS",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,CLIENTS:PLAINTEXT",
+            "log.dirs": self.folder / "data",
+            "offsets.topic.replication.factor": count,
+            "offsets.topic.num.partitions": 1,
+            "transaction.state.log.replication.factor": count,
+            "transaction.state.log.min.isr": 1,
+            "default.replication.factor": count,
+            "min.insync.replicas": min(count, 2),
+            "group.initial.rebalance.delay.ms": 0,
+            "auto.create.topics.enable": "false",
+            **options,
+        }
+
+    def start(self) -> None:
+        """Start it, on the data that is there."""
+        self.begin()
+        self.wait()
+
+    def format(self, cluster: str) -> None:
+        """Make its folder that of a cluster."""
+        text = "".join(f"{name}={value}\n" for name, value in self._options.items())
+        (self.folder / "server.properties").write_text(text)
+        command = ["java", *_SMALL, "-cp", _classes(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c"]
+        subprocess.run([*command, self.folder / "server.properties"], check=True, capture_output=True)
+
+    def begin(self) -> None:
+        """Start it without waiting."""
+        self._starts += 1
+        self.spawn("java", *_SMALL, "-cp", _classes(), "kafka.Kafka", self.folder / "server.properties")
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        client: Any = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+
+        def ready() -> bool:
+            try:
+                return bool(client.list_topics(timeout=0.5).brokers)
+            except KafkaException:
+                return False
+
+        self.wait_until(ready)
+
+
+_SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+
+
+@contextmanager
+def serve(**options: Any) -> Iterator[KafkaServer]:
+    """Run a broker until the block ends; ``options`` are its properties, with ``_`` for ``.``."""
+    with serve_cluster(1, **options) as (server,):
+        yield server
+
+
+@contextmanager
+def serve_cluster(count: int = 3, **options: Any) -> Iterator[list[KafkaServer]]:
+    """Run brokers of one cluster until the block ends."""
+    _classes()
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    given = {name.replace("_", "."): value for name, value in options.items()}
+    with ExitStack() as resources:
+        controllers = [resources.enter_context(reserved_port()) for _ in range(count)]
+        servers = [KafkaServer(resources, number, controllers, given) for number in range(count)]
+        for server in servers:
+            server.format(cluster)
+            server.begin()
+        for server in servers:
+            server.wait()
+        yield servers
