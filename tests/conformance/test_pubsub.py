@@ -8,7 +8,6 @@ from cloud_runtimes.testing import Api, Harness, PubSubSuite
 from cloud_runtimes.testing.suites._base import Call, Suite
 from tests.support.harnesses.dapr import DaprGrpc
 from tests.support.harnesses.embedded import HARNESSES
-from tests.support.harnesses.kafka import KAFKA
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS_EVENTS, NATS_FRAMED
 from tests.support.harnesses.postgres import POSTGRES
@@ -21,7 +20,6 @@ class TestPubSub(PubSubSuite):
         HARNESSES,
         beside={DaprGrpc.name: DaprGrpc},
         beside_layotto=LAYOTTO,
-        kafka_server=KAFKA,
         postgres_url=POSTGRES,
         nats_server=NATS_EVENTS,
         redis_server=REDIS,

@@ -221,7 +221,7 @@ class KafkaMember(EventSource):
         now = time.time()
         while self._later and self._later[0].at <= now:
             later = heappop(self._later)
-            self._add(later.origin, [later.message])
+            self._deliver(later.origin, [later.message])
         for origin, group in itertools.groupby(messages, lambda each: (each.topic(), each.partition())):
             self._read(origin, list(group))
 
@@ -242,12 +242,12 @@ class KafkaMember(EventSource):
                     for each in found
                 ]
         self._open[origin] = self._open.get(origin, 0) + len(found)
-        self._add(origin, found)
-
-    def _add(self, origin: Origin, messages: list[Incoming]) -> None:
-        """Have messages delivered, or wait until they may be."""
         if self._keys is not None:
-            messages = [each for each in messages if self._keys.enter(origin, each)]
+            found = [each for each in found if self._keys.enter(origin, each)]
+        self._deliver(origin, found)
+
+    def _deliver(self, origin: Origin, messages: list[Incoming]) -> None:
+        """Have messages delivered once they are due."""
         self._adding = origin
         for plain, group in itertools.groupby(messages, lambda each: each.is_plain):
             if plain:
@@ -292,7 +292,7 @@ class KafkaMember(EventSource):
             holding.expired = 0
         following, self._following = self._following, []
         for origin, message in following:
-            self._add(origin, [message])
+            self._deliver(origin, [message])
 
     def _write(self, parts: Sequence[Part]) -> None:
         """Write what comes again, and dead letters, and wait until the brokers have them."""

@@ -33,16 +33,17 @@ class Keys:
         return True
 
     def leave(self, origin: Hashable, offsets: Sequence[int]) -> Iterator[Incoming]:
-        """Yield the messages that were waiting for these."""
+        """Yield the messages that were waiting for these, and may be delivered now."""
         for offset in offsets:
             key = self._key_of.pop((origin, offset), None)
             if key is None:
                 continue
-            waiting = self._waiting.pop(key)
-            if waiting:
-                first = waiting.popleft()
-                yield first
-                self._waiting[key].extend(waiting)
+            if waiting := self._waiting[key]:
+                following = waiting.popleft()
+                self._key_of[origin, following.offset] = key
+                yield following
+            else:
+                del self._waiting[key]
 
     def forget(self, origin: Hashable) -> int:
         """Forget the keys of a partition; returns how many messages were waiting."""

@@ -13,7 +13,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from tests.support.kafka import KafkaServer
 
-__all__ = ["KAFKA", "KafkaHome", "OrderedHome"]
+__all__ = ["KAFKA", "KAFKA_SHARED", "KafkaHome", "OrderedHome"]
 
 _numbers = itertools.count(1)
 
@@ -64,4 +64,13 @@ class OrderedHome(KafkaHome):
     settings: ClassVar[dict[str, Any]] = {"retry": "in_order"}
 
 
+class SharedHome(KafkaHome):
+    """The same with topics of two partitions, to which events go one by one, so that members share few of them too."""
+
+    name = "kafka-shared"
+    bulk_order = False  # between partitions
+    settings: ClassVar[dict[str, Any]] = {"partitions": 2, "options": {"sticky.partitioning.linger.ms": 0}}
+
+
 KAFKA: dict[str, type[KafkaHome]] = {each.name: each for each in (KafkaHome, OrderedHome)}
+KAFKA_SHARED: dict[str, type[KafkaHome]] = {SharedHome.name: SharedHome}

@@ -1,0 +1,84 @@
+"""What a group keeps of a partition in a commit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cloud_runtimes.components.kafka.ledger import Ledger
+
+
+def again(ledger: Ledger) -> Ledger:
+    """Return what another member reads of a commit."""
+    return Ledger(ledger.base, ledger.text())
+
+
+def wanted(ledger: Ledger, offsets: range) -> list[int]:
+    return [offset for offset in offsets if ledger.read(offset)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_settled_in_any_order_comes_no_more(seed: int) -> None:
+    chance = random.Random(seed)
+    ledger = Ledger(100, None)
+    offsets = wanted(ledger, range(100, 400))
+    assert offsets == list(range(100, 400))
+    settled = chance.sample(offsets, 200)
+    for start in range(0, 200, 17):
+        ledger.settle(settled[start : start + 17])
+    left = sorted(set(offsets) - set(settled))
+    assert ledger.base == left[0]
+    assert wanted(again(ledger), range(ledger.base, 400)) == left
+
+
+def test_all_in_order_needs_no_text() -> None:
+    ledger = Ledger(0, None)
+    wanted(ledger, range(10))
+    ledger.settle([3, 1, 2, 0])
+    assert (ledger.base, ledger.text()) == (4, "")
+
+
+def test_numbers_without_a_message_hold_nothing_up() -> None:
+    ledger = Ledger(0, None)
+    assert wanted(ledger, range(50, 52)) == [50, 51]  # what was before has expired
+    assert ledger.base == 50
+    assert ledger.read(60)
+    ledger.settle([50, 51])
+    assert ledger.base == 60
+
+
+def test_deliveries_are_counted_from_member_to_member() -> None:
+    ledger = Ledger(0, None)
+    wanted(ledger, range(6))
+    ledger.hand([1, 2, 4])
+    ledger.settle([1])
+    found = again(ledger)
+    assert found.counts == {2: 1, 4: 1}
+    wanted(found, range(6))
+    found.hand([2, 3])
+    assert again(found).counts == {2: 2, 3: 1, 4: 1}
+    found.settle([0, 2])
+    assert again(found).counts == {3: 1, 4: 1}
+
+
+def test_a_text_fits_a_broker_and_leaves_out_what_does_not() -> None:
+    ledger = Ledger(10**12, None)
+    offsets = range(10**12, 10**12 + 20_000)
+    wanted(ledger, offsets)
+    ledger.settle(list(offsets[1::2]))
+    ledger.hand(list(offsets[0::2]))
+    assert len(ledger.text()) <= 4096
+    left = wanted(again(ledger), offsets)
+    assert set(left) >= set(offsets[0::2])
+    assert left[:100] == list(offsets[0:200:2])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a:5", "cr1:", "cr1:x", "cr1:1-", "cr1:5-3", "cr1:-1", "cr1:1;x:2", "cr2:1", "cr1:0-99999999999"]
+)
+def test_texts_of_others_do_no_harm(text: str) -> None:
+    ledger = Ledger(7, text)
+    assert ledger.base == 7
+    assert ledger.read(7) in (True, False)
+    assert len(ledger.text()) <= 4096

@@ -1,0 +1,275 @@
+"""Events on Kafka: what others read and write, what a rebalance, a death and a fork leave, and order by key."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from cloudevents.core.bindings import kafka as binding
+from cloudevents.core.v1.event import CloudEvent
+from confluent_kafka import Consumer, Producer
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import CloudRuntimesError, NotFoundError
+from cloud_runtimes.pubsub import OutgoingEvent
+from cloud_runtimes.testing import Api
+from tests.support.harnesses.kafka import KafkaHome
+from tests.support.kafka import KafkaServer
+from tests.support.waiting import until
+
+SOON = 20.0
+
+
+@pytest.fixture
+def on(home: KafkaHome) -> Iterator[Callable[..., CloudRuntimesClient]]:
+    """Make a client with other settings."""
+    made: list[CloudRuntimesClient] = []
+
+    def make(**settings: Any) -> CloudRuntimesClient:
+        client = CloudRuntimesClient(
+            app_id="suite", config={"pubsub": {"bus": home.table("bus", **settings)}}, timeout=15
+        )
+        made.append(client)
+        return client
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def topic(home: KafkaHome) -> str:
+    """What the topic ``t`` is called in the cluster."""
+    return f"{home.prefix}bus.t"
+
+
+def taken(sub: Any, count: int) -> list[Any]:
+    found = []
+    while len(found) < count:
+        event = sub.receive(SOON)
+        assert event is not None, f"only {found}"
+        event.ack()
+        found.append(event)
+    return found
+
+
+# -- others -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["structured", "binary"])
+def test_others_read_what_is_published(home: KafkaHome, on: Any, topic: str, mode: str) -> None:
+    client = on(content_mode=mode)
+    id = client.pubsub.publish("bus", "t", {"n": 1}, key="grün", attributes={"subject": "thing", "tenant": "blue"})
+    consumer = Consumer(
+        {"bootstrap.servers": home.server.servers, "group.id": "other", "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([topic])
+    message: Any = until(lambda: consumer.poll(0.2))
+    consumer.close()
+    headers = dict(message.headers())
+    assert message.key() == "grün".encode()
+    read = binding.from_structured_event if mode == "structured" else binding.from_binary_event
+    event = read(binding.KafkaMessage(headers=headers, key=message.key(), value=message.value()))
+    assert (event.get_id(), event.get_subject(), event.get_extension("tenant")) == (id, "thing", "blue")
+    data = event.get_data()
+    assert (json.loads(data) if isinstance(data, (str, bytes)) else data) == {"n": 1}
+
+
+def test_what_others_write_is_read(home: KafkaHome, on: Any, topic: str) -> None:
+    client = on()
+    with client.pubsub.subscribe("bus", "t") as sub:
+        event = CloudEvent(
+            {"id": "a", "source": "/o", "type": "made", "tenant": "blue", "datacontenttype": "application/json"},
+            {"n": 1},
+        )
+        producer = Producer({"bootstrap.servers": home.server.servers})
+        for made in (binding.to_structured_event(event), binding.to_binary_event(event)):
+            producer.produce(topic, made.value, made.key, headers=list(made.headers.items()))
+        producer.produce(
+            topic, json.dumps({"specversion": "1.0", "id": "b", "source": "/o", "type": "made", "data": 2})
+        )
+        producer.produce(topic, b"\x00plain", b"k")
+        producer.flush()
+        found = taken(sub, 4)
+    by_id = {each.id: each.data for each in found[:3]}
+    assert by_id == {"a": {"n": 1}, "b": 2}
+    assert {each.extensions.get("tenant") for each in found[:2]} <= {"blue", None}
+    assert found[3].data == b"\x00plain"
+    assert found[3].id == f"{topic}-0-3"
+
+
+@pytest.mark.parametrize("layout", ["event", "frame"])
+def test_both_layouts_in_one_topic(on: Any, layout: str) -> None:
+    for each in (layout, "frame", "event"):
+        on(layout=each).pubsub.publish_bulk("bus", "t", [each, each])
+    with on().pubsub.subscribe("bus", "t") as sub:
+        assert [event.data for event in taken(sub, 6)] == [layout, layout, "frame", "frame", "event", "event"]
+
+
+# -- groups -------------------------------------------------------------------
+
+
+def test_a_topic_that_is_missing(on: Any, api: Api) -> None:
+    client = on(ensure="check")
+    for method in ("publish", "subscribe"):
+        arguments = ("bus", "t", 1) if method == "publish" else ("bus", "t")
+        error = api.fails(NotFoundError, match='set ensure = "create"')(client.pubsub, method, *arguments)
+        assert not error.maybe_applied
+
+
+def test_what_is_held_survives_a_rebalance(on: Any) -> None:
+    """A member that joins gets nothing that another still holds; both go on."""
+    settings = {"partitions": 4, "options": {"sticky.partitioning.linger.ms": 0}}
+    first, second = on(**settings), on(**settings)
+    with first.pubsub.subscribe("bus", "t", max_in_flight=40) as one:
+        first.pubsub.publish_bulk("bus", "t", list(range(40)))
+        held = [one.receive(SOON) for _ in range(40)]
+        with second.pubsub.subscribe("bus", "t") as other:
+            assert other.receive(1.0) is None, "it got what the first holds"
+            for event in held:
+                event.ack()
+            first.pubsub.publish_bulk("bus", "t", list(range(100, 300)))
+            seen: dict[int, set[int]] = {0: set(), 1: set()}
+            end = time.monotonic() + SOON
+            while len(seen[0] | seen[1]) < 200 and time.monotonic() < end:
+                for number, sub in enumerate((one, other)):
+                    if (event := sub.receive(0.02)) is not None:
+                        event.ack()
+                        seen[number].add(event.data)
+    assert seen[0] | seen[1] == set(range(100, 300)), "nothing is lost, and nothing that was settled comes again"
+    assert not seen[0] & seen[1]
+    assert all(seen.values())
+
+
+_HOLDER = """
+import json, sys
+from cloud_runtimes import CloudRuntimesClient
+client = CloudRuntimesClient(app_id="suite", config={"pubsub": {"bus": json.loads(sys.argv[1])}})
+with client.pubsub.subscribe("bus", "t", start="earliest") as sub:
+    events = [sub.receive(20) for _ in range(10)]
+    for event in events[1::2]:
+        event.ack()
+    sub.receive(1)
+    print("held", flush=True)
+    sub.receive(100)
+"""
+
+
+def test_a_member_that_is_killed(home: KafkaHome, on: Any) -> None:
+    """What it had settled does not come again, though what came before was not; the rest counts as delivered."""
+    table = home.table("bus", session_timeout=6)
+    client = on(session_timeout=6)
+    client.pubsub.publish_bulk("bus", "t", list(range(10)))
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, json.dumps(table)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.kill()
+    with client.pubsub.subscribe("bus", "t") as sub:
+        found = taken(sub, 5)
+        assert sub.receive(0.3) is None
+    assert [(each.data, each.delivery_count) for each in found] == [(number, 2) for number in range(0, 10, 2)]
+
+
+def test_a_child_publishes(on: Any) -> None:
+    client = on()
+    client.pubsub.publish("bus", "t", "parent")
+    child = os.fork()
+    if not child:
+        try:
+            client.pubsub.publish("bus", "t", "child")
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    client.pubsub.publish("bus", "t", "parent again")
+    with client.pubsub.subscribe("bus", "t") as sub:
+        assert [event.data for event in taken(sub, 3)] == ["parent", "child", "parent again"]
+
+
+# -- order --------------------------------------------------------------------
+
+
+def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Callable[[int, int], int]) -> None:
+    """Members come and go, handlers fail: the events of a key are settled in their order, one at a time."""
+    settings = {"retry": "in_order", "partitions": 4}
+    keys, count = 8, rounds(20, 500)
+    settled: dict[str, list[int]] = {f"k{number}": [] for number in range(keys)}
+    busy: set[str] = set()
+    overlaps: list[str] = []
+    lock = threading.Lock()
+    over = threading.Event()
+
+    def handle(event: Any) -> None:
+        with lock:
+            if event.key in busy:
+                overlaps.append(event.key)
+            busy.add(event.key)
+        time.sleep(0.001)
+        with lock:
+            busy.discard(event.key)
+            if hash((event.key, event.data, event.delivery_count)) % 5 == 0 and event.delivery_count < 4:
+                event.retry(0.02)
+                return
+            settled[event.key].append(event.data)
+        event.ack()
+
+    def consume(stay: bool) -> None:
+        with on(**settings) as client:
+            while not over.is_set():
+                with client.pubsub.subscribe("bus", "t", handle, workers=4, start="earliest"):
+                    over.wait(None if stay else 0.7)
+
+    threads = [threading.Thread(target=consume, args=(stay,)) for stay in (True, False)]
+    client = on(**settings)
+    client.pubsub.publish("bus", "t", -1, key="k0")
+    for thread in threads:
+        thread.start()
+    for number in range(count):
+        client.pubsub.publish_bulk("bus", "t", [OutgoingEvent(number, key) for key in settled])
+    until(lambda: all(len(set(found) - {-1}) >= count for found in settled.values()), seconds=60 + count / 5)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert not overlaps
+    for key, found in settled.items():
+        first = list(dict.fromkeys(each for each in found if each >= 0))
+        assert first == sorted(first), key
+
+
+# -- faults -------------------------------------------------------------------
+
+
+def test_a_broker_that_restarts(served: Callable[..., KafkaServer]) -> None:
+    """A call says in time that it is away; a publisher outlasts it, loses nothing, and repeats nothing that was not on its way."""
+    server = served()
+    config = {"pubsub": {"bus": {"component": "kafka", "servers": server.servers, "ensure": "create"}}}
+    with CloudRuntimesClient(app_id="suite", config=config, timeout=20) as client:
+        client.pubsub.publish("bus", "t", -1)
+        with client.pubsub.subscribe("bus", "t") as sub, client.pubsub.publisher("bus", "t") as publisher:
+            taken(sub, 1)
+            server.kill()
+            begun = time.monotonic()
+            with pytest.raises(CloudRuntimesError) as caught:
+                client.pubsub.publish("bus", "t", -2, timeout=1)
+            assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+            assert time.monotonic() - begun < 3
+            for number in range(1000):
+                publisher.send(number)
+            time.sleep(3)  # longer than an attempt
+            server.start()
+            publisher.flush(60)
+            found = [event.data for event in taken(sub, 1000)]
+            while (event := sub.receive(1)) is not None:
+                found.append(event.data)
+                event.ack()
+    assert set(found) - {-2} == set(range(1000))
+    assert len(found) <= 1001 + 1000 * (not caught.value.maybe_applied)

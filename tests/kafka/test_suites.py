@@ -1,0 +1,31 @@
+"""The pub/sub suite on Kafka. A topic has one partition there, since the suite knows one order; members that share have two."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloud_runtimes.testing import PubSubSuite
+from cloud_runtimes.testing.suites._base import Suite
+from tests.support.harnesses.kafka import KAFKA, KAFKA_SHARED
+from tests.support.harnesses.rows import rows
+
+
+@pytest.mark.soak
+class TestPubSub(PubSubSuite):
+    harness = rows({}, kafka_server=KAFKA)
+
+    test_members_share = None
+
+
+class TestShared(Suite):
+    """Cases that members share, and what is quick."""
+
+    service = PubSubSuite.service
+    harness = rows({}, kafka_server=KAFKA_SHARED)
+
+    test_members_share = PubSubSuite.test_members_share
+    test_values_round_trip = PubSubSuite.test_values_round_trip
+    test_given_attributes = PubSubSuite.test_given_attributes
+    test_dead_letter = PubSubSuite.test_dead_letter
+    test_close_gives_back = PubSubSuite.test_close_gives_back
+    test_too_large_is_refused = PubSubSuite.test_too_large_is_refused
