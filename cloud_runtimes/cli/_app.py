@@ -221,8 +221,12 @@ def invoke(
 def run_application(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="MODULE:CLIENT", help="E.g. shop.main:client.", show_default=False)],
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(metavar="PORT", help="Else APP_PORT, else a free one.")] = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; fd://3: a socket that is inherited.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Of all workers; else APP_PORT, else a free one for each.")
+    ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; one that dies is replaced.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Begin anew when a module below changes.")] = False,
 ) -> Work:

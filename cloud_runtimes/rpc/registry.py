@@ -9,6 +9,7 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from itertools import count
 from time import monotonic
 from typing import Final, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from ..spi.operation import Method, Operation
 from ..spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .peers import Peers, endpoint
 
-__all__ = ["LEASE", "Entry", "Home", "Registry", "RegistryRpc"]
+__all__ = ["LEASE", "Entry", "Home", "Registry", "RegistryRpc", "listener"]
 
 LEASE: Final = 15.0
 """Seconds that an entry lasts without a renewal. Servers renew three times as often."""
@@ -38,7 +39,7 @@ class Entry(NamedTuple):
     """A server that can be called.
 
     Attributes:
-        instance: the server's own name.
+        instance: the server's own name; `listener` of it is who answers at the address.
         app_id: of the application.
         address: ``http://host:port``.
     """
@@ -46,6 +47,11 @@ class Entry(NamedTuple):
     instance: str
     app_id: str
     address: str
+
+
+def listener(instance: str) -> str:
+    """Return the name by which a server proves itself: servers that share one socket have it in common, before a dot."""
+    return instance.partition(".")[0]
 
 
 class Registry(ABC):
@@ -107,6 +113,7 @@ class RegistryRpc(RpcDriver):
         self._caller = component.context.app_id
         self._known: tuple[Endpoint, ...] = ()
         self._known_until = 0.0
+        self._turns = count()
 
     # -- calling ----------------------------------------------------------
 
@@ -117,7 +124,7 @@ class RegistryRpc(RpcDriver):
                 registry = self._checked()
                 self._found(registry.find(op, self._name), registry.secret(op))
             try:
-                return self._component.peers.call(op, self._known, call, self._caller)
+                return self._component.peers.call(op, self._in_turn(), call, self._caller)
             except (UnauthenticatedError, UnavailableError) as error:
                 self._failed(error, fresh)
 
@@ -129,9 +136,15 @@ class RegistryRpc(RpcDriver):
                 found = await registry.find_async(op, self._name)
                 self._found(found, await asyncio.to_thread(registry.secret, op))
             try:
-                return await self._component.peers.call_async(op, self._known, call, self._caller)
+                return await self._component.peers.call_async(op, self._in_turn(), call, self._caller)
             except (UnauthenticatedError, UnavailableError) as error:
                 self._failed(error, fresh)
+
+    def _in_turn(self) -> tuple[Endpoint, ...]:
+        """Return the known servers; each call begins with the next one."""
+        known = self._known
+        at = next(self._turns) % len(known)
+        return known[at:] + known[:at]
 
     def _failed(self, error: UnauthenticatedError | UnavailableError, fresh: bool) -> None:
         """Return where nothing was sent and the registry may have another answer by now; else raise."""
@@ -152,9 +165,10 @@ class RegistryRpc(RpcDriver):
     def _found(self, entries: list[Entry], secret: bytes) -> None:
         if not entries:
             raise self._absent(f"no process has registered it in {self._registry.where}")
-        random.shuffle(entries)  # several servers share the calls
+        random.shuffle(entries)  # else all callers begin with the same one
         try:
-            self._known = tuple(endpoint(each.address, "the registry", secret, each.instance) for each in entries)
+            found = (endpoint(each.address, "the registry", secret, listener(each.instance)) for each in entries)
+            self._known = tuple(dict.fromkeys(found))
         except InvalidArgumentError as error:
             raise self._absent(str(error)) from error
         self._known_until = monotonic() + _FRESH
