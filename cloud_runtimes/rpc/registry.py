@@ -9,7 +9,6 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from itertools import count
 from time import monotonic
 from typing import Final, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
@@ -101,6 +100,17 @@ class Home(Protocol):
         """The connections to services that the registry knows."""
 
 
+class _Server(NamedTuple):
+    """A known server, with an element for each call of this process that is under way: lists need no lock."""
+
+    endpoint: Endpoint
+    calls: list[None]
+
+
+def _calls_of(server: _Server) -> int:
+    return len(server.calls)
+
+
 class RegistryRpc(RpcDriver):
     """One service, found by a registry."""
 
@@ -111,9 +121,8 @@ class RegistryRpc(RpcDriver):
         self._component = component
         self._name = name
         self._caller = component.context.app_id
-        self._known: tuple[Endpoint, ...] = ()
+        self._known: tuple[_Server, ...] = ()
         self._known_until = 0.0
-        self._turns = count()
 
     # -- calling ----------------------------------------------------------
 
@@ -123,10 +132,15 @@ class RegistryRpc(RpcDriver):
             if fresh:
                 registry = self._checked()
                 self._found(registry.find(op, self._name), registry.secret(op))
+            servers = sorted(self._known, key=_calls_of)
+            calls = servers[0].calls
+            calls.append(None)
             try:
-                return self._component.peers.call(op, self._in_turn(), call, self._caller)
+                return self._component.peers.call(op, [each.endpoint for each in servers], call, self._caller)
             except (UnauthenticatedError, UnavailableError) as error:
                 self._failed(error, fresh)
+            finally:
+                calls.pop()
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
         while True:
@@ -135,16 +149,16 @@ class RegistryRpc(RpcDriver):
                 registry = self._checked()
                 found = await registry.find_async(op, self._name)
                 self._found(found, await asyncio.to_thread(registry.secret, op))
+            servers = sorted(self._known, key=_calls_of)
+            calls = servers[0].calls
+            calls.append(None)
             try:
-                return await self._component.peers.call_async(op, self._in_turn(), call, self._caller)
+                endpoints = [each.endpoint for each in servers]
+                return await self._component.peers.call_async(op, endpoints, call, self._caller)
             except (UnauthenticatedError, UnavailableError) as error:
                 self._failed(error, fresh)
-
-    def _in_turn(self) -> tuple[Endpoint, ...]:
-        """Return the known servers; each call begins with the next one."""
-        known = self._known
-        at = next(self._turns) % len(known)
-        return known[at:] + known[:at]
+            finally:
+                calls.pop()
 
     def _failed(self, error: UnauthenticatedError | UnavailableError, fresh: bool) -> None:
         """Return where nothing was sent and the registry may have another answer by now; else raise."""
@@ -168,7 +182,7 @@ class RegistryRpc(RpcDriver):
         random.shuffle(entries)  # else all callers begin with the same one
         try:
             found = (endpoint(each.address, "the registry", secret, listener(each.instance)) for each in entries)
-            self._known = tuple(dict.fromkeys(found))
+            self._known = tuple(_Server(each, []) for each in dict.fromkeys(found))
         except InvalidArgumentError as error:
             raise self._absent(str(error)) from error
         self._known_until = monotonic() + _FRESH

@@ -56,7 +56,7 @@ def test_a_server_is_registered_while_it_is_open(
         api.call(caller.rpc, "invoke_method", "there", "echo", 1)
 
 
-def test_several_servers_take_the_calls_in_turn(
+def test_several_servers_share_calls_that_run_at_once(
     serving: CloudRuntimesClient, caller: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api
 ) -> None:
     monkeypatch.setattr(services, "_FRESH", 60.0)
@@ -67,12 +67,18 @@ def test_several_servers_take_the_calls_in_turn(
         called.append(endpoints[0].url)
         return first(peers, pool, op, endpoints, *rest)
 
+    met = threading.Barrier(4)
+    serving.rpc.register_method("meet", lambda: met.wait(20) >= 0)
     monkeypatch.setattr(Peers, "_first", watched)
     with serving.rpc.serving() as one, serving.rpc.serving() as two:
-        for _ in range(6):
+        for _ in range(3):
             assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
-        assert set(called[:2]) == {one.address, two.address}
-        assert called == called[:2] * 3
+        assert called == called[:1] * 3
+        called.clear()
+        assert api.together([(caller.rpc, "invoke_method", ("there", "meet"), {})] * 4) == [True] * 4
+        assert sorted(called) == sorted([one.address, two.address] * 2)
+        driver: Any = caller.rpc._driver("there")
+        assert [each.calls for each in driver._store._known] == [[], []]
     with serving.rpc.serving() as one:
         with serving.rpc.serving():
             pass
@@ -91,7 +97,7 @@ def test_servers_of_one_socket_are_one_to_callers(
             for _ in range(4):
                 assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
             driver: Any = caller.rpc._driver("there")
-            assert [each.url for each in driver._store._known] == [address]
+            assert [each.endpoint.url for each in driver._store._known] == [address]
             assert len(rows(home)) == 2
         for _ in range(4):  # on new connections, which the first one takes
             assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
