@@ -266,7 +266,7 @@ def lock_run(
 ) -> Work:
     """Run a command while holding a lock, and exit with its code (128 + the signal that ended it).
 
-    The lease is renewed meanwhile. When it is lost the command gets SIGTERM, after 5 s SIGKILL, and the exit code is 4; what the command itself started is not ended, nor is the command when this process is killed by SIGKILL. Exit code 5: the lock was not free in time; 126, 127: the command cannot be run. Signals are passed on. The command finds its fencing token in CLOUD_RUNTIMES_LOCK_TOKEN (for: state save --fence).
+    The lease is renewed meanwhile. When the lease is lost, the command gets SIGTERM, and SIGKILL 5 s later. Processes that the command started are not ended. A SIGKILL of this process leaves the command running. Exit code 4: the lease was lost; 5: the lock was not free in time; 126, 127: the command cannot be run. Signals are passed on. The command finds its fencing token in CLOUD_RUNTIMES_LOCK_TOKEN (for: state save --fence).
     """
     from ._lock import run as run_locked
 

@@ -94,7 +94,7 @@ def schedule_run(
         str | None, typer.Argument(help="A job to run at once; none: see above.", show_default=False)
     ] = None,
 ) -> Work:
-    """Have a job run at once and write the run's id; or, without a name, run the application's due jobs until a signal comes: those that call a method or publish, since a handler is in its own process. Exit code 3: there is no such job."""
+    """Run a job at once and write the run's id. Without a name, run the application's due jobs until a signal comes: those that call a method or publish. A job with a handler needs its own process. Exit code 3: there is no such job."""
     from ._schedule import run as run_jobs
 
     return partial(run_jobs, context.obj, name)
