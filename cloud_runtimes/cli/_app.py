@@ -164,7 +164,7 @@ def subscribe(
     no_ack: Annotated[bool, typer.Option("--no-ack", help="Leave the events to be delivered again.")] = False,
     data_only: Annotated[bool, typer.Option("--data-only", help="Write the data, not the CloudEvent.")] = False,
 ) -> Work:
-    """Write events to stdout, one line of CloudEvents JSON each, acknowledged once written; until interrupted."""
+    """Write events until interrupted: a table on a terminal, else a line of CloudEvents JSON each. An event is acknowledged once it is written."""
     from ._subscribe import subscribe as run_subscribe
 
     return partial(

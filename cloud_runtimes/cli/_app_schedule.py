@@ -62,7 +62,7 @@ def schedule_add(
 
 @schedule_app.command("list", short_help="Write all jobs.")
 def schedule_list(context: typer.Context) -> Work:
-    """Write all jobs of the application, a JSON object a line."""
+    """Write all jobs of the application: a table on a terminal, else a JSON object a line."""
     from ._schedule import listing
 
     return partial(listing, context.obj)
@@ -81,7 +81,7 @@ def schedule_rm(
 
 @schedule_app.command("history", short_help="Write the runs of a job.")
 def schedule_history(context: typer.Context, name: JobName) -> Work:
-    """Write the runs of a job, oldest first, a JSON object a line."""
+    """Write the runs of a job, oldest first: a table on a terminal, else a JSON object a line."""
     from ._schedule import history
 
     return partial(history, context.obj, name)
