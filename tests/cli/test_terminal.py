@@ -130,8 +130,15 @@ def test_messages_speak_the_command_line(cli: Any) -> None:
 
 
 @pytest.mark.process
-def test_completion() -> None:
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
     environment = {**os.environ, "COMP_WORDS": "cloud-runtimes st", "COMP_CWORD": "1"}
-    environment["_CLOUD_RUNTIMES_COMPLETE"] = "complete_bash"
+    environment |= {"_TYPER_COMPLETE_ARGS": "cloud-runtimes st", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    environment["_CLOUD_RUNTIMES_COMPLETE"] = f"complete_{shell}"
     done = subprocess.run([sys.executable, "-m", "cloud_runtimes"], env=environment, capture_output=True, text=True)
-    assert done.stdout.split() == ["state"]
+    told = {
+        "bash": "state",
+        "zsh": """_arguments '*: :(("state":"Read and write keys."))'""",
+        "fish": "state\tRead and write keys.",
+    }
+    assert done.stdout.strip() == told[shell]
