@@ -134,7 +134,12 @@ def config_get(
     keys: Keys = None,
     group: Group = None,
     label: Label = None,
-    items: Annotated[bool, typer.Option("--items", help="All that is known of each item: a table on a terminal, else a JSON object a line.")] = False,
+    items: Annotated[
+        bool,
+        typer.Option(
+            "--items", help="All that is known of each item: a table on a terminal, else a JSON object a line."
+        ),
+    ] = False,
 ) -> Work:
     """Write the value of one KEY. Several are a table on a terminal, else a JSON object. Exit code 3 where a key has none."""
     from . import _config
