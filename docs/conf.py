@@ -26,6 +26,7 @@ root_doc = "docs/index"
 include_patterns = ["docs/**.md", "*.md", "src_ext/README.md"]
 exclude_patterns = [".*", "build", "dist", "cloud_runtimes", "tests", "**/.*"]
 nitpicky = True
+highlight_language = "sh"  # of blocks that name none
 myst_heading_anchors = 4
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"

@@ -74,13 +74,13 @@ class Reference(SphinxDirective):
         return out
 
     def members(self, cls: type) -> Iterator[list[nodes.Node]]:
-        """Yield the methods and properties, with those of bases that the module does not list."""
+        """Yield the methods and properties, its own first, then those of bases that the module does not list."""
         seen: dict[str, Any] = {}
         for base in cls.__mro__:
             if base.__module__.startswith("cloud_runtimes") and (
                 base is cls or base.__name__ not in self.module.__all__
             ):
-                seen = {**{name: value for name, value in vars(base).items() if name not in seen}, **seen}
+                seen |= {name: value for name, value in vars(base).items() if name not in seen}
         for name, value in seen.items():
             if name.startswith("_") or (name.endswith("_async") and name.removesuffix("_async") in seen):
                 continue

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final, Self
 
 from .._core.logs import logger
 from .._core.threads import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, UnavailableError
 
+INHERITED: Final = "fd://"
+
 
 def listen(host: str, port: int, remedy: str) -> tuple[socket.socket, str]:
-    """Listen and return the socket and its URL, e.g. ``"http://127.0.0.1:41231"``; `UnavailableError` ends with ``remedy``."""
+    """Listen and return the socket and its URL, e.g. ``"http://127.0.0.1:41231"``; `UnavailableError` ends with ``remedy``.
+
+    A host such as ``fd://3`` is a socket that listens already, and that this process inherited.
+    """
     try:
+        if host.startswith(INHERITED):
+            made = socket.socket(fileno=int(host.removeprefix(INHERITED)))
+            if made.family not in (socket.AF_INET, socket.AF_INET6) or not made.getsockopt(
+                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+            ):
+                made.detach()
+                raise OSError(errno.EINVAL, "it is no socket of TCP that listens")
+            return made, _url(made.getsockname())
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # the protocol by its name: with 0 asyncio leaves Nagle's algorithm on, at 40 ms a call
         made = socket.socket(family, kind, protocol)
@@ -30,9 +44,14 @@ def listen(host: str, port: int, remedy: str) -> tuple[socket.socket, str]:
         raise UnavailableError(
             f"{host}:{port} cannot be listened on: {error.strerror}: {remedy}", retryable=False
         ) from error
+    return made, _url((host, made.getsockname()[1]))
+
+
+def _url(place: Sequence[Any]) -> str:
+    host, port = place[:2]
     # on all addresses is also on loopback, where others of this machine reach it
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
-    return made, f"http://{shown}:{made.getsockname()[1]}"
+    return f"http://{shown}:{port}"
 
 
 class ThreadedServer(ABC):

@@ -164,7 +164,7 @@ def subscribe(
     no_ack: Annotated[bool, typer.Option("--no-ack", help="Leave the events to be delivered again.")] = False,
     data_only: Annotated[bool, typer.Option("--data-only", help="Write the data, not the CloudEvent.")] = False,
 ) -> Work:
-    """Write events to stdout, one line of CloudEvents JSON each, acknowledged once written; until interrupted."""
+    """Write events until interrupted: a table on a terminal, else a line of CloudEvents JSON each. An event is acknowledged once it is written."""
     from ._subscribe import subscribe as run_subscribe
 
     return partial(
@@ -221,8 +221,12 @@ def invoke(
 def run_application(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="MODULE:CLIENT", help="E.g. shop.main:client.", show_default=False)],
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(metavar="PORT", help="Else APP_PORT, else a free one.")] = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; fd://3: a socket that is inherited.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Of all workers; else APP_PORT, else a free one for each.")
+    ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; one that dies is replaced.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Begin anew when a module below changes.")] = False,
 ) -> Work:
@@ -262,7 +266,7 @@ def lock_run(
 ) -> Work:
     """Run a command while holding a lock, and exit with its code (128 + the signal that ended it).
 
-    The lease is renewed meanwhile. When it is lost the command gets SIGTERM, after 5 s SIGKILL, and the exit code is 4; what the command itself started is not ended, nor is the command when this process is killed by SIGKILL. Exit code 5: the lock was not free in time; 126, 127: the command cannot be run. Signals are passed on. The command finds its fencing token in CLOUD_RUNTIMES_LOCK_TOKEN (for: state save --fence).
+    The lease is renewed meanwhile. When the lease is lost, the command gets SIGTERM, and SIGKILL 5 s later. Processes that the command started are not ended. A SIGKILL of this process leaves the command running. Exit code 4: the lease was lost; 5: the lock was not free in time; 126, 127: the command cannot be run. Signals are passed on. The command finds its fencing token in CLOUD_RUNTIMES_LOCK_TOKEN (for: state save --fence).
     """
     from ._lock import run as run_locked
 

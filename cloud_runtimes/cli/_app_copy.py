@@ -36,7 +36,7 @@ def copy(
 ) -> Callable[[], int]:
     """Copy state, configuration, files, jobs and events to another home, and compare both. Stop the application first: what it writes meanwhile may be missed.
 
-    HOME is a folder, a URL, env:VARIABLE that holds one of these (for a URL with a password), config:FILE for the home of another configuration, or the name of component tables such as [state.NAME]. Without --from or --to, that side is the home of the application.
+    HOME is a folder or a URL. For a URL with a password, give env:VARIABLE, a variable that holds it. config:FILE is the home of another configuration. A name stands for the component tables of that name, such as [state.NAME]. Without --from or --to, that side is the home of the application.
 
     Events keep their ids, keys and times, and each group finds what it had not settled. Running it again goes on where it was interrupted, and changes nothing where it was not. What the target has otherwise stays, and the exit code is 1.
     """

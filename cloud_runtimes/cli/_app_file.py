@@ -71,7 +71,7 @@ def file_list(
     long: Annotated[bool, typer.Option("--long", "-l", help="Size and time before the name.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Each as a JSON object.")] = False,
 ) -> Work:
-    """Write the names, one a line, in byte order."""
+    """Write the names in byte order: a table on a terminal, else one a line."""
     from . import _file
 
     return partial(
@@ -101,7 +101,7 @@ def file_remove(
 
 @file_app.command("stat")
 def file_stat(context: typer.Context, store: Files, name: FileName) -> Work:
-    """Write what is known of a file as a JSON object. Exit code 3 where there is none."""
+    """Write what is known of a file: a table on a terminal, else a JSON object. Exit code 3 where there is none."""
     from . import _file
 
     return partial(_file.stat, context.obj, store, name)

@@ -62,7 +62,7 @@ def schedule_add(
 
 @schedule_app.command("list", short_help="Write all jobs.")
 def schedule_list(context: typer.Context) -> Work:
-    """Write all jobs of the application, a JSON object a line."""
+    """Write all jobs of the application: a table on a terminal, else a JSON object a line."""
     from ._schedule import listing
 
     return partial(listing, context.obj)
@@ -81,7 +81,7 @@ def schedule_rm(
 
 @schedule_app.command("history", short_help="Write the runs of a job.")
 def schedule_history(context: typer.Context, name: JobName) -> Work:
-    """Write the runs of a job, oldest first, a JSON object a line."""
+    """Write the runs of a job, oldest first: a table on a terminal, else a JSON object a line."""
     from ._schedule import history
 
     return partial(history, context.obj, name)
@@ -94,7 +94,7 @@ def schedule_run(
         str | None, typer.Argument(help="A job to run at once; none: see above.", show_default=False)
     ] = None,
 ) -> Work:
-    """Have a job run at once and write the run's id; or, without a name, run the application's due jobs until a signal comes: those that call a method or publish, since a handler is in its own process. Exit code 3: there is no such job."""
+    """Run a job at once and write the run's id. Without a name, run the application's due jobs until a signal comes: those that call a method or publish. A job with a handler needs its own process. Exit code 3: there is no such job."""
     from ._schedule import run as run_jobs
 
     return partial(run_jobs, context.obj, name)

@@ -94,7 +94,7 @@ def state_list(
     after: Annotated[str | None, typer.Option(metavar="KEY", help="Only those behind this key.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Each key as a JSON string.")] = False,
 ) -> Work:
-    """Write the keys, one a line, in byte order."""
+    """Write the keys in byte order: a table on a terminal, else one a line."""
     from . import _state
 
     return partial(_state.list_keys, context.obj, store, prefix=prefix, limit=limit, after=after, as_json=json)
@@ -134,9 +134,14 @@ def config_get(
     keys: Keys = None,
     group: Group = None,
     label: Label = None,
-    items: Annotated[bool, typer.Option("--items", help="A line of JSON per item, with version and tags.")] = False,
+    items: Annotated[
+        bool,
+        typer.Option(
+            "--items", help="All that is known of each item: a table on a terminal, else a JSON object a line."
+        ),
+    ] = False,
 ) -> Work:
-    """Write the value of one KEY, or a JSON object of several. Exit code 3 where a key has none."""
+    """Write the value of one KEY. Several are a table on a terminal, else a JSON object. Exit code 3 where a key has none."""
     from . import _config
 
     return partial(_config.get, context.obj, store, keys or [], group=group, label=label, items=items)
@@ -181,7 +186,7 @@ def config_watch(
     label: Label = None,
     count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N lines.")] = None,
 ) -> Work:
-    """Write current values, then what changes, a line of JSON each; until interrupted."""
+    """Write current values, then what changes, until interrupted: a table on a terminal, else a JSON object a line."""
     from . import _config
 
     return partial(_config.watch, context.obj, store, keys or [], group=group, label=label, count=count)

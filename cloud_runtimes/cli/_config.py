@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ..codec import json
 from ..configuration import ConfigurationItem
 from ._errors import NOT_FOUND, UsageError
 from ._session import Invocation, connect
 from ._streams import complain, stopping, write
-from ._tables import rows
+from ._tables import Table, record, rows
 
 __all__ = ["delete", "get", "save", "watch"]
 
@@ -40,7 +39,7 @@ def get(
         if not missing:
             write(found[keys[0]].value.encode() + b"\n")
     else:
-        write(json.encode({key: item.value for key, item in found.items()}) + b"\n")
+        record({key: item.value for key, item in found.items()})
     if missing:
         complain(f"no key {', '.join(map(repr, missing))} in {store!r}")
         return NOT_FOUND
@@ -93,13 +92,13 @@ def watch(
     count: int | None,
 ) -> int:
     """Write current values, then what changes, until ``count`` lines or a signal; return the exit code."""
-    left = count
+    left, table = count, Table(_COLUMNS)
     with connect(invocation) as client, stopping(interrupt=False) as stop:
         with client.configuration.subscribe_configuration(store, keys, group=group, label=label) as changes:
             while not stop.signal and left != 0:
                 items = list((changes.receive(timeout=_LOOK) or {}).values())[:left]
                 if items:
-                    rows(map(_fields, items), _COLUMNS)
+                    rows(map(_fields, items), _COLUMNS, table)
                 if left is not None:
                     left -= len(items)
         return stop.code if stop.signal else 0

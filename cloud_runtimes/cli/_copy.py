@@ -22,7 +22,7 @@ from ._copying import PortableFiles, Transfer
 from ._errors import NOT_FOUND, UsageError
 from ._progress import progress
 from ._session import Invocation, logging_to_stderr
-from ._streams import complain, note, write
+from ._streams import BOLD, complain, note, styled, write
 
 if TYPE_CHECKING:
     from ..spi.component import Component
@@ -134,7 +134,8 @@ def copy(
                 each.copy(overwrite, advance)
             for each in transfers:
                 each.verify(advance)
-    write("".join(f"{line}\n" for line in _table(transfers)).encode())
+    head, *lines = _table(transfers)
+    write("".join(f"{line}\n" for line in (styled(head, BOLD), *lines)).encode())
     note(_NOT_COPIED)
     if all(each.result.good for each in transfers):
         return 0

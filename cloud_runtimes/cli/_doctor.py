@@ -17,7 +17,8 @@ from .. import __version__, config, registry
 from ..client import SERVICES, CloudRuntimesClient
 from ._errors import explain
 from ._session import Invocation, make_client
-from ._streams import complain, write
+from ._streams import GREEN, RED, complain, styled, write
+from ._tables import Table
 
 __all__ = ["doctor"]
 
@@ -210,11 +211,17 @@ def _lines(report: dict[str, Any]) -> list[str]:
     lines += [
         line(f"{each['service']}.{each['name']}", each["component"], 1) for each in report["configuration"]["declared"]
     ]
-    lines.append("components")
-    for component in report["components"]:
-        lines.append(line(component["name"], component.get("note", ""), 1).rstrip())
-        for service, features in sorted(component["services"].items()):
-            text = "by its settings" if features is None else ", ".join(features) or "the minimum"
-            lines.append(line(service, text, 2))
-    lines.append(line("ready", "yes" if report["ready"] else "no"))
+    lines += ["", *_table(report["components"]), ""]
+    lines.append(line("ready", styled("yes", GREEN) if report["ready"] else styled("no", RED)))
     return lines
+
+
+def _table(components: list[dict[str, Any]]) -> list[str]:
+    cells = []
+    for each in components:
+        if "note" in each:
+            cells.append([each["name"], "", each["note"]])
+        for service, features in sorted(each["services"].items()):
+            text = "by its settings" if features is None else ", ".join(features) or "the minimum"
+            cells.append([each["name"], service, text])
+    return Table(("component", "service", "features"), whole=True).render(cells)

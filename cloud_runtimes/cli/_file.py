@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..codec import json
 from ..file import FileInfo
 from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import write
-from ._tables import rows
+from ._tables import Table, record, rows
 
 __all__ = ["get", "list_files", "put", "remove", "stat"]
 
-_PAGE = 1000
+_PAGE: Final = 1000
+_COLUMNS: Final = ("size", "modified", "content_type", "name")
 
 
 def put(
@@ -86,11 +87,11 @@ def list_files(
 ) -> int:
     """Write names, one a line, a page at a time."""
     with connect(invocation) as client:
-        left = limit
+        left, table = limit, Table(_COLUMNS, whole=True)
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
             page = client.file.list_files(store, prefix, recursive=recursive, limit=size, after=after)
-            _show(page, long, as_json)
+            _show(page, table, long, as_json)
             if len(page) < size:
                 break
             after = page[-1].name
@@ -101,9 +102,9 @@ def list_files(
     return 0
 
 
-def _show(page: Sequence[FileInfo], long: bool, as_json: bool) -> None:
-    if long and not as_json and sys.stdout.isatty():
-        rows(map(_fields, page), ("size", "modified", "content_type", "name"))
+def _show(page: Sequence[FileInfo], table: Table, long: bool, as_json: bool) -> None:
+    if not as_json and sys.stdout.isatty():
+        rows(map(_fields, page), _COLUMNS, table)
     else:
         write(b"".join(_line(info, long, as_json) + b"\n" for info in page))
 
@@ -128,5 +129,5 @@ def remove(invocation: Invocation, store: str, names: list[str]) -> int:
 def stat(invocation: Invocation, store: str, name: str) -> int:
     """Write what is known of a file."""
     with connect(invocation) as client:
-        write(json.encode(_fields(client.file.stat_file(store, name))) + b"\n")
+        record(_fields(client.file.stat_file(store, name)))
     return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +18,10 @@ from typing import Any, Final
 
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
+from .._http.threaded import INHERITED, listen
 from ..client import CloudRuntimesClient
 from ..config import DEFAULT_TIMEOUT
+from ..rpc.server import checked_place
 from ._errors import USAGE, UsageError
 from ._session import Invocation
 from ._streams import complain, note
@@ -50,12 +53,19 @@ def run(invocation: Invocation, options: RunOptions) -> int:
     _export(invocation)
     if options.workers == 1 and not options.reload:
         return _run_here(options, invocation.timeout)
-    if options.workers > 1 and (options.port is not None or os.environ.get("APP_PORT")):
-        raise UsageError(
-            "--workers: several workers cannot listen on one port: leave --port and APP_PORT out, "
-            "so that each takes a free one, and callers find them all"
-        )
-    return _Workers(invocation, options).run()
+    with _listening(options) as listening:
+        return _Workers(invocation, options, listening).run()
+
+
+@contextmanager
+def _listening(options: RunOptions) -> Iterator[socket.socket | None]:
+    """Listen on a port that is given, for all workers; without one each takes a free one."""
+    if options.port is None and not os.environ.get("APP_PORT"):
+        yield None
+        return
+    made, _ = listen(*checked_place(options.host, options.port), "give another --host or --port, or unset APP_PORT")
+    with made:
+        yield made
 
 
 def _export(invocation: Invocation) -> None:
@@ -115,8 +125,9 @@ class _Worker:
         begin_at: when the next one begins, by `time.monotonic`; ``None``: there is none.
     """
 
-    def __init__(self, command: list[str], changes: Changes) -> None:
+    def __init__(self, command: list[str], inherited: Sequence[int], changes: Changes) -> None:
         self._command = command
+        self._inherited = inherited
         self._changes = changes
         self._pause = 0.0
         self.process: subprocess.Popen[bytes] | None = None
@@ -133,7 +144,7 @@ class _Worker:
         """Start a process."""
         self._began = monotonic()
         self.begin_at = self.code = None
-        self.process = process = subprocess.Popen(self._command)
+        self.process = process = subprocess.Popen(self._command, pass_fds=self._inherited)
         Background(partial(self._watch, process), "cloud-runtimes-worker-watch").start()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -156,7 +167,7 @@ class _Worker:
 class _Workers:
     """Several workers, or one that is reloaded."""
 
-    def __init__(self, invocation: Invocation, options: RunOptions) -> None:
+    def __init__(self, invocation: Invocation, options: RunOptions, listening: socket.socket | None) -> None:
         self._reload = options.reload
         self._changes = Changes()
         self._changed: str | None = None
@@ -166,10 +177,10 @@ class _Workers:
         if invocation.timeout is not None:
             command += ["--timeout", str(invocation.timeout)]
         command += ["--debug"] * invocation.debug
-        command += ["run", options.target, "--host", options.host]
-        if options.port is not None:
-            command += ["--port", str(options.port)]
-        self._workers = [_Worker(command, self._changes) for _ in range(options.workers)]
+        inherited = () if listening is None else (listening.fileno(),)
+        places = [[f"{INHERITED}{each}", "--port", "0"] for each in inherited]
+        command += ["run", options.target, "--host", *(places[0] if places else [options.host])]
+        self._workers = [_Worker(command, inherited, self._changes) for _ in range(options.workers)]
 
     def run(self) -> int:
         """Run until a signal, or until no worker is left; return the exit code."""

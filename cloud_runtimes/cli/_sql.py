@@ -16,7 +16,7 @@ from ..spi.sql import scan
 from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import note, write
-from ._tables import table
+from ._tables import Table
 
 __all__ = ["FORMATS", "sql"]
 
@@ -68,8 +68,9 @@ def _show(rows: Iterator[Row], output: str) -> None:
         while batch := list(islice(every, _BATCH)):
             write(_csv([[_text(value, "") for value in row.values()] for row in batch]))
         return
+    table = Table(names)
     while batch := list(islice(every, _BATCH)):
-        write(table(names, [[_text(value, "NULL") for value in row.values()] for row in batch]))
+        table.add([[_text(value, "NULL") for value in row.values()] for row in batch])
 
 
 def _json(value: Any) -> Any:

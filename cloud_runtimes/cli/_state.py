@@ -12,6 +12,7 @@ from ..errors import PayloadError
 from ._errors import NOT_FOUND, UsageError
 from ._session import Invocation, connect
 from ._streams import complain, write
+from ._tables import Table, record
 
 __all__ = ["delete", "get", "list_keys", "save"]
 
@@ -52,7 +53,7 @@ def get(invocation: Invocation, store: str, key: str, item: bool) -> int:
         "expires_at": None if found.expires_at is None else found.expires_at.isoformat(),
         "metadata": dict(found.metadata),
     }
-    write(json.encode(shown) + b"\n")
+    record(shown)
     return 0
 
 
@@ -148,5 +149,8 @@ def list_keys(
     """Write keys, one a line."""
     with connect(invocation) as client:
         keys = client.state.list_keys(store, prefix, limit=limit, after=after)
-    write(b"".join((json.encode(key) if as_json else key.encode()) + b"\n" for key in keys))
+    if keys and sys.stdout.isatty() and not as_json:
+        Table(("key",), whole=True).add([[key] for key in keys])
+    else:
+        write(b"".join((json.encode(key) if as_json else key.encode()) + b"\n" for key in keys))
     return 0

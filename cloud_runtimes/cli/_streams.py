@@ -9,9 +9,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["Stop", "abandon_stdout", "complain", "note", "stopping", "write"]
+__all__ = ["BOLD", "GREEN", "RED", "Stop", "abandon_stdout", "complain", "note", "stopping", "styled", "write"]
+
+BOLD: Final = "1"
+RED: Final = "31"
+GREEN: Final = "32"
+
+
+def styled(text: str, style: str, stream: Any = None) -> str:
+    """Return a text for stdout, or another stream, in a style if that is a terminal, unless ``NO_COLOR`` is set (no-color.org)."""
+    if os.environ.get("NO_COLOR") or not (stream or sys.stdout).isatty():
+        return text
+    return f"\x1b[{style}m{text}\x1b[0m"
 
 
 def write(data: bytes) -> None:
@@ -29,7 +40,7 @@ def note(text: str) -> None:
 
 def complain(text: str) -> None:
     """Write an error's line to stderr."""
-    note(f"error: {text}")
+    note(f"{styled('error:', RED, sys.stderr)} {text}")
 
 
 def abandon_stdout() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -13,6 +14,7 @@ from ..pubsub import Event, Subscription
 from ..pubsub.service import Start
 from ._session import Invocation, connect
 from ._streams import note, stopping, write
+from ._tables import Table
 
 __all__ = ["subscribe"]
 
@@ -46,6 +48,7 @@ def subscribe(
             pubsub, topic, group=group, start=wanted, max_in_flight=in_flight, type=bytes
         ) as events:
             last, waits = monotonic(), True
+            table = Table(("time", "key", "data")) if sys.stdout.isatty() and not data_only else None
             while not stop.signal and left != 0:
                 taken = _take(
                     events, batch if left is None else min(batch, left), _LOOK if idle is None else min(_LOOK, idle)
@@ -57,7 +60,10 @@ def subscribe(
                     if idle is not None and monotonic() - last >= idle:
                         break
                     continue
-                write(b"".join(_line(event, data_only) for event in taken))
+                if table is None:
+                    write(b"".join(_line(event, data_only) for event in taken))
+                else:
+                    table.add([_cells(event) for event in taken])
                 if ack:
                     for event in taken:
                         event.ack()
@@ -79,6 +85,10 @@ def _line(event: Event[bytes], data_only: bool) -> bytes:
     data = _data(event) if data_only else event.to_json()
     # in JSON a line end is white space: within strings it is escaped
     return data.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
+
+
+def _cells(event: Event[bytes]) -> list[str]:
+    return [event.time.strftime("%Y-%m-%d %H:%M:%SZ"), event.key or "", _data(event).decode("utf-8", "replace")]
 
 
 def _data(event: Event[bytes]) -> bytes:

@@ -2,47 +2,88 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ..codec import json
-from ._streams import write
+from ._streams import BOLD, styled, write
 
-__all__ = ["rows", "table"]
+__all__ = ["Table", "record", "rows"]
 
 _WIDE: Final = 60
-_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+_NARROW: Final = 20
 
 
-def rows(items: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write objects: all of each as JSON, or on a terminal a table with some of their fields."""
+class Table:
+    """A table whose lines may come in parts: the head is written once, and columns only widen.
+
+    Long cells are cut, the last one at the end of a terminal's line unless it is ``whole``.
+    """
+
+    def __init__(self, columns: Sequence[str], *, whole: bool = False) -> None:
+        self._columns = columns
+        self._whole = whole
+        self._widths: list[int] = []
+
+    def add(self, lines: Sequence[Sequence[str]]) -> None:
+        """Write lines."""
+        write("".join(f"{line}\n" for line in self.render(lines)).encode("utf-8", "replace"))
+
+    def render(self, lines: Sequence[Sequence[str]]) -> list[str]:
+        """Return lines as they are written, the first time after the head."""
+        is_first = not self._widths
+        widths = self._widths or [len(name) for name in self._columns]
+        columns: list[list[str]] = []
+        for at, texts in enumerate(zip(*lines, strict=True)):
+            limit = self._limit(at, sum(widths[:at]))
+            columns.append([_cell(text, limit) for text in texts])
+            widths[at] = max(widths[at], *map(len, columns[at]))
+        self._widths = widths
+        made = [self._joined(line) for line in zip(*columns, strict=True)]
+        if is_first:
+            made[:0] = styled(self._joined(self._columns), BOLD), self._joined(
+                ["-" * min(width, _WIDE) for width in self._widths]
+            )
+        return made
+
+    def _limit(self, at: int, taken: int) -> int:
+        """Return how wide a column may be, to the right of so many characters."""
+        if at < len(self._columns) - 1 or not (self._whole or sys.stdout.isatty()):
+            return _WIDE
+        return sys.maxsize if self._whole else max(_NARROW, shutil.get_terminal_size().columns - taken - 2 * at)
+
+    def _joined(self, cells: Sequence[str]) -> str:
+        return "  ".join(text.ljust(width) for text, width in zip(cells, self._widths, strict=True)).rstrip()
+
+
+def rows(items: Iterable[Mapping[str, Any]], columns: Sequence[str], table: Table | None = None) -> None:
+    """Write objects: all of each as JSON, or on a terminal some of their fields, as lines of a table."""
     if not sys.stdout.isatty():
+        from ..codec import json
+
         write(b"".join(json.encode(dict(item)) + b"\n" for item in items))
-        return
-    if lines := [[_text(item.get(name)) for name in columns] for item in items]:
-        write(table(columns, lines))
+    elif lines := [[_text(item.get(name)) for name in columns] for item in items]:
+        (table or Table(columns)).add(lines)
+
+
+def record(fields: Mapping[str, Any]) -> None:
+    """Write one object: as JSON, or on a terminal a field a line."""
+    if sys.stdout.isatty():
+        Table(("field", "value"), whole=True).add([[name, _text(value)] for name, value in fields.items()])
+    else:
+        rows([fields], ())
 
 
 def _text(value: Any) -> str:
+    from ..codec import json
+
     if value is None:
         return ""
     return value if isinstance(value, str) else json.encode(value).decode()
 
 
-def table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> bytes:
-    """Return a table; its head is bold on a terminal, unless ``NO_COLOR`` is set (no-color.org)."""
-    shown = [[_cell(text) for text in line] for line in (names, *lines)]
-    widths = [max(len(line[at]) for line in shown) for at in range(len(names))]
-    shown.insert(1, ["-" * width for width in widths])
-    made = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in shown]
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
-        made[0] = f"{_BOLD}{made[0]}{_PLAIN}"
-    return ("\n".join(made) + "\n").encode("utf-8", "replace")
-
-
-def _cell(text: str) -> str:
+def _cell(text: str, limit: int) -> str:
     # one line each, and no escape sequence of a terminal
     plain = "".join(each if each.isprintable() else "\ufffd" for each in text)
-    return plain if len(plain) <= _WIDE else plain[: _WIDE - 1] + "…"
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"

@@ -24,7 +24,7 @@ from ..spi.operation import Method, Operation
 from ..spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .peers import Peers, endpoint
 
-__all__ = ["LEASE", "Entry", "Home", "Registry", "RegistryRpc"]
+__all__ = ["LEASE", "Entry", "Home", "Registry", "RegistryRpc", "listener"]
 
 LEASE: Final = 15.0
 """Seconds that an entry lasts without a renewal. Servers renew three times as often."""
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     """A server that can be called.
 
     Attributes:
-        instance: the server's own name.
+        instance: the server's own name; `listener` of it is who answers at the address.
         app_id: of the application.
         address: ``http://host:port``.
     """
@@ -46,6 +46,11 @@ class Entry(NamedTuple):
     instance: str
     app_id: str
     address: str
+
+
+def listener(instance: str) -> str:
+    """Return the name by which a server proves itself: servers that share one socket have it in common, before a dot."""
+    return instance.partition(".")[0]
 
 
 class Registry(ABC):
@@ -95,6 +100,17 @@ class Home(Protocol):
         """The connections to services that the registry knows."""
 
 
+class _Server(NamedTuple):
+    """A known server, with an element for each call of this process that is under way: lists need no lock."""
+
+    endpoint: Endpoint
+    calls: list[None]
+
+
+def _calls_of(server: _Server) -> int:
+    return len(server.calls)
+
+
 class RegistryRpc(RpcDriver):
     """One service, found by a registry."""
 
@@ -105,7 +121,7 @@ class RegistryRpc(RpcDriver):
         self._component = component
         self._name = name
         self._caller = component.context.app_id
-        self._known: tuple[Endpoint, ...] = ()
+        self._known: tuple[_Server, ...] = ()
         self._known_until = 0.0
 
     # -- calling ----------------------------------------------------------
@@ -116,10 +132,15 @@ class RegistryRpc(RpcDriver):
             if fresh:
                 registry = self._checked()
                 self._found(registry.find(op, self._name), registry.secret(op))
+            servers = sorted(self._known, key=_calls_of)
+            calls = servers[0].calls
+            calls.append(None)
             try:
-                return self._component.peers.call(op, self._known, call, self._caller)
+                return self._component.peers.call(op, [each.endpoint for each in servers], call, self._caller)
             except (UnauthenticatedError, UnavailableError) as error:
                 self._failed(error, fresh)
+            finally:
+                calls.pop()
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
         while True:
@@ -128,10 +149,16 @@ class RegistryRpc(RpcDriver):
                 registry = self._checked()
                 found = await registry.find_async(op, self._name)
                 self._found(found, await asyncio.to_thread(registry.secret, op))
+            servers = sorted(self._known, key=_calls_of)
+            calls = servers[0].calls
+            calls.append(None)
             try:
-                return await self._component.peers.call_async(op, self._known, call, self._caller)
+                endpoints = [each.endpoint for each in servers]
+                return await self._component.peers.call_async(op, endpoints, call, self._caller)
             except (UnauthenticatedError, UnavailableError) as error:
                 self._failed(error, fresh)
+            finally:
+                calls.pop()
 
     def _failed(self, error: UnauthenticatedError | UnavailableError, fresh: bool) -> None:
         """Return where nothing was sent and the registry may have another answer by now; else raise."""
@@ -152,9 +179,10 @@ class RegistryRpc(RpcDriver):
     def _found(self, entries: list[Entry], secret: bytes) -> None:
         if not entries:
             raise self._absent(f"no process has registered it in {self._registry.where}")
-        random.shuffle(entries)  # several servers share the calls
+        random.shuffle(entries)  # else all callers begin with the same one
         try:
-            self._known = tuple(endpoint(each.address, "the registry", secret, each.instance) for each in entries)
+            found = (endpoint(each.address, "the registry", secret, listener(each.instance)) for each in entries)
+            self._known = tuple(_Server(each, []) for each in dict.fromkeys(found))
         except InvalidArgumentError as error:
             raise self._absent(str(error)) from error
         self._known_until = monotonic() + _FRESH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from .._core import fork
 from .._core.logs import logger
 from .._core.threads import Background
-from .._http.threaded import listen
+from .._http.threaded import INHERITED, listen
 from .._service import RunningHandle
 from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError, PermissionDeniedError
 from ..spi.operation import Operation
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .._http.asgi_server import Server
     from .service import RpcService
 
-__all__ = ["RpcServer", "callback_server"]
+__all__ = ["RpcServer", "callback_server", "checked_place"]
 
 _ALL: Final = ("0.0.0.0", "::")
 _CANCELLED: Final = 1.0
@@ -42,8 +43,8 @@ class RpcServer(RunningHandle):
         super().__init__(service, timeout)
         self._service: RpcService = service
         self._callbacks_only = callbacks_only
-        self._bind_to = _checked(host, port)
-        self._port_is_given = port is not None or bool(os.environ.get("APP_PORT"))
+        self._bind_to = checked_place(host, port)
+        self._port_is_given = port is not None or host.startswith(INHERITED) or bool(os.environ.get("APP_PORT"))
         self._instance = os.urandom(16).hex()
         self._announcement: Announcement | None = None
         self._lifespan: RunningHandle | None = None
@@ -71,7 +72,8 @@ class RpcServer(RunningHandle):
     @property
     def _listening(self) -> str:
         """Where it listens; on all addresses is not on loopback alone, as in `address`."""
-        host = self._bind_to[0]
+        assert self._socket is not None
+        host = self._socket.getsockname()[0]
         return (
             f"http://{host if host == '0.0.0.0' else '[::]'}:{urlsplit(self.address).port}"
             if host in _ALL
@@ -159,19 +161,22 @@ class RpcServer(RunningHandle):
 
         made, self._address = listen(*self._bind_to, "give another host= or port=, or unset APP_PORT")
         self._socket = made
+        if self._bind_to[0].startswith(INHERITED):  # the name of what others may listen on too, and who of them it is
+            self._instance = f"{os.fstat(made.fileno()).st_ino:x}.{self._instance}"
         if self._closed:  # meanwhile, by a cancellation that this thread does not see
             made.close()
 
     def _prepare(self, guard: Guard) -> None:
         from .._http.asgi_server import make_server
         from .asgi import RpcApp
+        from .registry import listener
 
         if not guard.secrets and not guard.open and guard.sidecar is None:
             logger().warning(
                 "%s: nobody has a token for it, since its home has no registry: set rpc_token in [capa]", self._address
             )
         service = self._service
-        app = RpcApp(service._host, service._hosting, self._instance, guard)
+        app = RpcApp(service._host, service._hosting, listener(self._instance), guard)
         self._server = make_server(app, self._has_started)
 
     def _has_started(self) -> None:
@@ -320,9 +325,16 @@ def _in_loop(task: asyncio.Task[None]) -> bool:
         return False
 
 
-def _checked(host: Any, port: Any) -> tuple[str, int]:
+def checked_place(host: Any, port: Any) -> tuple[str, int]:
+    """Return where to listen; without a port that of ``APP_PORT``, else a free one."""
     if not isinstance(host, str) or not host or not host.isascii() or not host.isprintable() or " " in host:
         raise InvalidArgumentError(f"host {host!r:.80}: give an address or a name such as '127.0.0.1'")
+    if host.startswith(INHERITED):
+        if not re.fullmatch(r"[0-9]{1,6}", host.removeprefix(INHERITED)):
+            raise InvalidArgumentError(
+                f"host {host!r:.80}: give the number of a socket that is inherited, as in 'fd://3'"
+            )
+        return host, 0
     if port is None:
         text = os.environ.get("APP_PORT")
         if not text:

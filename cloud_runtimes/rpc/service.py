@@ -291,7 +291,7 @@ class RpcService(Service):
         `serve_async` serves in the running loop, which also runs the async handlers. Cancelling it ends it too.
 
         Args:
-            host: address to listen on; other than loopback only in networks that may see what is sent.
+            host: address to listen on; other than loopback only in networks that may see what is sent. ``"fd://3"`` is a socket that listens already, and that this process inherited.
             port: to listen on; else ``APP_PORT``, else a free one. On NATS calls come without a port, and HTTP is served beside only on a port that is given.
             timeout, metadata: seconds to start, and again to end; and what is for the component.
 
@@ -313,7 +313,7 @@ class RpcService(Service):
         `serve_async` serves in the running loop, which also runs the async handlers. Cancelling it ends it too.
 
         Args:
-            host: address to listen on; other than loopback only in networks that may see what is sent.
+            host: address to listen on; other than loopback only in networks that may see what is sent. ``"fd://3"`` is a socket that listens already, and that this process inherited.
             port: to listen on; else ``APP_PORT``, else a free one. On NATS calls come without a port, and HTTP is served beside only on a port that is given.
             timeout, metadata: seconds to start, and again to end; and what is for the component.
 

@@ -22,7 +22,7 @@ Make = Callable[..., CloudRuntimesClient]
 
 
 def _configuration() -> str:
-    found = re.search(r"^```\n(listen: .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    found = re.search(r"^```text\n(listen: .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert found is not None
     return found[1]
 

@@ -17,8 +17,9 @@ RUNNABLE = (
 ELSEWHERE = {
     *("docs/tutorial/index.md", "docs/how-to/fastapi.md", "docs/how-to/django.md", "docs/how-to/deploy.md"),
     *("docs/how-to/write-a-component.md", "docs/how-to/testing.md", "docs/reference/layotto.md"),
+    "docs/reference/sidecar.md",
 }
-"""Pages whose blocks other tests run; Layotto's need one."""
+"""Pages whose programs other tests run; Layotto's need one."""
 
 
 def programs(path: str) -> list[str]:

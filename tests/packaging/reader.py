@@ -9,10 +9,20 @@ import time
 import venv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from tests.packaging.builds import environment
 
 __all__ = ["Reader"]
+
+LASTING: Final = {
+    "cloud-runtimes run ": " subscriptions",
+    "cloud-runtimes telemetry serve": " for a browser",
+    "cloud-runtimes config watch ": '"version":',
+    "nats-server ": "Server is ready",
+    "uvicorn ": "Uvicorn running",
+}
+"""Commands that go on while others are typed elsewhere, and what they write once they are ready."""
 
 
 class Reader:
@@ -21,17 +31,15 @@ class Reader:
     Attributes:
         said: what the commands wrote, each line after the command that wrote it.
         python: of the environment.
+        instead: what is written there → what a test has instead, such as ports and addresses.
     """
 
     def __init__(self, folder: Path, wheel: Path | None, instead: Mapping[str, str]) -> None:
-        """Take packages from the index, but this one from its wheel; without a wheel, install nothing and take what is installed for these tests.
-
-        ``instead`` has ports and addresses that are the test's own.
-        """
+        """Take packages from the index, but this one from its wheel; without a wheel, install nothing and take what is installed for these tests."""
         self.folder = folder / "project"
         self.folder.mkdir()
         self.said = ""
-        self._instead = instead
+        self.instead = instead
         commands = folder / "venv" / "bin"
         self._environment = environment(None, PIP_NO_INDEX="0", PYTHONUNBUFFERED="1")
         if wheel is None:
@@ -53,14 +61,14 @@ class Reader:
         self._log.touch()
 
     def follow(self, page: str) -> None:
-        """Write the files of a page and type its commands, from top to bottom."""
+        """Write the files of a page and type its commands, from top to bottom; programs without a name are run too."""
         for language, text in re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL):
-            for named, other in self._instead.items():
+            for named, other in self.instead.items():
                 text = text.replace(named, other)
             name = re.match(r"# ([\w./-]+)\n", text)
             if name is not None or language:
                 file = name[1] if name is not None else "program.py"
-                (self.folder / file).write_text(text, encoding="utf-8")
+                self.write(file, text)
             if not language:
                 for line in text.splitlines():
                     self.type(line)
@@ -68,14 +76,20 @@ class Reader:
                 assert language == "python"
                 self.type("python program.py")
 
+    def write(self, name: str, text: str) -> Path:
+        """Write a file."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
     def type(self, line: str) -> None:
         """Type one line into a shell in the folder."""
         variable = re.fullmatch(r"export (\w+)=(\S+)", line)
         if variable is not None:
-            self._environment[variable[1]] = variable[2]
+            self._environment[variable[1]] = variable[2].strip("'")
             return
-        if line.startswith(("cloud-runtimes run ", "uvicorn ")):  # which goes on while others are typed elsewhere
-            ready = " subscriptions" if line.startswith("cloud") else "Uvicorn running"
+        for ready in (text for begin, text in LASTING.items() if line.startswith(begin)):
             began = self.heard().count(ready)
             with open(self._log, "ab") as log:
                 process = subprocess.Popen(
@@ -107,4 +121,5 @@ class Reader:
         while self._running:
             process = self._running.pop()
             process.terminate()
-            assert process.wait(40) in (143, -15), self.heard()
+            ends = (143, -15) if "nats-server" not in str(process.args) else (0,)
+            assert process.wait(40) in ends, self.heard()

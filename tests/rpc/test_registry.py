@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,11 +16,13 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import is_alive, process_name
+from cloud_runtimes._http.threaded import listen
 from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema
 from cloud_runtimes.components.sqlite.rpc import SECRET, home_secret
-from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
+from cloud_runtimes.errors import InvalidArgumentError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.rpc import registry as services
+from cloud_runtimes.rpc.peers import Peers
 from cloud_runtimes.rpc.registry import LEASE
 from cloud_runtimes.testing import Api, Clock
 from cloud_runtimes.testing.suites import rpc_methods
@@ -53,22 +56,68 @@ def test_a_server_is_registered_while_it_is_open(
         api.call(caller.rpc, "invoke_method", "there", "echo", 1)
 
 
-def test_several_servers_share_the_calls(
-    serving: CloudRuntimesClient, caller: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
+def test_several_servers_share_calls_that_run_at_once(
+    serving: CloudRuntimesClient, caller: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api
 ) -> None:
-    monkeypatch.setattr(services, "_FRESH", 0.0)
+    monkeypatch.setattr(services, "_FRESH", 60.0)
+    called: list[str] = []
+    first = Peers._first
+
+    def watched(peers: Peers, pool: Any, op: Any, endpoints: Any, *rest: Any) -> Any:
+        called.append(endpoints[0].url)
+        return first(peers, pool, op, endpoints, *rest)
+
+    met = threading.Barrier(4)
+    serving.rpc.register_method("meet", lambda: met.wait(20) >= 0)
+    monkeypatch.setattr(Peers, "_first", watched)
     with serving.rpc.serving() as one, serving.rpc.serving() as two:
-        seen = set()
-        for _ in range(40):
-            caller.rpc.invoke_method("there", "echo", 1)
-            driver: Any = caller.rpc._driver("there")
-            seen.add(driver._store._known[0].url)
-        assert seen == {one.address, two.address}
+        for _ in range(3):
+            assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
+        assert called == called[:1] * 3
+        called.clear()
+        assert api.together([(caller.rpc, "invoke_method", ("there", "meet"), {})] * 4) == [True] * 4
+        assert sorted(called) == sorted([one.address, two.address] * 2)
+        driver: Any = caller.rpc._driver("there")
+        assert [each.calls for each in driver._store._known] == [[], []]
     with serving.rpc.serving() as one:
         with serving.rpc.serving():
             pass
         for _ in range(5):
-            assert caller.rpc.invoke_method("there", "echo", 1) == 1
+            assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
+
+
+def test_servers_of_one_socket_are_one_to_callers(
+    serving: CloudRuntimesClient, caller: CloudRuntimesClient, home: Path, api: Api
+) -> None:
+    listening, address = listen("127.0.0.1", 0, "")
+    hosts = [f"fd://{os.dup(listening.fileno())}" for _ in range(2)]
+    with listening, serving.rpc.serving(host=hosts[0]) as one:
+        with serving.rpc.serving(host=hosts[1]) as two:
+            assert one.address == two.address == address
+            for _ in range(4):
+                assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
+            driver: Any = caller.rpc._driver("there")
+            assert [each.endpoint.url for each in driver._store._known] == [address]
+            assert len(rows(home)) == 2
+        for _ in range(4):  # on new connections, which the first one takes
+            assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
+        assert len(rows(home)) == 1
+
+
+@pytest.mark.parametrize("host", ["fd://", "fd://x", "fd://-1", "fd://1234567"])
+def test_a_socket_is_given_by_its_number(serving: CloudRuntimesClient, host: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="as in 'fd://3'"):
+        serving.rpc.serving(host=host)
+
+
+def test_what_is_inherited_must_listen(serving: CloudRuntimesClient, tmp_path: Path) -> None:
+    quiet = socket.socket()
+    with quiet, pytest.raises(UnavailableError, match="no socket of TCP that listens"):
+        serving.rpc.serving(host=f"fd://{quiet.fileno()}").__enter__()
+    with pytest.raises(UnavailableError, match="Bad file descriptor"):
+        serving.rpc.serving(host="fd://9999").__enter__()
+    with open(tmp_path / "file", "wb") as file, pytest.raises(UnavailableError, match="non-socket"):
+        serving.rpc.serving(host=f"fd://{file.fileno()}").__enter__()
 
 
 def test_the_lease_is_renewed_and_ends_without_renewal(

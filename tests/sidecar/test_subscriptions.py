@@ -228,6 +228,14 @@ def test_dead_letters(home: str, reply: Reply, reason: str) -> None:
         assert len(app.got) == 1
 
 
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_delivery_that_fails_is_logged(home: str, caplog: pytest.LogCaptureFixture, status: int) -> None:
+    path = f"/logged-{status}"
+    with App([route("t", path)], once(Reply(status))) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", 1)
+        until(lambda: f"{path} answered an event of t with status {status}" in caplog.text, "a line of the log")
+
+
 @pytest.mark.parametrize("reply", [Reply(500), Reply(200, b'{"status":"DROP"}')])
 def test_a_dead_letter_of_its_own_topic_comes_again(home: str, reply: Reply) -> None:
     def answer(got: Got) -> Reply | None:

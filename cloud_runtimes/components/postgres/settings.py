@@ -24,7 +24,7 @@ class PostgresSettings:
         ensure: ``"create"``: the component makes and migrates its tables; ``"check"``: it refuses a schema that is missing or old, for accounts that may not create.
         max_connections: of one process. A waiter for a free one waits to its deadline.
         prepare: keep prepared statements; ``false`` behind PgBouncer before 1.21 in transaction mode.
-        durability: ``"full"``: what is acknowledged is on the server's disk, and on its synchronous standbys; ``"relaxed"``: a crash of the server may cost the last moments of everything but grants of locks (``synchronous_commit = off``; with ``listen_url``, of events alone). Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
+        durability: ``"full"``: what is acknowledged is on the server's disk, and on its synchronous standbys. ``"relaxed"`` (``synchronous_commit = off``): a crash of the server may cost the last moments of everything but grants of locks. With ``listen_url`` that holds for events alone. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
         max_value_bytes: largest value of state or configuration, or event payload, encoded.
         retention: seconds that an event stays at least, settled or not.
         group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
