@@ -150,6 +150,16 @@ def test_nats(files: Path) -> None:
                     assert event.data == 1
 
 
+def test_kafka(files: Path) -> None:
+    metadata = [item("brokers", '"a, b:9093"'), item("saslUsername", "u"), item("saslPassword", PASSWORD)]
+    more = [item("saslMechanism", "SHA-256"), item("disableTls", "true"), item("authType", "password")]
+    found = load(write(files, component("bus", "pubsub.kafka", *metadata, *more)), "app")
+    assert any("'authType' has no effect" in warning for warning in found.warnings)
+    table = found.config["pubsub"]["bus"]
+    assert (table["servers"], table["mechanism"], table["ensure"]) == ("a:9092,b:9093", "SCRAM-SHA-256", "create")
+    assert table["tls"] in (False, "false")
+
+
 def test_settings_of_ours_go_with_daprs_types(files: Path, valkey_server: RedisServer) -> None:
     host = item("redisHost", f"127.0.0.1:{valkey_server.port}")
     url = item("url", valkey_server.url)
@@ -184,6 +194,9 @@ PLAIN = item("redisHost", "a")
         ("lock.redis", [PLAIN, item("layout", "dapr")], "Dapr's have no token"),
         ("pubsub.redis", [PLAIN, item("consumerID", "other")], "the consumer group is the app id"),
         ("pubsub.redis", [PLAIN, item("streamTTL", "soon")], "expected a duration such as 500ms"),
+        ("pubsub.kafka", [item("brokers", "a"), item("saslMechanism", "MD5")], "expected SHA-512, SHA-256 or PLAINTEXT"),
+        ("pubsub.kafka", [item("brokers", "a"), item("caCert", "PEM")], "'caCert': give tls_ca"),
+        ("pubsub.kafka", [item("brokers", "a"), item("consumerGroup", "g")], "the consumer group is the app id"),
         ("state.jetstream", [], "give metadata natsURL"),
         ("state.jetstream", [item("natsURL", "nats://u:p@a"), item("token", "t")], "natsURL has a user, and there is a token"),
         ("state.jetstream", [item("natsURL", "nats://a"), item("apiPrefix", "hub")], "give domain, or natsURL of a server of that account"),

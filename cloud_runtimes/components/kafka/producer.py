@@ -100,6 +100,7 @@ class KafkaProducer:
                 self._producer = Producer(
                     {
                         "linger.ms": 5,
+                        "partitioner": "murmur2_random",
                         "queue.buffering.max.messages": _QUEUE,
                         "queue.buffering.max.kbytes": 1024 * 1024,
                         "message.max.bytes": _ONE,
