@@ -14,12 +14,13 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats.address import Servers
-from cloud_runtimes.components.nats.requests import Batch, Flow, Request
+from cloud_runtimes.components.nats.protocol import Message
+from cloud_runtimes.components.nats.requests import Batch, Flow, Inbox, Request
 from cloud_runtimes.components.nats.rpc_calls import NatsCalls
 from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi import Method, Operation
-from cloud_runtimes.testing import Api
+from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support.nats import Missing, NatsServer, serve_cluster, stopped
 from tests.support.ports import reserved_port
 from tests.support.traffic import Traffic
@@ -155,6 +156,43 @@ def test_a_leader_that_hangs(cluster: list[NatsServer], client: Make, figure: Ca
     assert not traffic.lost
     what = f"10: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed"
     figure("leaders of JetStream stopped until another is elected, of three servers", what)
+
+
+def test_a_write_whose_answer_is_lost(cluster: list[NatsServer], client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent again, as a dead leader would not answer it, and is there once: the server tells that it had it. Another may have written meanwhile."""
+    monkeypatch.setattr("cloud_runtimes.components.nats.engine._WRITTEN", 0.1)
+    made, other = client(url(*cluster), replicas=3), client(url(*cluster[1:]), replicas=3)
+    take: Any = Inbox.take
+    beside: list[Callable[[], Any]] = []
+
+    def lose(self: Inbox, message: Message) -> None:
+        if beside and STREAM.encode() in message.data and b'"seq":' in message.data:
+            beside.pop()()
+        else:
+            take(self, message)
+
+    monkeypatch.setattr(Inbox, "take", lose)
+    for api in (SyncApi(), AsyncApi()):
+        api.call(made.state, "save", "s", "k", 1)
+        for condition in ({}, {"concurrency": "first-write"}):
+            before = other.state.get_item("s", "k")
+            etag = {"etag": before.etag} if condition else {}
+            beside[:] = [lambda: None]
+            api.call(made.state, "save", "s", "k", 2, **etag, **condition)
+            assert not beside
+            assert _number(other.state.get_item("s", "k")) == _number(before) + 1
+            before = other.state.get_item("s", "k")
+            etag = {"etag": before.etag} if condition else {}
+            beside[:] = [lambda: other.state.save("s", "k", 4)]
+            api.call(made.state, "save", "s", "k", 3, **etag, **condition)
+            assert not beside
+            assert other.state.get("s", "k") == 4
+            assert _number(other.state.get_item("s", "k")) == _number(before) + 2
+        api.close()
+
+
+def _number(item: Any) -> int:
+    return int(item.etag, 16)
 
 
 def test_a_server_that_is_going_away(cluster: list[NatsServer], client: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,12 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
+from math import inf
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar
 
-from ...errors import NotFoundError, ResourceExhaustedError, UnsupportedError
-from .failures import LEADERLESS, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Lost, Refused
+from ...errors import NotFoundError, ResourceExhaustedError, UnavailableError, UnsupportedError
+from .failures import LEADERLESS, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Refused
 from .protocol import Message
 from .requests import Batch, Flow, Request
 
@@ -29,6 +30,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
+_WINDOW: Final = 30
+"""Seconds for which a server keeps the ids of writes."""
 _PAGE: Final = 1000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
 API: Final = "$JS.API."
@@ -192,6 +195,7 @@ class Bucket:
         config = {
             "name": self.stream, "subjects": self._subjects(), "num_replicas": settings.replicas,
             "storage": "file", "discard": "new", "allow_rollup_hdrs": True, "max_age": 0,
+            "duplicate_window": _WINDOW * 1_000_000_000,
             # above what a bucket of this name may have given before it was removed
             "first_seq": time_ns() // 1_000_000, **self.needed, **self.made,
         }  # fmt: skip
@@ -206,7 +210,8 @@ class Bucket:
         self, verb: str, body: Mapping[str, Any] | None, rest: str = "", writes: bool = False
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
-        ((message,),) = yield Batch(Request(f"{API}{verb}.{self.stream}{rest}", data), writes=writes)
+        # a second time it changes nothing
+        ((message,),) = yield Batch(Request(f"{API}{verb}.{self.stream}{rest}", data), writes=writes, until=inf)
         return read_reply(message)
 
     def now_ms(self) -> Flow[int]:
@@ -293,20 +298,32 @@ class Bucket:
     @patient
     def put(self, puts: Sequence[Put]) -> Flow[list[int | Refused]]:
         """Write each of some keys, in their order; returns sequences, and refusals of those that failed alone."""
-        yield from self.ensure()
-        answers = yield Batch(*[put.request({}) for put in puts], writes=True)
-        found: list[int | Refused] = []
-        for (message,) in answers:
+        known = yield from self.ensure()
+        batch = known.batch(puts)
+        while True:
+            answers = yield batch
             try:
-                found.append(_stored(message))
+                found = list(map(_stored, answers))
             except Refused as error:
-                if error.code not in WRONG_SEQUENCES:
-                    self._forget(error)
-                    if found:  # no longer nothing
-                        raise Lost(f"the bucket has no leader any more: {error.text}") from error
+                self._forget(error)
+                if batch.sent == 1 and not any(map(_is_stored, answers)):
                     raise
-                found.append(error)
-        return found
+                failure = self._unclear(error)
+                if error.code not in LEADERLESS or batch.until <= monotonic():
+                    raise failure from error
+                yield Batch(failure=failure)
+                continue
+            refused = [each for each in found if isinstance(each, Refused)]
+            if refused and batch.sent > 1:  # a server that was started anew forgets ids of what was overwritten
+                raise self._unclear(refused[0])
+            return found
+
+    def _unclear(self, error: Refused) -> UnavailableError:
+        """Return the error for writes of which some may have been applied."""
+        return UnavailableError(
+            f"nats {self._engine.where}: the bucket {self.name!r} may have taken some of the writes: {error.text}",
+            maybe_applied=True,
+        )
 
     @patient
     def put_all(self, puts: Sequence[Put]) -> Flow[bool]:
@@ -353,19 +370,38 @@ class _Known:
     def __init__(self, config: Mapping[str, Any], time_ms: int) -> None:
         self.config = config
         self.replicated = config["num_replicas"] > 1
+        self._window = config.get("duplicate_window", 0) / 1e9
         self._time_ms = time_ms
         self._at = monotonic()
+
+    def batch(self, puts: Sequence[Put]) -> Batch:
+        """Return writes. Where another leader may take over they have ids, of which a server keeps one, so that they may be sent twice."""
+        if not self.replicated or not self._window:
+            return Batch(*[put.request({}) for put in puts], writes=True)
+        id, until = secrets.token_hex(8), monotonic() + self._window / 2
+        requests = [put.request({"Nats-Msg-Id": f"{id}-{number}"}) for number, put in enumerate(puts)]
+        return Batch(*requests, writes=True, until=until)
 
     def now_ms(self) -> int:
         # the answer is older than its arrival, so this is never ahead of the server
         return self._time_ms + int((monotonic() - self._at) * 1000)
 
 
-def _stored(message: Message) -> int:
-    """Return the number under which a message was stored."""
+def _is_stored(answers: list[Message]) -> bool:
+    return _STORED.fullmatch(answers[0].data) is not None
+
+
+def _stored(answers: list[Message]) -> int | Refused:
+    """Return the number under which a message was stored, or that its key has not the expected one."""
+    (message,) = answers
     plain = _STORED.fullmatch(message.data)
-    found: int = read_reply(message)["seq"] if plain is None else int(plain[1])
-    return found
+    try:
+        found: int = read_reply(message)["seq"] if plain is None else int(plain[1])
+        return found
+    except Refused as error:
+        if error.code in WRONG_SEQUENCES:
+            return error
+        raise
 
 
 def read_reply(message: Message) -> dict[str, Any]:

@@ -78,7 +78,8 @@ class KeyBucket(Bucket):
         while left > 0:
             want = min(left, 10_000)
             pull = json.dumps({"batch": want, "no_wait": True}).encode()
-            (messages,) = yield Batch(Request(f"{API}CONSUMER.MSG.NEXT.{self.stream}.{name}", pull, None, want, name))
+            asked = Request(f"{API}CONSUMER.MSG.NEXT.{self.stream}.{name}", pull, None, want, name)
+            (messages,) = yield Batch(asked, until=0)  # what it has sent it sends no more
             for message in messages:
                 if not message.status:
                     entry = _consumed(message)

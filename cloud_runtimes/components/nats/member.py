@@ -22,7 +22,7 @@ from .buckets import read_reply
 from .failures import Lost, Refused, explained
 from .messages import TOPIC, Due, Reader, part_headers, pieces, sequence_of
 from .protocol import Message, subscribe, unsubscribe
-from .requests import Batch, Flow, Request
+from .requests import Flow, Request
 from .streams import MAIN, RETRY
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class NatsMember(EventSource):
         if counters and (yield from self._stream.counts()):
             requests = [*requests, *counters]
         if requests:
-            for (message,) in (yield Batch(*requests, writes=True)):
+            for (message,) in (yield self._stream.writes(requests, ids=True)):
                 read_reply(message)
 
     def _say(self, what: bytes, tokens: Iterable[bytes]) -> None:

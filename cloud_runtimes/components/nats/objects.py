@@ -153,7 +153,7 @@ class Objects(Bucket):
 
     def _send(self, puts: Sequence[Put]) -> Flow[None]:
         """Write what changes nothing that anybody sees."""
-        for (message,) in (yield Batch(*[put.request({}) for put in puts])):
+        for (message,) in (yield Batch(*[put.request({}) for put in puts], until=0)):  # a chunk has no id
             read_reply(message)
 
     def _note_new(self, upload: Upload, seen: Found) -> Put:
