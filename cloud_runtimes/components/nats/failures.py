@@ -17,6 +17,7 @@ from ...errors import (
 
 __all__ = [
     "CONSUMER_EXISTS",
+    "CONSUMER_LEAVES",
     "LEADERLESS",
     "NO_CONSUMER",
     "NO_MESSAGE",
@@ -30,6 +31,8 @@ __all__ = [
 
 # the numbers are those of nats-server's server/errors.json
 CONSUMER_EXISTS: Final = frozenset([10013, 10148])
+CONSUMER_LEAVES: Final = frozenset([10012, 10149])
+"""One of the name is just being deleted, or its files are."""
 NO_CONSUMER: Final = 10014
 NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059

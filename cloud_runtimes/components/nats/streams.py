@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import NotFoundError, UnsupportedError
 from ...spi.pubsub import SubscribeRequest
 from .buckets import API, encode, milliseconds, patient, read_reply
-from .failures import CONSUMER_EXISTS, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
+from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
 from .requests import Batch, Bulk, Flow, Request
 
 if TYPE_CHECKING:
@@ -208,11 +208,26 @@ class EventStream:
             }  # fmt: skip
         body = {"stream_name": self.name, "config": config, "action": action}
         try:
-            yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
+            made = yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
         except Refused as error:
+            if error.code in CONSUMER_LEAVES:
+                yield Batch(failure=error)
+                return (yield from self._join(origin, request, ack_wait_ms, start))
             if error.code not in CONSUMER_EXISTS:  # another made it just now
                 raise
+        else:
+            if action == "create" and made["delivered"]["consumer_seq"] and not made["num_waiting"]:
+                # one that is being deleted left it its state: what that had delivered would come after its lease
+                yield from self._remove(name)
+                return (yield from self._join(origin, request, ack_wait_ms, start))
         return action == "create"
+
+    def _remove(self, consumer: str) -> Flow[None]:
+        try:
+            yield from self._api("CONSUMER.DELETE", None, f".{consumer}", writes=True)
+        except Refused as error:
+            if error.code != NO_CONSUMER:
+                raise
 
     # -- counting ---------------------------------------------------------
 
