@@ -17,7 +17,7 @@ from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar
 
 from ...errors import NotFoundError, ResourceExhaustedError, UnavailableError, UnsupportedError
-from .failures import LEADERLESS, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Refused
+from .failures import IN_HAND, LEADERLESS, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Refused
 from .protocol import Message
 from .requests import Batch, Flow, Request
 
@@ -32,6 +32,8 @@ MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
 _WINDOW: Final = 30
 """Seconds for which a server keeps the ids of writes."""
+_DOUBT: Final = 2.0
+"""Seconds within which a server that leads no more learns it, once it hears the others."""
 _PAGE: Final = 1000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
 API: Final = "$JS.API."
@@ -299,7 +301,7 @@ class Bucket:
     def put(self, puts: Sequence[Put]) -> Flow[list[int | Refused]]:
         """Write each of some keys, in their order; returns sequences, and refusals of those that failed alone."""
         known = yield from self.ensure()
-        batch = known.batch(puts)
+        batch, doubtful_until = known.batch(puts), monotonic() + _DOUBT
         while True:
             answers = yield batch
             try:
@@ -313,10 +315,14 @@ class Bucket:
                     raise failure from error
                 yield Batch(failure=failure)
                 continue
-            refused = [each for each in found if isinstance(each, Refused)]
-            if refused and batch.sent > 1:  # a server that was started anew forgets ids of what was overwritten
-                raise self._unclear(refused[0])
-            return found
+            refused = [(put, each) for put, each in zip(puts, found, strict=True) if isinstance(each, Refused)]
+            if refused and batch.unanswered:  # a server that was started anew forgets ids of what was overwritten
+                raise self._unclear(refused[0][1])
+            doubted = [error for put, error in refused if _is_doubtful(error, put.expected)] if known.replicated else []
+            if not doubted or min(doubtful_until, batch.until) <= monotonic():
+                return found
+            if batch.sent > 1:
+                yield Batch(failure=self._unclear(doubted[0]))
 
     def _unclear(self, error: Refused) -> UnavailableError:
         """Return the error for writes of which some may have been applied."""
@@ -333,7 +339,7 @@ class Bucket:
             return not isinstance(done, Refused)
         if len(puts) > MAX_BATCH:
             raise ResourceExhaustedError(f"a transaction on NATS writes {MAX_BATCH:,} keys at most: split it")
-        yield from self.ensure()
+        known = yield from self.ensure()
         batch, last = secrets.token_hex(16), len(puts)
         requests = [
             put.request(
@@ -353,6 +359,9 @@ class Bucket:
                     read_reply(messages[0])
         except Refused as error:
             if error.code in WRONG_SEQUENCES:
+                conditions = [put.expected for put in puts if put.expected]
+                if known.replicated and error.code != IN_HAND and all(_is_doubtful(error, each) for each in conditions):
+                    raise self._unclear(error) from error
                 return False
             self._forget(error)
             raise
@@ -385,6 +394,12 @@ class _Known:
     def now_ms(self) -> int:
         # the answer is older than its arrival, so this is never ahead of the server
         return self._time_ms + int((monotonic() - self._at) * 1000)
+
+
+def _is_doubtful(error: Refused, expected: int | None) -> bool:
+    """Tell whether a refusal may be that of a server that leads no more and does not know, while the leader takes the write: it is behind, or has another write in hand."""
+    last = error.text.rpartition(" ")[2]
+    return error.code == IN_HAND or (last.isdigit() and int(last) < (expected or 0))
 
 
 def _is_stored(answers: list[Message]) -> bool:

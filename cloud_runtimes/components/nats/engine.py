@@ -144,6 +144,7 @@ class NatsEngine(Engine):
                         raise
                     if until is None:
                         raise op.timed_out(f"nats {self.where}") from None
+                    batch.unanswered = True
                     continue
                 written = written or batch.writes
                 assert call is not None

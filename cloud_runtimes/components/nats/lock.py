@@ -72,6 +72,8 @@ class NatsLock(LockDriver):
         token = yield from self._write(request, 0)
         if token is None:
             lease = yield from self._read(request.resource_id)
+            if lease.claim == request.claim:  # one server refused it, that leads no more, and another took it
+                return Grant(lease.token, asked)
             if lease.claim:
                 return None
             asked = request.now()

@@ -64,9 +64,10 @@ class Batch:
         until: to when of `time.monotonic` they are sent again while they get no answer, since a leader may have died with them.
         failure: after which the flow wants to wait a moment and go on; then there are no requests.
         sent: how often they were sent.
+        unanswered: whether no answer came to one time.
     """
 
-    __slots__ = ("failure", "requests", "sent", "until", "writes")
+    __slots__ = ("failure", "requests", "sent", "unanswered", "until", "writes")
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class Batch:
         self.until = until if until is not None else 0.0 if writes else inf
         self.failure = failure
         self.sent = 0
+        self.unanswered = False
 
     def moved(self, api: str) -> Batch:
         """Return these for the JetStream of another domain, whose API has that prefix."""
