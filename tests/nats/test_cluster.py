@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import gt
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from tests.support.counting import Counting
 from tests.support.nats import Missing, NatsServer, serve_cluster, stopped
 from tests.support.ports import reserved_port
 from tests.support.traffic import Traffic
@@ -125,7 +127,11 @@ def test_a_leader_is_killed(
                 unclear.append(error)
 
     writers = {"s0": save, "s1": save, "c0": configure, "l0": lock}
-    with Traffic(client_of(cluster), timeout=2) as traffic, ThreadPoolExecutor(4) as threads:
+    with (
+        Counting([watching, made]) as counting,
+        Traffic(client_of(cluster), timeout=2) as traffic,
+        ThreadPoolExecutor(4) as threads,
+    ):
         running = [threads.submit(write, *each) for each in writers.items()]
         try:
             for turn in range(1, count + 1):
@@ -151,7 +157,7 @@ def test_a_leader_is_killed(
     assert made.state.get("s", "main") == count
     assert int(made.configuration.get_configuration("c", ["c0"])["c0"]) >= acknowledged["c0"]
     assert tokens == sorted(set(tokens))
-    what = f"{count}: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed, longest {longest:.1f} s"
+    what = f"{count}: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed, longest {longest:.1f} s; {counting.check()}"
     figure("leaders of JetStream killed, of three servers", what)
 
 
@@ -159,14 +165,18 @@ def test_a_leader_is_killed(
 def test_a_leader_that_hangs(cluster: list[NatsServer], client: Make, figure: Callable[[str, str], None]) -> None:
     """Another is elected. The old one believes to lead when it goes on, and nothing acknowledged is lost."""
     made = client(url(*cluster), replicas=3)
-    with Traffic(client_of(cluster), timeout=2) as traffic:
+    clients = [made, client(url(*reversed(cluster)), replicas=3)]
+    with Counting(clients) as counting, Traffic(client_of(cluster), timeout=2) as traffic:
         for _ in range(10):
-            with stopped(leader(made, cluster, EVENTS)):
-                sent = len(traffic.acknowledged)
+            hangs = leader(made, cluster, EVENTS)
+            lead(made, cluster, STREAM, cluster.index(hangs))
+            with stopped(hangs):
+                sent, counted = len(traffic.acknowledged), [len(each) for each in counting.acknowledged]
                 until(lambda sent=sent: len(traffic.acknowledged) > sent + 10)  # type: ignore[misc]
+                until(lambda counted=counted: all(map(gt, map(len, counting.acknowledged), counted)))  # type: ignore[misc]
             traffic.go_on()
     assert not traffic.lost
-    what = f"10: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed"
+    what = f"10: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed; {counting.check()}"
     figure("leaders of JetStream stopped until another is elected, of three servers", what)
 
 
