@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from tests.nats.test_cluster import EVENTS, STREAM, client_of, lead, url
+from tests.nats.test_cluster import EVENTS, STREAM, client_of, lead, url, whole
 from tests.support.counting import Counting
 from tests.support.nats import Missing, NatsServer, Network, serve_cluster
 from tests.support.traffic import Traffic
@@ -46,6 +46,7 @@ def test_a_leader_that_is_cut_off(
         Traffic(client_of(others), "others", timeout=2) as here,
     ):
         for turn in range(count):
+            whole(cluster)
             for stream in (STREAM, EVENTS):
                 lead(clients[1], cluster, stream, 0)
             with network.without(0, silent=bool(turn % 2)):

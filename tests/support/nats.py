@@ -6,7 +6,8 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,14 @@ class NatsServer(Server):
         self._starts = 0
         self._text: str | None = options.get("text")
         jetstream = {"store_dir": str(self.folder / "jetstream"), **options.get("jetstream", {})}
-        self._options = {"listen": f"127.0.0.1:{self.port}", "max_payload": 8 << 20, **options, "jetstream": jetstream}
+        self._monitor = resources.enter_context(reserved_port())
+        self._options = {
+            "listen": f"127.0.0.1:{self.port}",
+            "http": f"127.0.0.1:{self._monitor}",
+            "max_payload": 8 << 20,
+            **options,
+            "jetstream": jetstream,
+        }
 
     def start(self) -> None:
         """Start it, on the data that is there."""
@@ -57,6 +65,13 @@ class NatsServer(Server):
     def wait(self) -> None:
         """Wait until it is ready."""
         self.wait_until(lambda: self.log().count("Server is ready") >= self._starts)
+
+    def is_current(self) -> bool:
+        """Tell whether it has caught up with all that it has a replica of: before that it counts as one that does not run."""
+        with closing(HTTPConnection("127.0.0.1", self._monitor, timeout=5)) as asked:
+            asked.request("GET", "/healthz")
+            with asked.getresponse() as answer:
+                return answer.status == 200
 
 
 @contextmanager

@@ -387,7 +387,10 @@ class NatsMember(EventSource):
             raise UnavailableError(
                 f"nats {self._where}: the consumer of {self._rules.label} had gone, and was made again"
             )
-        raise UnavailableError(f"nats {self._where}: the consumer of {self._rules.label} has no leader now")
+        raise UnavailableError(
+            f"nats {self._where}: the consumer of {self._rules.label} has no leader now: "
+            "most of its servers must run and have caught up, which /healthz of each tells"
+        )
 
 
 def _delayed(delay_ms: int) -> bytes:
