@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
-from .buckets import API, Bucket, Entry, decode, encode, entry_of, patient
+from .buckets import Bucket, patient
+from .entries import API, Entry, decode, encode, entry_of
 from .protocol import Message
 from .requests import Batch, Flow, Request
 

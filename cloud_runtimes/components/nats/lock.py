@@ -14,7 +14,8 @@ from ...errors import CloudRuntimesError
 from ...spi import lock as spi
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
-from .buckets import Bucket, Put
+from .buckets import Bucket
+from .entries import Put
 from .failures import Refused
 from .requests import Flow
 

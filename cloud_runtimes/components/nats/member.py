@@ -18,7 +18,7 @@ from ...spi.pubsub import Deliveries, EventSource, Settled
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding, Part
 from .._messages.waker import Waker
-from .buckets import read_reply
+from .entries import read_reply
 from .failures import Lost, Refused, explained
 from .messages import TOPIC, Due, Reader, part_headers, pieces, sequence_of
 from .protocol import Message, subscribe, unsubscribe

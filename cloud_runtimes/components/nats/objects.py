@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from ...errors import ConflictError
-from .buckets import Bucket, Put, read_reply
+from .buckets import Bucket
+from .entries import Put, read_reply
 from .failures import Refused
 from .protocol import Message
 from .requests import Batch, Flow, Request

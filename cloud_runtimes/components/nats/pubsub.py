@@ -18,7 +18,7 @@ from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, Pub
 from .._deliveries import FEATURES, Rules
 from .._log.claims import count_in
 from .._messages.holding import as_messages
-from .buckets import read_reply
+from .entries import read_reply
 from .failures import NO_STREAM, Refused, explained
 from .member import NatsMember
 from .messages import DUE, pieces

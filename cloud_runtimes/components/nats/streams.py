@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import NotFoundError, UnsupportedError
 from ...spi.pubsub import SubscribeRequest
-from .buckets import API, encode, milliseconds, patient, read_reply
+from .buckets import patient
+from .entries import API, encode, milliseconds, read_reply
 from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
 from .requests import Batch, Bulk, Flow, Request
 
