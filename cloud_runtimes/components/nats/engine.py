@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from ..._core import fork
 from ..._core.threads import Mutex
-from ...errors import ClosedError, CloudRuntimesError, DeadlineExceededError, ResourceExhaustedError, UnavailableError
+from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.operation import Operation
 from .._engines import Engine
 from .address import Servers, parse_url
@@ -93,7 +93,7 @@ class NatsEngine(Engine):
                 try:
                     connection = self._thread_connection(op)
                     call = connection.exchange(op, self._checked(batch, connection.max_payload), until)
-                except (Lost, Refused, TimeoutError) as error:
+                except (Lost, Refused, TimeoutError, CloudRuntimesError) as error:
                     batch, until = steps.throw(error)
                 else:
                     batch, until = steps.send(call)
@@ -114,7 +114,7 @@ class NatsEngine(Engine):
                 try:
                     connection = await self._loop_connection(op)
                     call = await connection.exchange(op, self._checked(batch, connection.max_payload), until)
-                except (Lost, Refused, TimeoutError) as error:
+                except (Lost, Refused, TimeoutError, CloudRuntimesError) as error:
                     batch, until = steps.throw(error)
                 else:
                     batch, until = steps.send(call)
@@ -135,26 +135,24 @@ class NatsEngine(Engine):
                     yield batch, None
                     batch = flow.send([])
                     continue
-                until = _ask_again(op, batch)
+                until, call = _ask_again(op, batch), None
                 try:
                     call = yield batch, until
-                except (Lost, Refused, TimeoutError) as error:
-                    written = written or (batch.writes and batch.sent > 0)
-                    if type(error) is not TimeoutError:
-                        raise
+                except CloudRuntimesError as error:  # there is no connection, or the message is too large
+                    if batch.sent or isinstance(error, TimeoutError):
+                        error.maybe_applied = error.maybe_applied or written
+                    raise
+                except TimeoutError:
                     if until is None:
-                        raise op.timed_out(f"nats {self.where}") from None
+                        raise op.timed_out(f"nats {self.where}", maybe_applied=written or batch.writes) from None
                     batch.unanswered = True
-                    continue
-                written = written or batch.writes
-                assert call is not None
-                batch = flow.send(call.answers) if call.failure is None else flow.throw(call.failure)
+                finally:
+                    written = written or (batch.writes and batch.sent > 0)
+                if call is not None:
+                    batch = flow.send(call.answers) if call.failure is None else flow.throw(call.failure)
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except DeadlineExceededError as error:
-            error.maybe_applied = error.maybe_applied or written
-            raise
         except (Lost, Refused) as error:
             raise self._explained(error, written) from error
 
