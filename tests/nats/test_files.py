@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -416,6 +417,22 @@ def test_a_server_that_stands_still(served: Serve, client: Make, api: Api) -> No
         server.signal(signal.SIGCONT)
     assert not error.maybe_applied
     assert api.call(files, "get_file", "s", "f") == b"old"
+
+
+def test_a_chunk_is_sent_once(served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes to be acknowledged: a second one would be part of the file."""
+    for name in ("_ANSWER", "_WRITTEN"):
+        monkeypatch.setattr(f"cloud_runtimes.components.nats.engine.{name}", 0.05)
+    server = served()
+    files, data = client(server.url).file, random.randbytes(4 * WINDOW)
+    with api.opened(files.open_file("s", "f", "wb")) as writer:
+        api.call(writer, "write", data[: 2 * WINDOW])
+        server.signal(signal.SIGSTOP)
+        resumed = threading.Timer(0.3, server.signal, [signal.SIGCONT])
+        resumed.start()
+        api.call(writer, "write", data[2 * WINDOW :])
+        resumed.join()
+    assert api.call(files, "get_file", "s", "f") == data
 
 
 def test_a_bucket_that_is_deleted(home: NatsHome, raw: Raw, api: Api) -> None:

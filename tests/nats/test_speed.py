@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from cloud_runtimes.components.nats.buckets import encode
+from cloud_runtimes.components.nats.entries import encode
 from tests.support.harnesses.nats import NatsHome
 from tests.support.wires import BODY, EVENT, NatsWire, beside
 

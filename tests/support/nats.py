@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from tests.support.fault_proxy import FaultProxy
 from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
 from tests.support.waiting import until
 
-__all__ = ["Missing", "NatsServer", "serve", "serve_cluster", "stopped"]
+__all__ = ["Missing", "NatsServer", "Network", "serve", "serve_cluster", "stopped"]
 
 
 def _program() -> str:
@@ -37,7 +39,14 @@ class NatsServer(Server):
         self._starts = 0
         self._text: str | None = options.get("text")
         jetstream = {"store_dir": str(self.folder / "jetstream"), **options.get("jetstream", {})}
-        self._options = {"listen": f"127.0.0.1:{self.port}", "max_payload": 8 << 20, **options, "jetstream": jetstream}
+        self._monitor = resources.enter_context(reserved_port())
+        self._options = {
+            "listen": f"127.0.0.1:{self.port}",
+            "http": f"127.0.0.1:{self._monitor}",
+            "max_payload": 8 << 20,
+            **options,
+            "jetstream": jetstream,
+        }
 
     def start(self) -> None:
         """Start it, on the data that is there."""
@@ -57,6 +66,13 @@ class NatsServer(Server):
         """Wait until it is ready."""
         self.wait_until(lambda: self.log().count("Server is ready") >= self._starts)
 
+    def is_current(self) -> bool:
+        """Tell whether it has caught up with all that it has a replica of: before that it counts as one that does not run."""
+        with closing(HTTPConnection("127.0.0.1", self._monitor, timeout=5)) as asked:
+            asked.request("GET", "/healthz")
+            with asked.getresponse() as answer:
+                return answer.status == 200
+
 
 @contextmanager
 def serve(**options: Any) -> Iterator[NatsServer]:
@@ -68,24 +84,59 @@ def serve(**options: Any) -> Iterator[NatsServer]:
 
 
 @contextmanager
-def serve_cluster(count: int = 3, **options: Any) -> Iterator[list[NatsServer]]:
-    """Run servers of one cluster until the block ends, once JetStream has a leader."""
+def serve_cluster(count: int = 3, *, network: Network | None = None, **options: Any) -> Iterator[list[NatsServer]]:
+    """Run servers of one cluster until the block ends, once JetStream has a leader; ``network``: they reach one another by it."""
     with ExitStack() as resources:
-        routes = [f"nats://127.0.0.1:{resources.enter_context(reserved_port())}" for _ in range(count)]
-        servers = [
-            NatsServer(
-                resources,
-                {
-                    **options,
-                    "server_name": f"s{number}",
-                    "cluster": {"name": "test", "listen": route.removeprefix("nats://"), "routes": routes},
-                },
-            )
-            for number, route in enumerate(routes)
-        ]
+        ports = [resources.enter_context(reserved_port()) for _ in range(count)]
+        servers = []
+        for number, port in enumerate(ports):
+            others = ports if network is None else network.join(resources, number, ports)
+            cluster = {
+                "name": "test",
+                "listen": f"127.0.0.1:{port}",
+                "routes": [f"nats://127.0.0.1:{other}" for other in others],
+                # others and clients are not told of a way around the network
+                **({} if network is None else {"advertise": "127.0.0.1:1", "no_advertise": True}),
+            }
+            servers.append(NatsServer(resources, {**options, "server_name": f"s{number}", "cluster": cluster}))
         for server in servers:
             server.begin()
         for server in servers:
             server.wait()
         until(lambda: any("metadata leader" in server.log() for server in servers), seconds=30)
         yield servers
+
+
+class Network:
+    """What is between the servers of a cluster."""
+
+    def __init__(self) -> None:
+        self._proxies: dict[tuple[int, int], FaultProxy] = {}
+
+    def join(self, resources: ExitStack, number: int, ports: Sequence[int]) -> list[int]:
+        """Return the ports by which a server reaches all others."""
+        found = []
+        for other, port in enumerate(ports):
+            if other != number:
+                self._proxies[number, other] = proxy = resources.enter_context(FaultProxy(port))
+                found.append(proxy.port)
+        return found
+
+    @contextmanager
+    def without(self, number: int, *, silent: bool) -> Iterator[None]:
+        """Cut a server off from the others until the block ends; ``silent``: no side is told of it."""
+        cut = [proxy for ends, proxy in self._proxies.items() if number in ends]
+        for proxy in cut:
+            if silent:
+                proxy.up.lost = proxy.down.lost = True
+            else:
+                proxy.gone()
+        try:
+            yield
+        finally:
+            for proxy in cut:
+                proxy.heal()
+                if silent:
+                    proxy.break_all("reset")
+                else:
+                    proxy.back()

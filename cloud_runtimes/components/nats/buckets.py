@@ -5,101 +5,48 @@ A bucket is one that ``nats kv`` reads. Its keys are encoded, since subjects hav
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import wraps
+from math import inf
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar
 
-from ...errors import NotFoundError, ResourceExhaustedError, UnsupportedError
-from .failures import LEADERLESS, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Lost, Refused
-from .protocol import Message
+from ...errors import NotFoundError, ResourceExhaustedError, UnavailableError, UnsupportedError
+from .entries import (
+    API,
+    Entry,
+    Put,
+    encode,
+    is_behind,
+    is_stored,
+    milliseconds,
+    read_direct,
+    read_leaders,
+    read_reply,
+    read_stored,
+)
+from .failures import IN_HAND, LEADERLESS, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Refused
 from .requests import Batch, Flow, Request
 
 if TYPE_CHECKING:
     from .engine import NatsEngine
 
-__all__ = ["Bucket", "Entry", "Put", "decode", "encode", "milliseconds", "patient", "read_reply"]
+__all__ = ["Bucket", "patient"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 MAX_BATCH: Final = 1000
 """Messages of one atomic batch."""
+_WINDOW: Final = 30
+"""Seconds for which a server keeps the ids of writes."""
+_DOUBT: Final = 2.0
+"""Seconds within which a server that leads no more learns it, once it hears the others."""
 _PAGE: Final = 1000
 _PAGE_BYTES: Final = 8 * 1024 * 1024
-API: Final = "$JS.API."
-_TTL: Final = "Cr-Ttl"
-_DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
-"""What takes a value's place, and goes by itself."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
-_STORED: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":(\d+)\}')
-
-
-def encode(text: str) -> str:
-    """Return any text as one part of a subject, in the same order."""
-    return base64.b32hexencode(text.encode()).decode().rstrip("=")
-
-
-def decode(part: str) -> str:
-    """Undo `encode`."""
-    return base64.b32hexdecode(part + "=" * (-len(part) % 8)).decode()
-
-
-class Entry(NamedTuple):
-    """What a key holds, or last held.
-
-    Attributes:
-        sequence: of the message in its stream; 0: there never was one, or it has gone.
-        data: the value.
-        headers: of the message.
-        deleted: it is the mark of a delete.
-        expires_ms: when it expires by the server's clock, milliseconds since 1970 UTC; ``None``: never.
-        written_ms: when it was written, likewise.
-    """
-
-    sequence: int
-    data: bytes
-    headers: Mapping[str, str]
-    deleted: bool
-    expires_ms: int | None
-    written_ms: int
-
-
-ABSENT: Final = Entry(0, b"", {}, True, None, 0)
-
-
-class Put(NamedTuple):
-    """One write.
-
-    Attributes:
-        subject: of the key.
-        data: ``None`` deletes.
-        expected: the sequence that the key must have; ``None``: any.
-        ttl_ms: time to live.
-        headers: further ones.
-    """
-
-    subject: str
-    data: bytes | None
-    expected: int | None = None
-    ttl_ms: int | None = None
-    headers: Mapping[str, str] = {}
-
-    def request(self, extra: Mapping[str, str], answers: int = 1) -> Request:
-        """Return the message."""
-        headers = {**self.headers, **extra}
-        if self.data is None:
-            headers.update(_DELETED)
-        elif self.ttl_ms is not None:
-            headers[_TTL] = str(self.ttl_ms)
-            headers["Nats-TTL"] = f"{-(-self.ttl_ms // 1000)}s"
-        if self.expected is not None:
-            headers["Nats-Expected-Last-Subject-Sequence"] = str(self.expected)
-        return Request(self.subject, self.data or b"", headers, answers)
 
 
 def patient(flow: Callable[P, Flow[T]]) -> Callable[P, Flow[T]]:
@@ -192,6 +139,7 @@ class Bucket:
         config = {
             "name": self.stream, "subjects": self._subjects(), "num_replicas": settings.replicas,
             "storage": "file", "discard": "new", "allow_rollup_hdrs": True, "max_age": 0,
+            "duplicate_window": _WINDOW * 1_000_000_000,
             # above what a bucket of this name may have given before it was removed
             "first_seq": time_ns() // 1_000_000, **self.needed, **self.made,
         }  # fmt: skip
@@ -206,7 +154,8 @@ class Bucket:
         self, verb: str, body: Mapping[str, Any] | None, rest: str = "", writes: bool = False
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
-        ((message,),) = yield Batch(Request(f"{API}{verb}.{self.stream}{rest}", data), writes=writes)
+        # a second time it changes nothing
+        ((message,),) = yield Batch(Request(f"{API}{verb}.{self.stream}{rest}", data), writes=writes, until=inf)
         return read_reply(message)
 
     def now_ms(self) -> Flow[int]:
@@ -225,7 +174,7 @@ class Bucket:
             answers = yield Batch(*[put.request({}) for put in beside], *asked, writes=bool(beside))
             for (message,) in answers[: len(beside)]:
                 read_reply(message)
-            return [_entry(message) if direct else _leaders(message) for (message,) in answers[len(beside) :]]
+            return [read_direct(message) if direct else read_leaders(message) for (message,) in answers[len(beside) :]]
         except Refused as error:
             self._forget(error)
             raise
@@ -235,7 +184,7 @@ class Bucket:
         """Return what a key holds as its leader knows it, and what the server's clock says, asked for before."""
         yield from self.ensure()
         (info,), (message,) = yield Batch(Request(f"{API}STREAM.INFO.{self.stream}"), self._ask_leader(subject))
-        return _leaders(message), milliseconds(read_reply(info)["ts"])
+        return read_leaders(message), milliseconds(read_reply(info)["ts"])
 
     def _ask_leader(self, subject: str) -> Request:
         return Request(f"{API}STREAM.MSG.GET.{self.stream}", json.dumps({"last_by_subj": subject}).encode())
@@ -262,7 +211,7 @@ class Bucket:
                     if message.status == 503:
                         raise Refused(503, "no responders")
                     if not message.status:
-                        found.append((message.headers["Nats-Subject"], _entry(message)))
+                        found.append((message.headers["Nats-Subject"], read_direct(message)))
             except Refused as error:
                 self._forget(error)
                 raise
@@ -293,20 +242,36 @@ class Bucket:
     @patient
     def put(self, puts: Sequence[Put]) -> Flow[list[int | Refused]]:
         """Write each of some keys, in their order; returns sequences, and refusals of those that failed alone."""
-        yield from self.ensure()
-        answers = yield Batch(*[put.request({}) for put in puts], writes=True)
-        found: list[int | Refused] = []
-        for (message,) in answers:
+        known = yield from self.ensure()
+        batch, doubtful_until = known.batch(puts), monotonic() + _DOUBT
+        while True:
+            answers = yield batch
             try:
-                found.append(_stored(message))
+                found = list(map(read_stored, answers))
             except Refused as error:
-                if error.code not in WRONG_SEQUENCES:
-                    self._forget(error)
-                    if found:  # no longer nothing
-                        raise Lost(f"the bucket has no leader any more: {error.text}") from error
+                self._forget(error)
+                if batch.sent == 1 and not any(map(is_stored, answers)):
                     raise
-                found.append(error)
-        return found
+                failure = self._unclear(error)
+                if error.code not in LEADERLESS or batch.until <= monotonic():
+                    raise failure from error
+                yield Batch(failure=failure)
+                continue
+            refused = [(put, each) for put, each in zip(puts, found, strict=True) if isinstance(each, Refused)]
+            if refused and batch.unanswered:  # a server that was started anew forgets ids of what was overwritten
+                raise self._unclear(refused[0][1])
+            doubted = [why for put, why in refused if why.code == IN_HAND or is_behind(why, put.expected)]
+            if not doubted or min(doubtful_until, batch.until) <= monotonic():
+                return found
+            if batch.sent > 1:
+                yield Batch(failure=self._unclear(doubted[0]))
+
+    def _unclear(self, error: Refused) -> UnavailableError:
+        """Return the error for writes of which some may have been applied."""
+        return UnavailableError(
+            f"nats {self._engine.where}: the bucket {self.name!r} may have taken some of the writes: {error.text}",
+            maybe_applied=True,
+        )
 
     @patient
     def put_all(self, puts: Sequence[Put]) -> Flow[bool]:
@@ -316,7 +281,7 @@ class Bucket:
             return not isinstance(done, Refused)
         if len(puts) > MAX_BATCH:
             raise ResourceExhaustedError(f"a transaction on NATS writes {MAX_BATCH:,} keys at most: split it")
-        yield from self.ensure()
+        known = yield from self.ensure()
         batch, last = secrets.token_hex(16), len(puts)
         requests = [
             put.request(
@@ -336,6 +301,8 @@ class Bucket:
                     read_reply(messages[0])
         except Refused as error:
             if error.code in WRONG_SEQUENCES:
+                if known.replicated and is_behind(error, min(filter(None, (put.expected for put in puts)), default=0)):
+                    raise self._unclear(error) from error
                 return False
             self._forget(error)
             raise
@@ -353,65 +320,18 @@ class _Known:
     def __init__(self, config: Mapping[str, Any], time_ms: int) -> None:
         self.config = config
         self.replicated = config["num_replicas"] > 1
+        self._window = config.get("duplicate_window", 0) / 1e9
         self._time_ms = time_ms
         self._at = monotonic()
+
+    def batch(self, puts: Sequence[Put]) -> Batch:
+        """Return writes. Where another leader may take over they have ids, of which a server keeps one, so that they may be sent twice."""
+        if not self.replicated or not self._window:
+            return Batch(*[put.request({}) for put in puts], writes=True)
+        id, until = secrets.token_hex(8), monotonic() + self._window / 2
+        requests = [put.request({"Nats-Msg-Id": f"{id}-{number}"}) for number, put in enumerate(puts)]
+        return Batch(*requests, writes=True, until=until)
 
     def now_ms(self) -> int:
         # the answer is older than its arrival, so this is never ahead of the server
         return self._time_ms + int((monotonic() - self._at) * 1000)
-
-
-def _stored(message: Message) -> int:
-    """Return the number under which a message was stored."""
-    plain = _STORED.fullmatch(message.data)
-    found: int = read_reply(message)["seq"] if plain is None else int(plain[1])
-    return found
-
-
-def read_reply(message: Message) -> dict[str, Any]:
-    """Return an answer of JetStream's API.
-
-    Raises:
-        Refused: it is an error.
-    """
-    if message.status:
-        raise Refused(message.status, "no responders")
-    reply: dict[str, Any] = json.loads(message.data)
-    if "error" in reply:
-        raise Refused.of(reply["error"])
-    return reply
-
-
-def _entry(message: Message) -> Entry:
-    if (status := message.status) == 404:
-        return ABSENT
-    if status:
-        raise Refused(status, message.headers.get("Description", "no responders"))
-    headers = message.headers
-    return entry_of(int(headers["Nats-Sequence"]), message.data, headers, headers["Nats-Time-Stamp"])
-
-
-def _leaders(message: Message) -> Entry:
-    try:
-        found = read_reply(message)["message"]
-    except Refused as error:
-        if error.code == NO_MESSAGE:
-            return ABSENT
-        raise
-    head = base64.b64decode(found.get("hdrs", ""))
-    headers = Message(b"", b"", head, b"").headers
-    return entry_of(found["seq"], base64.b64decode(found.get("data", "")), headers, found["time"])
-
-
-def entry_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
-    written = time if isinstance(time, int) else milliseconds(time)
-    ttl = headers.get(_TTL)
-    expires = None if ttl is None else written + int(ttl)
-    deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
-    return Entry(sequence, data, headers, deleted, expires, written)
-
-
-def milliseconds(text: str) -> int:
-    """Return a time of RFC 3339 with nanoseconds."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1000 + int(fraction[:3].ljust(3, "0") or 0)

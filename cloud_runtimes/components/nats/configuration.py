@@ -15,8 +15,9 @@ from ...spi.configuration import ConfigurationDriver, ConfigurationItem, Configu
 from ...spi.operation import Method, Operation
 from .._items import FEATURES, columns, items, place
 from .._values import too_large
-from .buckets import Bucket, Entry, Put, decode
+from .buckets import Bucket
 from .connection import Connection
+from .entries import Entry, Put, decode
 from .failures import Lost
 from .protocol import subscribe
 from .requests import Flow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -28,8 +28,12 @@ __all__ = ["NatsEngine"]
 
 T = TypeVar("T")
 Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]
+_Steps: TypeAlias = Generator[tuple[Batch, float | None], Call | None, T]
+"""Yields what is to be sent, and when it may be sent again; gets the call, answered."""
 _ANSWER: Final = 1.0
 """Seconds after which a question without an answer is asked again."""
+_WRITTEN: Final = 2.0
+"""The same of a write, and longer each time: a server that is slow has it in hand."""
 _PAUSE: Final = 0.05
 """Seconds before a flow tries again what nobody was there for."""
 _inherited: list[Any] = []
@@ -78,84 +82,86 @@ class NatsEngine(Engine):
         Raises:
             CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
         """
-        written = False
+        steps = self._steps(op, flow)
         try:
-            batch = next(flow)
+            batch, until = next(steps)
             while True:
                 if batch.failure is not None:
-                    self._check_time(op, batch.failure)
                     sleep(_PAUSE)
-                    batch = flow.send([])
+                    batch, until = steps.send(None)
                     continue
-                connection = self._thread_connection(op)
-                batch = self._checked(batch, connection.max_payload)
-                written = written or batch.writes
-                until = self._ask_again(op, batch)
                 try:
-                    call = connection.exchange(op, batch, until)
-                except TimeoutError:
-                    if until is not None:
-                        continue
-                    raise op.timed_out(f"nats {self.where}", maybe_applied=written) from None
-                batch = self._next(flow, call)
+                    connection = self._thread_connection(op)
+                    call = connection.exchange(op, self._checked(batch, connection.max_payload), until)
+                except (Lost, Refused, TimeoutError, CloudRuntimesError) as error:
+                    batch, until = steps.throw(error)
+                else:
+                    batch, until = steps.send(call)
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except (Lost, Refused) as error:
-            raise self._explained(error, written) from error
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
+        steps = self._steps(op, flow)
+        try:
+            batch, until = next(steps)
+            while True:
+                if batch.failure is not None:
+                    await asyncio.sleep(_PAUSE)
+                    batch, until = steps.send(None)
+                    continue
+                try:
+                    connection = await self._loop_connection(op)
+                    call = await connection.exchange(op, self._checked(batch, connection.max_payload), until)
+                except (Lost, Refused, TimeoutError, CloudRuntimesError) as error:
+                    batch, until = steps.throw(error)
+                else:
+                    batch, until = steps.send(call)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
+        """Yield what a call sends, and sends again where no answer came."""
         written = False
         try:
             batch = next(flow)
             while True:
                 if batch.failure is not None:
-                    self._check_time(op, batch.failure)
-                    await asyncio.sleep(_PAUSE)
+                    left = op.remaining()
+                    if left is not None and left <= _PAUSE:
+                        raise batch.failure
+                    yield batch, None
                     batch = flow.send([])
                     continue
-                connection = await self._loop_connection(op)
-                batch = self._checked(batch, connection.max_payload)
-                written = written or batch.writes
-                until = self._ask_again(op, batch)
+                until, call = _ask_again(op, batch), None
                 try:
-                    call = await connection.exchange(op, batch, until)
+                    call = yield batch, until
+                except CloudRuntimesError as error:  # there is no connection, or the message is too large
+                    if batch.sent or isinstance(error, TimeoutError):
+                        error.maybe_applied = error.maybe_applied or written
+                    raise
                 except TimeoutError:
-                    if until is not None:
-                        continue
-                    raise op.timed_out(f"nats {self.where}", maybe_applied=written) from None
-                batch = self._next(flow, call)
+                    if until is None:
+                        raise op.timed_out(f"nats {self.where}", maybe_applied=written or batch.writes) from None
+                    batch.unanswered = True
+                finally:
+                    written = written or (batch.writes and batch.sent > 0)
+                if call is not None:
+                    batch = flow.send(call.answers) if call.failure is None else flow.throw(call.failure)
         except StopIteration as stop:
             result: T = stop.value
             return result
         except (Lost, Refused) as error:
             raise self._explained(error, written) from error
-
-    def _next(self, flow: Flow[Any], call: Call) -> Batch:
-        if call.failure is not None:
-            return flow.throw(call.failure)
-        return flow.send(call.answers)
-
-    @staticmethod
-    def _check_time(op: Operation, failure: Refused) -> None:
-        left = op.remaining()
-        if left is not None and left <= _PAUSE:
-            raise failure
-
-    @staticmethod
-    def _ask_again(op: Operation, batch: Batch) -> float | None:
-        """Return when to ask again what got no answer: its leader may have died. ``None``: it is asked once, or the call ends before."""
-        if batch.writes or batch.requests[0].consumer:
-            return None
-        until = monotonic() + _ANSWER
-        return until if op.deadline is None or until < op.deadline else None
 
     def _checked(self, batch: Batch, max_payload: int) -> Batch:
         """Refuse what would make the server close the connection; send it to the domain."""
         for request in batch.requests:
             if (error := self.too_large(request, max_payload)) is not None:
                 raise error
+        batch.sent += 1
         return batch if self.settings.domain is None else batch.moved(self.api)
 
     def too_large(self, request: Request | Bulk, max_payload: int) -> ResourceExhaustedError | None:
@@ -262,3 +268,9 @@ class NatsEngine(Engine):
                     made.result().close()
                 else:
                     loop.call_soon_threadsafe(made.result().close)
+
+
+def _ask_again(op: Operation, batch: Batch) -> float | None:
+    """Return when to send again what got no answer; ``None``: it is not, or the call ends before."""
+    at = monotonic() + (_WRITTEN * (batch.sent + 1) if batch.writes else _ANSWER)
+    return at if at < batch.until and (op.deadline is None or at < op.deadline) else None

@@ -17,6 +17,8 @@ from ...errors import (
 
 __all__ = [
     "CONSUMER_EXISTS",
+    "CONSUMER_LEAVES",
+    "IN_HAND",
     "LEADERLESS",
     "NO_CONSUMER",
     "NO_MESSAGE",
@@ -30,12 +32,15 @@ __all__ = [
 
 # the numbers are those of nats-server's server/errors.json
 CONSUMER_EXISTS: Final = frozenset([10013, 10148])
+CONSUMER_LEAVES: Final = frozenset([10012, 10149])
+"""One of the name is just being deleted, or its files are."""
 NO_CONSUMER: Final = 10014
 NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059
 STREAM_EXISTS: Final = 10058
-WRONG_SEQUENCES: Final = frozenset([10071, 10164])
-"""A condition of a write does not hold."""
+IN_HAND: Final = 10164
+WRONG_SEQUENCES: Final = frozenset([10071, IN_HAND])
+"""A condition of a write does not hold; ``IN_HAND``: there is another write to its key that is not yet taken."""
 _FULL: Final = frozenset([10002, 10023, 10026, 10027, 10028, 10047, 10077, 10122, 10167, 10210, 10211])
 _TOO_LARGE: Final = frozenset([10054, 10097])
 _AWAY: Final = frozenset([10004, 10005, 10007, 10008, 10009, 10041, 10118, 10119, 10158, 10163, 10194, 10195])

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
 from .._jobs import RUN_COLUMNS, advance, exists, planned, record, run_id, stays_due, stored, written
 from .._runs import RunToken
-from .buckets import Entry
+from .entries import Entry
 
 __all__ = ["Document", "Run", "records"]
 

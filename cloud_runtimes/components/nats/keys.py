@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
-from .buckets import API, Bucket, Entry, decode, encode, entry_of, patient
+from .buckets import Bucket, patient
+from .entries import API, Entry, decode, encode, entry_of
 from .protocol import Message
 from .requests import Batch, Flow, Request
 
@@ -78,7 +79,8 @@ class KeyBucket(Bucket):
         while left > 0:
             want = min(left, 10_000)
             pull = json.dumps({"batch": want, "no_wait": True}).encode()
-            (messages,) = yield Batch(Request(f"{API}CONSUMER.MSG.NEXT.{self.stream}.{name}", pull, None, want, name))
+            asked = Request(f"{API}CONSUMER.MSG.NEXT.{self.stream}.{name}", pull, None, want, name)
+            (messages,) = yield Batch(asked, until=0)  # what it has sent it sends no more
             for message in messages:
                 if not message.status:
                     entry = _consumed(message)

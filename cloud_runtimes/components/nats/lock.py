@@ -14,7 +14,8 @@ from ...errors import CloudRuntimesError
 from ...spi import lock as spi
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
-from .buckets import Bucket, Put
+from .buckets import Bucket
+from .entries import Put
 from .failures import Refused
 from .requests import Flow
 
@@ -72,6 +73,8 @@ class NatsLock(LockDriver):
         token = yield from self._write(request, 0)
         if token is None:
             lease = yield from self._read(request.resource_id)
+            if lease.claim == request.claim:  # one server refused it, that leads no more, and another took it
+                return Grant(lease.token, asked)
             if lease.claim:
                 return None
             asked = request.now()

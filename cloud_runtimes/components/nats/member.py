@@ -19,11 +19,11 @@ from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding, Part
 from .._messages.parts import pieces
 from .._messages.waker import Waker
-from .buckets import read_reply
+from .entries import read_reply
 from .failures import Lost, Refused, explained
 from .messages import TOPIC, Due, Reader, part_headers, sequence_of
 from .protocol import Message, subscribe, unsubscribe
-from .requests import Batch, Flow, Request
+from .requests import Flow, Request
 from .streams import MAIN, RETRY
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class NatsMember(EventSource):
         if counters and (yield from self._stream.counts()):
             requests = [*requests, *counters]
         if requests:
-            for (message,) in (yield Batch(*requests, writes=True)):
+            for (message,) in (yield self._stream.writes(requests, ids=True)):
                 read_reply(message)
 
     def _say(self, what: bytes, tokens: Iterable[bytes]) -> None:
@@ -388,7 +388,10 @@ class NatsMember(EventSource):
             raise UnavailableError(
                 f"nats {self._where}: the consumer of {self._rules.label} had gone, and was made again"
             )
-        raise UnavailableError(f"nats {self._where}: the consumer of {self._rules.label} has no leader now")
+        raise UnavailableError(
+            f"nats {self._where}: the consumer of {self._rules.label} has no leader now: "
+            "most of its servers must run and have caught up, which /healthz of each tells"
+        )
 
 
 def _delayed(delay_ms: int) -> bytes:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
 from .._notify import Notifier
-from .buckets import encode
 from .connection import Connection
+from .entries import encode
 from .failures import Lost, Refused
 from .protocol import subscribe, unsubscribe
 

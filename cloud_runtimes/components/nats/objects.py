@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from ...errors import ConflictError
-from .buckets import Bucket, Put, read_reply
+from .buckets import Bucket
+from .entries import Put, read_reply
 from .failures import Refused
 from .protocol import Message
 from .requests import Batch, Flow, Request
@@ -153,7 +154,7 @@ class Objects(Bucket):
 
     def _send(self, puts: Sequence[Put]) -> Flow[None]:
         """Write what changes nothing that anybody sees."""
-        for (message,) in (yield Batch(*[put.request({}) for put in puts])):
+        for (message,) in (yield Batch(*[put.request({}) for put in puts], until=0)):  # a chunk has no id
             read_reply(message)
 
     def _note_new(self, upload: Upload, seen: Found) -> Put:

@@ -9,8 +9,8 @@ from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import Portable
 from .._portable_stores import StoredConfiguration, StoredState
-from .buckets import decode
 from .configuration import NatsConfiguration
+from .entries import decode
 from .requests import Batch, Flow, Request
 from .state import NatsState
 

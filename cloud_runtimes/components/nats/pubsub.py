@@ -19,12 +19,12 @@ from .._deliveries import FEATURES, Rules
 from .._log.claims import count_in
 from .._messages.holding import as_messages
 from .._messages.parts import pieces
-from .buckets import read_reply
+from .entries import read_reply
 from .failures import NO_STREAM, Refused, explained
 from .member import NatsMember
 from .messages import DUE
 from .protocol import publish
-from .requests import Batch, Bulk, Flow
+from .requests import Bulk, Flow
 from .streams import EventStream
 
 if TYPE_CHECKING:
@@ -109,12 +109,15 @@ class NatsPubSub(PubSubDriver):
         yield from self.stream.ensure()
         if monotonic() >= self._trim_at:
             yield from self._trim()
-        if batch.delay_ms is not None or self._framed or kernel.Frame(batch.frames[0])[0].raw:
-            self._one_by_one(batch, published)
-        else:
+        rendered = not (batch.delay_ms is not None or self._framed or kernel.Frame(batch.frames[0])[0].raw)
+        if rendered:
             for frame in batch.frames:
                 self._rendered(batch.topic, frame, published)
-        for number, answers in enumerate((yield Batch(*[bulk for bulk, _ in published.parts], writes=True))):
+        else:
+            self._one_by_one(batch, published)
+        ids = self._framed or (rendered and bool(self._settings.duplicate_window))
+        sending = self.stream.writes([bulk for bulk, _ in published.parts], ids=ids)
+        for number, answers in enumerate((yield sending)):
             for message in answers:
                 try:
                     read_reply(message)
@@ -122,7 +125,8 @@ class NatsPubSub(PubSubDriver):
                 except Refused as error:
                     if error.code in (503, NO_STREAM):
                         self.stream.forget()
-                    published.errors[number] = explained(self._component.engine.where, error)
+                    published.errors[number] = failure = explained(self._component.engine.where, error)
+                    failure.maybe_applied = sending.sent > 1
 
     def _rendered(self, topic: str, body: bytes, published: _Published) -> None:
         """Add the messages of a frame as the kernel makes them."""

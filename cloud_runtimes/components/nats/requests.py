@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Generator, Mapping
+from math import inf
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
+from ...errors import CloudRuntimesError
 from .failures import Refused
 from .protocol import Message, publish
 
@@ -58,20 +60,33 @@ class Batch:
 
     Attributes:
         requests: in the order of sending.
-        writes: whether they may change anything. Those that do not are made again when they get no answer.
+        writes: whether they may change anything that others see.
+        until: to when of `time.monotonic` they are sent again while they get no answer, since a leader may have died with them.
         failure: after which the flow wants to wait a moment and go on; then there are no requests.
+        sent: how often they were sent.
+        unanswered: whether no answer came to one time.
     """
 
-    __slots__ = ("failure", "requests", "writes")
+    __slots__ = ("failure", "requests", "sent", "unanswered", "until", "writes")
 
-    def __init__(self, *requests: Request | Bulk, writes: bool = False, failure: Refused | None = None) -> None:
+    def __init__(
+        self,
+        *requests: Request | Bulk,
+        writes: bool = False,
+        until: float | None = None,
+        failure: Refused | CloudRuntimesError | None = None,
+    ) -> None:
+        """Without ``until``, writes are sent once, and what only asks as long as the call has time."""
         self.requests = requests
         self.writes = writes
+        self.until = until if until is not None else 0.0 if writes else inf
         self.failure = failure
+        self.sent = 0
+        self.unanswered = False
 
     def moved(self, api: str) -> Batch:
         """Return these for the JetStream of another domain, whose API has that prefix."""
-        return Batch(*[_moved(request, api) for request in self.requests], writes=self.writes)
+        return Batch(*[_moved(request, api) for request in self.requests])
 
 
 def _moved(request: Request | Bulk, api: str) -> Request | Bulk:
@@ -135,6 +150,7 @@ class Inbox:
                 self._wait(token, call, place, request)
                 if isinstance(request, Bulk):
                     self._bulks += 1
+                    request.taken = 0
                     parts.append(request.render(self._prefix + token))
                     continue
                 if request.consumer:

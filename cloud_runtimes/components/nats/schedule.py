@@ -16,7 +16,8 @@ from ...spi.operation import Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
 from .._notify import Waiter
 from .._runs import CHANNEL, LeasedRuns, RunToken
-from .buckets import Bucket, Entry, Put, decode, encode
+from .buckets import Bucket
+from .entries import Entry, Put, decode, encode
 from .failures import Refused
 from .jobs import Document, Run, records
 from .requests import Batch, Flow, Request

@@ -9,7 +9,7 @@ from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .._values import FEATURES, conflict, oversized, passed_fence
-from .buckets import Entry, Put
+from .entries import Entry, Put
 from .failures import Refused
 from .keys import KeyBucket
 from .requests import Flow

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import NotFoundError, UnsupportedError
 from ...spi.pubsub import SubscribeRequest
-from .buckets import API, encode, milliseconds, patient, read_reply
-from .failures import CONSUMER_EXISTS, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
-from .requests import Batch, Flow, Request
+from .buckets import patient
+from .entries import API, encode, milliseconds, read_reply
+from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
+from .requests import Batch, Bulk, Flow, Request
 
 if TYPE_CHECKING:
     from .engine import NatsEngine
@@ -64,6 +66,7 @@ class EventStream:
         self._count = f"{self.counters}.{_token(name)}"
         self._counting: bool | None = None
         self._known = False
+        self._window = 0.0  # in seconds, of ids that the server keeps; none where no other leader may take over
         self._offset: float | None = None  # of the server's clock to this one, once the stream was there
 
     # -- names ------------------------------------------------------------
@@ -96,18 +99,24 @@ class EventStream:
         """Make the stream, or check it, until it is known."""
         if not self._known:
             info = yield from self._made()
-            wrong = [name for name in _NEEDED if not info["config"].get(name)]
+            config = info["config"]
+            wrong = [name for name in _NEEDED if not config.get(name)]
             if wrong:
                 raise UnsupportedError(
                     f"nats {self._engine.where}: the stream {self.name!r} lacks {', '.join(wrong)}: "
                     "let the component make it, or set them by nats stream edit"
                 )
+            self._window = config.get("duplicate_window", 0) / 1e9 if config["num_replicas"] > 1 else 0.0
             self._offset = milliseconds(info["ts"]) / 1000 - monotonic()
             self._known = True
 
     def forget(self) -> None:
         """Look at the stream again, after an answer that says that it may be gone; members go by the server's clock meanwhile."""
         self._known = False
+
+    def writes(self, requests: Sequence[Request | Bulk], *, ids: bool) -> Batch:
+        """Return writes to it; those that have ids may be sent twice."""
+        return Batch(*requests, writes=True, until=monotonic() + self._window / 2 if ids else None)
 
     def now(self) -> float:
         """Return what the server's clock says, in seconds since 1970; a little late, and never early."""
@@ -153,7 +162,9 @@ class EventStream:
         name: str | None = None,
     ) -> Flow[dict[str, Any]]:
         data = b"" if body is None else json.dumps(body).encode()
-        ((message,),) = yield Batch(Request(f"{API}{verb}.{name or self.name}{rest}", data), writes=writes)
+        # a second time it changes nothing
+        asked = Request(f"{API}{verb}.{name or self.name}{rest}", data)
+        ((message,),) = yield Batch(asked, writes=writes, until=inf)
         return read_reply(message)
 
     # -- groups -----------------------------------------------------------
@@ -198,11 +209,26 @@ class EventStream:
             }  # fmt: skip
         body = {"stream_name": self.name, "config": config, "action": action}
         try:
-            yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
+            made = yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
         except Refused as error:
+            if error.code in CONSUMER_LEAVES:
+                yield Batch(failure=error)
+                return (yield from self._join(origin, request, ack_wait_ms, start))
             if error.code not in CONSUMER_EXISTS:  # another made it just now
                 raise
+        else:
+            if action == "create" and made["delivered"]["consumer_seq"] and not made["num_waiting"]:
+                # one that is being deleted left it its state: what that had delivered would come after its lease
+                yield from self._remove(name)
+                return (yield from self._join(origin, request, ack_wait_ms, start))
         return action == "create"
+
+    def _remove(self, consumer: str) -> Flow[None]:
+        try:
+            yield from self._api("CONSUMER.DELETE", None, f".{consumer}", writes=True)
+        except Refused as error:
+            if error.code != NO_CONSUMER:
+                raise
 
     # -- counting ---------------------------------------------------------
 

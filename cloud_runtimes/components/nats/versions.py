@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ...errors import InternalError
-from .buckets import Entry
+from .entries import Entry
 from .protocol import Message
 
 __all__ = ["CHUNK", "WINDOW", "Found", "Gone", "Reading", "Stored", "Upload", "blank", "read_meta", "told"]

@@ -1,0 +1,177 @@
+"""What keys of buckets hold, what is written to them, and what a server answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from .failures import NO_MESSAGE, WRONG_SEQUENCES, Refused
+from .protocol import Message
+from .requests import Request
+
+__all__ = [
+    "API",
+    "Entry",
+    "Put",
+    "decode",
+    "encode",
+    "entry_of",
+    "is_behind",
+    "is_stored",
+    "milliseconds",
+    "read_direct",
+    "read_leaders",
+    "read_reply",
+    "read_stored",
+]
+
+API: Final = "$JS.API."
+_TTL: Final = "Cr-Ttl"
+_DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
+"""What takes a value's place, and goes by itself."""
+_STORED: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":(\d+)\}')
+
+
+def encode(text: str) -> str:
+    """Return any text as one part of a subject, in the same order."""
+    return base64.b32hexencode(text.encode()).decode().rstrip("=")
+
+
+def decode(part: str) -> str:
+    """Undo `encode`."""
+    return base64.b32hexdecode(part + "=" * (-len(part) % 8)).decode()
+
+
+class Entry(NamedTuple):
+    """What a key holds, or last held.
+
+    Attributes:
+        sequence: of the message in its stream; 0: there never was one, or it has gone.
+        data: the value.
+        headers: of the message.
+        deleted: it is the mark of a delete.
+        expires_ms: when it expires by the server's clock, milliseconds since 1970 UTC; ``None``: never.
+        written_ms: when it was written, likewise.
+    """
+
+    sequence: int
+    data: bytes
+    headers: Mapping[str, str]
+    deleted: bool
+    expires_ms: int | None
+    written_ms: int
+
+
+ABSENT: Final = Entry(0, b"", {}, True, None, 0)
+
+
+class Put(NamedTuple):
+    """One write.
+
+    Attributes:
+        subject: of the key.
+        data: ``None`` deletes.
+        expected: the sequence that the key must have; ``None``: any.
+        ttl_ms: time to live.
+        headers: further ones.
+    """
+
+    subject: str
+    data: bytes | None
+    expected: int | None = None
+    ttl_ms: int | None = None
+    headers: Mapping[str, str] = {}
+
+    def request(self, extra: Mapping[str, str], answers: int = 1) -> Request:
+        """Return the message."""
+        headers = {**self.headers, **extra}
+        if self.data is None:
+            headers.update(_DELETED)
+        elif self.ttl_ms is not None:
+            headers[_TTL] = str(self.ttl_ms)
+            headers["Nats-TTL"] = f"{-(-self.ttl_ms // 1000)}s"
+        if self.expected is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(self.expected)
+        return Request(self.subject, self.data or b"", headers, answers)
+
+
+# -- answers --------------------------------------------------------------------
+
+
+def is_behind(error: Refused, expected: int | None) -> bool:
+    """Tell whether a server that refused a condition knows of earlier writes only: it led before, and the leader may take the write."""
+    last = error.text.rpartition(" ")[2]
+    return last.isdigit() and int(last) < (expected or 0)
+
+
+def is_stored(answers: list[Message]) -> bool:
+    return _STORED.fullmatch(answers[0].data) is not None
+
+
+def read_stored(answers: list[Message]) -> int | Refused:
+    """Return the number under which a message was stored, or that its key has not the expected one."""
+    (message,) = answers
+    plain = _STORED.fullmatch(message.data)
+    try:
+        found: int = read_reply(message)["seq"] if plain is None else int(plain[1])
+        return found
+    except Refused as error:
+        if error.code in WRONG_SEQUENCES:
+            return error
+        raise
+
+
+def read_reply(message: Message) -> dict[str, Any]:
+    """Return an answer of JetStream's API.
+
+    Raises:
+        Refused: it is an error.
+    """
+    if message.status:
+        raise Refused(message.status, "no responders")
+    reply: dict[str, Any] = json.loads(message.data)
+    if "error" in reply:
+        raise Refused.of(reply["error"])
+    return reply
+
+
+def read_direct(message: Message) -> Entry:
+    """Return what a key holds, as a replica answers."""
+    if (status := message.status) == 404:
+        return ABSENT
+    if status:
+        raise Refused(status, message.headers.get("Description", "no responders"))
+    headers = message.headers
+    return entry_of(int(headers["Nats-Sequence"]), message.data, headers, headers["Nats-Time-Stamp"])
+
+
+def read_leaders(message: Message) -> Entry:
+    """Return what a key holds, as the leader answers."""
+    try:
+        found = read_reply(message)["message"]
+    except Refused as error:
+        if error.code == NO_MESSAGE:
+            return ABSENT
+        raise
+    head = base64.b64decode(found.get("hdrs", ""))
+    headers = Message(b"", b"", head, b"").headers
+    return entry_of(found["seq"], base64.b64decode(found.get("data", "")), headers, found["time"])
+
+
+def entry_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:
+    """Return what a message of a key says; ``time``: when it was written, RFC 3339 or milliseconds since 1970."""
+    written = time if isinstance(time, int) else milliseconds(time)
+    ttl = headers.get(_TTL)
+    expires = None if ttl is None else written + int(ttl)
+    deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
+    return Entry(sequence, data, headers, deleted, expires, written)
+
+
+def milliseconds(text: str) -> int:
+    """Return a time of RFC 3339 with nanoseconds."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1000 + int(fraction[:3].ljust(3, "0") or 0)
