@@ -96,7 +96,7 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     return lambda short, full: full if soak else short
 
 
-def _served(serve: Callable[..., Any], *arguments: str) -> Iterator[Any]:
+def _served(serve: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
     """Start a server, or skip the test where it is not installed."""
     from tests.support.servers import Missing
 
@@ -168,6 +168,19 @@ def nats_server() -> Iterator[Any]:
     yield from _served(serve)
 
 
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the RabbitMQ server of this run, which all workers share; ``RABBITMQ_URL`` names another, such as one of a later version."""
+    if "RABBITMQ_URL" in os.environ:
+        yield os.environ["RABBITMQ_URL"]
+        return
+    from tests.support.rabbitmq import serve
+    from tests.support.servers import shared
+
+    folder = tmp_path_factory.getbasetemp()
+    yield from _served(shared, folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder, "rabbitmq", serve)
+
+
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Note a measured figure; ``--soak`` writes them down."""
@@ -202,6 +215,7 @@ _MAY_BE_SKIPPED = (
     "DAPRD names no daprd",
     "LAYOTTO names no Layotto",
     "the clock of a NATS server cannot be set",
+    "the clock of a RabbitMQ server cannot be set",
 )
 
 

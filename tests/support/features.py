@@ -44,6 +44,7 @@ _SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "config_file": {"path": "settings.json"},
     "nats": {"url": "nats://localhost"},
     "postgres": {"url": "postgresql://localhost/app"},
+    "rabbitmq": {"url": "amqp://localhost"},
     "redis": {"url": "redis://localhost"},
 }
 """Settings without which a component gives no driver."""

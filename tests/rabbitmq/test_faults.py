@@ -1,0 +1,95 @@
+"""Producers, consumers and the server are killed, their network parted, the server harmed: what was acknowledged is there, and comes at least once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
+from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from tests.support.fault_proxy import FaultProxy
+from tests.support.harnesses.rabbitmq import RabbitHome
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
+from tests.support.rabbitmq import RabbitServer, stopped
+
+GROUPS = {"groups": ["suite"]}
+
+
+@contextmanager
+def blocked(server: RabbitServer, proxy: FaultProxy) -> Iterator[None]:
+    """Have no memory."""
+    alarm = f"{{resource_limit,memory,'{server.node}'}}"
+    server.call("rabbit_alarm", "set_alarm", f"[{{{alarm},[]}}]")
+    yield
+    server.call("rabbit_alarm", "clear_alarm", f"[{alarm}]")
+
+
+@contextmanager
+def hung(server: RabbitServer, proxy: FaultProxy) -> Iterator[None]:
+    """Have it stand still."""
+    with stopped(server):
+        yield
+
+
+HARMS = (
+    (slow, DeadlineExceededError, "0.3 s"),
+    (blocked, ResourceExhaustedError, "connection.blocked: low on memory.*watermark"),
+    (hung, DeadlineExceededError, "0.3 s"),
+    (dead, UnavailableError, "can be reached"),
+)
+
+
+def test_nothing_acknowledged_is_lost(
+    served: Callable[..., RabbitServer],
+    rounds: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
+    tmp_path: Path,
+) -> None:
+    figure(f"{KILLS}, RabbitMQ", kill_all(served(), rounds(1, 200), tmp_path, GROUPS, None))
+
+
+def test_publishers_outlast(
+    served: Callable[..., RabbitServer],
+    client: Callable[..., CloudRuntimesClient],
+    rounds: Callable[[int, int], int],
+) -> None:
+    """A server that is slow, out of memory, hung or dead. In CI each harm is tried with one API."""
+    server = served()
+    with FaultProxy(server.port) as proxy:
+        home = client(server.url.replace(str(server.port), str(proxy.port)))
+        for turn in range(rounds(1, 2)):
+            for number, (does, kind, match) in enumerate(HARMS):
+                with closing((SyncApi, AsyncApi)[(turn + number) % 2]()) as api:
+                    api.name = f"{api.name}-{turn}-{number}"
+                    outlast(home, api, does(server, proxy), kind, match, None)
+
+
+def test_members_that_come_and_go_settle_all(home: RabbitHome, rounds: Callable[[int, int], int]) -> None:
+    come_and_go(home.home, rounds(1_000, 300_000), None)
+
+
+def test_a_connection_is_cut_amid_a_batch(home: RabbitHome, port: int, api: Api) -> None:
+    """What was acknowledged came, whatever was sent again."""
+    home.home["url"] = home.url.replace(str(port), "{}")
+    with FaultProxy(port) as proxy:
+        home.home["url"] = home.home["url"].format(proxy.port)
+        client = home.client()
+        seen: list[int] = []
+        with api.opened(client.pubsub.publisher("bus", "t", batch_events=100)) as publisher:
+            with api.opened(client.pubsub.subscribe("bus", "t", batch=50)) as sub:
+                for number in range(2_000):
+                    api.call(publisher, "send", number)
+                    if number % 500 == 250:
+                        proxy.break_all("reset")
+                api.call(publisher, "flush", 30)
+                assert publisher.stats().delivered == 2_000
+                end = time.monotonic() + 20
+                while len(set(seen)) < 2_000 and time.monotonic() < end:
+                    batch = api.call(sub, "receive", 1)
+                    if batch is not None:
+                        seen += [event.data for event in batch]
+                        batch.ack()
+        assert set(seen) == set(range(2_000))
