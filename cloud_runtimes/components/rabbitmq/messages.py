@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from ..._native import events as kernel
@@ -26,6 +28,7 @@ STRUCTURED: Final = Properties("application/cloudevents+json; charset=utf-8", No
 FRAME: Final = Properties(None, None, 2)
 PLAIN: Final = properties(STRUCTURED), properties(FRAME)
 """Properties of messages that have nothing else around their event, or events."""
+_ATTRIBUTE: Final = re.compile(r"(?:cloudEvents[:_]|ce-)(.+)", re.IGNORECASE)
 _BROKERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
 
 
@@ -104,11 +107,14 @@ class Reader:
 
 
 def _attributes(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Return the attributes of an event in binary mode (CloudEvents AMQP binding §3.1), as `read_binary` takes them."""
+    """Return the attributes of an event in binary mode, as `read_binary` takes them: of the AMQP binding of CloudEvents §3.1, and of Knative's for RabbitMQ (``ce-``)."""
     found: dict[str, str] = {}
     for name, value in headers.items():
-        if name[:11].lower() == "cloudevents" and name[11:12] in (":", "_"):
-            found[f"ce-{name[12:].lower()}"] = str(value).lower() if isinstance(value, bool) else str(value)
+        if (match := _ATTRIBUTE.fullmatch(name)) is not None:
+            attribute = match[1].lower()
+            if attribute == "time" and isinstance(value, int):  # AMQP 1.0 has milliseconds
+                value = f"{datetime.fromtimestamp(value / 1000, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+            found[f"ce-{attribute}"] = str(value).lower() if isinstance(value, bool) else str(value)
     return found if "ce-specversion" in found else {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -23,7 +23,7 @@ class RabbitHome(Harness):
     name = "rabbitmq"
     event_metadata = False  # CloudEvents have no place for it
     longest = 1.0
-    settings: dict[str, Any] = {}
+    settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -52,14 +52,14 @@ class FramedHome(RabbitHome):
 
     name = "rabbitmq-frame"
     event_metadata = True
-    settings = {"layout": "frame"}
+    settings: ClassVar[dict[str, Any]] = {"layout": "frame"}
 
 
 class BinaryHome(RabbitHome):
     """The same with the attributes of events in headers."""
 
     name = "rabbitmq-binary"
-    settings = {"mode": "binary"}
+    settings: ClassVar[dict[str, Any]] = {"mode": "binary"}
 
 
 RABBITMQ: dict[str, type[RabbitHome]] = {RabbitHome.name: RabbitHome}
