@@ -6,6 +6,7 @@ The server sends messages as they come, up to the prefetch, and keeps them for t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,8 @@ __all__ = ["RabbitmqMember"]
 
 _LEAVING: Final = 5.0
 _MOST: Final = 65535
+_LOOK = 30.0
+"""Seconds without a message after which an idle member begins its consumer again: RabbitMQ 3.10 does not always say that a queue was deleted."""
 
 
 class RabbitmqMember(EventSource):
@@ -53,6 +56,7 @@ class RabbitmqMember(EventSource):
         self._prefetch = 0  # messages
         self._consumers = 0  # so far
         self._per_message = 100.0 if component.settings.layout == "frame" else 1.0  # events of the last ones
+        self._heard = 0.0  # when the last message came, or the consumer began
         self._low = 0  # up to here all tags are acknowledged
         self._beyond: set[int] = set()  # and these
 
@@ -75,6 +79,8 @@ class RabbitmqMember(EventSource):
             self._disconnect()
             if isinstance(error, Refused) and error.code == NOT_FOUND:
                 self._rejoin()
+                message = f"the queue of {self._rules.label} had gone, and was made again"
+                raise UnavailableError(f"rabbitmq {self._where}: {message}") from error
             raise self._component.engine.explained(error) from error
         except TimeoutError as error:
             self._disconnect()
@@ -97,8 +103,7 @@ class RabbitmqMember(EventSource):
     def _leave(self) -> None:
         if self._connection is None:
             return  # what was held has gone to others with the connection
-        if self._prefetch:
-            self._cancel()
+        self._cancel()
         self._hear()
         self._holding.give_back()
         self._settle()
@@ -172,7 +177,9 @@ class RabbitmqMember(EventSource):
                 raise ask.failure
 
     def _cancel(self) -> None:
-        self._ask(Ask((60, 30), "so", f"m{self._consumers}", 0))
+        if self._prefetch:
+            self._ask(Ask((60, 30), "so", f"m{self._consumers}", 0))
+            self._prefetch = 0
 
     def _consume(self, want: int) -> None:
         """Have as many messages sent as there is room for events; frames have many."""
@@ -180,14 +187,14 @@ class RabbitmqMember(EventSource):
         prefetch = min(_MOST, max(1, -int(-self._most // self._per_message)))
         if not want or self._prefetch / 4 < prefetch <= self._prefetch:
             return
-        if self._prefetch:
-            self._cancel()
+        self._cancel()
         self._consumers += 1  # RabbitMQ 3.10 fails where a consumer that had messages is begun again
         self._ask(
             Ask((60, 10), "lho", 0, prefetch, 0),
             Ask((60, 20), "hssot", 0, self._queue, f"m{self._consumers}", 0, {}),
         )
         self._prefetch = prefetch
+        self._heard = monotonic()
 
     # -- settling ---------------------------------------------------------
 
@@ -262,7 +269,8 @@ class RabbitmqMember(EventSource):
         assert connection is not None
         end = monotonic() + (3600.0 if timeout is None else timeout)
         while True:
-            due = min(end, connection.beat())
+            look = self._heard + _LOOK if want and self._prefetch and not self._holding.held else inf
+            due = min(end, connection.beat(), look)
             readable = connection.has_decrypted() or self._waker.wait(connection, max(0.0, due - monotonic()))
             if readable:
                 connection.receive()
@@ -272,6 +280,10 @@ class RabbitmqMember(EventSource):
                 self._flush()
             elif readable is False or monotonic() >= end:
                 return
+            elif monotonic() >= look:
+                self._cancel()
+                self._consume(want)
+                self._hear()
 
     def _hear(self) -> None:
         """Take in what has come."""
@@ -280,12 +292,13 @@ class RabbitmqMember(EventSource):
         session = connection.session
         if session.deliveries:
             deliveries, session.deliveries = session.deliveries, []
+            self._heard = monotonic()
             found = self._reader.take(deliveries)
             self._per_message = max(1.0, found / len(deliveries))
         if session.failure is not None:
             raise session.failure
         if session.cancelled:
-            raise Refused(NOT_FOUND, f"no queue '{self._queue}': it was deleted, or lost its leader")
+            raise Refused(NOT_FOUND, "the server ended the consumer")
 
 
 def _with(about: Properties, headers: dict[str, str]) -> Properties:

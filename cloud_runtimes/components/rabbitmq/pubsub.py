@@ -158,8 +158,8 @@ class RabbitmqPubSub(PubSubDriver):
         if step.returned:
             self.topology.forget()
             failures |= published.failed(self._returned(batch, published), self._nobody(batch.topic))
-        if len(failures) == batch.count:
-            raise error or next(iter(failures.values()))
+        if error is not None and len(failures) == batch.count:
+            raise error
         return failures
 
     def _returned(self, batch: OutgoingBatch, published: _Published) -> list[int]:
