@@ -161,9 +161,7 @@ class RabbitmqEngine(Engine):
     def _take(self, queue: str, size: int, decoded: Callable[[bytes], Any] | None = None) -> None:
         channel = self._connection.channel()
         channel.basic_qos(prefetch_count=2 * size)
-        taken = 0
-        for told, _, body in channel.consume(queue):
-            taken += 1
+        for taken, (told, _, body) in enumerate(channel.consume(queue), 1):
             if decoded is not None:
                 found = decoded(body)
                 assert (found.data if decoded is decode else found.get_data()) == EVENT

@@ -78,10 +78,8 @@ def test_what_ours_wrote(home: RabbitHome, channel: Any, api: Api, mode: str) ->
     client = home.client()
     given = {} if mode == "raw" else {"attributes": attributes, "key": "k"}
     id = api.call(client.pubsub, "publish", "bus", "t", SENT, raw=mode == "raw", **given)
-    for method, properties, body in channel.consume(f"{home.prefix}t:suite", inactivity_timeout=10):
-        assert method is not None
-        channel.basic_ack(method.delivery_tag)
-        break
+    method, properties, body = next(channel.consume(f"{home.prefix}t:suite", inactivity_timeout=10))
+    channel.basic_ack(method.delivery_tag)
     channel.cancel()
     assert properties.delivery_mode == 2
     if mode == "raw":
