@@ -20,6 +20,7 @@ from tests.support.rabbitmq import RabbitServer
 __all__ = ["RabbitmqEngine"]
 
 _GROUPS = ("wire", "plain", "hand", "sdk", "sent")
+_OURS = "cr.bus.t:bench"
 _OPEN = Method("bench", "open", repeatable=False)
 
 
@@ -96,7 +97,7 @@ class RabbitmqEngine(Engine):
             for group in groups:
                 self._channel.queue_declare(group, durable=True, arguments={"x-queue-type": "quorum"})
                 self._channel.queue_bind(group, exchange)
-        self._wire = RabbitmqWire(self.url)
+        self._wire = RabbitmqWire(self.url + "?heartbeat=0")
         self.run(self._open())
 
     async def _open(self) -> None:
@@ -108,14 +109,17 @@ class RabbitmqEngine(Engine):
         self._message = aio_pika.Message
 
     def empty(self) -> None:
-        for queue in (*_GROUPS, "cr.bus.t:bench"):
-            self._channel.queue_declare(
-                queue, durable=True, arguments={"x-queue-type": "quorum", **_OURS.get(queue, {})}
-            )
+        self._purge(*_GROUPS)
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
+        self._channel.queue_declare(_OURS, durable=True, arguments=arguments)
+        self._purge(_OURS)
+
+    def _purge(self, *queues: str) -> None:
+        for queue in queues:
             self._channel.queue_purge(queue)
 
     def fill(self) -> None:
-        self.empty()
+        self._purge(*_GROUPS)  # ours is empty, and has a consumer, which a purge harms
         self._wire.send("bench", self.count)
 
     # -- publishing -------------------------------------------------------
@@ -156,7 +160,7 @@ class RabbitmqEngine(Engine):
         }
 
     def _wire_take(self, size: int) -> None:
-        RabbitmqWire(self.url).take("wire", size, self.count)
+        RabbitmqWire(self.url + "?heartbeat=0").take("wire", size, self.count)
 
     def _take(self, queue: str, size: int, decoded: Callable[[bytes], Any] | None = None) -> None:
         channel = self._connection.channel()
@@ -176,6 +180,3 @@ class RabbitmqEngine(Engine):
         self._connection.close()
         self.run(self._aio.close())
         super().close()
-
-
-_OURS = {"cr.bus.t:bench": {"x-delivery-limit": 1_000_000_000}}

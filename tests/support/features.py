@@ -233,6 +233,7 @@ _NAMES: Final = {
     float: "number",
     bool: "true, false",
     list: "list of texts",
+    tuple: "list of texts",
     dict: "table",
 }
 
@@ -249,7 +250,7 @@ def _values(hint: Any) -> str:
 
 
 def _default(value: Any, parse: Callable[[Any], Any] | None) -> str:
-    if value is None:
+    if value is None or value == ():
         return "none"
     if value is dataclasses.MISSING:
         return "must be given"
