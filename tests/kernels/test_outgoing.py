@@ -93,7 +93,9 @@ def test_a_template() -> None:
 
 @given(
     st.lists(KEYS, max_size=5),
-    st.lists(st.sampled_from([b"", b"xy", "json", "id", "key", "time", range(1), (range(1), 1), (range(1), 8)]), max_size=12),
+    st.lists(
+        st.sampled_from([b"", b"xy", "json", "id", "key", "time", range(1), (range(1), 1), (range(1), 8)]), max_size=12
+    ),
 )
 def test_a_template_is_the_same_in_both_cores(keys: list[Any], tail: list[Any]) -> None:
     body, template = frame(*keys), [b"first", *tail]

@@ -49,8 +49,8 @@ def test_a_delay_of_several_queues(home: RabbitHome, channel: Any, api: Api) -> 
         assert 0.2 < time.monotonic() - started < 5
         assert event.delivery_count == 2
         event.ack()
-    for level in (300, 20, 200, 10):
-        assert ready(channel, f"{home.prefix}:delay:{level}") == 0
+    for queue in ("t:delay:300", ":delay:20", ":delay:200", ":delay:10"):
+        assert ready(channel, f"{home.prefix}{queue}") == 0
 
 
 def test_retries_wait_for_no_others(home: RabbitHome, api: Api) -> None:
@@ -80,6 +80,16 @@ def test_what_is_due_for_nobody_holds_nothing_up(home: RabbitHome, channel: Any,
         event.retry(delay=0.5)
         assert api.call(sub, "receive", 10).delivery_count == 3
     until(lambda: ready(channel, f"{home.prefix}:orphans") == 40)
+
+
+def test_delayed_events_for_nobody_hold_nothing_up(home: RabbitHome, api: Api) -> None:
+    home.home["groups"] = []
+    client = home.client()
+    for number in range(40):
+        api.call(client.pubsub, "publish", "bus", "nobody", number, delay=0.05)
+    with api.opened(client.pubsub.subscribe("bus", "t")) as sub:
+        api.call(client.pubsub, "publish", "bus", "t", 1, delay=0.05)
+        assert api.call(sub, "receive", 10).data == 1
 
 
 def test_a_member_whose_connection_ends(home: RabbitHome, channel: Any, api: Api) -> None:

@@ -14,8 +14,9 @@ import redis
 
 from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.dapr_server.resources import load
-from cloud_runtimes.dapr_server.resources.types import nats_url, redis_url
+from cloud_runtimes.dapr_server.resources.types import nats_url
 from cloud_runtimes.dapr_server.resources.types import rabbitmq_url as make_rabbitmq_url
+from cloud_runtimes.dapr_server.resources.types import redis_url
 from cloud_runtimes.errors import InvalidArgumentError
 from tests.sidecar.raw import send
 from tests.sidecar.test_resources import SUBSCRIPTION, component, open_client, refusal, write
@@ -238,7 +239,11 @@ def test_what_asks_for_nothing_may_be_there(tmp_path: Path) -> None:
             "rediss+sentinel://a:6379,b:26379/my%2Fone/0?sentinel_password=x%26y",
         ),
         (make_rabbitmq_url, {"host": "a:1", "user": "me", "password": "p@/"}, "amqp://me:p%40%2F@a:1"),
-        (make_rabbitmq_url, {"url": "amqps://a/v?verify=verify_none", "heartbeat": "1m"}, "amqps://a/v?verify=verify_none&heartbeat=60"),
+        (
+            make_rabbitmq_url,
+            {"url": "amqps://a/v?verify=verify_none", "heartbeat": "1m"},
+            "amqps://a/v?verify=verify_none&heartbeat=60",
+        ),
         (nats_url, {"url": "a:4222,b:4222"}, "nats://a:4222,b:4222"),
         (nats_url, {"url": "tls://a:4222,tls://b:4222", "token": "s/x"}, "tls://s%2Fx@a:4222,tls://b:4222"),
     ],

@@ -10,6 +10,7 @@ from math import inf
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._core.logs import repeated
 from ...errors import UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled
@@ -201,6 +202,7 @@ class RabbitmqMember(EventSource):
     def _settle(self) -> None:
         """Say what became of messages; what is to be published first has been, once this returns."""
         holding, early = self._holding, self._reader.early
+        self._tell_gone()
         if holding.parts or early:
             self._run(self._publish())
             for part in holding.parts:
@@ -212,13 +214,21 @@ class RabbitmqMember(EventSource):
         for tokens in holding.done.values():
             self._acknowledge(tokens)
         holding.done.clear()
-        holding.expired = 0
+
+    def _tell_gone(self) -> None:
+        """Say what comes no more, since RabbitMQ has nothing that counts it."""
+        holding, label = self._holding, self._rules.label
+        gone = sum(part.events for part in holding.parts if part.frame is None and part.delay_ms is None)
+        if gone:
+            repeated(f"gone {label}", "%s: %d events were dropped: there is no dead-letter topic", label, gone)
+        if holding.expired:
+            repeated(f"expired {label}", "%s: %d events had expired", label, holding.expired)
+            holding.expired = 0
 
     def _publish(self) -> Flow[None]:
         """Publish what comes again, and dead letters."""
         steps: list[Publish] = []
         request = self._rules.request
-        key = self._topology.to_queue(request.topic, request.group)
 
         def add(exchange: str, key: str, about: Properties, body: bytes) -> None:
             steps.append(Publish(self._driver.message(exchange, key, about, body), 1, exchange))
@@ -232,10 +242,12 @@ class RabbitmqMember(EventSource):
                     add(exchange, "", _with(about, {TOPIC: request.topic}), body)
                 continue
             exchange, rest = yield from self._topology.park(part.delay_ms)
-            add(exchange, key, waiting(_with(FRAME, past_headers(part.deliveries, part.past)), rest), part.frame)
+            add(
+                exchange, self._queue, waiting(_with(FRAME, past_headers(part.deliveries, part.past)), rest), part.frame
+            )
         for each in self._reader.early:
             exchange, rest = yield from self._topology.park(each.delay_ms)
-            add(exchange, key, waiting(each.properties, rest), each.body)
+            add(exchange, self._queue, waiting(each.properties, rest), each.body)
         yield tuple(steps)
         for step in steps:
             if step.failure is not None or step.refused or step.returned:

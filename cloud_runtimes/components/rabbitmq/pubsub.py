@@ -92,19 +92,18 @@ class RabbitmqPubSub(PubSubDriver):
 
     def _rendered(self, batch: OutgoingBatch, published: _Published) -> Flow[Publish]:
         """Return the messages of a batch."""
-        exchange, key, rest = self.topology.exchange(batch.topic), "", 0
+        exchange, rest = self.topology.exchange(batch.topic), 0
         plain = batch.delay_ms is None and not self._framed and self._settings.mode == "structured"
         if plain and not kernel.Frame(batch.frames[0])[0].raw and self._fits(batch.frames):
             published.events = [1] * batch.count
             data = b"".join([self._by_kernel(exchange, frame) for frame in batch.frames])
             return Publish(data, batch.count, exchange)
         if batch.delay_ms is not None:
-            key = self.topology.to_topic(batch.topic)
             exchange, rest = yield from self.topology.park(batch.delay_ms, batch.topic)
         messages = self.messages(batch.frames, raw=True)
         published.events = [count_in(body) if about is FRAME else 1 for about, body in messages]
         published.bodies = [body for _, body in messages]
-        parts = [self.message(exchange, key, waiting(about, rest), body) for about, body in messages]
+        parts = [self.message(exchange, "", waiting(about, rest), body) for about, body in messages]
         return Publish(b"".join(parts), len(parts), exchange)
 
     def _fits(self, frames: Sequence[bytes]) -> bool:

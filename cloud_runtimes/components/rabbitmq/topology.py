@@ -1,6 +1,6 @@
 """Exchanges and queues: an exchange for each topic, a quorum queue for each group, and queues where events wait.
 
-A delay queue has one time to live for all its messages, else a long one would hold up those behind it. When it is over the server hands a message on to the exchange ``due``, with the routing key that it came with: it names where the message goes then. A delay that no queue has takes several, the longest first; the header `REST` tells what is left.
+A delay queue has one time to live for all its messages, else a long one would hold up those behind it. When it is over the server hands a message on to the exchange ``due``, with the routing key that it came with: the queue where it goes then. A delay that no queue has takes several, the longest first; the header `REST` tells what is left.
 """
 
 from __future__ import annotations
@@ -50,14 +50,6 @@ class Topology:
         parts = [part.replace("%", "%25").replace(":", "%3A") for part in (topic, group)]
         return _short(f"{self._prefix}{':'.join(parts)}", f"the group {group!r} of the topic {topic!r}")
 
-    def to_topic(self, topic: str) -> str:
-        """Return the routing key by which what is due goes to a topic."""
-        return _short(f"t {self.exchange(topic)}", f"the topic {topic!r}")
-
-    def to_queue(self, topic: str, group: str) -> str:
-        """Return the routing key by which what is due goes to a queue."""
-        return _short(f"q {self.queue(topic, group)}", f"the group {group!r} of the topic {topic!r}")
-
     # -- making -----------------------------------------------------------
 
     def ensure(self, topic: str) -> Flow[None]:
@@ -81,25 +73,24 @@ class Topology:
             asks.append(self._group(dead_letter_topic, group))
         if self._creates:
             yield from self._ensure_due()
-            key = self.to_queue(topic, group)
-            asks.append([Ask((50, 20), "hsssot", 0, self.queue(topic, group), self.due, key, 0, {})])
+            queue = self.queue(topic, group)
+            asks.append([Ask((50, 20), "hsssot", 0, queue, self.due, queue, 0, {})])
         yield from self._make(*asks)
 
     def park(self, delay_ms: int, topic: str | None = None) -> Flow[tuple[str, int]]:
-        """Return the exchange for what is to wait, and for how long it waits then again; without a time it is `due`. With a topic it goes to that."""
-        yield from self._ensure_due()
-        if topic is not None and self.to_topic(topic) not in self._engine.made:
-            bind = Ask((40, 30), "hsssot", 0, self.exchange(topic), self.due, self.to_topic(topic), 0, {})
-            yield from self._make([bind] if self._creates else [])
-            self._engine.made.add(self.to_topic(topic))
+        """Return the exchange for what is to wait, and for how long it waits then again. With a topic it goes to that, else to the queue that the routing key names."""
+        if topic is None:
+            yield from self._ensure_due()
+        goal = self.due if topic is None else self.exchange(topic)
         if delay_ms < _LEAST:
-            return self.due, 0
+            return goal, 0
         unit = 10 ** (len(str(delay_ms)) - 1)
         level = min(delay_ms // unit * unit, _MOST)
-        name = f"{self._prefix}:delay:{level}"
+        # a topic has its own: what no group is there for waits on, and holds up those behind it
+        name = _short(f"{self._prefix}{topic or ''}:delay:{level}", f"the topic {topic!r}")
         if name not in self._engine.made:
             arguments = {
-                "x-queue-type": "quorum", "x-message-ttl": level, "x-dead-letter-exchange": self.due,
+                "x-queue-type": "quorum", "x-message-ttl": level, "x-dead-letter-exchange": goal,
                 # what was handed on is kept until it has arrived
                 "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish",
             }  # fmt: skip
