@@ -166,6 +166,11 @@ class RabbitmqEngine(Engine):
         finally:
             self._connecting.release()
 
+    def renew(self) -> None:
+        """Have later calls connect anew: a channel that was opened while a queue had no leader is refused messages for ever (RabbitMQ 3.10)."""
+        if self._link is not None:
+            self._link.end(Lost("the server did not take messages"))
+
     def _close(self) -> None:
         self._closed = True
         if self._link is not None:

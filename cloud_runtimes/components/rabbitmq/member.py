@@ -250,14 +250,17 @@ class RabbitmqMember(EventSource):
             add(exchange, self._queue, waiting(each.properties, rest), each.body)
         yield tuple(steps)
         for step in steps:
-            if step.failure is not None or step.refused or step.returned:
+            failure = Refused(0, "basic.nack") if step.refused else step.failure
+            if step.refused:
+                self._component.engine.renew()
+            elif step.returned or (isinstance(failure, Refused) and failure.code == NOT_FOUND):
                 self._topology.forget()
-                if step.returned:
-                    yield from self._topology.join(request.topic, request.group, request.dead_letter_topic)
-                    raise Lost(
-                        f"no queue took what comes again, or dead letters, from {step.exchange}; it was made again"
-                    )
-                raise step.failure or Refused(0, "basic.nack")
+                yield from self._topology.join(request.topic, request.group, request.dead_letter_topic)
+                raise UnavailableError(
+                    f"rabbitmq {self._where}: {step.exchange} or its queue had gone, and was made again"
+                )
+            if failure is not None:
+                raise failure
 
     def _acknowledge(self, tags: Sequence[int]) -> None:
         """Acknowledge messages, together where no other is between."""

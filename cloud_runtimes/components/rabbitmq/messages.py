@@ -68,29 +68,29 @@ class Reader:
         found = 0
         tags: list[int] = []
         bodies: list[bytes] = []
-        for each in deliveries:
-            if each.told in PLAIN:
-                tags.append(each.tag)
-                bodies.append(each.body)
+        for tag, told, body in deliveries:
+            if told in PLAIN:
+                tags.append(tag)
+                bodies.append(body)
                 continue
             if tags:
                 found += self._holding.add(0, tags, bodies)
                 tags, bodies = [], []
-            found += self._take_one(each)
+            found += self._take_one(tag, told, body)
         if tags:
             found += self._holding.add(0, tags, bodies)
         return found
 
-    def _take_one(self, delivered: Delivered) -> int:
-        about, data = read_properties(delivered.told), delivered.body
+    def _take_one(self, tag: int, told: bytes, data: bytes) -> int:
+        about = read_properties(told)
         headers = about.headers or {}
         if isinstance(rest := headers.get(REST), int) and rest > 0:
             kept = {name: value for name, value in headers.items() if name != REST and not name.startswith(_BROKERS)}
-            self.early.append(_Early(delivered.tag, about._replace(headers=kept), data, rest))
+            self.early.append(_Early(tag, about._replace(headers=kept), data, rest))
             return 0
         before, past = _read_past(str(headers.get(_PAST, "")))
         deliveries = 1 + before + int(headers.get("x-delivery-count", 0))
-        tag = Tag(delivered.tag)
+        tag = Tag(tag)
         tag.id = about.message_id or ""
         kind = about.content_type
         attributes = _attributes(headers)

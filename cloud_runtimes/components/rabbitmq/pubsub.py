@@ -153,7 +153,9 @@ class RabbitmqPubSub(PubSubDriver):
         if error is not None:
             failures = published.failed(step.unconfirmed(), error)
         elif step.refused:
-            failures = published.failed(step.refused, self._component.engine.explained(Refused(0, "basic.nack")))
+            self._component.engine.renew()
+            error = self._component.engine.explained(Refused(0, "basic.nack"))
+            failures = published.failed(step.refused, error)
         if step.returned:
             self.topology.forget()
             failures |= published.failed(self._returned(batch, published), self._nobody(batch.topic))

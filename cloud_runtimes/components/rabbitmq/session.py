@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from struct import Struct
+from typing import Any, Final, TypeAlias
 
 from ..._version import __version__
 from .failures import Lost, Refused
@@ -27,12 +28,40 @@ _CAPABILITIES: Final = {
 }
 
 
-class Delivered(NamedTuple):
-    """A message that came; its properties as `wire.read_properties` takes them."""
+Delivered: TypeAlias = tuple[int, bytes, bytes]
+"""A message that came: its tag, its properties as `wire.read_properties` takes them, and its body."""
 
-    tag: int
-    told: bytes
-    body: bytes
+
+class _Row:
+    """Messages that stand in a row with the same around them, but for tag and size: most of what comes does.
+
+    What is between and behind these two: the rest of the method and the header, and what begins the body.
+    """
+
+    def __init__(self, data: bytes, first: int, header: int, body: int) -> None:
+        """Learn of a message whose frames begin at these places."""
+        tag = first + 12 + data[first + 11]
+        size = header + 11
+        self._form = Struct(f">{tag - first}sQ{size - tag - 8}sQ{body + 3 - size - 8}sI")
+        self._around = data[first:tag], data[tag + 8 : size], data[size + 8 : body + 3]
+        self._told = data[size + 8 : body - 1]
+
+    def take(self, data: bytes, at: int, found: list[Delivered]) -> int:
+        """Append the messages there, and return where they end."""
+        form, size, told = self._form, self._form.size, self._told
+        head, middle, tail = self._around
+        end = len(data) - size
+        while at < end:
+            begins, tag, between, whole, behind, room = form.unpack_from(data, at)
+            start = at + size
+            stop = start + room
+            if stop - size >= end or begins != head or between != middle or behind != tail or room != whole:
+                break
+            if data[stop] != END:
+                break
+            found.append((tag, told, data[start:stop]))
+            at = stop + 1
+        return at
 
 
 class Step:
@@ -153,6 +182,7 @@ class Session:
         self._publishing: deque[Publish] = deque()
         self._next = 1
         self._content: list[Any] | None = None
+        self._again = False  # whether a message has the properties of the one before
 
     # -- what callers send ------------------------------------------------
 
@@ -190,6 +220,7 @@ class Session:
         """
         data = self._rest + received if self._rest else received
         at, end = 0, len(data)
+        first = header = body = -1  # where the frames of the message at hand begin, if they follow each other here
         while end - at >= 8:
             kind, channel, size = HEAD.unpack_from(data, at)
             stop = at + 7 + size
@@ -203,10 +234,15 @@ class Session:
                 if data[at + 7 : at + 11] == _DELIVER:
                     place = at + 12 + data[at + 11]
                     self._content = [int.from_bytes(data[place : place + 8], "big"), b"", 0, []]
+                    first, header = at, stop + 1
                 else:
                     self._method(channel, data[at + 7 : stop])
-            elif self._content is not None:
+            elif self._content is not None and kind <= BODY:  # a heartbeat may be between
                 self._part(kind, data, at + 7, stop)
+                if kind == HEADER and at == header:
+                    body = stop + 1
+                elif at == body and self._content is None and self._again:
+                    stop = _Row(data, first, header, body).take(data, stop + 1, self.deliveries) - 1
             at = stop + 1
         self._rest = data[at:] if at else data
 
@@ -225,7 +261,8 @@ class Session:
             of, told, _, pieces = content
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if isinstance(of, int):
-                self.deliveries.append(Delivered(of, told, body))
+                self._again = bool(self.deliveries) and self.deliveries[-1][1] == told
+                self.deliveries.append((of, told, body))
             else:
                 step = next((each for each in self._publishing if each.exchange == of), None)
                 if step is not None:
