@@ -1,4 +1,4 @@
-"""A home on RabbitMQ with a prefix of its own, and servers that a test may break."""
+"""A home on RabbitMQ with a prefix of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.rabbitmq import RabbitHome
-from tests.support.rabbitmq import Missing, RabbitServer, serve
 
 
 @pytest.fixture
@@ -27,20 +26,6 @@ def port(rabbitmq_url: str) -> int:
     found = urlsplit(rabbitmq_url).port
     assert found is not None
     return found
-
-
-@pytest.fixture
-def served() -> Iterator[Callable[..., RabbitServer]]:
-    """Start a server of the test's own."""
-    with ExitStack() as resources:
-
-        def start(**options: Any) -> RabbitServer:
-            try:
-                return resources.enter_context(serve(**options))
-            except Missing as error:
-                pytest.skip(str(error))
-
-        yield start
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
@@ -13,7 +15,7 @@ from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.rabbitmq import RabbitHome
 from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
-from tests.support.rabbitmq import RabbitServer, stopped
+from tests.support.rabbitmq import Missing, RabbitServer, serve, stopped
 
 GROUPS = {"groups": ["suite"]}
 YOUNG = 4.0
@@ -44,14 +46,23 @@ HARMS = (
 )
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[RabbitServer]:
+    """A server that tests may break; they leave it whole, since another takes long to start."""
+    with ExitStack() as resources:
+        try:
+            yield resources.enter_context(serve())
+        except Missing as error:
+            pytest.skip(str(error))
+
+
 def test_nothing_acknowledged_is_lost(
-    served: Callable[..., RabbitServer],
+    server: RabbitServer,
     client: Callable[..., CloudRuntimesClient],
     rounds: Callable[[int, int], int],
     figure: Callable[[str, str], None],
     tmp_path: Path,
 ) -> None:
-    server = served()
     with client(server.url) as made:
         made.pubsub.subscribe("bus", "t").close()
         # and where retries wait
@@ -61,12 +72,11 @@ def test_nothing_acknowledged_is_lost(
 
 
 def test_publishers_outlast(
-    served: Callable[..., RabbitServer],
+    server: RabbitServer,
     client: Callable[..., CloudRuntimesClient],
     rounds: Callable[[int, int], int],
 ) -> None:
     """A server that is slow, out of memory, hung or dead. In CI each harm is tried with one API."""
-    server = served()
     with FaultProxy(server.port) as proxy:
         home = client(server.url.replace(str(server.port), str(proxy.port)))
         apis = [SyncApi(), AsyncApi()]

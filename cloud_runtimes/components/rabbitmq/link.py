@@ -99,11 +99,21 @@ class Link:
             self.end(error)
         finally:
             self.end(Lost("the connection failed"))
-            with suppress(Lost):
-                connection.send(CLOSE)
-            connection.close()
-            with self._register:
-                self._waker.close()
+            self._finish(self.closed or Lost(""))
+
+    def _finish(self, reason: Exception) -> None:
+        """Tell all who wait."""
+        connection = self.connection
+        connection.avoid()
+        connection.session.end(reason)
+        with self._register:
+            steps, self._new = self._new, deque()
+        for step in steps:
+            step.fail(reason)
+        with suppress(Lost):
+            connection.send(CLOSE)
+        connection.close()
+        self._waker.close()
 
     def _begin(self) -> bytes:
         """Return what is to be sent now: nothing more where the server does not read."""
@@ -115,14 +125,7 @@ class Link:
             return b"".join([connection.session.begin(step) for step in steps])
 
     def end(self, reason: Exception) -> None:
-        """Serve nobody any more; who waits gets the reason."""
+        """Serve nobody any more; who waits gets the reason. Thread-safe."""
         with self._register:
-            if self.closed is not None:
-                return
-            self.closed = reason
-            steps, self._new = self._new, deque()
-        self.connection.avoid()
-        self.connection.session.end(reason)
-        for step in steps:
-            step.fail(reason)
+            self.closed = self.closed or reason
         self._waker.wake()

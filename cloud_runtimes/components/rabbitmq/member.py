@@ -203,17 +203,16 @@ class RabbitmqMember(EventSource):
         """Say what became of messages; what is to be published first has been, once this returns."""
         holding, early = self._holding, self._reader.early
         self._tell_gone()
+        done = [tag for tags in holding.done.values() for tag in tags]
         if holding.parts or early:
             self._run(self._publish())
-            for part in holding.parts:
-                if part.done:
-                    self._acknowledge(part.tokens)
-            self._acknowledge([each.tag for each in early])
+            done += [tag for part in holding.parts if part.done for tag in part.tokens]
+            done += [each.tag for each in early]
             holding.parts.clear()
             early.clear()
-        for tokens in holding.done.values():
-            self._acknowledge(tokens)
         holding.done.clear()
+        # at once: a queue of RabbitMQ forgets acknowledgements beyond some 32 if the connection ends with them
+        self._acknowledge(done)
 
     def _tell_gone(self) -> None:
         """Say what comes no more, since RabbitMQ has nothing that counts it."""
