@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from ..._native import events as kernel
@@ -50,6 +51,9 @@ class RabbitmqPubSub(PubSubDriver):
     """One pub/sub name: an exchange for each topic, a queue for each group."""
 
     features = FEATURES - {spi.START}
+    instead = MappingProxyType(
+        {spi.START: "a queue begins when its group does: name the group in the setting groups, and it gets every event"}
+    )
 
     def __init__(self, component: RabbitmqComponent, name: str) -> None:
         self._component = component
