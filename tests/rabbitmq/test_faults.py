@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +17,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
-from tests.support.fault_proxy import FaultProxy
+from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.rabbitmq import RabbitHome
 from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
 from tests.support.rabbitmq import Missing, RabbitServer, serve, stopped
@@ -20,6 +25,16 @@ from tests.support.rabbitmq import Missing, RabbitServer, serve, stopped
 GROUPS = {"groups": ["suite"]}
 YOUNG = 4.0
 """Seconds after which a new queue of RabbitMQ 3.10 survives a SIGKILL of its server: it writes down later that the queue has a log."""
+
+
+HOLDER = """
+import json, sys
+from cloud_runtimes import CloudRuntimesClient
+client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": json.loads(sys.argv[1])}})
+event = client.pubsub.subscribe("bus", "t", ack_wait=1).receive(20)
+print(event.data, flush=True)
+sys.stdin.read()
+"""
 
 
 @contextmanager
@@ -116,3 +131,46 @@ def test_a_connection_is_cut_amid_a_batch(home: RabbitHome, port: int, api: Api)
                         seen += [event.data for event in batch]
                         batch.ack()
         assert set(seen) == set(range(2_000))
+
+
+def test_an_event_on_its_way(home: RabbitHome, port: int, api: Api) -> None:
+    """Whether it may have arrived is told: nobody saw its confirm."""
+    with FaultProxy(port) as proxy:
+        home.home["url"] = home.url.replace(str(port), str(proxy.port))
+        client = home.client()
+        api.call(client.pubsub, "publish", "bus", "t", 1)
+
+        def cut() -> None:
+            proxy.break_all("reset")
+            proxy.gone()
+
+        proxy.down = Way(lost=True)
+        threading.Timer(0.3, cut).start()
+        error = api.fails(UnavailableError, match="no server can be reached")(client.pubsub, "publish", "bus", "t", 2)
+        assert error.maybe_applied
+        fresh = home.client()
+        assert not api.fails(UnavailableError)(fresh.pubsub, "publish", "bus", "u", 2).maybe_applied
+        proxy.heal()
+        proxy.back()
+        api.call(client.pubsub, "publish", "bus", "t", 3)
+
+
+def test_what_a_hung_member_held(home: RabbitHome) -> None:
+    """A process that stands still keeps its connection, and not its events."""
+    client = home.client()
+    client.pubsub.publish("bus", "t", 7)
+    command = [sys.executable, "-c", HOLDER, json.dumps(home.home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "7\n"
+            holder.send_signal(signal.SIGSTOP)
+            started = time.monotonic()
+            with client.pubsub.subscribe("bus", "t") as sub:
+                event = sub.receive(20)
+                assert event is not None
+                assert (event.data, event.delivery_count) == (7, 2)
+                assert time.monotonic() - started < 10
+                event.ack()
+        finally:
+            holder.kill()

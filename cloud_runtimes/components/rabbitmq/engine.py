@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from math import inf
 from time import monotonic
@@ -18,7 +18,7 @@ from .address import Servers, parse_url
 from .connection import Connection
 from .failures import Lost, Refused, explained
 from .link import Link, Waiting
-from .session import Step
+from .session import Publish, Step
 
 if TYPE_CHECKING:
     from .settings import RabbitmqSettings
@@ -71,12 +71,13 @@ class RabbitmqEngine(Engine):
         Raises:
             CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
         """
-        with self.explaining():
+        with self._explaining() as sent:
             try:
                 steps = next(flow)
                 while True:
                     link = self._connected(op)
                     waiting = link.submit(steps)
+                    sent += steps
                     try:
                         waiting.future.result(op.remaining())
                     except TimeoutError:
@@ -88,7 +89,7 @@ class RabbitmqEngine(Engine):
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
-        with self.explaining():
+        with self._explaining() as sent:
             try:
                 steps = next(flow)
                 while True:
@@ -96,6 +97,7 @@ class RabbitmqEngine(Engine):
                     if link is None or link.closed is not None:
                         link = await asyncio.to_thread(self._connected, op)
                     waiting = link.submit(steps)
+                    sent += steps
                     try:
                         async with asyncio.timeout(op.remaining()):
                             await asyncio.wrap_future(waiting.future)
@@ -107,12 +109,13 @@ class RabbitmqEngine(Engine):
                 return result
 
     @contextmanager
-    def explaining(self, maybe_applied: bool = False) -> Generator[None]:
-        """Raise our errors for those of a connection."""
+    def _explaining(self) -> Iterator[list[Step]]:
+        """Raise our errors for those of a connection; the block says what it has sent."""
+        sent: list[Step] = []
         try:
-            yield
+            yield sent
         except (Lost, Refused) as error:
-            raise self.explained(error, maybe_applied) from error
+            raise self.explained(error, any(isinstance(step, Publish) and step.first for step in sent)) from error
 
     def explained(self, error: Exception, maybe_applied: bool = False) -> CloudRuntimesError:
         """Return our error for one of a connection."""
@@ -143,7 +146,7 @@ class RabbitmqEngine(Engine):
         if self._closed:
             raise ClosedError("this client is closed: make another")
         connection = Connection(self.address, self._servers, f"cloud-runtimes {name}", heartbeat)
-        with self.explaining():
+        with self._explaining():
             connection.open(op)
         self.frame_max = connection.session.frame_max
         return connection

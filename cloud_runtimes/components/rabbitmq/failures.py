@@ -49,6 +49,7 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         return ResourceExhaustedError(
             f"rabbitmq {where}: a queue did not take the message: it is at its max-length, or has no leader now",
             retryable=True,
+            maybe_applied=True,  # by the other queues
         )
     if code == _REFUSED and "login was refused" in text.lower():
         return UnauthenticatedError(
