@@ -1,4 +1,4 @@
-"""Redis, Valkey and NATS: events of 361 bytes and values, beside bare sockets, the usual clients and FastStream."""
+"""Redis, Valkey, NATS and RabbitMQ: events of 361 bytes and values, beside bare sockets, the usual clients and FastStream."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 from benches.engine_peers import EVENT, Engine, Peer, RedisEngine
 from benches.nats_peers import NatsEngine
 from benches.postgres_peers import in_flight, in_flight_async
+from benches.rabbitmq_peers import RabbitmqEngine
 from cloud_runtimes import CloudRuntimesClient
-from tests.support import nats, redis
+from tests.support import nats, rabbitmq, redis
 
 CALLS = 1000
 FLIGHT = 50
@@ -22,8 +23,10 @@ SERVERS: dict[str, Any] = {
     "Redis 7.0, nothing on disk": ("redis", {}),
     "NATS 2.15, files, synced every 2 min": ("nats", {}),
     "NATS 2.15, files, sync always": ("nats", {"jetstream": {"sync_interval": "always"}}),
+    "RabbitMQ 3.10, a quorum queue": ("rabbitmq", {}),
 }
 IN_MEMORY = [name for name in SERVERS if "always" not in name]
+WITH_STATE = [name for name in IN_MEMORY if "RabbitMQ" not in name]
 
 
 @pytest.fixture
@@ -33,6 +36,11 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
         with nats.serve(**options) as server:
             # a message is synced alone
             made: Engine = NatsEngine(request.param, server, **({"count": 2000} if options else {}))
+            yield made
+            made.close()
+    elif kind == "rabbitmq":
+        with rabbitmq.serve(**options) as broker:
+            made = RabbitmqEngine(request.param, broker, count=20_000)
             yield made
             made.close()
     else:
@@ -50,7 +58,7 @@ def client(engine: Engine) -> Iterator[CloudRuntimesClient]:
 
 def home(engine: Engine, layout: str) -> CloudRuntimesClient:
     """Return a client of ours; skips where it has no pub/sub there."""
-    settings = {"url": engine.url} if layout == "event" else {"url": engine.url, "layout": layout}
+    settings = {"url": engine.url, "layout": layout, **engine.settings}
     made = CloudRuntimesClient(app_id="bench", config={"capa": {"home": settings}})
     if not made.supports("pubsub"):
         made.close()
@@ -179,7 +187,7 @@ def bench_consume_frames(beside: Any, engine: Engine, client: CloudRuntimesClien
 @pytest.mark.parametrize("flight", [1, FLIGHT])
 @pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize("name", ["get", "save"])
-@pytest.mark.parametrize("engine", IN_MEMORY, indirect=True)
+@pytest.mark.parametrize("engine", WITH_STATE, indirect=True)
 def bench_state(beside: Any, note: Any, engine: Engine, name: str, api: str, flight: int) -> None:
     """A key that is there."""
     note("state: ours has an etag for each value, which takes a script on Redis; the peers only keep bytes.")

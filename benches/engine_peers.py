@@ -9,8 +9,9 @@ import asyncio
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -85,7 +86,10 @@ class Engine:
         name: of it, with what it keeps.
         url: of it.
         count: events of a slice.
+        settings: further ones of ours.
     """
+
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, name: str, url: str, process: int, count: int = 50_000) -> None:
         self.name = name

@@ -7,6 +7,7 @@ cdef enum:
     KEY_OF = 3
     TIME_OF = 4
     LENGTH = 5
+    BINARY_LENGTH = 6
     TEMPLATE_MAX = 32
 
 cdef dict FIELDS = {"json": JSON, "id": ID, "key": KEY_OF, "time": TIME_OF}
@@ -17,6 +18,7 @@ cdef struct Piece:
     Slice text              # of what stands as it is, and of the record at hand
     int first               # of a length: which pieces it is of
     int last
+    int width               # of a binary one, bytes
 
 
 cdef void take_part(part, Piece* piece) except *:
@@ -27,6 +29,11 @@ cdef void take_part(part, Piece* piece) except *:
         piece.kind = LENGTH
         piece.first = part.start
         piece.last = part.stop
+    elif isinstance(part, tuple):
+        piece.kind = BINARY_LENGTH
+        piece.first = part[0].start
+        piece.last = part[0].stop
+        piece.width = part[1]
     else:
         piece.kind = FIELDS[part]
 
@@ -39,6 +46,16 @@ cdef int write_decimal(Writer* out, Py_ssize_t number) except -1:
         digits[at] = <char>(0x30 + number % 10)
         number //= 10
     return write_bytes(out, digits + at, 20 - at)
+
+
+cdef int write_binary(Writer* out, Py_ssize_t number, int width) except -1:
+    cdef char[8] octets
+    cdef int at
+    if width < 8 and number >> (8 * width):
+        raise OverflowError(f"a length of {number:,} bytes does not fit {width} bytes")
+    for at in range(width):
+        octets[width - 1 - at] = <char>(number >> (8 * at))
+    return write_bytes(out, octets, width)
 
 
 cdef bytes render_frame(Frame frame, list template):
@@ -81,11 +98,14 @@ cdef bytes render_frame(Frame frame, list template):
                         piece.text.data = time_room
             for number in range(count):
                 piece = &pieces[number]
-                if piece.kind == LENGTH:
+                if piece.kind >= LENGTH:
                     total = 0
                     for inner in range(piece.first, piece.last):
                         total += pieces[inner].text.size
-                    write_decimal(&out, total)
+                    if piece.kind == LENGTH:
+                        write_decimal(&out, total)
+                    else:
+                        write_binary(&out, total, piece.width)
                 elif piece.kind == JSON:
                     writer_reserve(&out, rendering.size)
                     put_event(&rendering, <uint8_t*>out.data + out.length)

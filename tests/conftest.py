@@ -96,7 +96,7 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     return lambda short, full: full if soak else short
 
 
-def _served(serve: Callable[..., Any], *arguments: str) -> Iterator[Any]:
+def _served(serve: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
     """Start a server, or skip the test where it is not installed."""
     from tests.support.servers import Missing
 
@@ -169,11 +169,29 @@ def nats_server() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def kafka_server() -> Iterator[Any]:
-    """A Kafka broker of this run."""
+def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the Kafka broker of this run, which all workers share."""
     from tests.support.kafka import serve
 
-    yield from _served(serve)
+    yield from _shared(tmp_path_factory, "kafka", serve)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the RabbitMQ server of this run, which all workers share; ``RABBITMQ_URL`` names another, such as one of a later version."""
+    if "RABBITMQ_URL" in os.environ:
+        yield os.environ["RABBITMQ_URL"]
+        return
+    from tests.support.rabbitmq import serve
+
+    yield from _shared(tmp_path_factory, "rabbitmq", serve)
+
+
+def _shared(factory: pytest.TempPathFactory, name: str, serve: Callable[..., Any]) -> Iterator[str]:
+    from tests.support.servers import shared
+
+    folder = factory.getbasetemp()
+    yield from _served(shared, folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder, name, serve)
 
 
 @pytest.fixture
@@ -211,6 +229,7 @@ _MAY_BE_SKIPPED = (
     "LAYOTTO names no Layotto",
     "the clock of a NATS server cannot be set",
     "the clock of a Kafka broker cannot be set",
+    "the clock of a RabbitMQ server cannot be set",
 )
 
 

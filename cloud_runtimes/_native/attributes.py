@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias, Union
 
 from ..errors import InvalidArgumentError, PayloadError
 
@@ -116,18 +116,25 @@ def parse_object(data: bytes, what: str, *, strings: bool = False) -> dict[str, 
     return result
 
 
-def check_template(template: Iterable[bytes | str | range]) -> list[bytes | str | range]:
+TemplatePart: TypeAlias = Union[bytes, str, range, "tuple[range, int]"]
+
+
+def check_template(template: Iterable[TemplatePart]) -> list[TemplatePart]:
     """Return the parts of a template of `OutgoingBatch.render`; refuse what is none (`ValueError`)."""
     parts = list(template)
     if len(parts) > 32:
         raise ValueError("a template has at most 32 parts")
-    for part in parts:
-        if not isinstance(part, (bytes, range)) and part not in ("json", "id", "key", "time"):
-            raise ValueError(f"a template has bytes, ranges, 'json', 'id', 'key' and 'time', not {part!r}")
     for number, part in enumerate(parts):
-        if isinstance(part, range):
-            if not 0 <= part.start <= part.stop <= len(parts):
-                raise ValueError(f"part {number} of the template is the length of parts that are not there")
-            if any(isinstance(other, range) for other in parts[part.start : part.stop]):
-                raise ValueError(f"part {number} of the template is the length of a length")
+        if isinstance(part, bytes) or part in ("json", "id", "key", "time"):
+            continue
+        if isinstance(part, tuple):
+            if len(part) != 2 or part[1] not in (1, 2, 4, 8):
+                raise ValueError(f"part {number} of the template: a binary length has 1, 2, 4 or 8 bytes")
+            part = part[0]
+        if not isinstance(part, range):
+            raise ValueError(f"a template has bytes, ranges, 'json', 'id', 'key' and 'time', not {part!r}")
+        if not 0 <= part.start <= part.stop <= len(parts):
+            raise ValueError(f"part {number} of the template is the length of parts that are not there")
+        if any(isinstance(other, (range, tuple)) for other in parts[part.start : part.stop]):
+            raise ValueError(f"part {number} of the template is the length of a length")
     return parts

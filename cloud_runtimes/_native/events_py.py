@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import PayloadError
 from . import record_py as layout
-from .attributes import check_template, check_text, parse_object
+from .attributes import TemplatePart, check_template, check_text, parse_object
 from .cloudevents_py import check_topic, frame_header, pack_cloudevents, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
@@ -143,7 +143,7 @@ class Frame:
         """Each record as CloudEvents structured JSON."""
         return [record.to_json() for record in map(self.__getitem__, range(len(self)))]
 
-    def render(self, template: Iterable[bytes | str | range]) -> bytes:
+    def render(self, template: Iterable[TemplatePart]) -> bytes:
         """All records in one buffer, each by a template; see `OutgoingBatch.render`."""
         parts = check_template(template)
         out: list[bytes] = []
@@ -155,10 +155,15 @@ class Frame:
             pieces = [
                 part if isinstance(part, bytes) else found[part] if isinstance(part, str) else b"" for part in parts
             ]
-            out += [
-                b"%d" % sum(map(len, pieces[part.start : part.stop])) if isinstance(part, range) else piece
-                for part, piece in zip(parts, pieces, strict=True)
-            ]
+            for part, piece in zip(parts, pieces, strict=True):
+                if isinstance(part, range):
+                    piece = b"%d" % sum(map(len, pieces[part.start : part.stop]))
+                elif isinstance(part, tuple):
+                    size = sum(map(len, pieces[part[0].start : part[0].stop]))
+                    if size >> 8 * part[1]:
+                        raise OverflowError(f"a length of {size:,} bytes does not fit {part[1]} bytes")
+                    piece = size.to_bytes(part[1], "big")
+                out.append(piece)
         return b"".join(out)
 
     def select(self, indices: Sequence[int]) -> bytes:

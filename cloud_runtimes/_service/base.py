@@ -168,9 +168,10 @@ class Service:
     def _need(self, driver: Driver, feature: str, what: str, component: str) -> None:
         """Refuse, before any I/O, what the driver does not declare."""
         if feature not in driver.features:
+            has = f"it has: {', '.join(sorted(driver.features)) or 'nothing beyond the minimum'}"
             raise UnsupportedError(
-                f"{what} is not supported by {component!r} on the runtime {self._runtime_name}"
-                f"; it has: {', '.join(sorted(driver.features)) or 'nothing beyond the minimum'}",
+                f"{what} is not supported by {component!r} on the runtime {self._runtime_name}; "
+                f"{driver.instead.get(feature, has)}",
                 service=self.name,
                 runtime=self._runtime_name,
                 component=component,

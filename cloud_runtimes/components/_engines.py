@@ -47,10 +47,10 @@ class Engine(ABC):
     """See the module; made by `acquire`.
 
     Attributes:
-        notifier: wakes waiters of all processes.
+        notifier: wakes waiters of all processes; ``None``: nobody waits for others.
     """
 
-    notifier: Notifier
+    notifier: Notifier | None = None
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -123,5 +123,6 @@ class EngineComponent(HomeComponent, Generic[E]):
         with self._lock:
             engine, self._engine = self._engine, None
         if engine is not None:
-            engine.notifier.wake_all()  # who waits for this client looks whether it is open
+            if engine.notifier is not None:
+                engine.notifier.wake_all()  # who waits for this client looks whether it is open
             engine.release()

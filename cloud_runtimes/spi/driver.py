@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from types import MappingProxyType
 
 from .executor import Blocking
 
@@ -22,10 +23,12 @@ class Driver(Blocking):
 
     Attributes:
         features: what this driver can do beyond the minimum, by the service's feature names. The service refuses the rest before any I/O, so a feature that is declared must work and one that is not must not be needed.
+        instead: feature that it does not declare → what to do instead, for the message that refuses it.
         engine: what commits its transactions. Drivers of which it is equal write each other's changes (`cloud_runtimes.spi.change`); ``None``: none does.
     """
 
     features: frozenset[str] = frozenset()
+    instead: Mapping[str, str] = MappingProxyType({})
 
     @property
     def engine(self) -> Hashable:

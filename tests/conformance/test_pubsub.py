@@ -11,6 +11,7 @@ from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS_EVENTS, NATS_FRAMED
 from tests.support.harnesses.postgres import POSTGRES
+from tests.support.harnesses.rabbitmq import RABBITMQ, RABBITMQ_FRAMED
 from tests.support.harnesses.redis import FRAMED, REDIS, VALKEY
 from tests.support.harnesses.rows import rows
 
@@ -22,6 +23,7 @@ class TestPubSub(PubSubSuite):
         beside_layotto=LAYOTTO,
         postgres_url=POSTGRES,
         nats_server=NATS_EVENTS,
+        rabbitmq_url=RABBITMQ,
         redis_server=REDIS,
         valkey_server=VALKEY,
     )
@@ -45,6 +47,10 @@ class _Frames(Suite):
 
 class TestFramesOnNats(_Frames):
     harness = rows({}, nats_server=NATS_FRAMED)
+
+
+class TestFramesOnRabbitmq(_Frames):
+    harness = rows({}, rabbitmq_url=RABBITMQ_FRAMED)
 
 
 class TestFrames(_Frames):

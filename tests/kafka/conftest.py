@@ -13,8 +13,8 @@ from tests.support.kafka import KafkaServer, Missing, serve
 
 
 @pytest.fixture
-def home(kafka_server: KafkaServer) -> Iterator[KafkaHome]:
-    made = KafkaHome(kafka_server)
+def home(kafka_servers: str) -> Iterator[KafkaHome]:
+    made = KafkaHome(kafka_servers)
     yield made
     made.close()
 

@@ -67,9 +67,7 @@ def taken(sub: Any, count: int) -> list[Any]:
 def test_others_read_what_is_published(home: KafkaHome, on: Any, topic: str, mode: str) -> None:
     client = on(content_mode=mode)
     id = client.pubsub.publish("bus", "t", {"n": 1}, key="grün", attributes={"subject": "thing", "tenant": "blue"})
-    consumer = Consumer(
-        {"bootstrap.servers": home.server.servers, "group.id": "other", "auto.offset.reset": "earliest"}
-    )
+    consumer = Consumer({"bootstrap.servers": home.servers, "group.id": "other", "auto.offset.reset": "earliest"})
     consumer.subscribe([topic])
     message: Any = until(lambda: consumer.poll(0.2))
     consumer.close()
@@ -89,7 +87,7 @@ def test_what_others_write_is_read(home: KafkaHome, on: Any, topic: str) -> None
             {"id": "a", "source": "/o", "type": "made", "tenant": "blue", "datacontenttype": "application/json"},
             {"n": 1},
         )
-        producer = Producer({"bootstrap.servers": home.server.servers})
+        producer = Producer({"bootstrap.servers": home.servers})
         for made in (binding.to_structured_event(event), binding.to_binary_event(event)):
             producer.produce(topic, made.value, made.key, headers=list(made.headers.items()))
         producer.produce(
@@ -251,7 +249,7 @@ def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Call
 def test_a_broker_that_restarts(served: Callable[..., KafkaServer]) -> None:
     """A call says in time that it is away; a publisher outlasts it, loses nothing, and repeats nothing that was not on its way."""
     server = served()
-    config = {"pubsub": {"bus": {"component": "kafka", "servers": server.servers, "ensure": "create"}}}
+    config = {"pubsub": {"bus": {"component": "kafka", "servers": server.url, "ensure": "create"}}}
     with CloudRuntimesClient(app_id="suite", config=config, timeout=20) as client:
         client.pubsub.publish("bus", "t", -1)
         with client.pubsub.subscribe("bus", "t") as sub, client.pubsub.publisher("bus", "t") as publisher:

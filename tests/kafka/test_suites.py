@@ -12,7 +12,7 @@ from tests.support.harnesses.rows import rows
 
 @pytest.mark.soak
 class TestPubSub(PubSubSuite):
-    harness = rows({}, kafka_server=KAFKA)
+    harness = rows({}, kafka_servers=KAFKA)
 
     test_members_share = None
 
@@ -21,7 +21,7 @@ class TestShared(Suite):
     """Cases that members share, and what is quick."""
 
     service = PubSubSuite.service
-    harness = rows({}, kafka_server=KAFKA_SHARED)
+    harness = rows({}, kafka_servers=KAFKA_SHARED)
 
     test_members_share = PubSubSuite.test_members_share
     test_values_round_trip = PubSubSuite.test_values_round_trip

@@ -80,11 +80,22 @@ def test_a_template() -> None:
     assert found.render([b"<", "key", b">"]) == b"<a><>"
     assert found.render(["time", b"|"]) == b"".join(b"%b|" % each.time_text.encode() for each in found)
     assert found.render([]) == b""
+    sizes = [(range(5), size) for size in (1, 2, 4, 8)]
+    with pytest.raises(OverflowError, match="302 bytes does not fit 1 bytes"):
+        found.render([bytes(300), b"<", "key", b"", b"", sizes[0]])
+    rest = [bytes(300), b"<", "key", b"", b"", *sizes[1:]]
+    wanted = b"".join(
+        bytes(300) + b"<" + key + b"".join((301 + len(key)).to_bytes(width, "big") for width in (2, 4, 8))
+        for key in (b"a", b"")
+    )
+    assert found.render(rest) == wanted
 
 
 @given(
     st.lists(KEYS, max_size=5),
-    st.lists(st.sampled_from([b"", b"xy", "json", "id", "key", "time", range(1)]), max_size=12),
+    st.lists(
+        st.sampled_from([b"", b"xy", "json", "id", "key", "time", range(1), (range(1), 1), (range(1), 8)]), max_size=12
+    ),
 )
 def test_a_template_is_the_same_in_both_cores(keys: list[Any], tail: list[Any]) -> None:
     body, template = frame(*keys), [b"first", *tail]
@@ -100,6 +111,9 @@ def test_a_template_is_the_same_in_both_cores(keys: list[Any], tail: list[Any]) 
         ([range(-1, 1)], "that are not there"),
         ([b"", range(1), range(1, 2)], "part 2 of the template is the length of a length"),
         ([b""] * 33, "at most 32"),
+        ([b"", (range(1), 3)], "part 1 of the template: a binary length has 1, 2, 4 or 8 bytes"),
+        ([(range(1), 2)], "part 0 of the template is the length of a length"),
+        ([b"", (1, 2)], "not 1"),
     ],
 )
 def test_what_is_no_template(template: list[Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,9 @@ import redis
 
 from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.dapr_server.resources import load
-from cloud_runtimes.dapr_server.resources.types import nats_url, redis_url
+from cloud_runtimes.dapr_server.resources.types import nats_url
+from cloud_runtimes.dapr_server.resources.types import rabbitmq_url as make_rabbitmq_url
+from cloud_runtimes.dapr_server.resources.types import redis_url
 from cloud_runtimes.errors import InvalidArgumentError
 from tests.sidecar.raw import send
 from tests.sidecar.test_resources import SUBSCRIPTION, component, open_client, refusal, write
@@ -160,6 +163,24 @@ def test_kafka(files: Path) -> None:
     assert table["tls"] in (False, "false")
 
 
+def test_rabbitmq(files: Path, rabbitmq_url: str) -> None:
+    """Its exchanges are those of daprd: fanout, durable, called as the topic."""
+    (files / "secrets.json").write_text(json.dumps({"rabbit": rabbitmq_url}))
+    url = "{name: connectionString, secretKeyRef: {name: rabbit, key: rabbit}}"
+    metadata = [url, item("heartBeat", "10s"), item("prefetchCount", 10), item("exchangeKind", "fanout")]
+    bus = component("bus", "pubsub.rabbitmq", *metadata, more="auth: {secretStore: vault}")
+    found = load(write(files, SECRETS, bus), f"app-{os.getpid()}")
+    assert any("its exchanges are those of daprd" in warning for warning in found.warnings)
+    assert any("'prefetchCount' has no effect: the sidecar chooses" in warning for warning in found.warnings)
+    topic = f"news-{os.getpid()}"
+    with open_client(found) as client, client.pubsub.subscribe("bus", topic) as subscription:
+        client.pubsub.publish("bus", topic, 1)
+        event = subscription.receive(10.0)
+        assert event is not None
+        assert event.data == 1
+        event.ack()
+
+
 def test_settings_of_ours_go_with_daprs_types(files: Path, valkey_server: RedisServer) -> None:
     host = item("redisHost", f"127.0.0.1:{valkey_server.port}")
     url = item("url", valkey_server.url)
@@ -197,6 +218,10 @@ PLAIN = item("redisHost", "a")
         ("pubsub.kafka", [item("brokers", "a"), item("saslMechanism", "MD5")], "expected SHA-512, SHA-256 or PLAINTEXT"),
         ("pubsub.kafka", [item("brokers", "a"), item("caCert", "PEM")], "'caCert': give tls_ca"),
         ("pubsub.kafka", [item("brokers", "a"), item("consumerGroup", "g")], "the consumer group is the app id"),
+        ("pubsub.rabbitmq", [], "give metadata connectionString"),
+        ("pubsub.rabbitmq", [item("hostname", "a"), item("exchangeKind", "topic")], "exchangeKind: topics are exchanges of the kind fanout"),
+        ("pubsub.rabbitmq", [item("hostname", "a"), item("maxLen", 5)], "'maxLen': set a policy"),
+        ("pubsub.rabbitmq", [item("hostname", "a"), item("quorum", "x")], "unknown metadata"),
         ("state.jetstream", [], "give metadata natsURL"),
         ("state.jetstream", [item("natsURL", "nats://u:p@a"), item("token", "t")], "natsURL has a user, and there is a token"),
         ("state.jetstream", [item("natsURL", "nats://a"), item("apiPrefix", "hub")], "give domain, or natsURL of a server of that account"),
@@ -225,6 +250,12 @@ def test_what_asks_for_nothing_may_be_there(tmp_path: Path) -> None:
             redis_url,
             {"host": "a,b:26379", "failover": "true", "master": "my/one", "sentinel_password": "x&y", "tls": "t"},
             "rediss+sentinel://a:6379,b:26379/my%2Fone/0?sentinel_password=x%26y",
+        ),
+        (make_rabbitmq_url, {"host": "a:1", "user": "me", "password": "p@/"}, "amqp://me:p%40%2F@a:1"),
+        (
+            make_rabbitmq_url,
+            {"url": "amqps://a/v?verify=verify_none", "heartbeat": "1m"},
+            "amqps://a/v?verify=verify_none&heartbeat=60",
         ),
         (nats_url, {"url": "a:4222,b:4222"}, "nats://a:4222,b:4222"),
         (nats_url, {"url": "tls://a:4222,tls://b:4222", "token": "s/x"}, "tls://s%2Fx@a:4222,tls://b:4222"),

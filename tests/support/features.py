@@ -45,6 +45,7 @@ _SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "kafka": {"servers": "localhost:9092"},
     "nats": {"url": "nats://localhost"},
     "postgres": {"url": "postgresql://localhost/app"},
+    "rabbitmq": {"url": "amqp://localhost"},
     "redis": {"url": "redis://localhost"},
 }
 """Settings without which a component gives no driver."""
@@ -233,6 +234,7 @@ _NAMES: Final = {
     float: "number",
     bool: "true, false",
     list: "list of texts",
+    tuple: "list of texts",
     dict: "table",
 }
 
@@ -249,7 +251,7 @@ def _values(hint: Any) -> str:
 
 
 def _default(value: Any, parse: Callable[[Any], Any] | None) -> str:
-    if value is None:
+    if value is None or value == ():
         return "none"
     if value is dataclasses.MISSING:
         return "must be given"

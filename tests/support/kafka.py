@@ -32,12 +32,12 @@ class KafkaServer(Server):
     """A broker that is a controller too.
 
     Attributes:
-        servers: its address, for clients.
+        url: its address, for clients: they call it servers.
     """
 
     def __init__(self, resources: ExitStack, number: int, controllers: list[int], options: dict[str, Any]) -> None:
         super().__init__(resources, "kafka")
-        self.servers = f"127.0.0.1:{self.port}"
+        self.url = f"127.0.0.1:{self.port}"
         count = len(controllers)
         self._starts = 0
         self.controller = controllers[number]
@@ -84,7 +84,7 @@ class KafkaServer(Server):
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
-        client: Any = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        client: Any = AdminClient({"bootstrap.servers": self.url, "log_level": 0})
 
         def ready() -> bool:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -21,13 +22,14 @@ from tests.support.fault_proxy import FaultProxy, Way
 
 __all__ = ["KILLS", "come_and_go", "dead", "kill_all", "outlast", "slow"]
 
+_NOTHING: Mapping[str, Any] = {}
 KILLS = "SIGKILL of producers, consumers and servers, and partitions"
 """What `kill_all` does, for its figure."""
 PRODUCER = """
-import sys
+import json, sys
 from cloud_runtimes import CloudRuntimesClient
-client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": sys.argv[1], "layout": sys.argv[2]}}})
-number = int(sys.argv[3])
+client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": json.loads(sys.argv[1])}})
+number = int(sys.argv[2])
 with client.pubsub.publisher("bus", "t", batch_events=50, delivery_timeout=60) as publisher:
     while True:
         for _ in range(100):
@@ -37,10 +39,10 @@ with client.pubsub.publisher("bus", "t", batch_events=50, delivery_timeout=60) a
         print(number, flush=True)
 """
 CONSUMER = """
-import sys
+import json, sys
 from cloud_runtimes import CloudRuntimesClient
-client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": sys.argv[1]}}})
-with client.pubsub.subscribe("bus", "t", start="earliest", ack_wait=1, batch=20) as sub:
+client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": json.loads(sys.argv[1])}})
+with client.pubsub.subscribe("bus", "t", start=json.loads(sys.argv[2]), ack_wait=1, batch=20) as sub:
     for batch in sub:
         for event in batch:
             print(event.data)
@@ -73,20 +75,26 @@ def _numbers(file: IO[bytes]) -> list[int]:
     return [int(line) for line in file.read().rpartition(b"\n")[0].split()]
 
 
-def kill_all(server: _Server, turns: int, folder: Path) -> str:
-    """Kill a producer, a consumer and their broker in each turn, and part them for a moment; assert that nothing acknowledged was lost, and return the figures."""
+def kill_all(
+    server: _Server, turns: int, folder: Path, more: Mapping[str, Any] = _NOTHING, start: str | None = "earliest"
+) -> str:
+    """Kill a producer, a consumer and their broker in each turn, and part them for a moment; assert that nothing acknowledged was lost, and return the figures.
+
+    ``more``: further settings of the home. ``start``: where the group begins, where the component has that.
+    """
     chance = random.Random(7)
     acknowledged: set[int] = set()
     seen: Counter[int] = Counter()
-    start = 0
+    first = 0
     begun = time.monotonic()
     with FaultProxy(server.port) as proxy:
         url = server.url.replace(str(server.port), str(proxy.port))
         for turn in range(turns):
             layout = ("event", "frame")[turn % 2]
             with open(folder / "sent", "w+b") as sent, open(folder / "got", "w+b") as got:
-                producer = _run(PRODUCER, sent, url, layout, str(start))
-                consumer = _run(CONSUMER, got, url)
+                home = json.dumps({**more, "url": url, "layout": layout})
+                producer = _run(PRODUCER, sent, home, str(first))
+                consumer = _run(CONSUMER, got, home, json.dumps(start))
                 end = time.monotonic() + 20
                 while not os.fstat(sent.fileno()).st_size and time.monotonic() < end:
                     time.sleep(0.01)
@@ -107,11 +115,11 @@ def kill_all(server: _Server, turns: int, folder: Path) -> str:
                 producer.wait()
                 consumer.wait()
                 for end in _numbers(sent):
-                    acknowledged.update(range(start, end))
+                    acknowledged.update(range(first, end))
                 seen.update(_numbers(got))
-                start += 1_000_000
-    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": server.url}}}) as client:
-        with client.pubsub.subscribe("bus", "t", start="earliest", ack_wait=1, batch=100) as sub:
+                first += 1_000_000
+    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {**more, "url": server.url}}}) as client:
+        with client.pubsub.subscribe("bus", "t", start=start, ack_wait=1, batch=100) as sub:
             while (batch := sub.receive(2)) is not None:
                 seen.update(event.data for event in batch)
                 batch.ack()
@@ -121,7 +129,7 @@ def kill_all(server: _Server, turns: int, folder: Path) -> str:
     return f"{turns} of each in {(time.monotonic() - begun) / 60:.1f} min: {len(acknowledged):,} events acknowledged, 0 absent; {len(seen):,} handled, {twice:,} of them again"
 
 
-def come_and_go(home: dict[str, Any], count: int) -> None:
+def come_and_go(home: dict[str, Any], count: int, start: str | None = "earliest") -> None:
     """Have members join, retry, give back and leave; assert that every event was handled once."""
     config = {"capa": {"home": home}}
     seen: Counter[int] = Counter()
@@ -132,7 +140,7 @@ def come_and_go(home: dict[str, Any], count: int) -> None:
         with CloudRuntimesClient(app_id="suite", config=config) as client:
             while not done.is_set():
                 size = chance.choice([1, 20, 100])
-                with client.pubsub.subscribe("bus", "t", start="earliest", batch=size) as sub:
+                with client.pubsub.subscribe("bus", "t", start=start, batch=size) as sub:
                     for _ in range(chance.randrange(1, 30)):
                         batch = sub.receive(0.1)
                         if batch is None:
@@ -185,6 +193,7 @@ def outlast(
     harm: AbstractContextManager[object],
     kind: type[CloudRuntimesError],
     match: str,
+    start: str | None = "earliest",
 ) -> None:
     """Publish while a broker is harmed: a call says so in time, a publisher waits, and once the harm is over all is there."""
     topic = f"harmed-{api.name}"
@@ -200,7 +209,7 @@ def outlast(
         api.call(publisher, "flush", 30)
         assert publisher.stats().failed == 0
     seen = set()
-    with api.opened(client.pubsub.subscribe("bus", topic, start="earliest")) as sub:
+    with api.opened(client.pubsub.subscribe("bus", topic, start=start)) as sub:
         while not seen.issuperset(range(101)):
             event = api.call(sub, "receive", 10)
             seen.add(event.data)

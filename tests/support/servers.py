@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -9,13 +10,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support.ports import reserved_port
 
-__all__ = ["Missing", "Server", "stopped"]
+__all__ = ["Missing", "Server", "shared", "stopped"]
 
 
 class Missing(Exception):
@@ -44,10 +45,10 @@ class Server:
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen([*map(str, command)], stdout=log, stderr=log, **options)
 
-    def wait_until(self, ready: Callable[[], bool]) -> None:
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 30) -> None:
         """Wait until it is ready."""
         assert self.process is not None
-        end = time.monotonic() + 30
+        end = time.monotonic() + seconds
         while not ready():
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{self.kind} did not start: {self.log()}")
@@ -88,3 +89,20 @@ def stopped(server: Server) -> Iterator[None]:
         yield
     finally:
         server.signal(signal.SIGCONT)
+
+
+@contextmanager
+def shared(folder: Path, name: str, serve: Callable[[], AbstractContextManager[Any]]) -> Iterator[str]:
+    """Give the URL of a server that takes long to start: the first process that asks in a folder starts it, and ends it once the last has left."""
+    told = folder / f"{name}.url"
+    with ExitStack() as resources:
+        lock = resources.enter_context(open(folder / f"{name}.lock", "w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mine = not told.exists()
+        if mine:
+            told.write_text(resources.enter_context(serve()).url)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield told.read_text()
+        if mine:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a process that dies gives its lock up
+            told.unlink()

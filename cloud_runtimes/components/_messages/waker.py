@@ -28,12 +28,12 @@ class Waker:
         with suppress(OSError):  # full: it is awake; closed: it is gone
             self._in.send(b"\0")
 
-    def wait(self, connection: _Connection | None, seconds: float) -> bool | None:
-        """Wait for something to read; ``True``: it has come, ``False``: woken, ``None``: time is up."""
+    def wait(self, connection: _Connection | None, seconds: float, writes: bool = False) -> bool | None:
+        """Wait for something to read, or with ``writes`` until something can be sent; ``True``: it has come, ``False``: woken, ``None``: time is up."""
         poller = select.poll()
         poller.register(self._out, select.POLLIN)
         if connection is not None:
-            poller.register(connection, select.POLLIN)
+            poller.register(connection, select.POLLIN | (select.POLLOUT if writes else 0))
         ready = [file for file, _ in poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0)]
         if connection is not None and connection.fileno() in ready:
             return True

@@ -39,6 +39,8 @@ SERVERS: Final[Mapping[str, str]] = {
     "unix": "redis",
     "nats": "nats",
     "tls": "nats",
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
 }
 """Scheme of a home that is a server's URL → the component that every service stands on that it has."""
 

@@ -11,7 +11,6 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
-from tests.support.kafka import KafkaServer
 
 __all__ = ["KAFKA", "KAFKA_SHARED", "KafkaHome", "OrderedHome"]
 
@@ -26,8 +25,8 @@ class KafkaHome(Harness):
     longest = 1.0
     settings: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, server: KafkaServer) -> None:
-        self.server = server
+    def __init__(self, servers: str) -> None:
+        self.servers = servers
         self.prefix = f"home-{os.getpid()}-{next(_numbers)}."
         self._clients: list[CloudRuntimesClient] = []
         self._stores = itertools.count()
@@ -37,7 +36,7 @@ class KafkaHome(Harness):
 
     def table(self, name: str, **more: Any) -> dict[str, Any]:
         """Return the configuration of a pub/sub name."""
-        settings = {"servers": self.server.servers, "prefix": f"{self.prefix}{name}.", "ensure": "create"}
+        settings = {"servers": self.servers, "prefix": f"{self.prefix}{name}.", "ensure": "create"}
         return {"component": "kafka", **settings, **self.settings, **more}
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:

@@ -1,0 +1,154 @@
+"""Where the servers are and who the client is, from a URL."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..._core.threads import Mutex
+from ...config import without_values
+from ...errors import InvalidArgumentError
+
+__all__ = ["SCHEMES", "Address", "Server", "Servers", "parse_url", "tls_context"]
+
+Server: TypeAlias = tuple[str, int]
+SCHEMES: Final = {"amqp": 5672, "amqps": 5671}
+_PARAMETERS: Final = {
+    "heartbeat": "heartbeat", "connection_timeout": "timeout", "timeout": "timeout", "cafile": "cafile",
+    "cacertfile": "cafile", "certfile": "certfile", "keyfile": "keyfile", "verify": "verify",
+    "server_name_indication": "host",
+}  # fmt: skip
+"""Names in a URL, those of aio-pika and of RabbitMQ's own clients → ours."""
+
+
+class Address(NamedTuple):
+    """Servers of one cluster.
+
+    Attributes:
+        servers: host and port of each.
+        login: user and password; ``None``: the certificate is the login.
+        vhost: the virtual host.
+        tls: whether the connection has TLS.
+        heartbeat: seconds; 0: none.
+        timeout: seconds for one server to be connected.
+        cafile, certfile, keyfile: of TLS.
+        verify: whether the server's certificate is checked.
+        host: the name in it, where it is not that of the URL.
+    """
+
+    servers: tuple[Server, ...]
+    login: tuple[str, str] | None
+    vhost: str
+    tls: bool
+    heartbeat: int = 60
+    timeout: float = 10.0
+    cafile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    verify: bool = True
+    host: str | None = None
+
+    def __repr__(self) -> str:
+        return f"rabbitmq {self.where}"
+
+    @property
+    def where(self) -> str:
+        """How messages name them, without user and password."""
+        return ",".join(f"{host}:{port}" for host, port in self.servers)
+
+
+class Servers:
+    """Where to connect, best first."""
+
+    def __init__(self, given: tuple[Server, ...]) -> None:
+        self._lock = Mutex()
+        self._known = list(given)
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(tuple(self._known))
+
+    def avoid(self, server: Server) -> None:
+        """Try one last, since it failed."""
+        with self._lock:
+            self._known.remove(server)
+            self._known.append(server)
+
+
+@without_values
+def parse_url(url: str) -> Address:
+    """Read a URL.
+
+    Raises:
+        InvalidArgumentError: it is none; the URL is not quoted, since it may hold a password.
+    """
+    try:
+        scheme, _, rest = url.partition("://")
+        rest, _, query = rest.partition("?")
+        authority, slash, vhost = rest.partition("/")
+        who, _, hosts = authority.rpartition("@")
+        servers: list[Server] = []
+        for part in hosts.split(","):
+            parts = urlsplit(f"amqp://{part}")
+            if not parts.hostname or "/" in vhost:
+                raise ValueError
+            servers.append((parts.hostname, parts.port or SCHEMES[scheme]))
+        user, _, password = who.partition(":")
+        given = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except (ValueError, KeyError):
+        raise InvalidArgumentError(
+            "the url of a rabbitmq component: give one such as amqp://user:password@host:5672/vhost, "
+            "and write special characters as %XX"
+        ) from None
+    options = _options(given)
+    login = (unquote(user), unquote(password)) if who else ("guest", "guest")
+    external = not who and "certfile" in options
+    return Address(
+        tuple(servers), None if external else login, unquote(vhost) if slash and vhost else "/", scheme == "amqps", **options
+    )  # fmt: skip
+
+
+def _options(given: list[tuple[str, str]]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value in given:
+        if name not in _PARAMETERS:
+            raise InvalidArgumentError(
+                f"the url of a rabbitmq component has the parameter {name!r}, which is not known: "
+                f"there are {', '.join(sorted(_PARAMETERS))}"
+            )
+        kind = _PARAMETERS[name]
+        options[kind] = value
+        try:
+            if kind == "heartbeat":
+                options[kind] = int(value)
+            elif kind == "timeout":
+                options[kind] = float(value)
+            elif kind == "verify":
+                options[kind] = {"verify_peer": True, "verify_none": False}[value]
+            if kind in ("heartbeat", "timeout") and not (0 if kind == "heartbeat" else 0.001) <= options[kind] < 65536:
+                raise ValueError
+        except (ValueError, KeyError):
+            what = "verify_peer or verify_none" if kind == "verify" else "a number of seconds"
+            raise InvalidArgumentError(f"the url of a rabbitmq component: {name} must be {what}") from None
+    return options
+
+
+def tls_context(address: Address) -> ssl.SSLContext:
+    """Return what a TLS connection is made with.
+
+    Raises:
+        InvalidArgumentError: a file cannot be read.
+    """
+    try:
+        context = ssl.create_default_context(cafile=address.cafile)
+        if not address.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if address.certfile is not None:
+            context.load_cert_chain(address.certfile, address.keyfile)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"a certificate or key of the rabbitmq component cannot be read: {error.strerror or error}: "
+            "check cafile, certfile and keyfile in the url"
+        ) from None
+    return context

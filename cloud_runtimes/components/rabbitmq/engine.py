@@ -1,0 +1,180 @@
+"""The servers of one process: one connection for what is published and made. All clients of the process that name them share it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from ..._core import fork
+from ..._core.threads import Mutex
+from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
+from ...spi.operation import Operation
+from .._engines import Engine
+from .address import Servers, parse_url
+from .connection import Connection
+from .failures import Lost, Refused, explained
+from .link import Link, Waiting
+from .session import Publish, Step
+
+if TYPE_CHECKING:
+    from .settings import RabbitmqSettings
+
+__all__ = ["Flow", "RabbitmqEngine"]
+
+T = TypeVar("T")
+Flow: TypeAlias = Generator[tuple[Step, ...], None, T]
+"""The steps of a call, without I/O: yields some, and goes on once they have settled."""
+_SILENT: Final = 2.0
+"""Seconds without a byte after which a caller that gave up lets others try another connection."""
+_inherited: list[Any] = []
+"""Of a parent process; kept, since closing them would end them for the parent."""
+
+
+class RabbitmqEngine(Engine):
+    """See the module; made by `acquire`.
+
+    Attributes:
+        where: what messages call it.
+        made: exchanges and queues that are known to be there.
+        frame_max: bytes of a frame, as the last server said.
+    """
+
+    settings: RabbitmqSettings
+
+    def __init__(self, settings: RabbitmqSettings) -> None:
+        super().__init__(settings)
+        self.address = parse_url(settings.url)
+        self.where = self.address.where
+        self._servers = Servers(self.address.servers)
+        self.frame_max = 131072
+        self._closed = False
+        self._link: Link | None = None
+        self.forked()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: begin anew; the connection is the parent's."""
+        _inherited.append(self._link)
+        self._link = None
+        self._connecting = Mutex()
+        self.made: set[str] = set()
+
+    # -- calls ------------------------------------------------------------
+
+    def run(self, op: Operation, flow: Flow[T]) -> T:
+        """Run the steps of a call.
+
+        Raises:
+            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
+        """
+        with self._explaining() as sent:
+            try:
+                steps = next(flow)
+                while True:
+                    link = self._connected(op)
+                    waiting = link.submit(steps)
+                    sent += steps
+                    try:
+                        waiting.future.result(op.remaining())
+                    except TimeoutError:
+                        raise self._given_up(op, link, waiting) from None
+                    steps = flow.send(None)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+
+    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
+        """Asynchronous `run`."""
+        with self._explaining() as sent:
+            try:
+                steps = next(flow)
+                while True:
+                    link = self._link
+                    if link is None or link.closed is not None:
+                        link = await asyncio.to_thread(self._connected, op)
+                    waiting = link.submit(steps)
+                    sent += steps
+                    try:
+                        async with asyncio.timeout(op.remaining()):
+                            await asyncio.wrap_future(waiting.future)
+                    except TimeoutError:
+                        raise self._given_up(op, link, waiting) from None
+                    steps = flow.send(None)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+
+    @contextmanager
+    def _explaining(self) -> Iterator[list[Step]]:
+        """Raise our errors for those of a connection; the block says what it has sent."""
+        sent: list[Step] = []
+        try:
+            yield sent
+        except (Lost, Refused) as error:
+            raise self.explained(error, any(isinstance(step, Publish) and step.first for step in sent)) from error
+
+    def explained(self, error: Exception, maybe_applied: bool = False) -> CloudRuntimesError:
+        """Return our error for one of a connection."""
+        if isinstance(error, Refused):
+            return explained(self.where, error)
+        return UnavailableError(
+            f"rabbitmq {self.where}: no server can be reached: {error}", maybe_applied=maybe_applied
+        )
+
+    def _given_up(self, op: Operation, link: Link, waiting: Waiting) -> CloudRuntimesError:
+        """Return the error of a call whose time is over; a server that said nothing meanwhile is not asked by others."""
+        sent = link.forget(waiting)
+        if (why := link.blocked) is not None:
+            return ResourceExhaustedError(
+                f"rabbitmq {self.where}: the server takes no messages now (connection.blocked: {why}): "
+                "free its memory or disk, or raise the watermark",
+                retryable=True,
+                maybe_applied=sent,
+            )
+        if link.connection.heard < waiting.since <= monotonic() - _SILENT:
+            link.end(Lost("the server did not answer"))
+        return op.timed_out(f"rabbitmq {self.where}", maybe_applied=sent)
+
+    # -- connections ------------------------------------------------------
+
+    def open(self, op: Operation, name: str, heartbeat: float = inf) -> Connection:
+        """Return a new connection for its caller alone."""
+        if self._closed:
+            raise ClosedError("this client is closed: make another")
+        connection = Connection(self.address, self._servers, f"cloud-runtimes {name}", heartbeat)
+        with self._explaining():
+            connection.open(op)
+        self.frame_max = connection.session.frame_max
+        return connection
+
+    def _connected(self, op: Operation) -> Link:
+        link = self._link
+        if link is not None and link.closed is None:
+            return link
+        left = op.remaining()
+        if not self._connecting.acquire(timeout=-1 if left is None else left):
+            raise op.timed_out(f"rabbitmq {self.where}")
+        try:
+            if self._link is link:
+                self._link = Link(self.open(op, "publishing"))
+            assert self._link is not None
+            if self._closed:  # meanwhile
+                self._link.end(Lost("the client was closed"))
+                raise ClosedError("this client is closed: make another")
+            return self._link
+        finally:
+            self._connecting.release()
+
+    def renew(self) -> None:
+        """Have later calls connect anew: a channel that was opened while a queue had no leader is refused messages for ever (RabbitMQ 3.10)."""
+        if self._link is not None:
+            self._link.end(Lost("the server did not take messages"))
+
+    def _close(self) -> None:
+        self._closed = True
+        if self._link is not None:
+            self._link.end(Lost("the client was closed"))

@@ -1,0 +1,154 @@
+"""Messages: what is published of events, and what a member reads of what comes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from ..._native import events as kernel
+from ...errors import CloudRuntimesError
+from ...spi.events import read_binary, to_binary
+from .._deliveries import NO_PAST, Past
+from .._messages.holding import Holding, as_messages
+from .session import Delivered
+from .topology import REST
+from .wire import Properties, properties, read_properties
+
+__all__ = ["FRAME", "PLAIN", "STRUCTURED", "TOPIC", "Reader", "as_binary", "as_plain", "id_of", "past_headers"]
+
+TOPIC: Final = "x-cr-topic"
+"""What a dead letter was first published to."""
+_PAST: Final = "x-cr-past"
+"""Of what comes again: how often it was delivered, when first and last, and the last error."""
+_OCTETS: Final = "application/octet-stream"
+_CLOUDEVENTS: Final = "application/cloudevents"
+STRUCTURED: Final = Properties("application/cloudevents+json; charset=utf-8", None, 2)
+FRAME: Final = Properties(None, None, 2)
+PLAIN: Final = properties(STRUCTURED), properties(FRAME)
+"""Properties of messages that have nothing else around their event, or events."""
+_ATTRIBUTE: Final = re.compile(r"(?:cloudEvents[:_]|ce-)(.+)", re.IGNORECASE)
+_BROKERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
+
+
+class Tag(int):
+    """A delivery tag together with the id of the message."""
+
+    id: str = ""
+
+
+def id_of(tag: int) -> str:
+    """Return the id of a message without an envelope."""
+    return getattr(tag, "id", "") or kernel.uuid7_text(kernel.uuid7())
+
+
+class _Early(NamedTuple):
+    """A message that is not due: what it is published with again, and how long it waits yet."""
+
+    tag: int
+    properties: Properties
+    body: bytes
+    delay_ms: int
+
+
+class Reader:
+    """Puts messages into a holding.
+
+    Attributes:
+        early: messages that are not due.
+    """
+
+    def __init__(self, holding: Holding) -> None:
+        self._holding = holding
+        self.early: list[_Early] = []
+
+    def take(self, deliveries: Sequence[Delivered]) -> int:
+        """Take in messages; returns how many events they have."""
+        found = 0
+        tags: list[int] = []
+        bodies: list[bytes] = []
+        for tag, told, body in deliveries:
+            if told in PLAIN:
+                tags.append(tag)
+                bodies.append(body)
+                continue
+            if tags:
+                found += self._holding.add(0, tags, bodies)
+                tags, bodies = [], []
+            found += self._take_one(tag, told, body)
+        if tags:
+            found += self._holding.add(0, tags, bodies)
+        return found
+
+    def _take_one(self, tag: int, told: bytes, data: bytes) -> int:
+        about = read_properties(told)
+        headers = about.headers or {}
+        if isinstance(rest := headers.get(REST), int) and rest > 0:
+            kept = {name: value for name, value in headers.items() if name != REST and not name.startswith(_BROKERS)}
+            self.early.append(_Early(tag, about._replace(headers=kept), data, rest))
+            return 0
+        before, past = _read_past(str(headers.get(_PAST, "")))
+        deliveries = 1 + before + int(headers.get("x-delivery-count", 0))
+        tag = Tag(tag)
+        tag.id = about.message_id or ""
+        kind = about.content_type
+        attributes = _attributes(headers)
+        if attributes:
+            attributes["content-type"] = kind or ""
+            try:
+                data = read_binary(attributes, data, "").to_json()
+                kind = None
+            except CloudRuntimesError:
+                kind = kind or _OCTETS
+        if kind is None or kind.startswith(_CLOUDEVENTS):
+            return self._holding.add(0, [tag], [data], deliveries, past, headers.get(TOPIC))
+        return self._holding.add_plain(0, tag, data, kind, deliveries, past)
+
+
+def _attributes(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Return the attributes of an event in binary mode, as `read_binary` takes them: of the AMQP binding of CloudEvents §3.1, and of Knative's for RabbitMQ (``ce-``)."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        if (match := _ATTRIBUTE.fullmatch(name)) is not None:
+            attribute = match[1].lower()
+            if attribute == "time" and isinstance(value, int):  # AMQP 1.0 has milliseconds
+                value = f"{datetime.fromtimestamp(value / 1000, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+            found[f"ce-{attribute}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    return found if "ce-specversion" in found else {}
+
+
+def as_plain(frames: Sequence[bytes], *, raw: bool) -> list[tuple[Properties, bytes]]:
+    """Return events as messages, in structured mode or without an envelope; see `as_messages`."""
+    ids: list[str] = []
+    if raw:
+        ids = [record.id for frame in map(kernel.Frame, frames) for record in map(frame.__getitem__, range(len(frame)))]
+    return [
+        (STRUCTURED if kind is None else Properties(kind, None, 2, ids[place]), data)
+        for place, (kind, data) in enumerate(as_messages(frames, raw=raw))
+    ]
+
+
+def as_binary(frames: Sequence[bytes]) -> list[tuple[Properties, bytes]]:
+    """Return events as messages in binary mode."""
+    found: list[tuple[Properties, bytes]] = []
+    for frame in map(kernel.Frame, frames):
+        for place in range(len(frame)):
+            headers, data = to_binary(frame[place], prefix="cloudEvents:")
+            kind = headers.pop("content-type", None)
+            found.append((Properties(kind, headers, 2, frame[place].id), data))
+    return found
+
+
+def past_headers(deliveries: int, past: Past) -> dict[str, str]:
+    """Return the header of what comes again."""
+    error = "" if past.error is None else past.error.replace("\n", " ")
+    return {_PAST: f"{deliveries} {past.first or 0} {past.last or 0} {error}"}
+
+
+def _read_past(text: str) -> tuple[int, Past]:
+    try:
+        deliveries, first, last, *error = text.split(" ", 3)
+        return int(deliveries), Past(int(first) or None, int(last) or None, error[0] if error and error[0] else None)
+    except ValueError:  # it has none, or is of another program
+        return 0, NO_PAST

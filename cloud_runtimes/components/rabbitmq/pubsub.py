@@ -1,0 +1,196 @@
+"""Pub/sub on RabbitMQ. ``docs/explanation/rabbitmq.md`` explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from ..._native import events as kernel
+from ...errors import CloudRuntimesError, NotFoundError
+from ...spi import pubsub as spi
+from ...spi.operation import Operation
+from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from .._deliveries import FEATURES, Rules
+from .._log.claims import count_in
+from .failures import NOT_FOUND, Refused
+from .messages import FRAME, PLAIN, as_binary, as_plain
+from .session import CONFIRMS, Publish
+from .topology import REST, Topology
+from .wire import Properties, content, method, properties
+
+if TYPE_CHECKING:
+    from . import RabbitmqComponent
+    from .engine import Flow
+
+__all__ = ["RabbitmqPubSub"]
+
+_GROWTH: Final = 6
+"""How many times as long a text of an event may become in JSON."""
+_HEAD: Final = 4096
+"""Bytes of an event that are around its payload."""
+
+
+class _Published:
+    """A batch on its way: its messages, and with how many events each is."""
+
+    def __init__(self) -> None:
+        self.step: Publish | None = None
+        self.events: Sequence[int] = ()
+        self.bodies: Sequence[bytes] | None = None
+
+    def failed(self, messages: Sequence[int], error: CloudRuntimesError) -> dict[int, CloudRuntimesError]:
+        """Return the events of some messages, with their error."""
+        starts = [0]
+        for count in self.events:
+            starts.append(starts[-1] + count)
+        return {place: error for number in messages for place in range(starts[number], starts[number + 1])}
+
+
+class RabbitmqPubSub(PubSubDriver):
+    """One pub/sub name: an exchange for each topic, a queue for each group."""
+
+    features = FEATURES - {spi.START}
+    instead = MappingProxyType(
+        {spi.START: "a queue begins when its group does: name the group in the setting groups, and it gets every event"}
+    )
+
+    def __init__(self, component: RabbitmqComponent, name: str) -> None:
+        self._component = component
+        self.name = name
+        self._settings = component.settings
+        self._framed = component.settings.layout == "frame"
+        self.limits = BatchLimits(events=10_000 if self._framed else 1000, bytes=4 * 1024 * 1024)
+        self.max_event_bytes = component.settings.max_value_bytes
+        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self.topology = Topology(component.engine, name)
+
+    # -- publishing -------------------------------------------------------
+
+    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        published = _Published()
+        try:
+            self._component.engine.run(op, self._publish(batch, published))
+        except CloudRuntimesError as error:
+            return self._failures(batch, published, error)
+        return self._failures(batch, published)
+
+    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        published = _Published()
+        try:
+            await self._component.engine.run_async(op, self._publish(batch, published))
+        except CloudRuntimesError as error:
+            return self._failures(batch, published, error)
+        return self._failures(batch, published)
+
+    def _publish(self, batch: OutgoingBatch, published: _Published) -> Flow[None]:
+        for last in (False, True):
+            yield from self.topology.ensure(batch.topic)
+            step = published.step = yield from self._rendered(batch, published)
+            yield (step,)
+            if step.failure is None:
+                return
+            if last or not isinstance(step.failure, Refused) or step.failure.code != NOT_FOUND:
+                raise step.failure
+            self.topology.forget()  # an exchange was removed: make it again
+
+    def _rendered(self, batch: OutgoingBatch, published: _Published) -> Flow[Publish]:
+        """Return the messages of a batch."""
+        exchange, rest = self.topology.exchange(batch.topic), 0
+        plain = batch.delay_ms is None and not self._framed and self._settings.mode == "structured"
+        if plain and not kernel.Frame(batch.frames[0])[0].raw and self._fits(batch.frames):
+            published.events = [1] * batch.count
+            data = b"".join([self._by_kernel(exchange, frame) for frame in batch.frames])
+            return Publish(data, batch.count, exchange)
+        if batch.delay_ms is not None:
+            exchange, rest = yield from self.topology.park(batch.delay_ms, batch.topic)
+        messages = self.messages(batch.frames, raw=True)
+        published.events = [count_in(body) if about is FRAME else 1 for about, body in messages]
+        published.bodies = [body for _, body in messages]
+        parts = [self.message(exchange, "", waiting(about, rest), body) for about, body in messages]
+        return Publish(b"".join(parts), len(parts), exchange)
+
+    def _fits(self, frames: Sequence[bytes]) -> bool:
+        """Tell whether each event is in one frame of AMQP."""
+        room = self._component.engine.frame_max - 8 - _HEAD
+        for body in frames:
+            if len(body) * _GROWTH > room:
+                frame = kernel.Frame(body)
+                if any(len(frame.record_bytes(place)) * _GROWTH > room for place in range(len(frame))):
+                    return False
+        return True
+
+    def _by_kernel(self, exchange: str, body: bytes) -> bytes:
+        told = PLAIN[0]
+        head = b"\x02\x00\x01%b\x00\x3c\x00\x00" % (len(told) + 12).to_bytes(4, "big")
+        size = range(4, 5)
+        first, last = self._publishing(exchange, "") + head, told + b"\xce\x03\x00\x01"
+        rendered: bytes = kernel.Frame(body).render([first, (size, 8), last, (size, 4), "json", b"\xce"])
+        return rendered
+
+    def _publishing(self, exchange: str, key: str) -> bytes:
+        mandatory = 1 if self._settings.unrouted == "refuse" or key else 0
+        return method(CONFIRMS, (60, 40), "hsso", 0, exchange, key, mandatory)
+
+    def message(self, exchange: str, key: str, about: Properties, body: bytes) -> bytes:
+        """Return the frames that publish a message."""
+        head = self._publishing(exchange, key)
+        return head + content(CONFIRMS, properties(about), body, self._component.engine.frame_max)
+
+    def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[Properties, bytes]]:
+        """Return frames as messages in the layout of this component."""
+        if self._framed:
+            return [(FRAME, frame) for frame in frames]
+        if self._settings.mode == "binary" and not (raw and kernel.Frame(frames[0])[0].raw):
+            return as_binary(frames)
+        return as_plain(frames, raw=raw)
+
+    def _failures(
+        self, batch: OutgoingBatch, published: _Published, error: CloudRuntimesError | None = None
+    ) -> Failures:
+        """Return which events failed, and why."""
+        step = published.step
+        if step is None:
+            assert error is not None
+            raise error
+        failures: dict[int, CloudRuntimesError] = {}
+        if error is not None:
+            failures = published.failed(step.unconfirmed(), error)
+        elif step.refused:
+            self._component.engine.renew()
+            error = self._component.engine.explained(Refused(0, "basic.nack"))
+            failures = published.failed(step.refused, error)
+        if step.returned:
+            self.topology.forget()
+            failures |= published.failed(self._returned(batch, published), self._nobody(batch.topic))
+        if error is not None and len(failures) == batch.count:
+            raise error
+        return failures
+
+    def _returned(self, batch: OutgoingBatch, published: _Published) -> list[int]:
+        """Return the places of messages that came back; they are told by their bodies alone."""
+        assert published.step is not None
+        if len(published.step.returned) == published.step.count:
+            return list(range(published.step.count))
+        bodies = set(published.step.returned)
+        messages = batch.structured() if published.bodies is None else published.bodies
+        return [place for place, body in enumerate(messages) if body in bodies]
+
+    def _nobody(self, topic: str) -> NotFoundError:
+        return NotFoundError(
+            f"rabbitmq {self._component.engine.where}: no group has a queue of the topic {topic!r}, so nobody would get "
+            'the event: subscribe first, name groups in groups = ["…"], or set unrouted = "drop"'
+        )
+
+    # -- subscribing ------------------------------------------------------
+
+    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+        from .member import RabbitmqMember
+
+        self._component.engine.run(op, self.topology.join(request.topic, request.group, request.dead_letter_topic))
+        return RabbitmqMember(self._component, self, Rules(self.name, request))
+
+
+def waiting(about: Properties, rest_ms: int) -> Properties:
+    """Return properties of a message that is to wait so long once it comes."""
+    return about._replace(headers={**(about.headers or {}), REST: rest_ms}) if rest_ms else about

@@ -1,0 +1,378 @@
+"""What one connection has been told, without I/O: the handshake, answers, confirms and deliveries."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, Final, TypeAlias
+
+from ..._version import __version__
+from .failures import Lost, Refused
+from .wire import BODY, END, HEAD, HEADER, HEARTBEAT, METHOD, frame, method, read
+
+__all__ = ["CALLS", "CLOSE", "CONFIRMS", "Ask", "Delivered", "Publish", "Session", "Step"]
+
+CONFIRMS, CALLS = 1, 2
+"""Channels: for what is published, and confirmed; for calls that have an answer. A refusal closes a channel, so each has its own."""
+_OPEN: Final = (20, 10), "s", ""
+_SELECT: Final = (85, 10), "o", 0
+_DELIVER: Final = b"\x00\x3c\x00\x3c"
+_ANSWERS: Final = frozenset([(20, 11), (40, 11), (40, 31), (50, 11), (50, 21), (60, 11), (60, 21), (60, 31), (85, 11)])
+_CAPABILITIES: Final = {
+    "publisher_confirms": True,
+    "consumer_cancel_notify": True,
+    "basic.nack": True,
+    "connection.blocked": True,
+    "authentication_failure_close": True,
+}
+
+
+Delivered: TypeAlias = tuple[int, bytes, bytes]
+"""A message that came: its tag, its properties as `wire.read_properties` takes them, and its body."""
+
+
+class _Row:
+    """Messages that stand in a row with the same around them, but for tag and size: most of what comes does.
+
+    What is between and behind these two: the rest of the method and the header, and what begins the body.
+    """
+
+    def __init__(self, data: bytes, first: int, header: int, body: int) -> None:
+        """Learn of a message whose frames begin at these places."""
+        tag = first + 12 + data[first + 11]
+        size = header + 11
+        self._form = Struct(f">{tag - first}sQ{size - tag - 8}sQ{body + 3 - size - 8}sI")
+        self._around = data[first:tag], data[tag + 8 : size], data[size + 8 : body + 3]
+        self._told = data[size + 8 : body - 1]
+
+    def take(self, data: bytes, at: int, found: list[Delivered]) -> int:
+        """Append the messages there, and return where they end."""
+        form, size, told = self._form, self._form.size, self._told
+        head, middle, tail = self._around
+        end = len(data) - size
+        while at < end:
+            begins, tag, between, whole, behind, room = form.unpack_from(data, at)
+            start = at + size
+            stop = start + room
+            if stop - size >= end or begins != head or between != middle or behind != tail or room != whole:
+                break
+            if data[stop] != END:
+                break
+            found.append((tag, told, data[start:stop]))
+            at = stop + 1
+        return at
+
+
+class Step:
+    """What a caller sends and waits for.
+
+    Attributes:
+        settled: called once it is answered, or failed.
+        failure: why it failed.
+        data: to be sent.
+    """
+
+    failure: Exception | None = None
+    data: bytes = b""
+
+    def __init__(self) -> None:
+        self.settled: Callable[[], None] = _nothing
+
+    def fail(self, failure: Exception) -> None:
+        """End it."""
+        self.failure = failure
+        self.settled()
+
+
+class Ask(Step):
+    """A method that has an answer."""
+
+    def __init__(self, number: tuple[int, int], types: str, *values: Any) -> None:
+        super().__init__()
+        self.data = method(CALLS, number, types, *values)
+
+
+class Publish(Step):
+    """Messages in a row, each of which the server confirms.
+
+    Attributes:
+        data: all of them as frames.
+        count: how many.
+        exchange: they go to.
+        first: number of the first on its channel.
+        refused: places of those that the server did not take.
+        returned: bodies of those that no queue took.
+    """
+
+    def __init__(self, data: bytes, count: int, exchange: str) -> None:
+        super().__init__()
+        self.data = data
+        self.count = count
+        self.exchange = exchange
+        self.first = 0
+        self.refused: list[int] = []
+        self.returned: list[bytes] = []
+        self._low = 0
+        self._beyond: set[int] = set()
+
+    @property
+    def left(self) -> int:
+        """How many are not confirmed."""
+        return self.first + self.count - self._low - len(self._beyond)
+
+    def begin(self, first: int) -> None:
+        """It is sent."""
+        self.first = self._low = first
+
+    def unconfirmed(self) -> list[int]:
+        """Return the places of those that the server is not known to have."""
+        places = range(self._low - self.first, self.count)
+        return self.refused + [place for place in places if place + self.first not in self._beyond]
+
+    def confirm(self, number: int, multiple: bool, taken: bool) -> None:
+        """Take in a confirm of one message, or of all up to it."""
+        if multiple:
+            end = min(number + 1, self.first + self.count)
+            if not taken:
+                self.refused += [each - self.first for each in range(self._low, end) if each not in self._beyond]
+            self._low = max(self._low, end)
+            self._beyond = {each for each in self._beyond if each >= self._low}
+        else:
+            if not taken:
+                self.refused.append(number - self.first)
+            self._beyond.add(number)
+        while self._low in self._beyond:
+            self._beyond.discard(self._low)
+            self._low += 1
+
+
+class Session:
+    """See the module.
+
+    Attributes:
+        server: its properties.
+        ready: whether it takes calls.
+        frame_max: bytes of a frame.
+        heartbeat: seconds; 0: none.
+        blocked: why the server takes no messages now.
+        out: what is to be sent in answer.
+        deliveries: that came; its owner takes them.
+        cancelled: whether the server ended the consumer.
+        failure: why it closed the connection, or the channel of calls.
+    """
+
+    def __init__(self, login: tuple[str, str] | None, vhost: str, heartbeat: int, name: str) -> None:
+        """``login`` is user and password; ``None``: the client's certificate says who it is."""
+        self._login = login
+        self._vhost = vhost
+        self._name = name
+        self.server: dict[str, Any] = {}
+        self.ready = False
+        self.frame_max = 131072
+        self.heartbeat = heartbeat
+        self.blocked: str | None = None
+        self.out = b""
+        self.deliveries: list[Delivered] = []
+        self.cancelled = False
+        self.failure: Refused | None = None
+        self._rest = b""
+        # of each channel; None: the session asked itself
+        self._asked: dict[int, deque[Ask | None]] = {CONFIRMS: deque(), CALLS: deque()}
+        self._publishing: deque[Publish] = deque()
+        self._next = 1
+        self._content: list[Any] | None = None
+        self._again = False  # whether a message has the properties of the one before
+
+    # -- what callers send ------------------------------------------------
+
+    def begin(self, step: Step) -> bytes:
+        """Wait for the answer of a step, and return what is to be sent."""
+        if isinstance(step, Publish):
+            step.begin(self._next)
+            self._next += step.count
+            self._publishing.append(step)
+        else:
+            assert isinstance(step, Ask)
+            self._asked[CALLS].append(step)
+        return step.data
+
+    def forget(self, step: Step) -> None:
+        """Note that nobody waits for it any more."""
+        step.settled = _nothing
+
+    def end(self, failure: Exception) -> None:
+        """Fail all that wait: the connection has ended."""
+        asked = [step for step in self._asked[CALLS] if step is not None]
+        for step in (*self._publishing, *asked):
+            step.fail(failure)
+        self._publishing.clear()
+        self._asked[CALLS].clear()
+
+    # -- what the server says ---------------------------------------------
+
+    def feed(self, received: bytes) -> None:
+        """Take in bytes.
+
+        Raises:
+            Refused: the server closed the connection.
+            ValueError: it does not speak AMQP 0-9-1.
+        """
+        data = self._rest + received if self._rest else received
+        at, end = 0, len(data)
+        first = header = body = -1  # where the frames of the message at hand begin, if they follow each other here
+        while end - at >= 8:
+            kind, channel, size = HEAD.unpack_from(data, at)
+            stop = at + 7 + size
+            if not 1 <= kind <= 8 or size > max(self.frame_max, 131072):
+                raise ValueError("what answers does not speak AMQP 0-9-1")
+            if stop >= end:
+                break
+            if data[stop] != END:
+                raise ValueError("what answers does not speak AMQP 0-9-1")
+            if kind == METHOD:
+                if data[at + 7 : at + 11] == _DELIVER:
+                    place = at + 12 + data[at + 11]
+                    self._content = [int.from_bytes(data[place : place + 8], "big"), b"", 0, []]
+                    first, header = at, stop + 1
+                else:
+                    self._method(channel, data[at + 7 : stop])
+            elif self._content is not None and kind <= BODY:  # a heartbeat may be between
+                self._part(kind, data, at + 7, stop)
+                if kind == HEADER and at == header:
+                    body = stop + 1
+                elif at == body and self._content is None and self._again:
+                    stop = _Row(data, first, header, body).take(data, stop + 1, self.deliveries) - 1
+            at = stop + 1
+        self._rest = data[at:] if at else data
+
+    def _part(self, kind: int, data: bytes, begin: int, stop: int) -> None:
+        """Take in a frame of a message's content."""
+        content = self._content
+        assert content is not None
+        if kind == HEADER:
+            content[1] = data[begin + 12 : stop]
+            content[2] = int.from_bytes(data[begin + 4 : begin + 12], "big")
+        elif kind == BODY:
+            content[3].append(data[begin:stop])
+            content[2] -= stop - begin
+        if content[2] <= 0:
+            self._content = None
+            of, told, _, pieces = content
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if isinstance(of, int):
+                self._again = bool(self.deliveries) and self.deliveries[-1][1] == told
+                self.deliveries.append((of, told, body))
+            else:
+                step = next((each for each in self._publishing if each.exchange == of), None)
+                if step is not None:
+                    step.returned.append(body)
+
+    def _method(self, channel: int, data: bytes) -> None:
+        number = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big")
+        if number in ((60, 80), (60, 120)):
+            tag, bits = read("qo", data, 4)
+            self._confirmed(tag, bool(bits & 1), number == (60, 80))
+        elif number in _ANSWERS:
+            asked = self._asked.get(channel)
+            if asked and (step := asked.popleft()) is not None:
+                step.settled()
+        elif number == (60, 50):
+            self._content = [read("hsss", data, 4)[2], b"", 0, []]
+        elif number == (60, 30):
+            self.cancelled = True
+        elif number == (20, 40):
+            code, text = read("hs", data, 4)
+            self._closed(channel, Refused(code, text))
+        elif number[0] == 10:
+            self._of_connection(number[1], data)
+
+    def _of_connection(self, number: int, data: bytes) -> None:
+        if number == 10:
+            _, _, self.server, mechanisms, _ = read("ootSS", data, 4)
+            self._start(mechanisms.split())
+        elif number == 30:
+            _, frame_max, heartbeat = read("hlh", data, 4)
+            self.frame_max = min(frame_max or self.frame_max, self.frame_max)
+            self.heartbeat = min(heartbeat or self.heartbeat, self.heartbeat)
+            self.out += method(0, (10, 31), "hlh", 2, self.frame_max, self.heartbeat)
+            self.out += method(0, (10, 40), "sso", self._vhost, "", 0)
+        elif number == 41:
+            for channel in (CONFIRMS, CALLS):
+                self._open(channel)
+            self.ready = True
+        elif number == 50:
+            code, text = read("hs", data, 4)
+            self.out += method(0, (10, 51), "")
+            self.failure = Refused(code, text)
+            raise self.failure
+        elif number == 51:
+            self.ready = False
+        elif number == 60:
+            (self.blocked,) = read("s", data, 4)
+        elif number == 61:
+            self.blocked = None
+
+    def _start(self, mechanisms: list[str]) -> None:
+        kind = "EXTERNAL" if self._login is None else "PLAIN"
+        if kind not in mechanisms:
+            raise Refused(403, f"login was refused using {kind}: the server has {', '.join(mechanisms)}")
+        answer = "" if self._login is None else "\0{}\0{}".format(*self._login)
+        about = {
+            "product": "cloud-runtimes",
+            "version": __version__,
+            "platform": "Python",
+            "connection_name": self._name,
+            "capabilities": _CAPABILITIES,
+        }
+        self.out += method(0, (10, 11), "tsSs", about, kind, answer, "en_US")
+
+    def _open(self, channel: int) -> None:
+        self.out += method(channel, *_OPEN)
+        self._asked[channel].append(None)
+        if channel == CONFIRMS:
+            self.out += method(channel, *_SELECT)
+            self._asked[channel].append(None)
+
+    def _confirmed(self, number: int, multiple: bool, taken: bool) -> None:
+        for step in list(self._publishing):
+            if step.first > number:
+                break
+            if multiple or number < step.first + step.count:
+                step.confirm(number, multiple, taken)
+                if not step.left:
+                    self._publishing.remove(step)
+                    step.settled()
+
+    def _closed(self, channel: int, failure: Refused) -> None:
+        """Open a channel again that the server closed; what else waited there is told, or sent again."""
+        self.out += method(channel, (20, 41), "")
+        self._content = None
+        asked = [each for each in self._asked[channel] if each is not None]
+        self._asked[channel].clear()
+        if channel == CONFIRMS:
+            steps, self._publishing, self._next = self._publishing, deque(), 1
+            self._open(channel)
+            for step in steps:
+                guilty = len(steps) == 1 or f"'{step.exchange}'" in failure.text
+                step.fail(failure if guilty else Lost("the server closed the channel for another caller"))
+            return
+        self._open(channel)
+        for number, each in enumerate(asked):
+            if number:
+                self.out += self.begin(each)
+            else:
+                each.fail(failure)
+        if not asked:
+            self.failure = failure
+
+
+CLOSE: Final = method(0, (10, 50), "hshh", 200, "", 0, 0)
+"""Ends the connection once all before it is done."""
+
+
+def _nothing() -> None:
+    """Nobody waits."""
+
+
+assert frame(8, 0, b"") == HEARTBEAT

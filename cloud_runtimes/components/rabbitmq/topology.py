@@ -1,0 +1,134 @@
+"""Exchanges and queues: an exchange for each topic, a quorum queue for each group, and queues where events wait.
+
+A delay queue has one time to live for all its messages, else a long one would hold up those behind it. When it is over the server hands a message on to the exchange ``due``, with the routing key that it came with: the queue where it goes then. A delay that no queue has takes several, the longest first; the header `REST` tells what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import InvalidArgumentError
+from .session import Ask
+
+if TYPE_CHECKING:
+    from .engine import Flow, RabbitmqEngine
+
+__all__ = ["REST", "Topology"]
+
+REST: Final = "x-cr-rest"
+"""Milliseconds that an event waits yet, once it has come."""
+_LEAST: Final = 10
+"""Milliseconds below which nothing waits."""
+_MOST: Final = 10**9
+_LONGEST: Final = 255
+"""Bytes of a name."""
+_DURABLE, _PASSIVE = 2, 1
+# RabbitMQ 4 gives up after 20 deliveries unless it is told; members count themselves
+_QUEUE: Final = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
+
+
+class Topology:
+    """That of one pub/sub name."""
+
+    def __init__(self, engine: RabbitmqEngine, name: str) -> None:
+        self._engine = engine
+        self._prefix = engine.settings.prefix.replace("{name}", name)
+        self._creates = engine.settings.ensure == "create"
+        self.due = f"{self._prefix}:due"
+
+    # -- names ------------------------------------------------------------
+
+    def exchange(self, topic: str) -> str:
+        """Return the exchange of a topic."""
+        if topic.startswith(":"):
+            raise InvalidArgumentError(f"a topic on RabbitMQ does not begin with a colon: {topic!r}")
+        return _short(f"{self._prefix}{topic}", f"the topic {topic!r}")
+
+    def queue(self, topic: str, group: str) -> str:
+        """Return the queue of a group."""
+        parts = [part.replace("%", "%25").replace(":", "%3A") for part in (topic, group)]
+        return _short(f"{self._prefix}{':'.join(parts)}", f"the group {group!r} of the topic {topic!r}")
+
+    # -- making -----------------------------------------------------------
+
+    def ensure(self, topic: str) -> Flow[None]:
+        """Make the exchange of a topic, and the queues of groups that are to have one."""
+        exchange = self.exchange(topic)
+        if exchange not in self._engine.made:
+            groups = self._engine.settings.groups
+            yield from self._make(self._exchange(exchange), *[self._group(topic, each) for each in groups])
+            self._engine.made.add(exchange)
+
+    def forget(self) -> None:
+        """Look again what is there."""
+        self._engine.made.clear()
+
+    def join(self, topic: str, group: str, dead_letter_topic: str | None) -> Flow[None]:
+        """Make the queue of a group; what becomes a dead letter has one of the same group, so that it waits for somebody."""
+        yield from self.ensure(topic)
+        asks = [self._group(topic, group)]
+        if dead_letter_topic is not None:
+            yield from self.ensure(dead_letter_topic)
+            asks.append(self._group(dead_letter_topic, group))
+        if self._creates:
+            yield from self._ensure_due()
+            queue = self.queue(topic, group)
+            asks.append([Ask((50, 20), "hsssot", 0, queue, self.due, queue, 0, {})])
+        yield from self._make(*asks)
+
+    def park(self, delay_ms: int, topic: str | None = None) -> Flow[tuple[str, int]]:
+        """Return the exchange for what is to wait, and for how long it waits then again. With a topic it goes to that, else to the queue that the routing key names."""
+        if topic is None:
+            yield from self._ensure_due()
+        goal = self.due if topic is None else self.exchange(topic)
+        if delay_ms < _LEAST:
+            return goal, 0
+        unit = 10 ** (len(str(delay_ms)) - 1)
+        level = min(delay_ms // unit * unit, _MOST)
+        # a topic has its own: what no group is there for waits on, and holds up those behind it
+        name = _short(f"{self._prefix}{topic or ''}:delay:{level}", f"the topic {topic!r}")
+        if name not in self._engine.made:
+            arguments = {
+                "x-queue-type": "quorum", "x-message-ttl": level, "x-dead-letter-exchange": goal,
+                # what was handed on is kept until it has arrived
+                "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish",
+            }  # fmt: skip
+            yield from self._make(self._exchange(name), self._queue(name, name, arguments))
+            self._engine.made.add(name)
+        rest = delay_ms - level
+        return name, rest if rest >= _LEAST else 0
+
+    def _ensure_due(self) -> Flow[None]:
+        """Make where goes what has waited; what is for a queue that is gone would hold up the others, and is kept apart."""
+        if self.due not in self._engine.made:
+            lost = f"{self._prefix}:orphans"
+            due = self._exchange(self.due, "direct", {"alternate-exchange": lost})
+            yield from self._make(self._exchange(lost), self._queue(lost, lost, _QUEUE), due)
+            self._engine.made.add(self.due)
+
+    def _make(self, *asks: Iterable[Ask]) -> Flow[None]:
+        steps = tuple(each for some in asks for each in some)
+        yield steps
+        for step in steps:
+            if step.failure is not None:
+                raise step.failure
+
+    def _group(self, topic: str, group: str) -> list[Ask]:
+        return self._queue(self.queue(topic, group), self.exchange(topic), _QUEUE)
+
+    def _exchange(self, name: str, kind: str = "fanout", arguments: dict[str, Any] | None = None) -> list[Ask]:
+        bits = _DURABLE if self._creates else _DURABLE | _PASSIVE
+        return [Ask((40, 10), "hssot", 0, name, kind, bits, arguments or {})]
+
+    def _queue(self, name: str, exchange: str, arguments: dict[str, Any]) -> list[Ask]:
+        if not self._creates:
+            return [Ask((50, 10), "hsot", 0, name, _DURABLE | _PASSIVE, {})]
+        bind = Ask((50, 20), "hsssot", 0, name, exchange, "", 0, {})
+        return [Ask((50, 10), "hsot", 0, name, _DURABLE, arguments), bind]
+
+
+def _short(name: str, what: str) -> str:
+    if len(name.encode()) > _LONGEST:
+        raise InvalidArgumentError(f"{what} is too long for RabbitMQ: with the prefix it has at most {_LONGEST} bytes")
+    return name

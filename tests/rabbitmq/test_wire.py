@@ -1,0 +1,149 @@
+"""The protocol without a server: what comes in any pieces, beside pika's own reading and writing of tables."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_runtimes.components.rabbitmq.failures import Lost, Refused
+from cloud_runtimes.components.rabbitmq.messages import STRUCTURED
+from cloud_runtimes.components.rabbitmq.session import CALLS, CONFIRMS, Ask, Publish, Session
+from cloud_runtimes.components.rabbitmq.wire import (
+    HEARTBEAT,
+    Properties,
+    content,
+    method,
+    properties,
+    read,
+    read_properties,
+)
+
+KINDS = [properties(STRUCTURED), properties(Properties(None, {"x-cr-rest": 5}, 2, "id")), properties(Properties())]
+
+
+def opened() -> Session:
+    session = Session(("guest", "guest"), "/", 60, "test")
+    session.feed(method(0, (10, 10), "ootSS", 0, 9, {"product": "RabbitMQ"}, "PLAIN AMQPLAIN", "en_US"))
+    session.feed(method(0, (10, 30), "hlh", 2047, 4096, 30) + method(0, (10, 41), "s", ""))
+    for channel in (CONFIRMS, CALLS):
+        session.feed(method(channel, (20, 11), "S", ""))
+    session.feed(method(CONFIRMS, (85, 11), ""))
+    assert session.ready
+    assert (session.frame_max, session.heartbeat) == (4096, 30)
+    session.out = b""
+    return session
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(KINDS), st.integers(0, 6000), st.booleans(), st.sampled_from(["m1", "m22"])),
+        max_size=40,
+    ),
+    st.integers(0, 2**32),
+)
+def test_deliveries_in_any_pieces(messages: list[tuple[bytes, int, bool, str]], seed: int) -> None:
+    chance = random.Random(seed)
+    session, data, wanted = opened(), b"", []
+    for tag, (told, size, again, consumer) in enumerate(messages, 1):
+        body = chance.randbytes(size)
+        wanted.append((tag, told, body))
+        data += method(CALLS, (60, 60), "sqoss", consumer, tag, again, "x", "")
+        if chance.random() < 0.2:
+            data += HEARTBEAT
+        data += content(CALLS, told, body, 4096)
+    while data:
+        size = chance.choice([1, 7, 100, 5000, len(data)])
+        session.feed(data[:size])
+        data = data[size:]
+    assert session.deliveries == wanted
+
+
+@pytest.mark.parametrize(
+    "data", [b"HTTP/1.1 400 Bad Request\r\n", b"\x01\x00\x00\xff\xff\xff\xff\x00", HEARTBEAT[:-1] + b"\0"]
+)
+def test_what_is_no_amqp(data: bytes) -> None:
+    with pytest.raises(ValueError, match="does not speak AMQP 0-9-1"):
+        opened().feed(data)
+
+
+def test_tables_are_those_of_pika() -> None:
+    from pika import data as pika
+
+    values: dict[str, Any] = {
+        "text": "grüße", "number": 2**40, "small": -3, "yes": True, "no": None, "deep": {"list": [1, "two", {"three": 3}]},
+        "time": datetime(2026, 1, 2, tzinfo=UTC), "decimal": Decimal("12.34"), "bytes": "\udcff".encode("utf-8", "surrogatepass"),
+    }  # fmt: skip
+    pieces: list[bytes] = []
+    pika.encode_table(pieces, values)
+    (found,) = read("t", b"".join(pieces), 0)
+    assert found.pop("time") == int(values["time"].timestamp())
+    assert float(found.pop("decimal")) == 12.34
+    found.pop("bytes")
+    assert found == {name: value for name, value in values.items() if name in found}
+    ours = {"text": "grüße", "number": 2**40, "yes": True, "deep": {"n": -1}}
+    encoded = method(1, (50, 10), "t", ours)[11:-1]
+    assert pika.decode_table(encoded, 0)[0] == ours
+    with pytest.raises(ValueError, match="AMQP"):
+        read("t", encoded[:-1], 0)
+
+
+def test_properties() -> None:
+    for given_ in (STRUCTURED, Properties("a/b", {"k": "v"}, 1, "m"), Properties()):
+        assert read_properties(properties(given_)) == given_
+
+
+def confirm(number: int, multiple: bool, taken: bool = True) -> bytes:
+    if taken:
+        return method(CONFIRMS, (60, 80), "qo", number, multiple)
+    return method(CONFIRMS, (60, 120), "qo", number, multiple)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 2**32))
+def test_confirms_in_any_order(counts: list[int], seed: int) -> None:
+    """Each step settles with the confirm of its last message, and knows which were refused."""
+    chance = random.Random(seed)
+    session = opened()
+    steps = [Publish(b"", count, "x") for count in counts]
+    for step in steps:
+        session.begin(step)
+    owner = {step.first + place: step for step in steps for place in range(step.count)}
+    refused: set[int] = set()
+    left = set(owner)
+    while left:
+        number, multiple, taken = chance.choice(sorted(left)), chance.random() < 0.3, chance.random() < 0.7
+        those = {each for each in left if each <= number} if multiple else {number}
+        left -= those
+        refused |= set() if taken else those
+        session.feed(confirm(number, multiple, taken))
+        for step in steps:
+            assert step.left == sum(owner[each] is step for each in left)
+            missing = [each - step.first for each in sorted(left | refused) if owner[each] is step]
+            assert sorted(step.unconfirmed()) == missing
+    for step in steps:
+        assert sorted(step.refused) == [each - step.first for each in sorted(refused) if owner[each] is step]
+
+
+def test_a_channel_that_is_closed() -> None:
+    """Who is to blame is told; what else waited for an answer is sent again, and what else was published has failed."""
+    session = opened()
+    asks = [Ask((40, 10), "hssot", 0, name, "fanout", 2, {}) for name in ("a", "b")]
+    publishes = [Publish(b"", 1, name) for name in ("a", "b")]
+    for step in (*asks, *publishes):
+        session.begin(step)
+    session.feed(method(CALLS, (20, 40), "hshh", 406, "PRECONDITION_FAILED - inequivalent arg", 40, 10))
+    assert isinstance(asks[0].failure, Refused)
+    assert asks[1].failure is None
+    assert session.out.endswith(asks[1].data)
+    session.feed(method(CONFIRMS, (20, 40), "hshh", 404, "NOT_FOUND - no exchange 'b' in vhost '/'", 60, 40))
+    assert isinstance(publishes[0].failure, Lost)
+    assert isinstance(publishes[1].failure, Refused)
+    session.feed(method(CALLS, (20, 11), "S", "") + method(CALLS, (40, 11), ""))
+    session.end(Lost("gone"))
+    assert asks[1].failure is None
+    assert session.begin(Publish(b"data", 1, "a")) == b"data"
