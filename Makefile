@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fallback soak bench bench-languages sanitize lint types format docs docs-site clean
+.PHONY: help setup demo wheels test test-fallback soak bench bench-languages sanitize lint types format docs docs-site clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -97,6 +97,9 @@ docs: setup ## rewrite the generated tables of the documentation, and the docstr
 	$(BIN)/python -m tests.sidecar.table
 	$(BIN)/python -m tests.support.commands
 	$(BIN)/python -m tests.support.docstrings
+
+wheels: ## build, check and try the wheels that this machine can make; writes docs/explanation/packaging.md
+	$(PYTHON) tools/wheels.py $(WHEELS)
 
 docs-site: setup ## make build/site of docs/; a warning or a broken link is an error
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/site
