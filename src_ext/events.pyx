@@ -14,7 +14,6 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memchr, memcmp, memcpy, memmove, strlen
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from attribute_text cimport UUID_ROOM, parse_uuid7, put_time, put_uuid, time_max, time_min
 from attributes cimport PyUnicode_AsUTF8AndSize, slice_of, take_payload, take_text, take_traceparent
@@ -29,6 +28,7 @@ from record cimport (
     header_size, parts_read, parts_size, parts_write, put_header, set_time,
 )
 from render cimport Rendering, id_of, prepare, put_event
+from system cimport wall_ns
 from writer cimport Writer, write_bytes, writer_bytes, writer_init, writer_release, writer_reserve
 
 from cloud_runtimes._native.attributes import check_template, encode_extensions, encode_metadata, parse_object
@@ -51,11 +51,7 @@ ids.last_ms = ids.last_counter = ids.noise_left = 0
 
 
 cdef int64_t now_us() except? -1:
-    cdef timespec now
-    if clock is not None:
-        return <int64_t>clock() * 1000
-    clock_gettime(CLOCK_REALTIME, &now)
-    return <int64_t>now.tv_sec * 1000000 + now.tv_nsec // 1000
+    return wall_ns() // 1000 if clock is None else <int64_t>clock() * 1000
 
 
 cdef int draw(int64_t now, uint8_t* out) except -1:

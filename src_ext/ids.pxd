@@ -5,12 +5,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-cdef extern from *:
-    """
-    #include <unistd.h>
-    #include <sys/random.h>
-    """
-    int getentropy(void*, size_t) nogil
+from system cimport random_bytes
 
 
 cdef struct Ids:
@@ -28,7 +23,7 @@ cdef inline bint next_id(Ids* ids, int64_t now, uint8_t* out) noexcept nogil:
     if ms >> 48:
         ms = (1ULL << 48) - 1
     if ids.noise_left < 12:
-        if getentropy(ids.noise, 256):
+        if random_bytes(ids.noise, 256):
             return False
         ids.noise_left = 256
     ids.noise_left -= 12
@@ -59,7 +54,7 @@ cdef inline bint reseed_ids(Ids* ids) noexcept nogil:
     # In a forked child: another counter in the last millisecond, other random bytes.
     cdef uint64_t counter
     ids.noise_left = 0
-    if getentropy(&counter, 8):
+    if random_bytes(&counter, 8):
         return False
     ids.last_counter = counter & ((1ULL << 41) - 1)
     return True

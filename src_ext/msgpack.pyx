@@ -273,40 +273,39 @@ cdef object read_key(Reader* r, Head* head):
     return key
 
 
-cdef object read_map(Reader* r, Head* outer, int depth):
-    cdef Head head
-    cdef Py_ssize_t count = outer.length
+cdef object read_map(Reader* r, Head* head, int depth):
+    # What is inside overwrites `head`: one for all depths keeps the stack small.
+    cdef Py_ssize_t count = head.length
     cdef dict result = {}
     if depth >= most_depth:
-        limits.refuse("MessagePack", "depth", most_depth, outer.start)
+        limits.refuse("MessagePack", "depth", most_depth, head.start)
     while count > 0:
         count -= 1
-        read_head(r, &head)
+        read_head(r, head)
         if head.kind == STR:
-            key = read_key(r, &head)
+            key = read_key(r, head)
         elif head.kind == MAP or head.kind == ARRAY:
             malformed("a map or an array cannot be a key", head.start)
         else:
-            key = read_value(r, &head, depth)
-        read_head(r, &head)
-        item = read_value(r, &head, depth + 1)
+            key = read_value(r, head, depth)
+        read_head(r, head)
+        item = read_value(r, head, depth + 1)
         PyDict_SetItem(result, key, item)
     return result
 
 
-cdef object read_array(Reader* r, Head* outer, int depth):
+cdef object read_array(Reader* r, Head* head, int depth):
     # Sized for at most FIRST_ITEMS at once, else nested heads that promise much would reserve much.
-    cdef Head head
-    cdef Py_ssize_t count = outer.length
+    cdef Py_ssize_t count = head.length
     cdef Py_ssize_t first = count if count < FIRST_ITEMS else FIRST_ITEMS
     cdef Py_ssize_t i
     cdef list result
     if depth >= most_depth:
-        limits.refuse("MessagePack", "depth", most_depth, outer.start)
+        limits.refuse("MessagePack", "depth", most_depth, head.start)
     result = PyList_New(first)
     for i in range(count):
-        read_head(r, &head)
-        item = read_value(r, &head, depth + 1)
+        read_head(r, head)
+        item = read_value(r, head, depth + 1)
         if i < first:
             Py_INCREF(item)
             PyList_SET_ITEM(result, i, item)

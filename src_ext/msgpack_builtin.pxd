@@ -29,7 +29,14 @@ cdef extern from *:
     }
     #if defined(__GNUC__)
     #define CR_LIKELY(x) __builtin_expect(!!(x), 1)
-    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #else
+    #define CR_LIKELY(x) (x)
+    #endif
+    #if defined(_MSC_VER)
+    #define CR_BE16(x) _byteswap_ushort(x)
+    #define CR_BE32(x) _byteswap_ulong(x)
+    #define CR_BE64(x) _byteswap_uint64(x)
+    #elif __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     #define CR_BE16(x) __builtin_bswap16(x)
     #define CR_BE32(x) __builtin_bswap32(x)
     #define CR_BE64(x) __builtin_bswap64(x)
@@ -37,7 +44,6 @@ cdef extern from *:
     #define CR_BE16(x) (x)
     #define CR_BE32(x) (x)
     #define CR_BE64(x) (x)
-    #endif
     #endif
     """
     const uint8_t* CR_DATA(PyObject*) nogil

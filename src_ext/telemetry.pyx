@@ -19,11 +19,13 @@ from libc.math cimport ceil, frexp, isfinite, ldexp, log
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 cdef extern from *:
     """
-    #define add_overflows(a, b, out) __builtin_add_overflow((int64_t)(a), (int64_t)(b), (int64_t*)(out))
+    static inline int add_overflows(int64_t a, int64_t b, int64_t* out) {
+        *out = (int64_t)((uint64_t)a + (uint64_t)b);
+        return ((a ^ *out) & (b ^ *out)) < 0;
+    }
     static inline int same_text(PyObject* one, PyObject* other) {
         const Py_ssize_t size = PyUnicode_GET_LENGTH(one);
         const int kind = PyUnicode_KIND(one);
@@ -43,6 +45,7 @@ from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry
 from objects cimport CR_new
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
 from section cimport Section, lock, unlock
+from system cimport monotonic_ns, wall_ns
 from writer cimport Writer, put_u8, writer_bytes, writer_init, writer_release, writer_reserve, writer_rollback
 
 import os
@@ -97,19 +100,11 @@ cdef uint64_t[4] words
 
 
 cdef int64_t wall_now() except? -1:
-    cdef timespec now
-    if clock is not None:
-        return <int64_t>clock()
-    clock_gettime(CLOCK_REALTIME, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+    return wall_ns() if clock is None else <int64_t>clock()
 
 
 cdef int64_t monotonic_now() except? -1:
-    cdef timespec now
-    if clock is not None:
-        return <int64_t>clock()
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+    return monotonic_ns() if clock is None else <int64_t>clock()
 
 
 def _set_clock(fn):

@@ -180,18 +180,49 @@ cdef class Span:
     @property
     def name(self):
         """Its name."""
-        return self.name_
+        return self.own_name()
+
+    # References that another thread may replace: read, and written, in a section.
+
+    cdef str own_name(self):
+        cdef Section section
+        cdef str name
+        lock(&section, self)
+        name = self.name_
+        unlock(&section)
+        return name
+
+    cdef list own_list(self, bint links):
+        # Of events or of links, made where there is none.
+        cdef Section section
+        cdef list fresh = []
+        cdef list found
+        lock(&section, self)
+        found = self.links if links else self.events
+        if found is None:
+            found = fresh
+            if links:
+                self.links = found
+            else:
+                self.events = found
+        unlock(&section)
+        return found
 
     @property
     def context(self):
         """What of it travels."""
-        cdef SpanContext context = self.context_
+        cdef SpanContext context, made
+        with cython.critical_section(self):
+            context = self.context_
         if context is None:
-            context = SpanContext.__new__(SpanContext)
-            memcpy(context.ids, self.ids, 24)
-            context.trace_flags = self.flags
-            context.trace_state = self.state
-            self.context_ = context
+            made = SpanContext.__new__(SpanContext)
+            memcpy(made.ids, self.ids, 24)
+            made.trace_flags = self.flags
+            made.trace_state = self.state
+            with cython.critical_section(self):
+                if self.context_ is None:
+                    self.context_ = made
+                context = self.context_
         return context
 
     @property
@@ -211,7 +242,7 @@ cdef class Span:
         return found
 
     def __repr__(self):
-        return f"<Span {self.name_!r} {self.context.traceparent}{' ended' if self.ended else ''}>"
+        return f"<Span {self.own_name()!r} {self.context.traceparent}{' ended' if self.ended else ''}>"
 
     cpdef set_attribute(self, key, value):
         """Set an attribute; the last value counts."""
@@ -314,7 +345,8 @@ cdef class Span:
         if not isinstance(name, str):
             raise InvalidArgumentError(f"a span's name is text, not {name.__class__.__name__}")
         if not self.ended:
-            self.name_ = name
+            with cython.critical_section(self):
+                self.name_, name = name, self.name_  # the old one goes behind the section
 
     cpdef add_event(self, name, attributes=None):
         """Add an event, with the present time."""
@@ -328,13 +360,13 @@ cdef class Span:
         cdef Writer w
         cdef char[SCRATCH] room
         cdef Py_ssize_t dropped
+        cdef list events
         if not isinstance(name, str):
             raise InvalidArgumentError(f"an event's name is text, not {name.__class__.__name__}")
         if not self.recording():
             return 0
-        if self.events is None:
-            self.events = []
-        if len(self.events) >= self.tracer.traces.limits.events:
+        events = self.own_list(False)
+        if len(events) >= self.tracer.traces.limits.events:
             self.dropped_events += 1
             return 0
         writer_init(&w, room, SCRATCH)
@@ -345,7 +377,7 @@ cdef class Span:
             dropped = put_attributes(&w, 0x1A, attributes, &self.tracer.traces.limits)
             if dropped:
                 varint_field(&w, 0x20, dropped)
-            self.events.append(writer_bytes(&w))
+            events.append(writer_bytes(&w))
         finally:
             writer_release(&w)
         return 0
@@ -378,11 +410,11 @@ cdef class Span:
         cdef Writer w
         cdef char[SCRATCH] room
         cdef Py_ssize_t dropped
+        cdef list links
         if not self.recording():
             return 0
-        if self.links is None:
-            self.links = []
-        if len(self.links) >= self.tracer.traces.limits.links:
+        links = self.own_list(True)
+        if len(links) >= self.tracer.traces.limits.links:
             self.dropped_links += 1
             return 0
         writer_init(&w, room, SCRATCH)
@@ -397,7 +429,7 @@ cdef class Span:
             writer_reserve(&w, 5)
             put_u8(&w, 0x35)
             put_fixed32(&w, flags | HAS_IS_REMOTE)
-            self.links.append(writer_bytes(&w))
+            links.append(writer_bytes(&w))
         finally:
             writer_release(&w)
         return 0
@@ -413,8 +445,10 @@ cdef class Span:
 
     cpdef _mark(self, int number, str message):
         if not self.ended and number and self.status != 1:
-            self.status = number
-            self.message = message if number == 2 else ""
+            message = message if number == 2 else ""
+            with cython.critical_section(self):
+                self.status = number
+                self.message, message = message, self.message
 
     cpdef end(self):
         """End it: it is encoded now. Ending twice does nothing."""
@@ -463,15 +497,27 @@ cdef class Span:
         return 0
 
     cdef int encode(self, Writer* w, int64_t end, const otlp.Limits* limits) except -1:
+        cdef Section section
         cdef Py_ssize_t dropped, start
+        cdef str name, message
+        cdef list events, links
+        cdef int status
+        # `end` has been called: what comes to the name and the status from now on is too late
+        lock(&section, self)
+        name = self.name_
+        events = self.events
+        links = self.links
+        status = self.status
+        message = self.message
+        unlock(&section)
         data_field(w, 0x0A, self.ids, 16)
         data_field(w, 0x12, self.ids + 16, 8)
         if self.state:
             text_field(w, 0x1A, self.state)
         if self.has_parent:
             data_field(w, 0x22, self.ids + 24, 8)
-        if self.name_:
-            text_field(w, 0x2A, self.name_)
+        if name:
+            text_field(w, 0x2A, name)
         varint_field(w, 0x30, self._kind)
         fixed64_field(w, 0x39, self.start)
         fixed64_field(w, 0x41, end)
@@ -482,21 +528,21 @@ cdef class Span:
             dropped += put_attributes(w, 0x4A, self.attributes_, limits)
         if dropped:
             varint_field(w, 0x50, dropped)
-        if self.events is not None:
-            for event in self.events:
+        if events is not None:
+            for event in events:
                 bytes_field(w, 0x5A, event)
         if self.dropped_events:
             varint_field(w, 0x60, self.dropped_events)
-        if self.links is not None:
-            for link in self.links:
+        if links is not None:
+            for link in links:
                 bytes_field(w, 0x6A, link)
         if self.dropped_links:
             varint_field(w, 0x70, self.dropped_links)
-        if self.status:
+        if status:
             start = begin(w, 0x7A)
-            if self.message:
-                text_field(w, 0x12, self.message)
-            varint_field(w, 0x18, self.status)
+            if message:
+                text_field(w, 0x12, message)
+            varint_field(w, 0x18, status)
             finish(w, start)
         writer_reserve(w, 6)
         put_u8(w, 0x85)
@@ -513,9 +559,13 @@ cdef class Span:
         return self.enter()
 
     cdef int leave(self, error) except -1:
+        cdef Section section
+        lock(&section, self)
         token = self.token
         if token is not None:
             self.token = None
+        unlock(&section)
+        if token is not None:
             give_back(token)
         if error is not None and isinstance(error, Exception) and self.recording():
             self.record_exception(error)

@@ -285,11 +285,15 @@ def receive_events(cls, records, deliveries, fetcher, str pubsub_name not None, 
 def settle_events(events, settlement):
     """Give those that have no answer this one; see the twin."""
     cdef ReceivedEvent event
+    cdef bint fresh
     cdef list tokens = []
     for found in events:
         event = <ReceivedEvent?>found
-        if event._settlement is None:
-            event._settlement = settlement
+        with cython.critical_section(event):
+            fresh = event._settlement is None
+            if fresh:
+                event._settlement = settlement
+        if fresh:
             tokens.append(event._token)
     return tokens
 

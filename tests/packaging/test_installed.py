@@ -48,7 +48,9 @@ client.close()
 def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     with redis.serve() as server:
-        reader = Reader(tmp_path, pure, {"redis://localhost": server.url})
+        reader = Reader(
+            tmp_path, pure, {"redis://localhost": server.url, '".[standard]"': '"cloud-runtimes-python[standard]"'}
+        )
         for number in range(1, rounds(1, 3) + 1):
             reader.follow(readme)
             reader.hear("ship order-2 for 30.0\n", number)

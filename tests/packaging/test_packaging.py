@@ -91,18 +91,26 @@ def test_every_built_wheel_is_a_native_one() -> None:
         assert table.get(platform, table).get("environment", table["environment"])["CLOUD_RUNTIMES_BUILD"] == "native"
 
 
-@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
-def test_which_wheels_are_built(arch: str) -> None:
-    done = run(
-        *(tool("cibuildwheel"), "--print-build-identifiers", "--platform", "linux", "--archs", arch), ROOT, cwd=ROOT
-    )
+@pytest.mark.parametrize(
+    ("platform", "kinds", "archs"),
+    [
+        ("linux", ["manylinux", "musllinux"], ["x86_64", "aarch64"]),
+        ("macos", ["macosx"], ["x86_64", "arm64"]),
+        ("windows", ["win"], ["amd64", "arm64"]),
+    ],
+    ids=["linux", "macos", "windows"],
+)
+def test_which_wheels_are_built(platform: str, kinds: list[str], archs: list[str]) -> None:
+    given = ("--archs", " ".join(archs).upper() if platform == "windows" else " ".join(archs))
+    done = run(tool("cibuildwheel"), "--print-build-identifiers", "--platform", platform, *given, ROOT, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     versions = [each.rpartition(" ")[2].replace(".", "") for each in _pyproject()["project"]["classifiers"]]
     identifiers = done.stdout.split()
-    for version in (each for each in versions if re.fullmatch(r"3\d+", each)):
-        for kind in ("manylinux", "musllinux"):
-            assert f"cp{version}-{kind}_{arch}" in identifiers
-    assert not [each for each in identifiers if not each.endswith(arch)]
+    expected = [each for each in versions if re.fullmatch(r"3\d+", each)]
+    expected += [f"{version}t" for version in expected if version >= "314"]
+    assert sorted(identifiers) == sorted(
+        f"cp{version}-{kind}_{arch}" for version in expected for kind in kinds for arch in archs
+    )
 
 
 def test_the_wheels_are_tested_with_all_that_the_tests_read() -> None:
@@ -135,7 +143,7 @@ def test_all_is_every_extra_for_users_and_the_readme_tells_of_each() -> None:
     assert {"standard"} | named["standard"] | named["all"] == users
     assert named["dev"] == {"all", "docs"}
     install = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[2].partition("\n## ")[0]
-    assert install.split("```")[1].strip() == 'pip install "cloud-runtimes-python[standard]"'
+    assert install.split("```")[1].strip() == 'pip install ".[standard]"'
     assert {name for name in users if f"`{name}`" not in install} == set()
 
 
