@@ -15,6 +15,7 @@ from importlib import import_module
 from time import monotonic
 from typing import Any, Final
 
+from .._core.os_commands import KILL
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
 from ..client import CloudRuntimesClient
@@ -222,7 +223,7 @@ class _Workers:
         self._changes.announce()
         if again:
             for worker in self._workers:
-                worker.send(signal.SIGKILL)
+                worker.send(KILL)
 
     def _end(self, number: int) -> None:
         """End all processes: they finish what they have in hand."""
@@ -231,7 +232,7 @@ class _Workers:
         if not self._changes.wait_for(self._all_ended, self._timeout):
             complain(f"workers did not end within {self._timeout:g} s, and are killed")
             for worker in self._workers:
-                worker.send(signal.SIGKILL)
+                worker.send(KILL)
             self._changes.wait_for(self._all_ended, None)
 
     def _all_ended(self) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import is_alive, process_name
 from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema
-from cloud_runtimes.components.sqlite.rpc import SECRET, home_secret
+from cloud_runtimes.components.sqlite.secret import SECRET, home_secret
 from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.rpc import registry as services
@@ -274,7 +274,7 @@ def test_the_secret_is_made_once_for_its_owner(tmp_path: Path, known: None) -> N
 
 @pytest.mark.process
 def test_processes_make_one_secret(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from cloud_runtimes.components.sqlite.rpc import home_secret; print(home_secret(Path(sys.argv[1])).hex())"
+    program = "import sys; from pathlib import Path; from cloud_runtimes.components.sqlite.secret import home_secret; print(home_secret(Path(sys.argv[1])).hex())"
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(4)
     ]
