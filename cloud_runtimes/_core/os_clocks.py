@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Final
 
 __all__ = ["find_boot_id", "since_boot", "since_boot_ns"]
@@ -40,11 +41,13 @@ else:
 
     def _system_boot_id() -> str | None:
         if sys.platform == "darwin":
-            import ctypes
+            with suppress(AttributeError, ImportError, OSError):
+                import ctypes
 
-            buffer, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
-            found = ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", buffer, ctypes.byref(size), None, 0)
-            return None if found else buffer.value.decode()
+                buffer, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
+                if not ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", buffer, ctypes.byref(size), None, 0):
+                    return buffer.value.decode()
+            return None
         try:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
                 return file.read().strip()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["KILL", "in_foreground", "others_in_group", "send_to_group", "start_group", "wait_for_end"]
+__all__ = ["KILL", "in_foreground", "others_in_group", "send", "send_to_group", "start", "start_group", "wait_for_end"]
 
 KILL: Final[signal.Signals] = getattr(signal, "SIGKILL", signal.SIGTERM)
 """What ends a process at once."""
@@ -32,6 +32,12 @@ if sys.platform == "win32":
             else:
                 process.send_signal(signal.CTRL_BREAK_EVENT)
 
+    def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command, which `send` reaches."""
+        return start_group(command, None, None)
+
+    send = send_to_group
+
     def others_in_group(process: subprocess.Popen[bytes]) -> bool:
         """Tell whether others of a group are left, once its first process has ended; the system cannot say."""
         return False
@@ -52,6 +58,14 @@ else:
         """Send a signal to all of a group that was started by `start_group`."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
+
+    def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command, which `send` reaches."""
+        return subprocess.Popen(list(command))
+
+    def send(process: subprocess.Popen[bytes], number: int) -> None:
+        """Send a signal to a process that was started by `start`."""
+        process.send_signal(number)
 
     def others_in_group(process: subprocess.Popen[bytes]) -> bool:
         """Tell whether others of a group are left, once `wait_for_end` has seen the end of its first process."""

@@ -117,15 +117,22 @@ if sys.platform == "linux" and hasattr(os, "setxattr"):
 
 elif sys.platform == "win32":
 
+    _NAMED_STREAMS: Final = 0x40000
+
     def _stream(file: int, name: str) -> str:
         """Return the path of a stream of an open file, which NTFS has beside the content."""
         import ctypes
         import msvcrt
 
-        path = ctypes.create_unicode_buffer(1 << 15)
-        handle = ctypes.c_void_p(msvcrt.get_osfhandle(file))
-        if not ctypes.windll.kernel32.GetFinalPathNameByHandleW(handle, path, len(path), 0):
-            raise OSError(errno.EOPNOTSUPP, "it has no path")
+        kernel, handle = ctypes.windll.kernel32, ctypes.c_void_p(msvcrt.get_osfhandle(file))
+        path, flags = ctypes.create_unicode_buffer(1 << 15), ctypes.c_uint32()
+        known = kernel.GetVolumeInformationByHandleW(handle, None, 0, None, None, ctypes.byref(flags), None, 0)
+        if (
+            not known
+            or not flags.value & _NAMED_STREAMS
+            or not kernel.GetFinalPathNameByHandleW(handle, path, len(path), 0)
+        ):
+            raise OSError(errno.EOPNOTSUPP, "its file system has no streams")
         return f"{path.value}:{name}"
 
     def set_attribute(file: int, name: str, data: bytes) -> bool:
@@ -149,20 +156,24 @@ elif sys.platform == "darwin":
 
     def set_attribute(file: int, name: str, data: bytes) -> bool:
         """Store an attribute of an open file; tells whether there is room for it."""
-        import ctypes
+        with suppress(AttributeError, ImportError, OSError):
+            import ctypes
 
-        call = ctypes.CDLL(None, use_errno=True).fsetxattr
-        return not call(file, name.encode(), data, ctypes.c_size_t(len(data)), ctypes.c_uint32(0), 0)
+            call = ctypes.CDLL(None).fsetxattr
+            return not call(file, name.encode(), data, ctypes.c_size_t(len(data)), ctypes.c_uint32(0), 0)
+        return False
 
     def attribute(file: int, name: str) -> bytes | None:
         """Return an attribute of an open file; ``None`` where it has none."""
-        import ctypes
+        with suppress(AttributeError, ImportError, OSError):
+            import ctypes
 
-        call = ctypes.CDLL(None, use_errno=True).fgetxattr
-        call.restype = ctypes.c_ssize_t
-        buffer = ctypes.create_string_buffer(1 << 17)
-        size = call(file, name.encode(), buffer, ctypes.c_size_t(len(buffer)), ctypes.c_uint32(0), 0)
-        return None if size < 0 else buffer.raw[:size]
+            call = ctypes.CDLL(None).fgetxattr
+            call.restype = ctypes.c_ssize_t
+            buffer = ctypes.create_string_buffer(1 << 17)
+            size = call(file, name.encode(), buffer, ctypes.c_size_t(len(buffer)), ctypes.c_uint32(0), 0)
+            return None if size < 0 else buffer.raw[:size]
+        return None
 
 else:
 
@@ -232,12 +243,14 @@ def file_system(folder: str, mounts: str = MOUNTS) -> str:
         root = os.path.splitdrive(os.path.realpath(folder))[0] + "\\"
         return "network" if ctypes.windll.kernel32.GetDriveTypeW(root) == 4 else ""
     if sys.platform == "darwin":
-        import ctypes
+        with suppress(AttributeError, ImportError, OSError):
+            import ctypes
 
-        library, buffer = ctypes.CDLL(None), ctypes.create_string_buffer(4096)
-        call = getattr(library, "statfs$INODE64", library.statfs)
-        # struct statfs
-        return "" if call(os.fsencode(folder), buffer) else buffer.raw[72:88].partition(b"\0")[0].decode()
+            library, buffer = ctypes.CDLL(None), ctypes.create_string_buffer(4096)
+            call = getattr(library, "statfs$INODE64", library.statfs)
+            if not call(os.fsencode(folder), buffer):
+                return buffer.raw[72:88].partition(b"\0")[0].decode()  # struct statfs
+        return ""
     best, kind = "", ""
     with suppress(OSError), open(mounts, encoding="utf-8", errors="surrogateescape") as file:
         real = os.path.realpath(folder)

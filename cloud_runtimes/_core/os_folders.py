@@ -5,11 +5,13 @@ They are directory descriptors (openat(2)), so that what happens to the names ab
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Protocol
 
 from .os_files import BINARY, PLAIN, name_new
@@ -19,6 +21,11 @@ __all__ = ["Folder", "open_folder"]
 
 LOCK: Final = "%%lock"
 """What is locked in place of a folder that is no descriptor."""
+_NO_NAME: Final = re.compile(
+    r"""[\x00-\x1f<>:"/\\|?*]|[ .]$|^(?:con|prn|aux|nul|com[0-9\xb9\xb2\xb3]|lpt[0-9\xb9\xb2\xb3])(?:\.|$)""",
+    re.IGNORECASE,
+)
+"""What Windows takes for a path, a stream or a device, or silently for another name."""
 _STANDS_FOR_ANOTHER: Final = 0x20000000
 """The bit of a reparse tag of Windows that says so."""
 
@@ -61,7 +68,11 @@ class Folder(Protocol):
         """
 
     def unlink(self, entry: str) -> None:
-        """Remove a file."""
+        """Remove a file.
+
+        Raises:
+            IsADirectoryError: it is a folder.
+        """
 
     def remove(self, entry: str) -> None:
         """Remove an empty folder."""
@@ -119,7 +130,8 @@ class _Descriptor:
         os.link(entry, other, src_dir_fd=self.number, dst_dir_fd=folder.number, follow_symlinks=False)
 
     def unlink(self, entry: str) -> None:
-        os.unlink(entry, dir_fd=self.number)
+        with _a_folder_is_none(self, entry):
+            os.unlink(entry, dir_fd=self.number)
 
     def remove(self, entry: str) -> None:
         os.rmdir(entry, dir_fd=self.number)
@@ -144,8 +156,10 @@ class _Path:
 
     def _within(self, entry: str) -> str:
         """Return the path of an entry, if the folder is still the one that was opened."""
+        if sys.platform == "win32" and _NO_NAME.search(entry):
+            raise OSError(errno.EINVAL, "Windows has no such name")
         if _identity(self._path) != self._identity:
-            raise FileNotFoundError(2, "the folder was removed or replaced", self._path)
+            raise FileNotFoundError(errno.ENOENT, "the folder was removed or replaced", self._path)
         return os.path.join(self._path, entry)
 
     def enter(self, entry: str) -> Folder:
@@ -174,7 +188,7 @@ class _Path:
         file = _open(path, flags | PLAIN)
         if not os.path.samestat(os.fstat(file), os.lstat(path)):  # a link came between
             os.close(file)
-            raise FileNotFoundError(2, "it was replaced", path)
+            raise FileNotFoundError(errno.ENOENT, "it was replaced", path)
         return file
 
     def make(self, entry: str) -> None:
@@ -187,7 +201,8 @@ class _Path:
         name_new(self._within(entry), folder._within(other))
 
     def unlink(self, entry: str) -> None:
-        os.unlink(self._within(entry))
+        with _a_folder_is_none(self, entry):
+            os.unlink(self._within(entry))
 
     def remove(self, entry: str) -> None:
         os.rmdir(self._within(entry))
@@ -210,12 +225,23 @@ class _Path:
             unlock(self._lock)
 
 
+@contextmanager
+def _a_folder_is_none(folder: Folder, entry: str) -> Iterator[None]:
+    """Have all systems say of a folder that it is none of what can be unlinked; some say that it is not permitted."""
+    try:
+        yield
+    except PermissionError:
+        if stat.S_ISDIR(folder.stat(entry).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), entry) from None
+        raise
+
+
 def _identity(path: str) -> tuple[int, int]:
     """Return what a folder is known by; a link to one is none."""
     status = os.lstat(path)
     # a junction of Windows is a folder by its mode
     if not stat.S_ISDIR(status.st_mode) or getattr(status, "st_reparse_tag", 0) & _STANDS_FOR_ANOTHER:
-        raise NotADirectoryError(20, "it is no folder, or a link", path)
+        raise NotADirectoryError(errno.ENOTDIR, "it is no folder, or a link", path)
     return status.st_dev, status.st_ino
 
 
@@ -230,9 +256,10 @@ if sys.platform == "win32":
         wintypes.LPCWSTR, wintypes.DWORD, wintypes.DWORD, ctypes.c_void_p, wintypes.DWORD, wintypes.DWORD, wintypes.HANDLE
     )  # fmt: skip
     _kernel.SetFileInformationByHandle.argtypes = (wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD)
-    _READ, _WRITE, _DELETE, _SHARED = 0x80000000, 0x40000000, 0x10000, 7
+    _READ, _WRITE, _DELETE, _SYNCHRONIZE, _SHARED = 0x80000000, 0x40000000, 0x10000, 0x100000, 7
     _CREATE_NEW, _OPEN_EXISTING, _BACKUP_SEMANTICS = 1, 3, 0x02000000
-    _RENAME, _REPLACE_WHILE_OPEN = 22, 3  # FileRenameInfoEx; replace if it exists, as POSIX does
+    # FileRenameInfoEx: replace, as POSIX does; FileRenameInfo: replace, for systems that do not know the first
+    _RENAMING = ((22, 3), (3, 1))
 
     def _handle(path: str, access: int, disposition: int, flags: int = 0) -> int:
         handle = _kernel.CreateFileW(path, access, _SHARED, None, disposition, flags, None)
@@ -248,21 +275,22 @@ if sys.platform == "win32":
 
     def _replace(path: str, other: str) -> None:
         """Rename, also in place of a file that is open."""
-        name = os.path.abspath(other).encode("utf-16-le")
+        name = os.path.abspath(other)
 
         class Info(ctypes.Structure):  # FILE_RENAME_INFO
             _fields_ = [
-                ("flags", wintypes.DWORD), ("root", wintypes.HANDLE), ("length", wintypes.DWORD), ("name", ctypes.c_char * (len(name) + 2)),
+                ("flags", wintypes.DWORD), ("root", wintypes.HANDLE), ("length", wintypes.DWORD), ("name", ctypes.c_wchar * (len(name) + 1)),
             ]  # fmt: skip
 
-        info = Info(_REPLACE_WHILE_OPEN, None, len(name), name)
-        handle = _handle(path, _DELETE, _OPEN_EXISTING, _BACKUP_SEMANTICS)
+        handle = _handle(path, _DELETE | _SYNCHRONIZE, _OPEN_EXISTING, _BACKUP_SEMANTICS)
         try:
-            done = _kernel.SetFileInformationByHandle(handle, _RENAME, ctypes.byref(info), ctypes.sizeof(info))
+            for way, flags in _RENAMING:
+                info = Info(flags, None, 2 * len(name), name)
+                if _kernel.SetFileInformationByHandle(handle, way, ctypes.byref(info), ctypes.sizeof(info)):
+                    return
+            raise ctypes.WinError(ctypes.get_last_error())
         finally:
             _kernel.CloseHandle(wintypes.HANDLE(handle))
-        if not done:  # a file system or a Windows that does not know this way
-            os.replace(path, other)
 
 else:
 

@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from time import sleep
 from typing import Any, Final
 
+from ..errors import UnsupportedError
+
 __all__ = ["lock", "try_lock", "unlock"]
 
 if sys.platform != "win32" and find_spec("fcntl") is not None:
@@ -58,16 +60,24 @@ if sys.platform != "win32" and find_spec("fcntl") is not None:
         _at_once(file, LOCK_UN)
 
 else:
-    _msvcrt: Final[Any] = import_module("msvcrt")
+    try:
+        _locking: Any = import_module("msvcrt").locking
+    except ImportError:
+        _locking = None
+    _UNLOCK, _LOCK = 0, 2  # LK_UNLCK, LK_NBLCK
     _BYTE: Final = 1 << 30
     _FIRST_PAUSE, _MAX_PAUSE = 0.0005, 0.004
 
-    def _locking(file: int, mode: int) -> bool:
+    def _byte(file: int, mode: int) -> bool:
         """Lock or unlock the byte, and leave the file's position as it was."""
+        if _locking is None:
+            raise UnsupportedError(
+                "this system's Python locks no files, which a home in a folder needs: set CLOUD_RUNTIMES_HOME to :memory:, or to a server"
+            )
         position = os.lseek(file, 0, os.SEEK_CUR)
         try:
             os.lseek(file, _BYTE, os.SEEK_SET)
-            _msvcrt.locking(file, mode, 1)
+            _locking(file, mode, 1)
         except PermissionError:
             return False
         finally:
@@ -76,7 +86,7 @@ else:
 
     def try_lock(file: int) -> bool:
         """Lock an open file unless it is locked; tells whether it did. Never waits."""
-        return _locking(file, _msvcrt.LK_NBLCK)
+        return _byte(file, _LOCK)
 
     def lock(file: int) -> None:
         """Lock an open file, and wait for it."""
@@ -87,4 +97,4 @@ else:
 
     def unlock(file: int) -> None:
         """Unlock an open file; does nothing where it is not locked."""
-        _locking(file, _msvcrt.LK_UNLCK)
+        _byte(file, _UNLOCK)

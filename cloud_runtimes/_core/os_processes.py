@@ -59,13 +59,14 @@ else:
             return ""
 
     def _since_1970(pid: int) -> str:
-        import ctypes
-        import struct
+        with suppress(AttributeError, ImportError, OSError, ArithmeticError):
+            import ctypes
+            import struct
 
-        buffer = ctypes.create_string_buffer(136)  # struct proc_bsdinfo, which ends with seconds and microseconds
-        if ctypes.CDLL(None).proc_pidinfo(pid, 3, ctypes.c_uint64(0), buffer, len(buffer)) != len(buffer):
-            return ""
-        return "{}.{:06}".format(*struct.unpack_from("=QQ", buffer, 120))
+            buffer = ctypes.create_string_buffer(136)  # struct proc_bsdinfo, which ends with seconds and microseconds
+            if ctypes.CDLL(None).proc_pidinfo(pid, 3, ctypes.c_uint64(0), buffer, len(buffer)) == len(buffer):
+                return "{}.{:06}".format(*struct.unpack_from("=QQ", buffer, 120))
+        return ""
 
 
 def namespace() -> str:

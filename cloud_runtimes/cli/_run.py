@@ -15,7 +15,7 @@ from importlib import import_module
 from time import monotonic
 from typing import Any, Final
 
-from .._core.os_commands import KILL
+from .._core.os_commands import KILL, send, start
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
 from ..client import CloudRuntimesClient
@@ -134,7 +134,7 @@ class _Worker:
         """Start a process."""
         self._began = monotonic()
         self.begin_at = self.code = None
-        self.process = process = subprocess.Popen(self._command)
+        self.process = process = start(self._command)
         Background(partial(self._watch, process), "cloud-runtimes-worker-watch").start()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -151,7 +151,7 @@ class _Worker:
     def send(self, number: int) -> None:
         """Signal the process, if one runs."""
         if self.process is not None and self.code is None:
-            self.process.send_signal(number)
+            send(self.process, number)
 
 
 class _Workers:

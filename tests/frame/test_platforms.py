@@ -198,3 +198,34 @@ def test_when_a_process_started() -> None:
     child.communicate(b"\n")
     assert os_processes.started(child.pid) is None
     assert os_processes.started(2**70) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["C:x", "a:b", r"..\x", r"a\b", "a/b", "nul", "COM1.txt", "a.", "a ", "a\n", 'a"', "a?"]
+)
+def test_what_windows_takes_for_something_else(name: str) -> None:
+    assert os_folders._NO_NAME.search(name)
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", ".a", "%%tmp", "console", "null.txt", "com", "ü", "a b"])
+def test_names_that_windows_has_too(name: str) -> None:
+    assert not os_folders._NO_NAME.search(name)
+
+
+@pytest.mark.process
+def test_a_system_that_locks_no_files(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['fcntl'] = sys.modules['msvcrt'] = None\n"
+        "from cloud_runtimes import CloudRuntimesClient; from cloud_runtimes.errors import UnsupportedError\n"
+        "with CloudRuntimesClient(config={'capa': {'home': ':memory:'}}) as client: client.state.save('s', 'k', 1)\n"
+        "with CloudRuntimesClient(config={'capa': {'home': sys.argv[1]}}) as client:\n"
+        "    for call in (lambda: client.state.save('s', 'k', 1), lambda: client.file.put_file('s', 'k', b'')):\n"
+        "        try: call()\n"
+        "        except UnsupportedError as error: print(error)\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONPATH", raising=False)
+        found = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "home")], capture_output=True, text=True, check=False
+        )
+    assert found.stdout.count("set CLOUD_RUNTIMES_HOME to :memory:") == 2, found.stderr
