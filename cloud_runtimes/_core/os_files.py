@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Any, Final
 
 __all__ = [
-    "BINARY", "MODES_COUNT", "MOUNTS", "PLAIN", "attribute", "changed_ns", "copy_range", "file_system", "is_private", "name_new", "pread", "pwrite",
+    "BINARY", "MODES_COUNT", "MOUNTS", "PLAIN", "attribute", "changed_ns", "copy_range", "file_system", "is_private", "name_new", "pread", "pwrite", "real_path",
     "set_attribute", "stamper", "user_id", "WITHOUT_WAITING",
 ]  # fmt: skip
 
@@ -75,6 +75,11 @@ def copy_range(source: int, target: int, size: int, offset: int) -> int:
 
 
 # -- names --------------------------------------------------------------------
+
+
+def real_path(path: str) -> str:
+    """Return a path without links, as others write it; Windows sometimes puts a prefix before it."""
+    return os.path.realpath(path).removeprefix("\\\\?\\")
 
 
 def name_new(made: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

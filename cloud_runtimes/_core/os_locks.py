@@ -78,8 +78,10 @@ else:
         try:
             os.lseek(file, _BYTE, os.SEEK_SET)
             _locking(file, mode, 1)
-        except PermissionError:
-            return False
+        except OSError as error:
+            if error.errno in (errno.EBADF, errno.EINVAL):
+                raise
+            return False  # another has it; which number says so depends on the C library
         finally:
             os.lseek(file, position, os.SEEK_SET)
         return True

@@ -12,6 +12,7 @@ from time import sleep
 from typing import Any, Final
 
 from ..._core import fork
+from ..._core.os_files import real_path
 from ..._core.os_locks import try_lock, unlock
 from .calls import Call
 
@@ -98,4 +99,4 @@ _locks: weakref.WeakValueDictionary[str, FileLock] = weakref.WeakValueDictionary
 
 def file_lock(path: str) -> FileLock:
     """Return the process's lock of a file, one for all clients; the caller holds `_fork.importing`."""
-    return _locks.setdefault(key := os.path.realpath(path), FileLock(key))
+    return _locks.setdefault(key := real_path(path), FileLock(key))
