@@ -20,6 +20,8 @@ if sys.platform == "win32":
 
     def started(pid: int) -> str | None:
         """Return when a process started, by the system's own count; empty where that cannot be told, ``None`` where it is gone."""
+        if pid >> 32:
+            return None
         handle = _kernel.OpenProcess(_QUERY, False, pid)
         if not handle:
             return "" if ctypes.get_last_error() == _ACCESS_DENIED else None

@@ -212,6 +212,7 @@ def test_names_that_windows_has_too(name: str) -> None:
     assert not os_folders._NO_NAME.search(name)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="not on this Python: without msvcrt")
 @pytest.mark.process
 def test_a_system_that_locks_no_files(tmp_path: Path) -> None:
     program = (
