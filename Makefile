@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # what depends on the kernels, but on no server: these keep the frames that SQLite does
 FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py \
 	tests/pubsub/test_publisher.py tests/frame/test_refusals.py tests/frame/test_typed.py
+# what stands on files, sockets and other processes of this machine
+BARE := tests/conformance tests/files tests/frame/test_platforms.py tests/sqlite
 # tests wait more than they compute; those of time run alone, and where there are none of either kind pytest ends with 5
 PARALLEL = $(BIN)/python -m pytest -n auto --dist worksteal
 STAMP := $(VENV)/.installed
@@ -15,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo wheels test test-fallback soak bench bench-languages sanitize lint types format docs docs-site clean
+.PHONY: help setup demo wheels test test-fallback test-bare soak bench bench-languages sanitize lint types format docs docs-site clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +64,9 @@ test: setup ## run all tests, or those of TESTS=…
 test-fallback: setup ## run what depends on the kernels, or TESTS=…, on the fallback
 	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not postgres and not redis and not valkey and not nats and not rabbitmq and not kafka"
 
+test-bare: setup ## run the embedded components, or TESTS=…, on Linux without what other systems lack
+	CLOUD_RUNTIMES_TEST_PLATFORM=bare $(PARALLEL) $(or $(TESTS),$(BARE)) -m "not timing" -k "not postgres and not redis and not valkey and not nats and not dapr and not layotto"
+
 soak: setup ## run the long proofs at full length and write docs/soak.md
 	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/kafka tests/nats tests/postgres tests/rabbitmq tests/redis tests/conformance/test_lock_processes.py tests/pubsub/test_killed_transactions.py tests/codec/test_msgpack_twins.py tests/codec/test_json_backends.py tests/kernels/test_cloudevents.py tests/kernels/test_record.py tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/frame/test_config_secrets.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/telemetry/test_load.py tests/tutorial tests/packaging/test_installed.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
 
@@ -84,8 +89,11 @@ lint: setup ## style, and the layers of imports
 	$(BIN)/flake8
 	$(BIN)/lint-imports
 
-types: setup ## types
-	$(BIN)/mypy
+types: setup ## types, on three systems
+	@MAKEFLAGS= $(MAKE) --no-print-directory -j3 VENV=$(VENV) $(addprefix types-,linux darwin win32)
+
+types-%:
+	$(BIN)/mypy --platform $* --cache-dir .mypy_cache/$*
 
 format: setup ## make the style right
 	$(BIN)/ruff check --fix --quiet .

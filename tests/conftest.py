@@ -8,11 +8,18 @@ import os
 import platform
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+if os.environ.get("CLOUD_RUNTIMES_TEST_PLATFORM") == "bare":
+    # before anything of ours is imported, here and in the Pythons that tests start
+    _bare = str(Path(__file__).parent / "support" / "bare")
+    sys.path.insert(0, _bare)
+    os.environ["PYTHONPATH"] = os.pathsep.join([_bare, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 import hypothesis
 import pytest

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+
+from .os_clocks import find_boot_id, since_boot, since_boot_ns
+from .os_processes import namespace, started
+
+__all__ = ["Clocks", "boot_id", "is_alive", "process_name", "since_boot"]
 
 _boot_id: str | None = None
 
@@ -16,34 +20,16 @@ def boot_id() -> str:
     """Return what names this boot of the machine; leases of another boot have ended."""
     global _boot_id
     if _boot_id is None:
-        try:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-                _boot_id = file.read().strip()
-        except OSError:
-            # without one (not Linux) the start of the monotonic clock tells boots apart, to ten minutes
-            _boot_id = f"since-{round((time.time() - time.monotonic()) / 600)}"
+        _boot_id = find_boot_id()
     return _boot_id
 
 
-_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def since_boot() -> float:
-    """Seconds since boot, suspend included: monotonic, and as long as others see."""
-    return time.clock_gettime(_BOOTTIME)
-
-
 def process_name(pid: int) -> str | None:
-    """Return a process's name, unique on this machine: its id, start time (proc(5), field 22) and pid namespace. ``None`` where it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        # the second field, in brackets, may hold anything
-        started = stat.rpartition(b")")[2].split()[19].decode()
-        return f"{pid}:{started}:{os.readlink('/proc/self/ns/pid')}"
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    except (OSError, IndexError):  # no /proc: only the lease tells
-        return f"{pid}::"
+    """Return a process's name, unique on this machine: its id, start time and pid namespace. ``None`` where it is gone."""
+    begun = started(pid)
+    if not begun:  # only the lease tells
+        return None if begun is None else f"{pid}::"
+    return f"{pid}:{begun}:{namespace()}"
 
 
 def is_alive(process: str) -> bool:
@@ -70,7 +56,7 @@ class Clocks:
 
     def boot_ms(self) -> int:
         """Milliseconds since boot, suspend included; shared by all processes, never steps (CLOCK_BOOTTIME)."""
-        return time.clock_gettime_ns(_BOOTTIME) // 1_000_000
+        return since_boot_ns() // 1_000_000
 
     def boot_id(self) -> str:
         """What names this boot."""

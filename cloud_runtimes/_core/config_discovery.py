@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidArgumentError
 from .config_formats import read_tables
+from .os_files import user_id
 
 HOME: Final = ".cloud_runtimes"
 PYPROJECT: Final = "pyproject.toml"
@@ -65,7 +66,7 @@ def _counts(path: Path) -> bool:
         owners = {status.st_uid, path.lstat().st_uid}  # a link's too
     except OSError:
         return False  # not there, or in a folder that is closed to us
-    if open_to_all and not owners <= {0, os.geteuid()}:
+    if open_to_all and not owners <= {0, user_id()}:
         from .logs import repeated
 
         repeated(
@@ -105,7 +106,7 @@ def beside(tables: dict[str, Any], path: Path) -> None:
 
 
 def _relative(home: str) -> bool:
-    return bool(home) and not home.startswith(("/", "~", ":")) and "://" not in home
+    return bool(home) and not home.startswith(("~", ":")) and not os.path.isabs(home) and "://" not in home
 
 
 def elsewhere(home: Path) -> Path | None:

@@ -9,7 +9,8 @@ import itertools
 import os
 import sys
 import weakref
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from .threads import Mutex
 
@@ -26,6 +27,8 @@ importing = Mutex()
 _generation = 0
 _numbers = itertools.count(1)
 _imports_rest = False
+at_fork: Final[Callable[..., None]] = getattr(os, "register_at_fork", lambda **hooks: None)
+"""`os.register_at_fork`; where no process can be forked it does nothing."""
 _members: weakref.WeakValueDictionary[int, _Forkable] = weakref.WeakValueDictionary()
 
 
@@ -73,4 +76,4 @@ def _after_in_child() -> None:
             member.revived()
 
 
-os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

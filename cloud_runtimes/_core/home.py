@@ -11,16 +11,20 @@ from .config_discovery import HOME, elsewhere
 from .config_formats import without_values
 from .logs import logger
 from .os_errors import explain_os_error
+from .os_files import MOUNTS, file_system
 
 MEMORY: Final = ":memory:"
 _NETWORK: Final = frozenset(
     [
+        "network",
         "nfs",
         "nfs4",
         "cifs",
         "smb2",
         "smb3",
         "smbfs",
+        "afpfs",
+        "webdav",
         "9p",
         "afs",
         "ceph",
@@ -93,27 +97,14 @@ def make_private(path: str) -> None:
     """Make an empty file that its owner alone can use, whatever the mode of its folder; one that exists stays as it is."""
     try:
         # a file that is new is open nowhere, so that closing it here drops no lock of SQLite's
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         return
 
 
-def check_file_system(folder: Path, mounts: str = "/proc/self/mountinfo") -> None:
-    """Refuse an existing folder on a network file system, by the kernel's list of mounts (proc(5)), if there is one."""
-    try:
-        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.readlines()
-    except OSError:
-        return
-    real = os.path.realpath(folder)
-    best, kind = "", ""
-    for line in lines:
-        # ID parent major:minor root MOUNT-POINT options … - TYPE source options
-        left, _, right = line.partition(" - ")
-        point = left.split(" ")[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, right.split(" ")[0]
-    if kind in _NETWORK:
+def check_file_system(folder: Path, mounts: str = MOUNTS) -> None:
+    """Refuse an existing folder on a network file system, as far as the system tells."""
+    if (kind := file_system(str(folder), mounts)) in _NETWORK:
         raise UnsupportedError(
             f"{folder} is on a network file system ({kind}), where SQLite loses data: set CLOUD_RUNTIMES_HOME to a local disk"
         )

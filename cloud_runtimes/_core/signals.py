@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+from .os_signals import ENDING
+
 _ONE: Final = 0.1
 """Seconds within which a signal is the one before: timeout(1) signals its child, then the group that the child is in."""
 
@@ -30,7 +31,7 @@ def ending_signals(handle: Callable[[int], None]) -> Iterator[None]:
             handle(number)
 
     try:
-        for each in _SIGNALS:
+        for each in ENDING:
             before.append((each, signal.signal(each, signalled)))
         yield
     finally:

@@ -27,7 +27,7 @@ def _cannot_open_files() -> CloudRuntimesError | None:
     """Return an error if the process cannot open the files of one connection. SQLite does not say why it could not."""
     opened: list[int] = []
     try:
-        opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_FILES))
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_FILES))
     except OSError as error:
         return out_of_files(error)
     finally:

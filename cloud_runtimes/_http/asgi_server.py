@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import re
-import resource
 import socket
 import struct
-import sys
-import termios
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from .._core import extras
 from .._core.logs import logger, repeated
+from .._core.os_processes import most_files
+from .._core.os_sockets import unsent
 from .limits import HEAD_TIME, IDLE_SERVER, MAX_HEAD, MAX_SERVED, SLOWEST
 
 with extras.importing("serving over HTTP", "rpc"):
@@ -176,8 +174,7 @@ class _Protocol(H11Protocol):
             self._unread = None
             return False
         # the kernel asks for more in steps of a third of its own buffer, so what it holds must count
-        queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        size += int.from_bytes(queued, sys.byteorder)
+        size += unsent(self.transport.get_extra_info("socket"))
         if self._unread is None or size <= self._unread[0] - SLOWEST * HEAD_TIME:
             self._unread = size, now + HEAD_TIME
         elif now > self._unread[1]:
@@ -263,12 +260,7 @@ class Server(uvicorn.Server):
 
 def most_connections() -> int:
     """Return how many connections are taken: `MAX_SERVED`, but no more than a third of the files that the process may have open, since each may need another one to be answered."""
-    return max(8, min(MAX_SERVED, _files() // 3))
-
-
-def _files() -> int:
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 1 << 20 if files == resource.RLIM_INFINITY else files
+    return max(8, min(MAX_SERVED, most_files() // 3))
 
 
 def make_server(app: Any, started: Callable[[], None]) -> Server:
@@ -287,7 +279,7 @@ def make_server(app: Any, started: Callable[[], None]) -> Server:
         date_header=True,
         timeout_keep_alive=int(IDLE_SERVER),
         h11_max_incomplete_event_size=MAX_HEAD,
-        backlog=max(4, min(_AT_A_TIME, _files() // 16)),
+        backlog=max(4, min(_AT_A_TIME, most_files() // 16)),
     )
     server = Server(config)
     server.started_callback = started

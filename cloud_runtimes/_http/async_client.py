@@ -6,11 +6,11 @@ Chosen by measurement (``benches/bench_rpc.py``): one call at a time it is 1.5 t
 from __future__ import annotations
 
 import asyncio
-import select
 import threading
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
+from .._core.os_sockets import POLLIN, poll
 from ..spi.operation import Operation, mark_interrupted
 from ..spi.rpc import RpcCall, RpcReply
 from .http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, chunk, last_chunk, pieces_async
@@ -25,7 +25,7 @@ class _Connection(Connection, asyncio.Protocol):
         super().__init__()
         self._loop = loop
         self.transport: asyncio.Transport
-        self._poll = select.poll()
+        self._poll = poll()
         self._parser: ResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -33,7 +33,7 @@ class _Connection(Connection, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._poll.register(transport.get_extra_info("socket").fileno(), POLLIN)
 
     def data_received(self, data: bytes) -> None:
         parser, waiter = self._parser, self._waiter

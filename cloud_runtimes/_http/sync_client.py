@@ -6,12 +6,12 @@ A request is one send, head and body together. A connection that its server has 
 from __future__ import annotations
 
 import os
-import select
 import socket
 from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
+from .._core.os_sockets import POLLIN, Poll, poll
 from ..errors import InternalError, PayloadError, ResourceExhaustedError, UnavailableError
 from ..spi.flow import run_sync
 from ..spi.operation import Operation, mark_interrupted
@@ -66,7 +66,7 @@ def tls_context() -> Any:
 class Connection(ABC):
     """A connection; its owner is whoever took it from the pool."""
 
-    _poll: select.poll
+    _poll: Poll
 
     def __init__(self) -> None:
         self.fresh = True
@@ -255,8 +255,8 @@ class _Connection(Connection):
             sock.close()
             raise
         self._sock = sock
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._poll = poll()
+        self._poll.register(sock, POLLIN)
 
     def abort(self) -> None:
         self._sock.close()

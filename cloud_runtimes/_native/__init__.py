@@ -74,7 +74,8 @@ def forked() -> None:
         telemetry.reseed()
 
 
-os.register_at_fork(after_in_child=forked)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forked)
 
 
 def json_backend() -> str:

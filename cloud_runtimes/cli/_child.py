@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import Final
 
+from .._core.os_commands import KILL, others_in_group, send_to_group, start_group, wait_for_end
 from .._core.threads import Background, Changes
 
 __all__ = ["Child"]
@@ -35,7 +35,7 @@ class Child:
             OSError: it cannot be run.
         """
         stdin = subprocess.DEVNULL if sys.stdin is None or _is_terminal() else None
-        self._process = subprocess.Popen(list(command), env=dict(environment), stdin=stdin, process_group=0)
+        self._process = start_group(command, environment, stdin)
         self.ended = False
         self._told = ended
         self._changes = Changes()
@@ -48,16 +48,14 @@ class Child:
         return self._process.pid
 
     def _watch(self) -> None:
-        # it is left to be reaped: while it is there nobody else can have its group's number
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        wait_for_end(self._process)
         self.ended = True
         self._changes.announce()
         self._told()
 
     def send(self, number: int) -> None:
         """Send a signal to the whole group."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        send_to_group(self._process, number)
 
     def end(self, number: int, grace: float, kill_now: Callable[[], bool]) -> int:
         """End it and all of its group, and return its exit code (128 + the signal that ended it).
@@ -77,27 +75,13 @@ class Child:
                 self._changes.wait(ticket, min(left, _LOOK))
             if kill_now():
                 break
-        self.send(signal.SIGKILL)
+        self.send(KILL)
         self._watcher.join(None)
         code = self._process.wait()
         return 128 - code if code < 0 else code
 
     def _is_there(self) -> bool:
-        return not self.ended or self._others()
-
-    def _others(self) -> bool:
-        """Tell whether others of its group are left, once it has ended itself."""
-        group = str(self.pid)
-        for name in os.listdir("/proc"):
-            if name.isdecimal() and name != group:
-                try:
-                    with open(f"/proc/{name}/stat", "rb") as file:
-                        fields = file.read().rpartition(b") ")[2].split()
-                except OSError:
-                    continue  # it has just ended
-                if fields[2].decode() == group and fields[0] != b"Z":
-                    return True
-        return False
+        return not self.ended or others_in_group(self._process)
 
 
 def _is_terminal() -> bool:

@@ -7,10 +7,13 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
+from .._core.os_commands import in_foreground, wait_for_end
+from .._core.os_signals import ENDING, HANGING_UP, PASSED, signals
 from .._core.threads import Background
 from ..errors import CloudRuntimesError, LeaseLostError
 from ..lock import Lease
@@ -20,14 +23,9 @@ from ._streams import complain, note
 __all__ = ["run"]
 
 TOKEN: Final = "CLOUD_RUNTIMES_LOCK_TOKEN"
-_FORWARDED: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+_FORWARDED: Final = (*ENDING, *HANGING_UP, *PASSED)
+_BY_KEY: Final = signals("SIGINT", "SIGQUIT", "SIGBREAK")
+"""Those that a terminal sends to its whole foreground group, so that they reach the command by themselves."""
 _NOT_FOUND: Final = 127
 _NOT_RUN: Final = 126
 _PATIENCE: Final = 5.0
@@ -80,11 +78,7 @@ def _run(command: list[str], lease: Lease, signals: _Signals, *, interval: float
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_RUN
     signals.forward_to(child)
 
-    def wait_for_end() -> None:
-        with suppress(ChildProcessError):  # a signal was to be sent, which looks first whether there is somebody
-            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-
-    running = Background(wait_for_end, "cloud-runtimes-command")
+    running = Background(partial(wait_for_end, child), "cloud-runtimes-command")
     running.start()
 
     def watch() -> None:
@@ -122,7 +116,7 @@ class _Signals:
             raise KeyboardInterrupt
         if self._child is None:
             self._pending.append(number)
-        elif number not in (signal.SIGINT, signal.SIGQUIT) or not _from_terminal():
+        elif number not in _BY_KEY or not in_foreground():
             self._child.send_signal(number)
 
     def forward_to(self, child: subprocess.Popen[bytes]) -> None:
@@ -130,20 +124,6 @@ class _Signals:
         self._child = child
         for number in self._pending:
             child.send_signal(number)
-
-
-def _from_terminal() -> bool:
-    """Tell whether the terminal's interrupt key reaches the command by itself: it sends to the whole foreground group."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
 
 
 @contextmanager

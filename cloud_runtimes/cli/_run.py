@@ -16,6 +16,7 @@ from importlib import import_module
 from time import monotonic
 from typing import Any, Final
 
+from .._core.os_commands import KILL, send, start
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
 from .._http.threaded import INHERITED, listen
@@ -144,7 +145,7 @@ class _Worker:
         """Start a process."""
         self._began = monotonic()
         self.begin_at = self.code = None
-        self.process = process = subprocess.Popen(self._command, pass_fds=self._inherited)
+        self.process = process = start(self._command, self._inherited)
         Background(partial(self._watch, process), "cloud-runtimes-worker-watch").start()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -161,7 +162,7 @@ class _Worker:
     def send(self, number: int) -> None:
         """Signal the process, if one runs."""
         if self.process is not None and self.code is None:
-            self.process.send_signal(number)
+            send(self.process, number)
 
 
 class _Workers:
@@ -233,7 +234,7 @@ class _Workers:
         self._changes.announce()
         if again:
             for worker in self._workers:
-                worker.send(signal.SIGKILL)
+                worker.send(KILL)
 
     def _end(self, number: int) -> None:
         """End all processes: they finish what they have in hand."""
@@ -242,7 +243,7 @@ class _Workers:
         if not self._changes.wait_for(self._all_ended, self._timeout):
             complain(f"workers did not end within {self._timeout:g} s, and are killed")
             for worker in self._workers:
-                worker.send(signal.SIGKILL)
+                worker.send(KILL)
             self._changes.wait_for(self._all_ended, None)
 
     def _all_ended(self) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import config
+from .._core.os_signals import ENDING, HANGING_UP, PASSED
 from ..client import CloudRuntimesClient
 from ..dapr_server import Sidecar, SidecarSettings
 from ..dapr_server.server import need_grpc
@@ -27,8 +28,6 @@ __all__ = ["ServeOptions", "serve"]
 _NOT_FOUND: Final = 127
 _NOT_RUN: Final = 126
 _QUANTITIES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_PASSED: Final = (signal.SIGUSR1, signal.SIGUSR2)
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -123,7 +122,7 @@ class _Signals:
             child.send(number)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if number in _PASSED:
+        if number in PASSED:
             if self._child is not None:
                 self._child.send(number)
             elif self.starting:
@@ -143,7 +142,7 @@ class _Signals:
             return
         before: list[tuple[signal.Signals, Any]] = []
         try:
-            for each in (*_ENDING, *_PASSED):
+            for each in (*ENDING, *HANGING_UP, *PASSED):
                 if signal.getsignal(each) is not signal.SIG_IGN:  # nohup
                     before.append((each, signal.signal(each, self._handle)))
             yield self

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from .._core import fork
 from .._core.logs import repeated
+from .._core.os_sockets import POLLIN, poll
 from .._core.threads import Background, Changes, Mutex
 
 __all__ = ["NET", "Listener", "Notifier", "Waiter"]
@@ -216,13 +217,13 @@ class Notifier(ABC):
         assert self._wakers is not None
         self._listener = listener = self.connect()
         self.count += 1
-        poll = select.poll()
-        poll.register(self._wakers[0], select.POLLIN)
-        poll.register(listener.fileno(), select.POLLIN)
+        waiting = poll()
+        waiting.register(self._wakers[0], POLLIN)
+        waiting.register(listener.fileno(), POLLIN)
         while not self._closed:
             self._follow(listener)
             self.notify_here(listener.receive())
-            if not poll.poll(_QUIET_MS):
+            if not waiting.poll(_QUIET_MS):
                 listener.ask()
             self._drain()
 

@@ -11,13 +11,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any, Final
 
 from .._core.clocks import Clocks
 from .._core.home import check_file_system, is_memory, make_home
 from .._core.os_errors import explain_os_error
+from .._core.os_locks import try_lock
 from .._core.sqlite_failures import explain
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
 from .rows import Batch, Point
@@ -127,14 +127,12 @@ class Store:
         folder = Path(self.path).parent
         make_home(folder)
         check_file_system(folder)
-        self._owner = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            flock(self._owner, LOCK_EX | LOCK_NB)
-        except BlockingIOError as error:
+        self._owner = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CREAT, 0o600)
+        if not try_lock(self._owner):
             raise UnavailableError(
                 f"another process receives telemetry into {self.path}: end it, or give another --home", retryable=False
-            ) from error
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # else as open as the umask says
+            )
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # else as open as the umask says
         self._writer = self._connect(Path(self.path).as_uri() + "?mode=rw")
         self._reader = self._connect(Path(self.path).as_uri() + "?mode=rw")
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import ClassVar, Final
 
+from .._core.os_files import BINARY
 from ..spi.telemetry import Exporter
 from .json_records import records
 
@@ -57,9 +58,7 @@ class FileExporter(Exporter):
             self._number += 1
             name = f"{signal}-{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{self._number}.otlp"
             try:
-                return os.open(
-                    self._folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-                )
+                return os.open(self._folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
             except FileExistsError:
                 continue
 

@@ -8,7 +8,6 @@ What may be sent again is what OTLP says ("OTLP/gRPC Response", "Failures"); how
 from __future__ import annotations
 
 import logging  # noqa: F401  before our hook of fork, see there
-import os
 import re
 import threading
 import weakref
@@ -19,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
-from .._core import extras
+from .._core import extras, fork
 from .._version import __version__
 from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi.telemetry import Exporter, RejectedError, RetryError
@@ -189,7 +188,7 @@ def _go_on() -> None:
 
 # Not by `_fork`: what is registered last comes first before a fork. `logging` holds its lock from its own hook on, and
 # importing grpcio needs that lock, so this one has to be registered behind it.
-os.register_at_fork(before=_rest, after_in_parent=_go_on)
+fork.at_fork(before=_rest, after_in_parent=_go_on)
 
 
 def _target(signal: str, url: str) -> tuple[str, bool]:

@@ -6,14 +6,13 @@ Each signal has its own `Buffer`. The thread takes what is sealed, seals what is
 from __future__ import annotations
 
 import atexit
-import os
 import random
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from signal import SIG_IGN, SIGTERM, getsignal
+from signal import SIG_IGN, SIGTERM, getsignal, raise_signal
 from signal import signal as set_signal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -348,4 +347,4 @@ def _on_sigterm(number: int, frame: Any) -> None:
         _previous(number, frame)
     else:
         set_signal(SIGTERM, _previous)
-        os.kill(os.getpid(), SIGTERM)
+        raise_signal(SIGTERM)

@@ -98,6 +98,7 @@ def test_processes_that_create_the_same(start: Any, client: CloudRuntimesClient,
     assert [info.name for info in client.file.list_files("store", timeout=60)] == sorted(made)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not on this Python: /proc")
 def test_much_in_little_memory(
     start: Any, root: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:
@@ -200,6 +201,7 @@ def test_a_listing_of_many(
     shutil.rmtree(root)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not on this Python: fork")
 def test_fork(client: CloudRuntimesClient, root: Path) -> None:
     import multiprocessing
 

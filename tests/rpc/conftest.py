@@ -11,7 +11,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http.proof import TOKEN_HEADER, call_token
-from cloud_runtimes.components.sqlite.rpc import home_secret
+from cloud_runtimes.components.sqlite.secret import home_secret
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.testing.suites import rpc_methods

@@ -17,8 +17,8 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import is_alive, process_name
 from cloud_runtimes._http.threaded import listen
-from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema
-from cloud_runtimes.components.sqlite.rpc import SECRET, home_secret
+from cloud_runtimes.components.sqlite import SqliteComponent, schema, secret
+from cloud_runtimes.components.sqlite.secret import SECRET, home_secret
 from cloud_runtimes.errors import InvalidArgumentError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.rpc import registry as services
@@ -40,7 +40,7 @@ def rows(home: Path) -> list[Any]:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The secret is read anew."""
-    monkeypatch.setattr(rpc, "known", {})
+    monkeypatch.setattr(secret, "known", {})
 
 
 def test_a_server_is_registered_while_it_is_open(
@@ -323,7 +323,7 @@ def test_the_secret_is_made_once_for_its_owner(tmp_path: Path, known: None) -> N
 
 @pytest.mark.process
 def test_processes_make_one_secret(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from cloud_runtimes.components.sqlite.rpc import home_secret; print(home_secret(Path(sys.argv[1])).hex())"
+    program = "import sys; from pathlib import Path; from cloud_runtimes.components.sqlite.secret import home_secret; print(home_secret(Path(sys.argv[1])).hex())"
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(4)
     ]
@@ -346,7 +346,7 @@ def test_a_secret_that_others_could_know_is_refused(tmp_path: Path, known: None,
     with pytest.raises(PermissionDeniedError, match=r"rpc\.secret .*delete it so that a new one is made") as caught:
         home_secret(tmp_path)
     assert ("chmod 600" in str(caught.value)) == (fault != "short")
-    assert not rpc.known, "what is refused is not remembered"
+    assert not secret.known, "what is refused is not remembered"
 
 
 def test_in_memory_nobody_else_can_call(closing: Callable[..., CloudRuntimesClient], apart: None) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib
 import sys
 from collections.abc import Iterator
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloud_runtimes.components.sqlite import files as module
+from cloud_runtimes._core import os_locks
 from cloud_runtimes.components.sqlite.files import WriteLock
 
+fcntl: Any = importlib.import_module("fcntl") if hasattr(os_locks, "_at_once") else None
+WAYS = ["with the GIL", "without a C library", "without ctypes"] if fcntl else ["by a byte"]
 
-@pytest.fixture(params=["with the GIL", "without a C library", "without ctypes"])
+
+@pytest.fixture(params=WAYS)
 def locks(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[WriteLock]]:
     """Two of one database, as two processes have them."""
     if request.param == "with the GIL":
-        assert module._at_once is not flock, "the fast way is not in use where it could be"
-    else:
+        assert os_locks._at_once is not fcntl.flock, "the fast way is not in use where it could be"
+    elif fcntl:
 
         def refuse(*arguments: Any, **options: Any) -> Any:
             raise OSError("not linked dynamically")
@@ -30,8 +33,8 @@ def locks(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             monkeypatch.setitem(sys.modules, "ctypes", None)
         else:
             monkeypatch.setattr(ctypes, "PyDLL", refuse)
-        monkeypatch.setattr(module, "_at_once", module._with_the_gil())
-        assert module._at_once is flock
+        monkeypatch.setattr(os_locks, "_at_once", os_locks._with_the_gil())
+        assert os_locks._at_once is fcntl.flock
     locks = [WriteLock(str(tmp_path / "db")) for _ in range(2)]
     yield locks
     for each in locks:
@@ -53,15 +56,15 @@ def test_a_refusal_leaves_the_turn_free(locks: list[WriteLock], tmp_path: Path) 
     first, second = locks
     assert first.try_acquire()
     assert not second.try_acquire()
-    with open(tmp_path / "db-turn", "rb") as turn:
-        flock(turn, LOCK_EX | LOCK_NB)
+    with open(tmp_path / "db-turn", "r+b") as turn:
+        assert os_locks.try_lock(turn.fileno())
         first.release()
         assert not second.try_acquire(), "it passed one who waits"
-        flock(turn, LOCK_UN)
+        os_locks.unlock(turn.fileno())
     assert second.try_acquire()
 
 
 def test_an_error_is_told() -> None:
     with pytest.raises(OSError) as caught:
-        module._at_once(-1, LOCK_EX | LOCK_NB)
+        os_locks.try_lock(-1)
     assert caught.value.errno == errno.EBADF

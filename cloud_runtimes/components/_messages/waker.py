@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import select
 import socket
 from contextlib import suppress
 from typing import Protocol
+
+from ..._core.os_sockets import POLLIN, POLLOUT, poll
 
 __all__ = ["Waker"]
 
@@ -30,10 +31,10 @@ class Waker:
 
     def wait(self, connection: _Connection | None, seconds: float, writes: bool = False) -> bool | None:
         """Wait for something to read, or with ``writes`` until something can be sent; ``True``: it has come, ``False``: woken, ``None``: time is up."""
-        poller = select.poll()
-        poller.register(self._out, select.POLLIN)
+        poller = poll()
+        poller.register(self._out, POLLIN)
         if connection is not None:
-            poller.register(connection, select.POLLIN | (select.POLLOUT if writes else 0))
+            poller.register(connection, POLLIN | (POLLOUT if writes else 0))
         ready = [file for file, _ in poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0)]
         if connection is not None and connection.fileno() in ready:
             return True

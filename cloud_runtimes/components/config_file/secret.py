@@ -16,6 +16,7 @@ from ..._core.arguments import MAX_KEY_BYTES
 from ..._core.clocks import Clocks
 from ..._core.config_formats import KINDS, load_parser, read_tables
 from ..._core.logs import logger
+from ..._core.os_files import MODES_COUNT
 from ...errors import BulkError, CloudRuntimesError, NotFoundError, PayloadError
 from ...spi.operation import Operation
 from ...spi.secret import BULK, Secret, SecretDriver
@@ -114,7 +115,7 @@ class SecretFile:
 
     def _warn(self, mode: int) -> None:
         """Say, once per process, that others may read or write the file."""
-        if not mode & (stat.S_IROTH | stat.S_IWOTH) or self.path in _warned:
+        if not MODES_COUNT or not mode & (stat.S_IROTH | stat.S_IWOTH) or self.path in _warned:
             return
         _warned.add(self.path)
         what = "written" if mode & stat.S_IWOTH else "read"

@@ -24,6 +24,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from ..._core import fork
 from ..._core.clocks import Clocks
+from ..._core.os_files import WITHOUT_WAITING
 from ..._core.threads import Mutex
 from ...errors import (
     CloudRuntimesError,
@@ -207,8 +208,8 @@ class Watched(Generic[T]):
 
     def _read(self, signature: Signature) -> tuple[T | CloudRuntimesError, int] | None:
         """Return what it holds, and its mode; ``None``: it is another one by now."""
-        # not blocking: it may have become a FIFO just now, and opening that waits for its writer
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # it may have become a pipe just now
+        descriptor = os.open(self.path, os.O_RDONLY | WITHOUT_WAITING)
         try:
             status = os.fstat(descriptor)
             if _signature(status) != signature:

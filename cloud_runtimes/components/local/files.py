@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
+from ..._core.os_folders import Folder
 from ...errors import AlreadyExistsError, CloudRuntimesError
 from ...spi import file as spi
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
@@ -140,7 +141,7 @@ class LocalFiles(FileDriver):
 
     delete, delete_async = change(_delete)
 
-    def _unlink(self, root: int, where: Place, guard: Guard) -> None:
+    def _unlink(self, root: Folder, where: Place, guard: Guard) -> None:
         # a file set aside first: it must not come back when the one before it is gone
         removed = False
         for entry_only in (False, True):
@@ -152,7 +153,7 @@ class LocalFiles(FileDriver):
                     try:
                         if holder is None:
                             continue
-                        os.unlink(last, dir_fd=holder)
+                        holder.unlink(last)
                     except OSError as error:
                         if error.errno in (errno.ENOENT, errno.EISDIR):
                             continue
@@ -200,7 +201,7 @@ class LocalFiles(FileDriver):
 
     move, move_async = change(_move)
 
-    def _rename(self, root: int, here: Place, there: Place, target: str, guard: Guard) -> FileInfo | None:
+    def _rename(self, root: Folder, here: Place, there: Place, target: str, guard: Guard) -> FileInfo | None:
         with self.tree.free(root, there) as (folder, entry):
             # looked for again: room for the target's folder may have been made by setting it aside
             with self.tree.slot(root, here) as found:
@@ -210,9 +211,9 @@ class LocalFiles(FileDriver):
                 guard.begin()
                 try:
                     if twins:
-                        os.unlink(found[1], dir_fd=found[0])
+                        found[0].unlink(found[1])
                     else:
-                        os.rename(found[1], entry, src_dir_fd=found[0], dst_dir_fd=folder)
+                        found[0].rename(found[1], folder, entry)
                 except OSError:
                     guard.begun = False  # one system call, and it has said no
                     raise
@@ -221,10 +222,10 @@ class LocalFiles(FileDriver):
                 return self.tree.info(folder, entry, target)
 
 
-def _are_twins(one: tuple[int, str], other: tuple[int, str]) -> bool:
+def _are_twins(one: tuple[Folder, str], other: tuple[Folder, str]) -> bool:
     """Tell whether two entries are names of one inode, which rename(2) would leave both."""
     try:
-        mine, its = (os.stat(entry, dir_fd=folder, follow_symlinks=False) for folder, entry in (one, other))
+        mine, its = (folder.stat(entry) for folder, entry in (one, other))
     except FileNotFoundError:
         return False
     # where case does not count one name can be spelt twice

@@ -1,13 +1,12 @@
 """What a file has beside its content: in the same inode, so that both change by one rename.
 
-In a user attribute (xattr(7)) where the file system has them and there is room, else behind the content: JSON, then a footer of 24 bytes. An attribute goes before a footer; a file with neither, or with a footer that does not fit its size, is another program's: content alone.
+In an attribute (xattr(7), of NTFS a stream) where the file system has them and there is room, else behind the content: JSON, then a footer of 24 bytes. An attribute goes before a footer; a file with neither, or with a footer that does not fit its size, is another program's: content alone.
 
 The etag is a number of ours with the inode's time and size, so an edit by another program changes it.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import zlib
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from ..._core.os_files import attribute, pread, pwrite, set_attribute
 from ...codec import json
 from ...errors import PayloadError
 from ...spi.file import FileInfo
@@ -25,8 +25,6 @@ ATTRIBUTE: Final = "user.cloud_runtimes"
 _MAGIC: Final = b"\x89CRmeta\n"
 _FOOTER: Final = struct.Struct(">QII8s")  # content's size, length and CRC-32 of the JSON, magic
 _LARGEST: Final = 64 * 1024
-# no attributes here, none of this name space, or no room for this one
-_NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EPERM})
 
 
 class Meta(NamedTuple):
@@ -41,28 +39,20 @@ class Meta(NamedTuple):
 def attach(descriptor: int, meta: Meta) -> None:
     """Store it with a file that is not visible yet and has its content."""
     data = json.encode([meta.number, meta.content_type, dict(meta.metadata or {})])
-    try:
-        os.setxattr(descriptor, ATTRIBUTE, data)
+    if set_attribute(descriptor, ATTRIBUTE, data):
         return
-    except OSError as error:
-        if error.errno not in _NOT_HERE:
-            raise
     footer = memoryview(data + _FOOTER.pack(meta.size, len(data), zlib.crc32(data), _MAGIC))
     offset = meta.size
     while len(footer):
-        count = os.pwrite(descriptor, footer, offset)
+        count = pwrite(descriptor, footer, offset)
         footer, offset = footer[count:], offset + count
 
 
 def look(descriptor: int, size: int) -> Meta:
     """Return what is stored with an open file, of which the inode has ``size`` bytes."""
-    try:
-        found = _parse(os.getxattr(descriptor, ATTRIBUTE), size)
-        if found is not None:
-            return found
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-            raise
+    found = attribute(descriptor, ATTRIBUTE)
+    if found is not None and (meta := _parse(found, size)) is not None:
+        return meta
     if size > _FOOTER.size:
         content, length, checksum, magic = _FOOTER.unpack(_exactly(descriptor, size - _FOOTER.size, _FOOTER.size))
         if magic == _MAGIC and length <= _LARGEST and content + length + _FOOTER.size == size:
@@ -74,7 +64,7 @@ def look(descriptor: int, size: int) -> Meta:
 
 def _exactly(descriptor: int, offset: int, length: int) -> bytes:
     """Read; where another program has just cut the file, the rest is NULs."""
-    return os.pread(descriptor, length, offset).ljust(length, b"\0")
+    return pread(descriptor, length, offset).ljust(length, b"\0")
 
 
 def _parse(data: bytes, size: int) -> Meta | None:

@@ -15,12 +15,12 @@ For a listing, a folder's entries are read in rounds of the smallest so many, so
 from __future__ import annotations
 
 import heapq
-import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ..._core.os_folders import Folder
 from ...spi.file import FileInfo
 from ...spi.operation import Operation
 from .meta import Meta, info
@@ -132,7 +132,7 @@ class _Walk:
         self._after = after
         self._round = None if limit is None else min(max(limit + 1, _LEAST), _MOST)
 
-    def files(self, folder: int, base: str) -> Generator[FileInfo, None, None]:
+    def files(self, folder: Folder, base: str) -> Generator[FileInfo, None, None]:
         """Give the files of a folder and, as asked for, below it."""
         floor, last = "", None
         while True:
@@ -148,7 +148,7 @@ class _Walk:
                 return
             floor = entries[-1].key
 
-    def _one(self, folder: int, base: str, entry: Entry) -> Iterator[FileInfo]:
+    def _one(self, folder: Folder, base: str, entry: Entry) -> Iterator[FileInfo]:
         tree, name = self._tree, base + entry.key
         *heads, last = entry.entries
         if not name.endswith("/"):
@@ -167,9 +167,9 @@ class _Walk:
             inside = _Walk(tree, self._op, name, True, "", 1)
             with closing(inside.files(below, name)) as first:
                 if next(first, None) is not None:
-                    yield info(name, os.fstat(below), Meta(0))
+                    yield info(name, below.status(), Meta(0))
 
-    def _smallest(self, folder: int, base: str, floor: str) -> list[Entry]:
+    def _smallest(self, folder: Folder, base: str, floor: str) -> list[Entry]:
         wanted = self._entries(folder, (), base, floor)
         return sorted(wanted) if self._round is None else heapq.nsmallest(self._round, wanted)
 
@@ -181,8 +181,8 @@ class _Walk:
             return name > after or (self._recursive and after.startswith(name))
         return name > after and name.startswith(prefix)
 
-    def _entries(self, folder: int, heads: tuple[str, ...], base: str, floor: str) -> Iterator[Entry]:
-        with os.scandir(folder) as found:
+    def _entries(self, folder: Folder, heads: tuple[str, ...], base: str, floor: str) -> Iterator[Entry]:
+        with folder.scan() as found:
             for each in found:
                 entry = each.name
                 is_folder = each.is_dir(follow_symlinks=False)

@@ -9,6 +9,8 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from ..._core import fork
+from ..._core.os_files import copy_range, pread
+from ..._core.os_folders import Folder
 from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError
 from ...spi.executor import Blocking
@@ -119,7 +121,7 @@ class LocalReader(FileReader):
             if self._descriptor < 0:
                 raise ClosedError(f"{self._path} is closed: open it again")
             try:
-                return os.pread(self._descriptor, max(0, min(size, (self.info.size or 0) - offset)), offset)
+                return pread(self._descriptor, max(0, min(size, (self.info.size or 0) - offset)), offset)
             except OSError as error:
                 raise explain(error, self._path) from error
 
@@ -133,7 +135,7 @@ class LocalReader(FileReader):
 class LocalWriter(FileWriter):
     """A temporary that gets its name in the end."""
 
-    def __init__(self, files: LocalFiles, root: int, name: str, place: Place, how: FileWrite) -> None:
+    def __init__(self, files: LocalFiles, root: Folder, name: str, place: Place, how: FileWrite) -> None:
         self.executor = files.executor
         self._tree = files.tree
         self._name = name
@@ -142,12 +144,12 @@ class LocalWriter(FileWriter):
         self._how = how
         self._size = 0
         self._lock = Mutex()
-        self._root = os.dup(root)
+        self._root = root.again()
         self.temporary: Temporary | None = None
         try:
             self.temporary = Temporary(root)
         except BaseException:
-            os.close(self._root)
+            self._root.close()
             raise
         fork.register(self)
 
@@ -155,9 +157,7 @@ class LocalWriter(FileWriter):
         """Close the child's descriptors; its temporary does so itself."""
         self._lock = Mutex()
         self.temporary = None
-        root, self._root = self._root, -1
-        if root >= 0:
-            os.close(root)
+        self._root.close()
 
     def _held(self) -> Temporary:
         if self.temporary is None:
@@ -180,15 +180,12 @@ class LocalWriter(FileWriter):
             raise op.timed_out("the disk")
 
     def take(self, op: Operation, source: int, size: int) -> None:
-        """Append ``size`` bytes of a file; inside the kernel where it can (copy_file_range(2))."""
+        """Append ``size`` bytes of a file."""
         done = 0
         with self._lock:
             while done < size:
                 target, most = self._held().descriptor, min(PIECE, size - done)
-                try:
-                    count = os.copy_file_range(source, target, most, done)
-                except OSError:
-                    count = os.sendfile(target, source, done, most)
+                count = copy_range(source, target, most, done)
                 if not count:
                     return  # cut by another program
                 self._size += count
@@ -207,28 +204,27 @@ class LocalWriter(FileWriter):
                 if tree.durable:
                     os.fsync(temporary.descriptor)
                 found = info(self._name, os.fstat(temporary.descriptor), meta)
-                folder = -1
+                folder: Folder | None = None
                 try:
                     with tree.writing(op, self._root):
                         guard.check()
                         folder = self._publish(temporary, guard)
-                    if tree.durable:
-                        os.fsync(folder)
+                    tree.flush(folder)
                 finally:
-                    if folder >= 0:
-                        os.close(folder)
+                    if folder is not None:
+                        folder.close()
                 return found
             finally:
                 self._end()
 
     commit, commit_async = change(store)
 
-    def _publish(self, temporary: Temporary, guard: Guard) -> int:
-        """Give it its name, and return a descriptor of its folder."""
+    def _publish(self, temporary: Temporary, guard: Guard) -> Folder:
+        """Give it its name, and return its folder."""
         place, overwrite = self._place, self._how.overwrite
         try:
             with self._tree.free(self._root, place) as (folder, entry):
-                held = os.dup(folder)
+                held = folder.again()
                 try:
                     guard.begin()
                     try:
@@ -237,7 +233,7 @@ class LocalWriter(FileWriter):
                         guard.begun = False  # one system call, and it has said no
                         raise
                 except BaseException:
-                    os.close(held)
+                    held.close()
                     raise
                 return held
         except Exception:
@@ -258,8 +254,6 @@ class LocalWriter(FileWriter):
 
     def _end(self) -> None:
         temporary, self.temporary = self.temporary, None
-        root, self._root = self._root, -1
         if temporary is not None:
             temporary.close()
-        if root >= 0:
-            os.close(root)
+        self._root.close()

@@ -1,6 +1,6 @@
 """Files in the making, in the folder ``%%tmp`` of a store's root, and the sweeping of those that nobody holds any more.
 
-Whoever makes one has an exclusive ``flock`` on it until it is published or given up. The kernel lets go of it when the process dies, so one that can be locked is an orphan. It is removed when a process opens the store.
+Whoever makes one has a lock on it until it is published or given up. The system lets go of it when the process dies, so one that can be locked is an orphan. It is removed when a process opens the store.
 """
 
 from __future__ import annotations
@@ -8,49 +8,47 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
 from secrets import token_hex
 from typing import Final
 
 from ..._core import fork
+from ..._core.os_folders import Folder
+from ..._core.os_locks import try_lock
 from ...errors import AlreadyExistsError, UnsupportedError
 from .names import TEMPORARIES
 
-__all__ = ["FOLDER", "Temporary", "sweep"]
+__all__ = ["Temporary", "sweep"]
 
-FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-# of a lock that another has, a file that went by itself, or a file system that cannot tell
-_NOT_OURS: Final = frozenset(
-    {errno.EWOULDBLOCK, errno.ENOENT, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EACCES}
-)
+# of a file that went by itself, or a file system that cannot tell who has a lock
+_NOT_OURS: Final = frozenset({errno.ENOENT, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EACCES})
 
 
 class Temporary:
     """A file that is open for reading and writing, and locked against the sweeper."""
 
-    descriptor = _folder = -1
+    descriptor = -1
+    _folder: Folder | None = None
     _entry: str | None = None
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: Folder) -> None:
         try:
-            while self._folder < 0:
+            while self._folder is None:
                 try:
-                    self._folder = os.open(TEMPORARIES, FOLDER, dir_fd=root)
+                    self._folder = root.enter(TEMPORARIES)
                 except FileNotFoundError:
                     with suppress(FileExistsError):
-                        os.mkdir(TEMPORARIES, 0o777, dir_fd=root)
+                        root.make(TEMPORARIES)
             while self.descriptor < 0:
-                self._make()
+                self._make(self._folder)
         except BaseException:
             self.close()
             raise
         fork.register(self)
 
-    def _make(self) -> None:
+    def _make(self, folder: Folder) -> None:
         self._entry = token_hex(12)
-        self.descriptor = os.open(self._entry, _FILE | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self._folder)
+        self.descriptor = folder.open(self._entry, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         if not _hold(self.descriptor) or not os.fstat(self.descriptor).st_nlink:  # a sweeper came between
             os.close(self.descriptor)
             self.descriptor = -1
@@ -60,15 +58,16 @@ class Temporary:
         self._entry = None
         self.close()
 
-    def publish(self, folder: int, entry: str, *, overwrite: bool, path: str) -> None:
+    def publish(self, folder: Folder, entry: str, *, overwrite: bool, path: str) -> None:
         """Give it its name, by one step; needs the write lock."""
         assert self._entry is not None
+        assert self._folder is not None
         if overwrite:
-            os.rename(self._entry, entry, src_dir_fd=self._folder, dst_dir_fd=folder)
+            self._folder.rename(self._entry, folder, entry)
             self._entry = None
             return
         try:
-            os.link(self._entry, entry, src_dir_fd=self._folder, dst_dir_fd=folder, follow_symlinks=False)
+            self._folder.name_new(self._entry, folder, entry)
         except FileExistsError:
             raise AlreadyExistsError(f"{path} exists: give overwrite=True to replace it") from None
         except OSError as error:
@@ -80,15 +79,16 @@ class Temporary:
 
     def close(self) -> None:
         """Let go of it, and of its name in ``%%tmp`` if it has one."""
-        if self._entry is not None and self._folder >= 0:
-            with suppress(OSError):  # the sweeper's then
-                os.unlink(self._entry, dir_fd=self._folder)
-        self._entry = None
-        for name in ("descriptor", "_folder"):
-            descriptor = getattr(self, name)
-            setattr(self, name, -1)
-            if descriptor >= 0:
-                os.close(descriptor)
+        entry, self._entry = self._entry, None
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            if entry is not None:
+                with suppress(OSError):  # the sweeper's then
+                    folder.unlink(entry)
+            folder.close()
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     __del__ = close
 
@@ -96,33 +96,34 @@ class Temporary:
 def _hold(descriptor: int) -> bool:
     """Lock a temporary; tells whether nobody else holds it, as far as the file system knows of locks."""
     try:
-        flock(descriptor, LOCK_EX | LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
+        return try_lock(descriptor)
+    except OSError:
+        return True
 
 
-def sweep(root: int) -> None:
+def sweep(root: Folder) -> None:
     """Remove orphans. A store that cannot be written keeps them."""
     try:
-        folder = os.open(TEMPORARIES, FOLDER, dir_fd=root)
+        folder = root.enter(TEMPORARIES)
     except OSError:
         return
     try:
-        for entry in os.listdir(folder):
+        with folder.scan() as found:
+            entries = [each.name for each in found]
+        for entry in entries:
             _remove(folder, entry)
     finally:
-        os.close(folder)
+        folder.close()
 
 
-def _remove(folder: int, entry: str) -> None:
+def _remove(folder: Folder, entry: str) -> None:
     try:
-        descriptor = os.open(entry, _FILE, dir_fd=folder)
+        descriptor = folder.open(entry, os.O_RDWR)
     except OSError:
         return
     try:
-        flock(descriptor, LOCK_EX | LOCK_NB)
-        os.unlink(entry, dir_fd=folder)
+        if try_lock(descriptor):
+            folder.unlink(entry)
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise

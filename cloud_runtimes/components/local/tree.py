@@ -1,6 +1,6 @@
-"""One store's folder: what is beneath it is reached entry by entry from an open descriptor, no link is ever followed.
+"""One store's folder: what is beneath it is reached entry by entry from an open folder, no link is ever followed.
 
-Whatever changes the name space (a file appears, is renamed or removed, a folder is made or pruned) happens under the *write lock*: a lock of the process and a ``flock`` on the root, which every process that uses the store takes. It is held for a few system calls; content is written and flushed before. Readers do not take it.
+Whatever changes the name space (a file appears, is renamed or removed, a folder is made or pruned) happens under the *write lock*: a lock of the process and one on the root, which every process that uses the store takes. It is held for a few system calls; content is written and flushed before. Readers do not take it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
 from typing import Final
 
 from ..._core import fork
 from ..._core.home import make_home
+from ..._core.os_folders import Folder, open_folder
 from ..._core.threads import Mutex
 from ...errors import InvalidArgumentError, UnavailableError
 from ...spi.file import FileInfo
@@ -24,20 +24,22 @@ from ...spi.operation import Operation
 from .failures import refusal
 from .meta import Meta, info, look
 from .names import Place, aside
-from .temporary import FOLDER, sweep
+from .temporary import sweep
 
 __all__ = ["Tree"]
 
-_PROBE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS})
+# no locks here, or no folder any more, which is looked at next
+_NO_LOCKS: Final = frozenset({errno.ENOENT, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS})
 # what is left of a folder that another process has removed, or of a name that is now a file
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+# the same, and of a name that is now a link or a socket
+_CHANGED: Final = _GONE | {errno.ELOOP, errno.ENXIO}
 
 
-def is_plain(folder: int, entry: str, path: str) -> bool | None:
+def is_plain(folder: Folder, entry: str, path: str) -> bool | None:
     """Tell whether an entry is a file (``True``) or a folder (``False``); ``None`` where it is absent. Anything else is refused."""
     try:
-        mode = os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode
+        mode = folder.stat(entry).st_mode
     except FileNotFoundError:
         return None
     if stat.S_ISREG(mode):
@@ -47,15 +49,24 @@ def is_plain(folder: int, entry: str, path: str) -> bool | None:
     raise refusal(path, mode)
 
 
-def enter(folder: int, entry: str, path: str) -> int | None:
+def enter(folder: Folder, entry: str, path: str) -> Folder | None:
     """Open a folder in a folder, ``None`` where it is absent or a file."""
     try:
-        return os.open(entry, FOLDER, dir_fd=folder)
+        return folder.enter(entry)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
     is_plain(folder, entry, path)
     return None
+
+
+@contextmanager
+def _where_there_are_locks() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 class Tree:
@@ -69,7 +80,7 @@ class Tree:
         self._write_lock = Mutex()
         self._inside = False
         self._rests = False
-        self._root: int | None = None
+        self._root: Folder | None = None
         fork.register(self)
 
     def before_fork(self) -> None:
@@ -82,56 +93,55 @@ class Tree:
             self._write_lock.release()
 
     def forked(self) -> None:
-        """Let go of the parent's descriptor: a lock through it would be the parent's own."""
+        """Let go of the parent's root: a lock through it would be the parent's own."""
         root, self._root = self._root, None
         if root is not None:
-            os.close(root)
+            root.close()
         self._lock, self._write_lock, self._inside = Mutex(), Mutex(), False
 
     def close(self) -> None:
-        """Let go of the root; calls under way have descriptors of their own."""
+        """Let go of the root; calls under way have it open themselves."""
         with self._lock:
             root, self._root = self._root, None
         if root is not None:
-            os.close(root)
+            root.close()
 
     @contextmanager
-    def root(self, *, make: bool = False) -> Iterator[int | None]:
-        """Give the root's descriptor; ``None`` where it does not exist and is not to be made."""
+    def root(self, *, make: bool = False) -> Iterator[Folder | None]:
+        """Give the root; ``None`` where it does not exist and is not to be made."""
         with self._lock:
-            descriptor = os.dup(self._root) if self._find_root(make) else None  # type: ignore[arg-type]
+            self._find_root(make)
+            root = None if self._root is None else self._root.again()
         try:
-            yield descriptor
+            yield root
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
+            if root is not None:
+                root.close()
 
-    def _find_root(self, make: bool) -> bool:
-        """Open the root if it is not open; tells whether it is now."""
+    def _find_root(self, make: bool) -> None:
+        """Open the root if it is not open."""
         if self._root is not None and not self._is_root(self._root):  # removed or replaced since
-            os.close(self._root)
+            self._root.close()
             self._root = None
         if self._root is None:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the root itself may be reached by a link
             try:
-                self._root = os.open(self.path, flags)
+                self._root = open_folder(self.path)  # which itself may be reached by a link
             except NotADirectoryError as error:
                 raise InvalidArgumentError(f"{self.path} is no folder: give the store another path") from error
             except FileNotFoundError:
                 if not make:
-                    return False
+                    return
                 if self._home != self.path:
                     make_home(Path(self._home))
                 os.makedirs(self.path, mode=0o777 if self._home == self.path else 0o700, exist_ok=True)
-                self._root = os.open(self.path, flags)
+                self._root = open_folder(self.path)
                 self._flush_above()
             sweep(self._root)
-        return True
 
-    def _is_root(self, descriptor: int) -> bool:
+    def _is_root(self, root: Folder) -> bool:
         """Tell whether an open folder is the one that others find as the store's root."""
         try:
-            return os.path.samestat(os.stat(self.path), os.fstat(descriptor))
+            return os.path.samestat(os.stat(self.path), root.status())
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -139,16 +149,16 @@ class Tree:
         """Have a root just made survive a power cut: it is an entry of its parent, which may be as new."""
         for above in Path(self.path).parents if self.durable else ():
             try:
-                descriptor = os.open(above, FOLDER)
+                folder = open_folder(str(above), follow=False)
             except OSError:
                 return  # not readable for us, so not made by us
             try:
-                os.fsync(descriptor)
+                folder.flush()
             finally:
-                os.close(descriptor)
+                folder.close()
 
     @contextmanager
-    def writing(self, op: Operation, root: int) -> Iterator[None]:
+    def writing(self, op: Operation, root: Folder) -> Iterator[None]:
         """Change the name space, alone among all threads and processes."""
         delay = 0.0002
         while True:
@@ -156,7 +166,7 @@ class Tree:
                 outer = self._inside  # true in a signal handler that came while its own thread has the lock
                 try:
                     self._inside = True
-                    if outer or self._flock(root, LOCK_EX | LOCK_NB):
+                    if outer or self._try_lock(root):
                         if not self._is_root(root):  # nobody would find what is put there
                             raise UnavailableError(
                                 f"{self.path} was removed or replaced during this call, and nothing was changed: try again"
@@ -166,49 +176,45 @@ class Tree:
                 finally:
                     self._inside = outer
                     if not outer:
-                        self._flock(root, LOCK_UN)
+                        with _where_there_are_locks():
+                            root.unlock()
             if op.remaining() == 0:
                 raise op.timed_out("the lock of the store")
             time.sleep(delay)
             delay = min(delay * 1.5, 0.01)
 
     @staticmethod
-    def _flock(root: int, operation: int) -> bool:
-        """Call `flock`; tells whether it did not have to wait. On a file system without it, turns hold inside this process."""
-        try:
-            flock(root, operation)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                return False
-            if error.errno not in _NO_LOCKS:
-                raise
+    def _try_lock(root: Folder) -> bool:
+        """Lock the root unless it is locked. On a file system without locks, turns hold inside this process."""
+        with _where_there_are_locks():
+            return root.try_lock()
         return True
 
     # -- folders ----------------------------------------------------------
 
     @contextmanager
-    def folder(self, root: int, folders: Sequence[str], *, make: bool = False) -> Iterator[int | None]:
-        """Give the descriptor of a folder beneath the root; ``None`` where there is none. Making needs the write lock."""
-        current: int | None
-        current = os.dup(root)
+    def folder(self, root: Folder, folders: Sequence[str], *, make: bool = False) -> Iterator[Folder | None]:
+        """Give a folder beneath the root; ``None`` where there is none. Making needs the write lock."""
+        current: Folder | None
+        current = root.again()
         try:
             for depth, entry in enumerate(folders):
                 assert current is not None
                 path = self._path(folders[: depth + 1])
                 below = self._made(current, entry, path) if make else enter(current, entry, path)
                 above, current = current, below
-                os.close(above)
+                above.close()
                 if current is None:
                     break
             yield current
         finally:
             if current is not None:
-                os.close(current)
+                current.close()
 
     def _path(self, entries: Sequence[str]) -> str:
         return "/".join((self.path, *entries))
 
-    def _made(self, folder: int, entry: str, path: str) -> int:
+    def _made(self, folder: Folder, entry: str, path: str) -> Folder:
         while True:
             below = enter(folder, entry, path)
             if below is not None:
@@ -216,39 +222,39 @@ class Tree:
             if is_plain(folder, entry, path):
                 self._set_aside(folder, entry)
             try:
-                os.mkdir(entry, 0o777, dir_fd=folder)
+                folder.make(entry)
             except FileExistsError:
                 continue
             self.flush(folder)
 
-    def _set_aside(self, folder: int, entry: str) -> None:
+    def _set_aside(self, folder: Folder, entry: str) -> None:
         """Make room for a folder where a file is. Readers look here first and there second, so they never miss it."""
         *heads, last = aside(entry)
         with self.folder(folder, heads, make=True) as target:
-            os.rename(entry, last, src_dir_fd=folder, dst_dir_fd=target)
-            if target is not None and self.durable:
-                os.fsync(target)
+            assert target is not None
+            folder.rename(entry, target, last)
+            self.flush(target)
 
-    def prune(self, root: int, folders: Sequence[str]) -> None:
+    def prune(self, root: Folder, folders: Sequence[str]) -> None:
         """Remove folders that have become empty, from the deepest up; needs the write lock."""
         for depth in range(len(folders), 0, -1):
             try:
                 with self.folder(root, folders[: depth - 1]) as above:
                     if above is None:
                         continue
-                    os.rmdir(folders[depth - 1], dir_fd=above)
+                    above.remove(folders[depth - 1])
             except OSError:
                 return
 
-    def flush(self, folder: int) -> None:
+    def flush(self, folder: Folder) -> None:
         """Have what changed in a folder survive a power cut, if the store is to."""
         if self.durable:
-            os.fsync(folder)
+            folder.flush()
 
     # -- files ------------------------------------------------------------
 
     @contextmanager
-    def slot(self, root: int, place: Place) -> Iterator[tuple[int, str] | None]:
+    def slot(self, root: Folder, place: Place) -> Iterator[tuple[Folder, str] | None]:
         """Give the folder and the entry of a file; ``None`` where it is absent."""
         with self.folder(root, place.folders) as folder:
             if folder is None:
@@ -262,7 +268,7 @@ class Tree:
                     yield (below, last) if below is not None and is_plain(below, last, path) else None
 
     @contextmanager
-    def free(self, root: int, place: Place) -> Iterator[tuple[int, str]]:
+    def free(self, root: Folder, place: Place) -> Iterator[tuple[Folder, str]]:
         """Give the folder and the entry that a file is to get, or has; needs the write lock."""
         with self.slot(root, place) as found:
             if found is not None:  # perhaps set aside for a folder that is gone since: it stays there
@@ -278,7 +284,7 @@ class Tree:
                 assert below is not None
                 yield below, last
 
-    def open(self, root: int, place: Place, name: str, *, unreadable: bool = False) -> tuple[int, FileInfo] | None:
+    def open(self, root: Folder, place: Place, name: str, *, unreadable: bool = False) -> tuple[int, FileInfo] | None:
         """Open a file for reading; what is known of it is of the same version. One that may be ``unreadable`` has the descriptor -1 then."""
         while True:
             with self.slot(root, place) as found:
@@ -289,50 +295,41 @@ class Tree:
                     return opened
             # replaced by a folder or removed just now: look again
 
-    def _open(self, folder: int, entry: str, name: str, *, unreadable: bool = False) -> tuple[int, FileInfo] | None:
-        """Open a file in a folder; ``None`` where it is absent or a folder."""
-        with self._probe(folder, entry) as probed:
-            if probed is None:
-                return None
-            probe, status = probed
-            descriptor = -1
-            try:
-                descriptor = os.open(f"/proc/self/fd/{probe}", os.O_RDONLY | os.O_CLOEXEC)
-                return descriptor, info(name, status, look(descriptor, status.st_size))
-            except BaseException as error:
-                if descriptor >= 0:
-                    os.close(descriptor)
-                if not unreadable or not isinstance(error, PermissionError):
-                    raise
-            # another user's: that it is there does not depend on what may be read of it
-            return -1, info(name, status, Meta(status.st_size))
-
-    @contextmanager
-    def _probe(self, folder: int, entry: str) -> Iterator[tuple[int, os.stat_result] | None]:
-        """Take hold of a plain file without opening it: a pipe would wait, a device might act."""
+    def _open(self, folder: Folder, entry: str, name: str, *, unreadable: bool = False) -> tuple[int, FileInfo] | None:
+        """Open a file in a folder; ``None`` where it is absent or a folder, or became something else just now."""
         try:
-            probe = os.open(entry, _PROBE, dir_fd=folder)
+            status = folder.stat(entry)
         except OSError as error:
             if error.errno not in _GONE:
                 raise
-            probe = -1
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise refusal(self._path(("…", entry)), status.st_mode)
+        descriptor = -1
         try:
-            status = None if probe < 0 else os.fstat(probe)
-            if status is None or stat.S_ISDIR(status.st_mode):
-                yield None
-            elif stat.S_ISREG(status.st_mode):
-                yield probe, status
-            else:
-                raise refusal(self._path(("…", entry)), status.st_mode)
-        finally:
-            if probe >= 0:
-                os.close(probe)
+            descriptor = folder.open(entry)
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode):
+                return descriptor, info(name, status, look(descriptor, status.st_size))
+            os.close(descriptor)
+        except BaseException as error:
+            if descriptor >= 0:
+                os.close(descriptor)
+            if isinstance(error, OSError) and error.errno in _CHANGED:
+                return None
+            if not unreadable or not isinstance(error, PermissionError):
+                raise
+            # another user's: that it is there does not depend on what may be read of it
+            return -1, info(name, status, Meta(status.st_size))
+        return None
 
-    def stat(self, root: int, place: Place, name: str) -> FileInfo | None:
+    def stat(self, root: Folder, place: Place, name: str) -> FileInfo | None:
         """Return what is known of a file; ``None`` where it is absent."""
         return _let_go(self.open(root, place, name, unreadable=True))
 
-    def info(self, folder: int, entry: str, name: str) -> FileInfo | None:
+    def info(self, folder: Folder, entry: str, name: str) -> FileInfo | None:
         """Return what is known of a file in a folder; ``None`` where it is absent or a folder."""
         return _let_go(self._open(folder, entry, name, unreadable=True))
 

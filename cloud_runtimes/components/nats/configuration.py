@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import select
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._core.os_sockets import POLLIN, poll
 from ...errors import UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
@@ -176,6 +176,7 @@ class NatsSource(ConfigurationSource):
     def wait(self, timeout: float, /) -> None:
         if self._wake is None:
             self._wake = socket.socketpair()
+            self._wake[1].setblocking(False)
         if self._connection is None:  # what changed before was not heard: look first
             self._connection = self._component.engine.open(
                 self._operation(), subscribe(self._driver.subject(self._selection), 1)
@@ -194,9 +195,9 @@ class NatsSource(ConfigurationSource):
 
     def _listen(self, connection: Connection, woken: socket.socket, deadline: float) -> None:
         self._heard = False
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLIN)
-        poll.register(woken, select.POLLIN)
+        waiting = poll()
+        waiting.register(connection.fileno(), POLLIN)
+        waiting.register(woken, POLLIN)
         while not self._heard and (left := deadline - monotonic()) > 0:
             quiet = monotonic() - connection.last
             if quiet >= 3 * _SILENT:
@@ -204,7 +205,7 @@ class NatsSource(ConfigurationSource):
             if quiet >= _SILENT and connection.last >= self._asked:
                 self._asked = monotonic()
                 connection.send(b"PING\r\n", self._asked + 1.0)
-            ready = poll.poll(min(left, _SILENT) * 1000)
+            ready = waiting.poll(min(left, _SILENT) * 1000)
             if any(descriptor == woken.fileno() for descriptor, _ in ready):
                 woken.recv(64)
                 return
@@ -218,7 +219,7 @@ class NatsSource(ConfigurationSource):
     def wake(self) -> None:
         if (wake := self._wake) is not None:
             with suppress(OSError):
-                wake[1].send(b"\0", socket.MSG_DONTWAIT)
+                wake[1].send(b"\0")
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import select
 import socket
 import ssl
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._core.os_sockets import POLLIN, POLLOUT, poll
 from ..._core.threads import Mutex
 from ..._version import __version__
 from ...errors import CloudRuntimesError, UnsupportedError
@@ -188,20 +188,20 @@ class Connection:
         """
         sent = self.send_now(data)
         while sent < len(data):
-            if not self.wait(deadline, select.POLLOUT):
+            if not self.wait(deadline, POLLOUT):
                 raise TimeoutError
             sent += self.send_now(data[sent:])
 
-    def wait(self, deadline: float | None, events: int = select.POLLIN) -> bool:
+    def wait(self, deadline: float | None, events: int = POLLIN) -> bool:
         """Wait until there is something to read, to a time of `time.monotonic`."""
-        if events & select.POLLIN and self.has_decrypted():
+        if events & POLLIN and self.has_decrypted():
             return True
         descriptor = self.fileno()
         if descriptor < 0:
             raise Lost("the connection was closed")
-        poll = select.poll()
-        poll.register(descriptor, events)
-        return bool(poll.poll(None if deadline is None else max(0, (deadline - monotonic()) * 1000)))
+        waiting = poll()
+        waiting.register(descriptor, events)
+        return bool(waiting.poll(None if deadline is None else max(0, (deadline - monotonic()) * 1000)))
 
     def has_decrypted(self) -> bool:
         """Tell whether TLS has something that the system does not know of."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from time import monotonic
 from typing import Final
 
 from ..._core.logs import repeated
+from ..._core.os_loops import running_loop
+from ..._core.os_sockets import POLLIN, POLLOUT
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from .connection import Connection
@@ -141,7 +142,7 @@ class ThreadConnection(_Shared):
         while rest:
             reads = self._reading.acquire(blocking=False)
             try:
-                if not self.connection.wait(deadline, select.POLLOUT | (select.POLLIN if reads else 0)):
+                if not self.connection.wait(deadline, POLLOUT | (POLLIN if reads else 0)):
                     raise TimeoutError
                 if reads and (answer := self._hear()):
                     rest = memoryview(bytes(rest) + answer)
@@ -223,7 +224,7 @@ class LoopConnection(_Shared):
         # when it is looked who has waited too long: one timer for all, since it mostly finds nobody
         self._look_at = inf
         self._timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._descriptor = connection.fileno()
         self._loop.add_reader(self._descriptor, self._readable)
 

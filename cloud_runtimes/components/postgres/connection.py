@@ -6,8 +6,6 @@ A connection stays in libpq's pipeline mode. The statements that one flow sends 
 from __future__ import annotations
 
 import asyncio
-import os
-import select
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -18,6 +16,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import psycopg
 from psycopg import pq
 
+from ..._core.os_loops import running_loop
+from ..._core.os_sockets import POLLIN, POLLOUT, Poll, poll
 from ...spi.operation import Operation
 from .failures import Lost, SqlFailure
 from .statement import Result, Statement
@@ -25,8 +25,8 @@ from .statement import Result, Statement
 __all__ = ["Call", "Connection", "Flow", "drive", "drive_async"]
 
 T = TypeVar("T")
-READ: Final = select.POLLIN
-WRITE: Final = select.POLLOUT
+READ: Final = POLLIN
+WRITE: Final = POLLOUT
 Flow: TypeAlias = Generator[Any, Any, T]
 """Yields what of the socket it waits for, gets what the socket is ready for."""
 Call: TypeAlias = tuple[Statement, Sequence[Any]]
@@ -58,7 +58,7 @@ class Connection:
         self._prepared: dict[Statement, bytes] = {}
         self._names: set[bytes] = set()
         self.sent = False
-        self.poll = select.poll()
+        self.poll: Poll = poll()
 
     # -- opening ----------------------------------------------------------
 
@@ -78,13 +78,13 @@ class Connection:
             if polled == pq.PollingStatus.FAILED:
                 raise Lost(pg.get_error_message())
             # the socket may be another with each address that is tried
-            self.poll = select.poll()
+            self.poll = poll()
             self.poll.register(pg.socket, READ)
             yield READ if polled == pq.PollingStatus.READING else WRITE
         self.opened = monotonic()
         pg.nonblocking = 1
         pg.enter_pipeline_mode()
-        self.poll = select.poll()
+        self.poll = poll()
         self.poll.register(pg.socket, READ)
 
     @property
@@ -94,8 +94,11 @@ class Connection:
 
     def own_host(self) -> str | None:
         """Return the address of this machine that the connection has; ``None``: it is no network's, or of one link alone."""
-        with socket.socket(fileno=os.dup(self.pg.socket)) as own:
+        own = socket.socket(fileno=self.pg.socket)
+        try:
             host = own.getsockname()[0] if own.family in (socket.AF_INET, socket.AF_INET6) else None
+        finally:
+            own.detach()  # it stays libpq's
         return None if host is None or "%" in host or host.startswith("fe80:") else str(host)
 
     def is_alive(self) -> bool:
@@ -133,9 +136,9 @@ class Connection:
             asking.start()
             end = monotonic() + _CANCEL
             while (polled := asking.poll()) not in _POLLED and monotonic() < end:
-                poll = select.poll()
-                poll.register(asking.socket, READ if polled == pq.PollingStatus.READING else WRITE)
-                poll.poll(1000 * (end - monotonic()))
+                waiting = poll()
+                waiting.register(asking.socket, READ if polled == pq.PollingStatus.READING else WRITE)
+                waiting.poll(1000 * (end - monotonic()))
             asking.finish()
         except psycopg.Error:
             pass  # it has ended, or the server cannot be reached
@@ -286,12 +289,12 @@ def drive(flow: Flow[T], connection: Connection, op: Operation) -> T:
     try:
         wanted = next(flow)
         while True:
-            poll = connection.poll
+            waiting = connection.poll
             if wanted != READ:
-                poll = select.poll()
-                poll.register(connection.socket, wanted)
+                waiting = poll()
+                waiting.register(connection.socket, wanted)
             left = op.remaining()
-            found = poll.poll(None if left is None else left * 1000 + 1)
+            found = waiting.poll(None if left is None else left * 1000 + 1)
             if not found:
                 raise op.timed_out("PostgreSQL", maybe_applied=connection.sent and op.method.writes)
             # an error or a hang-up is found by reading
@@ -303,7 +306,7 @@ def drive(flow: Flow[T], connection: Connection, op: Operation) -> T:
 
 async def drive_async(flow: Flow[T], connection: Connection, op: Operation) -> T:
     """Run a flow, or the rest of one, in the running event loop; see `drive`."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     ready: int | None = None
     try:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from math import inf
 from time import monotonic
 from typing import Final
 
+from ..._core.os_sockets import POLLIN, POLLOUT, poll
 from ..._core.threads import Mutex
 from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Operation
@@ -159,20 +159,20 @@ class Connection:
         """
         whole = self.send(data)
         while not whole:
-            if not self.wait(deadline, select.POLLOUT):
+            if not self.wait(deadline, POLLOUT):
                 raise TimeoutError
             whole = self.send()
 
-    def wait(self, deadline: float, events: int = select.POLLIN) -> bool:
+    def wait(self, deadline: float, events: int = POLLIN) -> bool:
         """Wait until there is something to read, to a time of `time.monotonic`."""
-        if events & select.POLLIN and self.has_decrypted():
+        if events & POLLIN and self.has_decrypted():
             return True
         descriptor = self.fileno()
         if descriptor < 0:
             raise Lost("the connection was closed")
-        poll = select.poll()
-        poll.register(descriptor, events)
-        return bool(poll.poll(max(0, (deadline - monotonic()) * 1000)))
+        poller = poll()
+        poller.register(descriptor, events)
+        return bool(poller.poll(max(0, (deadline - monotonic()) * 1000)))
 
     def has_decrypted(self) -> bool:
         """Tell whether TLS has something that the system does not know of."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import ssl
 from collections import deque
@@ -11,6 +10,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, TypeVar
 
+from ..._core.os_loops import running_loop
+from ..._core.os_sockets import POLLIN, poll, unix_socket
 from ...errors import DeadlineExceededError
 from ...spi.operation import Operation
 from .address import Address
@@ -65,7 +66,7 @@ class Connection:
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             else:
-                self.socket = socket.socket(socket.AF_UNIX)
+                self.socket = unix_socket()
                 self.socket.settimeout(self._left(op))
                 self.socket.connect(address.host)
             context = address.context()
@@ -163,9 +164,9 @@ class Connection:
         """Tell whether there is something to read, or the end."""
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return True
-        poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
-        return bool(poll.poll(0))
+        waiting = poll()
+        waiting.register(self.socket, POLLIN)
+        return bool(waiting.poll(0))
 
     def is_alive(self) -> bool:
         """Tell whether an idle connection still has its server, as far as is known without asking it."""
@@ -205,7 +206,7 @@ class LoopConnection:
         self._replies: list[Any] = []
         self._out: list[bytes] = []
         self._left = memoryview(b"")
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._loop.add_reader(self._socket, self._readable)
 
     def exchange(self, data: bytes, count: int) -> asyncio.Future[list[Any]]:

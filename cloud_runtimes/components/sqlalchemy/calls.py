@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -178,5 +177,8 @@ def _cancelled(connection: Any, seconds: float) -> bool:
 
 def _cut(connection: Any) -> None:
     with suppress(Exception):  # closed already, or without a socket
-        with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-            copy.shutdown(socket.SHUT_RDWR)
+        own = socket.socket(fileno=connection.fileno())
+        try:
+            own.shutdown(socket.SHUT_RDWR)
+        finally:
+            own.detach()  # it stays the driver's

@@ -8,11 +8,12 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from time import sleep
 from typing import Any, Final
 
 from ..._core import fork
+from ..._core.os_files import real_path
+from ..._core.os_locks import try_lock, unlock
 from .calls import Call
 
 __all__ = ["FileLock", "file_lock"]
@@ -26,7 +27,7 @@ _MAX_POLL: Final = 0.004
 class FileLock:
     """A lock between the threads of this process and between processes.
 
-    SQLite lets waiting writers poll, so that of two busy processes one gets nothing. Here they queue on two ``flock`` files beside the database: whoever holds *turn* is next, whoever holds *gate* writes. The kernel releases both when a process dies. Waiting polls, so that it can be given up.
+    SQLite lets waiting writers poll, so that of two busy processes one gets nothing. Here they queue on two locked files beside the database: whoever holds *turn* is next, whoever holds *gate* writes. The system releases both when a process dies. Waiting polls, so that it can be given up.
     """
 
     def __init__(self, path: str) -> None:
@@ -46,7 +47,7 @@ class FileLock:
                 yield
             finally:
                 for file in self._files:
-                    flock(file, LOCK_UN)
+                    unlock(file)
 
     @contextmanager
     def _first(self, call: Call[Any]) -> Iterator[None]:
@@ -70,14 +71,14 @@ class FileLock:
 
     def _lock(self, call: Call[Any]) -> None:
         for name in ("turn", "gate")[len(self._files) :]:
-            self._files += (os.open(f"{self._path}-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600),)
+            self._files += (os.open(f"{self._path}-{name}", os.O_RDWR | os.O_CREAT, 0o600),)
         pause = _POLL
         for file in self._files:
-            while not _try(file):
+            while not try_lock(file):
                 call.check()
                 sleep(pause)
                 pause = min(pause * 1.5, _MAX_POLL)
-        flock(self._files[0], LOCK_UN)
+        unlock(self._files[0])
 
     def forked(self) -> None:
         """In a forked child: close the files, which does not unlock them, since the parent has them open too."""
@@ -93,17 +94,9 @@ class FileLock:
     __del__ = _close
 
 
-def _try(file: int) -> bool:
-    try:
-        flock(file, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 _locks: weakref.WeakValueDictionary[str, FileLock] = weakref.WeakValueDictionary()
 
 
 def file_lock(path: str) -> FileLock:
     """Return the process's lock of a file, one for all clients; the caller holds `_fork.importing`."""
-    return _locks.setdefault(key := os.path.realpath(path), FileLock(key))
+    return _locks.setdefault(key := real_path(path), FileLock(key))

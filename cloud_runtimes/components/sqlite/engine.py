@@ -17,6 +17,7 @@ from ..._core.clocks import Clocks
 from ..._core.home import is_memory
 from ..._core.logs import logger
 from ..._core.os_errors import explain_os_error
+from ..._core.os_files import real_path
 from ..._core.sqlite_failures import explain, is_busy
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
@@ -49,7 +50,7 @@ def engines() -> list[Engine]:
 
 def acquire(path: str, clocks: Clocks) -> Engine:
     """Return the process's engine for a database, made without I/O; each call needs one `Engine.release`."""
-    key = path if is_memory(path) else os.path.realpath(path)
+    key = path if is_memory(path) else real_path(path)
     with _engines_lock:
         engine = _engines[key] = _engines.get(key) or Engine(key, clocks)
         engine.users += 1

@@ -1,25 +1,21 @@
 """The files of a database: the write lock between processes, whether they are still in their places, and a folder made or found emptied.
 
-SQLite lets waiting writers poll, so that of two busy processes one starves. Here they queue on two ``flock`` files beside the database: whoever holds *turn* is next, whoever holds *gate* writes. The kernel releases both when a process dies.
+SQLite lets waiting writers poll, so that of two busy processes one starves. Here they queue on two locked files beside the database: whoever holds *turn* is next, whoever holds *gate* writes. The system releases both when a process dies.
 
 A process keeps writing to files that were removed or replaced, and nobody ever reads what it writes. So the engine looks before each commit, and every few milliseconds before a read.
-
-Both use calls that keep the GIL where the C library can be reached. Getting the GIL back from computing threads takes milliseconds, for a system call of one microsecond.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
-from struct import Struct
 from typing import Any, Final
 
 from ..._core.home import make_private
 from ..._core.logs import logger
+from ..._core.os_files import BINARY, changed_ns, pread, pwrite, stamper
+from ..._core.os_locks import lock, try_lock, unlock
 from ...errors import InternalError
 
 __all__ = ["DATABASE", "NoWriteLock", "Watch", "WriteLock", "check_emptied", "prepare"]
@@ -28,49 +24,15 @@ DATABASE: Final = "cloud_runtimes.db"
 _FILES: Final = ("", "-wal", "-shm", "-turn", "-gate")
 _GRAIN_NS: Final = 50_000_000
 """Grain of a folder's time stamp, at most."""
-_AT_FDCWD, _INO_AND_CTIME = -100, 0x180
-# of struct statx (statx(2)): inode, seconds and nanoseconds of the last change, device
-_STATX: Final = Struct("=32xQ56xqI28xII")
-
 
 # -- the write lock -----------------------------------------------------------
-
-
-def _with_the_gil() -> Callable[[int, int], None]:
-    """Return a `flock` that keeps the GIL, where the C library can be reached."""
-    try:
-        import ctypes
-
-        call = ctypes.PyDLL(None, use_errno=True).flock
-    except (AttributeError, ImportError, OSError):
-        return flock
-
-    def at_once(file: int, operation: int) -> None:
-        if call(file, operation):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
-    return at_once
-
-
-_at_once = _with_the_gil()
-
-
-def _try(file: int) -> bool:
-    try:
-        _at_once(file, LOCK_EX | LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        return False
-    return True
 
 
 class WriteLock:
     """The two files beside a database. One thread of a process uses it at a time, which the mutex of `GroupCommit` ensures."""
 
     def __init__(self, database: str) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | BINARY
         self._turn = os.open(f"{database}-turn", flags, 0o600)
         try:
             self._gate = os.open(f"{database}-gate", flags, 0o600)
@@ -81,7 +43,7 @@ class WriteLock:
     @property
     def database(self) -> int | None:
         """The inode of the database that was made here, ``None`` where there was none yet. The holder notes it, for `prepare`."""
-        own, _, noted = os.pread(self._gate, 64, 0).partition(b" ")
+        own, _, noted = pread(self._gate, 64, 0).partition(b" ")
         if not noted:
             return None
         # in a copy of the folder every file has another inode
@@ -92,35 +54,35 @@ class WriteLock:
         if inode != self.database:
             os.ftruncate(self._gate, 0)
             if inode is not None:
-                os.pwrite(self._gate, b"%d %d" % (os.fstat(self._gate).st_ino, inode), 0)
+                pwrite(self._gate, b"%d %d" % (os.fstat(self._gate).st_ino, inode), 0)
 
     def try_acquire(self) -> bool:
         """Take it if nobody holds it or waits for it. Never waits."""
-        if not _try(self._turn):
+        if not try_lock(self._turn):
             return False
         try:
-            return _try(self._gate)
+            return try_lock(self._gate)
         finally:
-            _at_once(self._turn, LOCK_UN)
+            unlock(self._turn)
 
     def acquire(self) -> None:
         """Wait for it. The wait cannot be given up, so only the writer thread waits here."""
         if self.try_acquire():
             return
-        flock(self._turn, LOCK_EX)
+        lock(self._turn)
         try:
-            flock(self._gate, LOCK_EX)
+            lock(self._gate)
         finally:
-            _at_once(self._turn, LOCK_UN)
+            unlock(self._turn)
 
     def release(self) -> None:
         """Release it; does nothing where it is not held."""
-        _at_once(self._gate, LOCK_UN)
+        unlock(self._gate)
 
     def reset(self) -> None:
         """Release both files, wherever an interrupt came."""
-        _at_once(self._turn, LOCK_UN)
-        _at_once(self._gate, LOCK_UN)
+        unlock(self._turn)
+        unlock(self._gate)
 
     def close(self) -> None:
         """Close the descriptors. In a forked child this does not unlock, since the parent has them open too."""
@@ -153,7 +115,7 @@ class Watch:
         self._folder = os.path.dirname(path)
         self._path = path
         self._files = {path + suffix: _identity(path + suffix) for suffix in _FILES}
-        self._stamp = _stamper(self._folder)
+        self._stamp = stamper(self._folder)
         self._unchanged: Any = None
 
     def look(self) -> str | None:
@@ -162,7 +124,7 @@ class Watch:
         if stamp is not None and stamp == self._unchanged:
             return None
         try:
-            changed = os.stat(self._folder).st_ctime_ns
+            changed = changed_ns(os.stat(self._folder))
             for file, known in self._files.items():
                 if (found := _identity(file)) != known:
                     return f"{file} was {'removed' if found is None else 'replaced'}"
@@ -197,32 +159,6 @@ def _identity(path: str) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
-
-
-def _stamper(folder: str) -> Callable[[], Any]:
-    """Return a function that reads a folder's inode and time of change; where it can, one that keeps the GIL."""
-
-    def stamp() -> Any:
-        try:
-            status = os.stat(folder)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino, status.st_ctime_ns
-
-    try:
-        import ctypes
-
-        statx = ctypes.PyDLL(None).statx
-        buffer = ctypes.create_string_buffer(256)
-    except (AttributeError, ImportError, OSError):
-        return stamp
-    path, mask = ctypes.c_char_p(os.fsencode(folder)), ctypes.c_uint(_INO_AND_CTIME)
-    arguments = (ctypes.c_int(_AT_FDCWD), path, ctypes.c_int(0), mask, ctypes.byref(buffer))
-
-    def stamp_at_once() -> Any:
-        return None if statx(*arguments) else _STATX.unpack_from(buffer)
-
-    return stamp if stamp_at_once() is None else stamp_at_once
 
 
 # -- the folder ---------------------------------------------------------------

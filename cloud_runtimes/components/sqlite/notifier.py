@@ -1,6 +1,6 @@
 """Notifications: after a commit the writer wakes those who wait for it, in this process and in others.
 
-A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. In case a notification is lost, one thread asks four times a second whether another process has written or the database's files are gone, and then wakes all waiters of this process.
+A waiter binds a datagram socket that is known in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them something. In case a notification is lost, one thread asks four times a second whether another process has written or the database's files are gone, and then wakes all waiters of this process.
 """
 
 from __future__ import annotations
@@ -11,44 +11,40 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from time import monotonic
+from typing import Final
 
+from ..._core.os_datagrams import datagrams
 from ..._core.os_errors import explain_os_error
 from ..._core.threads import Background, Changes, Mutex
-
-if TYPE_CHECKING:
-    import asyncio
+from .secret import home_secret
 
 __all__ = ["EVERY", "Notifier", "Waiter"]
 
 EVERY: Final = 0.25
 """Seconds between two looks for changes without a notification."""
-_MAX_PATH: Final = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere (unix(7))
 _GRAIN_NS: Final = 50_000_000
 _NET: Final = 2.0
+_SIZE: Final = 64
+"""Bytes of a notification, at most."""
 _numbers = itertools.count()
 
 
 class Waiter:
     """A subscriber of a channel. One thread waits; any thread may `wake` it."""
 
-    def __init__(self, notifier: Notifier, channel: str, path: str | None) -> None:
+    def __init__(self, notifier: Notifier, channel: str, name: str | None) -> None:
         self._notifier = notifier
         self.channel = channel
-        self.path = path
+        self.path: str | None = None
         self._sender: socket.socket | None = None
-        if path is not None:
-            self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            try:
-                address = notifier.address(path)
-                self._receiver.bind(address)
-                os.chmod(address, 0o600)
-            except OSError:  # no room for the name, say: other processes are then seen by polling
-                self._receiver.close()
-                self.path = None
+        if name is not None and notifier.datagrams is not None:
+            with suppress(OSError):  # no room for the name, say: other processes are then seen by polling
+                self._receiver, self.path = notifier.datagrams.bind(name)
         if self.path is None:
-            self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._receiver, self._sender = socket.socketpair()
             self._sender.setblocking(False)
         self._receiver.setblocking(False)
 
@@ -57,43 +53,45 @@ class Waiter:
         try:
             if self._sender is not None:
                 self._sender.send(b"!")
-            elif self.path is not None:
-                self._notifier.send(self.path)
+            elif self.path is not None and (datagrams := self._notifier.datagrams) is not None:
+                datagrams.send(self.path)
         except OSError:  # full: it will wake anyway; closed: nobody waits
             return
 
     def wait(self, timeout: float) -> bool:
         """Return when woken (``True``) or after ``timeout`` seconds (``False``), 2 s at most: then look, in case a notification was lost."""
-        receiver = self._receiver
+        receiver, end = self._receiver, monotonic() + min(timeout, _NET)
+        woken = timeout <= 0
         try:
-            if timeout > 0:
-                receiver.settimeout(min(timeout, _NET))
-                receiver.recv(16)
-                receiver.setblocking(False)
-            while True:
-                receiver.recv(16)
+            while not woken:
+                receiver.settimeout(max(0.0, end - monotonic()))
+                woken = self._counts(receiver.recv(_SIZE))
+            receiver.setblocking(False)
+            while receiver.recv(_SIZE):
+                pass
         except TimeoutError:
             return False
         except OSError:  # nothing more, or closed under us
             return True
+        return True
+
+    def _counts(self, data: bytes) -> bool:
+        datagrams = self._notifier.datagrams
+        return self.path is None or datagrams is None or datagrams.counts(data)
 
     async def wait_async(self, timeout: float) -> bool:
         """Asynchronous `wait`."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
-        woken = loop.create_future()
-        descriptor = self._receiver.fileno()
-        if descriptor < 0:  # closed under us
-            return True
-        loop.add_reader(descriptor, _resolve, woken)
+        from ..._core.os_loops import readable
+
         try:
             async with asyncio.timeout(min(timeout, _NET)):
-                await woken
+                await readable(self._receiver)
         except TimeoutError:
             return False
-        finally:
-            loop.remove_reader(descriptor)
+        except (OSError, ValueError):  # closed under us
+            return True
         return self.wait(0)  # takes what was sent
 
     def close(self, *, unlink: bool = True) -> None:
@@ -107,21 +105,15 @@ class Waiter:
                 os.unlink(self.path)
 
 
-def _resolve(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
-
-
 class Notifier:
     """The channels of one database."""
 
     def __init__(self, folder: Path | None, changed: Callable[[], bool]) -> None:
         self._folder = folder  # of the sockets; none where no other process can wait
+        self.datagrams = None if folder is None else datagrams(folder, partial(home_secret, folder.parent))
         self._changed = changed  # tells whether there may be a change that nobody was notified of
         self._local: dict[str, set[Waiter]] = {}
         self._lock = Mutex()
-        self._sender: socket.socket | None = None
-        self._descriptor: int | None = None
         self._listing: list[str] = []
         self._listed = -1
         self._poller = Background(self._poll, "cloud-runtimes-poller")
@@ -132,15 +124,15 @@ class Notifier:
 
     def subscribe(self, channel: str) -> Waiter:
         """Return a new waiter on a channel, whose name is letters, digits and dashes."""
-        path = None
+        name = None
         if self._folder is not None:
             try:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
-                path = str(self._folder / f"{channel}.{os.getpid()}-{next(_numbers)}")
+                name = f"{channel}.{os.getpid()}-{next(_numbers)}"
             except OSError:  # a folder that cannot be written: it is woken by the poller
                 pass
         try:
-            waiter = Waiter(self, channel, path)
+            waiter = Waiter(self, channel, name)
         except OSError as error:
             raise explain_os_error(error, self._folder or Path("a socket")) from error
         with self._lock:
@@ -194,7 +186,7 @@ class Notifier:
                 local = [waiter for channel in channels for waiter in self._local.get(channel, ())]
             for waiter in local:
                 waiter.wake()
-        if self._folder is not None:
+        if self._folder is not None and self.datagrams is not None:
             mine = f"{os.getpid()}-"
             for name in self._list():
                 channel, _, owner = name.rpartition(".")
@@ -202,7 +194,7 @@ class Notifier:
                     continue
                 path = str(self._folder / name)
                 try:
-                    self.send(path)
+                    self.datagrams.send(path)
                 except (ConnectionRefusedError, FileNotFoundError):
                     with suppress(OSError):  # its owner died without doing so
                         os.unlink(path)
@@ -221,27 +213,6 @@ class Notifier:
             return []
         return self._listing
 
-    def send(self, path: str) -> None:
-        """Send one byte to a waiter's socket, without waiting."""
-        sender = self._sender
-        if sender is None:
-            with self._lock:  # several threads may come first; after the close nobody sends
-                if self._closed:
-                    return
-                if self._sender is None:
-                    self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                    self._sender.setblocking(False)
-                sender = self._sender
-        sender.sendto(b"!", self.address(path))
-
-    def address(self, path: str) -> str:
-        """Return a name for a socket's path that fits into ``sun_path``."""
-        if len(os.fsencode(path)) <= _MAX_PATH or self._folder is None:
-            return path
-        if self._descriptor is None:
-            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self._descriptor}/{os.path.basename(path)}"
-
     def forked(self) -> None:
         """In a forked child: let go of the parent's sockets without removing them."""
         self._lock = Mutex()
@@ -255,9 +226,5 @@ class Notifier:
         self._changes.announce()
         for waiter in waiters:
             waiter.close(unlink=unlink)
-        with self._lock:
-            if self._sender is not None:
-                self._sender.close()
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-            self._sender = self._descriptor = None
+        if self.datagrams is not None:
+            self.datagrams.close()
