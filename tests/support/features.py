@@ -242,7 +242,9 @@ _NAMES: Final = {
 def _values(hint: Any) -> str:
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
-        return ", ".join(f"`{str(choice).lower()}`" for choice in typing.get_args(hint))
+        return ", ".join(
+            f"`{str(choice).lower() if isinstance(choice, bool) else choice}`" for choice in typing.get_args(hint)
+        )
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_values(each) for each in typing.get_args(hint) if each is not type(None))
     if origin is Mapping or dataclasses.is_dataclass(hint):
