@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from ..._core import extras
@@ -24,7 +25,11 @@ _READY = Method("kafka", "wait_ready", repeatable=True, writes=False)
 
 
 class KafkaComponent(Component):
-    """One producer, and what is known of the topics; each member of a group has a consumer of its own."""
+    """One producer, and what is known of the topics; each member of a group has a consumer of its own.
+
+    Attributes:
+        members: counts the members that were made.
+    """
 
     name = "kafka"
     Settings = KafkaSettings
@@ -38,6 +43,7 @@ class KafkaComponent(Component):
         self._closed = False
         self._topics: Topics | None = None
         self._producer: KafkaProducer | None = None
+        self.members = itertools.count()
 
     @property
     def topics(self) -> Topics:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
+from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background
-from ...errors import UnavailableError
+from ...errors import InternalError, UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
@@ -27,6 +28,7 @@ from .ledger import Ledger
 from .messages import Incoming, read
 from .ordered import Keys
 from .producer import Outgoing
+from .threads import client, keep
 
 if TYPE_CHECKING:
     from . import KafkaComponent
@@ -41,9 +43,10 @@ _SLICE: Final = 0.05
 _PATIENCE: Final = 1.0
 """Seconds that the fetching waits for room before it pauses the partitions, which costs what librdkafka has read ahead."""
 _COMMIT_EVERY: Final = 0.05
-_AT_ONCE: Final = 1000
 _MOST: Final = 10_000
 """Messages that a member holds at most; with as many it fetches no more."""
+_BYTES: Final = 16 * 1024 * 1024
+"""What a member has fetched and not handed out, about."""
 _LEAVING: Final = 10.0
 _numbers = itertools.count()
 
@@ -78,7 +81,7 @@ class KafkaMember(EventSource):
         self._changed = Condition()
         self._new: list[Any] = []  # messages that were fetched
         self._woken = self._stopped = self._leaves = False
-        self._room = _AT_ONCE
+        self._room = 1  # messages to fetch ahead
         self._ledgers: dict[Origin, Ledger] = {}
         self._going: dict[Origin, float] = {}  # partitions that go to another member, and until when that waits
         self._later: list[_Later] = []
@@ -87,8 +90,9 @@ class KafkaMember(EventSource):
         )  # how many parts of a message are still to be settled, if not one
         self._open: dict[Origin, int] = {}  # messages that were taken in and are not settled
         self._following: list[tuple[Origin, Incoming]] = []  # that waited for what is settled now
-        self._failure: KafkaException | None = None
+        self._failure: Exception | None = None
         self._consumer = self._make()
+        fork.register(self)
         try:
             self._begin(op, topics)
         except BaseException:
@@ -96,13 +100,20 @@ class KafkaMember(EventSource):
             raise
         self._thread: Background | None = None
 
+    def forked(self) -> None:
+        """In a forked child: the threads of the consumer are not there."""
+        keep(self._consumer)
+
     def _make(self) -> Any:
         settings = self._component.settings
-        more = {} if settings.instance is None else {"group.instance.id": f"{settings.instance}-{next(_numbers)}"}
-        return Consumer(
+        number = next(self._component.members)
+        more = {} if settings.instance is None else {"group.instance.id": f"{settings.instance}-{number}"}
+        return client(
+            Consumer,
+            settings,
             {
                 "queued.max.messages.kbytes": 16 * 1024,
-                **settings.properties(),
+                **(settings.options or {}),
                 **more,
                 "group.id": self._topics.group(self._rules.request.group),
                 "partition.assignment.strategy": "cooperative-sticky",
@@ -112,7 +123,7 @@ class KafkaMember(EventSource):
                 "enable.auto.offset.store": False,
                 "error_cb": lambda error: repeated(f"kafka {self._where}", "kafka %s: %s", self._where, error.str()),
                 "on_commit": self._committed,
-            }
+            },
         )
 
     def _begin(self, op: Operation, topics: list[str]) -> None:
@@ -193,8 +204,10 @@ class KafkaMember(EventSource):
                 if self._woken:
                     self._woken = False
                     return False
-                if self._failure is not None:
+                if isinstance(self._failure, KafkaException):
                     raise explained(self._where, self._failure.args[0], self._topic)
+                if self._failure is not None:
+                    raise InternalError(f"kafka {self._where}: the consumer ended") from self._failure
                 if self._going or (want and self._new):
                     break
                 until = min(due + ([] if end is None else [end]), default=None)
@@ -216,7 +229,6 @@ class KafkaMember(EventSource):
             return
         with self._changed:
             messages, self._new = self._new[:want], self._new[want:]
-            self._room = max(want, _AT_ONCE)
             self._changed.notify_all()
         now = time.time()
         while self._later and self._later[0].at <= now:
@@ -384,11 +396,12 @@ class KafkaMember(EventSource):
                 elif time.monotonic() > full_since + _PATIENCE:
                     self._stand_by()
                 if has_room and (first := self._consumer.poll(_SLICE)) is not None:
+                    self._room = max(1, min(_MOST, _BYTES // (len(first.value() or b"") + 100)))
                     messages = [first, *self._consumer.consume(self._room, 0)]
                     with self._changed:
                         self._new += messages
                         self._changed.notify_all()
-        except KafkaException as error:
+        except Exception as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()

@@ -17,7 +17,7 @@ from ..._core.logs import repeated
 from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, DeadlineExceededError
 from .failures import MISSING, PURGED, explained
-from .threads import keep
+from .threads import client, keep
 
 if TYPE_CHECKING:
     from ...spi.operation import Operation
@@ -97,19 +97,21 @@ class KafkaProducer:
             if self._closed:
                 raise ClosedError("this client is closed: make another")
             if self._producer is None:
-                self._producer = Producer(
+                self._producer = client(
+                    Producer,
+                    self._settings,
                     {
                         "linger.ms": 5,
                         "partitioner": "murmur2_random",
                         "queue.buffering.max.messages": _QUEUE,
                         "queue.buffering.max.kbytes": 1024 * 1024,
                         "message.max.bytes": _ONE,
-                        **self._settings.properties(),
+                        **(self._settings.options or {}),
                         "acks": "all",
                         "enable.idempotence": True,
                         "message.timeout.ms": 0,
                         "error_cb": self._note,
-                    }
+                    },
                 )
             return self._producer
 
@@ -125,18 +127,18 @@ class KafkaProducer:
         if not messages:
             sent.done.set_result({})
             return sent.done
-        client = self.client
+        producer = self.client
         with self._lock:
             self._sent.append(sent)
-        self._produce(client, sent, range(len(messages)))
+        self._produce(producer, sent, range(len(messages)))
         with self._lock:
             if not self._serving:
                 self._serving = True
                 Background(self._serve, "cloud-runtimes-kafka").start()
         return sent.done
 
-    def _produce(self, client: Any, sent: _Sent, places: Sequence[int]) -> None:
-        topic, report, produce = sent.topic, sent.report, client.produce
+    def _produce(self, producer: Any, sent: _Sent, places: Sequence[int]) -> None:
+        topic, report, produce = sent.topic, sent.report, producer.produce
         for number, place in enumerate(places):
             data, key, headers = sent.messages[place]
             try:
@@ -153,9 +155,9 @@ class KafkaProducer:
 
     def _serve(self) -> None:
         """Serve reports while anything is under way."""
-        client = self.client
+        producer = self.client
         while True:
-            client.poll(_SLICE)
+            producer.poll(_SLICE)
             now = monotonic()
             with self._lock:
                 ended = [sent for sent in self._sent if sent.left == 0]
@@ -165,25 +167,25 @@ class KafkaProducer:
                     if sent.left and sent.op.deadline is not None and sent.op.deadline <= now
                 ]
             if late:
-                self._purge(client)
+                self._purge(producer)
                 ended = [sent for sent in self._sent if sent.left == 0 or sent in late]
             for sent in ended:
-                if not self._again(client, sent, now):
+                if not self._again(producer, sent, now):
                     with self._lock:
                         self._sent.remove(sent)
                     self._finish(sent)
             with self._lock:
-                if not self._sent or self._producer is not client:
+                if not self._sent or self._producer is not producer:
                     self._serving = False
                     return
 
-    def _purge(self, client: Any) -> None:
+    def _purge(self, producer: Any) -> None:
         """Take back what was not sent; its reports come at once."""
-        client.purge(in_queue=True, in_flight=False, blocking=True)
-        while client.poll(0):
+        producer.purge(in_queue=True, in_flight=False, blocking=True)
+        while producer.poll(0):
             pass
 
-    def _again(self, client: Any, sent: _Sent, now: float) -> bool:
+    def _again(self, producer: Any, sent: _Sent, now: float) -> bool:
         """Send again what was taken back for the sake of another call."""
         if sent.left or (sent.op.deadline is not None and sent.op.deadline <= now):
             return False
@@ -193,7 +195,7 @@ class KafkaProducer:
         sent.failed = [(error, data) for error, data in sent.failed if error.code() != PURGED]
         places = _places(sent.messages, taken)
         sent.left += len(places)
-        self._produce(client, sent, places)
+        self._produce(producer, sent, places)
         return True
 
     def _finish(self, sent: _Sent) -> None:
@@ -228,9 +230,9 @@ class KafkaProducer:
         """Send what is under way, and end; what is not sent in so many seconds is given up."""
         with self._lock:
             self._closed = True
-            client, self._producer = self._producer, None
-        if client is not None:
-            client.flush(_LEAVING if timeout is None else timeout)
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.flush(_LEAVING if timeout is None else timeout)
 
 
 def _places(messages: Sequence[Outgoing], taken: Sequence[bytes]) -> list[int]:

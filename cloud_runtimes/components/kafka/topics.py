@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from ..._core import fork
 from ...errors import NotFoundError
 from .failures import MISSING, explained
-from .threads import keep
+from .threads import client, keep
 
 if TYPE_CHECKING:
     from ...spi.operation import Operation
@@ -116,7 +116,7 @@ class Topics:
 
     def _client(self) -> Any:
         if self._admin is None:
-            self._admin = _admin.AdminClient({**self._settings.properties(), "error_cb": self._note})
+            self._admin = client(_admin.AdminClient, self._settings, {"error_cb": self._note})
         return self._admin
 
     def _note(self, error: KafkaError) -> None:
