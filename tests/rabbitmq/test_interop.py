@@ -73,7 +73,7 @@ def test_what_is_no_event(home: RabbitHome, channel: Any, api: Api) -> None:
 
 @pytest.mark.parametrize("mode", ["structured", "binary", "raw"])
 def test_what_ours_wrote(home: RabbitHome, channel: Any, api: Api, mode: str) -> None:
-    home.home["mode"] = "binary" if mode == "binary" else "structured"
+    home.home["content_mode"] = "binary" if mode == "binary" else "structured"
     attributes = {name: value for name, value in ATTRIBUTES.items() if name != "id"}
     client = home.client()
     given = {} if mode == "raw" else {"attributes": attributes, "key": "k"}

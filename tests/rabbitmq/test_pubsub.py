@@ -189,7 +189,9 @@ def test_names(home: RabbitHome, api: Api) -> None:
 # -- sizes --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"mode": "binary"}, {"layout": "frame"}], ids=["event", "binary", "frame"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"content_mode": "binary"}, {"layout": "frame"}], ids=["event", "binary", "frame"]
+)
 def test_large_and_small_events(home: RabbitHome, api: Api, settings: dict[str, Any]) -> None:
     """Bodies of several frames of the protocol, none, and those that fit just or just not."""
     home.home |= settings

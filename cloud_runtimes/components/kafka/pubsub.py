@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from ...errors import CloudRuntimesError
@@ -19,17 +20,25 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaPubSub"]
 
-_ABSENT: Final = frozenset({spi.ACK_WAIT, spi.DELAY})
+_INSTEAD: Final = MappingProxyType(
+    {
+        spi.ACK_WAIT: "session_timeout of the component's table says when a member that died is noticed",
+        spi.DELAY: "schedule a job that publishes it",
+        spi.RETRY_DELAY: 'with retry = "topic" events come again with a delay',
+    }
+)
 
 
 class KafkaPubSub(PubSubDriver):
     """One pub/sub name; all of one component have the same topics."""
 
+    instead = _INSTEAD
+
     def __init__(self, component: KafkaComponent, name: str) -> None:
         self._component = component
         self.name = name
         settings = component.settings
-        self.features = FEATURES - _ABSENT
+        self.features = FEATURES - {spi.ACK_WAIT, spi.DELAY}
         if settings.retry == "in_order":
             self.features = (self.features | {spi.KEY_ORDER}) - {spi.RETRY_DELAY}
         self.writer = Writer(settings)

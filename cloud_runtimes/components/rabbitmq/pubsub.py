@@ -97,7 +97,7 @@ class RabbitmqPubSub(PubSubDriver):
     def _rendered(self, batch: OutgoingBatch, published: _Published) -> Flow[Publish]:
         """Return the messages of a batch."""
         exchange, rest = self.topology.exchange(batch.topic), 0
-        plain = batch.delay_ms is None and not self._framed and self._settings.mode == "structured"
+        plain = batch.delay_ms is None and not self._framed and self._settings.content_mode == "structured"
         if plain and not kernel.Frame(batch.frames[0])[0].raw and self._fits(batch.frames):
             published.events = [1] * batch.count
             data = b"".join([self._by_kernel(exchange, frame) for frame in batch.frames])
@@ -141,7 +141,7 @@ class RabbitmqPubSub(PubSubDriver):
         """Return frames as messages in the layout of this component."""
         if self._framed:
             return [(FRAME, frame) for frame in frames]
-        if self._settings.mode == "binary" and not (raw and kernel.Frame(frames[0])[0].raw):
+        if self._settings.content_mode == "binary" and not (raw and kernel.Frame(frames[0])[0].raw):
             return as_binary(frames)
         return as_plain(frames, raw=raw)
 

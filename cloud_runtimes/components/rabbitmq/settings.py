@@ -30,7 +30,7 @@ class RabbitmqSettings:
         unrouted: what becomes of an event of a topic without any group: ``"refuse"``: it is an error; ``"drop"``: it is taken, and gone.
         ensure: ``"create"``: exchanges and queues that are missing are made; ``"check"``: that is an error, and the application needs no right to make them.
         layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
-        mode: of an event in the layout ``"event"``: ``"structured"``: JSON with all attributes; ``"binary"``: the payload, with the attributes as headers ``cloudEvents:…``. Consumers read both.
+        content_mode: of an event in the layout ``"event"``: ``"structured"``: JSON with all attributes; ``"binary"``: the payload, with the attributes as headers ``cloudEvents:…``. Consumers read both.
         max_value_bytes: largest payload of an event, encoded. The server's ``max_message_size``, 128 MiB by default, is a limit too.
     """
 
@@ -40,7 +40,7 @@ class RabbitmqSettings:
     unrouted: Literal["refuse", "drop"] = setting("refuse", help="what becomes of an event for nobody")
     ensure: Literal["create", "check"] = setting("create", help="whether exchanges and queues are made")
     layout: Literal["event", "frame"] = setting("event", help="of published events")
-    mode: Literal["structured", "binary"] = setting("structured", help="of an event a message")
+    content_mode: Literal["structured", "binary"] = setting("structured", help="of an event a message")
     max_value_bytes: int = setting(16 * 1024 * 1024, help="largest event")
 
     def __post_init__(self) -> None:

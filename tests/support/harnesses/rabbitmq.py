@@ -59,7 +59,7 @@ class BinaryHome(RabbitHome):
     """The same with the attributes of events in headers."""
 
     name = "rabbitmq-binary"
-    settings: ClassVar[dict[str, Any]] = {"mode": "binary"}
+    settings: ClassVar[dict[str, Any]] = {"content_mode": "binary"}
 
 
 RABBITMQ: dict[str, type[RabbitHome]] = {RabbitHome.name: RabbitHome}

@@ -1,0 +1,249 @@
+"""The thread that a consumer belongs to: it fetches, commits and takes part in rebalances, so that none of these waits for handlers. confluent-kafka lets one thread at a time use a consumer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from threading import Condition
+from typing import Any, Final, TypeAlias
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from ..._core import fork
+from ..._core.logs import repeated
+from ..._core.threads import Background
+from ...errors import InternalError, UnavailableError
+from .failures import explained
+from .ledger import Ledger
+from .settings import KafkaSettings
+from .threads import client, keep
+
+__all__ = ["Fetcher", "Origin"]
+
+Origin: TypeAlias = tuple[str, int]
+"""A topic and a partition."""
+
+_SLICE: Final = 0.05
+_PATIENCE: Final = 1.0
+"""Seconds that the fetching waits for room before it pauses the partitions, which costs what librdkafka has read ahead."""
+_COMMIT_EVERY: Final = 0.05
+_MOST: Final = 10_000
+"""Messages that a member holds at most; with as many it fetches no more."""
+_BYTES: Final = 16 * 1024 * 1024
+"""What a member has fetched and not handed out, about."""
+_LEAVING: Final = 10.0
+
+
+class Fetcher:
+    """See the module. What both threads use is guarded by `changed`, which also tells of a change.
+
+    Attributes:
+        consumer: of confluent-kafka.
+        changed: see above.
+        new: messages that were fetched.
+        open: partition → messages that were taken and are not settled.
+        ledgers: of the partitions that the member has.
+        going: partitions that go to another member, and until when that waits; the member takes out what it has let go of.
+    """
+
+    def __init__(self, settings: KafkaSettings, where: str, more: dict[str, Any]) -> None:
+        self._where = where
+        self._handover = settings.handover
+        self.changed = Condition()
+        self.new: list[Any] = []
+        self.open: dict[Origin, int] = {}
+        self.ledgers: dict[Origin, Ledger] = {}
+        self.going: dict[Origin, float] = {}
+        self._room = 1  # messages to fetch ahead
+        self._stopped = False
+        self._failure: Exception | None = None
+        self._thread: Background | None = None
+        self.consumer: Any = client(
+            Consumer,
+            settings,
+            {
+                "queued.max.messages.kbytes": 16 * 1024,
+                **(settings.options or {}),
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": int(settings.session_timeout * 1000),
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "error_cb": self._note,
+                "on_commit": self._committed,
+                **more,
+            },
+        )
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: the threads of the consumer are not there."""
+        keep(self.consumer)
+
+    def subscribe(self, topics: list[str]) -> None:
+        """Join the group, once the thread runs."""
+        self.consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        if self._thread is None:
+            self._thread = Background(self._fetch, "cloud-runtimes-kafka-member")
+            self._thread.start()
+
+    def take(self, most: int) -> list[Any]:
+        """Return messages that were fetched."""
+        with self.changed:
+            messages, self.new = self.new[:most], self.new[most:]
+            self.changed.notify_all()
+        return messages
+
+    def check(self) -> None:
+        """Raise what ended the thread."""
+        if isinstance(self._failure, KafkaException):
+            raise explained(self._where, self._failure.args[0])
+        if self._failure is not None:
+            raise InternalError(f"kafka {self._where}: the consumer ended") from self._failure
+
+    def close(self) -> None:
+        """Commit for the last time, and leave the group.
+
+        Raises:
+            UnavailableError: what was settled last comes again.
+        """
+        with self.changed:
+            self._stopped = True
+            self.changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(_LEAVING)
+        try:
+            self._commit(list(self.ledgers), wait=True)
+        except KafkaException as error:
+            raise UnavailableError(
+                f"kafka {self._where}: {error.args[0].str()}: what was settled last goes to another member again"
+            ) from error
+        finally:
+            self.consumer.close()
+
+    def _note(self, error: Any) -> None:
+        repeated(f"kafka {self._where}", "kafka %s: %s", self._where, error.str())
+
+    # -- fetching ---------------------------------------------------------
+
+    def _fetch(self) -> None:
+        try:
+            commit_at = full_since = 0.0
+            while not self._stopped:
+                if time.monotonic() >= commit_at:
+                    self._commit(list(self.ledgers))
+                    commit_at = time.monotonic() + _COMMIT_EVERY
+                with self.changed:
+                    has_room = self.changed.wait_for(lambda: self._stopped or not self._full(), _SLICE)
+                if has_room:
+                    full_since = 0.0
+                elif not full_since:
+                    full_since = time.monotonic()
+                elif time.monotonic() > full_since + _PATIENCE:
+                    self._stand_by()
+                if has_room and (first := self.consumer.poll(_SLICE)) is not None:
+                    self._room = max(1, min(_MOST, _BYTES // (len(first.value() or b"") + 100)))
+                    messages = [first, *self.consumer.consume(self._room, 0)]
+                    with self.changed:
+                        self.new += messages
+                        self.changed.notify_all()
+        except Exception as error:
+            with self.changed:
+                self._failure = error
+                self.changed.notify_all()
+
+    def _commit(self, origins: Iterable[Origin], *, wait: bool = False) -> None:
+        """Commit what has changed of partitions; with ``wait`` it is known afterwards.
+
+        Raises:
+            KafkaException: it is not; only with ``wait``.
+        """
+        offsets = []
+        with self.changed:
+            for origin in origins:
+                ledger = self.ledgers.get(origin)
+                if ledger is not None and ledger.changed:
+                    ledger.changed = False
+                    offsets.append(TopicPartition(*origin, ledger.base, ledger.text()))
+        if offsets:
+            try:
+                self.consumer.commit(offsets=offsets, asynchronous=not wait)
+            except KafkaException as error:
+                self._committed(error.args[0], offsets)
+                if wait:
+                    raise
+
+    def _committed(self, error: Any, partitions: list[TopicPartition]) -> None:
+        """Have what was not committed be so the next time."""
+        if error is None:
+            return
+        for each in partitions:
+            if (ledger := self.ledgers.get((each.topic, each.partition))) is not None:
+                ledger.changed = True
+
+    def _full(self) -> bool:
+        return len(self.new) >= self._room or sum(self.open.values()) >= _MOST
+
+    def _stand_by(self) -> None:
+        """Take part in rebalances, and fetch nothing."""
+        consumer = self.consumer
+        paused = consumer.assignment()
+        consumer.pause(paused)
+        while self._full() and not self._stopped:
+            self._commit(list(self.ledgers))
+            if (message := consumer.poll(_SLICE)) is not None:
+                with self.changed:
+                    self.new.append(message)
+        there = consumer.assignment()
+        consumer.resume([each for each in paused if each in there])
+
+    # -- rebalances -------------------------------------------------------
+
+    def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        with self.changed:  # of what comes back, nothing of the time before may be left
+            origins = {(each.topic, each.partition) for each in partitions}
+            self.changed.wait_for(lambda: self._stopped or origins.isdisjoint(self.going))
+        try:
+            partitions = consumer.committed(partitions, timeout=_LEAVING)
+        except KafkaException as error:  # nothing is missed without, and some may come again
+            self._note(error.args[0])
+        for each in partitions:
+            known = each.offset >= 0
+            self.ledgers[each.topic, each.partition] = Ledger(
+                each.offset if known else 0, each.metadata if known else None
+            )
+            if not known:
+                each.offset = OFFSET_BEGINNING
+        consumer.incremental_assign(partitions)
+
+    def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Wait until what was handed out is settled, then give up the partitions."""
+        origins = [(each.topic, each.partition) for each in partitions]
+        end = time.monotonic() + self._handover
+        with self.changed:
+            if not self._stopped:
+                self.going.update(dict.fromkeys(origins, end))
+                self.changed.notify_all()
+            while not self._stopped and any(origin in self.going for origin in origins):
+                if not self.changed.wait(max(0.0, end + 1 - time.monotonic())):
+                    break
+        try:
+            self._commit(origins, wait=True)
+        except KafkaException as error:
+            self._note(error.args[0])
+        self._lost(consumer, partitions)
+
+    def _lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Forget partitions that are another's; settlements of their messages are void."""
+        with self.changed:
+            for each in partitions:
+                self.ledgers.pop((each.topic, each.partition), None)
+                if not self._stopped:
+                    self.going[each.topic, each.partition] = 0.0
+            self.changed.notify_all()
+        if self._stopped:
+            return
+        consumer.incremental_unassign(partitions)
