@@ -96,13 +96,15 @@ def shared(folder: Path, name: str, serve: Callable[[], AbstractContextManager[A
     """Give the URL of a server that takes long to start: the first process that asks in a folder starts it, and ends it once the last has left."""
     told = folder / f"{name}.url"
     with ExitStack() as resources:
-        lock = resources.enter_context(open(folder / f"{name}.lock", "w"))
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        starting = resources.enter_context(open(folder / f"{name}.starting", "w"))
+        users = resources.enter_context(open(folder / f"{name}.users", "w"))
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)  # one that is being ended has been, then
         mine = not told.exists()
         if mine:
             told.write_text(resources.enter_context(serve()).url)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        fcntl.flock(starting, fcntl.LOCK_UN)
         yield told.read_text()
         if mine:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a process that dies gives its lock up
+            fcntl.flock(users, fcntl.LOCK_EX)  # a process that dies gives its lock up
             told.unlink()

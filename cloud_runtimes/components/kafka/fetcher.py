@@ -63,6 +63,7 @@ class Fetcher:
             settings,
             {
                 "queued.max.messages.kbytes": 16 * 1024,
+                "heartbeat.interval.ms": 1000,  # by which members learn of a rebalance
                 **(settings.options or {}),
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": int(settings.session_timeout * 1000),

@@ -127,6 +127,7 @@ class KafkaSettings:
             "client.id": "cloud-runtimes",
             "log_level": 0,  # what goes wrong comes by error_cb, and in results
             "socket.keepalive.enable": True,
+            "reconnect.backoff.max.ms": 1000,  # a broker that is back is found soon
             "topic.metadata.refresh.sparse": True,
             "sasl.username": self.username,
             "sasl.password": self.password,
