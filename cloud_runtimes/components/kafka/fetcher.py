@@ -18,7 +18,7 @@ from .ledger import Ledger
 from .settings import KafkaSettings
 from .threads import client, keep
 
-__all__ = ["Fetcher", "Origin"]
+__all__ = ["Fetched", "Fetcher", "Origin"]
 
 Origin: TypeAlias = tuple[str, int]
 """A topic and a partition."""
@@ -34,11 +34,10 @@ _BYTES: Final = 16 * 1024 * 1024
 _LEAVING: Final = 10.0
 
 
-class Fetcher:
-    """See the module. What both threads use is guarded by `changed`, which also tells of a change.
+class Fetched:
+    """What a member and its fetchers share, guarded by `changed`, which also tells of a change.
 
     Attributes:
-        consumer: of confluent-kafka.
         changed: see above.
         new: messages that were fetched.
         open: partition → messages that were taken and are not settled.
@@ -46,14 +45,34 @@ class Fetcher:
         going: partitions that go to another member, and until when that waits; the member takes out what it has let go of.
     """
 
-    def __init__(self, settings: KafkaSettings, where: str, more: dict[str, Any]) -> None:
-        self._where = where
-        self._handover = settings.handover
+    def __init__(self) -> None:
         self.changed = Condition()
         self.new: list[Any] = []
         self.open: dict[Origin, int] = {}
         self.ledgers: dict[Origin, Ledger] = {}
         self.going: dict[Origin, float] = {}
+
+    def take(self, most: int) -> list[Any]:
+        """Return messages that were fetched."""
+        with self.changed:
+            messages, self.new = self.new[:most], self.new[most:]
+            self.changed.notify_all()
+        return messages
+
+
+class Fetcher:
+    """The thread for one topic; see the module. A group of its own for each topic has its partitions dealt out evenly.
+
+    Attributes:
+        consumer: of confluent-kafka.
+    """
+
+    def __init__(self, settings: KafkaSettings, where: str, topic: str, fetched: Fetched, more: dict[str, Any]) -> None:
+        self._where = where
+        self._topic = topic
+        self._fetched = fetched
+        self._changed = fetched.changed
+        self._handover = settings.handover
         self._room = 1  # messages to fetch ahead
         self._stopped = False
         self._failure: Exception | None = None
@@ -81,9 +100,9 @@ class Fetcher:
         """In a forked child: the threads of the consumer are not there."""
         keep(self.consumer)
 
-    def subscribe(self, topics: list[str]) -> None:
+    def subscribe(self) -> None:
         """Join the group, once the thread runs."""
-        self.consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self.consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def start(self) -> None:
         """Start the thread, if it does not run."""
@@ -91,17 +110,10 @@ class Fetcher:
             self._thread = Background(self._fetch, "cloud-runtimes-kafka-member")
             self._thread.start()
 
-    def take(self, most: int) -> list[Any]:
-        """Return messages that were fetched."""
-        with self.changed:
-            messages, self.new = self.new[:most], self.new[most:]
-            self.changed.notify_all()
-        return messages
-
     def check(self) -> None:
         """Raise what ended the thread."""
         if isinstance(self._failure, KafkaException):
-            raise explained(self._where, self._failure.args[0])
+            raise explained(self._where, self._failure.args[0], self._topic)
         if self._failure is not None:
             raise InternalError(f"kafka {self._where}: the consumer ended") from self._failure
 
@@ -111,13 +123,13 @@ class Fetcher:
         Raises:
             UnavailableError: what was settled last comes again.
         """
-        with self.changed:
+        with self._changed:
             self._stopped = True
-            self.changed.notify_all()
+            self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_LEAVING)
         try:
-            self._commit(list(self.ledgers), wait=True)
+            self._commit(self._mine(), wait=True)
         except KafkaException as error:
             raise UnavailableError(
                 f"kafka {self._where}: {error.args[0].str()}: what was settled last goes to another member again"
@@ -135,10 +147,10 @@ class Fetcher:
             commit_at = full_since = 0.0
             while not self._stopped:
                 if time.monotonic() >= commit_at:
-                    self._commit(list(self.ledgers))
+                    self._commit(self._mine())
                     commit_at = time.monotonic() + _COMMIT_EVERY
-                with self.changed:
-                    has_room = self.changed.wait_for(lambda: self._stopped or not self._full(), _SLICE)
+                with self._changed:
+                    has_room = self._changed.wait_for(lambda: self._stopped or not self._full(), _SLICE)
                 if has_room:
                     full_since = 0.0
                 elif not full_since:
@@ -148,13 +160,13 @@ class Fetcher:
                 if has_room and (first := self.consumer.poll(_SLICE)) is not None:
                     self._room = max(1, min(_MOST, _BYTES // (len(first.value() or b"") + 100)))
                     messages = [first, *self.consumer.consume(self._room, 0)]
-                    with self.changed:
-                        self.new += messages
-                        self.changed.notify_all()
+                    with self._changed:
+                        self._fetched.new += messages
+                        self._changed.notify_all()
         except Exception as error:
-            with self.changed:
+            with self._changed:
                 self._failure = error
-                self.changed.notify_all()
+                self._changed.notify_all()
 
     def _commit(self, origins: Iterable[Origin], *, wait: bool = False) -> None:
         """Commit what has changed of partitions; with ``wait`` it is known afterwards.
@@ -163,9 +175,9 @@ class Fetcher:
             KafkaException: it is not; only with ``wait``.
         """
         offsets = []
-        with self.changed:
+        with self._changed:
             for origin in origins:
-                ledger = self.ledgers.get(origin)
+                ledger = self._fetched.ledgers.get(origin)
                 if ledger is not None and ledger.changed:
                     ledger.changed = False
                     offsets.append(TopicPartition(*origin, ledger.base, ledger.text()))
@@ -182,11 +194,15 @@ class Fetcher:
         if error is None:
             return
         for each in partitions:
-            if (ledger := self.ledgers.get((each.topic, each.partition))) is not None:
+            if (ledger := self._fetched.ledgers.get((each.topic, each.partition))) is not None:
                 ledger.changed = True
 
+    def _mine(self) -> list[Origin]:
+        with self._changed:
+            return [origin for origin in self._fetched.ledgers if origin[0] == self._topic]
+
     def _full(self) -> bool:
-        return len(self.new) >= self._room or sum(self.open.values()) >= _MOST
+        return len(self._fetched.new) >= self._room or sum(self._fetched.open.values()) >= _MOST
 
     def _stand_by(self) -> None:
         """Take part in rebalances, and fetch nothing."""
@@ -194,26 +210,26 @@ class Fetcher:
         paused = consumer.assignment()
         consumer.pause(paused)
         while self._full() and not self._stopped:
-            self._commit(list(self.ledgers))
+            self._commit(self._mine())
             if (message := consumer.poll(_SLICE)) is not None:
-                with self.changed:
-                    self.new.append(message)
+                with self._changed:
+                    self._fetched.new.append(message)
         there = consumer.assignment()
         consumer.resume([each for each in paused if each in there])
 
     # -- rebalances -------------------------------------------------------
 
     def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        with self.changed:  # of what comes back, nothing of the time before may be left
+        with self._changed:  # of what comes back, nothing of the time before may be left
             origins = {(each.topic, each.partition) for each in partitions}
-            self.changed.wait_for(lambda: self._stopped or origins.isdisjoint(self.going))
+            self._changed.wait_for(lambda: self._stopped or origins.isdisjoint(self._fetched.going))
         try:
             partitions = consumer.committed(partitions, timeout=_LEAVING)
         except KafkaException as error:  # nothing is missed without, and some may come again
             self._note(error.args[0])
         for each in partitions:
             known = each.offset >= 0
-            self.ledgers[each.topic, each.partition] = Ledger(
+            self._fetched.ledgers[each.topic, each.partition] = Ledger(
                 each.offset if known else 0, each.metadata if known else None
             )
             if not known:
@@ -224,12 +240,12 @@ class Fetcher:
         """Wait until what was handed out is settled, then give up the partitions."""
         origins = [(each.topic, each.partition) for each in partitions]
         end = time.monotonic() + self._handover
-        with self.changed:
+        with self._changed:
             if not self._stopped:
-                self.going.update(dict.fromkeys(origins, end))
-                self.changed.notify_all()
-            while not self._stopped and any(origin in self.going for origin in origins):
-                if not self.changed.wait(max(0.0, end + 1 - time.monotonic())):
+                self._fetched.going.update(dict.fromkeys(origins, end))
+                self._changed.notify_all()
+            while not self._stopped and any(origin in self._fetched.going for origin in origins):
+                if not self._changed.wait(max(0.0, end + 1 - time.monotonic())):
                     break
         try:
             self._commit(origins, wait=True)
@@ -239,12 +255,12 @@ class Fetcher:
 
     def _lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Forget partitions that are another's; settlements of their messages are void."""
-        with self.changed:
+        with self._changed:
             for each in partitions:
-                self.ledgers.pop((each.topic, each.partition), None)
+                self._fetched.ledgers.pop((each.topic, each.partition), None)
                 if not self._stopped:
-                    self.going[each.topic, each.partition] = 0.0
-            self.changed.notify_all()
+                    self._fetched.going[each.topic, each.partition] = 0.0
+            self._changed.notify_all()
         if self._stopped:
             return
         consumer.incremental_unassign(partitions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +19,7 @@ from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settleme
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding, Part
 from .failures import explained
-from .fetcher import Fetcher, Origin
+from .fetcher import Fetched, Fetcher, Origin
 from .messages import Incoming, read
 from .ordered import Keys
 from .producer import Outgoing
@@ -63,18 +64,30 @@ class KafkaMember(EventSource):
         # how many parts of a message are still to be settled, if not one
         self._twice: dict[tuple[Origin, int], int] = {}
         self._following: list[tuple[Origin, Incoming]] = []  # that waited for what is settled now
-        settings, more = component.settings, {"group.id": self._topics.group(request.group)}
-        if settings.instance is not None:
-            more["group.instance.id"] = f"{settings.instance}-{next(component.members)}"
-        self._fetcher = Fetcher(settings, self._topics.where, more)
+        self._fetched = Fetched()
+        self._fetchers: list[Fetcher] = []
         try:
             for topic in topics:
-                latest = topic == self._topic and request.start == "latest"
-                self._topics.begin(op, self._fetcher.consumer, topic, latest=latest)
-            self._fetcher.subscribe(topics)
+                self._fetchers.append(self._join(op, topic))
         except BaseException:
-            self._fetcher.close()
+            for each in self._fetchers:
+                each.close()
             raise
+
+    def _join(self, op: Operation, topic: str) -> Fetcher:
+        settings, request = self._component.settings, self._rules.request
+        group = self._topics.group(request.group) if topic == self._topic else topic
+        more = {"group.id": group}
+        if settings.instance is not None:
+            more["group.instance.id"] = f"{settings.instance}-{next(self._component.members)}"
+        made = Fetcher(settings, self._where, topic, self._fetched, more)
+        try:
+            self._topics.begin(op, made.consumer, topic, latest=topic == self._topic and request.start == "latest")
+            made.subscribe()
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     @property
     def _where(self) -> str:
@@ -84,7 +97,8 @@ class KafkaMember(EventSource):
 
     def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
         self._component.check_open()
-        self._fetcher.start()
+        for each in self._fetchers:
+            each.start()
         self._leave_partitions()
         self._holding.settle(settled)
         self._settle()
@@ -101,9 +115,9 @@ class KafkaMember(EventSource):
             return deliveries
 
     def wake(self) -> None:
-        with self._fetcher.changed:
+        with self._fetched.changed:
             self._woken = True
-            self._fetcher.changed.notify_all()
+            self._fetched.changed.notify_all()
 
     def close(self, settled: Sequence[Settled], /) -> None:
         kept = Settlements()
@@ -116,30 +130,33 @@ class KafkaMember(EventSource):
         try:
             self._holding.settle(kept)
             self._settle()
-            with self._fetcher.changed:  # what was not handed out does not count as a delivery
-                for ledger in self._fetcher.ledgers.values():
+            with self._fetched.changed:  # what was not handed out does not count as a delivery
+                for ledger in self._fetched.ledgers.values():
                     ledger.handed.clear()
                 for origin, tokens in _places(released):
-                    if origin in self._fetcher.ledgers:
-                        self._fetcher.ledgers[origin].hand(tokens)
+                    if origin in self._fetched.ledgers:
+                        self._fetched.ledgers[origin].hand(tokens)
         finally:
-            self._fetcher.close()
+            with ExitStack() as leaving:
+                for each in self._fetchers:
+                    leaving.callback(each.close)
 
     def _wait(self, end: float | None, want: int) -> bool:
         """Wait for messages, for `wake`, or for what is due; tells whether to look again."""
         while True:
             now = time.monotonic()
             due = [now + self._later[0].at - time.time()] if self._later else []
-            with self._fetcher.changed:
+            with self._fetched.changed:
                 if self._woken:
                     self._woken = False
                     return False
-                self._fetcher.check()
-                if self._fetcher.going or (want and self._fetcher.new):
+                for each in self._fetchers:
+                    each.check()
+                if self._fetched.going or (want and self._fetched.new):
                     break
                 until = min(due + ([] if end is None else [end]), default=None)
                 if until is None or until > now:
-                    self._fetcher.changed.wait(None if until is None else until - now)
+                    self._fetched.changed.wait(None if until is None else until - now)
             now = time.monotonic()
             if want and self._later and self._later[0].at <= time.time():
                 return True
@@ -158,18 +175,18 @@ class KafkaMember(EventSource):
         while self._later and self._later[0].at <= now:
             later = heappop(self._later)
             self._deliver(later.origin, [later.message])
-        for origin, group in itertools.groupby(self._fetcher.take(want), lambda each: (each.topic(), each.partition())):
+        for origin, group in itertools.groupby(self._fetched.take(want), lambda each: (each.topic(), each.partition())):
             self._read(origin, list(group))
 
     def _read(self, origin: Origin, messages: list[Any]) -> None:
-        ledger = self._fetcher.ledgers.get(origin)
+        ledger = self._fetched.ledgers.get(origin)
         if ledger is None:  # it was given up after these had come
             return
         for message in messages:
             if (error := message.error()) is not None:
                 raise explained(self._where, error, origin[0])
         found = [read(message) for message in messages]
-        with self._fetcher.changed:
+        with self._fetched.changed:
             found = [each for each in found if ledger.read(each.offset)]
             if ledger.counts:
                 known = ledger.counts
@@ -177,7 +194,7 @@ class KafkaMember(EventSource):
                     each._replace(deliveries=each.deliveries + known[each.offset]) if each.offset in known else each
                     for each in found
                 ]
-        self._fetcher.open[origin] = self._fetcher.open.get(origin, 0) + len(found)
+        self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(found)
         if self._keys is not None:
             found = [each for each in found if self._keys.enter(origin, each)]
         self._deliver(origin, found)
@@ -200,9 +217,9 @@ class KafkaMember(EventSource):
 
     def _hand(self, deliveries: Deliveries) -> None:
         """Note in the ledgers what is being delivered, in case that this process dies with it."""
-        with self._fetcher.changed:
+        with self._fetched.changed:
             for origin, tokens in _places([record for records, _ in deliveries.groups for record in records]):
-                if (ledger := self._fetcher.ledgers.get(origin)) is not None:
+                if (ledger := self._fetched.ledgers.get(origin)) is not None:
                     ledger.hand(tokens)
 
     # -- settling ---------------------------------------------------------
@@ -253,8 +270,8 @@ class KafkaMember(EventSource):
         assert part.frame is not None
         assert part.delay_ms is not None
         token, *_ = part.tokens
-        if (ledger := self._fetcher.ledgers.get(origin)) is not None:
-            with self._fetcher.changed:
+        if (ledger := self._fetched.ledgers.get(origin)) is not None:
+            with self._fetched.changed:
                 ledger.handed.discard(token)
                 ledger.counts[token] = part.deliveries
                 ledger.changed = True
@@ -266,13 +283,13 @@ class KafkaMember(EventSource):
         """Note messages of which nothing is left."""
         if self._twice:
             tokens = [each for each in tokens if self._last(origin, each)]
-        ledger = self._fetcher.ledgers.get(origin)
+        ledger = self._fetched.ledgers.get(origin)
         if ledger is None:  # the partition is another's
             return
-        self._fetcher.open[origin] = self._fetcher.open.get(origin, 0) - len(tokens)
+        self._fetched.open[origin] = self._fetched.open.get(origin, 0) - len(tokens)
         if self._keys is not None:
             self._following += [(origin, each) for each in self._keys.leave(origin, tokens)]
-        with self._fetcher.changed:
+        with self._fetched.changed:
             ledger.settle(tokens)
 
     def _last(self, origin: Origin, token: int) -> bool:
@@ -283,12 +300,12 @@ class KafkaMember(EventSource):
 
     def _leave_partitions(self) -> None:
         """Let go of what was not handed out of partitions that go to others."""
-        if not self._fetcher.going:
+        if not self._fetched.going:
             return
-        with self._fetcher.changed:
-            going = list(self._fetcher.going)
-            self._fetcher.new = [
-                each for each in self._fetcher.new if (each.topic(), each.partition()) not in self._fetcher.going
+        with self._fetched.changed:
+            going = list(self._fetched.going)
+            self._fetched.new = [
+                each for each in self._fetched.new if (each.topic(), each.partition()) not in self._fetched.going
             ]
         for origin in going:
             if self._keys is not None:
@@ -296,13 +313,13 @@ class KafkaMember(EventSource):
             self._later = [each for each in self._later if each.origin != origin]
             heapify(self._later)
             left = self._holding.leave(origin)
-            if not left or time.monotonic() >= self._fetcher.going[origin]:
+            if not left or time.monotonic() >= self._fetched.going[origin]:
                 self._holding.lose(origin, set(self._holding.tokens(origin)))
-                self._fetcher.open.pop(origin, None)
+                self._fetched.open.pop(origin, None)
                 self._twice = {place: count for place, count in self._twice.items() if place[0] != origin}
-                with self._fetcher.changed:
-                    self._fetcher.going.pop(origin, None)
-                    self._fetcher.changed.notify_all()
+                with self._fetched.changed:
+                    self._fetched.going.pop(origin, None)
+                    self._fetched.changed.notify_all()
 
 
 def _places(records: Sequence[Any]) -> Iterator[tuple[Origin, Sequence[int]]]:
