@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.request import Request, urlopen
 
 import pytest
@@ -399,6 +399,7 @@ def test_a_runtime_without_hosting(closing: Make) -> None:
 
     class Narrow:
         features: frozenset[str] = frozenset()
+        instead: ClassVar[dict[str, str]] = {}
 
     client = closing(app_id="there", config={"capa": {"home": ":memory:"}})
     driver: Any = Narrow()
