@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -94,6 +93,8 @@ def stopped(server: Server) -> Iterator[None]:
 @contextmanager
 def shared(folder: Path, name: str, serve: Callable[[], AbstractContextManager[Any]]) -> Iterator[str]:
     """Give the URL of a server that takes long to start: the first process that asks in a folder starts it, and ends it once the last has left."""
+    import fcntl  # which a run without Linux's extras does not have, nor these servers
+
     told = folder / f"{name}.url"
     with ExitStack() as resources:
         starting = resources.enter_context(open(folder / f"{name}.starting", "w"))
