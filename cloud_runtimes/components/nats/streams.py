@@ -32,6 +32,8 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
 _LONGEST: Final = 200
 """Characters of a name; a server takes 255 of a consumer's."""
 _NEEDED: Final = ("allow_direct", "allow_msg_schedules")
+_GOING: Final = 10
+"""Pauses before a stream that was there is made again: one that is made while the server still deletes the other is never answered."""
 
 
 def _token(text: str) -> str:
@@ -131,16 +133,22 @@ class EventStream:
         }  # fmt: skip
         if self._settings.duplicate_window:
             config["duplicate_window"] = int(self._settings.duplicate_window * 1e9)
-        return (yield from self._stream(self.name, config))
+        return (yield from self._stream(self.name, config, _GOING if self._offset is not None else 0))
 
-    def _stream(self, name: str, more: Mapping[str, Any]) -> Flow[dict[str, Any]]:
-        """Return what is known of a stream, which is made where it is not there."""
+    def _stream(self, name: str, more: Mapping[str, Any], pauses: int = 0) -> Flow[dict[str, Any]]:
+        """Return what is known of a stream, which is made where it is still not there after some pauses."""
         settings = self._settings
-        try:
-            return (yield from self._api("STREAM.INFO", name=name))
-        except Refused as error:
-            if error.code != NO_STREAM:
-                raise
+        while True:
+            try:
+                return (yield from self._api("STREAM.INFO", name=name))
+            except Refused as error:
+                if error.code != NO_STREAM:
+                    raise
+                if not pauses:
+                    break
+                failure = error
+            pauses -= 1
+            yield Batch(failure=failure)
         if settings.ensure == "check":
             raise NotFoundError(
                 f'nats {self._engine.where}: there is no stream {name!r}: make it, or set ensure = "create"'
