@@ -16,6 +16,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
 from cloud_runtimes.testing import Clock, SecretHarness
+from tests.support.vault import VaultStub
 
 
 class _Harness(SecretHarness):
@@ -239,6 +240,48 @@ class KeyringHarness(_Harness):
         self._restore()
 
 
+class VaultHarness(_Harness):
+    """The key-value engine of a stub of Vault, in version 2."""
+
+    name = "vault"
+    engine = "kv2"
+    multiple = True
+    keys = ("a_b", "a.b", "a b", "*", "%", "ключ", "k/v", "k?v", "k#v")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        super().__init__(monkeypatch, folder)
+        self.stub = VaultStub()
+        if self.engine == "kv1":
+            self.stub.second.clear()
+        self._token = self.stub.token()
+
+    def table(self, store: str) -> dict[str, Any]:
+        return {"component": "vault", "url": self.stub.url, "token": self._token, "engine": self.engine}
+
+    def put(self, store: str, key: str, value: str) -> None:
+        self.put_entries(store, key, {key: value})
+
+    def put_entries(self, store: str, key: str, entries: Mapping[str, str]) -> None:
+        self.stub.put(f"{store}/{key}", dict(entries))
+
+    def remove(self, store: str, key: str) -> None:
+        del self.stub.kv["secret"][f"{store}/{key}"]
+
+    def close(self) -> None:
+        super().close()
+        self.stub.close()
+
+
+class VaultFirstHarness(VaultHarness):
+    """Version 1."""
+
+    name = "vault, kv1"
+    engine = "kv1"
+
+    def put_entries(self, store: str, key: str, entries: Mapping[str, str]) -> None:
+        self.stub.kv["secret"][f"{store}/{key}"] = [dict(entries)]
+
+
 SECRET_HARNESSES = {
     harness.name: harness
     for harness in (
@@ -251,5 +294,7 @@ SECRET_HARNESSES = {
         YamlHarness,
         DotenvFileHarness,
         KeyringHarness,
+        VaultHarness,
+        VaultFirstHarness,
     )
 }
