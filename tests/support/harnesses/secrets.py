@@ -16,6 +16,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
 from cloud_runtimes.testing import Clock, SecretHarness
+from tests.support.mounts import Mount
 from tests.support.vault import VaultStub
 
 
@@ -210,6 +211,24 @@ class DotenvFileHarness(_FileHarness):
         return "".join(f"{key} = {_quoted(value)} # comment\n" for key, value in secrets.items())
 
 
+class FolderHarness(_Harness):
+    """A folder of files, as Kubernetes mounts and changes it."""
+
+    name = "file, a folder"
+    keys = ("a_b", "a.b", "a b", "*", "%", "ключ", "a\tb")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        super().__init__(monkeypatch, folder)
+        self._mounts: dict[str, Mount] = {}
+
+    def table(self, store: str) -> dict[str, Any]:
+        return {"component": "config_file", "path": str(self.folder / store), "format": "folder"}
+
+    def write(self, store: str) -> None:
+        mount = self._mounts.setdefault(store, Mount(self.folder / store))
+        mount.change(self._stores[store])
+
+
 class KeyringHarness(_Harness):
     """The package keyring over a backend that needs no desktop: a file."""
 
@@ -293,6 +312,7 @@ SECRET_HARNESSES = {
         TomlHarness,
         YamlHarness,
         DotenvFileHarness,
+        FolderHarness,
         KeyringHarness,
         VaultHarness,
         VaultFirstHarness,
