@@ -13,10 +13,11 @@ from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.operation import Operation
+from .._connections import Lost, Servers
 from .._engines import Engine
-from .address import Servers, parse_url
+from .address import parse_url
 from .connection import Connection
-from .failures import Lost, Refused, explained
+from .failures import Refused, explained
 from .link import Link, Waiting
 from .session import Publish, Step
 

@@ -8,9 +8,10 @@ from contextlib import suppress
 from time import monotonic
 
 from ..._core.threads import Background, Mutex
+from .._connections import Lost
 from .._messages.waker import Waker
 from .connection import Connection
-from .failures import Lost, Refused
+from .failures import Refused
 from .session import CLOSE, Publish, Step
 
 __all__ = ["Link", "Waiting"]

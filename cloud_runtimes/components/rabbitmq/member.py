@@ -14,12 +14,14 @@ from ..._core.logs import repeated
 from ...errors import UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled
+from .._connections import Lost
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding
+from .._messages.parts import write_past
 from .._messages.waker import Waker
-from .failures import NOT_FOUND, Lost, Refused
+from .failures import NOT_FOUND, Refused
 from .link import Waiting
-from .messages import FRAME, TOPIC, Reader, id_of, past_headers
+from .messages import FRAME, PAST, TOPIC, Reader, id_of
 from .pubsub import waiting
 from .session import CALLS, CLOSE, Ask, Publish
 from .wire import Properties, method
@@ -241,9 +243,8 @@ class RabbitmqMember(EventSource):
                     add(exchange, "", _with(about, {TOPIC: request.topic}), body)
                 continue
             exchange, rest = yield from self._topology.park(part.delay_ms)
-            add(
-                exchange, self._queue, waiting(_with(FRAME, past_headers(part.deliveries, part.past)), rest), part.frame
-            )
+            about = _with(FRAME, {PAST: write_past(part.deliveries, part.past)})
+            add(exchange, self._queue, waiting(about, rest), part.frame)
         for each in self._reader.early:
             exchange, rest = yield from self._topology.park(each.delay_ms)
             add(exchange, self._queue, waiting(each.properties, rest), each.body)

@@ -10,17 +10,17 @@ from typing import Any, Final, NamedTuple
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
 from ...spi.events import read_binary, to_binary
-from .._deliveries import NO_PAST, Past
 from .._messages.holding import Holding, as_messages
+from .._messages.parts import read_past
 from .session import Delivered
 from .topology import REST
 from .wire import Properties, properties, read_properties
 
-__all__ = ["FRAME", "PLAIN", "STRUCTURED", "TOPIC", "Reader", "as_binary", "as_plain", "id_of", "past_headers"]
+__all__ = ["FRAME", "PAST", "PLAIN", "STRUCTURED", "TOPIC", "Reader", "as_binary", "as_plain", "id_of"]
 
 TOPIC: Final = "x-cr-topic"
 """What a dead letter was first published to."""
-_PAST: Final = "x-cr-past"
+PAST: Final = "x-cr-past"
 """Of what comes again: how often it was delivered, when first and last, and the last error."""
 _OCTETS: Final = "application/octet-stream"
 _CLOUDEVENTS: Final = "application/cloudevents"
@@ -88,7 +88,7 @@ class Reader:
             kept = {name: value for name, value in headers.items() if name != REST and not name.startswith(_BROKERS)}
             self.early.append(_Early(tag, about._replace(headers=kept), data, rest))
             return 0
-        before, past = _read_past(str(headers.get(_PAST, "")))
+        before, past = read_past(str(headers.get(PAST, "")))
         deliveries = 1 + before + int(headers.get("x-delivery-count", 0))
         tag = Tag(tag)
         tag.id = about.message_id or ""
@@ -138,17 +138,3 @@ def as_binary(frames: Sequence[bytes]) -> list[tuple[Properties, bytes]]:
             kind = headers.pop("content-type", None)
             found.append((Properties(kind, headers, 2, frame[place].id), data))
     return found
-
-
-def past_headers(deliveries: int, past: Past) -> dict[str, str]:
-    """Return the header of what comes again."""
-    error = "" if past.error is None else past.error.replace("\n", " ")
-    return {_PAST: f"{deliveries} {past.first or 0} {past.last or 0} {error}"}
-
-
-def _read_past(text: str) -> tuple[int, Past]:
-    try:
-        deliveries, first, last, *error = text.split(" ", 3)
-        return int(deliveries), Past(int(first) or None, int(last) or None, error[0] if error and error[0] else None)
-    except ValueError:  # it has none, or is of another program
-        return 0, NO_PAST

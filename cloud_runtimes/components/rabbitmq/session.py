@@ -8,7 +8,8 @@ from struct import Struct
 from typing import Any, Final, TypeAlias
 
 from ..._version import __version__
-from .failures import Lost, Refused
+from .._connections import Lost
+from .failures import Refused
 from .wire import BODY, END, HEAD, HEADER, HEARTBEAT, METHOD, frame, method, read
 
 __all__ = ["CALLS", "CLOSE", "CONFIRMS", "Ask", "Delivered", "Publish", "Session", "Step"]
