@@ -121,6 +121,9 @@ class RabbitmqEngine(Engine):
     def explained(self, error: Exception, maybe_applied: bool = False) -> CloudRuntimesError:
         """Return our error for one of a connection."""
         if isinstance(error, Refused):
+            if error.code == 0 and self._link is not None:
+                # a channel that was opened while a queue had no leader is refused messages for ever (RabbitMQ 3.10)
+                self._link.end(Lost("the server did not take messages"))
             return explained(self.where, error)
         return UnavailableError(
             f"rabbitmq {self.where}: no server can be reached: {error}", maybe_applied=maybe_applied
@@ -169,11 +172,6 @@ class RabbitmqEngine(Engine):
             return self._link
         finally:
             self._connecting.release()
-
-    def renew(self) -> None:
-        """Have later calls connect anew: a channel that was opened while a queue had no leader is refused messages for ever (RabbitMQ 3.10)."""
-        if self._link is not None:
-            self._link.end(Lost("the server did not take messages"))
 
     def _close(self) -> None:
         self._closed = True
