@@ -87,9 +87,11 @@ def test_tables_are_those_of_pika() -> None:
     assert float(found.pop("decimal")) == 12.34
     found.pop("bytes")
     assert found == {name: value for name, value in values.items() if name in found}
-    ours = {"text": "grüße", "number": 2**40, "yes": True, "deep": {"n": -1}}
+    ours = {"text": "grüße", "number": 2**40, "yes": True, "deep": {"n": -1}, "list": [1, None, [{"b": b"\xff"}]]}
     encoded = method(1, (50, 10), "t", ours)[11:-1]
-    assert pika.decode_table(encoded, 0)[0] == ours
+    assert pika.decode_table(encoded, 0)[0] == read("t", encoded, 0)[0] == ours
+    ours["float"] = 2.5  # pika reads it as a whole number
+    assert read("t", method(1, (50, 10), "t", ours)[11:-1], 0)[0] == ours
     with pytest.raises(ValueError, match="AMQP"):
         read("t", encoded[:-1], 0)
 

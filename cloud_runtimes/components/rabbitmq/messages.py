@@ -16,12 +16,26 @@ from .session import Delivered
 from .topology import REST
 from .wire import Properties, properties, read_properties
 
-__all__ = ["FRAME", "PAST", "PLAIN", "STRUCTURED", "TOPIC", "Reader", "as_binary", "as_plain", "id_of"]
+__all__ = [
+    "FRAME",
+    "OFFSET",
+    "PAST",
+    "PLAIN",
+    "STRUCTURED",
+    "TOPIC",
+    "Reader",
+    "as_binary",
+    "as_plain",
+    "id_of",
+    "published",
+]
 
 TOPIC: Final = "x-cr-topic"
 """What a dead letter was first published to."""
 PAST: Final = "x-cr-past"
 """Of what comes again: how often it was delivered, when first and last, and the last error."""
+OFFSET: Final = "x-stream-offset"
+"""Of what comes from a stream."""
 _OCTETS: Final = "application/octet-stream"
 _CLOUDEVENTS: Final = "application/cloudevents"
 STRUCTURED: Final = Properties("application/cloudevents+json; charset=utf-8", None, 2)
@@ -29,7 +43,9 @@ FRAME: Final = Properties(None, None, 2)
 PLAIN: Final = properties(STRUCTURED), properties(FRAME)
 """Properties of messages that have nothing else around their event, or events."""
 _ATTRIBUTE: Final = re.compile(r"(?:cloudEvents[:_]|ce-)(.+)", re.IGNORECASE)
-_BROKERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
+_BROKERS: Final = (
+    "x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", OFFSET
+)  # fmt: skip
 
 
 class Tag(int):
@@ -85,8 +101,7 @@ class Reader:
         about = read_properties(told)
         headers = about.headers or {}
         if isinstance(rest := headers.get(REST), int) and rest > 0:
-            kept = {name: value for name, value in headers.items() if name != REST and not name.startswith(_BROKERS)}
-            self.early.append(_Early(tag, about._replace(headers=kept), data, rest))
+            self.early.append(_Early(tag, about._replace(headers=published(headers, REST)), data, rest))
             return 0
         before, past = read_past(str(headers.get(PAST, "")))
         deliveries = 1 + before + int(headers.get("x-delivery-count", 0))
@@ -104,6 +119,12 @@ class Reader:
         if kind is None or kind.startswith(_CLOUDEVENTS):
             return self._holding.add(0, [tag], [data], deliveries, past, headers.get(TOPIC))
         return self._holding.add_plain(0, tag, data, kind, deliveries, past)
+
+
+def published(headers: Mapping[str, Any], without: str = "") -> dict[str, Any] | None:
+    """Return the headers with which a message was published, without one of them."""
+    kept = {name: value for name, value in headers.items() if name != without and not name.startswith(_BROKERS)}
+    return kept or None
 
 
 def _attributes(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.logs import repeated
 from ..._core.threads import Background
-from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
-from .._connections import Lost
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .failures import NOT_FOUND, Refused
 from .link import PATIENCE, ask
+from .messages import OFFSET, published
 from .session import CALLS, Ask, Delivered, Publish
 from .wire import Properties, method, read_properties
 
@@ -42,7 +41,6 @@ _MARK: Final = "x-cr-mark"
 """A message in the stream that tells how far it went when that was published."""
 _NEXT: Final = "x-cr-next"
 """The offset from which on nothing was copied."""
-_OFFSET: Final = "x-stream-offset"
 
 
 def is_replayed(driver: RabbitmqPubSub, request: SubscribeRequest) -> Flow[bool]:
@@ -94,7 +92,7 @@ class Replay:
                 with closing(connection):
                     self._replay(connection)
                 return
-            except (Lost, Refused, TimeoutError, CloudRuntimesError) as error:
+            except Exception as error:
                 if isinstance(error, Refused) and error.code == NOT_FOUND:
                     return  # another member is done
                 repeated(f"replay {self._label}", "%s: its stream was not read to the end: %s", self._label, error)
@@ -112,7 +110,7 @@ class Replay:
         if not (deliveries := self._wait(connection)):
             return
         start = max([(read_properties(told).headers or {}).get(_NEXT, 0) for _, told, _ in deliveries])
-        ask(connection, self._consume(self._stream, {_OFFSET: start}))
+        ask(connection, self._consume(self._stream, {OFFSET: start}))
         if not self._copy(connection):
             return
         self._run(self._driver.topology.join(*self._group, None))
@@ -141,11 +139,11 @@ class Replay:
             copied, after = [], 0
             for _, told, body in deliveries:
                 about = read_properties(told)
-                headers = dict(about.headers or {})
-                after = headers.pop(_OFFSET, after - 1) + 1
+                headers = about.headers or {}
+                after = headers.get(OFFSET, after - 1) + 1
                 found = found or headers.get(_MARK) == mark
                 if _MARK not in headers and _NEXT not in headers:
-                    copied.append((self._queue, about._replace(headers=headers or None), body))
+                    copied.append((self._queue, about._replace(headers=published(headers)), body))
             if copied:
                 self._run(_publish(self._driver, copied))
             if after:
