@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
-from cloud_runtimes.testing import AsyncApi, SyncApi
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.redis import RedisHome
-from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast_harm, slow
 from tests.support.redis import RedisServer, serve
 
 
@@ -63,12 +62,5 @@ def test_publishers_outlast(
     rounds: Callable[[int, int], int],
 ) -> None:
     """A server that is slow, full, read-only or dead. In CI each harm is tried with one API."""
-    does, kind, match = HARMS[harm]
     server = served(appendonly="yes", appendfsync="always")
-    apis = (SyncApi, AsyncApi)
-    first = list(HARMS).index(harm) % 2
-    with FaultProxy(server.port) as proxy:
-        home = client(server.url.replace(str(server.port), str(proxy.port)))
-        for number in range(rounds(1, 2)):
-            with closing(apis[(first + number) % 2]()) as api:
-                outlast(home, api, does(server, proxy), kind, match)
+    outlast_harm(server, client, HARMS, harm, rounds(1, 2))
