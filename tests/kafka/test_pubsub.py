@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from cloudevents.core.bindings import kafka as binding
 from cloudevents.core.v1.event import CloudEvent
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer
+from confluent_kafka.admin import AdminClient
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import CloudRuntimesError, NotFoundError
@@ -175,6 +178,34 @@ def test_a_member_that_is_killed(home: KafkaHome, on: Any) -> None:
         found = taken(sub, 5)
         assert sub.receive(0.3) is None
     assert [(each.data, each.delivery_count) for each in found] == [(number, 2) for number in range(0, 10, 2)]
+
+
+def ended(home: KafkaHome, group: str) -> Counter[str]:
+    """Return how many events of a group came to which end."""
+    admin: Any = AdminClient({"bootstrap.servers": home.servers})
+    (asked,) = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
+    found: Counter[str] = Counter()
+    for each in asked.result(SOON).topic_partitions:
+        found.update({how: int(events) for how, events in re.findall("([a-z_]+):([0-9]+)", each.metadata or "")})
+    return found
+
+
+def test_what_nobody_acknowledged_is_counted(home: KafkaHome, on: Any) -> None:
+    client = on()
+    group = f"{home.prefix}bus.suite"
+    for turn in (1, 2):
+        client.pubsub.publish("bus", "t", "late", ttl=0.05)
+        time.sleep(0.1)
+        client.pubsub.publish_bulk("bus", "t", ["drop", "drop", "ack"])
+        with client.pubsub.subscribe("bus", "t") as sub:
+            for _ in range(3):
+                event = sub.receive(SOON)
+                event.drop() if event.data == "drop" else event.ack()
+        assert ended(home, group) == {"dropped": 2 * turn, "expired": turn}
+    with client.pubsub.subscribe("bus", "t", dead_letter_topic="dead", max_deliveries=1) as sub:
+        client.pubsub.publish("bus", "t", "fails")
+        sub.receive(SOON).retry()
+    assert ended(home, group) == {"dropped": 4, "expired": 2, "dead_lettered": 1}
 
 
 def test_a_child_publishes(on: Any) -> None:

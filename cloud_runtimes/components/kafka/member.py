@@ -13,7 +13,6 @@ from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..._core.logs import repeated
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
@@ -234,15 +233,15 @@ class KafkaMember(EventSource):
                 self._hold_back(origin, part)
             if part.done:
                 self._done(origin, part.tokens)
-            if part.frame is None and part.events:
-                repeated(f"dropped {self._rules.label}", "%s: %d events were dropped", self._rules.label, part.events)
+            if part.delay_ms is None and part.events:
+                self._end(origin, "dropped" if part.frame is None else "dead_lettered", part.events)
         holding.parts.clear()
         for origin, tokens in holding.done.items():  # type: ignore[assignment]
+            if holding.expired:  # the counts of all partitions are one group's
+                self._end(origin, "expired", holding.expired)
+                holding.expired = 0
             self._done(origin, tokens)
         holding.done.clear()
-        if holding.expired:
-            repeated(f"expired {self._rules.label}", "%s: %d events had expired", self._rules.label, holding.expired)
-            holding.expired = 0
         following, self._following = self._following, []
         for origin, message in following:
             self._deliver(origin, [message])
@@ -291,6 +290,12 @@ class KafkaMember(EventSource):
             self._following += [(origin, each) for each in self._keys.leave(origin, tokens)]
         with self._fetched.changed:
             ledger.settle(tokens)
+
+    def _end(self, origin: Origin, how: str, events: int) -> None:
+        """Count events that were not acknowledged and come no more; those of a partition that is another's are that one's to count."""
+        if (ledger := self._fetched.ledgers.get(origin)) is not None:
+            with self._fetched.changed:
+                ledger.end(how, events)
 
     def _last(self, origin: Origin, token: int) -> bool:
         left = self._twice.pop((origin, token), 1) - 1
