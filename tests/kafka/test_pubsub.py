@@ -20,11 +20,10 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer
 from confluent_kafka.admin import AdminClient
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import CloudRuntimesError, NotFoundError
+from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.kafka import KafkaHome
-from tests.support.kafka import KafkaServer
 from tests.support.waiting import until
 
 SOON = 20.0
@@ -272,33 +271,3 @@ def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Call
     for key, found in settled.items():
         first = list(dict.fromkeys(each for each in found if each >= 0))
         assert first == sorted(first), key
-
-
-# -- faults -------------------------------------------------------------------
-
-
-def test_a_broker_that_restarts(served: Callable[..., KafkaServer]) -> None:
-    """A call says in time that it is away; a publisher outlasts it, loses nothing, and repeats nothing that was not on its way."""
-    server = served()
-    config = {"pubsub": {"bus": {"component": "kafka", "servers": server.url, "ensure": "create"}}}
-    with CloudRuntimesClient(app_id="suite", config=config, timeout=20) as client:
-        client.pubsub.publish("bus", "t", -1)
-        with client.pubsub.subscribe("bus", "t") as sub, client.pubsub.publisher("bus", "t") as publisher:
-            taken(sub, 1)
-            server.kill()
-            begun = time.monotonic()
-            with pytest.raises(CloudRuntimesError) as caught:
-                client.pubsub.publish("bus", "t", -2, timeout=1)
-            assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-            assert time.monotonic() - begun < 3
-            for number in range(1000):
-                publisher.send(number)
-            time.sleep(3)  # longer than an attempt
-            server.start()
-            publisher.flush(60)
-            found = [event.data for event in taken(sub, 1000)]
-            while (event := sub.receive(1)) is not None:
-                found.append(event.data)
-                event.ack()
-    assert set(found) - {-2} == set(range(1000))
-    assert len(found) <= 1001 + 1000 * (not caught.value.maybe_applied)

@@ -63,6 +63,8 @@ class KafkaServer(Server):
             "default.replication.factor": count,
             "min.insync.replicas": min(count, 2),
             "group.initial.rebalance.delay.ms": 0,
+            "broker.session.timeout.ms": 1500,  # so long a broker that was killed cannot come back
+            "broker.heartbeat.interval.ms": 500,
             "auto.create.topics.enable": "false",
             **options,
         }

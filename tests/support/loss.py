@@ -95,7 +95,7 @@ def kill_all(
 ) -> str:
     """Kill a producer, a consumer and their broker in each turn, and part them for a moment; assert that nothing acknowledged was lost, and return the figures.
 
-    ``more``: further settings, of which ``config`` makes the configuration. ``start`` and ``ack_wait``: of the group, where the component has them. ``proxy``: before the broker, where it must know one. ``patience``: seconds without an event after which there are none.
+    ``more``: further settings, of which ``config`` makes the configuration. ``start`` and ``ack_wait``: of the group, where the component has them. ``proxy``: before the broker, where it must know one. ``patience``: seconds after which an event that is absent is lost.
     """
     chance = random.Random(7)
     options = {"start": start, "ack_wait": ack_wait}
@@ -136,7 +136,7 @@ def kill_all(
                 first += 1_000_000
     with CloudRuntimesClient(app_id="suite", config=config({**more, "url": server.url})) as client:
         with client.pubsub.subscribe("bus", "t", batch=100, **options) as sub:
-            while (batch := sub.receive(patience)) is not None:
+            while (batch := sub.receive(2 if acknowledged <= seen.keys() else patience)) is not None:
                 seen.update(event.data for event in batch)
                 batch.ack()
     assert acknowledged, "the producers had no time"
