@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer
 from confluent_kafka.admin import AdminClient
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.kafka.producer import KafkaProducer
 from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
@@ -205,6 +207,33 @@ def test_what_nobody_acknowledged_is_counted(home: KafkaHome, on: Any) -> None:
         client.pubsub.publish("bus", "t", "fails")
         sub.receive(SOON).retry()
     assert ended(home, group) == {"dropped": 4, "expired": 2, "dead_lettered": 1}
+
+
+def test_a_retry_that_is_written_slowly_holds_up_nothing(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = on()
+    send = KafkaProducer.send
+    waiting: list[Callable[[], Any]] = []
+
+    def slowly(producer: KafkaProducer, op: Any, topic: str, messages: Any) -> Future[Any]:
+        if not topic.endswith(".retry"):
+            return send(producer, op, topic, messages)
+        told: Future[Any] = Future()
+        waiting.append(lambda: told.set_result(send(producer, op, topic, messages).result(SOON)))
+        return told
+
+    monkeypatch.setattr(KafkaProducer, "send", slowly)
+    with client.pubsub.subscribe("bus", "t") as sub:
+        client.pubsub.publish_bulk("bus", "t", ["fails", "first"])
+        failing, first = sub.receive(SOON), sub.receive(SOON)
+        failing.retry(0)
+        first.ack()
+        for number in range(3):
+            client.pubsub.publish("bus", "t", number)
+            assert [event.data for event in taken(sub, 1)] == [number]
+        (write,) = waiting
+        write()
+        (again,) = taken(sub, 1)
+        assert (again.data, again.delivery_count) == ("fails", 2)
 
 
 def test_a_child_publishes(on: Any) -> None:
