@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 from cloudevents.core.bindings import kafka as binding
 from cloudevents.core.v1.event import CloudEvent
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from cloud_runtimes import CloudRuntimesClient
@@ -148,6 +155,27 @@ def test_what_is_held_survives_a_rebalance(on: Any) -> None:
     assert seen[0] | seen[1] == set(range(100, 300)), "nothing is lost, and nothing that was settled comes again"
     assert not seen[0] & seen[1]
     assert all(seen.values())
+
+
+def test_a_group_whose_position_cannot_be_read_does_not_begin_anew(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = on(retry="in_order")
+    client.pubsub.publish_bulk("bus", "t", list(range(5)))
+    with client.pubsub.subscribe("bus", "t") as sub:
+        taken(sub, 5)
+    asked: list[Any] = []
+
+    class Unlucky(Consumer):
+        def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:
+            asked.append(partitions)
+            if len(asked) == 2:  # the first is asked before it joins
+                raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+            return super().committed(partitions, timeout=timeout)
+
+    monkeypatch.setattr("cloud_runtimes.components.kafka.fetcher.Consumer", Unlucky)
+    client.pubsub.publish("bus", "t", 5)
+    with client.pubsub.subscribe("bus", "t") as sub:
+        assert [event.data for event in taken(sub, 1)] == [5]
+    assert len(asked) == 3
 
 
 _HOLDER = """

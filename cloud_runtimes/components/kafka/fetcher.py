@@ -17,6 +17,7 @@ from .failures import explained
 from .ledger import Ledger
 from .settings import KafkaSettings
 from .threads import client, keep
+from .topics import uncommitted
 
 __all__ = ["Fetched", "Fetcher", "Origin"]
 
@@ -243,18 +244,23 @@ class Fetcher:
         with self._changed:  # of what comes back, nothing of the time before may be left
             origins = {(each.topic, each.partition) for each in partitions}
             self._changed.wait_for(lambda: self._stopped or origins.isdisjoint(self._fetched.going))
-        try:
-            partitions = consumer.committed(partitions, timeout=_LEAVING)
-        except KafkaException as error:  # nothing is missed without, and some may come again
-            self._note(error.args[0])
-        for each in partitions:
-            known = each.offset >= 0
-            self._fetched.ledgers[each.topic, each.partition] = Ledger(
-                each.offset if known else 0, each.metadata if known else None
-            )
-            if not known:
-                each.offset = OFFSET_BEGINNING
-        consumer.incremental_assign(partitions)
+        while not self._stopped:
+            try:
+                partitions = consumer.committed(partitions, timeout=_LEAVING)
+                new = uncommitted(partitions)
+            except KafkaException as error:  # without its position a group would begin anew
+                self._note(error.args[0])
+                time.sleep(_SLICE)
+                continue
+            for each in partitions:
+                known = each not in new
+                self._fetched.ledgers[each.topic, each.partition] = Ledger(
+                    each.offset if known else 0, each.metadata if known else None
+                )
+                if not known:
+                    each.offset = OFFSET_BEGINNING
+            consumer.incremental_assign(partitions)
+            return
 
     def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Wait until what was handed out is settled, then give up the partitions."""
