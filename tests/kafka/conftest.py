@@ -1,15 +1,14 @@
-"""Topics with a prefix of their own on the run's broker, and brokers that a test may break."""
+"""Topics with a prefix of their own on the run's broker, and three brokers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
 from tests.support.harnesses.kafka import KafkaHome
-from tests.support.kafka import KafkaServer, Missing, serve
+from tests.support.kafka import Missing, serve_cluster
 
 
 @pytest.fixture
@@ -19,15 +18,12 @@ def home(kafka_servers: str) -> Iterator[KafkaHome]:
     made.close()
 
 
-@pytest.fixture
-def served() -> Iterator[Callable[..., KafkaServer]]:
-    """Start a broker of the test's own."""
+@pytest.fixture(scope="session")
+def kafka_cluster() -> Iterator[str]:
+    """The addresses of three brokers."""
     with ExitStack() as resources:
-
-        def start(**options: Any) -> KafkaServer:
-            try:
-                return resources.enter_context(serve(**options))
-            except Missing as error:
-                pytest.skip(str(error))
-
-        yield start
+        try:
+            servers = resources.enter_context(serve_cluster())
+        except Missing as error:
+            pytest.skip(str(error))
+        yield ",".join(server.url for server in servers)

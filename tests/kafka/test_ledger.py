@@ -74,8 +74,34 @@ def test_a_text_fits_a_broker_and_leaves_out_what_does_not() -> None:
     assert left[:100] == list(offsets[0:200:2])
 
 
+def test_counts_go_from_member_to_member_before_anything_else() -> None:
+    ledger = Ledger(0, None)
+    ledger.end("dropped", 3)
+    ledger.end("expired", 1)
+    assert ledger.text() == "cr1:;dropped:3;expired:1"
+    found = again(ledger)
+    wanted(found, range(20_000))
+    found.settle(list(range(1, 20_000, 2)))
+    found.end("dropped", 2)
+    assert len(found.text()) <= 4096
+    assert again(found).ended == {"dropped": 5, "expired": 1}
+
+
 @pytest.mark.parametrize(
-    "text", ["", "a:5", "cr1:", "cr1:x", "cr1:1-", "cr1:5-3", "cr1:-1", "cr1:1;x:2", "cr2:1", "cr1:0-99999999999"]
+    "text",
+    [
+        "",
+        "a:5",
+        "cr1:",
+        "cr1:x",
+        "cr1:1-",
+        "cr1:5-3",
+        "cr1:-1",
+        "cr1:1;x:2",
+        "cr2:1",
+        "cr1:;dropped:x",
+        "cr1:0-99999999999",
+    ],
 )
 def test_texts_of_others_do_no_harm(text: str) -> None:
     ledger = Ledger(7, text)

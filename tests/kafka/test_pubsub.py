@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from cloudevents.core.bindings import kafka as binding
 from cloudevents.core.v1.event import CloudEvent
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import CloudRuntimesError, NotFoundError
+from cloud_runtimes.components.kafka.producer import KafkaProducer
+from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.kafka import KafkaHome
-from tests.support.kafka import KafkaServer
 from tests.support.waiting import until
 
 SOON = 20.0
@@ -146,6 +157,27 @@ def test_what_is_held_survives_a_rebalance(on: Any) -> None:
     assert all(seen.values())
 
 
+def test_a_group_whose_position_cannot_be_read_does_not_begin_anew(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = on(retry="in_order")
+    client.pubsub.publish_bulk("bus", "t", list(range(5)))
+    with client.pubsub.subscribe("bus", "t") as sub:
+        taken(sub, 5)
+    asked: list[Any] = []
+
+    class Unlucky(Consumer):
+        def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:
+            asked.append(partitions)
+            if len(asked) == 2:  # the first is asked before it joins
+                raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+            return super().committed(partitions, timeout=timeout)
+
+    monkeypatch.setattr("cloud_runtimes.components.kafka.fetcher.Consumer", Unlucky)
+    client.pubsub.publish("bus", "t", 5)
+    with client.pubsub.subscribe("bus", "t") as sub:
+        assert [event.data for event in taken(sub, 1)] == [5]
+    assert len(asked) == 3
+
+
 _HOLDER = """
 import json, sys
 from cloud_runtimes import CloudRuntimesClient
@@ -175,6 +207,61 @@ def test_a_member_that_is_killed(home: KafkaHome, on: Any) -> None:
         found = taken(sub, 5)
         assert sub.receive(0.3) is None
     assert [(each.data, each.delivery_count) for each in found] == [(number, 2) for number in range(0, 10, 2)]
+
+
+def ended(home: KafkaHome, group: str) -> Counter[str]:
+    """Return how many events of a group came to which end."""
+    admin: Any = AdminClient({"bootstrap.servers": home.servers})
+    (asked,) = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
+    found: Counter[str] = Counter()
+    for each in asked.result(SOON).topic_partitions:
+        found.update({how: int(events) for how, events in re.findall("([a-z_]+):([0-9]+)", each.metadata or "")})
+    return found
+
+
+def test_what_nobody_acknowledged_is_counted(home: KafkaHome, on: Any) -> None:
+    client = on()
+    group = f"{home.prefix}bus.suite"
+    for turn in (1, 2):
+        client.pubsub.publish("bus", "t", "late", ttl=0.05)
+        time.sleep(0.1)
+        client.pubsub.publish_bulk("bus", "t", ["drop", "drop", "ack"])
+        with client.pubsub.subscribe("bus", "t") as sub:
+            for _ in range(3):
+                event = sub.receive(SOON)
+                event.drop() if event.data == "drop" else event.ack()
+        assert ended(home, group) == {"dropped": 2 * turn, "expired": turn}
+    with client.pubsub.subscribe("bus", "t", dead_letter_topic="dead", max_deliveries=1) as sub:
+        client.pubsub.publish("bus", "t", "fails")
+        sub.receive(SOON).retry()
+    assert ended(home, group) == {"dropped": 4, "expired": 2, "dead_lettered": 1}
+
+
+def test_a_retry_that_is_written_slowly_holds_up_nothing(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = on()
+    send = KafkaProducer.send
+    waiting: list[Callable[[], Any]] = []
+
+    def slowly(producer: KafkaProducer, op: Any, topic: str, messages: Any) -> Future[Any]:
+        if not topic.endswith(".retry"):
+            return send(producer, op, topic, messages)
+        told: Future[Any] = Future()
+        waiting.append(lambda: told.set_result(send(producer, op, topic, messages).result(SOON)))
+        return told
+
+    monkeypatch.setattr(KafkaProducer, "send", slowly)
+    with client.pubsub.subscribe("bus", "t") as sub:
+        client.pubsub.publish_bulk("bus", "t", ["fails", "first"])
+        failing, first = sub.receive(SOON), sub.receive(SOON)
+        failing.retry(0)
+        first.ack()
+        for number in range(3):
+            client.pubsub.publish("bus", "t", number)
+            assert [event.data for event in taken(sub, 1)] == [number]
+        (write,) = waiting
+        write()
+        (again,) = taken(sub, 1)
+        assert (again.data, again.delivery_count) == ("fails", 2)
 
 
 def test_a_child_publishes(on: Any) -> None:
@@ -241,33 +328,3 @@ def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Call
     for key, found in settled.items():
         first = list(dict.fromkeys(each for each in found if each >= 0))
         assert first == sorted(first), key
-
-
-# -- faults -------------------------------------------------------------------
-
-
-def test_a_broker_that_restarts(served: Callable[..., KafkaServer]) -> None:
-    """A call says in time that it is away; a publisher outlasts it, loses nothing, and repeats nothing that was not on its way."""
-    server = served()
-    config = {"pubsub": {"bus": {"component": "kafka", "servers": server.url, "ensure": "create"}}}
-    with CloudRuntimesClient(app_id="suite", config=config, timeout=20) as client:
-        client.pubsub.publish("bus", "t", -1)
-        with client.pubsub.subscribe("bus", "t") as sub, client.pubsub.publisher("bus", "t") as publisher:
-            taken(sub, 1)
-            server.kill()
-            begun = time.monotonic()
-            with pytest.raises(CloudRuntimesError) as caught:
-                client.pubsub.publish("bus", "t", -2, timeout=1)
-            assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-            assert time.monotonic() - begun < 3
-            for number in range(1000):
-                publisher.send(number)
-            time.sleep(3)  # longer than an attempt
-            server.start()
-            publisher.flush(60)
-            found = [event.data for event in taken(sub, 1000)]
-            while (event := sub.receive(1)) is not None:
-                found.append(event.data)
-                event.ack()
-    assert set(found) - {-2} == set(range(1000))
-    assert len(found) <= 1001 + 1000 * (not caught.value.maybe_applied)

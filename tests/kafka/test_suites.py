@@ -6,13 +6,13 @@ import pytest
 
 from cloud_runtimes.testing import PubSubSuite
 from cloud_runtimes.testing.suites._base import Suite
-from tests.support.harnesses.kafka import KAFKA, KAFKA_SHARED
+from tests.support.harnesses.kafka import KAFKA, KAFKA_SHARED, KAFKA_SHARED_STORM, KAFKA_STORM, KAFKA_THREE
 from tests.support.harnesses.rows import rows
 
 
 @pytest.mark.soak
 class TestPubSub(PubSubSuite):
-    harness = rows({}, kafka_servers=KAFKA)
+    harness = rows({}, kafka_servers=KAFKA | KAFKA_STORM, kafka_cluster=KAFKA_THREE)
 
     test_members_share = None
 
@@ -29,3 +29,10 @@ class TestShared(Suite):
     test_dead_letter = PubSubSuite.test_dead_letter
     test_close_gives_back = PubSubSuite.test_close_gives_back
     test_too_large_is_refused = PubSubSuite.test_too_large_is_refused
+
+
+@pytest.mark.soak
+class TestStorm(TestShared):
+    """The same, while partitions move all the time."""
+
+    harness = rows({}, kafka_servers=KAFKA_SHARED_STORM)

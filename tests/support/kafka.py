@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.fault_proxy import FaultProxy
 from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
 
@@ -33,11 +34,15 @@ class KafkaServer(Server):
 
     Attributes:
         url: its address, for clients: they call it servers.
+        proxy: to which it sends clients and other brokers, if it is ``proxied``.
     """
 
-    def __init__(self, resources: ExitStack, number: int, controllers: list[int], options: dict[str, Any]) -> None:
+    def __init__(
+        self, resources: ExitStack, number: int, controllers: list[int], options: dict[str, Any], *, proxied: bool
+    ) -> None:
         super().__init__(resources, "kafka")
         self.url = f"127.0.0.1:{self.port}"
+        self.proxy = resources.enter_context(FaultProxy(self.port)) if proxied else None
         count = len(controllers)
         self._starts = 0
         self.controller = controllers[number]
@@ -46,7 +51,7 @@ class KafkaServer(Server):
             "node.id": number + 1,
             "controller.quorum.voters": ",".join(f"{n + 1}@127.0.0.1:{port}" for n, port in enumerate(controllers)),
             "listeners": f"CLIENTS://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller}",
-            "advertised.listeners": f"CLIENTS://127.0.0.1:{self.port}",
+            "advertised.listeners": f"CLIENTS://127.0.0.1:{self.proxy.port if self.proxy else self.port}",
             "inter.broker.listener.name": "CLIENTS",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,CLIENTS:PLAINTEXT",
@@ -58,6 +63,8 @@ class KafkaServer(Server):
             "default.replication.factor": count,
             "min.insync.replicas": min(count, 2),
             "group.initial.rebalance.delay.ms": 0,
+            "broker.session.timeout.ms": 1500,  # so long a broker that was killed cannot come back
+            "broker.heartbeat.interval.ms": 500,
             "auto.create.topics.enable": "false",
             **options,
         }
@@ -99,21 +106,21 @@ _SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:au
 
 
 @contextmanager
-def serve(**options: Any) -> Iterator[KafkaServer]:
+def serve(*, proxied: bool = False, **options: Any) -> Iterator[KafkaServer]:
     """Run a broker until the block ends; ``options`` are its properties, with ``_`` for ``.``."""
-    with serve_cluster(1, **options) as (server,):
+    with serve_cluster(1, proxied=proxied, **options) as (server,):
         yield server
 
 
 @contextmanager
-def serve_cluster(count: int = 3, **options: Any) -> Iterator[list[KafkaServer]]:
+def serve_cluster(count: int = 3, *, proxied: bool = False, **options: Any) -> Iterator[list[KafkaServer]]:
     """Run brokers of one cluster until the block ends."""
     _classes()
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     given = {name.replace("_", "."): value for name, value in options.items()}
     with ExitStack() as resources:
         controllers = [resources.enter_context(reserved_port()) for _ in range(count)]
-        servers = [KafkaServer(resources, number, controllers, given) for number in range(count)]
+        servers = [KafkaServer(resources, number, controllers, given, proxied=proxied) for number in range(count)]
         for server in servers:
             server.format(cluster)
             server.begin()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from threading import Condition
 from typing import Any, Final, TypeAlias
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from ..._core import fork
 from ..._core.logs import repeated
@@ -17,6 +17,7 @@ from .failures import explained
 from .ledger import Ledger
 from .settings import KafkaSettings
 from .threads import client, keep
+from .topics import uncommitted
 
 __all__ = ["Fetched", "Fetcher", "Origin"]
 
@@ -32,6 +33,7 @@ _MOST: Final = 10_000
 _BYTES: Final = 16 * 1024 * 1024
 """What a member has fetched and not handed out, about."""
 _LEAVING: Final = 10.0
+_REBALANCING: Final = frozenset([KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION])
 
 
 class Fetched:
@@ -73,6 +75,7 @@ class Fetcher:
         self._fetched = fetched
         self._changed = fetched.changed
         self._handover = settings.handover
+        self._static = settings.instance is not None
         self._room = 1  # messages to fetch ahead
         self._stopped = False
         self._failure: Exception | None = None
@@ -128,14 +131,32 @@ class Fetcher:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_LEAVING)
+        end = time.monotonic() + _LEAVING
         try:
-            self._commit(self._mine(), wait=True)
+            self._commit_last(end)
         except KafkaException as error:
             raise UnavailableError(
                 f"kafka {self._where}: {error.args[0].str()}: what was settled last goes to another member again"
             ) from error
         finally:
+            self._leave(end)
             self.consumer.close()
+
+    def _commit_last(self, end: float) -> None:
+        while True:
+            try:
+                self._commit(self._mine(), wait=True)
+                return
+            except KafkaException as error:  # of a rebalance it must see the end first
+                if error.args[0].code() not in _REBALANCING or time.monotonic() >= end:
+                    raise
+            self.consumer.poll(_SLICE)
+
+    def _leave(self, end: float) -> None:
+        """Leave the group: librdkafka does not when it is closed amid a rebalance, and all others would wait for `session_timeout`."""
+        self.consumer.unsubscribe()
+        while not self._static and self.consumer.memberid() and time.monotonic() < end:
+            self.consumer.poll(0.01)
 
     def _note(self, error: Any) -> None:
         repeated(f"kafka {self._where}", "kafka %s: %s", self._where, error.str())
@@ -223,18 +244,23 @@ class Fetcher:
         with self._changed:  # of what comes back, nothing of the time before may be left
             origins = {(each.topic, each.partition) for each in partitions}
             self._changed.wait_for(lambda: self._stopped or origins.isdisjoint(self._fetched.going))
-        try:
-            partitions = consumer.committed(partitions, timeout=_LEAVING)
-        except KafkaException as error:  # nothing is missed without, and some may come again
-            self._note(error.args[0])
-        for each in partitions:
-            known = each.offset >= 0
-            self._fetched.ledgers[each.topic, each.partition] = Ledger(
-                each.offset if known else 0, each.metadata if known else None
-            )
-            if not known:
-                each.offset = OFFSET_BEGINNING
-        consumer.incremental_assign(partitions)
+        while not self._stopped:
+            try:
+                partitions = consumer.committed(partitions, timeout=_LEAVING)
+                new = uncommitted(partitions)
+            except KafkaException as error:  # without its position a group would begin anew
+                self._note(error.args[0])
+                time.sleep(_SLICE)
+                continue
+            for each in partitions:
+                known = each not in new
+                self._fetched.ledgers[each.topic, each.partition] = Ledger(
+                    each.offset if known else 0, each.metadata if known else None
+                )
+                if not known:
+                    each.offset = OFFSET_BEGINNING
+            consumer.incremental_assign(partitions)
+            return
 
     def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Wait until what was handed out is settled, then give up the partitions."""

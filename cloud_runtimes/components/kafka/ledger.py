@@ -1,6 +1,6 @@
 """What a group knows of a partition, as Kafka can keep it: an offset, before which all is settled, and a text about the messages after it.
 
-The text is the metadata of a commit, ``cr1:3-9,12;1:2,10-11``: ranges counted from the offset. First stand the settled messages, then, behind each number of deliveries, those that were delivered so often. A broker takes 4,096 bytes. What does not fit is left out: it may be delivered again after a rebalance, or count as new.
+The text is the metadata of a commit, ``cr1:3-9,12;1:2,10-11;dropped:4``: ranges counted from the offset. First stand the settled messages, then, behind each number of deliveries, those that were delivered so often; last, how many events have come to which end (`ENDS`). A broker takes 4,096 bytes. What does not fit is left out: it may be delivered again after a rebalance, or count as new.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["Ledger"]
+__all__ = ["ENDS", "Ledger"]
 
+ENDS: Final = ("dropped", "dead_lettered", "expired")
+"""What becomes of events that nobody acknowledged. The count is committed with the settlement, so it is as true as that."""
 _MARK: Final = "cr1:"
 _MOST: Final = 4000
 _WIDEST: Final = 1_000_000
@@ -22,10 +24,11 @@ class Ledger:
         base: the first offset that is not settled, as far as was read.
         changed: whether there is anything to commit.
         counts: offset → deliveries that have ended, of messages that are not settled.
+        ended: one of `ENDS` → events of all time.
         handed: offsets that are being delivered.
     """
 
-    __slots__ = ("_settled", "_top", "base", "changed", "counts", "handed")
+    __slots__ = ("_settled", "_top", "base", "changed", "counts", "ended", "handed")
 
     def __init__(self, base: int, text: str | None) -> None:
         self.base = self._top = base
@@ -33,6 +36,7 @@ class Ledger:
         self.handed: set[int] = set()
         self._settled: set[int] = set()
         self.counts: dict[int, int] = {}
+        self.ended: dict[str, int] = {}
         if not text or not text.startswith(_MARK):  # another program's
             return
         settled, *counted = text.removeprefix(_MARK).split(";")
@@ -41,6 +45,8 @@ class Ledger:
             count, _, ranges = each.partition(":")
             if count.isdigit():
                 self.counts.update(dict.fromkeys(_read(base, ranges), int(count)))
+            elif count in ENDS and ranges.isdigit():
+                self.ended[count] = int(ranges)
 
     def read(self, offset: int) -> bool:
         """Note that the messages up to an offset were read, and tell whether this one needs a delivery; numbers between that have no message count as settled."""
@@ -77,6 +83,11 @@ class Ledger:
             base += 1
         self.base = base
 
+    def end(self, how: str, events: int) -> None:
+        """Count events that have come to one of `ENDS`."""
+        self.ended[how] = self.ended.get(how, 0) + events
+        self.changed = True
+
     def text(self) -> str:
         """Return the metadata of a commit at `base`."""
         groups: dict[int, list[int]] = {}
@@ -85,9 +96,12 @@ class Ledger:
         for offset, count in self.counts.items():
             if offset not in self.handed:
                 groups.setdefault(count, []).append(offset)
-        text = _MARK + ",".join(self._ranges(self._settled, _MOST))
+        ended = "".join(f";{how}:{events}" for how, events in self.ended.items())
+        room = _MOST - len(ended)
+        text = _MARK + ",".join(self._ranges(self._settled, room))
         for count, offsets in sorted(groups.items(), reverse=True):
-            text += f";{count}:{','.join(self._ranges(offsets, _MOST - len(text)))}"
+            text += f";{count}:{','.join(self._ranges(offsets, room - len(text)))}"
+        text += ended
         return text if len(text) > len(_MARK) else ""
 
     def _ranges(self, offsets: Sequence[int] | set[int], room: int) -> Iterator[str]:

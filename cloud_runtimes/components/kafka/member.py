@@ -8,12 +8,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..._core.logs import repeated
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
@@ -25,6 +25,7 @@ from .ordered import Keys
 from .producer import Outgoing
 
 if TYPE_CHECKING:
+    from ...errors import CloudRuntimesError
     from . import KafkaComponent
     from .pubsub import KafkaPubSub
 
@@ -64,6 +65,9 @@ class KafkaMember(EventSource):
         # how many parts of a message are still to be settled, if not one
         self._twice: dict[tuple[Origin, int], int] = {}
         self._following: list[tuple[Origin, Incoming]] = []  # that waited for what is settled now
+        self._writing: list[Future[dict[int, CloudRuntimesError]]] = []
+        self._written = 0  # how many of the parts that are in these
+        self._left: set[Origin] = set()  # partitions that go to others, and of which only what was handed out is left
         self._fetched = Fetched()
         self._fetchers: list[Fetcher] = []
         try:
@@ -99,11 +103,11 @@ class KafkaMember(EventSource):
         self._component.check_open()
         for each in self._fetchers:
             each.start()
-        self._leave_partitions()
         self._holding.settle(settled)
-        self._settle()
         end = None if timeout is None else time.monotonic() + timeout
         while True:
+            self._settle()
+            self._leave_partitions()
             self._take(want)
             deliveries = self._holding.deliver(want, time.time_ns() // 1000)
             if self._holding.done:  # those that have expired
@@ -129,7 +133,7 @@ class KafkaMember(EventSource):
                 kept.groups.append(group)
         try:
             self._holding.settle(kept)
-            self._settle()
+            self._settle(wait=True)
             with self._fetched.changed:  # what was not handed out does not count as a delivery
                 for ledger in self._fetched.ledgers.values():
                     ledger.handed.clear()
@@ -152,9 +156,12 @@ class KafkaMember(EventSource):
                     return False
                 for each in self._fetchers:
                     each.check()
-                if self._fetched.going or (want and self._fetched.new):
-                    break
-                until = min(due + ([] if end is None else [end]), default=None)
+                going = self._fetched.going
+                if going.keys() - self._left or min(going.values(), default=now + 1) <= now:
+                    return True
+                if (want and self._fetched.new) or (self._writing and self._is_written):
+                    return True
+                until = min([*due, *going.values(), *([] if end is None else [end])], default=None)
                 if until is None or until > now:
                     self._fetched.changed.wait(None if until is None else until - now)
             now = time.monotonic()
@@ -162,8 +169,6 @@ class KafkaMember(EventSource):
                 return True
             if end is not None and now >= end:
                 return False
-        self._leave_partitions()
-        return True
 
     # -- taking in --------------------------------------------------------
 
@@ -224,35 +229,41 @@ class KafkaMember(EventSource):
 
     # -- settling ---------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Say what became of messages; what is to be written of them first has been, once this returns."""
+    def _settle(self, *, wait: bool = False) -> None:
+        """Say what became of messages. What is to be written of some first goes out meanwhile, and they are settled once it is there; with ``wait`` it is."""
         holding = self._holding
-        self._write([part for part in holding.parts if part.frame is not None])
-        for part in holding.parts:
-            origin: Origin = part.held.origin  # type: ignore[assignment]
-            if self._keys is not None and part.delay_ms is not None and part.frame is not None:
-                self._hold_back(origin, part)
-            if part.done:
-                self._done(origin, part.tokens)
-            if part.frame is None and part.events:
-                repeated(f"dropped {self._rules.label}", "%s: %d events were dropped", self._rules.label, part.events)
-        holding.parts.clear()
-        for origin, tokens in holding.done.items():  # type: ignore[assignment]
-            self._done(origin, tokens)
+        for origin, tokens in holding.done.items():
+            if holding.expired:  # the counts of all partitions are one group's
+                self._end(origin, "expired", holding.expired)  # type: ignore[arg-type]
+                holding.expired = 0
+            self._done(origin, tokens)  # type: ignore[arg-type]
         holding.done.clear()
-        if holding.expired:
-            repeated(f"expired {self._rules.label}", "%s: %d events had expired", self._rules.label, holding.expired)
-            holding.expired = 0
+        while holding.parts:
+            if not self._written:
+                self._write(holding.parts)
+            if not wait and not self._is_written:
+                break
+            writing, self._writing = self._writing, []
+            count, self._written = self._written, 0
+            for future in writing:
+                for error in future.result().values():
+                    raise error
+            for part in holding.parts[:count]:
+                self._finish(part)
+            del holding.parts[:count]
         following, self._following = self._following, []
         for origin, message in following:
             self._deliver(origin, [message])
 
     def _write(self, parts: Sequence[Part]) -> None:
-        """Write what comes again, and dead letters, and wait until the brokers have them."""
+        """Begin to write what comes again, and dead letters."""
+        self._written = len(parts)
         now_ms = time.time_ns() // 1_000_000
         again: list[Outgoing] = []
         dead: list[Outgoing] = []
         for part in parts:
+            if part.frame is None:
+                continue
             if part.delay_ms is None:
                 dead += self._driver.writer.dead(part, self._rules.request.topic)
             elif self._keys is None:
@@ -261,9 +272,27 @@ class KafkaMember(EventSource):
         letters = self._rules.request.dead_letter_topic
         for topic, messages in ((self._retry_topic, again), (letters and self._topics.name(letters), dead)):
             if topic and messages:
-                failures = self._component.producer.send(op, topic, messages).result()
-                for error in failures.values():
-                    raise error
+                future = self._component.producer.send(op, topic, messages)
+                self._writing.append(future)
+                future.add_done_callback(self._look_again)
+
+    @property
+    def _is_written(self) -> bool:
+        return all(future.done() for future in self._writing)
+
+    def _look_again(self, written: object) -> None:
+        with self._fetched.changed:
+            self._fetched.changed.notify_all()
+
+    def _finish(self, part: Part) -> None:
+        """Settle a part of which nothing is to be written any more."""
+        origin: Origin = part.held.origin  # type: ignore[assignment]
+        if self._keys is not None and part.delay_ms is not None and part.frame is not None:
+            self._hold_back(origin, part)
+        if part.done:
+            self._done(origin, part.tokens)
+        if part.delay_ms is None and part.events:
+            self._end(origin, "dropped" if part.frame is None else "dead_lettered", part.events)
 
     def _hold_back(self, origin: Origin, part: Part) -> None:
         """Have a part come again from memory."""
@@ -292,6 +321,12 @@ class KafkaMember(EventSource):
         with self._fetched.changed:
             ledger.settle(tokens)
 
+    def _end(self, origin: Origin, how: str, events: int) -> None:
+        """Count events that were not acknowledged and come no more; those of a partition that is another's are that one's to count."""
+        if (ledger := self._fetched.ledgers.get(origin)) is not None:
+            with self._fetched.changed:
+                ledger.end(how, events)
+
     def _last(self, origin: Origin, token: int) -> bool:
         left = self._twice.pop((origin, token), 1) - 1
         if left:
@@ -312,9 +347,14 @@ class KafkaMember(EventSource):
                 self._keys.forget(origin)
             self._later = [each for each in self._later if each.origin != origin]
             heapify(self._later)
-            left = self._holding.leave(origin)
+            left = self._holding.leave(origin) or any(part.held.origin == origin for part in self._holding.parts)
+            self._left.add(origin)
             if not left or time.monotonic() >= self._fetched.going[origin]:
                 self._holding.lose(origin, set(self._holding.tokens(origin)))
+                self._left.discard(origin)
+                for part in self._holding.parts:
+                    if part.held.origin == origin:  # it is another's to settle, also if it comes back
+                        part.held.origin = None
                 self._fetched.open.pop(origin, None)
                 self._twice = {place: count for place, count in self._twice.items() if place[0] != origin}
                 with self._fetched.changed:

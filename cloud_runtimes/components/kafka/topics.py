@@ -156,8 +156,18 @@ class Topics:
 
 
 def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """Return those in which a group has no position."""
-    return [TopicPartition(each.topic, each.partition) for each in partitions if each.offset == _NONE]
+    """Return those in which a group has no position.
+
+    Raises:
+        KafkaException: of one it is not known.
+    """
+    found = []
+    for each in partitions:
+        if each.error is not None:
+            raise KafkaException(each.error)
+        if each.offset == _NONE:
+            found.append(TopicPartition(each.topic, each.partition))
+    return found
 
 
 def _left(op: Operation) -> float:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from typing import Any, ClassVar
 
 import pytest
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 
-__all__ = ["KAFKA", "KAFKA_SHARED", "KafkaHome", "OrderedHome"]
+__all__ = ["KAFKA", "KAFKA_SHARED", "KAFKA_SHARED_STORM", "KAFKA_STORM", "KAFKA_THREE", "KafkaHome", "OrderedHome"]
 
 _numbers = itertools.count(1)
 
@@ -71,5 +74,78 @@ class SharedHome(KafkaHome):
     settings: ClassVar[dict[str, Any]] = {"partitions": 2, "options": {"sticky.partitioning.linger.ms": 0}}
 
 
+class _Storm(KafkaHome):
+    """With somebody who joins each group and leaves it, again and again; what is read then is not committed."""
+
+    def __init__(self, servers: str) -> None:
+        super().__init__(servers)
+        self.joined = 0
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._watch)]
+        self._threads[0].start()
+
+    def _watch(self) -> None:
+        admin: Any = AdminClient({"bootstrap.servers": self.servers})
+        known = set()
+        while not self._over.wait(0.1):
+            groups = {each.group_id for each in admin.list_consumer_groups().result(10).valid}
+            for group in {each for each in groups if each.startswith(self.prefix)} - known:
+                known.add(group)
+                topics = set(admin.list_topics(timeout=10).topics)
+                of = group[: len(self.prefix) + len("bus-0.")]
+                those = [each for each in topics if each.startswith(of) and not each.endswith(".retry")]
+                thread = threading.Thread(target=self._come_and_go, args=(group, [group] if group in topics else those))
+                self._threads.append(thread)
+                thread.start()
+
+    def _come_and_go(self, group: str, topics: list[str]) -> None:
+        settings = {"partition.assignment.strategy": "cooperative-sticky", "enable.auto.commit": False}
+        while not self._over.is_set():
+            consumer: Any = Consumer({"bootstrap.servers": self.servers, "group.id": group, "log_level": 0, **settings})
+            consumer.subscribe(topics)
+            end = time.monotonic() + 1
+            while time.monotonic() < end and not self._over.is_set():
+                consumer.poll(0.05)
+            consumer.unsubscribe()
+            while consumer.memberid() and time.monotonic() < end + 5:  # else it would leave without a word
+                consumer.poll(0.01)
+            consumer.close()
+            self.joined += 1
+
+    def close(self) -> None:
+        super().close()
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        assert self.joined or len(self._threads) == 1, "nobody has joined a group"
+
+
+class StormHome(_Storm):
+    """A partition stays where it is, though its group begins anew."""
+
+    name = "kafka-storm"
+
+
+class OrderedStormHome(_Storm, OrderedHome):
+    """The same with order by key."""
+
+    name = "kafka-in-order-storm"
+
+
+class SharedStormHome(_Storm, SharedHome):
+    """A partition of two goes and comes back."""
+
+    name = "kafka-shared-storm"
+
+
+class ThreeHome(KafkaHome):
+    """On three brokers."""
+
+    name = "kafka-three"
+
+
+KAFKA_STORM: dict[str, type[KafkaHome]] = {each.name: each for each in (StormHome, OrderedStormHome)}
+KAFKA_THREE: dict[str, type[KafkaHome]] = {ThreeHome.name: ThreeHome}
 KAFKA: dict[str, type[KafkaHome]] = {each.name: each for each in (KafkaHome, OrderedHome)}
 KAFKA_SHARED: dict[str, type[KafkaHome]] = {SharedHome.name: SharedHome}
+KAFKA_SHARED_STORM: dict[str, type[KafkaHome]] = {SharedStormHome.name: SharedStormHome}

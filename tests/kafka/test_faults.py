@@ -1,0 +1,160 @@
+"""Producers, consumers and the broker are killed, their network parted, the broker harmed, members come and go: what was acknowledged is there, and comes at least once."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
+from cloud_runtimes.testing import AsyncApi, SyncApi
+from tests.support.fault_proxy import FaultProxy, Way
+from tests.support.harnesses.kafka import KafkaHome
+from tests.support.kafka import KafkaServer, Missing, serve, stopped
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
+from tests.support.waiting import until
+
+
+@contextmanager
+def hung(server: KafkaServer, proxy: FaultProxy) -> Iterator[None]:
+    """Have it stand still."""
+    with stopped(server):
+        yield
+
+
+HARMS = (
+    (slow, DeadlineExceededError, "0.3 s"),
+    (hung, DeadlineExceededError, "0.3 s"),
+    (dead, UnavailableError, "could not be sent in time; "),
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[KafkaServer]:
+    """A broker behind a proxy, which tests may break; they leave it whole, since another takes long to start."""
+    with ExitStack() as resources:
+        try:
+            yield resources.enter_context(serve(proxied=True, group_min_session_timeout_ms=1000))
+        except Missing as error:
+            pytest.skip(str(error))
+
+
+def proxy(server: KafkaServer) -> FaultProxy:
+    assert server.proxy is not None
+    return server.proxy
+
+
+def client(server: KafkaServer, prefix: str) -> CloudRuntimesClient:
+    """Return a client that goes through the proxy."""
+    url = server.url.replace(str(server.port), str(proxy(server).port))
+    return CloudRuntimesClient(app_id="suite", config=at({"url": url, "prefix": f"{prefix}."}), timeout=10)
+
+
+def at(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a bus."""
+    settings = dict(settings)
+    table = {"component": "kafka", "ensure": "create", "servers": settings.pop("url"), **settings}
+    return {"pubsub": {"bus": table}}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("retry", ["topic", "in_order"])
+@pytest.mark.parametrize("instance", ["one", None])
+def test_nothing_acknowledged_is_lost(
+    server: KafkaServer,
+    retry: str,
+    instance: str | None,
+    rounds: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
+    tmp_path: Path,
+) -> None:
+    """With a name, a consumer takes the place of the one that was killed; without, that must be noticed first."""
+    more = {"prefix": f"{retry}-{instance}.", "retry": retry, "instance": instance, "session_timeout": 6}
+    found = kill_all(server, rounds(1, 30), tmp_path, more, ack_wait=None, config=at, proxy=server.proxy, patience=20)
+    figure(f"{KILLS}, Kafka with retry = {retry}, {'static' if instance else 'dynamic'} membership", found)
+
+
+def test_publishers_outlast(server: KafkaServer, rounds: Callable[[int, int], int]) -> None:
+    """A broker that is slow, hung or dead. In CI each harm is tried with one API."""
+    with ExitStack() as resources:
+        apis = [SyncApi(), AsyncApi()]
+        for api in apis:
+            resources.callback(api.close)
+        for number, (does, kind, match) in enumerate(HARMS):
+            for turn in range(rounds(1, 2)):
+                with client(server, f"{does.__name__}-{turn}") as made:
+                    outlast(made, apis[(number + turn) % 2], does(server, proxy(server)), kind, match)
+
+
+@pytest.mark.soak
+def test_a_broker_that_is_away(server: KafkaServer) -> None:
+    """A publisher waits for longer than an attempt, and repeats nothing that was not on its way."""
+    with client(server, "away") as made:
+        made.pubsub.publish("bus", "t", -1)
+        with made.pubsub.subscribe("bus", "t") as sub, made.pubsub.publisher("bus", "t") as publisher:
+            assert sub.receive(20) is not None
+            proxy(server).gone()
+            error = SyncApi().fails(CloudRuntimesError)(made.pubsub, "publish", "bus", "t", -2, timeout=0.5)
+            for number in range(1000):
+                publisher.send(number)
+            time.sleep(2.5)
+            proxy(server).back()
+            publisher.flush(30)
+            found = []
+            while (event := sub.receive(20 if len(found) < 1000 else 0.5)) is not None:
+                found.append(event.data)
+                event.ack()
+    assert set(found) - {-2} == set(range(1000))
+    assert len(found) <= 1001 + 1000 * (not error.maybe_applied)
+
+
+def test_connections_are_cut_amid_a_batch(
+    server: KafkaServer, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    """After some bytes of a batch, or of its answer: what was acknowledged comes, and nothing twice that was sent twice."""
+    chance = random.Random(7)
+    count = rounds(1_000, 200_000)
+    seen: Counter[int] = Counter()
+    with client(server, "cut") as made, made.pubsub.publisher("bus", "t", batch_events=100) as publisher:
+        with made.pubsub.subscribe("bus", "t", lambda event: seen.update([event.data]), start="earliest"):
+            cuts = 0
+            for number in range(count):
+                publisher.send(number)
+                if number % 250 == 0:
+                    cuts += 1
+                    way = Way(cut=chance.randrange(1, 20_000), once=True)
+                    proxy(server).up, proxy(server).down = (way, Way()) if cuts % 2 else (Way(), way)
+            publisher.flush(60)
+            proxy(server).heal()
+            assert publisher.stats().delivered == count
+            until(lambda: len(seen) == count, seconds=30)
+    twice = sum(seen.values()) - len(seen)
+    figure(
+        "Kafka: connections cut amid a batch", f"{cuts:,} cuts, {count:,} events acknowledged, 0 absent, {twice} twice"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "retry"),
+    [
+        ("event", "topic"),
+        pytest.param("event", "in_order", marks=pytest.mark.soak),
+        pytest.param("frame", "topic", marks=pytest.mark.soak),
+        pytest.param("frame", "in_order", marks=pytest.mark.soak),
+    ],
+)
+def test_members_that_come_and_go_settle_all(
+    home: KafkaHome, layout: str, retry: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    """Frames of which something is left come again as a whole."""
+    settings = {"url": home.servers, "prefix": home.prefix, "layout": layout, "retry": retry, "partitions": 4}
+    count = rounds(1_000, 100_000)
+    found = come_and_go(settings, count, config=at, patience=1, once=layout == "event")
+    figure(f"members of a Kafka group come and go, layout = {layout}, retry = {retry}", found)
