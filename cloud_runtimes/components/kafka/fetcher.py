@@ -82,6 +82,7 @@ class Fetcher:
             settings,
             {
                 "queued.max.messages.kbytes": 16 * 1024,
+                "fetch.queue.backoff.ms": 10,  # else a full queue stops fetching for a second
                 "heartbeat.interval.ms": 1000,  # by which members learn of a rebalance
                 **(settings.options or {}),
                 "partition.assignment.strategy": "cooperative-sticky",
