@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from threading import Condition
 from typing import Any, Final, TypeAlias
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from ..._core import fork
 from ..._core.logs import repeated
@@ -29,8 +31,10 @@ _PATIENCE: Final = 1.0
 _COMMIT_EVERY: Final = 0.05
 _MOST: Final = 10_000
 """Messages that a member holds at most; with as many it fetches no more."""
+_AHEAD: Final = 1000
+"""Messages that a member has fetched and not handed out, at most: few enough to be in the processor's cache still."""
 _BYTES: Final = 16 * 1024 * 1024
-"""What a member has fetched and not handed out, about."""
+"""The same in bytes, about."""
 _LEAVING: Final = 10.0
 
 
@@ -39,7 +43,7 @@ class Fetched:
 
     Attributes:
         changed: see above.
-        new: messages that were fetched.
+        new: messages that were fetched, in runs of one partition.
         open: partition → messages that were taken and are not settled.
         ledgers: of the partitions that the member has.
         going: partitions that go to another member, and until when that waits; the member takes out what it has let go of.
@@ -47,17 +51,30 @@ class Fetched:
 
     def __init__(self) -> None:
         self.changed = Condition()
-        self.new: list[Any] = []
+        self.new: deque[tuple[Origin, list[Any]]] = deque()
         self.open: dict[Origin, int] = {}
         self.ledgers: dict[Origin, Ledger] = {}
         self.going: dict[Origin, float] = {}
 
-    def take(self, most: int) -> list[Any]:
-        """Return messages that were fetched."""
+    def add(self, topic: str, messages: Sequence[Any]) -> None:
+        """Take in messages that were fetched."""
         with self.changed:
-            messages, self.new = self.new[:most], self.new[most:]
+            for partition, run in groupby(messages, Message.partition):
+                self.new.append(((topic, partition), list(run)))  # type: ignore[arg-type]
             self.changed.notify_all()
-        return messages
+
+    def take(self, most: int) -> list[tuple[Origin, list[Any]]]:
+        """Return messages that were fetched."""
+        runs = []
+        with self.changed:
+            while self.new and most > 0:
+                origin, messages = self.new.popleft()
+                if len(messages) > most:
+                    self.new.appendleft((origin, messages[most:]))
+                runs.append((origin, messages[:most]))
+                most -= len(messages)
+            self.changed.notify_all()
+        return runs
 
 
 class Fetcher:
@@ -159,11 +176,8 @@ class Fetcher:
                 elif time.monotonic() > full_since + _PATIENCE:
                     self._stand_by()
                 if has_room and (first := self.consumer.poll(_SLICE)) is not None:
-                    self._room = max(1, min(_MOST, _BYTES // (len(first.value() or b"") + 100)))
-                    messages = [first, *self.consumer.consume(self._room, 0)]
-                    with self._changed:
-                        self._fetched.new += messages
-                        self._changed.notify_all()
+                    self._room = max(1, min(_AHEAD, _BYTES // (len(first.value() or b"") + 100)))
+                    self._fetched.add(self._topic, [first, *self.consumer.consume(self._room - 1, 0)])
         except Exception as error:
             with self._changed:
                 self._failure = error
@@ -203,7 +217,8 @@ class Fetcher:
             return [origin for origin in self._fetched.ledgers if origin[0] == self._topic]
 
     def _full(self) -> bool:
-        return len(self._fetched.new) >= self._room or sum(self._fetched.open.values()) >= _MOST
+        waiting = sum(len(messages) for _, messages in self._fetched.new)
+        return waiting >= self._room or sum(self._fetched.open.values()) >= _MOST
 
     def _stand_by(self) -> None:
         """Take part in rebalances, and fetch nothing."""
@@ -213,8 +228,7 @@ class Fetcher:
         while self._full() and not self._stopped:
             self._commit(self._mine())
             if (message := consumer.poll(_SLICE)) is not None:
-                with self._changed:
-                    self._fetched.new.append(message)
+                self._fetched.add(self._topic, [message])
         there = consumer.assignment()
         consumer.resume([each for each in paused if each in there])
 

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from confluent_kafka import Message
+
 from ..._core.logs import repeated
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
-from .._messages.holding import Holding, Part
+from .._messages.holding import Held, Holding, Part
 from .failures import explained
 from .fetcher import Fetched, Fetcher, Origin
-from .messages import Incoming, read
+from .messages import Incoming, bodies, read
 from .ordered import Keys
 from .producer import Outgoing
 
@@ -175,26 +178,33 @@ class KafkaMember(EventSource):
         while self._later and self._later[0].at <= now:
             later = heappop(self._later)
             self._deliver(later.origin, [later.message])
-        for origin, group in itertools.groupby(self._fetched.take(want), lambda each: (each.topic(), each.partition())):
-            self._read(origin, list(group))
+        for origin, messages in self._fetched.take(want):
+            self._read(origin, messages)
 
     def _read(self, origin: Origin, messages: list[Any]) -> None:
         ledger = self._fetched.ledgers.get(origin)
         if ledger is None:  # it was given up after these had come
             return
-        for message in messages:
-            if (error := message.error()) is not None:
-                raise explained(self._where, error, origin[0])
-        found = [read(message) for message in messages]
+        for error in filter(None, map(Message.error, messages)):
+            raise explained(self._where, error, origin[0])
+        offsets: list[Any] = list(map(Message.offset, messages))
         with self._fetched.changed:
-            found = [each for each in found if ledger.read(each.offset)]
-            if ledger.counts:
-                known = ledger.counts
-                found = [
-                    each._replace(deliveries=each.deliveries + known[each.offset]) if each.offset in known else each
-                    for each in found
-                ]
-        self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(found)
+            wanted = ledger.read(offsets)
+            known = dict(ledger.counts)
+        if wanted is not offsets:
+            needed = set(wanted)
+            messages = [each for each in messages if each.offset() in needed]
+        if not messages:
+            return
+        self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(messages)
+        keyed = self._keys is not None and any(key is not None for key in map(Message.key, messages))
+        if not known and not keyed and (data := bodies(messages)) is not None:
+            self._adding = origin
+            self._holding.add(origin, wanted, data)
+            return
+        found = [read(each) for each in messages]
+        if known:
+            found = [each._replace(deliveries=each.deliveries + known.get(each.offset, 0)) for each in found]
         if self._keys is not None:
             found = [each for each in found if self._keys.enter(origin, each)]
         self._deliver(origin, found)
@@ -218,9 +228,10 @@ class KafkaMember(EventSource):
     def _hand(self, deliveries: Deliveries) -> None:
         """Note in the ledgers what is being delivered, in case that this process dies with it."""
         with self._fetched.changed:
-            for origin, tokens in _places([record for records, _ in deliveries.groups for record in records]):
-                if (ledger := self._fetched.ledgers.get(origin)) is not None:
-                    ledger.hand(tokens)
+            for records, _ in deliveries.groups:
+                held: Held = records[0].marks  # type: ignore[attr-defined]
+                if (ledger := self._fetched.ledgers.get(held.origin)) is not None:  # type: ignore[call-overload]
+                    ledger.hand(_tokens(held, records))
 
     # -- settling ---------------------------------------------------------
 
@@ -304,9 +315,7 @@ class KafkaMember(EventSource):
             return
         with self._fetched.changed:
             going = list(self._fetched.going)
-            self._fetched.new = [
-                each for each in self._fetched.new if (each.topic(), each.partition()) not in self._fetched.going
-            ]
+            self._fetched.new = deque(run for run in self._fetched.new if run[0] not in self._fetched.going)
         for origin in going:
             if self._keys is not None:
                 self._keys.forget(origin)
@@ -325,4 +334,9 @@ class KafkaMember(EventSource):
 def _places(records: Sequence[Any]) -> Iterator[tuple[Origin, Sequence[int]]]:
     """Yield where delivered events came from, and the offsets of their messages."""
     for held, group in itertools.groupby(records, attrgetter("marks")):
-        yield held.origin, [held.tokens[each.place] for each in group] if held.single else held.tokens
+        yield held.origin, _tokens(held, group)
+
+
+def _tokens(held: Held, records: Iterable[Any]) -> Sequence[int]:
+    """Return the offsets of the messages that events are in."""
+    return [held.tokens[each.place] for each in records] if held.single else held.tokens

@@ -6,18 +6,20 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from confluent_kafka import Message
+
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
 from ...spi.events import read_binary, to_binary
 from .._deliveries import NO_PAST, Past
-from .._messages.holding import Part, as_messages, is_frame
+from .._messages.holding import Part, as_messages
 from .._messages.parts import pieces, read_past, write_past
-from .producer import Outgoing
+from .producer import Headers, Outgoing
 from .settings import KafkaSettings
 
-__all__ = ["Incoming", "Writer", "read"]
+__all__ = ["Incoming", "Writer", "bodies", "read"]
 
-_STRUCTURED: Final = "application/cloudevents"
+_STRUCTURED: Final = b"application/cloudevents"
 _JSON: Final = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 _OCTETS: Final = "application/octet-stream"
 _DUE: Final = "cr-due"
@@ -111,12 +113,25 @@ class Incoming(NamedTuple):
         return self.kind is None and self.deliveries == 1 and not self.due and self.topic is None
 
 
+def bodies(messages: Sequence[Any]) -> list[bytes] | None:
+    """Return the data of messages of which nothing else but the key matters; ``None``: more does, `read` each."""
+    headers: list[Any] = list(map(Message.headers, messages))
+    if headers.count(headers[0]) < len(headers) or not _is_plain(headers[0]):
+        return None
+    return [data or b"" for data in map(Message.value, messages)]
+
+
+def _is_plain(headers: Headers | None) -> bool:
+    if not headers:
+        return True
+    (name, value), *more = headers
+    return not more and name.lower() == "content-type" and (value or b"").startswith(_STRUCTURED)
+
+
 def read(message: Any) -> Incoming:
     """Read a message of confluent-kafka."""
     offset, key, data, headers = message.offset(), message.key(), message.value() or b"", message.headers()
-    if not headers or (is_frame(data) and len(headers) == 0):
-        return Incoming(offset, key, data)
-    if len(headers) == 1 and headers[0][1] == _JSON[0][1]:
+    if _is_plain(headers):
         return Incoming(offset, key, data)
     found = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
     deliveries, past = read_past(found[_PAST]) if _PAST in found else (0, NO_PAST)
@@ -128,7 +143,7 @@ def read(message: Any) -> Incoming:
             kind = None
         except CloudRuntimesError:
             kind = kind or _OCTETS
-    elif kind is not None and kind.startswith(_STRUCTURED):
+    elif kind is not None and kind.startswith(_STRUCTURED.decode()):
         kind = None
     at = int(due) / 1000 if due.isdigit() else 0.0
     return Incoming(offset, key, data, kind, deliveries + 1, past, at if at > time.time() else 0.0, found.get(_TOPIC))
