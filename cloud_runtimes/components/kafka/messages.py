@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -42,14 +43,14 @@ class Writer:
         """Return the messages of a batch, and how many events each has; ``None``: one."""
         if self._framed:
             parts = [piece for frame in frames for piece in pieces(frame, _ROOM)]
-            return [Outgoing(piece, None, []) for piece in parts], [len(kernel.Frame(piece)) for piece in parts]
+            return [(piece, None, []) for piece in parts], [len(kernel.Frame(piece)) for piece in parts]
         return [message for frame in frames for message in self._events(frame, raw=True)], None
 
     def dead(self, part: Part, topic: str) -> Iterator[Outgoing]:
         """Return the messages of a part that goes to a dead-letter topic."""
         assert part.frame is not None
         for data, key, headers in self._events(part.frame, raw=False):
-            yield Outgoing(data, key, [*headers, (_TOPIC, topic.encode())])
+            yield data, key, [*headers, (_TOPIC, topic.encode())]
 
     @staticmethod
     def again(part: Part, now_ms: int) -> Iterator[Outgoing]:
@@ -59,21 +60,20 @@ class Writer:
         if part.delay_ms:
             headers.append((_DUE, str(now_ms + part.delay_ms).encode()))
         for piece in pieces(part.frame, _ROOM):
-            yield Outgoing(piece, kernel.Frame(piece)[0].key, headers)
+            yield piece, kernel.Frame(piece)[0].key, headers
 
     def _events(self, body: bytes, *, raw: bool) -> Iterator[Outgoing]:
         frame = kernel.Frame(body)
         if raw and frame[0].raw:
             for (kind, data), key in zip(as_messages([body], raw=True), _keys(frame), strict=True):
-                yield Outgoing(data, key, [("content-type", (kind or _OCTETS).encode())])
+                yield data, key, [("content-type", (kind or _OCTETS).encode())]
         elif self._binary:
             for place in range(len(frame)):
                 record = frame[place]
                 headers, data = to_binary(record, prefix="ce_")
-                yield Outgoing(data, record.key, [(name, value.encode()) for name, value in headers.items()])
+                yield data, record.key, [(name, value.encode()) for name, value in headers.items()]
         else:
-            for data, key in zip(frame.structured(), _keys(frame), strict=True):
-                yield Outgoing(data, key, _JSON)
+            yield from zip(frame.structured(), _keys(frame), itertools.repeat(_JSON))
 
 
 def _keys(frame: kernel.Frame) -> list[str | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -30,22 +30,12 @@ _SLICE: Final = 0.05
 _LEAVING: Final = 10.0
 _ONE: Final = 100 * 1024 * 1024
 _QUEUE: Final = 10_000_000
+_ANY: Final = -1
+"""The partition that the key chooses."""
 
 Headers: TypeAlias = list[tuple[str, bytes]]
-
-
-class Outgoing(NamedTuple):
-    """A message.
-
-    Attributes:
-        data: of it.
-        key: by which its partition is chosen; ``None``: any.
-        headers: of it.
-    """
-
-    data: bytes
-    key: str | None
-    headers: Headers
+Outgoing: TypeAlias = tuple[bytes, str | None, Headers]
+"""A message: its data, its key, by which its partition is chosen (``None``: any), its headers."""
 
 
 class _Sent:
@@ -141,8 +131,8 @@ class KafkaProducer:
         topic, report, produce = sent.topic, sent.report, producer.produce
         for number, place in enumerate(places):
             data, key, headers = sent.messages[place]
-            try:
-                produce(topic, data, key, on_delivery=report, headers=headers)
+            try:  # by position, which takes two thirds of the time that keywords do
+                produce(topic, data, key, _ANY, report, None, 0, headers)
             except KafkaException as error:
                 sent.left -= 1
                 sent.failed.append((error.args[0], data))
@@ -150,7 +140,7 @@ class KafkaProducer:
                 full = KafkaError(KafkaError._QUEUE_FULL, "more than is taken is on its way: send more slowly")
                 for rest in places[number:]:
                     sent.left -= 1
-                    sent.failed.append((full, sent.messages[rest].data))
+                    sent.failed.append((full, sent.messages[rest][0]))
                 return
 
     def _serve(self) -> None:
@@ -239,5 +229,5 @@ def _places(messages: Sequence[Outgoing], taken: Sequence[bytes]) -> list[int]:
     """Return which messages these are, by their data."""
     by_data: dict[bytes, list[int]] = {}
     for place in range(len(messages) - 1, -1, -1):
-        by_data.setdefault(messages[place].data, []).append(place)
+        by_data.setdefault(messages[place][0], []).append(place)
     return [by_data[data].pop() for data in taken]
