@@ -12,6 +12,7 @@ from confluent_kafka import Message
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
 from ...spi.events import read_binary, to_binary
+from ...spi.pubsub import EventRecord
 from .._deliveries import NO_PAST, Past
 from .._messages.holding import Part, as_messages
 from .._messages.parts import pieces, read_past, write_past
@@ -44,7 +45,7 @@ class Writer:
         if self._framed:
             parts = [piece for frame in frames for piece in pieces(frame, _ROOM)]
             return [(piece, None, []) for piece in parts], [len(kernel.Frame(piece)) for piece in parts]
-        return [message for frame in frames for message in self._events(frame, raw=True)], None
+        return list(itertools.chain.from_iterable(self._events(frame, raw=True) for frame in frames)), None
 
     def dead(self, part: Part, topic: str) -> Iterator[Outgoing]:
         """Return the messages of a part that goes to a dead-letter topic."""
@@ -64,16 +65,18 @@ class Writer:
 
     def _events(self, body: bytes, *, raw: bool) -> Iterator[Outgoing]:
         frame = kernel.Frame(body)
+        keys = _keys(frame)
         if raw and frame[0].raw:
-            for (kind, data), key in zip(as_messages([body], raw=True), _keys(frame), strict=True):
-                yield data, key, [("content-type", (kind or _OCTETS).encode())]
-        elif self._binary:
-            for place in range(len(frame)):
-                record = frame[place]
-                headers, data = to_binary(record, prefix="ce_")
-                yield data, record.key, [(name, value.encode()) for name, value in headers.items()]
-        else:
-            yield from zip(frame.structured(), _keys(frame), itertools.repeat(_JSON))
+            found = zip(as_messages([body], raw=True), keys, strict=True)
+            return ((data, key, [("content-type", (kind or _OCTETS).encode())]) for (kind, data), key in found)
+        if self._binary:
+            return map(_binary, (frame[place] for place in range(len(frame))), keys)
+        return zip(frame.structured(), keys, itertools.repeat(_JSON))
+
+
+def _binary(record: EventRecord, key: str | None) -> Outgoing:
+    headers, data = to_binary(record, prefix="ce_")
+    return data, key, [(name, value.encode()) for name, value in headers.items()]
 
 
 def _keys(frame: kernel.Frame) -> list[str | None]:

@@ -120,17 +120,16 @@ class KafkaProducer:
         producer = self.client
         with self._lock:
             self._sent.append(sent)
-        self._produce(producer, sent, range(len(messages)))
+        self._produce(producer, sent, messages)
         with self._lock:
             if not self._serving:
                 self._serving = True
                 Background(self._serve, "cloud-runtimes-kafka").start()
         return sent.done
 
-    def _produce(self, producer: Any, sent: _Sent, places: Sequence[int]) -> None:
+    def _produce(self, producer: Any, sent: _Sent, messages: Sequence[Outgoing]) -> None:
         topic, report, produce = sent.topic, sent.report, producer.produce
-        for number, place in enumerate(places):
-            data, key, headers = sent.messages[place]
+        for number, (data, key, headers) in enumerate(messages):
             try:  # by position, which takes two thirds of the time that keywords do
                 produce(topic, data, key, _ANY, report, None, 0, headers)
             except KafkaException as error:
@@ -138,9 +137,9 @@ class KafkaProducer:
                 sent.failed.append((error.args[0], data))
             except BufferError:
                 full = KafkaError(KafkaError._QUEUE_FULL, "more than is taken is on its way: send more slowly")
-                for rest in places[number:]:
-                    sent.left -= 1
-                    sent.failed.append((full, sent.messages[rest][0]))
+                rest = messages[number:]
+                sent.left -= len(rest)
+                sent.failed += [(full, data) for data, _, _ in rest]
                 return
 
     def _serve(self) -> None:
@@ -185,7 +184,7 @@ class KafkaProducer:
         sent.failed = [(error, data) for error, data in sent.failed if error.code() != PURGED]
         places = _places(sent.messages, taken)
         sent.left += len(places)
-        self._produce(producer, sent, places)
+        self._produce(producer, sent, [sent.messages[place] for place in places])
         return True
 
     def _finish(self, sent: _Sent) -> None:
@@ -227,6 +226,8 @@ class KafkaProducer:
 
 def _places(messages: Sequence[Outgoing], taken: Sequence[bytes]) -> list[int]:
     """Return which messages these are, by their data."""
+    if not taken:
+        return []
     by_data: dict[bytes, list[int]] = {}
     for place in range(len(messages) - 1, -1, -1):
         by_data.setdefault(messages[place][0], []).append(place)
