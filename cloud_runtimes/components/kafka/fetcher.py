@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator
 from threading import Condition
 from typing import Any, Final, TypeAlias
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from ..._core import fork
 from ..._core.logs import repeated
@@ -17,6 +16,7 @@ from ..._core.threads import Background
 from ...errors import InternalError, UnavailableError
 from .failures import explained
 from .ledger import Ledger
+from .messages import Run, runs
 from .settings import KafkaSettings
 from .threads import client, keep
 
@@ -33,6 +33,8 @@ _MOST: Final = 10_000
 """Messages that a member holds at most; with as many it fetches no more."""
 _AHEAD: Final = 1000
 """Messages that a member has fetched and not handed out, at most: few enough to be in the processor's cache still."""
+_STEP: Final = 200
+"""Messages that are read at once: so few are gone before a garbage collection is due."""
 _BYTES: Final = 16 * 1024 * 1024
 """The same in bytes, about."""
 _LEAVING: Final = 10.0
@@ -43,7 +45,7 @@ class Fetched:
 
     Attributes:
         changed: see above.
-        new: messages that were fetched, in runs of one partition.
+        new: messages that were fetched, and where they came from.
         open: partition → messages that were taken and are not settled.
         ledgers: of the partitions that the member has.
         going: partitions that go to another member, and until when that waits; the member takes out what it has let go of.
@@ -51,30 +53,35 @@ class Fetched:
 
     def __init__(self) -> None:
         self.changed = Condition()
-        self.new: deque[tuple[Origin, list[Any]]] = deque()
+        self.new: deque[tuple[Origin, Run]] = deque()
         self.open: dict[Origin, int] = {}
         self.ledgers: dict[Origin, Ledger] = {}
         self.going: dict[Origin, float] = {}
 
-    def add(self, topic: str, messages: Sequence[Any]) -> None:
+    def add(self, topic: str, found: Iterable[Run]) -> None:
         """Take in messages that were fetched."""
+        taken: list[tuple[Origin, Run]] = []
+        for run in found:
+            origin = topic, run.partition
+            if not taken or taken[-1][0] != origin or not taken[-1][1].join(run):
+                taken.append((origin, run))
         with self.changed:
-            for partition, run in groupby(messages, Message.partition):
-                self.new.append(((topic, partition), list(run)))  # type: ignore[arg-type]
+            self.new += taken
             self.changed.notify_all()
 
-    def take(self, most: int) -> list[tuple[Origin, list[Any]]]:
+    def take(self, most: int) -> list[tuple[Origin, Run]]:
         """Return messages that were fetched."""
-        runs = []
+        taken = []
         with self.changed:
             while self.new and most > 0:
-                origin, messages = self.new.popleft()
-                if len(messages) > most:
-                    self.new.appendleft((origin, messages[most:]))
-                runs.append((origin, messages[:most]))
-                most -= len(messages)
+                origin, run = self.new.popleft()
+                if len(run.offsets) > most:
+                    run, rest = run.split(most)
+                    self.new.appendleft((origin, rest))
+                taken.append((origin, run))
+                most -= len(run.offsets)
             self.changed.notify_all()
-        return runs
+        return taken
 
 
 class Fetcher:
@@ -90,6 +97,7 @@ class Fetcher:
         self._fetched = fetched
         self._changed = fetched.changed
         self._handover = settings.handover
+        self._ordered = settings.retry == "in_order"
         self._room = 1  # messages to fetch ahead
         self._stopped = False
         self._failure: Exception | None = None
@@ -177,11 +185,19 @@ class Fetcher:
                     self._stand_by()
                 if has_room and (first := self.consumer.poll(_SLICE)) is not None:
                     self._room = max(1, min(_AHEAD, _BYTES // (len(first.value() or b"") + 100)))
-                    self._fetched.add(self._topic, [first, *self.consumer.consume(self._room - 1, 0)])
+                    self._fetched.add(self._topic, self._read(first))
         except Exception as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
+
+    def _read(self, first: Any) -> Iterator[Run]:
+        """Yield a message, and what else is there, as far as there is room."""
+        messages, room = [first], self._room
+        while messages:
+            yield from runs(messages, self._ordered)
+            room -= len(messages)
+            messages = self.consumer.consume(min(room, _STEP), 0)
 
     def _commit(self, origins: Iterable[Origin], *, wait: bool = False) -> None:
         """Commit what has changed of partitions; with ``wait`` it is known afterwards.
@@ -217,7 +233,7 @@ class Fetcher:
             return [origin for origin in self._fetched.ledgers if origin[0] == self._topic]
 
     def _full(self) -> bool:
-        waiting = sum(len(messages) for _, messages in self._fetched.new)
+        waiting = sum(len(run.offsets) for _, run in self._fetched.new)
         return waiting >= self._room or sum(self._fetched.open.values()) >= _MOST
 
     def _stand_by(self) -> None:
@@ -228,7 +244,7 @@ class Fetcher:
         while self._full() and not self._stopped:
             self._commit(self._mine())
             if (message := consumer.poll(_SLICE)) is not None:
-                self._fetched.add(self._topic, [message])
+                self._fetched.add(self._topic, runs([message], self._ordered))
         there = consumer.assignment()
         consumer.resume([each for each in paused if each in there])
 

@@ -14,8 +14,6 @@ from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from confluent_kafka import Message
-
 from ..._core.logs import repeated
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
@@ -23,7 +21,8 @@ from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Held, Holding, Part
 from .failures import explained
 from .fetcher import Fetched, Fetcher, Origin
-from .messages import Incoming, bodies, read
+from .ledger import Ledger
+from .messages import Incoming, Run
 from .ordered import Keys
 from .producer import Outgoing
 
@@ -178,31 +177,32 @@ class KafkaMember(EventSource):
         while self._later and self._later[0].at <= now:
             later = heappop(self._later)
             self._deliver(later.origin, [later.message])
-        for origin, messages in self._fetched.take(want):
-            self._read(origin, messages)
+        error = None
+        for origin, run in self._fetched.take(want):
+            if (ledger := self._fetched.ledgers.get(origin)) is None:  # it was given up after these had come
+                continue
+            error = error or run.error
+            if run.offsets:
+                self._read(origin, ledger, run)
+        if error is not None:
+            raise explained(self._where, error, self._topic)
 
-    def _read(self, origin: Origin, messages: list[Any]) -> None:
-        ledger = self._fetched.ledgers.get(origin)
-        if ledger is None:  # it was given up after these had come
-            return
-        for error in filter(None, map(Message.error, messages)):
-            raise explained(self._where, error, origin[0])
-        offsets: list[Any] = list(map(Message.offset, messages))
+    def _read(self, origin: Origin, ledger: Ledger, run: Run) -> None:
+        messages = run.messages
         with self._fetched.changed:
-            wanted = ledger.read(offsets)
+            wanted = ledger.read(run.offsets)
             known = dict(ledger.counts)
-        if wanted is not offsets:
+        if wanted is not run.offsets:
             needed = set(wanted)
-            messages = [each for each in messages if each.offset() in needed]
+            messages = [each for offset, each in zip(run.offsets, messages, strict=True) if offset in needed]
         if not messages:
             return
         self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(messages)
-        keyed = self._keys is not None and any(key is not None for key in map(Message.key, messages))
-        if not known and not keyed and (data := bodies(messages)) is not None:
+        if run.plain and not known:
             self._adding = origin
-            self._holding.add(origin, wanted, data)
+            self._holding.add(origin, wanted, messages)
             return
-        found = [read(each) for each in messages]
+        found = list(map(Incoming, wanted, itertools.repeat(None), messages)) if run.plain else messages
         if known:
             found = [each._replace(deliveries=each.deliveries + known.get(each.offset, 0)) for each in found]
         if self._keys is not None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Message
+from confluent_kafka import KafkaError, Message
 
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
@@ -19,7 +19,7 @@ from .._messages.parts import pieces, read_past, write_past
 from .producer import Headers, Outgoing
 from .settings import KafkaSettings
 
-__all__ = ["Incoming", "Writer", "bodies", "read"]
+__all__ = ["Incoming", "Run", "Writer", "runs"]
 
 _STRUCTURED: Final = b"application/cloudevents"
 _JSON: Final = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
@@ -116,12 +116,53 @@ class Incoming(NamedTuple):
         return self.kind is None and self.deliveries == 1 and not self.due and self.topic is None
 
 
-def bodies(messages: Sequence[Any]) -> list[bytes] | None:
-    """Return the data of messages of which nothing else but the key matters; ``None``: more does, `read` each."""
-    headers: list[Any] = list(map(Message.headers, messages))
-    if headers.count(headers[0]) < len(headers) or not _is_plain(headers[0]):
-        return None
-    return [data or b"" for data in map(Message.value, messages)]
+class Run(NamedTuple):
+    """Messages of one partition, in their order.
+
+    Attributes:
+        partition: of them.
+        plain: whether nothing matters but the data.
+        offsets: of them.
+        messages: `Incoming`; plain ones: their data.
+        error: that came instead.
+    """
+
+    partition: int
+    plain: bool
+    offsets: list[int]
+    messages: list[Any]
+    error: KafkaError | None = None
+
+    def join(self, run: Run) -> bool:
+        """Append a run of the same partition, if it is of the same kind."""
+        if self.plain is not run.plain or self.error or run.error:
+            return False
+        self.offsets.extend(run.offsets)
+        self.messages.extend(run.messages)
+        return True
+
+    def split(self, count: int) -> tuple[Run, Run]:
+        """Return so many messages, and the rest."""
+        first = self._replace(offsets=self.offsets[:count], messages=self.messages[:count])
+        return first, self._replace(offsets=self.offsets[count:], messages=self.messages[count:])
+
+
+def runs(messages: Sequence[Any], ordered: bool) -> Iterator[Run]:
+    """Read messages of confluent-kafka; ``ordered``: keys matter."""
+    partition: Any
+    for partition, run in itertools.groupby(messages, Message.partition):
+        those = list(run)
+        for error in filter(None, map(Message.error, those)):
+            yield Run(partition, False, [], [], error)
+            those = [each for each in those if each.error() is None]
+        if not those:
+            continue
+        headers: list[Any] = list(map(Message.headers, those))
+        plain = headers.count(headers[0]) == len(headers) and _is_plain(headers[0])
+        if plain and ordered:
+            plain = all(key is None for key in map(Message.key, those))
+        found: list[Any] = [data or b"" for data in map(Message.value, those)] if plain else list(map(_read, those))
+        yield Run(partition, plain, list(map(Message.offset, those)), found)  # type: ignore[arg-type]
 
 
 def _is_plain(headers: Headers | None) -> bool:
@@ -131,8 +172,7 @@ def _is_plain(headers: Headers | None) -> bool:
     return not more and name.lower() == "content-type" and (value or b"").startswith(_STRUCTURED)
 
 
-def read(message: Any) -> Incoming:
-    """Read a message of confluent-kafka."""
+def _read(message: Any) -> Incoming:
     offset, key, data, headers = message.offset(), message.key(), message.value() or b"", message.headers()
     if _is_plain(headers):
         return Incoming(offset, key, data)
