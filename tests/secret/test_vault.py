@@ -115,7 +115,7 @@ def test_a_login_that_is_refused(vault: VaultStub, on: Make, api: Api, tmp_path:
         get(api, on(token=secret))
     vault.down = 503
     with canary.raises(UnavailableError, match="sealed"):
-        get(api, on(role_id="r", secret_id=secret), timeout=0.2)
+        get(api, on(role_id="r", secret_id=secret))
 
 
 def test_a_token_that_ends_is_replaced(vault: VaultStub, on: Make, api: Api, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_what_is_no_text(vault: VaultStub, on: Make, api: Api, canary: Canary) -
 def test_what_it_refuses(vault: VaultStub, on: Make, api: Api, status: int, error: type[Exception], match: str) -> None:
     client = on(token=vault.token())
     vault.down = status
-    api.fails(error, match=match)(client.secret, "get_secret", "s", "key", timeout=0.3)
+    api.fails(error, match=match)(client.secret, "get_secret", "s", "key")
 
 
 def test_a_server_that_is_away(vault: VaultStub, on: Make, api: Api) -> None:
