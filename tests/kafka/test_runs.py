@@ -79,3 +79,10 @@ def test_what_is_not_taken_waits_in_its_order() -> None:
         [(0, [4])],
         [],
     ]
+
+
+def test_a_log_that_begins_anew_is_a_run_of_its_own() -> None:
+    fetched = Fetched()
+    for offset in (5, 6, 0, 1):
+        fetched.add("t", list(runs([message(offset)], False)))
+    assert [run.offsets for _, run in fetched.take(10)] == [[5, 6], [0, 1]]
