@@ -70,8 +70,8 @@ def test_a_message_without_a_value_has_no_data() -> None:
 def test_what_is_not_taken_waits_in_its_order() -> None:
     fetched = Fetched()
     several = [message(1), message(2), message(9, partition=1), message(3)]
-    fetched.add("t", runs(several, False))
-    fetched.add("t", runs([message(4)], False))
+    fetched.add("t", list(runs(several, False)))
+    fetched.add("t", list(runs([message(4)], False)))
     taken = [fetched.take(2), fetched.take(2), fetched.take(10), fetched.take(1)]
     assert [[(origin[1], run.offsets) for origin, run in each] for each in taken] == [
         [(0, [1, 2])],
@@ -79,3 +79,10 @@ def test_what_is_not_taken_waits_in_its_order() -> None:
         [(0, [4])],
         [],
     ]
+
+
+def test_a_log_that_begins_anew_is_a_run_of_its_own() -> None:
+    fetched = Fetched()
+    for offset in (5, 6, 0, 1):
+        fetched.add("t", list(runs([message(offset)], False)))
+    assert [run.offsets for _, run in fetched.take(10)] == [[5, 6], [0, 1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from threading import Condition
 from typing import Any, Final, TypeAlias
 
@@ -60,15 +60,17 @@ class Fetched:
         self.ledgers: dict[Origin, Ledger] = {}
         self.going: dict[Origin, float] = {}
 
-    def add(self, topic: str, found: Iterable[Run]) -> None:
-        """Take in messages that were fetched."""
-        taken: list[tuple[Origin, Run]] = []
-        for run in found:
-            origin = topic, run.partition
-            if not taken or taken[-1][0] != origin or not taken[-1][1].join(run):
-                taken.append((origin, run))
+    def add(self, topic: str, found: Sequence[Run]) -> None:
+        """Take in messages that were fetched, without telling of them."""
         with self.changed:
-            self.new += taken
+            for run in found:
+                origin = topic, run.partition
+                if not self.new or self.new[-1][0] != origin or not self.new[-1][1].join(run):
+                    self.new.append((origin, run))
+
+    def tell(self) -> None:
+        """Tell of a change."""
+        with self.changed:
             self.changed.notify_all()
 
     def take(self, most: int) -> list[tuple[Origin, Run]]:
@@ -206,19 +208,19 @@ class Fetcher:
                     self._stand_by()
                 if has_room and (first := self.consumer.poll(_SLICE)) is not None:
                     self._room = max(1, min(_AHEAD, _BYTES // (len(first.value() or b"") + 100)))
-                    self._fetched.add(self._topic, self._read(first))
+                    self._read([first], self._room)
         except Exception as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
 
-    def _read(self, first: Any) -> Iterator[Run]:
-        """Yield a message, and what else is there, as far as there is room."""
-        messages, room = [first], self._room
+    def _read(self, messages: list[Any], room: int) -> None:
+        """Take in messages, and what else is there; each time before the next call, in which their partition may go."""
         while messages:
-            yield from runs(messages, self._ordered)
+            self._fetched.add(self._topic, list(runs(messages, self._ordered)))
             room -= len(messages)
             messages = self.consumer.consume(min(room, _STEP), 0)
+        self._fetched.tell()
 
     def _commit(self, origins: Iterable[Origin], *, wait: bool = False) -> None:
         """Commit what has changed of partitions; with ``wait`` it is known afterwards.
@@ -265,7 +267,7 @@ class Fetcher:
         while self._full() and not self._stopped:
             self._commit(self._mine())
             if (message := consumer.poll(_SLICE)) is not None:
-                self._fetched.add(self._topic, runs([message], self._ordered))
+                self._read([message], 1)
         there = consumer.assignment()
         consumer.resume([each for each in paused if each in there])
 

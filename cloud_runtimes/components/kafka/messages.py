@@ -134,8 +134,8 @@ class Run(NamedTuple):
     error: KafkaError | None = None
 
     def join(self, run: Run) -> bool:
-        """Append a run of the same partition, if it is of the same kind."""
-        if self.plain is not run.plain or self.error or run.error:
+        """Append a run of the same partition, if it is of the same kind and what comes next."""
+        if self.plain is not run.plain or self.error or run.error or run.offsets[0] <= self.offsets[-1]:
             return False
         self.offsets.extend(run.offsets)
         self.messages.extend(run.messages)
