@@ -29,10 +29,19 @@ def home(rabbitmq_url: str) -> Iterator[StreamHome]:
         yield made
 
 
-@pytest.fixture
-def channel(home: StreamHome) -> Iterator[Any]:
+def waiting(home: StreamHome, queue: str) -> int | None:
+    """Return how many messages wait in a queue; ``None``: it is not there."""
     with closing(pika.BlockingConnection(pika.URLParameters(home.url))) as connection:
-        yield connection.channel()
+        try:
+            count: int = connection.channel().queue_declare(f"{home.prefix}{queue}", passive=True).method.message_count
+        except pika.exceptions.ChannelClosedByBroker:
+            return None
+    return count
+
+
+def begun(home: StreamHome) -> bool:
+    """Tell whether the group has what the stream had."""
+    return waiting(home, "t:suite:replay") is None
 
 
 def fill(client: CloudRuntimesClient, count: int) -> None:
@@ -47,17 +56,6 @@ def drain(api: Api, sub: Any, seen: Counter[int], count: int, timeout: float = 2
         assert batch is not None, f"{count - len(seen)} events are absent"
         seen.update(event.data for event in batch)
         batch.ack()
-
-
-def begun(channel: Any, home: StreamHome) -> bool:
-    """Tell whether the group has what the stream had."""
-    other = channel.connection.channel()
-    try:
-        other.queue_declare(f"{home.prefix}t:suite:replay", passive=True)
-    except pika.exceptions.ChannelClosedByBroker:
-        return True
-    other.close()
-    return False
 
 
 def test_an_event_before_any_group(home: StreamHome, api: Api) -> None:
@@ -95,9 +93,7 @@ def test_messages_of_all_kinds(home: StreamHome, api: Api) -> None:
         event.ack()
 
 
-def test_a_member_that_leaves_amid_a_replay(
-    home: StreamHome, channel: Any, api: Api, rounds: Callable[[int, int], int]
-) -> None:
+def test_a_member_that_leaves_amid_a_replay(home: StreamHome, api: Api, rounds: Callable[[int, int], int]) -> None:
     """Another member begins it again."""
     client, count = home.client(), rounds(2_000, 300_000)
     fill(client, count)
@@ -111,7 +107,7 @@ def test_a_member_that_leaves_amid_a_replay(
     assert time.monotonic() - started < 10
     with api.opened(other) as sub:
         drain(api, sub, seen, count)
-        until(lambda: begun(channel, home))
+        until(lambda: begun(home))
         api.call(client.pubsub, "publish", "bus", "t", -1)
         drain(api, sub, seen, count + 1)
 
@@ -136,9 +132,7 @@ def test_a_connection_that_ends_amid_a_replay(home: StreamHome, api: Api, monkey
     assert sum(copies) > 1_502  # it went on
 
 
-def test_what_is_published_amid_a_replay(
-    home: StreamHome, channel: Any, api: Api, rounds: Callable[[int, int], int]
-) -> None:
+def test_what_is_published_amid_a_replay(home: StreamHome, api: Api, rounds: Callable[[int, int], int]) -> None:
     """Nothing is missed, those before come first, and only what is published while the queue is bound comes twice."""
     client, before = home.client(), rounds(1_000, 200_000)
     fill(client, before)
@@ -157,7 +151,7 @@ def test_what_is_published_amid_a_replay(
         with api.opened(client.pubsub.subscribe("bus", "t", batch=100)) as sub:
             drain(api, sub, seen, before)
             assert set(range(before)) <= set(seen)
-            until(lambda: begun(channel, home), 60)
+            until(lambda: begun(home), 60)
             at = sent[0]
             until(lambda: sent[0] > at + 100)
             done.set()
@@ -170,7 +164,7 @@ def test_what_is_published_amid_a_replay(
     assert not [number for number, times in seen.items() if times > 1 and (number < before or number > at)]
 
 
-def test_a_member_that_leaves_while_the_queue_is_bound(home: StreamHome, channel: Any, api: Api) -> None:
+def test_a_member_that_leaves_while_the_queue_is_bound(home: StreamHome, api: Api) -> None:
     """It ends what it began, so nothing comes twice."""
     client = home.client()
     fill(client, 3)
@@ -179,8 +173,8 @@ def test_a_member_that_leaves_while_the_queue_is_bound(home: StreamHome, channel
         with api.opened(client.pubsub.subscribe("bus", "t", batch=10)) as sub:
             drain(api, sub, seen, 3 if number == 3 else 1)
         api.call(client.pubsub, "publish", "bus", "t", number)
-    assert begun(channel, home)
-    assert channel.queue_declare(f"{home.prefix}t:suite", passive=True).method.message_count == 1
+    assert begun(home)
+    assert waiting(home, "t:suite") == 1
 
 
 def test_another_retention(home: StreamHome, api: Api) -> None:
