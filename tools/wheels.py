@@ -61,6 +61,11 @@ class Builder:
         self.python = self.work / "build" / "bin" / "python"
         requires = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
         run(self.python, "-m", "pip", "install", "--quiet", *requires)
+        # Python's headers on Debian include some by the machine's triplet, which hold for the other architecture too
+        self.headers = self.work / "headers"
+        self.headers.mkdir()
+        for arch in ("x86_64", "aarch64"):
+            (self.headers / f"{arch}-linux-gnu").symlink_to(f"/usr/include/{platform.machine()}-linux-gnu")
 
     def build(self, target: str) -> Path:
         """Compile for a target, and have auditwheel repair and check the wheel."""
@@ -70,7 +75,7 @@ class Builder:
         scripts.mkdir()
         glibc = ".2.28" if libc == "gnu" else ""
         for name in ("cc", "ar", "ranlib"):
-            options = f" -target {target}{glibc}" if name == "cc" else ""
+            options = f" -target {target}{glibc} -idirafter {self.headers}" if name == "cc" else ""
             (scripts / name).write_text(f'#!/bin/sh\nexec "{self.tools}/python" -m ziglang {name}{options} "$@"\n')
             (scripts / name).chmod(0o755)
         short = "cpython-" + self.version.replace(".", "")

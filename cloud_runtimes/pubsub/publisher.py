@@ -93,8 +93,10 @@ class Publisher(ClosingHandle):
             if self._sender is None:
                 if self._closed:
                     raise self._refusal()
-                self._sender = Sender(self._service, self._pubsub_name, self._topic, *self._sending)
-                self._entry.aim(self._sender.buffer, self._sender.driver.max_event_bytes)
+                sender = Sender(self._service, self._pubsub_name, self._topic, *self._sending)
+                if self._sender is None:  # else a signal handler came first, and sent by its own
+                    self._sender = sender
+                    self._entry.aim(sender.buffer, sender.driver.max_event_bytes)
             return self._sender
 
     def _refusal(self) -> ClosedError:

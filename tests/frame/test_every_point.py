@@ -91,7 +91,7 @@ def test_writes(client: CloudRuntimesClient, tmp_path: Path, name: str, queued: 
 
     def write(number: int) -> None:
         if queued:
-            commits._busy = True  # as if the writer thread had jobs in hand
+            commits._ahead.append(None)  # as if the writer thread had jobs in hand
         call(client, number)
 
     for run in every_point(write):
@@ -206,7 +206,8 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
         sys.setprofile(None)
         if name == "delete_job":
             service.schedule_job("j", schedule="@yearly")
-        engine._group_commit._busy = queued  # as if the writer thread had jobs in hand
+        if queued:
+            engine._group_commit._ahead.append(None)  # as if the writer thread had jobs in hand
         sys.setprofile(profile)
         if name == "schedule_job":
             service.schedule_job("j", schedule="@every 1h", data={"n": number})
@@ -216,7 +217,7 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
             service.run_now("there")
 
     for run in every_point(call):
-        engine._group_commit._busy = False
+        engine._group_commit._ahead.clear()
         maybe = getattr(run.error, "maybe_applied", False) if run.error is not None else True
         if run.error is not None:
             said.add(maybe)

@@ -24,6 +24,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.files import WriteLock
 from cloud_runtimes.errors import ClosedError, UnavailableError
+from cloud_runtimes.pubsub.sender import Sender
 from tests.support.silence import silence
 
 
@@ -464,6 +465,24 @@ def test_a_signal_handler_may_send(client: CloudRuntimesClient) -> None:
     publisher.close()
     assert sent > 3
     assert publisher.stats().delivered == 30_000 + sent
+
+
+def test_a_signal_handler_may_be_the_first_to_send(
+    client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = client.pubsub.publisher("bus", "t")
+    handler = iter([lambda: publisher.send("from the handler")])
+
+    class Interrupted(Sender):
+        def __init__(self, *arguments: Any) -> None:
+            for send in handler:
+                send()
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("cloud_runtimes.pubsub.publisher.Sender", Interrupted)
+    publisher.send(1)
+    publisher.close()
+    assert publisher.stats().delivered == 2
 
 
 def test_a_signal_handler_may_receive_and_settle(

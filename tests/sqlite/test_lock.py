@@ -11,16 +11,18 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import Clocks
-from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings
+from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings, group_commit
 from cloud_runtimes.components.sqlite import lock as locks
 from cloud_runtimes.components.sqlite.lock import SqliteLock
 from cloud_runtimes.components.sqlite.sweep import LOCK_MS, LOCKS, sweep
+from cloud_runtimes.components.sqlite.writes import WriteTask
 from cloud_runtimes.errors import ConflictError, DeadlineExceededError, LeaseLostError, UnavailableError
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.spi.lock import LockRequest
@@ -210,6 +212,27 @@ def test_tasks_are_served_in_the_order_of_coming(home: Path) -> None:
         assert got == list(range(100))
 
     asyncio.run(run())
+
+
+def test_nothing_overtakes_what_the_writer_thread_has_fetched(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gave up left the queue behind the scenes; what its thread writes next comes after that."""
+
+    class Slow(SimpleQueue[Any]):
+        def get(self, *arguments: Any, **options: Any) -> Any:
+            task = super().get(*arguments, **options)
+            time.sleep(0.1)
+            return task
+
+    monkeypatch.setattr(group_commit, "SimpleQueue", Slow)
+    order: list[str] = []
+    with CloudRuntimesClient() as client:
+        client.state.save("store", "k", 1)
+        engine = client.state._drivers["store"]._engine
+        for number in range(3):
+            engine.submit(WriteTask(lambda connection: order.append("left"), durable=False))
+            time.sleep(0.05 * number)
+            engine.run(WriteTask(lambda connection: order.append("own"), durable=False), operation())
+    assert order == ["left", "own"] * 3
 
 
 def test_the_dead_cost_a_turn_each(driver: SqliteLock, clocks: SetClocks) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
@@ -45,8 +46,9 @@ class GroupCommit:
         self._version: int | None = None
         self._batches = Batches(connection, engine.path, engine.look)
         self.working = self._batches.working
-        # the writer thread has tasks in hand: callers queue behind it, or one of them would starve the others
-        self._busy = False
+        # A mark for each task that the writer thread has not got under the mutex, though it may have it from the queue:
+        # a caller's own write would overtake what it left to that thread, and callers would starve it.
+        self._ahead: deque[None] = deque()
         keep_freed(MAX_BYTES)
 
     # -- callers ----------------------------------------------------------
@@ -74,10 +76,10 @@ class GroupCommit:
 
     def _write_alone(self, task: WriteTask) -> bool:
         """Write a task on its caller's thread if nobody writes or waits; tells whether it did."""
-        if self._busy or not self.mutex.acquire(blocking=False):
+        if self._ahead or not self.mutex.acquire(blocking=False):
             return False
         done = False
-        if self._tasks.empty() and not self._closed and self._write_lock.try_acquire():
+        if not self._ahead and not self._closed and self._write_lock.try_acquire():
             task.take()
             try:
                 self._batches.commit([task])
@@ -132,6 +134,7 @@ class GroupCommit:
         """Hand a task to the writer thread without waiting; its error is logged."""
         if self._closed:
             raise self._engine.look() or ClosedError(f"{self._path} is closed")
+        self._ahead.append(None)
         self._tasks.put(task)
         self._thread.start()
         if self._ended:  # closed meanwhile: nobody else takes it
@@ -155,6 +158,8 @@ class GroupCommit:
         size = 0
         task: WriteTask | None = first
         while task is not None:
+            if self._ahead:
+                self._ahead.popleft()
             if task.take():
                 tasks.append(task)
                 size += task.size
@@ -200,17 +205,16 @@ class GroupCommit:
             try:
                 task = self._tasks.get(timeout=max(0.0, next_sweep - monotonic()))
             except Empty:
+                self._ahead.clear()  # an interrupt may have left a mark and no task
                 continue
             if task is None:
                 return
-            self._busy = True
             with self.mutex:
                 self._write_lock.acquire()
                 try:
                     self._write_batch(task)
                 finally:
                     self._write_lock.release()
-                    self._busy = not self._tasks.empty()
 
     def _swept(self) -> float:
         """Sweep; returns seconds until the next time."""

@@ -92,8 +92,8 @@ class LockSuite(Suite):
         assert call("try_lock", "r", "me") is None  # that release took nothing from others
 
     def test_expires_in_real_time(self, call: Call, api: Api) -> None:
-        lease = call("try_lock", "r", expiry=0.3)
         begun = time.monotonic()
+        lease = call("try_lock", "r", expiry=0.3)
         while (other := call("try_lock", "r")) is None:
             assert time.monotonic() < begun + 30
             api.pause(0.005)
