@@ -193,12 +193,16 @@ class KafkaMember(EventSource):
         found = [read(message) for message in messages]
         with self._fetched.changed:
             found = [each for each in found if ledger.read(each.offset)]
+            anew, ledger.anew = ledger.anew, False
             if ledger.counts:
                 known = ledger.counts
                 found = [
                     each._replace(deliveries=each.deliveries + known[each.offset]) if each.offset in known else each
                     for each in found
                 ]
+        if anew:
+            self._let_go(origin)
+            self._forget(origin)
         self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(found)
         if self._keys is not None:
             found = [each for each in found if self._keys.enter(origin, each)]
@@ -343,23 +347,31 @@ class KafkaMember(EventSource):
                 each for each in self._fetched.new if (each.topic(), each.partition()) not in self._fetched.going
             ]
         for origin in going:
-            if self._keys is not None:
-                self._keys.forget(origin)
-            self._later = [each for each in self._later if each.origin != origin]
-            heapify(self._later)
-            left = self._holding.leave(origin) or any(part.held.origin == origin for part in self._holding.parts)
+            left = self._let_go(origin) or any(part.held.origin == origin for part in self._holding.parts)
             self._left.add(origin)
             if not left or time.monotonic() >= self._fetched.going[origin]:
-                self._holding.lose(origin, set(self._holding.tokens(origin)))
                 self._left.discard(origin)
-                for part in self._holding.parts:
-                    if part.held.origin == origin:  # it is another's to settle, also if it comes back
-                        part.held.origin = None
-                self._fetched.open.pop(origin, None)
-                self._twice = {place: count for place, count in self._twice.items() if place[0] != origin}
+                self._forget(origin)
                 with self._fetched.changed:
                     self._fetched.going.pop(origin, None)
                     self._fetched.changed.notify_all()
+
+    def _let_go(self, origin: Origin) -> bool:
+        """Let go of what was not handed out of a partition; tells whether anything handed out is left."""
+        if self._keys is not None:
+            self._keys.forget(origin)
+        self._later = [each for each in self._later if each.origin != origin]
+        heapify(self._later)
+        return self._holding.leave(origin)
+
+    def _forget(self, origin: Origin) -> None:
+        """Have what is left of a partition be settled by nobody here."""
+        self._holding.lose(origin, set(self._holding.tokens(origin)))
+        self._fetched.open.pop(origin, None)
+        self._twice = {place: count for place, count in self._twice.items() if place[0] != origin}
+        for part in self._holding.parts:
+            if part.held.origin == origin:
+                part.held.origin = None
 
 
 def _places(records: Sequence[Any]) -> Iterator[tuple[Origin, Sequence[int]]]:
