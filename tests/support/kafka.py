@@ -99,7 +99,7 @@ class KafkaServer(Server):
             except KafkaException:
                 return False
 
-        self.wait_until(ready)
+        self.wait_until(ready, 90)
 
 
 _SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")

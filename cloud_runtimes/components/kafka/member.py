@@ -133,11 +133,13 @@ class KafkaMember(EventSource):
                 kept.groups.append(group)
         try:
             self._holding.settle(kept)
+            if self._keys is None:
+                self._holding.give_back_begun()
             self._settle(wait=True)
             with self._fetched.changed:  # what was not handed out does not count as a delivery
                 for ledger in self._fetched.ledgers.values():
                     ledger.handed.clear()
-                for origin, tokens in _places(released):
+                for origin, tokens in _places([each for each in released if each.marks.left]):
                     if origin in self._fetched.ledgers:
                         self._fetched.ledgers[origin].hand(tokens)
         finally:

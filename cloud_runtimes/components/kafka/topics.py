@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Sequence
 from hashlib import blake2s
 from typing import TYPE_CHECKING, Any, Final
@@ -19,12 +20,21 @@ if TYPE_CHECKING:
     from ...spi.operation import Operation
     from .settings import KafkaSettings
 
-__all__ = ["Topics", "uncommitted"]
+__all__ = ["Topics", "committed", "uncommitted"]
 
 _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _LONGEST: Final = 200
 _STEP: Final = 30.0
+_MOVING: Final = frozenset(
+    [
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError._WAIT_COORD,
+    ]
+)
+"""What is answered until the broker that knows the group can be asked."""
 _NONE: Final = -1001
 """The offset of a group that has committed none."""
 
@@ -134,7 +144,7 @@ class Topics:
             if metadata.error is not None:
                 raise KafkaException(metadata.error)
             missing = uncommitted(
-                consumer.committed([TopicPartition(topic, each) for each in metadata.partitions], timeout=_left(op))
+                committed(consumer, [TopicPartition(topic, each) for each in metadata.partitions], _left(op))
             )
             if not missing:
                 return
@@ -155,19 +165,29 @@ class Topics:
                 raise explained(self.where, error.args[0], topic) from error
 
 
-def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """Return those in which a group has no position.
+def committed(consumer: Consumer, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+    """Return where a group stands in partitions.
 
     Raises:
-        KafkaException: of one it is not known.
+        KafkaException: of one it is not known, in so many seconds.
     """
-    found = []
-    for each in partitions:
-        if each.error is not None:
-            raise KafkaException(each.error)
-        if each.offset == _NONE:
-            found.append(TopicPartition(each.topic, each.partition))
-    return found
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            found = consumer.committed(list(partitions), timeout=max(0.01, end - time.monotonic()))
+            for each in found:
+                if each.error is not None:
+                    raise KafkaException(each.error)
+            return found
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() >= end:
+                raise
+        time.sleep(0.05)
+
+
+def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+    """Return those in which a group has no position."""
+    return [TopicPartition(each.topic, each.partition) for each in partitions if each.offset == _NONE]
 
 
 def _left(op: Operation) -> float:
