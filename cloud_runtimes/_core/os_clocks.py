@@ -57,4 +57,4 @@ else:
 
 def find_boot_id() -> str:
     """Return what names this boot; where the system has no name, the time of the boot, to ten minutes."""
-    return _system_boot_id() or f"since-{round((time.time() - time.monotonic()) / _ROUGH)}"
+    return _system_boot_id() or f"since-{round((time.time() - since_boot()) / _ROUGH)}"

@@ -17,12 +17,12 @@ from typing import Any, Final, Protocol
 from .os_files import BINARY, PLAIN, name_new
 from .os_locks import try_lock, unlock
 
-__all__ = ["Folder", "open_folder"]
+__all__ = ["NO_NAME", "Folder", "open_folder"]
 
 LOCK: Final = "%%lock"
 """What is locked in place of a folder that is no descriptor."""
-_NO_NAME: Final = re.compile(
-    r"""[\x00-\x1f<>:"/\\|?*]|[ .]$|^(?:con|prn|aux|nul|com[0-9\xb9\xb2\xb3]|lpt[0-9\xb9\xb2\xb3])(?:\.|$)""",
+NO_NAME: Final = re.compile(
+    r"""[\x00-\x1f<>:"/\\|?*]|[ .]$|^(?:con|conin\$|conout\$|prn|aux|nul|(?:com|lpt)[0-9\xb9\xb2\xb3])[ ]*(?:\.|$)""",
     re.IGNORECASE,
 )
 """What Windows takes for a path, a stream or a device, or silently for another name."""
@@ -156,7 +156,7 @@ class _Path:
 
     def _within(self, entry: str) -> str:
         """Return the path of an entry, if the folder is still the one that was opened."""
-        if sys.platform == "win32" and _NO_NAME.search(entry):
+        if sys.platform == "win32" and NO_NAME.search(entry):
             raise OSError(errno.EINVAL, "Windows has no such name")
         if _identity(self._path) != self._identity:
             raise FileNotFoundError(errno.ENOENT, "the folder was removed or replaced", self._path)

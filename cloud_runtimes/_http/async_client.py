@@ -130,8 +130,8 @@ def _time_up(waiter: asyncio.Future[None]) -> None:
 class _LoopPool(BasePool[_Connection]):
     """The connections of one loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Any) -> None:
+        super().__init__(context)
         self.loop = loop
         self._slots: dict[Endpoint, asyncio.Semaphore] = {}
         self._ending = self._end()
@@ -173,15 +173,16 @@ class _LoopPool(BasePool[_Connection]):
                 lambda: _Connection(self.loop),
                 endpoint.host,
                 endpoint.port,
-                ssl=tls_context() if endpoint.tls else None,
+                ssl=(self._context or tls_context()) if endpoint.tls else None,
             )
             return connection
 
 
 class AsyncPool:
-    """The connections of one client, by loop."""
+    """The connections of one client, by loop; ``context`` as in `BasePool`."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Any = None) -> None:
+        self._context = context
         self._pools: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
         self._lock = threading.Lock()
 
@@ -192,7 +193,7 @@ class AsyncPool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = _LoopPool(loop)
+            pool = _LoopPool(loop, self._context)
             with self._lock:
                 self._pools = {each: kept for each, kept in self._pools.items() if not each.is_closed()}
                 self._pools[loop] = pool

@@ -94,9 +94,13 @@ C = TypeVar("C", bound=Connection)
 
 
 class BasePool(ABC, Generic[C]):
-    """Idle connections by endpoint, and what a call does with them, written once for both APIs."""
+    """Idle connections by endpoint, and what a call does with them, written once for both APIs.
 
-    def __init__(self) -> None:
+    ``context`` of TLS: default `tls_context`.
+    """
+
+    def __init__(self, context: Any = None) -> None:
+        self._context = context
         self._idle: dict[Endpoint, list[C]] = {}
         self.closed = False
 
@@ -244,13 +248,13 @@ class BasePool(ABC, Generic[C]):
 class _Connection(Connection):
     """A socket. Its `ask` never suspends."""
 
-    def __init__(self, endpoint: Endpoint, limit: float | None) -> None:
+    def __init__(self, endpoint: Endpoint, limit: float | None, context: Any) -> None:
         super().__init__()
         sock = socket.create_connection((endpoint.host, endpoint.port), timeout=limit)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if endpoint.tls:
-                sock = tls_context().wrap_socket(sock, server_hostname=endpoint.host)
+                sock = (context or tls_context()).wrap_socket(sock, server_hostname=endpoint.host)
         except BaseException:
             sock.close()
             raise
@@ -312,7 +316,7 @@ class Pool(BasePool[_Connection]):
     """The connections of one client."""
 
     async def _connect(self, endpoint: Endpoint, limit: float | None) -> _Connection:
-        return _Connection(endpoint, limit)
+        return _Connection(endpoint, limit, self._context)
 
     def call(self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None) -> RpcReply:
         """Make a call; ``limit`` is what connecting may take. Where nothing was sent, raise `NotReached`."""

@@ -150,8 +150,8 @@ class Store:
             )
         if fresh:
             run("PRAGMA auto_vacuum = INCREMENTAL")
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA journal_size_limit = 16777216")
+        run("PRAGMA journal_mode = WAL").close()
+        run("PRAGMA journal_size_limit = 16777216").close()
         run("PRAGMA synchronous = NORMAL")  # a power cut loses the last requests, and nothing else
         if fresh:
             self._transaction(self._create)

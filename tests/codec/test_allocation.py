@@ -112,7 +112,7 @@ def test_short_input_that_ends_badly(impl: Any, size: int, unit: bytes) -> None:
 def test_the_process_measures() -> None:
     """A decoder that keeps ten times its input is seen."""
     program = """
-from tests.codec import allocation
+import allocation
 kept = []
 print(*allocation.peak(lambda data: kept.append(data * 10) or 1, b"x" * (1 << 20)))
 """

@@ -237,8 +237,8 @@ def test_times_in_whole_seconds(
     path: Path, watched: ConfigurationFile, clocks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two changes of one second, of one size: no time tells of the second one."""
-    real: Callable[[os.stat_result], tuple[int, ...]] = module._signature
-    monkeypatch.setattr(module, "_signature", lambda found: (*real(found)[:3], 10**9, int(clocks.wall) * 10**9))
+    real: Callable[[os.stat_result], tuple[int, ...]] = module.signature_of
+    monkeypatch.setattr(module, "signature_of", lambda found: (*real(found)[:3], 10**9, int(clocks.wall) * 10**9))
     clocks.write(path, "x = 1")
     assert quiet(watched, clocks) == {"x": "1"}
     clocks.write(path, "x = 2")
@@ -330,8 +330,8 @@ def test_times_in_whole_seconds_tell_nothing_of_the_last_one(
     path: Path, watched: ConfigurationFile, clocks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A time that is rounded down may look old and be new: what counts is what is seen to stand still."""
-    real: Callable[[os.stat_result], tuple[int, ...]] = module._signature
-    monkeypatch.setattr(module, "_signature", lambda found: (*real(found)[:3], 10**9, int(clocks.wall) * 10**9))
+    real: Callable[[os.stat_result], tuple[int, ...]] = module.signature_of
+    monkeypatch.setattr(module, "signature_of", lambda found: (*real(found)[:3], 10**9, int(clocks.wall) * 10**9))
     clocks.write(path, "x = 1")
     clocks.wall = int(clocks.wall) + 0.9
     assert look(watched) == (None, QUIET)

@@ -11,7 +11,7 @@ from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS_EVENTS, NATS_FRAMED
 from tests.support.harnesses.postgres import POSTGRES
-from tests.support.harnesses.rabbitmq import RABBITMQ, RABBITMQ_FRAMED
+from tests.support.harnesses.rabbitmq import RABBITMQ, RABBITMQ_FRAMED, RABBITMQ_STREAMS
 from tests.support.harnesses.redis import FRAMED, REDIS, VALKEY
 from tests.support.harnesses.rows import rows
 
@@ -51,6 +51,18 @@ class TestFramesOnNats(_Frames):
 
 class TestFramesOnRabbitmq(_Frames):
     harness = rows({}, rabbitmq_url=RABBITMQ_FRAMED)
+
+
+class TestStreamsOnRabbitmq(Suite):
+    """Those cases that a stream changes."""
+
+    harness = rows({}, rabbitmq_url=RABBITMQ_STREAMS)
+    service = PubSubSuite.service
+
+    test_start = PubSubSuite.test_start
+    test_each_group_gets_all = PubSubSuite.test_each_group_gets_all
+    test_what_is_settled_does_not_come_again = PubSubSuite.test_what_is_settled_does_not_come_again
+    test_dead_letter = PubSubSuite.test_dead_letter
 
 
 class TestFrames(_Frames):

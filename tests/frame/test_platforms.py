@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 import cloud_runtimes
-from cloud_runtimes._core import os_datagrams, os_folders, os_processes, os_sockets
+from cloud_runtimes._core import os_clocks, os_datagrams, os_folders, os_processes, os_sockets
 from cloud_runtimes._core.os_sockets import POLLIN, POLLOUT
+from cloud_runtimes.components import local, sqlalchemy
 from cloud_runtimes.errors import UnsupportedError
 
 PACKAGE = Path(cloud_runtimes.__file__).parent
@@ -200,16 +202,36 @@ def test_when_a_process_started() -> None:
     assert os_processes.started(2**70) is None
 
 
+def test_sleep_is_no_boot_where_a_boot_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os_clocks, "_system_boot_id", lambda: None)
+    names = []
+    for slept in (0, 7200):
+        monkeypatch.setattr(os_clocks, "since_boot", lambda slept=slept: 3000.0 + slept)
+        monkeypatch.setattr(os_clocks.time, "time", lambda slept=slept: 1_800_003_000.0 + slept)
+        names.append(os_clocks.find_boot_id())
+    assert names == ["since-3000000"] * 2
+
+
 @pytest.mark.parametrize(
-    "name", ["C:x", "a:b", r"..\x", r"a\b", "a/b", "nul", "COM1.txt", "a.", "a ", "a\n", 'a"', "a?"]
+    "name",
+    ["C:x", "a:b", r"..\x", r"a\b", "a/b", "nul", "COM1.txt", "nul .txt", "CONIN$", "a.", "a ", "a\n", 'a"', "a?"],
 )
 def test_what_windows_takes_for_something_else(name: str) -> None:
-    assert os_folders._NO_NAME.search(name)
+    assert os_folders.NO_NAME.search(name)
 
 
 @pytest.mark.parametrize("name", ["a", "a.b", ".a", "%%tmp", "console", "null.txt", "com", "ü", "a b"])
 def test_names_that_windows_has_too(name: str) -> None:
-    assert not os_folders._NO_NAME.search(name)
+    assert not os_folders.NO_NAME.search(name)
+
+
+def test_every_store_has_a_folder_and_a_file_of_its_own_on_all_systems() -> None:
+    stores = ["a", "a.", "a..", ".a", ".", "..", "%61", "nul", "NUL.x", "%6Eul", "nul.", "a:b", "a ", " ", "lpt1", "ü"]
+    folders = [local.folder_name(store) for store in stores]
+    assert [unquote(folder) for folder in folders] == stores
+    for names in (folders, [sqlalchemy._file_name(store) for store in stores]):
+        assert not [name for name in names if os_folders.NO_NAME.search(name) or name.startswith(".")]
+        assert len(set(names)) == len(stores)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="not on this Python: without msvcrt")

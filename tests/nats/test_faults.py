@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,11 @@ from cloud_runtimes.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from cloud_runtimes.testing import Api
 from tests.nats.test_pubsub import beside
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
-from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast_harm, slow
 from tests.support.nats import NatsServer
 from tests.support.waiting import until
 
@@ -66,15 +66,8 @@ def test_publishers_outlast(
     rounds: Callable[[int, int], int],
 ) -> None:
     """A server that is slow, full or dead. In CI each harm is tried with one API."""
-    does, kind, match = HARMS[harm]
     server = served(jetstream={"sync_interval": "always", "max_file_store": 1 << 20})
-    apis = (SyncApi, AsyncApi)
-    first = list(HARMS).index(harm) % 2
-    with FaultProxy(server.port) as proxy:
-        home = client(server.url.replace(str(server.port), str(proxy.port)))
-        for number in range(rounds(1, 2)):
-            with closing(apis[(first + number) % 2]()) as api:
-                outlast(home, api, does(server, proxy), kind, match)
+    outlast_harm(server, client, HARMS, harm, rounds(1, 2))
 
 
 def test_a_sealed_stream(home: NatsHome, api: Api) -> None:

@@ -42,6 +42,7 @@ def blocked(server: RabbitServer, proxy: FaultProxy) -> Iterator[None]:
     """Have no memory."""
     alarm = f"{{resource_limit,memory,'{server.node}'}}"
     server.call("rabbit_alarm", "set_alarm", f"[{{{alarm},[]}}]")
+    server.call("rabbit_alarm", "get_alarms")  # it is told in the order of calls
     yield
     server.call("rabbit_alarm", "clear_alarm", f"[{alarm}]")
 

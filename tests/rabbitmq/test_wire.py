@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_runtimes.components.rabbitmq.failures import Lost, Refused
+from cloud_runtimes.components._connections import Lost
+from cloud_runtimes.components.rabbitmq.failures import Refused
 from cloud_runtimes.components.rabbitmq.messages import STRUCTURED
 from cloud_runtimes.components.rabbitmq.session import CALLS, CONFIRMS, Ask, Publish, Session
 from cloud_runtimes.components.rabbitmq.wire import (
@@ -86,9 +87,11 @@ def test_tables_are_those_of_pika() -> None:
     assert float(found.pop("decimal")) == 12.34
     found.pop("bytes")
     assert found == {name: value for name, value in values.items() if name in found}
-    ours = {"text": "grüße", "number": 2**40, "yes": True, "deep": {"n": -1}}
+    ours = {"text": "grüße", "number": 2**40, "yes": True, "deep": {"n": -1}, "list": [1, None, [{"b": b"\xff"}]]}
     encoded = method(1, (50, 10), "t", ours)[11:-1]
-    assert pika.decode_table(encoded, 0)[0] == ours
+    assert pika.decode_table(encoded, 0)[0] == read("t", encoded, 0)[0] == ours
+    ours["float"] = 2.5  # pika reads it as a whole number
+    assert read("t", method(1, (50, 10), "t", ours)[11:-1], 0)[0] == ours
     with pytest.raises(ValueError, match="AMQP"):
         read("t", encoded[:-1], 0)
 

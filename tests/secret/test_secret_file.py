@@ -42,13 +42,13 @@ class Reads:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    reads, real = Reads(), watched._bytes
+    reads, real = Reads(), watched.bytes_of
 
     def contents(descriptor: int, size: int) -> bytes:
         reads.count += 1
         return real(descriptor, size)
 
-    monkeypatch.setattr(watched, "_bytes", contents)
+    monkeypatch.setattr(watched, "bytes_of", contents)
     return reads
 
 
@@ -166,7 +166,7 @@ def test_a_file_that_does_not_come_to_rest(
 ) -> None:
     path = write("s.json", {"a": canary.value()})
     made = client(path=path)
-    real = watched._bytes
+    real = watched.bytes_of
 
     def contents(descriptor: int, size: int) -> bytes:
         data = real(descriptor, size)
@@ -175,7 +175,7 @@ def test_a_file_that_does_not_come_to_rest(
         return data
 
     with monkeypatch.context() as patched:
-        patched.setattr(watched, "_bytes", contents)
+        patched.setattr(watched, "bytes_of", contents)
         with canary.raises(DeadlineExceededError, match="being written"):
             api.call(made.secret, "get_secret", "s", "a", timeout=0.5)
         patched.setattr(secret_file, "PATIENCE", 0.1)

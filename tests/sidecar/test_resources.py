@@ -17,6 +17,7 @@ from cloud_runtimes.dapr_server.settings import ComponentInfo
 from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
 from cloud_runtimes.protocols.dapr.documents import go_duration
 from cloud_runtimes.resiliency.policies import Policy, Retries
+from tests.support.vault import VaultStub
 
 CANARY = "hunter2-canary"
 
@@ -114,6 +115,27 @@ def test_a_file_of_secrets_is_json_whatever_its_name(tmp_path: Path) -> None:
     with open_client(found) as client:
         assert client.secret.get_secret("vault", "db:password").value == "x"
         assert client.secret.get_secret("text", "a").value == "b"
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ("", "dapr/db"),
+        ("{name: vaultKVPrefix, value: team}", "team/db"),
+        ("{name: vaultKVUsePrefix, value: 'false'}", "db"),
+    ],
+)
+def test_a_vault(tmp_path: Path, more: str, path: str) -> None:
+    vault = VaultStub()
+    fields = [f"{{name: vaultAddr, value: '{vault.url}'}}", f"{{name: vaultToken, value: {vault.token()}}}", more]
+    vault.put(path, {"password": "x"})
+    found = load(write(tmp_path, component("vault", "secretstores.hashicorp.vault", *filter(None, fields))), "shop")
+    with open_client(found) as client:
+        assert client.secret.get_secret("vault", "db")["password"] == "x"
+    vault.close()
+    assert "give caCert" in refusal(
+        tmp_path, component("vault", "secretstores.hashicorp.vault", *fields[:2], "{name: skipVerify, value: 'true'}")
+    )
 
 
 @pytest.mark.parametrize("kind", ["secretstores.config_file", "configuration.config_file"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite import schema
+from cloud_runtimes.components.sqlite import connections, schema
 from cloud_runtimes.errors import InternalError, UnsupportedError
 
 
@@ -56,6 +56,22 @@ def test_an_older_file_is_migrated(path: Path, tmp_path: Path, version: int) -> 
         client.state.save("store", "k", 5)
     assert tables(path) == tables(tmp_path / "new" / "cloud_runtimes.db")
     assert tables(path)[0] == len(schema.STEPS)
+
+
+def test_a_file_is_made_where_statements_stay_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyPy counts no references, so a cursor that nobody closes keeps its statement going."""
+    kept = []
+
+    class Keeping(connections.Connection):
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            kept.append(super().execute(*arguments))
+            return kept[-1]
+
+    monkeypatch.setattr(connections, "Connection", Keeping)
+    with CloudRuntimesClient() as client:
+        client.state.save("store", "k", 5)
+        assert client.state.get("store", "k") == 5
+    assert kept
 
 
 @pytest.mark.parametrize("made", [0, 4096, 512])

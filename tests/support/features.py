@@ -47,6 +47,7 @@ _SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "postgres": {"url": "postgresql://localhost/app"},
     "rabbitmq": {"url": "amqp://localhost"},
     "redis": {"url": "redis://localhost"},
+    "vault": {"url": "http://localhost:8200"},
 }
 """Settings without which a component gives no driver."""
 _ADDRESSES: Final[Mapping[str, Mapping[str, Any]]] = {

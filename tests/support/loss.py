@@ -11,16 +11,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError
-from cloud_runtimes.testing import Api
+from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support.fault_proxy import FaultProxy, Way
 
-__all__ = ["KILLS", "Config", "at_home", "come_and_go", "dead", "kill_all", "outlast", "slow"]
+__all__ = ["KILLS", "Config", "at_home", "come_and_go", "dead", "kill_all", "outlast", "outlast_harm", "slow"]
 
 Config: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Makes a configuration of settings."""
@@ -244,3 +244,21 @@ def outlast(
             event = api.call(sub, "receive", 10)
             seen.add(event.data)
             event.ack()
+
+
+def outlast_harm(
+    server: _Server,
+    client: Callable[[str], CloudRuntimesClient],
+    harms: Mapping[str, tuple[Callable[[Any, FaultProxy], Any], type[CloudRuntimesError], str]],
+    harm: str,
+    rounds: int,
+) -> None:
+    """`outlast` one of some harms, with another API each round."""
+    does, kind, match = harms[harm]
+    apis = (SyncApi, AsyncApi)
+    first = list(harms).index(harm) % 2
+    with FaultProxy(server.port) as proxy:
+        home = client(server.url.replace(str(server.port), str(proxy.port)))
+        for number in range(rounds):
+            with closing(apis[(first + number) % 2]()) as api:
+                outlast(home, api, does(server, proxy), kind, match)

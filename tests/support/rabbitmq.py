@@ -23,6 +23,9 @@ _ERLANG = "+S 1:1 +SDcpu 1:1 +SDio 1 +A 2"
 
 
 def _program() -> str:
+    """Return the path of the server; ``RABBITMQ_SERVER`` names another, such as one of a later version."""
+    if "RABBITMQ_SERVER" in os.environ:
+        return os.environ["RABBITMQ_SERVER"]
     for path in ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server")):
         if path is not None and Path(path).exists() and shutil.which("erl"):
             return path

@@ -38,8 +38,8 @@ class FileSettings:
     """Settings of the component.
 
     Attributes:
-        path: the file; must be given. Symlinks are followed anew at every look.
-        format: what is in the file, where its name does not say so by its end: ``.toml``, ``.json``, ``.yaml``, ``.yml`` (extra ``yaml``), and, for secrets, ``*.env``, ``.env``, ``.env.*``.
+        path: the file, or the folder; must be given. Symlinks are followed anew at every look.
+        format: what is in the file, where its name does not say so by its end: ``.toml``, ``.json``, ``.yaml``, ``.yml`` (extra ``yaml``), and, for secrets, ``*.env``, ``.env``, ``.env.*``. ``"folder"``: each file of a folder is a value, and its name the key, as Kubernetes and Docker mount them.
         separator: of secrets: stands between the names of nested tables: the key ``db:password`` is ``password`` in ``db``. Default: ``:``.
         multi_valued: of secrets: each table at the top is one secret of several entries, instead of one secret per entry.
         watch: of configuration: ``"watchfiles"``: notices of the kernel shorten the wait (extra ``watch``); ``"poll"``: only looks; ``"auto"``: the first where it is installed. Default: auto.
@@ -47,7 +47,9 @@ class FileSettings:
     """
 
     path: str | None = setting(None, help="the file")
-    format: Literal["toml", "json", "yaml", "dotenv"] | None = setting(None, help="toml, json, yaml or dotenv")
+    format: Literal["toml", "json", "yaml", "dotenv", "folder"] | None = setting(
+        None, help="toml, json, yaml, dotenv or folder"
+    )
     separator: str | None = setting(None, help="between the names of nested tables")
     multi_valued: bool | None = setting(None, help="a table at the top is one secret")
     watch: Literal["auto", "poll", "watchfiles"] | None = setting(None, help="how changes are noticed")
@@ -56,6 +58,8 @@ class FileSettings:
     def __post_init__(self) -> None:
         if self.separator == "":
             raise ValueError("separator must not be empty: nested names could not be told apart")
+        if self.format == "folder" and (self.separator is not None or self.multi_valued is not None):
+            raise ValueError("separator and multi_valued are of tables, which a folder does not have")
         if self.poll_interval is not None and self.poll_interval < 0.01:
             raise ValueError("poll_interval must be at least 10ms")
 
@@ -89,10 +93,10 @@ class FileComponent(Component):
 
         path = self._path('path = "…", a TOML, JSON or YAML file')
         suffix = f".{self.settings.format}" if self.settings.format else path.suffix.lower()
-        if suffix not in SUFFIXES:
+        if suffix not in (*SUFFIXES, ".folder"):
             raise InvalidArgumentError(
                 "the component file: path has no end of a file that holds configuration: "
-                'say format = "toml", "json" or "yaml"'
+                'say format = "toml", "json", "yaml" or "folder"'
             )
         return ConfigurationFile(path, suffix, self.clocks)
 
@@ -113,7 +117,7 @@ class FileComponent(Component):
         if kind is None:
             raise InvalidArgumentError(
                 f"the component file: path has no known end; name it {', '.join(f'*{end}' for end in (*SUFFIXES, '.env'))}, "
-                'or say format = "toml", "json", "yaml" or "dotenv"'
+                'or say format = "toml", "json", "yaml", "dotenv" or "folder"'
             )
         return SecretFile(
             path,

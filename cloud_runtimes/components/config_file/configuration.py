@@ -43,6 +43,7 @@ from ...spi.configuration import (
     Update,
 )
 from ...spi.operation import Operation
+from .folder import LINK, WatchedFolder
 from .watched import LONGEST, QUIET, Look, Watched, fresh
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class FileConfiguration(ConfigurationDriver):
             if watch == "auto":
                 return None
             raise extras.missing('watch = "watchfiles"', "watch")
-        return Notices(file.path)
+        return Notices(file.path / LINK if file.is_folder else file.path)
 
 
 class _Source(ConfigurationSource):
@@ -161,17 +162,29 @@ class ConfigurationFile:
     def __init__(self, path: Path, suffix: str, clocks: Clocks) -> None:
         self.path = path
         self._suffix = suffix
+        self.is_folder = suffix == ".folder"
         self._clocks = clocks
-        self._file: Watched[Values] = Watched(str(path), self._parsed, clocks, keep=True)
+        watched = WatchedFolder if self.is_folder else Watched
+        self._file: Watched[Values] = watched(str(path), self._parsed, clocks, keep=True)
         self._spoken = float("-inf")
 
-    def _parsed(self, data: bytes) -> Values | CloudRuntimesError:
+    def _parsed(self, data: Any) -> Values | CloudRuntimesError:
+        if self.is_folder:
+            return self._texts(data)
         if not data.strip():
             return UnavailableError(
                 f"{self.path} is empty: is it being written? A file without values is {{}} or a comment"
             )
         try:
             return flatten(config.parse(data, self._suffix, self.path), self.path)
+        except CloudRuntimesError as error:
+            return error.with_traceback(None)
+
+    def _texts(self, files: Mapping[str, bytes]) -> Values | CloudRuntimesError:
+        try:
+            return {check_key(name): data.decode() for name, data in files.items()}
+        except UnicodeDecodeError:
+            return InvalidArgumentError(f"{self.path}: a file is no UTF-8: its folder is of texts")
         except CloudRuntimesError as error:
             return error.with_traceback(None)
 

@@ -21,6 +21,7 @@ from ...errors import BulkError, CloudRuntimesError, NotFoundError, PayloadError
 from ...spi.operation import Operation
 from ...spi.secret import BULK, Secret, SecretDriver
 from .dotenv import parse as parse_dotenv
+from .folder import WatchedFolder
 from .watched import Watched, fresh
 
 if TYPE_CHECKING:
@@ -92,16 +93,18 @@ class SecretFile:
         self._options = (separator, multi_valued)
         self._optional = optional
         self._prepared = False
-        self._file: Watched[Document] = Watched(path, self._parsed, clocks, keep=False)
+        watched = WatchedFolder if kind == "folder" else Watched
+        self._file: Watched[Document] = watched(path, self._parsed, clocks, keep=False)
 
-    def _parsed(self, data: bytes) -> Document | CloudRuntimesError:
+    def _parsed(self, data: Any) -> Document | CloudRuntimesError:
         found = parse(self._kind, data, *self._options)
         return PayloadError(f"{self.path}: {found}") if isinstance(found, str) else found
 
     def load(self, op: Operation) -> Document:
         """Return what the file holds; an error says where something is wrong, and quotes nothing."""
         if not self._prepared:
-            load_parser(self._kind, self.path)
+            if self._kind != "folder":
+                load_parser(self._kind, self.path)
             self._prepared = True
         found = self._file.settled(op, patience=PATIENCE, old=True)
         document, problem = found.value, found.problem
@@ -132,10 +135,19 @@ def kind_of(path: str) -> str | None:
     return KINDS.get(PurePath(name).suffix)
 
 
-def parse(kind: str, data: bytes, separator: str, multi_valued: bool) -> Document | str:
+def parse(kind: str, data: Any, separator: str, multi_valued: bool) -> Document | str:
     """Return what a file says, or what is wrong with it."""
+    if kind == "folder":
+        return _document({name: _text(each) for name, each in data.items()}, separator, False)
     tree = _dotenv(data) if kind == "dotenv" else read_tables(data, kind)
     return tree if isinstance(tree, str) else _document(tree, separator, multi_valued)
+
+
+def _text(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 def _dotenv(data: bytes) -> dict[str, str] | str:
@@ -177,6 +189,8 @@ def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 def _unfit(key: str, value: Any) -> str | None:
     """Say why a value cannot be a secret under a key."""
+    if isinstance(value, bytes):
+        return "is no UTF-8"
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
         return f"is {kind}, not text: put it into quotes"

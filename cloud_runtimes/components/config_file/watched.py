@@ -20,7 +20,7 @@ import stat
 import time
 import traceback
 from collections.abc import Callable
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from ..._core import fork
 from ..._core.clocks import Clocks
@@ -35,7 +35,18 @@ from ...errors import (
 )
 from ...spi.operation import Operation
 
-__all__ = ["LONGEST", "MAX_BYTES", "QUIET", "Look", "Watched", "fresh"]
+__all__ = [
+    "LONGEST",
+    "MAX_BYTES",
+    "QUIET",
+    "Look",
+    "Signature",
+    "Watched",
+    "bytes_of",
+    "fresh",
+    "signature_of",
+    "too_large",
+]
 
 T = TypeVar("T")
 
@@ -89,7 +100,7 @@ class Watched(Generic[T]):
     """
 
     def __init__(
-        self, path: str, parse: Callable[[bytes], T | CloudRuntimesError], clocks: Clocks, *, keep: bool
+        self, path: str, parse: Callable[[Any], T | CloudRuntimesError], clocks: Clocks, *, keep: bool
     ) -> None:
         self.path = path
         self._parse = parse
@@ -141,10 +152,9 @@ class Watched(Generic[T]):
 
     def _looked(self, known: Look[T]) -> Look[T]:
         try:
-            status = os.stat(self.path)
+            signature, refused = self._status()
         except OSError as error:
             return self._failed(known, self._explained(error))
-        signature = _signature(status)
         same = signature == known.signature
         if same and known.problem is None:
             return known
@@ -153,7 +163,6 @@ class Watched(Generic[T]):
         age = self._clocks.wall_ms() / 1e3 - changed / 1e9
         if same:
             return known._replace(age=age)
-        refused = self._refused(status)
         if refused is not None:
             return self._failed(known, refused)
         last = known.seen
@@ -196,15 +205,15 @@ class Watched(Generic[T]):
         value = known.value if self._keep else None
         return known._replace(value=value, again_in=0.0, signature=None, seen=None, restless=None)
 
-    def _refused(self, status: os.stat_result) -> CloudRuntimesError | None:
-        """Say, before it is opened, that it is no file of a fitting size."""
+    def _status(self) -> tuple[Signature, CloudRuntimesError | None]:
+        """Return its signature, and, before it is opened, that it is no file of a fitting size."""
+        status = os.stat(self.path)
+        refused: CloudRuntimesError | None = None
         if not stat.S_ISREG(status.st_mode):
-            return InvalidArgumentError(f"{self.path} is no regular file: give the path of one")
-        if status.st_size > MAX_BYTES:
-            return ResourceExhaustedError(
-                f"{self.path} has {status.st_size:,} bytes; such a file has at most {MAX_BYTES:,}"
-            )
-        return None
+            refused = InvalidArgumentError(f"{self.path} is no regular file: give the path of one")
+        elif status.st_size > MAX_BYTES:
+            refused = too_large(self.path, status.st_size)
+        return signature_of(status), refused
 
     def _read(self, signature: Signature) -> tuple[T | CloudRuntimesError, int] | None:
         """Return what it holds, and its mode; ``None``: it is another one by now."""
@@ -212,7 +221,7 @@ class Watched(Generic[T]):
         descriptor = os.open(self.path, os.O_RDONLY | WITHOUT_WAITING)
         try:
             status = os.fstat(descriptor)
-            if _signature(status) != signature:
+            if signature_of(status) != signature:
                 return None
             found = _contents(descriptor, signature, self._parse)
         except BaseException as error:
@@ -241,20 +250,25 @@ def fresh(problem: CloudRuntimesError) -> CloudRuntimesError:
     return found
 
 
-def _signature(status: os.stat_result) -> Signature:
+def too_large(path: str, size: int) -> CloudRuntimesError:
+    """Return why so many bytes are refused."""
+    return ResourceExhaustedError(f"{path} has {size:,} bytes; a file or folder of values has at most {MAX_BYTES:,}")
+
+
+def signature_of(status: os.stat_result) -> Signature:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _contents(
     descriptor: int, signature: Signature, parse: Callable[[bytes], T | CloudRuntimesError]
 ) -> T | CloudRuntimesError | None:
-    data = _bytes(descriptor, signature[2])
-    if _signature(os.fstat(descriptor)) != signature or len(data) != signature[2]:
+    data = bytes_of(descriptor, signature[2])
+    if signature_of(os.fstat(descriptor)) != signature or len(data) != signature[2]:
         return None
     return parse(data)
 
 
-def _bytes(descriptor: int, size: int) -> bytes:
+def bytes_of(descriptor: int, size: int) -> bytes:
     """Read a file to its end, or one byte more than it is said to have."""
     data = b""
     while len(data) <= size and (part := os.read(descriptor, size + 1 - len(data))):

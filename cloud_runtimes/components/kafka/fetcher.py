@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from threading import Condition
 from typing import Any, Final, TypeAlias
 
@@ -15,6 +16,7 @@ from ..._core.threads import Background
 from ...errors import InternalError, UnavailableError
 from .failures import explained
 from .ledger import Ledger
+from .messages import Run, runs
 from .settings import KafkaSettings
 from .threads import client, keep
 from .topics import committed, uncommitted
@@ -30,8 +32,12 @@ _PATIENCE: Final = 1.0
 _COMMIT_EVERY: Final = 0.05
 _MOST: Final = 10_000
 """Messages that a member holds at most; with as many it fetches no more."""
+_AHEAD: Final = 1000
+"""Messages that a member has fetched and not handed out, at most: few enough to be in the processor's cache still."""
+_STEP: Final = 200
+"""Messages that are read at once: so few are gone before a garbage collection is due."""
 _BYTES: Final = 16 * 1024 * 1024
-"""What a member has fetched and not handed out, about."""
+"""The same in bytes, about."""
 _LEAVING: Final = 10.0
 _REBALANCING: Final = frozenset([KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION])
 
@@ -41,7 +47,7 @@ class Fetched:
 
     Attributes:
         changed: see above.
-        new: messages that were fetched.
+        new: messages that were fetched, and where they came from.
         open: partition → messages that were taken and are not settled.
         ledgers: of the partitions that the member has.
         going: partitions that go to another member, and until when that waits; the member takes out what it has let go of.
@@ -49,17 +55,37 @@ class Fetched:
 
     def __init__(self) -> None:
         self.changed = Condition()
-        self.new: list[Any] = []
+        self.new: deque[tuple[Origin, Run]] = deque()
         self.open: dict[Origin, int] = {}
         self.ledgers: dict[Origin, Ledger] = {}
         self.going: dict[Origin, float] = {}
 
-    def take(self, most: int) -> list[Any]:
-        """Return messages that were fetched."""
+    def add(self, topic: str, found: Sequence[Run]) -> None:
+        """Take in messages that were fetched, without telling of them."""
         with self.changed:
-            messages, self.new = self.new[:most], self.new[most:]
+            for run in found:
+                origin = topic, run.partition
+                if not self.new or self.new[-1][0] != origin or not self.new[-1][1].join(run):
+                    self.new.append((origin, run))
+
+    def tell(self) -> None:
+        """Tell of a change."""
+        with self.changed:
             self.changed.notify_all()
-        return messages
+
+    def take(self, most: int) -> list[tuple[Origin, Run]]:
+        """Return messages that were fetched."""
+        taken = []
+        with self.changed:
+            while self.new and most > 0:
+                origin, run = self.new.popleft()
+                if len(run.offsets) > most:
+                    run, rest = run.split(most)
+                    self.new.appendleft((origin, rest))
+                taken.append((origin, run))
+                most -= len(run.offsets)
+            self.changed.notify_all()
+        return taken
 
 
 class Fetcher:
@@ -76,6 +102,7 @@ class Fetcher:
         self._changed = fetched.changed
         self._handover = settings.handover
         self._static = settings.instance is not None
+        self._ordered = settings.retry == "in_order"
         self._room = 1  # messages to fetch ahead
         self._stopped = False
         self._failure: Exception | None = None
@@ -85,6 +112,7 @@ class Fetcher:
             settings,
             {
                 "queued.max.messages.kbytes": 16 * 1024,
+                "fetch.queue.backoff.ms": 10,  # else a full queue stops fetching for a second
                 "heartbeat.interval.ms": 1000,  # by which members learn of a rebalance
                 **(settings.options or {}),
                 "partition.assignment.strategy": "cooperative-sticky",
@@ -179,15 +207,20 @@ class Fetcher:
                 elif time.monotonic() > full_since + _PATIENCE:
                     self._stand_by()
                 if has_room and (first := self.consumer.poll(_SLICE)) is not None:
-                    self._room = max(1, min(_MOST, _BYTES // (len(first.value() or b"") + 100)))
-                    messages = [first, *self.consumer.consume(self._room, 0)]
-                    with self._changed:
-                        self._fetched.new += messages
-                        self._changed.notify_all()
+                    self._room = max(1, min(_AHEAD, _BYTES // (len(first.value() or b"") + 100)))
+                    self._read([first], self._room)
         except Exception as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
+
+    def _read(self, messages: list[Any], room: int) -> None:
+        """Take in messages, and what else is there; each time before the next call, in which their partition may go."""
+        while messages:
+            self._fetched.add(self._topic, list(runs(messages, self._ordered)))
+            room -= len(messages)
+            messages = self.consumer.consume(min(room, _STEP), 0)
+        self._fetched.tell()
 
     def _commit(self, origins: Iterable[Origin], *, wait: bool = False) -> None:
         """Commit what has changed of partitions; with ``wait`` it is known afterwards.
@@ -223,7 +256,8 @@ class Fetcher:
             return [origin for origin in self._fetched.ledgers if origin[0] == self._topic]
 
     def _full(self) -> bool:
-        return len(self._fetched.new) >= self._room or sum(self._fetched.open.values()) >= _MOST
+        waiting = sum(len(run.offsets) for _, run in self._fetched.new)
+        return waiting >= self._room or sum(self._fetched.open.values()) >= _MOST
 
     def _stand_by(self) -> None:
         """Take part in rebalances, and fetch nothing."""
@@ -233,8 +267,7 @@ class Fetcher:
         while self._full() and not self._stopped:
             self._commit(self._mine())
             if (message := consumer.poll(_SLICE)) is not None:
-                with self._changed:
-                    self._fetched.new.append(message)
+                self._read([message], 1)
         there = consumer.assignment()
         consumer.resume([each for each in paused if each in there])
 

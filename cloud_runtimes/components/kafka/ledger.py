@@ -49,8 +49,15 @@ class Ledger:
             elif count in ENDS and ranges.isdigit():
                 self.ended[count] = int(ranges)
 
-    def read(self, offset: int) -> bool:
-        """Note that the messages up to an offset were read, and tell whether this one needs a delivery; numbers between that have no message count as settled."""
+    def read(self, offsets: Sequence[int]) -> Sequence[int]:
+        """Note that messages were read, in their order, and return those that need a delivery; numbers between that have no message count as settled."""
+        first, last = offsets[0], offsets[-1]
+        if first == self._top and last - first + 1 == len(offsets) and self._settled.isdisjoint(offsets):
+            self._top = last + 1
+            return offsets
+        return [each for each in offsets if self._read(each)]
+
+    def _read(self, offset: int) -> bool:
         if offset < self._top:  # the topic was made again, or a leader has lost what its log ended with
             self.base = self._top = offset
             self._settled.clear()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from heapq import heapify, heappop, heappush
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
-from .._messages.holding import Holding, Part
+from .._messages.holding import Held, Holding, Part
 from .failures import explained
 from .fetcher import Fetched, Fetcher, Origin
-from .messages import Incoming, read
+from .ledger import Ledger
+from .messages import Incoming, Run
 from .ordered import Keys
 from .producer import Outgoing
 
@@ -182,30 +184,38 @@ class KafkaMember(EventSource):
         while self._later and self._later[0].at <= now:
             later = heappop(self._later)
             self._deliver(later.origin, [later.message])
-        for origin, group in itertools.groupby(self._fetched.take(want), lambda each: (each.topic(), each.partition())):
-            self._read(origin, list(group))
+        error = None
+        for origin, run in self._fetched.take(want):
+            if (ledger := self._fetched.ledgers.get(origin)) is None:  # it was given up after these had come
+                continue
+            error = error or run.error
+            if run.offsets:
+                self._read(origin, ledger, run)
+        if error is not None:
+            raise explained(self._where, error, self._topic)
 
-    def _read(self, origin: Origin, messages: list[Any]) -> None:
-        ledger = self._fetched.ledgers.get(origin)
-        if ledger is None:  # it was given up after these had come
-            return
-        for message in messages:
-            if (error := message.error()) is not None:
-                raise explained(self._where, error, origin[0])
-        found = [read(message) for message in messages]
+    def _read(self, origin: Origin, ledger: Ledger, run: Run) -> None:
+        messages = run.messages
         with self._fetched.changed:
-            found = [each for each in found if ledger.read(each.offset)]
+            wanted = ledger.read(run.offsets)
+            known = dict(ledger.counts)
             anew, ledger.anew = ledger.anew, False
-            if ledger.counts:
-                known = ledger.counts
-                found = [
-                    each._replace(deliveries=each.deliveries + known[each.offset]) if each.offset in known else each
-                    for each in found
-                ]
         if anew:
             self._let_go(origin)
             self._forget(origin)
-        self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(found)
+        if wanted is not run.offsets:
+            needed = set(wanted)
+            messages = [each for offset, each in zip(run.offsets, messages, strict=True) if offset in needed]
+        if not messages:
+            return
+        self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(messages)
+        if run.plain and not known:
+            self._adding = origin
+            self._holding.add(origin, wanted, messages)
+            return
+        found = list(map(Incoming, wanted, itertools.repeat(None), messages)) if run.plain else messages
+        if known:
+            found = [each._replace(deliveries=each.deliveries + known.get(each.offset, 0)) for each in found]
         if self._keys is not None:
             found = [each for each in found if self._keys.enter(origin, each)]
         self._deliver(origin, found)
@@ -229,9 +239,10 @@ class KafkaMember(EventSource):
     def _hand(self, deliveries: Deliveries) -> None:
         """Note in the ledgers what is being delivered, in case that this process dies with it."""
         with self._fetched.changed:
-            for origin, tokens in _places([record for records, _ in deliveries.groups for record in records]):
-                if (ledger := self._fetched.ledgers.get(origin)) is not None:
-                    ledger.hand(tokens)
+            for records, _ in deliveries.groups:
+                held: Held = records[0].marks  # type: ignore[attr-defined]
+                if (ledger := self._fetched.ledgers.get(held.origin)) is not None:  # type: ignore[call-overload]
+                    ledger.hand(_tokens(held, records))
 
     # -- settling ---------------------------------------------------------
 
@@ -345,9 +356,7 @@ class KafkaMember(EventSource):
             return
         with self._fetched.changed:
             going = list(self._fetched.going)
-            self._fetched.new = [
-                each for each in self._fetched.new if (each.topic(), each.partition()) not in self._fetched.going
-            ]
+            self._fetched.new = deque(run for run in self._fetched.new if run[0] not in self._fetched.going)
         for origin in going:
             left = self._let_go(origin) or any(part.held.origin == origin for part in self._holding.parts)
             self._left.add(origin)
@@ -379,4 +388,9 @@ class KafkaMember(EventSource):
 def _places(records: Sequence[Any]) -> Iterator[tuple[Origin, Sequence[int]]]:
     """Yield where delivered events came from, and the offsets of their messages."""
     for held, group in itertools.groupby(records, attrgetter("marks")):
-        yield held.origin, [held.tokens[each.place] for each in group] if held.single else held.tokens
+        yield held.origin, _tokens(held, group)
+
+
+def _tokens(held: Held, records: Iterable[Any]) -> Sequence[int]:
+    """Return the offsets of the messages that events are in."""
+    return [held.tokens[each.place] for each in records] if held.single else held.tokens

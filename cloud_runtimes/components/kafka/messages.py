@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from confluent_kafka import KafkaError, Message
+
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
 from ...spi.events import read_binary, to_binary
+from ...spi.pubsub import EventRecord
 from .._deliveries import NO_PAST, Past
-from .._messages.holding import Part, as_messages, is_frame
+from .._messages.holding import Part, as_messages
 from .._messages.parts import pieces, read_past, write_past
-from .producer import Outgoing
+from .producer import Headers, Outgoing
 from .settings import KafkaSettings
 
-__all__ = ["Incoming", "Writer", "read"]
+__all__ = ["Incoming", "Run", "Writer", "runs"]
 
-_STRUCTURED: Final = "application/cloudevents"
+_STRUCTURED: Final = b"application/cloudevents"
 _JSON: Final = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 _OCTETS: Final = "application/octet-stream"
 _DUE: Final = "cr-due"
@@ -40,14 +44,14 @@ class Writer:
         """Return the messages of a batch, and how many events each has; ``None``: one."""
         if self._framed:
             parts = [piece for frame in frames for piece in pieces(frame, _ROOM)]
-            return [Outgoing(piece, None, []) for piece in parts], [len(kernel.Frame(piece)) for piece in parts]
-        return [message for frame in frames for message in self._events(frame, raw=True)], None
+            return [(piece, None, []) for piece in parts], [len(kernel.Frame(piece)) for piece in parts]
+        return list(itertools.chain.from_iterable(self._events(frame, raw=True) for frame in frames)), None
 
     def dead(self, part: Part, topic: str) -> Iterator[Outgoing]:
         """Return the messages of a part that goes to a dead-letter topic."""
         assert part.frame is not None
         for data, key, headers in self._events(part.frame, raw=False):
-            yield Outgoing(data, key, [*headers, (_TOPIC, topic.encode())])
+            yield data, key, [*headers, (_TOPIC, topic.encode())]
 
     @staticmethod
     def again(part: Part, now_ms: int) -> Iterator[Outgoing]:
@@ -57,21 +61,22 @@ class Writer:
         if part.delay_ms:
             headers.append((_DUE, str(now_ms + part.delay_ms).encode()))
         for piece in pieces(part.frame, _ROOM):
-            yield Outgoing(piece, kernel.Frame(piece)[0].key, headers)
+            yield piece, kernel.Frame(piece)[0].key, headers
 
     def _events(self, body: bytes, *, raw: bool) -> Iterator[Outgoing]:
         frame = kernel.Frame(body)
+        keys = _keys(frame)
         if raw and frame[0].raw:
-            for (kind, data), key in zip(as_messages([body], raw=True), _keys(frame), strict=True):
-                yield Outgoing(data, key, [("content-type", (kind or _OCTETS).encode())])
-        elif self._binary:
-            for place in range(len(frame)):
-                record = frame[place]
-                headers, data = to_binary(record, prefix="ce_")
-                yield Outgoing(data, record.key, [(name, value.encode()) for name, value in headers.items()])
-        else:
-            for data, key in zip(frame.structured(), _keys(frame), strict=True):
-                yield Outgoing(data, key, _JSON)
+            found = zip(as_messages([body], raw=True), keys, strict=True)
+            return ((data, key, [("content-type", (kind or _OCTETS).encode())]) for (kind, data), key in found)
+        if self._binary:
+            return map(_binary, (frame[place] for place in range(len(frame))), keys)
+        return zip(frame.structured(), keys, itertools.repeat(_JSON))
+
+
+def _binary(record: EventRecord, key: str | None) -> Outgoing:
+    headers, data = to_binary(record, prefix="ce_")
+    return data, key, [(name, value.encode()) for name, value in headers.items()]
 
 
 def _keys(frame: kernel.Frame) -> list[str | None]:
@@ -111,12 +116,65 @@ class Incoming(NamedTuple):
         return self.kind is None and self.deliveries == 1 and not self.due and self.topic is None
 
 
-def read(message: Any) -> Incoming:
-    """Read a message of confluent-kafka."""
+class Run(NamedTuple):
+    """Messages of one partition, in their order.
+
+    Attributes:
+        partition: of them.
+        plain: whether nothing matters but the data.
+        offsets: of them.
+        messages: `Incoming`; plain ones: their data.
+        error: that came instead.
+    """
+
+    partition: int
+    plain: bool
+    offsets: list[int]
+    messages: list[Any]
+    error: KafkaError | None = None
+
+    def join(self, run: Run) -> bool:
+        """Append a run of the same partition, if it is of the same kind and what comes next."""
+        if self.plain is not run.plain or self.error or run.error or run.offsets[0] <= self.offsets[-1]:
+            return False
+        self.offsets.extend(run.offsets)
+        self.messages.extend(run.messages)
+        return True
+
+    def split(self, count: int) -> tuple[Run, Run]:
+        """Return so many messages, and the rest."""
+        first = self._replace(offsets=self.offsets[:count], messages=self.messages[:count])
+        return first, self._replace(offsets=self.offsets[count:], messages=self.messages[count:])
+
+
+def runs(messages: Sequence[Any], ordered: bool) -> Iterator[Run]:
+    """Read messages of confluent-kafka; ``ordered``: keys matter."""
+    partition: Any
+    for partition, run in itertools.groupby(messages, Message.partition):
+        those = list(run)
+        for error in filter(None, map(Message.error, those)):
+            yield Run(partition, False, [], [], error)
+            those = [each for each in those if each.error() is None]
+        if not those:
+            continue
+        headers: list[Any] = list(map(Message.headers, those))
+        plain = headers.count(headers[0]) == len(headers) and _is_plain(headers[0])
+        if plain and ordered:
+            plain = all(key is None for key in map(Message.key, those))
+        found: list[Any] = [data or b"" for data in map(Message.value, those)] if plain else list(map(_read, those))
+        yield Run(partition, plain, list(map(Message.offset, those)), found)  # type: ignore[arg-type]
+
+
+def _is_plain(headers: Headers | None) -> bool:
+    if not headers:
+        return True
+    (name, value), *more = headers
+    return not more and name.lower() == "content-type" and (value or b"").startswith(_STRUCTURED)
+
+
+def _read(message: Any) -> Incoming:
     offset, key, data, headers = message.offset(), message.key(), message.value() or b"", message.headers()
-    if not headers or (is_frame(data) and len(headers) == 0):
-        return Incoming(offset, key, data)
-    if len(headers) == 1 and headers[0][1] == _JSON[0][1]:
+    if _is_plain(headers):
         return Incoming(offset, key, data)
     found = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
     deliveries, past = read_past(found[_PAST]) if _PAST in found else (0, NO_PAST)
@@ -128,7 +186,7 @@ def read(message: Any) -> Incoming:
             kind = None
         except CloudRuntimesError:
             kind = kind or _OCTETS
-    elif kind is not None and kind.startswith(_STRUCTURED):
+    elif kind is not None and kind.startswith(_STRUCTURED.decode()):
         kind = None
     at = int(due) / 1000 if due.isdigit() else 0.0
     return Incoming(offset, key, data, kind, deliveries + 1, past, at if at > time.time() else 0.0, found.get(_TOPIC))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -30,22 +30,12 @@ _SLICE: Final = 0.05
 _LEAVING: Final = 10.0
 _ONE: Final = 100 * 1024 * 1024
 _QUEUE: Final = 10_000_000
+_ANY: Final = -1
+"""The partition that the key chooses."""
 
 Headers: TypeAlias = list[tuple[str, bytes]]
-
-
-class Outgoing(NamedTuple):
-    """A message.
-
-    Attributes:
-        data: of it.
-        key: by which its partition is chosen; ``None``: any.
-        headers: of it.
-    """
-
-    data: bytes
-    key: str | None
-    headers: Headers
+Outgoing: TypeAlias = tuple[bytes, str | None, Headers]
+"""A message: its data, its key, by which its partition is chosen (``None``: any), its headers."""
 
 
 class _Sent:
@@ -130,27 +120,26 @@ class KafkaProducer:
         producer = self.client
         with self._lock:
             self._sent.append(sent)
-        self._produce(producer, sent, range(len(messages)))
+        self._produce(producer, sent, messages)
         with self._lock:
             if not self._serving:
                 self._serving = True
                 Background(self._serve, "cloud-runtimes-kafka").start()
         return sent.done
 
-    def _produce(self, producer: Any, sent: _Sent, places: Sequence[int]) -> None:
+    def _produce(self, producer: Any, sent: _Sent, messages: Sequence[Outgoing]) -> None:
         topic, report, produce = sent.topic, sent.report, producer.produce
-        for number, place in enumerate(places):
-            data, key, headers = sent.messages[place]
-            try:
-                produce(topic, data, key, on_delivery=report, headers=headers)
+        for number, (data, key, headers) in enumerate(messages):
+            try:  # by position, which takes two thirds of the time that keywords do
+                produce(topic, data, key, _ANY, report, None, 0, headers)
             except KafkaException as error:
                 sent.left -= 1
                 sent.failed.append((error.args[0], data))
             except BufferError:
                 full = KafkaError(KafkaError._QUEUE_FULL, "more than is taken is on its way: send more slowly")
-                for rest in places[number:]:
-                    sent.left -= 1
-                    sent.failed.append((full, sent.messages[rest].data))
+                rest = messages[number:]
+                sent.left -= len(rest)
+                sent.failed += [(full, data) for data, _, _ in rest]
                 return
 
     def _serve(self) -> None:
@@ -195,7 +184,7 @@ class KafkaProducer:
         sent.failed = [(error, data) for error, data in sent.failed if error.code() != PURGED]
         places = _places(sent.messages, taken)
         sent.left += len(places)
-        self._produce(producer, sent, places)
+        self._produce(producer, sent, [sent.messages[place] for place in places])
         return True
 
     def _finish(self, sent: _Sent) -> None:
@@ -237,7 +226,9 @@ class KafkaProducer:
 
 def _places(messages: Sequence[Outgoing], taken: Sequence[bytes]) -> list[int]:
     """Return which messages these are, by their data."""
+    if not taken:
+        return []
     by_data: dict[bytes, list[int]] = {}
     for place in range(len(messages) - 1, -1, -1):
-        by_data.setdefault(messages[place].data, []).append(place)
+        by_data.setdefault(messages[place][0], []).append(place)
     return [by_data[data].pop() for data in taken]

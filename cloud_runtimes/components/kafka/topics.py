@@ -28,6 +28,10 @@ _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _LONGEST: Final = 200
 _STEP: Final = 30.0
+_NEWS: Final = 5.0
+"""Seconds in which all brokers learn of a topic that was made."""
+_BEGUN: Final = frozenset([KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION])
+"""What a group answers that has members, who began it."""
 _MOVING: Final = frozenset(
     [
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -143,27 +147,31 @@ class Topics:
 
         A partition that is added later is read from its beginning.
         """
-        try:
-            metadata = consumer.list_topics(topic, timeout=_left(op)).topics[topic]
-            if metadata.error is not None:
-                raise KafkaException(metadata.error)
-            missing = uncommitted(
-                committed(consumer, [TopicPartition(topic, each) for each in metadata.partitions], _left(op))
-            )
-            if not missing:
-                return
-            spec = _admin.OffsetSpec.latest() if latest else _admin.OffsetSpec.earliest()
-            offsets = _patiently(lambda left: self._offsets(dict.fromkeys(missing, spec), left), _left(op))
-            consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code in MISSING:
-                self.forget(topic)
-            if code not in (
-                KafkaError.UNKNOWN_MEMBER_ID,
-                KafkaError.ILLEGAL_GENERATION,
-            ):  # the group has members, who began it
-                raise explained(self.where, error.args[0], topic) from error
+        end = time.monotonic() + min(_left(op), _NEWS)
+        while True:
+            try:
+                return self._begin(op, consumer, topic, latest)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code in _BEGUN:
+                    return
+                if code not in MISSING or time.monotonic() >= end:
+                    self.forget(topic)
+                    raise explained(self.where, error.args[0], topic) from error
+            time.sleep(0.05)
+
+    def _begin(self, op: Operation, consumer: Consumer, topic: str, latest: bool) -> None:
+        metadata = consumer.list_topics(topic, timeout=_left(op)).topics[topic]
+        if metadata.error is not None:
+            raise KafkaException(metadata.error)
+        missing = uncommitted(
+            committed(consumer, [TopicPartition(topic, each) for each in metadata.partitions], _left(op))
+        )
+        if not missing:
+            return
+        spec = _admin.OffsetSpec.latest() if latest else _admin.OffsetSpec.earliest()
+        offsets = _patiently(lambda left: self._offsets(dict.fromkeys(missing, spec), left), _left(op))
+        consumer.commit(offsets=offsets, asynchronous=False)
 
     def _offsets(self, wanted: dict[TopicPartition, Any], timeout: float) -> list[TopicPartition]:
         asked = self._client().list_offsets(wanted, request_timeout=timeout)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote
 
 from ..._core.home import home_folder, is_durable, is_memory
+from ..._core.os_folders import NO_NAME
 from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
 from ...errors import UnsupportedError
@@ -127,10 +128,15 @@ class LocalComponent(Component):
 
 
 def folder_name(store: str) -> str:
-    """Return the folder of a store: its name, with what is more than letters, digits, ``_``, ``-``, ``~`` and ``.`` percent-encoded."""
+    """Return the folder of a store: its name, with what is more than letters, digits, ``_``, ``-``, ``~`` and ``.`` percent-encoded.
+
+    So is what some system takes for something else: a dot at either end, and the first letter of a device of Windows.
+    """
     name = quote(store, safe="")
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
+    if name.endswith("."):
+        name = f"{name[:-1]}%2E"
+    if name.startswith(".") or NO_NAME.search(name):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{sha256(store.encode()).hexdigest()[:32]}"
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from ..._core.threads import Mutex
 from ...config import without_values
 from ...errors import InvalidArgumentError
+from .. import _connections
+from .._connections import Server, Tls
 
-if TYPE_CHECKING:
-    from .settings import NatsSettings
+__all__ = ["TLS", "Address", "Servers", "parse_url"]
 
-__all__ = ["Address", "Server", "Servers", "parse_url", "tls_context"]
-
-Server: TypeAlias = tuple[str, int]
-_PORT = 4222
+TLS: Final = Tls("tls_ca", "tls_certificate", "tls_key")
+_PORT: Final = 4222
 
 
 class Address(NamedTuple):
@@ -44,16 +41,8 @@ class Address(NamedTuple):
         return ",".join(f"{host}:{port}" for host, port in self.servers)
 
 
-class Servers:
+class Servers(_connections.Servers):
     """Where to connect, best first: the servers of the URL, and those that they tell of."""
-
-    def __init__(self, given: tuple[Server, ...]) -> None:
-        self._lock = Mutex()
-        self._given = given
-        self._known = list(given)
-
-    def __iter__(self) -> Iterator[Server]:
-        return iter(tuple(self._known))
 
     def learn(self, told: Iterable[str]) -> None:
         """Take in which servers the cluster has now, ``host:port`` each."""
@@ -62,13 +51,6 @@ class Servers:
         with self._lock:
             kept = [each for each in self._known if each in self._given or each in found]
             self._known = kept + [each for each in found if each not in kept]
-
-    def avoid(self, server: Server) -> None:
-        """Try one last, since it failed."""
-        with self._lock:
-            if server in self._known:
-                self._known.remove(server)
-                self._known.append(server)
 
     def name(self, server: Server) -> str:
         """Return the name in a server's certificate; those that others tell of are addresses without one."""
@@ -103,21 +85,3 @@ def parse_url(url: str) -> Address:
         raise InvalidArgumentError(
             "the url of a nats component: give one such as nats://user:password@host:4222; its options are settings"
         ) from None
-
-
-def tls_context(settings: NatsSettings) -> ssl.SSLContext:
-    """Return what a TLS connection is made with.
-
-    Raises:
-        InvalidArgumentError: a file cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cafile=settings.tls_ca)
-        if settings.tls_certificate is not None:
-            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"a certificate or key of the nats component cannot be read: {error.strerror or error}: "
-            "check tls_ca, tls_certificate and tls_key"
-        ) from None
-    return context

@@ -13,12 +13,12 @@ from ..._core.os_sockets import POLLIN, poll
 from ...errors import UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
+from .._connections import Lost
 from .._items import FEATURES, columns, items, place
 from .._values import too_large
 from .buckets import Bucket
 from .connection import Connection
 from .entries import Entry, Put, decode
-from .failures import Lost
 from .protocol import subscribe
 from .requests import Flow
 
@@ -199,10 +199,10 @@ class NatsSource(ConfigurationSource):
         waiting.register(connection.fileno(), POLLIN)
         waiting.register(woken, POLLIN)
         while not self._heard and (left := deadline - monotonic()) > 0:
-            quiet = monotonic() - connection.last
+            quiet = monotonic() - connection.heard
             if quiet >= 3 * _SILENT:
                 raise Lost("the server is silent")
-            if quiet >= _SILENT and connection.last >= self._asked:
+            if quiet >= _SILENT and connection.heard >= self._asked:
                 self._asked = monotonic()
                 connection.send(b"PING\r\n", self._asked + 1.0)
             ready = waiting.poll(min(left, _SILENT) * 1000)

@@ -12,10 +12,11 @@ from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.operation import Operation
+from .._connections import Lost
 from .._engines import Engine
 from .address import Servers, parse_url
 from .connection import Connection
-from .failures import Lost, Refused, explained
+from .failures import Refused, explained
 from .notifier import NatsNotifier
 from .protocol import Message, payload_size, subscribe
 from .requests import Batch, Bulk, Call, Flow, Inbox, Request
@@ -198,9 +199,9 @@ class NatsEngine(Engine):
     def _open(self, op: Operation, greeting: bytes, callbacks: Callbacks | None = None) -> Connection:
         if self._closed:
             raise ClosedError("this client is closed: make another")
-        connection = Connection(self.address, self.settings, self._servers)
+        connection = Connection(self.address, self.settings, self._servers, greeting)
         connection.session.callbacks.update(callbacks or {})
-        connection.open(op, greeting)
+        connection.open(op)
         return connection
 
     def _opened(

@@ -25,7 +25,6 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "WRONG_SEQUENCES",
-    "Lost",
     "Refused",
     "explained",
 ]
@@ -46,10 +45,6 @@ _TOO_LARGE: Final = frozenset([10054, 10097])
 _AWAY: Final = frozenset([10004, 10005, 10007, 10008, 10009, 10041, 10118, 10119, 10158, 10163, 10194, 10195])
 LEADERLESS: Final = _AWAY | {503}
 """Nothing was done: there is no leader now."""
-
-
-class Lost(Exception):
-    """The connection could not be made, or ended."""
 
 
 class Refused(Exception):

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import InternalError, UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled
+from .._connections import Lost
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding, Part
 from .._messages.parts import pieces
 from .._messages.waker import Waker
 from .entries import read_reply
-from .failures import Lost, Refused, explained
+from .failures import Refused, explained
 from .messages import TOPIC, Due, Reader, part_headers, sequence_of
 from .protocol import Message, subscribe, unsubscribe
 from .requests import Flow, Request

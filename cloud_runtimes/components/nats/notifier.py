@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
+from .._connections import Lost
 from .._notify import Notifier
 from .connection import Connection
 from .entries import encode
-from .failures import Lost, Refused
+from .failures import Refused
 from .protocol import subscribe, unsubscribe
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class _Listener:
         return heard
 
     def ask(self) -> None:
-        if self._asked > self._connection.last:
+        if self._asked > self._connection.heard:
             raise Lost("the server does not answer")
         self._ping()
 

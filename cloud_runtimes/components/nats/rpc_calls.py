@@ -16,7 +16,7 @@ from ...errors import CloudRuntimesError, InvalidArgumentError, ResourceExhauste
 from ...rpc.failures import error_reply
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Answer, CallSource, Incoming, RpcReply
-from .failures import Lost
+from .._connections import Lost
 from .protocol import Message, payload_size, publish, subscribe, unsubscribe
 from .requests import Batch, Request
 from .rpc import CONTENT_TYPE, METHOD_HEADER, QUERY_HEADER, method_of
@@ -118,7 +118,7 @@ class NatsCalls(CallSource):
                 async with asyncio.timeout(_SILENT):
                     await self._changed.wait()
             except TimeoutError:
-                if monotonic() - connection.connection.last >= _SILENT:
+                if monotonic() - connection.connection.heard >= _SILENT:
                     await self._fence(connection, _ANSWER)
 
     async def _connect_again(self) -> None:

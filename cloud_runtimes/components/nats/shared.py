@@ -15,8 +15,8 @@ from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLIN, POLLOUT
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
+from .._connections import Lost
 from .connection import Connection
-from .failures import Lost
 from .requests import Batch, Call, Inbox
 
 __all__ = ["LoopConnection", "ThreadConnection"]
@@ -66,14 +66,14 @@ class _Shared:
     def _asks(self) -> bytes:
         """Note that a request follows, and return what goes before it: whether the server is there, if it has said nothing for a while."""
         now = monotonic()
-        if self._asked <= self.connection.last:
+        if self._asked <= self.connection.heard:
             self._asked = now
         return b"PING\r\n" if now - self._asked > _SILENT / 4 else b""
 
     def _give_up(self, call: Call) -> None:
         """Forget a call whose time is over; a server that said nothing meanwhile is not asked by others."""
         self.inbox.forget(call)
-        if self.connection.last < self._asked <= monotonic() - _SILENT:
+        if self.connection.heard < self._asked <= monotonic() - _SILENT:
             self._retire(Lost("the server did not answer"))
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ..._core.threads import Mutex
 from ...config import without_values
 from ...errors import InvalidArgumentError
+from .._connections import Server, Tls
 
-__all__ = ["SCHEMES", "Address", "Server", "Servers", "parse_url", "tls_context"]
+__all__ = ["SCHEMES", "TLS", "Address", "parse_url"]
 
-Server: TypeAlias = tuple[str, int]
+TLS: Final = Tls("cafile", "certfile", "keyfile")
 SCHEMES: Final = {"amqp": 5672, "amqps": 5671}
 _PARAMETERS: Final = {
     "heartbeat": "heartbeat", "connection_timeout": "timeout", "timeout": "timeout", "cafile": "cafile",
@@ -57,23 +55,6 @@ class Address(NamedTuple):
     def where(self) -> str:
         """How messages name them, without user and password."""
         return ",".join(f"{host}:{port}" for host, port in self.servers)
-
-
-class Servers:
-    """Where to connect, best first."""
-
-    def __init__(self, given: tuple[Server, ...]) -> None:
-        self._lock = Mutex()
-        self._known = list(given)
-
-    def __iter__(self) -> Iterator[Server]:
-        return iter(tuple(self._known))
-
-    def avoid(self, server: Server) -> None:
-        """Try one last, since it failed."""
-        with self._lock:
-            self._known.remove(server)
-            self._known.append(server)
 
 
 @without_values
@@ -132,23 +113,3 @@ def _options(given: list[tuple[str, str]]) -> dict[str, Any]:
             what = "verify_peer or verify_none" if kind == "verify" else "a number of seconds"
             raise InvalidArgumentError(f"the url of a rabbitmq component: {name} must be {what}") from None
     return options
-
-
-def tls_context(address: Address) -> ssl.SSLContext:
-    """Return what a TLS connection is made with.
-
-    Raises:
-        InvalidArgumentError: a file cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cafile=address.cafile)
-        if not address.verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if address.certfile is not None:
-            context.load_cert_chain(address.certfile, address.keyfile)
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"a certificate or key of the rabbitmq component cannot be read: {error.strerror or error}: "
-            "check cafile, certfile and keyfile in the url"
-        ) from None
-    return context

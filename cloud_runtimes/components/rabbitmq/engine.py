@@ -13,10 +13,11 @@ from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.operation import Operation
+from .._connections import Lost, Servers
 from .._engines import Engine
-from .address import Servers, parse_url
+from .address import parse_url
 from .connection import Connection
-from .failures import Lost, Refused, explained
+from .failures import Refused, explained
 from .link import Link, Waiting
 from .session import Publish, Step
 
@@ -120,6 +121,9 @@ class RabbitmqEngine(Engine):
     def explained(self, error: Exception, maybe_applied: bool = False) -> CloudRuntimesError:
         """Return our error for one of a connection."""
         if isinstance(error, Refused):
+            if error.code == 0 and self._link is not None:
+                # a channel that was opened while a queue had no leader is refused messages for ever (RabbitMQ 3.10)
+                self._link.end(Lost("the server did not take messages"))
             return explained(self.where, error)
         return UnavailableError(
             f"rabbitmq {self.where}: no server can be reached: {error}", maybe_applied=maybe_applied
@@ -168,11 +172,6 @@ class RabbitmqEngine(Engine):
             return self._link
         finally:
             self._connecting.release()
-
-    def renew(self) -> None:
-        """Have later calls connect anew: a channel that was opened while a queue had no leader is refused messages for ever (RabbitMQ 3.10)."""
-        if self._link is not None:
-            self._link.end(Lost("the server did not take messages"))
 
     def _close(self) -> None:
         self._closed = True

@@ -16,16 +16,12 @@ from ...errors import (
     UnavailableError,
 )
 
-__all__ = ["NOT_FOUND", "Lost", "Refused", "explained"]
+__all__ = ["NOT_FOUND", "Refused", "explained"]
 
 # reply codes of AMQP 0-9-1
 _FORCED, _TOO_LARGE, _REFUSED, NOT_FOUND, _LOCKED, _FAILED = 320, 311, 403, 404, 405, 406
 _NOT_ALLOWED: Final = 530
 _RESOURCES: Final = 506
-
-
-class Lost(Exception):
-    """The connection could not be made, or ended."""
 
 
 class Refused(Exception):

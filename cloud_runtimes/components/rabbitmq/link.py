@@ -1,4 +1,4 @@
-"""The connection of a process, and the thread that has it: what callers submit leaves in their order, and what the server answers resolves it."""
+"""Steps on a connection; the connection of a process, and the thread that has it: what callers submit leaves in their order, and what the server answers resolves it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic
+from typing import Final
 
 from ..._core.threads import Background, Mutex
+from .._connections import Lost
 from .._messages.waker import Waker
 from .connection import Connection
-from .failures import Lost, Refused
-from .session import CLOSE, Publish, Step
+from .failures import Refused
+from .session import CLOSE, Ask, Publish, Step
 
-__all__ = ["Link", "Waiting"]
+__all__ = ["PATIENCE", "Link", "Waiting", "ask"]
+
+PATIENCE: Final = 5.0
+"""Seconds that a server has for an answer which no caller gives it time for."""
 
 
 class Waiting:
@@ -38,6 +43,25 @@ class Waiting:
         self._left -= 1
         if not self._left and self.future.set_running_or_notify_cancel():
             self.future.set_result(None)
+
+
+def ask(connection: Connection, *asks: Ask) -> None:
+    """Send methods on a connection that its caller has alone, and wait for their answers.
+
+    Raises:
+        Lost, Refused: the connection ended, or the server refuses.
+        TimeoutError: it did not answer.
+    """
+    waits, end = Waiting(asks), monotonic() + PATIENCE
+    connection.send_all(b"".join([connection.session.begin(each) for each in asks]), end)
+    while not waits.future.done():
+        if not connection.wait(end):
+            raise TimeoutError
+        connection.receive()
+        connection.send_all(b"", end)
+    for each in asks:
+        if each.failure is not None:
+            raise each.failure
 
 
 class Link:

@@ -14,12 +14,14 @@ from ..._core.logs import repeated
 from ...errors import UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled
+from .._connections import Lost
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding
+from .._messages.parts import write_past
 from .._messages.waker import Waker
-from .failures import NOT_FOUND, Lost, Refused
-from .link import Waiting
-from .messages import FRAME, TOPIC, Reader, id_of, past_headers
+from .failures import NOT_FOUND, Refused
+from .link import PATIENCE, ask
+from .messages import FRAME, PAST, TOPIC, Reader, id_of
 from .pubsub import waiting
 from .session import CALLS, CLOSE, Ask, Publish
 from .wire import Properties, method
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .engine import Flow
     from .pubsub import RabbitmqPubSub
+    from .replay import Replay
 
 __all__ = ["RabbitmqMember"]
 
-_LEAVING: Final = 5.0
 _MOST: Final = 65535
 _LOOK = 30.0
 """Seconds without a message after which an idle member begins its consumer again: RabbitMQ 3.10 does not always say that a queue was deleted."""
@@ -41,10 +43,14 @@ _LOOK = 30.0
 class RabbitmqMember(EventSource):
     """See the module; made by `RabbitmqPubSub.subscribe` once the group exists."""
 
-    def __init__(self, component: RabbitmqComponent, driver: RabbitmqPubSub, rules: Rules) -> None:
+    def __init__(
+        self, component: RabbitmqComponent, driver: RabbitmqPubSub, rules: Rules, replay: Replay | None = None
+    ) -> None:
+        """``replay`` is closed with it."""
         self._component = component
         self._driver = driver
         self._rules = rules
+        self._replay = replay
         self._topology = driver.topology
         self._holding = Holding(rules, id_of)
         self._reader = Reader(self._holding)
@@ -100,6 +106,8 @@ class RabbitmqMember(EventSource):
         finally:
             self._disconnect()
             self._waker.close()
+            if self._replay is not None:
+                self._replay.close()
 
     def _leave(self) -> None:
         if self._connection is None:
@@ -110,7 +118,7 @@ class RabbitmqMember(EventSource):
         self._settle()
         self._out.append(CLOSE)
         self._flush()
-        end = monotonic() + _LEAVING
+        end = monotonic() + PATIENCE
         while self._connection.session.ready:
             if not self._connection.wait(end):
                 raise TimeoutError
@@ -161,21 +169,10 @@ class RabbitmqMember(EventSource):
         connection.send_all(data, monotonic() + POLL_TIMEOUT)
 
     def _ask(self, *asks: Ask) -> None:
-        """Send methods, and wait for their answers."""
-        connection = self._connection
-        assert connection is not None
-        waits = Waiting(asks)
-        self._out += [connection.session.begin(ask) for ask in asks]
+        """Send methods behind what is to be sent, and wait for their answers."""
+        assert self._connection is not None
         self._flush()
-        end = monotonic() + _LEAVING
-        while not waits.future.done():
-            if not connection.wait(end):
-                raise TimeoutError
-            connection.receive()
-            self._flush()
-        for ask in asks:
-            if ask.failure is not None:
-                raise ask.failure
+        ask(self._connection, *asks)
 
     def _cancel(self) -> None:
         if self._prefetch:
@@ -241,25 +238,22 @@ class RabbitmqMember(EventSource):
                     add(exchange, "", _with(about, {TOPIC: request.topic}), body)
                 continue
             exchange, rest = yield from self._topology.park(part.delay_ms)
-            add(
-                exchange, self._queue, waiting(_with(FRAME, past_headers(part.deliveries, part.past)), rest), part.frame
-            )
+            about = _with(FRAME, {PAST: write_past(part.deliveries, part.past)})
+            add(exchange, self._queue, waiting(about, rest), part.frame)
         for each in self._reader.early:
             exchange, rest = yield from self._topology.park(each.delay_ms)
             add(exchange, self._queue, waiting(each.properties, rest), each.body)
         yield tuple(steps)
         for step in steps:
-            failure = Refused(0, "basic.nack") if step.refused else step.failure
-            if step.refused:
-                self._component.engine.renew()
-            elif step.returned or (isinstance(failure, Refused) and failure.code == NOT_FOUND):
+            problem = step.problem
+            if isinstance(problem, Refused) and problem.code == NOT_FOUND:
                 self._topology.forget()
                 yield from self._topology.join(request.topic, request.group, request.dead_letter_topic)
                 raise UnavailableError(
                     f"rabbitmq {self._where}: {step.exchange} or its queue had gone, and was made again"
                 )
-            if failure is not None:
-                raise failure
+            if problem is not None:
+                raise problem
 
     def _acknowledge(self, tags: Sequence[int]) -> None:
         """Acknowledge messages, together where no other is between."""
@@ -303,16 +297,10 @@ class RabbitmqMember(EventSource):
         """Take in what has come."""
         connection = self._connection
         assert connection is not None
-        session = connection.session
-        if session.deliveries:
-            deliveries, session.deliveries = session.deliveries, []
+        if deliveries := connection.session.take():
             self._heard = monotonic()
             found = self._reader.take(deliveries)
             self._per_message = max(1.0, found / len(deliveries))
-        if session.failure is not None:
-            raise session.failure
-        if session.cancelled:
-            raise Refused(NOT_FOUND, "the server ended the consumer")
 
 
 def _with(about: Properties, headers: dict[str, str]) -> Properties:

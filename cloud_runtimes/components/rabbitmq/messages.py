@@ -10,18 +10,32 @@ from typing import Any, Final, NamedTuple
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
 from ...spi.events import read_binary, to_binary
-from .._deliveries import NO_PAST, Past
 from .._messages.holding import Holding, as_messages
+from .._messages.parts import read_past
 from .session import Delivered
 from .topology import REST
 from .wire import Properties, properties, read_properties
 
-__all__ = ["FRAME", "PLAIN", "STRUCTURED", "TOPIC", "Reader", "as_binary", "as_plain", "id_of", "past_headers"]
+__all__ = [
+    "FRAME",
+    "OFFSET",
+    "PAST",
+    "PLAIN",
+    "STRUCTURED",
+    "TOPIC",
+    "Reader",
+    "as_binary",
+    "as_plain",
+    "id_of",
+    "published",
+]
 
 TOPIC: Final = "x-cr-topic"
 """What a dead letter was first published to."""
-_PAST: Final = "x-cr-past"
+PAST: Final = "x-cr-past"
 """Of what comes again: how often it was delivered, when first and last, and the last error."""
+OFFSET: Final = "x-stream-offset"
+"""Of what comes from a stream."""
 _OCTETS: Final = "application/octet-stream"
 _CLOUDEVENTS: Final = "application/cloudevents"
 STRUCTURED: Final = Properties("application/cloudevents+json; charset=utf-8", None, 2)
@@ -29,7 +43,9 @@ FRAME: Final = Properties(None, None, 2)
 PLAIN: Final = properties(STRUCTURED), properties(FRAME)
 """Properties of messages that have nothing else around their event, or events."""
 _ATTRIBUTE: Final = re.compile(r"(?:cloudEvents[:_]|ce-)(.+)", re.IGNORECASE)
-_BROKERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
+_BROKERS: Final = (
+    "x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", OFFSET
+)  # fmt: skip
 
 
 class Tag(int):
@@ -85,10 +101,9 @@ class Reader:
         about = read_properties(told)
         headers = about.headers or {}
         if isinstance(rest := headers.get(REST), int) and rest > 0:
-            kept = {name: value for name, value in headers.items() if name != REST and not name.startswith(_BROKERS)}
-            self.early.append(_Early(tag, about._replace(headers=kept), data, rest))
+            self.early.append(_Early(tag, about._replace(headers=published(headers, REST)), data, rest))
             return 0
-        before, past = _read_past(str(headers.get(_PAST, "")))
+        before, past = read_past(str(headers.get(PAST, "")))
         deliveries = 1 + before + int(headers.get("x-delivery-count", 0))
         tag = Tag(tag)
         tag.id = about.message_id or ""
@@ -104,6 +119,12 @@ class Reader:
         if kind is None or kind.startswith(_CLOUDEVENTS):
             return self._holding.add(0, [tag], [data], deliveries, past, headers.get(TOPIC))
         return self._holding.add_plain(0, tag, data, kind, deliveries, past)
+
+
+def published(headers: Mapping[str, Any], without: str = "") -> dict[str, Any] | None:
+    """Return the headers with which a message was published, without one of them."""
+    kept = {name: value for name, value in headers.items() if name != without and not name.startswith(_BROKERS)}
+    return kept or None
 
 
 def _attributes(headers: Mapping[str, Any]) -> dict[str, str]:
@@ -138,17 +159,3 @@ def as_binary(frames: Sequence[bytes]) -> list[tuple[Properties, bytes]]:
             kind = headers.pop("content-type", None)
             found.append((Properties(kind, headers, 2, frame[place].id), data))
     return found
-
-
-def past_headers(deliveries: int, past: Past) -> dict[str, str]:
-    """Return the header of what comes again."""
-    error = "" if past.error is None else past.error.replace("\n", " ")
-    return {_PAST: f"{deliveries} {past.first or 0} {past.last or 0} {error}"}
-
-
-def _read_past(text: str) -> tuple[int, Past]:
-    try:
-        deliveries, first, last, *error = text.split(" ", 3)
-        return int(deliveries), Past(int(first) or None, int(last) or None, error[0] if error and error[0] else None)
-    except ValueError:  # it has none, or is of another program
-        return 0, NO_PAST

@@ -50,9 +50,11 @@ class _Published:
 class RabbitmqPubSub(PubSubDriver):
     """One pub/sub name: an exchange for each topic, a queue for each group."""
 
-    features = FEATURES - {spi.START}
     instead = MappingProxyType(
-        {spi.START: "a queue begins when its group does: name the group in the setting groups, and it gets every event"}
+        {
+            spi.START: 'a queue begins when its group does: set kind = "stream", or name the group in the setting groups, '
+            "and it gets every event"
+        }
     )
 
     def __init__(self, component: RabbitmqComponent, name: str) -> None:
@@ -64,6 +66,7 @@ class RabbitmqPubSub(PubSubDriver):
         self.max_event_bytes = component.settings.max_value_bytes
         self.larger_events = "raise max_value_bytes, or send a reference to it instead"
         self.topology = Topology(component.engine, name)
+        self.features = FEATURES if self.topology.replays else FEATURES - {spi.START}
 
     # -- publishing -------------------------------------------------------
 
@@ -157,7 +160,6 @@ class RabbitmqPubSub(PubSubDriver):
         if error is not None:
             failures = published.failed(step.unconfirmed(), error)
         elif step.refused:
-            self._component.engine.renew()
             error = self._component.engine.explained(Refused(0, "basic.nack"))
             failures = published.failed(step.refused, error)
         if step.returned:
@@ -186,9 +188,13 @@ class RabbitmqPubSub(PubSubDriver):
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         from .member import RabbitmqMember
+        from .replay import Replay, is_replayed
 
-        self._component.engine.run(op, self.topology.join(request.topic, request.group, request.dead_letter_topic))
-        return RabbitmqMember(self._component, self, Rules(self.name, request))
+        rules, engine, topology = Rules(self.name, request), self._component.engine, self.topology
+        replays = topology.replays and request.start != "latest" and engine.run(op, is_replayed(self, request))
+        engine.run(op, topology.join(request.topic, request.group, request.dead_letter_topic, begins=not replays))
+        replay = Replay(self._component, self, rules) if replays else None
+        return RabbitmqMember(self._component, self, rules, replay)
 
 
 def waiting(about: Properties, rest_ms: int) -> Properties:

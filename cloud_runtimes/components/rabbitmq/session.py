@@ -8,7 +8,8 @@ from struct import Struct
 from typing import Any, Final, TypeAlias
 
 from ..._version import __version__
-from .failures import Lost, Refused
+from .._connections import Lost
+from .failures import NOT_FOUND, Refused
 from .wire import BODY, END, HEAD, HEADER, HEARTBEAT, METHOD, frame, method, read
 
 __all__ = ["CALLS", "CLOSE", "CONFIRMS", "Ask", "Delivered", "Publish", "Session", "Step"]
@@ -18,7 +19,9 @@ CONFIRMS, CALLS = 1, 2
 _OPEN: Final = (20, 10), "s", ""
 _SELECT: Final = (85, 10), "o", 0
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
-_ANSWERS: Final = frozenset([(20, 11), (40, 11), (40, 31), (50, 11), (50, 21), (60, 11), (60, 21), (60, 31), (85, 11)])
+_ANSWERS: Final = frozenset(
+    [(20, 11), (40, 11), (40, 31), (50, 11), (50, 21), (50, 41), (60, 11), (60, 21), (60, 31), (85, 11)]
+)
 _CAPABILITIES: Final = {
     "publisher_confirms": True,
     "consumer_cancel_notify": True,
@@ -121,6 +124,15 @@ class Publish(Step):
         """How many are not confirmed."""
         return self.first + self.count - self._low - len(self._beyond)
 
+    @property
+    def problem(self) -> Exception | None:
+        """Why not all messages are in a queue; ``None``: they are."""
+        if self.refused:
+            return Refused(0, "basic.nack")
+        if self.returned:
+            return Refused(NOT_FOUND, f"NOT_FOUND - no queue of exchange '{self.exchange}'")
+        return self.failure
+
     def begin(self, first: int) -> None:
         """It is sent."""
         self.first = self._low = first
@@ -157,7 +169,7 @@ class Session:
         heartbeat: seconds; 0: none.
         blocked: why the server takes no messages now.
         out: what is to be sent in answer.
-        deliveries: that came; its owner takes them.
+        deliveries: that came; see `take`.
         cancelled: whether the server ended the consumer.
         failure: why it closed the connection, or the channel of calls.
     """
@@ -245,6 +257,19 @@ class Session:
                     stop = _Row(data, first, header, body).take(data, stop + 1, self.deliveries) - 1
             at = stop + 1
         self._rest = data[at:] if at else data
+
+    def take(self) -> list[Delivered]:
+        """Return the messages that came.
+
+        Raises:
+            Refused: the server ended the consumer, or closed its channel.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self.cancelled:
+            raise Refused(NOT_FOUND, "the server ended the consumer")
+        deliveries, self.deliveries = self.deliveries, []
+        return deliveries
 
     def _part(self, kind: int, data: bytes, begin: int, stop: int) -> None:
         """Take in a frame of a message's content."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...config import setting
+from ...config import duration, setting
 from .address import SCHEMES
 
 __all__ = ["RabbitmqSettings"]
@@ -27,6 +27,8 @@ class RabbitmqSettings:
         url: of the server, as pika and aio-pika have it: ``amqp://user:password@host:5672/vhost``, with ``amqps://`` for TLS; several servers of a cluster: ``amqp://user:password@a,b:5673/vhost``. Parameters: ``heartbeat`` and ``connection_timeout`` in seconds, and for TLS ``cafile``, ``certfile``, ``keyfile``, ``verify=verify_none`` and ``server_name_indication``. With a ``certfile`` and no user, the certificate is the login (``EXTERNAL``).
         prefix: of the names of exchanges and queues; ``{name}`` is that of the pub/sub. With ``""`` a topic is the exchange of its name.
         groups: consumer groups that have a queue of every topic from its first event on. Another group has one from its first subscription on, and events before are not for it.
+        kind: of topics: ``"queue"``: its groups have queues; ``"stream"``: it also has a stream, from which a group that begins later gets what was published before.
+        retention: seconds that an event stays in the stream at least.
         unrouted: what becomes of an event of a topic without any group: ``"refuse"``: it is an error; ``"drop"``: it is taken, and gone.
         ensure: ``"create"``: exchanges and queues that are missing are made; ``"check"``: that is an error, and the application needs no right to make them.
         layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
@@ -37,6 +39,8 @@ class RabbitmqSettings:
     url: str = setting(None, help="of the server")
     prefix: str = setting("cr.{name}.", help="of exchanges and queues")
     groups: tuple = setting((), parse=_names, help="groups that have a queue from the first event on")  # type: ignore[type-arg]
+    kind: Literal["queue", "stream"] = setting("queue", help="whether topics have a stream")
+    retention: float = setting(7 * 86400.0, parse=duration, help="how long events stay in a stream at least")
     unrouted: Literal["refuse", "drop"] = setting("refuse", help="what becomes of an event for nobody")
     ensure: Literal["create", "check"] = setting("create", help="whether exchanges and queues are made")
     layout: Literal["event", "frame"] = setting("event", help="of published events")
@@ -48,5 +52,7 @@ class RabbitmqSettings:
             raise ValueError('give url = "amqp://user:password@host:5672/vhost", or one with amqps://')
         if not self.prefix.isprintable() or len(self.prefix.encode()) > 100:
             raise ValueError("prefix must be at most 100 bytes of printable characters")
+        if self.retention < 1:
+            raise ValueError("retention must be at least 1 s")
         if not 1 <= self.max_value_bytes <= 512 * 1024 * 1024:
             raise ValueError("max_value_bytes must be 1 to 536,870,912")

@@ -1,4 +1,4 @@
-"""Exchanges and queues: an exchange for each topic, a quorum queue for each group, and queues where events wait.
+"""Exchanges and queues: an exchange for each topic, a quorum queue for each group, a stream where topics have one, and queues where events wait.
 
 A delay queue has one time to live for all its messages, else a long one would hold up those behind it. When it is over the server hands a message on to the exchange ``due``, with the routing key that it came with: the queue where it goes then. A delay that no queue has takes several, the longest first; the header `REST` tells what is left.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import InvalidArgumentError
+from .failures import NOT_FOUND, Refused
 from .session import Ask
 
 if TYPE_CHECKING:
@@ -29,13 +30,22 @@ _QUEUE: Final = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
 
 
 class Topology:
-    """That of one pub/sub name."""
+    """That of one pub/sub name.
+
+    Attributes:
+        due: the exchange whose routing keys name queues.
+        streams: whether topics have streams.
+        replays: whether new groups get what is there.
+    """
 
     def __init__(self, engine: RabbitmqEngine, name: str) -> None:
         self._engine = engine
         self._prefix = engine.settings.prefix.replace("{name}", name)
         self._creates = engine.settings.ensure == "create"
         self.due = f"{self._prefix}:due"
+        self.streams = engine.settings.kind == "stream"
+        self.replays = self.streams and self._creates
+        self._stream = {"x-queue-type": "stream", "x-max-age": f"{int(engine.settings.retention)}s"}
 
     # -- names ------------------------------------------------------------
 
@@ -47,8 +57,15 @@ class Topology:
 
     def queue(self, topic: str, group: str) -> str:
         """Return the queue of a group."""
-        parts = [part.replace("%", "%25").replace(":", "%3A") for part in (topic, group)]
-        return _short(f"{self._prefix}{':'.join(parts)}", f"the group {group!r} of the topic {topic!r}")
+        return _short(f"{self._prefix}{_quoted(topic)}:{_quoted(group)}", f"the group {group!r} of the topic {topic!r}")
+
+    def stream(self, topic: str) -> str:
+        """Return the stream of a topic."""
+        return _short(f"{self._prefix}{_quoted(topic)}::stream", f"the topic {topic!r}")
+
+    def replay(self, topic: str, group: str) -> str:
+        """Return the queue that tells how far a group is with the stream; it is there until the group has all of it."""
+        return _short(f"{self.queue(topic, group)}:replay", f"the group {group!r} of the topic {topic!r}")
 
     # -- making -----------------------------------------------------------
 
@@ -57,25 +74,51 @@ class Topology:
         exchange = self.exchange(topic)
         if exchange not in self._engine.made:
             groups = self._engine.settings.groups
-            yield from self._make(self._exchange(exchange), *[self._group(topic, each) for each in groups])
+            asks = [self._group(topic, each) for each in groups]
+            if self.streams:
+                yield from self._ensure_due()
+                stream = self.stream(topic)
+                asks += [self._queue(stream, exchange, self._stream), self._bind(stream, self.due, stream)]
+            yield from self._make(self._exchange(exchange), *asks)
             self._engine.made.add(exchange)
 
     def forget(self) -> None:
         """Look again what is there."""
         self._engine.made.clear()
 
-    def join(self, topic: str, group: str, dead_letter_topic: str | None) -> Flow[None]:
-        """Make the queue of a group; what becomes a dead letter has one of the same group, so that it waits for somebody."""
+    def join(self, topic: str, group: str, dead_letter_topic: str | None, *, begins: bool = True) -> Flow[None]:
+        """Make the queue of a group; what becomes a dead letter has one of the same group, so that it waits for somebody. Unless the group ``begins``, its queue gets nothing yet that is published."""
         yield from self.ensure(topic)
-        asks = [self._group(topic, group)]
+        queue = self.queue(topic, group)
+        asks = [self._group(topic, group) if begins else self._queue(queue, None, _QUEUE)]
         if dead_letter_topic is not None:
             yield from self.ensure(dead_letter_topic)
             asks.append(self._group(dead_letter_topic, group))
         if self._creates:
             yield from self._ensure_due()
-            queue = self.queue(topic, group)
-            asks.append([Ask((50, 20), "hsssot", 0, queue, self.due, queue, 0, {})])
+            asks.append(self._bind(queue, self.due, queue))
         yield from self._make(*asks)
+
+    def has(self, queue: str) -> Flow[bool]:
+        """Tell whether a queue is there."""
+        look = Ask((50, 10), "hsot", 0, queue, _PASSIVE, {})
+        yield (look,)
+        if isinstance(look.failure, Refused) and look.failure.code == NOT_FOUND:
+            return False
+        if look.failure is not None:
+            raise look.failure
+        return True
+
+    def begin_replay(self, topic: str, group: str) -> Flow[None]:
+        """Make the queue that `replay` names."""
+        yield from self.ensure(topic)
+        name = self.replay(topic, group)
+        arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+        yield from self._make(self._queue(name, None, arguments), self._bind(name, self.due, name))
+
+    def end_replay(self, topic: str, group: str) -> Flow[None]:
+        """Remove it."""
+        yield from self._make([Ask((50, 40), "hso", 0, self.replay(topic, group), 0)])
 
     def park(self, delay_ms: int, topic: str | None = None) -> Flow[tuple[str, int]]:
         """Return the exchange for what is to wait, and for how long it waits then again. With a topic it goes to that, else to the queue that the routing key names."""
@@ -121,11 +164,18 @@ class Topology:
         bits = _DURABLE if self._creates else _DURABLE | _PASSIVE
         return [Ask((40, 10), "hssot", 0, name, kind, bits, arguments or {})]
 
-    def _queue(self, name: str, exchange: str, arguments: dict[str, Any]) -> list[Ask]:
+    def _queue(self, name: str, exchange: str | None, arguments: dict[str, Any]) -> list[Ask]:
         if not self._creates:
             return [Ask((50, 10), "hsot", 0, name, _DURABLE | _PASSIVE, {})]
-        bind = Ask((50, 20), "hsssot", 0, name, exchange, "", 0, {})
-        return [Ask((50, 10), "hsot", 0, name, _DURABLE, arguments), bind]
+        made = Ask((50, 10), "hsot", 0, name, _DURABLE, arguments)
+        return [made] if exchange is None else [made, *self._bind(name, exchange)]
+
+    def _bind(self, queue: str, exchange: str, key: str = "") -> list[Ask]:
+        return [Ask((50, 20), "hsssot", 0, queue, exchange, key, 0, {})] if self._creates else []
+
+
+def _quoted(part: str) -> str:
+    return part.replace("%", "%25").replace(":", "%3A")
 
 
 def _short(name: str, what: str) -> str:

@@ -123,13 +123,20 @@ def _write(kind: str, value: Any) -> bytes:
 
 
 def _value(value: Any) -> bytes:
+    """Return a value of a table, of the types that `_read_value` gives."""
+    if value is None:
+        return b"V"
     if isinstance(value, bool):
         return b"t" + _VALUES["t"].pack(value)
     if isinstance(value, int):
         return b"l" + _VALUES["l"].pack(value)
+    if isinstance(value, float):
+        return b"d" + _VALUES["d"].pack(value)
     if isinstance(value, Mapping):
         return b"F" + _write("t", value)
-    return b"S" + _write("S", value)
+    if isinstance(value, list):
+        return b"A" + _write("S", b"".join(map(_value, value)))
+    return (b"x" if isinstance(value, bytes) else b"S") + _write("S", value)
 
 
 def _read(kind: str, data: bytes, at: int) -> tuple[Any, int]:

@@ -9,11 +9,13 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlu
 
 from ...config import without_values
 from ...errors import InvalidArgumentError
+from .._connections import Tls
 
-__all__ = ["SCHEMES", "Address", "Target", "parse_target", "parse_url"]
+__all__ = ["SCHEMES", "TLS", "Address", "Target", "parse_target", "parse_url"]
 
 SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
+TLS: Final = Tls("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TRUE: Final = ("1", "true", "yes", "on")
 _CHECKS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _LOGIN: Final = ("db", "password", "username")
@@ -69,7 +71,7 @@ class Address(NamedTuple):
         if self.tls is None:
             return None
         options = dict(self.tls)
-        try:
+        with TLS.reading(f"redis {self.where}"):
             context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
             wanted = options.get("ssl_cert_reqs", "required")
             context.check_hostname = wanted == "required" and options.get("ssl_check_hostname", "true").lower() in _TRUE
@@ -79,11 +81,6 @@ class Address(NamedTuple):
                 context.load_cert_chain(
                     certificate, options.get("ssl_keyfile"), lambda: options.get("ssl_password", "")
                 )
-        except OSError as error:
-            raise InvalidArgumentError(
-                f"redis {self.where}: a certificate or key that the url names cannot be read: {error.strerror or error}: "
-                "check ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_password"
-            ) from None
         return context
 
 

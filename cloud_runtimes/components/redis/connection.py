@@ -14,8 +14,9 @@ from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLIN, poll, unix_socket
 from ...errors import DeadlineExceededError
 from ...spi.operation import Operation
-from .address import Address
-from .failures import Lost, checked, lost
+from .._connections import Lost, dial
+from .address import TLS, Address
+from .failures import checked
 from .resp import NOTHING, ReplyError, pack, reader
 
 __all__ = ["Connection", "LoopConnection", "answer"]
@@ -62,9 +63,7 @@ class Connection:
         address, what = self.address, ""
         try:
             if address.port:
-                self.socket = socket.create_connection((address.host, address.port), self._left(op))
-                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                self.socket = dial((address.host, address.port), self._left(op))
             else:
                 self.socket = unix_socket()
                 self.socket.settimeout(self._left(op))
@@ -76,7 +75,7 @@ class Connection:
         except TimeoutError:
             raise op.timed_out(f"redis {address.where}{what}") from None
         except OSError as error:
-            raise lost(error) from error
+            raise TLS.lost(error) from error
         if (failure := self._greet(op, name)) is not None:
             raise failure
 
@@ -117,7 +116,7 @@ class Connection:
         except TimeoutError:
             raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
         except OSError as error:
-            raise lost(error) from error
+            raise TLS.lost(error) from error
 
     def receive(self, count: int, op: Operation) -> list[Any]:
         """Read replies of commands that were sent."""
@@ -135,7 +134,7 @@ class Connection:
         except TimeoutError:
             raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
         except OSError as error:
-            raise lost(error) from error
+            raise TLS.lost(error) from error
 
     def _take(self, found: list[Any], count: int) -> bool:
         try:
@@ -153,7 +152,7 @@ class Connection:
             except (BlockingIOError, ssl.SSLWantReadError, TimeoutError):
                 return NOTHING
             except OSError as error:
-                raise lost(error) from error
+                raise TLS.lost(error) from error
             if not data:
                 raise Lost("the server closed the connection")
             self.reader.feed(data)
@@ -251,7 +250,7 @@ class LoopConnection:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError as error:
-            self._end(str(lost(error)))
+            self._end(str(TLS.lost(error)))
         return bool(self._left)
 
     def _readable(self) -> None:
@@ -263,7 +262,7 @@ class LoopConnection:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             data = None
         except OSError as error:
-            self._end(str(lost(error)))
+            self._end(str(TLS.lost(error)))
             return
         if data:
             self._reader.feed(data)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from ..._core.threads import Background
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.operation import Method, Operation
+from .._connections import Lost
 from .._deliveries import POLL
 from .._engines import Engine
 from .connection import Connection, answer
-from .failures import Lost, checked, explained
+from .failures import checked, explained
 from .notifier import RedisNotifier
 from .resp import Batch, Errors, Flow, ReplyError, Value
 from .servers import PATIENCE, Servers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any, Final
 
 from ...errors import (
@@ -17,7 +16,7 @@ from ...errors import (
 )
 from .resp import ReplyError
 
-__all__ = ["Lost", "checked", "explained", "lost"]
+__all__ = ["checked", "explained"]
 
 _AWAY: Final = frozenset(
     [
@@ -37,46 +36,6 @@ _AWAY: Final = frozenset(
 
 _DENIED: Final = ("ACL failure in script", "The user executing the script can't")
 """How Valkey and Redis begin what a command in a script may not do."""
-
-
-_OTHER_NAME: Final = (62, 64)
-"""OpenSSL's numbers of a certificate that is for another host, or another address."""
-_TLS: Final = {
-    "CERTIFICATE_REQUIRED": "the server wants a certificate of its client in ssl_certfile",
-    "HANDSHAKE_FAILURE": "the server and this client agree on no TLS, or it wants a certificate of its client (ssl_certfile, ssl_keyfile)",
-    "UNKNOWN_CA": "the server does not trust the certificate in ssl_certfile",
-    "WRONG_VERSION_NUMBER": "the server does not speak TLS at this port: give its tls-port, or redis:// instead of rediss://",
-}
-"""What OpenSSL calls reasons."""
-
-
-class Lost(Exception):
-    """The connection could not be made, or ended.
-
-    Attributes:
-        lasts: whether the next try would fail in the same way.
-    """
-
-    lasts = False
-
-
-def lost(error: OSError) -> Lost:
-    """Return what the end of a connection is called."""
-    text = error.strerror or str(error) or type(error).__name__
-    found = Lost(text)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in _OTHER_NAME:
-            what, remedy = "is for another name", "name the server as it does, or give ssl_check_hostname=false"
-        else:
-            what, remedy = "is not trusted", "give the file of its issuer as ssl_ca_certs"
-        found = Lost(f"the server's certificate {what}: {remedy} ({error.verify_message})")
-        found.lasts = True
-    elif isinstance(error, ssl.SSLError):
-        for reason, remedy in _TLS.items():
-            if reason in (error.reason or ""):
-                found = Lost(remedy)
-                found.lasts = True
-    return found
 
 
 def explained(where: str, error: ReplyError) -> CloudRuntimesError:

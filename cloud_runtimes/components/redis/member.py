@@ -14,11 +14,12 @@ from ..._core.logs import repeated
 from ...errors import CloudRuntimesError, UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, SubscribeRequest
+from .._connections import Lost
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Holding
 from .._messages.waker import Waker
 from .entries import RETRY, STREAM, part_arguments, take_in
-from .failures import Lost, checked
+from .failures import checked
 from .resp import NOTHING, Batch, Flow, ReplyError, Value
 from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
 from .trip import Trip

@@ -7,9 +7,9 @@ from typing import Final
 
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
+from .._connections import Lost
 from .._notify import Notifier
 from .connection import Connection
-from .failures import Lost
 from .resp import NOTHING, ReplyError, Value, pack
 
 __all__ = ["RedisNotifier"]

@@ -21,9 +21,10 @@ from ...errors import (
     UnsupportedError,
 )
 from ...spi.operation import Operation
+from .._connections import Lost
 from .address import Address, parse_target
 from .connection import Connection, LoopConnection, answer
-from .failures import Lost, checked, explained
+from .failures import checked, explained
 from .resp import Batch, ReplyError, Value
 from .settings import RedisSettings
 from .topology import Cluster, topology_of

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from ..._core.home import home_folder, is_memory
+from ..._core.os_folders import NO_NAME
 from ..._core.threads import Mutex
 from ...config import ClientSettings, setting, without_values
 from ...errors import InvalidArgumentError
@@ -122,9 +123,9 @@ class SqlAlchemyComponent(Component):
 
 
 def _file_name(name: str) -> str:
-    """Return a file name that is safe, and another for each store name, whatever is in it."""
+    """Return a file name that is safe on every system, and another for each store name, whatever is in it."""
     safe = quote(name, safe=" ")
-    if name.startswith((".", "~")) or len(safe) > 200:
+    if name.startswith((".", "~")) or len(safe) > 200 or NO_NAME.search(f"{safe}.db"):
         return f"%{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()}.db"
     return f"{safe}.db"
 

@@ -52,7 +52,7 @@ def _connect(uri: str) -> Connection:
     )
     try:
         for pragma in _PRAGMAS:
-            connection.execute(pragma)
+            connection.execute(pragma).close()
     except BaseException:
         connection.close()
         raise
@@ -97,10 +97,11 @@ def open_file(path: str, op: Operation | None) -> tuple[sqlite3.Connection, Writ
         version = schema.check(connection, path)
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         pages = _CHECKPOINT_BYTES // connection.execute("PRAGMA page_size").fetchone()[0]
-        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-        connection.execute("PRAGMA journal_size_limit = 67108864")
+        # each answers with a row; without counts of references that would keep the statement open, and nothing could be committed
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").close()
+        connection.execute("PRAGMA journal_size_limit = 67108864").close()
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA journal_mode = WAL").close()
         schema.migrate(connection, version)
         write_lock.database = os.stat(path).st_ino
         watch = Watch(path)

@@ -271,7 +271,7 @@ class GroupCommit:
         try:
             # where the files went away, what the log holds is saved
             if entered and watch is not None and self._engine.look() is not None and watch.log_is_ours():
-                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
             for connection in connections:
                 connection.close()
         finally:

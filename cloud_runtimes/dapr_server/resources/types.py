@@ -379,6 +379,34 @@ _RABBITMQ: Final = ComponentType(
     note="its exchanges are those of daprd, and its queues are others: let no daprd subscribe for the same application meanwhile",
 )  # fmt: skip
 
+
+def _no_prefix(text: str) -> str:
+    if is_true(text):
+        raise ValueError("leave it out")
+    return ""
+
+
+_VAULT: Final = ComponentType(
+    "secret",
+    "vault",
+    {
+        "cacert": ("ca_file", str),
+        "enginepath": ("mount", str),
+        "vaultaddr": ("url", str),
+        "vaultkvprefix": ("path", str),
+        "vaultkvuseprefix": ("path", _no_prefix),
+        "vaulttoken": ("token", str),
+        "vaulttokenmountpath": ("token_file", str),
+    },
+    settings={"path": "dapr"},
+    refused={
+        **dict.fromkeys(("capath", "capem"), "give caCert, the name of a file"),
+        "skipverify": "give caCert, by which the server's certificate is checked",
+        "tlsservername": "let vaultAddr have the name of the certificate",
+        "vaultvaluetype": "leave it out: a secret has its entries",
+    },
+)
+
 _DAPR: Final[Mapping[str, ComponentType]] = {
     "bindings.localstorage": ComponentType("file", "local", {"rootpath": ("path", str)}),
     "bindings.postgres": _POSTGRES,
@@ -395,6 +423,7 @@ _DAPR: Final[Mapping[str, ComponentType]] = {
         fields={"streamttl": ("retention", _seconds)},
         consumerid="the consumer group is the app id: leave it out, or start with that --app-id",
     ),
+    "secretstores.hashicorp.vault": _VAULT,
     "secretstores.local.env": ComponentType("secret", "env"),
     "secretstores.local.file": ComponentType(
         "secret",

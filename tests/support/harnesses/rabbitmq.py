@@ -12,7 +12,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 
-__all__ = ["RABBITMQ", "RABBITMQ_BINARY", "RABBITMQ_FRAMED", "RabbitHome"]
+__all__ = ["RABBITMQ", "RABBITMQ_BINARY", "RABBITMQ_FRAMED", "RABBITMQ_STREAMS", "RabbitHome", "StreamHome"]
 
 _numbers = itertools.count(1)
 
@@ -62,6 +62,14 @@ class BinaryHome(RabbitHome):
     settings: ClassVar[dict[str, Any]] = {"content_mode": "binary"}
 
 
+class StreamHome(RabbitHome):
+    """The same with a stream for each topic, so that no group needs a queue from the first event on."""
+
+    name = "rabbitmq-stream"
+    settings: ClassVar[dict[str, Any]] = {"kind": "stream", "groups": []}
+
+
 RABBITMQ: dict[str, type[RabbitHome]] = {RabbitHome.name: RabbitHome}
 RABBITMQ_FRAMED: dict[str, type[RabbitHome]] = {FramedHome.name: FramedHome}
 RABBITMQ_BINARY: dict[str, type[RabbitHome]] = {BinaryHome.name: BinaryHome}
+RABBITMQ_STREAMS: dict[str, type[RabbitHome]] = {StreamHome.name: StreamHome}

@@ -16,6 +16,8 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
 from cloud_runtimes.testing import Clock, SecretHarness
+from tests.support.mounts import Mount
+from tests.support.vault import VaultStub
 
 
 class _Harness(SecretHarness):
@@ -209,6 +211,24 @@ class DotenvFileHarness(_FileHarness):
         return "".join(f"{key} = {_quoted(value)} # comment\n" for key, value in secrets.items())
 
 
+class FolderHarness(_Harness):
+    """A folder of files, as Kubernetes mounts and changes it."""
+
+    name = "file, a folder"
+    keys = ("a_b", "a.b", "a b", "*", "%", "ключ", "a\tb")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        super().__init__(monkeypatch, folder)
+        self._mounts: dict[str, Mount] = {}
+
+    def table(self, store: str) -> dict[str, Any]:
+        return {"component": "config_file", "path": str(self.folder / store), "format": "folder"}
+
+    def write(self, store: str) -> None:
+        mount = self._mounts.setdefault(store, Mount(self.folder / store))
+        mount.change(self._stores[store])
+
+
 class KeyringHarness(_Harness):
     """The package keyring over a backend that needs no desktop: a file."""
 
@@ -239,6 +259,48 @@ class KeyringHarness(_Harness):
         self._restore()
 
 
+class VaultHarness(_Harness):
+    """The key-value engine of a stub of Vault, in version 2."""
+
+    name = "vault"
+    engine = "kv2"
+    multiple = True
+    keys = ("a_b", "a.b", "a b", "*", "%", "ключ", "k/v", "k?v", "k#v")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        super().__init__(monkeypatch, folder)
+        self.stub = VaultStub()
+        if self.engine == "kv1":
+            self.stub.second.clear()
+        self._token = self.stub.token()
+
+    def table(self, store: str) -> dict[str, Any]:
+        return {"component": "vault", "url": self.stub.url, "token": self._token, "engine": self.engine}
+
+    def put(self, store: str, key: str, value: str) -> None:
+        self.put_entries(store, key, {key: value})
+
+    def put_entries(self, store: str, key: str, entries: Mapping[str, str]) -> None:
+        self.stub.put(f"{store}/{key}", dict(entries))
+
+    def remove(self, store: str, key: str) -> None:
+        del self.stub.kv["secret"][f"{store}/{key}"]
+
+    def close(self) -> None:
+        super().close()
+        self.stub.close()
+
+
+class VaultFirstHarness(VaultHarness):
+    """Version 1."""
+
+    name = "vault, kv1"
+    engine = "kv1"
+
+    def put_entries(self, store: str, key: str, entries: Mapping[str, str]) -> None:
+        self.stub.kv["secret"][f"{store}/{key}"] = [dict(entries)]
+
+
 SECRET_HARNESSES = {
     harness.name: harness
     for harness in (
@@ -250,6 +312,9 @@ SECRET_HARNESSES = {
         TomlHarness,
         YamlHarness,
         DotenvFileHarness,
+        FolderHarness,
         KeyringHarness,
+        VaultHarness,
+        VaultFirstHarness,
     )
 }

@@ -1,0 +1,300 @@
+"""Connections to servers whose protocol an engine speaks itself: which server, TLS, sending and receiving, and what ended one."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import ClassVar, Final, NamedTuple, TypeAlias
+
+from .._core.os_sockets import POLLIN, poll
+from .._core.threads import Mutex
+from ..errors import CloudRuntimesError, InvalidArgumentError
+from ..spi.operation import Operation
+
+__all__ = ["Lost", "Server", "ServerConnection", "Servers", "Tls", "dial"]
+
+Server: TypeAlias = tuple[str, int]
+_WANTS: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_CLOSED: Final = "the connection was closed"
+_OTHER_NAME: Final = (62, 64)
+"""OpenSSL's numbers of a certificate that is for another host, or another address."""
+
+
+class Lost(Exception):
+    """The connection could not be made, or ended.
+
+    Attributes:
+        lasts: whether the next try would fail in the same way.
+    """
+
+    lasts = False
+
+
+class Tls(NamedTuple):
+    """What an engine calls its settings of TLS."""
+
+    authorities: str
+    certificate: str
+    key: str
+
+    @contextmanager
+    def reading(self, where: str) -> Iterator[None]:
+        """Say of a file that cannot be read which settings name it."""
+        try:
+            yield
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"{where}: a certificate or key cannot be read: {error.strerror or error}: "
+                f"check {self.authorities}, {self.certificate} and {self.key}"
+            ) from None
+
+    def context(self, where: str, authorities: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
+        """Return what a connection is made with, from paths of files.
+
+        Raises:
+            InvalidArgumentError: a file cannot be read.
+        """
+        with self.reading(where):
+            context = ssl.create_default_context(cafile=authorities)
+            if certificate is not None:
+                context.load_cert_chain(certificate, key)
+        return context
+
+    def lost(self, error: Exception) -> Lost:
+        """Return what the end of a connection is called, and what to check."""
+        found = Lost(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            if error.verify_code in _OTHER_NAME:
+                what, remedy = "is for another name", "name the server as it does"
+            else:
+                what, remedy = "is not trusted", f"give the file of its issuer as {self.authorities}"
+            found = Lost(f"the server's certificate {what}: {remedy} ({error.verify_message})")
+            found.lasts = True
+        elif isinstance(error, ssl.SSLError):
+            for reason, text in self._reasons().items():
+                if reason in (error.reason or ""):
+                    found = Lost(text)
+                    found.lasts = True
+        return found
+
+    def _reasons(self) -> dict[str, str]:
+        """Return what OpenSSL's reasons mean, the general ones first."""
+        return {
+            "CERTIFICATE": f"the server does not accept the certificate in {self.certificate}",
+            "CERTIFICATE_REQUIRED": f"the server wants a certificate of its client in {self.certificate}",
+            "HANDSHAKE_FAILURE": f"the server and this client agree on no TLS, or it wants a certificate of its client ({self.certificate}, {self.key})",
+            "UNKNOWN_CA": f"the server does not trust the certificate in {self.certificate}",
+            "WRONG_VERSION_NUMBER": "the server does not speak TLS at this port: give its port for TLS, or a url without TLS",
+        }
+
+
+class Servers:
+    """Where to connect, best first."""
+
+    def __init__(self, given: tuple[Server, ...]) -> None:
+        self._lock = Mutex()
+        self._given = given
+        self._known = list(given)
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(tuple(self._known))
+
+    def avoid(self, server: Server) -> None:
+        """Try one last, since it failed."""
+        with self._lock:
+            if server in self._known:
+                self._known.remove(server)
+                self._known.append(server)
+
+
+def dial(server: Server, timeout: float | None) -> socket.socket:
+    """Return a socket that is connected."""
+    made = socket.create_connection(server, timeout)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return made
+
+
+class ServerConnection(ABC):
+    """A connection to one of several servers. One thread may receive while another sends; each may close it.
+
+    Attributes:
+        heard: `time.monotonic` at which something came.
+    """
+
+    tls: ClassVar[Tls]
+    _receives = 65536
+
+    def __init__(self, servers: Servers, where: str) -> None:
+        """``where`` is what messages call the servers."""
+        self.heard = 0.0
+        self._servers = servers
+        self._where = where
+        self._server: Server | None = None
+        self._socket: socket.socket | None = None
+        self._io = Mutex()  # OpenSSL reads and writes in one thread at a time
+
+    # -- what is spoken ---------------------------------------------------
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Begin anew, with what another server says."""
+
+    @abstractmethod
+    def _log_in(self, server: Server, deadline: float | None) -> None:
+        """Connect and log in, to a time of `time.monotonic`."""
+
+    @abstractmethod
+    def _feed(self, data: bytes) -> None:
+        """Take in what has come."""
+
+    def _ended(self) -> str:
+        """Return what is said of a server that closed the connection."""
+        return "the server closed the connection"
+
+    # -- opening ----------------------------------------------------------
+
+    def open(self, op: Operation) -> None:
+        """Connect to the first server that can be reached, and log in.
+
+        Raises:
+            Lost: it cannot.
+            DeadlineExceededError: no server answered in time.
+        """
+        servers = list(self._servers)
+        for number, server in enumerate(servers, 1):
+            left = op.remaining()
+            # one that hangs leaves time for the others
+            share = left if left is None or number == len(servers) else left / 2
+            try:
+                self._open(server, None if share is None else monotonic() + share)
+                return
+            except BaseException as error:
+                self.close()
+                self._begin()
+                if isinstance(error, (Lost, TimeoutError)):
+                    self._servers.avoid(server)
+                    if number < len(servers):
+                        continue
+                if isinstance(error, TimeoutError):
+                    raise op.timed_out(self._where) from None
+                raise
+
+    def _open(self, server: Server, deadline: float | None) -> None:
+        try:
+            self._log_in(server, deadline)
+            assert self._socket is not None
+            self._socket.setblocking(False)
+            self._server = server
+        except (TimeoutError, CloudRuntimesError):
+            raise
+        except (OSError, ValueError) as error:
+            raise self.tls.lost(error) from error
+
+    def _connect(self, server: Server, deadline: float | None) -> None:
+        self._socket = dial(server, _left(deadline))
+
+    def _wrap(self, context: ssl.SSLContext, host: str) -> None:
+        assert self._socket is not None
+        self._socket = context.wrap_socket(self._socket, server_hostname=host)
+
+    def _say(self, data: bytes, deadline: float | None) -> None:
+        """Send all of it while logging in."""
+        assert self._socket is not None
+        self._socket.settimeout(_left(deadline))
+        self._socket.sendall(data)
+
+    def _listen(self, deadline: float | None) -> None:
+        """Wait for something, and take it in, while logging in."""
+        assert self._socket is not None
+        self._socket.settimeout(_left(deadline))
+        self._took(self._socket.recv(self._receives))
+
+    # -- sending and receiving --------------------------------------------
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        made = self._socket
+        return -1 if made is None else made.fileno()
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Send what the system takes at once, and return how many bytes that was.
+
+        Raises:
+            Lost: the connection ended.
+        """
+        try:
+            with self._io:
+                return self._open_socket.send(data)
+        except _WANTS:
+            return 0
+        except OSError as error:
+            raise self.tls.lost(error) from error
+
+    def wait(self, deadline: float | None, events: int = POLLIN) -> bool:
+        """Wait until there is something to read, to a time of `time.monotonic`."""
+        if events & POLLIN and self.has_decrypted():
+            return True
+        descriptor = self.fileno()
+        if descriptor < 0:
+            raise Lost(_CLOSED)
+        poller = poll()
+        poller.register(descriptor, events)
+        return bool(poller.poll(None if deadline is None else max(0, (deadline - monotonic()) * 1000)))
+
+    def has_decrypted(self) -> bool:
+        """Tell whether TLS has something that the system does not know of."""
+        with self._io:
+            return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def receive(self) -> None:
+        """Take in what has come, without waiting.
+
+        Raises:
+            Lost: the connection ended.
+        """
+        try:
+            with self._io:
+                data = self._open_socket.recv(self._receives)
+            self._took(data)
+        except _WANTS:
+            pass
+        except (OSError, ValueError) as error:
+            raise self.tls.lost(error) from error
+
+    @property
+    def _open_socket(self) -> socket.socket:
+        made = self._socket
+        if made is None:
+            raise Lost(_CLOSED)
+        return made
+
+    def _took(self, data: bytes) -> None:
+        if not data:
+            raise Lost(self._ended())
+        self.heard = monotonic()
+        self._feed(data)
+
+    # -- the end ----------------------------------------------------------
+
+    def avoid(self) -> None:
+        """Have later connections try other servers first."""
+        if self._server is not None:
+            self._servers.avoid(self._server)
+
+    def close(self) -> None:
+        """Close it without waiting."""
+        made, self._socket = self._socket, None
+        if made is not None:
+            with suppress(OSError):
+                made.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
+            with suppress(OSError):
+                made.close()
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - monotonic(), 0.001)

@@ -1,0 +1,173 @@
+"""Secrets of the key-value engine, in both of its versions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import (
+    BulkError,
+    CloudRuntimesError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    PayloadError,
+    ResourceExhaustedError,
+)
+from ...spi.operation import Operation
+from ...spi.secret import BULK, Secret, SecretDriver
+from .client import Flow, VaultClient, document
+
+if TYPE_CHECKING:
+    from . import VaultComponent
+
+__all__ = ["VaultSecret", "entries", "place"]
+
+_CACHED: Final = 1000
+_MOST: Final = 100_000
+"""Secrets of one store that are listed."""
+
+
+def place(store: str, prefix: str, key: str) -> str:
+    """Return where a key is in its mount.
+
+    Raises:
+        InvalidArgumentError: Vault has no place for it.
+    """
+    if not key.isprintable() or key != key.strip() or not all(part not in ("", ".", "..") for part in key.split("/")):
+        raise InvalidArgumentError(
+            f"secret {key!r} of {store!r}: Vault has no place for it: a key is printable names with / between them"
+        )
+    return f"{prefix}/{key}" if prefix else key
+
+
+def entries(found: Any) -> Secret | str:
+    """Return the secret that an answer has, or what is wrong with it. Nothing is raised, since an error's frames would show it."""
+    if not isinstance(found, dict):
+        return "is no answer of Vault's"
+    for name, value in found.items():
+        if not isinstance(value, str):
+            return (
+                f"its entry {name!r} is {'null' if value is None else type(value).__name__}, not text: put it as text"
+            )
+    return Secret(found)
+
+
+class VaultSecret(SecretDriver):
+    """The secrets below one path of a mount."""
+
+    features = frozenset({BULK})
+
+    def __init__(self, component: VaultComponent, name: str) -> None:
+        settings = component.settings
+        self._component = component
+        self._name = name
+        self._prefix = settings.prefix(name)
+        second = settings.engine == "kv2"
+        self._second = second
+        self._data = f"{settings.mount}/data" if second else settings.mount
+        self._list = f"{settings.mount}/metadata" if second else settings.mount
+        self._seconds = settings.cache
+        self._cache: OrderedDict[str, tuple[Secret, float]] = OrderedDict()
+
+    @property
+    def _client(self) -> VaultClient:
+        return self._component.client
+
+    def get(self, op: Operation, key: str, /) -> Secret:
+        found = self._cached(op, key)
+        return self._client.run(op, self._get(op, key)) if found is None else found
+
+    async def get_async(self, op: Operation, key: str, /) -> Secret:
+        found = self._cached(op, key)
+        return await self._client.run_async(op, self._get(op, key)) if found is None else found
+
+    def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
+        return self._client.run(op, self._get_bulk(op))
+
+    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
+        return await self._client.run_async(op, self._get_bulk(op))
+
+    def _cached(self, op: Operation, key: str) -> Secret | None:
+        cached = self._cache.get(key)
+        return cached[0] if cached is not None and monotonic() < cached[1] and not op.metadata else None
+
+    def _get(self, op: Operation, key: str) -> Flow[Secret]:
+        version = self._version(op)
+        path = place(self._name, self._prefix, key)
+        found = yield from self._read(key, f"{self._data}/{path}", f"version={version}" if version else "")
+        if found is None:
+            raise NotFoundError(
+                f"no secret {key!r} in {self._name!r}: {self._client.where} has none at {path!r}: "
+                f"vault kv put -mount={self._component.settings.mount} {path} {key}=-"
+            )
+        if self._seconds and not version:
+            self._cache[key] = (found, monotonic() + self._seconds)
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        return found
+
+    def _version(self, op: Operation) -> int | None:
+        given = (op.metadata or {}).get("version")
+        if given is None:
+            return None
+        if not self._second or not given.isascii() or not given.isdecimal():
+            raise InvalidArgumentError("metadata version: a number, and only with engine = 'kv2'")
+        return int(given)
+
+    def _read(self, key: str, path: str, query: str) -> Flow[Secret | None]:
+        found = self._entries((yield from self._client.ask("GET", path, query=query, absent=True)))
+        if isinstance(found, str):
+            raise PayloadError(f"secret {key!r} of {self._name!r}: {found}")
+        return found
+
+    def _entries(self, data: bytes | None) -> Secret | str | None:
+        if data is None:
+            return None
+        try:
+            found = document(data)["data"]
+            return entries(found["data"] if self._second else found)
+        except (KeyError, TypeError):
+            return entries(None)
+
+    def _get_bulk(self, op: Operation) -> Flow[dict[str, Secret]]:
+        found: dict[str, Secret] = {}
+        failed: dict[str, CloudRuntimesError] = {}
+        for key in (yield from self._keys()):
+            try:
+                secret = yield from self._read(key, f"{self._data}/{place(self._name, self._prefix, key)}", "")
+            except (PayloadError, InvalidArgumentError) as error:
+                failed[key] = error.with_traceback(None)
+                continue
+            if secret is not None:  # else it was deleted meanwhile
+                found[key] = secret
+        if failed:
+            raise BulkError(
+                f"{len(failed)} of {len(found) + len(failed)} secrets of {self._name!r} cannot be read",
+                failed=failed,
+                result=found,
+            )
+        return found
+
+    def _keys(self) -> Flow[list[str]]:
+        """Return all keys below the path; those that are deleted too."""
+        keys: list[str] = []
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            path = "/".join(part for part in (self._list, self._prefix, folder.rstrip("/")) if part)
+            data = yield from self._client.ask("GET", path, query="list=true", absent=True)
+            if data is None:
+                continue
+            try:
+                names = [str(name) for name in document(data)["data"]["keys"]]
+            except (KeyError, TypeError):
+                raise InternalError(f"{self._client.where}: a list of secrets is no answer of Vault's") from None
+            for name in names:
+                (folders if name.endswith("/") else keys).append(folder + name)
+            if len(keys) + len(folders) > _MOST:
+                raise ResourceExhaustedError(
+                    f"{self._name!r} has more than {_MOST:,} secrets: read them one by one, or set a longer path"
+                )
+        return keys
