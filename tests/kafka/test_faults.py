@@ -147,13 +147,12 @@ def test_connections_are_cut_amid_a_batch(
         ("event", "topic"),
         pytest.param("event", "in_order", marks=pytest.mark.soak),
         pytest.param("frame", "topic", marks=pytest.mark.soak),
-        pytest.param("frame", "in_order", marks=pytest.mark.soak),
     ],
 )
 def test_members_that_come_and_go_settle_all(
     home: KafkaHome, layout: str, retry: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:
-    """Frames of which something is left come again as a whole."""
+    """A frame that goes to another while it is half handed out comes again as a whole."""
     settings = {"url": home.servers, "prefix": home.prefix, "layout": layout, "retry": retry, "partitions": 4}
     count = rounds(1_000, 100_000)
     found = come_and_go(settings, count, config=at, patience=1, once=layout == "event")

@@ -48,6 +48,16 @@ def test_numbers_without_a_message_hold_nothing_up() -> None:
     assert ledger.base == 60
 
 
+def test_a_log_that_begins_anew_has_nothing_settled() -> None:
+    ledger = Ledger(10, "cr1:2;1:1")
+    assert wanted(ledger, range(10, 14)) == [10, 11, 13]
+    assert not ledger.anew
+    assert wanted(ledger, range(3)) == [0, 1, 2]
+    assert ledger.anew
+    ledger.settle([0])
+    assert (ledger.base, ledger.text()) == (1, "")
+
+
 def test_deliveries_are_counted_from_member_to_member() -> None:
     ledger = Ledger(0, None)
     wanted(ledger, range(6))

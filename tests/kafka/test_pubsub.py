@@ -25,7 +25,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.kafka.producer import KafkaProducer
@@ -168,7 +168,7 @@ def test_a_group_whose_position_cannot_be_read_does_not_begin_anew(on: Any, monk
         def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:
             asked.append(partitions)
             if len(asked) == 2:  # the first is asked before it joins
-                raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             return super().committed(partitions, timeout=timeout)
 
     monkeypatch.setattr("cloud_runtimes.components.kafka.fetcher.Consumer", Unlucky)
@@ -176,6 +176,28 @@ def test_a_group_whose_position_cannot_be_read_does_not_begin_anew(on: Any, monk
     with client.pubsub.subscribe("bus", "t") as sub:
         assert [event.data for event in taken(sub, 1)] == [5]
     assert len(asked) == 3
+
+
+def test_a_topic_that_is_made_again(home: KafkaHome, on: Any, topic: str) -> None:
+    """Its offsets begin anew, and what had them before is settled no more."""
+    client = on(retry="in_order", options={"topic.metadata.refresh.interval.ms": 200})
+    admin: Any = AdminClient({"bootstrap.servers": home.servers})
+    with client.pubsub.subscribe("bus", "t") as sub:
+        client.pubsub.publish_bulk("bus", "t", list(range(10)))
+        held = sub.receive(SOON)
+        assert held.data == 0
+        taken(sub, 9)
+        time.sleep(0.5)  # a commit that meets the end of its topic may outlive it
+        for made in (admin.delete_topics([topic]), admin.create_topics([NewTopic(topic, 1, 1)])):
+            for each in made.values():
+                each.result(SOON)
+            time.sleep(0.5)
+        client.pubsub.publish_bulk("bus", "t", ["new", "other"])
+        new = sub.receive(SOON)
+        held.ack()
+        assert new.data == "new"
+    with client.pubsub.subscribe("bus", "t") as sub:
+        assert [event.data for event in taken(sub, 2)] == ["new", "other"]
 
 
 _HOLDER = """

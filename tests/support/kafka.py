@@ -99,7 +99,7 @@ class KafkaServer(Server):
             except KafkaException:
                 return False
 
-        self.wait_until(ready)
+        self.wait_until(ready, 90)
 
 
 _SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
@@ -116,7 +116,8 @@ def serve(*, proxied: bool = False, **options: Any) -> Iterator[KafkaServer]:
 def serve_cluster(count: int = 3, *, proxied: bool = False, **options: Any) -> Iterator[list[KafkaServer]]:
     """Run brokers of one cluster until the block ends."""
     _classes()
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # behind a letter, since StorageTool takes what begins with a hyphen for an option
+    cluster = base64.urlsafe_b64encode(b"\1" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
     given = {name.replace("_", "."): value for name, value in options.items()}
     with ExitStack() as resources:
         controllers = [resources.enter_context(reserved_port()) for _ in range(count)]

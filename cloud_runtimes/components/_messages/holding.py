@@ -290,11 +290,22 @@ class Holding:
     def give_back(self) -> None:
         """Make parts of all that is left, which the member did not hand out: it does not count as a delivery."""
         for held in list(self.held):
-            places = held.open(0, held.length)
+            self._rest(held, 0, held.length, held.deliveries - 1)
+        self._ready.clear()
+
+    def give_back_begun(self) -> None:
+        """Make parts of what is left of messages that come again as a whole otherwise, though something of them is settled."""
+        for held in list(self.held):
+            if not held.single and held.left < held.length:
+                handed_out = held.next
+                self._rest(held, 0, handed_out, held.deliveries)
+                self._rest(held, handed_out, held.length, held.deliveries - 1)
+
+    def _rest(self, held: Held, start: int, stop: int, deliveries: int) -> None:
+        if places := held.open(start, stop):
             for place in places:
                 held.settle(place)
-            self._part(held, places, held.frame.select(places), 0, held.deliveries - 1, held.past)
-        self._ready.clear()
+            self._part(held, places, held.frame.select(places), 0, deliveries, held.past)
 
     def forget(self) -> None:
         """Hold nothing: what was held is delivered again, and settlements of it are void."""

@@ -19,7 +19,7 @@ from .ledger import Ledger
 from .messages import Run, runs
 from .settings import KafkaSettings
 from .threads import client, keep
-from .topics import uncommitted
+from .topics import committed, uncommitted
 
 __all__ = ["Fetched", "Fetcher", "Origin"]
 
@@ -279,12 +279,12 @@ class Fetcher:
             self._changed.wait_for(lambda: self._stopped or origins.isdisjoint(self._fetched.going))
         while not self._stopped:
             try:
-                partitions = consumer.committed(partitions, timeout=_LEAVING)
-                new = uncommitted(partitions)
+                partitions = committed(consumer, partitions, _LEAVING)
             except KafkaException as error:  # without its position a group would begin anew
                 self._note(error.args[0])
                 time.sleep(_SLICE)
                 continue
+            new = uncommitted(partitions)
             for each in partitions:
                 known = each not in new
                 self._fetched.ledgers[each.topic, each.partition] = Ledger(

@@ -21,6 +21,7 @@ class Ledger:
     """One partition.
 
     Attributes:
+        anew: whether the partition has another log than before, so that offsets mean other messages.
         base: the first offset that is not settled, as far as was read.
         changed: whether there is anything to commit.
         counts: offset → deliveries that have ended, of messages that are not settled.
@@ -28,11 +29,11 @@ class Ledger:
         handed: offsets that are being delivered.
     """
 
-    __slots__ = ("_settled", "_top", "base", "changed", "counts", "ended", "handed")
+    __slots__ = ("_settled", "_top", "anew", "base", "changed", "counts", "ended", "handed")
 
     def __init__(self, base: int, text: str | None) -> None:
         self.base = self._top = base
-        self.changed = False
+        self.anew = self.changed = False
         self.handed: set[int] = set()
         self._settled: set[int] = set()
         self.counts: dict[int, int] = {}
@@ -57,6 +58,12 @@ class Ledger:
         return [each for each in offsets if self._read(each)]
 
     def _read(self, offset: int) -> bool:
+        if offset < self._top:  # the topic was made again, or a leader has lost what its log ended with
+            self.base = self._top = offset
+            self._settled.clear()
+            self.counts.clear()
+            self.handed.clear()
+            self.anew = self.changed = True
         if offset > self._top:
             if self.base == self._top:
                 self.base = offset

@@ -135,11 +135,13 @@ class KafkaMember(EventSource):
                 kept.groups.append(group)
         try:
             self._holding.settle(kept)
+            if self._keys is None:
+                self._holding.give_back_begun()
             self._settle(wait=True)
             with self._fetched.changed:  # what was not handed out does not count as a delivery
                 for ledger in self._fetched.ledgers.values():
                     ledger.handed.clear()
-                for origin, tokens in _places(released):
+                for origin, tokens in _places([each for each in released if each.marks.left]):
                     if origin in self._fetched.ledgers:
                         self._fetched.ledgers[origin].hand(tokens)
         finally:
@@ -197,6 +199,10 @@ class KafkaMember(EventSource):
         with self._fetched.changed:
             wanted = ledger.read(run.offsets)
             known = dict(ledger.counts)
+            anew, ledger.anew = ledger.anew, False
+        if anew:
+            self._let_go(origin)
+            self._forget(origin)
         if wanted is not run.offsets:
             needed = set(wanted)
             messages = [each for offset, each in zip(run.offsets, messages, strict=True) if offset in needed]
@@ -352,23 +358,31 @@ class KafkaMember(EventSource):
             going = list(self._fetched.going)
             self._fetched.new = deque(run for run in self._fetched.new if run[0] not in self._fetched.going)
         for origin in going:
-            if self._keys is not None:
-                self._keys.forget(origin)
-            self._later = [each for each in self._later if each.origin != origin]
-            heapify(self._later)
-            left = self._holding.leave(origin) or any(part.held.origin == origin for part in self._holding.parts)
+            left = self._let_go(origin) or any(part.held.origin == origin for part in self._holding.parts)
             self._left.add(origin)
             if not left or time.monotonic() >= self._fetched.going[origin]:
-                self._holding.lose(origin, set(self._holding.tokens(origin)))
                 self._left.discard(origin)
-                for part in self._holding.parts:
-                    if part.held.origin == origin:  # it is another's to settle, also if it comes back
-                        part.held.origin = None
-                self._fetched.open.pop(origin, None)
-                self._twice = {place: count for place, count in self._twice.items() if place[0] != origin}
+                self._forget(origin)
                 with self._fetched.changed:
                     self._fetched.going.pop(origin, None)
                     self._fetched.changed.notify_all()
+
+    def _let_go(self, origin: Origin) -> bool:
+        """Let go of what was not handed out of a partition; tells whether anything handed out is left."""
+        if self._keys is not None:
+            self._keys.forget(origin)
+        self._later = [each for each in self._later if each.origin != origin]
+        heapify(self._later)
+        return self._holding.leave(origin)
+
+    def _forget(self, origin: Origin) -> None:
+        """Have what is left of a partition be settled by nobody here."""
+        self._holding.lose(origin, set(self._holding.tokens(origin)))
+        self._fetched.open.pop(origin, None)
+        self._twice = {place: count for place, count in self._twice.items() if place[0] != origin}
+        for part in self._holding.parts:
+            if part.held.origin == origin:
+                part.held.origin = None
 
 
 def _places(records: Sequence[Any]) -> Iterator[tuple[Origin, Sequence[int]]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import confluent_kafka.admin
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from ...spi.operation import Operation
     from .settings import KafkaSettings
 
-__all__ = ["Topics", "uncommitted"]
 
+__all__ = ["Topics", "committed", "uncommitted"]
+
+T = TypeVar("T")
 _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _LONGEST: Final = 200
@@ -30,6 +32,17 @@ _NEWS: Final = 5.0
 """Seconds in which all brokers learn of a topic that was made."""
 _BEGUN: Final = frozenset([KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION])
 """What a group answers that has members, who began it."""
+_MOVING: Final = frozenset(
+    [
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError._NOENT,
+        KafkaError._WAIT_COORD,
+    ]
+)
+"""What is answered until a group has its coordinator, and a new partition its leader."""
 _NONE: Final = -1001
 """The offset of a group that has committed none."""
 
@@ -152,31 +165,53 @@ class Topics:
         if metadata.error is not None:
             raise KafkaException(metadata.error)
         missing = uncommitted(
-            consumer.committed([TopicPartition(topic, each) for each in metadata.partitions], timeout=_left(op))
+            committed(consumer, [TopicPartition(topic, each) for each in metadata.partitions], _left(op))
         )
         if not missing:
             return
         spec = _admin.OffsetSpec.latest() if latest else _admin.OffsetSpec.earliest()
-        asked = self._client().list_offsets(dict.fromkeys(missing, spec), request_timeout=_left(op))
-        offsets = [
-            TopicPartition(topic, each.partition, found.result(_left(op)).offset) for each, found in asked.items()
-        ]
+        offsets = _patiently(lambda left: self._offsets(dict.fromkeys(missing, spec), left), _left(op))
         consumer.commit(offsets=offsets, asynchronous=False)
+
+    def _offsets(self, wanted: dict[TopicPartition, Any], timeout: float) -> list[TopicPartition]:
+        asked = self._client().list_offsets(wanted, request_timeout=timeout)
+        return [
+            TopicPartition(each.topic, each.partition, found.result(timeout).offset) for each, found in asked.items()
+        ]
+
+
+def committed(consumer: Consumer, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+    """Return where a group stands in partitions.
+
+    Raises:
+        KafkaException: of one it is not known, in so many seconds.
+    """
+
+    def ask(left: float) -> list[TopicPartition]:
+        found = consumer.committed(list(partitions), timeout=left)
+        for each in found:
+            if each.error is not None:
+                raise KafkaException(each.error)
+        return found
+
+    return _patiently(ask, timeout)
+
+
+def _patiently(ask: Callable[[float], T], timeout: float) -> T:
+    """Ask until whoever knows can be asked."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return ask(max(0.01, end - time.monotonic()))
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() >= end:
+                raise
+        time.sleep(0.05)
 
 
 def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """Return those in which a group has no position.
-
-    Raises:
-        KafkaException: of one it is not known.
-    """
-    found = []
-    for each in partitions:
-        if each.error is not None:
-            raise KafkaException(each.error)
-        if each.offset == _NONE:
-            found.append(TopicPartition(each.topic, each.partition))
-    return found
+    """Return those in which a group has no position."""
+    return [TopicPartition(each.topic, each.partition) for each in partitions if each.offset == _NONE]
 
 
 def _left(op: Operation) -> float:

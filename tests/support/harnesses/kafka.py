@@ -80,6 +80,7 @@ class _Storm(KafkaHome):
     def __init__(self, servers: str) -> None:
         super().__init__(servers)
         self.joined = 0
+        self._begun = time.monotonic()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._watch)]
         self._threads[0].start()
@@ -117,7 +118,8 @@ class _Storm(KafkaHome):
         self._over.set()
         for thread in self._threads:
             thread.join()
-        assert self.joined or len(self._threads) == 1, "nobody has joined a group"
+        was_short = time.monotonic() < self._begun + 5
+        assert self.joined or was_short or len(self._threads) == 1, "nobody has joined a group"
 
 
 class StormHome(_Storm):
