@@ -98,9 +98,10 @@ def _explained(value: Any, out: bytes, at: int) -> bool:
     """Whether as many values of a dict are None as there are nulls, the last of them at `at`, so that none stands for NaN."""
     if type_of(value) is not dict:
         return False
+    kinds = map(type_of, value.copy().values())  # others may change it meanwhile
     if out.find(b"null", 0, at) < 0:
-        return not _NONES.isdisjoint(map(type_of, value.values()))
-    return [*map(type_of, value.values())].count(_NONE) == out.count(b"null")
+        return not _NONES.isdisjoint(kinds)
+    return [*kinds].count(_NONE) == out.count(b"null")
 
 
 def encode_event(

@@ -188,14 +188,14 @@ def has_nonfinite(value: Any) -> bool:
     if kind is float:
         return not isfinite(value)
     items: Any
-    if kind is dict:
-        items = value.values()
-    elif kind is list or kind is tuple or kind is set or kind is frozenset:
+    if kind is dict or kind is set:  # others may change it meanwhile
+        items = value.copy() if kind is set else value.copy().values()
+    elif kind is list or kind is tuple or kind is frozenset:
         items = value
     elif isinstance(value, enum.Enum):
         return has_nonfinite(value.value)
     elif isinstance(value, dict):
-        items = dict.values(value)
+        items = dict.copy(value).values()
     elif isinstance(value, list):
         items = list.copy(value)
     else:
