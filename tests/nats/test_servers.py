@@ -230,7 +230,7 @@ def test_pages_of_keys(home: NatsHome, api: Api, limit: int | None) -> None:
     gone = sorted(few)[1:3]
     api.call(state, "delete", "s", gone[0])
     api.call(state, "save", "s", gone[1], 1, ttl=0.05)
-    api.pause(0.06)
+    assert api.until(lambda: api.call(state, "get", "s", gone[1]) is None)
     living = [key for key in sorted(few) if key not in gone]
     received = 0
     for engine in engines(NatsEngine):
