@@ -22,7 +22,6 @@ from ...errors import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
-    PayloadError,
     PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
@@ -283,7 +282,7 @@ def document(data: bytes) -> Any:
     """Return an answer's document; ``None``: it is of another form. No error leaves here, whose frames would show it."""
     try:
         return json.decode(data)
-    except (PayloadError, CloudRuntimesError):
+    except CloudRuntimesError:
         return None
 
 
