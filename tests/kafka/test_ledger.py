@@ -32,6 +32,28 @@ def test_what_is_settled_in_any_order_comes_no_more(seed: int) -> None:
     assert wanted(again(ledger), range(ledger.base, 400)) == left
 
 
+@pytest.mark.parametrize("step", [1, 7, 100])
+def test_what_was_settled_ahead_of_the_reading_comes_no_more(step: int) -> None:
+    first = Ledger(0, None)
+    first.settle([each for each in wanted(first, range(300)) if each % 100 >= 10])
+    ledger = again(first)
+    found = []
+    for start in range(0, 300, step):
+        new = wanted(ledger, range(start, min(start + step, 300)))
+        ledger.settle(new)
+        found += new
+    assert found == [each for each in range(300) if each % 100 < 10]
+    assert (ledger.base, ledger.text()) == (300, "")
+
+
+def test_numbers_without_a_message_behind_what_was_settled_ahead() -> None:
+    ledger = Ledger(0, "cr1:1-9,20")
+    assert wanted(ledger, range(1)) == [0]
+    ledger.settle([0])
+    assert wanted(ledger, range(15, 17)) == [15, 16]
+    assert (ledger.base, ledger.text()) == (15, "cr1:5")
+
+
 def test_all_in_order_needs_no_text() -> None:
     ledger = Ledger(0, None)
     wanted(ledger, range(10))

@@ -232,8 +232,10 @@ class Fetcher:
         with self._changed:
             for origin in origins:
                 ledger = self._fetched.ledgers.get(origin)
-                if ledger is not None and ledger.changed:
+                # a commit that is on its way may fail when nobody can say so any more
+                if ledger is not None and (ledger.changed or (wait and ledger.sent)):
                     ledger.changed = False
+                    ledger.sent += not wait
                     offsets.append(TopicPartition(*origin, ledger.base, ledger.text()))
         if offsets:
             try:
@@ -245,11 +247,11 @@ class Fetcher:
 
     def _committed(self, error: Any, partitions: list[TopicPartition]) -> None:
         """Have what was not committed be so the next time."""
-        if error is None:
-            return
         for each in partitions:
             if (ledger := self._fetched.ledgers.get((each.topic, each.partition))) is not None:
-                ledger.changed = True
+                ledger.sent = max(0, ledger.sent - 1)
+                if error is not None:
+                    ledger.changed = True
 
     def _mine(self) -> list[Origin]:
         with self._changed:

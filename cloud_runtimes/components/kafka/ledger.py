@@ -27,13 +27,15 @@ class Ledger:
         counts: offset → deliveries that have ended, of messages that are not settled.
         ended: one of `ENDS` → events of all time.
         handed: offsets that are being delivered.
+        sent: commits of which it is not known whether they were made.
     """
 
-    __slots__ = ("_settled", "_top", "anew", "base", "changed", "counts", "ended", "handed")
+    __slots__ = ("_settled", "_top", "anew", "base", "changed", "counts", "ended", "handed", "sent")
 
     def __init__(self, base: int, text: str | None) -> None:
         self.base = self._top = base
         self.anew = self.changed = False
+        self.sent = 0
         self.handed: set[int] = set()
         self._settled: set[int] = set()
         self.counts: dict[int, int] = {}
@@ -52,7 +54,8 @@ class Ledger:
     def read(self, offsets: Sequence[int]) -> Sequence[int]:
         """Note that messages were read, in their order, and return those that need a delivery; numbers between that have no message count as settled."""
         first, last = offsets[0], offsets[-1]
-        if first == self._top and last - first + 1 == len(offsets) and self._settled.isdisjoint(offsets):
+        # the base is ahead of the top where the next messages were settled before this member came
+        if self.base <= first == self._top and last - first + 1 == len(offsets) and self._settled.isdisjoint(offsets):
             self._top = last + 1
             return offsets
         return [each for each in offsets if self._read(each)]
@@ -65,9 +68,9 @@ class Ledger:
             self.handed.clear()
             self.anew = self.changed = True
         if offset > self._top:
-            if self.base == self._top:
-                self.base = offset
-                self._settled = {each for each in self._settled if each >= offset}
+            if self.base >= self._top:
+                self.base = max(self.base, offset)
+                self._settled = {each for each in self._settled if each >= self.base}
                 self.settle(())
             else:
                 self._settled.update(range(self._top, offset))
