@@ -224,7 +224,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for what, (value, _) in sorted(figures.items()):
         terminalreporter.write_line(f"figure: {what}: {value}")
     if config.getoption("--soak") and figures:
-        SOAK.write_text("".join(_page(figures)), encoding="utf-8")
+        SOAK.write_text("".join(_page(figures, chosen=bool(config.option.keyword))), encoding="utf-8")
 
 
 # what may be skipped where nothing may be missing: a feature that a component does not declare, a trait that this Python or an engine has not,
@@ -252,9 +252,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _page(figures: dict[str, tuple[str, str]]) -> Iterator[str]:
+def _page(figures: dict[str, tuple[str, str]], *, chosen: bool) -> Iterator[str]:
     status = cloud_runtimes.native_status()
-    yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length. A run of some of them (`pytest --soak PATH`) renews their rows and leaves the others.\n\n"
+    yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length. A run of some of them (`pytest --soak PATH -k …`) renews their rows and leaves the others.\n\n"
     yield (
         f"Last on {platform.python_implementation()} {platform.python_version()}, "
         f"SQLite {sqlite3.sqlite_version}, {platform.system()} {platform.release().split('-')[0]}, "
@@ -263,17 +263,16 @@ def _page(figures: dict[str, tuple[str, str]]) -> Iterator[str]:
     today = date.today().isoformat()
     rows = {what: f"| {what} | {value} | `{test}` | {today} |\n" for what, (value, test) in figures.items()}
     yield "| proof | figure | test | run on |\n|---|---|---|---|\n"
-    for _, row in sorted({**_earlier(figures), **rows}.items()):
+    for _, row in sorted({**_earlier(set() if chosen else {test for _, test in figures.values()}), **rows}.items()):
         yield row
 
 
-def _earlier(figures: dict[str, tuple[str, str]]) -> dict[str, str]:
-    """Return the rows of the page, without those of tests that are run now."""
+def _earlier(run: set[str]) -> dict[str, str]:
+    """Return the rows of the page, without those of files that were run as a whole."""
     lines = SOAK.read_text(encoding="utf-8").splitlines(keepends=True) if SOAK.exists() else []
-    run = {f"`{test}`" for _, test in figures.values()}
     cells = {line: [cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line[0] == "|"}
     return {
         cell[0]: line
         for line, cell in cells.items()
-        if len(cell) == 4 and cell[2].startswith("`") and cell[2] not in run
+        if len(cell) == 4 and cell[2].startswith("`") and cell[2].strip("`") not in run
     }
