@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
-from cloud_runtimes.testing import AsyncApi, SyncApi
+from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, UnauthenticatedError, UnavailableError
+from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from tests.support import PEM, STRANGER
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.kafka import KafkaHome
-from tests.support.kafka import KafkaServer, Missing, serve, stopped
+from tests.support.kafka import PASSWORD, USER, KafkaServer, Missing, serve, stopped
 from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
 from tests.support.waiting import until
 
@@ -91,6 +92,29 @@ def test_publishers_outlast(server: KafkaServer, rounds: Callable[[int, int], in
             for turn in range(rounds(1, 2)):
                 with client(server, f"{does.__name__}-{turn}") as made:
                     outlast(made, apis[(number + turn) % 2], does(server, proxy(server)), kind, match)
+
+
+def test_logins_by_scram_over_tls(server: KafkaServer, api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong password, certificate or kind of connection is named, and shown to nobody."""
+    url = {"url": server.secure, "prefix": f"secure-{api.name}."}
+    login = {**url, "username": USER, "password": PASSWORD}
+    trusted = {"tls": True, "tls_ca": str(PEM)}
+    with CloudRuntimesClient(config=at({**login, **trusted})) as client:
+        with api.opened(client.pubsub.subscribe("bus", "t", group="g", start="earliest")) as sub:
+            api.call(client.pubsub, "publish", "bus", "t", {"n": 1})
+            event = api.call(sub, "receive", 30)
+            assert event.data == {"n": 1}
+            event.ack()
+    for settings, error, match in (
+        ({**login, **trusted, "password": "not-s3cret"}, UnauthenticatedError, "username, password and mechanism"),
+        ({**login, "tls": True}, UnavailableError, "tls_ca"),
+        ({**login, **trusted, "tls_ca": str(STRANGER)}, UnavailableError, "tls_ca"),
+        (login, UnavailableError, "check .* tls and username"),
+        ({**url, **trusted}, UnavailableError, "check .* tls and username"),
+    ):
+        with CloudRuntimesClient(config=at(settings), timeout=3) as client:
+            text = str(api.fails(error, match=match)(client.pubsub, "publish", "bus", "t", 1))
+        assert "s3cret" not in text + caplog.text
 
 
 @pytest.mark.soak

@@ -12,11 +12,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support import PEM
 from tests.support.fault_proxy import FaultProxy
 from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
 
-__all__ = ["KafkaServer", "Missing", "serve", "serve_cluster", "stopped"]
+__all__ = ["PASSWORD", "USER", "KafkaServer", "Missing", "serve", "serve_cluster", "stopped"]
+
+USER, PASSWORD = "app", "s3cret"
+_SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 _DEFAULT = Path.home() / ".cache" / "cloud-runtimes-kafka"
 """Where ``.ci/kafka`` puts the jars."""
@@ -35,6 +39,7 @@ class KafkaServer(Server):
     Attributes:
         url: its address, for clients: they call it servers.
         proxy: to which it sends clients and other brokers, if it is ``proxied``.
+        secure: its address for logins by SCRAM over TLS, as `USER` with `PASSWORD`.
     """
 
     def __init__(
@@ -45,16 +50,22 @@ class KafkaServer(Server):
         self.proxy = resources.enter_context(FaultProxy(self.port)) if proxied else None
         count = len(controllers)
         self._starts = 0
+        secure = resources.enter_context(reserved_port())
+        self.secure = f"localhost:{secure}"
         self.controller = controllers[number]
         self._options = {
             "process.roles": "broker,controller",
             "node.id": number + 1,
             "controller.quorum.voters": ",".join(f"{n + 1}@127.0.0.1:{port}" for n, port in enumerate(controllers)),
-            "listeners": f"CLIENTS://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller}",
-            "advertised.listeners": f"CLIENTS://127.0.0.1:{self.proxy.port if self.proxy else self.port}",
+            "listeners": f"CLIENTS://127.0.0.1:{self.port},SECURE://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{self.controller}",
+            "advertised.listeners": f"CLIENTS://127.0.0.1:{self.proxy.port if self.proxy else self.port},SECURE://{self.secure}",
             "inter.broker.listener.name": "CLIENTS",
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,CLIENTS:PLAINTEXT",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,CLIENTS:PLAINTEXT,SECURE:SASL_SSL",
+            "listener.name.secure.ssl.keystore.type": "PEM",
+            "listener.name.secure.ssl.keystore.location": PEM,
+            "listener.name.secure.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.secure.scram-sha-512.sasl.jaas.config": f"{_SCRAM} required;",
             "log.dirs": self.folder / "data",
             "offsets.topic.replication.factor": count,
             "offsets.topic.num.partitions": 1,
@@ -78,8 +89,9 @@ class KafkaServer(Server):
         """Make its folder that of a cluster."""
         text = "".join(f"{name}={value}\n" for name, value in self._options.items())
         (self.folder / "server.properties").write_text(text)
-        command = ["java", *_SMALL, "-cp", _classes(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c"]
-        subprocess.run([*command, self.folder / "server.properties"], check=True, capture_output=True)
+        user = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
+        command = ["java", *_SMALL, "-cp", _classes(), "kafka.tools.StorageTool", "format", "-t", cluster, "-S", user]
+        subprocess.run([*command, "-c", self.folder / "server.properties"], check=True, capture_output=True)
 
     def begin(self) -> None:
         """Start it without waiting."""

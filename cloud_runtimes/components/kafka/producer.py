@@ -106,7 +106,8 @@ class KafkaProducer:
             return self._producer
 
     def _note(self, error: KafkaError) -> None:
-        self._told = error
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the others say why
+            self._told = error
         repeated(f"kafka {self._topics.where}", "kafka %s: %s", self._topics.where, error.str())
 
     # -- sending ----------------------------------------------------------

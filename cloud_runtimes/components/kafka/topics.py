@@ -28,6 +28,7 @@ _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _LONGEST: Final = 200
 _STEP: Final = 30.0
+_FIRST: Final = 0.5
 _NEWS: Final = 5.0
 """Seconds in which all brokers learn of a topic that was made."""
 _BEGUN: Final = frozenset([KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION])
@@ -84,10 +85,7 @@ class Topics:
         Raises:
             UnavailableError: none answers.
         """
-        try:
-            return len(self._client().list_topics(timeout=_left(op)).brokers)
-        except KafkaException as error:
-            raise explained(self.where, error.args[0], told=self._told) from error
+        return len(self._metadata(op).brokers)
 
     def forget(self, name: str) -> None:
         """Look anew whether a topic is there, the next time."""
@@ -107,17 +105,14 @@ class Topics:
         missing = [name for name in names if name not in self._found]
         if not missing:
             return
-        try:
-            there = self._client().list_topics(timeout=_left(op)).topics
-            missing = [name for name in missing if name not in there]
-            if missing and self._settings.ensure == "check":
-                raise NotFoundError(
-                    f"kafka {self.where}: there is no topic {' and none '.join(map(repr, missing))}: make it, "
-                    'or set ensure = "create" in the component\'s table'
-                )
-            self._make(op, missing)
-        except KafkaException as error:
-            raise explained(self.where, error.args[0], told=self._told) from error
+        there = self._metadata(op).topics
+        missing = [name for name in missing if name not in there]
+        if missing and self._settings.ensure == "check":
+            raise NotFoundError(
+                f"kafka {self.where}: there is no topic {' and none '.join(map(repr, missing))}: make it, "
+                'or set ensure = "create" in the component\'s table'
+            )
+        self._make(op, missing)
         self._found.update(names)
 
     def _make(self, op: Operation, names: Sequence[str]) -> None:
@@ -138,7 +133,23 @@ class Topics:
         return self._admin
 
     def _note(self, error: KafkaError) -> None:
-        self._told = error
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the others say why
+            self._told = error
+
+    def _metadata(self, op: Operation) -> Any:
+        """Return what the brokers say of the cluster. librdkafka tries until time runs out, whatever it is told, so it gets little at first."""
+        step = _FIRST
+        self._told = None
+        while True:
+            left = _left(op)
+            try:
+                return self._client().list_topics(timeout=min(left, step))
+            except KafkaException as error:
+                self._client().poll(0)  # which calls `_note`
+                failure = explained(self.where, error.args[0], told=self._told)
+                if left <= step or not failure.retryable:
+                    raise failure from error
+            step *= 2
 
     # -- groups -----------------------------------------------------------
 
