@@ -11,9 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, UnauthenticatedError, UnavailableError
+from cloud_runtimes.errors import (
+    CloudRuntimesError,
+    DeadlineExceededError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support import PEM, STRANGER
 from tests.support.fault_proxy import FaultProxy, Way
@@ -37,12 +51,18 @@ HARMS = (
 )
 
 
+ACLS = {
+    "authorizer_class_name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow_everyone_if_no_acl_found": "true",
+}
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[KafkaServer]:
     """A broker behind a proxy, which tests may break; they leave it whole, since another takes long to start."""
     with ExitStack() as resources:
         try:
-            yield resources.enter_context(serve(proxied=True, group_min_session_timeout_ms=1000))
+            yield resources.enter_context(serve(proxied=True, group_min_session_timeout_ms=1000, **ACLS))
         except Missing as error:
             pytest.skip(str(error))
 
@@ -105,6 +125,12 @@ def test_logins_by_scram_over_tls(server: KafkaServer, api: Api, caplog: pytest.
             event = api.call(sub, "receive", 30)
             assert event.data == {"n": 1}
             event.ack()
+            place = (f"{url['prefix']}t", ResourcePatternType.LITERAL, f"User:{USER}", "*")
+            denied = AclBinding(ResourceType.TOPIC, *place, AclOperation.READ, AclPermissionType.DENY)
+            admin: Any = AdminClient({"bootstrap.servers": server.url})
+            for made in admin.create_acls([denied]).values():
+                made.result(30)
+            api.fails(PermissionDeniedError, match="no rights to the topic 'secure-")(sub, "receive", 30)
     for settings, error, match in (
         ({**login, **trusted, "password": "not-s3cret"}, UnauthenticatedError, "username, password and mechanism"),
         ({**login, "tls": True}, UnavailableError, "tls_ca"),

@@ -28,6 +28,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.kafka.messages import Run
 from cloud_runtimes.components.kafka.producer import KafkaProducer
 from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
@@ -178,8 +179,8 @@ def test_a_group_whose_position_cannot_be_read_does_not_begin_anew(on: Any, monk
     assert len(asked) == 3
 
 
-def test_a_topic_that_is_made_again(home: KafkaHome, on: Any, topic: str) -> None:
-    """Its offsets begin anew, and what had them before is settled no more."""
+def test_a_topic_that_is_made_again(home: KafkaHome, on: Any, topic: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The subscription tells that it is gone, and waits. Its offsets begin anew, and what had them before is settled no more."""
     client = on(retry="in_order", options={"topic.metadata.refresh.interval.ms": 200})
     admin: Any = AdminClient({"bootstrap.servers": home.servers})
     with client.pubsub.subscribe("bus", "t") as sub:
@@ -188,10 +189,13 @@ def test_a_topic_that_is_made_again(home: KafkaHome, on: Any, topic: str) -> Non
         assert held.data == 0
         taken(sub, 9)
         time.sleep(0.5)  # a commit that meets the end of its topic may outlive it
-        for made in (admin.delete_topics([topic]), admin.create_topics([NewTopic(topic, 1, 1)])):
-            for each in made.values():
-                each.result(SOON)
-            time.sleep(0.5)
+        admin.delete_topics([topic])[topic].result(SOON)
+        fetched = sub._fetcher._source._fetched  # type: ignore[attr-defined]
+        gone = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)  # as librdkafka says where a fetch was under way
+        fetched.add(topic, [Run(partition, False, [], [], gone) for partition in (0, -1)])
+        fetched.tell()
+        until(lambda: f"the topic '{topic}' is gone" in caplog.text)
+        admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(SOON)
         client.pubsub.publish_bulk("bus", "t", ["new", "other"])
         new = sub.receive(SOON)
         held.ack()

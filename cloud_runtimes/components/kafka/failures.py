@@ -46,6 +46,7 @@ _AWAY: Final = frozenset(
         KafkaError._PURGE_QUEUE,
         KafkaError._PURGE_INFLIGHT,
         KafkaError._IN_PROGRESS,
+        KafkaError._MAX_POLL_EXCEEDED,
         KafkaError._NO_OFFSET,
         KafkaError.BROKER_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,

@@ -247,6 +247,8 @@ class Fetcher:
 
     def _committed(self, error: Any, partitions: list[TopicPartition]) -> None:
         """Have what was not committed be so the next time."""
+        if error is not None and error.code() not in _REBALANCING:
+            self._note(error)
         for each in partitions:
             if (ledger := self._fetched.ledgers.get((each.topic, each.partition))) is not None:
                 ledger.sent = max(0, ledger.sent - 1)

@@ -15,11 +15,14 @@ from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from confluent_kafka import KafkaError
+
+from ...errors import CloudRuntimesError, UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Held, Holding, Part
-from .failures import explained
+from .failures import MISSING, explained
 from .fetcher import Fetched, Fetcher, Origin
 from .ledger import Ledger
 from .messages import Incoming, Run
@@ -27,7 +30,6 @@ from .ordered import Keys
 from .producer import Outgoing
 
 if TYPE_CHECKING:
-    from ...errors import CloudRuntimesError
     from . import KafkaComponent
     from .pubsub import KafkaPubSub
 
@@ -184,15 +186,22 @@ class KafkaMember(EventSource):
         while self._later and self._later[0].at <= now:
             later = heappop(self._later)
             self._deliver(later.origin, [later.message])
-        error = None
+        failures = []
         for origin, run in self._fetched.take(want):
-            if (ledger := self._fetched.ledgers.get(origin)) is None:  # it was given up after these had come
-                continue
-            error = error or run.error
-            if run.offsets:
+            ledger = self._fetched.ledgers.get(origin)
+            if run.error is not None and (ledger is not None or run.partition < 0):  # else it is another's
+                failures.append(self._explained(origin[0], run.error))
+            if run.offsets and ledger is not None:
                 self._read(origin, ledger, run)
-        if error is not None:
-            raise explained(self._where, error, self._topic)
+        for failure in failures:
+            raise failure
+
+    def _explained(self, topic: str, error: KafkaError) -> CloudRuntimesError:
+        if error.code() in MISSING:  # it was there: somebody may be making it anew
+            return UnavailableError(
+                f"kafka {self._where}: the topic {topic!r} is gone; events come once it is there again"
+            )
+        return explained(self._where, error, topic)
 
     def _read(self, origin: Origin, ledger: Ledger, run: Run) -> None:
         messages = run.messages

@@ -120,7 +120,7 @@ class Run(NamedTuple):
     """Messages of one partition, in their order.
 
     Attributes:
-        partition: of them.
+        partition: of them; -1: an error concerns more than one.
         plain: whether nothing matters but the data.
         offsets: of them.
         messages: `Incoming`; plain ones: their data.

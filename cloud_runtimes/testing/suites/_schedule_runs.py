@@ -200,7 +200,8 @@ class PolicyTests(Suite):
         with call.opened("running"):
             call("schedule_job", "j", schedule="@every 300ms", due_time=0, failure_policy=policy)
             assert api.until(lambda: "succeeded" in states(call))
-        first, *_ = call("list_runs", "j")
+        # what a busy machine made late was skipped
+        first, *_ = [each for each in call("list_runs", "j") if each.status != "skipped"]
         assert (first.status, first.attempt, first.error) == ("failed", tries, f"ValueError: attempt {tries}")
         assert runs.ids[:tries] == [first.run_id] * tries
         assert runs.ids[tries] != first.run_id
