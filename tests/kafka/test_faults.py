@@ -143,6 +143,29 @@ def test_logins_by_scram_over_tls(server: KafkaServer, api: Api, caplog: pytest.
         assert "s3cret" not in text + caplog.text
 
 
+def test_a_member_leaves_though_no_broker_answers(
+    server: KafkaServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that what it settled last may come again, and others go on once there is one."""
+    monkeypatch.setattr("cloud_runtimes.components.kafka.member.LEAVING", 0.5)
+    with client(server, "leaves") as made:
+        sub = made.pubsub.subscribe("bus", "t", start="earliest")
+        made.pubsub.publish("bus", "t", 1)
+        event = sub.receive(30)
+        proxy(server).gone()
+        try:
+            event.ack()
+            start = time.monotonic()
+            sub.close()
+            assert time.monotonic() - start < 15  # librdkafka waits for 60 s and more
+        finally:
+            proxy(server).back()
+        assert "leaving the group failed: kafka" in caplog.text
+        with made.pubsub.subscribe("bus", "t") as sub:
+            made.pubsub.publish("bus", "t", 2)
+            until(lambda: sub.receive(60).data == 2)
+
+
 @pytest.mark.soak
 def test_a_broker_that_is_away(server: KafkaServer) -> None:
     """A publisher waits for longer than an attempt, and repeats nothing that was not on its way."""

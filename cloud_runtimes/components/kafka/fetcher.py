@@ -21,12 +21,13 @@ from .settings import KafkaSettings
 from .threads import client, keep
 from .topics import committed, uncommitted
 
-__all__ = ["Fetched", "Fetcher", "Origin"]
+__all__ = ["LEAVING", "Fetched", "Fetcher", "Origin"]
 
 Origin: TypeAlias = tuple[str, int]
 """A topic and a partition."""
 
 _SLICE: Final = 0.05
+_SOON: Final = 0.01
 _PATIENCE: Final = 1.0
 """Seconds that the fetching waits for room before it pauses the partitions, which costs what librdkafka has read ahead."""
 _COMMIT_EVERY: Final = 0.05
@@ -38,7 +39,8 @@ _STEP: Final = 200
 """Messages that are read at once: so few are gone before a garbage collection is due."""
 _BYTES: Final = 16 * 1024 * 1024
 """The same in bytes, about."""
-_LEAVING: Final = 10.0
+LEAVING: Final = 10.0
+"""Seconds that a member takes to leave its group, and to ask where a partition stands."""
 _REBALANCING: Final = frozenset([KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION])
 
 
@@ -148,8 +150,8 @@ class Fetcher:
         if self._failure is not None:
             raise InternalError(f"kafka {self._where}: the consumer ended") from self._failure
 
-    def close(self) -> None:
-        """Commit for the last time, and leave the group.
+    def close(self, end: float) -> None:
+        """Commit for the last time, and leave the group; both until ``end``, by `time.monotonic`.
 
         Raises:
             UnavailableError: what was settled last comes again.
@@ -157,34 +159,45 @@ class Fetcher:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(_LEAVING)
-        end = time.monotonic() + _LEAVING
         try:
-            self._commit_last(end)
-        except KafkaException as error:
-            raise UnavailableError(
-                f"kafka {self._where}: {error.args[0].str()}: what was settled last goes to another member again"
-            ) from error
+            if self._thread is None or self._thread.join(end - time.monotonic()):
+                self._commit_last(end)
+                self._leave(end)
         finally:
-            self._leave(end)
-            self.consumer.close()
+            closing = Background(self._close, "cloud-runtimes-kafka-leaving")
+            closing.start()  # without a broker it has no end
+            closing.join(max(_SLICE, end - time.monotonic()))
+
+    def _close(self) -> None:
+        if self._thread is not None:
+            self._thread.join(None)
+        self.consumer.close()
 
     def _commit_last(self, end: float) -> None:
+        """Commit until it is done; librdkafka would wait for a broker without end."""
         while True:
-            try:
-                self._commit(self._mine(), wait=True)
+            self._commit(self._mine())
+            again = time.monotonic() + _SLICE
+            while (left := self._uncommitted()) and (time.monotonic() < again or any(each.sent for each in left)):
+                self.consumer.poll(_SOON)  # which calls `_committed`, and lets a rebalance end
+                if time.monotonic() >= end:
+                    for each in left:
+                        each.changed, each.sent = False, 0
+                    raise UnavailableError(
+                        f"kafka {self._where}: no broker takes the last commit: what was settled last may go to another member again"
+                    )
+            if not left:
                 return
-            except KafkaException as error:  # of a rebalance it must see the end first
-                if error.args[0].code() not in _REBALANCING or time.monotonic() >= end:
-                    raise
-            self.consumer.poll(_SLICE)
+
+    def _uncommitted(self) -> list[Ledger]:
+        with self._changed:
+            return [self._fetched.ledgers[each] for each in self._mine() if self._fetched.ledgers[each].is_open]
 
     def _leave(self, end: float) -> None:
         """Leave the group: librdkafka does not when it is closed amid a rebalance, and all others would wait for `session_timeout`."""
         self.consumer.unsubscribe()
         while not self._static and self.consumer.memberid() and time.monotonic() < end:
-            self.consumer.poll(0.01)
+            self.consumer.poll(_SOON)
 
     def _note(self, error: Any) -> None:
         repeated(f"kafka {self._where}", "kafka %s: %s", self._where, error.str())
@@ -233,7 +246,7 @@ class Fetcher:
             for origin in origins:
                 ledger = self._fetched.ledgers.get(origin)
                 # a commit that is on its way may fail when nobody can say so any more
-                if ledger is not None and (ledger.changed or (wait and ledger.sent)):
+                if ledger is not None and (ledger.is_open if wait else ledger.changed):
                     ledger.changed = False
                     ledger.sent += not wait
                     offsets.append(TopicPartition(*origin, ledger.base, ledger.text()))
@@ -283,7 +296,7 @@ class Fetcher:
             self._changed.wait_for(lambda: self._stopped or origins.isdisjoint(self._fetched.going))
         while not self._stopped:
             try:
-                partitions = committed(consumer, partitions, _LEAVING)
+                partitions = committed(consumer, partitions, LEAVING)
             except KafkaException as error:  # without its position a group would begin anew
                 self._note(error.args[0])
                 time.sleep(_SLICE)

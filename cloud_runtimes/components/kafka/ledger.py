@@ -51,6 +51,11 @@ class Ledger:
             elif count in ENDS and ranges.isdigit():
                 self.ended[count] = int(ranges)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything of which it is not known that it was committed."""
+        return self.changed or self.sent > 0
+
     def read(self, offsets: Sequence[int]) -> Sequence[int]:
         """Note that messages were read, in their order, and return those that need a delivery; numbers between that have no message count as settled."""
         first, last = offsets[0], offsets[-1]

@@ -23,7 +23,7 @@ from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settleme
 from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .._messages.holding import Held, Holding, Part
 from .failures import MISSING, explained
-from .fetcher import Fetched, Fetcher, Origin
+from .fetcher import LEAVING, Fetched, Fetcher, Origin
 from .ledger import Ledger
 from .messages import Incoming, Run
 from .ordered import Keys
@@ -79,7 +79,7 @@ class KafkaMember(EventSource):
                 self._fetchers.append(self._join(op, topic))
         except BaseException:
             for each in self._fetchers:
-                each.close()
+                each.close(time.monotonic() + LEAVING)
             raise
 
     def _join(self, op: Operation, topic: str) -> Fetcher:
@@ -93,7 +93,7 @@ class KafkaMember(EventSource):
             self._topics.begin(op, made.consumer, topic, latest=topic == self._topic and request.start == "latest")
             made.subscribe()
         except BaseException:
-            made.close()
+            made.close(time.monotonic() + LEAVING)
             raise
         return made
 
@@ -147,9 +147,10 @@ class KafkaMember(EventSource):
                     if origin in self._fetched.ledgers:
                         self._fetched.ledgers[origin].hand(tokens)
         finally:
+            end = time.monotonic() + LEAVING
             with ExitStack() as leaving:
                 for each in self._fetchers:
-                    leaving.callback(each.close)
+                    leaving.callback(each.close, end)
 
     def _wait(self, end: float | None, want: int) -> bool:
         """Wait for messages, for `wake`, or for what is due; tells whether to look again."""
