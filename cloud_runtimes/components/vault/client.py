@@ -12,12 +12,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
 from urllib.parse import quote
 
-from ..._core import fork
-from ..._http.sync_client import NotReached, Pool
+from ..._http.client import HttpClient
+from ..._http.sync_client import NotReached
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import (
-    ClosedError,
     CloudRuntimesError,
     InternalError,
     InvalidArgumentError,
@@ -33,7 +32,6 @@ from ...spi.operation import Operation
 from ...spi.rpc import RpcCall, RpcReply
 
 if TYPE_CHECKING:
-    from ..._http.async_client import AsyncPool
     from .settings import VaultSettings
 
 __all__ = ["Flow", "Lease", "VaultClient", "document"]
@@ -83,54 +81,29 @@ class VaultClient:
         self._endpoint = endpoint(url, "vault: url")
         self.where = f"vault {self._endpoint.authority}"
         self._namespace = settings.namespace or os.environ.get("VAULT_NAMESPACE")
-        self._context = _context(settings.ca_file or os.environ.get("VAULT_CACERT"))
         self.token: Lease | None = None
         self.login = 0  # counts them
-        self._closed = False
-        self._pool = Pool(self._context)
-        self._async: AsyncPool | None = None
-        fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: the connections are the parent's."""
-        self._pool.forget()
-        if self._async is not None:
-            self._async.forget()
-            self._async = None
+        self._http = HttpClient(_context(settings.ca_file or os.environ.get("VAULT_CACERT")))
 
     def close(self) -> None:
         """Close all idle connections."""
-        self._closed = True
-        self._pool.close()
-        if self._async is not None:
-            self._async.close()
+        self._http.close()
 
     # -- calls ------------------------------------------------------------
 
     def run(self, op: Operation, flow: Flow[T]) -> T:
         """Take the steps of a call."""
-        return run_sync(self._run(op, flow, self._sent))
+        return run_sync(self._run(op, flow, self._http.send))
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
-        if self._async is None:
-            with fork.importing:
-                from ..._http.async_client import AsyncPool
+        return await self._run(op, flow, self._http.send_async)
 
-            self._async = self._async or AsyncPool(self._context)
-        pool = self._async
-        return await self._run(op, flow, lambda op, call: pool.call(op, self._endpoint, call, self._app_id, None))
-
-    async def _sent(self, op: Operation, call: RpcCall) -> RpcReply:
-        return self._pool.call(op, self._endpoint, call, self._app_id, None)
-
-    async def _run(self, op: Operation, flow: Flow[T], send: Callable[[Operation, RpcCall], Awaitable[RpcReply]]) -> T:
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
+    async def _run(self, op: Operation, flow: Flow[T], send: Callable[..., Awaitable[RpcReply]]) -> T:
         try:
             call = next(flow)
             while True:
-                call = flow.send(await send(op, call))
+                call = flow.send(await send(op, self._endpoint, call, self._app_id))
         except StopIteration as done:
             result: T = done.value
             return result
