@@ -1,23 +1,18 @@
-"""Requests to Vault: logging in, asking again with a new token, and what its answers mean.
-
-Steps are generators that yield requests and are sent replies, so both APIs share them. A reply may hold a secret: none stands in a variable while an error leaves.
-"""
+"""Requests to Vault: logging in, asking again with a new token, and what its answers mean."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from urllib.parse import quote
 
 from ..._http.client import HttpClient
-from ..._http.sync_client import NotReached
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import (
-    CloudRuntimesError,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
@@ -27,17 +22,13 @@ from ...errors import (
     UnavailableError,
 )
 from ...rpc.peers import endpoint
-from ...spi.flow import run_sync
-from ...spi.operation import Operation
 from ...spi.rpc import RpcCall, RpcReply
+from .._secrets import Flow, FlowClient, document, tls
 
 if TYPE_CHECKING:
     from .settings import VaultSettings
 
-__all__ = ["Flow", "Lease", "VaultClient", "document"]
-
-T = TypeVar("T")
-Flow = Generator[RpcCall, RpcReply, T]
+__all__ = ["Lease", "VaultClient"]
 
 _EARLY: Final = 2 / 3
 """Of its life, after which a token or a lease is renewed."""
@@ -69,46 +60,23 @@ class Lease(NamedTuple):
         return f"<Lease of {self.seconds:g} s>"  # a token's id is the token
 
 
-class VaultClient:
+class VaultClient(FlowClient):
     """The connections to one server, and the token."""
 
     def __init__(self, settings: VaultSettings, app_id: str) -> None:
         url = settings.url or os.environ.get("VAULT_ADDR")
         if not url:
             raise InvalidArgumentError('vault: give url = "https://vault.example.com:8200", or set VAULT_ADDR')
+        super().__init__(app_id)
         self._settings = settings
-        self._app_id = app_id
         self._endpoint = endpoint(url, "vault: url")
         self.where = f"vault {self._endpoint.authority}"
         self._namespace = settings.namespace or os.environ.get("VAULT_NAMESPACE")
         self.token: Lease | None = None
         self.login = 0  # counts them
-        self._http = HttpClient(_context(settings.ca_file or os.environ.get("VAULT_CACERT")))
-
-    def close(self) -> None:
-        """Close all idle connections."""
-        self._http.close()
+        self._http = HttpClient(tls(settings.ca_file or os.environ.get("VAULT_CACERT"), "vault: ca_file"))
 
     # -- calls ------------------------------------------------------------
-
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Take the steps of a call."""
-        return run_sync(self._run(op, flow, self._http.send))
-
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
-        return await self._run(op, flow, self._http.send_async)
-
-    async def _run(self, op: Operation, flow: Flow[T], send: Callable[..., Awaitable[RpcReply]]) -> T:
-        try:
-            call = next(flow)
-            while True:
-                call = flow.send(await send(op, self._endpoint, call, self._app_id))
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        except NotReached as error:
-            raise UnavailableError(f"{self.where} cannot be reached: {error}") from error.__cause__
 
     def ask(
         self, verb: str, path: str, *, query: str = "", body: Mapping[str, Any] | None = None, absent: bool = False
@@ -235,28 +203,6 @@ class VaultClient:
             return False  # it nears the end that it has in any case
         self.token = renewed
         return True
-
-
-def _context(ca_file: str | None) -> Any:
-    """Return what checks the server's certificate; ``None``: what all connections are checked by."""
-    if ca_file is None:
-        return None
-    import ssl
-
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidArgumentError(
-            f"vault: ca_file: {ca_file} has no certificates: {error.strerror or error}"
-        ) from None
-
-
-def document(data: bytes) -> Any:
-    """Return an answer's document; ``None``: it is of another form. No error leaves here, whose frames would show it."""
-    try:
-        return json.decode(data)
-    except CloudRuntimesError:
-        return None
 
 
 def _told(reply: RpcReply) -> bool:
