@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -51,8 +52,9 @@ def serve() -> Iterator[MotoServer]:
         yield MotoServer(resources)
 
 
+@cache
 def aws(url: str, service: str, **options: Any) -> Any:
-    """Return AWS's own client of a service there."""
+    """Return AWS's own client of a service there; one for all who ask."""
     import botocore.session
 
     options = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION, **options}
