@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -456,3 +457,32 @@ def test_pages_that_miss_a_key_delete_nothing(gate: AwsGate, configured: Make, p
         found = subscription.receive(10)
         assert found is not None
         assert found["a"].deleted
+
+
+@pytest.mark.process
+def test_a_forked_child_looks_for_itself(on: Make, name: str) -> None:
+    """Also while another thread of the parent looks for credentials."""
+    client = on()
+    assert client.secret.get_secret("s", name).value == name
+    driver: Any = client.secret._driver("s")
+    held, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with driver._client._lock:
+            held.set()
+            end.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if client.secret.get_secret("s", name, timeout=20).value == name else 2
+        finally:
+            os._exit(code)
+    end.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert client.secret.get_secret("s", name).value == name

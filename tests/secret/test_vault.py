@@ -278,3 +278,17 @@ def test_many_who_ask_at_once_share_one(vault: VaultStub, on: Make) -> None:
         thread.join()
     assert len(found) == 8
     assert len({*found}) == 1
+
+
+def test_rusty_vault(vault: VaultStub, on: Make, api: Api) -> None:
+    """What version 0.2.1 of it, run by hand, does otherwise."""
+    vault.rusty = True
+    vault.second.clear()
+    vault.put("s/key", {"key": "v"})
+    vault.put("s/sub/key", {"key": "w"})
+    client = on(token=vault.token(), engine="kv1")
+    assert api.call(client.secret, "get_bulk_secret", "s") == {"key": {"key": "v"}, "sub/key": {"key": "w"}}
+    with pytest.raises(NotFoundError, match="no secret 'none' in 's'"):
+        get(api, client, "none")
+    with pytest.raises(NotFoundError, match="look at mount, engine and path"):
+        get(api, on(token=vault.token(), engine="kv1", mount="none"))

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..._core import extras
+from ..._core import extras, fork
 from ..._core.logs import repeated
 from ..._core.threads import Background, Mutex
 from ..._http.client import HttpClient
@@ -101,9 +101,15 @@ class AwsClient(FlowClient):
         self._ahead = 0.0  # seconds of AWS's clock
         if settings.url is not None:
             endpoint(settings.url, "aws: url")
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: another thread of the parent may have held our lock, or one of botocore's."""
+        self._lock = Mutex()
+        vars(self).pop("_found", None)
 
     def close(self) -> None:
-        if "_found" in vars(self):
+        if "_http" in vars(self):
             super().close()
 
     def native(self, op: Operation) -> Any:

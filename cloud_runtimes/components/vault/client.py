@@ -206,9 +206,9 @@ class VaultClient(FlowClient):
 
 
 def _told(reply: RpcReply) -> bool:
-    """Tell whether a refusal says why; of a secret that is not there it says nothing, of a mount that is not it does."""
-    found = document(reply.data)
-    return not isinstance(found, dict) or bool(found.get("errors"))
+    """Tell whether a refusal says why; of a secret that is not there it says nothing, of a mount that is not it does. RustyVault says ``error``, or sends an empty body."""
+    found = document(reply.data or b"{}")
+    return not isinstance(found, dict) or bool(found.get("errors") or found.get("error"))
 
 
 def _login_lease(data: bytes) -> Lease | None:

@@ -124,6 +124,8 @@ class VaultSecret(FlowSecret):
             folder = folders.pop()
             path = "/".join(part for part in (self._list, self._prefix, folder.rstrip("/")) if part)
             data = yield from self._client.ask("GET", path, query="list=true", absent=True)
+            if data is None:  # nothing, or RustyVault
+                data = yield from self._client.ask("LIST", path, absent=True)
             if data is None:
                 continue
             try:
