@@ -197,8 +197,8 @@ class _Source(ConfigurationSource):
     def look(self) -> Update | None:
         if monotonic() < self._due:
             return None
+        self._due = monotonic() + self._interval  # also after a failure: AWS may have had too many requests
         self._found = self._look(self._found)
-        self._due = monotonic() + self._interval
         return Update(self._found, True)
 
     def wait(self, timeout: float, /) -> None:
