@@ -70,6 +70,8 @@ _ABSENT: Final = frozenset(["ParameterNotFound", "ParameterVersionNotFound", "Re
 _BUSY: Final = frozenset(
     ["LimitExceededException", "PriorRequestNotComplete", "RequestLimitExceeded", "TooManyUpdates"]
 )
+_loaders: Final[dict[str, Any]] = {}
+"""What reads botocore's descriptions of services, which takes 60 ms the first time."""
 
 
 class _Found:
@@ -248,6 +250,8 @@ class AwsClient(FlowClient):
         with extras.importing("component 'aws'", "aws"):
             import botocore.session
         session = botocore.session.Session(profile=settings.profile)
+        loader = _loaders.setdefault("data_loader", session.get_component("data_loader"))
+        session.register_component("data_loader", loader)
         if settings.access_key is not None:
             session.set_credentials(settings.access_key, settings.secret_key, settings.session_token)
         region = settings.region or session.get_config_variable("region") or os.environ.get("AWS_REGION")
