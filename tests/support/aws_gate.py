@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from calendar import timegm
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -74,8 +75,8 @@ class AwsGate:
         secret, token = self.keys[key]
         if headers.get("X-Amz-Security-Token") != token:
             return _error("ExpiredTokenException", "The security token included in the request is expired")
-        signed = time.strptime(headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
-        if abs(time.time() + self.ahead - time.mktime(signed) + time.timezone) > 300:
+        signed = timegm(time.strptime(headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
+        if abs(time.time() + self.ahead - signed) > 300:
             return _error("InvalidSignatureException", f"Signature expired: {headers['X-Amz-Date']} is now earlier")
         if headers["Authorization"] != self._signature(key, secret, region, service, headers, body):
             said = f"The Canonical String should have been\nx-amz-security-token:{token}"

@@ -85,7 +85,8 @@ class _Found:
 
     def is_good(self) -> bool:
         """Tell whether the credentials can be used without asking anyone."""
-        return not self.refused and not getattr(self.credentials, "refresh_needed", bool)()
+        renewal_is_due = getattr(self.credentials, "refresh_needed", None)  # those that end have it
+        return not self.refused and (renewal_is_due is None or not renewal_is_due())
 
 
 class AwsClient(FlowClient):
@@ -152,6 +153,8 @@ class AwsClient(FlowClient):
             if not again:
                 if code in _EXPIRED | _WRONG:
                     found.refused = True
+                elif code:
+                    found.accepted = True
                 raise self.refusal(action, code, said, status, retryable=found.accepted)
 
     def _signed(self, found: _Found, action: str, data: bytes) -> RpcCall:
