@@ -78,6 +78,12 @@ def name(request: pytest.FixtureRequest, manager: Any) -> str:
     return name
 
 
+def log_in(folder: Path, token: str) -> None:
+    """Write credentials, as ``aws sso login`` and agents do."""
+    text = f"[default]\naws_access_key_id=short\naws_secret_access_key=k\naws_session_token={token}\n"
+    (folder / "credentials").write_text(text)
+
+
 def get(api: Api, client: CloudRuntimesClient, key: str = "absent", **more: Any) -> Any:
     return api.call(client.secret, "get_secret", "s", key, **more)
 
@@ -171,18 +177,12 @@ def test_credentials_that_are_refused_are_not_shown(gate: AwsGate, on: Make, api
 def test_credentials_that_expire_are_looked_for_again(
     gate: AwsGate, on: Make, api: Api, name: str, tmp_path: Path
 ) -> None:
-    """As ``aws sso login`` and agents write them."""
-
-    def write(token: str) -> None:
-        text = f"[default]\naws_access_key_id=short\naws_secret_access_key=k\naws_session_token={token}\n"
-        (tmp_path / "credentials").write_text(text)
-
     gate.keys["short"] = ("k", "first")
-    write("first")
+    log_in(tmp_path, "first")
     client = on(access_key=None, secret_key=None)
     assert get(api, client, name).value == name
     gate.keys["short"] = ("k", "second")
-    write("second")
+    log_in(tmp_path, "second")
     assert get(api, client, name).value == name
     gate.keys["short"] = ("k", "third")
     gate.requests.clear()
@@ -190,8 +190,29 @@ def test_credentials_that_expire_are_looked_for_again(
         with pytest.raises(UnauthenticatedError, match="have expired"):
             get(api, client, name)
     assert len(gate.requests) == 3, "once more only where they were good before"
-    write("third")
+    log_in(tmp_path, "third")
     assert get(api, client, name).value == name
+
+
+def test_credentials_that_expire_while_all_are_read(gate: AwsGate, on: Make, api: Api, tmp_path: Path) -> None:
+    def write(token: str) -> None:
+        log_in(tmp_path, token)
+        gate.keys["short"] = ("k", token)
+
+    class Ending(list[str]):
+        def append(self, request: str) -> None:
+            super().append(request)
+            if len(self) == 2:
+                write("second")
+
+    name = f"/{ID}/key"
+    page = (200, {"SecretValues": [{"Name": name, "SecretString": "v"}]})
+    listed = (200, {"SecretList": [{"Name": name}]})
+    gate.planned = [listed, listed, page]
+    write("first")
+    gate.requests = Ending()
+    assert api.call(on(access_key=None, secret_key=None).secret, "get_bulk_secret", "s") == {"key": {"key": "v"}}
+    assert [*gate.requests] == ["ListSecrets", "BatchGetSecretValue", "ListSecrets", "BatchGetSecretValue"]
 
 
 def test_clocks_that_differ(
@@ -420,15 +441,11 @@ def test_a_subscription_outlives_throttling_and_credentials(
 ) -> None:
     key = uuid.uuid4().hex
 
-    def write(token: str) -> None:
-        text = f"[default]\naws_access_key_id=short\naws_secret_access_key=k\naws_session_token={token}\n"
-        (tmp_path / "credentials").write_text(text)
-
     def put(value: str) -> None:
         parameters.put_parameter(Name=f"/{ID}/{key}", Value=value, Type="String", Overwrite=True)
 
     gate.keys["short"] = ("k", "first")
-    write("first")
+    log_in(tmp_path, "first")
     put("0")
     client = configured(access_key=None, secret_key=None)
     with api.call(client.configuration, "subscribe_configuration", ID, [key]) as subscription:
@@ -436,7 +453,7 @@ def test_a_subscription_outlives_throttling_and_credentials(
         gate.planned = [(400, {"__type": "ThrottlingException"})] * 5
         put("1")
         assert api.call(subscription, "receive", 10)[key].value == "1"
-        write("second")
+        log_in(tmp_path, "second")
         gate.keys["short"] = ("k", "second")
         put("2")
         assert api.call(subscription, "receive", 10)[key].value == "2"

@@ -135,6 +135,22 @@ def test_a_token_that_ends_is_replaced(vault: VaultStub, on: Make, api: Api, tmp
     api.fails(PermissionDeniedError)(agent.secret, "get_secret", "s", "key")
 
 
+def test_a_token_that_ends_while_all_are_read(vault: VaultStub, on: Make, api: Api) -> None:
+    class Ending(list[str]):
+        def append(self, request: str) -> None:
+            super().append(request)
+            if len(self) == 4:  # a login, a list, a secret
+                vault.tokens.clear()
+
+    for number in range(3):
+        vault.put(f"s/key{number}", {"key": str(number)})
+    vault.roles = {"r": "hunter2"}
+    vault.requests = Ending()
+    found = api.call(on(role_id="r", secret_id="hunter2").secret, "get_bulk_secret", "s")
+    assert {key: each.value for key, each in found.items()} == {"key0": "0", "key1": "1", "key2": "2"}
+    assert vault.requests.count("POST auth/approle/login") == 2
+
+
 def test_a_token_is_renewed_before_it_ends(vault: VaultStub, on: Make, api: Api) -> None:
     vault.put("s/key", {"key": "v"})
     vault.roles = {"r": "hunter2"}
