@@ -195,6 +195,14 @@ def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield from _shared(tmp_path_factory, "rabbitmq", serve)
 
 
+@pytest.fixture(scope="session")
+def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the server of this run that answers as AWS does, which all workers share."""
+    from tests.support.moto import serve
+
+    yield from _shared(tmp_path_factory, "moto", serve)
+
+
 def _shared(factory: pytest.TempPathFactory, name: str, serve: Callable[..., Any]) -> Iterator[str]:
     from tests.support.servers import shared
 

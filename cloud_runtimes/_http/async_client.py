@@ -163,7 +163,7 @@ class _LoopPool(BasePool[_Connection]):
             mark_interrupted(error, False)
             raise
         try:
-            return await self._call(op, endpoint, call, caller, limit)
+            return await super().call(op, endpoint, call, caller, limit)
         finally:
             slots.release()
 

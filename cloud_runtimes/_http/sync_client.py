@@ -13,7 +13,6 @@ from typing import Any, Final, Generic, TypeVar
 
 from .._core.os_sockets import POLLIN, Poll, poll
 from ..errors import InternalError, PayloadError, ResourceExhaustedError, UnavailableError
-from ..spi.flow import run_sync
 from ..spi.operation import Operation, mark_interrupted
 from ..spi.rpc import RpcCall, RpcReply
 from .http1 import (
@@ -107,9 +106,10 @@ class BasePool(ABC, Generic[C]):
     @abstractmethod
     async def _connect(self, endpoint: Endpoint, limit: float | None) -> C: ...
 
-    async def _call(
+    async def call(
         self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None
     ) -> RpcReply:
+        """Make a call; ``limit`` is what connecting may take. Where nothing was sent, raise `NotReached`."""
         stream = None if isinstance(call.body, bytes) else call.body
         while True:
             connection = self._take(endpoint) or await self._connected(op, endpoint, limit)
@@ -313,11 +313,7 @@ class _Connection(Connection):
 
 
 class Pool(BasePool[_Connection]):
-    """The connections of one client."""
+    """The connections of one client. Its calls never suspend."""
 
     async def _connect(self, endpoint: Endpoint, limit: float | None) -> _Connection:
         return _Connection(endpoint, limit, self._context)
-
-    def call(self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None) -> RpcReply:
-        """Make a call; ``limit`` is what connecting may take. Where nothing was sent, raise `NotReached`."""
-        return run_sync(self._call(op, endpoint, call, caller, limit))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
-from .._core import fork
+from .._http.client import HttpClient
 from .._http.http1 import Endpoint
-from .._http.sync_client import NotReached, Pool
+from .._http.sync_client import NotReached
 from ..config import without_values
-from ..errors import ClosedError, InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ..errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
 from ..spi.flow import run_sync
 from ..spi.operation import Operation
 from ..spi.rpc import RpcCall, RpcReply
-
-if TYPE_CHECKING:
-    from .._http.async_client import AsyncPool
 
 __all__ = ["Peers", "endpoint"]
 
@@ -44,57 +41,33 @@ def endpoint(address: object, where: str, secret: bytes | None = None, instance:
     return Endpoint(tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"), secret, instance)
 
 
-class Peers:
-    """The connections of one client, in both APIs."""
-
-    def __init__(self) -> None:
-        self._pool = Pool()
-        self._async: AsyncPool | None = None
-        self._closed = False
-        fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: the connections are the parent's."""
-        self._pool.forget()
-        if self._async is not None:
-            self._async.forget()
-            self._async = None
+class Peers(HttpClient):
+    """The connections of one client."""
 
     def call(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
         """Make a call."""
-        return run_sync(self._first(self._pool, op, endpoints, call, caller))
+        return run_sync(self._first(self.send, op, endpoints, call, caller))
 
     async def call_async(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
         """Make a call."""
-        if self._async is None:
-            with fork.importing:
-                from .._http.async_client import AsyncPool
-
-            self._async = self._async or AsyncPool()
-        return await self._first(self._async, op, endpoints, call, caller)
+        return await self._first(self.send_async, op, endpoints, call, caller)
 
     async def _first(
-        self, pool: Pool | AsyncPool, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str
+        self,
+        send: Callable[..., Awaitable[RpcReply]],
+        op: Operation,
+        endpoints: Sequence[Endpoint],
+        call: RpcCall,
+        caller: str,
     ) -> RpcReply:
-        """Call the first that is reached; over the pool of the sync API nothing of it suspends."""
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
+        """Call the first that is reached."""
         failures: list[NotReached] = []
         for each in endpoints:
             try:
-                reply: Any = pool.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
-                made: RpcReply = reply if pool is self._pool else await reply
-                return made
+                return await send(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
             except NotReached as error:
                 failures.append(error)
         raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
-
-    def close(self) -> None:
-        """Close all idle connections."""
-        self._closed = True
-        self._pool.close()
-        if self._async is not None:
-            self._async.close()
 
 
 def _unreached(op: Operation, failures: list[NotReached]) -> UnavailableError | UnauthenticatedError:

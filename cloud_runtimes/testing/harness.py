@@ -28,6 +28,7 @@ class Harness(ABC):
         name: of the row in the table of what works where.
         bad_etag: an etag that this component could have given and never did.
         empty_settings: whether a configuration store keeps a value that is empty.
+        odd_settings: whether a key of a configuration store may have other signs than ASCII letters, digits and ``._-/``; else it is refused.
         slashes: whether a key of a configuration store may have a ``/``; else saving one is refused.
         event_metadata: whether a subscriber gets the publisher's ``metadata``.
         raw_types: whether an event without an envelope keeps its content type.
@@ -45,6 +46,7 @@ class Harness(ABC):
     name: str
     bad_etag: str = "00000000000000aa"
     empty_settings: bool = True
+    odd_settings: bool = True
     slashes: bool = True
     event_metadata: bool = True
     raw_types: bool = True
@@ -87,10 +89,12 @@ class SecretHarness(Harness):
     Attributes:
         multiple: whether a secret may have several entries.
         keys: keys that the component can hold, beyond letters, digits and ``-``.
+        empty: whether a secret may be empty.
     """
 
     multiple: bool = False
     keys: tuple[str, ...] = ()
+    empty: bool = True
 
     @abstractmethod
     def put(self, store: str, key: str, value: str) -> None:

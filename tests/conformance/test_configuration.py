@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloud_runtimes.testing import ConfigurationSuite
+from tests.support.harnesses.aws import AWS
 from tests.support.harnesses.dapr import DAPR
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.files import FILES
@@ -18,6 +19,7 @@ class TestConfiguration(ConfigurationSuite):
         {**HARNESSES, **FILES},
         beside=DAPR,
         beside_layotto=LAYOTTO,
+        moto_url=AWS,
         nats_server=NATS,
         postgres_url=POSTGRES,
         valkey_server=VALKEY,

@@ -9,6 +9,7 @@ import pytest
 
 from cloud_runtimes.testing import SecretHarness, SecretSuite
 from cloud_runtimes.testing.canary import Canary
+from tests.support.harnesses.aws import AWS_SECRETS
 from tests.support.harnesses.dapr_secrets import DAPR_SECRETS, SecretsBeside
 from tests.support.harnesses.layotto_secrets import LAYOTTO_SECRETS, SecretsBesideLayotto
 from tests.support.harnesses.secrets import SECRET_HARNESSES
@@ -31,7 +32,7 @@ def secrets_beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 class TestSecret(SecretSuite):
-    @pytest.fixture(params=sorted({**SECRET_HARNESSES, **DAPR_SECRETS, **LAYOTTO_SECRETS}))
+    @pytest.fixture(params=sorted({**SECRET_HARNESSES, **AWS_SECRETS, **DAPR_SECRETS, **LAYOTTO_SECRETS}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, canary: Canary
     ) -> Iterator[SecretHarness]:
@@ -47,6 +48,9 @@ class TestSecret(SecretSuite):
         else:
             sources = canary.declare(tmp_path / "sources")
             sources.mkdir()
-            harness = SECRET_HARNESSES[request.param](monkeypatch, sources)
+            if request.param in AWS_SECRETS:
+                harness = AWS_SECRETS[request.param](monkeypatch, sources, request.getfixturevalue("moto_url"))
+            else:
+                harness = SECRET_HARNESSES[request.param](monkeypatch, sources)
         yield harness
         harness.close()

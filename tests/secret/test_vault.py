@@ -135,6 +135,22 @@ def test_a_token_that_ends_is_replaced(vault: VaultStub, on: Make, api: Api, tmp
     api.fails(PermissionDeniedError)(agent.secret, "get_secret", "s", "key")
 
 
+def test_a_token_that_ends_while_all_are_read(vault: VaultStub, on: Make, api: Api) -> None:
+    class Ending(list[str]):
+        def append(self, request: str) -> None:
+            super().append(request)
+            if len(self) == 4:  # a login, a list, a secret
+                vault.tokens.clear()
+
+    for number in range(3):
+        vault.put(f"s/key{number}", {"key": str(number)})
+    vault.roles = {"r": "hunter2"}
+    vault.requests = Ending()
+    found = api.call(on(role_id="r", secret_id="hunter2").secret, "get_bulk_secret", "s")
+    assert {key: each.value for key, each in found.items()} == {"key0": "0", "key1": "1", "key2": "2"}
+    assert vault.requests.count("POST auth/approle/login") == 2
+
+
 def test_a_token_is_renewed_before_it_ends(vault: VaultStub, on: Make, api: Api) -> None:
     vault.put("s/key", {"key": "v"})
     vault.roles = {"r": "hunter2"}
@@ -278,3 +294,17 @@ def test_many_who_ask_at_once_share_one(vault: VaultStub, on: Make) -> None:
         thread.join()
     assert len(found) == 8
     assert len({*found}) == 1
+
+
+def test_rusty_vault(vault: VaultStub, on: Make, api: Api) -> None:
+    """What version 0.2.1 of it, run by hand, does otherwise."""
+    vault.rusty = True
+    vault.second.clear()
+    vault.put("s/key", {"key": "v"})
+    vault.put("s/sub/key", {"key": "w"})
+    client = on(token=vault.token(), engine="kv1")
+    assert api.call(client.secret, "get_bulk_secret", "s") == {"key": {"key": "v"}, "sub/key": {"key": "w"}}
+    with pytest.raises(NotFoundError, match="no secret 'none' in 's'"):
+        get(api, client, "none")
+    with pytest.raises(NotFoundError, match="look at mount, engine and path"):
+        get(api, on(token=vault.token(), engine="kv1", mount="none"))

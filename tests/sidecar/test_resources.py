@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import SidecarSettings
 from cloud_runtimes.dapr_server.pubsub.types import BulkSubscribe, Subscription
 from cloud_runtimes.dapr_server.resources import Resources, check_configs, load
-from cloud_runtimes.dapr_server.resources.types import known_types, postgres_url
+from cloud_runtimes.dapr_server.resources.engines import known_types
+from cloud_runtimes.dapr_server.resources.engines.postgres import postgres_url
 from cloud_runtimes.dapr_server.settings import ComponentInfo
 from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
 from cloud_runtimes.protocols.dapr.documents import go_duration
 from cloud_runtimes.resiliency.policies import Policy, Retries
+from tests.support.moto import REGION, aws
 from tests.support.vault import VaultStub
 
 CANARY = "hunter2-canary"
@@ -115,6 +118,26 @@ def test_a_file_of_secrets_is_json_whatever_its_name(tmp_path: Path) -> None:
     with open_client(found) as client:
         assert client.secret.get_secret("vault", "db:password").value == "x"
         assert client.secret.get_secret("text", "a").value == "b"
+
+
+def test_stores_of_aws(tmp_path: Path, moto_url: str) -> None:
+    key = uuid.uuid4().hex
+    aws(moto_url, "secretsmanager").create_secret(Name=key, SecretString='{"user": "u"}')
+    aws(moto_url, "ssm").put_parameter(Name=f"/{key}/db", Value="x", Type="SecureString")
+    fields = [f"{{name: endpoint, value: '{moto_url}'}}", f"{{name: region, value: {REGION}}}"]
+    fields += ["{name: accessKey, value: test}", "{name: secretKey, value: test}"]
+    entries = "{name: multipleKeyValuesPerSecret, value: 'true'}"
+    prefix = f"{{name: prefix, value: /{key}/}}"
+    files = write(
+        tmp_path,
+        component("secrets", "secretstores.aws.secretmanager", *fields),
+        component("entries", "secretstores.aws.secretmanager", *fields, entries),
+        component("parameters", "secretstores.aws.parameterstore", *fields, prefix),
+    )
+    with open_client(load(files, "shop")) as client:
+        assert client.secret.get_secret("secrets", key) == {key: '{"user": "u"}'}
+        assert client.secret.get_secret("entries", key) == {"user": "u"}
+        assert client.secret.get_secret("parameters", "db") == {"db": "x"}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ class VaultStub:
         leases: lease → the same.
         life: seconds of a new token and of a new lease.
         longest: seconds after which neither can be renewed.
+        rusty: answer as RustyVault 0.2.1 does: lists are asked for by their verb, and of what is not there it says nothing.
         down: the status that everything is answered with.
         requests: what was asked, such as ``GET secret/data/key``.
     """
@@ -36,6 +37,7 @@ class VaultStub:
         self.life = 3600.0
         self.longest = float("inf")
         self.roles: dict[str, str] = {}  # role_id or role → secret_id or jwt
+        self.rusty = False
         self.down = 0
         self.requests: list[str] = []
         self._made = 0
@@ -57,7 +59,7 @@ class VaultStub:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = answer
+            do_GET = do_POST = do_LIST = answer
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -124,7 +126,14 @@ class VaultStub:
             self.leases[lease] = self._longer(lease)
             data = {"username": f"u-{self._made}", "password": f"p-{self._made}", "last_password": None}
             return 200, {"lease_id": lease, "lease_duration": int(self.life), "renewable": True, "data": data}
-        return self._keys(path, query)
+        if verb == "LIST":
+            query["list"] = "true"
+        elif self.rusty and "list" in query:
+            return 404, None
+        status, found = self._keys(path, query)
+        if self.rusty and status == 404:
+            found = {"error": "Router mount not found."} if found["errors"] else None
+        return status, found
 
     def _longer(self, what: str) -> float:
         return min(time.monotonic() + self.life, self.begun[what] + self.longest)

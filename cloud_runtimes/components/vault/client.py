@@ -1,24 +1,18 @@
-"""Requests to Vault: logging in, asking again with a new token, and what its answers mean.
-
-Steps are generators that yield requests and are sent replies, so both APIs share them. A reply may hold a secret: none stands in a variable while an error leaves.
-"""
+"""Requests to Vault: logging in, asking again with a new token, and what its answers mean."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from urllib.parse import quote
 
-from ..._core import fork
-from ..._http.sync_client import NotReached, Pool
+from ..._http.client import HttpClient
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import (
-    ClosedError,
-    CloudRuntimesError,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
@@ -28,18 +22,13 @@ from ...errors import (
     UnavailableError,
 )
 from ...rpc.peers import endpoint
-from ...spi.flow import run_sync
-from ...spi.operation import Operation
 from ...spi.rpc import RpcCall, RpcReply
+from .._secrets import Flow, FlowClient, document, tls
 
 if TYPE_CHECKING:
-    from ..._http.async_client import AsyncPool
     from .settings import VaultSettings
 
-__all__ = ["Flow", "Lease", "VaultClient", "document"]
-
-T = TypeVar("T")
-Flow = Generator[RpcCall, RpcReply, T]
+__all__ = ["Lease", "VaultClient"]
 
 _EARLY: Final = 2 / 3
 """Of its life, after which a token or a lease is renewed."""
@@ -71,71 +60,23 @@ class Lease(NamedTuple):
         return f"<Lease of {self.seconds:g} s>"  # a token's id is the token
 
 
-class VaultClient:
+class VaultClient(FlowClient):
     """The connections to one server, and the token."""
 
     def __init__(self, settings: VaultSettings, app_id: str) -> None:
         url = settings.url or os.environ.get("VAULT_ADDR")
         if not url:
             raise InvalidArgumentError('vault: give url = "https://vault.example.com:8200", or set VAULT_ADDR')
+        super().__init__(app_id)
         self._settings = settings
-        self._app_id = app_id
         self._endpoint = endpoint(url, "vault: url")
         self.where = f"vault {self._endpoint.authority}"
         self._namespace = settings.namespace or os.environ.get("VAULT_NAMESPACE")
-        self._context = _context(settings.ca_file or os.environ.get("VAULT_CACERT"))
         self.token: Lease | None = None
         self.login = 0  # counts them
-        self._closed = False
-        self._pool = Pool(self._context)
-        self._async: AsyncPool | None = None
-        fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: the connections are the parent's."""
-        self._pool.forget()
-        if self._async is not None:
-            self._async.forget()
-            self._async = None
-
-    def close(self) -> None:
-        """Close all idle connections."""
-        self._closed = True
-        self._pool.close()
-        if self._async is not None:
-            self._async.close()
+        self._http = HttpClient(tls(settings.ca_file or os.environ.get("VAULT_CACERT"), "vault: ca_file"))
 
     # -- calls ------------------------------------------------------------
-
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Take the steps of a call."""
-        return run_sync(self._run(op, flow, self._sent))
-
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
-        if self._async is None:
-            with fork.importing:
-                from ..._http.async_client import AsyncPool
-
-            self._async = self._async or AsyncPool(self._context)
-        pool = self._async
-        return await self._run(op, flow, lambda op, call: pool.call(op, self._endpoint, call, self._app_id, None))
-
-    async def _sent(self, op: Operation, call: RpcCall) -> RpcReply:
-        return self._pool.call(op, self._endpoint, call, self._app_id, None)
-
-    async def _run(self, op: Operation, flow: Flow[T], send: Callable[[Operation, RpcCall], Awaitable[RpcReply]]) -> T:
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
-        try:
-            call = next(flow)
-            while True:
-                call = flow.send(await send(op, call))
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        except NotReached as error:
-            raise UnavailableError(f"{self.where} cannot be reached: {error}") from error.__cause__
 
     def ask(
         self, verb: str, path: str, *, query: str = "", body: Mapping[str, Any] | None = None, absent: bool = False
@@ -264,32 +205,10 @@ class VaultClient:
         return True
 
 
-def _context(ca_file: str | None) -> Any:
-    """Return what checks the server's certificate; ``None``: what all connections are checked by."""
-    if ca_file is None:
-        return None
-    import ssl
-
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidArgumentError(
-            f"vault: ca_file: {ca_file} has no certificates: {error.strerror or error}"
-        ) from None
-
-
-def document(data: bytes) -> Any:
-    """Return an answer's document; ``None``: it is of another form. No error leaves here, whose frames would show it."""
-    try:
-        return json.decode(data)
-    except CloudRuntimesError:
-        return None
-
-
 def _told(reply: RpcReply) -> bool:
-    """Tell whether a refusal says why; of a secret that is not there it says nothing, of a mount that is not it does."""
-    found = document(reply.data)
-    return not isinstance(found, dict) or bool(found.get("errors"))
+    """Tell whether a refusal says why; of a secret that is not there it says nothing, of a mount that is not it does. RustyVault says ``error``, or sends an empty body."""
+    found = document(reply.data or b"{}")
+    return not isinstance(found, dict) or bool(found.get("errors") or found.get("error"))
 
 
 def _login_lease(data: bytes) -> Lease | None:

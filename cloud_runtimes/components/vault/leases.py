@@ -15,7 +15,8 @@ from ..._core.threads import Mutex
 from ...errors import CloudRuntimesError, PayloadError, UnsupportedError
 from ...spi.operation import Method, Operation
 from ...spi.secret import Secret, SecretDriver
-from .client import Flow, Lease, VaultClient, document
+from .._secrets import Flow, document
+from .client import Lease, VaultClient
 from .secret import entries, place
 
 if TYPE_CHECKING:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import (
-    BulkError,
     CloudRuntimesError,
     InternalError,
     InvalidArgumentError,
@@ -16,15 +13,15 @@ from ...errors import (
     ResourceExhaustedError,
 )
 from ...spi.operation import Operation
-from ...spi.secret import BULK, Secret, SecretDriver
-from .client import Flow, VaultClient, document
+from ...spi.secret import Secret
+from .._secrets import Flow, FlowSecret, document, together
 
 if TYPE_CHECKING:
     from . import VaultComponent
+    from .client import VaultClient
 
 __all__ = ["VaultSecret", "entries", "place"]
 
-_CACHED: Final = 1000
 _MOST: Final = 100_000
 """Secrets of one store that are listed."""
 
@@ -54,13 +51,12 @@ def entries(found: Any) -> Secret | str:
     return Secret(found)
 
 
-class VaultSecret(SecretDriver):
+class VaultSecret(FlowSecret):
     """The secrets below one path of a mount."""
-
-    features = frozenset({BULK})
 
     def __init__(self, component: VaultComponent, name: str) -> None:
         settings = component.settings
+        super().__init__(settings.cache)
         self._component = component
         self._name = name
         self._prefix = settings.prefix(name)
@@ -68,30 +64,10 @@ class VaultSecret(SecretDriver):
         self._second = second
         self._data = f"{settings.mount}/data" if second else settings.mount
         self._list = f"{settings.mount}/metadata" if second else settings.mount
-        self._seconds = settings.cache
-        self._cache: OrderedDict[str, tuple[Secret, float]] = OrderedDict()
 
     @property
     def _client(self) -> VaultClient:
         return self._component.client
-
-    def get(self, op: Operation, key: str, /) -> Secret:
-        found = self._cached(op, key)
-        return self._client.run(op, self._get(op, key)) if found is None else found
-
-    async def get_async(self, op: Operation, key: str, /) -> Secret:
-        found = self._cached(op, key)
-        return await self._client.run_async(op, self._get(op, key)) if found is None else found
-
-    def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
-        return self._client.run(op, self._get_bulk(op))
-
-    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
-        return await self._client.run_async(op, self._get_bulk(op))
-
-    def _cached(self, op: Operation, key: str) -> Secret | None:
-        cached = self._cache.get(key)
-        return cached[0] if cached is not None and monotonic() < cached[1] and not op.metadata else None
 
     def _get(self, op: Operation, key: str) -> Flow[Secret]:
         version = self._version(op)
@@ -102,10 +78,6 @@ class VaultSecret(SecretDriver):
                 f"no secret {key!r} in {self._name!r}: {self._client.where} has none at {path!r}: "
                 f"vault kv put -mount={self._component.settings.mount} {path} {key}=-"
             )
-        if self._seconds and not version:
-            self._cache[key] = (found, monotonic() + self._seconds)
-            while len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
         return found
 
     def _version(self, op: Operation) -> int | None:
@@ -142,13 +114,7 @@ class VaultSecret(SecretDriver):
                 continue
             if secret is not None:  # else it was deleted meanwhile
                 found[key] = secret
-        if failed:
-            raise BulkError(
-                f"{len(failed)} of {len(found) + len(failed)} secrets of {self._name!r} cannot be read",
-                failed=failed,
-                result=found,
-            )
-        return found
+        return together(self._name, found, failed)
 
     def _keys(self) -> Flow[list[str]]:
         """Return all keys below the path; those that are deleted too."""
@@ -158,6 +124,8 @@ class VaultSecret(SecretDriver):
             folder = folders.pop()
             path = "/".join(part for part in (self._list, self._prefix, folder.rstrip("/")) if part)
             data = yield from self._client.ask("GET", path, query="list=true", absent=True)
+            if data is None:  # nothing, or RustyVault
+                data = yield from self._client.ask("LIST", path, absent=True)
             if data is None:
                 continue
             try:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 from ... import errors
-from ..._core import fork
+from ..._http.client import HttpClient
 from ..._http.http1 import Endpoint
-from ..._http.sync_client import NotReached, Pool
+from ..._http.sync_client import NotReached
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import InternalError, PayloadError
 from ...rpc.failures import ERROR_HEADER
 from ...spi.configuration import ConfigurationItem
+from ...spi.flow import run_sync
 from ...spi.operation import Operation
 from ...spi.rpc import Body, RpcCall, RpcReply
 from ...spi.secret import Secret
 from .._sidecar.transport import Flow, StateItem, StateValue, Transport
 from .callbacks import DaprCallbacks
 from .transport import DaprSidecarError, odd, refusal
-
-if TYPE_CHECKING:
-    from ..._http.async_client import AsyncPool
 
 __all__ = ["HttpTransport"]
 
@@ -47,16 +45,7 @@ class HttpTransport(Transport):
         self._endpoint = endpoint
         self._app_id = app_id
         self._headers: Mapping[str, str] = {} if token is None else {"dapr-api-token": token}
-        self._pool = Pool()
-        self._async: AsyncPool | None = None
-        fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: the connections are the parent's."""
-        self._pool.forget()
-        if self._async is not None:
-            self._async.forget()
-            self._async = None
+        self._http = HttpClient()
 
     # -- requests -----------------------------------------------------------
 
@@ -75,21 +64,24 @@ class HttpTransport(Transport):
         return RpcCall(path, path, verb, body, content_type, merged, query)
 
     def _send(self, op: Operation, request: RpcCall) -> RpcReply:
-        try:
-            return self._checked(self._pool.call(op, self._endpoint, request, self._app_id, None))
-        except NotReached as error:
-            raise self._unreached(error) from error.__cause__
+        return run_sync(self._exchange(self._http.send, op, request))
 
     async def _send_async(self, op: Operation, request: RpcCall) -> RpcReply:
-        if self._async is None:
-            with fork.importing:
-                from ..._http.async_client import AsyncPool
+        return await self._exchange(self._http.send_async, op, request)
 
-            self._async = self._async or AsyncPool()
+    async def _exchange(self, send: Callable[..., Awaitable[RpcReply]], op: Operation, request: RpcCall) -> RpcReply:
         try:
-            return self._checked(await self._async.call(op, self._endpoint, request, self._app_id, None))
+            reply = await send(op, self._endpoint, request, self._app_id)
         except NotReached as error:
-            raise self._unreached(error) from error.__cause__
+            raise errors.UnavailableError(
+                f"the sidecar cannot be reached: {error}; start one (cloud-runtimes serve, dapr run), "
+                'or work without: runtime="capa"'
+            ) from error.__cause__
+        if reply.status == 401 and reply.data == _REFUSED:
+            raise errors.UnauthenticatedError(
+                f"the sidecar at {self.url} refuses the token: give its DAPR_API_TOKEN, in the environment or as api_token="
+            )
+        return reply
 
     def _writes(self, op: Operation, request: RpcCall) -> bool:
         return request.http_method != "GET" or op.method.service == "rpc"  # of an application's, nothing is known
@@ -97,24 +89,9 @@ class HttpTransport(Transport):
     def _refuses(self, reply: RpcReply) -> bool:
         return reply.status >= 300
 
-    def _checked(self, reply: RpcReply) -> RpcReply:
-        if reply.status == 401 and reply.data == _REFUSED:
-            raise errors.UnauthenticatedError(
-                f"the sidecar at {self.url} refuses the token: give its DAPR_API_TOKEN, in the environment or as api_token="
-            )
-        return reply
-
-    def _unreached(self, error: NotReached) -> errors.UnavailableError:
-        return errors.UnavailableError(
-            f"the sidecar cannot be reached: {error}; start one (cloud-runtimes serve, dapr run), "
-            'or work without: runtime="capa"'
-        )
-
     def close(self) -> None:
         self._closed = True
-        self._pool.close()
-        if self._async is not None:
-            self._async.close()
+        self._http.close()
 
     def _ask(
         self,

@@ -98,6 +98,11 @@ class ConfigurationSuite(Suite):
 
     def test_odd_keys(self, call: Call, harness: Harness, put: Put) -> None:
         odd: Values = {"a b": "1", "ключ": "2", "k'\";--%_*": "3", "K": "4", "k": "5", "x" * 1024: "6", "a:b": "7"}
+        if not harness.odd_settings:
+            for key in ("a b", "ключ", "k*"):
+                with pytest.raises(InvalidArgumentError, match=key.replace("*", r"\*")):
+                    call("get_configuration", [key])
+            odd = {"K": "4", "k": "5", "x" * 512: "6", "a_b.c-d": "7"}
         if harness.slashes:
             odd["a/b"] = "8"
         else:

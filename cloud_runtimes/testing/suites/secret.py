@@ -82,7 +82,11 @@ class SecretSuite(Suite):
         assert call("get_bulk_secret") == {}
 
     @pytest.mark.parametrize("made", [make for _, make in _VALUES], ids=[name for name, _ in _VALUES])
-    def test_values_come_as_they_are(self, call: Call, put: Put, made: Callable[[str], str]) -> None:
+    def test_values_come_as_they_are(
+        self, call: Call, put: Put, harness: SecretHarness, made: Callable[[str], str]
+    ) -> None:
+        if not harness.empty and not made("text"):
+            pytest.skip("an empty secret is not declared")
         value = put("key", made)
         got = call("get_secret", "key").value
         assert type(got) is str

@@ -1,0 +1,61 @@
+"""moto's server for tests: services of AWS, in memory."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from tests.support.servers import Missing, Server
+
+__all__ = ["REGION", "MotoServer", "aws", "serve"]
+
+REGION = "eu-west-1"
+
+
+class MotoServer(Server):
+    """A server that runs.
+
+    Attributes:
+        url: of all its services.
+    """
+
+    def __init__(self, resources: ExitStack) -> None:
+        program = shutil.which(str(Path(sys.executable).with_name("moto_server"))) or shutil.which("moto_server")
+        if program is None:
+            raise Missing('moto is not installed: pip install "moto[server]"')
+        super().__init__(resources, "moto")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.spawn(program, "-H", "127.0.0.1", "-p", self.port)
+        self.wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            urlopen(f"{self.url}/moto-api/", timeout=5).close()
+        except HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def serve() -> Iterator[MotoServer]:
+    """Start one."""
+    with ExitStack() as resources:
+        yield MotoServer(resources)
+
+
+@cache
+def aws(url: str, service: str, **options: Any) -> Any:
+    """Return AWS's own client of a service there; one for all who ask."""
+    import botocore.session
+
+    options = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION, **options}
+    return botocore.session.Session().create_client(service, endpoint_url=url, **options)
