@@ -5,6 +5,7 @@ from __future__ import annotations
 from cloud_runtimes.testing import ConfigurationSuite
 from tests.support.harnesses.dapr import DAPR
 from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.etcd import ETCD
 from tests.support.harnesses.files import FILES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS
@@ -18,6 +19,7 @@ class TestConfiguration(ConfigurationSuite):
         {**HARNESSES, **FILES},
         beside=DAPR,
         beside_layotto=LAYOTTO,
+        etcd_server=ETCD,
         nats_server=NATS,
         postgres_url=POSTGRES,
         valkey_server=VALKEY,
