@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -11,7 +12,7 @@ from cloud_runtimes.components.etcd.address import parse_url
 from cloud_runtimes.components.etcd.engine import EtcdEngine, Flow, Request
 from cloud_runtimes.components.etcd.messages import pack, read_fields
 from cloud_runtimes.components.etcd.settings import EtcdSettings
-from cloud_runtimes.errors import CloudRuntimesError
+from cloud_runtimes.errors import CloudRuntimesError, UnauthenticatedError
 from cloud_runtimes.spi.operation import Method, Operation
 from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
@@ -52,7 +53,7 @@ class EtcdServer(Server):
     def begin(self) -> None:
         """Start it without waiting."""
         client, peer = (f"http://127.0.0.1:{port}" for port in (self.port, self._peer))
-        client = client.replace("http:", "https:") if "--cert-file" in self._options else client
+        client = client.replace("http:", "https:") if "cert-file" in self._options else client
         options = {
             "name": self.name, "data-dir": self.folder / "data", "listen-client-urls": client,
             "advertise-client-urls": client, "listen-peer-urls": peer, "initial-advertise-peer-urls": peer,
@@ -60,20 +61,28 @@ class EtcdServer(Server):
             # leases of one second, and elections in half a second
             "heartbeat-interval": 50, "election-timeout": 500, **dict(zip(self._options[::2], self._options[1::2], strict=True)),
         }  # fmt: skip
-        given = [part for name, value in options.items() for part in (f"--{name.lstrip('-')}", value)]
+        given = [f"--{name}={value}" for name, value in options.items()]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
-        self.spawn(_program(), *given, env={**environment, "ETCD_UNSUPPORTED_ARCH": "arm64"})
+        self.spawn(_program(), *given, env=environment)
 
     def wait(self) -> None:
         """Wait until it and those of its cluster have a leader."""
-        self.wait_until(lambda: _answers(self.url))
+        if "cert-file" in self._options:
+            self.wait_until(lambda: _listens(self.port))
+        else:
+            self.wait_until(lambda: _answers(self.url))
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _answers(url: str) -> bool:
-    if url.startswith("etcds"):
-        return True
     try:
         asked(url, "/etcdserverpb.KV/Range", pack((1, b"ready")), timeout=0.5)
+    except UnauthenticatedError:  # it asks who one is
+        return True
     except CloudRuntimesError:
         return False
     return True

@@ -211,18 +211,18 @@ class EtcdSource(ConfigurationSource):
                 return
             if ready:
                 for message in watching.receive():
-                    self._take(message)
+                    self._take(watching, message)
             elif left > _QUIET:
                 watching.ask()
 
-    def _take(self, message: bytes) -> None:
+    def _take(self, watching: Watching, message: bytes) -> None:
         told = read_watched(message)
         if told.compacted or (told.created and told.revision < self._seen):  # forgotten, or an older copy of the data
             self._stale = True
             self._forget()
             return
         if told.cancelled:
-            raise Lost(told.reason or "the watch has ended")
+            watching.cancelled(told.reason)
         for event in told.events:
             key = event.item.key[len(self._prefix) :].decode(errors="replace")
             if not self._keys or key in self._keys:

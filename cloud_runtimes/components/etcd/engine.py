@@ -202,7 +202,7 @@ class EtcdEngine(Engine):
             refused = Refused(stream.status, stream.text)
             if refused.token_ended and renewals and self._login.wanted:
                 renewals -= 1
-                self._login.token = ""
+                self.renew_token()
                 continue
             if refused.passes and not (refused.unsure and request.writes):
                 now = monotonic()
@@ -303,6 +303,10 @@ class EtcdEngine(Engine):
             raise explained(self.where, error) from error
         return connection
 
+    def renew_token(self) -> None:
+        """Have the next connection get another token."""
+        self._login.token = ""
+
     def own_host(self, op: Operation) -> str:
         """Return this machine's address on the way to the servers."""
         connection = self._take(op)
@@ -322,24 +326,27 @@ class EtcdEngine(Engine):
     async def _loop_connection(self, op: Operation) -> LoopConnection:
         """Return the connection of the running loop, made by the first who needs it."""
         loop = asyncio.get_running_loop()
-        made = self._loops.get(loop)
-        if made is not None and made.done():
-            if not made.cancelled() and made.exception() is None:
-                made.result().look()
-                if made.result().closed is None:
-                    return made.result()
-            made = None
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
-        if made is None:
-            made = self._loops[loop] = loop.create_task(self._connect(op))
-        try:
-            async with asyncio.timeout_at(None if op.deadline is None else loop.time() + op.deadline - monotonic()):
-                return await asyncio.shield(made)
-        except TimeoutError as error:
-            if isinstance(error, CloudRuntimesError):
-                raise
-            raise op.timed_out(f"etcd {self.where}") from None
+        while True:
+            made = self._loops.get(loop)
+            if made is not None and made.done():
+                if (found := _result(made)) is not None:
+                    found.look()
+                    if found.closed is None:
+                        return found
+                made = None
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if made is None:
+                made = self._loops[loop] = loop.create_task(self._connect(op))
+                made.add_done_callback(_result)
+            try:
+                async with asyncio.timeout_at(None if op.deadline is None else loop.time() + op.deadline - monotonic()):
+                    return await asyncio.shield(made)
+            except TimeoutError:
+                left = op.remaining()
+                if left is not None and left <= 0:
+                    raise op.timed_out(f"etcd {self.where}") from None
+                # the time of the call that began to connect was over, not that of this one
 
     async def _connect(self, op: Operation) -> LoopConnection:
         return LoopConnection(await asyncio.to_thread(self._open, op))
@@ -350,11 +357,18 @@ class EtcdEngine(Engine):
         while self._idle:
             self._idle.pop().close()
         for loop, made in list(self._loops.items()):
-            if made.done() and not made.cancelled() and made.exception() is None:
+            if (found := _result(made)) is not None:
                 if loop.is_closed():
-                    made.result().close()
+                    found.close()
                 else:
-                    loop.call_soon_threadsafe(made.result().close)
+                    loop.call_soon_threadsafe(found.close)
+
+
+def _result(made: asyncio.Future[LoopConnection]) -> LoopConnection | None:
+    """Return a connection if it was made by now. This looks at an error that nobody waits for any more."""
+    if not made.done() or made.cancelled() or made.exception() is not None:
+        return None
+    return made.result()
 
 
 def _leaves(stream: Stream) -> bool:

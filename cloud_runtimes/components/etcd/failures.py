@@ -83,7 +83,7 @@ def explained(where: str, error: Refused) -> CloudRuntimesError:
         return PermissionDeniedError(
             f"{at}: the user may not do this: grant its role readwrite on the component's prefix"
         )
-    if "request is too large" in text:
+    if "request is too large" in text or "larger than max" in text:
         return ResourceExhaustedError(
             f"{at}: the request is larger than the server takes: split it, or raise its --max-request-bytes"
         )

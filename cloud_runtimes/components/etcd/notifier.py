@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
@@ -29,7 +29,7 @@ class Watching:
 
     def __init__(self, engine: EtcdEngine) -> None:
         self.connection: Connection = engine.open(Operation(_LISTEN, "etcd", _TIMEOUT))
-        self._where = engine.where
+        self._engine = engine
         self._stream: Stream | None = None
         self._asked = 0.0
 
@@ -57,8 +57,16 @@ class Watching:
         found, self._stream.messages = self._stream.messages, []
         if not found and self._stream.status is not None:
             self.connection.avoid()
-            raise explained(self._where, Refused(self._stream.status, self._stream.text))
+            refused = Refused(self._stream.status, self._stream.text)
+            if refused.token_ended:
+                self.cancelled(refused.text)
+            raise explained(self._engine.where, refused)
         return found
+
+    def cancelled(self, reason: str) -> NoReturn:
+        """Raise that a watch has ended, perhaps since the server does not know the token; its keys can be read, so it was permitted."""
+        self._engine.renew_token()
+        raise Lost(f"a watch has ended: {reason}")
 
     def ask(self) -> None:
         """Find out whether the server is there: raise at once, or by the next call."""
@@ -129,7 +137,7 @@ class _Listener:
             if channel is None:
                 continue
             if told.cancelled:
-                raise Lost(f"a watch has ended: {told.reason or 'it was compacted'}")
+                self._watching.cancelled(told.reason or "it was compacted")
             heard.append(channel)  # what was written before it had begun is not known
         return heard
 

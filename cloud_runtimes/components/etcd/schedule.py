@@ -46,10 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EtcdSchedule", "now_ms"]
 
-_RENEW: Final = 5
-_MEMBER: Final = 21
-"""Seconds that a member's lease lasts without a renewal: what its runs have since it was last renewed, and one more."""
-
 
 def now_ms() -> int:
     """Return the wall clock, milliseconds since 1970 UTC."""
@@ -180,8 +176,11 @@ class _Runs(DocumentRuns):
         begun = self._clock()
         if begun >= self._renew_lease_at:
             yield from self._live()
-            self._renew_lease_at = begun + _RENEW
+            self._renew_lease_at = begun + self.lease_ms / 3000
         self._seen, fresh, living = yield from self._driver.since(self._seen)
+        if self._member not in living:  # its lease ended early: what nobody has claimed meanwhile is still its own
+            yield from self._live()
+            living |= {self._member}
         for document in fresh:
             document.hold(living)
         if living != self._living:
@@ -204,6 +203,8 @@ class _Runs(DocumentRuns):
             _, seconds = read_lease((yield Request(KEEP_ALIVE, pack((1, self._lease)))))
             if seconds > 0:
                 return
-        self._lease, _ = read_lease((yield Request(GRANT, grant(_MEMBER))))
+        # what runs have since it was last renewed, and one more
+        seconds = -(-self.lease_ms * 4 // 3000) + 1
+        self._lease, _ = read_lease((yield Request(GRANT, grant(seconds))))
         key = self._driver.members + self._member.encode()
         yield Request(PUT, put(key, self._driver.app.encode(), self._lease), writes=True)
