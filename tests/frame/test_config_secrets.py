@@ -20,7 +20,7 @@ from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.config import RUNTIMES
 from cloud_runtimes.dapr_server.resources import load
-from cloud_runtimes.dapr_server.resources.types import known_types
+from cloud_runtimes.dapr_server.resources.engines import known_types
 from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.resiliency.settings import BreakerSettings, ResiliencySettings, RetrySettings, TargetSettings
 from cloud_runtimes.runtimes.capa import CapaSettings, RpcTable

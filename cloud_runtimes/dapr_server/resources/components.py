@@ -15,7 +15,8 @@ from ...config import duration, unknown
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.documents import Document, Problems
 from ..settings import ComponentInfo
-from .types import ComponentType, component_type, is_true, known_types, plain
+from .engines import component_type, known_types
+from .types import ComponentType, is_true, plain
 
 __all__ = ["Components"]
 
