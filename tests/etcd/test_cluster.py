@@ -99,7 +99,7 @@ def test_a_leader_is_gone(
                     break
                 except CloudRuntimesError as error:
                     unclear.append(error)
-            until(lambda: sub.current().get("k") and sub.current()["k"].value == str(saved), seconds=30)
+            until(lambda saved=saved: sub.current().get("k") and sub.current()["k"].value == str(saved), seconds=30)  # type: ignore[misc]
             if harm == "kill":
                 server.start()
             elif harm == "stop":
@@ -109,7 +109,9 @@ def test_a_leader_is_gone(
             thread.join(60)
     told = counting.check()
     assert tokens == sorted(set(tokens))
-    assert all(isinstance(error, (UnavailableError, DeadlineExceededError, LeaseLostError)) for error in unclear), unclear
+    assert all(
+        isinstance(error, (UnavailableError, DeadlineExceededError, LeaseLostError)) for error in unclear
+    ), unclear
     figure(
         f"leaders of three etcd servers that are gone ({harm})",
         f"{count} leaders: {told}; {len(tokens):,} tokens only grew; {len(unclear)} calls of locks and configuration failed with a named error",

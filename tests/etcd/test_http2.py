@@ -68,7 +68,10 @@ def test_headers_that_are_none(block: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 300, 20_000])
 def test_long_headers(size: int) -> None:
     value = b"x" * size
-    assert decode(literal(b"token", value) + literal(31, value)) == {"token": value.decode(), "content-type": value.decode()}
+    assert decode(literal(b"token", value) + literal(31, value)) == {
+        "token": value.decode(),
+        "content-type": value.decode(),
+    }
 
 
 @pytest.mark.parametrize("piece", [1, 2, 9, 10_000])
@@ -109,7 +112,11 @@ def test_windows() -> None:
 @pytest.mark.parametrize(
     ("answer", "status", "text"),
     [
-        (frame(1, 5, 1, OK + literal(b"grpc-status", b"14") + literal(b"grpc-message", b"no%20leader")), 14, "no leader"),
+        (
+            frame(1, 5, 1, OK + literal(b"grpc-status", b"14") + literal(b"grpc-message", b"no%20leader")),
+            14,
+            "no leader",
+        ),
         (frame(1, 5, 1, bytes.fromhex("8d")), 14, "it answers 404: no gRPC"),
         (frame(1, 5, 1, OK), 2, "it sent no status"),
         (frame(3, 0, 1, struct.pack(">I", 7)), REFUSED, "the server ended the call (7)"),
@@ -144,7 +151,7 @@ def test_going_away_lets_calls_end() -> None:
 def test_what_is_not_understood(data: bytes) -> None:
     session = Session()
     session.begin(Session.head(True, "host", "/a/B"), b"")
-    with pytest.raises(ValueError, match="HTTP/2|order|headers|compresses"):
+    with pytest.raises(ValueError, match=r"HTTP/2|order|headers|compresses"):
         session.feed(data)
 
 
@@ -156,5 +163,5 @@ def test_messages(value: int) -> None:
 
 @pytest.mark.parametrize("data", [b"\x08", b"\x0a\x80", b"\x0d1234"])
 def test_messages_that_are_none(data: bytes) -> None:
-    with pytest.raises(ValueError, match="cut|field"):
+    with pytest.raises(ValueError, match=r"cut|field"):
         list(read_fields(data))

@@ -122,7 +122,16 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def secure(pem: Path) -> Iterator[EtcdServer]:
     """A server that wants a certificate of its clients."""
-    options = ("cert-file", pem, "key-file", pem, "trusted-ca-file", pem.with_suffix(".crt"), "client-cert-auth", "true")
+    options = (
+        "cert-file",
+        pem,
+        "key-file",
+        pem,
+        "trusted-ca-file",
+        pem.with_suffix(".crt"),
+        "client-cert-auth",
+        "true",
+    )
     try:
         with serve(*map(str, options)) as server:
             yield server
@@ -231,7 +240,7 @@ def test_waiting_for_the_server(served: Serve, api: Api) -> None:
             client.wait_ready(timeout=0.1)
     server = served()
     server.kill()
-    threading.Timer(0.2, server.start).start()
+    threading.Timer(0.2, server.begin).start()
     with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
         api.call(client, "wait_ready", timeout=20)
         assert api.call(client.state, "get", "s", "k") is None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from ...spi.operation import Operation
@@ -18,10 +18,9 @@ from .._job_documents import HELD, Document, Run
 from .._notify import Waiter
 from .engine import Flow, Request
 from .failures import Refused
+from .leases import ensure, lease_of, renew
 from .messages import (
     CREATED,
-    GRANT,
-    KEEP_ALIVE,
     MODIFIED,
     PUT,
     RANGE,
@@ -29,11 +28,8 @@ from .messages import (
     KeyValue,
     compare,
     delete,
-    grant,
-    pack,
     put,
     range_of,
-    read_lease,
     read_range,
     read_txn,
     then,
@@ -160,7 +156,6 @@ class _Runs(DocumentRuns):
     """One member of an application's runners."""
 
     _driver: EtcdSchedule
-    _lease = 0
     _living: frozenset[str] = frozenset()
     _renew_lease_at = 0.0
 
@@ -199,12 +194,9 @@ class _Runs(DocumentRuns):
 
     def _live(self) -> Flow[None]:
         """Renew the member's lease, or have another."""
-        if self._lease:
-            _, seconds = read_lease((yield Request(KEEP_ALIVE, pack((1, self._lease)))))
-            if seconds > 0:
-                return
-        # what runs have since it was last renewed, and one more
-        seconds = -(-self.lease_ms * 4 // 3000) + 1
-        self._lease, _ = read_lease((yield Request(GRANT, grant(seconds))))
-        key = self._driver.members + self._member.encode()
-        yield Request(PUT, put(key, self._driver.app.encode(), self._lease), writes=True)
+        id = lease_of("schedule", self._driver.app, self._member)
+        if not (yield from renew(id)):
+            # what runs have since it was last renewed, and one more
+            yield from ensure(id, -(-self.lease_ms * 4 // 3000) + 1)
+            key = self._driver.members + self._member.encode()
+            yield Request(PUT, put(key, self._driver.app.encode(), id), writes=True)
