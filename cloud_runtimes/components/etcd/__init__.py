@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from ...errors import UnsupportedError
-from ...spi.component import no_native
+from ...spi.component import Component, no_native
 from ...spi.operation import Method, Operation
 from .._engines import EngineComponent
 from .settings import EtcdSettings
@@ -35,6 +35,9 @@ class EtcdComponent(EngineComponent["EtcdEngine"]):
     services = tuple(_DRIVERS)
 
     settings: EtcdSettings
+    # values and fences of other homes need not fit: nothing is copied
+    names = Component.names
+    portable = Component.portable
 
     def _acquire(self) -> EtcdEngine:
         from .engine import EtcdEngine

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from ..._core.os_sockets import POLLIN, poll
 from ...errors import CloudRuntimesError, ResourceExhaustedError, UnavailableError
@@ -94,13 +94,6 @@ class EtcdConfiguration(ConfigurationDriver):
         size = len(self.prefix(selection))
         rows = [_row(item.key[size:].decode(errors="replace"), item, deleted) for item, deleted in held]
         return items(rows, selection)
-
-    def places(self) -> Flow[list[tuple[str, str]]]:
-        """Return the groups and labels that there are."""
-        prefix = self.component.key("configuration", self._name, "")
-        found = read_range((yield Request(RANGE, range_of(prefix, under(prefix), keys_only=True)))).found
-        parts = {tuple(item.key[len(prefix) :].decode().split("/")[:2]) for item in found}
-        return sorted((unquote(group), unquote(label)) for group, label in parts)
 
     # -- writing ----------------------------------------------------------
 

@@ -96,14 +96,13 @@ class EtcdState(StateDriver):
         return items
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return self._engine.run(op, self._list(self._values, prefix, limit, after))
+        return self._engine.run(op, self._list(prefix, limit, after))
 
     async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return await self._engine.run_async(op, self._list(self._values, prefix, limit, after))
+        return await self._engine.run_async(op, self._list(prefix, limit, after))
 
-    def _list(
-        self, where: bytes, prefix: str = "", limit: int | None = None, behind: str | None = None
-    ) -> Flow[list[str]]:
+    def _list(self, prefix: str, limit: int | None, behind: str | None) -> Flow[list[str]]:
+        where = self._values
         first, end = where + prefix.encode(), under(where + prefix.encode())
         if behind is not None:
             first = max(first, after(where + behind.encode()))
@@ -118,12 +117,6 @@ class EtcdState(StateDriver):
                 break
             revision, first = revision or found.revision, after(found.found[-1].key)
         return names
-
-    def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
-        """Return the fences of keys, ``None``: of all."""
-        wanted = (yield from self._list(self._fences)) if keys is None else keys
-        items = yield from self._read([self._fences + key.encode() for key in wanted])
-        return {key: int(item.value) for key, item in zip(wanted, items, strict=True) if item is not None}
 
     # -- writing ----------------------------------------------------------
 
