@@ -59,7 +59,7 @@ def test_a_leader_is_gone(
     figure: Callable[[str, str], None],
 ) -> None:
     """Nothing acknowledged is lost, tokens only grow, subscribers get the last value."""
-    count, chance = rounds(1, 40), random.Random(5)
+    count, chance = rounds(1, 20), random.Random(5)
     url = "etcd://" + ",".join(server.url.removeprefix("etcd://") for server in cluster)
     clients = [client(url) for _ in range(4)]
     tokens: list[int] = []

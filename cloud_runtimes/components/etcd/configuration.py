@@ -44,8 +44,8 @@ __all__ = ["EtcdConfiguration"]
 
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _TIMEOUT: Final = 30.0
-_QUIET: Final = 15.0
-"""Seconds after which a silent server is asked whether it is there."""
+_LONGEST: Final = 5.0
+"""Seconds after which a wait looks whether the server is there."""
 _TAGGED: Final = b"\0"
 """What a value begins with that is not the text alone."""
 
@@ -198,15 +198,14 @@ class EtcdSource(ConfigurationSource):
         waiting.register(watching.connection.fileno(), POLLIN)
         waiting.register(woken, POLLIN)
         while not self._changes and not self._stale and (left := deadline - monotonic()) > 0:
-            ready = waiting.poll(min(left, _QUIET) * 1000)
+            watching.check()
+            ready = waiting.poll(min(left, _LONGEST) * 1000)
             if any(descriptor == woken.fileno() for descriptor, _ in ready):
                 woken.recv(64)
                 return
             if ready:
                 for message in watching.receive():
                     self._take(watching, message)
-            elif left > _QUIET:
-                watching.ask()
 
     def _take(self, watching: Watching, message: bytes) -> None:
         told = read_watched(message)

@@ -34,6 +34,8 @@ _PATIENCE: Final = 5.0
 _PAUSE: Final = 0.1
 _SHARE: Final = 3.0
 """Seconds after which what only asks goes to another server, if there is one."""
+_IDLE: Final = 32
+"""Free connections that are kept for threads."""
 _SHARED: Final = 10
 """Seconds of a lease from which on it serves all that is written within one second."""
 _inherited: list[Any] = []
@@ -158,9 +160,9 @@ class EtcdEngine(Engine):
                     written = written or (request.writes and error.unsure)
                     request = flow.throw(error)
                 except Lost as error:
-                    text = f"etcd {self.where}: no server can be reached: {error}"
-                    sure = request.sent and request.writes
-                    raise UnavailableError(text, retryable=not error.lasts, maybe_applied=written or sure) from error
+                    what = "the connection ended" if request.sent else "no server can be reached"
+                    text, unsure = f"etcd {self.where}: {what}: {error}", request.sent and request.writes
+                    raise UnavailableError(text, retryable=not error.lasts, maybe_applied=written or unsure) from error
                 except CloudRuntimesError as error:
                     error.maybe_applied = error.maybe_applied or written
                     raise
@@ -221,7 +223,7 @@ class EtcdEngine(Engine):
             keeps = not _leaves(stream)
             return stream
         finally:
-            if keeps and not self._closed:
+            if keeps and not self._closed and len(self._idle) < _IDLE:
                 self._idle.append(connection)
             else:
                 connection.avoid()

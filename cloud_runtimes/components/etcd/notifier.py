@@ -22,6 +22,8 @@ __all__ = ["EtcdNotifier", "Watching"]
 
 _LISTEN: Final = Method("etcd", "listen", repeatable=True, writes=False)
 _TIMEOUT: Final = 10.0
+_QUIET: Final = 15.0
+"""Seconds after which a silent server is asked whether it is there; after as many more it is not."""
 
 
 class Watching:
@@ -67,6 +69,11 @@ class Watching:
         """Raise that a watch has ended, perhaps since the server does not know the token; its keys can be read, so it was permitted."""
         self._engine.renew_token()
         raise Lost(f"a watch has ended: {reason}")
+
+    def check(self) -> None:
+        """Find out, now and then, whether a server that says nothing is there."""
+        if monotonic() - max(self.connection.heard, self._asked) >= _QUIET:
+            self.ask()
 
     def ask(self) -> None:
         """Find out whether the server is there: raise at once, or by the next call."""
