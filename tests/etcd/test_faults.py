@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.etcd import connection, engine, lock
+from cloud_runtimes.components.etcd import configuration, connection, engine, lock, notifier
 from cloud_runtimes.components.etcd.messages import REVOKE, pack
 from cloud_runtimes.errors import (
     CloudRuntimesError,
@@ -208,3 +208,19 @@ def test_a_notification_that_was_lost(home: EtcdHome, client: Make, api: Api) ->
         with api.opened(made.lock.hold("l", "r", wait=20)) as mine:
             assert mine.token > lease.token  # type: ignore[operator]
         releasing.join()
+
+
+def test_a_watch_that_is_silent(home: EtcdHome, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was lost without a word is given up, and what it missed comes by the next."""
+    monkeypatch.setattr(notifier, "_QUIET", 0.2)
+    monkeypatch.setattr(configuration, "_LONGEST", 0.1)
+    with FaultProxy(home.server.port) as proxy:
+        made = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
+        with api.opened(made.configuration.subscribe_configuration("c")) as sub:
+            home.client().configuration.save_configuration("c", {"k": "1"})
+            assert api.until(lambda: "k" in sub.current())
+            proxy.down.lost = True
+            home.client().configuration.save_configuration("c", {"k": "2"})
+            api.pause(0.3)
+            proxy.down.lost = False
+            assert api.until(lambda: sub.current()["k"].value == "2", 20)
