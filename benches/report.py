@@ -19,6 +19,7 @@ __all__ = ["Row", "write"]
 PEERS = (
     "dapr",
     "grpcio",
+    "aetcd",
     "orjson",
     "msgpack",
     "msgspec",

@@ -177,6 +177,14 @@ def nats_server() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def etcd_server() -> Iterator[Any]:
+    """An etcd server of this run."""
+    from tests.support.etcd import serve
+
+    yield from _served(serve)
+
+
+@pytest.fixture(scope="session")
 def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the Kafka broker of this run, which all workers share."""
     from tests.support.kafka import serve
@@ -244,6 +252,7 @@ _MAY_BE_SKIPPED = (
     "DAPRD names no daprd",
     "LAYOTTO names no Layotto",
     "the clock of a NATS server cannot be set",
+    "the clock of an etcd server cannot be set",
     "the clock of a Kafka broker cannot be set",
     "the clock of a RabbitMQ server cannot be set",
 )

@@ -26,6 +26,7 @@ app_id = {app_id}     # name of the application: source of its events, consumer 
 # home = "postgresql://user@host/name"     # pip install "cloud-runtimes-python[postgres]"
 # home = "redis://user@host:6379/0"        # pip install "cloud-runtimes-python[redis]"
 # home = "nats://user:password@host:4222"  # pip install "cloud-runtimes-python[nats]"
+# home = "etcd://user:password@host:2379"
 
 # Names with a component of their own. With the first of these tables, every name needs one.
 # [state.orders]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -110,8 +111,8 @@ class EngineComponent(HomeComponent, Generic[E]):
         """Import one of the component's modules."""
         return import_module(f"{__package__}.{self.name}.{name}")
 
-    def names(self, op: Operation, service: str) -> list[str]:
-        found: list[str] = self._module("portable").names(self, op, service)
+    def names(self, op: Operation, service: str) -> Sequence[str]:
+        found: Sequence[str] = self._module("portable").names(self, op, service)
         return found
 
     def portable(self, service: str, name: str) -> Portable:

@@ -18,7 +18,7 @@ from ..spi.operation import Operation, mark_interrupted
 if TYPE_CHECKING:
     from ._home import HomeComponent
 
-__all__ = ["FORGET_MS", "TURN", "Calls", "Place", "QueuedLock"]
+__all__ = ["FORGET_MS", "TURN", "Calls", "Place", "QueuedLock", "trying"]
 
 TURN: Final = 500
 """Milliseconds that the next waiter has to take a free lock before the one behind it may."""
@@ -26,6 +26,8 @@ FORGET_MS: Final = 60_000
 """Milliseconds after which an expired lock leaves no trace."""
 _LEAVING: Final = 1.0
 """Seconds."""
+_LEAST_TRY: Final = 1.0
+_LONGEST_TRY: Final = 10.0
 
 
 class _Waiter(Protocol):
@@ -51,13 +53,15 @@ class Place:
         asked: whether the store may have given the lock.
         queued: whether it may have given a place.
         since: what the holder's clock said before the last try.
-        waiter: of its notifications.
+        channel: of its notifications, where that changes.
+        waiter: of them.
     """
 
     def __init__(self) -> None:
         self.ticket: int | None = None
         self.seen = self.asked = self.queued = False
         self.since = self.heard = 0.0
+        self.channel = ""
         self.waiter: _Waiter | None = None
 
 
@@ -222,3 +226,11 @@ class QueuedLock(LockDriver):
     async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
         status: UnlockStatus = await self._run_async(op, self._unlocking(resource_id, owner))
         return status
+
+
+def trying(op: Operation) -> Operation:
+    """Return a call for one try of a wait. One cut off by the end of the wait would take the lock for nobody."""
+    left = op.remaining()
+    return Operation(
+        op.method, op.component, _LONGEST_TRY if left is None else min(max(left, _LEAST_TRY), _LONGEST_TRY)
+    )

@@ -6,6 +6,7 @@ from cloud_runtimes.testing import ConfigurationSuite
 from tests.support.harnesses.aws import AWS
 from tests.support.harnesses.dapr import DAPR
 from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.etcd import ETCD
 from tests.support.harnesses.files import FILES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS
@@ -19,6 +20,7 @@ class TestConfiguration(ConfigurationSuite):
         {**HARNESSES, **FILES},
         beside=DAPR,
         beside_layotto=LAYOTTO,
+        etcd_server=ETCD,
         moto_url=AWS,
         nats_server=NATS,
         postgres_url=POSTGRES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cloud_runtimes.testing import LockSuite
 from tests.support.harnesses.dapr import DAPR
 from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.etcd import ETCD
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.lock_fakes import DictLockHarness
 from tests.support.harnesses.nats import NATS
@@ -18,6 +19,7 @@ class TestLock(LockSuite):
         {**HARNESSES, DictLockHarness.name: DictLockHarness},
         beside=DAPR,
         beside_layotto=LAYOTTO,
+        etcd_server=ETCD,
         nats_server=NATS,
         postgres_url=POSTGRES,
         redis_server=REDIS,

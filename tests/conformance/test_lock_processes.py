@@ -26,20 +26,22 @@ from tests.support.redis import preloaded
 pytestmark = pytest.mark.process
 
 LEASE = 0.3
+LEASES = {"etcd": 1.0}
+"""Of engines whose leases are whole seconds."""
 HOUR = 3600
 
 
-def contend(home: str) -> None:
+def contend(home: str, lease: str) -> None:
     """Have four processes want the lock, and another for each that is killed."""
     while True:
         for number in range(4):
             if not os.fork():
-                _contend(json.loads(home), (SyncApi, AsyncApi)[number % 2]())
+                _contend(json.loads(home), (SyncApi, AsyncApi)[number % 2](), float(lease))
         for _ in range(4):
             os.wait()
 
 
-def _contend(home: dict[str, Any], api: Api) -> None:
+def _contend(home: dict[str, Any], api: Api, expiry: float) -> None:
     """Hold the lock, write what may come too late, and tell when by a clock that all processes share."""
 
     def say(**fields: Any) -> None:
@@ -49,7 +51,7 @@ def _contend(home: dict[str, Any], api: Api) -> None:
         while True:
             asked, wrote, lost = time.monotonic(), {}, False
             try:
-                with api.opened(client.lock.hold("locks", "r", expiry=LEASE, wait=60)) as lease:
+                with api.opened(client.lock.hold("locks", "r", expiry=expiry, wait=60)) as lease:
                     say(token=lease.token, asked=asked, had=time.monotonic(), wall=time.time())
                     time.sleep(0.05)  # in which it is killed or stopped
                     begun = time.monotonic()
@@ -66,7 +68,7 @@ def _contend(home: dict[str, Any], api: Api) -> None:
 
 
 @contextmanager
-def contenders(home: dict[str, Any], folder: Path) -> Iterator[queue.SimpleQueue[dict[str, Any]]]:
+def contenders(home: dict[str, Any], folder: Path, lease: float) -> Iterator[queue.SimpleQueue[dict[str, Any]]]:
     """Run eight processes, four of them an hour ahead and four behind; give what they say."""
     said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
@@ -82,7 +84,9 @@ def contenders(home: dict[str, Any], folder: Path) -> Iterator[queue.SimpleQueue
         clock.write_bytes((offset * 1000).to_bytes(8, "little", signed=True))
         environment = {"LD_PRELOAD": preloaded(), "AHEAD_FILE": str(clock)}
         # a session of their own, to end them all
-        children.append(Child(Path(__file__), "contend", json.dumps(home), environment=environment, prefix=("setsid",)))
+        children.append(
+            Child(Path(__file__), "contend", json.dumps(home), str(lease), environment=environment, prefix=("setsid",))
+        )
     readers = [threading.Thread(target=read, args=(child,)) for child in children]
     for reader in readers:
         reader.start()
@@ -97,7 +101,9 @@ def contenders(home: dict[str, Any], folder: Path) -> Iterator[queue.SimpleQueue
             child.close()
 
 
-@pytest.mark.parametrize("kind", ["valkey", "nats", pytest.param("redis", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "kind", ["valkey", "nats", *[pytest.param(kind, marks=pytest.mark.soak) for kind in ("etcd", "redis")]]
+)
 def test_a_late_holder_is_refused(
     request: pytest.FixtureRequest,
     kind: str,
@@ -111,7 +117,8 @@ def test_a_late_holder_is_refused(
     grants: list[dict[str, Any]] = []
     writes: list[dict[str, Any]] = []
     begun = time.monotonic()
-    with contenders(home, tmp_path) as said:
+    lease = LEASES.get(kind, LEASE)
+    with contenders(home, tmp_path, lease) as said:
 
         def hear(seconds: float) -> int:
             """Take in what is said for so long, or until the next has the lock; return who has it."""
@@ -134,7 +141,7 @@ def test_a_late_holder_is_refused(
                 assert holder
             os.kill(holder, (signal.SIGSTOP, signal.SIGKILL)[turn % 2])
             if not turn % 2:
-                end = time.monotonic() + 2 * LEASE
+                end = time.monotonic() + 2 * lease
                 while (left := end - time.monotonic()) > 0:
                     hear(left)
                 os.kill(holder, signal.SIGCONT)

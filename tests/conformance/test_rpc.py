@@ -11,7 +11,7 @@ from tests.support.harnesses.dapr import DAPR_RPC
 from tests.support.harnesses.layotto import LAYOTTO_RPC
 from tests.support.harnesses.rpc import RPC, HereRpc, NatsRpc, ServerRegistryRpc
 
-_SERVERS = {"postgres": "postgres_url", "valkey": "valkey_server"}
+_SERVERS = {"etcd": "etcd_server", "postgres": "postgres_url", "valkey": "valkey_server"}
 _NATS = {"another process, by nats": NatsRpc}
 _ROWS = {
     **RPC, **DAPR_RPC, **LAYOTTO_RPC,

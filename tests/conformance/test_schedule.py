@@ -13,6 +13,7 @@ from cloud_runtimes.testing.suites._base import Call
 from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
+from tests.support.harnesses.etcd import ETCD, EtcdClock
 from tests.support.harnesses.nats import NATS, NatsClock
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import VALKEY
@@ -27,7 +28,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 
 
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **NATS, **POSTGRES, **VALKEY}))
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **ETCD, **NATS, **POSTGRES, **VALKEY}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -36,6 +37,8 @@ class TestSchedule(ScheduleSuite):
             made: Jobs = request.getfixturevalue("jobs")
             monkeypatch.setenv("APP_PORT", str(made.port))
             harness = DAPR_JOBS[request.param](made)
+        elif request.param == EtcdClock.name:
+            harness = EtcdClock(request.getfixturevalue("etcd_server"))
         elif request.param == NatsClock.name:
             harness = NatsClock(request.getfixturevalue("nats_server"))
         elif request.param in POSTGRES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cloud_runtimes.testing import StateSuite
 from tests.support.harnesses.dapr import DAPR_STATE
 from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.etcd import ETCD
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS
 from tests.support.harnesses.postgres import POSTGRES
@@ -18,6 +19,7 @@ class TestState(StateSuite):
         {**HARNESSES, **FAKE_STATE},
         beside=DAPR_STATE,
         beside_layotto=LAYOTTO,
+        etcd_server=ETCD,
         nats_server=NATS,
         postgres_url=POSTGRES,
         redis_server=REDIS,

@@ -37,7 +37,7 @@ _SHAPES = (
     "{}", "postgresql://user:{}@host/name", "{}://host/name", "http://user:{}@host", "http://host:{}", "https://h/?k={}",
     "http://[{}", "grpc://{}@host", "grpc://host/{}", "unix:{}\n", "{}:1", "name={}", "{}=", "%{}", "1 {}", "'{}", '"{}', "{}\0",
     "{}\n{}", "UNAVAILABLE,{}", "~{}/x", "/{}.toml", " {}", "sqlite:///file:{}", "sqlite:///x?uri={}",
-    "redis://user:{}@host/0", "rediss://:{}@host/0?{}", "redis://:{}@host:port", "unix://user:{}@/socket?db={}", "nats://user:{}@host", "amqp://user:{}@host", "amqps://user:{}@a,b/{}/x", "nats://{}@host:port", "tls://user:{}@a,b/{}",
+    "redis://user:{}@host/0", "rediss://:{}@host/0?{}", "redis://:{}@host:port", "unix://user:{}@/socket?db={}", "nats://user:{}@host", "etcd://user:{}@a,b/{}", "etcds://user:{}@host:port", "etcd://{}@host", "amqp://user:{}@host", "amqps://user:{}@a,b/{}/x", "nats://{}@host:port", "tls://user:{}@a,b/{}",
     "redis+sentinel://:{}@a:1,b/m?sentinel_password={}", "redis+cluster://:{}@a,b:port",
 )  # fmt: skip
 

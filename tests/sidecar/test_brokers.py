@@ -14,6 +14,7 @@ import redis
 
 from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.dapr_server.resources import load
+from cloud_runtimes.dapr_server.resources.engines.etcd import etcd_url
 from cloud_runtimes.dapr_server.resources.engines.nats import nats_url
 from cloud_runtimes.dapr_server.resources.engines.rabbitmq import rabbitmq_url as make_rabbitmq_url
 from cloud_runtimes.dapr_server.resources.engines.redis import redis_url
@@ -21,6 +22,7 @@ from cloud_runtimes.errors import InvalidArgumentError
 from tests.sidecar.raw import send
 from tests.sidecar.test_resources import SUBSCRIPTION, component, open_client, refusal, write
 from tests.support.apps import App, Got, Reply
+from tests.support.etcd import EtcdServer
 from tests.support.nats import serve as serve_nats
 from tests.support.redis import RedisServer, serve
 from tests.support.running import serving
@@ -153,6 +155,25 @@ def test_nats(files: Path) -> None:
                     assert event.data == 1
 
 
+def test_etcd(files: Path, etcd_server: EtcdServer) -> None:
+    where = etcd_server.url.replace("etcd://", "http://")
+    metadata = [
+        item("endpoints", f'"{where}, {where}/"'),
+        item("keyPrefixPath", '"dapr/app/"'),
+        item("tlsEnable", "false"),
+    ]
+    for version in ("v1", "v2"):
+        found = load(
+            write(files, component("orders", "state.etcd", *metadata).replace("version: v1", f"version: {version}")),
+            "app",
+        )
+        assert any("keys of its own, which daprd neither" in warning for warning in found.warnings)
+        assert found.config["state"]["orders"]["prefix"] == "dapr/app"
+        with open_client(found) as client:
+            client.state.save("orders", "k", version)
+            assert client.state.get("orders", "k") == version
+
+
 def test_kafka(files: Path) -> None:
     metadata = [item("brokers", '"a, b:9093"'), item("saslUsername", "u"), item("saslPassword", PASSWORD)]
     more = [item("saslMechanism", "SHA-256"), item("disableTls", "true"), item("authType", "password")]
@@ -222,6 +243,9 @@ PLAIN = item("redisHost", "a")
         ("pubsub.rabbitmq", [item("hostname", "a"), item("exchangeKind", "topic")], "exchangeKind: topics are exchanges of the kind fanout"),
         ("pubsub.rabbitmq", [item("hostname", "a"), item("maxLen", 5)], "'maxLen': set a policy"),
         ("pubsub.rabbitmq", [item("hostname", "a"), item("quorum", "x")], "unknown metadata"),
+        ("state.etcd", [], "give metadata endpoints"),
+        ("state.etcd", [item("endpoints", "a"), item("tlsEnable", "maybe")], "expected true or false"),
+        ("state.etcd", [item("endpoints", "a"), item("cert", "PEM")], "'cert': give tls_certificate, the name of a file"),
         ("state.jetstream", [], "give metadata natsURL"),
         ("state.jetstream", [item("natsURL", "nats://u:p@a"), item("token", "t")], "natsURL has a user, and there is a token"),
         ("state.jetstream", [item("natsURL", "nats://a"), item("apiPrefix", "hub")], "give domain, or natsURL of a server of that account"),
@@ -257,6 +281,8 @@ def test_what_asks_for_nothing_may_be_there(tmp_path: Path) -> None:
             {"url": "amqps://a/v?verify=verify_none", "heartbeat": "1m"},
             "amqps://a/v?verify=verify_none&heartbeat=60",
         ),
+        (etcd_url, {"endpoints": "https://a:2379, b"}, "etcd://a:2379,b"),
+        (etcd_url, {"endpoints": "a", "tls": "true"}, "etcds://a"),
         (nats_url, {"url": "a:4222,b:4222"}, "nats://a:4222,b:4222"),
         (nats_url, {"url": "tls://a:4222,tls://b:4222", "token": "s/x"}, "tls://s%2Fx@a:4222,tls://b:4222"),
     ],

@@ -42,6 +42,7 @@ BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 
 _SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "config_file": {"path": "settings.json"},
+    "etcd": {"url": "etcd://localhost"},
     "kafka": {"servers": "localhost:9092"},
     "nats": {"url": "nats://localhost"},
     "postgres": {"url": "postgresql://localhost/app"},

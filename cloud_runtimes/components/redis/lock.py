@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import ClosedError, DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import FORGET_MS, TURN, Calls, Place, QueuedLock
+from .._lock import FORGET_MS, TURN, Calls, Place, QueuedLock, trying
 from .engine import Script
 from .resp import Flow
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["RedisLock"]
 
 _LATE_MS: Final = 60_000
-_LEAST_TRY: Final = 1.0
-_LONGEST_TRY: Final = 10.0
 _AWAY: Final = 15.0
 """Seconds for which a waiter outlives a server that cannot be reached."""
 _STATUS: Final = (UnlockStatus.NOT_FOUND, UnlockStatus.NOT_OWNER, UnlockStatus.SUCCESS)
@@ -172,7 +170,7 @@ class RedisLock(QueuedLock):
             *(request.claim, request.owner, request.expiry_ms, int(wait), ticket),
         )
         try:
-            token, pause, ticket = await calls.run(_trying(op) if wait else op, flow)
+            token, pause, ticket = await calls.run(trying(op) if wait else op, flow)
         except (UnavailableError, DeadlineExceededError) as error:
             if not place.queued or not place.seen or monotonic() > place.heard + _AWAY:
                 raise
@@ -202,11 +200,3 @@ class RedisLock(QueuedLock):
 
     def _unlocking(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
         return _STATUS[(yield from _UNLOCK.run(self._keys(resource_id), owner, self._channels()))]
-
-
-def _trying(op: Operation) -> Operation:
-    """Return a call for one try of a wait. One cut off by the end of the wait would take the lock for nobody."""
-    left = op.remaining()
-    return Operation(
-        op.method, op.component, _LONGEST_TRY if left is None else min(max(left, _LEAST_TRY), _LONGEST_TRY)
-    )

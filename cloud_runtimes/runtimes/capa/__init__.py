@@ -39,6 +39,8 @@ SERVERS: Final[Mapping[str, str]] = {
     "unix": "redis",
     "nats": "nats",
     "tls": "nats",
+    "etcd": "etcd",
+    "etcds": "etcd",
     "amqp": "rabbitmq",
     "amqps": "rabbitmq",
 }

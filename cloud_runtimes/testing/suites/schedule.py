@@ -285,7 +285,7 @@ class ScheduleSuite(PolicyTests):
         assert {headers["job-name"] for _, headers in seen} == {"j"}
         assert len({headers["job-run-id"] for _, headers in seen}) == 1
 
-    @requires("schedule.list_runs")
+    @requires("schedule.list_runs", "pubsub.subscribe")
     def test_a_topic(self, call: Call, client: CloudRuntimesClient, api: Api, harness: Harness) -> None:
         bus = harness.store("pubsub")
         with Call(api, client, "pubsub", bus).opened("subscribe", "t") as events:

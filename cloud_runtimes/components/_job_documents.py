@@ -1,6 +1,6 @@
-"""What NATS holds of one job, and what becomes of it, without I/O.
+"""What a store of keys holds of one job, and what becomes of it, without I/O.
 
-A document is one message: a line of JSON, then the job's data. It has the job and its runs. Who writes it expects the number that it had, so of all who want to change it one does. A run is open while it has a deadline by the server's clock: that of its holder's lease, or of its next try. Only the oldest open run of a job can be claimed, and no further occurrence while there is one.
+A document is one value: a line of JSON, then the job's data. It has the job and its runs. Who writes it expects the version that it had, so of all who want to change it one does. A run is open while it has a deadline by the server's clock: that of its holder's lease, or of its next try. Only the oldest open run of a job can be claimed, and no further occurrence while there is one.
 
 A run that has ended stays in the document until it was written to the history, and somebody changes the document again. So none is lost between the two. A document with nothing to come is deleted then.
 """
@@ -12,14 +12,15 @@ from collections.abc import Collection, Sequence
 from random import getrandbits
 from typing import Any, Final, TypeAlias
 
-from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
-from .._jobs import RUN_COLUMNS, advance, exists, planned, record, run_id, stays_due, stored, written
-from .._runs import RunToken
-from .entries import Entry
+from ..spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
+from ._jobs import RUN_COLUMNS, advance, exists, planned, record, run_id, stays_due, stored, written
+from ._runs import RunToken
 
-__all__ = ["Document", "Run", "records"]
+__all__ = ["HELD", "Document", "Run", "records"]
 
 Run: TypeAlias = dict[str, Any]
+HELD: Final = 1 << 62
+"""The deadline of a run that lasts as long as its holder."""
 _COLUMNS: Final = RUN_COLUMNS.split(", ")
 
 
@@ -28,28 +29,27 @@ class Document:
 
     Attributes:
         name: of the job.
-        sequence: of the message; 0: there is none.
+        version: of the document; 0: there is none.
         exists: whether it is there.
         job: its columns, and which one of that name it is; ``None``: there is none now.
     """
 
-    def __init__(self, name: str, entry: Entry, most: int) -> None:
+    def __init__(self, name: str, version: int, data: bytes | None, most: int) -> None:
+        """``data``: as `message` gave it, ``None``: there is none; ``most``: records that its history has."""
         self.name = name
-        self.sequence = entry.sequence
-        self.exists = not entry.deleted
+        self.version = version
+        self.exists = data is not None
         self._most = most
-        head, _, self._data = (b"{}" if entry.deleted else entry.data).partition(b"\n")
+        head, _, self._data = (data or b"{}").partition(b"\n")
         fields = json.loads(head)
         self.job: dict[str, Any] | None = fields.get("job")
         self._runs: list[Run] = fields.get("runs", [])
         self._last: int = fields.get("last", 0)
         self._noted: int = fields.get("noted", 0)
 
-    def follow(self, newest: Entry) -> None:
-        """Go on where the history of an earlier job of the name ends."""
-        if not newest.deleted:
-            run: Run = json.loads(newest.data)
-            self._last, self._noted = run["id"], run["slot"] + 1
+    def follow(self, run: Run) -> None:
+        """Go on where the history of an earlier job of the name ends, with its newest record."""
+        self._last, self._noted = run["id"], run["slot"] + 1
 
     def message(self) -> bytes:
         """Return it as it is kept."""
@@ -183,6 +183,12 @@ class Document:
         found["ended"] = None
         token = RunToken(found["id"], attempt)
         return DueRun(token, found["run"], found["fire"], attempt, found["failures"], job.spec)
+
+    def hold(self, living: Collection[str]) -> None:
+        """Where leases are those of members: what a living member has nobody else may claim, and what another has had anybody may at once."""
+        for run in self._runs:
+            if run["member"] is not None:
+                run["deadline"] = HELD if run["member"] in living else 0
 
     def _held(self, token: RunToken, member: str) -> Run | None:
         for run in self._runs:

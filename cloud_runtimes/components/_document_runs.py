@@ -1,0 +1,272 @@
+"""Jobs of which each is a document, changed by who knows its latest version: for stores of keys. What a store does for it, a subclass writes.
+
+A member knows the documents and asks for those that changed since, so a look costs what happened. See `_job_documents`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterable, Sequence
+from heapq import nsmallest
+from typing import Any, TypeAlias, TypeVar
+from uuid import uuid4
+
+from ..spi import schedule as spi
+from ..spi.operation import Operation
+from ..spi.schedule import DueRun, JobSpec, Outcome, RunRecord, ScheduleDriver, StoredJob
+from ._job_documents import Document, Run, records
+from ._runs import LeasedRuns, RunToken
+
+__all__ = ["DocumentRuns", "DocumentSchedule", "Steps"]
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Any, Any, T]
+"""A flow of the component's engine."""
+
+
+class DocumentSchedule(ScheduleDriver):
+    """The jobs of one application. Its flows are what the component's engine runs."""
+
+    features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
+
+    def __init__(self, component: Any) -> None:
+        self.component = component
+        self.app: str = component.context.app_id
+
+    # -- what a store does ------------------------------------------------
+
+    @abstractmethod
+    def read(self, names: Sequence[str]) -> Steps[list[Document]]:
+        """Return a flow that reads the documents of some names."""
+
+    @abstractmethod
+    def write(self, documents: Sequence[Document]) -> Steps[list[Document]]:
+        """Return a flow that writes documents and the history of their runs; its result are those that another wrote first."""
+
+    @abstractmethod
+    def notify(self) -> Steps[None]:
+        """Return a flow that wakes the members of all processes."""
+
+    @abstractmethod
+    def _current(self, name: str) -> Steps[tuple[Document, int]]:
+        """Return a flow that reads the document of a name, with the time by which jobs go, milliseconds since 1970 UTC."""
+
+    @abstractmethod
+    def _names(self) -> Steps[list[str]]:
+        """Return a flow that lists the names that have documents, in order."""
+
+    @abstractmethod
+    def _history(self, name: str) -> Steps[list[Run]]:
+        """Return a flow that reads the history of a name."""
+
+    def _run(self, op: Operation, steps: Steps[T]) -> T:
+        result: T = self.component.engine.run(op, steps)
+        return result
+
+    async def _run_async(self, op: Operation, steps: Steps[T]) -> T:
+        result: T = await self.component.engine.run_async(op, steps)
+        return result
+
+    def _change(self, name: str, change: Callable[[Document, int], bool], notify: bool) -> Steps[bool]:
+        """Change a document; again where another was faster. ``False``: there was nothing to change."""
+        while True:
+            document, now = yield from self._current(name)
+            if not change(document, now):
+                return False
+            if not (yield from self.write([document])):
+                if notify:
+                    yield from self.notify()
+                return True
+
+    # -- jobs -------------------------------------------------------------
+
+    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        self._run(op, self._save(spec, overwrite))
+
+    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        await self._run_async(op, self._save(spec, overwrite))
+
+    def _save(self, spec: JobSpec, overwrite: bool) -> Steps[bool]:
+        def change(document: Document, now: int) -> bool:
+            document.save(spec, overwrite, now, self.component.settings.max_value_bytes)
+            return True
+
+        return (yield from self._change(spec.name, change, True))
+
+    def get(self, op: Operation, name: str, /) -> StoredJob | None:
+        return self._run(op, self._get(name))
+
+    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
+        return await self._run_async(op, self._get(name))
+
+    def _get(self, name: str) -> Steps[StoredJob | None]:
+        (document,) = yield from self.read([name])
+        return document.stored()
+
+    def list_jobs(self, op: Operation, /) -> list[StoredJob]:
+        return self._run(op, self._list_jobs())
+
+    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
+        return await self._run_async(op, self._list_jobs())
+
+    def _list_jobs(self) -> Steps[list[StoredJob]]:
+        jobs = [document.stored() for document in (yield from self.read((yield from self._names())))]
+        return [job for job in jobs if job is not None]
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        self._run(op, self._change(name, Document.delete, False))
+
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        await self._run_async(op, self._change(name, Document.delete, False))
+
+    # -- runs -------------------------------------------------------------
+
+    def run_now(self, op: Operation, name: str, /) -> str | None:
+        return self._run(op, self._run_now(name))
+
+    async def run_now_async(self, op: Operation, name: str, /) -> str | None:
+        return await self._run_async(op, self._run_now(name))
+
+    def _run_now(self, name: str) -> Steps[str | None]:
+        run = str(uuid4())
+        done = yield from self._change(name, lambda document, now: document.run_now(run, now), True)
+        return run if done else None
+
+    def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
+        return self._run(op, self._list_runs(name))
+
+    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
+        return await self._run_async(op, self._list_runs(name))
+
+    def _list_runs(self, name: str) -> Steps[list[RunRecord]]:
+        (document,) = yield from self.read([name])  # before: what leaves it is in the history by then
+        return records(name, [*document.runs, *(yield from self._history(name))])
+
+
+class DocumentRuns(LeasedRuns):
+    """One member of an application's runners."""
+
+    def __init__(self, driver: DocumentSchedule, handlers: Callable[[], frozenset[str]]) -> None:
+        super().__init__(driver.app, handlers)
+        self._driver = driver
+        self._documents: dict[str, Document] = {}
+        self._looked_for: frozenset[str] = frozenset()
+        self._dues: dict[str, int] = {}
+        self._seen = 0
+        # token of a run → its job
+        self._names: dict[object, str] = {}
+
+    @abstractmethod
+    def _look(self) -> Steps[tuple[int, list[Document]]]:
+        """Return a flow that tells the time by which jobs go, and the documents that were written since the last look."""
+
+    def _read(self, names: Sequence[str]) -> Steps[list[Document]]:
+        return self._driver.read(names)
+
+    def _until(self, now: int) -> int:
+        """Return when a lease that begins now ends without a renewal."""
+        return now + self.lease_ms
+
+    def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
+        self._driver.component.check_open()
+        renew = self._to_renew()
+        if not (outcomes or renew or want):
+            return ()
+        begun = self._clock()
+        try:
+            steps = self._exchange(outcomes, renew, want)
+            runs, renewed = self._driver.component.engine.run(self._operation(), steps)
+        except BaseException:  # what was written is not known: look at all of it
+            self._documents.clear()
+            self._dues.clear()
+            self._seen = 0
+            raise
+        if not (outcomes or renew or runs):
+            return ()
+        return self._take(outcomes, renew, renewed, runs, want, begun + self.lease_ms / 1000)
+
+    def _exchange(
+        self, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
+    ) -> Steps[tuple[list[DueRun], list[RunToken]]]:
+        driver = self._driver
+        now, fresh = yield from self._look()
+        for document in fresh:
+            known = self._documents.get(document.name)
+            if known is None or known.version < document.version:
+                self._documents[document.name] = document
+        handlers = self._handlers()
+        self._look_at(fresh, handlers)
+        runs: dict[str, DueRun] = {}
+        kept: set[RunToken] = set()
+        names: set[str] | None = None
+        given_back = any(not outcome.begun for outcome in outcomes)
+        while True:
+            changed = self._settle(outcomes, names, now) + self._renew(bool(renew), names, now, kept)
+            if names is None:
+                changed += self._claim(want, now, runs)
+            changed = list(dict.fromkeys(changed))
+            refused = yield from driver.write(changed)
+            names = {document.name for document in refused}
+            runs = {name: run for name, run in runs.items() if name not in names}
+            self._documents |= {document.name: document for document in (yield from self._read(list(names)))}
+            self._look_at(changed, handlers)
+            if not refused:
+                break
+        if given_back:
+            yield from driver.notify()
+        self._names = {token: name for token, name in self._names.items() if token in kept}
+        self._names |= {run.token: name for name, run in runs.items()}
+        if want:
+            self._is_due([min(self._dues.values()) - now] if self._dues else ())
+        return list(runs.values()), [token for token in renew if token in kept]
+
+    def _look_at(self, changed: Iterable[Document], handlers: frozenset[str]) -> None:
+        """Note when there is something to do, of documents that have changed; of all where the process has other handlers."""
+        if handlers != self._looked_for:
+            self._looked_for, self._dues = handlers, {}
+            changed = list(self._documents.values())
+        for name in {document.name for document in changed}:
+            document = self._documents[name]
+            due = document.due(handlers)
+            if due is None:
+                self._dues.pop(name, None)
+            else:
+                self._dues[name] = due
+            if not document.exists:
+                del self._documents[name]
+
+    def _of(self, token: object, names: set[str] | None) -> Document | None:
+        """Return the document that has a run, where it is one of ``names``."""
+        name = self._names.get(token)
+        return None if name is None or (names is not None and name not in names) else self._documents.get(name)
+
+    def _settle(self, outcomes: Sequence[Outcome], names: set[str] | None, now: int) -> list[Document]:
+        changed = []
+        for outcome in outcomes:
+            document = self._of(outcome.token, names)
+            if document is not None and document.settle(outcome, self._member, now):
+                changed.append(document)
+        return changed
+
+    def _renew(self, always: bool, names: set[str] | None, now: int, kept: set[RunToken]) -> list[Document]:
+        """Renew leases, those that have ended too: where the clock was set forward, their holder lives."""
+        changed = []
+        for token in self._held:
+            document = self._of(token, names)
+            if document is None:
+                continue
+            kept.discard(token)
+            held, renewed = document.renew(token, self._member, now, self._until(now), always)
+            if held:
+                kept.add(token)
+            if renewed:
+                changed.append(document)
+        return changed
+
+    def _claim(self, want: int, now: int, runs: dict[str, DueRun]) -> list[Document]:
+        first = nsmallest(want, ((due, name) for name, due in self._dues.items() if due <= now))
+        for _, name in first:
+            run = self._documents[name].claim(self._app, self._member, now, self._until(now))
+            if run is not None:
+                runs[name] = run
+        return [self._documents[name] for _, name in first]

@@ -1,0 +1,246 @@
+"""Configuration on etcd: a key for each item, whose version is the revision that wrote it.
+
+A value is the text alone, so that other programs read and write it too, unless the item has tags or metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from ..._core.os_sockets import POLLIN, poll
+from ...errors import CloudRuntimesError, ResourceExhaustedError, UnavailableError
+from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.operation import Method, Operation
+from .._connections import Lost
+from .._items import FEATURES, columns, items, place
+from .engine import Flow, Request
+from .messages import (
+    RANGE,
+    TXN,
+    KeyValue,
+    delete,
+    put,
+    range_of,
+    read_range,
+    read_txn,
+    read_watched,
+    then,
+    txn,
+    under,
+    watch,
+)
+from .notifier import Watching
+
+if TYPE_CHECKING:
+    from . import EtcdComponent
+
+__all__ = ["EtcdConfiguration"]
+
+_LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
+_TIMEOUT: Final = 30.0
+_LONGEST: Final = 5.0
+"""Seconds after which a wait looks whether the server is there."""
+_TAGGED: Final = b"\0"
+"""What a value begins with that is not the text alone."""
+
+
+class EtcdConfiguration(ConfigurationDriver):
+    """One store: the keys below its name, group and label."""
+
+    features = FEATURES
+
+    def __init__(self, component: EtcdComponent, name: str) -> None:
+        self.component = component
+        self._name = name
+        self._engine = component.engine
+        self._most = component.settings.max_operations
+
+    def prefix(self, where: Selection | ConfigurationItem) -> bytes:
+        """Return what the keys of a group and label begin with."""
+        group, label = (quote(each, safe="") for each in place(where))
+        return self.component.key("configuration", self._name, group, label, "")
+
+    # -- reading ----------------------------------------------------------
+
+    def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
+        return self._engine.run(op, self.read(selection))[1]
+
+    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
+        return (await self._engine.run_async(op, self.read(selection)))[1]
+
+    def read(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
+        """Return a revision, and the items of that moment."""
+        prefix = self.prefix(selection)
+        if not selection.keys:
+            found = read_range((yield Request(RANGE, range_of(prefix, under(prefix)))))
+            return found.revision, self.items(selection, [(item, False) for item in found.found])
+        revision, held = 0, []
+        for first in range(0, len(selection.keys), self._most):
+            some = selection.keys[first : first + self._most]
+            asked = [then(range_of, prefix + key.encode(), revision=revision) for key in some]
+            done = read_txn((yield Request(TXN, txn((), asked))))
+            revision = revision or done.revision
+            held += [(item, False) for answer in done.answers for item in read_range(answer).found]
+        return revision, self.items(selection, held)
+
+    def items(self, selection: Selection, held: Iterable[tuple[KeyValue, bool]]) -> dict[str, ConfigurationItem]:
+        """Return what keys hold as what the caller gets; of each it is told whether it was deleted."""
+        size = len(self.prefix(selection))
+        rows = [_row(item.key[size:].decode(errors="replace"), item, deleted) for item, deleted in held]
+        return items(rows, selection)
+
+    # -- writing ----------------------------------------------------------
+
+    def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
+        self._engine.run(op, self._save(saved))
+
+    async def save_async(
+        self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
+    ) -> None:
+        await self._engine.run_async(op, self._save(saved))
+
+    def _save(self, saved: Sequence[ConfigurationItem]) -> Flow[None]:
+        rows = columns(self._name, saved, self.component.settings.max_value_bytes)
+        values = {}
+        for item, (_, _, key, tags, metadata, value) in zip(saved, rows, strict=True):
+            assert key is not None
+            assert value is not None
+            data = value.encode()
+            if tags is not None or metadata is not None or data.startswith(_TAGGED):
+                data = _TAGGED + json.dumps([tags, metadata, value], ensure_ascii=False).encode()
+            values[self.prefix(item) + key.encode()] = data
+        yield from self._change([then(put, key, data) for key, data in values.items()])
+
+    def delete(self, op: Operation, selection: Selection, /) -> None:
+        self._engine.run(op, self._delete(selection))
+
+    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
+        await self._engine.run_async(op, self._delete(selection))
+
+    def _delete(self, selection: Selection) -> Flow[None]:
+        prefix = self.prefix(selection)
+        yield from self._change([then(delete, prefix + key.encode()) for key in selection.keys])
+
+    def _change(self, operations: Sequence[bytes]) -> Flow[None]:
+        if len(operations) > self._most:
+            raise ResourceExhaustedError(
+                f"{len(operations):,} keys of {self._name!r} at once; etcd takes {self._most:,}: change them in parts, "
+                "or raise --max-txn-ops of the servers and max_operations"
+            )
+        if operations:
+            yield Request(TXN, txn((), operations), writes=True)
+
+    # -- subscribing ------------------------------------------------------
+
+    def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
+        source = EtcdSource(self, selection)
+        return source, source.began(self._engine.run(op, self.read(selection)))
+
+    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
+        source = EtcdSource(self, selection)
+        return source, source.began(await self._engine.run_async(op, self.read(selection)))
+
+
+class EtcdSource(ConfigurationSource):
+    """A watch from the revision behind the last one seen, on a connection of its own. After a lost one it goes on there; where the server has forgotten that revision, all that there is is read."""
+
+    def __init__(self, driver: EtcdConfiguration, selection: Selection) -> None:
+        self._driver = driver
+        self._selection = selection
+        self._keys = frozenset(selection.keys)
+        self._prefix = driver.prefix(selection)
+        self._seen = 0
+        self._stale = False
+        self._changes: dict[bytes, tuple[KeyValue, bool]] = {}
+        self._watching: Watching | None = None
+        self._wake: tuple[socket.socket, socket.socket] | None = None
+
+    def began(self, found: tuple[int, dict[str, ConfigurationItem]]) -> Update:
+        """Take in all that there is, at a revision."""
+        self._seen, known = found
+        self._stale = False
+        self._changes.clear()
+        return Update(known, True)
+
+    def look(self) -> Update | None:
+        if self._stale:
+            op = Operation(_LOOK, self._driver.component.name, _TIMEOUT)
+            return self.began(self._driver.component.engine.run(op, self._driver.read(self._selection)))
+        if not self._changes:
+            return None
+        changed, self._changes = self._driver.items(self._selection, self._changes.values()), {}
+        return Update(changed, False)
+
+    def wait(self, timeout: float, /) -> None:
+        if self._wake is None:
+            self._wake = socket.socketpair()
+            self._wake[1].setblocking(False)
+        try:
+            if self._watching is None:
+                self._watching = Watching(self._driver.component.engine)
+                self._watching.send(watch(1, self._prefix, under(self._prefix), self._seen + 1))
+            self._listen(self._watching, self._wake[0], monotonic() + timeout)
+        except (Lost, CloudRuntimesError) as error:
+            self._forget()
+            if isinstance(error, CloudRuntimesError):
+                raise
+            where = self._driver.component.engine.where
+            raise UnavailableError(f"etcd {where}: the connection ended: {error}") from error
+
+    def _listen(self, watching: Watching, woken: socket.socket, deadline: float) -> None:
+        waiting = poll()
+        waiting.register(watching.connection.fileno(), POLLIN)
+        waiting.register(woken, POLLIN)
+        while not self._changes and not self._stale and (left := deadline - monotonic()) > 0:
+            watching.check()
+            ready = waiting.poll(min(left, _LONGEST) * 1000)
+            if any(descriptor == woken.fileno() for descriptor, _ in ready):
+                woken.recv(64)
+                return
+            if ready:
+                for message in watching.receive():
+                    self._take(watching, message)
+
+    def _take(self, watching: Watching, message: bytes) -> None:
+        told = read_watched(message)
+        if told.compacted or (told.created and told.revision < self._seen):  # forgotten, or an older copy of the data
+            self._stale = True
+            self._forget()
+            return
+        if told.cancelled:
+            watching.cancelled(told.reason)
+        for event in told.events:
+            key = event.item.key[len(self._prefix) :].decode(errors="replace")
+            if not self._keys or key in self._keys:
+                self._changes[event.item.key] = event.item, event.deleted
+            self._seen = max(self._seen, event.item.modified)
+
+    def _forget(self) -> None:
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.close()
+
+    def wake(self) -> None:
+        if (wake := self._wake) is not None:
+            with suppress(OSError):
+                wake[1].send(b"\0")
+
+    def close(self) -> None:
+        self._forget()
+        for end in self._wake or ():
+            end.close()
+
+
+def _row(key: str, item: KeyValue, deleted: bool) -> tuple[Any, ...]:
+    """Return an item in the columns of `_items`."""
+    tags, metadata, value = None, None, item.value
+    if value.startswith(_TAGGED):
+        tags, metadata, value = json.loads(value[1:])
+    text = value if isinstance(value, str) else value.decode(errors="replace")
+    return key, item.modified, tags, metadata, text, 0 if deleted else None

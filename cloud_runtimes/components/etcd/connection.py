@@ -1,0 +1,347 @@
+"""Connections to one of the servers: for one thread, and for all calls of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from ..._core.os_loops import running_loop
+from ..._core.os_sockets import POLLOUT
+from .._connections import Lost, Server, ServerConnection, Servers
+from .address import TLS, Address
+from .failures import Refused
+from .http2 import Session, Stream
+from .messages import AUTHENTICATE, WATCH, pack, read_token
+
+if TYPE_CHECKING:
+    from .settings import EtcdSettings
+
+__all__ = ["Connection", "Login", "LoopConnection"]
+
+_SILENT: Final = 5.0
+"""Seconds without a byte, while one is waited for, after which the server is asked whether it is there; after twice as many it is not."""
+
+
+class Login:
+    """Who the client is.
+
+    Attributes:
+        wanted: whether the servers know it by a token.
+        token: that a server gave; ``""``: none yet, or none is needed.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self.wanted = address.username is not None
+        self.token = ""
+
+    def message(self) -> bytes:
+        """Return the request for a token."""
+        return pack((1, self._address.username or ""), (2, self._address.password or ""))
+
+
+class Connection(ServerConnection):
+    """A connection of one thread at a time.
+
+    Attributes:
+        session: its calls.
+    """
+
+    tls = TLS
+
+    def __init__(self, address: Address, settings: EtcdSettings, servers: Servers, login: Login) -> None:
+        super().__init__(servers, f"etcd {address.where}")
+        self.session = Session()
+        self._address = address
+        self._settings = settings
+        self._login = login
+        self._token: str | None = None
+        self._heads: dict[str, bytes] = {}
+        self._authority = ""
+
+    # -- opening ----------------------------------------------------------
+
+    def _begin(self) -> None:
+        self.session = Session()
+
+    def _log_in(self, server: Server, deadline: float | None) -> None:
+        settings = self._settings
+        self._connect(server, deadline)
+        if self._address.tls:
+            context = self.tls.context(self._where, settings.tls_ca, settings.tls_certificate, settings.tls_key)
+            context.set_alpn_protocols(["h2"])
+            self._wrap(context, server[0])
+        while not self.session.greeted:
+            self._say(self._take_out(), deadline)
+            self._listen(deadline)
+        self._authority = f"[{server[0]}]:{server[1]}" if ":" in server[0] else f"{server[0]}:{server[1]}"
+        self._heads.clear()
+        if self._login.wanted and not self._login.token and (failure := self._authenticate(deadline)) is not None:
+            raise failure
+
+    def _authenticate(self, deadline: float | None) -> Exception | None:
+        """Get a token. What fails is returned: the frames that it comes from hold the password."""
+        assert self._socket is not None
+        self._socket.setblocking(False)
+        try:
+            stream = self.call(AUTHENTICATE, self._login.message(), deadline)
+        except (Lost, TimeoutError) as error:
+            return type(error)(*error.args)
+        if not stream.status:
+            self._login.token = read_token(stream.messages[0])
+            self._heads.clear()
+            return None
+        failure = Refused(stream.status, stream.text)
+        return None if failure.without_users else failure
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.session.feed(data)
+        except ValueError as error:
+            raise Lost(str(error)) from None
+
+    # -- calls ------------------------------------------------------------
+
+    @property
+    def own_host(self) -> str:
+        """This machine's address on the way to the server."""
+        host: str = self._open_socket.getsockname()[0]
+        return host
+
+    def head(self, method: str) -> bytes:
+        """Return the headers of calls of a method."""
+        if self._token != self._login.token:
+            self._token = self._login.token
+            self._heads.clear()
+        found = self._heads.get(method)
+        if found is None:
+            headers = {"token": self._login.token} if self._login.token else {}
+            if method == WATCH:
+                headers["hasleader"] = "true"  # else a server that lost the others says nothing
+            found = self._heads[method] = Session.head(self._address.tls, self._authority, method, **headers)
+        return found
+
+    def call(self, method: str, message: bytes, deadline: float | None) -> Stream:
+        """Make a call and return it, answered.
+
+        Raises:
+            Lost: the connection ended.
+            TimeoutError: the time is over; the connection serves nobody else.
+        """
+        left = None if deadline is None else deadline - monotonic()
+        stream = self.session.begin(self.head(method), message, timeout=left)
+        asked = 0.0
+        self.flush(deadline)
+        began = monotonic()
+        while stream.status is None:
+            now = monotonic()
+            quiet = now - max(self.heard, began)
+            if quiet >= 2 * _SILENT:
+                raise Lost("the server does not answer")
+            if quiet >= _SILENT and not asked > self.heard:
+                asked = now
+                self.session.ping()
+                self.flush(deadline)
+            until = now + _SILENT
+            if not self.wait(until if deadline is None else min(deadline, until)):
+                if deadline is not None and monotonic() >= deadline:
+                    raise TimeoutError
+                continue
+            self.receive()
+            self.flush(deadline)
+        return stream
+
+    def flush(self, deadline: float | None) -> None:
+        """Send what is to be sent."""
+        while data := self._take_out():
+            sent = self.send_now(data)
+            while sent < len(data):
+                if not self.wait(deadline, POLLOUT):
+                    raise TimeoutError
+                sent += self.send_now(memoryview(data)[sent:])
+
+    def _take_out(self) -> bytes:
+        out, self.session.out = self.session.out, b""
+        return out
+
+    def is_alive(self) -> bool:
+        """Tell whether an idle connection still has its server, as far as is known without asking it."""
+        try:
+            while self.wait(0.0):
+                self.receive()
+            self.flush(monotonic() + 1.0)
+        except (Lost, TimeoutError):
+            return False
+        return not self.session.closing
+
+
+class LoopConnection:
+    """A connection that all calls of one event loop share: what they send in one turn of the loop leaves together.
+
+    Attributes:
+        closed: why it serves no further calls; ``None``: it does.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.closed: Lost | None = None
+        self.connection = connection
+        self._session = connection.session
+        self._left = b""
+        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
+        self._since = 0.0  # when it was first waited for an answer after the last byte
+        self._pinged = False
+        self._look_at = inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._loop = running_loop()
+        self._descriptor = connection.fileno()
+        self._loop.add_reader(self._descriptor, self._readable)
+
+    async def call(self, method: str, message: bytes, deadline: float | None) -> Stream:
+        """Make a call and return it, answered.
+
+        Raises:
+            Lost: the connection ended.
+            TimeoutError: the time is over.
+        """
+        if self.closed is not None:
+            raise Lost(str(self.closed))
+        future: asyncio.Future[None] = self._loop.create_future()
+        now = monotonic()
+        if not self._waiting:
+            self._since = now
+        left = None if deadline is None else deadline - now
+        head = self.connection.head(method)
+        stream = self._session.begin(head, message, lambda stream: _resolve(future), timeout=left)
+        self._waiting[future] = ends = inf if deadline is None else deadline
+        if min(ends, now + _SILENT) < self._look_at:
+            self._watch(min(ends, now + _SILENT))
+        self._send_soon()
+        try:
+            await future
+            return stream
+        finally:
+            self._waiting.pop(future, None)
+            if stream.status is None and self._descriptor >= 0:
+                self._session.cancel(stream)
+                self._send_soon()
+            if self._session.closing:
+                self.retire(Lost("the server is going away"))
+
+    def retire(self, reason: Lost) -> None:
+        """Serve no further calls; those under way go on."""
+        self.closed = self.closed or reason
+        if not self._waiting:
+            self._end(reason)
+
+    def _watch(self, at: float) -> None:
+        """Look at that time who has waited too long."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = at
+        self._timer = self._loop.call_later(max(0.0, at - monotonic()), self._look)
+
+    def _look(self) -> None:
+        self._timer, self._look_at = None, inf
+        now = monotonic()
+        for future, deadline in self._waiting.items():
+            if deadline <= now and not future.done():
+                future.set_exception(TimeoutError())
+        quiet = now - max(self.connection.heard, self._since)
+        if self._waiting and quiet >= 2 * _SILENT:
+            self._end(Lost("the server does not answer"))
+            return
+        if quiet < _SILENT:
+            self._pinged = False
+        elif self._waiting and not self._pinged:
+            self._pinged = True
+            self._session.ping()
+            self._send_soon()
+        if self._waiting:
+            self._watch(min(now + _SILENT, *self._waiting.values()))
+
+    def look(self) -> None:
+        """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
+        if not self._waiting and self.closed is None:
+            try:
+                readable = self.connection.wait(0.0)
+            except Lost as error:
+                self._end(error)
+            else:
+                if readable:
+                    self._readable()
+
+    def expired(self, began: float) -> None:
+        """Serve no new calls where one came to its deadline and nothing was heard since it ``began``."""
+        if self.connection.heard < began:
+            self.connection.avoid()
+            self.retire(Lost("the server did not answer"))
+
+    # -- sending and receiving --------------------------------------------
+
+    def _send_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        waits = bool(self._left)
+        self._left += self._session.out
+        self._session.out = b""
+        if self._descriptor >= 0 and not waits and self._send():
+            self._loop.add_writer(self._descriptor, self._writable)
+
+    def _writable(self) -> None:
+        if not self._send():
+            self._loop.remove_writer(self._descriptor)
+
+    def _send(self) -> bool:
+        """Send what is left; tells whether something still is."""
+        try:
+            if self._left:
+                self._left = self._left[self.connection.send_now(self._left) :]
+        except Lost as error:
+            self._end(error)
+        return bool(self._left)
+
+    def _readable(self) -> None:
+        try:
+            self.connection.receive()
+            while self.connection.has_decrypted():
+                self.connection.receive()
+        except Lost as error:
+            self._end(error)
+            return
+        if self._session.out:
+            self._flush()
+        if self._session.closing:
+            self.retire(Lost("the server is going away"))
+
+    # -- the end ----------------------------------------------------------
+
+    def _end(self, reason: Lost) -> None:
+        self.closed = self.closed or reason
+        self._left = b""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(Lost(str(reason)))
+        if self._descriptor >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+        self._descriptor = -1
+        if self._timer is not None:
+            self._timer.cancel()
+        self.connection.avoid()
+        self.connection.close()
+
+    def close(self) -> None:
+        """End it, in its loop or once that is closed; who waits gets `Lost`."""
+        self._end(Lost("the client was closed"))
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,381 @@
+"""The servers of one process: connections for threads, and one for each event loop. All clients of the process that name them share it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
+
+from ..._core import fork
+from ..._core.threads import Background
+from ...errors import ClosedError, CloudRuntimesError, UnavailableError
+from ...spi.operation import Method, Operation
+from .._connections import Lost, Servers
+from .._engines import Engine
+from .address import parse_url
+from .connection import Connection, Login, LoopConnection
+from .failures import Refused, explained
+from .http2 import Stream
+from .messages import GRANT, RANGE, grant, range_of, read_lease
+from .notifier import EtcdNotifier
+
+if TYPE_CHECKING:
+    from .settings import EtcdSettings
+
+__all__ = ["EtcdEngine", "Flow", "Lease", "Request"]
+
+T = TypeVar("T")
+_BEHIND: Final = Method("etcd", "undo", repeatable=True)
+_PATIENCE: Final = 5.0
+"""Seconds that a call waits for a cluster to elect a leader."""
+_PAUSE: Final = 0.1
+_SHARE: Final = 3.0
+"""Seconds after which what only asks goes to another server, if there is one."""
+_IDLE: Final = 32
+"""Free connections that are kept for threads."""
+_SHARED: Final = 10
+"""Seconds of a lease from which on it serves all that is written within one second."""
+_inherited: list[Any] = []
+"""Of a parent process; kept, since closing them would end them for the parent."""
+
+
+class Request:
+    """One call of the server.
+
+    Attributes:
+        method, message: of gRPC.
+        writes: whether it changes what others see.
+        sent: whether it was.
+    """
+
+    __slots__ = ("message", "method", "sent", "writes")
+
+    def __init__(self, method: str, message: bytes, *, writes: bool = False) -> None:
+        self.method = method
+        self.message = message
+        self.writes = writes
+        self.sent = False
+
+
+Flow: TypeAlias = Generator[Request, bytes, T]
+"""The steps of a call, without I/O: yields requests, and gets their answers or `Refused`."""
+_Steps: TypeAlias = Generator[tuple[Request, float | None] | float, Any, T]
+"""Yields what is to be sent and to when an answer is waited for, or seconds to wait; gets the call, answered."""
+
+
+class Lease(NamedTuple):
+    """A lease of the server, 0: none; and until when it lasts at least, by `time.monotonic`."""
+
+    id: int
+    until: float
+
+
+class EtcdEngine(Engine):
+    """See the module; made by `acquire`.
+
+    Attributes:
+        address: of the servers.
+        where: what messages call them.
+    """
+
+    settings: EtcdSettings
+    notifier: EtcdNotifier
+
+    def __init__(self, settings: EtcdSettings) -> None:
+        super().__init__(settings)
+        self.address = parse_url(settings.url)
+        self.where = self.address.where
+        self._servers = Servers(self.address.servers)
+        self._login = Login(self.address)
+        self._closed = False
+        self.notifier = EtcdNotifier(self)
+        self.forked()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: begin anew; the connections are the parent's."""
+        _inherited.extend(getattr(self, "_idle", ()))
+        _inherited.extend(getattr(self, "_loops", {}).values())
+        self._idle: list[Connection] = []
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[LoopConnection]] = WeakKeyDictionary()
+        self._leases: dict[int, Lease] = {}
+
+    # -- calls ------------------------------------------------------------
+
+    def run(self, op: Operation, flow: Flow[T]) -> T:
+        """Run the steps of a call.
+
+        Raises:
+            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
+        """
+        steps = self._steps(op, flow)
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, float):
+                    sleep(step)
+                    step = next(steps)
+                    continue
+                try:
+                    stream = self._call(op, *step)
+                except (Lost, TimeoutError, Refused, CloudRuntimesError) as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(stream)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
+        """Asynchronous `run`."""
+        steps = self._steps(op, flow)
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, float):
+                    await asyncio.sleep(step)
+                    step = next(steps)
+                    continue
+                try:
+                    stream = await self._call_async(op, *step)
+                except (Lost, TimeoutError, Refused, CloudRuntimesError) as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(stream)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
+        written = False
+        try:
+            request = next(flow)
+            while True:
+                try:
+                    answer = yield from self._answered(op, request)
+                except Refused as error:
+                    written = written or (request.writes and error.unsure)
+                    request = flow.throw(error)
+                except Lost as error:
+                    what = "the connection ended" if request.sent else "no server can be reached"
+                    text, unsure = f"etcd {self.where}: {what}: {error}", request.sent and request.writes
+                    raise UnavailableError(text, retryable=not error.lasts, maybe_applied=written or unsure) from error
+                except CloudRuntimesError as error:
+                    error.maybe_applied = error.maybe_applied or written
+                    raise
+                else:
+                    written = written or request.writes
+                    request = flow.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except Refused as error:
+            found = explained(self.where, error)
+            found.maybe_applied = written
+            raise found from error
+
+    def _answered(self, op: Operation, request: Request) -> _Steps[bytes]:
+        """Yield a request, again where another server or a moment later helps, and return its answer."""
+        others = 0 if request.writes else len(self.address.servers) - 1
+        renewals, end = 1, None
+        while True:
+            until = op.deadline
+            if others and (until is None or until > monotonic() + _SHARE):
+                until = monotonic() + _SHARE
+            try:
+                stream = yield request, until
+            except Lost:
+                if not request.sent or not others:
+                    raise
+                others -= 1
+                continue
+            except TimeoutError as error:
+                if isinstance(error, CloudRuntimesError):
+                    raise
+                if until == op.deadline:
+                    raise op.timed_out(f"etcd {self.where}", maybe_applied=request.writes) from None
+                others -= 1
+                continue
+            if not stream.status:
+                return stream.messages[0] if stream.messages else b""
+            refused = Refused(stream.status, stream.text)
+            if refused.token_ended and renewals and self._login.wanted:
+                renewals -= 1
+                self.renew_token()
+                continue
+            if refused.passes and not (refused.unsure and request.writes):
+                now = monotonic()
+                end = end or now + _PATIENCE
+                if now + _PAUSE < (end if op.deadline is None else min(end, op.deadline)):
+                    yield _PAUSE
+                    continue
+            raise refused
+
+    def _call(self, op: Operation, request: Request, until: float | None) -> Stream:
+        connection = self._take(op)
+        keeps = False
+        try:
+            request.sent = True
+            stream = connection.call(request.method, request.message, until)
+            keeps = not _leaves(stream)
+            return stream
+        finally:
+            if keeps and not self._closed and len(self._idle) < _IDLE:
+                self._idle.append(connection)
+            else:
+                connection.avoid()
+                connection.close()
+
+    async def _call_async(self, op: Operation, request: Request, until: float | None) -> Stream:
+        connection = await self._loop_connection(op)
+        request.sent = True
+        began = monotonic()
+        try:
+            stream = await connection.call(request.method, request.message, until)
+        except TimeoutError:
+            connection.expired(began)
+            raise
+        if _leaves(stream):
+            connection.retire(Lost("the server refused a call"))
+        return stream
+
+    def behind(self, flow: Callable[[], Flow[Any]]) -> None:
+        """Run the steps of a call in a thread, for what a caller left behind; where that fails, a lease expires."""
+
+        def run() -> None:
+            for pause in (0.0, 0.5, 2.0):
+                sleep(pause)
+                with suppress(CloudRuntimesError):
+                    self.run(Operation(_BEHIND, "etcd", 5.0), flow())
+                    return
+
+        Background(run, "cloud-runtimes-etcd-behind").start()
+
+    def ready(self, op: Operation) -> None:
+        """Ask whether there are servers, and a leader among them."""
+        self.run(op, self._ping())
+
+    def _ping(self) -> Flow[None]:
+        yield Request(RANGE, range_of(f"{self.settings.prefix}/".encode(), keys_only=True))
+
+    # -- leases -----------------------------------------------------------
+
+    def lease(self, seconds: int) -> Flow[Lease]:
+        """Return a lease that lasts so long at least, and little longer; a long one is shared with others of that second."""
+        now = monotonic()
+        known = self._leases.get(seconds)
+        if known is not None and known.until >= now + seconds:
+            return known
+        spare = 1 if seconds >= _SHARED else 0
+        id, lasts = read_lease((yield Request(GRANT, grant(seconds + spare))))
+        made = Lease(id, now + lasts)
+        if spare:
+            self._leases = {each: lease for each, lease in self._leases.items() if lease.until > now + each}
+            self._leases[seconds] = made
+        return made
+
+    def forget(self, lease: Lease) -> None:
+        """Share a lease no further: it is gone."""
+        self._leases = {each: known for each, known in self._leases.items() if known.id != lease.id}
+
+    # -- connections ------------------------------------------------------
+
+    def open(self, op: Operation) -> Connection:
+        """Return a new connection for its caller alone.
+
+        Raises:
+            CloudRuntimesError: there is none.
+        """
+        try:
+            return self._open(op)
+        except Lost as error:
+            text = f"etcd {self.where}: no server can be reached: {error}"
+            raise UnavailableError(text, retryable=not error.lasts) from error
+
+    def _open(self, op: Operation) -> Connection:
+        if self._closed:
+            raise ClosedError("this client is closed: make another")
+        connection = Connection(self.address, self.settings, self._servers, self._login)
+        try:
+            connection.open(op)
+        except Refused as error:
+            raise explained(self.where, error) from error
+        return connection
+
+    def renew_token(self) -> None:
+        """Have the next connection get another token."""
+        self._login.token = ""
+
+    def own_host(self, op: Operation) -> str:
+        """Return this machine's address on the way to the servers."""
+        connection = self._take(op)
+        self._idle.append(connection)
+        return connection.own_host
+
+    def _take(self, op: Operation) -> Connection:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._open(op)
+            if connection.is_alive():
+                return connection
+            connection.close()
+
+    async def _loop_connection(self, op: Operation) -> LoopConnection:
+        """Return the connection of the running loop, made by the first who needs it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            made = self._loops.get(loop)
+            if made is not None and made.done():
+                if (found := _result(made)) is not None:
+                    found.look()
+                    if found.closed is None:
+                        return found
+                made = None
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if made is None:
+                made = self._loops[loop] = loop.create_task(self._connect(op))
+                made.add_done_callback(_result)
+            try:
+                async with asyncio.timeout_at(None if op.deadline is None else loop.time() + op.deadline - monotonic()):
+                    return await asyncio.shield(made)
+            except TimeoutError:
+                left = op.remaining()
+                if left is not None and left <= 0:
+                    raise op.timed_out(f"etcd {self.where}") from None
+                # the time of the call that began to connect was over, not that of this one
+
+    async def _connect(self, op: Operation) -> LoopConnection:
+        return LoopConnection(await asyncio.to_thread(self._open, op))
+
+    def _close(self) -> None:
+        self._closed = True
+        self.notifier.close()
+        while self._idle:
+            self._idle.pop().close()
+        for loop, made in list(self._loops.items()):
+            if (found := _result(made)) is not None:
+                if loop.is_closed():
+                    found.close()
+                else:
+                    loop.call_soon_threadsafe(found.close)
+
+
+def _result(made: asyncio.Future[LoopConnection]) -> LoopConnection | None:
+    """Return a connection if it was made by now. This looks at an error that nobody waits for any more."""
+    if not made.done() or made.cancelled() or made.exception() is not None:
+        return None
+    return made.result()
+
+
+def _leaves(stream: Stream) -> bool:
+    """Tell whether a call should have another connection the next time."""
+    if not stream.status:
+        return False
+    error = Refused(stream.status, stream.text)
+    return error.passes or error.token_ended

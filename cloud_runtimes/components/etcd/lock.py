@@ -1,0 +1,186 @@
+"""Locks on etcd: a key for each holder and waiter, below its resource, in the order in which the keys were made.
+
+*Lease.* Each key has a lease of the server; it goes with it, whatever becomes of its owner. Leases are whole seconds, and their ids come from the claim, so that it alone says what to renew and to release.
+
+*Queue.* Who holds the lock is the oldest key. A waiter has a lease of a few seconds, which it renews, and watches the key before its own. When that has gone, its key gets the lease that was asked for.
+
+*Token.* It is the revision that made the key. Revisions only grow, so a later holder's is higher.
+"""
+
+from __future__ import annotations
+
+import json
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote
+
+from ...errors import DeadlineExceededError, UnavailableError
+from ...spi.lock import LockRequest, UnlockStatus
+from ...spi.operation import Operation
+from .._lock import Calls, Place, QueuedLock, trying
+from .._notify import Waiter
+from .engine import Flow, Request
+from .leases import ensure, lease_of, renew, revoke
+from .messages import (
+    CREATED,
+    RANGE,
+    TXN,
+    compare,
+    put,
+    range_of,
+    read_range,
+    read_txn,
+    then,
+    txn,
+    under,
+)
+
+if TYPE_CHECKING:
+    from . import EtcdComponent
+
+__all__ = ["EtcdLock"]
+
+_WAITING: Final = 5
+"""Seconds that a waiter's place lasts without a renewal: as long as a crashed one delays the queue."""
+_RENEW: Final = 1.5
+"""Seconds after which a waiter renews its place."""
+_AWAY: Final = 3.0
+"""Seconds for which a waiter goes on though no server answers; its place lasts longer."""
+
+
+class _Turn(NamedTuple):
+    """What a try found.
+
+    Attributes:
+        token: of the lock; ``None``: another has it.
+        asked: what the holder's clock said before its lease was asked for.
+        place: the revision that made the caller's key, 0 without one.
+        ahead: the key before it.
+    """
+
+    token: int | None
+    asked: float
+    place: int
+    ahead: bytes
+
+
+class EtcdLock(QueuedLock):
+    """One store: the keys below its name."""
+
+    def __init__(self, component: EtcdComponent, name: str) -> None:
+        super().__init__(component, name)
+        self._component = component
+
+    def _prefix(self, resource_id: str) -> bytes:
+        return self._component.key("lock", self._name, quote(resource_id, safe=""), "")
+
+    def _key(self, request: LockRequest) -> bytes:
+        return self._prefix(request.resource_id) + quote(request.claim, safe="").encode()
+
+    def _run(self, op: Operation, work: Any) -> Any:
+        return self._component.engine.run(op, work)
+
+    async def _run_async(self, op: Operation, work: Any) -> Any:
+        return await self._component.engine.run_async(op, work)
+
+    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+        self._component.engine.behind(lambda: self._releasing(request, queued=queued))
+
+    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
+        return self._component.engine.notifier.subscribe(place.channel)
+
+    # -- acquiring --------------------------------------------------------
+
+    async def _try(
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+    ) -> tuple[int | None, float]:
+        asked = place.asked
+        place.asked, place.queued = True, wait
+        try:
+            turn = await calls.run(trying(op) if wait else op, self._turn(request, wait, place.ticket or 0))
+        except (UnavailableError, DeadlineExceededError) as error:
+            if not place.seen or not wait or monotonic() > place.heard + _AWAY:
+                raise
+            place.asked = asked or error.maybe_applied
+            return None, 0.5
+        place.seen, place.heard = True, monotonic()
+        if turn.token is not None:
+            place.since = turn.asked
+            return turn.token, 0.0
+        place.asked, place.ticket = False, turn.place
+        if place.channel != (channel := turn.ahead.decode()):
+            if place.waiter is not None:
+                place.waiter.close()
+            place.channel, place.waiter = channel, None
+        return None, _RENEW
+
+    def _turn(self, request: LockRequest, wait: bool, place: int) -> Flow[_Turn]:
+        """Take the lock if it is the caller's turn, else keep a place in the queue if it waits."""
+        prefix, key = self._prefix(request.resource_id), self._key(request)
+        if not place:
+            held = yield Request(RANGE, range_of(prefix, under(prefix), limit=1, keys_only=True))
+            if not read_range(held).found:
+                turn = yield from self._take(request, compare(prefix, CREATED, 0, under(prefix)))
+                if turn.token is not None:
+                    return turn
+            if not wait:
+                return _Turn(None, 0.0, 0, b"")
+            place = yield from self._enter(request)
+        elif not (yield from renew(_id(request, "waiting"))):  # it was away for too long
+            place = yield from self._enter(request)
+        before = range_of(prefix, under(prefix), limit=1, keys_only=True, created_before=place, newest_first=True)
+        found = read_range((yield Request(RANGE, before))).found
+        if found:
+            return _Turn(None, 0.0, place, found[0].key)
+        turn = yield from self._take(request, compare(key, CREATED, place))
+        return turn if turn.token is None else turn._replace(token=place)
+
+    def _take(self, request: LockRequest, condition: bytes) -> Flow[_Turn]:
+        """Give the caller's key the lease that was asked for, on a condition; 0 as place: it does not hold."""
+        id = _id(request, "held")
+        asked = request.now()
+        yield from ensure(id, -(-request.expiry_ms // 1000))
+        owner = json.dumps({"owner": request.owner}).encode()
+        done = read_txn((yield Request(TXN, txn([condition], [then(put, self._key(request), owner, id)]), writes=True)))
+        if not done.succeeded:
+            yield from revoke(id)
+            return _Turn(None, 0.0, 0, b"")
+        return _Turn(done.revision, asked, 0, b"")
+
+    def _enter(self, request: LockRequest) -> Flow[int]:
+        """Take a place in the queue."""
+        key, id = self._key(request), _id(request, "waiting")
+        yield from ensure(id, _WAITING)
+        entered = txn([compare(key, CREATED, 0)], [then(put, key, b"{}", id)], [then(range_of, key)])
+        done = read_txn((yield Request(TXN, entered, writes=True)))
+        if done.succeeded:
+            return done.revision
+        return read_range(done.answers[0]).found[0].created
+
+    # -- renewing and releasing -------------------------------------------
+
+    def _renewing(self, request: LockRequest) -> Flow[bool]:
+        return renew(_id(request, "held"))
+
+    def _releasing(self, request: LockRequest, *, queued: bool = False) -> Flow[bool]:
+        lasted = yield from revoke(_id(request, "held"))
+        if queued:
+            yield from revoke(_id(request, "waiting"))
+        return lasted
+
+    def _unlocking(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
+        prefix = self._prefix(resource_id)
+        while True:
+            keys = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).found
+            if not keys:
+                return UnlockStatus.NOT_FOUND
+            first = min(keys, key=lambda item: item.created)
+            if json.loads(first.value).get("owner") != owner:
+                return UnlockStatus.NOT_OWNER if "owner" in json.loads(first.value) else UnlockStatus.NOT_FOUND
+            if (yield from revoke(first.lease)):
+                return UnlockStatus.SUCCESS
+
+
+def _id(request: LockRequest, kind: str) -> int:
+    """Return the id of a lease of a claim."""
+    return lease_of("lock", kind, request.claim)

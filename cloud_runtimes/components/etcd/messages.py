@@ -1,0 +1,355 @@
+"""etcd's messages, as ``rpc.proto`` and ``kv.proto`` have them: what is asked, and what of the answers is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+__all__ = [
+    "AUTHENTICATE",
+    "CREATED",
+    "GRANT",
+    "KEEP_ALIVE",
+    "MODIFIED",
+    "PUT",
+    "RANGE",
+    "REVOKE",
+    "STATUS",
+    "TXN",
+    "WATCH",
+    "Event",
+    "KeyValue",
+    "Range",
+    "Txn",
+    "Watched",
+    "after",
+    "compare",
+    "delete",
+    "grant",
+    "pack",
+    "put",
+    "range_of",
+    "read_fields",
+    "read_lease",
+    "read_range",
+    "read_revision",
+    "read_token",
+    "read_txn",
+    "read_watched",
+    "then",
+    "txn",
+    "under",
+    "unwatch",
+    "watch",
+]
+
+RANGE: Final = "/etcdserverpb.KV/Range"
+PUT: Final = "/etcdserverpb.KV/Put"
+TXN: Final = "/etcdserverpb.KV/Txn"
+GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
+REVOKE: Final = "/etcdserverpb.Lease/LeaseRevoke"
+KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
+"""A stream, of which one call sends one message and gets one."""
+WATCH: Final = "/etcdserverpb.Watch/Watch"
+AUTHENTICATE: Final = "/etcdserverpb.Auth/Authenticate"
+STATUS: Final = "/etcdserverpb.Maintenance/Status"
+
+CREATED: Final = 1
+MODIFIED: Final = 2
+"""What a comparison looks at: the revision that made the key, 0 without one, or the one that changed it last."""
+_LARGE: Final = 0x80
+Field: TypeAlias = tuple[int, int | bytes | str]
+
+
+# -- protocol buffers -----------------------------------------------------------
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value >= _LARGE:
+        found.append(value & 0x7F | _LARGE)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
+def pack(*fields: Field) -> bytes:
+    """Return a message; fields of the value 0 or ``b""`` are left out."""
+    parts = []
+    for number, value in fields:
+        if not value:
+            continue
+        if isinstance(value, int):
+            parts.append(_varint(number << 3) + _varint(value))
+            continue
+        if isinstance(value, str):
+            value = value.encode()
+        parts.append(_varint(number << 3 | 2) + _varint(len(value)) + value)
+    return b"".join(parts)
+
+
+def _one(number: int, message: bytes) -> bytes:
+    """Return a field that is a message, an empty one too."""
+    return _varint(number << 3 | 2) + _varint(len(message)) + message
+
+
+def read_fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield the fields of a message.
+
+    Raises:
+        ValueError: it is none.
+    """
+    at, end = 0, len(data)
+    try:
+        while at < end:
+            tag, at = _read(data, at)
+            if tag & 7 == 2:
+                size, at = _read(data, at)
+                value: Any = data[at : at + size]
+                at += size
+            elif tag & 7 == 0:
+                value, at = _read(data, at)
+            else:
+                raise ValueError(f"field {tag}")
+            yield tag >> 3, value
+    except IndexError:
+        raise ValueError("a message is cut") from None
+
+
+def _read(data: bytes, at: int) -> tuple[int, int]:
+    value = data[at]
+    at += 1
+    if value < _LARGE:
+        return value, at
+    value &= 0x7F
+    shift = 7
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < _LARGE:
+            return value, at
+        shift += 7
+
+
+# -- what is asked --------------------------------------------------------------
+
+
+def under(prefix: bytes) -> bytes:
+    """Return the end of the range of keys that begin so; no prefix here ends with 0xff."""
+    return prefix[:-1] + bytes((prefix[-1] + 1,))
+
+
+def after(key: bytes) -> bytes:
+    """Return the first key behind another."""
+    return key + b"\0"
+
+
+def range_of(
+    key: bytes,
+    end: bytes = b"",
+    *,
+    limit: int = 0,
+    revision: int = 0,
+    serializable: bool = False,
+    keys_only: bool = False,
+    since: int = 0,
+    created_before: int = 0,
+    newest_first: bool = False,
+) -> bytes:
+    """Return a ``RangeRequest``: for a key, or for those from it to ``end``, with changes from ``since``. ``newest_first`` goes by when they were created."""
+    return pack(
+        (1, key),
+        (2, end),
+        (3, limit),
+        (4, revision),
+        (5, 2 * newest_first),
+        (6, 2 * newest_first),
+        (7, serializable),
+        (8, keys_only),
+        (10, since),
+        (13, max(0, created_before - 1)),
+    )
+
+
+def put(key: bytes, value: bytes, lease: int = 0) -> bytes:
+    """Return a ``PutRequest``."""
+    return pack((1, key), (2, value), (3, lease))
+
+
+def delete(key: bytes, end: bytes = b"") -> bytes:
+    """Return a ``DeleteRangeRequest``."""
+    return pack((1, key), (2, end))
+
+
+def compare(key: bytes, what: int, revision: int, end: bytes = b"") -> bytes:
+    """Return a ``Compare``: whether `CREATED` or `MODIFIED` of a key, or of each to ``end``, is a revision."""
+    return pack((2, what), (3, key), (4 + what, revision), (64, end))
+
+
+_OPERATIONS: Final = {range_of: 1, put: 2, delete: 3}
+
+
+def then(make: Any, *arguments: Any, **options: Any) -> bytes:
+    """Return a ``RequestOp`` of a transaction, of `range_of`, `put` or `delete`."""
+    return _one(_OPERATIONS[make], make(*arguments, **options))
+
+
+def txn(compares: Iterable[bytes], success: Iterable[bytes], failure: Iterable[bytes] = ()) -> bytes:
+    """Return a ``TxnRequest``."""
+    parts = [*(_one(1, each) for each in compares), *(_one(2, each) for each in success)]
+    return b"".join([*parts, *(_one(3, each) for each in failure)])
+
+
+def grant(seconds: int, id: int = 0) -> bytes:
+    """Return a ``LeaseGrantRequest``."""
+    return pack((1, seconds), (2, id))
+
+
+def watch(id: int, key: bytes, end: bytes = b"", start: int = 0) -> bytes:
+    """Return a ``WatchRequest``; ``start``: the first revision that it tells, 0: the next."""
+    return _one(1, pack((1, key), (2, end), (3, start), (7, id)))
+
+
+def unwatch(id: int) -> bytes:
+    """Return the ``WatchRequest`` that ends a watch."""
+    return _one(2, pack((1, id)))
+
+
+# -- what is answered -----------------------------------------------------------
+
+
+class KeyValue(NamedTuple):
+    """A key with its value, and the revisions that created and last changed it."""
+
+    key: bytes
+    created: int
+    modified: int
+    value: bytes
+    lease: int
+
+
+class Range(NamedTuple):
+    """What a range holds, at a revision of all data; ``more``: the limit cut it."""
+
+    revision: int
+    found: Sequence[KeyValue]
+    more: bool
+
+
+class Txn(NamedTuple):
+    """How a transaction ended: whether its conditions held, and the answers of its operations."""
+
+    revision: int
+    succeeded: bool
+    answers: Sequence[bytes]
+
+
+class Event(NamedTuple):
+    """A change: of a delete only key and revision are told."""
+
+    deleted: bool
+    item: KeyValue
+
+
+class Watched(NamedTuple):
+    """What a watch tells.
+
+    Attributes:
+        id: of the watch.
+        revision: of all data.
+        created: it has begun.
+        cancelled: it has ended, by ``reason``; ``compacted``: revisions below are gone.
+    """
+
+    id: int
+    revision: int
+    created: bool
+    cancelled: bool
+    compacted: int
+    reason: str
+    events: Sequence[Event]
+
+
+def _item(data: bytes) -> KeyValue:
+    found: list[Any] = [b"", b"", 0, 0, 0, b"", 0]
+    for number, value in read_fields(data):
+        found[number] = value
+    return KeyValue(found[1], found[2], found[3], found[5], found[6])
+
+
+def read_revision(data: bytes) -> int:
+    """Return the revision that the header of an answer tells."""
+    for number, value in read_fields(data):
+        if number == 1:
+            return _revision(value)
+    return 0
+
+
+def _revision(header: bytes) -> int:
+    for number, value in read_fields(header):
+        if number == 3:
+            revision: int = value
+            return revision
+    return 0
+
+
+def read_range(data: bytes) -> Range:
+    """Read a ``RangeResponse``."""
+    revision, more = 0, False
+    found = []
+    for number, value in read_fields(data):
+        if number == 2:
+            found.append(_item(value))
+        elif number == 1:
+            revision = _revision(value)
+        elif number == 3:
+            more = bool(value)
+    return Range(revision, found, more)
+
+
+def read_txn(data: bytes) -> Txn:
+    """Read a ``TxnResponse``."""
+    revision, succeeded = 0, False
+    answers: list[bytes] = []
+    for number, value in read_fields(data):
+        if number == 3:
+            answers += [each for _, each in read_fields(value)] or [b""]
+        elif number == 1:
+            revision = _revision(value)
+        elif number == 2:
+            succeeded = bool(value)
+    return Txn(revision, succeeded, answers)
+
+
+def read_lease(data: bytes) -> tuple[int, int]:
+    """Return the id of a lease that was granted or renewed, and its seconds; 0: there is none."""
+    found = dict(read_fields(data))
+    return found.get(2, 0), found.get(3, 0)
+
+
+def read_token(data: bytes) -> str:
+    """Return the token of an ``AuthenticateResponse``."""
+    token: bytes = dict(read_fields(data)).get(2, b"")
+    return token.decode()
+
+
+def read_watched(data: bytes) -> Watched:
+    """Read a ``WatchResponse``."""
+    found: dict[int, Any] = {}
+    events = []
+    for number, value in read_fields(data):
+        if number == 11:
+            event = dict(read_fields(value))
+            events.append(Event(bool(event.get(1)), _item(event.get(2, b""))))
+        else:
+            found[number] = value
+    return Watched(
+        found.get(2, 0),
+        _revision(found.get(1, b"")),
+        bool(found.get(3)),
+        bool(found.get(4)),
+        found.get(5, 0),
+        found.get(6, b"").decode(),
+        events,
+    )

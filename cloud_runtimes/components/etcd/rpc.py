@@ -1,0 +1,92 @@
+"""The registry of services on etcd: a key for each server, with a lease, and one secret for the prefix."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from ...rpc.registry import Entry, Registry, RegistryRpc
+from ...spi.operation import Operation
+from .engine import Flow, Request
+from .leases import ensure, lease_of, revoke
+from .messages import (
+    CREATED,
+    PUT,
+    RANGE,
+    TXN,
+    compare,
+    put,
+    range_of,
+    read_range,
+    read_txn,
+    then,
+    txn,
+    under,
+)
+
+if TYPE_CHECKING:
+    from . import EtcdComponent
+
+__all__ = ["EtcdRpc"]
+
+_SIZE: Final = 32
+
+
+class EtcdRpc(RegistryRpc):
+    """One service, found by the registry of one prefix. Whoever may read its secret may call and be called."""
+
+    def __init__(self, component: EtcdComponent, name: str) -> None:
+        super().__init__(_Registry(component), component, name)
+
+
+class _Registry(Registry):
+    def __init__(self, component: EtcdComponent) -> None:
+        self._component = component
+        self._engine = component.engine
+        self._secret: bytes | None = None
+
+    @property
+    def where(self) -> str:
+        return f"etcd {self._engine.where}"
+
+    def own_host(self, op: Operation) -> str:
+        return self._engine.own_host(op)
+
+    def find(self, op: Operation, app_id: str) -> list[Entry]:
+        return self._engine.run(op, self._find(app_id))
+
+    async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
+        return await self._engine.run_async(op, self._find(app_id))
+
+    def _find(self, app_id: str) -> Flow[list[Entry]]:
+        prefix = self._component.key("rpc", app_id, "")
+        found = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).found
+        return [Entry(item.key[len(prefix) :].decode(), app_id, item.value.decode()) for item in found]
+
+    def secret(self, op: Operation) -> bytes:
+        if self._secret is None:
+            self._secret = self._engine.run(op, self._find_secret())
+        return self._secret
+
+    def _find_secret(self) -> Flow[bytes]:
+        key, made = f"{self._component.settings.prefix}/rpc-secret".encode(), os.urandom(_SIZE)
+        asked = txn([compare(key, CREATED, 0)], [then(put, key, made)], [then(range_of, key)])
+        done = read_txn((yield Request(TXN, asked)))
+        return made if done.succeeded else read_range(done.answers[0]).found[0].value
+
+    def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
+        self._engine.run(op, self._enter(entry, int(seconds)))
+
+    def _enter(self, entry: Entry, seconds: int) -> Flow[None]:
+        id = _id(entry)
+        yield from ensure(id, seconds)
+        key = self._component.key("rpc", entry.app_id, entry.instance)
+        yield Request(PUT, put(key, entry.address.encode(), id), writes=True)
+
+    def leave(self, op: Operation, entry: Entry) -> None:
+        self._engine.run(op, revoke(_id(entry)))
+
+
+def _id(entry: Entry) -> int:
+    """Return the id of the lease of a server."""
+    return lease_of("rpc", entry.app_id, entry.instance)

@@ -1,0 +1,202 @@
+"""Jobs on etcd, and their runs: a document for each job, below its application. See `_document_runs`.
+
+The servers tell no time, so occurrences are due by the clocks of the processes that run them. Leases are the servers': a member has one, with a key, while it has runs, and these are nobody else's as long as the key is there. So renewing all runs of a member is one call, and a clock that is wrong takes none from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from time import time
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from ...spi.operation import Operation
+from ...spi.schedule import RunSource
+from .._document_runs import DocumentRuns, DocumentSchedule
+from .._job_documents import HELD, Document, Run
+from .._notify import Waiter
+from .engine import Flow, Request
+from .failures import Refused
+from .leases import ensure, lease_of, renew
+from .messages import (
+    CREATED,
+    MODIFIED,
+    PUT,
+    RANGE,
+    TXN,
+    KeyValue,
+    compare,
+    delete,
+    put,
+    range_of,
+    read_range,
+    read_txn,
+    then,
+    txn,
+    under,
+)
+
+if TYPE_CHECKING:
+    from . import EtcdComponent
+
+__all__ = ["EtcdSchedule", "now_ms"]
+
+
+def now_ms() -> int:
+    """Return the wall clock, milliseconds since 1970 UTC."""
+    return int(time() * 1000)
+
+
+class EtcdSchedule(DocumentSchedule):
+    """The jobs of one application."""
+
+    component: EtcdComponent
+
+    def __init__(self, component: EtcdComponent, name: str) -> None:
+        super().__init__(component)
+        self.jobs = component.key("schedule", self.app, "j", "")
+        self.members = component.key("schedule", self.app, "m", "")
+        self._most = component.settings.max_operations
+
+    # -- documents --------------------------------------------------------
+
+    def _key(self, name: str) -> bytes:
+        return self.jobs + quote(name, safe="").encode()
+
+    def _slots(self, name: str) -> bytes:
+        return self.component.key("schedule", self.app, "r", quote(name, safe=""), "")
+
+    def document(self, name: str, item: KeyValue | None) -> Document:
+        """Return what the key of a name has."""
+        most = self.component.settings.history_runs
+        return Document(name, 0, None, most) if item is None else Document(name, item.modified, item.value, most)
+
+    def read(self, names: Sequence[str]) -> Flow[list[Document]]:
+        found = []
+        for first in range(0, len(names), self._most):
+            some = names[first : first + self._most]
+            asked = txn((), [then(range_of, self._key(name)) for name in some])
+            answers = read_txn((yield Request(TXN, asked))).answers
+            for name, answer in zip(some, answers, strict=True):
+                items = read_range(answer).found
+                found.append(self.document(name, items[0] if items else None))
+        return found
+
+    def since(self, revision: int) -> Flow[tuple[int, list[Document], frozenset[str]]]:
+        """Return the revision of now, what was written behind another, and the members that live."""
+        asked = [
+            then(range_of, self.jobs, under(self.jobs), since=revision + 1),
+            then(range_of, self.members, under(self.members), keys_only=True),
+        ]
+        done = read_txn((yield Request(TXN, txn((), asked))))
+        jobs, members = (read_range(answer).found for answer in done.answers)
+        documents = [self.document(unquote(item.key[len(self.jobs) :].decode()), item) for item in jobs]
+        return done.revision, documents, frozenset(item.key[len(self.members) :].decode() for item in members)
+
+    def write(self, documents: Sequence[Document]) -> Flow[list[Document]]:
+        refused = []
+        for document in documents:
+            if not (yield from self._write(document)):
+                refused.append(document)
+        return refused
+
+    def _write(self, document: Document) -> Flow[bool]:
+        """Write a document and the history of its runs at once; ``False``: another was faster."""
+        ended = document.ended()
+        document.forget(ended)
+        key, slots, seconds = self._key(document.name), self._slots(document.name), int(self.component.settings.history)
+        while True:
+            lease = (yield from self.component.engine.lease(seconds)) if ended else None
+            operations = [
+                then(put, slots + b"%d" % run["slot"], json.dumps(run).encode(), lease.id) for run in ended if lease
+            ]
+            operations.append(then(delete, key) if document.is_over else then(put, key, document.message()))
+            condition = compare(key, MODIFIED if document.version else CREATED, document.version)
+            try:
+                done = read_txn((yield Request(TXN, txn([condition], operations), writes=True)))
+            except Refused as error:
+                if not error.no_lease or lease is None:
+                    raise
+                self.component.engine.forget(lease)
+                continue
+            if done.succeeded:
+                document.version, document.exists = done.revision, not document.is_over
+            return done.succeeded
+
+    def notify(self) -> Flow[None]:
+        """Nothing: members watch the keys."""
+        yield from ()
+
+    def _current(self, name: str) -> Flow[tuple[Document, int]]:
+        (document,) = yield from self.read([name])
+        if not document.exists:
+            runs = yield from self._history(name)
+            if runs:
+                document.follow(max(runs, key=lambda run: int(run["id"])))
+        return document, now_ms()
+
+    def _names(self) -> Flow[list[str]]:
+        asked = range_of(self.jobs, under(self.jobs), keys_only=True)
+        found = read_range((yield Request(RANGE, asked))).found
+        return sorted(unquote(item.key[len(self.jobs) :].decode()) for item in found)
+
+    def _history(self, name: str) -> Flow[list[Run]]:
+        slots = self._slots(name)
+        return [
+            json.loads(item.value) for item in read_range((yield Request(RANGE, range_of(slots, under(slots))))).found
+        ]
+
+    def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+        self.component.engine.ready(op)
+        return _Runs(self, handlers)
+
+
+class _Runs(DocumentRuns):
+    """One member of an application's runners."""
+
+    _driver: EtcdSchedule
+    _living: frozenset[str] = frozenset()
+    _renew_lease_at = 0.0
+
+    def _subscribe(self) -> Waiter:
+        # its key is among them, so that who waits hears of a member that dies
+        where = self._driver.component.key("schedule", self._driver.app, "")
+        return self._driver.component.engine.notifier.subscribe(f"{where.decode()}*")
+
+    def _until(self, now: int) -> int:
+        return HELD
+
+    def _look(self) -> Flow[tuple[int, list[Document]]]:
+        begun = self._clock()
+        if begun >= self._renew_lease_at:
+            yield from self._live()
+            self._renew_lease_at = begun + self.lease_ms / 3000
+        self._seen, fresh, living = yield from self._driver.since(self._seen)
+        if self._member not in living:  # its lease ended early: what nobody has claimed meanwhile is still its own
+            yield from self._live()
+            living |= {self._member}
+        for document in fresh:
+            document.hold(living)
+        if living != self._living:
+            self._living = living
+            changed = [document for document in self._documents.values() if document.exists]
+            for document in changed:
+                document.hold(living)
+            self._look_at(changed, self._handlers())
+        return now_ms(), fresh
+
+    def _read(self, names: Sequence[str]) -> Flow[list[Document]]:
+        documents = yield from self._driver.read(names)
+        for document in documents:
+            document.hold(self._living)
+        return documents
+
+    def _live(self) -> Flow[None]:
+        """Renew the member's lease, or have another."""
+        id = lease_of("schedule", self._driver.app, self._member)
+        if not (yield from renew(id)):
+            # what runs have since it was last renewed, and one more
+            yield from ensure(id, -(-self.lease_ms * 4 // 3000) + 1)
+            key = self._driver.members + self._member.encode()
+            yield Request(PUT, put(key, self._driver.app.encode(), id), writes=True)

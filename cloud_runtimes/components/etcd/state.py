@@ -1,0 +1,260 @@
+"""State on etcd: a key for each value. An etag is the revision that wrote it; fences are keys of their own beside the values.
+
+A value is a line with what it is (when it expires, in milliseconds since 1970 UTC or 0, and its content type), then its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
+from ...spi.operation import Operation
+from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._values import FEATURES, conflict, oversized, passed_fence
+from .engine import Flow, Lease, Request
+from .failures import Refused
+from .messages import (
+    CREATED,
+    MODIFIED,
+    PUT,
+    RANGE,
+    TXN,
+    KeyValue,
+    after,
+    compare,
+    delete,
+    put,
+    range_of,
+    read_range,
+    read_txn,
+    then,
+    txn,
+    under,
+)
+
+if TYPE_CHECKING:
+    from . import EtcdComponent
+
+__all__ = ["EtcdState"]
+
+_PAGE: Final = 10_000
+"""Keys of one answer."""
+_TOGETHER: Final = 1 << 20
+"""Bytes of values that one transaction has, where several would do."""
+_NO_LEASE: Final = Lease(0, 0.0)
+
+
+class EtcdState(StateDriver):
+    """One store: the keys below its name."""
+
+    features = FEATURES
+
+    def __init__(self, component: EtcdComponent, name: str) -> None:
+        self._component = component
+        self._name = name
+        self._engine = component.engine
+        self._max_value = component.settings.max_value_bytes
+        self._most = component.settings.max_operations
+        self._values = component.key("state", name, "v", "")
+        self._fences = component.key("state", name, "f", "")
+
+    # -- reading ----------------------------------------------------------
+
+    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return self._engine.run(op, self._get(key, consistency))
+
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return await self._engine.run_async(op, self._get(key, consistency))
+
+    def _get(self, key: str, consistency: str | None) -> Flow[StoredValue | None]:
+        asked = range_of(self._values + key.encode(), serializable=consistency == "eventual")
+        found = read_range((yield Request(RANGE, asked))).found
+        return _stored(found[0]) if found else None
+
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+        return self._engine.run(op, self._get_bulk(keys, consistency))
+
+    async def get_bulk_async(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue]:
+        return await self._engine.run_async(op, self._get_bulk(keys, consistency))
+
+    def _get_bulk(self, keys: Sequence[str], consistency: str | None) -> Flow[dict[str, StoredValue]]:
+        items = yield from self._read([self._values + key.encode() for key in keys], consistency == "eventual")
+        return {key: _stored(item) for key, item in zip(keys, items, strict=True) if item is not None}
+
+    def _read(self, keys: Sequence[bytes], eventual: bool = False) -> Flow[list[KeyValue | None]]:
+        """Return what keys hold."""
+        items: list[KeyValue | None] = []
+        for first in range(0, len(keys), self._most):
+            some = [then(range_of, key, serializable=eventual) for key in keys[first : first + self._most]]
+            for answer in read_txn((yield Request(TXN, txn((), some)))).answers:
+                found = read_range(answer).found
+                items.append(found[0] if found else None)
+        return items
+
+    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return self._engine.run(op, self._list(prefix, limit, after))
+
+    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return await self._engine.run_async(op, self._list(prefix, limit, after))
+
+    def _list(self, prefix: str, limit: int | None, behind: str | None) -> Flow[list[str]]:
+        where = self._values
+        first, end = where + prefix.encode(), under(where + prefix.encode())
+        if behind is not None:
+            first = max(first, after(where + behind.encode()))
+        names: list[str] = []
+        revision = 0
+        while first < end and (limit is None or len(names) < limit):
+            page = _PAGE if limit is None else min(_PAGE, limit - len(names))
+            asked = range_of(first, end, limit=page, revision=revision, keys_only=True)
+            found = read_range((yield Request(RANGE, asked)))
+            names += [item.key[len(where) :].decode() for item in found.found]
+            if not found.more:
+                break
+            revision, first = revision or found.revision, after(found.found[-1].key)
+        return names
+
+    # -- writing ----------------------------------------------------------
+
+    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
+        return self._engine.run(op, self._write(writes, atomic))
+
+    async def write_async(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Mapping[int, CloudRuntimesError]:
+        return await self._engine.run_async(op, self._write(writes, atomic))
+
+    def _write(self, writes: Sequence[StateWrite], atomic: bool) -> Flow[dict[int, CloudRuntimesError]]:
+        failed = oversized(self._name, writes, self._max_value, atomic)
+        if atomic:
+            yield from self._apply(writes)
+            return failed
+        together: dict[str, StateWrite] = {}
+        size = 0
+        for index, write in enumerate(writes):
+            if index in failed:
+                continue
+            plain = write.etag is None and not write.create and write.fence is None
+            size += len(write.data or b"")
+            if together and (not plain or size > _TOGETHER or len(together) == self._most):
+                yield from self._commit(list(together.values()))
+                together, size = {}, len(write.data or b"")
+            if plain:
+                together[write.key] = write
+                continue
+            try:
+                yield from self._apply([write])
+            except ConflictError as error:
+                failed[index] = error
+        if together:
+            yield from self._commit(list(together.values()))
+        return failed
+
+    def _apply(self, writes: Sequence[StateWrite]) -> Flow[None]:
+        """Apply writes together; again where another changed meanwhile what a condition looked at."""
+        self._check_count(writes)
+        if len(writes) == 1 and writes[0].fence is None:  # the transaction itself finds out
+            (write,) = writes
+            expected = _revision(write.etag)
+            if write.etag is not None and not expected:
+                raise _conflict(self._name, write)
+            key = self._values + write.key.encode()
+            revisions = {key: expected} if write.create or write.etag is not None else {}
+            if not (yield from self._commit(writes, revisions)):
+                raise _conflict(self._name, write)
+            return
+        last = list({write.key: write for write in writes}.values())
+        while not (yield from self._commit(last, *(yield from self._checked(writes)))):
+            pass
+
+    def _check_count(self, writes: Sequence[StateWrite]) -> None:
+        values = {write.key for write in writes}
+        fences = {write.key for write in writes if write.fence is not None}
+        if (count := len(values) + len(fences)) > self._most:
+            raise ResourceExhaustedError(
+                f"a transaction of {count:,} writes (a fence is one); etcd takes {self._most:,} at once: split it, "
+                "or raise --max-txn-ops of the servers and max_operations"
+            )
+
+    def _checked(self, writes: Sequence[StateWrite]) -> Flow[tuple[dict[bytes, int], dict[bytes, int]]]:
+        """Look at the conditions of writes, each with those before it in mind. Returns revisions that keys must still have (0: none), and fences to write."""
+        looked = list(dict.fromkeys(write.key for write in writes if write.create or write.etag is not None))
+        fenced = list(dict.fromkeys(write.key for write in writes if write.fence is not None))
+        keys = [self._values + key.encode() for key in looked] + [self._fences + key.encode() for key in fenced]
+        items = yield from self._read(keys)
+        etags = {key: item and str(item.modified) for key, item in zip(looked, items, strict=False)}
+        seen = {key: int(item.value) if item else 0 for key, item in zip(fenced, items[len(looked) :], strict=True)}
+        for write in writes:
+            if write.fence is not None:
+                if seen[write.key] > write.fence:
+                    raise passed_fence(write, seen[write.key])
+                seen[write.key] = write.fence
+            current = etags.get(write.key)
+            if (write.create and current is not None) or (write.etag is not None and write.etag != current):
+                raise _conflict(self._name, write)
+            # nobody can have the etag of what this same call writes
+            etags[write.key] = None if write.data is None else ""
+        revisions = {key: item.modified if item else 0 for key, item in zip(keys, items, strict=True)}
+        return revisions, {self._fences + key.encode(): token for key, token in seen.items()}
+
+    def _commit(
+        self, writes: Sequence[StateWrite], revisions: Mapping[bytes, int] = {}, tokens: Mapping[bytes, int] = {}
+    ) -> Flow[bool]:
+        """Write keys, each once, if others have the revisions; ``False``: one has another."""
+        while True:
+            leases = {}
+            for seconds in {-(-write.ttl_ms // 1000) for write in writes if write.data is not None and write.ttl_ms}:
+                leases[seconds] = yield from self._engine.lease(seconds)
+            try:
+                return (yield from self._sent(writes, leases, revisions, tokens))
+            except Refused as error:
+                if not error.no_lease:
+                    raise
+                for lease in leases.values():
+                    self._engine.forget(lease)
+
+    def _sent(
+        self,
+        writes: Sequence[StateWrite],
+        leases: Mapping[int, Lease],
+        revisions: Mapping[bytes, int],
+        tokens: Mapping[bytes, int],
+    ) -> Flow[bool]:
+        operations: list[tuple[Any, tuple[Any, ...]]] = []
+        for write in writes:
+            key = self._values + write.key.encode()
+            if write.data is None:
+                operations.append((delete, (key,)))
+                continue
+            lease = leases[-(-write.ttl_ms // 1000)] if write.ttl_ms else _NO_LEASE
+            expires = int((time() + lease.until - monotonic()) * 1000) if lease.id else 0
+            head = b"%d %b\n" % (expires, (write.content_type or "").encode())
+            operations.append((put, (key, head + write.data, lease.id)))
+        operations += [(put, (key, b"%d" % token)) for key, token in tokens.items()]
+        if not revisions and len(operations) == 1 and operations[0][0] is put:
+            yield Request(PUT, put(*operations[0][1]), writes=True)
+            return True
+        compares = [compare(key, MODIFIED if revision else CREATED, revision) for key, revision in revisions.items()]
+        sent = txn(compares, [then(make, *given) for make, given in operations])
+        return read_txn((yield Request(TXN, sent, writes=True))).succeeded
+
+
+def _stored(item: KeyValue) -> StoredValue:
+    head, _, data = item.value.partition(b"\n")
+    expires, _, content_type = head.decode().partition(" ")
+    return StoredValue(data, content_type or None, str(item.modified), int(expires) or None)
+
+
+def _revision(etag: str | None) -> int:
+    """Return the revision that an etag stands for; 0: of no value."""
+    return int(etag) if etag and etag.isascii() and etag.isdigit() and etag[0] != "0" and len(etag) < 19 else 0
+
+
+def _conflict(store: str, write: StateWrite) -> CloudRuntimesError:
+    error = conflict(store, write)
+    assert error is not None
+    return error

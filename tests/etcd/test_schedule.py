@@ -1,0 +1,110 @@
+"""Jobs that several machines share: what holders leave when they die, and clocks that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.etcd.messages import REVOKE, pack, range_of, read_range, under
+from cloud_runtimes.components.etcd.schedule import EtcdSchedule
+from cloud_runtimes.spi import Method, Operation
+from cloud_runtimes.spi.schedule import Outcome
+from tests.support.etcd import EtcdServer, asked
+from tests.support.harnesses.etcd import EtcdClock
+from tests.support.leased_jobs import LeasedJobs, Member
+
+RANGE = "/etcdserverpb.KV/Range"
+
+
+class Ending(EtcdClock):
+    """Leases end too, of whom the time was long enough."""
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        if seconds < 15:
+            return
+        prefix = f"{self.prefix}/schedule/suite/m/".encode()
+        for item in read_range(asked(self.server.url, RANGE, range_of(prefix, under(prefix)))).found:
+            asked(self.server.url, REVOKE, pack((1, item.lease)))
+
+
+@pytest.fixture
+def clock(etcd_server: EtcdServer) -> Iterator[Ending]:
+    made = Ending(etcd_server)
+    yield made
+    made.close()
+
+
+class TestJobs(LeasedJobs):
+    durable: ClassVar = {}
+
+
+def test_a_clock_that_is_wrong_takes_nothing(clock: Ending, member: Member) -> None:
+    client = clock.client()
+    client.schedule.schedule_job("j", due_time=0)
+    holder, other = member(), member()
+    (run,) = holder.exchange((), 8)
+    for seconds in (14.9, 1e6, -2e6):
+        EtcdClock.advance(clock, seconds)
+        assert not other.exchange((), 8)
+    holder.exchange([Outcome(run.token)], 0)
+    (record,) = client.schedule.list_runs("j")
+    assert (record.status, record.attempt) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("change", ["overwrite", "delete", "run_now", "claim"])
+def test_a_job_that_changes_before_it_is_claimed(
+    clock: Ending, member: Member, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a member's look and its claim; the claim is refused, and an outcome lands at the second try."""
+    client = clock.client()
+    client.schedule.schedule_job("j", schedule="@every 10s", due_time=0, data=1)
+    client.schedule.schedule_job("k", schedule="@every 1h", due_time=0, target=client.schedule.job("j")(print))
+    one, other = member(), member()
+    held = {run.spec.name: run for run in one.exchange((), 8)}
+    one.exchange([Outcome(held["j"].token)], 0)
+    clock.advance(10)
+    look = EtcdSchedule.since
+
+    def since(self: EtcdSchedule, revision: int) -> Any:
+        found = yield from look(self, revision)
+        monkeypatch.setattr(EtcdSchedule, "since", look)
+        if change == "overwrite":
+            client.schedule.schedule_job("j", schedule="@every 2h", due_time=0, data=2, overwrite=True)
+        elif change == "delete":
+            client.schedule.delete_job("j")
+        elif change == "run_now":
+            client.schedule.run_now("j")
+        else:
+            assert len(other.exchange((), 8)) == 1
+        client.schedule.run_now("k")
+        return found
+
+    monkeypatch.setattr(EtcdSchedule, "since", since)
+    assert not one.exchange([Outcome(held["k"].token)], 8)
+    assert client.schedule.list_runs("k")[0].status == "succeeded"
+    found = [run for run in one.exchange((), 8) if run.spec.name == "j"]
+    assert len(found) == (change in ("overwrite", "run_now"))
+
+
+def test_records_of_runs_end(clock: Ending) -> None:
+    """As many as the settings say, the latest; a job of the name goes on behind them."""
+    config = {"capa": {"home": {"url": clock.server.url, "prefix": clock.prefix, "history_runs": 3, "history": 60}}}
+    with CloudRuntimesClient(app_id="suite", config=config) as client:
+        for _ in range(2):
+            client.schedule.schedule_job("j", due_time=0)
+            driver = client._context.runtime().driver("schedule", "default")
+            op = Operation(Method("schedule", "run", repeatable=True), "s", 5.0)
+            source: Any = driver.join(op, lambda: frozenset("j"))  # type: ignore[attr-defined]
+            ids = [client.schedule.run_now("j") for _ in range(3)]
+            for _ in range(4):
+                for run in source.exchange((), 8):
+                    source.exchange([Outcome(run.token)], 0)
+            source.close(())
+            found = {record.run_id for record in client.schedule.list_runs("j")}
+            assert len(found) == 3
+            assert len(found & set(ids)) >= 2
+            client.schedule.delete_job("j")

@@ -1,0 +1,300 @@
+"""Which servers, and who the client is: TLS, users, rights, homes, forks. No password stands in an error, a log or a variable of a frame."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.etcd.address import parse_url
+from cloud_runtimes.components.etcd.messages import pack, under
+from cloud_runtimes.components.etcd.settings import EtcdSettings
+from cloud_runtimes.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cloud_runtimes.testing import Api
+from cloud_runtimes.testing.canary import Canary
+from tests.support import STRANGER
+from tests.support.etcd import EtcdServer, Missing, asked, serve
+from tests.support.fault_proxy import FaultProxy, Way
+from tests.support.forked import connects_anew
+from tests.support.harnesses.etcd import EtcdHome
+from tests.support.ports import reserved_port
+from tests.support.waiting import until
+
+Make = Callable[..., CloudRuntimesClient]
+Serve = Callable[..., EtcdServer]
+
+
+@pytest.fixture
+def guarded(served: Serve, canary: Canary) -> tuple[EtcdServer, str]:
+    """A server that asks who one is; ``shop`` may use the keys of the prefix ``shop``."""
+    server, password = served("auth-token-ttl", "1"), canary.value()
+
+    def administer(method: str, *fields: tuple[int, Any]) -> None:
+        asked(server.url, f"/etcdserverpb.Auth/{method}", pack(*fields))
+
+    for user in ("root", "shop"):
+        administer("UserAdd", (1, user), (2, password))
+        administer("RoleAdd", (1, user))
+        administer("UserGrantRole", (1, user), (2, user))
+    permission = pack((1, 2), (2, b"shop/"), (3, under(b"shop/")))
+    administer("RoleGrantPermission", (1, "shop"), (2, permission))
+    administer("AuthEnable")
+    return server, password
+
+
+def test_a_user(guarded: tuple[EtcdServer, str], client: Make, api: Api) -> None:
+    """Every service works with the rights on a prefix; a token that the server has forgotten is renewed."""
+    server, password = guarded
+    made = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
+    api.call(made.state, "save", "s", "k", 1, ttl=30)
+    made.configuration.save_configuration("c", {"k": "1"})
+    with api.opened(made.configuration.subscribe_configuration("c")) as sub:
+        assert api.call(sub, "receive", 5)["k"].value == "1"
+        server.kill()  # with it go its tokens
+        server.start()
+        assert api.call(made.state, "get", "s", "k") == 1
+        made.configuration.save_configuration("c", {"k": "2"})
+        assert api.until(lambda: sub.current()["k"].value == "2", 20)
+    lease = api.call(made.lock, "try_lock", "l", "r")
+    api.call(lease, "release")
+    with api.opened(made.schedule.running()):
+        api.pause(0.01)
+
+
+def test_who_is_not_known(guarded: tuple[EtcdServer, str], client: Make, api: Api, canary: Canary) -> None:
+    server, password = guarded
+    for user in (f"shop:{password}-wrong@", f"nobody:{password}@", ""):
+        made = client(server.url.replace("://", f"://{user}"), prefix="shop")
+        with canary.raises(UnauthenticatedError, match="check user and password in the url") as caught:
+            api.call(made.state, "save", "s", "k", 1)
+        assert not caught.value.maybe_applied
+        assert not caught.value.retryable
+    made = client(server.url.replace("://", f"://shop:{password}@"), prefix="else")
+    with canary.raises(PermissionDeniedError, match="grant its role readwrite") as denied:
+        api.call(made.state, "save", "s", "k", 1)
+    assert not denied.value.maybe_applied
+
+
+def test_a_password_that_nobody_asks_for(home: EtcdHome, client: Make, api: Api, canary: Canary) -> None:
+    made = client(home.server.url.replace("://", f"://shop:{canary.value()}@"), prefix=home.prefix)
+    api.call(made.state, "save", "s", "k", 1)
+    assert api.call(made.state, "get", "s", "k") == 1
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of ``localhost`` for servers and clients that vouches for itself, and its key, as Go takes them."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+    made = made.add_extension(x509.BasicConstraints(True, None), True)
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    certificate = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    path.write_bytes(certificate + secret)
+    path.with_suffix(".crt").write_bytes(certificate)
+    return path
+
+
+@pytest.fixture(scope="module")
+def secure(pem: Path) -> Iterator[EtcdServer]:
+    """A server that wants a certificate of its clients."""
+    options = (
+        "cert-file",
+        pem,
+        "key-file",
+        pem,
+        "trusted-ca-file",
+        pem.with_suffix(".crt"),
+        "client-cert-auth",
+        "true",
+    )
+    try:
+        with serve(*map(str, options)) as server:
+            yield server
+    except Missing as error:
+        pytest.skip(str(error))
+
+
+def test_tls(secure: EtcdServer, pem: Path, client: Make, api: Api) -> None:
+    """With a certificate of the client's own, in small pieces."""
+    mine = {"tls_ca": str(pem), "tls_certificate": str(pem), "tls_key": str(pem)}
+    with FaultProxy(secure.port) as proxy:
+        proxy.down = Way(piece=700)
+        made = client(f"etcds://localhost:{proxy.port}", **mine)
+        data = os.urandom(100_000)
+        api.call(made.state, "save", "s", "k", data)
+        assert api.call(made.state, "get", "s", "k") == data
+        with api.opened(made.lock.hold("l", "r", wait=5)):
+            api.pause(0.01)
+        for url, settings, text in (
+            (f"etcds://localhost:{secure.port}", {**mine, "tls_ca": str(STRANGER)}, "not trusted.*tls_ca"),
+            (f"etcds://127.0.0.2:{proxy.port}", mine, "another name"),
+            (f"etcds://localhost:{secure.port}", {"tls_ca": str(pem)}, "tls_certificate"),
+            (f"etcd://localhost:{secure.port}", {}, "reached"),
+        ):
+            error = api.fails(UnavailableError, match=text)(client(url, **settings).state, "save", "s", "k", 1)
+            assert not error.maybe_applied
+            assert error.retryable == (not settings)
+
+
+def test_what_is_no_etcd(client: Make, api: Api, home: EtcdHome) -> None:
+    with FaultProxy(home.server.port) as proxy:
+        proxy.down.instead = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        error = api.fails(UnavailableError, match="does not speak HTTP/2")(
+            client(f"etcd://127.0.0.1:{proxy.port}").state, "save", "s", "k", 1
+        )
+        assert not error.maybe_applied
+
+
+def test_limits(home: EtcdHome, client: Make, api: Api) -> None:
+    """What a server would refuse is refused before; what it refuses is told."""
+    made = home.client()
+    data = os.urandom(1024 * 1024)
+    api.call(made.state, "save", "s", "k", data)  # more than windows and frames hold
+    assert api.call(made.state, "get", "s", "k") == data
+    api.fails(ResourceExhaustedError, match="max_value_bytes")(made.state, "save", "s", "k", data + b"1")
+    large = client(home.server.url, prefix=home.prefix, max_value_bytes=8 << 20, max_operations=200)
+    error = api.fails(ResourceExhaustedError, match="--max-request-bytes")(large.state, "save", "s", "k", data * 3)
+    assert not error.maybe_applied
+    for each, match in ((made, "etcd takes 128 at once"), (large, "lower max_operations")):
+        tx = each.state.transaction("s")
+        with pytest.raises(ResourceExhaustedError, match=match):
+            with api.opened(tx):
+                for number in range(129):
+                    tx.save(f"k{number}", number)
+    with api.opened(made.state.transaction("s")) as tx:
+        for number in range(128):
+            tx.save(f"k{number}", number)
+    assert len(api.call(made.state, "list_keys", "s")) == 129
+    api.fails(ResourceExhaustedError, match="change them in parts")(
+        made.configuration, "save_configuration", "c", {f"k{number}": "1" for number in range(129)}
+    )
+
+
+def test_plain_configuration(home: EtcdHome, api: Api) -> None:
+    """What etcdctl writes is read, and what has neither tags nor metadata is as plain."""
+    settings = home.client().configuration
+    api.call(settings, "save_configuration", "app", {"color": "red"})
+    key = f"{home.prefix}/configuration/app///color".encode()
+    assert b"red" in asked(home.server.url, "/etcdserverpb.KV/Range", pack((1, key)))
+    with api.opened(settings.subscribe_configuration("app")) as sub:
+        asked(home.server.url, "/etcdserverpb.KV/Put", pack((1, key), (2, b"blue")))
+        assert api.until(lambda: sub.current()["color"].value == "blue")
+
+
+def test_a_forked_child(home: EtcdHome) -> None:
+    """It connects anew beside a subscription and a waiter of its parent."""
+    made = home.client()
+    lease = made.lock.try_lock("l", "r", expiry=30)
+    assert lease is not None
+    with made.configuration.subscribe_configuration("c") as sub:
+        waiting = threading.Thread(target=lambda: made.lock.hold("l", "r", wait=20).__enter__().release())
+        waiting.start()
+        connects_anew(made)
+        lease.release()
+        waiting.join(20)
+        assert not waiting.is_alive()
+        made.configuration.save_configuration("c", {"k": "1"})
+        assert until(lambda: "k" in sub.current())
+
+
+def test_a_home(home: EtcdHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api: Api) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLOUD_RUNTIMES_HOME", home.server.url)
+    store = home.store()
+    with CloudRuntimesClient(app_id="suite") as one, CloudRuntimesClient(app_id="suite") as two:
+        api.call(one.state, "save", store, "k", 1)
+        assert api.call(two.state, "get", store, "k") == 1
+        api.call(two, "wait_ready")
+        api.fails(UnsupportedError, match="declare another")(one.pubsub, "publish", "bus", "t", 1)
+    assert {path.name for path in tmp_path.iterdir()} <= {".cloud_runtimes"}
+
+
+def test_waiting_for_the_server(served: Serve, api: Api) -> None:
+    with reserved_port() as port, CloudRuntimesClient(config={"capa": {"home": f"etcd://127.0.0.1:{port}"}}) as client:
+        with pytest.raises(DeadlineExceededError, match="ready"):
+            client.wait_ready(timeout=0.1)
+    server = served()
+    server.kill()
+    threading.Timer(0.2, server.begin).start()
+    with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
+        api.call(client, "wait_ready", timeout=20)
+        assert api.call(client.state, "get", "s", "k") is None
+
+
+def test_doctor_shows_the_home(home: EtcdHome, tmp_path: Path) -> None:
+    """Its servers without user and password, whether they answer, and what it has."""
+    servers = f"127.0.0.1:{home.server.port},localhost:{home.server.port}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUD_RUNTIMES")}
+    environment["CLOUD_RUNTIMES_HOME"] = f"etcd://user:canary@{servers}"
+    command = [sys.executable, "-m", "cloud_runtimes", "doctor", "--json"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert "canary" not in result.stdout + result.stderr
+    report = json.loads(result.stdout)
+    assert report["home"] == f"etcd://{servers}"
+    assert report["ready"], report["problem"]
+    (found,) = [each for each in report["components"] if each["name"] == "etcd"]
+    assert found["services"]["lock"] == ["fair", "renew", "token"]
+
+
+@pytest.mark.parametrize(
+    ("url", "servers", "user"),
+    [
+        ("etcd://a", [("a", 2379)], None),
+        ("etcds://u:p%40x@a:1,[::1]:2,c/", [("a", 1), ("::1", 2), ("c", 2379)], ("u", "p@x")),
+    ],
+)
+def test_urls(url: str, servers: list[tuple[str, int]], user: tuple[str, str] | None) -> None:
+    address = parse_url(url)
+    assert list(address.servers) == servers
+    assert (address.username, address.password) == (user or (None, None))
+    assert address.tls == url.startswith("etcds")
+
+
+@pytest.mark.parametrize("url", ["etcd://", "etcd://user@a", "etcd://a/b", "etcd://a?x=1", "etcd://a:port", "http://a"])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="etcd://user:password@host:2379"):
+        parse_url(url)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"prefix": ""}, "prefix"),
+        ({"prefix": "a/"}, "prefix"),
+        ({"max_value_bytes": 0}, "max_value_bytes"),
+        ({"max_operations": 2}, "max_operations"),
+        ({"history": 0.5}, "history"),
+        ({"history_runs": 0}, "history_runs"),
+        ({"tls_ca": "a"}, "etcds"),
+        ({"url": "etcds://a", "tls_key": "a"}, "together"),
+        ({"url": "http://a"}, "etcd://"),
+    ],
+)
+def test_settings(setting: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        EtcdSettings(**{"url": "etcd://a", **setting})

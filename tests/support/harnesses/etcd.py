@@ -1,0 +1,79 @@
+"""etcd as the component of every service it has. Its clock cannot be set, so this really waits."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components._engines import engines
+from cloud_runtimes.components.etcd import schedule
+from cloud_runtimes.components.etcd.engine import EtcdEngine
+from cloud_runtimes.testing import Harness
+from tests.support.etcd import EtcdServer, leases
+
+__all__ = ["ETCD", "EtcdClock", "EtcdHome"]
+
+_numbers = itertools.count(1)
+
+
+class EtcdHome(Harness):
+    """A prefix of its own on the test run's server; a test may wait for ``longest`` seconds."""
+
+    name = "etcd"
+    bad_etag = "999999999999"
+    longest = 2.5
+
+    def __init__(self, server: EtcdServer) -> None:
+        self.server = server
+        self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
+        self._clients: list[CloudRuntimesClient] = []
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        home = {"url": self.server.url, "prefix": self.prefix}
+        client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
+        self._clients.append(client)
+        return client
+
+    def advance(self, seconds: float) -> None:
+        if seconds > self.longest:
+            pytest.skip(f"the clock of an etcd server cannot be set, and {seconds:g} s are long: see tests/etcd")
+        before = leases(self.server.url)
+        time.sleep(seconds)
+        # the server looks for leases that are over every half second
+        ending = {id for id, left in before.items() if left <= seconds}
+        end = time.monotonic() + 3
+        while time.monotonic() < end and any(left == 0 for id, left in leases(self.server.url).items() if id in ending):
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+class EtcdClock(EtcdHome):
+    """The same for jobs, whose times are those of their processes: theirs is moved on."""
+
+    def __init__(self, server: EtcdServer) -> None:
+        super().__init__(server)
+        self._ahead = 0
+        self._told = schedule.now_ms
+        schedule.now_ms = lambda: self._told() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        self._ahead += round(seconds * 1000)
+        # runners sleep until something is due; they have slept so long now
+        for each in engines(EtcdEngine):
+            each.notifier.wake_all()
+
+    def close(self) -> None:
+        super().close()
+        schedule.now_ms = self._told
+
+
+ETCD: dict[str, type[EtcdHome]] = {EtcdHome.name: EtcdHome}
