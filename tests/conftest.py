@@ -185,6 +185,14 @@ def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def objectstore_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the object store of this run, which all workers share."""
+    from tests.support.objectstore import serve
+
+    yield from _shared(tmp_path_factory, "objectstore", serve)
+
+
+@pytest.fixture(scope="session")
 def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the RabbitMQ server of this run, which all workers share; ``RABBITMQ_URL`` names another, such as one of a later version."""
     if "RABBITMQ_URL" in os.environ:

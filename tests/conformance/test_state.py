@@ -7,6 +7,7 @@ from tests.support.harnesses.dapr import DAPR_STATE
 from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS
+from tests.support.harnesses.objectstore import OBJECTSTORE_STATE
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import IN_DAPRS, REDIS, VALKEY
 from tests.support.harnesses.rows import rows
@@ -19,6 +20,7 @@ class TestState(StateSuite):
         beside=DAPR_STATE,
         beside_layotto=LAYOTTO,
         nats_server=NATS,
+        objectstore_url=OBJECTSTORE_STATE,
         postgres_url=POSTGRES,
         redis_server=REDIS,
         valkey_server={**VALKEY, **IN_DAPRS},
