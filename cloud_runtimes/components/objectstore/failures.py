@@ -20,10 +20,11 @@ from ...errors import (
     ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
+    UnsupportedError,
 )
 from ...spi.operation import Operation
 
-__all__ = ["bucket_gone", "explained", "out_of_range"]
+__all__ = ["bucket_gone", "explained", "out_of_range", "same_name"]
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
@@ -34,6 +35,7 @@ _LOGIN: Final = frozenset(
         "AuthenticationFailed", "InvalidAuthenticationInfo", "AuthenticationRequired", "ExpiredAuthenticationToken",
     }
 )  # fmt: skip
+_SAME_NAME: Final = frozenset({"ObjectParentIsFile", "ExistingObjectIsDirectory"})
 _THROTTLED: Final = frozenset({"SlowDown", "ServerBusy", "TooManyRequests", "RequestLimitExceeded"})
 _CHAIN: Final = re.compile(
     r"169\.254\.|metadata\.google|/latest/|/oauth2/|sts[.:/]|[Cc]redential|[Tt]oken request|service.account",
@@ -52,6 +54,11 @@ def _told(error: BaseException) -> tuple[str, int, str]:
 def bucket_gone(error: BaseException) -> bool:
     """Tell whether it is the bucket that is not there."""
     return _told(error)[2] in _BUCKET
+
+
+def same_name(error: BaseException) -> bool:
+    """Tell whether a folder stands where a file should, or a file above it."""
+    return _told(error)[2] in _SAME_NAME
 
 
 def out_of_range(error: BaseException) -> bool:
@@ -85,10 +92,14 @@ def explained(where: str, error: BaseException, op: Operation) -> CloudRuntimesE
         return UnauthenticatedError(
             f"{where}: no credentials were found: give keys in the component's table or the environment, or a role to the machine"
         )
-    if isinstance(error, exceptions.PermissionDeniedError):
+    if isinstance(error, exceptions.PermissionDeniedError) or status == 403:
         return PermissionDeniedError(f"{where}: the credentials may not do this ({code or status}): allow it to them")
     if code in ("EntityTooLarge", "MetadataTooLarge", "RequestBodyTooLarge"):
         return ResourceExhaustedError(f"{where}: more than the store takes in one request ({code})")
+    if code in _SAME_NAME:
+        return UnsupportedError(f"{where}: this store has no file and folder of the same name: give one another name")
+    if code in ("KeyTooLongError", "InvalidUri", "InvalidResourceName"):
+        return InvalidArgumentError(f"{where}: this store does not take such a name ({code}): give a shorter one")
     if isinstance(error, exceptions.PreconditionError) or status == 409:
         return ConflictError(f"{where}: another wrote it at the same time ({code or status}): try again")
     if isinstance(error, FileNotFoundError):

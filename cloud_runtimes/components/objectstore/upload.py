@@ -16,7 +16,7 @@ from ...spi.file import Chunk, FileInfo, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .attributes import Stamp, at, headers
 from .bucket import Flow, Step
-from .failures import explained
+from .failures import explained, same_name
 from .settings import PARTS
 
 if TYPE_CHECKING:
@@ -141,7 +141,9 @@ class Upload(FileWriter):
         data, self._rest = bytes(self._rest), bytearray()
         try:
             result = yield Step("put", (self._key, data), options)
-        except exceptions.AlreadyExistsError:
+        except exceptions.AlreadyExistsError as error:
+            if self._how.overwrite or same_name(error):
+                raise
             # an answer that was lost, and a request sent again, look like another's file
             found = yield from self._files.find(self._name)
             if found is not None and self._stamp.nonce in (found.etag or ""):
