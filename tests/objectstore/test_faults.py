@@ -238,7 +238,7 @@ def test_a_put_that_is_killed(
         proxy.end, proxy.up.cut = "half-open", int(size * share) if number % 2 else size + int(9000 * share)
         child.stdin.write("\n")
         child.stdin.flush()
-        until(lambda: proxy.up.cut == 0 or child.poll() is not None)
+        until(lambda child=child: proxy.up.cut == 0 or child.poll() is not None)
         child.kill()
         child.communicate()
         proxy.heal()
