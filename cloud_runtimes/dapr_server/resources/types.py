@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from ... import registry
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.documents import go_duration
+from . import buckets
 
 __all__ = ["ComponentType", "component_type", "is_true", "known_types", "plain"]
 
@@ -408,6 +409,16 @@ _VAULT: Final = ComponentType(
 )
 
 _DAPR: Final[Mapping[str, ComponentType]] = {
+    "bindings.aws.s3": ComponentType(
+        "file",
+        "objectstore",
+        buckets.FIELDS,
+        parts=buckets.PARTS,
+        url=buckets.s3_url,
+        without_effect=buckets.WITHOUT_EFFECT,
+        refused=buckets.REFUSED,
+        note=buckets.NOTE,
+    ),
     "bindings.localstorage": ComponentType("file", "local", {"rootpath": ("path", str)}),
     "bindings.postgres": _POSTGRES,
     "bindings.postgresql": _POSTGRES,
