@@ -68,6 +68,7 @@ async def run_async(client):
 
 with CloudRuntimesClient(app_id="child", config=config, timeout=None) as client:
     before = run(client) if api == "sync" else asyncio.run(run_async(client))
+    client.file.delete_file("s", "large")
 assert digests[0].digest() == digests[1].digest()
 print(peak() - before)
 """

@@ -140,7 +140,7 @@ def test_folders_longer_than_a_page(make: Make, api: Api, monkeypatch: pytest.Mo
 
 def test_objects_of_other_programs(make: Make, objectstore_url: str, bucket: str, api: Api) -> None:
     if objectstore_url.startswith("azurite"):
-        pytest.skip("boto3 is not on this Python's store")
+        pytest.skip("Azurite has no S3")
     foreign, client = s3(objectstore_url), make()
     foreign.put_object(Bucket=bucket, Key="theirs", Body=b"1", ContentType="text/x", Metadata={"my_key": "50% off"})
     found = api.call(client.file, "stat_file", "s", "theirs")

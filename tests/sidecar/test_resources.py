@@ -142,7 +142,7 @@ def test_a_vault(tmp_path: Path, more: str, path: str) -> None:
 
 def test_a_bucket(tmp_path: Path, objectstore_url: str) -> None:
     if objectstore_url.startswith("azurite"):
-        pytest.skip("S3 is not on this Python's store")
+        pytest.skip("Azurite has no S3")
     server = urlsplit(objectstore_url)
     fields = {
         "bucket": buckets(objectstore_url)[0], "region": "us-east-1", "accessKey": server.username, "secretKey": server.password,

@@ -58,7 +58,8 @@ class ObjectstoreComponent(Component):
         self.bucket.run(Operation(_READY, self.name, 5.0), look())
 
     def close(self, timeout: float | None) -> None:
-        self.bucket.close()
+        if "bucket" in vars(self):
+            self.bucket.close()
 
 
 component = ObjectstoreComponent

@@ -234,4 +234,8 @@ def _profile(name: str) -> Any:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ModuleNotFoundError:
         raise UnsupportedError("profile is read by boto3, which is not installed: pip install boto3") from None
-    return Boto3CredentialProvider(boto3.Session(profile_name=name))
+    try:
+        return Boto3CredentialProvider(boto3.Session(profile_name=name))
+    except Exception:
+        pass  # of botocore, or of its providers
+    raise InvalidArgumentError("profile: ~/.aws has no such one, or it gives no keys: aws configure list-profiles")

@@ -177,7 +177,7 @@ class Upload(FileWriter):
             await self._in_thread(self.abort, op)
 
     def _give_up(self) -> None:
-        """Have the store remove the parts; those that it does not go by the bucket's rule for unfinished uploads."""
+        """Have the store remove the parts; those that it does not remove go by the bucket's rule for unfinished uploads."""
         parts, self._parts = self._parts, None
         if parts is not None:
             try:
