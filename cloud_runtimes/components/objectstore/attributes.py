@@ -60,6 +60,8 @@ def headers(how: FileWrite, stamp: Stamp, azure: bool) -> dict[str, str]:
         ResourceExhaustedError: escaped, the metadata is more than a store takes.
     """
     content_type = how.content_type or "application/octet-stream"
+    if not how.metadata and content_type == "application/octet-stream":
+        return {_MARK: stamp.text, "Content-Type": content_type}
     if not (content_type.isascii() and content_type.isprintable()):
         raise InvalidArgumentError(f"content_type {content_type!r}: a bucket takes printable ASCII")
     made = {_MARK: stamp.text}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from obstore import exceptions
 
 from ...errors import AlreadyExistsError, ClosedError, ConflictError
 from ...spi import file as spi
-from ...spi.file import FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .._files import ServerFiles
 from .attributes import info
@@ -126,6 +128,18 @@ class ObjectFiles(ServerFiles):
 
     # -- writing ----------------------------------------------------------
 
+    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        if (data := _only(chunks)) is None:
+            return super().write(op, name, chunks, how)
+        stored: FileInfo = self.run(op, Upload(self, name, how).whole(data))
+        return stored
+
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        if (data := _only(chunks)) is None:
+            return await super().write_async(op, name, chunks, how)
+        stored: FileInfo = await self.run_async(op, Upload(self, name, how).whole(data))
+        return stored
+
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
         return Upload(self, name, how)
 
@@ -182,6 +196,12 @@ class ObjectFiles(ServerFiles):
     def _url(self, name: str, method: str, expires: float) -> Flow[str]:
         url: str = yield Step("sign", (method, self.names.key(name), timedelta(seconds=expires)))
         return url
+
+
+def _only(chunks: Iterable[Chunk]) -> Chunk | None:
+    """Return the only chunk of content in memory, which need not be copied; ``None``: there are several, or who knows."""
+    found = list(islice(chunks, 2)) if getattr(chunks, "repeatable", False) else [b"", b""]
+    return None if len(found) > 1 else found[0] if found else b""
 
 
 class _Reader(FileReader):

@@ -39,7 +39,7 @@ class Names:
             InvalidArgumentError: it is too long.
         """
         key = self.root + (name if self.plain(name) else AREA + name.encode().hex())
-        if (size := len(key.encode())) > _KEY_BYTES:
+        if len(key) > _KEY_BYTES // 4 and (size := len(key.encode())) > _KEY_BYTES:
             raise InvalidArgumentError(
                 f"the name {name[:60]!r}… needs a key of {size} bytes in {self._store!r}, prefix included; "
                 f"a bucket takes {_KEY_BYTES}: shorten it"

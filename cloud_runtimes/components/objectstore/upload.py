@@ -61,7 +61,14 @@ class Upload(FileWriter):
     def _take(self, data: memoryview) -> bool:
         """Append some bytes; tell whether it is time to send."""
         self._check()
-        self._size += len(data)
+        self._count(len(data))
+        self._rest += data
+        part = self._files.component.settings.part_size
+        return self._how.overwrite and len(self._rest) >= (part if self._parts is None else _PIECE)
+
+    def _count(self, size: int) -> None:
+        """Refuse what is too large."""
+        self._size += size
         settings = self._files.component.settings
         if not self._how.overwrite:
             if self._size > settings.exclusive_bytes:
@@ -73,8 +80,6 @@ class Upload(FileWriter):
             raise ResourceExhaustedError(
                 f"{self._files.store}/{self._name} has more than {PARTS:,} parts of {settings.part_size:,} bytes: raise part_size"
             )
-        self._rest += data
-        return self._how.overwrite and len(self._rest) >= (settings.part_size if self._parts is None else _PIECE)
 
     def _check(self) -> None:
         if self._ended:
@@ -113,7 +118,7 @@ class Upload(FileWriter):
     def commit(self, op: Operation, /) -> FileInfo:
         self._check()
         if self._parts is None:
-            found: FileInfo = self._files.run(op, self._put())
+            found: FileInfo = self._files.run(op, self._put(self._rest))
             return found
         self._send(op, True)
         found = self._files.run(op, self._stored())
@@ -122,7 +127,7 @@ class Upload(FileWriter):
     async def commit_async(self, op: Operation, /) -> FileInfo:
         self._check()
         if self._parts is None:
-            found: FileInfo = await self._files.run_async(op, self._put())
+            found: FileInfo = await self._files.run_async(op, self._put(self._rest))
             return found
         await self._in_thread(self._send, op, True)
         found = await self._files.run_async(op, self._stored())
@@ -134,11 +139,15 @@ class Upload(FileWriter):
             self._name, self._size, at(self._stamp.ms), self._stamp.etag(etag), self._headers["Content-Type"], dict(how.metadata or {})
         )  # fmt: skip
 
-    def _put(self) -> Flow[FileInfo]:
+    def whole(self, data: Chunk) -> Flow[FileInfo]:
+        """Store all of a file."""
+        self._count(len(data))
+        return (yield from self._put(data))
+
+    def _put(self, data: Chunk) -> Flow[FileInfo]:
         self._ended = True
         mode = "overwrite" if self._how.overwrite else "create"
         options = {"attributes": self._headers, "mode": mode, "use_multipart": False}
-        data, self._rest = bytes(self._rest), bytearray()
         try:
             result = yield Step("put", (self._key, data), options)
         except exceptions.AlreadyExistsError as error:
