@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,28 @@ def test_what_is_given_up_leaves_no_parts(make: Make, objectstore_url: str, buck
     if "key:secret@" in objectstore_url:  # versitygw keeps an upload whose abort meets a part on its way
         assert uploads(objectstore_url, bucket) == []
     assert "Contents" not in s3(objectstore_url).list_objects_v2(Bucket=bucket)
+
+
+def test_a_source_that_takes_too_long_leaves_no_parts(make: Make, objectstore_url: str, bucket: str, api: Api) -> None:
+    client = make(part_size=PART)
+
+    def slow() -> Iterator[bytes]:
+        for _ in range(12):
+            yield bytes(MIB)
+        time.sleep(1.5)
+        yield bytes(MIB)
+
+    async def slow_async() -> AsyncIterator[bytes]:
+        for _ in range(12):
+            yield bytes(MIB)
+        await asyncio.sleep(20)
+
+    source = slow() if api.name == "sync" else slow_async()
+    error = api.fails(DeadlineExceededError)(client.file, "put_file", "s", "f", source, timeout=1)
+    assert not error.maybe_applied
+    if "key:secret@" in objectstore_url:
+        until(lambda: not uploads(objectstore_url, bucket))
+    assert not api.call(client.file, "exists", "s", "f")
 
 
 @pytest.mark.parametrize("cut", [0, 3 * MIB, 11 * MIB])

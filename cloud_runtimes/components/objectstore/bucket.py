@@ -5,6 +5,7 @@ obstore takes time-outs for a store and not for a call. So there is a store for 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,15 @@ class Bucket:
 
     def store(self, op: Operation) -> Any:
         """Return the store for a call's time."""
+        seconds = self._seconds(op)
+        return self._stores.get(seconds) or self._made(seconds)
+
+    async def store_async(self, op: Operation) -> Any:
+        """Asynchronous `store`; making one reads files, and may ask for credentials."""
+        seconds = self._seconds(op)
+        return self._stores.get(seconds) or await asyncio.to_thread(self._made, seconds)
+
+    def _seconds(self, op: Operation) -> float:
         global _used_at
         if _used_at != fork.generation():
             if _used_at is not None:
@@ -86,10 +96,9 @@ class Bucket:
         left = op.remaining()
         if left == 0:
             raise op.timed_out("a connection")
-        seconds = _UNLIMITED if left is None else _two_digits(min(left, _UNLIMITED))
-        found = self._stores.get(seconds)
-        if found is not None and not self._closed:
-            return found
+        return _UNLIMITED if left is None else _two_digits(min(left, _UNLIMITED))
+
+    def _made(self, seconds: float) -> Any:
         with self._lock:
             if self._closed:
                 raise ClosedError("this client is closed: make another")
@@ -166,8 +175,6 @@ class Bucket:
 
     async def run_all_async(self, op: Operation, flows: Sequence[Flow[T]]) -> list[T | CloudRuntimesError]:
         """Asynchronous `run_all`."""
-        import asyncio
-
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def caught(flow: Flow[T]) -> T | CloudRuntimesError:
@@ -201,12 +208,12 @@ class Bucket:
 
     async def _do_async(self, op: Operation, step: Step) -> Any:
         if step.name == "list":
-            return obstore.list(self.store(op), *step.arguments, **step.options)
+            return obstore.list(await self.store_async(op), *step.arguments, **step.options)
         if step.name == "next":
             return await anext(step.on, None)
         if step.on is not None:
             return await getattr(step.on, f"{step.name}_async")(*step.arguments)
-        return await getattr(obstore, f"{step.name}_async")(self.store(op), *step.arguments, **step.options)
+        return await getattr(obstore, f"{step.name}_async")(await self.store_async(op), *step.arguments, **step.options)
 
 
 def look(prefix: str | None = None) -> Flow[None]:

@@ -5,6 +5,7 @@ A file that may not replace another is sent at once too, since no store takes th
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,6 +90,8 @@ class Upload(FileWriter):
         """Give obstore what there is; it sends parts of it, and waits while too many are on their way."""
         error: BaseException | None = None
         bucket = self._files.component.bucket
+        if op.remaining() == 0:
+            raise op.timed_out("a part to be sent")
         with self._sending:
             try:
                 if self._parts is None:
@@ -162,10 +165,13 @@ class Upload(FileWriter):
 
     def _stored(self) -> Flow[FileInfo]:
         """Return what is known of the file; obstore does not tell the etag of parts."""
-        found: FileInfo | None = yield from self._files.find(self._name)
+        try:
+            found: FileInfo | None = yield from self._files.find(self._name)
+        except Exception:  # it is stored, whatever becomes of the question
+            found = None
         if found is not None and found.etag is not None and found.etag.startswith(self._stamp.nonce):
             return found
-        return self._info(None)  # replaced by now
+        return self._info(None)  # or replaced by now
 
     def abort(self, op: Operation, /) -> None:
         if self._ended:
@@ -183,7 +189,8 @@ class Upload(FileWriter):
         if self._parts is None:
             self.abort(op)
         else:
-            await self._in_thread(self.abort, op)
+            # whatever time the call has left, and should its task be cancelled again
+            await asyncio.shield(asyncio.to_thread(self.abort, op))
 
     def _give_up(self) -> None:
         """Have the store remove the parts; those that it does not remove go by the bucket's rule for unfinished uploads."""
