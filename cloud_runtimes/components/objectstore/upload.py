@@ -28,6 +28,7 @@ __all__ = ["Upload"]
 _AT_ONCE: Final = 4
 """Parts that are on their way."""
 _PIECE: Final = 1024 * 1024
+_SMALL: Final = 64 * 1024
 
 
 class Upload(FileWriter):
@@ -145,7 +146,8 @@ class Upload(FileWriter):
     def whole(self, data: Chunk) -> Flow[FileInfo]:
         """Store all of a file."""
         self._count(len(data))
-        return (yield from self._put(data))
+        # a view is let go of by obstore's threads, which wait for the interpreter for it
+        return (yield from self._put(bytes(data) if len(data) < _SMALL else data))
 
     def _put(self, data: Chunk) -> Flow[FileInfo]:
         self._ended = True
