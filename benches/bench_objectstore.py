@@ -6,6 +6,7 @@ The server is versitygw where ``OBJECTSTORE`` names one, else moto, which takes 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -65,10 +66,15 @@ def times(count: int, call: Callable[[], Any]) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def bench_put(beside: Any, url: str, bucket: str, store: Any, client: CloudRuntimesClient, size: str) -> None:
+def bench_put(
+    beside: Any, note: Any, url: str, bucket: str, store: Any, client: CloudRuntimesClient, size: str
+) -> None:
     """Bytes in memory become an object. obstore and boto3 choose by the size how."""
     length, count = SIZES[size]
     data, boto = content(length), s3(url)
+    if length < 1000:
+        server = boto.list_buckets()["ResponseMetadata"]["HTTPHeaders"].get("server", "unknown")
+        note(f"the server: {server}; {os.getloadavg()[0]:.0f} other processes ran on {os.cpu_count()} cores")
     peers = {OBSTORE: times(count, lambda: obstore.put(store, "theirs", data))}
     if length < 1 << 28:
         peers[BOTO] = times(count, lambda: boto.put_object(Bucket=bucket, Key="boto", Body=data))
