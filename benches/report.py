@@ -38,6 +38,8 @@ PEERS = (
     "confluent-kafka",
     "aiokafka",
     "faststream",
+    "obstore",
+    "boto3",
     "cython",
     "pytest-benchmark",
 )

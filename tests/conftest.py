@@ -193,6 +193,15 @@ def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def objectstore_url(request: pytest.FixtureRequest) -> str:
+    """The URL of the object store of this run, with a key and a secret; ``OBJECTSTORE`` names another."""
+    if "OBJECTSTORE" in os.environ:
+        return os.environ["OBJECTSTORE"]
+    moto: str = request.getfixturevalue("moto_url")
+    return moto.replace("://", "://key:secret@")
+
+
+@pytest.fixture(scope="session")
 def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the RabbitMQ server of this run, which all workers share; ``RABBITMQ_URL`` names another, such as one of a later version."""
     if "RABBITMQ_URL" in os.environ:

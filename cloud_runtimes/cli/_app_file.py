@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -105,3 +105,17 @@ def file_stat(context: typer.Context, store: Files, name: FileName) -> Work:
     from . import _file
 
     return partial(_file.stat, context.obj, store, name)
+
+
+@file_app.command("url", short_help="Write a signed URL of a file.")
+def file_url(
+    context: typer.Context,
+    store: Files,
+    name: FileName,
+    expires: Annotated[float, typer.Option(metavar="SECONDS", help="How long it holds.")] = 900.0,
+    method: Annotated[Literal["GET", "PUT"], typer.Option(help="What may be done with it.")] = "GET",
+) -> Work:
+    """Write a URL with which whoever has it may read or write a file for some time. It is a secret while it holds."""
+    from . import _file
+
+    return partial(_file.url, context.obj, store, name, expires=expires, method=method)

@@ -1,4 +1,4 @@
-"""``file put|get|ls|rm|stat``."""
+"""``file put|get|ls|rm|stat|url``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from ..codec import json
 from ..file import FileInfo
+from ..file.types import UrlMethod
 from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import write
 from ._tables import Table, record, rows
 
-__all__ = ["get", "list_files", "put", "remove", "stat"]
+__all__ = ["get", "list_files", "put", "remove", "stat", "url"]
 
 _PAGE: Final = 1000
 _COLUMNS: Final = ("size", "modified", "content_type", "name")
@@ -130,4 +131,11 @@ def stat(invocation: Invocation, store: str, name: str) -> int:
     """Write what is known of a file."""
     with connect(invocation) as client:
         record(_fields(client.file.stat_file(store, name)))
+    return 0
+
+
+def url(invocation: Invocation, store: str, name: str, *, expires: float, method: UrlMethod) -> int:
+    """Write a signed URL."""
+    with connect(invocation) as client:
+        write(client.file.url(store, name, expires=expires, method=method).encode() + b"\n")
     return 0

@@ -23,11 +23,15 @@ class ServerFiles(FileDriver):
             writer.abort(op)
 
     async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        iterator = iter(chunks)
         writer = await self.open_write_async(op, name, how)
         try:
-            while (chunk := await self.executor.in_thread(lambda: next(iterator, None), op)) is not None:
-                await writer.write_async(op, chunk)
+            if getattr(chunks, "repeatable", False):
+                for chunk in chunks:
+                    await writer.write_async(op, chunk)
+            else:
+                iterator = iter(chunks)
+                while (taken := await self.executor.in_thread(lambda: next(iterator, None), op)) is not None:
+                    await writer.write_async(op, taken)
             return await writer.commit_async(op)
         finally:
             await writer.abort_async(op)

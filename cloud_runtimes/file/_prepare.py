@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from .._core.arguments import check_metadata
@@ -15,6 +16,8 @@ CHUNK: Final = 1024 * 1024
 MAX_NAME_BYTES: Final = 1024
 MAX_METADATA_BYTES: Final = 2048
 """As S3 has it, the narrowest."""
+MAX_EXPIRES: Final = 7 * 86_400
+"""Seconds; as S3 and Google have it."""
 DEFAULT_TYPE: Final = "application/octet-stream"
 
 
@@ -62,6 +65,16 @@ def check_range(start: Any, length: Any) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
             raise InvalidArgumentError(f"{name} must be a number of bytes ≥ 0, got {value!r}")
+
+
+def check_expires(expires: Any) -> float:
+    """Return the seconds for which a URL holds."""
+    seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 1 <= seconds <= MAX_EXPIRES:
+        raise InvalidArgumentError(
+            f"expires must be seconds or a timedelta, from 1 s to 7 days ({MAX_EXPIRES} s), got {expires!r}"
+        )
+    return float(seconds)
 
 
 def file_write(content_type: Any, metadata: Mapping[str, str] | None, overwrite: Any) -> FileWrite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from .._core.arguments import CLIENT_TIMEOUT
@@ -11,9 +12,9 @@ from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi import file as spi
 from ..spi.file import FileDriver, FileInfo, FileWrite
 from ..spi.operation import Method, Operation, mark_interrupted
-from ._prepare import Source, check_name, file_write
+from ._prepare import Source, check_expires, check_name, file_write
 from ._reads import FileReads
-from .types import AsyncFileSource, FileSource
+from .types import AsyncFileSource, FileSource, UrlMethod
 
 __all__ = ["FileService"]
 
@@ -21,6 +22,7 @@ _PUT = Method("file", "put_file", repeatable=True)
 _DELETE = Method("file", "delete_file", repeatable=True)
 _COPY = Method("file", "copy_file", repeatable=False)
 _MOVE = Method("file", "move_file", repeatable=False)
+_URL = Method("file", "url", repeatable=True, writes=False)
 
 
 class FileService(FileReads):
@@ -308,3 +310,76 @@ class FileService(FileReads):
         """
         op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
         return self._found(await self._call_async(op, driver.move_async, source, target), source, store_name)
+
+    def _signing(
+        self, store_name: str, name: str, expires: Any, method: Any, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, FileDriver, float]:
+        check_name(name)
+        seconds = check_expires(expires)
+        if method not in ("GET", "PUT"):
+            raise InvalidArgumentError(f"method {method!r}: give 'GET' or 'PUT'")
+        op, driver = self._prepare(_URL, store_name, timeout, metadata)
+        self._need(driver, spi.URL, "url", store_name)
+        return op, driver, seconds
+
+    @error_context(_URL)
+    def url(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        expires: float | timedelta,
+        method: UrlMethod = "GET",
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Return a URL with which whoever has it may read or write a file for some time, without credentials.
+
+        Nothing is sent: the file may be absent. A ``GET`` gives its content. A ``PUT`` stores what it carries, over an earlier file, without metadata. The URL is a secret while it holds. It ends sooner with credentials that do.
+
+        Args:
+            store_name, name, timeout, metadata: as in `get_file`.
+            expires: seconds, or a ``timedelta``; at most 7 days.
+            method: what may be done, ``"GET"`` or ``"PUT"``.
+
+        Raises:
+            InvalidArgumentError: ``expires`` or ``method`` is wrong.
+            UnsupportedError: the component has no such URLs.
+            UnauthenticatedError: there are no credentials to sign with.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+
+        >>> client.file.url("reports", "2026.csv", expires=600)  # doctest: +SKIP
+        """
+        op, driver, seconds = self._signing(store_name, name, expires, method, timeout, metadata)
+        return self._call(op, driver.url, name, method, seconds)
+
+    @error_context(_URL)
+    async def url_async(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        expires: float | timedelta,
+        method: UrlMethod = "GET",
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Return a URL with which whoever has it may read or write a file for some time, without credentials.
+
+        Nothing is sent: the file may be absent. A ``GET`` gives its content. A ``PUT`` stores what it carries, over an earlier file, without metadata. The URL is a secret while it holds. It ends sooner with credentials that do.
+
+        Args:
+            store_name, name, timeout, metadata: as in `get_file`.
+            expires: seconds, or a ``timedelta``; at most 7 days.
+            method: what may be done, ``"GET"`` or ``"PUT"``.
+
+        Raises:
+            InvalidArgumentError: ``expires`` or ``method`` is wrong.
+            UnsupportedError: the component has no such URLs.
+            UnauthenticatedError: there are no credentials to sign with.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+
+        >>> client.file.url("reports", "2026.csv", expires=600)  # doctest: +SKIP
+        """
+        op, driver, seconds = self._signing(store_name, name, expires, method, timeout, metadata)
+        return await self._call_async(op, driver.url_async, name, method, seconds)

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Literal, Protocol, TypeAlias
 
-__all__ = ["AsyncFileSource", "FileMode", "FileSource", "Readable"]
+__all__ = ["AsyncFileSource", "FileMode", "FileSource", "Readable", "UrlMethod"]
 
 
 class Readable(Protocol):
@@ -17,6 +17,7 @@ class Readable(Protocol):
 
 
 FileMode: TypeAlias = Literal["rb", "wb"]
+UrlMethod: TypeAlias = Literal["GET", "PUT"]
 FileSource: TypeAlias = (
     bytes | bytearray | memoryview | os.PathLike[str] | Readable | Iterable[bytes | bytearray | memoryview]
 )

@@ -17,10 +17,12 @@ __all__ = [
     "COPY",
     "ETAG",
     "EXCLUSIVE",
+    "LISTED",
     "METADATA",
     "MOVE",
     "RANGE",
     "SIZES",
+    "URL",
     "Chunk",
     "FileDriver",
     "FileInfo",
@@ -64,6 +66,8 @@ ETAG: Final = "etag"
 """Files have etags."""
 EXCLUSIVE: Final = "exclusive"
 """``overwrite=False`` only creates."""
+LISTED: Final = "listed"
+"""Listings tell content types, metadata and etags."""
 METADATA: Final = "metadata"
 """Files keep metadata."""
 MOVE: Final = "move"
@@ -72,6 +76,8 @@ RANGE: Final = "range"
 """Any part of a file can be read alone."""
 SIZES: Final = "sizes"
 """Listings tell sizes."""
+URL: Final = "url"
+"""``url``, with which anybody reads or writes a file for some time."""
 
 Chunk = bytes | bytearray | memoryview
 
@@ -147,7 +153,7 @@ class FileDriver(Driver, ABC):
 
     @abstractmethod
     def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        """Store a file, as by a `FileWriter`. ``chunks`` may block, so its ``_async`` takes them from a thread; an error that they raise passes."""
+        """Store a file, as by a `FileWriter`. ``chunks`` may block, so its ``_async`` takes them from a thread, unless they have ``repeatable``: those are in memory. An error that they raise passes."""
 
     write_async = in_thread(write)
 
@@ -191,3 +197,9 @@ class FileDriver(Driver, ABC):
         """Rename a file, over another if need be, in one step; ``None`` where it is absent."""
 
     move_async = in_thread(move)
+
+    def url(self, op: Operation, name: str, method: str, expires: float, /) -> str:
+        """Return a URL with which whoever has it may ``GET`` or ``PUT`` a file for ``expires`` seconds (`URL`)."""
+        raise NotImplementedError
+
+    url_async = in_thread(url)

@@ -40,6 +40,7 @@ class Harness(ABC):
         knows_services: whether it is known that a call of a service that nobody is was not made.
         prefetch: how many events a member of a group may have fetched beyond its ``max_in_flight``.
         bulk_order: whether events of one request come in their order.
+        many: keys of a test with many; fewer where each is a request and the server slow.
         tells_dead: whether dead letters are moved by the client or the embedded component, which say why; else by a sidecar.
     """
 
@@ -58,6 +59,7 @@ class Harness(ABC):
     knows_services: bool = True
     prefetch: int = 0
     bulk_order: bool = True
+    many: int = 1200
     tells_dead: bool = True
 
     @abstractmethod

@@ -53,7 +53,7 @@ def test_what_is_declared_is_shown_without_settings(cli: Any, tmp_path: Path) ->
     [
         (
             '[state.orders]\ncomponent = "nonsense"\n',
-            "[state.orders]: unknown component of state; known: etcd, nats, postgres, redis, sqlite",
+            "[state.orders]: unknown component of state; known: etcd, nats, objectstore, postgres, redis, sqlite",
         ),
         ("runtime = 1\n", "'runtime' must be text"),
         ("[nonsense]\n", "unknown key, key 1 of the table; known: app_id"),

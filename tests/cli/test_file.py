@@ -1,4 +1,4 @@
-"""``file put|get|ls|rm|stat``."""
+"""``file put|get|ls|rm|stat|url``."""
 
 from __future__ import annotations
 
@@ -88,3 +88,23 @@ def test_wrong_usage(cli: Any, argv: tuple[str, ...]) -> None:
     assert result.code == 2
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
+
+
+def test_url(cli: Any, tmp_path: Path) -> None:
+    pytest.importorskip("obstore")
+    # signing asks nobody
+    lines = [
+        'url = "s3://bucket/below"',
+        'region = "us-east-1"',
+        'access_key_id = "key"',
+        'secret_access_key = "secret"',
+    ]
+    (tmp_path / "buckets.toml").write_text("\n".join(['[file.s]\ncomponent = "objectstore"', *lines]))
+    for more, seconds in (((), "900"), (("--expires", "60", "--method", "PUT"), "60")):
+        result = cli("--config", "buckets.toml", "file", "url", "s", "a b", *more)
+        assert (result.code, result.err) == (0, "")
+        assert result.out.startswith(b"https://s3.us-east-1.amazonaws.com/bucket/below/a%20b?")
+        assert f"X-Amz-Expires={seconds}&".encode() in result.out
+    assert cli("--config", "buckets.toml", "file", "url", "s", "f", "--expires", "0").code == 2
+    refused = cli("file", "url", "s", "f")
+    assert (refused.code, "url" in refused.err) == (1, True)

@@ -8,6 +8,7 @@ from tests.support.harnesses.embedded import HARNESSES
 from tests.support.harnesses.etcd import ETCD
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS
+from tests.support.harnesses.objectstore import OBJECTSTORE_STATE
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.redis import IN_DAPRS, REDIS, VALKEY
 from tests.support.harnesses.rows import rows
@@ -21,6 +22,7 @@ class TestState(StateSuite):
         beside_layotto=LAYOTTO,
         etcd_server=ETCD,
         nats_server=NATS,
+        objectstore_url=OBJECTSTORE_STATE,
         postgres_url=POSTGRES,
         redis_server=REDIS,
         valkey_server={**VALKEY, **IN_DAPRS},

@@ -187,7 +187,7 @@ def test_the_commands_run(path: str, tmp_path: Path, request: pytest.FixtureRequ
 
 def test_what_is_not_run_says_what_it_needs() -> None:
     found = {needs for path in PAGES for needs, _, _ in BLOCK.findall((ROOT / path).read_text(encoding="utf-8"))}
-    assert found - {""} == {"Dapr", "Docker", "Kafka", "Kubernetes", "RabbitMQ", "etcd", "uvicorn-worker"}
+    assert found - {""} == {"AWS", "Dapr", "Docker", "Kafka", "Kubernetes", "RabbitMQ", "etcd", "uvicorn-worker"}
 
 
 # -- files ------------------------------------------------------------------------

@@ -45,6 +45,7 @@ def test_files(binding: Sidecar) -> None:
     found = http(binding, "files", "get", fileName="a/b.bin")
     assert (found.status, found.body) == (200, content)
     assert rpc(binding, "files", "get", fileName="a/b.bin").message.data == content
+    assert http(binding, "files", "get", key="a/b.bin").body == content  # as bindings.aws.s3 has it
     rpc(binding, "files", "create", b"plain text", fileName="c")
     assert http(binding, "files", "list").json == ["a/b.bin", "c"]
     assert http(binding, "files", "list", fileName="a").json == ["a/b.bin"]

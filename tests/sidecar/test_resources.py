@@ -6,6 +6,7 @@ import itertools
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,6 +21,7 @@ from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
 from cloud_runtimes.protocols.dapr.documents import go_duration
 from cloud_runtimes.resiliency.policies import Policy, Retries
 from tests.support.moto import REGION, aws
+from tests.support.objectstore import buckets
 from tests.support.vault import VaultStub
 
 CANARY = "hunter2-canary"
@@ -159,6 +161,25 @@ def test_a_vault(tmp_path: Path, more: str, path: str) -> None:
     assert "give caCert" in refusal(
         tmp_path, component("vault", "secretstores.hashicorp.vault", *fields[:2], "{name: skipVerify, value: 'true'}")
     )
+
+
+def test_a_bucket(tmp_path: Path, objectstore_url: str) -> None:
+    if objectstore_url.startswith("azurite"):
+        pytest.skip("Azurite has no S3")
+    server = urlsplit(objectstore_url)
+    fields = {
+        "bucket": buckets(objectstore_url)[0], "region": "us-east-1", "accessKey": server.username, "secretKey": server.password,
+        "endpoint": f"http://{server.hostname}:{server.port}", "disableSSL": "'true'", "forcePathStyle": "'true'",
+    }  # fmt: skip
+    named = [f"{{name: {name}, value: {value}}}" for name, value in fields.items()]
+    found = load(write(tmp_path, component("reports", "bindings.aws.s3", *named)), "shop")
+    with open_client(found) as client:
+        client.file.put_file("reports", "a", b"x")
+        assert client.file.get_file("reports", "a") == b"x"
+    assert any("key counts as fileName" in each for each in found.warnings)
+    assert "name of the bucket" in refusal(tmp_path, component("reports", "bindings.aws.s3", *named[1:]))
+    refused = component("reports", "bindings.aws.s3", *named, "{name: insecureSSL, value: 'true'}")
+    assert "give ca_file" in refusal(tmp_path, refused)
 
 
 @pytest.mark.parametrize("kind", ["secretstores.config_file", "configuration.config_file"])

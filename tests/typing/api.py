@@ -500,6 +500,8 @@ def files(file: FileService, chunks: Iterator[bytes], later: AsyncIterator[bytes
     assert_type(file.list_files("s", "p", recursive=False, limit=1, after="a"), list[FileInfo])
     assert_type(file.copy_file("s", "a", "b"), FileInfo)
     assert_type(file.move_file("s", "a", "b"), FileInfo)
+    assert_type(file.url("s", "n", expires=60, method="PUT"), str)
+    file.url("s", "n", expires=60, method="POST")  # type: ignore[arg-type]
     info = file.stat_file("s", "n")
     assert_type(info.modified, datetime | None)
     assert_type(info.metadata, Mapping[str, str])

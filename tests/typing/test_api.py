@@ -70,6 +70,7 @@ FILE = {
     "delete_file": "store_name, name, *, …",
     "copy_file": "store_name, source, target, *, …",
     "move_file": "store_name, source, target, *, …",
+    "url": "store_name, name, *, expires, method='GET', …",
 }
 TRANSACTION = {
     "save": "key, value, metadata=None, *, etag=None, ttl=None, concurrency=None, consistency=None, "

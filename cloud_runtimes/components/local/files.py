@@ -48,7 +48,7 @@ class LocalFiles(FileDriver):
     """One store: a folder."""
 
     features = frozenset(
-        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
+        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.LISTED, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
     )
 
     def __init__(self, component: LocalComponent, tree: Tree) -> None:

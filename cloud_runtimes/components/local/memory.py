@@ -103,7 +103,7 @@ class MemoryFiles(FileDriver):
     """One store of a space."""
 
     features = frozenset(
-        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
+        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.LISTED, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
     )
 
     def __init__(self, executor: Executor, space: Space, store: str) -> None:

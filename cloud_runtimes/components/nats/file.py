@@ -32,7 +32,7 @@ class NatsFiles(ServerFiles):
     """One store: a bucket."""
 
     features = frozenset(
-        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
+        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.LISTED, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
     )
 
     def __init__(self, component: NatsComponent, name: str) -> None:

@@ -96,7 +96,7 @@ class PostgresFiles(ServerFiles):
     """One store: a namespace in the table of files."""
 
     features = frozenset(
-        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
+        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.LISTED, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
     )
 
     def __init__(self, component: PostgresComponent, name: str) -> None:

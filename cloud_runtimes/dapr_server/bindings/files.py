@@ -22,14 +22,14 @@ OPERATIONS: Final = ("create", "get", "delete", "list")
 async def invoke(
     files: FileService, store: str, operation: str, data: bytes, metadata: Mapping[str, str], budget: Budget
 ) -> bytes | None:
-    """Do one of `OPERATIONS` with the file ``fileName`` of the metadata; return the reply's data, ``None``: it has none.
+    """Do one of `OPERATIONS` with the file ``fileName`` of the metadata, or ``key``, as ``bindings.aws.s3`` calls it; return the reply's data, ``None``: it has none.
 
     Raises:
         MissingFileError: there is no such file, or nothing below the folder to list.
         InvalidArgumentError: no name where one is needed, or one that the store does not take.
         DaprError: a file or list is larger than the budget.
     """
-    name = _name(metadata.get("fileName", ""))
+    name = _name(metadata.get("fileName") or metadata.get("key", ""))
     if operation == "create":
         name = name or str(uuid.uuid4())
         await files.put_file_async(store, name, _decoded(data))

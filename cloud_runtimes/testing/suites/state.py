@@ -136,8 +136,8 @@ class StateSuite(OutboxTests):
         call("save_bulk", {})
         call("delete_bulk", [])
 
-    def test_bulk_of_many(self, call: Call) -> None:
-        items = {f"key-{number:04}": number for number in range(1200)}
+    def test_bulk_of_many(self, call: Call, harness: Harness) -> None:
+        items = {f"key-{number:04}": number for number in range(harness.many)}
         call("save_bulk", items)
         found = call("get_bulk", list(items))
         assert {key: item.value for key, item in found.items()} == items
@@ -181,8 +181,8 @@ class StateSuite(OutboxTests):
         ]
 
     @requires("state.list_keys")
-    def test_list_many_keys(self, call: Call) -> None:
-        keys = [f"{number:05}" for number in range(1025)]
+    def test_list_many_keys(self, call: Call, harness: Harness) -> None:
+        keys = [f"{number:05}" for number in range(min(1025, harness.many))]
         call("save_bulk", dict.fromkeys(keys, 0))
         assert call("list_keys") == keys
         found: list[str] = []

@@ -1,0 +1,248 @@
+"""A bucket, which the drivers of a table share, and how the steps of their flows are run by both APIs.
+
+obstore takes time-outs for a store and not for a call. So there is a store for each time that calls have left, to two digits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+
+import obstore
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from ..._core import fork
+from ..._core.threads import Mutex
+from ...config import without_values
+from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError, UnsupportedError
+from ...spi.operation import Operation
+from .failures import explained
+from .settings import ObjectstoreSettings
+
+__all__ = ["Bucket", "Flow", "Step", "look"]
+
+T = TypeVar("T")
+_STORES: Final = 16
+_AT_ONCE: Final = 32
+"""Requests of one call with many keys."""
+_UNLIMITED: Final = 86_400.0
+"""Seconds."""
+_CLOUDS: Final[dict[str, Any]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+_used_at: int | None = None
+"""The generation of forks in which obstore started its threads."""
+
+
+class Step(NamedTuple):
+    """One call of obstore: of a function of a store, or with ``on`` of a method."""
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}  # noqa: RUF012  # nobody changes it
+    on: Any = None
+
+
+Flow: TypeAlias = Generator[Step, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[T]):
+    value: T
+
+
+class Bucket:
+    """See the module; made without I/O.
+
+    Attributes:
+        where: what messages call it.
+    """
+
+    def __init__(self, settings: ObjectstoreSettings) -> None:
+        self.settings = settings
+        self.where = f"{settings.scheme} bucket {settings.bucket!r}"
+        self._lock = Mutex()
+        self._closed = False
+        self._stores: dict[float, Any] = {}
+
+    def close(self) -> None:
+        """Close it: obstore ends its connections with its stores."""
+        with self._lock:
+            self._closed = True
+            self._stores.clear()
+
+    def store(self, op: Operation) -> Any:
+        """Return the store for a call's time."""
+        seconds = self._seconds(op)
+        return self._stores.get(seconds) or self._made(seconds)
+
+    async def store_async(self, op: Operation) -> Any:
+        """Asynchronous `store`; making one reads files, and may ask for credentials."""
+        seconds = self._seconds(op)
+        return self._stores.get(seconds) or await asyncio.to_thread(self._made, seconds)
+
+    def _seconds(self, op: Operation) -> float:
+        global _used_at
+        if _used_at != fork.generation():
+            if _used_at is not None:
+                raise UnsupportedError(
+                    f"{self.where}: obstore's threads do not live in a forked process: start processes by spawn or forkserver, "
+                    "or use the store in them only"
+                )
+            _used_at = fork.generation()
+        left = op.remaining()
+        if left == 0:
+            raise op.timed_out("a connection")
+        return _UNLIMITED if left is None else _two_digits(min(left, _UNLIMITED))
+
+    def _made(self, seconds: float) -> Any:
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            made = self._stores.get(seconds) or self._make(seconds)
+            if len(self._stores) >= _STORES:
+                self._stores.pop(next(iter(self._stores)))
+            self._stores[seconds] = made
+            return made
+
+    @without_values
+    def _make(self, seconds: float) -> Any:
+        settings = self.settings
+        limit = timedelta(seconds=seconds)
+        client: dict[str, Any] = {"timeout": limit, "connect_timeout": min(limit, timedelta(seconds=5))}
+        if settings.allow_http:
+            client["allow_http"] = True
+        if settings.ca_file is not None:
+            client["root_certificate"] = _content(settings.ca_file)
+        told = ("endpoint", "region", "access_key_id", "secret_access_key", "session_token", "account_name",
+                "account_key", "service_account")  # fmt: skip
+        options: dict[str, Any] = {
+            name: getattr(settings, name) for name in told if getattr(settings, name) is not None
+        }
+        if settings.anonymous:
+            options["skip_signature"] = True
+        if settings.profile is not None:
+            options["credential_provider"] = _profile(settings.profile)
+        options.update(settings.options)
+        retry = {"max_retries": settings.retries, "retry_timeout": limit}
+        try:
+            return _CLOUDS[settings.scheme](settings.bucket, client_options=client, retry_config=retry, **options)
+        except (obstore.exceptions.BaseError, TypeError, ValueError):
+            pass  # its text may quote values
+        raise InvalidArgumentError(
+            f"{self.where}: obstore does not take the settings: look at options, keys and ca_file"
+        )
+
+    # -- running flows ----------------------------------------------------
+
+    def run(self, op: Operation, flow: Flow[T]) -> T:
+        """Run a flow in this thread."""
+        step = self._next(op, flow, None, None)
+        while isinstance(step, Step):
+            try:
+                result, error = self._do(op, step), None
+            except Exception as failure:
+                result, error = None, failure
+            step = self._next(op, flow, result, error)
+        return step.value
+
+    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
+        """Run a flow in a task."""
+        step = self._next(op, flow, None, None)
+        while isinstance(step, Step):
+            try:
+                result, error = await self._do_async(op, step), None
+            except Exception as failure:
+                result, error = None, failure
+            step = self._next(op, flow, result, error)
+        return step.value
+
+    def run_all(self, op: Operation, flows: Sequence[Flow[T]]) -> list[T | CloudRuntimesError]:
+        """Run flows at once, and return what each gave or raised."""
+        if len(flows) == 1:
+            return [self._caught(op, flows[0])]
+        with ThreadPoolExecutor(min(_AT_ONCE, len(flows) or 1), "cloud-runtimes-objects") as threads:
+            return list(threads.map(lambda flow: self._caught(op, flow), flows))
+
+    def _caught(self, op: Operation, flow: Flow[T]) -> T | CloudRuntimesError:
+        try:
+            return self.run(op, flow)
+        except CloudRuntimesError as error:
+            return error
+
+    async def run_all_async(self, op: Operation, flows: Sequence[Flow[T]]) -> list[T | CloudRuntimesError]:
+        """Asynchronous `run_all`."""
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def caught(flow: Flow[T]) -> T | CloudRuntimesError:
+            async with places:
+                try:
+                    return await self.run_async(op, flow)
+                except CloudRuntimesError as error:
+                    return error
+
+        return list(await asyncio.gather(*map(caught, flows)))
+
+    def _next(self, op: Operation, flow: Flow[T], result: Any, error: Exception | None) -> Step | _Done[T]:
+        try:
+            return flow.send(result) if error is None else flow.throw(error)
+        except StopIteration as stop:
+            return _Done(stop.value)
+        except Exception as failure:
+            if failure is not error or isinstance(failure, CloudRuntimesError):
+                raise
+        # outside of the block: the text of obstore's error quotes URLs, and would be shown as its context
+        raise explained(self.where, error, op)
+
+    def _do(self, op: Operation, step: Step) -> Any:
+        if step.name == "list":
+            return obstore.list(self.store(op), *step.arguments, **step.options)
+        if step.name == "next":
+            return next(step.on, None)
+        if step.on is not None:
+            return getattr(step.on, step.name)(*step.arguments)
+        return getattr(obstore, step.name)(self.store(op), *step.arguments, **step.options)
+
+    async def _do_async(self, op: Operation, step: Step) -> Any:
+        if step.name == "list":
+            return obstore.list(await self.store_async(op), *step.arguments, **step.options)
+        if step.name == "next":
+            return await anext(step.on, None)
+        if step.on is not None:
+            return await getattr(step.on, f"{step.name}_async")(*step.arguments)
+        return await getattr(obstore, f"{step.name}_async")(await self.store_async(op), *step.arguments, **step.options)
+
+
+def look(prefix: str | None = None) -> Flow[None]:
+    """Look whether the bucket is there."""
+    stream = yield Step("list", (prefix,), {"chunk_size": 1})
+    yield Step("next", on=stream)
+
+
+def _two_digits(seconds: float) -> float:
+    step = 10.0 ** (math.floor(math.log10(seconds)) - 1)
+    return max(0.001, math.floor(seconds / step) * step)
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InvalidArgumentError(f"ca_file {path} cannot be read: {error.strerror}") from None
+
+
+def _profile(name: str) -> Any:
+    try:
+        import boto3
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ModuleNotFoundError:
+        raise UnsupportedError("profile is read by boto3, which is not installed: pip install boto3") from None
+    try:
+        return Boto3CredentialProvider(boto3.Session(profile_name=name))
+    except Exception:
+        pass  # of botocore, or of its providers
+    raise InvalidArgumentError("profile: ~/.aws has no such one, or it gives no keys: aws configure list-profiles")

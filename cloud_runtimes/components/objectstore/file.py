@@ -1,0 +1,282 @@
+"""Files in a bucket: an object each, under its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from obstore import exceptions
+
+from ...errors import AlreadyExistsError, ClosedError, ConflictError
+from ...spi import file as spi
+from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.operation import Operation
+from .._files import ServerFiles
+from .attributes import info
+from .bucket import Flow, Step, look
+from .failures import bucket_gone, out_of_range
+from .listing import list_files
+from .names import Names
+from .upload import Upload
+
+if TYPE_CHECKING:
+    from . import ObjectstoreComponent
+
+__all__ = ["ObjectFiles"]
+
+_FIRST: Final = 1024 * 1024
+_BLOCK: Final = 8 * 1024 * 1024
+"""Bytes that a reader holds: few first, more as it goes on."""
+
+
+class ObjectFiles(ServerFiles):
+    """One store: what is below the prefix."""
+
+    features = frozenset(
+        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.RANGE, spi.SIZES, spi.URL}
+    )
+    instead = {  # noqa: RUF012  # nobody changes it
+        spi.MOVE: "a bucket cannot rename: copy_file, then delete_file, and have readers bear with both names for a moment"
+    }
+
+    def __init__(self, component: ObjectstoreComponent, name: str) -> None:
+        settings = component.settings
+        self.component = component
+        self.store = name
+        self.names = Names(name, settings.root(name), settings.scheme == "az")
+
+    def run(self, op: Operation, flow: Flow[Any]) -> Any:
+        """Run a flow of the sync API."""
+        return self.component.bucket.run(op, flow)
+
+    async def run_async(self, op: Operation, flow: Flow[Any]) -> Any:
+        """Run a flow of the async API."""
+        return await self.component.bucket.run_async(op, flow)
+
+    # -- reading ----------------------------------------------------------
+
+    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
+        found: FileInfo | None = self.run(op, self.find(name))
+        return found
+
+    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
+        found: FileInfo | None = await self.run_async(op, self.find(name))
+        return found
+
+    def find(self, name: str) -> Flow[FileInfo | None]:
+        """Return what is known of a file."""
+        try:
+            found = yield Step("get", (self.names.key(name),), {"options": {"head": True}})
+        except FileNotFoundError as error:
+            yield from self._absent(error)
+            return None
+        return info(name, found.meta, found.attributes)
+
+    def _absent(self, error: BaseException) -> Flow[None]:
+        """Look whether it is only the object that is not there: the answer to a HEAD does not tell."""
+        if bucket_gone(error):
+            raise error
+        if "<Code>" not in str(error):
+            yield from look()
+
+    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        found: bytes | None = self.run(op, self._read(name, start, length))
+        return found
+
+    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        found: bytes | None = await self.run_async(op, self._read(name, start, length))
+        return found
+
+    def _read(self, name: str, start: int, length: int | None) -> Flow[bytes | None]:
+        if length == 0:
+            return None if (yield from self.find(name)) is None else b""
+        options: dict[str, Any] = {}
+        if start or length is not None:
+            options["range"] = {"offset": start} if length is None else (start, start + length)
+        try:
+            result = yield Step("get", (self.names.key(name),), {"options": options} if options else {})
+            return bytes((yield Step("bytes", on=result)))
+        except FileNotFoundError as error:
+            yield from self._absent(error)
+            return None
+        except exceptions.BaseError as error:
+            if options and out_of_range(error):
+                return b""
+            raise
+
+    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
+        reader = _Reader(self)
+        return reader if self.run(op, reader.open(name)) else None
+
+    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
+        reader = _Reader(self)
+        return reader if await self.run_async(op, reader.open(name)) else None
+
+    def list_files(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        found: list[FileInfo] = self.run(op, list_files(self.names, prefix, recursive, limit, after))
+        return found
+
+    async def list_files_async(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        found: list[FileInfo] = await self.run_async(op, list_files(self.names, prefix, recursive, limit, after))
+        return found
+
+    # -- writing ----------------------------------------------------------
+
+    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        if (data := _only(chunks)) is None:
+            return super().write(op, name, chunks, how)
+        stored: FileInfo = self.run(op, Upload(self, name, how).whole(data))
+        return stored
+
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        if (data := _only(chunks)) is None:
+            return await super().write_async(op, name, chunks, how)
+        stored: FileInfo = await self.run_async(op, Upload(self, name, how).whole(data))
+        return stored
+
+    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        return Upload(self, name, how)
+
+    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        return Upload(self, name, how)
+
+    def exists(self, name: str) -> AlreadyExistsError:
+        """Return why a file cannot be made."""
+        return AlreadyExistsError(f"{self.store}/{name} exists: give overwrite=True to replace it")
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        self.run(op, self._delete(name))
+
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        await self.run_async(op, self._delete(name))
+
+    def _delete(self, name: str) -> Flow[None]:
+        try:
+            yield Step("delete", (self.names.key(name),))
+        except FileNotFoundError as error:
+            if bucket_gone(error):
+                raise
+
+    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        found: FileInfo | None = self.run(op, self._copy(source, target))
+        return found
+
+    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        found: FileInfo | None = await self.run_async(op, self._copy(source, target))
+        return found
+
+    def _copy(self, source: str, target: str) -> Flow[FileInfo | None]:
+        if source != target:  # which S3 refuses
+            try:
+                yield Step("copy", (self.names.key(source), self.names.key(target)))
+            except FileNotFoundError as error:
+                yield from self._absent(error)
+                return None
+        return (yield from self.find(target))
+
+    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        raise NotImplementedError
+
+    # -- signed URLs ------------------------------------------------------
+
+    def url(self, op: Operation, name: str, method: str, expires: float, /) -> str:
+        made: str = self.run(op, self._url(name, method, expires))
+        return made
+
+    async def url_async(self, op: Operation, name: str, method: str, expires: float, /) -> str:
+        made: str = await self.run_async(op, self._url(name, method, expires))
+        return made
+
+    def _url(self, name: str, method: str, expires: float) -> Flow[str]:
+        url: str = yield Step("sign", (method, self.names.key(name), timedelta(seconds=expires)))
+        return url
+
+
+def _only(chunks: Iterable[Chunk]) -> Chunk | None:
+    """Return the only chunk of content in memory, which need not be copied; ``None``: there are several, or who knows."""
+    found = list(islice(chunks, 2)) if getattr(chunks, "repeatable", False) else [b"", b""]
+    return None if len(found) > 1 else found[0] if found else b""
+
+
+class _Reader(FileReader):
+    """One version of a file, a block at a time. Once it was replaced, what is not yet read is refused, unless the bucket keeps versions."""
+
+    def __init__(self, files: ObjectFiles) -> None:
+        self.executor = files.executor
+        self._files = files
+        self._block = memoryview(b"")
+        self._start = 0
+        self._pin: dict[str, Any] = {}
+        self._closed = False
+
+    def open(self, name: str) -> Flow[bool]:
+        """Read the first block, and tell whether there is a file."""
+        try:
+            found = yield Step("get", (self._files.names.key(name),), {"options": {"range": (0, _FIRST)}})
+            self._block = memoryview((yield Step("bytes", on=found)))
+        except FileNotFoundError as error:
+            yield from self._files._absent(error)
+            return False
+        except exceptions.BaseError as error:
+            if not out_of_range(error):
+                raise
+            empty = yield from self._files.find(name)
+            if empty is not None:
+                self.info = empty
+            return empty is not None
+        self.info = info(name, found.meta, found.attributes)
+        version = found.meta["version"]
+        self._pin = {"if_match": found.meta["e_tag"]} if version is None else {"version": version}
+        return True
+
+    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
+        data: bytes = self._files.run(op, self._read(offset, size))
+        return data
+
+    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes:
+        data: bytes = await self._files.run_async(op, self._read(offset, size))
+        return data
+
+    def _read(self, offset: int, size: int) -> Flow[bytes]:
+        name = self.info.name
+        if self._closed:
+            raise ClosedError(f"{self._files.store}/{name} is closed: open it again")
+        end = min(offset + size, self.info.size or 0)
+        pieces = []
+        while offset < end:
+            held = offset - self._start
+            if not 0 <= held < len(self._block):
+                yield from self._fetch(offset, end - offset, held == len(self._block))
+                held = 0
+            pieces.append(bytes(self._block[held : held + end - offset]))
+            offset += len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _fetch(self, offset: int, size: int, goes_on: bool) -> Flow[None]:
+        """Hold the block that begins at an offset."""
+        name = self.info.name
+        want = max(size, min(2 * len(self._block), _BLOCK) if goes_on else _FIRST)
+        options = {"range": (offset, min(offset + want, self.info.size or 0)), **self._pin}
+        self._block = memoryview(b"")  # not two at once
+        try:
+            found = yield Step("get", (self._files.names.key(name),), {"options": options})
+            self._block = memoryview((yield Step("bytes", on=found)))
+        except (FileNotFoundError, exceptions.PreconditionError) as error:
+            if bucket_gone(error):
+                raise
+            message = f"{self._files.store}/{name} was replaced or deleted while it was read: open it again"
+            raise ConflictError(message) from None
+        self._start = offset
+
+    def close(self, op: Operation, /) -> None:
+        self._closed = True
+        self._block = memoryview(b"")
+
+    async def close_async(self, op: Operation, /) -> None:
+        self.close(op)

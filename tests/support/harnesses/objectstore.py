@@ -1,0 +1,65 @@
+"""Buckets as components: one for each store."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.objectstore import state
+from cloud_runtimes.testing import Harness
+from tests.support.objectstore import buckets, table
+
+__all__ = ["OBJECTSTORE", "OBJECTSTORE_STATE", "BucketState", "Buckets"]
+
+
+class Buckets(Harness):
+    """Files of a run's server. The configuration declares all stores before the first call."""
+
+    name = "objectstore"
+    service = "file"
+    bad_etag = "fffffffffffffff"
+    many = 1200 if "OBJECTSTORE" in os.environ else 150
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.names = buckets(url, 3)
+        self._unused = iter(self.names)
+        self._clients: list[CloudRuntimesClient] = []
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        config = {self.service: {name: table(self.url, name) for name in self.names}}
+        client = CloudRuntimesClient(config=config, **arguments)
+        self._clients.append(client)
+        return client
+
+    def store(self, kind: str = "store") -> str:
+        return next(self._unused)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+class BucketState(Buckets):
+    """State of a run's server, whose times are those of the client: they are moved on."""
+
+    service = "state"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._ahead = 0
+        self._told = state.now_ms
+        state.now_ms = lambda: self._told() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        self._ahead += round(seconds * 1000)
+
+    def close(self) -> None:
+        super().close()
+        state.now_ms = self._told
+
+
+OBJECTSTORE: dict[str, type[Buckets]] = {Buckets.name: Buckets}
+OBJECTSTORE_STATE: dict[str, type[Buckets]] = {BucketState.name: BucketState}
