@@ -138,7 +138,7 @@ def test_logins_by_scram_over_tls(server: KafkaServer, api: Api, caplog: pytest.
         (login, UnavailableError, "check .* tls and username"),
         ({**url, **trusted}, UnavailableError, "check .* tls and username"),
     ):
-        with CloudRuntimesClient(config=at(settings), timeout=3) as client:
+        with CloudRuntimesClient(config=at(settings), timeout=5) as client:
             text = str(api.fails(error, match=match)(client.pubsub, "publish", "bus", "t", 1))
         assert "s3cret" not in text + caplog.text
 

@@ -99,7 +99,7 @@ def explained(where: str, error: KafkaError, topic: str | None = None, told: Any
         return UnsupportedError(f"{text}the broker is too old; 2.4 or newer is needed: {_short(error)}")
     if code in _AWAY or error.retriable():
         why = "" if told is None or told.code() == code else f"; {_short(told)}"
-        if code == KafkaError._TRANSPORT:  # all that librdkafka knows of one that hangs up
+        if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):  # all that librdkafka knows of one that hangs up
             why += "; check servers in the component's table, and tls and username: it may want these, or not have them"
         what = "it could not be sent in time" if code == PURGED else _short(error)
         return UnavailableError(f"{text}{what}{why}")

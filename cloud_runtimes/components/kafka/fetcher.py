@@ -108,6 +108,7 @@ class Fetcher:
         self._room = 1  # messages to fetch ahead
         self._stopped = False
         self._failure: Exception | None = None
+        self._refused: KafkaError | None = None
         self._thread: Background | None = None
         self.consumer: Any = client(
             Consumer,
@@ -154,7 +155,7 @@ class Fetcher:
         """Commit for the last time, and leave the group; both until ``end``, by `time.monotonic`.
 
         Raises:
-            UnavailableError: what was settled last comes again.
+            CloudRuntimesError: what was settled last may come again.
         """
         with self._changed:
             self._stopped = True
@@ -174,16 +175,18 @@ class Fetcher:
         self.consumer.close()
 
     def _commit_last(self, end: float) -> None:
-        """Commit until it is done; librdkafka would wait for a broker without end."""
+        """Commit until it is done or refused; librdkafka would wait for a broker without end."""
+        self._refused = None
         while True:
             self._commit(self._mine())
             again = time.monotonic() + _SLICE
             while (left := self._uncommitted()) and (time.monotonic() < again or any(each.sent for each in left)):
                 self.consumer.poll(_SOON)  # which calls `_committed`, and lets a rebalance end
-                if time.monotonic() >= end:
+                refused = self._refused and explained(self._where, self._refused, self._topic)
+                if time.monotonic() >= end or (refused and not refused.retryable):
                     for each in left:
                         each.changed, each.sent = False, 0
-                    raise UnavailableError(
+                    raise refused or UnavailableError(
                         f"kafka {self._where}: no broker takes the last commit: what was settled last may go to another member again"
                     )
             if not left:
@@ -261,6 +264,7 @@ class Fetcher:
     def _committed(self, error: Any, partitions: list[TopicPartition]) -> None:
         """Have what was not committed be so the next time."""
         if error is not None and error.code() not in _REBALANCING:
+            self._refused = error
             self._note(error)
         for each in partitions:
             if (ledger := self._fetched.ledgers.get((each.topic, each.partition))) is not None:
