@@ -62,10 +62,10 @@ test: setup ## run all tests, or those of TESTS=…
 	$(PARALLEL) $(TESTS) -m "not timing" || test $$? -eq 5
 
 test-fallback: setup ## run what depends on the kernels, or TESTS=…, on the fallback
-	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not postgres and not redis and not valkey and not nats and not etcd and not rabbitmq and not kafka"
+	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not postgres and not redis and not valkey and not nats and not etcd and not rabbitmq and not kafka and not etcd and not objectstore"
 
 test-bare: setup ## run the embedded components, or TESTS=…, on Linux without what other systems lack
-	CLOUD_RUNTIMES_TEST_PLATFORM=bare $(PARALLEL) $(or $(TESTS),$(BARE)) -m "not timing" -k "not postgres and not redis and not valkey and not nats and not etcd and not dapr and not layotto and not rabbitmq and not kafka"
+	CLOUD_RUNTIMES_TEST_PLATFORM=bare $(PARALLEL) $(or $(TESTS),$(BARE)) -m "not timing" -k "not postgres and not redis and not valkey and not nats and not etcd and not dapr and not layotto and not rabbitmq and not kafka and not etcd and not objectstore"
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
 	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/etcd tests/kafka tests/nats tests/objectstore tests/postgres tests/rabbitmq tests/redis tests/conformance/test_lock_processes.py tests/pubsub/test_killed_transactions.py tests/codec/test_msgpack_twins.py tests/codec/test_json_backends.py tests/kernels/test_cloudevents.py tests/kernels/test_record.py tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/frame/test_config_secrets.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/telemetry/test_load.py tests/tutorial tests/packaging/test_installed.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
