@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background
-from ...errors import InternalError, UnavailableError
+from ...errors import CloudRuntimesError, InternalError, UnavailableError
 from .failures import explained
 from .ledger import Ledger
 from .messages import Run, runs
@@ -161,8 +161,11 @@ class Fetcher:
             self._stopped = True
             self._changed.notify_all()
         try:
-            if self._thread is None or self._thread.join(end - time.monotonic()):
+            if self._thread is not None and not self._thread.join(end - time.monotonic()):
+                raise self._uncertain()
+            try:
                 self._commit_last(end)
+            finally:
                 self._leave(end)
         finally:
             closing = Background(self._close, "cloud-runtimes-kafka-leaving")
@@ -186,11 +189,14 @@ class Fetcher:
                 if time.monotonic() >= end or (refused and not refused.retryable):
                     for each in left:
                         each.changed, each.sent = False, 0
-                    raise refused or UnavailableError(
-                        f"kafka {self._where}: no broker takes the last commit: what was settled last may go to another member again"
-                    )
+                    raise refused or self._uncertain()
             if not left:
                 return
+
+    def _uncertain(self) -> CloudRuntimesError:
+        return UnavailableError(
+            f"kafka {self._where}: no broker takes the last commit: what was settled last may go to another member again"
+        )
 
     def _uncommitted(self) -> list[Ledger]:
         with self._changed:
