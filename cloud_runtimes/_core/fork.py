@@ -1,6 +1,6 @@
 """What must happen in a forked child, in one place.
 
-Objects that own threads, descriptors or locks enter themselves here; the child calls `forked` on each of them, oldest first, before any other code of ours runs in it. Some hold what must be at rest in the moment of the fork, such as a library with locks of its own: they have a `before_fork`, which the parent calls first, and an `after_fork`. What goes on in the child, by a thread that uses others of ours, does so in `revived`, once all have forgotten. `generation` counts the forks that led to this process, so that a handle can tell that it was inherited.
+Objects that own threads, descriptors or locks enter themselves here; the child frees every `Mutex` and calls `forked` on each of them, oldest first, before any other code of ours runs in it. Some hold what must be at rest in the moment of the fork, such as a library with locks of its own: they have a `before_fork`, which the parent calls first, and an `after_fork`. What goes on in the child, by a thread that uses others of ours, does so in `revived`, once all have forgotten. `generation` counts the forks that led to this process, so that a handle can tell that it was inherited.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from .threads import Mutex
+from .threads import Mutex, free_mutexes
 
 
 class _Forkable(Protocol):
@@ -56,14 +56,19 @@ def _before() -> None:
 def _after_in_parent() -> None:
     for member in _resting():
         member.after_fork()
+    _release_imports()
+
+
+def _release_imports() -> None:
     if _imports_rest:
         importing.release()
 
 
 def _after_in_child() -> None:
-    global _generation, importing
+    global _generation
     _generation += 1
-    importing = Mutex()
+    free_mutexes()
+    _release_imports()
     # before any member draws an id; by name, since kernels may be loaded after this module, or not at all
     kernels: Any = sys.modules.get("cloud_runtimes._native")
     if hasattr(kernels, "forked"):

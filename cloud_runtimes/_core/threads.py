@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -25,10 +26,11 @@ Handlers run in the main thread alone. A signal that another thread is given, or
 
 
 _RLock: Final[Any] = type(threading.RLock())
+_mutexes: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
 class _Mutex(_RLock):  # type: ignore[misc]
-    """A re-entrant lock that an interrupt on the way into its ``with`` block does not leave held.
+    """A lock that an interrupt on the way into its ``with`` block does not leave held.
 
     Until Python 3.13, ``with`` takes a lock and enters its block in one step. From 3.14 on, the interpreter looks for signals between the two.
     """
@@ -43,8 +45,21 @@ class _Mutex(_RLock):  # type: ignore[misc]
             raise
 
 
-Mutex: Final[Any] = _Mutex if sys.version_info >= (3, 14) else threading.RLock
-"""What threads of the application take by ``with``."""
+_Lock: Final[Any] = _Mutex if sys.version_info >= (3, 14) else _RLock
+
+
+def Mutex() -> Any:
+    """Return a re-entrant lock for threads of the application to take by ``with``; in a forked child it is free."""
+    made = _Lock()
+    _mutexes.add(made)
+    return made
+
+
+def free_mutexes() -> None:
+    """In a forked child: free what other threads of the parent held, since they are not there to do it."""
+    for mutex in list(_mutexes):
+        if not mutex._is_owned():  # the thread that forked goes on, and frees its own
+            mutex._at_fork_reinit()
 
 
 class Changes:

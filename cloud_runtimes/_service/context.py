@@ -146,7 +146,6 @@ class ClientContext:
 
     def forked(self) -> None:
         """Forget, in a forked child, all that belongs to the parent; the next call connects anew."""
-        self._lock = Mutex()
         self._forget_drivers()
         self._runtime = self._given_runtime
         self.handles.forked()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from .._core import fork
 from .._core.threads import Mutex
 from ..errors import ClosedError
 from ._home import HomeComponent
@@ -22,26 +21,15 @@ __all__ = ["Engine", "EngineComponent", "engines"]
 E = TypeVar("E", bound="Engine")
 
 
-class _Engines:
-    """Those of this process, by class and settings."""
-
-    def __init__(self) -> None:
-        self.made: dict[tuple[type, Any], Any] = {}
-        self.forked()
-        fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: no other thread has the lock."""
-        self.lock = Mutex()
-
-
-_engines = _Engines()
+_lock: Final = Mutex()
+_engines: Final[dict[tuple[type, Any], Any]] = {}
+"""Those of this process, by class and settings."""
 
 
 def engines(kind: type[E]) -> list[E]:
     """Return those of a class."""
-    with _engines.lock:
-        return [engine for engine in _engines.made.values() if isinstance(engine, kind)]
+    with _lock:
+        return [engine for engine in _engines.values() if isinstance(engine, kind)]
 
 
 class Engine(ABC):
@@ -61,21 +49,21 @@ class Engine(ABC):
     def acquire(cls, settings: Any) -> Self:
         """Return the process's engine for some settings, made without I/O; each call needs one `release`."""
         key = cls, settings
-        with _engines.lock:
-            engine: Self = _engines.made.get(key) or cls(settings)
-            _engines.made[key] = engine
+        with _lock:
+            engine: Self = _engines.get(key) or cls(settings)
+            _engines[key] = engine
             engine._users += 1
             return engine
 
     def release(self) -> None:
         """Give up one use; the last one closes all connections."""
         key = type(self), self.settings
-        with _engines.lock:
+        with _lock:
             self._users -= 1
             if self._users > 0:
                 return
-            if _engines.made.get(key) is self:
-                del _engines.made[key]
+            if _engines.get(key) is self:
+                del _engines[key]
         self._close()
 
     @abstractmethod

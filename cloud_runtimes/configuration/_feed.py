@@ -216,7 +216,6 @@ class Feed:
     def forked(self) -> None:
         """In a forked child: the thread and the source are the parent's."""
         _inherited.append(self._source)
-        self._lock = Mutex()
         self.error = ClosedError("this subscription was opened before fork and belongs to the parent: open another")
 
 

@@ -7,9 +7,10 @@ The classes live in a descriptor pool of their own. So an official SDK with the 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Final
+
+from .._core.threads import Mutex
 
 __all__ = ["VALUE_TYPE", "Messages", "messages_of", "plain"]
 
@@ -89,7 +90,7 @@ class Messages:
 
 def messages_of(package: str, table: str) -> Callable[[], Any]:
     """Return a function that gives the messages of a table. They are made at its first call, which raises `ImportError` where protobuf is not installed."""
-    lock = threading.Lock()
+    lock = Mutex()
     made: Messages | None = None
 
     def messages() -> Any:

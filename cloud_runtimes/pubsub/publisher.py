@@ -84,7 +84,6 @@ class Publisher(ClosingHandle):
         self._generation = fork.generation()
         self._entry.aim(None)
         self._sender = None
-        self._lock = Mutex()
 
     # -- sending ----------------------------------------------------------
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
 from typing import Final, Literal
 
+from .._core.threads import Mutex
 from .policies import BreakerPolicy, Counts
 
 __all__ = ["Breaker", "State", "TargetStats"]
@@ -46,7 +46,7 @@ class Breaker:
         self._policy = policy
         self._now = now
         self._changed = changed
-        self._lock = Lock()
+        self._lock = Mutex()
         self._state: State = "closed"
         self._generation = 0
         self._counts = Counts()

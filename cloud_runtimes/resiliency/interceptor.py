@@ -9,11 +9,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from math import exp
-from threading import Lock
 from typing import Any, Final, cast
 
 from .._core import fork
 from .._core.logs import logger
+from .._core.threads import Mutex
 from .._service import Call, Interceptor
 from ..errors import GRPC_CODES, CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from ..spi.driver import Driver
@@ -62,7 +62,7 @@ class Target:
         self.timeout = policy.timeout
         self.retries: Retries = cast(Retries, policy.retries)
         self.breaker = None if policy.breaker is None else Breaker(policy.breaker, now, self._changed)
-        self._lock = Lock()
+        self._lock = Mutex()
         self._now = now
         self._reserve = float(self.retries.budget_reserve)
         self._saved, self._since = 0.0, now()
@@ -124,7 +124,7 @@ class PolicyInterceptor(Interceptor):
     def __init__(self, policies: Policies, now: Callable[[], float] = time.monotonic) -> None:
         self.policies = policies
         self._now = now
-        self._lock = Lock()
+        self._lock = Mutex()
         self._targets: dict[tuple[str, str], Target] = {}
         fork.register(self)
 
@@ -157,8 +157,7 @@ class PolicyInterceptor(Interceptor):
         return PolicedCall(self.target(call.op.method.service, call.op.component), call)
 
     def forked(self) -> None:
-        """Begin anew in a child: a lock may be held by a thread that is not there."""
-        self._lock = Lock()
+        """In a forked child: begin anew."""
         self._targets = {}
 
 

@@ -40,7 +40,6 @@ class Executor:
 
     def forked(self) -> None:
         """In a forked child there are no threads: start again when needed."""
-        self._lock = Mutex()
         self._loop = self._loop_thread = self._pool = None
 
     def loop(self) -> asyncio.AbstractEventLoop:

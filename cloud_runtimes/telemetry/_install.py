@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from .._core import extras
+from .._core.threads import Mutex
 from ..errors import AlreadyExistsError
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
-_lock = threading.Lock()
+_lock = Mutex()
 
 
 def api_module() -> Any:

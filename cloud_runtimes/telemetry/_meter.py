@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, cast
 
 from .._core.logs import repeated
+from .._core.threads import Mutex
 from .._native import telemetry as kernel
 from ..errors import InvalidArgumentError
 
@@ -49,12 +49,11 @@ class Meter:
         self._delta = delta
         self._exemplars = exemplars
         self._explicit = explicit
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self.instruments: dict[Any, tuple[tuple[Any, ...], Any, Callback | None]] = {}
 
     def forked(self) -> None:
         """Begin anew in a forked child."""
-        self._lock = threading.Lock()
         for _, instrument, _ in self.instruments.values():
             instrument.reset()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core import propagation
 from .._core.arguments import check_timeout
 from .._core.home import home_folder, is_memory
+from .._core.threads import Mutex
 from .._native import telemetry as kernel
 from .._service import Service, error_context
 from .._version import __version__
@@ -81,7 +81,7 @@ class TelemetryService(Service):
                 context, self._traces, settings.sampling, settings.sampler_store, settings.sampler_key
             )
         self._level = _OFF if off["logs"] else 1
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._scopes: dict[bytes, int] = {}
         self._off = off
         self._providers: Providers | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
+import signal
 import sqlite3
+import sys
 import threading
 import time
 import warnings
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, config
+from cloud_runtimes._core import threads
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.components.config_file.watched import QUIET
 from cloud_runtimes.errors import ClosedError
@@ -38,12 +42,13 @@ def client(home: Path) -> Iterator[CloudRuntimesClient]:
 
 
 def in_child(body: Callable[[], Any], timeout: float = 20.0) -> Any:
-    """Fork, run ``body`` in the child, and return what it returned; fails when it raised or hangs."""
+    """Fork, run ``body`` in the child, and return what it returned; fails when it raised or hangs, and then shows where."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)
             os.close(reading)
             try:
                 answer = {"result": body()}
@@ -61,7 +66,9 @@ def in_child(body: Callable[[], Any], timeout: float = 20.0) -> Any:
             if done:
                 break
             if time.monotonic() > end:
-                os.kill(child, 9)
+                os.kill(child, signal.SIGUSR1)
+                time.sleep(0.5)
+                os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 raise AssertionError("the child hangs")
             time.sleep(0.002)
@@ -98,6 +105,25 @@ def test_a_child_reconnects(client: CloudRuntimesClient, home: Path) -> None:
         assert event.data == "from the child"
         event.ack()
     assert integrity(home) == "ok"
+
+
+def test_a_child_waits_for_no_thread_of_the_parent(client: CloudRuntimesClient) -> None:
+    client.pubsub.publish("bus", "t", 1)
+    held = list(threads._mutexes)
+
+    def body() -> Any:
+        client.state.save("store", "child", 2)
+        client.pubsub.publish("bus", "t", 2)
+        client.file.put_file("files", "a", b"1")
+        return client.state.list_keys("store")
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(lambda: [mutex.acquire() for mutex in held]).result()
+        try:
+            assert in_child(body) == ["child", "parent"]
+        finally:
+            other.submit(lambda: [mutex.release() for mutex in held]).result()
+    assert client.state.get("store", "child") == 2
 
 
 def test_handles_belong_to_the_parent(client: CloudRuntimesClient) -> None:

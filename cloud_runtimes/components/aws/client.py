@@ -107,8 +107,7 @@ class AwsClient(FlowClient):
         fork.register(self)
 
     def forked(self) -> None:
-        """In a forked child: another thread of the parent may have held our lock, or one of botocore's."""
-        self._lock = Mutex()
+        """In a forked child: another thread of the parent may have held a lock of botocore's."""
         vars(self).pop("_found", None)
 
     def close(self) -> None:

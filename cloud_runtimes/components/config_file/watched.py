@@ -22,7 +22,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from ..._core import fork
 from ..._core.clocks import Clocks
 from ..._core.os_files import WITHOUT_WAITING
 from ..._core.threads import Mutex
@@ -111,11 +110,6 @@ class Watched(Generic[T]):
         # the lock is held for that only, and never while the file is looked at
         self._numbers = itertools.count(1)
         self._number = 0
-        self._lock = Mutex()
-        fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: another thread may have been in here."""
         self._lock = Mutex()
 
     def look(self) -> Look[T]:

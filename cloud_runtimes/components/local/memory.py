@@ -33,7 +33,6 @@ class Space:
 
     def forked(self) -> None:
         """Forget the parent's."""
-        self.lock = Mutex()
         self.stores = {}
 
     def release(self) -> None:

@@ -113,7 +113,6 @@ class LocalReader(FileReader):
 
     def forked(self) -> None:
         """Close the child's descriptor."""
-        self._lock = Mutex()
         self.close()
 
     def read(self, op: Operation, offset: int, size: int, /) -> bytes:
@@ -155,7 +154,6 @@ class LocalWriter(FileWriter):
 
     def forked(self) -> None:
         """Close the child's descriptors; its temporary does so itself."""
-        self._lock = Mutex()
         self.temporary = None
         self._root.close()
 

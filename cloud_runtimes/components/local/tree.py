@@ -97,7 +97,8 @@ class Tree:
         root, self._root = self._root, None
         if root is not None:
             root.close()
-        self._lock, self._write_lock, self._inside = Mutex(), Mutex(), False
+        self._inside = False
+        self.after_fork()
 
     def close(self) -> None:
         """Let go of the root; calls under way have it open themselves."""

@@ -67,7 +67,6 @@ class PostgresDatabase(Engine):
 
     def forked(self) -> None:
         """In a forked child: look again, which also starts its sweeper."""
-        self._lock = Mutex()
         self._ready, self._sweeper = False, None
 
     # -- calls ------------------------------------------------------------

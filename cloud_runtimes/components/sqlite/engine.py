@@ -279,8 +279,6 @@ class Engine:
         self._resting = []
         self._is_open, self._closed = False, True
         self.notifier.forked()
-        global _engines_lock
-        _engines_lock = Mutex()
         _engines.pop(self.path, None)
 
     # -- reading ----------------------------------------------------------

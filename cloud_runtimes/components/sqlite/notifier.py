@@ -215,7 +215,6 @@ class Notifier:
 
     def forked(self) -> None:
         """In a forked child: let go of the parent's sockets without removing them."""
-        self._lock = Mutex()
         self.close(unlink=False)
 
     def close(self, *, unlink: bool = True) -> None:

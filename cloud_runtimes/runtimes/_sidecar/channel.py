@@ -116,7 +116,6 @@ class Channel(Transport):
     def forked(self) -> None:
         """In a forked child: the channel is the parent's."""
         inherited.append((self._made, self._methods))
-        self._lock = Mutex()
         self._made = None
         self._methods = {}
 
