@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
 from ..._core import fork
 from ..._core.threads import Background
@@ -15,6 +14,7 @@ from ...errors import ClosedError, CloudRuntimesError, UnavailableError
 from ...spi.operation import Method, Operation
 from .._connections import Lost, Servers
 from .._engines import Engine
+from .._loops import LoopConnections
 from .address import parse_url
 from .connection import Connection, Login, LoopConnection
 from .failures import Refused, explained
@@ -98,9 +98,9 @@ class EtcdEngine(Engine):
     def forked(self) -> None:
         """In a forked child: begin anew; the connections are the parent's."""
         _inherited.extend(getattr(self, "_idle", ()))
-        _inherited.extend(getattr(self, "_loops", {}).values())
+        _inherited.append(getattr(self, "_loops", None))
         self._idle: list[Connection] = []
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[LoopConnection]] = WeakKeyDictionary()
+        self._loops: LoopConnections[LoopConnection] = LoopConnections(f"etcd {self.where}")
         self._leases: dict[int, Lease] = {}
 
     # -- calls ------------------------------------------------------------
@@ -230,7 +230,7 @@ class EtcdEngine(Engine):
                 connection.close()
 
     async def _call_async(self, op: Operation, request: Request, until: float | None) -> Stream:
-        connection = await self._loop_connection(op)
+        connection = await self._loops.get(op, self._connect)
         request.sent = True
         began = monotonic()
         try:
@@ -325,31 +325,6 @@ class EtcdEngine(Engine):
                 return connection
             connection.close()
 
-    async def _loop_connection(self, op: Operation) -> LoopConnection:
-        """Return the connection of the running loop, made by the first who needs it."""
-        loop = asyncio.get_running_loop()
-        while True:
-            made = self._loops.get(loop)
-            if made is not None and made.done():
-                if (found := _result(made)) is not None:
-                    found.look()
-                    if found.closed is None:
-                        return found
-                made = None
-            if self._closed:
-                raise ClosedError("this client is closed: make another")
-            if made is None:
-                made = self._loops[loop] = loop.create_task(self._connect(op))
-                made.add_done_callback(_result)
-            try:
-                async with asyncio.timeout_at(None if op.deadline is None else loop.time() + op.deadline - monotonic()):
-                    return await asyncio.shield(made)
-            except TimeoutError:
-                left = op.remaining()
-                if left is not None and left <= 0:
-                    raise op.timed_out(f"etcd {self.where}") from None
-                # the time of the call that began to connect was over, not that of this one
-
     async def _connect(self, op: Operation) -> LoopConnection:
         return LoopConnection(await asyncio.to_thread(self._open, op))
 
@@ -358,19 +333,7 @@ class EtcdEngine(Engine):
         self.notifier.close()
         while self._idle:
             self._idle.pop().close()
-        for loop, made in list(self._loops.items()):
-            if (found := _result(made)) is not None:
-                if loop.is_closed():
-                    found.close()
-                else:
-                    loop.call_soon_threadsafe(found.close)
-
-
-def _result(made: asyncio.Future[LoopConnection]) -> LoopConnection | None:
-    """Return a connection if it was made by now. This looks at an error that nobody waits for any more."""
-    if not made.done() or made.cancelled() or made.exception() is not None:
-        return None
-    return made.result()
+        self._loops.close()
 
 
 def _leaves(stream: Stream) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Generator, Mapping
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
 from ..._core import fork
 from ..._core.threads import Mutex
@@ -14,6 +13,7 @@ from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, U
 from ...spi.operation import Operation
 from .._connections import Lost
 from .._engines import Engine
+from .._loops import LoopConnections
 from .address import Servers, parse_url
 from .connection import Connection
 from .failures import Refused, explained
@@ -68,11 +68,10 @@ class NatsEngine(Engine):
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connections are the parent's."""
-        _inherited.append(getattr(self, "_shared", None))
-        _inherited.extend(getattr(self, "_loops", {}).values())
+        _inherited.extend([getattr(self, "_shared", None), getattr(self, "_loops", None)])
         self._connecting = Mutex()
         self._shared: ThreadConnection | None = None
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[LoopConnection]] = WeakKeyDictionary()
+        self._loops: LoopConnections[LoopConnection] = LoopConnections(f"nats {self.where}")
         self.buckets: dict[str, Any] = {}
 
     # -- calls ------------------------------------------------------------
@@ -113,7 +112,7 @@ class NatsEngine(Engine):
                     batch, until = steps.send(None)
                     continue
                 try:
-                    connection = await self._loop_connection(op)
+                    connection = await self._loops.get(op, self._connect)
                     call = await connection.exchange(op, self._checked(batch, connection.max_payload), until)
                 except (Lost, Refused, TimeoutError, CloudRuntimesError) as error:
                     batch, until = steps.throw(error)
@@ -233,28 +232,6 @@ class NatsEngine(Engine):
         finally:
             self._connecting.release()
 
-    async def _loop_connection(self, op: Operation) -> LoopConnection:
-        """Return the connection of the running loop, made by the first who needs it."""
-        loop = asyncio.get_running_loop()
-        made = self._loops.get(loop)
-        if made is not None and made.done():
-            if not made.cancelled() and made.exception() is None:
-                made.result().look()
-                if made.result().closed is None:
-                    return made.result()
-            made = None
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
-        if made is None:
-            made = self._loops[loop] = loop.create_task(self._connect(op))
-        try:
-            async with asyncio.timeout_at(None if op.deadline is None else loop.time() + op.deadline - monotonic()):
-                return await asyncio.shield(made)
-        except TimeoutError as error:
-            if isinstance(error, CloudRuntimesError):
-                raise
-            raise op.timed_out(f"nats {self.where}") from None
-
     async def _connect(self, op: Operation) -> LoopConnection:
         return LoopConnection(*await asyncio.to_thread(self._opened, op))
 
@@ -263,12 +240,7 @@ class NatsEngine(Engine):
         self.notifier.close()
         if self._shared is not None:
             self._shared.close()
-        for loop, made in list(self._loops.items()):
-            if made.done() and not made.cancelled() and made.exception() is None:
-                if loop.is_closed():
-                    made.result().close()
-                else:
-                    loop.call_soon_threadsafe(made.result().close)
+        self._loops.close()
 
 
 def _ask_again(op: Operation, batch: Batch) -> float | None:

@@ -22,6 +22,7 @@ from ...errors import (
 )
 from ...spi.operation import Operation
 from .._connections import Lost
+from .._loops import close_soon, made_by
 from .address import Address, parse_target
 from .connection import Connection, LoopConnection, answer
 from .failures import checked, explained
@@ -278,7 +279,7 @@ class Servers:
             address = batch.to or self.topology.find(batch.key)
             made = connections.get(address)
             if made is not None and made.done():
-                found = _result(made)
+                found = made_by(made)
                 if found is not None and found.closed is None:
                     if not found.quiet:
                         return found
@@ -288,7 +289,7 @@ class Servers:
                 raise ClosedError("this client is closed: make another")
             if made is None:
                 made = connections[address] = loop.create_task(self._connect(op, batch, connections, address))
-                made.add_done_callback(_result)
+                made.add_done_callback(made_by)
             try:
                 found = await answer(op, asyncio.shield(made), self.where, maybe_applied=False)
             except DeadlineExceededError:
@@ -311,7 +312,7 @@ class Servers:
         if made.address != wanted:  # it was found only now, or another took over
             this = connections.pop(wanted)
             other = connections.get(made.address)
-            if other is None or (other.done() and ((found := _result(other)) is None or found.closed or found.quiet)):
+            if other is None or (other.done() and ((found := made_by(other)) is None or found.closed or found.quiet)):
                 connections[made.address] = this
             else:
                 made.close()
@@ -327,7 +328,7 @@ class Servers:
                     while True:
                         idle.pop().close()
         for connections in list(self._loops.values()):
-            if (made := connections.get(address)) is not None and (found := _result(made)) is not None:
+            if (made := connections.get(address)) is not None and (found := made_by(made)) is not None:
                 found.quiet = True
 
     def close(self) -> None:
@@ -336,16 +337,5 @@ class Servers:
         self._leave(None)
         for loop, connections in list(self._loops.items()):
             for made in list(connections.values()):
-                if (found := _result(made)) is None:
-                    continue
-                if loop.is_closed():
-                    found.close()
-                else:
-                    loop.call_soon_threadsafe(found.close)
-
-
-def _result(made: asyncio.Future[LoopConnection]) -> LoopConnection | None:
-    """Return a connection if it was made by now. This looks at an error that nobody waits for any more."""
-    if not made.done() or made.cancelled() or made.exception() is not None:
-        return None
-    return made.result()
+                if (found := made_by(made)) is not None:
+                    close_soon(loop, found.close)
