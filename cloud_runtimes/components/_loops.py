@@ -3,31 +3,152 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from .._core.os_loops import running_loop
 from ..errors import ClosedError, CloudRuntimesError
 from ..spi.operation import Operation
+from ._connections import Lost, ServerConnection
 
-__all__ = ["LoopConnections", "close_soon", "made_by"]
-
-
-class _Shared(Protocol):
-    @property
-    def closed(self) -> Exception | None:
-        """Why it serves no further calls; ``None``: it does."""
-
-    def look(self) -> None:
-        """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
-
-    def close(self) -> None:
-        """End it, in its loop or once that is closed."""
+__all__ = ["LoopConnection", "LoopConnections", "close_soon", "made_by", "resolve"]
 
 
 C = TypeVar("C")
-S = TypeVar("S", bound=_Shared)
+S = TypeVar("S", bound="LoopConnection")
+
+
+class LoopConnection(ABC):
+    """A connection that all calls of one event loop share: what they send in one turn of the loop leaves together.
+
+    Attributes:
+        closed: why it serves no further calls; ``None``: it does.
+    """
+
+    connection: Any
+    """The `ServerConnection`."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self.closed: Lost | None = None
+        self.connection = connection
+        self._left = b""
+        self._flushing = False
+        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
+        # when it is looked who has waited too long: one timer for all, since it mostly finds nobody
+        self._look_at = inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = running_loop()
+        self._descriptor = connection.fileno()
+        self._loop.add_reader(self._descriptor, self._readable)
+
+    @abstractmethod
+    def _outgoing(self) -> bytes:
+        """Return what is to be sent, and forget it."""
+
+    @abstractmethod
+    def _hear(self) -> None:
+        """Take in what has come.
+
+        Raises:
+            Lost: the connection ended.
+        """
+
+    # -- waiting ----------------------------------------------------------
+
+    def _watch(self, at: float) -> None:
+        """Look at that time who has waited too long."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = at
+        self._timer = self._loop.call_later(max(0.0, at - monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer, self._look_at = None, inf
+        now = monotonic()
+        for future, deadline in self._waiting.items():
+            if deadline <= now and not future.done():
+                future.set_exception(TimeoutError())
+        following = self._check(now)
+        for future, deadline in self._waiting.items():
+            if not future.done():
+                following = min(following, deadline)
+        if following < inf:
+            self._watch(following)
+
+    def _check(self, now: float) -> float:
+        """See whether the server is there; return when to do so again."""
+        return inf
+
+    def look(self) -> None:
+        """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
+        if not self._waiting and self.closed is None:
+            try:
+                readable = self.connection.wait(0.0)
+            except Lost as error:
+                self._end(error)
+            else:
+                if readable:
+                    self._readable()
+
+    # -- sending and receiving --------------------------------------------
+
+    def _send_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        waits = bool(self._left)
+        self._left += self._outgoing()
+        if self._descriptor >= 0 and not waits and self._send():
+            self._loop.add_writer(self._descriptor, self._writable)
+
+    def _writable(self) -> None:
+        if not self._send():
+            self._loop.remove_writer(self._descriptor)
+
+    def _send(self) -> bool:
+        """Send what is left; tells whether something still is."""
+        try:
+            if self._left:
+                self._left = self._left[self.connection.send_now(self._left) :]
+        except Lost as error:
+            self._end(error)
+        return bool(self._left)
+
+    def _readable(self) -> None:
+        try:
+            self._hear()
+            while self.connection.has_decrypted():
+                self._hear()
+        except Lost as error:
+            self._end(error)
+
+    # -- the end ----------------------------------------------------------
+
+    def _end(self, reason: Lost) -> None:
+        self.closed = self.closed or reason
+        self._left = b""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(Lost(str(reason)))
+        if self._descriptor >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+        self._descriptor = -1
+        if self._timer is not None:
+            self._timer.cancel()
+        self.connection.avoid()
+        self.connection.close()
+
+    def close(self) -> None:
+        """End it, in its loop or once that is closed; who waits gets `Lost`."""
+        self._end(Lost("the client was closed"))
 
 
 class LoopConnections(Generic[S]):
@@ -85,3 +206,9 @@ def close_soon(loop: asyncio.AbstractEventLoop, close: Callable[[], None]) -> No
         close()
     else:
         loop.call_soon_threadsafe(close)
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    """Let who waits for it go on."""
+    if not future.done():
+        future.set_result(None)

@@ -7,8 +7,8 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLOUT
+from .. import _loops as loops
 from .._connections import Lost, Server, ServerConnection, Servers
 from .address import TLS, Address
 from .failures import Refused
@@ -177,27 +177,16 @@ class Connection(ServerConnection):
         return not self.session.closing
 
 
-class LoopConnection:
-    """A connection that all calls of one event loop share: what they send in one turn of the loop leaves together.
+class LoopConnection(loops.LoopConnection):
+    """A connection of all calls of one event loop."""
 
-    Attributes:
-        closed: why it serves no further calls; ``None``: it does.
-    """
+    connection: Connection
 
     def __init__(self, connection: Connection) -> None:
-        self.closed: Lost | None = None
-        self.connection = connection
+        super().__init__(connection)
         self._session = connection.session
-        self._left = b""
-        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
         self._since = 0.0  # when it was first waited for an answer after the last byte
         self._pinged = False
-        self._look_at = inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._flushing = False
-        self._loop = running_loop()
-        self._descriptor = connection.fileno()
-        self._loop.add_reader(self._descriptor, self._readable)
 
     async def call(self, method: str, message: bytes, deadline: float | None) -> Stream:
         """Make a call and return it, answered.
@@ -214,7 +203,7 @@ class LoopConnection:
             self._since = now
         left = None if deadline is None else deadline - now
         head = self.connection.head(method)
-        stream = self._session.begin(head, message, lambda stream: _resolve(future), timeout=left)
+        stream = self._session.begin(head, message, lambda stream: loops.resolve(future), timeout=left)
         self._waiting[future] = ends = inf if deadline is None else deadline
         if min(ends, now + _SILENT) < self._look_at:
             self._watch(min(ends, now + _SILENT))
@@ -236,112 +225,34 @@ class LoopConnection:
         if not self._waiting:
             self._end(reason)
 
-    def _watch(self, at: float) -> None:
-        """Look at that time who has waited too long."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._look_at = at
-        self._timer = self._loop.call_later(max(0.0, at - monotonic()), self._look)
-
-    def _look(self) -> None:
-        self._timer, self._look_at = None, inf
-        now = monotonic()
-        for future, deadline in self._waiting.items():
-            if deadline <= now and not future.done():
-                future.set_exception(TimeoutError())
-        quiet = now - max(self.connection.heard, self._since)
-        if self._waiting and quiet >= 2 * _SILENT:
-            self._end(Lost("the server does not answer"))
-            return
-        if quiet < _SILENT:
-            self._pinged = False
-        elif self._waiting and not self._pinged:
-            self._pinged = True
-            self._session.ping()
-            self._send_soon()
-        if self._waiting:
-            self._watch(min(now + _SILENT, *self._waiting.values()))
-
-    def look(self) -> None:
-        """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
-        if not self._waiting and self.closed is None:
-            try:
-                readable = self.connection.wait(0.0)
-            except Lost as error:
-                self._end(error)
-            else:
-                if readable:
-                    self._readable()
-
     def expired(self, began: float) -> None:
         """Serve no new calls where one came to its deadline and nothing was heard since it ``began``."""
         if self.connection.heard < began:
             self.connection.avoid()
             self.retire(Lost("the server did not answer"))
 
-    # -- sending and receiving --------------------------------------------
+    def _check(self, now: float) -> float:
+        quiet = now - max(self.connection.heard, self._since)
+        if not self._waiting:
+            return inf
+        if quiet >= 2 * _SILENT:
+            self._end(Lost("the server does not answer"))
+            return inf
+        if quiet < _SILENT:
+            self._pinged = False
+        elif not self._pinged:
+            self._pinged = True
+            self._session.ping()
+            self._send_soon()
+        return now + _SILENT
 
-    def _send_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+    def _outgoing(self) -> bytes:
+        out, self._session.out = self._session.out, b""
+        return out
 
-    def _flush(self) -> None:
-        self._flushing = False
-        waits = bool(self._left)
-        self._left += self._session.out
-        self._session.out = b""
-        if self._descriptor >= 0 and not waits and self._send():
-            self._loop.add_writer(self._descriptor, self._writable)
-
-    def _writable(self) -> None:
-        if not self._send():
-            self._loop.remove_writer(self._descriptor)
-
-    def _send(self) -> bool:
-        """Send what is left; tells whether something still is."""
-        try:
-            if self._left:
-                self._left = self._left[self.connection.send_now(self._left) :]
-        except Lost as error:
-            self._end(error)
-        return bool(self._left)
-
-    def _readable(self) -> None:
-        try:
-            self.connection.receive()
-            while self.connection.has_decrypted():
-                self.connection.receive()
-        except Lost as error:
-            self._end(error)
-            return
+    def _hear(self) -> None:
+        self.connection.receive()
         if self._session.out:
             self._flush()
         if self._session.closing:
             self.retire(Lost("the server is going away"))
-
-    # -- the end ----------------------------------------------------------
-
-    def _end(self, reason: Lost) -> None:
-        self.closed = self.closed or reason
-        self._left = b""
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(Lost(str(reason)))
-        if self._descriptor >= 0 and not self._loop.is_closed():
-            self._loop.remove_reader(self._descriptor)
-            self._loop.remove_writer(self._descriptor)
-        self._descriptor = -1
-        if self._timer is not None:
-            self._timer.cancel()
-        self.connection.avoid()
-        self.connection.close()
-
-    def close(self) -> None:
-        """End it, in its loop or once that is closed; who waits gets `Lost`."""
-        self._end(Lost("the client was closed"))
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -11,10 +11,10 @@ from time import monotonic
 from typing import Final
 
 from ..._core.logs import repeated
-from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLIN, POLLOUT
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
+from .. import _loops as loops
 from .._connections import Lost
 from .connection import Connection
 from .requests import Batch, Call, Inbox
@@ -45,7 +45,7 @@ class _Shared:
         """Bytes that headers and payload of a message have at most."""
         return self.connection.max_payload
 
-    def _hear(self) -> bytes:
+    def _heard(self) -> bytes:
         """Take in what has come, and return what is to be sent in answer."""
         session = self.connection.session
         self.connection.receive()
@@ -144,7 +144,7 @@ class ThreadConnection(_Shared):
             try:
                 if not self.connection.wait(deadline, POLLOUT | (POLLIN if reads else 0)):
                     raise TimeoutError
-                if reads and (answer := self._hear()):
+                if reads and (answer := self._heard()):
                     rest = memoryview(bytes(rest) + answer)
             finally:
                 if reads:
@@ -167,7 +167,7 @@ class ThreadConnection(_Shared):
             while call.left and not self._ended:
                 if not self.connection.wait(deadline):
                     raise TimeoutError
-                if answer := self._hear():
+                if answer := self._heard():
                     self._send(answer, monotonic() + 1.0)
         except Lost as error:
             self._end(error)
@@ -186,7 +186,7 @@ class ThreadConnection(_Shared):
             return
         try:
             while self.closed is None and self.connection.wait(0.0):
-                if answer := self._hear():
+                if answer := self._heard():
                     self._send(answer, monotonic() + 1.0)
         except (Lost, TimeoutError) as error:
             self._end(error if isinstance(error, Lost) else Lost("the server does not read"))
@@ -213,20 +213,15 @@ class ThreadConnection(_Shared):
         self.connection.close()
 
 
-class LoopConnection(_Shared):
-    """For the calls of one event loop: what they send in one turn of the loop leaves together."""
+class LoopConnection(_Shared, loops.LoopConnection):
+    """For the calls of one event loop."""
+
+    connection: Connection
 
     def __init__(self, connection: Connection, inbox: Inbox) -> None:
-        super().__init__(connection, inbox)
+        loops.LoopConnection.__init__(self, connection)
+        _Shared.__init__(self, connection, inbox)
         self._out: deque[bytes] = deque()
-        self._left = b""
-        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
-        # when it is looked who has waited too long: one timer for all, since it mostly finds nobody
-        self._look_at = inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop = running_loop()
-        self._descriptor = connection.fileno()
-        self._loop.add_reader(self._descriptor, self._readable)
 
     async def exchange(self, op: Operation, batch: Batch, until: float | None = None) -> Call:
         """Send requests and return their call, answered.
@@ -239,13 +234,13 @@ class LoopConnection(_Shared):
             raise Lost(str(self.closed))
         deadline = op.deadline if until is None else until
         future: asyncio.Future[None] = self._loop.create_future()
-        call = Call(batch, lambda call: _resolve(future))
+        call = Call(batch, lambda call: loops.resolve(future))
         self._waiting[future] = ends = inf if deadline is None else deadline
         if ends < self._look_at:
             self._watch(ends)
         self.send(self._asks() + self.inbox.begin(call, batch))
         if not call.left:
-            _resolve(future)
+            loops.resolve(future)
         try:
             await future
             return call
@@ -266,90 +261,22 @@ class LoopConnection(_Shared):
 
     def send(self, data: bytes) -> None:
         """Send commands, together with all others of this turn of the loop."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
         self._out.append(data)
+        self._send_soon()
 
-    def _watch(self, deadline: float) -> None:
-        """Look at that time who has waited too long."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._look_at = deadline
-        self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._expire)
-
-    def _expire(self) -> None:
-        self._timer, self._look_at = None, inf
-        now = monotonic()
-        for future, deadline in self._waiting.items():
-            if deadline <= now and not future.done():
-                future.set_exception(TimeoutError())
-        following = min((deadline for future, deadline in self._waiting.items() if not future.done()), default=inf)
-        if following < inf:
-            self._watch(following)
-
-    def look(self) -> None:
-        """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
-        if not self._waiting and self.closed is None:
-            try:
-                readable = self.connection.wait(0.0)
-            except Lost as error:
-                self._end(error)
-            else:
-                if readable:
-                    self._readable()
-
-    def _flush(self) -> None:
-        waits = bool(self._left)
-        self._left += b"".join(self._out)
+    def _outgoing(self) -> bytes:
+        out = b"".join(self._out)
         self._out.clear()
-        if self._descriptor < 0:
-            return
-        if not waits and self._send():
-            self._loop.add_writer(self._descriptor, self._writable)
+        return out
 
-    def _writable(self) -> None:
-        if not self._send():
-            self._loop.remove_writer(self._descriptor)
-
-    def _send(self) -> bool:
-        """Send what is left; tells whether something still is."""
-        try:
-            if self._left:
-                self._left = self._left[self.connection.send_now(self._left) :]
-        except Lost as error:
-            self._end(error)
-        return bool(self._left)
-
-    def _readable(self) -> None:
-        try:
-            while True:
-                if answer := self._hear():
-                    self._out.append(answer)
-                    self._flush()
-                if not self.connection.has_decrypted():
-                    break
-        except Lost as error:
-            self._end(error)
+    def _hear(self) -> None:
+        if answer := self._heard():
+            self._out.append(answer)
+            self._flush()
 
     def _end(self, reason: Lost) -> None:
-        self.closed = self.closed or reason
-        self.connection.avoid()
-        self._left = b""
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(Lost(str(reason)))
-        if self._descriptor >= 0 and not self._loop.is_closed():
-            self._loop.remove_reader(self._descriptor)
-            self._loop.remove_writer(self._descriptor)
-        self._descriptor = -1
-        if self._timer is not None:
-            self._timer.cancel()
-        self.connection.close()
+        super()._end(reason)
         self.when_closed()
-
-    def close(self) -> None:
-        """End it, in its loop or once that is closed; who waits gets `Lost`."""
-        self._end(Lost("the client was closed"))
 
 
 def _nothing() -> None:
@@ -365,8 +292,3 @@ def _release(ticket: threading.Lock) -> None:
         ticket.release()
     except RuntimeError:
         pass  # it was
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
