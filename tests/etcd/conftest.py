@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from tests.support.etcd import EtcdServer, Missing, serve
 from tests.support.harnesses.etcd import EtcdHome
+from tests.support.homes import clients  # noqa: F401
 from tests.support.leased_jobs import members  # noqa: F401
 
 
@@ -33,15 +32,3 @@ def served() -> Iterator[Callable[..., EtcdServer]]:
                 pytest.skip(str(error))
 
         yield start
-
-
-@pytest.fixture
-def client() -> Iterator[Callable[..., CloudRuntimesClient]]:
-    """Make a client whose home is a URL."""
-    with ExitStack() as resources:
-
-        def make(url: str, **settings: Any) -> CloudRuntimesClient:
-            config = {"capa": {"home": {"url": url, **settings}}}
-            return resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=5))
-
-        yield make

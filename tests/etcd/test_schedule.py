@@ -14,7 +14,7 @@ from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
 from tests.support.etcd import EtcdServer, asked
 from tests.support.harnesses.etcd import EtcdClock
-from tests.support.leased_jobs import LeasedJobs, Member
+from tests.support.leased_jobs import ClaimedJobs, Member
 
 RANGE = "/etcdserverpb.KV/Range"
 
@@ -38,7 +38,8 @@ def clock(etcd_server: EtcdServer) -> Iterator[Ending]:
     made.close()
 
 
-class TestJobs(LeasedJobs):
+class TestJobs(ClaimedJobs):
+    driver = EtcdSchedule
     durable: ClassVar = {}
 
 
@@ -53,41 +54,6 @@ def test_a_clock_that_is_wrong_takes_nothing(clock: Ending, member: Member) -> N
     holder.exchange([Outcome(run.token)], 0)
     (record,) = client.schedule.list_runs("j")
     assert (record.status, record.attempt) == ("succeeded", 1)
-
-
-@pytest.mark.parametrize("change", ["overwrite", "delete", "run_now", "claim"])
-def test_a_job_that_changes_before_it_is_claimed(
-    clock: Ending, member: Member, change: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between a member's look and its claim; the claim is refused, and an outcome lands at the second try."""
-    client = clock.client()
-    client.schedule.schedule_job("j", schedule="@every 10s", due_time=0, data=1)
-    client.schedule.schedule_job("k", schedule="@every 1h", due_time=0, target=client.schedule.job("j")(print))
-    one, other = member(), member()
-    held = {run.spec.name: run for run in one.exchange((), 8)}
-    one.exchange([Outcome(held["j"].token)], 0)
-    clock.advance(10)
-    look = EtcdSchedule.since
-
-    def since(self: EtcdSchedule, revision: int) -> Any:
-        found = yield from look(self, revision)
-        monkeypatch.setattr(EtcdSchedule, "since", look)
-        if change == "overwrite":
-            client.schedule.schedule_job("j", schedule="@every 2h", due_time=0, data=2, overwrite=True)
-        elif change == "delete":
-            client.schedule.delete_job("j")
-        elif change == "run_now":
-            client.schedule.run_now("j")
-        else:
-            assert len(other.exchange((), 8)) == 1
-        client.schedule.run_now("k")
-        return found
-
-    monkeypatch.setattr(EtcdSchedule, "since", since)
-    assert not one.exchange([Outcome(held["k"].token)], 8)
-    assert client.schedule.list_runs("k")[0].status == "succeeded"
-    found = [run for run in one.exchange((), 8) if run.spec.name == "j"]
-    assert len(found) == (change in ("overwrite", "run_now"))
 
 
 def test_records_of_runs_end(clock: Ending) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from cryptography import x509
@@ -24,7 +21,6 @@ from cloud_runtimes.components.etcd.address import parse_url
 from cloud_runtimes.components.etcd.messages import pack, under
 from cloud_runtimes.components.etcd.settings import EtcdSettings
 from cloud_runtimes.errors import (
-    DeadlineExceededError,
     InvalidArgumentError,
     PermissionDeniedError,
     ResourceExhaustedError,
@@ -39,7 +35,7 @@ from tests.support.etcd import EtcdServer, Missing, asked, serve
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.forked import connects_anew
 from tests.support.harnesses.etcd import EtcdHome
-from tests.support.ports import reserved_port
+from tests.support.homes import Homes
 from tests.support.waiting import until
 
 Make = Callable[..., CloudRuntimesClient]
@@ -222,43 +218,14 @@ def test_a_forked_child(home: EtcdHome) -> None:
         assert until(lambda: "k" in sub.current())
 
 
-def test_a_home(home: EtcdHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api: Api) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLOUD_RUNTIMES_HOME", home.server.url)
-    store = home.store()
-    with CloudRuntimesClient(app_id="suite") as one, CloudRuntimesClient(app_id="suite") as two:
-        api.call(one.state, "save", store, "k", 1)
-        assert api.call(two.state, "get", store, "k") == 1
-        api.call(two, "wait_ready")
-        api.fails(UnsupportedError, match="declare another")(one.pubsub, "publish", "bus", "t", 1)
-    assert {path.name for path in tmp_path.iterdir()} <= {".cloud_runtimes"}
+class TestHome(Homes):
+    engine = "etcd"
+    service = "lock"
+    features: ClassVar = ["fair", "renew", "token"]
 
 
-def test_waiting_for_the_server(served: Serve, api: Api) -> None:
-    with reserved_port() as port, CloudRuntimesClient(config={"capa": {"home": f"etcd://127.0.0.1:{port}"}}) as client:
-        with pytest.raises(DeadlineExceededError, match="ready"):
-            client.wait_ready(timeout=0.1)
-    server = served()
-    server.kill()
-    threading.Timer(0.2, server.begin).start()
-    with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
-        api.call(client, "wait_ready", timeout=20)
-        assert api.call(client.state, "get", "s", "k") is None
-
-
-def test_doctor_shows_the_home(home: EtcdHome, tmp_path: Path) -> None:
-    """Its servers without user and password, whether they answer, and what it has."""
-    servers = f"127.0.0.1:{home.server.port},localhost:{home.server.port}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUD_RUNTIMES")}
-    environment["CLOUD_RUNTIMES_HOME"] = f"etcd://user:canary@{servers}"
-    command = [sys.executable, "-m", "cloud_runtimes", "doctor", "--json"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert "canary" not in result.stdout + result.stderr
-    report = json.loads(result.stdout)
-    assert report["home"] == f"etcd://{servers}"
-    assert report["ready"], report["problem"]
-    (found,) = [each for each in report["components"] if each["name"] == "etcd"]
-    assert found["services"]["lock"] == ["fair", "renew", "token"]
+def test_what_it_has_not(home: EtcdHome, api: Api) -> None:
+    api.fails(UnsupportedError, match="declare another")(home.client().pubsub, "publish", "bus", "t", 1)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.nats import NatsHome
+from tests.support.homes import clients  # noqa: F401
 from tests.support.leased_jobs import members  # noqa: F401
 from tests.support.nats import Missing, NatsServer, serve
 
@@ -33,15 +33,3 @@ def served() -> Iterator[Callable[..., NatsServer]]:
                 pytest.skip(str(error))
 
         yield start
-
-
-@pytest.fixture
-def client() -> Iterator[Callable[..., CloudRuntimesClient]]:
-    """Make a client whose home is a URL."""
-    with ExitStack() as resources:
-
-        def make(url: str, **settings: Any) -> CloudRuntimesClient:
-            config = {"capa": {"home": {"url": url, **settings}}}
-            return resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=5))
-
-        yield make

@@ -2,61 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable
-from pathlib import Path
+from typing import ClassVar
 
-import pytest
-
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import DeadlineExceededError
-from cloud_runtimes.testing import Api
-from tests.support.harnesses.nats import NatsHome
-from tests.support.nats import NatsServer
-from tests.support.ports import reserved_port
+from tests.support.homes import Homes
 
 
-def test_by_the_environment(home: NatsHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api: Api) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLOUD_RUNTIMES_HOME", home.server.url)
-    store = home.store()
-    with CloudRuntimesClient(app_id="suite") as one, CloudRuntimesClient(app_id="suite") as two:
-        api.call(one.state, "save", store, "k", 1)
-        assert api.call(two.state, "get", store, "k") == 1
-        api.call(two, "wait_ready")
-    assert {path.name for path in tmp_path.iterdir()} <= {".cloud_runtimes"}
-
-
-def test_waiting_for_the_server(served: Callable[..., NatsServer], tmp_path: Path, api: Api) -> None:
-    beside = {"docs": {"component": "local", "path": str(tmp_path)}}
-    with reserved_port() as port:
-        for file in ({}, {"file": beside}):  # the home is waited for beside what is declared: RPC is there
-            config = {"capa": {"home": f"nats://127.0.0.1:{port}"}, **file}
-            with CloudRuntimesClient(config=config) as client:
-                with pytest.raises(DeadlineExceededError, match="ready"):
-                    client.wait_ready(timeout=0.1)
-    server = served()
-    server.kill()
-    threading.Timer(0.2, server.start).start()
-    with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
-        api.call(client, "wait_ready", timeout=20)
-        assert api.call(client.state, "get", "s", "k") is None
-
-
-def test_doctor_shows_the_home(home: NatsHome, tmp_path: Path) -> None:
-    """Its servers without user and password, whether they answer, and what it has."""
-    servers = f"127.0.0.1:{home.server.port},localhost:{home.server.port}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUD_RUNTIMES")}
-    environment["CLOUD_RUNTIMES_HOME"] = f"nats://user:canary@{servers}"
-    command = [sys.executable, "-m", "cloud_runtimes", "doctor", "--json"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert "canary" not in result.stdout + result.stderr
-    report = json.loads(result.stdout)
-    assert report["home"] == f"nats://{servers}"
-    assert report["ready"], report["problem"]
-    (found,) = [each for each in report["components"] if each["name"] == "nats"]
-    assert found["services"]["rpc"] == ["headers", "host", "http_method", "status"]
+class TestHome(Homes):
+    engine = "nats"
+    service = "rpc"
+    features: ClassVar = ["headers", "host", "http_method", "status"]

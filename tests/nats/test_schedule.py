@@ -17,7 +17,7 @@ from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.nats import NatsClock, NatsHome
-from tests.support.leased_jobs import LeasedJobs, Member, driver_of
+from tests.support.leased_jobs import ClaimedJobs, Member, driver_of
 from tests.support.nats import NatsServer
 
 Make = Callable[..., CloudRuntimesClient]
@@ -31,43 +31,9 @@ def clock(nats_server: NatsServer) -> Iterator[NatsClock]:
     made.close()
 
 
-class TestJobs(LeasedJobs):
+class TestJobs(ClaimedJobs):
+    driver = NatsSchedule
     durable: ClassVar = {"jetstream": {"sync_interval": "always"}}
-
-
-@pytest.mark.parametrize("change", ["overwrite", "delete", "run_now", "claim"])
-def test_a_job_that_changes_before_it_is_claimed(
-    clock: NatsClock, member: Member, change: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between a member's look and its claim; the claim is refused, and an outcome lands at the second try."""
-    client = clock.client()
-    client.schedule.schedule_job("j", schedule="@every 10s", due_time=0, data=1)
-    client.schedule.schedule_job("k", schedule="@every 1h", due_time=0, target=client.schedule.job("j")(print))
-    one, other = member(), member()
-    held = {run.spec.name: run for run in one.exchange((), 8)}
-    one.exchange([Outcome(held["j"].token)], 0)
-    clock.advance(10)
-    look = NatsSchedule.since
-
-    def since(self: NatsSchedule, sequence: int) -> Any:
-        found = yield from look(self, sequence)
-        monkeypatch.setattr(NatsSchedule, "since", look)
-        if change == "overwrite":
-            client.schedule.schedule_job("j", schedule="@every 2h", due_time=0, data=2, overwrite=True)
-        elif change == "delete":
-            client.schedule.delete_job("j")
-        elif change == "run_now":
-            client.schedule.run_now("j")
-        else:
-            assert [run.spec.name for run in other.exchange((), 1)] == ["j"]
-        client.schedule.schedule_job("k", schedule="@every 1h", due_time=0, data=3, overwrite=True)
-        return found
-
-    monkeypatch.setattr(NatsSchedule, "since", since)
-    assert one.exchange([Outcome(held["k"].token)], 8) == []
-    assert [each.status for each in client.schedule.list_runs("k")] == ["succeeded"]
-    runs = [run.spec.data for run in one.exchange((), 8) if run.spec.name == "j"]
-    assert runs == {"overwrite": [b"2"], "delete": [], "run_now": [b"1"], "claim": []}[change]
 
 
 @pytest.mark.parametrize("settings", [{"history_runs": 5}, {"history": 1}])

@@ -20,7 +20,7 @@ from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
 from cloud_runtimes.testing import Api
 
-__all__ = ["LeasedJobs", "Member", "driver_of", "members"]
+__all__ = ["ClaimedJobs", "LeasedJobs", "Member", "driver_of", "members"]
 
 Member = Callable[[], Any]
 
@@ -233,3 +233,43 @@ class LeasedJobs:
         assert [run.attempt for run in seen] == [1] * len(seen)
         assert len({run.run_id for run in seen}) == len(seen)
         assert {each.status for each in api.call(made.schedule, "list_runs", "j")} <= {"succeeded", "skipped"}
+
+
+class ClaimedJobs(LeasedJobs):
+    """What holds where members claim a job by its revision; ``driver`` is theirs."""
+
+    driver: ClassVar[type[Any]]
+
+    @pytest.mark.parametrize("change", ["overwrite", "delete", "run_now", "claim"])
+    def test_a_job_that_changes_before_it_is_claimed(
+        self, clock: Any, member: Member, change: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between a member's look and its claim; the claim is refused, and an outcome lands at the second try."""
+        client = clock.client()
+        client.schedule.schedule_job("j", schedule="@every 10s", due_time=0, data=1)
+        client.schedule.schedule_job("k", schedule="@every 1h", due_time=0, target=client.schedule.job("j")(print))
+        one, other = member(), member()
+        held = {run.spec.name: run for run in one.exchange((), 8)}
+        one.exchange([Outcome(held["j"].token)], 0)
+        clock.advance(10)
+        look = self.driver.since
+
+        def since(driver: Any, revision: int) -> Any:
+            found = yield from look(driver, revision)
+            monkeypatch.setattr(self.driver, "since", look)
+            if change == "overwrite":
+                client.schedule.schedule_job("j", schedule="@every 2h", due_time=0, data=2, overwrite=True)
+            elif change == "delete":
+                client.schedule.delete_job("j")
+            elif change == "run_now":
+                client.schedule.run_now("j")
+            else:
+                assert [run.spec.name for run in other.exchange((), 1)] == ["j"]
+            client.schedule.schedule_job("k", schedule="@every 1h", due_time=0, data=3, overwrite=True)
+            return found
+
+        monkeypatch.setattr(self.driver, "since", since)
+        assert not one.exchange([Outcome(held["k"].token)], 8)
+        assert [each.status for each in client.schedule.list_runs("k")] == ["succeeded"]
+        runs = [run.spec.data for run in one.exchange((), 8) if run.spec.name == "j"]
+        assert runs == {"overwrite": [b"2"], "delete": [], "run_now": [b"1"], "claim": []}[change]
