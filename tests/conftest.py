@@ -25,6 +25,7 @@ import hypothesis
 import pytest
 
 import cloud_runtimes
+from cloud_runtimes._core import logs
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 
 # a secret that leaks anywhere in a run fails it
@@ -81,6 +82,12 @@ def _no_configuration_above(tmp_path_factory: pytest.TempPathFactory) -> None:
     for folder in {*tmp_path_factory.getbasetemp().parents, Path.cwd(), *Path.cwd().parents}:
         for name in ("cloud-runtimes.toml", ".cloud_runtimes"):
             assert not (folder / name).exists(), f"{folder / name} would be found by the tests: move it"
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> None:
+    """Have each test see what is said once a minute."""
+    logs._said.clear()
 
 
 @pytest.fixture

@@ -7,14 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from cloud_runtimes._core import logs
 from tests.support.harnesses.kafka import KafkaHome
 from tests.support.kafka import Missing, serve_cluster
-
-
-@pytest.fixture(autouse=True)
-def _logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_said", {})  # what is said once a minute is said in each test
 
 
 @pytest.fixture

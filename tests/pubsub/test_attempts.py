@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._core import logs
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     DeadlineExceededError,
@@ -151,7 +150,6 @@ def test_what_is_too_much_at_once_is_halved(client: CloudRuntimesClient, broker:
 def test_an_event_alone_gets_more_time(
     client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logs._said.clear()
     broker = SlowBroker(monkeypatch, client.pubsub._driver("bus"), lambda at: 100.0)
     with caplog.at_level(logging.WARNING), client.pubsub.publisher("bus", "t", linger=60) as publisher:
         publisher.send(b"x" * 2_500)  # it takes longer than 25 s

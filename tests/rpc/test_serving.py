@@ -178,9 +178,6 @@ def test_calls_beyond_the_workers_wait_within_their_deadlines(
 
 
 def test_a_crash_is_logged_with_its_traceback(serving: CloudRuntimesClient, caplog: pytest.LogCaptureFixture) -> None:
-    from cloud_runtimes._core import logs
-
-    logs._said.clear()
     with caplog.at_level(logging.WARNING, "cloud_runtimes"):
         assert serving.rpc.invoke("there", "crash").status == 500
     assert "canary-7f3a" in caplog.text

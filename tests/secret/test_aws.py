@@ -215,10 +215,7 @@ def test_credentials_that_expire_while_all_are_read(gate: AwsGate, on: Make, api
     assert [*gate.requests] == ["ListSecrets", "BatchGetSecretValue", "ListSecrets", "BatchGetSecretValue"]
 
 
-def test_clocks_that_differ(
-    gate: AwsGate, on: Make, api: Api, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cloud_runtimes._core.logs._said", {})
+def test_clocks_that_differ(gate: AwsGate, on: Make, api: Api, name: str, caplog: pytest.LogCaptureFixture) -> None:
     client = on()
     for ahead in (3600.0, -7200.0):
         gate.ahead = ahead
