@@ -229,8 +229,13 @@ class Server(uvicorn.Server):
             logger().warning("requests under way %g s after the stop are broken off: %d", grace, len(tasks))
             for each in tasks:
                 each.cancel()
+            await asyncio.sleep(0)  # they may answer
         finally:
             watch.cancel()
+            # also one that was accepted just before the end
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
     async def _keep_looking(self) -> None:
         while True:

@@ -14,8 +14,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -284,6 +286,23 @@ def test_a_hanging_handler_does_not_hold_up_the_close(
         with pytest.raises((UnavailableError, DeadlineExceededError, Exception)) as caught:
             answer.result(10)
         assert caught.value.maybe_applied  # type: ignore[attr-defined]
+
+
+def test_a_connection_that_is_made_at_the_end_is_closed(
+    serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was accepted after the others were told."""
+    monkeypatch.setattr("cloud_runtimes._http.asgi_server._Protocol.shutdown", lambda connection: None)
+    server = serving.rpc.serving()
+    with server:
+        address = urlsplit(server.address)
+        with socket.create_connection((address.hostname, address.port)) as late:
+            late.sendall(b"GET /")
+            late.settimeout(5)
+            time.sleep(0.1)
+            server.close(timeout=0.3)
+            with suppress(ConnectionResetError):
+                assert late.recv(1) == b""
 
 
 def test_a_handler_that_does_not_heed_its_cancellation(
