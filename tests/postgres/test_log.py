@@ -130,7 +130,7 @@ def test_the_lag_counts_events_and_not_frames(home: PostgresHome) -> None:
         assert client.pubsub.lag("bus", "orders") == 10
         for event in events[1:3]:
             event.ack()
-        until(lambda: client.pubsub.lag("bus", "orders") == 8)
+        until(lambda: client.pubsub.lag("bus", "orders") == 8, seconds=5)
         client.pubsub.publish_bulk("bus", "orders", [10, 11])
         client.pubsub.publish("bus", "other", 1)
         assert client.pubsub.lag("bus", "orders") == 10

@@ -311,9 +311,9 @@ def test_what_was_due_before_a_group_began_is_not_its(home: RedisHome) -> None:
 
 def test_the_first_event_of_a_time_is_that_of_its_millisecond(home: RedisHome, server: Server) -> None:
     client = home.client()
-    ids = [1_000_000_000_000, 1_000_000_000_999, 1_000_000_001_000, 1_000_000_001_000, 1_000_000_001_001]
-    for number, id in enumerate(ids):
-        server("XADD", server.key("topic", "t"), f"{id}-{number}", "data", number)
+    times = ("000000-0", "000999-0", "001000-0", "001000-1", "001001-0")
+    for number, time_of in enumerate(times):
+        server("XADD", server.key("topic", "t"), f"1000000{time_of}", "data", number)
     start = datetime.fromtimestamp(1_000_000_001, UTC)
     for later, first in ((timedelta(0), 2), (timedelta(microseconds=999), 2), (timedelta(milliseconds=1), 4)):
         with client.pubsub.subscribe("bus", "t", group=f"g{later}", start=start + later, raw=True) as sub:
