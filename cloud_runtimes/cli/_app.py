@@ -155,7 +155,9 @@ def subscribe(
     pubsub: PubSub,
     topic: Topic,
     group: Annotated[str | None, typer.Option(metavar="NAME", help="Consumer group; else the app id.")] = None,
-    start: Annotated[str | None, typer.Option(metavar="earliest|latest", help="Where a new group begins.")] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="earliest|latest|TIME", help="Where a new group begins: TIME in ISO 8601.")
+    ] = None,
     count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N events.")] = None,
     idle: Annotated[
         float | None, typer.Option(metavar="SECONDS", min=0, help="Stop when nothing came for so long.")

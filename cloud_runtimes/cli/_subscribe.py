@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
+from datetime import datetime
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -12,6 +13,7 @@ from ..codec.payload import decode_payload
 from ..errors import PayloadError
 from ..pubsub import Event, Subscription
 from ..pubsub.service import Start
+from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import note, stopping, write
 from ._tables import Table
@@ -42,8 +44,8 @@ def subscribe(
     """Write events until ``count``, ``idle`` seconds or a signal; return the exit code."""
     in_flight = max(256, 2 * batch) if ack else (count or _UNSETTLED)
     left = count
+    wanted = _read_start(start)
     with connect(invocation) as client, stopping(interrupt=False) as stop:
-        wanted = cast("Start | None", start)
         with client.pubsub.subscribe(
             pubsub, topic, group=group, start=wanted, max_in_flight=in_flight, type=bytes
         ) as events:
@@ -71,6 +73,18 @@ def subscribe(
                     left -= len(taken)
                 last, waits = monotonic(), False
         return stop.code if stop.signal else 0
+
+
+def _read_start(text: str | None) -> Start | None:
+    if text in (None, "earliest", "latest"):
+        return cast("Start | None", text)
+    try:
+        start = datetime.fromisoformat(text)
+    except ValueError:
+        start = None
+    if start is None or start.tzinfo is None:
+        raise UsageError(f"--start {text!r}: give earliest, latest, or a time with its zone as 2026-11-28T09:00:00Z")
+    return start
 
 
 def _take(events: Subscription[Event[bytes]], limit: int, wait: float) -> list[Event[bytes]]:

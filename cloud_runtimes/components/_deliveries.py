@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from .._native import events as kernel
@@ -13,7 +14,7 @@ from ..spi.events import dead_letter
 from ..spi.operation import Method
 from ..spi.pubsub import Cause, Settlement, SubscribeRequest
 
-__all__ = ["FEATURES", "NO_PAST", "POLL", "POLL_TIMEOUT", "Past", "Rules"]
+__all__ = ["FEATURES", "LATEST", "NO_PAST", "POLL", "POLL_TIMEOUT", "Past", "Rules", "begins_at"]
 
 FEATURES: Final = frozenset(
     {
@@ -22,12 +23,14 @@ FEATURES: Final = frozenset(
         spi.RAW,
         spi.GROUP,
         spi.START,
+        spi.START_TIME,
         spi.SUBSCRIBE,
         spi.ACK_WAIT,
         spi.MAX_DELIVERIES,
         spi.DEAD_LETTER,
         spi.RETRY_DELAY,
         spi.DELIVERY_COUNT,
+        spi.LAG,
     }
 )
 """What a component has that keeps events and counts their deliveries."""
@@ -36,7 +39,18 @@ POLL_TIMEOUT: Final = 30.0
 _DEFAULT_ACK_WAIT: Final = 30.0
 _DEFAULT_DELIVERIES: Final = 5
 _MAX_BACK_OFF_MS: Final = 60_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _numbers = itertools.count()
+
+LATEST: Final = 2**63 - 1
+"""Behind everything that was published."""
+
+
+def begins_at(request: SubscribeRequest) -> int | None:
+    """Return when the first event of a new group was published at the earliest, in milliseconds since 1970 UTC; ``None``: at any time, `LATEST`: it was not yet."""
+    if isinstance(request.start, datetime):
+        return max(0, (request.start - _EPOCH) // timedelta(milliseconds=1))
+    return LATEST if request.start == "latest" else None
 
 
 class Past(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
 from concurrent.futures import Future
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args, get_origin, overload
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _SUBSCRIBE = Method("pubsub", "subscribe", repeatable=True)
 _TRANSACTION = Method("pubsub", "transaction", repeatable=False)
 
-Start: TypeAlias = Literal["earliest", "latest"]
+Start: TypeAlias = Literal["earliest", "latest"] | datetime
 
 
 class SubscribeOptions(TypedDict, total=False):
@@ -80,7 +80,7 @@ class Subscribing(Service):
         op, driver = self._asking(_SUBSCRIBE, pubsub_name, request.topic, timeout, request.metadata)
         for feature, name, given in _needed(request, self._context.settings.app_id):
             if given:
-                self._need(driver, feature, f"{name}=", pubsub_name)
+                self._need(driver, feature, name, pubsub_name)
         return op, driver, taken
 
     def _check(self, request: SubscribeRequest, handler: Any, type: Any, workers: Any, max_in_flight: Any) -> Signature:
@@ -91,8 +91,7 @@ class Subscribing(Service):
         _count("workers", workers, 1000)
         _count("max_in_flight", max_in_flight, 1_000_000)
         _count("max_deliveries", request.max_deliveries, 1_000_000)
-        if request.start not in (None, "earliest", "latest"):
-            raise InvalidArgumentError(f"start {request.start!r}: give 'earliest', 'latest' or None")
+        _check_start(request.start)
         if request.ack_wait is not None:
             seconds("ack_wait", request.ack_wait, least=0.01)
         check_topic(request.group, "group")
@@ -247,7 +246,7 @@ class Subscribing(Service):
             pubsub_name, topic, timeout, metadata: as in `publish`.
             handler: called for each event (or batch). Its parameters get what they are annotated with: the data, the `Event` (or `EventBatch`), the `CloudRuntimesClient`; with ``batch`` the data is a ``list``. A parameter without an annotation gets the event. Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
             group: its members share the events; default the ``app_id``.
-            start: where a new group begins, ``"earliest"`` or ``"latest"``.
+            start: where a new group begins, ``"earliest"`` or ``"latest"``. A ``datetime`` with a time zone, to the millisecond: with the first event published at or after it. The broker's clock counts, on Kafka the publisher's. Events that were sent in one message come together.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
@@ -338,7 +337,7 @@ class Subscribing(Service):
             pubsub_name, topic, timeout, metadata: as in `publish`.
             handler: called for each event (or batch). Its parameters get what they are annotated with: the data, the `Event` (or `EventBatch`), the `CloudRuntimesClient`; with ``batch`` the data is a ``list``. A parameter without an annotation gets the event. Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
             group: its members share the events; default the ``app_id``.
-            start: where a new group begins, ``"earliest"`` or ``"latest"``.
+            start: where a new group begins, ``"earliest"`` or ``"latest"``. A ``datetime`` with a time zone, to the millisecond: with the first event published at or after it. The broker's clock counts, on Kafka the publisher's. Events that were sent in one message come together.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
@@ -372,6 +371,19 @@ def seconds(name: str, value: Any, *, least: float) -> float:
     return float(number)
 
 
+def _check_start(start: Any) -> None:
+    if start is None or start in ("earliest", "latest"):
+        return
+    if not isinstance(start, datetime):
+        raise InvalidArgumentError(f"start {start!r}: give 'earliest', 'latest', a datetime with a time zone, or None")
+    if start.utcoffset() is None:
+        raise InvalidArgumentError(
+            f"start {start} has no time zone: give one that has, such as datetime.now(UTC) - timedelta(hours=1)"
+        )
+    if start > datetime.now(UTC):
+        raise InvalidArgumentError(f"start {start} is in the future: give a time that has passed, or 'latest'")
+
+
 def _count(name: str, value: Any, most: int) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
         raise InvalidArgumentError(f"{name} must be an int from 1 to {most:,}, got {value!r}")
@@ -393,10 +405,11 @@ def _taken(handler: Any, request: SubscribeRequest, type: Any, client: object) -
 
 
 def _needed(request: SubscribeRequest, app_id: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield (feature, option, whether it is asked for)."""
-    yield spi.GROUP, "group", request.group != app_id
-    yield spi.START, "start", request.start is not None
-    yield spi.ACK_WAIT, "ack_wait", request.ack_wait is not None
-    yield spi.MAX_DELIVERIES, "max_deliveries", request.max_deliveries is not None
-    yield spi.DEAD_LETTER, "dead_letter_topic", request.dead_letter_topic is not None
-    yield spi.RAW, "raw", bool(request.raw)
+    """Yield (feature, what it is called, whether it is asked for)."""
+    yield spi.GROUP, "group=", request.group != app_id
+    yield spi.START, "start=", isinstance(request.start, str)
+    yield spi.START_TIME, "a time as start=", isinstance(request.start, datetime)
+    yield spi.ACK_WAIT, "ack_wait=", request.ack_wait is not None
+    yield spi.MAX_DELIVERIES, "max_deliveries=", request.max_deliveries is not None
+    yield spi.DEAD_LETTER, "dead_letter_topic=", request.dead_letter_topic is not None
+    yield spi.RAW, "raw=", bool(request.raw)

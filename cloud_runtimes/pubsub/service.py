@@ -10,7 +10,7 @@ from typing import Any
 from .._core.arguments import CLIENT_TIMEOUT
 from .._native import events as kernel
 from .._service import Outgoing, error_context
-from ..errors import CloudRuntimesError
+from ..errors import CloudRuntimesError, NotFoundError
 from ..spi import pubsub as spi
 from ..spi.change import Change
 from ..spi.operation import Method, Operation
@@ -25,6 +25,7 @@ __all__ = ["PubSubService", "Start"]
 
 _PUBLISH = Method("pubsub", "publish", repeatable=True)
 _PUBLISH_BULK = Method("pubsub", "publish_bulk", repeatable=True)
+_LAG = Method("pubsub", "lag", repeatable=True, writes=False)
 
 
 class PubSubService(Declaring):
@@ -267,6 +268,65 @@ class PubSubService(Declaring):
         await self._publish_all_async(op, driver, bulk.batches)
         return bulk.finish(pubsub_name)
 
+    def _group(
+        self, pubsub_name: str, topic: str, group: str | None, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, PubSubDriver, str]:
+        op, driver = self._asking(_LAG, pubsub_name, topic, timeout, metadata)
+        self._need(driver, spi.LAG, "lag", pubsub_name)
+        return op, driver, check_topic(self._context.settings.app_id if group is None else group, "group")
+
+    @error_context(_LAG)
+    def lag(
+        self,
+        pubsub_name: str,
+        topic: str,
+        *,
+        group: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Return how many events of a topic a group has not settled, those included that its members hold or that come again later.
+
+        A broker counts messages: with ``layout = "frame"`` one has many events. Answers of the last moment, and events that expired, may be counted.
+
+        Args:
+            pubsub_name, topic, timeout, metadata: as in `publish`.
+            group: default the ``app_id``.
+
+        Raises:
+            NotFoundError: the group does not exist.
+            UnsupportedError: the component cannot tell.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
+        """
+        op, driver, name = self._group(pubsub_name, topic, group, timeout, metadata)
+        return _found(self._call(op, driver.lag, topic, name), pubsub_name, topic, name)
+
+    @error_context(_LAG)
+    async def lag_async(
+        self,
+        pubsub_name: str,
+        topic: str,
+        *,
+        group: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Return how many events of a topic a group has not settled, those included that its members hold or that come again later.
+
+        A broker counts messages: with ``layout = "frame"`` one has many events. Answers of the last moment, and events that expired, may be counted.
+
+        Args:
+            pubsub_name, topic, timeout, metadata: as in `publish`.
+            group: default the ``app_id``.
+
+        Raises:
+            NotFoundError: the group does not exist.
+            UnsupportedError: the component cannot tell.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
+        """
+        op, driver, name = self._group(pubsub_name, topic, group, timeout, metadata)
+        return _found(await self._call_async(op, driver.lag_async, topic, name), pubsub_name, topic, name)
+
     @error_context(PUBLISHER)
     def publisher(
         self,
@@ -313,3 +373,11 @@ class PubSubService(Declaring):
             content_type=content_type,
             attributes=attributes,
         )
+
+
+def _found(lag: int | None, pubsub_name: str, topic: str, group: str) -> int:
+    if lag is None:
+        raise NotFoundError(
+            f"{pubsub_name}/{topic} has no group {group!r}: a group exists once it has subscribed; check the names"
+        )
+    return lag

@@ -9,6 +9,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from .._native import events as kernel
@@ -28,10 +29,12 @@ __all__ = [
     "GROUP",
     "INBOX",
     "KEY_ORDER",
+    "LAG",
     "MAX_DELIVERIES",
     "RAW",
     "RETRY_DELAY",
     "START",
+    "START_TIME",
     "SUBSCRIBE",
     "TTL",
     "AsyncEventSource",
@@ -57,6 +60,8 @@ RAW: Final = "raw"
 GROUP: Final = "group"
 """A ``group`` other than the application's id."""
 START: Final = "start"
+START_TIME: Final = "start_time"
+"""A ``start`` that is a time."""
 SUBSCRIBE: Final = "subscribe"
 """`subscribe`; a driver that does not declare it refuses it before any I/O, and says what would help."""
 ACK_WAIT: Final = "ack_wait"
@@ -66,6 +71,8 @@ RETRY_DELAY: Final = "retry_delay"
 DELIVERY_COUNT: Final = "delivery_count"
 KEY_ORDER: Final = "key_order"
 """Events of one key reach one member of a group at a time, in order."""
+LAG: Final = "lag"
+"""`PubSubDriver.lag`."""
 INBOX: Final = "inbox"
 """`EventSource.commit` settles events in one transaction with changes of a state driver of the same engine."""
 
@@ -257,7 +264,7 @@ class SubscribeRequest(NamedTuple):
     Attributes:
         topic: as published to.
         group: its members share the events.
-        start: where a group begins that did not exist: ``"earliest"`` or ``"latest"``.
+        start: where a group begins that did not exist: ``"earliest"``, ``"latest"``, or an aware time that has passed: with the first event that was published at or after it.
         ack_wait: seconds until what a dead member held goes to another.
         max_deliveries: the last one goes to the dead-letter topic, or away.
         dead_letter_topic: of the same component.
@@ -268,7 +275,7 @@ class SubscribeRequest(NamedTuple):
 
     topic: str
     group: str
-    start: str | None
+    start: str | datetime | None
     ack_wait: float | None
     max_deliveries: int | None
     dead_letter_topic: str | None
@@ -375,3 +382,9 @@ class PubSubDriver(Driver, ABC):
         """Join a group; from the return on it exists and misses nothing."""
 
     subscribe_async = in_thread(subscribe)
+
+    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
+        """Return how many events a group has not settled, those included that members hold or that come again later (`LAG`); ``None``: there is no such group. It makes nothing."""
+        raise NotImplementedError
+
+    lag_async = in_thread(lag)

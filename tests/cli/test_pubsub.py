@@ -6,6 +6,8 @@ import io
 import json
 import re
 import sys
+import time
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,8 @@ def test_an_event_that_is_too_large(cli: Any, tmp_path: Path) -> None:
         ("publish", "bus", "\n"),
         ("--config", "runtimes.toml", "publish", "nonsense", "t"),
         ("subscribe", "bus", "t", "--start", "nonsense"),
+        ("subscribe", "bus", "t", "--start", "2025-01-15T09:30:12"),
+        ("subscribe", "bus", "t", "--start", "3025-01-15T09:30:12Z"),
         ("subscribe", "bus", "t", "--count", "0"),
         ("--config", "runtimes.toml", "subscribe", "nonsense", "t"),
     ],
@@ -119,6 +123,12 @@ def test_groups_and_their_start(cli: Any, client: CloudRuntimesClient) -> None:
     assert cli("subscribe", "bus", "t", "--group", "late", "--start", "latest", "--idle", "0.1").out == b""
     assert cli("subscribe", "bus", "t", "--group", "early", "--idle", "0.2", "--data-only").out == b"1\n"
     assert cli("--app-id", "other", "subscribe", "bus", "t", "--count", "1", "--data-only").out == b"1\n"
+    time.sleep(0.01)
+    now = datetime.now(UTC).astimezone(timezone(timedelta(hours=2))).isoformat()
+    client.pubsub.publish("bus", "t", 2)
+    for start, found in ((now, b"2\n"), ("2025-01-15T09:30:12Z", b"1\n2\n")):
+        argv = ("--group", start, "--start", start, "--idle", "0.2", "--data-only")
+        assert cli("subscribe", "bus", "t", *argv).out == found
 
 
 def test_data_is_always_one_line_of_json(cli: Any, client: CloudRuntimesClient) -> None:

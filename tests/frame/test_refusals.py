@@ -191,9 +191,18 @@ class TestPubSub(Refusals):
     def test_subscriptions(self, call: Call) -> None:
         for options in one_each(workers=(0,), batch=(0,), max_in_flight=(0,), group=("",), start=("sometime",)):
             call.fails(InvalidArgumentError, match=next(iter(options)))("subscribe", "t", **options)
+        now = datetime.now(UTC)
+        starts = ((5, "datetime"), (now.date(), "datetime"), (now.replace(tzinfo=None), "time zone"))
+        for start, remedy in (*starts, (now + timedelta(minutes=1), "'latest'")):
+            call.fails(InvalidArgumentError, match=f"^start.*{remedy}")("subscribe", "t", start=start)
         call.fails(InvalidArgumentError)("subscribe", "t", handler="no function")
         call.fails(InvalidArgumentError, match="another topic")("subscribe", "t", dead_letter_topic="t")
         call.fails(TypeError, match="colour")("subscribe", "t", colour="red")
+
+    def test_lag(self, call: Call) -> None:
+        for options in one_each(group=("", 5), timeout=(0,), metadata=({"a": 1},)):
+            call.fails(InvalidArgumentError, match=next(iter(options)))("lag", "t", **options)
+        call.fails(InvalidArgumentError, match="topic")("lag", "")
 
 
 class TestConfiguration(Refusals):

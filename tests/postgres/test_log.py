@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from time import sleep
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.postgres import PostgresHome
+from tests.support.waiting import until
 
 SOON = 5.0
 
@@ -95,6 +97,43 @@ def test_a_group_that_begins_with_what_comes_gets_nothing_older(home: PostgresHo
             assert received(sub, 1) == ["new"]
     with client.pubsub.subscribe("bus", "orders", group="new") as sub:
         assert sub.receive(0.05) is None
+
+
+def test_a_group_that_begins_at_a_time_misses_nothing_of_open_transactions(home: PostgresHome) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "orders", "old")
+    late = copy_of(home, client, "late")
+    insert = f"INSERT INTO {home.schema}.frames (topic, count, body) SELECT id, 1, %s FROM {home.schema}.topics WHERE name = 'orders'"
+    with psycopg.connect(home.url) as writer, open_transaction(home) as other:
+        writer.execute(insert, (late,))
+        sleep(0.05)
+        start = datetime.now(UTC)
+        sleep(0.05)
+        with client.pubsub.subscribe("bus", "orders", group="before", start=start) as sub:
+            client.pubsub.publish("bus", "orders", "new")
+            other.execute(insert, (late,))
+            assert received(sub, 1) == ["new"]
+            with client.pubsub.subscribe("bus", "orders", group="after", start=start) as after:
+                writer.commit()
+                other.commit()
+                # what was written before the time and is committed since comes too
+                assert client.pubsub.lag("bus", "orders", group="after") == 3
+                assert sorted(received(after, 3)) == ["late", "late", "new"]
+            assert received(sub, 2) == ["late", "late"]
+
+
+def test_the_lag_counts_events_and_not_frames(home: PostgresHome) -> None:
+    client = home.client()
+    client.pubsub.publish_bulk("bus", "orders", list(range(10)))
+    with client.pubsub.subscribe("bus", "orders", max_in_flight=6) as sub:
+        events = [sub.receive(SOON) for _ in range(6)]
+        assert client.pubsub.lag("bus", "orders") == 10
+        for event in events[1:3]:
+            event.ack()
+        until(lambda: client.pubsub.lag("bus", "orders") == 8, seconds=5)
+        client.pubsub.publish_bulk("bus", "orders", [10, 11])
+        client.pubsub.publish("bus", "other", 1)
+        assert client.pubsub.lag("bus", "orders") == 10
 
 
 def test_a_member_with_nothing_in_hand_leaves_quietly(home: PostgresHome, caplog: pytest.LogCaptureFixture) -> None:

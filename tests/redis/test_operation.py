@@ -6,6 +6,7 @@ import re
 import shlex
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def test_an_account_with_few_rights_has_every_service(
                 assert event is not None
                 event.retry(0.01)
             assert subscription.receive(0.2) is None
+        with one.pubsub.subscribe("bus", "orders", group="g", start=datetime.now(UTC) - timedelta(hours=1)):
+            assert one.pubsub.lag("bus", "orders", group="g") == 2
     assert server.command("ACL", "LOG") == b"*0\r\n", "nothing was refused"
     with client(url, prefix="other") as other, pytest.raises(PermissionDeniedError):
         other.state.save("s", "order", 1)

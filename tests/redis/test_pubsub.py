@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -306,6 +307,41 @@ def test_what_was_due_before_a_group_began_is_not_its(home: RedisHome) -> None:
     with client.pubsub.subscribe("bus", "t", start="latest") as sub:
         client.pubsub.publish("bus", "t", "new")
         assert sub.receive(SOON).data == "new"
+
+
+def test_the_first_event_of_a_time_is_that_of_its_millisecond(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    times = ("000000-0", "000999-0", "001000-0", "001000-1", "001001-0")
+    for number, time_of in enumerate(times):
+        server("XADD", server.key("topic", "t"), f"1000000{time_of}", "data", number)
+    start = datetime.fromtimestamp(1_000_000_001, UTC)
+    for later, first in ((timedelta(0), 2), (timedelta(microseconds=999), 2), (timedelta(milliseconds=1), 4)):
+        with client.pubsub.subscribe("bus", "t", group=f"g{later}", start=start + later, raw=True) as sub:
+            assert [sub.receive(SOON).data for _ in range(first, 5)] == [b"%d" % each for each in range(first, 5)]
+            assert client.pubsub.lag("bus", "t", group=f"g{later}") == 5 - first
+
+
+def test_the_lag_is_counted_where_the_server_does_not_know_it(home: RedisHome, server: Server) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "t", "before")
+    time.sleep(0.01)
+    start = datetime.now(UTC)
+    client.pubsub.publish_bulk("bus", "t", list(range(250)))
+    source = join(client, start=start)
+    stream, (middle, _), *_ = (
+        server.key("topic", "t"),
+        *server("XREVRANGE", server.key("topic", "t"), "+", "-", "COUNT", 2)[1:],
+    )
+    assert server("XDEL", stream, middle) == 1
+    (found,) = poll(source, want=1)
+    assert dict(zip(*[iter(server("XINFO", "GROUPS", stream)[0])] * 2, strict=True))[b"lag"] is None
+    assert client.pubsub.lag("bus", "t") == 249
+    # what comes again counts, and what has a member look does not
+    assert not poll(source, answer([found], Settlement.RETRY, 30.0), want=0, timeout=0.05)
+    client.pubsub.publish("bus", "t", "later", delay=60)
+    assert server("XLEN", server.key("retry", "suite", "t")) == 1
+    assert client.pubsub.lag("bus", "t") == 249
+    source.close(())
 
 
 def test_a_dead_letter_tells_what_other_members_saw(home: RedisHome, server: Server) -> None:

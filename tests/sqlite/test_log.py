@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,43 @@ def test_retention(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -
     assert data(two.poll([], 100, 0.0)) == ["new"]
     one.close([])
     two.close([])
+
+
+def test_a_group_begins_with_the_first_frame_of_a_time(client: CloudRuntimesClient, clocks: SetClocks) -> None:
+    times = []
+    for number in range(4):
+        client.pubsub.publish_bulk("bus", "t", [2 * number, 2 * number + 1])
+        client.pubsub.publish("bus", "other", number)
+        times.append(datetime.fromtimestamp(clocks.wall / 1000, UTC))
+        clocks.advance(1)
+    clocks.wall -= 100_000_000  # what is published from now on has been so long ago
+    for number, each in enumerate((*times, times[-1] + timedelta(milliseconds=1))):
+        source = member(client, group=f"g{number}", start=each)
+        assert data(source.poll((), 10, 0)) == list(range(2 * number, 8))
+        source.close(())
+
+
+def test_the_lag_counts_events_and_not_frames(client: CloudRuntimesClient, clocks: SetClocks) -> None:
+    def lag() -> int:
+        return client.pubsub.lag("bus", "t", group="g")
+
+    client.pubsub.publish_bulk("bus", "t", list(range(10)))
+    client.pubsub.publish("bus", "other", 0)
+    source = member(client)
+    assert lag() == 10
+    held = source.poll((), 6, 0)
+    assert lag() == 10  # of which four were not claimed
+    source.poll(answers(held[1:3]), 0, 0)
+    assert lag() == 8
+    source.poll(answers(held[:1], Settlement.RETRY, 60.0), 0, 0)
+    assert lag() == 8
+    client.pubsub.publish_bulk("bus", "t", [10, 11])
+    source.close(answers(held[3:]))
+    assert lag() == 7
+    clocks.advance(61)
+    source = member(client)
+    source.close(answers(source.poll((), 20, 0)))
+    assert lag() == 0
 
 
 def test_topics_are_swept_apart(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypedDict, assert_type
 
@@ -322,12 +322,15 @@ def subscribing(pubsub: PubSubService) -> None:
     pubsub.subscribe("b", "t", typed_async, type=Order)
     pubsub.subscribe("b", "t", plain)
     pubsub.subscribe("b", "t", typed_batch, type=Order, batch=5)
+    pubsub.subscribe("b", "t", start=datetime.now(UTC))
     pubsub.subscribe("b", "t", start="now")  # type: ignore[call-overload]
+    assert_type(pubsub.lag("b", "t", group="g"), int)
     pubsub.subscribe("b", "t", wrkers=1)  # type: ignore[call-overload]
 
 
 async def subscribing_async(pubsub: PubSubService) -> None:
     """The twins."""
+    assert_type(await pubsub.lag_async("b", "t"), int)
     async with await pubsub.subscribe_async("b", "t", type=Order) as sub:
         assert_type(sub, Subscription[Event[Order]])
         async for event in sub:

@@ -114,6 +114,7 @@ PUBSUB = {
     "subscribe": "pubsub_name, topic, handler=None, *, group=None, start=None, workers=1, max_in_flight=None, "
     "ack_wait=None, max_deliveries=None, dead_letter_topic=None, batch=None, raw=False, type=None, …",
     "subscription": "pubsub_name, topic, **options",
+    "lag": "pubsub_name, topic, *, group=None, …",
 }
 PUBLISHER = {
     "send": "data, *, key=None, attributes=None, metadata=None, timeout=<client>",

@@ -52,6 +52,11 @@ class Ledger:
                 self.ended[count] = int(ranges)
 
     @property
+    def ahead(self) -> int:
+        """How many offsets after `base` are settled."""
+        return len(self._settled)
+
+    @property
     def is_open(self) -> bool:
         """Whether there is anything of which it is not known that it was committed."""
         return self.changed or self.sent > 0

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError
 from ...errors import CloudRuntimesError, UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
-from .._deliveries import POLL, POLL_TIMEOUT, Rules
+from .._deliveries import POLL, POLL_TIMEOUT, Rules, begins_at
 from .._messages.holding import Held, Holding, Part
 from .failures import MISSING, explained
 from .fetcher import LEAVING, Fetched, Fetcher, Origin
@@ -90,7 +90,7 @@ class KafkaMember(EventSource):
             more["group.instance.id"] = f"{settings.instance}-{next(self._component.members)}"
         made = Fetcher(settings, self._where, topic, self._fetched, more)
         try:
-            self._topics.begin(op, made.consumer, topic, latest=topic == self._topic and request.start == "latest")
+            self._topics.begin(op, made.consumer, topic, begins_at(request) if topic == self._topic else None)
             made.subscribe()
         except BaseException:
             made.close(time.monotonic() + LEAVING)

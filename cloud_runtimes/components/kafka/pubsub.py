@@ -71,6 +71,12 @@ class KafkaPubSub(PubSubDriver):
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         return KafkaMember(self._component, self, Rules(self.name, request), op)
 
+    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
+        topics = self._component.topics
+        again = topics.name(topic, group, "retry")
+        found = topics.lag(op, topics.name(topic), topics.group(group))
+        return None if found is None else found + (topics.lag(op, again, again) or 0)
+
 
 def _spread(done: Future[dict[int, CloudRuntimesError]], counts: list[int], into: Future[Failures]) -> None:
     """Give each event of a message the error of the message."""

@@ -9,11 +9,13 @@ from hashlib import blake2s
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import confluent_kafka.admin
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 
 from ..._core import fork
 from ...errors import NotFoundError
+from .._deliveries import LATEST
 from .failures import MISSING, explained
+from .ledger import Ledger
 from .threads import client, keep
 
 if TYPE_CHECKING:
@@ -154,15 +156,15 @@ class Topics:
 
     # -- groups -----------------------------------------------------------
 
-    def begin(self, op: Operation, consumer: Consumer, topic: str, *, latest: bool) -> None:
-        """Give a group that has no position in a topic one, so that it misses nothing from now on.
+    def begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None) -> None:
+        """Give a group that has no position in a topic one, so that it misses nothing from now on. ``begins``: see `begins_at`.
 
         A partition that is added later is read from its beginning.
         """
         end = time.monotonic() + min(_left(op), _NEWS)
         while True:
             try:
-                return self._begin(op, consumer, topic, latest)
+                return self._begin(op, consumer, topic, begins)
             except KafkaException as error:
                 code = error.args[0].code()
                 if code in _BEGUN:
@@ -172,7 +174,7 @@ class Topics:
                     raise explained(self.where, error.args[0], topic) from error
             time.sleep(0.05)
 
-    def _begin(self, op: Operation, consumer: Consumer, topic: str, latest: bool) -> None:
+    def _begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None) -> None:
         metadata = consumer.list_topics(topic, timeout=_left(op)).topics[topic]
         if metadata.error is not None:
             raise KafkaException(metadata.error)
@@ -181,15 +183,46 @@ class Topics:
         )
         if not missing:
             return
-        spec = _admin.OffsetSpec.latest() if latest else _admin.OffsetSpec.earliest()
-        offsets = _patiently(lambda left: self._offsets(dict.fromkeys(missing, spec), left), _left(op))
-        consumer.commit(offsets=offsets, asynchronous=False)
+        spec = _admin.OffsetSpec
+        offsets = self._offsets(op, missing, spec.earliest() if begins is None else spec.latest())
+        if (
+            begins is not None and begins < LATEST
+        ):  # asked second, so that nothing comes between; without a message none is found
+            found = self._offsets(op, missing, spec.for_timestamp(begins))
+            offsets |= {partition: offset for partition, offset in found.items() if offset >= 0}
+        there = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        consumer.commit(offsets=there, asynchronous=False)
 
-    def _offsets(self, wanted: dict[TopicPartition, Any], timeout: float) -> list[TopicPartition]:
-        asked = self._client().list_offsets(wanted, request_timeout=timeout)
-        return [
-            TopicPartition(each.topic, each.partition, found.result(timeout).offset) for each, found in asked.items()
-        ]
+    def _offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
+        """Return an offset of each partition of a topic."""
+
+        def ask(left: float) -> dict[int, int]:
+            asked = self._client().list_offsets(dict.fromkeys(wanted, spec), request_timeout=left)
+            return {each.partition: found.result(left).offset for each, found in asked.items()}
+
+        return _patiently(ask, _left(op))
+
+    def lag(self, op: Operation, topic: str, group: str) -> int | None:
+        """Return how many messages of a topic a group has not settled; ``None``: it has no position in it."""
+        there = self._metadata(op).topics.get(topic)
+        if there is None:
+            return None
+        wanted = [TopicPartition(topic, each) for each in there.partitions]
+
+        def ask(left: float) -> list[TopicPartition]:
+            asked = ConsumerGroupTopicPartitions(group, wanted)
+            (found,) = self._client().list_consumer_group_offsets([asked], request_timeout=left).values()
+            return list(found.result(left).topic_partitions)
+
+        try:
+            positions = _patiently(ask, _left(op))
+            ends = self._offsets(op, wanted, _admin.OffsetSpec.latest())
+        except KafkaException as error:
+            raise explained(self.where, error.args[0], topic) from error
+        if len(uncommitted(positions)) == len(positions):
+            return None
+        ledgers = {each.partition: Ledger(max(0, each.offset), each.metadata) for each in positions}
+        return sum(max(0, end - ledgers[each].base - ledgers[each].ahead) for each, end in ends.items())
 
 
 def committed(consumer: Consumer, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:

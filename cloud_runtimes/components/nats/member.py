@@ -384,7 +384,7 @@ class NatsMember(EventSource):
         self._gone = False
         self._asked = dict.fromkeys(self._asked, 0)
         self._stream.forget()
-        if self._run(self._stream.join(self._rules.request, self._rules.ack_wait_ms, "all", "all")):
+        if self._run(self._stream.join(self._rules.request, self._rules.ack_wait_ms, None, None)):
             self._holding.forget()
             raise UnavailableError(
                 f"nats {self._where}: the consumer of {self._rules.label} had gone, and was made again"

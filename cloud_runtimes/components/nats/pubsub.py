@@ -15,7 +15,7 @@ from ..._native import events as kernel
 from ...errors import CloudRuntimesError, ResourceExhaustedError
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
-from .._deliveries import FEATURES, Rules
+from .._deliveries import FEATURES, Rules, begins_at
 from .._log.claims import count_in
 from .._messages.holding import as_messages
 from .._messages.parts import pieces
@@ -202,9 +202,14 @@ class NatsPubSub(PubSubDriver):
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         rules = Rules(self.name, request)
-        start = "new" if request.start == "latest" else "all"
-        self._component.engine.run(op, self.stream.join(request, rules.ack_wait_ms, start))
+        self._component.engine.run(op, self.stream.join(request, rules.ack_wait_ms, begins_at(request)))
         return NatsMember(self._component, self, rules)
+
+    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
+        return self._component.engine.run(op, self.stream.lag(topic, group))
+
+    async def lag_async(self, op: Operation, topic: str, group: str, /) -> int | None:
+        return await self._component.engine.run_async(op, self.stream.lag(topic, group))
 
 
 def _render(frame: kernel.Frame, subject: bytes, ids: bytes | None, reply: bytes) -> bytes:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import NotFoundError, UnsupportedError
 from ...spi.pubsub import SubscribeRequest
+from .._deliveries import LATEST
 from .buckets import patient
 from .entries import API, encode, milliseconds, read_reply
 from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
@@ -43,6 +44,17 @@ def _token(text: str) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"_{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def _rfc3339(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _policy(begins: int | None) -> dict[str, str]:
+    """Return where a consumer begins."""
+    if begins is None or begins == LATEST:
+        return {"deliver_policy": "all" if begins is None else "new"}
+    return {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(begins)}
 
 
 def _path(topic: str) -> str:
@@ -178,22 +190,24 @@ class EventStream:
     # -- groups -----------------------------------------------------------
 
     @patient
-    def join(self, request: SubscribeRequest, ack_wait_ms: int, start: str, again: str = "new") -> Flow[bool]:
+    def join(
+        self, request: SubscribeRequest, ack_wait_ms: int, begins: int | None, again: int | None = LATEST
+    ) -> Flow[bool]:
         """Make what a group needs and does not have; tells whether it had nothing of its topic.
 
-        ``start``: with which events of its topic a new group begins; ``again``: with which that come again, of an earlier group of the name.
+        ``begins``: with which events of its topic a new group begins, see `begins_at`; ``again``: with which that come again, of an earlier group of the name.
         """
         yield from self.ensure()
         try:
-            made = yield from self._join(MAIN, request, ack_wait_ms, start)
-            yield from self._join(RETRY, request, ack_wait_ms, again if made else "all")
+            made = yield from self._join(MAIN, request, ack_wait_ms, begins)
+            yield from self._join(RETRY, request, ack_wait_ms, again if made else None)
             return made
         except Refused as error:
             if error.code in (503, NO_STREAM):
                 self.forget()
             raise
 
-    def _join(self, origin: int, request: SubscribeRequest, ack_wait_ms: int, start: str) -> Flow[bool]:
+    def _join(self, origin: int, request: SubscribeRequest, ack_wait_ms: int, begins: int | None) -> Flow[bool]:
         name = self.consumer(origin, request.topic, request.group)
         subject = self.subject(origin, request.topic, request.group)
         ack_wait = ack_wait_ms * 1_000_000
@@ -210,7 +224,7 @@ class EventStream:
                 raise
             action = "create"
             config = {
-                "durable_name": name, "name": name, "filter_subject": subject, "deliver_policy": start,
+                "durable_name": name, "name": name, "filter_subject": subject, **_policy(begins),
                 "ack_policy": "explicit", "ack_wait": ack_wait, "max_deliver": -1, "max_ack_pending": -1,
                 "max_waiting": 100_000, "replay_policy": "instant",
                 "inactive_threshold": int(self._settings.group_expiry * 1e9),
@@ -221,15 +235,29 @@ class EventStream:
         except Refused as error:
             if error.code in CONSUMER_LEAVES:
                 yield Batch(failure=error)
-                return (yield from self._join(origin, request, ack_wait_ms, start))
+                return (yield from self._join(origin, request, ack_wait_ms, begins))
             if error.code not in CONSUMER_EXISTS:  # another made it just now
                 raise
         else:
             if action == "create" and made["delivered"]["consumer_seq"] and not made["num_waiting"]:
                 # one that is being deleted left it its state: what that had delivered would come after its lease
                 yield from self._remove(name)
-                return (yield from self._join(origin, request, ack_wait_ms, start))
+                return (yield from self._join(origin, request, ack_wait_ms, begins))
         return action == "create"
+
+    @patient
+    def lag(self, topic: str, group: str) -> Flow[int | None]:
+        """Return how many messages a group has not settled; ``None``: there is no such group."""
+        found = None
+        for origin in (MAIN, RETRY):
+            try:
+                info = yield from self._api("CONSUMER.INFO", None, f".{self.consumer(origin, topic, group)}")
+            except Refused as error:
+                if error.code not in (NO_STREAM, NO_CONSUMER):
+                    raise
+                break
+            found = (found or 0) + info["num_pending"] + info["num_ack_pending"]
+        return found
 
     def _remove(self, consumer: str) -> Flow[None]:
         try:
@@ -265,7 +293,7 @@ class EventStream:
         limit_ms = milliseconds(info["ts"]) - int(self._settings.retention * 1000)
         if not state["messages"] or milliseconds(state["first_ts"]) >= limit_ms:
             return
-        limit = datetime.fromtimestamp(limit_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        limit = _rfc3339(limit_ms)
         later = yield from self._first({"start_time": limit, "next_by_subj": f"{self._root}.>"})
         delayed = yield from self._first({"seq": 1, "next_by_subj": f"{self._root}.d.>"})
         keep = min(later or state["last_seq"] + 1, delayed or state["last_seq"] + 1)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 from ...spi.change import Change, database_of
 from ...spi.operation import Operation
 from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .._deliveries import FEATURES
+from .._deliveries import FEATURES, begins_at
 from .._log.claims import Claimed, Writes, count_in
 from .._log.member import LogMember, Waits
 from .changes import Call, PostgresChange
+from .claim import UNSEEN
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .schema import NO_PARTITION, make_partitions
@@ -37,10 +38,20 @@ _DELAY: Final = Statement(
 
 _GROUP: Final = Statement("SELECT id FROM {schema}.groups WHERE topic = $1 AND name = $2", "int8 text")
 _MAKE_GROUP: Final = Statement(
-    "INSERT INTO {schema}.groups (topic, name, past, xid, frame, seen) "
-    "VALUES ($1, $2, CASE WHEN $3 THEN pg_current_snapshot() ELSE '1:1:' END, '0', 0, {schema}.now_ms()) "
-    "ON CONFLICT DO NOTHING",
-    "int8 text bool",
+    # as if all had been claimed that lies before the first frame it is to get, or all that there is
+    "INSERT INTO {schema}.groups (topic, name, past, present, xid, frame, seen) "
+    "SELECT $1, $2, CASE WHEN $3 IS NULL OR f.id IS NOT NULL THEN '1:1:' ELSE pg_current_snapshot() END, "
+    "CASE WHEN f.id IS NOT NULL THEN pg_current_snapshot() END, coalesce(f.xid, '0'), coalesce(f.id - 1, 0), {schema}.now_ms() "
+    "FROM (SELECT) one LEFT JOIN LATERAL (SELECT f.xid, f.id FROM {schema}.frames f "
+    "WHERE f.topic = $1 AND f.created >= $3 ORDER BY f.xid, f.id LIMIT 1) f ON true ON CONFLICT DO NOTHING",
+    "int8 text int8",
+)
+_LAG: Final = Statement(
+    "SELECT ((SELECT coalesce(sum(f.count), 0) FROM {schema}.frames f WHERE f.topic = g.topic AND "
+    f"{UNSEEN}) + (SELECT coalesce(sum(c.count - coalesce(bit_count(c.settled), 0)), 0) "
+    "FROM {schema}.claims c WHERE c.grp = g.id))::int8 FROM {schema}.topics t JOIN {schema}.groups g ON g.topic = t.id "
+    "WHERE t.pubsub = $1 AND t.name = $2 AND g.name = $3",
+    "text text text",
 )
 _SEEN: Final = Statement("UPDATE {schema}.groups SET seen = {schema}.now_ms() WHERE id = $1", "int8")
 # is there anything to take, and if not, in how many milliseconds will there be; ordered, so that nobody reads a whole table to find nothing
@@ -157,11 +168,22 @@ class PostgresPubSub(PubSubDriver):
         dead = None
         if request.dead_letter_topic is not None:
             dead = yield from self.find_topic(connection, request.dead_letter_topic)
-        latest = request.start == "latest"
-        yield from connection.run(_MAKE_GROUP, topic, request.group, latest)
+        yield from connection.run(_MAKE_GROUP, topic, request.group, begins_at(request))
         rows = (yield from connection.run(_GROUP, topic, request.group)).rows
         yield from connection.run(_SEEN, rows[0][0])
         return _Member(self._component, self._name, request, topic, rows[0][0], dead)
+
+    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
+        return self._component.engine.run(op, lambda connection: self._lag(connection, topic, group))
+
+    async def lag_async(self, op: Operation, topic: str, group: str, /) -> int | None:
+        return await self._component.engine.run_async(
+            op, lambda connection: self._lag(connection, topic, group), self.executor
+        )
+
+    def _lag(self, connection: Connection, topic: str, group: str) -> Flow[int | None]:
+        rows = (yield from connection.run(_LAG, self._name, topic, group)).rows
+        return rows[0][0] if rows else None
 
 
 class _Member(LogMember):

@@ -53,7 +53,9 @@ class RabbitmqPubSub(PubSubDriver):
     instead = MappingProxyType(
         {
             spi.START: 'a queue begins when its group does: set kind = "stream", or name the group in the setting groups, '
-            "and it gets every event"
+            "and it gets every event",
+            spi.START_TIME: 'with kind = "stream" a new group gets all there is: skip events by event.time in the handler',
+            spi.LAG: "rabbitmqctl list_queues tells messages_ready and messages_unacknowledged of the group's queue",
         }
     )
 
@@ -66,7 +68,7 @@ class RabbitmqPubSub(PubSubDriver):
         self.max_event_bytes = component.settings.max_value_bytes
         self.larger_events = "raise max_value_bytes, or send a reference to it instead"
         self.topology = Topology(component.engine, name)
-        self.features = FEATURES if self.topology.replays else FEATURES - {spi.START}
+        self.features = FEATURES - {spi.START_TIME, spi.LAG} - (set() if self.topology.replays else {spi.START})
 
     # -- publishing -------------------------------------------------------
 

@@ -12,13 +12,13 @@ from ..._native import events as kernel
 from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
-from .._deliveries import FEATURES
+from .._deliveries import FEATURES, LATEST, begins_at
 from .._log.claims import count_in
 from .._messages.holding import as_messages
 from .failures import explained
 from .member import RedisMember
 from .resp import Batch, Flow, ReplyError, Value, pack
-from .streams import DELAY, JOIN, TRIM, GroupKeys, TopicKeys
+from .streams import COUNT, DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys
 
 if TYPE_CHECKING:
     from . import RedisComponent
@@ -172,8 +172,7 @@ class RedisPubSub(PubSubDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        start = "$" if request.start == "latest" else "0"
-        now_ms, _ = self._component.engine.run(op, self.join(request, start))
+        now_ms, _ = self._component.engine.run(op, self.join(request, _before(begins_at(request))))
         return RedisMember(self._component, self, request, now_ms)
 
     def join(self, request: SubscribeRequest, start: str) -> Flow[tuple[int, bool]]:
@@ -184,3 +183,29 @@ class RedisPubSub(PubSubDriver):
             (keys.stream, group.retry, keys.delayed, keys.seen), request.group, start, _FORGET_MS
         )
         return int(now_ms), bool(made)
+
+    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
+        return self._component.engine.run(op, self._lag(topic, group))
+
+    async def lag_async(self, op: Operation, topic: str, group: str, /) -> int | None:
+        return await self._component.engine.run_async(op, self._lag(topic, group))
+
+    def _lag(self, topic: str, group: str) -> Flow[int | None]:
+        keys = self.keys_of(topic)
+        again = GroupKeys.of(keys, group)
+        found = yield from LAG.run((keys.stream, again.retry, again.later), group)
+        if found is None:
+            return None
+        lag, after = found
+        for stream, entry, bell in ((keys.stream, after, ""), (again.retry, "0-0", "bell")):
+            while entry:
+                count, entry = yield from COUNT.run((stream,), entry, bell)
+                lag += count
+        return int(lag)
+
+
+def _before(begins: int | None) -> str:
+    """Return the id that a group which begins at a time has read last; ids are milliseconds of the server's clock, and a number."""
+    if begins == LATEST:
+        return "$"
+    return f"{begins - 1}-{2**64 - 1}" if begins else "0"

@@ -10,10 +10,12 @@ from typing import Final, NamedTuple
 
 from .engine import Script
 
-__all__ = ["DELAY", "JOIN", "LEAVE", "LOOK", "RENEW", "SETTLE", "TRIM", "GroupKeys", "TopicKeys"]
+__all__ = ["COUNT", "DELAY", "JOIN", "LAG", "LEAVE", "LOOK", "RENEW", "SETTLE", "TRIM", "GroupKeys", "TopicKeys"]
 
 _MOVED: Final = 1000
 """How many delayed messages one call moves."""
+_COUNTED: Final = 100
+"""How many entries one call counts; it reads them whole."""
 
 
 class TopicKeys(NamedTuple):
@@ -233,3 +235,28 @@ for _, each in ipairs(groups) do
 end
 return redis.call('XTRIM', KEYS[1], 'MINID', '~', limit)
 """)
+# KEYS: stream, retry, later. ARGV: group. Returns how many entries it has not settled, but for those of the second stream,
+# and after which entry others are to be counted, where the server has not: a group that began at a time, or entries that
+# were deleted. Nothing where there is no such group
+LAG: Final = Script(_COMMON + """
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if groups.err then return not string.find(groups.err, 'no such key', 1, true) and groups end
+for _, each in ipairs(groups) do
+  local group = fields(each)
+  if group.name == ARGV[1] then
+    local open = group.pending + redis.call('ZCARD', KEYS[3])
+    if group.lag then return {open + group.lag, ''} end
+    return {open, group['last-delivered-id']}
+  end
+end
+return false
+""")
+# KEYS: a stream. ARGV: an entry, a field. Returns how many entries come next that have not this field first, and the last
+# one; without one these were all
+COUNT: Final = Script("""
+local found, count = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', COUNTED), 0
+for _, entry in ipairs(found) do
+  if entry[2][1] ~= ARGV[2] then count = count + 1 end
+end
+return {count, #found == COUNTED and found[#found][1] or ''}
+""".replace("COUNTED", str(_COUNTED)))

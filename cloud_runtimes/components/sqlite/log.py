@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
+from .._deliveries import LATEST
 from .._log.claims import Claimed, cut
 
 _BATCH: Final = 64
@@ -30,6 +31,8 @@ _COLUMNS: Final = 5
 _BOUND: Final = 64 * 1024
 """Bytes that a statement may keep bound until its next use."""
 _UNBOUND: Final = object()
+_FIRST: Final = "SELECT id, 0 FROM frames WHERE topic = ? AND created >= ? ORDER BY id LIMIT 1"
+_LAST: Final = "SELECT id, count FROM frames WHERE topic = ? ORDER BY id DESC LIMIT 1"
 _NEXT: Final = "SELECT id, count FROM frames WHERE topic = ? AND id >= ? ORDER BY id LIMIT ?"
 
 
@@ -48,14 +51,18 @@ def find_topic(connection: sqlite3.Connection, pubsub: str, topic: str) -> int:
     return int(row[0])
 
 
-def join_group(connection: sqlite3.Connection, topic: int, name: str, latest: bool, boot: str, wall_ms: int) -> int:
-    """Return a group's number; makes it, with its cursor, if need be."""
+def join_group(
+    connection: sqlite3.Connection, topic: int, name: str, begins: int | None, boot: str, wall_ms: int
+) -> int:
+    """Return a group's number; makes it, with its cursor, if need be. ``begins``: see `begins_at`."""
     row = connection.execute("SELECT id FROM groups WHERE topic = ? AND name = ?", (topic, name)).fetchone()
     if row is None:
-        frame, position = 0, 0
-        if latest:
-            last = connection.execute("SELECT id, count FROM frames WHERE topic = ? ORDER BY id DESC LIMIT 1", (topic,))
-            frame, position = last.fetchone() or (0, 0)
+        first = None
+        if begins is not None and begins < LATEST:
+            first = connection.execute(_FIRST, (topic, begins)).fetchone()
+        if begins is not None and first is None:
+            first = connection.execute(_LAST, (topic,)).fetchone()
+        frame, position = first or (0, 0)
         row = connection.execute(
             "INSERT INTO groups (topic, name, frame, position, seen) VALUES (?, ?, ?, ?, ?) RETURNING id",
             (topic, name, frame, position, wall_ms),

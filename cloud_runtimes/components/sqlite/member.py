@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ...spi.change import Change
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, Settled, SubscribeRequest
+from .._deliveries import begins_at
 from .._log.claims import Claimed, Writes
 from .._log.member import LogMember
 from . import log
@@ -48,9 +49,9 @@ class Member(LogMember):
 
         def body(connection: sqlite3.Connection) -> tuple[int, int]:
             topic = log.find_topic(connection, self.pubsub, self.request.topic)
-            latest = self.request.start == "latest" and not again
+            begins = None if again else begins_at(self.request)
             wall = self._clocks.wall_ms()
-            return topic, log.join_group(connection, topic, self.request.group, latest, self._boot, wall)
+            return topic, log.join_group(connection, topic, self.request.group, begins, self._boot, wall)
 
         return WriteTask(body, durable=self._context.durable)
 

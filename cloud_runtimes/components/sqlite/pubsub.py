@@ -33,6 +33,13 @@ SELECT id, count FROM (
   WHERE topic IN (SELECT id FROM topics WHERE pubsub = ?))
 WHERE bytes > ?
 """
+# rows of (events, claims, bitmap): what the group has not claimed, then its claims, those with one bitmap together
+_LAG: Final = """
+WITH g AS (SELECT g.* FROM topics t JOIN groups g ON g.topic = t.id WHERE t.pubsub = ? AND t.name = ? AND g.name = ?)
+SELECT (SELECT coalesce(sum(f.count - CASE f.id WHEN g.frame THEN g.position ELSE 0 END), 0)
+  FROM frames f WHERE f.topic = g.topic AND f.id >= g.frame), 0, NULL FROM g
+UNION ALL SELECT sum(c.count), count(*), c.settled FROM g JOIN claims c ON c.grp = g.id GROUP BY c.settled
+"""
 
 
 class SqlitePubSub(PubSubDriver):
@@ -171,3 +178,11 @@ class SqlitePubSub(PubSubDriver):
         member = Member(self._context, self._name, request)
         member.join(await self._engine.run_async(member.joining(), op))
         return member
+
+    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
+        rows = self._engine.query(op, _LAG, (self._name, topic, group))
+        return (
+            sum(events - claims * int.from_bytes(done or b"").bit_count() for events, claims, done in rows)
+            if rows
+            else None
+        )

@@ -6,10 +6,10 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from ...errors import InvalidArgumentError
+from ...errors import InvalidArgumentError, NotFoundError
 from ...pubsub import DropEvent, Event, EventBatch
 from ..apis import Api
 from ..harness import Harness, requires
@@ -19,6 +19,8 @@ SOON = 10.0
 """Seconds in which what must come has come."""
 NEVER = 0.3
 """Seconds in which what must not come would have come."""
+APART = 0.25
+"""Seconds between an event and a time, more than clocks are apart."""
 
 
 @dataclass
@@ -98,6 +100,65 @@ class AnswerTests(Suite):
         # a group that exists goes on where it was, whatever start says
         with call.opened("subscribe", "t", group="late", start="earliest") as sub:
             nothing(api, sub)
+
+    @requires("pubsub.start_time", "pubsub.group")
+    def test_start_at_a_time(self, call: Call, api: Api) -> None:
+        call("publish", "t", 1)
+        api.pause(APART)
+        between = datetime.now(UTC)
+        api.pause(APART)
+        call("publish", "t", 2)
+        call("publish", "t", 3)
+        api.pause(APART)
+        now = datetime.now(timezone(timedelta(hours=-7)))
+        long_ago = datetime(1960, 1, 1, tzinfo=UTC)
+        starts = {"two": between, "four": now, "one": long_ago}
+        subs = [call("subscribe", "t", group=group, start=start) for group, start in starts.items()]
+        call("publish", "t", 4)
+        for sub, first in zip(subs, (2, 4, 1), strict=True):
+            assert sorted(data(api, sub, 5 - first)) == list(range(first, 5))
+            nothing(api, sub)
+            api.call(sub, "close")
+        # a group that exists goes on where it was
+        with call.opened("subscribe", "t", group="four", start=long_ago) as sub:
+            nothing(api, sub)
+
+    @requires("pubsub.lag", "pubsub.group")
+    def test_lag(self, call: Call, api: Api) -> None:
+        for group in ({}, {"group": "g"}):
+            call.fails(NotFoundError, match=f"t has no group '{group.get('group', 'suite')}'")("lag", "t", **group)
+        for number in range(3):
+            call("publish", "t", number)
+        call.fails(NotFoundError)("lag", "t", group="g")
+
+        def comes_to(lag: int, **group: str) -> bool:
+            return api.until(lambda: call("lag", "t", **group) == lag)
+
+        with call.opened("subscribe", "t", group="g") as sub:
+            assert call("lag", "t", group="g") == 3
+            events = collect(api, sub, 3, ack=False)
+            assert call("lag", "t", group="g") == 3  # what is held counts
+            events[1].ack()
+            assert comes_to(2, group="g")
+            if not call.lacks("pubsub.retry_delay"):
+                events[0].retry(delay=30)
+                api.pause(APART)
+                assert comes_to(2, group="g")  # what comes again counts
+            call.fails(NotFoundError)("lag", "u", group="g")
+            call.fails(NotFoundError)("lag", "t")
+        assert comes_to(2, group="g")
+        call("publish", "t", 3)
+        assert comes_to(3, group="g")
+        with call.opened("subscribe", "t") as sub:
+            collect(api, sub, 4)
+            assert comes_to(0)
+        if not call.lacks("pubsub.start_time"):
+            api.pause(APART)
+            with call.opened("subscribe", "t", group="late", start=datetime.now(UTC)):
+                assert call("lag", "t", group="late") == 0
+                call("publish", "t", 4)
+                assert comes_to(1, group="late")
+                assert comes_to(1)
 
     # -- answers --------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class PubSubSuite(AnswerTests, InboxTests):
         subscribed = {
             "group": "other",
             "start": "latest",
+            "start_time": datetime(2025, 1, 15, tzinfo=UTC),
             "ack_wait": 5,
             "max_deliveries": 5,
             "dead_letter": "dead",
@@ -51,8 +52,10 @@ class PubSubSuite(AnswerTests, InboxTests):
         for feature, value in (published | subscribed).items():
             if call.lacks(f"pubsub.{feature}"):
                 method, arguments = ("publish", ("t", 1)) if feature in published else ("subscribe", ("t",))
-                option = "dead_letter_topic" if feature == "dead_letter" else feature
+                option = {"dead_letter": "dead_letter_topic", "start_time": "start"}.get(feature, feature)
                 call.fails(UnsupportedError)(method, *arguments, **{option: value})
+        if call.lacks("pubsub.lag"):
+            call.fails(UnsupportedError, match="lag is not supported")("lag", "t")
 
     def test_too_large_is_refused(self, call: Call, client: CloudRuntimesClient, api: Api, store: str) -> None:
         driver = client.pubsub._driver(store)
