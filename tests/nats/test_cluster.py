@@ -192,7 +192,7 @@ def test_a_write_whose_answer_is_lost(cluster: list[NatsServer], client: Make, m
 
     Nor is the refusal of a server believed that led before: it knows of earlier writes than the client.
     """
-    monkeypatch.setattr("cloud_runtimes.components.nats.engine._WRITTEN", 0.1)
+    monkeypatch.setattr("cloud_runtimes.components.nats.engine._WRITTEN", 0.5)
     made, other = client(url(*cluster), replicas=3), client(url(*cluster[1:]), replicas=3)
     refusal = {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 12"}}
     take: Any = Inbox.take
