@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -17,6 +16,20 @@ from tests.support.servers import Missing, Server
 __all__ = ["REGION", "MotoServer", "aws", "serve"]
 
 REGION = "eu-west-1"
+_PROGRAM = """
+import sys, threading
+import moto.server
+app, one = moto.server.DomainDispatcherApplication(moto.server.create_backend_app), threading.Lock()
+
+def serve(environ, start):
+    # moto looks whether a condition holds, and stores later
+    if "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ:
+        with one:
+            return app(environ, start)
+    return app(environ, start)
+
+moto.server.run_simple("127.0.0.1", int(sys.argv[1]), serve, threaded=True, request_handler=moto.server.MotoRequestHandler)
+"""
 
 
 class MotoServer(Server):
@@ -27,12 +40,11 @@ class MotoServer(Server):
     """
 
     def __init__(self, resources: ExitStack) -> None:
-        program = shutil.which(str(Path(sys.executable).with_name("moto_server"))) or shutil.which("moto_server")
-        if program is None:
+        if find_spec("moto") is None:
             raise Missing('moto is not installed: pip install "moto[server]"')
         super().__init__(resources, "moto")
         self.url = f"http://127.0.0.1:{self.port}"
-        self.spawn(program, "-H", "127.0.0.1", "-p", self.port)
+        self.spawn(sys.executable, "-c", _PROGRAM, self.port)
         self.wait_until(self._answers)
 
     def _answers(self) -> bool:

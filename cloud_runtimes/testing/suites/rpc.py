@@ -283,6 +283,7 @@ class RpcSuite(Suite):
         api.pause(2.1 if here and method == "deaf" and api.name == "async" else 0)
 
     def test_a_plain_handler_past_the_deadline(self, call: Call) -> None:
+        call("invoke_method", "describe")  # now the service is found
         caught = call.fails(DeadlineExceededError)("invoke_method", "sleep", 0.5, timeout=0.2)
         assert caught.maybe_applied
 
