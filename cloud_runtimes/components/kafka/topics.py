@@ -185,9 +185,8 @@ class Topics:
             return
         spec = _admin.OffsetSpec
         offsets = self._offsets(op, missing, spec.earliest() if begins is None else spec.latest())
-        if (
-            begins is not None and begins < LATEST
-        ):  # asked second, so that nothing comes between; without a message none is found
+        if begins is not None and begins < LATEST:
+            # asked second, so that nothing comes between; where no message is so late, none is found
             found = self._offsets(op, missing, spec.for_timestamp(begins))
             offsets |= {partition: offset for partition, offset in found.items() if offset >= 0}
         there = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
