@@ -57,6 +57,7 @@ function drawFilters(at) {
     state.form = wanted;
     filters.replaceChildren(...(wanted ? tabs[wanted].filters.map(field) : []));
   }
+  if (later) return; // what was just chosen is not in the address yet
   for (const input of filters.elements) {
     const value = at.query.get(input.name) || "";
     if (input.type === "checkbox") input.checked = value === "1";
@@ -77,6 +78,7 @@ let later = 0;
 function filter() {
   clearTimeout(later);
   later = setTimeout(() => {
+    later = 0;
     const at = route();
     for (const input of filters.elements) {
       const value = input.type === "checkbox" ? (input.checked ? "1" : "") : input.value.trim();
@@ -145,6 +147,8 @@ for (const name of ["pointerup", "pointercancel", "dragend", "blur"]) {
 }
 
 addEventListener("hashchange", () => {
+  clearTimeout(later);
+  later = 0;
   getSelection()?.removeAllRanges();
   state.open.clear();
   scrollTo(0, 0);
