@@ -73,8 +73,11 @@ class RabbitmqWire:
         asks += method(CALLS, (60, 20), "hssot", 0, queue, "m", 0, {})
         self._socket.sendall(asks)
         seen = taken = 0
+        begins, rest = b'{"specversion"', b""
         while taken < count:
-            seen += self._socket.recv(131072).count(b'{"specversion"')
+            data = rest + self._socket.recv(131072)
+            seen += data.count(begins)
+            rest = data[1 - len(begins) :]  # one that is not whole yet
             if seen - taken >= size or seen >= count:
                 taken = seen
                 self._socket.sendall(method(CALLS, (60, 80), "qo", taken, 1))
