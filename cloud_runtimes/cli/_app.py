@@ -231,6 +231,7 @@ def run_application(
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; one that dies is replaced.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Begin anew when a module below changes.")] = False,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True, help="End with the parent process.")] = False,
 ) -> Work:
     """Import a module and run what its client has registered, until interrupted: methods of RPC, subscriptions and due jobs. What is in hand is finished at the end.
 
@@ -239,7 +240,7 @@ def run_application(
     from ._run import RunOptions
     from ._run import run as run_it
 
-    options = RunOptions(target=target, host=host, port=port, workers=workers, reload=reload)
+    options = RunOptions(target=target, host=host, port=port, workers=workers, reload=reload, supervised=supervised)
     return partial(run_it, context.obj, options)
 
 

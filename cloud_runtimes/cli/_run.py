@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from .._core.os_commands import KILL, send, start
@@ -36,6 +36,8 @@ _FIRST_PAUSE: Final = 0.1
 _MAX_PAUSE: Final = 10.0
 _GRACE: Final = 5.0
 """Seconds beyond the time that a worker gives itself to end."""
+_LOOK: Final = 1.0
+"""Seconds between a worker's looks at whether its supervisor lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class RunOptions:
     port: int | None
     workers: int
     reload: bool
+    supervised: bool
+    """Whether this process is a worker of another."""
 
 
 def run(invocation: Invocation, options: RunOptions) -> int:
@@ -84,7 +88,10 @@ def _export(invocation: Invocation) -> None:
 
 
 def _run_here(options: RunOptions, timeout: float | None) -> int:
+    parent = os.getppid()
     client = _client(options.target)
+    if options.supervised:
+        Background(partial(_end_with, parent), "cloud-runtimes-supervisor-watch").start()
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format=_FORMAT)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -93,6 +100,13 @@ def _run_here(options: RunOptions, timeout: float | None) -> int:
         application = client.running(host=options.host, port=options.port, **limits)
         application._run_until_closed(lambda: note(f"{client._context.settings.app_id} {application.summary}"))
     return 128 + application.signal if application.signal else 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process as by SIGTERM once its parent was killed. Windows does not tell that."""
+    while os.getppid() == parent:
+        sleep(_LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _client(target: str) -> CloudRuntimesClient:
@@ -180,7 +194,7 @@ class _Workers:
         command += ["--debug"] * invocation.debug
         inherited = () if listening is None else (listening.fileno(),)
         places = [[f"{INHERITED}{each}", "--port", "0"] for each in inherited]
-        command += ["run", options.target, "--host", *(places[0] if places else [options.host])]
+        command += ["run", options.target, "--supervised", "--host", *(places[0] if places else [options.host])]
         self._workers = [_Worker(command, inherited, self._changes) for _ in range(options.workers)]
 
     def run(self) -> int:

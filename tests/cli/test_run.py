@@ -17,6 +17,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 APPLICATION = """
 import os
@@ -111,6 +112,19 @@ def test_a_signal_ends_all_workers(shop: Shop) -> None:
     shop.wait_for("1 subscriptions", 2)
     shop.process.send_signal(signal.SIGINT)
     assert shop.process.wait(20) == 130
+    assert "Traceback" not in shop.log.read_text()
+
+
+@pytest.mark.parametrize("shop", [["--workers", "2"]], indirect=True)
+def test_workers_end_with_a_supervisor_that_is_killed(shop: Shop) -> None:
+    shop.wait_for("1 subscriptions", 2)
+    supervisor = shop.process.pid
+    workers = [
+        Path("/proc", each) for each in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    ]
+    assert len(workers) == 2
+    shop.process.kill()
+    until(lambda: not any(each.exists() for each in workers))
     assert "Traceback" not in shop.log.read_text()
 
 
