@@ -11,6 +11,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.etcd import configuration, connection, engine, lock, notifier
+from cloud_runtimes.components.etcd.failures import Refused, explained
 from cloud_runtimes.components.etcd.messages import REVOKE, pack
 from cloud_runtimes.errors import (
     CloudRuntimesError,
@@ -66,6 +67,17 @@ def test_a_server_is_killed(
     assert tokens == sorted(set(tokens))
     assert all(isinstance(error, (UnavailableError, DeadlineExceededError, LeaseLostError)) for error in unclear)
     figure("kills of an etcd server", f"{count} kills: {counting.check()}; {len(tokens):,} tokens only grew")
+
+
+@pytest.mark.parametrize(("text", "unsure"), [("raft proposal dropped", False), ("raft: stopped", True)])
+def test_what_raft_says_is_passed_on(text: str, unsure: bool) -> None:
+    """A cluster that hands over its leader says so for a moment, and not by the code that gRPC has for it."""
+    refused = Refused(2, text)
+    error = explained("here", refused)
+    assert isinstance(error, UnavailableError)
+    assert refused.passes
+    assert error.retryable
+    assert error.maybe_applied == refused.unsure == unsure
 
 
 def test_a_server_that_hangs(home: EtcdHome, client: Make, api: Api, served: Serve) -> None:

@@ -26,6 +26,8 @@ _DENIED, _EXHAUSTED, _PRECONDITION, _OUT_OF_RANGE, _UNIMPLEMENTED, _UNAVAILABLE,
     7, 8, 9, 11, 12, 14, 16,
 )  # fmt: skip
 _NO_LEADER: Final = "etcdserver: no leader"
+# errors of its library raft, which reach callers as they are: while a leader is changed, and while the server ends
+_DROPPED, _STOPPED = "raft proposal dropped", "raft: stopped"
 _UNSURE: Final = frozenset([CANCELLED, _UNKNOWN, _DEADLINE, _UNAVAILABLE])
 
 
@@ -45,12 +47,12 @@ class Refused(Exception):
     @property
     def unsure(self) -> bool:
         """Whether it may have been done all the same."""
-        return self.status in _UNSURE and self.text != _NO_LEADER
+        return self.status in _UNSURE and self.text not in (_NO_LEADER, _DROPPED)
 
     @property
     def passes(self) -> bool:
         """Whether it may be taken a moment later, as while the cluster elects a leader."""
-        return self.status in (REFUSED, _UNAVAILABLE)
+        return self.status in (REFUSED, _UNAVAILABLE) or self.text in (_DROPPED, _STOPPED)
 
     @property
     def token_ended(self) -> bool:
