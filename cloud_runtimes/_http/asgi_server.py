@@ -222,6 +222,7 @@ class Server(uvicorn.Server):
         # uvicorn would tell of them by a logger of its own, which writes to stderr where nobody has set it up
         grace, self.config.timeout_graceful_shutdown = self.config.timeout_graceful_shutdown, None
         try:
+            await self._let_in_no_more()
             async with asyncio.timeout(grace):
                 await super().shutdown(sockets)
         except TimeoutError:
@@ -235,6 +236,15 @@ class Server(uvicorn.Server):
             # also one that was accepted just before the end
             for connection in list(self.server_state.connections):
                 connection.transport.abort()
+            await asyncio.sleep(0)
+
+    async def _let_in_no_more(self) -> None:
+        """Stop accepting, and wait for those that are being let in: of a server that closes meanwhile, asyncio loses them, open."""
+        for server in self.servers:
+            for each in server.sockets:
+                with contextlib.suppress(NotImplementedError):  # Windows' loop
+                    asyncio.get_running_loop().remove_reader(each.fileno())
+        for _ in range(3):
             await asyncio.sleep(0)
 
     async def _keep_looking(self) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
+import uvicorn
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
@@ -303,6 +304,28 @@ def test_a_connection_that_is_made_at_the_end_is_closed(
             server.close(timeout=0.3)
             with suppress(ConnectionResetError):
                 assert late.recv(1) == b""
+
+
+def test_a_connection_that_is_being_let_in_at_the_end_is_not_lost(
+    serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the loop has accepted and not yet given to the server."""
+    server, late = serving.rpc.serving(), []
+    shutdown = uvicorn.Server.shutdown
+
+    async def connected(ending: uvicorn.Server, sockets: Any = None) -> None:
+        late.append(socket.create_connection(ending.servers[0].sockets[0].getsockname()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await shutdown(ending, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "shutdown", connected)
+    with server:
+        pass
+    gc.collect()  # what was lost would warn
+    with late.pop() as connection, suppress(ConnectionResetError):
+        connection.settimeout(5)
+        assert connection.recv(1) == b""
 
 
 def test_a_handler_that_does_not_heed_its_cancellation(
