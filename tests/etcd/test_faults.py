@@ -69,9 +69,11 @@ def test_a_server_is_killed(
     figure("kills of an etcd server", f"{count} kills: {counting.check()}; {len(tokens):,} tokens only grew")
 
 
-@pytest.mark.parametrize(("text", "unsure"), [("raft proposal dropped", False), ("raft: stopped", True)])
-def test_what_raft_says_is_passed_on(text: str, unsure: bool) -> None:
-    """A cluster that hands over its leader says so for a moment, and not by the code that gRPC has for it."""
+@pytest.mark.parametrize(
+    ("text", "unsure"), [("raft proposal dropped", False), ("raft: stopped", True), ("context deadline exceeded", True)]
+)
+def test_what_passes_without_a_code(text: str, unsure: bool) -> None:
+    """A cluster whose leader changes says so for a moment, and not by the code that gRPC has for it."""
     refused = Refused(2, text)
     error = explained("here", refused)
     assert isinstance(error, UnavailableError)

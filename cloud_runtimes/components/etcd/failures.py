@@ -26,8 +26,10 @@ _DENIED, _EXHAUSTED, _PRECONDITION, _OUT_OF_RANGE, _UNIMPLEMENTED, _UNAVAILABLE,
     7, 8, 9, 11, 12, 14, 16,
 )  # fmt: skip
 _NO_LEADER: Final = "etcdserver: no leader"
-# errors of its library raft, which reach callers as they are: while a leader is changed, and while the server ends
-_DROPPED, _STOPPED = "raft proposal dropped", "raft: stopped"
+# what reaches callers as it is, of errors that the server has no code for: while a leader changes, while the server ends,
+# and while the leader does not answer it
+_DROPPED = "raft proposal dropped"
+_PASSING: Final = frozenset([_DROPPED, "raft: stopped", "context deadline exceeded"])
 _UNSURE: Final = frozenset([CANCELLED, _UNKNOWN, _DEADLINE, _UNAVAILABLE])
 
 
@@ -52,7 +54,7 @@ class Refused(Exception):
     @property
     def passes(self) -> bool:
         """Whether it may be taken a moment later, as while the cluster elects a leader."""
-        return self.status in (REFUSED, _UNAVAILABLE) or self.text in (_DROPPED, _STOPPED)
+        return self.status in (REFUSED, _UNAVAILABLE) or (self.status == _UNKNOWN and self.text in _PASSING)
 
     @property
     def token_ended(self) -> bool:
