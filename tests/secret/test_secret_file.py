@@ -177,7 +177,7 @@ def test_a_file_that_does_not_come_to_rest(
     with monkeypatch.context() as patched:
         patched.setattr(watched, "bytes_of", contents)
         with canary.raises(DeadlineExceededError, match="being written"):
-            api.call(made.secret, "get_secret", "s", "a", timeout=0.5)
+            api.call(made.secret, "get_secret", "s", "a", timeout=2)
         patched.setattr(secret_file, "PATIENCE", 0.1)
         with canary.raises(UnavailableError, match="changes all the time"):
             api.call(made.secret, "get_secret", "s", "a", timeout=None)
