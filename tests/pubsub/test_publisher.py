@@ -173,19 +173,24 @@ class TestPublisher(Suite):
         def slow(op: Operation, batch: OutgoingBatch) -> Failures:
             failed: dict[int, CloudRuntimesError] = {}
             for place, frame in enumerate(batch.frames):  # each of one event
-                if (op.remaining() or 0.0) < 0.7:  # a few get through each time
+                if (op.remaining() or 0.0) < 0.7 * scale:  # a few get through each time
                     failed[place] = DeadlineExceededError("slow")
                 else:
-                    time.sleep(0.04)
+                    time.sleep(0.04 * scale)
                     assert not inner(op, OutgoingBatch(batch.topic, [frame], 1))
             return failed
 
         monkeypatch.setattr(driver, "publish", slow)
-        with call.plain("publisher", "t", delivery_timeout=1.5, batch_events=1) as publisher:
-            for number in range(40):
-                publisher.send(number)
-            publisher.flush()  # which takes longer than that
-            assert publisher.stats().delivered == 40
+        for scale in (1, 6):
+            try:
+                with call.plain("publisher", "t", delivery_timeout=1.5 * scale, batch_events=1) as publisher:
+                    for number in range(40):
+                        publisher.send(number)
+                    publisher.flush()  # which takes longer than that
+                    assert publisher.stats().delivered == 40
+                return
+            except BulkError:  # a busy machine may stand still for that long
+                assert scale == 1
 
     def test_flush_times_out(self, call: Call, api: Api, broken: Broken) -> None:
         broken.gate.clear()

@@ -268,13 +268,13 @@ class StateSuite(OutboxTests):
     # -- expiry ---------------------------------------------------------------
 
     @staticmethod
-    def expiring(call: Call, ttl: float) -> StateItem[Any]:
+    def expiring(call: Call, ttl: float) -> Any:
         """Save ``k`` for so long, and return it; again where a busy machine was slower than that."""
         for _ in range(20):
             call("save", "k", 1, ttl=ttl)
             if (item := call("get_item", "k")) is not None:
-                return item  # type: ignore[no-any-return]
-        pytest.fail("it is never there")
+                return item
+        raise AssertionError("it is never there")
 
     @requires("state.ttl")
     def test_ttl(self, call: Call, harness: Harness) -> None:
