@@ -76,6 +76,7 @@ class KafkaServer(Server):
             "group.initial.rebalance.delay.ms": 0,
             "broker.session.timeout.ms": 1500,  # so long a broker that was killed cannot come back
             "broker.heartbeat.interval.ms": 500,
+            "initial.broker.registration.timeout.ms": 240_000,  # a busy machine takes its time
             "auto.create.topics.enable": "false",
             **options,
         }
@@ -111,7 +112,7 @@ class KafkaServer(Server):
             except KafkaException:
                 return False
 
-        self.wait_until(ready, 90)
+        self.wait_until(ready, 240)
 
 
 _SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")

@@ -230,7 +230,7 @@ def outlast(
     """Publish while a broker is harmed: a call says so in time, a publisher waits, and once the harm is over all is there."""
     topic = f"harmed-{api.name}"
     api.call(client.pubsub, "publish", "bus", topic, 0)
-    with api.opened(client.pubsub.publisher("bus", topic, linger=0.01)) as publisher:
+    with api.opened(client.pubsub.publisher("bus", topic, linger=0.01, delivery_timeout=300)) as publisher:
         with harm:
             timeout = 0.3 if kind is DeadlineExceededError else 1.0
             with Stopwatch() as watch:
@@ -243,7 +243,7 @@ def outlast(
             for number in range(1, 101):
                 api.call(publisher, "send", number)
             api.fails(DeadlineExceededError)(publisher, "flush", 0.05)
-        api.call(publisher, "flush", 60)
+        api.call(publisher, "flush", 300)
         assert publisher.stats().failed == 0
     seen = set()
     with api.opened(client.pubsub.subscribe("bus", topic, start=start)) as sub:
