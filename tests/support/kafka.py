@@ -76,7 +76,6 @@ class KafkaServer(Server):
             "group.initial.rebalance.delay.ms": 0,
             "broker.session.timeout.ms": 1500,  # so long a broker that was killed cannot come back
             "broker.heartbeat.interval.ms": 500,
-            "initial.broker.registration.timeout.ms": 240_000,  # a busy machine takes its time
             "auto.create.topics.enable": "false",
             **options,
         }
@@ -104,12 +103,16 @@ class KafkaServer(Server):
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
-        client: Any = AdminClient({"bootstrap.servers": self.url, "log_level": 0})
+        seconds = 0.5
 
         def ready() -> bool:
+            """Ask by a new client, since one whose answer came too late asks where the broker sends clients: its proxy may let nobody through."""
+            nonlocal seconds
+            client: Any = AdminClient({"bootstrap.servers": self.url, "log_level": 0})
             try:
-                return bool(client.list_topics(timeout=0.5).brokers)
+                return bool(client.list_topics(timeout=seconds).brokers)
             except KafkaException:
+                seconds = min(5.0, 1.2 * seconds)
                 return False
 
         self.wait_until(ready, 240)
