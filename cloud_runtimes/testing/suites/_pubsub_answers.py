@@ -456,10 +456,10 @@ class AnswerTests(Suite):
 
         for ack_wait in (0.3, 1.2, 4.8):
             hold.clear()
-            topic = f"u-{ack_wait}"
+            topic, count = f"u-{ack_wait}", len(failed) + 1
             with call.plain("subscribe", topic, fail_then_hang, ack_wait=ack_wait, **options):
                 call("publish", topic, "c")
-                come_again(len(failed) + 1)
+                come_again(count)
                 (letter,) = collect(api, dead, 1)
                 hold.set()
             if "dlerror" in letter.extensions:  # else a busy machine told it too late
