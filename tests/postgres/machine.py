@@ -34,7 +34,7 @@ def main() -> None:
         client.configuration.subscribe_configuration("app", handler=changed),
         client.rpc.serving(host=sys.argv[1]),
         client.schedule.running(),
-        client.lock.hold("locks", "door", expiry=2.0) as lease,
+        client.lock.hold("locks", "door", expiry=60.0) as lease,
     ):
         client.schedule.schedule_job("tick", due_time=0.1, target=tick, data=[1], overwrite=True)
         say(ready=True, token=lease.token)

@@ -30,8 +30,6 @@ __all__ = ["PAIRS", "Pair", "Said"]
 Said = list[dict[str, Any]]
 """What all children said for one pair, with ``by``, ``at`` (`time.monotonic`), and ``killed``, when the child was."""
 JOBS = 6
-LEASE = 2.0
-"""Seconds that runs are leased to a runner that died."""
 
 
 class Pair(ABC):
@@ -295,9 +293,6 @@ def check_published(every: list[Any], said: Said) -> str:
 
 def main(me: str, kind: str, *names: str) -> None:
     """Run the writers of pairs."""
-    from cloud_runtimes.components.postgres import schedule
-
-    schedule.LEASE_MS = int(LEASE * 1000)  # type: ignore[misc]
     client = CloudRuntimesClient(app_id="suite", timeout=10)
 
     def say(**fields: Any) -> None:

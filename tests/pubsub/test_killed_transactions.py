@@ -34,9 +34,10 @@ def _payloads(client: CloudRuntimesClient, topic: str) -> list[int]:
     """Return what a topic holds, in order, read by a group of its own."""
     found: list[int] = []
     with client.pubsub.subscribe("bus", topic, group="audit", batch=1000) as sub:
-        while (batch := sub.receive(0.5)) is not None:
-            found += [event.data for event in batch]
-            batch.ack()
+        while client.pubsub.lag("bus", topic, group="audit"):
+            if (batch := sub.receive(0.5)) is not None:
+                found += [event.data for event in batch]
+                batch.ack()
     return found
 
 

@@ -26,8 +26,9 @@ from cloud_runtimes.testing.suites.pubsub import drain
 from tests.support.arguments import one_each
 from tests.support.harnesses.embedded import MemoryHarness
 from tests.support.harnesses.rows import rows
+from tests.support.waiting import Stopwatch
 
-SOON = 10.0
+SOON = 30.0
 
 
 class Broken:
@@ -144,7 +145,7 @@ class TestPublisher(Suite):
         assert api.until(lambda: broken.calls >= 3)
         assert publisher.stats().buffered == 5
         broken.error = None
-        api.call(publisher, "flush", 5)
+        api.call(publisher, "flush", SOON)
         api.call(publisher, "close")
         events = drain(api, call, 5)
         assert [event.data for event in events] == list(range(5))
@@ -155,8 +156,10 @@ class TestPublisher(Suite):
         publisher = call.plain("publisher", "t", delivery_timeout=0.3, on_delivery=reports.append)
         api.call(publisher, "send", "lost")
         started = time.monotonic()
-        api.call(publisher, "flush")
-        assert 0.2 < time.monotonic() - started < 3
+        with Stopwatch() as watch:
+            api.call(publisher, "flush")
+            assert watch.seconds < 3
+        assert time.monotonic() - started > 0.2
         assert [type(event.error) for event in reports[0].failed] == [UnavailableError]
         broken.error = None
         api.call(publisher, "send", "kept")  # the failed one holds nothing back
@@ -170,19 +173,24 @@ class TestPublisher(Suite):
         def slow(op: Operation, batch: OutgoingBatch) -> Failures:
             failed: dict[int, CloudRuntimesError] = {}
             for place, frame in enumerate(batch.frames):  # each of one event
-                if (op.remaining() or 0.0) < 0.7:  # a few get through each time
+                if (op.remaining() or 0.0) < 0.7 * scale:  # a few get through each time
                     failed[place] = DeadlineExceededError("slow")
                 else:
-                    time.sleep(0.04)
+                    time.sleep(0.04 * scale)
                     assert not inner(op, OutgoingBatch(batch.topic, [frame], 1))
             return failed
 
         monkeypatch.setattr(driver, "publish", slow)
-        with call.plain("publisher", "t", delivery_timeout=1.5, batch_events=1) as publisher:
-            for number in range(40):
-                publisher.send(number)
-            publisher.flush()  # which takes longer than that
-            assert publisher.stats().delivered == 40
+        for scale in (1, 6):
+            try:
+                with call.plain("publisher", "t", delivery_timeout=1.5 * scale, batch_events=1) as publisher:
+                    for number in range(40):
+                        publisher.send(number)
+                    publisher.flush()  # which takes longer than that
+                    assert publisher.stats().delivered == 40
+                return
+            except BulkError:  # a busy machine may stand still for that long
+                assert scale == 1
 
     def test_flush_times_out(self, call: Call, api: Api, broken: Broken) -> None:
         broken.gate.clear()
@@ -198,9 +206,9 @@ class TestPublisher(Suite):
         broken.error = UnavailableError("away")
         publisher = call.plain("publisher", "t")
         api.call(publisher, "send", 1)
-        started = time.monotonic()
-        api.fails(BulkError)(publisher, "close", timeout=0.3)
-        assert time.monotonic() - started < 3
+        with Stopwatch() as watch:
+            api.fails(BulkError)(publisher, "close", timeout=0.3)
+            assert watch.seconds < 3
         assert publisher.stats().failed == 1
         assert publisher.stats().buffered == 0
 

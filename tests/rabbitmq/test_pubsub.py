@@ -41,12 +41,12 @@ def test_a_delay_of_several_queues(home: RabbitHome, channel: Any, api: Api) -> 
     with api.opened(client.pubsub.subscribe("bus", "t")) as sub:
         started = time.monotonic()
         api.call(client.pubsub, "publish", "bus", "t", "later", delay=0.32)
-        event = api.call(sub, "receive", 10)
-        assert 0.31 < time.monotonic() - started < 5
+        event = api.call(sub, "receive", 60)
+        assert 0.31 < time.monotonic() - started < 30
         started = time.monotonic()
         event.retry(delay=0.21)
-        event = api.call(sub, "receive", 10)
-        assert 0.2 < time.monotonic() - started < 5
+        event = api.call(sub, "receive", 60)
+        assert 0.2 < time.monotonic() - started < 30
         assert event.delivery_count == 2
         event.ack()
     for queue in ("t:delay:300", ":delay:20", ":delay:200", ":delay:10"):

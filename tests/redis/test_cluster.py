@@ -77,16 +77,19 @@ def test_services_find_each_other(cluster: RedisCluster) -> None:
     home.close()
 
 
-def test_a_waiter_is_woken_whatever_the_node(cluster: RedisCluster, client: Make, api: Api) -> None:
+def test_a_waiter_is_woken_whatever_the_node(
+    cluster: RedisCluster, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One connection hears of the locks of all nodes."""
+    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
     home = client(cluster.url, prefix=f"wait-{api.name}")
     for number in (1, 2, 3):
         lease = api.call(home.lock, "try_lock", f"l{number}", "r", expiry=60)
         timer = threading.Timer(0.05, lease.release)
         timer.start()
         begun = time.monotonic()
-        with api.opened(home.lock.hold(f"l{number}", "r", wait=30)):
-            assert time.monotonic() - begun < 1.5  # without it a waiter looks every two seconds
+        with api.opened(home.lock.hold(f"l{number}", "r", wait=55)):
+            assert time.monotonic() - begun < 20
         timer.join()
 
 
@@ -196,9 +199,11 @@ def test_a_master_that_hangs(failing: RedisCluster, client: Make) -> None:
 def test_a_cluster_that_is_down(served: Serve, client: Make, api: Api) -> None:
     """Nobody has the slot: the error names it, at the deadline."""
     server = served(cluster_enabled="yes", cluster_config_file="nodes.conf", cluster_port=free_port())
-    error = api.fails((UnavailableError, DeadlineExceededError))(
-        client(f"redis://127.0.0.1:{server.port}").state, "save", "s", "k", 1, timeout=0.3
-    )
+    state = client(f"redis://127.0.0.1:{server.port}").state
+    for _ in range(5):
+        error = api.fails((UnavailableError, DeadlineExceededError))(state, "save", "s", "k", 1, timeout=0.3)
+        if not error.maybe_applied:  # else time ran out during the last of its tries
+            break
     assert not error.maybe_applied
     if isinstance(error, UnavailableError):  # the time of an async call may be over before the reason is known
         assert "no node of the cluster has the slot" in str(error) or "CLUSTERDOWN" in str(error)

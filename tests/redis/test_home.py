@@ -75,10 +75,12 @@ def test_waiting_for_the_server(home: RedisHome, api: Api) -> None:
                 client.wait_ready(timeout=0.1)
     with serve() as server:
         server.kill()
-        threading.Timer(0.3, server.start).start()
+        starting = threading.Timer(0.3, server.start)
+        starting.start()
         with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
-            api.call(client, "wait_ready", timeout=20)
+            api.call(client, "wait_ready", timeout=60)
             assert api.call(client.state, "get", "s", "k") is None
+        starting.join()
 
 
 @pytest.mark.parametrize("scheme", ["redis+tls", "valkey", "memcached"])

@@ -18,6 +18,7 @@ from cloud_runtimes.testing import Api
 from tests.support.child import Child
 from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import RedisServer
+from tests.support.waiting import Stopwatch
 
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., RedisServer]
@@ -43,8 +44,11 @@ def start() -> Iterator[Start]:
 class Waiting:
     """A wait for the lock ``r`` in a thread, by either API."""
 
-    def __init__(self, client: CloudRuntimesClient, api: Api, **options: Any) -> None:
+    def __init__(self, client: CloudRuntimesClient, api: Api, watch: Stopwatch | None = None, **options: Any) -> None:
+        """``watch`` counts the seconds until it is had."""
+        self._watch = watch
         self.got: float | None = None
+        self.seconds = 0.0
         self.token: int | None = None
         self.error: BaseException | None = None
         self._client = client
@@ -57,13 +61,14 @@ class Waiting:
         try:
             with self._api.opened(self._client.lock.hold("locks", "r", **self._options)) as lease:
                 self.got, self.token = time.monotonic(), lease.token
+                self.seconds = 0.0 if self._watch is None else self._watch.seconds
         except BaseException as error:
             self.error = error
         finally:
             self._api.close()
 
     def join(self) -> None:
-        self._thread.join(40)
+        self._thread.join(90)
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
@@ -85,15 +90,15 @@ def test_a_killed_holder_costs_its_lease(served: Serve, client: Make, start: Sta
     server = served()
     holder = start(server, "hold_and_write", 1.0)
     token = holder.line()["token"]
-    waiting = Waiting(client(server.url), api)
-    in_line(server)
-    killed = time.monotonic()
-    holder.kill()
-    waiting.join()
-    assert waiting.got is not None
+    with Stopwatch() as watch:
+        waiting = Waiting(client(server.url), api, watch)
+        in_line(server)
+        killed = watch.seconds
+        holder.kill()
+        waiting.join()
     assert waiting.token is not None
     assert waiting.token > token
-    assert waiting.got - killed < 1.0 + 1.0
+    assert waiting.seconds - killed < 1.0 + 1.0
 
 
 def test_a_killed_waiter_costs_a_turn_once(served: Serve, client: Make, start: Start, api: Api) -> None:
@@ -105,13 +110,15 @@ def test_a_killed_waiter_costs_a_turn_once(served: Serve, client: Make, start: S
     dead.go()
     in_line(server)
     dead.kill()
-    waiting = Waiting(mine, api)
-    in_line(server, 2)
-    released = time.monotonic()
-    lease.release()
-    waiting.join()
+    with Stopwatch() as watch:
+        waiting = Waiting(mine, api, watch)
+        in_line(server, 2)
+        released, counted = time.monotonic(), watch.seconds
+        lease.release()
+        waiting.join()
     assert waiting.got is not None
-    assert 0.4 < waiting.got - released < 1.5
+    assert waiting.got - released > 0.4
+    assert waiting.seconds - counted < 1.5
     again = mine.lock.try_lock("locks", "r")
     assert again is not None
 
@@ -145,9 +152,9 @@ def test_waiters_share_one_connection_and_do_not_poll(served: Serve, client: Mak
     waiting = [Waiting(mine, api) for _ in range(10)]
     in_line(server, 10)
     assert server.command("CLIENT", "LIST", "TYPE", "PUBSUB").count(b"id=") == 1
-    before = processed(server)
+    before, begun = processed(server), time.monotonic()
     time.sleep(1.0)
-    assert processed(server) - before < 15  # each looks by itself every 2 s
+    assert processed(server) - before < 15 * (time.monotonic() - begun)  # each looks by itself every 2 s
     lease.release()
     for each in waiting:
         each.join()
@@ -159,7 +166,8 @@ def processed(server: RedisServer) -> int:
     return int(found.partition(b"\r")[0])
 
 
-def test_a_child_waits_by_itself(served: Serve, client: Make) -> None:
+def test_a_child_waits_by_itself(served: Serve, client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
     server = served()
     mine = client(server.url)
     lease = mine.lock.try_lock("locks", "r", expiry=3600)
@@ -169,7 +177,7 @@ def test_a_child_waits_by_itself(served: Serve, client: Make) -> None:
     child = os.fork()
     if child == 0:
         try:
-            with mine.lock.hold("locks", "r", wait=20):
+            with mine.lock.hold("locks", "r", wait=55):
                 os._exit(0)
         finally:
             os._exit(1)
@@ -177,17 +185,20 @@ def test_a_child_waits_by_itself(served: Serve, client: Make) -> None:
     begun = time.monotonic()
     lease.release()
     assert os.waitpid(child, 0)[1] == 0
-    assert time.monotonic() - begun < 1.0  # it was notified
+    assert time.monotonic() - begun < 20  # it was notified
 
 
 # -- connections and servers --------------------------------------------------
 
 
-def test_connections_that_are_cut_while_waiting(served: Serve, client: Make, api: Api) -> None:
+def test_connections_that_are_cut_while_waiting(
+    served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
     server = served()
     lease = client(server.url).lock.try_lock("locks", "r", expiry=3600)
     assert lease is not None
-    waiting = Waiting(client(server.url), api)
+    waiting = Waiting(client(server.url), api, wait=55)
     for _ in range(3):
         in_line(server)
         server.command("CLIENT", "KILL", "TYPE", "PUBSUB")
@@ -197,7 +208,7 @@ def test_connections_that_are_cut_while_waiting(served: Serve, client: Make, api
     lease.release()
     waiting.join()
     assert waiting.got is not None
-    assert waiting.got - released < 1.0
+    assert waiting.got - released < 20
 
 
 def test_a_wait_and_a_lease_outlive_a_restart(served: Serve, client: Make, api: Api) -> None:

@@ -52,13 +52,13 @@ def test_an_account_with_few_rights_has_every_service(
 
         one.schedule.schedule_job("report", due_time=0.01)
         with one.schedule.running():
-            assert done.wait(5)
+            assert done.wait(30)
         one.pubsub.publish("bus", "orders", 1, delay=0.01)
         one.pubsub.publish("bus", "orders", 2)
         options: dict[str, Any] = {"start": "earliest", "max_deliveries": 2, "dead_letter_topic": "dead"}
         with one.pubsub.subscribe("bus", "orders", **options) as subscription:
             for _ in range(4):
-                event = subscription.receive(5.0)
+                event = subscription.receive(30.0)
                 assert event is not None
                 event.retry(0.01)
             assert subscription.receive(0.2) is None

@@ -25,9 +25,9 @@ from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.pubsub import EventSource, Settled, Settlement, SubscribeRequest
 from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import serve
-from tests.support.waiting import until
+from tests.support.waiting import Stopwatch, until
 
-SOON = 10.0
+SOON = 30.0
 
 
 class Server:
@@ -209,16 +209,21 @@ def test_a_member_that_leaves_gives_back_what_is_open(home: RedisHome, server: S
 def test_a_member_that_lives_keeps_what_it_holds(home: RedisHome, server: Server) -> None:
     client = home.client()
     client.pubsub.publish_bulk("bus", "t", [1, 2])
-    one, two = (join(home.client(), ack_wait=0.6) for _ in range(2))
-    held, other = poll(one)
-    end = time.monotonic() + 1.5
-    while time.monotonic() < end:
-        assert not poll(one, timeout=0.05)
-        assert not poll(two, timeout=0.05)
-    assert not poll(one, answer([held, other]), timeout=0.05)
-    until(lambda: server.pending() == 0)
-    one.close(())
-    two.close(())
+    for lease in (0.6, 3.0, 12.0):
+        one, two = (join(home.client(), ack_wait=lease, group=f"g{lease}") for _ in range(2))
+        held, other = poll(one)
+        end, kept = time.monotonic() + 2.5 * lease, True
+        while kept and time.monotonic() < end:
+            assert not poll(one, timeout=0.05)
+            kept = not poll(two, timeout=0.05)
+        if kept:
+            assert not poll(one, answer([held, other]), timeout=0.05)
+            until(lambda lease=lease: server.pending(f"g{lease}") == 0)  # type: ignore[misc]
+        one.close(())
+        two.close(())
+        if kept:  # else a busy machine may have stood still for longer than that
+            break
+    assert kept
 
 
 def test_what_a_dead_member_held_goes_to_another(home: RedisHome, server: Server) -> None:
@@ -243,12 +248,13 @@ def test_what_a_dead_member_held_goes_to_another(home: RedisHome, server: Server
 def test_a_member_that_stalled_renews_only_what_it_still_has(home: RedisHome, server: Server) -> None:
     client = home.client()
     client.pubsub.publish_bulk("bus", "t", [1, 2])
-    one, two = join(client, ack_wait=0.4), join(home.client(), ack_wait=0.4)
+    one, two = join(client, ack_wait=30), join(home.client(), ack_wait=30)
     mine = poll(one)
     assert len(mine) == 2
-    time.sleep(0.5)
+    home.advance(31)
     taken, _ = theirs = poll(two)
     assert taken.deliveries == 2
+    one._renewed -= 31  # type: ignore[attr-defined]  # its own clock went as fast
     assert not poll(one, answer(mine, Settlement.RETRY, 0.0), timeout=0.1), "void: they have gone"
     two.close(answer(theirs))
     until(lambda: server.pending() == 0)
@@ -269,10 +275,11 @@ def test_an_idle_member_makes_no_calls(home: RedisHome, server: Server) -> None:
         before = calls()
         assert sub.receive(1.5) is None
         assert calls() - before <= 2, "the second look at the number is one of them"
-        started = time.monotonic()
-        home.client().pubsub.publish("bus", "t", 1)
-        assert sub.receive(SOON).data == 1
-        assert time.monotonic() - started < 1
+        other = home.client()
+        with Stopwatch() as watch:
+            other.pubsub.publish("bus", "t", 1)
+            assert sub.receive(SOON).data == 1
+            assert watch.seconds < 1
 
 
 def test_settlements_do_not_wait_for_a_read(home: RedisHome, server: Server) -> None:
@@ -293,11 +300,13 @@ def test_delayed_events_wake_an_idle_member(home: RedisHome) -> None:
     with client.pubsub.subscribe("bus", "t", group="a:b%") as sub:
         sub.receive(0.1)
         started = time.monotonic()
-        for number in range(3):
-            client.pubsub.publish("bus", "t", number, delay=0.3)
-        client.pubsub.publish("bus", "t", b"raw", delay=0.3, raw=True)
-        assert [sub.receive(SOON).data for _ in range(4)] == [0, 1, 2, b"raw"]
-        assert 0.25 < time.monotonic() - started < 3
+        with Stopwatch() as watch:
+            for number in range(3):
+                client.pubsub.publish("bus", "t", number, delay=0.3)
+            client.pubsub.publish("bus", "t", b"raw", delay=0.3, raw=True)
+            assert [sub.receive(SOON).data for _ in range(4)] == [0, 1, 2, b"raw"]
+            assert watch.seconds < 3
+        assert time.monotonic() - started > 0.25
 
 
 def test_what_was_due_before_a_group_began_is_not_its(home: RedisHome) -> None:

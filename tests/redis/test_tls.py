@@ -16,6 +16,7 @@ from tests.support import PEM, STRANGER
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.ports import reserved_port
 from tests.support.redis import Missing, RedisServer, serve
+from tests.support.waiting import Stopwatch
 
 Make = Callable[..., CloudRuntimesClient]
 
@@ -54,34 +55,35 @@ def test_a_read_that_waits(open_port: int, client: Make, api: Api, piece: int) -
             assert api.call(sub, "receive", 0.05) is None  # the read is at the server
             for size in (1, 100_000):
                 sent = [bytes([number]) * size for number in range(3)]
-                begun = time.monotonic()
-                for data in sent:
-                    api.call(home.pubsub, "publish", "bus", "t", data)
-                found = []
-                for _ in sent:
-                    event = api.call(sub, "receive", 5)
-                    found.append(event.data)
-                    event.ack()
-                assert found == sent
-                assert piece or time.monotonic() - begun < 1.0
+                with Stopwatch() as watch:
+                    for data in sent:
+                        api.call(home.pubsub, "publish", "bus", "t", data)
+                    found = []
+                    for _ in sent:
+                        event = api.call(sub, "receive", 20)
+                        found.append(event.data)
+                        event.ack()
+                    assert found == sent
+                    assert piece or watch.seconds < 1.0
 
 
-def test_a_waiter_is_woken(open_port: int, client: Make, api: Api) -> None:
+def test_a_waiter_is_woken(open_port: int, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
     home = client(f"rediss://localhost:{open_port}/0?ssl_ca_certs={PEM}", prefix=f"lock-{api.name}")
     lease = api.call(home.lock, "try_lock", "l", "r", expiry=60)
     timer = threading.Timer(0.1, lease.release)
     timer.start()
     begun = time.monotonic()
-    with api.opened(home.lock.hold("l", "r", wait=30)):
-        assert time.monotonic() - begun < 1.5
+    with api.opened(home.lock.hold("l", "r", wait=55)):
+        assert time.monotonic() - begun < 20
     timer.join()
 
 
 def fails(client: Make, api: Api, url: str) -> CloudRuntimesError:
     """Return the error of a write; it comes at once, since another try would bring the same."""
     begun = time.monotonic()
-    error: CloudRuntimesError = api.fails(UnavailableError)(client(url).state, "save", "s", "k", 1)
-    assert time.monotonic() - begun < 2
+    error: CloudRuntimesError = api.fails(UnavailableError)(client(url).state, "save", "s", "k", 1, timeout=60)
+    assert time.monotonic() - begun < 30
     assert not error.maybe_applied
     assert not error.retryable
     return error

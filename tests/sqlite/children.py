@@ -281,7 +281,7 @@ def hold_under_steps(renewed: str) -> None:
     """Hold a lock while the wall clock steps; say on request how late it is and whether the lease is still there."""
     client = CloudRuntimesClient(app_id="holder")
     with client.lock.hold(
-        "locks", "r", expiry=3.0 if renewed == "renewed" else 3600.0, renew=renewed == "renewed"
+        "locks", "r", expiry=6.0 if renewed == "renewed" else 3600.0, renew=renewed == "renewed"
     ) as lease:
         say(ready=True)
         while sys.stdin.readline():

@@ -24,9 +24,10 @@ def test_killed_producers_lose_nothing_acknowledged(
         producers = {f"{number}-{side}": start(body, f"{number}-{side}") for side in "ab"}
         for producer in producers.values():
             producer.ready()
+        said = {name: [producer.line() for _ in range(11)] for name, producer in producers.items()}
         time.sleep(random.uniform(0.1, 0.5))
         for name, producer in producers.items():
-            for line in producer.kill():
+            for line in said[name] + producer.kill():
                 if "acked" in line:
                     acknowledged.add((name, line["acked"]))
                 elif "delivered" in line:  # sequence numbers begin at 1, data at 0
@@ -73,7 +74,7 @@ def test_killed_consumers_leave_nothing_unhandled(
             if "end" in line:
                 handled.append(line["end"])
         survivor = start("consume_slowly", ack_wait).ready()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not events <= set(handled) and time.monotonic() < deadline:
             line = survivor.line()
             if "end" in line:
@@ -90,4 +91,4 @@ def test_killed_consumers_leave_nothing_unhandled(
         f"{count * 4} of {count * 4} events handled, {duplicates} twice, in hand again at most {late:.2f} s after the kill "
         f"(ack_wait {ack_wait} s)",
     )
-    assert late < ack_wait + 1.0
+    assert late < ack_wait + 10  # the start of a process included; without the setting it would be 30 s

@@ -28,9 +28,10 @@ def client(tmp_path: Path) -> Iterator[CloudRuntimesClient]:
 def received(client: CloudRuntimesClient, topic: str, group: str, **options: Any) -> list[Any]:
     events = []
     with client.pubsub.subscribe("bus", topic, group=group, **options) as sub:
-        while (event := sub.receive(0.5)) is not None:
-            events.append(event)
-            event.ack()
+        while client.pubsub.lag("bus", topic, group=group):
+            if (event := sub.receive(0.5)) is not None:
+                events.append(event)
+                event.ack()
     return events
 
 

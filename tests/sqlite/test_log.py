@@ -18,6 +18,7 @@ from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings, sw
 from cloud_runtimes.components.sqlite.writes import WriteTask
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.spi.pubsub import Settled, Settlement, SubscribeRequest
+from tests.support.waiting import until
 
 DAY = 86400.0
 
@@ -90,7 +91,7 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
             swept += 1
             return True
 
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
 
         def body(connection: sqlite3.Connection) -> None:
             if swept < 3 and time.monotonic() < end:
@@ -107,9 +108,7 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
 def settle_sweeps(client: CloudRuntimesClient, retention: float = DAY, group_expiry: float = 7 * DAY) -> None:
     engine = client.pubsub._driver("bus")._engine
     settings = SqliteSettings(retention=retention, group_expiry=group_expiry)
-    end = time.monotonic() + 5
-    while sweep.sweep(engine, sweep.FRAMES, settings) and time.monotonic() < end:
-        time.sleep(0.01)
+    until(lambda: not sweep.sweep(engine, sweep.FRAMES, settings))
 
 
 def rows(home: Path, sql: str) -> list[Any]:
@@ -298,9 +297,7 @@ def test_expired_rows_are_swept(client: CloudRuntimesClient, clocks: SetClocks, 
     clocks.advance(6)
     assert client.state.list_keys("store") == ["stays"]  # filtered before anything is swept
     engine = client.state._driver("store")._engine
-    end = time.monotonic() + 5
-    while sweep.sweep(engine, sweep.EXPIRED, SqliteSettings()) and time.monotonic() < end:
-        time.sleep(0.01)
+    until(lambda: not sweep.sweep(engine, sweep.EXPIRED, SqliteSettings()))
     assert rows(home, "SELECT key FROM state") == [("stays",)]
 
 
@@ -339,20 +336,14 @@ def test_no_read_transaction_while_a_handler_runs(client: CloudRuntimesClient, h
 
     client.pubsub.publish("bus", "t", 1)
     with client.pubsub.subscribe("bus", "t", handler):
-        end = time.monotonic() + 5
-        while not seen and time.monotonic() < end:
-            time.sleep(0.01)
-    assert seen
+        until(lambda: seen)
     assert seen[0][0] == 0
 
 
 def test_sweeping_happens_by_itself(home: Path, clocks: SetClocks, client: CloudRuntimesClient) -> None:
     client.state.save("store", "k", 1, ttl=0.2)
     clocks.advance(1)
-    end = time.monotonic() + 10
-    while rows(home, "SELECT key FROM state") and time.monotonic() < end:
-        time.sleep(0.05)
-    assert rows(home, "SELECT key FROM state") == []
+    until(lambda: rows(home, "SELECT key FROM state") == [])
 
 
 def test_answers_survive_a_failed_round(

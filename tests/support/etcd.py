@@ -142,5 +142,5 @@ def serve_cluster(count: int = 3) -> Iterator[list[EtcdServer]]:
             server.begin()
         for server in servers:
             server.wait()
-        until(lambda: all(_answers(server.url) for server in servers), seconds=30)
+        until(lambda: all(_answers(server.url) for server in servers))
         yield servers

@@ -61,10 +61,12 @@ class Homes:
                         client.wait_ready(timeout=0.1)
         server = served()
         server.kill()
-        threading.Timer(0.2, server.start).start()
+        starting = threading.Timer(0.2, server.start)
+        starting.start()
         with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
-            api.call(client, "wait_ready", timeout=20)
+            api.call(client, "wait_ready", timeout=60)
             assert api.call(client.state, "get", "s", "k") is None
+        starting.join()
 
     def test_doctor_shows_the_home(self, home: Any, tmp_path: Path) -> None:
         """Its servers without user and password, whether they answer, and what it has."""

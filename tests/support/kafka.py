@@ -103,15 +103,19 @@ class KafkaServer(Server):
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
-        client: Any = AdminClient({"bootstrap.servers": self.url, "log_level": 0})
+        seconds = 0.5
 
         def ready() -> bool:
+            """Ask by a new client, since one whose answer came too late asks where the broker sends clients: its proxy may let nobody through."""
+            nonlocal seconds
+            client: Any = AdminClient({"bootstrap.servers": self.url, "log_level": 0})
             try:
-                return bool(client.list_topics(timeout=0.5).brokers)
+                return bool(client.list_topics(timeout=seconds).brokers)
             except KafkaException:
+                seconds = min(5.0, 1.2 * seconds)
                 return False
 
-        self.wait_until(ready, 90)
+        self.wait_until(ready, 240)
 
 
 _SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")

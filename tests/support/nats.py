@@ -103,7 +103,7 @@ def serve_cluster(count: int = 3, *, network: Network | None = None, **options: 
             server.begin()
         for server in servers:
             server.wait()
-        until(lambda: any("metadata leader" in server.log() for server in servers), seconds=30)
+        until(lambda: any("metadata leader" in server.log() for server in servers))
         yield servers
 
 

@@ -44,7 +44,7 @@ class Server:
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen([*map(str, command)], stdout=log, stderr=log, **options)
 
-    def wait_until(self, ready: Callable[[], bool], seconds: float = 30) -> None:
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 120) -> None:
         """Wait until it is ready."""
         assert self.process is not None
         end = time.monotonic() + seconds

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["until"]
+from cloud_runtimes.testing.suites._stopwatch import Stopwatch
+
+__all__ = ["Stopwatch", "until"]
 
 
 def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:

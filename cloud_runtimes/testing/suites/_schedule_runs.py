@@ -43,7 +43,7 @@ class Runs:
 
         def note_plain(data: Any, run: JobRun) -> None:
             note(data, run)
-            assert self.hold is None or self.hold.wait(30)
+            assert self.hold is None or self.hold.wait(120)
 
         self.function: Callable[..., Any] = note_plain if api.name == "sync" else note_async
         call.plain("job", name, **options)(self.function)

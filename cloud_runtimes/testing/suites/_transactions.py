@@ -241,12 +241,12 @@ class InboxTests(Suite):
         """The last to commit is the one that holds the lease."""
         call("publish", "t", 1)
         driver = client.pubsub._driver(store)
-        request = SubscribeRequest("t", "suite", None, 5.0, None, None, False, None)
+        request = SubscribeRequest("t", "suite", None, 50.0, None, None, False, None)
         op = Operation(_OPERATION, store, 10.0)
         writes = client.state._driver(orders)
         slow, fast = driver.subscribe(op, request), driver.subscribe(op, request)
         (lost,) = slow.poll((), 1, 10.0)
-        harness.advance(6.0)
+        harness.advance(60.0)
         (taken,) = fast.poll((), 1, 10.0)
         assert lost.record.id == taken.record.id
         from ...state.prepare import save_write

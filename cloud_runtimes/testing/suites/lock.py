@@ -34,10 +34,11 @@ class LockSuite(Suite):
     # -- one try --------------------------------------------------------------
 
     def test_acquire_and_release(self, call: Call, api: Api) -> None:
+        before = datetime.now(UTC)
         lease = call("try_lock", "r", "me", expiry=15)
         assert isinstance(lease, Lease)
         assert (lease.resource_id, lease.owner, lease.lost) == ("r", "me", False)
-        assert timedelta(seconds=13) < lease.expires_at - datetime.now(UTC) <= timedelta(seconds=15)
+        assert before + timedelta(seconds=13) < lease.expires_at <= datetime.now(UTC) + timedelta(seconds=15)
         lease.check()
         for owner in ("you", "me"):
             assert call("try_lock", "r", owner) is None, "not by its owner either"
@@ -78,10 +79,10 @@ class LockSuite(Suite):
     # -- expiry ---------------------------------------------------------------
 
     def test_expires_by_the_clock_of_the_store(self, call: Call, api: Api, store: str, harness: Harness) -> None:
-        lease = call("try_lock", "r", "me", expiry=60)
-        harness.advance(58)
+        lease = call("try_lock", "r", "me", expiry=600)
+        harness.advance(580)
         assert call("try_lock", "r", "you") is None
-        harness.advance(2.5)
+        harness.advance(20.5)
         assert call("unlock", "r", "me") is UnlockStatus.NOT_FOUND
         other = call("try_lock", "r", "you", expiry=60)
         assert other is not None
@@ -228,13 +229,18 @@ class LockSuite(Suite):
 
     @requires("lock.renew")
     def test_held_longer_than_its_expiry(self, call: Call, api: Api) -> None:
-        with call.opened("hold", "r", expiry=1.5) as lease:
-            first, end = lease.expires_at, time.monotonic() + 1.8
-            while time.monotonic() < end:
-                lease.check()
-                assert call("try_lock", "r") is None
-                api.pause(0.05)
-            assert lease.expires_at > first
+        for expiry in (1.5, 6.0, 24.0):
+            try:
+                with call.opened("hold", "r", expiry=expiry) as lease:
+                    first, end = lease.expires_at, time.monotonic() + 1.2 * expiry
+                    while time.monotonic() < end:
+                        lease.check()
+                        assert call("try_lock", "r") is None or lease.lost
+                        api.pause(0.05)
+                    assert lease.expires_at > first
+                return
+            except LeaseLostError:  # a busy machine may stand still for longer than that
+                assert expiry < 24
 
     @requires("lock.renew")
     def test_a_loss_is_noticed_while_renewing(self, call: Call, api: Api) -> None:

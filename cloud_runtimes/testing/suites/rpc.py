@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -29,6 +28,7 @@ from ...rpc import RpcResponse
 from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite, values
+from ._stopwatch import Stopwatch
 from .rpc_methods import CANARY, Order
 
 __all__ = ["RpcHarness", "RpcSuite"]
@@ -272,20 +272,27 @@ class RpcSuite(Suite):
 
     # -- time -----------------------------------------------------------------
 
+    @staticmethod
+    def comes_too_late(call: Call, method: str, seconds: float) -> bool:
+        """Call a handler that takes longer than the call has, and tell whether it may have run; again where a busy machine had not sent it by then."""
+        for _ in range(5):
+            with Stopwatch() as watch:
+                error = call.fails(DeadlineExceededError)("invoke_method", method, seconds, timeout=0.2)
+                assert watch.seconds < 1.8
+            if error.maybe_applied:
+                return True
+        return False
+
     @pytest.mark.parametrize("method", ["sleep-async", "deaf"])
     def test_a_deadline(self, call: Call, api: Api, method: str) -> None:
         here = call("invoke_method", "describe")["process"] == os.getpid()  # and the service is found
-        begin = time.monotonic()
-        caught = call.fails(DeadlineExceededError)("invoke_method", method, 2.0, timeout=0.2)
-        assert time.monotonic() - begin < 1.8
-        assert caught.maybe_applied
+        assert self.comes_too_late(call, method, 2.0)
         # what does not heed its cancellation may still run in this loop
         api.pause(2.1 if here and method == "deaf" and api.name == "async" else 0)
 
     def test_a_plain_handler_past_the_deadline(self, call: Call) -> None:
         call("invoke_method", "describe")  # now the service is found
-        caught = call.fails(DeadlineExceededError)("invoke_method", "sleep", 0.5, timeout=0.2)
-        assert caught.maybe_applied
+        assert self.comes_too_late(call, "sleep", 1.0)
 
     @pytest.mark.parametrize("method", ["chain", "chain-async"])
     def test_a_handler_s_own_calls_inherit(self, call: Call, store: str, method: str) -> None:
