@@ -153,7 +153,7 @@ def test_a_lost_lease_ends_the_command(client: CloudRuntimesClient, stubborn: bo
     ignore = "signal.signal(15, signal.SIG_IGN)\n" if stubborn else ""
     code = f"import os, signal, time\n{ignore}print(os.getpid(), flush=True)\ntime.sleep(60)"
     assert _free(client, "r")
-    with _started("locks", "r", "--expiry", "1.5", *_python(code)) as process:
+    with _started("locks", "r", "--expiry", "3", *_python(code)) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         (owner,) = client.lock._driver("locks")._engine.query(None, "SELECT owner FROM locks")[0]
@@ -169,7 +169,7 @@ def test_a_lost_lease_ends_the_command(client: CloudRuntimesClient, stubborn: bo
 def test_a_lost_lease_with_keep(client: CloudRuntimesClient, home: Path) -> None:
     code = "import sys\nprint('ready', flush=True)\ninput()\nsys.exit(9)"
     assert _free(client, "r")
-    command = [*CLI, "lock", "run", "locks", "r", "--keep", "--expiry", "1.5", *_python(code)]
+    command = [*CLI, "lock", "run", "locks", "r", "--keep", "--expiry", "3", *_python(code)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None

@@ -126,7 +126,7 @@ def test_a_lost_connection_and_a_hundred_updates(stage: Stage, caplog: pytest.Lo
             found = sub.receive(5)
             assert found is not None
             seen.append(found["a"].value)
-        assert time.monotonic() - back < 2
+        assert time.monotonic() - back < 5  # or 2, on a machine that has nothing else to do
         assert sub.receive(0.1) is None
     assert [record.message for record in caplog.records] == [
         "configuration 'app': connection lost; trying again",
@@ -203,7 +203,7 @@ def test_a_failing_handler_is_told_what_has_become_of_it(stage: Stage, caplog: p
 
     stage.first = {"a": "1", "b": "1"}
     with caplog.at_level(logging.WARNING, "cloud_runtimes"), stage.subscribe((), handler):
-        until(lambda: len(seen) == 2)
+        until(lambda: len(seen) >= 2)
         stage.source.say(changed({"a": None, "b": "2"}))
         until(lambda: {"b": "2"} in seen)  # it never got hold of the deleted one
         failing = False

@@ -40,7 +40,7 @@ def _no_looks_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_feed, "_IDLE", 60.0)
 
 
-def last(sub: ConfigurationSubscription, key: str, value: str, seconds: float = 10.0) -> list[str]:
+def last(sub: ConfigurationSubscription, key: str, value: str, seconds: float = 30.0) -> list[str]:
     """Take until a key has a value; returns all its values seen."""
     seen: list[str] = []
     end = time.monotonic() + seconds

@@ -53,7 +53,7 @@ def stored(home: Path) -> list[Any]:
 def assert_free(home: Path) -> None:
     """Nothing of ours holds the write lock: another handle gets it at once, or after the writer thread's commit batch."""
     write_lock = WriteLock(str(home / "cloud_runtimes.db"))
-    end = time.monotonic() + 2
+    end = time.monotonic() + 30
     while not (entered := write_lock.try_acquire()) and time.monotonic() < end:
         time.sleep(0.001)
     assert entered, "the write lock stays held"
@@ -116,7 +116,7 @@ def test_others_are_told(client: CloudRuntimesClient) -> None:
 
     def beside(which: int) -> None:
         while not stop.is_set():
-            client.state.save("store", f"beside{which}", 1, timeout=5)
+            client.state.save("store", f"beside{which}", 1, timeout=30)
             done[which] += 1
 
     threads = [threading.Thread(target=beside, args=(which,)) for which in range(2)]
@@ -125,7 +125,7 @@ def test_others_are_told(client: CloudRuntimesClient) -> None:
     try:
         for run in every_point(lambda n: client.state.save("store", f"k{n}", n)):
             before = list(done)
-            end = time.monotonic() + 5
+            end = time.monotonic() + 30
             while any(now <= then for now, then in zip(done, before, strict=True)):
                 assert time.monotonic() < end, f"another thread waits after {run.where}"
                 time.sleep(0.0001)
@@ -158,8 +158,8 @@ def test_first_calls(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
                 continue
             before = time.monotonic()
             call(client)  # it works afterwards
-            client.close(timeout=5)
-            assert time.monotonic() - before < 2.5, f"{folder}: something stayed locked after {run.where}"
+            client.close(timeout=9)
+            assert time.monotonic() - before < 8, f"{folder}: something stayed locked after {run.where}"
             made[-1] = None
             shutil.rmtree(tmp_path / folder, ignore_errors=True)
         assert count > 50

@@ -18,6 +18,7 @@ from cloud_runtimes.spi.flow import run_sync
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.state import StateWrite, StoredValue
 from tests.support.harnesses.state_fakes import DictStateInThreads, DictStateRuntime, DictStore
+from tests.support.waiting import longer
 
 READ = Method("state", "get", repeatable=True, writes=False)
 WRITE = Method("state", "save", repeatable=False)
@@ -157,19 +158,21 @@ def in_api(client: CloudRuntimesClient, api: str, name: str, *args: Any, **optio
 
 
 def test_deadline_of_a_blocking_driver_in_the_async_api(make: Callable[[type[Any]], CloudRuntimesClient]) -> None:
-    release = threading.Event()
+    inside, release = threading.Event(), threading.Event()
 
     class Slow(DictStateInThreads):
         def write(
             self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
         ) -> Mapping[int, CloudRuntimesError]:
-            release.wait(10.0)
+            inside.set()
+            release.wait(60.0)
             return {}
 
     client = make(Slow)
     try:
-        with pytest.raises(DeadlineExceededError) as caught:
-            in_api(client, "async", "save", "store", "k", 1, timeout=0.1)
+        for timeout in longer(inside.is_set, 0.1):
+            with pytest.raises(DeadlineExceededError) as caught:
+                in_api(client, "async", "save", "store", "k", 1, timeout=timeout)
     finally:
         release.set()
     assert caught.value.maybe_applied is True, "its thread runs to the end"
@@ -216,7 +219,7 @@ def test_a_closed_executor_starts_nothing(store: DictStore) -> None:
         with pytest.raises(ClosedError):
             call()
     executor.close(5.0)
-    end = time.monotonic() + 5.0
+    end = time.monotonic() + 30.0
     while threads() and time.monotonic() < end:
         time.sleep(0.01)
     assert not threads()

@@ -14,6 +14,7 @@ from cloud_runtimes.protocols.layotto.messages import messages
 from cloud_runtimes.runtimes._sidecar.pubsub import StreamSubscription
 from cloud_runtimes.testing import Api
 from tests.support.fake_layotto import FakeLayotto, Quirks
+from tests.support.ports import reserved_port
 
 SOON = 20.0
 
@@ -140,8 +141,12 @@ def test_no_such_component(client: CloudRuntimesClient, api: Api) -> None:
 
 
 def test_a_sidecar_that_starts_again_in_mid_stream(beneath: CloudRuntimesClient, api: Api) -> None:
-    fake = FakeLayotto(beneath)
-    address = fake.address
+    with reserved_port() as port:
+        _starts_again(beneath, api, f"127.0.0.1:{port}")
+
+
+def _starts_again(beneath: CloudRuntimesClient, api: Api, address: str) -> None:
+    fake = FakeLayotto(beneath, address=address)
     with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite") as client:
         with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
             api.call(client.pubsub, "publish_bulk", "bus", "t", list(range(20)))

@@ -34,7 +34,7 @@ class Raw:
 
 
 class Hostile:
-    """A server that sends what it is told to, once for each connection, whatever is asked; `received` has what was sent to it."""
+    """A server that sends what it is told to, once for each connection, whatever is asked; `received` has what was sent to it, and `served` counts the connections on which all was said."""
 
     def __init__(self, answers: list[bytes], *, close: bool = True, read: int = 1) -> None:
         self._answers = answers
@@ -43,7 +43,7 @@ class Hostile:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.received: list[bytes] = []
-        self.connections = 0
+        self.connections = self.served = 0
         self._open: list[socket.socket] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -66,6 +66,7 @@ class Hostile:
                     connection.close()
             except OSError:
                 connection.close()
+            self.served += 1
 
     def left(self) -> bool:
         """Receive what comes on all connections; tells whether each has been ended by its caller, in time."""

@@ -20,6 +20,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from tests.rpc.http_peers import Hostile
+from tests.support.waiting import longer, until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n42"
 Make = Callable[..., Hostile]
@@ -100,6 +101,7 @@ def test_a_late_second_response_neither(hostile: Make, to: Callable[..., CloudRu
     client = to(server.address)
     for _ in range(3):
         assert api.call(client.rpc, "invoke_method", "x", "m", 1) == 42
+        until(lambda: server.served == server.connections)
         api.pause(0.1)
 
 
@@ -122,6 +124,7 @@ def test_a_connection_that_was_closed_idle_is_replaced(
     client = to(server.address)
     for _ in range(3):
         assert api.call(client.rpc, "invoke_method", "x", "m", 1) == 42
+        until(lambda: server.served == server.connections)
         time.sleep(0.1) if busy else api.pause(0.1)  # a busy loop has not read of the end yet
     assert server.connections == 3
 
@@ -149,22 +152,26 @@ def test_a_server_that_only_hangs_up(hostile: Make, to: Callable[..., CloudRunti
         for _ in range(20):
             with pytest.raises(UnavailableError):
                 api.call(client.rpc, "invoke_method", "x", "m", 1, timeout=None)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30
 
 
 def test_a_server_that_says_nothing(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
-    server = hostile(close=False)
-    begin = time.monotonic()
-    with pytest.raises(DeadlineExceededError, match="timeout=") as caught:
-        api.call(to(server.address).rpc, "invoke_method", "x", "m", 1, timeout=0.3)
+    server = hostile(b"", close=False)
+    client = to(server.address)
+    for timeout in longer(lambda: any(server.received), 0.3):
+        begin = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match="timeout=") as caught:
+            api.call(client.rpc, "invoke_method", "x", "m", 1, timeout=timeout)
+        assert timeout - 0.1 < time.monotonic() - begin < timeout + 4
     assert caught.value.maybe_applied
-    assert 0.2 < time.monotonic() - begin < 3
 
 
 def test_an_answer_that_drips(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     server = hostile(OK[:10], close=False)
-    with pytest.raises(DeadlineExceededError) as caught:
-        api.call(to(server.address).rpc, "invoke_method", "x", "m", 1, timeout=0.3)
+    client = to(server.address)
+    for timeout in longer(lambda: any(server.received), 0.3):
+        with pytest.raises(DeadlineExceededError) as caught:
+            api.call(client.rpc, "invoke_method", "x", "m", 1, timeout=timeout)
     assert caught.value.maybe_applied
 
 
@@ -255,14 +262,13 @@ def test_who_does_not_prove_to_be_the_service_gets_nothing(
 def test_a_cancelled_call_says_whether_it_was_sent(hostile: Make, to: Callable[..., CloudRuntimesClient]) -> None:
     import asyncio
 
-    server = hostile(close=False)
+    server = hostile(b"", close=False)
     client = to(server.address)
 
     async def main() -> None:
-        task = asyncio.ensure_future(client.rpc.invoke_method_async("x", "m", 1))
-        while not server.connections:
+        task = asyncio.ensure_future(client.rpc.invoke_method_async("x", "m", 1, timeout=30))
+        while not server.received:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
@@ -279,13 +285,23 @@ def test_calls_wait_for_a_connection(
     from cloud_runtimes._http import async_client
 
     monkeypatch.setattr(async_client, "MAX_CONNECTIONS", 2)
-    silent = to(hostile(close=False).address)
+    server = hostile(b"", close=False)
+    silent = to(server.address)
 
     async def main() -> None:
-        # the first two hold both connections well past the deadlines of the others
-        calls = [silent.rpc.invoke_method_async("x", "m", 1, timeout=timeout) for timeout in (2.0, 2.0, 0.3, 0.3)]
-        errors: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
-        assert all(type(error) is DeadlineExceededError for error in errors)
-        assert [error.maybe_applied for error in errors] == [True, True, False, False]
+        def calls(timeout: float) -> list[asyncio.Future[Any]]:
+            return [asyncio.ensure_future(silent.rpc.invoke_method_async("x", "m", 1, timeout=timeout)) for _ in "12"]
+
+        held = calls(60.0)  # both connections
+        while len(server.received) < 2:
+            await asyncio.sleep(0.01)
+        for error in await asyncio.gather(*calls(0.3), return_exceptions=True):
+            assert type(error) is DeadlineExceededError
+            assert not error.maybe_applied
+        for call in held:
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await call
+            assert caught.value.maybe_applied  # type: ignore[attr-defined]
 
     asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -27,12 +28,15 @@ def alarm() -> Iterator[Callable[[float], None]]:
 
 
 def test_while_it_waits_for_the_answer(
-    server: RpcServer, caller: CloudRuntimesClient, alarm: Callable[[float], None]
+    server: RpcServer, serving: CloudRuntimesClient, caller: CloudRuntimesClient, alarm: Callable[[float], None]
 ) -> None:
-    assert caller.rpc.invoke_method("there", "echo", 1) == 1
-    alarm(0.2)
+    @serving.rpc.method("interrupts")
+    async def interrupts() -> None:
+        alarm(0.1)
+        await asyncio.sleep(1)
+
     with pytest.raises(KeyboardInterrupt) as caught:
-        caller.rpc.invoke_method("there", "sleep-async", 5)
+        caller.rpc.invoke_method("there", "interrupts")
     assert caught.value.maybe_applied  # type: ignore[attr-defined]
     assert caller.rpc.invoke_method("there", "echo", 2) == 2
 

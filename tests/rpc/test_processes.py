@@ -75,7 +75,7 @@ def test_the_async_example_calls_another_process(tmp_path: Path) -> None:
             assert service.stdout is not None
             assert service.stdout.readline() == "ready\n"
             with CloudRuntimesClient(config={"capa": {"home": str(tmp_path / ".cloud_runtimes")}}) as client:
-                end = time.monotonic() + 20
+                end = time.monotonic() + 60
                 while time.monotonic() < end:
                     try:
                         client.rpc.invoke("service-name", "none")
@@ -83,17 +83,17 @@ def test_the_async_example_calls_another_process(tmp_path: Path) -> None:
                     except UnavailableError:
                         time.sleep(0.05)
                 done = _run(EXAMPLE, tmp_path)
-                # that the first call's imports took 0.1 s, as asyncio's debug mode tells of a busy machine, is no fault
+                # that the first call's imports took 0.1 s or more, as asyncio's debug mode tells of a busy machine, is no fault
                 said = [
                     line
                     for line in done.stderr.splitlines()
-                    if not re.fullmatch(r"Executing <.*> took 0\.\d+ seconds", line)
+                    if not re.fullmatch(r"Executing <.*> took \d\.\d+ seconds", line)
                 ]
                 assert (done.returncode, done.stdout, said) == (0, "", [])
                 assert service.stdout.readline() == "{'key': 'value'}\n"
                 assert client.state.get("state-store", "my-key") == {"data": "value"}
             service.terminate()
-            service.communicate(timeout=20)
+            service.communicate(timeout=60)
         finally:
             service.kill()
     assert service.returncode == 0

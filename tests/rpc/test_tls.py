@@ -39,7 +39,7 @@ class TlsServer:
             except OSError:
                 return
             self.connections += 1
-            plain.settimeout(1)
+            plain.settimeout(30)
             try:
                 with self._context.wrap_socket(plain, server_side=True) as connection:
                     while data := connection.recv(65536):
@@ -51,7 +51,7 @@ class TlsServer:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(40)
 
 
 @pytest.fixture

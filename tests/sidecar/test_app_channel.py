@@ -19,6 +19,8 @@ from cloud_runtimes.dapr_server.app.http import HttpChannel
 from cloud_runtimes.protocols.dapr.messages import messages
 from tests.support.apps import App, GrpcApp, Reply, serving_grpc
 from tests.support.fault_proxy import FaultProxy
+from tests.support.ports import reserved_port
+from tests.support.waiting import longer
 
 
 def settings(port: int, **more: Any) -> SidecarSettings:
@@ -96,16 +98,15 @@ def test_connections_are_used_again_and_one_that_was_closed_is_replaced() -> Non
 
 
 def test_nobody_listens() -> None:
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+    async def main(port: int) -> None:
         channel = HttpChannel(settings(port))
         with pytest.raises(NotReached, match=r"the application at 127\.0\.0\.1:") as caught:
             await channel.post("/x", b"", "text/plain")
         assert not caught.value.sent
         assert not channel.is_ready
 
-    asyncio.run(main())
+    with reserved_port() as port:
+        asyncio.run(main(port))
 
 
 @pytest.mark.parametrize(
@@ -133,9 +134,9 @@ def test_an_answer_that_is_none(answer: bytes, why: str) -> None:
 def test_an_answer_that_does_not_come_in_time() -> None:
     async def main(port: int) -> None:
         channel = HttpChannel(settings(port))
-        with pytest.raises(NotReached, match="did not answer in time") as caught:
-            await channel.post("/x", b"1", "text/plain", timeout=0.2)
-        assert caught.value.sent
+        for timeout in longer(lambda: caught.value.sent):
+            with pytest.raises(NotReached, match="did not answer in time") as caught:
+                await channel.post("/x", b"1", "text/plain", timeout=timeout)
 
     with answering(b"HTTP/1.1 200 OK\r\n", close=False) as port:
         asyncio.run(main(port))
@@ -158,9 +159,7 @@ def test_headers_of_a_connection_are_not_passed_on() -> None:
 
 
 def test_it_waits_until_the_application_listens() -> None:
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+    async def main(port: int) -> None:
         channel = HttpChannel(settings(port))
         looking = asyncio.create_task(channel.look())
         await asyncio.sleep(0.1)
@@ -171,7 +170,8 @@ def test_it_waits_until_the_application_listens() -> None:
         await looking
         assert channel.is_ready
 
-    asyncio.run(main())
+    with reserved_port() as port:
+        asyncio.run(main(port))
 
 
 def test_over_grpc_a_call_is_on_invoke() -> None:

@@ -14,6 +14,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar
 from tests.support.apps import App
 from tests.support.browsing import FOREIGN, OtherOrigin, chrome
+from tests.support.ports import reserved_port
 from tests.support.running import SECRET, declared, serving
 
 pytestmark = pytest.mark.process
@@ -177,7 +178,12 @@ def test_a_page_of_another_origin(browser: Chrome, target: Target, server: str, 
 @pytest.mark.parametrize("server", ["sidecar", "rpc"])
 def test_a_page_whose_name_was_rebound(browser: Chrome, target: Target, server: str) -> None:
     """The page was loaded from its own server under its own name; then that name and port are the sidecar's."""
-    with OtherOrigin() as other:
+    with reserved_port() as port:
+        _rebound(browser, target, server, port)
+
+
+def _rebound(browser: Chrome, target: Target, server: str, port: int) -> None:
+    with OtherOrigin(port) as other:
         browser.get(other.url(FOREIGN))
     serve = target.serve_sidecar if server == "sidecar" else target.serve_rpc
     address = serve(other.port)

@@ -203,7 +203,10 @@ def test_a_schedule_comes_so_often_and_is_then_gone(tmp_path: Path) -> None:
     with App() as app, serving(declared(str(tmp_path)), app_port=app.port) as sidecar:
         assert post(sidecar, "j", {"schedule": "@every 100ms", "repeats": 3}).status == 204
         until(lambda: get(sidecar, "j").status == 500, "its last run")
-        until(lambda: len(app.got) == 3)
+        ends = [each.status for each in sidecar.context.client.schedule.list_runs("j")]
+        assert len(ends) == 3
+        # of those that are due at once, on a machine that stands still, the latest alone is run
+        until(lambda: len(app.got) == 3 - ends.count("skipped") > 0)
 
 
 def failing(times: int, reply: Reply) -> Callable[[Got], Reply | None]:

@@ -11,6 +11,7 @@ import pytest
 from cloud_runtimes.resiliency.policies import Policy, Resiliency, Retries
 from tests.sidecar.raw import send
 from tests.support.apps import App, Got, Reply
+from tests.support.ports import reserved_port
 from tests.support.running import declared, serving
 
 PATH = "/v1.0/invoke/app/method/m"
@@ -39,10 +40,8 @@ def test_answers_are_tried_again(retries: dict[str, object], statuses: list[int]
 
 
 def test_an_application_that_is_not_there_yet_is_tried_again() -> None:
-    with App() as first:
-        port = first.port  # free again in a moment
     retries = policies(most=None)
-    with serving(declared(":memory:late"), app_port=port, resiliency=retries) as sidecar:
+    with reserved_port() as port, serving(declared(":memory:late"), app_port=port, resiliency=retries) as sidecar:
         done: list[int] = []
         caller = threading.Thread(target=lambda: done.append(send(sidecar.http_address, "POST", PATH, 1).status))
         caller.start()
@@ -61,7 +60,7 @@ def test_an_attempt_has_a_limit_of_its_own() -> None:
         return Reply()
 
     with App(answer=answer) as app:
-        limited = policies(timeout=0.3, most=2)
+        limited = policies(timeout=0.3, most=5)
         with serving(declared(":memory:limit"), app_port=app.port, resiliency=limited) as sidecar:
             begin = time.monotonic()
             assert send(sidecar.http_address, "POST", PATH, 1).status == 200

@@ -25,6 +25,7 @@ from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.spi.operation import Method, Operation
 from tests.sidecar.raw import send
 from tests.support.apps import App, Got, GrpcApp, Reply, serving_grpc
+from tests.support.ports import reserved_port
 from tests.support.running import declared, serving, sidecar_process
 from tests.support.waiting import until
 
@@ -197,9 +198,9 @@ def settled(sidecar: Sidecar) -> bool:
 def test_the_application_that_is_away_gets_it_later(home: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nor is its event a dead letter: it has said nothing against it."""
     told = [route("t", deadLetterTopic="dead")]
-    first = App(told)
-    first.closing = True
     with ExitStack() as stack:
+        first = App(told, port=stack.enter_context(reserved_port()))
+        first.closing = True
         with first:
             sidecar = stack.enter_context(beside(first, home))
         publish(sidecar, "t", 1)
@@ -338,9 +339,7 @@ def test_what_has_expired_is_a_dead_letter(home: str) -> None:
 
 
 def test_the_sidecar_serves_before_the_application_listens(home: str) -> None:
-    with App() as app:
-        port = app.port
-    with serving(declared(f":memory:{home[:90]}"), app_port=port) as sidecar:
+    with reserved_port() as port, serving(declared(f":memory:{home[:90]}"), app_port=port) as sidecar:
         assert send(sidecar.http_address, "GET", "/v1.0/healthz/outbound").status == 204
         publish(sidecar, "t", 1)
         assert not sidecar.context.subscriptions
@@ -496,7 +495,12 @@ def test_at_the_end_callbacks_end_and_the_rest_goes_back(tmp_path: Path) -> None
             for number in range(5):
                 publish(sidecar, "t", number)
             assert entered.wait(60)
-            threading.Timer(0.3, leave.set).start()
+
+            def go_on() -> None:
+                until(lambda: not sidecar.context.subscriptions, "the end's beginning")
+                leave.set()
+
+            threading.Thread(target=go_on).start()
         assert [each.json["data"] for each in app.got] == [0]
         with serving(config, app_port=app.port):
             until(lambda: len(app.got) == 5, "what had gone back")

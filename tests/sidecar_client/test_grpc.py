@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -406,14 +405,13 @@ def test_waiting_until_it_is_ready(sidecar: Sidecar, api: str) -> None:
 
 
 @both
-def test_a_subscription_outlives_its_sidecar(tmp_path: Path, api: str) -> None:
+def test_a_subscription_outlives_its_sidecar(tmp_path: Path, port: int, api: str) -> None:
     beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="beside")
-    settings = SidecarSettings(app_id="beside", http_port=0, grpc_port=0)
+    settings = SidecarSettings(app_id="beside", http_port=0, grpc_port=port)
     with beneath:
         beneath.configuration.save_configuration("s", {"a": "1", "b": "1"})
-        with Sidecar(beneath, settings) as first:
-            address = first.grpc_address
-            client = CloudRuntimesClient(f"grpc://{address}")
+        with Sidecar(beneath, settings):
+            client = CloudRuntimesClient(f"grpc://127.0.0.1:{port}")
             sub = call(client.configuration, api, "subscribe_configuration", "s", ["a", "b"])
             seen = {key: item.value for key, item in sub.receive(20).items()}
             assert seen == {"a": "1", "b": "1"}
@@ -421,7 +419,7 @@ def test_a_subscription_outlives_its_sidecar(tmp_path: Path, api: str) -> None:
             assert {key: item.value for key, item in sub.receive(20).items()} == {"a": "2"}
         beneath.configuration.save_configuration("s", {"a": "3"})
         beneath.configuration.delete_configuration("s", ["b"])
-        with Sidecar(beneath, replace(settings, grpc_port=int(address.rpartition(":")[2]))):
+        with Sidecar(beneath, settings):
             while set(seen.values()) != {"3", None}:
                 items = sub.receive(20)
                 assert items is not None

@@ -29,6 +29,8 @@ from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.pubsub import OutgoingEvent
 from tests.sidecar_client.dapr_peer import both, call
 from tests.support import forked
+from tests.support.ports import reserved_port
+from tests.support.waiting import until
 
 SOON = 20.0
 
@@ -132,8 +134,8 @@ def test_a_retry_is_held_back_and_a_drop_goes_to_the_dead_letters(over_grpc: Clo
     with over_grpc.pubsub.subscribe("bus", "held") as sub:
         over_grpc.pubsub.publish("bus", "held", 1)
         event = sub.receive(SOON)
-        event.retry(delay=0.3)
         before = time.monotonic()
+        event.retry(delay=0.3)
         [again] = take(sub, 1)
         assert time.monotonic() - before > 0.25
         assert (again.id, again.delivery_count) == (event.id, None)
@@ -301,16 +303,15 @@ def test_a_subscription_that_is_refused(api: str) -> None:
 
 def test_it_reconnects_to_a_sidecar_that_comes_back(tmp_path: Path) -> None:
     beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="shop")
-    with beneath:
-        with Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as first:
-            address = first.grpc_address
-            client = CloudRuntimesClient(f"grpc://{address}", app_id="shop")
+    with beneath, reserved_port() as port:
+        settings = SidecarSettings(app_id="shop", http_port=0, grpc_port=port)
+        with Sidecar(beneath, settings):
+            client = CloudRuntimesClient(f"grpc://127.0.0.1:{port}", app_id="shop")
             sub = client.pubsub.subscribe("bus", "t")
             client.pubsub.publish("bus", "t", 1)
             take(sub, 1)
         beneath.pubsub.publish("bus", "t", 2)
-        port = int(address.rpartition(":")[2])
-        with Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=port)):
+        with Sidecar(beneath, settings):
             assert [event.data for event in take(sub, 1)] == [2]
             sub.close()
             client.close()
@@ -328,9 +329,11 @@ def test_a_sidecar_that_stays_away_is_not_asked_without_pause(monkeypatch: pytes
 
         monkeypatch.setattr(transport, "open", open)
         with client.pubsub.subscribe("bus", "t") as sub:
+            began = time.monotonic()
             server.close()
             assert sub.receive(2.5) is None
-        assert 3 <= len(opened) <= 15
+            until(lambda: len(opened) >= 3)
+        assert len(opened) <= 6 * (time.monotonic() - began)
 
 
 def test_a_full_subscription_does_not_spin() -> None:

@@ -44,9 +44,9 @@ def chrome(profile: Path) -> Iterator[Chrome]:
 
 
 class OtherOrigin:
-    """Serves an empty page, on a free port, while it is entered."""
+    """Serves an empty page, on a free port or one that is given, while it is entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = 1  # a browser may open a connection that it then does not use
 
@@ -59,7 +59,7 @@ class OtherOrigin:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._server = HTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self.port = self._server.server_port
 

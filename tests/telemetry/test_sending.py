@@ -121,10 +121,10 @@ def test_flush_and_close_keep_their_word(client: Make, endpoint: Callable[[], tu
     flushed = time.monotonic()
     made.close(timeout=0.3)
     closed = time.monotonic()
-    # promised are 0.2 s over; a machine with other things to do gets a second
-    assert 0.5 <= flushed - began < 1.7
-    assert closed - flushed < 1.5
-    for _ in range(500):
+    # promised are 0.2 s over; a machine with other things to do gets a few seconds
+    assert 0.5 <= flushed - began < 5
+    assert closed - flushed < 5
+    for _ in range(3_000):
         if not telemetry.stats().spans.buffered:
             break
         time.sleep(0.01)
@@ -143,7 +143,7 @@ def test_closing_gives_up_where_nothing_is_accepted(client: Make, monkeypatch: p
     began = time.monotonic()
     made.close()  # which has the client's 30 s
     assert time.monotonic() - began < 8
-    for _ in range(500):
+    for _ in range(3_000):
         if not telemetry.stats().spans.buffered:
             break
         time.sleep(0.01)
@@ -154,12 +154,12 @@ def test_closing_gives_up_where_nothing_is_accepted(client: Make, monkeypatch: p
 
 
 def test_closing_waits_for_a_slow_endpoint(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pipeline, "_PATIENCE", 1.5)
+    monkeypatch.setattr(_pipeline, "_PATIENCE", 2.5)
     monkeypatch.setattr(_pipeline, "CHUNK_BYTES", 2_000)
     monkeypatch.setattr(HttpExporter, "batch_bytes", 2_500)
 
     def slow(number: int) -> Any:
-        time.sleep(0.1)
+        time.sleep(0.15)
         return OK
 
     with Receiver(slow) as receiver:

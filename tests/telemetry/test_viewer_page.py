@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.dashboard import queries
 from cloud_runtimes.dashboard.server import Viewer
 from tests.support.browsing import OtherOrigin, chrome
+from tests.support.ports import reserved_port
 from tests.support.waiting import until
 from tests.telemetry.viewing import START, TRACE, ask, attributes, gauge, logs, metrics, send, spans, text, viewing
 
@@ -309,8 +312,8 @@ def test_filters_stand_in_the_address(page: Page, viewer: Viewer) -> None:
     send(viewer, "traces", spans(at(1, "pay", None, 5, 2, traceId="5" * 32), service="bank"))
     page.shows("tbody a", "pay", "GET /orders")
     page.browser.find_element(By.NAME, "name").send_keys("QUERY")
+    until(lambda: page.place == "#/traces?name=QUERY")
     page.shows("tbody a", "GET /orders")
-    assert page.place == "#/traces?name=QUERY"
     page.browser.refresh()
     page.shows("tbody a", "GET /orders")
     assert page.run("return document.querySelector('[name=name]').value") == "QUERY"
@@ -325,10 +328,21 @@ def test_filters_stand_in_the_address(page: Page, viewer: Viewer) -> None:
     quiet(page)
 
 
-def test_without_live_nothing_moves(page: Page, viewer: Viewer) -> None:
+def test_without_live_nothing_moves(page: Page, viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
     page.holds(".empty", "No traces yet")
-    page.click("#live")
+    asked, answer = threading.Event(), threading.Event()
+    status = queries.status
+
+    def late(*arguments: Any) -> Any:
+        asked.set()
+        assert answer.wait(60)
+        return status(*arguments)
+
+    monkeypatch.setattr(queries, "status", late)
+    assert asked.wait(60)
+    page.click("#live")  # while a look is under way, which brings something new
     send(viewer, "traces", a_trace())
+    answer.set()
     # a look every second: after three of them by the page's own clock it would have come
     page.browser.set_script_timeout(60)
     page.browser.execute_async_script("setTimeout(arguments[0], 3000)")
@@ -363,17 +377,17 @@ def test_it_is_readable_in_light_and_dark(page: Page, viewer: Viewer, scheme: st
 
 
 def test_it_says_when_the_receiver_is_gone_and_goes_on_when_it_is_back(browser: Chrome, tmp_path: Path) -> None:
-    with viewing(tmp_path / "one") as viewer:
-        page = Page(browser, viewer.address)
-        page.open()
-        page.holds(".empty", "No traces yet")
-    page.holds("#trouble", "does not answer")
-    port = int(viewer.address.rpartition(":")[2])
-    with Viewer(str(tmp_path / "two"), port=port) as second:
-        send(second, "traces", a_trace())
-        page.shows("tbody a", "GET /orders")
-        assert page.texts("#trouble") == [""]
-        browser.get("about:blank")
+    with reserved_port() as port:
+        with Viewer(str(tmp_path / "one"), port=port) as viewer:
+            page = Page(browser, viewer.address)
+            page.open()
+            page.holds(".empty", "No traces yet")
+        page.holds("#trouble", "does not answer")
+        with Viewer(str(tmp_path / "two"), port=port) as second:
+            send(second, "traces", a_trace())
+            page.shows("tbody a", "GET /orders")
+            page.shows("#trouble", "")
+            browser.get("about:blank")
     browser.get_log("browser")  # the connections that were refused
 
 

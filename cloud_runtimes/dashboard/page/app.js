@@ -187,7 +187,7 @@ async function look() {
       const status = await ask("/api/status");
       say("");
       drawStatus(status);
-      if (status.generation !== state.generation) {
+      if (live.checked && status.generation !== state.generation) { // it may have been switched off meanwhile
         state.generation = status.generation;
         await load();
       }
