@@ -114,7 +114,7 @@ class KafkaMember(EventSource):
             self._leave_partitions()
             self._take(want)
             deliveries = self._holding.deliver(want, time.time_ns() // 1000)
-            if self._holding.done:  # those that have expired
+            if self._holding.done or self._holding.parts:  # those that have expired, or are given up
                 self._settle()
             if deliveries:
                 self._hand(deliveries)
