@@ -261,7 +261,9 @@ class Subscribing(Service):
             UnsupportedError: the component has no such option.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
-        request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
+        request = self._request(
+            topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
+        )
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = self._call(op, driver.subscribe, request)
         return self._live(source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, None)
@@ -354,7 +356,9 @@ class Subscribing(Service):
         """
         import asyncio
 
-        request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
+        request = self._request(
+            topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
+        )
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = await self._call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()

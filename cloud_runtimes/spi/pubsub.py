@@ -271,6 +271,7 @@ class SubscribeRequest(NamedTuple):
         raw: events without envelopes.
         metadata: for the component.
         batch: how many events are handled at once; ``None``: one.
+        max_in_flight: unsettled events at most, where the application says so.
     """
 
     topic: str
@@ -282,6 +283,7 @@ class SubscribeRequest(NamedTuple):
     raw: bool
     metadata: Mapping[str, str] | None
     batch: int | None = None
+    max_in_flight: int | None = None
 
 
 class EventSource(ABC):

@@ -98,8 +98,18 @@ def test_nothing_acknowledged_is_lost(
 ) -> None:
     """With a name, a consumer takes the place of the one that was killed; without, that must be noticed first."""
     more = {"prefix": f"{retry}-{instance}.", "retry": retry, "instance": instance, "session_timeout": 6}
-    found = kill_all(server, rounds(1, 30), tmp_path, more, ack_wait=None, config=at, proxy=server.proxy, patience=20)
+    found = kill_all(server, rounds(1, 30), tmp_path, more, None, None, at, server.proxy, patience=20)
     figure(f"{KILLS}, Kafka with retry = {retry}, {'static' if instance else 'dynamic'} membership", found)
+
+
+@pytest.mark.soak
+def test_nothing_acknowledged_is_lost_in_a_share_group(
+    server: KafkaServer, rounds: Callable[[int, int], int], figure: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """What a dead member had comes again once its connection or its lock ends."""
+    more = {"prefix": "share.", "group_type": "share", "session_timeout": 6}
+    found = kill_all(server, rounds(1, 30), tmp_path, more, None, None, at, server.proxy, patience=40)
+    figure(f"{KILLS}, Kafka with group_type = share", found)
 
 
 def test_publishers_outlast(server: KafkaServer, rounds: Callable[[int, int], int]) -> None:
@@ -215,18 +225,26 @@ def test_connections_are_cut_amid_a_batch(
 
 
 @pytest.mark.parametrize(
-    ("layout", "retry"),
+    ("layout", "more"),
     [
-        ("event", "topic"),
-        pytest.param("event", "in_order", marks=pytest.mark.soak),
-        pytest.param("frame", "topic", marks=pytest.mark.soak),
+        ("event", {"retry": "topic"}),
+        pytest.param("event", {"group_type": "share"}, marks=pytest.mark.soak),
+        pytest.param("event", {"retry": "in_order"}, marks=pytest.mark.soak),
+        pytest.param("frame", {"retry": "topic"}, marks=pytest.mark.soak),
+        pytest.param("frame", {"group_type": "share"}, marks=pytest.mark.soak),
     ],
+    ids=str,
 )
 def test_members_that_come_and_go_settle_all(
-    home: KafkaHome, layout: str, retry: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+    home: KafkaHome,
+    layout: str,
+    more: dict[str, str],
+    rounds: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
 ) -> None:
     """A frame that goes to another while it is half handed out comes again as a whole."""
-    settings = {"url": home.servers, "prefix": home.prefix, "layout": layout, "retry": retry, "partitions": 4}
+    settings = {"url": home.servers, "prefix": home.prefix, "layout": layout, "partitions": 4, **more}
     count = rounds(1_000, 100_000)
-    found = come_and_go(settings, count, config=at, patience=1, once=layout == "event")
-    figure(f"members of a Kafka group come and go, layout = {layout}, retry = {retry}", found)
+    found = come_and_go(settings, count, start=None, config=at, patience=1, once=layout == "event")
+    (said,) = (f"{name} = {value}" for name, value in more.items())
+    figure(f"members of a Kafka group come and go, layout = {layout}, {said}", found)

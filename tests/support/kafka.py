@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,14 @@ class KafkaServer(Server):
             "default.replication.factor": count,
             "min.insync.replicas": min(count, 2),
             "group.initial.rebalance.delay.ms": 0,
+            "share.coordinator.state.topic.replication.factor": count,
+            "share.coordinator.state.topic.min.isr": 1,
+            "share.coordinator.state.topic.num.partitions": 1,
+            "group.share.min.heartbeat.interval.ms": 100,
+            "group.share.heartbeat.interval.ms": 100,  # by which members of a share group get their partitions
+            "group.share.min.assignment.interval.ms": 0,
+            "group.share.assignment.interval.ms": 0,
+            "group.share.min.record.lock.duration.ms": 1000,
             "broker.session.timeout.ms": 1500,  # so long a broker that was killed cannot come back
             "broker.heartbeat.interval.ms": 500,
             "auto.create.topics.enable": "false",
@@ -85,12 +93,13 @@ class KafkaServer(Server):
         self.begin()
         self.wait()
 
-    def format(self, cluster: str) -> None:
-        """Make its folder that of a cluster."""
+    def format(self, cluster: str, features: Sequence[str] = ()) -> None:
+        """Make its folder that of a cluster, which has ``features`` at other levels than the newest."""
         text = "".join(f"{name}={value}\n" for name, value in self._options.items())
         (self.folder / "server.properties").write_text(text)
         user = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
         command = ["java", *_SMALL, "-cp", _classes(), "kafka.tools.StorageTool", "format", "-t", cluster, "-S", user]
+        command += [part for each in features for part in ("-f", each)]
         subprocess.run([*command, "-c", self.folder / "server.properties"], check=True, capture_output=True)
 
     def begin(self) -> None:
@@ -122,14 +131,16 @@ _SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:au
 
 
 @contextmanager
-def serve(*, proxied: bool = False, **options: Any) -> Iterator[KafkaServer]:
-    """Run a broker until the block ends; ``options`` are its properties, with ``_`` for ``.``."""
-    with serve_cluster(1, proxied=proxied, **options) as (server,):
+def serve(*, proxied: bool = False, features: Sequence[str] = (), **options: Any) -> Iterator[KafkaServer]:
+    """Run a broker until the block ends; ``options`` are its properties, with ``_`` for ``.``. ``features``: see `KafkaServer.format`."""
+    with serve_cluster(1, proxied=proxied, features=features, **options) as (server,):
         yield server
 
 
 @contextmanager
-def serve_cluster(count: int = 3, *, proxied: bool = False, **options: Any) -> Iterator[list[KafkaServer]]:
+def serve_cluster(
+    count: int = 3, *, proxied: bool = False, features: Sequence[str] = (), **options: Any
+) -> Iterator[list[KafkaServer]]:
     """Run brokers of one cluster until the block ends."""
     _classes()
     # behind a letter, since StorageTool takes what begins with a hyphen for an option
@@ -139,7 +150,7 @@ def serve_cluster(count: int = 3, *, proxied: bool = False, **options: Any) -> I
         controllers = [resources.enter_context(reserved_port()) for _ in range(count)]
         servers = [KafkaServer(resources, number, controllers, given, proxied=proxied) for number in range(count)]
         for server in servers:
-            server.format(cluster)
+            server.format(cluster, features)
             server.begin()
         for server in servers:
             server.wait()

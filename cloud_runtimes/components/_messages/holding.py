@@ -287,11 +287,11 @@ class Holding:
         if not held.left:
             self.held.pop(held, None)
 
-    def give_back(self) -> None:
+    def give_back(self, which: Callable[[Held], bool] = lambda held: True) -> None:
         """Make parts of all that is left, which the member did not hand out: it does not count as a delivery."""
-        for held in list(self.held):
+        for held in list(filter(which, self.held)):
             self._rest(held, 0, held.length, held.deliveries - 1)
-        self._ready.clear()
+        self._ready = deque(held for held in self._ready if held.left)
 
     def give_back_begun(self) -> None:
         """Make parts of what is left of messages that come again as a whole otherwise, though something of them is settled."""

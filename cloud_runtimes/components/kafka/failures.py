@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError
 from ...errors import (
     CloudRuntimesError,
     InternalError,
+    InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
     ResourceExhaustedError,
@@ -17,7 +18,7 @@ from ...errors import (
     UnsupportedError,
 )
 
-__all__ = ["MISSING", "PURGED", "explained"]
+__all__ = ["MISSING", "OLD", "PURGED", "explained", "without_shares"]
 
 MISSING: Final = frozenset([KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION])
 PURGED: Final = KafkaError._PURGE_QUEUE
@@ -31,8 +32,10 @@ _DENIED: Final = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     ]
 )
+_OTHER_TYPE: Final = frozenset([KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INCONSISTENT_GROUP_PROTOCOL])
+"""What is answered about a share group to a member of a consumer group, and the other way round."""
 _TOO_LARGE: Final = frozenset([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE])
-_OLD: Final = frozenset([KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE])
+OLD: Final = frozenset([KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE])
 _FULL: Final = frozenset([KafkaError._QUEUE_FULL, KafkaError.POLICY_VIOLATION, KafkaError.THROTTLING_QUOTA_EXCEEDED])
 _AWAY: Final = frozenset(
     [
@@ -85,6 +88,10 @@ def explained(where: str, error: KafkaError, topic: str | None = None, told: Any
         return NotFoundError(
             f'{text}there is no topic {topic!r}: make it, or set ensure = "create" in the component\'s table'
         )
+    if code in _OTHER_TYPE:
+        return InvalidArgumentError(
+            f"{text}the group is there with another group_type: give another as group: {_short(error)}"
+        )
     if code in _DENIED:
         what = "this" if topic is None else f"the topic {topic!r} or the group"
         return PermissionDeniedError(f"{text}the user has no rights to {what}: {_short(error)}")
@@ -95,7 +102,7 @@ def explained(where: str, error: KafkaError, topic: str | None = None, told: Any
         )
     if code in _FULL:
         return ResourceExhaustedError(f"{text}{_short(error)}", retryable=True)
-    if code in _OLD:
+    if code in OLD:
         return UnsupportedError(f"{text}the broker is too old; 2.4 or newer is needed: {_short(error)}")
     if code in _AWAY or error.retriable():
         why = "" if told is None or told.code() == code else f"; {_short(told)}"
@@ -104,6 +111,14 @@ def explained(where: str, error: KafkaError, topic: str | None = None, told: Any
         what = "it could not be sent in time" if code == PURGED else _short(error)
         return UnavailableError(f"{text}{what}{why}")
     return InternalError(f"{text}{_short(error)} ({error.name()})")
+
+
+def without_shares(where: str) -> UnsupportedError:
+    """Return the error for brokers that have no share groups."""
+    return UnsupportedError(
+        f"kafka {where}: the brokers have no share groups, which need Kafka 4.2 or newer and its feature share.version: "
+        'set group_type = "consumer" in the component\'s table'
+    )
 
 
 def _short(error: KafkaError) -> str:

@@ -21,16 +21,16 @@ from .settings import KafkaSettings
 from .threads import client, keep
 from .topics import committed, uncommitted
 
-__all__ = ["LEAVING", "Fetched", "Fetcher", "Origin"]
+__all__ = ["COMMIT_EVERY", "LEAVING", "SLICE", "Fetched", "Fetcher", "Origin"]
 
 Origin: TypeAlias = tuple[str, int]
 """A topic and a partition."""
 
-_SLICE: Final = 0.05
+SLICE: Final = 0.05
 _SOON: Final = 0.01
 _PATIENCE: Final = 1.0
 """Seconds that the fetching waits for room before it pauses the partitions, which costs what librdkafka has read ahead."""
-_COMMIT_EVERY: Final = 0.05
+COMMIT_EVERY: Final = 0.05
 _MOST: Final = 10_000
 """Messages that a member holds at most; with as many it fetches no more."""
 _AHEAD: Final = 1000
@@ -110,7 +110,12 @@ class Fetcher:
         self._failure: Exception | None = None
         self._refused: KafkaError | None = None
         self._thread: Background | None = None
-        self.consumer: Any = client(
+        self.consumer: Any = self._open(settings, more)
+        fork.register(self)
+
+    def _open(self, settings: KafkaSettings, more: dict[str, Any]) -> Any:
+        """Make the consumer."""
+        return client(
             Consumer,
             settings,
             {
@@ -128,7 +133,6 @@ class Fetcher:
                 **more,
             },
         )
-        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the threads of the consumer are not there."""
@@ -146,6 +150,8 @@ class Fetcher:
 
     def check(self) -> None:
         """Raise what ended the thread."""
+        if isinstance(self._failure, CloudRuntimesError):
+            raise self._failure
         if isinstance(self._failure, KafkaException):
             raise explained(self._where, self._failure.args[0], self._topic)
         if self._failure is not None:
@@ -170,7 +176,7 @@ class Fetcher:
         finally:
             closing = Background(self._close, "cloud-runtimes-kafka-leaving")
             closing.start()  # without a broker it has no end
-            closing.join(max(_SLICE, end - time.monotonic()))
+            closing.join(max(SLICE, end - time.monotonic()))
 
     def _close(self) -> None:
         if self._thread is not None:
@@ -182,7 +188,7 @@ class Fetcher:
         self._refused = None
         while True:
             self._commit(self._mine())
-            again = time.monotonic() + _SLICE
+            again = time.monotonic() + SLICE
             while (left := self._uncommitted()) and (time.monotonic() < again or any(each.sent for each in left)):
                 self.consumer.poll(_SOON)  # which calls `_committed`, and lets a rebalance end
                 refused = self._refused and explained(self._where, self._refused, self._topic)
@@ -215,26 +221,29 @@ class Fetcher:
 
     def _fetch(self) -> None:
         try:
-            commit_at = full_since = 0.0
-            while not self._stopped:
-                if time.monotonic() >= commit_at:
-                    self._commit(self._mine())
-                    commit_at = time.monotonic() + _COMMIT_EVERY
-                with self._changed:
-                    has_room = self._changed.wait_for(lambda: self._stopped or not self._full(), _SLICE)
-                if has_room:
-                    full_since = 0.0
-                elif not full_since:
-                    full_since = time.monotonic()
-                elif time.monotonic() > full_since + _PATIENCE:
-                    self._stand_by()
-                if has_room and (first := self.consumer.poll(_SLICE)) is not None:
-                    self._room = max(1, min(_AHEAD, _BYTES // (len(first.value() or b"") + 100)))
-                    self._read([first], self._room)
+            self._run()
         except Exception as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
+
+    def _run(self) -> None:
+        commit_at = full_since = 0.0
+        while not self._stopped:
+            if time.monotonic() >= commit_at:
+                self._commit(self._mine())
+                commit_at = time.monotonic() + COMMIT_EVERY
+            with self._changed:
+                has_room = self._changed.wait_for(lambda: self._stopped or not self._full(), SLICE)
+            if has_room:
+                full_since = 0.0
+            elif not full_since:
+                full_since = time.monotonic()
+            elif time.monotonic() > full_since + _PATIENCE:
+                self._stand_by()
+            if has_room and (first := self.consumer.poll(SLICE)) is not None:
+                self._room = max(1, min(_AHEAD, _BYTES // (len(first.value() or b"") + 100)))
+                self._read([first], self._room)
 
     def _read(self, messages: list[Any], room: int) -> None:
         """Take in messages, and what else is there; each time before the next call, in which their partition may go."""
@@ -293,7 +302,7 @@ class Fetcher:
         consumer.pause(paused)
         while self._full() and not self._stopped:
             self._commit(self._mine())
-            if (message := consumer.poll(_SLICE)) is not None:
+            if (message := consumer.poll(SLICE)) is not None:
                 self._read([message], 1)
         there = consumer.assignment()
         consumer.resume([each for each in paused if each in there])
@@ -309,7 +318,7 @@ class Fetcher:
                 partitions = committed(consumer, partitions, LEAVING)
             except KafkaException as error:  # without its position a group would begin anew
                 self._note(error.args[0])
-                time.sleep(_SLICE)
+                time.sleep(SLICE)
                 continue
             new = uncommitted(partitions)
             for each in partitions:

@@ -114,7 +114,7 @@ class KafkaMember(EventSource):
             self._leave_partitions()
             self._take(want)
             deliveries = self._holding.deliver(want, time.time_ns() // 1000)
-            if self._holding.done:  # those that have expired
+            if self._holding.done or self._holding.parts:  # those that have expired, or are given up
                 self._settle()
             if deliveries:
                 self._hand(deliveries)
@@ -137,8 +137,7 @@ class KafkaMember(EventSource):
                 kept.groups.append(group)
         try:
             self._holding.settle(kept)
-            if self._keys is None:
-                self._holding.give_back_begun()
+            self._give_back(released)
             self._settle(wait=True)
             with self._fetched.changed:  # what was not handed out does not count as a delivery
                 for ledger in self._fetched.ledgers.values():
@@ -151,6 +150,11 @@ class KafkaMember(EventSource):
             with ExitStack() as leaving:
                 for each in self._fetchers:
                     leaving.callback(each.close, end)
+
+    def _give_back(self, released: Sequence[Any]) -> None:
+        """Make parts of what would not come again as it should by not being committed."""
+        if self._keys is None:
+            self._holding.give_back_begun()
 
     def _wait(self, end: float | None, want: int) -> bool:
         """Wait for messages, for `wake`, or for what is due; tells whether to look again."""

@@ -96,6 +96,8 @@ class KafkaProducer:
                         "queue.buffering.max.messages": _QUEUE,
                         "queue.buffering.max.kbytes": 1024 * 1024,
                         "message.max.bytes": _ONE,
+                        # of a share group, one member gets all that is in a batch
+                        **({"batch.num.messages": 100} if self._settings.group_type == "share" else {}),
                         **(self._settings.options or {}),
                         "acks": "all",
                         "enable.idempotence": True,

@@ -7,7 +7,8 @@ from concurrent.futures import Future
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from ...errors import CloudRuntimesError
+from ..._core import fork
+from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
@@ -20,11 +21,23 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaPubSub"]
 
+_DELAY: Final = "schedule a job that publishes it"
 _INSTEAD: Final = MappingProxyType(
     {
         spi.ACK_WAIT: "session_timeout of the component's table says when a member that died is noticed",
-        spi.DELAY: "schedule a job that publishes it",
+        spi.DELAY: _DELAY,
         spi.RETRY_DELAY: 'with retry = "topic" events come again with a delay',
+    }
+)
+_SHARED: Final = frozenset({spi.LAG, spi.START, spi.START_TIME})
+"""What a share group has not."""
+_SHARE_INSTEAD: Final = MappingProxyType(
+    {
+        spi.ACK_WAIT: "share.record.lock.duration.ms of the group says when an unsettled event comes again",
+        spi.DELAY: _DELAY,
+        spi.LAG: "kafka-share-groups.sh --describe --offsets tells it",
+        spi.START: "a new share group begins where its share.auto.offset.reset says, else with the first event",
+        spi.START_TIME: "a new share group begins where its share.auto.offset.reset says, else with the first event",
     }
 )
 
@@ -32,13 +45,14 @@ _INSTEAD: Final = MappingProxyType(
 class KafkaPubSub(PubSubDriver):
     """One pub/sub name; all of one component have the same topics."""
 
-    instead = _INSTEAD
-
     def __init__(self, component: KafkaComponent, name: str) -> None:
         self._component = component
         self.name = name
         settings = component.settings
         self.features = FEATURES - {spi.ACK_WAIT, spi.DELAY}
+        self.instead = _INSTEAD
+        if settings.group_type == "share":
+            self.features, self.instead = self.features - _SHARED, _SHARE_INSTEAD
         if settings.retry == "in_order":
             self.features = (self.features | {spi.KEY_ORDER}) - {spi.RETRY_DELAY}
         self.writer = Writer(settings)
@@ -69,13 +83,25 @@ class KafkaPubSub(PubSubDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        return KafkaMember(self._component, self, Rules(self.name, request), op)
+        made = _share_member() if self._component.settings.group_type == "share" else KafkaMember
+        return made(self._component, self, Rules(self.name, request), op)
 
     def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
         topics = self._component.topics
         again = topics.name(topic, group, "retry")
         found = topics.lag(op, topics.name(topic), topics.group(group))
         return None if found is None else found + (topics.lag(op, again, again) or 0)
+
+
+def _share_member() -> type[KafkaMember]:
+    try:
+        with fork.importing:
+            from .share import KafkaShareMember
+    except ImportError as error:
+        raise UnsupportedError(
+            'share groups need confluent-kafka 2.16 or newer: pip install "confluent-kafka>=2.16"'
+        ) from error
+    return KafkaShareMember
 
 
 def _spread(done: Future[dict[int, CloudRuntimesError]], counts: list[int], into: Future[Failures]) -> None:

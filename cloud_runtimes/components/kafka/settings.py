@@ -41,6 +41,7 @@ _FIXED: Final = frozenset(
         "on_commit",
         "partition.assignment.strategy",
         "request.required.acks",
+        "share.acknowledgement.mode",
         "transactional.id",
     ]
 )
@@ -66,6 +67,7 @@ class KafkaSettings:
         replicas: of a topic that is made, else the broker's ``default.replication.factor``.
         layout: of published events: ``"event"``: one CloudEvent a message, which everybody can read; ``"frame"``: many events a message, for throughput among our own clients. Consumers read both.
         content_mode: of a message in the layout ``"event"``: ``"structured"``: JSON with all attributes; ``"binary"``: the payload alone, and the attributes in headers. Consumers read both.
+        group_type: what a group is. ``"consumer"``: a consumer group, of at most as many members as the topic has partitions. ``"share"``: a share group, whose members share a partition's messages one by one, in no order; it needs Kafka 4.2 and ``confluent-kafka`` 2.16, which calls it a preview and not for production.
         retry: where an event waits that failed. ``"topic"``: in the topic ``<topic>.<group>.retry``, while others go on. ``"in_order"``: in the memory of its member, which hands out no later event of the same key until it is settled.
         session_timeout: seconds after which the partitions of a member that died go to others.
         handover: seconds that a member may still take to settle what it holds of a partition that goes to another.
@@ -87,6 +89,7 @@ class KafkaSettings:
     replicas: int | None = setting(None, help="of a topic that is made")
     layout: Literal["event", "frame"] = setting("event", help="of published events")
     content_mode: Literal["structured", "binary"] = setting("structured", help="of an event alone in a message")
+    group_type: Literal["consumer", "share"] = setting("consumer", help="of what type groups are")
     retry: Literal["topic", "in_order"] = setting("topic", help="where an event waits that failed")
     session_timeout: float = setting(30.0, parse=duration, help="when a member that died loses its partitions")
     handover: float = setting(30.0, parse=duration, help="for what is held of a partition that moves")
@@ -112,6 +115,10 @@ class KafkaSettings:
             raise ValueError("session_timeout must be 6s to 30m")
         if not self.handover <= 240:
             raise ValueError("handover must be at most 4m")
+        if self.group_type == "share" and self.retry == "in_order":
+            raise ValueError('retry = "in_order" needs group_type = "consumer": a share group has no order')
+        if self.group_type == "share" and self.instance is not None:
+            raise ValueError('instance needs group_type = "consumer": the members of a share group have no names')
         for name in self.options or {}:
             if name in _OURS:
                 raise ValueError(f"options: {name} is this component's {_OURS[name]}")

@@ -15,7 +15,7 @@ from .settings import KafkaSettings
 
 __all__ = ["client", "keep"]
 
-_PROPERTY: Final = re.compile(r"property:? \"?([a-z0-9._]+)")
+_PROPERTY: Final = re.compile(r"(?:property:? \"?|`)([a-z0-9._]+)")
 
 
 @without_values
@@ -27,8 +27,8 @@ def client(kind: Callable[[dict[str, Any]], Any], settings: KafkaSettings, more:
     """
     try:
         return kind({**settings.properties(), **more})
-    except KafkaException as error:
-        found = _PROPERTY.search(error.args[0].str())
+    except (KafkaException, ValueError) as error:  # the latter by ShareConsumer
+        found = _PROPERTY.search(str(error))
         what = f"the property {found[1]}" if found else "a property, or a file that one names"
         raise InvalidArgumentError(
             f"kafka {settings.servers}: librdkafka does not take {what}: look at options and the files of TLS "

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from ..._core import fork
 from ...errors import NotFoundError
 from .._deliveries import LATEST
-from .failures import MISSING, explained
+from .failures import MISSING, OLD, explained, without_shares
 from .ledger import Ledger
 from .threads import client, keep
 
@@ -47,6 +47,7 @@ _MOVING: Final = frozenset(
     ]
 )
 """What is answered until a group has its coordinator, and a new partition its leader."""
+_START: Final = "share.auto.offset.reset"
 _NONE: Final = -1001
 """The offset of a group that has committed none."""
 
@@ -56,11 +57,13 @@ class Topics:
 
     Attributes:
         where: the brokers, for messages.
+        has_shares: whether they are known to have share groups.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self.where = settings.servers
+        self.has_shares = False
         self._found: set[str] = set()
         self._admin: Any = None
         self._told: KafkaError | None = None
@@ -191,6 +194,31 @@ class Topics:
             offsets |= {partition: offset for partition, offset in found.items() if offset >= 0}
         there = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         consumer.commit(offsets=there, asynchronous=False)
+
+    def share_group(self, op: Operation, name: str) -> dict[str, str]:
+        """See that a share group that is new misses nothing from now on, and return its settings."""
+        which = _admin.ConfigResource(_admin.ResourceType.GROUP, name)
+        start = _admin.ConfigEntry(_START, "earliest", incremental_operation=_admin.AlterConfigOpType.SET)
+        earliest = _admin.ConfigResource(_admin.ResourceType.GROUP, name, incremental_configs=[start])
+        try:
+            (asked,) = self._client().describe_configs([which], request_timeout=_left(op)).values()
+            found = asked.result(_left(op))
+            if _START not in found:
+                raise without_shares(self.where)
+            if found[_START].is_default and self._settings.ensure == "check":
+                raise NotFoundError(
+                    f"kafka {self.where}: the share group {name!r} has no {_START}, without which it misses events: "
+                    f"kafka-configs.sh --alter --entity-type groups --entity-name {name} --add-config "
+                    f'{_START}=earliest sets it, or ensure = "create" in the component\'s table'
+                )
+            if found[_START].is_default:
+                (altered,) = self._client().incremental_alter_configs([earliest], request_timeout=_left(op)).values()
+                altered.result(_left(op))
+        except KafkaException as error:
+            if error.args[0].code() in OLD or error.args[0].code() == KafkaError.INVALID_REQUEST:
+                raise without_shares(self.where) from error
+            raise explained(self.where, error.args[0]) from error
+        return {key: each.value for key, each in found.items()}
 
     def _offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
         """Return an offset of each partition of a topic."""

@@ -74,6 +74,20 @@ class SharedHome(KafkaHome):
     settings: ClassVar[dict[str, Any]] = {"partitions": 2, "options": {"sticky.partitioning.linger.ms": 0}}
 
 
+class ShareHome(KafkaHome):
+    """The same with share groups."""
+
+    name = "kafka-share-group"
+    settings: ClassVar[dict[str, Any]] = {"group_type": "share"}
+
+
+class ShareGroupHome(ShareHome):
+    """The same, with fewer partitions than members: what is published at once goes to one member, so a message is sent alone."""
+
+    name = "kafka-share-group-shared"
+    settings: ClassVar[dict[str, Any]] = {**ShareHome.settings, "options": {"batch.num.messages": 1}}
+
+
 class _Storm(KafkaHome):
     """With somebody who joins each group and leaves it, again and again; what is read then is not committed."""
 
@@ -148,6 +162,6 @@ class ThreeHome(KafkaHome):
 
 KAFKA_STORM: dict[str, type[KafkaHome]] = {each.name: each for each in (StormHome, OrderedStormHome)}
 KAFKA_THREE: dict[str, type[KafkaHome]] = {ThreeHome.name: ThreeHome}
-KAFKA: dict[str, type[KafkaHome]] = {each.name: each for each in (KafkaHome, OrderedHome)}
-KAFKA_SHARED: dict[str, type[KafkaHome]] = {SharedHome.name: SharedHome}
+KAFKA: dict[str, type[KafkaHome]] = {each.name: each for each in (KafkaHome, OrderedHome, ShareHome)}
+KAFKA_SHARED: dict[str, type[KafkaHome]] = {each.name: each for each in (SharedHome, ShareGroupHome)}
 KAFKA_SHARED_STORM: dict[str, type[KafkaHome]] = {SharedStormHome.name: SharedStormHome}
