@@ -22,8 +22,8 @@ def reserved_port() -> Iterator[int]:
 
 
 def free_port() -> int:
-    """Return a port that is free now, for a program that would not share one that is reserved; it is none that the kernel gives to whoever asks for any."""
-    end = int(_RANGE.read_text().split()[0]) if _RANGE.exists() else 32_768
+    """Return a port that is free now, for a program that would not share one that is reserved; by default it is none that the kernel gives to whoever asks for any."""
+    end = max(32_768, int(_RANGE.read_text().split()[0])) if _RANGE.exists() else 32_768
     while True:
         port = 16_384 + secrets.randbelow(end - 16_384)
         with socket.socket() as probe:
