@@ -99,7 +99,7 @@ def test_watch_until_a_signal(client: CloudRuntimesClient, number: int, code: in
             client.configuration.delete_configuration("app", ["a"])
             assert line() == ("a", "", True)
             process.send_signal(number)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, out, err) == (code, b"", b"")

@@ -46,7 +46,7 @@ def test_signals_end_a_subscription(client: CloudRuntimesClient, number: int, co
         assert process.stdout is not None
         assert process.stdout.readline() == b"1\n"
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, b"", b"")
     with client.pubsub.subscribe("bus", "t", group="cloud-runtimes") as events:
         assert events.receive(timeout=0.2) is None  # its answer had landed
@@ -58,10 +58,10 @@ def test_a_signal_ends_a_publish_and_what_was_read_is_delivered(client: CloudRun
         process.stdin.write(b"1\n")
         process.stdin.flush()
         with client.pubsub.subscribe("bus", "t") as events:
-            assert events.receive(timeout=20) is not None
+            assert events.receive(timeout=60) is not None
         time.sleep(0.2)  # until it reads again: a read that has not begun is not interrupted
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert b"1 events in" in err
 
@@ -73,10 +73,10 @@ def test_a_reader_that_goes_away_is_no_error(client: CloudRuntimesClient) -> Non
         assert process.stdout.readline() == b"1\n"
         process.stdout.close()
         client.pubsub.publish("bus", "t", 2)
-        assert process.wait(20) == 141
+        assert process.wait(60) == 141
         assert process.stderr is not None
         assert process.stderr.read() == b""
     with client.pubsub.subscribe("bus", "t", group="cloud-runtimes") as events:
-        event = events.receive(timeout=20)
+        event = events.receive(timeout=60)
         assert event is not None
         assert event.data == 2  # not acknowledged: nobody has seen it

@@ -110,7 +110,7 @@ def test_failures(shop: subprocess.Popen[str], call: Callable[..., Any]) -> None
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_an_application(shop: subprocess.Popen[str], number: int, code: int) -> None:
     shop.send_signal(number)
-    _, err = shop.communicate(timeout=20)
+    _, err = shop.communicate(timeout=60)
     assert (shop.returncode, err) == (code, "")
 
 

@@ -51,7 +51,7 @@ def test_an_order_goes_from_the_web_to_a_worker_and_into_the_report(shop: Shop) 
     (report,) = shop.client.file.list_files("reports")
     assert shop.client.file.get_file("reports", report.name) == b"item,quantity\r\ntea,12\r\n"
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(20) == 143
+    assert worker.wait(60) == 143
     assert "Traceback" not in shop.told()
 
 
