@@ -194,15 +194,18 @@ def test_what_the_brokers_would_drop_goes_on(home: ShareHome, on: Any) -> None:
     assert (first.delivery_count, again.delivery_count, last.delivery_count) == (1, 2, 5)
 
 
-def test_a_dead_letter_of_what_nobody_answers(home: ShareHome, on: Any) -> None:
-    locked_for(home, LOCK)
-    client = on()
+@pytest.mark.parametrize("group_type", ["consumer", "share"])
+def test_a_dead_letter_of_what_nobody_answers(on: Any, group_type: str) -> None:
+    """It is written though nothing else happens to the member."""
+    client = on(group_type=group_type)
+    options = {"dead_letter_topic": "dead", "max_deliveries": 1}
     with client.pubsub.subscribe("bus", "dead") as dead:
-        with client.pubsub.subscribe("bus", "t", dead_letter_topic="dead", max_deliveries=1) as sub:
-            client.pubsub.publish("bus", "t", "slow")
-            sub.receive(SOON)
+        client.pubsub.publish("bus", "t", "fatal")
+        with client.pubsub.subscribe("bus", "t", **options) as sub:
+            assert sub.receive(SOON) is not None
+        with client.pubsub.subscribe("bus", "t", **options):
             (letter,) = taken(dead, 1)
-    assert (letter.data, letter.extensions["dlreason"], letter.extensions["dlcount"]) == ("slow", "deliveries", 1)
+    assert (letter.data, letter.extensions["dlreason"], letter.extensions["dlcount"]) == ("fatal", "deliveries", 1)
 
 
 def test_what_nobody_acknowledged_is_told(on: Any, caplog: pytest.LogCaptureFixture) -> None:
