@@ -260,7 +260,8 @@ class KafkaShareMember(KafkaMember):
             if origin[0] == self._topic and run.offsets and ledger is not None:
                 self._read(origin, ledger, run)
         handed = Settlements()
-        handed.add([each for each in released if each.marks.origin[0] == self._topic], Settlement.RELEASE)
+        left = [each for each in released if each.marks.left]  # the origin of others may be forgotten
+        handed.add([each for each in left if each.marks.origin[0] == self._topic], Settlement.RELEASE)
         self._holding.settle(handed)
         self._holding.give_back(lambda held: held.origin[0] == self._topic)  # type: ignore[index]
         super()._give_back(released)
