@@ -164,14 +164,24 @@ def test_what_is_published_amid_a_replay(home: StreamHome, api: Api, rounds: Cal
     assert not [number for number, times in seen.items() if times > 1 and (number < before or number > at)]
 
 
-def test_a_member_that_leaves_while_the_queue_is_bound(home: StreamHome, api: Api) -> None:
+def test_a_member_that_leaves_while_the_queue_is_bound(
+    home: StreamHome, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It ends what it began, so nothing comes twice."""
     client = home.client()
     fill(client, 3)
+    bound = threading.Event()
+
+    def pause(seconds: float) -> None:
+        bound.set()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(replay, "sleep", pause)
     for number in range(3, 6):
         seen: Counter[int] = Counter()
         with api.opened(client.pubsub.subscribe("bus", "t", batch=10)) as sub:
             drain(api, sub, seen, 3 if number == 3 else 1)
+            assert bound.wait(60)
         api.call(client.pubsub, "publish", "bus", "t", number)
     assert begun(home)
     assert waiting(home, "t:suite") == 1
