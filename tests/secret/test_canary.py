@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,7 @@ def _run(folder: Path, *tests: str, how: str = "-q") -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
         timeout=120,
     )
 
