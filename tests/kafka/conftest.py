@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.kafka import KafkaHome
 from tests.support.kafka import Missing, serve_cluster
 
@@ -16,6 +18,23 @@ def home(kafka_servers: str) -> Iterator[KafkaHome]:
     made = KafkaHome(kafka_servers)
     yield made
     made.close()
+
+
+@pytest.fixture
+def on(home: KafkaHome) -> Iterator[Callable[..., CloudRuntimesClient]]:
+    """Make a client with other settings."""
+    made: list[CloudRuntimesClient] = []
+
+    def make(**settings: Any) -> CloudRuntimesClient:
+        client = CloudRuntimesClient(
+            app_id="suite", config={"pubsub": {"bus": home.table("bus", **settings)}}, timeout=15
+        )
+        made.append(client)
+        return client
+
+    yield make
+    for each in made:
+        each.close()
 
 
 @pytest.fixture(scope="session")

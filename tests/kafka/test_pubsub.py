@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -27,49 +27,22 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.kafka.messages import Run
 from cloud_runtimes.components.kafka.producer import KafkaProducer
 from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.kafka import KafkaHome
+from tests.support.kafka import taken
 from tests.support.waiting import until
 
 SOON = 60.0
 
 
 @pytest.fixture
-def on(home: KafkaHome) -> Iterator[Callable[..., CloudRuntimesClient]]:
-    """Make a client with other settings."""
-    made: list[CloudRuntimesClient] = []
-
-    def make(**settings: Any) -> CloudRuntimesClient:
-        client = CloudRuntimesClient(
-            app_id="suite", config={"pubsub": {"bus": home.table("bus", **settings)}}, timeout=15
-        )
-        made.append(client)
-        return client
-
-    yield make
-    for each in made:
-        each.close()
-
-
-@pytest.fixture
 def topic(home: KafkaHome) -> str:
     """What the topic ``t`` is called in the cluster."""
     return f"{home.prefix}bus.t"
-
-
-def taken(sub: Any, count: int) -> list[Any]:
-    found = []
-    while len(found) < count:
-        event = sub.receive(SOON)
-        assert event is not None, f"only {found}"
-        event.ack()
-        found.append(event)
-    return found
 
 
 # -- others -------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import confluent_kafka
@@ -18,7 +18,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.kafka import KafkaHome, ShareHome
-from tests.support.kafka import Missing, serve
+from tests.support.kafka import Missing, serve, taken
 from tests.support.waiting import until
 
 SOON = 20.0
@@ -31,23 +31,6 @@ def home(kafka_servers: str) -> Iterator[ShareHome]:
     made = ShareHome(kafka_servers)
     yield made
     made.close()
-
-
-@pytest.fixture
-def on(home: ShareHome) -> Iterator[Callable[..., CloudRuntimesClient]]:
-    """Make a client with other settings."""
-    made: list[CloudRuntimesClient] = []
-
-    def make(**settings: Any) -> CloudRuntimesClient:
-        client = CloudRuntimesClient(
-            app_id="suite", config={"pubsub": {"bus": home.table("bus", **settings)}}, timeout=15
-        )
-        made.append(client)
-        return client
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def set_up(home: KafkaHome, **settings: object) -> None:
@@ -64,16 +47,6 @@ def set_up(home: KafkaHome, **settings: object) -> None:
 
 def locked_for(home: KafkaHome, seconds: float) -> None:
     set_up(home, record_lock_duration_ms=int(seconds * 1000))
-
-
-def taken(sub: Any, count: int) -> list[Any]:
-    found = []
-    while len(found) < count:
-        event = sub.receive(SOON)
-        assert event is not None, f"only {found}"
-        event.ack()
-        found.append(event)
-    return found
 
 
 # -- members ------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
 
-__all__ = ["PASSWORD", "USER", "KafkaServer", "Missing", "serve", "serve_cluster", "stopped"]
+__all__ = ["PASSWORD", "USER", "KafkaServer", "Missing", "serve", "serve_cluster", "stopped", "taken"]
 
 USER, PASSWORD = "app", "s3cret"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
@@ -155,3 +155,14 @@ def serve_cluster(
         for server in servers:
             server.wait()
         yield servers
+
+
+def taken(sub: Any, count: int) -> list[Any]:
+    """Receive and acknowledge so many events."""
+    found = []
+    while len(found) < count:
+        event = sub.receive(60)
+        assert event is not None, f"only {found}"
+        event.ack()
+        found.append(event)
+    return found
