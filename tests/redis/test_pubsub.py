@@ -302,8 +302,8 @@ def test_delayed_events_wake_an_idle_member(home: RedisHome) -> None:
         started = time.monotonic()
         with Stopwatch() as watch:
             for number in range(3):
-                client.pubsub.publish("bus", "t", number, delay=0.3)
-            client.pubsub.publish("bus", "t", b"raw", delay=0.3, raw=True)
+                client.pubsub.publish("bus", "t", number, delay=0.3 + 0.01 * number)  # of one millisecond none is first
+            client.pubsub.publish("bus", "t", b"raw", delay=0.33, raw=True)
             assert [sub.receive(SOON).data for _ in range(4)] == [0, 1, 2, b"raw"]
             assert watch.seconds < 3
         assert time.monotonic() - started > 0.25
