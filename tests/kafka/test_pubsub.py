@@ -33,7 +33,7 @@ from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.kafka import KafkaHome
-from tests.support.kafka import taken
+from tests.support.kafka import HOLDER, taken
 from tests.support.waiting import until
 
 SOON = 60.0
@@ -177,20 +177,6 @@ def test_a_topic_that_is_made_again(home: KafkaHome, on: Any, topic: str, caplog
         assert [event.data for event in taken(sub, 2)] == ["new", "other"]
 
 
-_HOLDER = """
-import json, sys
-from cloud_runtimes import CloudRuntimesClient
-client = CloudRuntimesClient(app_id="suite", config={"pubsub": {"bus": json.loads(sys.argv[1])}})
-with client.pubsub.subscribe("bus", "t", start="earliest") as sub:
-    events = [sub.receive(20) for _ in range(10)]
-    for event in events[1::2]:
-        event.ack()
-    sub.receive(1)
-    print("held", flush=True)
-    sub.receive(100)
-"""
-
-
 def committed(home: KafkaHome, group: str) -> list[str]:
     """Return what a group has noted of partitions."""
     admin: Any = AdminClient({"bootstrap.servers": home.servers})
@@ -204,7 +190,7 @@ def test_a_member_that_is_killed(home: KafkaHome, on: Any) -> None:
     client = on(session_timeout=6)
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, json.dumps(table)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, json.dumps(table)], stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

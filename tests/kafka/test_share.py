@@ -18,7 +18,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.kafka import KafkaHome, ShareHome
-from tests.support.kafka import Missing, serve, taken
+from tests.support.kafka import HOLDER, Missing, serve, taken
 from tests.support.waiting import until
 
 SOON = 20.0
@@ -99,26 +99,12 @@ def test_a_slow_event_holds_up_its_member_until_its_lock_is_over(home: ShareHome
         assert sub.receive(2 * LOCK) is None
 
 
-_HOLDER = """
-import json, sys
-from cloud_runtimes import CloudRuntimesClient
-client = CloudRuntimesClient(app_id="suite", config={"pubsub": {"bus": json.loads(sys.argv[1])}})
-with client.pubsub.subscribe("bus", "t") as sub:
-    events = [sub.receive(20) for _ in range(10)]
-    for event in events[1::2]:
-        event.ack()
-    sub.receive(1)
-    print("held", flush=True)
-    sub.receive(100)
-"""
-
-
 def test_a_member_that_is_killed(home: ShareHome, on: Any) -> None:
     """What it had settled does not come again, the rest counts as delivered."""
     client = on()
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     table = json.dumps(home.table("bus"))
-    with subprocess.Popen([sys.executable, "-c", _HOLDER, table], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, table], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         holder.kill()

@@ -17,7 +17,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
 
-__all__ = ["PASSWORD", "USER", "KafkaServer", "Missing", "serve", "serve_cluster", "stopped", "taken"]
+__all__ = ["HOLDER", "PASSWORD", "USER", "KafkaServer", "Missing", "serve", "serve_cluster", "stopped", "taken"]
 
 USER, PASSWORD = "app", "s3cret"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
@@ -31,6 +31,21 @@ def _classes() -> str:
     if shutil.which("java") is None or not list(folder.glob("kafka-clients-*.jar")):
         raise Missing("Kafka is not installed: install Java 17 and Maven, and run .ci/kafka")
     return f"{folder}/*"
+
+
+HOLDER = """
+import json, sys
+from cloud_runtimes import CloudRuntimesClient
+client = CloudRuntimesClient(app_id="suite", config={"pubsub": {"bus": json.loads(sys.argv[1])}})
+with client.pubsub.subscribe("bus", "t") as sub:
+    events = [sub.receive(20) for _ in range(10)]
+    for event in events[1::2]:
+        event.ack()
+    sub.receive(1)
+    print("held", flush=True)
+    sub.receive(100)
+"""
+"""A program that takes ten events of the table that it is given, settles every second one, and says so."""
 
 
 class KafkaServer(Server):
