@@ -5,7 +5,6 @@ An `Operation` never sleeps or sends. `Service._call` and `Service._call_async` 
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Mapping
 from time import monotonic
@@ -111,14 +110,25 @@ class Operation:
         deadline = monotonic() + seconds
         if self.deadline is not None and self.deadline <= deadline:
             return self
-        made = copy.copy(self)
+        made = self._copy()
         made.timeout, made.deadline, made.one_attempt = seconds, deadline, True
         return made
 
     def following(self) -> Operation:
         """Return the next step of a call of several: it has the same deadline, and attempts of its own."""
-        made = copy.copy(self)
+        made = self._copy()
         made.attempt, made.maybe_applied = 1, False
+        return made
+
+    def _copy(self) -> Operation:
+        """Return a copy; `copy.copy` would take as long as half of all policies."""
+        made: Operation = object.__new__(type(self))
+        made.method, made.component, made.metadata = self.method, self.component, self.metadata
+        made.timeout, made.deadline = self.timeout, self.deadline
+        made.repeatable, made.attempt, made.maybe_applied = self.repeatable, self.attempt, self.maybe_applied
+        for name in ("span", "one_attempt"):
+            if hasattr(self, name):
+                setattr(made, name, getattr(self, name))
         return made
 
     def mapped(self, error: Exception, runtime: str) -> CloudRuntimesError:

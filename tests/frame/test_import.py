@@ -102,7 +102,7 @@ def test_using_services_loads_no_package_of_an_extra() -> None:
     assert {name for name in modules if name.partition(".")[0] in EXTRAS} == set()
 
 
-@pytest.mark.timing
+@pytest.mark.soak
 def test_import_time(figure: Callable[[str, str], None]) -> None:
     def seconds(statement: str) -> float:
         return float(run(TIMED.format(statement=statement)))

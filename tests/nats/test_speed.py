@@ -12,14 +12,13 @@ from cloud_runtimes.components.nats.entries import encode
 from tests.support.harnesses.nats import NatsHome
 from tests.support.wires import BODY, EVENT, NatsWire, beside
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.soak
 COUNT = 1000
 FLIGHT = 50
-Rounds = Callable[[int, int], int]
 Figure = Callable[[str, str], None]
 
 
-def test_reading(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
+def test_reading(home: NatsHome, figure: Figure) -> None:
     """One after another."""
     assert home.server.process is not None
     with closing(NatsWire(home.server.port)) as wire, home.client() as client:
@@ -36,12 +35,12 @@ def test_reading(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
             for _ in range(COUNT):
                 wire.exchange(ask, 1, b"Nats-Sequence:")
 
-        found = beside(home.server.process.pid, ours, bare, COUNT, rounds(5, 50))
+        found = beside(home.server.process.pid, ours, bare, COUNT, 50)
     figure("state get on NATS beside a bare socket", str(found))
     assert found.client <= 8
 
 
-def test_writing(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
+def test_writing(home: NatsHome, figure: Figure) -> None:
     """Fifty at once, in an event loop."""
     assert home.server.process is not None
     with closing(NatsWire(home.server.port)) as wire, home.client() as client, asyncio.Runner() as runner:
@@ -60,6 +59,6 @@ def test_writing(home: NatsHome, rounds: Rounds, figure: Figure) -> None:
             for _ in range(COUNT // FLIGHT):
                 wire.exchange(commands, FLIGHT)
 
-        found = beside(home.server.process.pid, lambda: runner.run(all_of_them()), bare, COUNT, rounds(5, 50))
+        found = beside(home.server.process.pid, lambda: runner.run(all_of_them()), bare, COUNT, 50)
     figure("50 state saves at once on NATS beside a bare socket", str(found))
     assert found.rate >= 0.15

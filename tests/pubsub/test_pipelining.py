@@ -39,11 +39,10 @@ def record(number: int) -> Any:
     return kernel.Frame(body)[0]
 
 
-@pytest.mark.timing
 @pytest.mark.parametrize("keys", [None, 1000], ids=["no keys", "1000 keys"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_batches_in_flight_are_six_times_as_fast(
-    kind: type[FakeBroker], keys: int | None, figure: Callable[[str, str], None]
+    kind: type[FakeBroker], keys: int | None, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:
     seconds = []
     for in_flight in (1, 8):
@@ -52,11 +51,12 @@ def test_eight_batches_in_flight_are_six_times_as_fast(
             broker = FakeBroker(broker.limits, latency=0.005)
         took, stats = publish(broker, 2000, keys)
         assert stats.delivered == 2000 == len(broker.stored)
-        assert broker.most <= in_flight
+        assert broker.most == in_flight
         seconds.append(took)
     ratio = seconds[0] / seconds[1]
     figure(f"8 batches in flight, {kind.__name__}, keys: {keys}", f"{ratio:.1f} times one")
-    assert ratio >= 6
+    if rounds(0, 1):
+        assert ratio >= 6
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,13 +10,12 @@ import pytest
 from tests.support.harnesses.redis import RedisHome
 from tests.support.wires import BODY, EVENT, RedisWire, beside
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.soak
 COUNT = 20_000
-Rounds = Callable[[int, int], int]
 Figure = Callable[[str, str], None]
 
 
-def test_sending(home: RedisHome, rounds: Rounds, figure: Figure) -> None:
+def test_sending(home: RedisHome, figure: Figure) -> None:
     """Ours renders each event, with an id and a time of its own."""
     assert home.server.process is not None
     with (
@@ -33,7 +32,7 @@ def test_sending(home: RedisHome, rounds: Rounds, figure: Figure) -> None:
         def bare() -> None:
             wire.send(f"{home.prefix}:bare".encode(), BODY, COUNT)
 
-        found = beside(home.server.process.pid, ours, bare, COUNT, rounds(6, 50))
+        found = beside(home.server.process.pid, ours, bare, COUNT, 50)
         stats = publisher.stats()
         assert stats.delivered == stats.accepted > 0
     figure(f"send on {home.server.kind} beside a bare socket", str(found))
@@ -41,7 +40,7 @@ def test_sending(home: RedisHome, rounds: Rounds, figure: Figure) -> None:
     assert found.client <= 7
 
 
-def test_consuming(home: RedisHome, rounds: Rounds, figure: Figure) -> None:
+def test_consuming(home: RedisHome, figure: Figure) -> None:
     """Both read one stream by 1,000 and acknowledge; ours takes the events apart."""
     assert home.server.process is not None
     with (
@@ -68,7 +67,7 @@ def test_consuming(home: RedisHome, rounds: Rounds, figure: Figure) -> None:
         def bare() -> None:
             wire.take(stream, b"bare", 1000, COUNT)
 
-        found = beside(home.server.process.pid, ours, bare, COUNT, rounds(6, 50), fill)
+        found = beside(home.server.process.pid, ours, bare, COUNT, 50, fill)
     figure(f"consume by 1,000 on {home.server.kind} beside a bare socket", str(found))
     assert found.rate >= 0.6
     assert found.client <= 4

@@ -474,23 +474,6 @@ def test_nothing_is_left_running(closing: Make, home: Path, apart: None) -> None
     assert not left
 
 
-@pytest.mark.timing
-def test_a_call_in_the_process_costs_microseconds(
-    serving: CloudRuntimesClient, figure: Callable[[str, str], None]
-) -> None:
-    import statistics
-
-    invoke, data = serving.rpc.invoke_method, {"key": "value", "n": 1}
-    slices = []
-    for _ in range(30):
-        begin = time.process_time_ns()
-        for _ in range(300):
-            invoke("there", "echo", data)
-        slices.append((time.process_time_ns() - begin) / 300_000)
-    figure("RPC in the process, sync", f"{statistics.median(slices):.2f} µs (best {min(slices):.2f}; limit 5)")
-    assert min(slices) < 10
-
-
 # -- mounting -----------------------------------------------------------------
 
 

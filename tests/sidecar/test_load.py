@@ -50,8 +50,8 @@ def test_a_steady_load(home: Path, rounds: Rounds, figure: Figure) -> None:
     for each in found, most:
         assert each["sent"] == each["answered"] > 0
         assert each["refused"] == each["unanswered"] == 0
-    assert found["sent"] >= 0.99 * rate * seconds
     if rounds(0, 1):
+        assert found["sent"] >= 0.99 * rate * seconds
         assert found["rate"] >= 0.99 * rate
         assert found["p99"] <= 0.1
 

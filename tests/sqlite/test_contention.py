@@ -103,24 +103,23 @@ def test_a_waiting_process_wakes(
 ) -> None:
     count = rounds(100, 1000)
     client.pubsub.publish("bus", "other", "warm")
-    waiter = start("wait_for_events", 3 * count).ready()
-    for _ in range(3):  # another chance where something else had the cores
-        latencies = []
-        for _ in range(count):
-            sent = time.monotonic_ns()
-            client.pubsub.publish("bus", "t", sent)
-            line = waiter.line()
-            assert line["sent"] == sent
-            latencies.append((line["at"] - sent) / 1e6)
-            time.sleep(0.003)
-        p99 = statistics.quantiles(latencies, n=100)[98]
-        if p99 <= 20:
-            break
+    waiter = start("wait_for_events", count).ready()
+    latencies = []
+    for _ in range(count):
+        sent = time.monotonic_ns()
+        client.pubsub.publish("bus", "t", sent)
+        line = waiter.line()
+        assert line["sent"] == sent
+        latencies.append((line["at"] - sent) / 1e6)
+        time.sleep(0.003)
+    p99 = statistics.quantiles(latencies, n=100)[98]
     figure(
         "publish to event in hand in another process",
         f"median {statistics.median(latencies):.2f} ms, p99 {p99:.2f} ms, publish (FULL) included",
     )
-    assert p99 <= 20
+    assert statistics.median(latencies) < 100  # by looking alone it would be 125
+    if rounds(0, 1):
+        assert p99 <= 20
 
 
 def test_an_idle_waiter_costs_little(
@@ -180,7 +179,8 @@ def test_a_busy_main_thread_still_stores(
         f"{rate:,} events/s from a spinning main thread for {seconds} s",
         f"{in_time / asked:.1%} stored within 0.5 s",
     )
-    assert sent >= 0.9 * rate * seconds
     assert asked >= 0.5 * sent
-    assert in_time >= 0.9 * asked
+    assert in_time >= rounds(50, 90) / 100 * asked
+    if rounds(0, 1):
+        assert sent >= 0.9 * rate * seconds
     assert publisher.stats().delivered == sent + 1

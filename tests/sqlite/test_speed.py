@@ -14,14 +14,13 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 
 orjson = pytest.importorskip("orjson")
-pytestmark = [pytest.mark.process, pytest.mark.timing]
+pytestmark = [pytest.mark.process, pytest.mark.soak]
 
 
 def test_a_read_costs_at_most_twice_the_select(
     start: Callable[..., Any],
     home: Path,
     client: CloudRuntimesClient,
-    rounds: Callable[[int, int], int],
     figure: Callable[[str, str], None],
 ) -> None:
     value = {"order": 4711, "status": "paid", "items": ["a", "b"], "total": 59.9}
@@ -29,10 +28,9 @@ def test_a_read_costs_at_most_twice_the_select(
     by_hand = sqlite3.connect(home / "cloud_runtimes.db", isolation_level=None)
     sql = "SELECT value FROM state WHERE store = ? AND key = ?"
     store = by_hand.execute("SELECT id FROM stores WHERE name = 'store'").fetchone()[0]
-    slices = rounds(60, 400)
     writer = start("write_beside", 60).ready()
     ratios, ours_us, theirs_us = [], [], []
-    for number in range(slices):
+    for number in range(400):
         costs = []
         for which in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
             # of the thread: what else runs on the machine takes the core away from both, and not evenly
