@@ -13,6 +13,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.cli import main
+from tests.support.waiting import until
 
 _ENVIRONMENT = (
     "APP_ID",
@@ -78,7 +79,9 @@ def signalled(request: pytest.FixtureRequest) -> Callable[[int, int], None]:
     """Send a signal to a process; also by one of its threads other than the first, whose wait it does not interrupt: so does one that comes just before the wait."""
 
     def send(pid: int, number: int) -> None:
-        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-        os.kill(pid if request.param == "process" else max(each for each in threads if each != pid), number)
+        def others() -> list[int]:
+            return [int(name) for name in os.listdir(f"/proc/{pid}/task") if int(name) != pid]
+
+        os.kill(pid if request.param == "process" else max(until(others)), number)
 
     return send
