@@ -51,7 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("length", max_examples=2000 if config.getoption("--soak") else 200)
     hypothesis.settings.load_profile("length")
     # a shell's background job ignores the one, nohup the other, and every child that a test signals would inherit that
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (getattr(signal, "SIGHUP", None), signal.SIG_DFL)):
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (getattr(signal, "SIGHUP", None), signal.SIG_DFL),
+    ):
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
 

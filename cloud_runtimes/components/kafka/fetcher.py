@@ -157,18 +157,26 @@ class Fetcher:
         if self._failure is not None:
             raise InternalError(f"kafka {self._where}: the consumer ended") from self._failure
 
+    def stop(self, end: float) -> None:
+        """Have the thread end, until ``end``, by `time.monotonic`.
+
+        Raises:
+            CloudRuntimesError: it has not.
+        """
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        if self._thread is not None and not self._thread.join(end - time.monotonic()):
+            raise self._uncertain()
+
     def close(self, end: float) -> None:
         """Commit for the last time, and leave the group; both until ``end``, by `time.monotonic`.
 
         Raises:
             CloudRuntimesError: what was settled last may come again.
         """
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
         try:
-            if self._thread is not None and not self._thread.join(end - time.monotonic()):
-                raise self._uncertain()
+            self.stop(end)
             try:
                 self._commit_last(end)
             finally:

@@ -254,7 +254,14 @@ class KafkaShareMember(KafkaMember):
             self._holding.give_back(lambda held: held.origin == origin and held.deliveries >= self._limit)
 
     def _give_back(self, released: Sequence[Any]) -> None:
-        """Have all that is left go on in the retry topic: the brokers would count also what was not handed out as delivered."""
+        """Have all that is left go on in the retry topic: the brokers would count also what was not handed out as delivered.
+
+        Nothing is fetched any more before, since that would only be counted.
+        """
+        end = time.monotonic() + LEAVING
+        for each in self._fetchers:
+            if isinstance(each, _ShareFetcher):
+                each.stop(end)
         for origin, run in self._fetched.take(sys.maxsize):
             ledger = self._fetched.ledgers.get(origin)
             if origin[0] == self._topic and run.offsets and ledger is not None:
