@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import confluent_kafka
@@ -32,14 +31,6 @@ def home(kafka_servers: str) -> Iterator[ShareHome]:
     made = ShareHome(kafka_servers)
     yield made
     made.close()
-
-
-def limit(home: KafkaHome) -> str:
-    """Return how often the brokers lend an event to the group of the tests."""
-    admin: Any = AdminClient({"bootstrap.servers": home.servers})
-    (found,) = admin.describe_configs([ConfigResource(ResourceType.GROUP, f"{home.prefix}bus.suite")]).values()
-    value: str = found.result(SOON)["share.delivery.count.limit"].value
-    return value
 
 
 def set_up(home: KafkaHome, **settings: object) -> None:
@@ -160,28 +151,6 @@ def test_what_the_brokers_would_drop_goes_on(home: ShareHome, on: Any) -> None:
     with client.pubsub.subscribe("bus", "t") as sub:
         (last,) = taken(sub, 1)
     assert (first.delivery_count, again.delivery_count, last.delivery_count) == (1, 2, 5)
-
-
-def test_a_new_group_is_lent_events_as_often_as_brokers_allow(home: ShareHome, on: Any) -> None:
-    """Members that leave with events that they have not given out use the limit up."""
-    with on().pubsub.subscribe("bus", "t"):
-        assert limit(home) == "10"
-    set_up(home, delivery_count_limit=7)
-    with on().pubsub.subscribe("bus", "t"):
-        assert limit(home) == "7"
-
-
-@pytest.mark.soak
-def test_brokers_that_allow_less() -> None:
-    try:
-        with serve(group_share_max_delivery_count_limit=6) as server, closing(ShareHome(server.url)) as home:
-            with CloudRuntimesClient(app_id="suite", config={"pubsub": {"bus": home.table("bus")}}) as client:
-                client.pubsub.publish("bus", "t", 1)
-                with client.pubsub.subscribe("bus", "t") as sub:
-                    assert sub.receive(SOON).data == 1
-                assert limit(home) == "5"
-    except Missing as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("group_type", ["consumer", "share"])

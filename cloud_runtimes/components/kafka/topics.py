@@ -48,9 +48,6 @@ _MOVING: Final = frozenset(
 )
 """What is answered until a group has its coordinator, and a new partition its leader."""
 _START: Final = "share.auto.offset.reset"
-_LIMIT: Final = "share.delivery.count.limit"
-_SHARE: Final = {_START: "earliest", _LIMIT: "10"}
-"""What a share group gets that has no value of its own; 10 is the most that brokers take by default."""
 _NONE: Final = -1001
 """The offset of a group that has committed none."""
 
@@ -199,8 +196,10 @@ class Topics:
         consumer.commit(offsets=there, asynchronous=False)
 
     def share_group(self, op: Operation, name: str) -> dict[str, str]:
-        """See that a share group that is new misses nothing from now on and is lent events often, and return its settings."""
+        """See that a share group that is new misses nothing from now on, and return its settings."""
         which = _admin.ConfigResource(_admin.ResourceType.GROUP, name)
+        start = _admin.ConfigEntry(_START, "earliest", incremental_operation=_admin.AlterConfigOpType.SET)
+        earliest = _admin.ConfigResource(_admin.ResourceType.GROUP, name, incremental_configs=[start])
         try:
             (asked,) = self._client().describe_configs([which], request_timeout=_left(op)).values()
             found = asked.result(_left(op))
@@ -212,29 +211,14 @@ class Topics:
                     f"kafka-configs.sh --alter --entity-type groups --entity-name {name} --add-config "
                     f'{_START}=earliest sets it, or ensure = "create" in the component\'s table'
                 )
-            settings = {key: each.value for key, each in found.items()}
-            if self._settings.ensure == "create":
-                for key, value in _SHARE.items():
-                    if key in found and found[key].is_default:
-                        settings[key] = self._set(op, name, key, value) or settings[key]
+            if found[_START].is_default:
+                (altered,) = self._client().incremental_alter_configs([earliest], request_timeout=_left(op)).values()
+                altered.result(_left(op))
         except KafkaException as error:
             if error.args[0].code() in OLD or error.args[0].code() == KafkaError.INVALID_REQUEST:
                 raise without_shares(self.where) from error
             raise explained(self.where, error.args[0]) from error
-        return settings
-
-    def _set(self, op: Operation, group: str, key: str, value: str) -> str | None:
-        """Set a value of a group and return it; ``None``: the brokers allow no such limit."""
-        entry = _admin.ConfigEntry(key, value, incremental_operation=_admin.AlterConfigOpType.SET)
-        which = _admin.ConfigResource(_admin.ResourceType.GROUP, group, incremental_configs=[entry])
-        (altered,) = self._client().incremental_alter_configs([which], request_timeout=_left(op)).values()
-        try:
-            altered.result(_left(op))
-        except KafkaException as error:
-            if key == _LIMIT and error.args[0].code() == KafkaError.INVALID_CONFIG:
-                return None
-            raise
-        return value
+        return {key: each.value for key, each in found.items()}
 
     def _offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
         """Return an offset of each partition of a topic."""
