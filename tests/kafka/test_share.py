@@ -131,6 +131,22 @@ def test_what_is_not_settled_comes_again_at_once(on: Any) -> None:
     assert time.monotonic() < begun + 10, "it waited for the lock"
 
 
+def test_a_member_that_leaves_fetches_nothing_more(on: Any) -> None:
+    """The brokers would count it as delivered."""
+    client = on(partitions=1)
+    for first in range(0, 2000, 100):
+        client.pubsub.publish_bulk("bus", "t", list(range(first, first + 100)))
+    settled = set()
+    for _ in range(3):
+        with client.pubsub.subscribe("bus", "t") as sub:
+            event = sub.receive(SOON)
+            event.ack()
+            settled.add(event.data)
+    with client.pubsub.subscribe("bus", "t") as sub:
+        counts = {event.data: event.delivery_count for event in taken(sub, 2000 - len(settled))}
+    assert counts == dict.fromkeys(set(range(2000)) - settled, 1)
+
+
 # -- limits -------------------------------------------------------------------
 
 
