@@ -15,10 +15,12 @@ from .._core.threads import Mutex
 from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi.operation import Operation
 
-__all__ = ["Lost", "Server", "ServerConnection", "Servers", "Tls", "dial"]
+__all__ = ["FRESH", "WANTS", "Lost", "Server", "ServerConnection", "Servers", "Tls", "dial"]
 
 Server: TypeAlias = tuple[str, int]
-_WANTS: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+WANTS: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+FRESH: Final = 0.001
+"""Seconds after its last answer for which a connection is used again without a look whether it ended: that would cost a thread its turn."""
 _CLOSED: Final = "the connection was closed"
 _OTHER_NAME: Final = (62, 64)
 """OpenSSL's numbers of a certificate that is for another host, or another address."""
@@ -230,7 +232,7 @@ class ServerConnection(ABC):
         try:
             with self._io:
                 return self._open_socket.send(data)
-        except _WANTS:
+        except WANTS:
             return 0
         except OSError as error:
             raise self.tls.lost(error) from error
@@ -261,7 +263,7 @@ class ServerConnection(ABC):
             with self._io:
                 data = self._open_socket.recv(self._receives)
             self._took(data)
-        except _WANTS:
+        except WANTS:
             pass
         except (OSError, ValueError) as error:
             raise self.tls.lost(error) from error

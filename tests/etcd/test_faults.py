@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components._connections import FRESH
 from cloud_runtimes.components.etcd import configuration, connection, engine, lock, notifier
 from cloud_runtimes.components.etcd.failures import Refused, explained
 from cloud_runtimes.components.etcd.messages import REVOKE, pack
@@ -143,6 +144,7 @@ def test_a_connection_that_is_cut(served: Serve, client: Make, api: Api, end: An
         proxy.up.cut = None
         assert api.call(made.state, "get", "s", "k") == 1
         proxy.gone()
+        time.sleep(10 * FRESH)
         error = api.fails(UnavailableError, match="no server can be reached")(made.state, "save", "s", "k", 3)
         assert not error.maybe_applied
         proxy.back()

@@ -161,6 +161,19 @@ def test_a_server_that_hangs(served: Serve, client: Make, api: Api) -> None:
     assert api.call(client_.state, "get", "s", "k") == 3
 
 
+def test_more_than_the_system_takes_at_once(served: Serve, client: Make, api: Api) -> None:
+    """It waits for room, to the deadline."""
+    server = served()
+    client_ = client(server.url)
+    large = os.urandom(16_000_000)
+    api.call(client_.state, "save", "s", "k", 1)
+    with stopped(server):
+        assert api.fails(DeadlineExceededError)(client_.state, "save", "s", "k", large, timeout=0.3).maybe_applied
+        threading.Timer(0.3, lambda: server.process.send_signal(signal.SIGCONT)).start()  # type: ignore[union-attr]
+        api.call(client_.state, "save", "s", "k", large)
+    assert api.call(client_.state, "get", "s", "k") == large
+
+
 def test_connecting_to_a_server_that_hangs(served: Serve, client: Make, api: Api) -> None:
     server = served()
     client_ = client(server.url)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._core.os_sockets import POLLOUT
 from .. import _loops as loops
-from .._connections import Lost, Server, ServerConnection, Servers
+from .._connections import FRESH, Lost, Server, ServerConnection, Servers
 from .address import TLS, Address
 from .failures import Refused
 from .http2 import Session, Stream
@@ -168,6 +168,8 @@ class Connection(ServerConnection):
 
     def is_alive(self) -> bool:
         """Tell whether an idle connection still has its server, as far as is known without asking it."""
+        if monotonic() < self.heard + FRESH:
+            return not self.session.closing
         try:
             while self.wait(0.0):
                 self.receive()

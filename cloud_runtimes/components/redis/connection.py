@@ -11,10 +11,10 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from ..._core.os_loops import running_loop
-from ..._core.os_sockets import POLLIN, poll, unix_socket
+from ..._core.os_sockets import POLLIN, POLLOUT, poll, unix_socket
 from ...errors import DeadlineExceededError
 from ...spi.operation import Operation
-from .._connections import Lost, dial
+from .._connections import FRESH, WANTS, Lost, dial
 from .address import TLS, Address
 from .failures import checked
 from .resp import NOTHING, ReplyError, pack, reader
@@ -51,6 +51,7 @@ class Connection:
         self.sent = False
         self.reader = reader()
         self.topic: str | None = None
+        self._heard = 0.0
         self.socket: socket.socket = None  # type: ignore[assignment]
 
     def open(self, op: Operation, name: str) -> None:
@@ -76,6 +77,7 @@ class Connection:
             raise op.timed_out(f"redis {address.where}{what}") from None
         except OSError as error:
             raise TLS.lost(error) from error
+        self.socket.setblocking(False)
         if (failure := self._greet(op, name)) is not None:
             raise failure
 
@@ -110,9 +112,13 @@ class Connection:
     def send(self, data: bytes, op: Operation) -> None:
         """Send commands whose replies `receive` reads."""
         self.sent = True
+        left = memoryview(data)
         try:
-            self.socket.settimeout(self._left(op))
-            self.socket.sendall(data)
+            while left:
+                try:
+                    left = left[self.socket.send(left) :]
+                except WANTS as error:
+                    self._wait(op, POLLIN if isinstance(error, ssl.SSLWantReadError) else POLLOUT)
         except TimeoutError:
             raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
         except OSError as error:
@@ -123,13 +129,13 @@ class Connection:
         found: list[Any] = []
         try:
             while not self._take(found, count):
-                self.socket.settimeout(self._left(op))
-                data = self.socket.recv(_RECEIVE)
-                if not data:
+                if not self._has_decrypted():
+                    self._wait(op, POLLIN)
+                if (data := self._recv()) == b"":
                     checked(found)  # it may have said why
                     raise Lost("the server closed the connection")
-                self.reader.feed(data)
-            self.sent = False
+                self.reader.feed(data or b"")
+            self.sent, self._heard = False, monotonic()
             return found
         except TimeoutError:
             raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
@@ -145,23 +151,41 @@ class Connection:
     def next(self) -> Any:
         """Return a reply that has come, `NOTHING` where none is whole; never waits. For what comes unasked."""
         found: list[Any] = []
-        if not self._take(found, 1) and self.is_readable():
+        if not self._take(found, 1):
             try:
-                self.socket.settimeout(0.0)
-                data = self.socket.recv(_RECEIVE)
-            except (BlockingIOError, ssl.SSLWantReadError, TimeoutError):
-                return NOTHING
+                data = self._recv()
             except OSError as error:
                 raise TLS.lost(error) from error
+            if data is None:
+                return NOTHING
             if not data:
                 raise Lost("the server closed the connection")
             self.reader.feed(data)
             self._take(found, 1)
         return found[0] if found else NOTHING
 
+    def _recv(self) -> bytes | None:
+        """Return what has come, ``b""`` at the end; ``None``: nothing yet."""
+        try:
+            return self.socket.recv(_RECEIVE)
+        except WANTS:
+            return None
+
+    def _wait(self, op: Operation, events: int) -> None:
+        """Wait until there is something to read, or room to write, to the deadline of a call."""
+        left = op.remaining()
+        waiting = poll()
+        waiting.register(self.socket, events)
+        if not waiting.poll(None if left is None else left * 1000):
+            raise TimeoutError
+
+    def _has_decrypted(self) -> bool:
+        """Tell whether TLS has something that the system does not know of."""
+        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
+
     def is_readable(self) -> bool:
         """Tell whether there is something to read, or the end."""
-        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+        if self._has_decrypted():
             return True
         waiting = poll()
         waiting.register(self.socket, POLLIN)
@@ -169,7 +193,7 @@ class Connection:
 
     def is_alive(self) -> bool:
         """Tell whether an idle connection still has its server, as far as is known without asking it."""
-        return not self.sent and not self.is_readable()
+        return not self.sent and (monotonic() < self._heard + FRESH or not self.is_readable())
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -199,7 +223,6 @@ class LoopConnection:
         self.received = 0
         self._connection = connection
         self._socket = connection.socket
-        self._socket.setblocking(False)
         self._reader = connection.reader
         self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
         self._replies: list[Any] = []
@@ -247,7 +270,7 @@ class LoopConnection:
         try:
             while self._left:
                 self._left = self._left[self._socket.send(self._left) :]
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except WANTS:
             pass
         except OSError as error:
             self._end(str(TLS.lost(error)))
@@ -259,7 +282,7 @@ class LoopConnection:
             while len(data) == _RECEIVE or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
                 self._reader.feed(data)
                 data = self._socket.recv(_RECEIVE)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except WANTS:
             data = None
         except OSError as error:
             self._end(str(TLS.lost(error)))
