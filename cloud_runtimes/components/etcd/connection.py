@@ -150,7 +150,8 @@ class Connection(ServerConnection):
                     raise TimeoutError
                 continue
             self.receive()
-            self.flush(deadline)
+            if stream.status is None:  # else what is to be sent leaves with the next call
+                self.flush(deadline)
         return stream
 
     def flush(self, deadline: float | None) -> None:
