@@ -170,22 +170,22 @@ def test_a_commit_whose_answer_does_not_come(postgres: CloudRuntimesClient, post
         other.execute("CREATE TABLE late (n integer)")
         other.execute(
             "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$"
+            "$$ BEGIN PERFORM pg_sleep(5); RETURN NULL; END $$"
         )
         other.execute(
             "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED "
             "FOR EACH ROW EXECUTE FUNCTION slowly()"
         )
     with pytest.raises(DeadlineExceededError) as caught:
-        database.execute("main", "INSERT INTO late VALUES (1)", timeout=0.5)
+        database.execute("main", "INSERT INTO late VALUES (1)", timeout=1.5)
     assert caught.value.maybe_applied is True
 
     async def main() -> None:
         with pytest.raises(DeadlineExceededError) as caught:
-            await database.execute_async("main", "INSERT INTO late VALUES (2)", timeout=0.5)
+            await database.execute_async("main", "INSERT INTO late VALUES (2)", timeout=1.5)
         assert caught.value.maybe_applied is True
         task = asyncio.create_task(database.execute_async("main", "INSERT INTO late VALUES (3)", timeout=20))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as cancelled:
             await task

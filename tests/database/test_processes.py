@@ -107,11 +107,18 @@ def test_two_writers_share_a_file(tmp_path: Path, figure: Callable[[str, str], N
         before = dict(
             client.database.query("main", "SELECT who, count(*) FROM pair GROUP BY who", type=tuple[int, int])
         )
-        time.sleep(1.5)
-        after = dict(client.database.query("main", "SELECT who, count(*) FROM pair GROUP BY who", type=tuple[int, int]))
+        began = time.monotonic()
+        while True:  # a busy machine may stop one for seconds
+            time.sleep(1.5)
+            after = dict(
+                client.database.query("main", "SELECT who, count(*) FROM pair GROUP BY who", type=tuple[int, int])
+            )
+            seconds = time.monotonic() - began
+            shares = sorted((after[child.pid] - before[child.pid]) / 2 / seconds for child in children)
+            if shares[0] > 0.1 * shares[1] or seconds > 30:
+                break
         for child in children:
             child.kill()
             child.communicate()
-    shares = sorted((after[child.pid] - before[child.pid]) / 2 / 1.5 for child in children)
     figure("transactions a second of two processes on one SQLite file", " and ".join(f"{each:.0f}" for each in shares))
     assert shares[0] > 0.1 * shares[1]

@@ -38,8 +38,8 @@ def quick() -> Iterator[None]:
         patched.setattr(server, "_PEERS", tuple(peers.items()))
         for kind in (Channel, LayottoTransport):
             patched.setattr(kind, "connecting", 1.5)
-            patched.setattr(kind, "keepalive", 0.4)
-            patched.setattr(kind, "keepalive_answer", 0.4)
+            patched.setattr(kind, "keepalive", 1.0)
+            patched.setattr(kind, "keepalive_answer", 1.0)
         yield
 
 

@@ -178,9 +178,9 @@ class LayottoFaults(Beneath):
         options = {
             "grpc.max_receive_message_length": LIMIT,
             "grpc.http2.min_ping_interval_without_data_ms": 50,
-            "grpc.keepalive_time_ms": 400,
-            "grpc.keepalive_timeout_ms": 400,
-            "grpc.http2.ping_timeout_ms": 400,
+            "grpc.keepalive_time_ms": 1000,
+            "grpc.keepalive_timeout_ms": 1000,
+            "grpc.http2.ping_timeout_ms": 1000,
         }
         self.quirks = Quirks()
         self._fake = FakeLayotto(self.behind, self.quirks, app_id="faults", options=options)

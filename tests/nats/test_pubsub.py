@@ -569,7 +569,7 @@ def test_nothing_is_trimmed_that_a_group_has_not_settled(home: NatsHome, other: 
 
 
 def test_a_group_that_nobody_asks_for_goes(home: NatsHome, other: Other) -> None:
-    source = join(on(home, group_expiry=0.5))
+    source = join(on(home, group_expiry=2))
     source.close(())
     names = {"suite=t", "suite=t=again"}
     assert set(other.api("CONSUMER.NAMES")["consumers"]) == names

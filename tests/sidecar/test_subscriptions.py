@@ -349,7 +349,7 @@ def test_the_sidecar_serves_before_the_application_listens(home: str) -> None:
 
 
 def test_an_answer_may_take_longer_than_the_lease(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_runtimes.dapr_server.pubsub.subscriber._LEASE", 3.0)
+    monkeypatch.setattr("cloud_runtimes.dapr_server.pubsub.subscriber._LEASE", 5.0)
     leave = threading.Event()
 
     def answer(got: Got) -> Reply | None:
@@ -361,7 +361,7 @@ def test_an_answer_may_take_longer_than_the_lease(home: str, monkeypatch: pytest
         publish(sidecar, "t", "slow")
         until(lambda: app.got)
         for number in range(5):  # meanwhile the lease is over
-            time.sleep(0.8)
+            time.sleep(1.2)
             publish(sidecar, "t", number)
         until(lambda: len(app.got) == 6)
         leave.set()

@@ -468,7 +468,7 @@ def test_forked_children_send_by_channels_of_their_own(tmp_path: Path, mode: str
 @pytest.mark.process
 def test_a_fork_does_not_wait_for_a_slow_endpoint(tmp_path: Path) -> None:
     """The call under way is broken and made again; the endpoint may have the batch twice."""
-    endpoint = Elsewhere(tmp_path / "received", 4.0)
+    endpoint = Elsewhere(tmp_path / "received", 8.0)
     program = """
 import os, sys, time
 from cloud_runtimes import CloudRuntimesClient
@@ -486,7 +486,7 @@ if child == 0:
     os._exit(0)
 took = time.monotonic() - began
 os.waitpid(child, 0)
-assert took < 3, took
+assert took < 7, took
 assert client.telemetry.flush(60)
 assert client.telemetry.stats().spans.exported == 1
 client.close()

@@ -134,7 +134,8 @@ class Connection:
                 if (data := self._recv()) == b"":
                     checked(found)  # it may have said why
                     raise Lost("the server closed the connection")
-                self.reader.feed(data or b"")
+                if data:
+                    self.reader.feed(data)
             self.sent, self._heard = False, monotonic()
             return found
         except TimeoutError:
