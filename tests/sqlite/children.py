@@ -243,7 +243,7 @@ def contend(seconds: str, number: str) -> None:
         try:
             with client.lock.hold("locks", "r", expiry=1.0, wait=60) as lease:
                 count += 1
-                linger = (count * 8 + int(number)) % 97 == 0  # long enough to be killed while it holds
+                linger = (count * 8 + int(number)) % 41 == 0  # long enough to be killed while it holds
                 say(token=lease.token, asked=asked, had=time.monotonic(), linger=linger)
                 time.sleep(0.3 if linger else 0.002)
                 left = time.monotonic()

@@ -66,9 +66,9 @@ def test_contention_with_kills(
     seconds = rounds(6, 30)
     dice = random.Random(1)
     client.lock.unlock("locks", "r", "nobody")
-    began = time.monotonic()
     running = [_Contender(start("contend", seconds, number)) for number in range(_PROCESSES)]
     everybody = list(running)
+    began = time.monotonic()
     for contender in running:
         contender.go()
     holders_killed = 0
@@ -78,11 +78,12 @@ def test_contention_with_kills(
         if time.monotonic() < next_kill or time.monotonic() > began + seconds - 1:
             continue
         lingering = [each for each in running if each.lingers()]
-        if not lingering and holders_killed * 2 <= len(everybody) - _PROCESSES:
-            continue  # a holder is next
-        victim = (lingering or [dice.choice(running)])[0]
+        holder = holders_killed * 2 <= len(everybody) - _PROCESSES  # and then another
+        if holder and not lingering:
+            continue
+        victim = lingering[0] if holder else dice.choice([each for each in running if each not in lingering])
         victim.kill()
-        holders_killed += bool(lingering)
+        holders_killed += holder
         running.remove(victim)
         left = max(1.0, began + seconds - time.monotonic())
         fresh = _Contender(start("contend", left, len(everybody)))
