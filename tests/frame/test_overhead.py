@@ -115,7 +115,7 @@ def direct(client: CloudRuntimesClient) -> tuple[ConstantState, Operation]:
 
 def test_sync(constant: CloudRuntimesClient, costs: Callable[..., None]) -> None:
     driver, op = direct(constant)
-    costs("a service call, sync", lambda: constant.state.get("store", "k"), lambda: driver.get(op, "k", None), 13, 2)
+    costs("a service call, sync", lambda: constant.state.get("store", "k"), lambda: driver.get(op, "k", None), 15, 2)
 
 
 def test_async(constant: CloudRuntimesClient, costs: Callable[..., None]) -> None:
@@ -126,7 +126,7 @@ def test_async(constant: CloudRuntimesClient, costs: Callable[..., None]) -> Non
         "a service call, async",
         lambda: drive(state.get_async("store", "k")),
         lambda: drive(driver.get_async(op, "k", None)),
-        13,
+        15,
         3,
     )
 
@@ -148,7 +148,7 @@ def test_policies_that_are_on(constant: CloudRuntimesClient, costs: Callable[...
     policies = PolicyInterceptor(load({"targets": targets}, "the test", SERVICES, no_file))
     constant.state._interceptors = (policies,)
     get = constant.state.get
-    costs("a service call, sync, policies on", lambda: get("store", "k"), lambda: driver.get(op, "k", None), 58, 6)
+    costs("a service call, sync, policies on", lambda: get("store", "k"), lambda: driver.get(op, "k", None), 65, 6)
     assert policies.stats()["state.store"].calls >= 2
 
 
@@ -158,7 +158,7 @@ def test_a_call_of_a_method_in_the_process(costs: Callable[..., None], monkeypat
     with CloudRuntimesClient(app_id="here") as client:
         client.rpc.register_method("m", lambda number: number)
         assert client.rpc.invoke_method("here", "m", 1) == 1
-        costs("RPC in the process, sync", lambda: client.rpc.invoke_method("here", "m", 1), lambda: None, 55, 10)
+        costs("RPC in the process, sync", lambda: client.rpc.invoke_method("here", "m", 1), lambda: None, 60, 10)
 
 
 def test_spans_that_are_on_are_made(constant: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
