@@ -36,34 +36,39 @@ _SWEEP: Final = Method("postgres", "sweep", repeatable=True)
 
 # a sub-select is run once, so an index finds what is past; in order, so that nobody expects a third of the table to be
 _PAST: Final = "(SELECT {schema}.now_ms())"
+
+
+def _some(table: str, where: str, order: str = "") -> str:
+    """Return the part of a ``DELETE`` behind ``FROM``, for a batch of rows.
+
+    They are found by their places, never by reading the table, and looked at again: one that was changed meanwhile stays.
+    """
+    name = f"{{schema}}.{table}"
+    batch = f"SELECT ctid FROM {name} WHERE {where} {order and f'ORDER BY {order} '}LIMIT {_BATCH}"
+    return f"{name} WHERE ctid = ANY (ARRAY({batch})) AND {where}"
+
+
 _MINE: Final = Statement("SELECT pg_try_advisory_xact_lock(hashtext('{schema}'), 1)")
 _ROWS: Final = tuple(
-    Statement(
-        f"DELETE FROM {{schema}}.{table} WHERE ctid IN (SELECT ctid FROM {{schema}}.{table} WHERE {where} LIMIT {_BATCH})"
-    )
-    for table, where in (
-        ("state", f"expires <= {_PAST} ORDER BY expires"),
+    Statement(f"DELETE FROM {_some(*what)}")
+    for what in (
+        ("state", f"expires <= {_PAST}", "expires"),
         ("locks", f"deadline <= {_PAST} - {FORGET_MS}"),
         (
             "lock_line",
             "NOT EXISTS (SELECT 1 FROM {schema}.locks l WHERE l.store = lock_line.store AND l.resource = lock_line.resource)",
         ),
         ("services", f"deadline <= {_PAST}"),
-        ("contents", f"ends <= {_PAST} ORDER BY ends"),
+        ("contents", f"ends <= {_PAST}", "ends"),
     )
 )
 _TOMBSTONES: Final = Statement(
-    f"WITH old AS (DELETE FROM {{schema}}.configuration WHERE ctid IN (SELECT ctid FROM {{schema}}.configuration "
-    f"WHERE deleted <= {_PAST} - {TOMBSTONE_MS} ORDER BY deleted LIMIT {_BATCH}) RETURNING store, version) "
+    f"WITH old AS (DELETE FROM {_some('configuration', f'deleted <= {_PAST} - {TOMBSTONE_MS}', 'deleted')} RETURNING store, version) "
     "UPDATE {schema}.configuration_versions v SET swept = greatest(v.swept, o.version) "
     "FROM (SELECT store, max(version) AS version FROM old GROUP BY store) o WHERE v.store = o.store"
 )
 _FORGOTTEN: Final = Statement("DELETE FROM {schema}.groups WHERE seen <= {schema}.now_ms() - $1", "int8")
-_OLD_RUNS: Final = Statement(
-    "DELETE FROM {schema}.schedule_runs WHERE ctid IN (SELECT ctid FROM {schema}.schedule_runs "
-    f"WHERE ended <= {_PAST} - $1 ORDER BY ended LIMIT {_BATCH})",
-    "int8",
-)
+_OLD_RUNS: Final = Statement(f"DELETE FROM {_some('schedule_runs', f'ended <= {_PAST} - $1', 'ended')}", "int8")
 _EXCESS_RUNS: Final = Statement(
     "DELETE FROM {schema}.schedule_runs r USING (SELECT app, name FROM {schema}.schedule_runs GROUP BY app, name "
     "HAVING count(*) > $1 LIMIT 32) many WHERE r.app = many.app AND r.name = many.name AND r.ended IS NOT NULL AND r.id <= "

@@ -1,0 +1,35 @@
+"""Rows that are past are removed, others never."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+
+from tests.support.harnesses.postgres import PostgresHome
+from tests.support.waiting import until
+
+
+def test_a_value_that_is_renewed_meanwhile_stays(home: PostgresHome) -> None:
+    """The sweep waits for whoever changes a row, and looks at it again."""
+    client = home.client()
+    # as many as have PostgreSQL go to the rows by their places
+    client.state.save_bulk("s", {f"gone-{number}": "x" * 100 for number in range(900)})
+    client.state.save("s", "renewed", 2)
+    with psycopg.connect(home.url) as other, psycopg.connect(home.url, autocommit=True) as watching:
+        watching.execute(f"UPDATE {home.schema}.state SET expires = 1")
+        watching.execute(f"VACUUM FULL ANALYZE {home.schema}.state")
+        other.execute(f"UPDATE {home.schema}.state SET expires = {2**60} WHERE key = 'renewed'")
+        sweep = threading.Thread(target=home.sweep)
+        sweep.start()
+        until(
+            lambda: watching.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s",
+                (f"DELETE FROM {home.schema}.state %",),
+            ).fetchone()
+        )
+        other.commit()
+        sweep.join()
+        left = watching.execute(f"SELECT key FROM {home.schema}.state").fetchall()
+    assert left == [("renewed",)]
+    assert client.state.get("s", "renewed") == 2
