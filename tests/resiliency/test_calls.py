@@ -265,10 +265,10 @@ def test_a_call_whose_target_gave_up_is_not_repeated(ruled: Ruled, answers: Any,
 
 def test_the_operation_of_an_attempt_is_the_calls_with_less_time(clock: Any) -> None:
     op = Operation(Method("state", "save", repeatable=True), "orders", 10.0, {"a": "b"})
-    op.repeatable, op.attempt, op.maybe_applied = False, 2, True
+    op.repeatable, op.attempt, op.maybe_applied, op.span = False, 2, True, object()
     made = op.limited(3.0)
     assert (made.remaining(), op.remaining()) == (3.0, 10.0)
-    for name in ("method", "component", "metadata", "repeatable", "attempt", "maybe_applied"):
+    for name in {*Operation.__slots__} - {"timeout", "deadline", "one_attempt"}:
         assert getattr(made, name) == getattr(op, name), name
     assert op.limited(10.0) is op
     assert Operation(op.method, "orders", None).limited(3.0).remaining() == 3.0
