@@ -189,7 +189,7 @@ def come_and_go(
         # a publisher may send again what a busy broker has stored in the end
         for first in range(0, count, 50):
             client.pubsub.publish_bulk("bus", "t", range(first, min(first + 50, count)))
-    handled, end = 0, 0.0
+    handled, end = 0, time.monotonic() + 60
     while len(seen) < count and (len(seen) > handled or time.monotonic() < end):
         if len(seen) > handled:  # members that join for seconds take long for many
             handled, end = len(seen), time.monotonic() + 60

@@ -15,7 +15,7 @@ from ..._core.os_sockets import POLLIN, POLLOUT
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from .. import _loops as loops
-from .._connections import FRESH, Lost
+from .._connections import Lost
 from .connection import Connection
 from .requests import Batch, Call, Inbox
 
@@ -182,7 +182,7 @@ class ThreadConnection(_Shared):
 
     def look(self) -> None:
         """Take in what came while nobody asked: questions of the server, or the end."""
-        if monotonic() < self.connection.heard + FRESH or not self._reading.acquire(blocking=False):
+        if not self._reading.acquire(blocking=False):
             return
         try:
             while self.closed is None and self.connection.wait(0.0):
