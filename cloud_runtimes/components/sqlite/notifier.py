@@ -112,7 +112,9 @@ class Notifier:
         self._folder = folder  # of the sockets; none where no other process can wait
         self.datagrams = None if folder is None else datagrams(folder, partial(home_secret, folder.parent))
         self._changed = changed  # tells whether there may be a change that nobody was notified of
-        self._local: dict[str, set[Waiter]] = {}
+        # tuples that are replaced as a whole: a signal handler that comes while its thread notifies must find no lock held, since
+        # other threads that it waits for need it
+        self._local: dict[str, tuple[Waiter, ...]] = {}
         self._lock = Mutex()
         self._listing: list[str] = []
         self._listed = -1
@@ -136,7 +138,7 @@ class Notifier:
         except OSError as error:
             raise explain_os_error(error, self._folder or Path("a socket")) from error
         with self._lock:
-            self._local.setdefault(channel, set()).add(waiter)
+            self._local[channel] = (*self._local.get(channel, ()), waiter)
         if self._folder is not None:
             if not self._poller.started:
                 self._poller.start()
@@ -147,11 +149,11 @@ class Notifier:
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter from its channel."""
         with self._lock:
-            waiters = self._local.get(waiter.channel)
-            if waiters is not None:
-                waiters.discard(waiter)
-                if not waiters:
-                    del self._local[waiter.channel]
+            left = tuple(each for each in self._local.get(waiter.channel, ()) if each is not waiter)
+            if left:
+                self._local[waiter.channel] = left
+            else:
+                self._local.pop(waiter.channel, None)
 
     def _poll(self) -> None:
         """Look for changes as long as anybody waits; a waiter that comes while nobody does announces itself."""
@@ -168,8 +170,7 @@ class Notifier:
                 self._changes.wait(ticket, None if self._idle else EVERY)
 
     def _waiters(self) -> list[Waiter]:
-        with self._lock:
-            return [waiter for each in self._local.values() for waiter in each]
+        return [waiter for each in list(self._local.values()) for waiter in each]
 
     # -- notifying --------------------------------------------------------
 
@@ -181,10 +182,8 @@ class Notifier:
     def notify(self, channels: Iterable[str]) -> None:
         """Wake all waiters on these channels, here and in other processes."""
         channels = frozenset(channels)
-        if self._local:
-            with self._lock:
-                local = [waiter for channel in channels for waiter in self._local.get(channel, ())]
-            for waiter in local:
+        for channel in channels if self._local else ():
+            for waiter in self._local.get(channel, ()):
                 waiter.wake()
         if self._folder is not None and self.datagrams is not None:
             mine = f"{os.getpid()}-"
@@ -219,11 +218,9 @@ class Notifier:
 
     def close(self, *, unlink: bool = True) -> None:
         """Close everything; the poller ends by itself."""
-        with self._lock:
-            self._closed = True
-            waiters = [waiter for each in self._local.values() for waiter in each]
+        self._closed = True
         self._changes.announce()
-        for waiter in waiters:
+        for waiter in self._waiters():
             waiter.close(unlink=unlink)
         if self.datagrams is not None:
             self.datagrams.close()
