@@ -49,7 +49,7 @@ def slow_down(home: PostgresHome, seconds: float) -> None:
     with psycopg.connect(home.url, autocommit=True) as connection:
         connection.execute(
             f"CREATE OR REPLACE FUNCTION {home.schema}.now_ms() RETURNS int8 LANGUAGE sql AS "
-            f"'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 FROM pg_sleep({seconds})'"
+            f"'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8 FROM pg_sleep({seconds})'"
         )
 
 

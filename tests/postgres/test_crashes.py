@@ -42,7 +42,7 @@ def advance(server: PostgresServer, seconds: float) -> None:
         (ahead,) = found.fetchone() or (0,)
         connection.execute(
             "CREATE OR REPLACE FUNCTION cloud_runtimes.now_ms() RETURNS int8 LANGUAGE sql AS "
-            f"'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 + {round(ahead + seconds * 1000)}'"
+            f"'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8 + {round(ahead + seconds * 1000)}'"
         )
 
 

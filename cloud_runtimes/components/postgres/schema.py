@@ -33,7 +33,7 @@ STEPS: Final = (
     (
         # milliseconds since 1970 UTC by the clock of the server, which every rule about time here goes by
         """CREATE FUNCTION {schema}.now_ms() RETURNS int8 LANGUAGE sql AS
-           'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8'""",
+           'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8'""",
         """CREATE TABLE {schema}.stores (
             id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             name text COLLATE "C" NOT NULL UNIQUE)""",

@@ -51,7 +51,7 @@ class PostgresHome(Harness):
         ahead = self._ahead_ms + round(seconds * 1000)
         self._connection.execute(
             f"CREATE OR REPLACE FUNCTION {self.schema}.now_ms() RETURNS int8 LANGUAGE sql AS "
-            f"'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 + {ahead}'"
+            f"'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8 + {ahead}'"
         )
         self._ahead_ms = ahead
 
