@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
 from cloud_runtimes.components.sqlite.files import WriteLock
 from cloud_runtimes.components.sqlite.writes import WriteTask
+from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.spi.operation import Method, Operation
-from tests.support.points import every_point
+from tests.support.points import Interrupted, every_point
 
 # an object that is interrupted while it is made is left to the garbage collector, which complains of its socket;
 # an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def make(home: Path, **more: Any) -> CloudRuntimesClient:
-    return CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test", timeout=10, **more)
+def make(home: Path, timeout: float = 10, **more: Any) -> CloudRuntimesClient:
+    return CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test", timeout=timeout, **more)
 
 
 @pytest.fixture
@@ -240,3 +242,38 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
             Operation(Method("schedule", "test", repeatable=False), "default", 5.0),
         )
     assert said == {False, True}
+
+
+@pytest.mark.parametrize("name", ["publish", "receive"])
+def test_a_signal_handler_closes_the_client(tmp_path: Path, name: str) -> None:
+    """It waits for nothing that its own thread holds, wherever that is."""
+    slow: list[str] = []
+    number = missed = 0
+    while missed < 5:  # a write that others are before has fewer points
+        number += 1
+        made = make(tmp_path / "home", timeout=30)
+        sub = made.pubsub.subscribe("bus", "t")
+        made.pubsub.subscribe("bus", "other", lambda event: None)
+        calls = {
+            "publish": lambda: made.pubsub.publish("bus", "t", 1),  # noqa: B023
+            "receive": lambda: sub.receive(0.01),  # noqa: B023
+        }
+        call = calls[name]
+        call()
+
+        def close() -> None:
+            began = time.monotonic()
+            made.close()  # noqa: B023
+            if time.monotonic() - began > 10:
+                slow.append(f"{time.monotonic() - began:.1f} s in {run.where}")  # noqa: B023
+
+        def closed() -> None:
+            with suppress(CloudRuntimesError):
+                call()  # noqa: B023
+
+        run = Interrupted(number, close)
+        run.run(closed)
+        missed = missed + 1 if run.points < number else 0
+        made.close()
+    assert number > missed + 10
+    assert not slow

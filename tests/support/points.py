@@ -18,11 +18,16 @@ _OURS = "cloud_runtimes"
 _TESTS = str(Path(__file__).parent.parent)
 
 
-class Interrupted:
-    """Runs a call and interrupts it at its ``number``-th point."""
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
-    def __init__(self, number: int | None = None) -> None:
+
+class Interrupted:
+    """Runs a call and interrupts it at its ``number``-th point, by what a signal handler does there."""
+
+    def __init__(self, number: int | None = None, handler: Callable[[], None] = _interrupt) -> None:
         self.number = number
+        self.handler = handler
         self.points = 0
         self.where = ""
         self.error: KeyboardInterrupt | None = None
@@ -44,7 +49,7 @@ class Interrupted:
                 self.where = (
                     f"{frame.f_code.co_filename.rpartition(_OURS)[2]}:{frame.f_lineno} {frame.f_code.co_name} ({what})"
                 )
-                raise KeyboardInterrupt
+                self.handler()
 
         mine = sys._getframe().f_code
         before = sys.getprofile()
