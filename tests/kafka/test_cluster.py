@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from confluent_kafka import ElectionType, TopicPartition
@@ -47,8 +47,12 @@ class Leaders:
         self._admin.elect_leaders(ElectionType.PREFERRED, those).result(30)
 
 
-@pytest.mark.parametrize("retry", ["topic", "in_order"])
-def test_leaders_change(retry: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value"), [("retry", "topic"), ("retry", "in_order"), ("group_type", "share")], ids=lambda each: each
+)
+def test_leaders_change(
+    setting: str, value: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
     chance = random.Random(7)
     seen: Counter[int] = Counter()
     order: dict[str | None, list[int]] = {}
@@ -67,10 +71,11 @@ def test_leaders_change(retry: str, rounds: Callable[[int, int], int], figure: C
         except Missing as error:
             pytest.skip(str(error))
         url = ",".join(each.url for each in servers)
-        config = at({"url": url, "partitions": 3, "retry": retry})
+        config = at({"url": url, "partitions": 3, setting: value})
         client = resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=60))
         publisher = client.pubsub.publisher("bus", "t", batch_events=50, delivery_timeout=120)
-        sub = client.pubsub.subscribe("bus", "t", handle, start="earliest", workers=4)
+        start: Literal["earliest"] | None = "earliest" if setting == "retry" else None
+        sub = client.pubsub.subscribe("bus", "t", handle, start=start, workers=4)
         leaders = Leaders(servers, "t")
         sent = 0
 
@@ -109,11 +114,11 @@ def test_leaders_change(retry: str, rounds: Callable[[int, int], int], figure: C
         sub.close()
     assert set(seen) == set(range(sent))
     twice = sum(seen.values()) - len(seen)
-    if retry == "in_order":
+    if value == "in_order":
         for key, found in order.items():
             first = list(dict.fromkeys(found))
             assert first == sorted(first), key
     figure(
-        f"the leader of three Kafka brokers killed, stopped or moved, retry = {retry}",
+        f"the leader of three Kafka brokers killed, stopped or moved, {setting} = {value}",
         f"{turns} times: {sent:,} events acknowledged, 0 absent; {twice:,} handled again",
     )

@@ -160,8 +160,14 @@ class ThreeHome(KafkaHome):
     name = "kafka-three"
 
 
+class ShareThreeHome(ShareHome):
+    """Share groups on three brokers."""
+
+    name = "kafka-three-share-group"
+
+
 KAFKA_STORM: dict[str, type[KafkaHome]] = {each.name: each for each in (StormHome, OrderedStormHome)}
-KAFKA_THREE: dict[str, type[KafkaHome]] = {ThreeHome.name: ThreeHome}
+KAFKA_THREE: dict[str, type[KafkaHome]] = {each.name: each for each in (ThreeHome, ShareThreeHome)}
 KAFKA: dict[str, type[KafkaHome]] = {each.name: each for each in (KafkaHome, OrderedHome, ShareHome)}
 KAFKA_SHARED: dict[str, type[KafkaHome]] = {each.name: each for each in (SharedHome, ShareGroupHome)}
 KAFKA_SHARED_STORM: dict[str, type[KafkaHome]] = {SharedStormHome.name: SharedStormHome}
