@@ -290,9 +290,10 @@ class Publisher(ClosingHandle):
         with self._lock:
             self._closed = True
             sender = self._sender
+        # whoever interrupts this leaves it to the client's end
+        ended = sender is None or sender.close(end)
         self._service._context.handles.discard(self)
         if sender is not None:
-            ended = sender.close(end)
             sender.raise_failures()
             if not ended:
                 raise self._unsettled(

@@ -168,7 +168,8 @@ def test_first_calls(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
 
 
 def test_publisher(client: CloudRuntimesClient, tmp_path: Path) -> None:
-    """A send that was interrupted was taken or not, counted truly; flush and close end."""
+    """A send that was interrupted was taken or not, counted truly; flush and close end, and what is left of them ends with the client."""
+    before = set(threading.enumerate())
     told: dict[int, bool] = {}
     publisher = client.pubsub.publisher("bus", "sent")
     for run in every_point(lambda n: publisher.send({"n": n})):
@@ -183,6 +184,10 @@ def test_publisher(client: CloudRuntimesClient, tmp_path: Path) -> None:
     assert there
     for _ in every_point(lambda n: _send_and_close(client)):
         pass
+    client.close()
+    # not all that are counted are: the interpreter forgets none that was interrupted while it started
+    senders = [each for each in set(threading.enumerate()) - before if each.name == "cloud-runtimes-publisher"]
+    assert not [each for each in senders if each.is_alive()]
 
 
 def _send_and_close(client: CloudRuntimesClient) -> None:

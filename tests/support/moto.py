@@ -17,16 +17,17 @@ __all__ = ["REGION", "MotoServer", "aws", "serve"]
 
 REGION = "eu-west-1"
 _PROGRAM = """
-import sys, threading
+import io, sys, threading
 import moto.server
 app, one = moto.server.DomainDispatcherApplication(moto.server.create_backend_app), threading.Lock()
 
 def serve(environ, start):
-    # moto looks whether a condition holds, and stores later
-    if "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ:
-        with one:
-            return app(environ, start)
-    return app(environ, start)
+    # a request at a time: moto looks whether a condition holds and stores later, and stores an object before its metadata
+    body = environ["wsgi.input"]
+    whole = body.read() if environ.get("wsgi.input_terminated") else body.read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(whole)
+    with one:
+        return app(environ, start)
 
 moto.server.run_simple("127.0.0.1", int(sys.argv[1]), serve, threaded=True, request_handler=moto.server.MotoRequestHandler)
 """
