@@ -310,13 +310,18 @@ def test_signal_handler_appends(batch: ModuleType, events: ModuleType) -> None:
 def test_events_leave_nothing_to_the_collector(batch: ModuleType) -> None:
     buffer = make(batch, events=1000, size=1 << 20, room=1 << 24)
     send = sending(batch, buffer)
-    gc.collect()
-    gc.disable()
-    try:
-        for number in range(3000):
+
+    def left() -> int:
+        gc.collect()
+        before = buffer.stats()[0]
+        for number in range(before, before + 3000):
             assert send(b"payload") == number + 1
         drain(buffer)
-        assert gc.collect() < 3000  # other threads leave some
+        return gc.collect()
+
+    gc.disable()
+    try:
+        assert min(left() for _ in range(3)) < 100  # other threads leave some
     finally:
         gc.enable()
 
