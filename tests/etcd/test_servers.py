@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components._engines import engines
 from cloud_runtimes.components.etcd.address import parse_url
+from cloud_runtimes.components.etcd.engine import EtcdEngine
 from cloud_runtimes.components.etcd.messages import pack, under
 from cloud_runtimes.components.etcd.settings import EtcdSettings
 from cloud_runtimes.errors import (
@@ -77,6 +79,16 @@ def test_a_user(guarded: tuple[EtcdServer, str], client: Make, api: Api) -> None
     api.call(lease, "release")
     with api.opened(made.schedule.running()):
         api.pause(0.01)
+
+
+def test_a_token_that_another_connection_renews(guarded: tuple[EtcdServer, str], client: Make, api: Api) -> None:
+    """A connection keeps its own until there is a new one."""
+    server, password = guarded
+    made = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
+    api.call(made.state, "save", "s", "k", 1)
+    for engine in engines(EtcdEngine):
+        engine.renew_token()
+    assert api.call(made.state, "get", "s", "k") == 1
 
 
 def test_who_is_not_known(guarded: tuple[EtcdServer, str], client: Make, api: Api, canary: Canary) -> None:

@@ -57,7 +57,7 @@ class Connection(ServerConnection):
         self._address = address
         self._settings = settings
         self._login = login
-        self._token: str | None = None
+        self._token = ""
         self._heads: dict[str, bytes] = {}
         self._authority = ""
 
@@ -78,7 +78,8 @@ class Connection(ServerConnection):
             self._listen(deadline)
         self._authority = f"[{server[0]}]:{server[1]}" if ":" in server[0] else f"{server[0]}:{server[1]}"
         self._heads.clear()
-        if self._login.wanted and not self._login.token and (failure := self._authenticate(deadline)) is not None:
+        self._token = self._login.token
+        if self._login.wanted and not self._token and (failure := self._authenticate(deadline)) is not None:
             raise failure
 
     def _authenticate(self, deadline: float | None) -> Exception | None:
@@ -90,7 +91,7 @@ class Connection(ServerConnection):
         except (Lost, TimeoutError) as error:
             return type(error)(*error.args)
         if not stream.status:
-            self._login.token = read_token(stream.messages[0])
+            self._token = self._login.token = read_token(stream.messages[0])
             self._heads.clear()
             return None
         failure = Refused(stream.status, stream.text)
@@ -112,12 +113,12 @@ class Connection(ServerConnection):
 
     def head(self, method: str) -> bytes:
         """Return the headers of calls of a method."""
-        if self._token != self._login.token:
+        if self._login.token not in ("", self._token):  # while another connection gets a token, the old one has to do
             self._token = self._login.token
             self._heads.clear()
         found = self._heads.get(method)
         if found is None:
-            headers = {"token": self._login.token} if self._login.token else {}
+            headers = {"token": self._token} if self._token else {}
             if method == WATCH:
                 headers["hasleader"] = "true"  # else a server that lost the others says nothing
             found = self._heads[method] = Session.head(self._address.tls, self._authority, method, **headers)
