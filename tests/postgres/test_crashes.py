@@ -158,21 +158,21 @@ def test_a_commit_that_no_standby_has_yet_is_no_success(forgetful: PostgresServe
     failures: list[CloudRuntimesError] = []
     with client_of(forgetful) as client:
         client.state.save("s", "k", 1)
-        item = client.state.get_item("s", "k")
-        assert item is not None
 
         def save() -> None:
-            try:
-                client.state.save("s", "k", 2, etag=item.etag)
-            except CloudRuntimesError as error:
-                failures.append(error)
+            while not failures:  # until the server's checkpointer has read the setting, commits wait for nobody
+                item = client.state.get_item("s", "k")
+                assert item is not None
+                try:
+                    client.state.save("s", "k", 2, etag=item.etag)
+                except CloudRuntimesError as error:
+                    failures.append(error)
 
         forgetful.configure(synchronous_standby_names="nobody")
         try:
             thread = threading.Thread(target=save)
+            thread.start()
             with psycopg.connect(forgetful.url, autocommit=True) as connection:
-                until(lambda: connection.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
-                thread.start()
                 waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
                 until(lambda: connection.execute(f"SELECT 1 {waiting}").fetchone())
                 if how == "crash":
