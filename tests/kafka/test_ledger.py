@@ -70,6 +70,17 @@ def test_numbers_without_a_message_hold_nothing_up() -> None:
     assert ledger.base == 60
 
 
+@pytest.mark.parametrize(("start", "deleted"), [(0, 0), (3, 0), (10, 4), (50, 44), (90, 44)])
+def test_what_was_deleted_before_it_was_read_is_counted(start: int, deleted: int) -> None:
+    """Of what stands before the start of the log; a number behind it never had a message."""
+    first = Ledger(0, None)
+    first.settle([each for each in wanted(first, range(8)) if each not in (3, 6)])
+    ledger = again(first)
+    assert list(ledger.read(range(50, 52), start)) == [50, 51]
+    assert ledger.ended == ({"deleted": deleted} if deleted else {})
+    assert (ledger.base, again(ledger).ended) == (50, ledger.ended)
+
+
 def test_a_log_that_begins_anew_has_nothing_settled() -> None:
     ledger = Ledger(10, "cr1:2;1:1")
     assert wanted(ledger, range(10, 14)) == [10, 11, 13]

@@ -27,6 +27,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from cloud_runtimes.components.kafka.fetcher import _PATIENCE, Fetcher
 from cloud_runtimes.components.kafka.messages import Run
 from cloud_runtimes.components.kafka.producer import KafkaProducer
 from cloud_runtimes.errors import NotFoundError
@@ -226,6 +227,42 @@ def test_what_nobody_acknowledged_is_counted(home: KafkaHome, on: Any) -> None:
         client.pubsub.publish("bus", "t", "fails")
         sub.receive(SOON).retry()
     assert ended(home, group) == {"dropped": 4, "expired": 2, "dead_lettered": 1}
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_what_the_broker_deletes_unread_is_counted(
+    home: KafkaHome, on: Any, topic: str, alive: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was settled before, in any order, is not among it. A member may be there meanwhile, and late, or not."""
+    client = on()
+    group = f"{home.prefix}bus.suite"
+    admin: Any = AdminClient({"bootstrap.servers": home.servers})
+
+    def go_on() -> None:
+        client.pubsub.publish_bulk("bus", "t", list(range(3, 40)))
+        place = TopicPartition(topic, 0, 30)
+        admin.delete_records([place])[place].result(SOON)
+
+    with client.pubsub.subscribe("bus", "t") as sub:
+        client.pubsub.publish_bulk("bus", "t", [0, 1, 2])
+        first, _, third = (sub.receive(SOON) for _ in range(3))
+        first.ack()
+        third.ack()
+        until(lambda: "cr1:1;1:0" in committed(home, group))
+        if alive:
+            with monkeypatch.context() as late:
+                late.setattr(Fetcher, "_full", lambda fetcher: True)
+                time.sleep(_PATIENCE + 0.5)
+                go_on()
+            found = taken(sub, 10)
+    if not alive:
+        go_on()
+        with client.pubsub.subscribe("bus", "t") as sub:
+            found = taken(sub, 10)
+    assert [event.data for event in found] == list(range(30, 40))
+    deleted = 27 if alive else 28  # its member had the second event
+    assert ended(home, group) == {"deleted": deleted}
+    assert f"{deleted} messages of {topic} (partition 0) were deleted" in caplog.text
 
 
 def test_a_retry_that_is_written_slowly_holds_up_nothing(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:

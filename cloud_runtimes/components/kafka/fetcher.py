@@ -256,10 +256,18 @@ class Fetcher:
     def _read(self, messages: list[Any], room: int) -> None:
         """Take in messages, and what else is there; each time before the next call, in which their partition may go."""
         while messages:
-            self._fetched.add(self._topic, list(runs(messages, self._ordered)))
+            self._fetched.add(self._topic, list(map(self._with_start, runs(messages, self._ordered))))
             room -= len(messages)
             messages = self.consumer.consume(min(room, _STEP), 0)
         self._fetched.tell()
+
+    def _with_start(self, run: Run) -> Run:
+        """Add where the log begins, as the broker said with what it sent last."""
+        if not run.offsets:
+            return run
+        place = TopicPartition(self._topic, run.partition)
+        start, _ = self.consumer.get_watermark_offsets(place, cached=True)
+        return run._replace(start=start)
 
     def _commit(self, origins: Iterable[Origin], *, wait: bool = False) -> None:
         """Commit what has changed of partitions; with ``wait`` it is known afterwards.

@@ -10,8 +10,8 @@ from typing import Final
 
 __all__ = ["ENDS", "Ledger"]
 
-ENDS: Final = ("dropped", "dead_lettered", "expired")
-"""What becomes of events that nobody acknowledged. The count is committed with the settlement, so it is as true as that."""
+ENDS: Final = ("dropped", "dead_lettered", "expired", "deleted")
+"""What becomes of events that nobody acknowledged; "deleted": by the broker, before a member has read them. The count is committed with the settlement, so it is as true as that."""
 _MARK: Final = "cr1:"
 _MOST: Final = 4000
 _WIDEST: Final = 1_000_000
@@ -61,16 +61,19 @@ class Ledger:
         """Whether there is anything of which it is not known that it was committed."""
         return self.changed or self.sent > 0
 
-    def read(self, offsets: Sequence[int]) -> Sequence[int]:
-        """Note that messages were read, in their order, and return those that need a delivery; numbers between that have no message count as settled."""
+    def read(self, offsets: Sequence[int], start: int = 0) -> Sequence[int]:
+        """Note that messages were read, in their order, and return those that need a delivery.
+
+        Numbers between that have no message count as settled. Those before ``start``, where the log begins, had one that was deleted.
+        """
         first, last = offsets[0], offsets[-1]
         # the base is ahead of the top where the next messages were settled before this member came
         if self.base <= first == self._top and last - first + 1 == len(offsets) and self._settled.isdisjoint(offsets):
             self._top = last + 1
             return offsets
-        return [each for each in offsets if self._read(each)]
+        return [each for each in offsets if self._read(each, start)]
 
-    def _read(self, offset: int) -> bool:
+    def _read(self, offset: int, start: int) -> bool:
         if offset < self._top:  # the topic was made again, or a leader has lost what its log ended with
             self.base = self._top = offset
             self._settled.clear()
@@ -78,6 +81,9 @@ class Ledger:
             self.handed.clear()
             self.anew = self.changed = True
         if offset > self._top:
+            gone = range(max(self._top, self.base), min(offset, start))
+            if gone and (unread := len(gone) - sum(map(gone.__contains__, self._settled))):
+                self.end("deleted", unread)
             if self.base >= self._top:
                 self.base = max(self.base, offset)
                 self._settled = {each for each in self._settled if each >= self.base}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import KafkaError
 
+from ..._core.logs import repeated
 from ...errors import CloudRuntimesError, UnavailableError
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
@@ -211,9 +212,18 @@ class KafkaMember(EventSource):
     def _read(self, origin: Origin, ledger: Ledger, run: Run) -> None:
         messages = run.messages
         with self._fetched.changed:
-            wanted = ledger.read(run.offsets)
+            before = ledger.ended.get("deleted", 0)
+            wanted = ledger.read(run.offsets, run.start)
+            deleted = ledger.ended.get("deleted", 0) - before
             known = dict(ledger.counts)
             anew, ledger.anew = ledger.anew, False
+        if deleted:
+            repeated(
+                f"deleted {self._where} {origin}",
+                "kafka %s: %d messages of %s (partition %d) were deleted before the group read them: "
+                "retention.ms and retention.bytes of the topic say how long messages stay",
+                *(self._where, deleted, *origin),
+            )
         if anew:
             self._let_go(origin)
             self._forget(origin)

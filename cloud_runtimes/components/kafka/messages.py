@@ -125,6 +125,7 @@ class Run(NamedTuple):
         offsets: of them.
         messages: `Incoming`; plain ones: their data.
         error: that came instead.
+        start: offset at which the log began when they were fetched.
     """
 
     partition: int
@@ -132,10 +133,12 @@ class Run(NamedTuple):
     offsets: list[int]
     messages: list[Any]
     error: KafkaError | None = None
+    start: int = 0
 
     def join(self, run: Run) -> bool:
-        """Append a run of the same partition, if it is of the same kind and what comes next."""
-        if self.plain is not run.plain or self.error or run.error or run.offsets[0] <= self.offsets[-1]:
+        """Append a run of the same partition, if it is like this one and what comes next."""
+        same = self.plain is run.plain and self.start == run.start
+        if not same or self.error or run.error or run.offsets[0] <= self.offsets[-1]:
             return False
         self.offsets.extend(run.offsets)
         self.messages.extend(run.messages)

@@ -71,7 +71,7 @@ class _Lent(Ledger):
         """Whether any message is not settled."""
         return len(self.open) > len(self._settled_since)
 
-    def read(self, offsets: Sequence[int]) -> Sequence[int]:
+    def read(self, offsets: Sequence[int], start: int = 0) -> Sequence[int]:
         return offsets
 
     def hand(self, offsets: Sequence[int]) -> None:
