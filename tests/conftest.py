@@ -74,6 +74,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Spare whatever collects garbage in a test the way through all that pytest has made."""
+    _freeze()
+
+
+@pytest.fixture(scope="module")
+def short_collections() -> None:
+    """Spare those of a module's tests, which are many, the way through what earlier tests have left too."""
+    _freeze()
+
+
+def _freeze() -> None:
     gc.collect()
     if hasattr(gc, "freeze"):  # not on PyPy
         gc.freeze()

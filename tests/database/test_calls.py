@@ -22,6 +22,8 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 
+pytestmark = pytest.mark.usefixtures("short_collections")
+
 SLOW = (
     "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 1000000000) SELECT count(*) AS n FROM t"
 )

@@ -16,7 +16,10 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 
 # an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("short_collections"),
+]
 
 KINDS = ["sqlite", ":memory:", "postgresql", "postgresql+asyncpg"]
 
