@@ -27,7 +27,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from cloud_runtimes.components.kafka.fetcher import _PATIENCE, Fetcher
+from cloud_runtimes.components.kafka.fetcher import Fetcher
 from cloud_runtimes.components.kafka.messages import Run
 from cloud_runtimes.components.kafka.producer import KafkaProducer
 from cloud_runtimes.errors import NotFoundError
@@ -243,6 +243,13 @@ def test_what_the_broker_deletes_unread_is_counted(
         place = TopicPartition(topic, 0, 30)
         admin.delete_records([place])[place].result(SOON)
 
+    paused = threading.Event()
+
+    def full(fetcher: Any) -> bool:
+        if fetcher._topic == topic and sys._getframe(1).f_code.co_name == "_stand_by":
+            paused.set()
+        return True
+
     with client.pubsub.subscribe("bus", "t") as sub:
         client.pubsub.publish_bulk("bus", "t", [0, 1, 2])
         first, _, third = (sub.receive(SOON) for _ in range(3))
@@ -251,8 +258,8 @@ def test_what_the_broker_deletes_unread_is_counted(
         until(lambda: "cr1:1;1:0" in committed(home, group))
         if alive:
             with monkeypatch.context() as late:
-                late.setattr(Fetcher, "_full", lambda fetcher: True)
-                time.sleep(_PATIENCE + 0.5)
+                late.setattr(Fetcher, "_full", full)
+                assert paused.wait(SOON)
                 go_on()
             found = taken(sub, 10)
     if not alive:
