@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components._deliveries import POLL
 from cloud_runtimes.components._engines import engines
 from cloud_runtimes.components.etcd.address import parse_url
 from cloud_runtimes.components.etcd.engine import EtcdEngine
@@ -30,6 +31,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support import STRANGER
@@ -89,6 +91,20 @@ def test_a_token_that_another_connection_renews(guarded: tuple[EtcdServer, str],
     for engine in engines(EtcdEngine):
         engine.renew_token()
     assert api.call(made.state, "get", "s", "k") == 1
+
+
+def test_a_token_that_has_ended_on_several_connections(guarded: tuple[EtcdServer, str], client: Make) -> None:
+    """The next call gets one for all of them."""
+    server, password = guarded
+    made = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
+    made.state.save("s", "k", 1)
+    (engine,) = engines(EtcdEngine)
+    engine._idle += [engine.open(Operation(POLL, "s", 5.0)) for _ in range(2)]
+    for connection in engine._idle:
+        connection._token = engine._login.token = "ended.1"
+        connection._heads.clear()
+    assert made.state.get("s", "k") == 1
+    assert made.state.get("s", "k") == 1
 
 
 def test_who_is_not_known(guarded: tuple[EtcdServer, str], client: Make, api: Api, canary: Canary) -> None:

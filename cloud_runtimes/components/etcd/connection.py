@@ -169,7 +169,9 @@ class Connection(ServerConnection):
         return out
 
     def is_alive(self) -> bool:
-        """Tell whether an idle connection still has its server, as far as is known without asking it."""
+        """Tell whether an idle connection still has its server, and a token that it takes, as far as is known without asking it."""
+        if self._token and not self._login.token:  # another one was told that it has ended
+            return False
         if monotonic() < self.heard + FRESH:
             return not self.session.closing
         try:
