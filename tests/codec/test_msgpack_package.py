@@ -6,7 +6,6 @@ import datetime
 import gc
 import importlib
 import random
-import signal
 import struct
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 
 from cloud_runtimes.errors import PayloadError
 from tests.codec.conftest import PYTHON
-from tests.support.silence import silence
+from tests.support.alarms import alarms
 
 EVENT: dict[str, Any] = {
     "id": "01J9ZQ4T8W3N5V6X7Y8Z9A0B1C",
@@ -278,18 +277,12 @@ def test_signal_handlers_and_threads(python: ModuleType) -> None:
             if python.encode(EVENT) != expected or python.decode(expected) != EVENT:
                 wrong.append(1)
 
-    old = signal.signal(signal.SIGALRM, lambda *_: inside.append(python.encode(EVENT)))
     threads = [threading.Thread(target=work) for _ in range(4)]
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    with alarms(lambda: inside.append(python.encode(EVENT)), 0.0005):
         for thread in threads:
             thread.start()
         while not inside or any(thread.is_alive() for thread in threads):
             work()
-    finally:
-        silence(old)
-        for thread in threads:
-            thread.join(60)
     assert not wrong
     assert set(inside) == {expected}
 

@@ -25,7 +25,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.files import WriteLock
 from cloud_runtimes.errors import ClosedError, UnavailableError
 from cloud_runtimes.pubsub.sender import Sender
-from tests.support.silence import silence
+from tests.support.alarms import alarms, silence
 
 
 @pytest.fixture
@@ -431,18 +431,14 @@ def test_a_signal_handler_may_look_at_configuration(client: CloudRuntimesClient)
     looked = 0
     with client.configuration.subscribe_configuration("app") as sub:
 
-        def handler(number: int, frame: Any) -> None:
+        def handler() -> None:
             nonlocal looked
             looked += len(sub.current()) == 200
 
-        before = signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-        try:
+        with alarms(handler, 0.0005):
             for number in range(100):
                 client.configuration.save_configuration("app", {f"k{each}": str(number) for each in range(200)})
                 sub.receive(5)
-        finally:
-            silence(before)
     assert looked > 3
 
 
@@ -450,18 +446,14 @@ def test_a_signal_handler_may_send(client: CloudRuntimesClient) -> None:
     publisher = client.pubsub.publisher("bus", "t")
     sent = 0
 
-    def handler(number: int, frame: Any) -> None:
+    def handler() -> None:
         nonlocal sent
         publisher.send("from the handler")
         sent += 1
 
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-    try:
+    with alarms(handler, 0.0005):
         for number in range(30_000):
             publisher.send(number)
-    finally:
-        silence(before)
     publisher.close()
     assert sent > 3
     assert publisher.stats().delivered == 30_000 + sent
@@ -494,7 +486,7 @@ def test_a_signal_handler_may_receive_and_settle(
     refused = 0
     sub = client.pubsub.subscribe("bus", "t")
 
-    def handler(number: int, frame: Any) -> None:
+    def handler() -> None:
         nonlocal refused
         if (event := sub.receive(0.001)) is not None:
             event.ack()
@@ -503,17 +495,12 @@ def test_a_signal_handler_may_receive_and_settle(
             client.state.save("store", "from the handler", len(done), timeout=5)
         except UnavailableError as error:  # it came in the middle of a write of its thread
             refused += "signal handler" in str(error)
-        signal.setitimer(signal.ITIMER_REAL, 0.003)
 
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.003)
-    try:
+    with alarms(handler, 0.003):
         while (event := sub.receive(1)) is not None:
             client.state.save("store", "last", event.data)
             event.ack()
             done.append(event.data)
-    finally:
-        silence(before)
     assert sorted(done) == list(range(count))
     assert refused
     sub.close()

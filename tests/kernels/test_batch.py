@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
-from tests.support.silence import silence
+from tests.support.alarms import alarms
 
 HEADER = 8 + 2 + 2 + 2  # a frame of source "s", type "t", topic "o"
 RECORD = 32  # one without key, trace context and payload
@@ -287,22 +286,18 @@ def test_signal_handler_appends(batch: ModuleType, events: ModuleType) -> None:
     chunks: list[Any] = []
     fired = [0]
 
-    def handler(signum: int, frame: Any) -> None:
+    def handler() -> None:
         fired[0] += 1
         numbers.append(send(b"from the handler", "k"))
         accepted, delivered, failed, _, buffered, _, _ = buffer.stats()
         assert accepted == delivered + failed + buffered
 
-    old = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
-    try:
+    with alarms(handler, 0.0001):
         begun = time.monotonic()
         while time.monotonic() < begun + 1.0 or (fired[0] <= 200 and time.monotonic() < begun + 60):
             numbers.append(send(b"from the loop"))
             if buffer.stats()[4] > 200:
                 chunks += drain(buffer)
-    finally:
-        silence(old)
     assert fired[0] > 200
     check_all(buffer, events, chunks, numbers)
 

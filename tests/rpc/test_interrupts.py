@@ -12,7 +12,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.rpc import RpcServer
-from tests.support.silence import silence
+from tests.support.alarms import silence
 
 
 @pytest.fixture
