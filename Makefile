@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# what depends on the kernels, but on no server: these keep the frames that SQLite does
+EMBEDDED := not postgres and not redis and not valkey and not nats and not etcd and not rabbitmq and not kafka and not objectstore and not dapr and not layotto
+# what depends on the kernels: what the embedded components do the others do too, and tests with the parameter "python" run on the fallback anyway
 FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py \
 	tests/pubsub/test_publisher.py tests/frame/test_refusals.py tests/frame/test_typed.py
 # what stands on files, sockets and other processes of this machine
@@ -62,10 +63,10 @@ test: setup ## run all tests, or those of TESTS=…
 	$(PARALLEL) $(TESTS) -m "not timing" || test $$? -eq 5
 
 test-fallback: setup ## run what depends on the kernels, or TESTS=…, on the fallback
-	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not postgres and not redis and not valkey and not nats and not etcd and not rabbitmq and not kafka and not etcd and not objectstore"
+	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not python and $(EMBEDDED)"
 
 test-bare: setup ## run the embedded components, or TESTS=…, on Linux without what other systems lack
-	CLOUD_RUNTIMES_TEST_PLATFORM=bare $(PARALLEL) $(or $(TESTS),$(BARE)) -m "not timing" -k "not postgres and not redis and not valkey and not nats and not etcd and not dapr and not layotto and not rabbitmq and not kafka and not etcd and not objectstore"
+	CLOUD_RUNTIMES_TEST_PLATFORM=bare $(PARALLEL) $(or $(TESTS),$(BARE)) -m "not timing" -k "$(EMBEDDED)"
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
 	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/etcd tests/kafka tests/nats tests/objectstore tests/postgres tests/rabbitmq tests/redis tests/conformance/test_lock_processes.py tests/pubsub/test_killed_transactions.py tests/codec/test_msgpack_twins.py tests/codec/test_json_backends.py tests/kernels/test_cloudevents.py tests/kernels/test_record.py tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/frame/test_config_secrets.py tests/frame/test_import.py tests/frame/test_overhead.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/kernels/test_speed.py tests/pubsub/test_pipelining.py tests/telemetry/test_load.py tests/tutorial tests/packaging/test_installed.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
