@@ -395,7 +395,9 @@ cdef class Buffer:
 
 include "telemetry_current.pxi"
 include "telemetry_context.pxi"
+include "telemetry_tracer.pxi"
 include "telemetry_spans.pxi"
+include "telemetry_api.pxi"
 include "telemetry_with.pxi"
 include "telemetry_logs.pxi"
 include "telemetry_series.pxi"
