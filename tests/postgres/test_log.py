@@ -136,15 +136,6 @@ def test_the_lag_counts_events_and_not_frames(home: PostgresHome) -> None:
         assert client.pubsub.lag("bus", "orders") == 10
 
 
-def test_a_member_with_nothing_in_hand_leaves_quietly(home: PostgresHome, caplog: pytest.LogCaptureFixture) -> None:
-    client = home.client()
-    client.pubsub.publish("bus", "orders", 1)
-    with client.pubsub.subscribe("bus", "orders", start="earliest") as sub:
-        assert received(sub, 1) == [1]
-        sleep(0.2)  # the settlement is written, so nothing is left to write
-    assert not caplog.messages
-
-
 def test_a_transaction_that_stays_open_costs_nothing_for_each_frame(home: PostgresHome) -> None:
     client = home.client()
     with client.pubsub.subscribe("bus", "orders", start="earliest", group="g") as sub:
