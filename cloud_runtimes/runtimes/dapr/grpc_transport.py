@@ -11,7 +11,8 @@ from ...protocols.dapr.messages import VALUE_TYPE, messages, plain
 from ...spi.configuration import ConfigurationItem
 from ...spi.operation import Operation
 from ...spi.rpc import RpcCall, RpcReply
-from .._sidecar.channel import Call, Channel, StreamMethod
+from .._sidecar.channel import Channel
+from .._sidecar.grpc_calls import Call, StreamMethod
 from .._sidecar.stores import is_exact
 from .._sidecar.transport import ErrorReply, Flow, StateItem
 from .callbacks import DaprCallbacks

@@ -10,7 +10,8 @@ from ..._http.proof import CONTENT_TYPE_HEADER, STATUS_HEADER
 from ...errors import CloudRuntimesError
 from ...protocols.layotto.messages import RUNTIME, messages
 from ...spi.rpc import RpcCall, RpcReply
-from .._sidecar.channel import Call, Channel, StreamMethod, never_sent
+from .._sidecar.channel import Channel
+from .._sidecar.grpc_calls import Call, StreamMethod, never_sent
 from .._sidecar.transport import Ended, ErrorReply, Flow, Receive, SidecarError, StateItem, Stream
 from . import LayottoSettings
 from .shared_streams import share
