@@ -18,7 +18,9 @@ from ..spi.pubsub import BatchLimits, Failures, OutgoingBatch
 from .types import DeliveryReport, FailedEvent
 
 ATTEMPT: Final = 2.0
-"""Seconds of an attempt at a broker that keeps up. A longer stall is another attempt with the same ids."""
+"""Seconds of the first attempt, so that what keeps events from a broker is told soon."""
+STALL: Final = 10.0
+"""Seconds of an attempt once a broker has taken something. A broker that stands still for longer may get events twice, under the same ids."""
 _SLOW: Final = 4 * ATTEMPT
 """Seconds that an attempt at several events may have before one has come through."""
 
@@ -26,7 +28,7 @@ _SLOW: Final = 4 * ATTEMPT
 class Window:
     """What the next attempt may be.
 
-    When time runs out, it shrinks to half of the bytes and gets twice the time. It grows by doubling while attempts take less than four seconds. So a steady broker soon times out no more.
+    When time runs out, it shrinks to half of the bytes, and the first attempts get twice the time. It grows by doubling while attempts take less than four seconds. So a steady broker soon times out no more.
 
     ``size``: bytes that an attempt may hold; one event is always allowed. ``seconds``: that it may take.
     """
@@ -41,7 +43,7 @@ class Window:
         if seconds <= _SLOW / 2:
             self.size = max(self.size, min(2 * size, self._most))
         # by half at most: a small attempt says little of how long a large one takes
-        self.seconds = max(ATTEMPT, 3 * seconds, self.seconds / 2)
+        self.seconds = max(STALL, 3 * seconds, self.seconds / 2)
 
     def ran_out(self, size: int, taken: int, *, alone: bool) -> None:
         """Note that time ran out for ``size`` bytes, of which the broker took ``taken``; ``alone``: they were one event."""
@@ -176,7 +178,7 @@ class Lane:
         self.pause = 0.01  # seconds until the attempt after the next one that fails
         self.delivered = 0.0  # when events of it were last delivered: those behind them waited until then
         self.alone = 0  # parts to send one by one, since one of them may be what the broker does not take
-        self.busy = False  # a batch is under way
+        self.attempt: Attempt | None = None  # that is under way
 
     def __bool__(self) -> bool:
         return bool(self._parts)

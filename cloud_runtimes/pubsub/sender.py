@@ -197,7 +197,10 @@ class Sender:
         """Send a batch of each lane that may; return the seconds until the next one may, 0 where one was sent and has landed."""
         soonest = _NEVER
         for lane in self._lanes:
-            if lane and not lane.busy:
+            if (attempt := lane.attempt) is not None:
+                if (end := self._give_up_at) is not None:
+                    attempt.op.deadline = min(end, attempt.op.deadline or end)
+            elif lane:
                 wait = lane.again - monotonic()
                 # once everything is to be given up, there is nothing to wait for
                 if wait > 0 and (self._give_up_at is None or monotonic() < self._give_up_at):
@@ -217,16 +220,20 @@ class Sender:
             self.driver = self._service._driver(self._pubsub_name)
         except ClosedError:
             pass  # the client closes, and waits for this
-        seconds = max(0.05, min(self._window.seconds, self._expiry(lane) - monotonic()))
-        attempt = lane.next(self._topic, self.driver.limits, self._window.size)
+        limits = self.driver.limits
+        seconds = self._expiry(lane) - monotonic()
+        if not (limits.retries and lane.delivered):  # what keeps the first events from the engine is said soon
+            seconds = min(self._window.seconds, seconds)
+        seconds = max(0.05, seconds)
+        attempt = lane.next(self._topic, limits, self._window.size)
         attempt.op = op = _AttemptOperation(PUBLISHER, self._pubsub_name, seconds)
         attempt.begun = monotonic()
         publish = partial(self._service._call, op, self.driver.publish, attempt.batch)
-        if len(self._lanes) == 1:
+        if len(self._lanes) == 1 and not limits.retries:
             self._note(attempt, publish)
             self._landed(attempt)
             return True
-        lane.busy = True
+        lane.attempt = attempt
         future: Future[Failures] | None = None
         if not self._service._interceptors:
             try:
@@ -256,7 +263,7 @@ class Sender:
         """Take in what has come back."""
         while not self._returns.empty():
             attempt = self._returns.get_nowait()
-            attempt.lane.busy = False
+            attempt.lane.attempt = None
             self._landed(attempt)
 
     def _landed(self, attempt: Attempt) -> None:

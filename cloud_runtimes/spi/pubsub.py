@@ -86,11 +86,13 @@ class BatchLimits(NamedTuple):
         events: of one batch.
         bytes: of one batch's frames. A single event may have more, up to ``max_event_bytes``.
         in_flight: batches at once. With more than one, a publisher deals events out by key, so that those of one key are never in two batches at once.
+        retries: whether the engine sends a batch again by itself, until the deadline, and stores it once. An attempt then has all the time that its events have, since another one might store them twice.
     """
 
     events: int = 1_000_000
     bytes: int = 8 * 1024 * 1024
     in_flight: int = 1
+    retries: bool = False
 
 
 class OutgoingBatch:
@@ -375,7 +377,7 @@ class PubSubDriver(Driver, ABC):
     def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures] | None:
         """Start to publish, for a broker that acknowledges later: the future gets what `publish` returns or raises, by the call's deadline.
 
-        Only called where ``limits.in_flight`` is more than one. ``None``, the default: the service calls `publish` in a thread for each batch under way.
+        Only called where ``limits.in_flight`` is more than one, or ``limits.retries`` is set. The operation's deadline may move forward meanwhile. ``None``, the default: the service calls `publish` in a thread for each batch under way.
         """
         return None
 

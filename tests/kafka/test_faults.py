@@ -6,11 +6,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -22,12 +23,14 @@ from confluent_kafka.admin import (
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
-    CloudRuntimesError,
+    BulkError,
     DeadlineExceededError,
     PermissionDeniedError,
     UnauthenticatedError,
     UnavailableError,
 )
+from cloud_runtimes.pubsub.sender import PUBLISHER
+from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support import PEM, STRANGER
 from tests.support.fault_proxy import FaultProxy, Way
@@ -176,26 +179,76 @@ def test_a_member_leaves_though_no_broker_answers(
             until(lambda: sub.receive(60).data == 2)
 
 
-@pytest.mark.soak
-def test_a_broker_that_is_away(server: KafkaServer) -> None:
-    """A publisher waits for longer than an attempt, and repeats nothing that was not on its way."""
-    with client(server, "away") as made:
-        made.pubsub.publish("bus", "t", -1)
-        with made.pubsub.subscribe("bus", "t") as sub, made.pubsub.publisher("bus", "t") as publisher:
-            assert sub.receive(20) is not None
-            proxy(server).gone()
-            error = SyncApi().fails(CloudRuntimesError)(made.pubsub, "publish", "bus", "t", -2, timeout=0.5)
-            for number in range(1000):
+@contextmanager
+def deaf(server: KafkaServer, proxy: FaultProxy) -> Iterator[None]:
+    """Have its answers lost, and then its connections."""
+    proxy.down = Way(lost=True)
+    yield
+    proxy.gone()
+    proxy.heal()
+    proxy.back()
+
+
+@pytest.mark.parametrize("does", [hung, deaf])
+def test_a_publisher_outlasts_a_stall_and_stores_nothing_twice(
+    server: KafkaServer, does: Callable[..., AbstractContextManager[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is longer than an attempt at other brokers, and is told of."""
+    with client(server, does.__name__) as made, made.pubsub.publisher("bus", "t", linger=0.01) as publisher:
+        publisher.send(0)
+        publisher.flush(30)
+        with does(server, proxy(server)):
+            for number in range(1, 1000):
                 publisher.send(number)
-            time.sleep(2.5)
-            proxy(server).back()
-            publisher.flush(30)
-            found = []
-            while (event := sub.receive(20 if len(found) < 1000 else 0.5)) is not None:
-                found.append(event.data)
-                event.ack()
-    assert set(found) - {-2} == set(range(1000))
-    assert len(found) <= 1001 + 1000 * (not error.maybe_applied)
+            until(lambda: "messages have had no acknowledgement for 5 s" in caplog.text, seconds=60)
+        publisher.flush(60)
+        assert publisher.stats().delivered == 1000
+    assert stored(server, f"{does.__name__}.t") == 1000
+
+
+def test_a_publisher_that_is_closed_in_a_stall_ends_in_time(server: KafkaServer) -> None:
+    """Though its attempt could go on for the two minutes of `delivery_timeout`."""
+    made = client(server, "closed")
+    publisher = made.pubsub.publisher("bus", "t", linger=0.01)
+    publisher.send(0)
+    publisher.flush(30)
+    with stopped(server):
+        publisher.send(1)
+        time.sleep(0.5)  # it is under way
+        began = time.monotonic()
+        with pytest.raises(BulkError, match="1 of 1 events were sent and not acknowledged"):
+            made.close(timeout=3)
+        assert time.monotonic() - began < 20
+    assert publisher.stats().failed == 1
+
+
+def test_a_fatal_error_ends_what_is_under_way(server: KafkaServer) -> None:
+    """librdkafka has nothing acknowledged any more; what is sent next has another producer."""
+    with client(server, "fatal") as made:
+        made.pubsub.publish("bus", "t", 0)
+        producer: Any = made.pubsub._driver("bus")._component.producer  # type: ignore[attr-defined]
+        first = producer.client
+        with stopped(server):
+            sent = [producer.send(Operation(PUBLISHER, "bus", 60), "fatal.t", [(b"%d" % n, None, [])]) for n in (1, 2)]
+            time.sleep(0.5)  # they are under way
+            fatal = KafkaError(KafkaError._FATAL, "the log has lost messages", fatal=True)
+            producer._sent[0].report(fatal, Message(value=b"1"))
+            assert "the log has lost messages" in str(sent[0].exception(20))
+            error = sent[1].exception(20)
+            assert isinstance(error, UnavailableError)
+            assert error.maybe_applied
+        made.pubsub.publish("bus", "t", 3)
+        assert producer.client is not first
+
+
+def stored(server: KafkaServer, topic: str) -> int:
+    """Return how many messages a topic has."""
+    reader = Consumer({"bootstrap.servers": server.url, "group.id": "counts"})
+    try:
+        places = reader.list_topics(topic, 30).topics[topic].partitions
+        return sum(reader.get_watermark_offsets(TopicPartition(topic, place), 30)[1] for place in places)
+    finally:
+        reader.close()
 
 
 def test_connections_are_cut_amid_a_batch(

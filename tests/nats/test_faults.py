@@ -19,8 +19,8 @@ from cloud_runtimes.testing import Api
 from tests.nats.test_pubsub import beside
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
-from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast_harm, slow
-from tests.support.nats import NatsServer
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast_harm, slow, stall
+from tests.support.nats import NatsServer, stopped
 from tests.support.waiting import until
 
 
@@ -68,6 +68,13 @@ def test_publishers_outlast(
     """A server that is slow, full or dead. In CI each harm is tried with one API."""
     server = served(jetstream={"sync_interval": "always", "max_file_store": 1 << 20})
     outlast_harm(server, client, HARMS, harm, rounds(1, 2))
+
+
+def test_a_publisher_outlasts_a_stall(
+    served: Callable[..., NatsServer], client: Callable[..., CloudRuntimesClient]
+) -> None:
+    server = served()
+    stall(client(server.url), stopped(server))
 
 
 def test_a_sealed_stream(home: NatsHome, api: Api) -> None:

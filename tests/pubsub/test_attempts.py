@@ -18,7 +18,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.pubsub import DeliveryReport
-from cloud_runtimes.pubsub._lanes import ATTEMPT, Window
+from cloud_runtimes.pubsub._lanes import ATTEMPT, STALL, Window
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.pubsub import Failures, OutgoingBatch
 from tests.support.slow_broker import SlowBroker
@@ -209,9 +209,9 @@ def test_the_window_follows_what_the_broker_takes() -> None:
     window.took(300, 5.0)  # slow enough
     assert (window.size, window.seconds) == (300, 15.0)
     window.took(10, 0.1)  # a small one says little of a large one
-    assert (window.size, window.seconds) == (300, 7.5)
+    assert (window.size, window.seconds) == (300, STALL)
     for size in (300, 600, 1000):
         window.took(size, 0.1)
-    assert (window.size, window.seconds) == (1000, ATTEMPT)
+    assert (window.size, window.seconds) == (1000, STALL)
     window.took(10, 0.1)
     assert window.size == 1000

@@ -19,7 +19,7 @@ from cloud_runtimes.errors import DeadlineExceededError, ResourceExhaustedError,
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.rabbitmq import RabbitHome
-from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
+from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow, stall
 from tests.support.rabbitmq import Missing, RabbitServer, serve, stopped
 
 GROUPS = {"groups": ["suite"]}
@@ -104,6 +104,10 @@ def test_publishers_outlast(
                 outlast(home, apis[(turn + number) % 2], does(server, proxy), kind, match, None)
         for api in apis:
             api.close()
+
+
+def test_a_publisher_outlasts_a_stall(server: RabbitServer, client: Callable[..., CloudRuntimesClient]) -> None:
+    stall(client(server.url), stopped(server))
 
 
 def test_members_that_come_and_go_settle_all(home: RabbitHome, rounds: Callable[[int, int], int]) -> None:

@@ -22,7 +22,7 @@ from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.waiting import Stopwatch
 
-__all__ = ["KILLS", "Config", "at_home", "come_and_go", "dead", "kill_all", "outlast", "outlast_harm", "slow"]
+__all__ = ["KILLS", "Config", "at_home", "come_and_go", "dead", "kill_all", "outlast", "outlast_harm", "slow", "stall"]
 
 Config: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Makes a configuration of settings."""
@@ -254,6 +254,26 @@ def outlast(
             event = api.call(sub, "receive", 30)
             seen.add(event.data)
             event.ack()
+
+
+def stall(client: CloudRuntimesClient, harm: AbstractContextManager[object]) -> None:
+    """Publish while a broker stands still for longer than a first attempt: nothing comes twice."""
+    with (
+        client.pubsub.subscribe("bus", "stall", max_in_flight=2000) as sub,
+        client.pubsub.publisher("bus", "stall", linger=0.01) as publisher,
+    ):
+        publisher.send(0)
+        publisher.flush(30)
+        with harm:
+            for number in range(1, 1000):
+                publisher.send(number)
+            time.sleep(3)
+        publisher.flush(60)
+        found = []
+        while (event := sub.receive(30 if len(found) < 1000 else 0.5)) is not None:
+            found.append(event.data)
+            event.ack()
+    assert sorted(found) == list(range(1000))
 
 
 def _refused(

@@ -109,7 +109,7 @@ def explained(where: str, error: KafkaError, topic: str | None = None, told: Any
         if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):  # all that librdkafka knows of one that hangs up
             why += "; check servers in the component's table, and tls and username: it may want these, or not have them"
         what = "it could not be sent in time" if code == PURGED else _short(error)
-        return UnavailableError(f"{text}{what}{why}")
+        return UnavailableError(f"{text}{what}{why}", maybe_applied=code == KafkaError._PURGE_INFLIGHT)
     return InternalError(f"{text}{_short(error)} ({error.name()})")
 
 

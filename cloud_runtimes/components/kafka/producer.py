@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -28,6 +29,9 @@ __all__ = ["KafkaProducer", "Outgoing"]
 
 _SLICE: Final = 0.05
 _LEAVING: Final = 10.0
+_ENDING: Final = 1.0
+_LONG: Final = 5.0
+"""Seconds without an acknowledgement that are told of."""
 _ONE: Final = 100 * 1024 * 1024
 _QUEUE: Final = 10_000_000
 _ANY: Final = -1
@@ -43,6 +47,7 @@ class _Sent:
 
     Attributes:
         done: gets place → error of those that failed.
+        tell_at: `time.monotonic` at which it is told that they wait.
     """
 
     def __init__(self, op: Operation, topic: str, messages: Sequence[Outgoing]) -> None:
@@ -51,6 +56,7 @@ class _Sent:
         self.messages = messages
         self.done: Future[dict[int, CloudRuntimesError]] = Future()
         self.left = len(messages)
+        self.tell_at = monotonic() + _LONG
         self.failed: list[tuple[KafkaError, bytes]] = []
 
     def report(self, error: KafkaError | None, message: Any) -> None:
@@ -147,8 +153,11 @@ class KafkaProducer:
 
     def _serve(self) -> None:
         """Serve reports while anything is under way."""
-        producer = self.client
         while True:
+            try:
+                producer = self.client
+            except ClosedError:
+                return
             producer.poll(_SLICE)
             now = monotonic()
             with self._lock:
@@ -158,18 +167,38 @@ class KafkaProducer:
                     for sent in self._sent
                     if sent.left and sent.op.deadline is not None and sent.op.deadline <= now
                 ]
+                long = [sent for sent in self._sent if sent.left and sent.tell_at <= now]
+            for sent in long:
+                sent.tell_at = inf
+                where = self._topics.where
+                message = "kafka %s: %d messages have had no acknowledgement for %g s; they are sent again until their time is over"
+                repeated(f"kafka {where} waits", message, where, sent.left, _LONG)
             if late:
                 self._purge(producer)
                 ended = [sent for sent in self._sent if sent.left == 0 or sent in late]
             for sent in ended:
                 if not self._again(producer, sent, now):
-                    with self._lock:
-                        self._sent.remove(sent)
                     self._finish(sent)
+            if (
+                self._producer is not producer and not self._closed
+            ):  # an error was fatal: it gets no more acknowledgements
+                self._end(producer)
             with self._lock:
-                if not self._sent or self._producer is not producer:
+                if not self._sent:
                     self._serving = False
                     return
+
+    def _end(self, producer: Any) -> None:
+        """Fail what is under way by a producer that sends nothing any more."""
+        with self._lock:
+            left = list(self._sent)
+        producer.purge(in_queue=True, in_flight=True, blocking=True)
+        end = monotonic() + _ENDING
+        while any(sent.left > 0 for sent in left) and monotonic() < end:
+            producer.poll(_SLICE)
+        for sent in left:
+            if sent.left <= 0:
+                self._finish(sent)
 
     def _purge(self, producer: Any) -> None:
         """Take back what was not sent; its reports come at once."""
@@ -191,6 +220,8 @@ class KafkaProducer:
         return True
 
     def _finish(self, sent: _Sent) -> None:
+        with self._lock:
+            self._sent.remove(sent)
         where, told = self._topics.where, self._told
         failures: dict[int, CloudRuntimesError] = {}
         made: dict[int, CloudRuntimesError] = {}

@@ -56,7 +56,7 @@ class KafkaPubSub(PubSubDriver):
         if settings.retry == "in_order":
             self.features = (self.features | {spi.KEY_ORDER}) - {spi.RETRY_DELAY}
         self.writer = Writer(settings)
-        self.limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024)
+        self.limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024, retries=True)
         self.max_event_bytes = 64 * 1024 * 1024
 
     # -- publishing -------------------------------------------------------
