@@ -377,7 +377,7 @@ class PubSubDriver(Driver, ABC):
     def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures] | None:
         """Start to publish, for a broker that acknowledges later: the future gets what `publish` returns or raises, by the call's deadline.
 
-        Only called where ``limits.in_flight`` is more than one, or ``limits.retries`` is set. The operation's deadline may move forward meanwhile. ``None``, the default: the service calls `publish` in a thread for each batch under way.
+        Only called where ``limits.in_flight`` is more than one, or ``limits.retries`` is set. The operation's deadline may become an earlier one meanwhile. ``None``, the default: the service calls `publish` in a thread for each batch under way.
         """
         return None
 

@@ -179,9 +179,8 @@ class KafkaProducer:
             for sent in ended:
                 if not self._again(producer, sent, now):
                     self._finish(sent)
-            if (
-                self._producer is not producer and not self._closed
-            ):  # an error was fatal: it gets no more acknowledgements
+            # after a fatal error it gets no more acknowledgements
+            if self._producer is not producer and not self._closed:
                 self._end(producer)
             with self._lock:
                 if not self._sent:
