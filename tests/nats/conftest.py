@@ -12,6 +12,7 @@ from tests.support.harnesses.nats import NatsHome
 from tests.support.homes import clients  # noqa: F401
 from tests.support.leased_jobs import members  # noqa: F401
 from tests.support.nats import Missing, NatsServer, serve
+from tests.support.nats_other import Other, beside
 
 
 @pytest.fixture
@@ -33,3 +34,9 @@ def served() -> Iterator[Callable[..., NatsServer]]:
                 pytest.skip(str(error))
 
         yield start
+
+
+@pytest.fixture
+def other(home: NatsHome) -> Iterator[Other]:
+    with beside(home.server.port, home.prefix) as made:
+        yield made

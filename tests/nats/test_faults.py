@@ -16,11 +16,11 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.testing import Api
-from tests.nats.test_pubsub import beside
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
 from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast_harm, slow, stall
 from tests.support.nats import NatsServer, stopped
+from tests.support.nats_other import beside
 from tests.support.waiting import until
 
 

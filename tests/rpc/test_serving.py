@@ -1,24 +1,18 @@
-"""Serving: the handle, the blocking call, signals, mounting, and where handlers run."""
+"""Serving: the handle, the blocking call, and where handlers run."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import pytest
 import uvicorn
@@ -31,7 +25,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from cloud_runtimes.rpc import RpcRequest, RpcServer
+from cloud_runtimes.rpc import RpcRequest
 from cloud_runtimes.testing import Api
 from tests.support.waiting import longer
 
@@ -472,173 +466,3 @@ def test_nothing_is_left_running(closing: Make, home: Path, apart: None) -> None
     while (left := {t.name for t in threading.enumerate()} - before) and time.monotonic() < end:
         time.sleep(0.01)
     assert not left
-
-
-# -- mounting -----------------------------------------------------------------
-
-
-def _served(app: Any) -> Any:
-    """Run an ASGI application by uvicorn's own parser, in a thread."""
-    import uvicorn
-
-    from cloud_runtimes._core.threads import Background
-
-    sock = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
-    thread = Background(lambda: asyncio.run(server.serve([sock])), "mounted")
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-
-    def stop() -> None:
-        server.should_exit = True
-        thread.join(10)
-
-    return f"http://127.0.0.1:{sock.getsockname()[1]}", stop
-
-
-def _get(address: str) -> tuple[int, bytes]:
-    with urlopen(Request(address), timeout=10) as response:
-        return response.status, response.read()
-
-
-@pytest.mark.parametrize("kind", ["bare", "starlette", "fastapi"])
-def test_mounted(kind: str, home: Path, tmp_path: Path, closing: Make, apart: None, api: Api) -> None:
-    token = "a token for the mounted one"
-    client = closing(app_id="there", config={"capa": {"home": str(home), "rpc_token": token}})
-    from cloud_runtimes.testing.suites import rpc_methods
-
-    rpc_methods.register(client)
-    app: Any = client.rpc.asgi_app()
-    prefix = ""
-    if kind == "starlette":
-        from starlette.applications import Starlette
-        from starlette.responses import PlainTextResponse
-        from starlette.routing import Mount, Route
-
-        app = Starlette(routes=[Route("/own", lambda request: PlainTextResponse("own")), Mount("/api/rpc", app)])
-        prefix = "/api/rpc"
-    elif kind == "fastapi":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of FastAPI's own imports
-            from fastapi import FastAPI
-
-        outer = FastAPI()
-        outer.get("/own")(lambda: "own")
-        outer.mount("/rpc", app)
-        app, prefix = outer, "/rpc"
-    address, stop = _served(app)
-    try:
-        if prefix:
-            assert b"own" in _get(f"{address}/own")[1]
-        assert _get(f"{address}{prefix}/healthz") == (204, b"")
-        assert _get(f"{address}{prefix}/dapr/config") == (200, b"{}")
-        assert _get(f"{address}{prefix}/dapr/subscribe") == (200, b"[]")
-        table = {"there": {"address": f"{address}{prefix}", "token": token}}
-        caller = closing(app_id="suite", config={"capa": {"home": str(tmp_path / "b")}, "rpc": table})
-        for method in ("echo", "echo-async"):
-            assert api.call(caller.rpc, "invoke_method", "there", method, {"a": 1}) == {"a": 1}
-        seen = api.call(caller.rpc, "invoke_method", "there", "describe", "x", headers={"x-mine": "1"})
-        assert (seen["method"], seen["headers"], seen["caller"]) == ("describe", {"x-mine": "1"}, "suite")
-        assert api.call(caller.rpc, "invoke", "there", "no-such").status == 404
-        stranger = closing(
-            app_id="b", config={"capa": {"home": ":memory:"}, "rpc": {"there": {"address": f"{address}{prefix}"}}}
-        )
-        assert api.call(stranger.rpc, "invoke", "there", "echo", 1).status == 401
-    finally:
-        stop()
-
-
-# -- processes ----------------------------------------------------------------
-
-SERVE = """
-import sys
-from cloud_runtimes import CloudRuntimesClient
-
-client = CloudRuntimesClient(app_id="there", config={"capa": {"home": sys.argv[1]}})
-
-@client.rpc.method("die")
-def die():
-    import os
-    os._exit(9)
-
-@client.rpc.method("hello")
-def hello():
-    print("called", flush=True)
-    return "hello"
-
-if sys.argv[2] == "sync":
-    client.rpc.serve()
-else:
-    import asyncio
-    asyncio.run(client.rpc.serve_async())
-print("ended", flush=True)
-"""
-
-
-def _until_answered(caller: CloudRuntimesClient) -> None:
-    end = time.monotonic() + 60
-    while True:
-        try:
-            assert caller.rpc.invoke_method("there", "hello") == "hello"
-            return
-        except UnavailableError:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_signals_end_serve(home: Path, caller: CloudRuntimesClient, number: int, kind: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SERVE, str(home), kind], stdout=subprocess.PIPE
-    ) as process:
-        try:
-            _until_answered(caller)
-            process.send_signal(number)
-            out, _ = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert (process.returncode, out) == (0, b"called\nended\n")
-    with pytest.raises(UnavailableError, match="no process has registered"):
-        caller.rpc.invoke_method("there", "hello")
-
-
-@pytest.mark.process
-def test_a_server_killed_in_mid_call(home: Path, caller: CloudRuntimesClient, api: Api) -> None:
-    with subprocess.Popen([sys.executable, "-c", SERVE, str(home), "sync"], stdout=subprocess.PIPE) as process:
-        try:
-            _until_answered(caller)
-            with pytest.raises(UnavailableError, match="broke") as caught:
-                api.call(caller.rpc, "invoke_method", "there", "die")
-            assert caught.value.maybe_applied
-            process.communicate(timeout=60)
-        finally:
-            process.kill()
-    # its registration is still there, and it is not: nobody waits for the lease
-    begin = time.monotonic()
-    with pytest.raises(UnavailableError, match="no process has registered") as caught:
-        api.call(caller.rpc, "invoke_method", "there", "hello")
-    assert time.monotonic() - begin < 10
-    assert not caught.value.maybe_applied
-
-
-@pytest.mark.process
-def test_a_forked_child_calls_with_connections_of_its_own(server: RpcServer, caller: CloudRuntimesClient) -> None:
-    assert caller.rpc.invoke_method("there", "echo", 1) == 1
-    assert asyncio.run(caller.rpc.invoke_method_async("there", "echo", 1)) == 1
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            ok = caller.rpc.invoke_method("there", "echo", 2) == 2
-            try:
-                server.address  # noqa: B018
-            except ClosedError:
-                status = 0 if ok else 2
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
-    for n in range(3):
-        assert caller.rpc.invoke_method("there", "echo", n) == n

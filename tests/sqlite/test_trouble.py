@@ -25,9 +25,8 @@ from cloud_runtimes.errors import (
     ResourceExhaustedError,
     UnsupportedError,
 )
+from tests.support.needs import needs_root
 from tests.support.waiting import until
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
 @pytest.fixture
