@@ -1,11 +1,10 @@
-"""The telemetry kernel, each body on both twins; opentelemetry-proto, generated from the specification's own files, reads what they write."""
+"""Spans and sampling of the telemetry kernel, each body on both twins; opentelemetry-proto, generated from the specification's own files, reads what they write."""
 
 from __future__ import annotations
 
 import contextvars
 import random
 import sys
-import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,35 +12,13 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
-from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.support.telemetry_kernel import buffer, drain, logs, spans, tracer
 
 CLOCK = 1_700_000_000_123_456_789  # of the fixtures `kernel` and `twins`
 WORDS = ["", "a", "GET /items", "é", "日本", "\ud800", "x\udfffy", "\x00", "z" * 127, "z" * 128, "long " * 4000, "🎈"]
-
-
-def buffer(kernel: ModuleType, limit: int = 1 << 30, chunk: int = 4 << 20) -> Any:
-    return kernel.Buffer(buffer_bytes=limit, chunk_bytes=chunk, ready=lambda: None)
-
-
-def tracer(kernel: ModuleType, into: Any, limits: tuple[int, ...] = (), sampler: Any = None) -> Any:
-    return kernel.Tracer(kernel.Traces(into, kernel.Limits(*limits), sampler or kernel.Sampler()), 3)
-
-
-def drain(into: Any) -> bytes:
-    into.seal()
-    chunks = into.take(1 << 40)
-    for chunk in chunks:
-        into.settle(chunk.count, len(chunk.body), 0, 0)
-    return b"".join(chunk.body for chunk in chunks)
-
-
-def spans(body: bytes) -> list[Span]:
-    return list(ScopeSpans.FromString(body).spans)
-
-
-def logs(body: bytes) -> list[LogRecord]:
-    return list(ScopeLogs.FromString(body).log_records)
 
 
 # -- what is expected, in the terms of opentelemetry-proto -------------------
@@ -480,187 +457,3 @@ def test_the_sampler_can_be_replaced(kernel: ModuleType) -> None:
     assert not t.start_span("s").is_recording
     traces.sampler = kernel.Sampler()
     assert t.start_span("s").is_recording
-
-
-# -- logs --------------------------------------------------------------------
-
-
-def test_a_log_record_knows_the_span(kernel: ModuleType) -> None:
-    into = buffer(kernel)
-    logger = kernel.Logger(into, kernel.Limits(), 3, 9)
-    with tracer(kernel, buffer(kernel)).span("s") as span:
-        logger.info("inside", user="u")
-    logger.debug("below the level")
-    try:
-        raise OSError("disk")
-    except OSError:
-        logger.exception("failed", disk=1)
-    logger.log("critical", "at last")
-    inside, failed, last = logs(drain(into))
-    assert inside.trace_id.hex() == span.context.trace_id
-    assert inside.span_id.hex() == span.context.span_id
-    assert (inside.flags, inside.severity_number, inside.severity_text) == (1, 9, "INFO")
-    assert (inside.body.string_value, inside.attributes[0].key) == ("inside", "user")
-    assert [a.key for a in failed.attributes] == ["exception.type", "exception.message", "exception.stacktrace", "disk"]
-    assert (failed.trace_id, failed.severity_number) == (b"", 17)
-    assert (last.severity_number, last.severity_text) == (21, "FATAL")
-
-
-# -- the buffer --------------------------------------------------------------
-
-
-def test_every_drop_is_counted_by_cause(kernel: ModuleType) -> None:
-    into = buffer(kernel, 1000, 400)
-    assert not into.add(0, b"x" * 500)
-    kept = sum(into.add(0, b"x" * 98, 2) for _ in range(20))
-    assert kept == 10
-    assert into.stats() == (41, 0, (20, 1, 0, 0, 0, 0, 0, 0), 20, 1000)
-    chunks = into.take(1 << 20)
-    assert [(chunk.scope, chunk.count, len(chunk.body)) for chunk in chunks] == [(0, 8, 400), (0, 8, 400)]
-    assert into.stats() == (41, 0, (20, 1, 0, 0, 0, 0, 0, 0), 20, 1000)
-    into.settle(8, 400, 3, kernel.CAUSES.index("rejected"))
-    into.close()
-    assert not into.add(0, b"y")
-    assert into.stats() == (42, 5, (20, 1, 1, 0, 3, 0, 0, 0), 12, 600)
-
-
-def test_scopes_have_chunks_of_their_own(kernel: ModuleType) -> None:
-    into = buffer(kernel)
-    for number in range(99, -1, -1):
-        into.add(number % 7 * 5, bytes([number]))
-    into.seal()
-    chunks = into.take(1 << 20)
-    assert [chunk.scope for chunk in chunks] == [0, 5, 10, 15, 20, 25, 30]
-    assert chunks[0].body == b"".join(b"\x12\x01" + bytes([n]) for n in range(98, -1, -7))
-
-
-def test_take_is_bounded_and_gives_at_least_one(kernel: ModuleType) -> None:
-    into = buffer(kernel, 1 << 20, 100)
-    for _ in range(4):
-        into.add(0, b"x" * 88)
-    into.seal()
-    assert len(into.take(1)) == 1
-    assert len(into.take(180)) == 2
-    assert len(into.take(180)) == 1
-    assert into.take(180) == []
-
-
-def test_ready_is_called_for_the_first_record_and_a_full_chunk(kernel: ModuleType) -> None:
-    calls: list[int] = []
-    into = kernel.Buffer(buffer_bytes=1000, chunk_bytes=100, ready=lambda: calls.append(1))
-    for expected in (1, 1, 2):
-        into.add(0, b"x" * 48)
-        assert len(calls) == expected
-
-
-def test_settling_more_than_was_taken(kernel: ModuleType) -> None:
-    from cloud_runtimes.errors import InvalidArgumentError
-
-    into = buffer(kernel)
-    into.add(0, b"x")
-    with pytest.raises(InvalidArgumentError):
-        into.settle(1, 3, 0, 0)
-
-
-def test_a_child_begins_anew(kernel: ModuleType) -> None:
-    into = buffer(kernel)
-    into.add(0, b"x")
-    into.close()
-    into.reset()
-    assert into.stats() == (0, 0, (0,) * 8, 0, 0)
-    assert into.add(0, b"x")
-    kernel._set_seed(1)
-    first = tracer(kernel, into).start_span("s").context.trace_id
-    kernel._set_seed(1)
-    kernel.reseed()
-    assert tracer(kernel, into).start_span("s").context.trace_id != first
-
-
-def test_threads_that_end_one_span_record_it_once(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
-    into = buffer(kernel)
-    made = tracer(kernel, into)
-    count = rounds(100, 5_000)
-    for _ in range(count):
-        span = made.start_span("s")
-        ready = threading.Barrier(4)
-
-        def end(span: Any = span, ready: threading.Barrier = ready) -> None:
-            ready.wait()
-            span.end()
-
-        threads = [threading.Thread(target=end) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(spans(drain(into))) == count
-
-
-def test_many_threads_lose_nothing(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
-    into = buffer(kernel, 1 << 16, 1 << 12)
-    each = rounds(2000, 50_000)
-    taken: list[int] = []
-    over = threading.Event()
-
-    def emit(number: int) -> None:
-        t = kernel.Tracer(kernel.Traces(into, kernel.Limits(), kernel.Sampler()), number)
-        for _ in range(each):
-            t.start_span("s").end()
-
-    def take() -> None:
-        while not over.is_set() or into.stats()[3]:
-            into.seal()
-            for chunk in into.take(1 << 14):
-                taken.append(len(ScopeSpans.FromString(chunk.body).spans))
-                assert taken[-1] == chunk.count
-                into.settle(chunk.count, len(chunk.body), 0, 0)
-            recorded, exported, dropped, buffered, _ = into.stats()
-            assert recorded == exported + sum(dropped) + buffered
-
-    threads = [threading.Thread(target=emit, args=(n,)) for n in range(4)]
-    taker = threading.Thread(target=take)
-    for thread in (*threads, taker):
-        thread.start()
-    for thread in threads:
-        thread.join()
-    over.set()
-    taker.join()
-    recorded, exported, dropped, buffered, size = into.stats()
-    assert (recorded, buffered, size) == (4 * each, 0, 0)
-    assert exported == sum(taken) == recorded - sum(dropped)
-
-
-# -- what leaves with an event or a call --------------------------------------
-
-
-def test_what_leaves(kernel: ModuleType) -> None:
-    ids = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-    assert kernel.outgoing() == (None, False)
-    for context in (
-        kernel.SpanContext(*ids, 1),
-        kernel.SpanContext(*ids, 255, "", True),
-        kernel.SpanContext("0" * 31 + "1", "f" * 16),
-    ):
-        token = kernel.current.set(context)
-        assert kernel.outgoing() == (context.traceparent, False)
-        baggage = kernel.baggage.set({"a": "b"})
-        assert kernel.outgoing() == (None, True)
-        kernel.baggage.reset(baggage)
-        kernel.current.reset(token)
-    for strange in (kernel.SpanContext(*ids, 1, "a=b"), object()):
-        token = kernel.current.set(strange)
-        assert kernel.outgoing() == (None, True)
-        kernel.current.reset(token)
-    baggage = kernel.baggage.set({})
-    assert kernel.outgoing() == (None, False)
-    kernel.baggage.reset(baggage)
-
-
-def test_a_span_leaves_by_its_own_header(kernel: ModuleType) -> None:
-    buffer = kernel.Buffer(buffer_bytes=1 << 20, chunk_bytes=1 << 20, ready=lambda: None)
-    for ratio, flags in ((1.0, "01"), (0.0, "00")):
-        tracer = kernel.Tracer(kernel.Traces(buffer, kernel.Limits(), kernel.Sampler(ratio)), 0)
-        with tracer.span("s") as span:
-            assert kernel.outgoing() == (span.context.traceparent, False)
-            assert span.context.traceparent[-2:] == flags
-    assert kernel.outgoing() == (None, False)
