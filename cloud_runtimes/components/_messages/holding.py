@@ -290,19 +290,20 @@ class Holding:
     def give_back(self, which: Callable[[Held], bool] = lambda held: True) -> None:
         """Make parts of all that is left, which the member did not hand out: it does not count as a delivery."""
         for held in list(filter(which, self.held)):
-            self._rest(held, 0, held.length, held.deliveries - 1)
+            self._rest(held, held.open(0, held.length), held.deliveries - 1)
         self._ready = deque(held for held in self._ready if held.left)
 
-    def give_back_begun(self) -> None:
-        """Make parts of what is left of messages that come again as a whole otherwise, though something of them is settled."""
+    def give_back_begun(self, handed: Sequence[Any]) -> None:
+        """Make parts of what is left of messages that come again as a whole otherwise, though something of them is settled. ``handed``: events that somebody has; only these count as delivered."""
         for held in list(self.held):
             if not held.single and held.left < held.length:
-                handed_out = held.next
-                self._rest(held, 0, handed_out, held.deliveries)
-                self._rest(held, handed_out, held.length, held.deliveries - 1)
+                theirs = {each.place for each in handed if each.marks is held}
+                places = held.open(0, held.length)
+                self._rest(held, [place for place in places if place in theirs], held.deliveries)
+                self._rest(held, [place for place in places if place not in theirs], held.deliveries - 1)
 
-    def _rest(self, held: Held, start: int, stop: int, deliveries: int) -> None:
-        if places := held.open(start, stop):
+    def _rest(self, held: Held, places: Sequence[int], deliveries: int) -> None:
+        if places:
             for place in places:
                 held.settle(place)
             self._part(held, places, held.frame.select(places), 0, deliveries, held.past)

@@ -98,6 +98,12 @@ class Ledger:
         self.handed.update(offsets)
         self.changed = True
 
+    def take_back(self) -> None:
+        """Note that what is in hand was not delivered."""
+        if self.handed:
+            self.handed.clear()
+            self.changed = True
+
     def settle(self, offsets: Sequence[int]) -> None:
         """Note messages that are done with."""
         self.changed = True

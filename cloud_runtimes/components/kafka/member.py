@@ -142,7 +142,7 @@ class KafkaMember(EventSource):
             self._settle(wait=True)
             with self._fetched.changed:  # what was not handed out does not count as a delivery
                 for ledger in self._fetched.ledgers.values():
-                    ledger.handed.clear()
+                    ledger.take_back()
                 for origin, tokens in _places([each for each in released if each.marks.left]):
                     if origin in self._fetched.ledgers:
                         self._fetched.ledgers[origin].hand(tokens)
@@ -155,7 +155,7 @@ class KafkaMember(EventSource):
     def _give_back(self, released: Sequence[Any]) -> None:
         """Make parts of what would not come again as it should by not being committed."""
         if self._keys is None:
-            self._holding.give_back_begun()
+            self._holding.give_back_begun(released)
 
     def _wait(self, end: float | None, want: int) -> bool:
         """Wait for messages, for `wake`, or for what is due; tells whether to look again."""
