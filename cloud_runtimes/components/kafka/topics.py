@@ -129,6 +129,8 @@ class Topics:
         for name, made in self._client().create_topics(wanted, operation_timeout=_left(op)).items():
             try:
                 made.result(_left(op))
+            except TimeoutError:
+                raise op.timed_out(f"kafka {self.where}") from None
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise explained(self.where, error.args[0], name) from error
