@@ -151,3 +151,13 @@ def test_texts_of_others_do_no_harm(text: str) -> None:
     assert ledger.base == 7
     assert wanted(ledger, range(7, 8)) in ([7], [])
     assert len(ledger.text()) <= 4096
+
+
+def test_what_is_taken_back_after_a_commit_is_committed_anew() -> None:
+    ledger = Ledger(0, None)
+    ledger.hand(wanted(ledger, range(3)))
+    assert again(ledger).counts == dict.fromkeys(range(3), 1)
+    ledger.changed = False  # that was committed
+    ledger.take_back()
+    assert ledger.is_open
+    assert again(ledger).counts == {}
