@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from cloud_runtimes.components.config_file.watched import QUIET, Watched
 from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
+from tests.support.forked import in_child
 
 
 @pytest.fixture
@@ -62,16 +62,8 @@ def test_a_child_that_is_forked_in_the_middle_of_a_look(path: Path, clocks: Any)
     thread = threading.Thread(target=hold)
     thread.start()
     assert held.wait(30)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(30)
-            code = 0 if watched.look().value == "x" else 2
-        finally:
-            os._exit(code)
     try:
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert in_child(lambda: watched.look().value) == "x"
     finally:
         done.set()
         thread.join(30)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import faulthandler
-import json
 import multiprocessing
 import os
-import signal
 import sqlite3
-import sys
 import threading
 import time
 import warnings
@@ -26,6 +22,7 @@ from cloud_runtimes.components.config_file.watched import QUIET
 from cloud_runtimes.errors import ClosedError
 from cloud_runtimes.runtimes.capa import CapaRuntime
 from cloud_runtimes.spi.executor import Executor
+from tests.support.forked import in_child
 from tests.support.waiting import until
 
 pytestmark = [
@@ -40,46 +37,6 @@ def client(home: Path) -> Iterator[CloudRuntimesClient]:
     with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
         made.state.save("store", "parent", 1)
         yield made
-
-
-def in_child(body: Callable[[], Any], timeout: float = 20.0) -> Any:
-    """Fork, run ``body`` in the child, and return what it returned; fails when it raised or hangs, and then shows where."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)
-            os.close(reading)
-            try:
-                answer = {"result": body()}
-            except BaseException as error:
-                answer = {"error": f"{type(error).__name__}: {error}"}
-            os.write(writing, json.dumps(answer).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
-    end = time.monotonic() + timeout
-    try:
-        while True:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            if time.monotonic() > end:
-                os.kill(child, signal.SIGUSR1)
-                time.sleep(0.5)
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                raise AssertionError("the child hangs")
-            time.sleep(0.002)
-        with os.fdopen(reading, "rb", closefd=False) as stream:
-            answer = json.loads(stream.read())
-    finally:
-        os.close(reading)
-    assert status == 0
-    assert "error" not in answer, answer["error"]
-    return answer["result"]
 
 
 def integrity(home: Path) -> str:
@@ -436,7 +393,7 @@ def test_forks_beside_waiters(client: CloudRuntimesClient, rounds: Callable[[int
                     lease.renew()
                     return lease.token
 
-            assert in_child(body, timeout=60) > 0
+            assert in_child(body) > 0
     finally:
         stop.set()
         for thread in threads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from cloud_runtimes.components.kafka.producer import KafkaProducer
 from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
+from tests.support.forked import in_child
 from tests.support.harnesses.kafka import KafkaHome
 from tests.support.kafka import HOLDER, taken
 from tests.support.waiting import until
@@ -302,14 +302,7 @@ def test_a_retry_that_is_written_slowly_holds_up_nothing(on: Any, monkeypatch: p
 def test_a_child_publishes(on: Any) -> None:
     client = on()
     client.pubsub.publish("bus", "t", "parent")
-    child = os.fork()
-    if not child:
-        try:
-            client.pubsub.publish("bus", "t", "child")
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    in_child(lambda: client.pubsub.publish("bus", "t", "child"))
     client.pubsub.publish("bus", "t", "parent again")
     with client.pubsub.subscribe("bus", "t") as sub:
         assert [event.data for event in taken(sub, 3)] == ["parent", "child", "parent again"]

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from cloud_runtimes.codec import cloudevents, json, msgpack
 from cloud_runtimes.errors import CloudRuntimesError, PayloadError
 from tests.kernels import held_memory
 from tests.kernels.held_memory import EVENT, buffer_and_send
+from tests.support.forked import Forked
 
 Rounds = Callable[[int, int], int]
 THROUGH_THE_LOG = Path(__file__).with_name("through_the_log.py")
@@ -96,18 +98,14 @@ def test_ids_of_forked_children(rounds: Rounds, tmp_path: Path, figure: Any) -> 
     """Four children, forked in the same moment, draw no id twice, nor one of their parent's."""
     count = rounds(20_000, 1_000_000)
     events.uuid7()
-    children = []
-    for number in range(4):
-        child = os.fork()
-        if child == 0:
-            try:
-                (tmp_path / str(number)).write_bytes(b"".join([events.uuid7() for _ in range(count)]))
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children.append(child)
-    (tmp_path / "parent").write_bytes(b"".join([events.uuid7() for _ in range(count)]))
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+
+    def draw(name: str) -> int:
+        return (tmp_path / name).write_bytes(b"".join([events.uuid7() for _ in range(count)]))
+
+    children = [Forked(partial(draw, str(number))) for number in range(4)]
+    draw("parent")
+    for child in children:
+        child.result()
 
     def ids(path: Path) -> Iterator[bytes]:
         data = path.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import subprocess
 import sys
 import threading
@@ -12,6 +11,8 @@ import uuid
 from types import ModuleType
 
 import pytest
+
+from tests.support.forked import Forked
 
 
 def test_layout(events: ModuleType) -> None:
@@ -107,22 +108,14 @@ def test_both_kernels_share_one_sequence(both: tuple[ModuleType, ModuleType]) ->
 @pytest.mark.process
 def test_forked_child_draws_anew(events: ModuleType) -> None:
     events.uuid7()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            events.reseed()
-            os.write(writer, b"".join(events.uuid7() for _ in range(100)))
-        finally:
-            os._exit(0)
+
+    def body() -> list[str]:
+        events.reseed()
+        return [events.uuid7().hex() for _ in range(100)]
+
+    child = Forked(body)
     mine = {events.uuid7() for _ in range(100)}
-    os.close(writer)
-    data = b""
-    while part := os.read(reader, 65536):
-        data += part
-    os.close(reader)
-    os.waitpid(child, 0)
-    theirs = [data[at : at + 16] for at in range(0, len(data), 16)]
+    theirs = [bytes.fromhex(each) for each in child.result()]
     assert len(theirs) == 100
     assert theirs == sorted(theirs)
     assert not mine.intersection(theirs)

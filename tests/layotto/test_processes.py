@@ -8,20 +8,18 @@ import sys
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
-from tests.support import forked
+from tests.support import grpc_forks
 from tests.support.fake_layotto import FakeLayotto
 
 pytestmark = pytest.mark.process
-SOON = 20.0
 
 
-def test_a_forked_child_connects_anew(client: CloudRuntimesClient) -> None:
-    forked.connects_anew(client)
+def test_a_forked_child_connects_anew(fake: FakeLayotto) -> None:
+    grpc_forks.check("connects_anew", endpoint=fake.endpoint, runtime="layotto", app_id="suite")
 
 
-def test_a_child_that_is_forked_beside_a_stream_is_refused(client: CloudRuntimesClient) -> None:
-    forked.is_refused_beside_a_stream(client)
+def test_a_child_that_is_forked_beside_a_stream_is_refused(fake: FakeLayotto) -> None:
+    grpc_forks.check("is_refused_beside_a_stream", endpoint=fake.endpoint, runtime="layotto", app_id="suite")
 
 
 def test_another_process(fake: FakeLayotto) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -35,6 +34,7 @@ from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support import PEM
 from tests.support.fault_proxy import FaultProxy
+from tests.support.forked import Forked
 from tests.support.harnesses.nats import NatsHome
 from tests.support.nats import NatsServer, stopped
 from tests.support.ports import reserved_port
@@ -275,17 +275,10 @@ def test_a_service_that_is_not_there(home: NatsHome, api: Api) -> None:
 def test_a_child_connects_anew(home: NatsHome) -> None:
     client = home.client()
     client.state.save("s", "k", 1)
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            client.state.save("s", "child", client.state.get("s", "k") + 1)
-            code = 0
-        finally:
-            os._exit(code)
+    child = Forked(lambda: client.state.save("s", "child", client.state.get("s", "k") + 1))
     for _ in range(100):
         assert client.state.get("s", "k") == 1
-    assert os.waitpid(child, 0)[1] == 0
+    child.result()
     assert client.state.get("s", "child") == 2
 
 

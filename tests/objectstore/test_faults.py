@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +28,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from tests.support.fault_proxy import FaultProxy
+from tests.support.forked import in_child
 from tests.support.objectstore import s3, table
 from tests.support.waiting import Stopwatch, until
 
@@ -292,17 +292,13 @@ def test_a_put_that_is_killed(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is not on this Python")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_is_told(make: Make, tmp_path: Path) -> None:
+def test_a_forked_child_is_told(make: Make) -> None:
     client = make()
     client.file.put_file("s", "f", b"x")
-    pid = os.fork()
-    if pid == 0:
-        try:
+
+    def child() -> None:
+        with pytest.raises(UnsupportedError, match="spawn"):
             client.file.get_file("s", "f")
-        except UnsupportedError as error:
-            (tmp_path / "said").write_text(str(error))
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-    assert "spawn" in (tmp_path / "said").read_text()
+
+    in_child(child)
     assert client.file.get_file("s", "f") == b"x"

@@ -18,6 +18,7 @@ from cloud_runtimes.components.postgres.database import PostgresDatabase
 from cloud_runtimes.components.postgres.settings import PostgresSettings
 from cloud_runtimes.errors import CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from cloud_runtimes.spi import Method, Operation
+from tests.support.forked import in_child
 from tests.support.harnesses.postgres import PostgresHome
 
 COUNT = 40
@@ -278,13 +279,7 @@ def test_a_child_has_batches_of_its_own(client: CloudRuntimesClient) -> None:
         return list(await asyncio.gather(*[client.state.get_async("s", name(i)) for i in range(COUNT)]))
 
     assert asyncio.run(main()) == [0] * COUNT
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(0 if asyncio.run(main()) == [0] * COUNT else 1)
-        finally:
-            os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_child(lambda: asyncio.run(main())) == [0] * COUNT
     assert asyncio.run(main()) == [0] * COUNT
 
 

@@ -29,6 +29,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from tests.support.forked import in_child
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.ports import reserved_port
 from tests.support.postgres import GUARDED
@@ -234,13 +235,7 @@ def test_a_database_that_only_reads(home: PostgresHome) -> None:
 def test_a_child_leaves_the_connections_of_its_parent_alone(home: PostgresHome) -> None:
     client = home.client()
     client.state.save("s", "k", 1)
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(0 if client.state.get("s", "k") == 1 else 1)
-        finally:
-            os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_child(lambda: client.state.get("s", "k")) == 1
     assert client.state.get("s", "k") == 1
 
 
@@ -256,13 +251,7 @@ def test_a_child_has_no_part_in_listening(home: PostgresHome) -> None:
                 break
             waiter.wait(5)
         assert len(sockets() - before) == 3
-        child = os.fork()
-        if child == 0:
-            try:
-                os._exit(len(sockets() - before))
-            finally:
-                os._exit(9)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        assert in_child(lambda: len(sockets() - before)) == 1
         assert len(sockets() - before) == 3
     finally:
         notifier.close()

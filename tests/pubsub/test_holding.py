@@ -162,6 +162,19 @@ def test_what_is_given_back_was_not_delivered() -> None:
     assert not held.deliver(9, NOW)
 
 
+def test_of_a_frame_that_is_begun_only_what_somebody_had_was_delivered() -> None:
+    held = holding()
+    held.add("s", ["f"], [frame(*map(record, range(5)))], 2)
+    held.add("s", ["whole"], [frame(record(5), record(6))], 2)
+    one, two, *_ = held.deliver(9, NOW)
+    held.settle(settled([one], Settlement.ACK))
+    held.give_back_begun([two.token])
+    found = [(events(part), part.deliveries, part.tokens, part.done) for part in held.parts]
+    assert found == [([1], 2, ("f",), False), ([2, 3, 4], 1, ("f",), True)]
+    # this one comes again by itself, as a whole
+    assert list(held.tokens("s")) == ["whole"]
+
+
 def test_what_has_gone_to_another_is_void() -> None:
     held = holding()
     held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)])

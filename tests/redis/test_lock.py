@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, UnavailableError
 from cloud_runtimes.testing import Api
 from tests.support.child import Child
+from tests.support.forked import Forked
 from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import RedisServer
 from tests.support.waiting import Stopwatch
@@ -177,17 +177,16 @@ def test_a_child_waits_by_itself(served: Serve, client: Make, monkeypatch: pytes
     assert lease is not None
     with pytest.raises(DeadlineExceededError):
         mine.lock.hold("locks", "r", wait=0.1).__enter__()  # the parent listens now
-    child = os.fork()
-    if child == 0:
-        try:
-            with mine.lock.hold("locks", "r", wait=55):
-                os._exit(0)
-        finally:
-            os._exit(1)
+
+    def body() -> None:
+        with mine.lock.hold("locks", "r", wait=55):
+            pass
+
+    child = Forked(body)
     in_line(server)
     begun = time.monotonic()
     lease.release()
-    assert os.waitpid(child, 0)[1] == 0
+    child.result()
     assert time.monotonic() - begun < 20  # it was notified
 
 

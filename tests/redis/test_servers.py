@@ -24,6 +24,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from tests.support.fault_proxy import FaultProxy, Way
+from tests.support.forked import in_child
 from tests.support.harnesses.redis import RedisHome
 from tests.support.ports import reserved_port
 from tests.support.redis import RedisServer, stopped
@@ -326,13 +327,7 @@ def test_a_key_of_another_program(home: RedisHome, api: Api) -> None:
 def test_a_child_leaves_the_connections_of_its_parent_alone(home: RedisHome, api: Api) -> None:
     client = home.client()
     api.call(client.state, "save", "s", "k", 1)
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(0 if client.state.get("s", "k") == 1 else 1)
-        finally:
-            os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_child(lambda: client.state.get("s", "k")) == 1
     assert api.call(client.state, "get", "s", "k") == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Api
+from tests.support.forked import in_child
 
 Make = Callable[..., CloudRuntimesClient]
 
@@ -182,17 +182,12 @@ def test_a_server_killed_in_mid_call(home: Path, caller: CloudRuntimesClient, ap
 def test_a_forked_child_calls_with_connections_of_its_own(server: RpcServer, caller: CloudRuntimesClient) -> None:
     assert caller.rpc.invoke_method("there", "echo", 1) == 1
     assert asyncio.run(caller.rpc.invoke_method_async("there", "echo", 1)) == 1
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            ok = caller.rpc.invoke_method("there", "echo", 2) == 2
-            try:
-                server.address  # noqa: B018
-            except ClosedError:
-                status = 0 if ok else 2
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def child() -> None:
+        assert caller.rpc.invoke_method("there", "echo", 2) == 2
+        with pytest.raises(ClosedError):
+            server.address  # noqa: B018
+
+    in_child(child)
     for n in range(3):
         assert caller.rpc.invoke_method("there", "echo", n) == n

@@ -31,6 +31,7 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support.aws_gate import AwsGate
+from tests.support.forked import Forked
 from tests.support.moto import REGION, aws
 from tests.support.waiting import until
 
@@ -491,14 +492,8 @@ def test_a_forked_child_looks_for_itself(on: Make, name: str) -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = 0 if client.secret.get_secret("s", name, timeout=20).value == name else 2
-        finally:
-            os._exit(code)
+    child = Forked(lambda: client.secret.get_secret("s", name, timeout=20).value)
     end.set()
     thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert child.result() == name
     assert client.secret.get_secret("s", name).value == name

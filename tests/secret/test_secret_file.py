@@ -26,6 +26,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
+from tests.support.forked import in_child
 
 Write = Callable[..., Path]
 Make = Callable[..., CloudRuntimesClient]
@@ -273,14 +274,7 @@ def test_a_forked_child_reads_for_itself(write: Write, client: Make, canary: Can
     made = client(path=write("s.json", {"a": old}))
     made.secret.get_secret("s", "a")
     write("s.json", {"a": new})
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = 0 if made.secret.get_secret("s", "a").value == new else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert in_child(lambda: made.secret.get_secret("s", "a").value) == new
 
 
 def test_after_close(write: Write, client: Make, api: Api, canary: Canary, clocks: Any) -> None:

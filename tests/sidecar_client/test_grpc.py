@@ -31,7 +31,7 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.rpc import RpcRequest
 from tests.sidecar_client.dapr_peer import both, call
-from tests.support import PEM, forked
+from tests.support import PEM, grpc_forks
 from tests.support.ports import reserved_port
 
 
@@ -319,8 +319,7 @@ def test_several_loops_and_threads_at_once(sidecar: Sidecar) -> None:
 
 @pytest.mark.process
 def test_a_forked_child_connects_anew(sidecar: Sidecar) -> None:
-    with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens", timeout=20) as client:
-        forked.connects_anew(client)
+    grpc_forks.check("connects_anew", endpoint=f"grpc://{sidecar.grpc_address}", api_token="opens", timeout=20)
 
 
 _FORKING = """

@@ -28,7 +28,7 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.pubsub import OutgoingEvent
 from tests.sidecar_client.dapr_peer import both, call
-from tests.support import forked
+from tests.support import grpc_forks
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
 
@@ -357,8 +357,8 @@ def test_a_full_subscription_does_not_spin() -> None:
 
 
 @pytest.mark.process
-def test_fork(over_grpc: CloudRuntimesClient) -> None:
-    forked.is_refused_beside_a_stream(over_grpc)
+def test_fork(sidecar: Sidecar) -> None:
+    grpc_forks.check("is_refused_beside_a_stream", endpoint=f"grpc://{sidecar.grpc_address}", app_id="shop")
 
 
 # -- failures -----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core import logs
 from cloud_runtimes.errors import InvalidArgumentError, UnavailableError
 from cloud_runtimes.telemetry._sampling import parse
+from tests.support.forked import Forked
 from tests.support.waiting import until
 
 KEY = "telemetry.sampler"
@@ -208,20 +209,18 @@ def test_a_forked_child_follows_too(store: Store, application: CloudRuntimesClie
     store.write("always_on")
     until(lambda: records(application))
     ready, go = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            good = records(application)  # as it was in the moment of the fork
-            os.write(ready[1], b"x")
-            os.read(go[0], 1)
-            until(lambda: not records(application))
-            os._exit(0 if good else 3)
-        finally:
-            os._exit(1)
+
+    def body() -> None:
+        assert records(application)  # as it was in the moment of the fork
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+        until(lambda: not records(application))
+
+    child = Forked(body)
     os.read(ready[0], 1)
     store.write("always_off")
     os.write(go[1], b"x")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    child.result()
     until(lambda: not records(application))
     for fd in (*ready, *go):
         os.close(fd)
