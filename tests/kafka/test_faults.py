@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,23 @@ def test_a_publisher_that_is_closed_in_a_stall_ends_in_time(server: KafkaServer)
             made.close(timeout=3)
         assert time.monotonic() - began < 20
     assert publisher.stats().failed == 1
+
+
+def test_what_a_lost_connection_had_may_be_stored(server: KafkaServer) -> None:
+    with client(server, "doubtful") as made, ThreadPoolExecutor() as pool:
+        made.pubsub.publish("bus", "t", 0, timeout=30)
+        proxy(server).down = Way(lost=True)
+        try:
+            second = pool.submit(made.pubsub.publish, "bus", "t", 1, timeout=6)
+            time.sleep(1)  # the broker stores it, and its answer is lost
+            proxy(server).gone()
+            error = second.exception()
+        finally:
+            proxy(server).heal()
+            proxy(server).back()
+        assert isinstance(error, UnavailableError)
+        assert "could not be sent in time" in str(error)
+        assert error.maybe_applied
 
 
 def test_a_fatal_error_ends_what_is_under_way(server: KafkaServer) -> None:

@@ -85,6 +85,7 @@ class KafkaProducer:
         self._sent: list[_Sent] = []
         self._serving = False
         self._told: KafkaError | None = None
+        self._taken = False  # whether a broker has ever acknowledged anything
 
     @property
     def client(self) -> Any:
@@ -225,12 +226,15 @@ class KafkaProducer:
         failures: dict[int, CloudRuntimesError] = {}
         made: dict[int, CloudRuntimesError] = {}
         places = _places(sent.messages, [data for _, data in sent.failed])
+        self._taken |= len(places) + sent.left < len(sent.messages)
         for place, (error, _) in zip(places, sent.failed, strict=True):
             code = error.code()
             if code in MISSING:
                 self._topics.forget(sent.topic)
             if code not in made:
                 made[code] = explained(where, error, sent.topic, told)
+                # what was on a connection that was lost is queued again, and not told from what was never sent
+                made[code].maybe_applied |= code == PURGED and self._taken
             failures[place] = made[code]
             if error.fatal():
                 self._producer = None
