@@ -11,7 +11,8 @@ import pytest
 
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats_other import SOON, Other, answer, batch, join, on, operation, poll
+from tests.support.members import SOON, answer, join, operation, poll
+from tests.support.nats_other import Other, batch, on
 from tests.support.waiting import Stopwatch, until
 
 

@@ -15,7 +15,8 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.spi.pubsub import Settlement
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats_other import SOON, Make, Other, Serve, answer, beside, die, join, on, payloads, poll
+from tests.support.members import SOON, answer, die, join, poll
+from tests.support.nats_other import Make, Other, Serve, beside, on, payloads
 from tests.support.waiting import Stopwatch, until
 
 # -- frames -------------------------------------------------------------------

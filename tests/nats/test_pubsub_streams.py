@@ -24,7 +24,8 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.testing import Api
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats_other import SOON, Make, Other, Serve, answer, join, on, poll
+from tests.support.members import SOON, answer, join, poll
+from tests.support.nats_other import Make, Other, Serve, on
 from tests.support.waiting import Stopwatch, until
 
 # -- what is trimmed ----------------------------------------------------------

@@ -21,13 +21,11 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from cloud_runtimes.spi.operation import Method, Operation
-from cloud_runtimes.spi.pubsub import EventSource, Settled, Settlement, SubscribeRequest
+from cloud_runtimes.spi.pubsub import Settlement
 from tests.support.harnesses.redis import RedisHome
+from tests.support.members import SOON, answer, die, join, poll
 from tests.support.redis import serve
 from tests.support.waiting import Stopwatch, until
-
-SOON = 30.0
 
 
 class Server:
@@ -67,35 +65,6 @@ def framed(home: RedisHome, **more: Any) -> CloudRuntimesClient:
     client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": given}})
     home._clients.append(client)
     return client
-
-
-def join(client: CloudRuntimesClient, **asked: Any) -> EventSource:
-    """A member without a thread behind it."""
-    driver: Any = client.pubsub._driver("bus")
-    fields = dict.fromkeys(SubscribeRequest._fields) | {"topic": "t", "group": "suite", "raw": False} | asked
-    made: EventSource = driver.subscribe(
-        Operation(Method("t", "t", repeatable=False), "bus", 10.0), SubscribeRequest(**fields)
-    )
-    return made
-
-
-def poll(source: EventSource, settled: Any = (), want: int = 256, timeout: float = SOON) -> list[Any]:
-    end = time.monotonic() + timeout
-    while True:
-        found = list(source.poll(settled, want, max(0.0, end - time.monotonic())))
-        settled = ()
-        if found or time.monotonic() >= end:
-            return found
-
-
-def die(source: Any) -> None:
-    """End a member that does not leave."""
-    source._disconnect()
-    source._waker.close()
-
-
-def answer(deliveries: list[Any], settlement: Settlement = Settlement.ACK, delay: float | None = None) -> list[Settled]:
-    return [Settled(each.token, settlement, delay) for each in deliveries]
 
 
 # -- who reads what -----------------------------------------------------------

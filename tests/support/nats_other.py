@@ -1,10 +1,9 @@
-"""Another program beside ours on NATS, which speaks its protocol itself, and members without a thread behind them."""
+"""Another program beside ours on NATS, which speaks its protocol itself."""
 
 from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,28 +11,12 @@ from typing import Any
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events as kernel
 from cloud_runtimes.components.nats.protocol import Message, Session, publish
-from cloud_runtimes.spi.operation import Method, Operation
-from cloud_runtimes.spi.pubsub import EventSource, OutgoingBatch, Settlement, Settlements, SubscribeRequest
+from cloud_runtimes.spi.pubsub import OutgoingBatch
 from tests.support.harnesses.nats import NatsHome
 from tests.support.nats import NatsServer
 
-__all__ = [
-    "Make",
-    "Other",
-    "SOON",
-    "Serve",
-    "answer",
-    "batch",
-    "beside",
-    "die",
-    "join",
-    "on",
-    "operation",
-    "payloads",
-    "poll",
-]
+__all__ = ["Make", "Other", "Serve", "batch", "beside", "on", "payloads"]
 
-SOON = 30.0
 Make = Callable[..., CloudRuntimesClient]
 Serve = Callable[..., NatsServer]
 
@@ -116,39 +99,6 @@ def on(home: NatsHome, **settings: Any) -> CloudRuntimesClient:
     client = CloudRuntimesClient(app_id="suite", config={"capa": {"home": given}})
     home._clients.append(client)
     return client
-
-
-def operation(seconds: float = 10.0) -> Operation:
-    return Operation(Method("t", "t", repeatable=False), "bus", seconds)
-
-
-def join(client: CloudRuntimesClient, **asked: Any) -> Any:
-    """A member without a thread behind it."""
-    driver: Any = client.pubsub._driver("bus")
-    fields = dict.fromkeys(SubscribeRequest._fields) | {"topic": "t", "group": "suite", "raw": False} | asked
-    made: EventSource = driver.subscribe(operation(), SubscribeRequest(**fields))
-    return made
-
-
-def poll(source: Any, settled: Any = (), want: int = 256, timeout: float = SOON) -> list[Any]:
-    end = time.monotonic() + timeout
-    while True:
-        found = list(source.poll(settled, want, max(0.0, end - time.monotonic())))
-        settled = ()
-        if found or time.monotonic() >= end:
-            return found
-
-
-def die(source: Any) -> None:
-    """End a member that does not leave."""
-    source._disconnect()
-    source._waker.close()
-
-
-def answer(deliveries: list[Any], settlement: Settlement = Settlement.ACK, delay: float | None = None) -> Settlements:
-    settled = Settlements()
-    settled.add([each.token for each in deliveries], settlement, delay)
-    return settled
 
 
 def payloads(deliveries: list[Any]) -> list[bytes]:
