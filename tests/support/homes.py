@@ -29,7 +29,7 @@ def clients() -> Iterator[Callable[..., CloudRuntimesClient]]:
 
         def make(url: str, **settings: Any) -> CloudRuntimesClient:
             config = {"capa": {"home": {"url": url, **settings}}}
-            return resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=5))
+            return resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=20))
 
         yield make
 
