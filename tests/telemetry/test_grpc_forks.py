@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,12 @@ class Elsewhere:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
+
+
+def run(folder: Path, program: str, *arguments: str) -> None:
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 PROGRAM = """
@@ -82,28 +89,16 @@ client.close()
 
 @pytest.mark.parametrize("mode", ["unused", "idle", "busy"])
 def test_forked_children_send_by_channels_of_their_own(tmp_path: Path, mode: str) -> None:
-    endpoint = Elsewhere(tmp_path / "received", 0.1 if mode == "busy" else 0.0)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, endpoint.url, mode],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    with closing(Elsewhere(tmp_path / "received", 0.1 if mode == "busy" else 0.0)) as endpoint:
+        run(tmp_path, PROGRAM, endpoint.url, mode)
         expected = [f"child-{number}-{n}" for number in range(5) for n in range(10)] + ["after", "before"]
         if mode == "busy":
             expected += [f"parent-{number}" for number in range(5)]
         assert endpoint.names() == sorted(expected)
-    finally:
-        endpoint.close()
 
 
 def test_a_fork_does_not_wait_for_a_slow_endpoint(tmp_path: Path) -> None:
     """The call under way is broken and made again; the endpoint may have the batch twice."""
-    endpoint = Elsewhere(tmp_path / "received", 8.0)
     program = """
 import os, sys, time
 from cloud_runtimes import CloudRuntimesClient
@@ -126,24 +121,13 @@ assert client.telemetry.flush(60)
 assert client.telemetry.stats().spans.exported == 1
 client.close()
 """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", program, endpoint.url],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    with closing(Elsewhere(tmp_path / "received", 8.0)) as endpoint:
+        run(tmp_path, program, endpoint.url)
         assert set(endpoint.names()) == {"s"}
-    finally:
-        endpoint.close()
 
 
 def test_a_fork_waits_for_a_slow_import(tmp_path: Path) -> None:
     """A child that inherited half of a module could not use it."""
-    endpoint = Elsewhere(tmp_path / "received", 0.0)
     program = """
 import os, sys, time
 from cloud_runtimes import CloudRuntimesClient
@@ -171,16 +155,6 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert client.telemetry.flush(60)
 client.close()
 """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", program, endpoint.url],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    with closing(Elsewhere(tmp_path / "received", 0.0)) as endpoint:
+        run(tmp_path, program, endpoint.url)
         assert endpoint.names() == ["child", "parent"]
-    finally:
-        endpoint.close()
