@@ -1,6 +1,6 @@
 """What a forked child may do with its parent's client over gRPC, whichever the sidecar.
 
-Each check runs in a process of its own. Where grpcio's server is in the process, as of a sidecar in a test, one fork in 10,000 hangs or crashes within ``fork`` itself.
+Each check runs in a process of its own. Where grpcio's server is in the process, as of a sidecar in a test, one child in some thousands hangs or crashes within ``fork`` itself.
 """
 
 from __future__ import annotations
