@@ -225,10 +225,10 @@ def test_a_publisher_that_is_closed_in_a_stall_ends_in_time(server: KafkaServer)
 
 def test_what_a_lost_connection_had_may_be_stored(server: KafkaServer) -> None:
     with client(server, "doubtful") as made, ThreadPoolExecutor() as pool:
-        made.pubsub.publish("bus", "t", 0, timeout=30)
+        made.pubsub.publish("bus", "t", 0, timeout=60)  # the broker may still come to itself
         proxy(server).down = Way(lost=True)
         try:
-            second = pool.submit(made.pubsub.publish, "bus", "t", 1, timeout=6)
+            second = pool.submit(made.pubsub.publish, "bus", "t", 1, timeout=12)
             time.sleep(1)  # the broker stores it, and its answer is lost
             proxy(server).gone()
             error = second.exception()
