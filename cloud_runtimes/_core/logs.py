@@ -1,6 +1,6 @@
 """The package's logger, made when there is something to say.
 
-It is called ``cloud_runtimes`` and has no handler of its own. Where an application configures no logging, `logging.lastResort` writes warnings and tracebacks to stderr, so a failing handler is seen. Any handler turns that off: ``logging.getLogger("cloud_runtimes").addHandler(logging.NullHandler())``. `repeated` says the same thing at most once a minute.
+It is called ``cloud_runtimes`` and has no handler of its own. Where an application configures no logging, `logging.lastResort` writes warnings and tracebacks to stderr, so a failing handler is seen. Any handler turns that off: ``logging.getLogger("cloud_runtimes").addHandler(logging.NullHandler())``. `repeated` says the same thing at most once a minute, `once` a single time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import logging
 
 _EVERY = 60.0
+_MANY = 1000
 _said: dict[str, tuple[float, int]] = {}
 _logger: logging.Logger | None = None
 
@@ -26,15 +27,22 @@ def logger() -> logging.Logger:
     return _logger
 
 
-def repeated(key: str, message: str, *args: Any, exc_info: BaseException | None = None) -> None:
-    """Log a warning, at most once a minute for one ``key``; the next one tells how many were kept back."""
+def repeated(
+    key: str, message: str, *args: Any, exc_info: BaseException | None = None, every: float = _EVERY
+) -> None:
+    """Log a warning, at most once in ``every`` seconds for one ``key``; the next one tells how many were kept back."""
     now = time.monotonic()
     last, kept = _said.get(key, (float("-inf"), 0))
-    if now - last < _EVERY:
+    if now - last < every:
         _said[key] = (last, kept + 1)
         return
-    if len(_said) > 1000:  # keys name components and topics: bounded in practice, bounded here in any case
+    if len(_said) > _MANY:  # keys name components and topics: bounded in practice, bounded here in any case
         _said.clear()
     _said[key] = (now, 0)
     suffix = f" ({kept} more like this)" if kept else ""
     logger().warning(message + suffix, *args, exc_info=exc_info)
+
+
+def once(key: str, message: str, *args: Any) -> None:
+    """Log a warning a single time in this process for one ``key``."""
+    repeated(key, message, *args, every=float("inf"))
