@@ -92,11 +92,23 @@ class Publisher(ClosingHandle):
             if self._sender is None:
                 if self._closed:
                     raise self._refusal()
-                sender = Sender(self._service, self._pubsub_name, self._topic, *self._sending)
+                # until the next `send` has raised a refusal, all events go the other way
+                refuse = partial(self._entry.aim, None)
+                sender = Sender(self._service, self._pubsub_name, self._topic, *self._sending, refuse)
                 if self._sender is None:  # else a signal handler came first, and sent by its own
                     self._sender = sender
                     self._entry.aim(sender.buffer, sender.driver.max_event_bytes)
             return self._sender
+
+    def _sending_by(self) -> Sender:
+        """Return the sender; raise a refusal of the broker, once."""
+        sender = self._sender or self._started()
+        if (error := sender.refusal) is not None:
+            sender.refusal = None
+            self._entry.aim(sender.buffer, sender.driver.max_event_bytes)
+            self._failing(error)
+            raise error
+        return sender
 
     def _refusal(self) -> ClosedError:
         error = ClosedError("this publisher is closed: open another")
@@ -156,9 +168,10 @@ class Publisher(ClosingHandle):
         Raises:
             PayloadError: it cannot be encoded.
             ResourceExhaustedError: no room in time, or it can never fit. `send` does not wait in a thread with a running event loop, nor in ``on_delivery``: use `send_async` there.
+            NotFoundError, PermissionDeniedError, UnauthenticatedError, UnsupportedError: without ``on_delivery``: the broker refused earlier events for a reason that further ones would meet too. This event is not accepted; the next one is tried.
             ClosedError: the publisher is closed.
         """
-        sender = self._sender or self._started()
+        sender = self._sending_by()
         sequence = self._add(sender, data, key, attributes, metadata)
         if sequence or not self._may_wait(sender):
             return sequence
@@ -189,9 +202,10 @@ class Publisher(ClosingHandle):
         Raises:
             PayloadError: it cannot be encoded.
             ResourceExhaustedError: no room in time, or it can never fit. `send` does not wait in a thread with a running event loop, nor in ``on_delivery``: use `send_async` there.
+            NotFoundError, PermissionDeniedError, UnauthenticatedError, UnsupportedError: without ``on_delivery``: the broker refused earlier events for a reason that further ones would meet too. This event is not accepted; the next one is tried.
             ClosedError: the publisher is closed.
         """
-        sender = self._sender or self._started()
+        sender = self._sending_by()
         sequence = self._add(sender, data, key, attributes, metadata)
         if sequence or not self._may_wait(sender):
             return sequence

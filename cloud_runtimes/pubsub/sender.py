@@ -6,7 +6,7 @@ The native buffer encodes and counts; everything here is policy.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -22,7 +22,7 @@ from ..spi.operation import Method, Operation
 from ..spi.pubsub import Failures
 from ._lanes import ATTEMPT, Attempt, Chunk, Lane, Window, deal, is_passing
 from .outgoing import EVENT_TYPE
-from .types import DeliveryReport
+from .types import DeliveryReport, FailedEvent
 
 if TYPE_CHECKING:
     from .._service import Service
@@ -35,6 +35,10 @@ _TAKE_BYTES: Final = 8 * 1024 * 1024
 _KEPT_FAILURES: Final = 1000
 _MARKS: Final = 4096
 _NEVER: Final = float("inf")
+_OF_TOPIC: Final = frozenset(
+    ["FAILED_PRECONDITION", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED"]
+)
+"""Codes of refusals that concern all events of a topic."""
 
 
 class _AttemptOperation(Operation):
@@ -59,6 +63,7 @@ class Sender:
         linger: float,
         delivery_timeout: float,
         on_delivery: Callable[[DeliveryReport], None] | None,
+        on_refusal: Callable[[], None],
     ) -> None:
         self._service = service
         self._pubsub_name = pubsub_name
@@ -89,6 +94,8 @@ class Sender:
         self._workers = Workers("cloud-runtimes-publisher-call", len(self._lanes))
         self._failures: dict[int, CloudRuntimesError] = {}
         self._failed = 0
+        self.refusal: CloudRuntimesError | None = None
+        self._on_refusal = on_refusal
 
     # -- the publisher's side ---------------------------------------------
 
@@ -338,7 +345,19 @@ class Sender:
                 message = "on_delivery of the publisher to %s failed; events go on: %r"
                 repeated(f"on_delivery {name}", message, name, error, exc_info=error)
         elif report.failed:
+            self._tell_refusals(report.failed)
             with self._lock:
                 self._failed += len(report.failed)
                 for event in report.failed[: _KEPT_FAILURES - len(self._failures)]:
                     self._failures[event.sequence] = event.error
+
+    def _tell_refusals(self, failed: Sequence[FailedEvent]) -> None:
+        """Log the first failure of a kind at once. One that concerns the topic, not its event, is raised by the next `send` too."""
+        name = f"{self._pubsub_name}/{self._topic}"
+        for code, error in {event.error.code: event.error for event in failed}.items():
+            count = sum(event.error.code == code for event in failed)
+            message = "publishing to %s: %d events have failed: %s. flush() and close() raise this"
+            repeated(f"publisher {name} {code}", message, name, count, error)
+            if code in _OF_TOPIC and not self._closing:
+                self.refusal = error
+                self._on_refusal()

@@ -13,6 +13,7 @@ from cloud_runtimes.errors import (
     CloudRuntimesError,
     DeadlineExceededError,
     InvalidArgumentError,
+    NotFoundError,
     PayloadError,
     ResourceExhaustedError,
     UnavailableError,
@@ -26,7 +27,7 @@ from cloud_runtimes.testing.suites.pubsub import drain
 from tests.support.arguments import one_each
 from tests.support.harnesses.embedded import MemoryHarness
 from tests.support.harnesses.rows import rows
-from tests.support.waiting import Stopwatch
+from tests.support.waiting import Stopwatch, until
 
 SOON = 30.0
 
@@ -106,6 +107,22 @@ class TestPublisher(Suite):
 
         with pytest.raises(InvalidArgumentError, match="async"):
             call.plain("publisher", "t", on_delivery=coroutine)  # type: ignore[arg-type]
+
+    def test_a_refusal_is_told_at_once(
+        self, call: Call, api: Api, broken: Broken, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        broken.error = NotFoundError("there is no such topic: make it")
+        publisher = call.plain("publisher", "t", linger=0.0)
+        assert api.call(publisher, "send", 1) == 1
+        until(lambda: publisher._sender.refusal)
+        assert "1 events have failed: there is no such topic: make it" in caplog.text
+        api.fails(NotFoundError, match="no such topic")(publisher, "send", 2)
+        broken.error = None
+        assert api.call(publisher, "send", 3) == 2
+        with pytest.raises(BulkError, match="1 events"):
+            api.call(publisher, "close")
+        stats = publisher.stats()
+        assert (stats.accepted, stats.delivered, stats.failed) == (2, 1, 1)
 
     def test_failures(self, call: Call, api: Api, broken: Broken) -> None:
         broken.error = InvalidArgumentError("not this one")
