@@ -35,13 +35,13 @@ if sys.platform == "win32":
                 process.send_signal(signal.CTRL_BREAK_EVENT)
 
     def start(command: Sequence[str], inherited: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-        """Start a command, which `send` reaches; it cannot be given sockets."""
+        """Start a command, which `send` reaches, and whose standard input ends with this process; it cannot be given sockets."""
         if inherited:
             raise UnsupportedError(
                 "workers of one port need a system whose processes inherit sockets: "
                 "leave --port and APP_PORT out, so that each takes a free one, and callers find them all"
             )
-        return start_group(command, None, None)
+        return start_group(command, None, subprocess.PIPE)
 
     send = send_to_group
 
@@ -67,8 +67,8 @@ else:
             os.killpg(process.pid, number)
 
     def start(command: Sequence[str], inherited: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-        """Start a command, which `send` reaches, with descriptors that it inherits."""
-        return subprocess.Popen(list(command), pass_fds=inherited)
+        """Start a command, which `send` reaches, and whose standard input ends with this process, with descriptors that it inherits."""
+        return subprocess.Popen(list(command), stdin=subprocess.PIPE, pass_fds=inherited)
 
     def send(process: subprocess.Popen[bytes], number: int) -> None:
         """Send a signal to a process that was started by `start`."""

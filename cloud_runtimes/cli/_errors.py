@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from ..errors import CloudRuntimesError
+from ..errors import CloudRuntimesError, PayloadError
 
 __all__ = ["CLOSED_PIPE", "NOT_FOUND", "USAGE", "UsageError", "exit_code", "explain"]
 
@@ -63,6 +63,8 @@ def exit_code(error: BaseException) -> int:
     """Return the code of the table above."""
     if isinstance(error, UsageError):
         return USAGE
+    if isinstance(error, PayloadError):  # data that somebody stored, or sent
+        return 1
     return _CODES.get(error.code, 1) if isinstance(error, CloudRuntimesError) else 1
 
 

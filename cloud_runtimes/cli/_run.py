@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
 from .._core.os_commands import KILL, send, start
@@ -36,8 +36,6 @@ _FIRST_PAUSE: Final = 0.1
 _MAX_PAUSE: Final = 10.0
 _GRACE: Final = 5.0
 """Seconds beyond the time that a worker gives itself to end."""
-_LOOK: Final = 1.0
-"""Seconds between a worker's looks at whether its supervisor lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +86,9 @@ def _export(invocation: Invocation) -> None:
 
 
 def _run_here(options: RunOptions, timeout: float | None) -> int:
-    parent = os.getppid()
+    if options.supervised:  # before an import that takes its time
+        Background(_end_with_supervisor, "cloud-runtimes-supervisor-watch").start()
     client = _client(options.target)
-    if options.supervised:
-        Background(partial(_end_with, parent), "cloud-runtimes-supervisor-watch").start()
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format=_FORMAT)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -102,10 +99,10 @@ def _run_here(options: RunOptions, timeout: float | None) -> int:
     return 128 + application.signal if application.signal else 0
 
 
-def _end_with(parent: int) -> None:
-    """End this process as by SIGTERM once its parent was killed. Windows does not tell that."""
-    while os.getppid() == parent:
-        sleep(_LOOK)
+def _end_with_supervisor() -> None:
+    """End this process as by SIGTERM once its supervisor was killed, which ends the standard input."""
+    while os.read(0, 1):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -164,6 +161,8 @@ class _Worker:
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
         self._pause = 0.0 if monotonic() - self._began >= _STEADY else min(_MAX_PAUSE, self._pause * 2 or _FIRST_PAUSE)
         self.begin_at = monotonic() + self._pause
         self.code, self.is_news = code, True
