@@ -7,6 +7,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from .._core.logs import repeated
 from .._native import events as kernel
 from ..errors import CloudRuntimesError
 from ..spi import pubsub as spi
@@ -100,6 +101,12 @@ class Rules:
             return cause or Cause("deliveries")
         back_off = min(_MAX_BACK_OFF_MS, 1000 * 2 ** min(deliveries - 1, 10))
         return back_off if delay is None else int(delay * 1000)
+
+    def tell_lost(self, events: int, cause: Cause) -> None:
+        """Log events that failed, come no more and go to no dead-letter topic; a line a second at most."""
+        why = "the last delivery failed" if cause.reason == "deliveries" else "they cannot be read"
+        message = "%s: %d events are lost, since %s and there is no dead-letter topic: %s"
+        repeated(f"lost {self.label}", message, self.label, events, why, cause.error or "their holder died", every=1.0)
 
     def letter(self, frame: kernel.Frame, place: int, cause: Cause, deliveries: int, past: Past) -> bytes:
         """Return the record of an event as a dead letter."""

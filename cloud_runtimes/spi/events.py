@@ -49,28 +49,32 @@ def make_event(
     Raises:
         InvalidArgumentError: an attribute breaks CloudEvents 1.0 §3.1.
     """
+    attributes = {"id": id, "time": time, "key": key, "traceparent": traceparent, "subject": subject}
+    body = _frame(data, content_type, topic, source=source, type=type, extensions=extensions, raw=raw, **attributes)
+    return kernel.Frame(body)[0]
+
+
+def _frame(
+    data: bytes,
+    content_type: str | None,
+    topic: str,
+    *,
+    source: str | None,
+    type: str | None,
+    extensions: Mapping[str, Any] | None,
+    **attributes: Any,
+) -> bytes:
+    """Return a frame of one event; see `make_event`."""
     record = kernel.encode_record(
-        data,
-        content_type,
-        id=id,
-        time=time,
-        key=key,
-        traceparent=traceparent,
-        type=type,
-        source=source,
-        subject=subject,
-        extensions=extensions or None,
-        raw=raw,
+        data, content_type, source=source, type=type, extensions=extensions or None, **attributes
     )
-    return kernel.Frame(kernel.build_frame(source or topic, type or _TYPE, topic, (record,)))[0]
+    body: bytes = kernel.build_frame(source or topic, type or _TYPE, topic, (record,))
+    return body
 
 
 def read_structured(data: bytes, topic: str) -> EventRecord:
     """Return the event of a message in structured mode; a `PayloadError` names the attribute or the byte that makes it no CloudEvent 1.0."""
     return kernel.Frame(kernel.parse_cloudevent(data, topic))[0]
-
-
-# -- dead letters -------------------------------------------------------------
 
 
 def read_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: str = "ce-") -> EventRecord:
@@ -84,7 +88,13 @@ def read_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: 
 
     Raises:
         PayloadError: it is no CloudEvent 1.0.
+        InvalidArgumentError: an attribute breaks CloudEvents 1.0 §3.1.
     """
+    return kernel.Frame(pack_binary(headers, data, topic, prefix=prefix))[0]
+
+
+def pack_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: str = "ce-") -> bytes:
+    """Return the event of a message in binary mode as a frame; arguments and errors are those of `read_binary`."""
     if headers.get(f"{prefix}specversion") != "1.0":
         raise PayloadError(f"the message has no header {prefix}specversion of 1.0, so it is no CloudEvent")
     given = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
@@ -92,7 +102,7 @@ def read_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: 
     known: dict[str, Any] = {name: given.pop(name, None) for name in _ATTRIBUTES}
     key, traceparent = given.pop("partitionkey", None), given.pop("traceparent", None)
     content_type = headers.get("content-type") or given.pop("datacontenttype", None)
-    return make_event(data, content_type, topic, key=key, traceparent=traceparent, extensions=given, **known)
+    return _frame(data, content_type, topic, key=key, traceparent=traceparent, extensions=given, **known)
 
 
 def to_binary(record: EventRecord, *, prefix: str = "ce-") -> tuple[dict[str, str], bytes]:
@@ -118,6 +128,9 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+# -- dead letters -------------------------------------------------------------
+
+
 def cause_of(reason: str, error: BaseException) -> Cause:
     """Return a reason together with an error's type and message, at most 1 KiB, as text that an attribute may have (CloudEvents 1.0 §3.1)."""
     name = type(error).__name__
@@ -125,8 +138,13 @@ def cause_of(reason: str, error: BaseException) -> Cause:
         text = str(error)[:_ERROR_BYTES]
     except Exception:  # of the application
         text = ""
-    text = "".join(each if each.isprintable() else " " for each in (f"{name}: {text}" if text else name))
-    return Cause(reason, text.encode()[:_ERROR_BYTES].decode(errors="ignore"))
+    return Cause(reason, printable(f"{name}: {text}" if text else name))
+
+
+def printable(text: str) -> str:
+    """Return text as an attribute may have it (CloudEvents 1.0 §3.1), at most 1 KiB: a blank stands for each character that is not printable."""
+    text = "".join(each if each.isprintable() else " " for each in text[:_ERROR_BYTES])
+    return text.encode()[:_ERROR_BYTES].decode(errors="ignore")
 
 
 def dead_letter(

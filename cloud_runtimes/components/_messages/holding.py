@@ -1,32 +1,28 @@
-"""Messages that a member holds until all of their events are settled.
-
-A message has one event as structured CloudEvents JSON, or as bytes without an envelope; or it is a frame with many (``docs/log-format.md``), which is told by its first bytes.
-"""
+"""Messages that a member holds until all of their events are settled; `reading` says what a message may be."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
+from time import time_ns
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import PayloadError
+from ...spi.events import cause_of
 from ...spi.pubsub import Cause, Deliveries, Settled, Settlement, Settlements
 from .._deliveries import NO_PAST, Past, Rules
+from .reading import LaterVersionError, is_frame, pack_payload, read_message, text_of
 
-__all__ = ["Held", "Holding", "Part", "as_messages", "is_frame"]
+__all__ = ["Held", "Holding", "Part", "as_messages"]
 
-_MAGIC: Final = b"CRF"
-_VERSION: Final = b"CRF\x01"
 _marks_of = attrgetter("marks")
 _OCTETS: Final = "application/octet-stream"
-
-
-def is_frame(data: bytes) -> bool:
-    """Tell whether a message is a frame."""
-    return data[:3] == _MAGIC
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def as_messages(frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
@@ -39,8 +35,11 @@ def as_messages(frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None,
         if raw and frame[0].raw:
             records = [frame[place] for place in range(len(frame))]
             found += [(record.content_type or _OCTETS, record.payload) for record in records]
-        else:
+            continue
+        try:
             found += [(None, data) for data in frame.structured()]
+        except PayloadError:  # of another writer, with attributes that have no JSON: as they are
+            found.append((None, frame.select(range(len(frame)))))
     return found
 
 
@@ -56,10 +55,18 @@ class Held(kernel.Marks):
         at: when they were delivered, microseconds since 1970 UTC.
         next: the first place that was not delivered.
         holes: whether some that were not delivered have gone to another member.
+        unread: the message, where it cannot be read; its frame is then what a dead letter of it has.
     """
 
     def __init__(
-        self, origin: Hashable, frame: kernel.Frame, tokens: Sequence[Any], single: bool, deliveries: int, past: Past
+        self,
+        origin: Hashable,
+        frame: kernel.Frame,
+        tokens: Sequence[Any],
+        single: bool,
+        deliveries: int,
+        past: Past,
+        unread: bytes | None = None,
     ) -> None:
         super().__init__(len(frame))
         self.origin = origin
@@ -71,6 +78,14 @@ class Held(kernel.Marks):
         self.at = 0
         self.next = 0
         self.holes = False
+        self.unread = unread
+
+    def select(self, places: Sequence[int]) -> bytes:
+        """Return events as they come again."""
+        if self.unread is not None:
+            return self.unread
+        found: bytes = self.frame.select(places)
+        return found
 
     def open(self, start: int, stop: int) -> list[int]:
         """Return the places from ``start`` to ``stop`` that are not settled."""
@@ -109,93 +124,96 @@ def _text(token: Any) -> str:
 
 
 class Holding:
-    """The messages of one member; ``id_of`` tells the id of a message of which a token is.
+    """The messages of one member.
+
+    Args:
+        rules: of the member.
+        id_of: returns the id of the message of a token.
+        prefix: of headers that are attributes of an event; see `read_binary`.
 
     Attributes:
         held: all of them with anything left.
         done: origin → tokens of messages whose events are acknowledged or expired; the driver takes them.
         parts: what was not acknowledged; the driver takes them.
         expired: how many events were; the driver counts them.
+        dropped: how many events were, as their handler wanted; the driver may count them.
     """
 
-    def __init__(self, rules: Rules, id_of: Callable[[Any], str] = _text) -> None:
+    def __init__(self, rules: Rules, id_of: Callable[[Any], str] = _text, prefix: str = "ce-") -> None:
         self._rules = rules
         self._id_of = id_of
+        self._prefix = prefix
         self._topic = rules.request.topic
         self._ready: deque[Held] = deque()
         self.held: dict[Held, None] = {}
         self.done: dict[Hashable, list[Any]] = {}
         self.parts: list[Part] = []
-        self.expired = 0
+        self.expired = self.dropped = 0
 
     # -- what came --------------------------------------------------------
 
-    def add(
+    def add(self, origin: Hashable, tokens: Sequence[Any], messages: Sequence[bytes]) -> int:
+        """Take in messages of one origin, in their order, of which nothing but the body matters; return how many events they have."""
+        if is_frame(messages[0]):
+            bad = [index for index, message in enumerate(messages) if is_frame(message)]
+        else:
+            body, bad = kernel.pack_cloudevents(messages, self._topic)
+            if body is not None and not bad:
+                return self.add_packed(origin, tokens, body)
+        count = 0
+        for alone, group in groupby(range(len(messages)), set(bad).__contains__):
+            indices = list(group)
+            if alone:
+                count += sum(self.add_message(origin, tokens[index], messages[index]) for index in indices)
+            else:
+                count += self.add(origin, [tokens[index] for index in indices], [messages[index] for index in indices])
+        return count
+
+    def add_message(
         self,
         origin: Hashable,
-        tokens: Sequence[Any],
-        messages: Sequence[bytes],
+        token: Any,
+        data: bytes,
+        headers: Mapping[str, str] = _NO_HEADERS,
         deliveries: int = 1,
         past: Past = NO_PAST,
-        topic: str | None = None,
+        topic: Any = None,
     ) -> int:
-        """Take in messages of one origin, in their order; returns how many events they have.
+        """Take in one message; return how many events it has.
 
-        ``topic``: they were first published to, where that is another.
-
-        Raises:
-            PayloadError: a frame is of a later version.
+        Args:
+            origin, token: of the message.
+            data: its body.
+            headers: ``content-type``, and those of an event in binary mode; names in lower case.
+            deliveries: this one included.
+            past: of its events.
+            topic: it was first published to; ``None``: where it is.
         """
-        topic = topic or self._topic
-        if is_frame(messages[0]):
-            bad = [place for place, message in enumerate(messages) if is_frame(message)]
-        else:
-            body, bad = kernel.pack_cloudevents(messages, topic)
-            if body is not None and not bad:
-                return self._hold(Held(origin, kernel.Frame(body), tokens, True, deliveries, past))
-        found = 0
-        for alone, group in groupby(range(len(messages)), set(bad).__contains__):
-            places = list(group)
-            if alone:
-                for token, message in [(tokens[place], messages[place]) for place in places]:
-                    found += self._hold(Held(origin, self._frame(message, token), (token,), False, deliveries, past))
-            else:
-                those = [messages[place] for place in places]
-                found += self.add(origin, [tokens[place] for place in places], those, deliveries, past, topic)
-        return found
+        topic = self._topic if topic is None else text_of(topic, self._topic)
+        id = self._id_of(token)
+        cause: Cause | None = None
+        try:
+            body = read_message(data, headers.get("content-type"), headers, topic=topic, id=id, prefix=self._prefix)
+        except LaterVersionError as error:
+            cause = cause_of("undecodable", error)
+            body = pack_payload(data, None, topic, id)
+        unread = None if cause is None else data
+        held = Held(origin, kernel.Frame(body), (token,), body is not data, deliveries, past, unread)
+        return self._hold(held, cause)
 
     def add_packed(self, origin: Hashable, tokens: Sequence[Any], frame: bytes) -> int:
         """Take in messages that have one event each, of which the driver made a frame."""
         return self._hold(Held(origin, kernel.Frame(frame), tokens, True, 1, NO_PAST))
 
-    def add_plain(
-        self, origin: Hashable, token: Any, data: bytes, content_type: str, deliveries: int = 1, past: Past = NO_PAST
-    ) -> int:
-        """Take in a message that is known to have no envelope."""
-        frame = self._plain(data, content_type, token)
-        return self._hold(Held(origin, frame, (token,), False, deliveries, past))
-
-    def _frame(self, message: bytes, token: Any) -> kernel.Frame:
-        """Return the events of a message that is no structured CloudEvent."""
-        if is_frame(message):
-            try:
-                return kernel.Frame(message)
-            except PayloadError:
-                if message[:4] != _VERSION:
-                    raise
-        return self._plain(message, _OCTETS, token)
-
-    def _plain(self, data: bytes, content_type: str, token: Any) -> kernel.Frame:
-        """Return a frame of an event without an envelope; its id is that of the message, so it stays in every delivery."""
-        record = kernel.encode_record(data, content_type, id=self._id_of(token), raw=True)
-        return kernel.Frame(kernel.build_frame(self._topic, "cloud_runtimes.event", self._topic, (record,)))
-
-    def _hold(self, held: Held) -> int:
+    def _hold(self, held: Held, cause: Cause | None = None) -> int:
+        """Keep a message for delivery. ``cause``: it cannot be read, and is delivered to nobody."""
         if held.left:
             self.held[held] = None
         if self._rules.is_over(held.deliveries):
             # the last holder died with it
             self._give_up(held, range(held.length), Cause("deliveries"), held.deliveries - 1, held.past)
+        elif cause is not None:
+            self._refuse(held, cause)
         elif held.left:
             self._ready.append(held)
         else:
@@ -245,7 +263,7 @@ class Holding:
                     if isinstance(answer, Cause):
                         self._give_up(held, each, answer, held.deliveries, past)
                     else:
-                        self._part(held, each, held.frame.select(each), answer, held.deliveries, past)
+                        self._part(held, each, held.select(each), answer, held.deliveries, past)
 
     def _acknowledge(self, marked: list[kernel.ClaimedRecord]) -> None:
         for held, records in groupby(marked, _marks_of):
@@ -277,7 +295,26 @@ class Holding:
             of = held.frame
             records = [self._rules.letter(of, place, cause, deliveries, past) for place in places]
             frame = kernel.build_frame(of.source, of.type, of.topic, records)
+        elif cause.reason == "dropped":
+            self.dropped += len(places)
+        else:
+            self._rules.tell_lost(len(places), cause)
         self._part(held, places, frame, None, deliveries, past)
+
+    def _refuse(self, held: Held, cause: Cause) -> None:
+        """Have a message that cannot be read become a dead letter, or come again: a newer member may read it."""
+        settlement = Settlement.DROP if self._rules.request.dead_letter_topic else Settlement.RETRY
+        answer = self._rules.answer(settlement, None, cause, held.deliveries)
+        again = isinstance(answer, int)
+        then = "is tried again" if again else "becomes a dead letter" if settlement is Settlement.DROP else "is dropped"
+        name = self._rules.label
+        repeated(f"poison {name}", "%s: a message cannot be read and %s: %s", name, then, cause.error)
+        past = held.past.after(time_ns() // 1000, held.deliveries, cause)
+        if isinstance(answer, Cause):
+            self._give_up(held, range(held.length), answer, held.deliveries, past)
+        else:
+            held.settle(0)
+            self._part(held, (0,), held.select((0,)), answer, held.deliveries, past)
 
     def _part(
         self, held: Held, places: Sequence[int], frame: bytes | None, delay: int | None, deliveries: int, past: Past
@@ -306,7 +343,7 @@ class Holding:
         if places:
             for place in places:
                 held.settle(place)
-            self._part(held, places, held.frame.select(places), 0, deliveries, held.past)
+            self._part(held, places, held.select(places), 0, deliveries, held.past)
 
     def forget(self) -> None:
         """Hold nothing: what was held is delivered again, and settlements of it are void."""

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from ..._native import events as kernel
+from ...errors import PayloadError
+from ...spi.events import printable
 from .._deliveries import NO_PAST, Past
 
 __all__ = ["pieces", "read_past", "write_past"]
 
+_PAST: Final = re.compile(r"(\d{1,10}) (\d{1,18}) (\d{1,18})(?: (.*))?", re.ASCII | re.DOTALL)
+_LAST: Final = 253_402_300_799_999_999
+"""Microseconds from 1970 to the end of the year 9999."""
+_MOST: Final = 2**31 - 1
+
 
 def pieces(frame: bytes, room: int) -> Iterator[bytes]:
-    """Return a frame as frames of so many bytes at most; one event alone may have more."""
-    count = len(frame) > room and len(kernel.Frame(frame))
-    if not count or count == 1:
+    """Return a frame as frames of so many bytes at most; one event alone may have more, and so may a frame of a later version."""
+    try:
+        whole = kernel.Frame(frame) if len(frame) > room else None
+    except PayloadError:
+        whole = None
+    if whole is None or len(whole) < 2:
         yield frame
         return
-    whole = kernel.Frame(frame)
-    for places in (range(count // 2), range(count // 2, count)):
+    half = len(whole) // 2
+    for places in (range(half), range(half, len(whole))):
         yield from pieces(whole.select(places), room)
 
 
@@ -29,8 +41,8 @@ def write_past(deliveries: int, past: Past) -> str:
 
 def read_past(text: str) -> tuple[int, Past]:
     """Read what `write_past` made; 0 and nothing where it is of another program."""
-    try:
-        deliveries, first, last, *error = text.split(" ", 3)
-        return int(deliveries), Past(int(first) or None, int(last) or None, "".join(error) or None)
-    except ValueError:
+    found = _PAST.fullmatch(text)
+    if found is None or max(int(found[2]), int(found[3])) > _LAST:
         return 0, NO_PAST
+    error = printable(found[4] or "")
+    return min(int(found[1]), _MOST), Past(int(found[2]) or None, int(found[3]) or None, error or None)

@@ -64,7 +64,7 @@ class KafkaMember(EventSource):
         dead = [self._topics.name(request.dead_letter_topic)] if request.dead_letter_topic else []
         self._topics.ensure(op, [*topics, *dead])
         self._adding: Origin = (self._topic, 0)
-        self._holding = Holding(rules, lambda offset: f"{self._adding[0]}-{self._adding[1]}-{offset}")
+        self._holding = Holding(rules, lambda offset: f"{self._adding[0]}-{self._adding[1]}-{offset}", "ce_")
         self._woken = False
         self._later: list[_Later] = []
         # how many parts of a message are still to be settled, if not one
@@ -255,10 +255,8 @@ class KafkaMember(EventSource):
             for each in group:
                 if each.due > time.time():
                     heappush(self._later, _Later(each.due, next(_numbers), origin, each._replace(due=0.0)))
-                elif each.kind is not None:
-                    self._holding.add_plain(origin, each.offset, each.data, each.kind, each.deliveries, each.past)
                 else:
-                    self._holding.add(origin, [each.offset], [each.data], each.deliveries, each.past, each.topic)
+                    each.put(self._holding, origin)
 
     def _hand(self, deliveries: Deliveries) -> None:
         """Note in the ledgers what is being delivered, in case that this process dies with it."""

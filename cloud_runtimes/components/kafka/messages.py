@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, Message
 
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError
-from ...spi.events import read_binary, to_binary
+from ...spi.events import to_binary
 from ...spi.pubsub import EventRecord
 from .._deliveries import NO_PAST, Past
-from .._messages.holding import Part, as_messages
+from .._messages.holding import Holding, Part, as_messages
 from .._messages.parts import pieces, read_past, write_past
+from .._messages.reading import read_count
 from .producer import Headers, Outgoing
 from .settings import KafkaSettings
 
@@ -61,7 +61,7 @@ class Writer:
         if part.delay_ms:
             headers.append((_DUE, str(now_ms + part.delay_ms).encode()))
         for piece in pieces(part.frame, _ROOM):
-            yield piece, kernel.Frame(piece)[0].key, headers
+            yield piece, None if part.held.unread is not None else kernel.Frame(piece)[0].key, headers
 
     def _events(self, body: bytes, *, raw: bool) -> Iterator[Outgoing]:
         frame = kernel.Frame(body)
@@ -93,27 +93,31 @@ class Incoming(NamedTuple):
     Attributes:
         offset: of it.
         key: by which events are ordered.
-        data: a structured CloudEvent or a frame; with ``kind`` a payload.
-        kind: content type of a payload without an envelope.
+        data: its body.
+        headers: names in lower case; ``None``: nothing matters but the body.
         deliveries: this one included.
         past: of its events.
         due: when it may be delivered, by `time.time`; 0: now.
-        topic: it was first published to; ``None``: where it is.
     """
 
     offset: int
     key: bytes | None
     data: bytes
-    kind: str | None = None
+    headers: Mapping[str, str] | None = None
     deliveries: int = 1
     past: Past = NO_PAST
     due: float = 0.0
-    topic: str | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing but its data matters."""
-        return self.kind is None and self.deliveries == 1 and not self.due and self.topic is None
+        return self.headers is None and self.deliveries == 1 and not self.due
+
+    def put(self, holding: Holding, origin: Hashable) -> None:
+        """Put it into a holding."""
+        headers = self.headers or {}
+        topic = headers.get(_TOPIC)
+        holding.add_message(origin, self.offset, self.data, headers, self.deliveries, self.past, topic)
 
 
 class Run(NamedTuple):
@@ -180,16 +184,6 @@ def _read(message: Any) -> Incoming:
     if _is_plain(headers):
         return Incoming(offset, key, data)
     found = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
-    deliveries, past = read_past(found[_PAST]) if _PAST in found else (0, NO_PAST)
-    due = found.get(_DUE, "")
-    kind = found.get("content-type")
-    if "ce_specversion" in found:
-        try:
-            data = read_binary(found, data, message.topic(), prefix="ce_").to_json()
-            kind = None
-        except CloudRuntimesError:
-            kind = kind or _OCTETS
-    elif kind is not None and kind.startswith(_STRUCTURED.decode()):
-        kind = None
-    at = int(due) / 1000 if due.isdigit() else 0.0
-    return Incoming(offset, key, data, kind, deliveries + 1, past, at if at > time.time() else 0.0, found.get(_TOPIC))
+    deliveries, past = read_past(found.get(_PAST, ""))
+    due = read_count(found.get(_DUE)) / 1000
+    return Incoming(offset, key, data, found, deliveries + 1, past, due if due > time.time() else 0.0)

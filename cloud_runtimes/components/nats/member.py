@@ -307,7 +307,7 @@ class NatsMember(EventSource):
             readable = connection.has_decrypted() or self._waker.wait(connection, max(0.0, left))
             if readable:
                 self._hear()
-                if want and self._holding.is_ready:
+                if (want and self._holding.is_ready) or self._holding.parts or self._holding.done:
                     return
                 if want:
                     self._ask(want)

@@ -9,11 +9,11 @@ from urllib.parse import unquote
 from zlib import crc32
 
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError
-from ...spi.events import read_binary
+from ...errors import PayloadError
 from .._deliveries import Past
 from .._messages.holding import Holding, Part
 from .._messages.parts import read_past, write_past
+from .._messages.reading import is_frame, read_count
 from .protocol import Message
 from .streams import RETRY
 
@@ -26,8 +26,8 @@ TOPIC: Final = "Cr-Topic"
 _PAST: Final = "Cr-Past"
 """Of what comes again: how often it was delivered, when first and last, and the last error."""
 _OURS: Final = re.compile(rb"NATS/1\.0\r\nNats-Msg-Id: [^\r\n]*\r\n\r\n")
+_TOKEN: Final = re.compile(rb"\$JS\.ACK\..+\.\d+\.\d+\.\d+\.\d+\.\d+", re.DOTALL)
 _MOST: Final = 100_000
-_STRUCTURED: Final = "application/cloudevents"
 
 
 # a reply is $JS.ACK.stream.consumer.deliveries.sequence.number.nanoseconds.pending, or longer in front
@@ -80,13 +80,15 @@ class Reader:
         bodies: list[bytes] = []
         for message in messages:
             _, reply, head, data = message
-            if origin != RETRY and reply.rsplit(b".", 5)[1] == b"1" and (not head or _OURS.fullmatch(head)):
+            if origin != RETRY and reply.rsplit(b".", 5)[1:2] == [b"1"] and (not head or _OURS.fullmatch(head)):
                 tokens.append(reply)
                 bodies.append(data)
                 continue
             if tokens:
                 found += self._holding.add(origin, tokens, bodies)
                 tokens, bodies = [], []
+            if not _TOKEN.fullmatch(reply):
+                continue  # sent past the stream: nothing could acknowledge it
             if deliveries_of(reply) > 1:
                 if held is None:
                     held = set(map(sequence_of, self._holding.tokens(origin)))
@@ -98,39 +100,37 @@ class Reader:
         return found
 
     def _take_one(self, origin: int, message: Message, now_ms: int) -> int:
-        token, data = message.reply, message.data
+        token = message.reply
         headers = {name.lower(): value for name, value in message.headers.items()}
+        headers |= {name: unquote(value) for name, value in headers.items() if name.startswith("ce-")}
         deliveries = deliveries_of(token)
-        if (due := headers.get(DUE.lower())) is not None and due.isdigit():
-            if int(due) > now_ms:
-                self.early.append(_Early(token, int(due) - now_ms))
+        if due := read_count(headers.get(DUE.lower())):
+            if due > now_ms:
+                self.early.append(_Early(token, due - now_ms))
                 return 0
             token, deliveries = Due(token), max(1, deliveries - 1)
         before, past = read_past(headers.get(_PAST.lower(), ""))
         past = self._pasts.pop((origin, sequence_of(token)), past)
-        deliveries += before
-        kind = headers.get("content-type")
-        if "ce-specversion" in headers:
-            try:
-                values = {name: unquote(value) if name.startswith("ce-") else value for name, value in headers.items()}
-                data = read_binary(values, data, "").to_json()
-                kind = None
-            except CloudRuntimesError:
-                kind = kind or "application/octet-stream"
-        if kind is None or kind.startswith(_STRUCTURED):
-            topic = headers.get(TOPIC.lower())
-            return self._holding.add(origin, [token], [data], deliveries, past, topic)
-        return self._holding.add_plain(origin, token, data, kind, deliveries, past)
+        topic = headers.get(TOPIC.lower())
+        return self._holding.add_message(origin, token, message.data, headers, before + deliveries, past, topic)
 
 
 def part_headers(part: Part, consumer: str, now_ms: int, data: bytes) -> dict[str, str]:
     """Return the headers of a message of a part; its id is that of no other, also when it is written by another member."""
     id = f"{consumer} {sequence_of(part.tokens[0])}"
     if part.delay_ms is None:
-        frame = kernel.Frame(data) if data[:3] == b"CRF" else kernel.Frame(kernel.parse_cloudevent(data))
-        told = "\n".join(f"{record.id} {crc32(record.payload)}" for record in map(frame.__getitem__, range(len(frame))))
-        return {"Nats-Msg-Id": f"{id} dead {crc32(told.encode())}"}
+        return {"Nats-Msg-Id": f"{id} dead {crc32(_identity(data))}"}
     headers = {"Nats-Msg-Id": f"{id} {part.deliveries} {crc32(data)}", _PAST: write_past(part.deliveries, part.past)}
     if part.delay_ms:
         headers[DUE] = str(now_ms + part.delay_ms)
     return headers
+
+
+def _identity(data: bytes) -> bytes:
+    """Return the part of a dead letter that does not change when another member writes it."""
+    try:
+        frame = kernel.Frame(data if is_frame(data) else kernel.parse_cloudevent(data))
+        records = [frame[index] for index in range(len(frame))]
+        return "\n".join(f"{record.id} {crc32(record.payload)}" for record in records).encode()
+    except PayloadError:  # of another writer, with an id that is no text
+        return data

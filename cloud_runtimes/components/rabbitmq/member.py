@@ -214,9 +214,10 @@ class RabbitmqMember(EventSource):
     def _tell_gone(self) -> None:
         """Say what comes no more, since RabbitMQ has nothing that counts it."""
         holding, label = self._holding, self._rules.label
-        gone = sum(part.events for part in holding.parts if part.frame is None and part.delay_ms is None)
-        if gone:
-            repeated(f"gone {label}", "%s: %d events were dropped: there is no dead-letter topic", label, gone)
+        if holding.dropped:
+            message = "%s: %d events were dropped: there is no dead-letter topic"
+            repeated(f"gone {label}", message, label, holding.dropped)
+            holding.dropped = 0
         if holding.expired:
             repeated(f"expired {label}", "%s: %d events had expired", label, holding.expired)
             holding.expired = 0

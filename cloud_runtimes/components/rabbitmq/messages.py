@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError
-from ...spi.events import read_binary, to_binary
+from ...spi.events import to_binary
 from .._messages.holding import Holding, as_messages
 from .._messages.parts import read_past
+from .._messages.reading import read_count
 from .session import Delivered
 from .topology import REST
 from .wire import Properties, properties, read_properties
@@ -36,8 +37,7 @@ PAST: Final = "x-cr-past"
 """Of what comes again: how often it was delivered, when first and last, and the last error."""
 OFFSET: Final = "x-stream-offset"
 """Of what comes from a stream."""
-_OCTETS: Final = "application/octet-stream"
-_CLOUDEVENTS: Final = "application/cloudevents"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 STRUCTURED: Final = Properties("application/cloudevents+json; charset=utf-8", None, 2)
 FRAME: Final = Properties(None, None, 2)
 PLAIN: Final = properties(STRUCTURED), properties(FRAME)
@@ -100,25 +100,15 @@ class Reader:
     def _take_one(self, tag: int, told: bytes, data: bytes) -> int:
         about = read_properties(told)
         headers = about.headers or {}
-        if isinstance(rest := headers.get(REST), int) and rest > 0:
+        if rest := read_count(headers.get(REST)):
             self.early.append(_Early(tag, about._replace(headers=published(headers, REST)), data, rest))
             return 0
         before, past = read_past(str(headers.get(PAST, "")))
-        deliveries = 1 + before + int(headers.get("x-delivery-count", 0))
+        deliveries = 1 + before + read_count(headers.get("x-delivery-count"))
         tag = Tag(tag)
         tag.id = about.message_id or ""
-        kind = about.content_type
-        attributes = _attributes(headers)
-        if attributes:
-            attributes["content-type"] = kind or ""
-            try:
-                data = read_binary(attributes, data, "").to_json()
-                kind = None
-            except CloudRuntimesError:
-                kind = kind or _OCTETS
-        if kind is None or kind.startswith(_CLOUDEVENTS):
-            return self._holding.add(0, [tag], [data], deliveries, past, headers.get(TOPIC))
-        return self._holding.add_plain(0, tag, data, kind, deliveries, past)
+        attributes = _attributes(headers) | {"content-type": about.content_type or ""}
+        return self._holding.add_message(0, tag, data, attributes, deliveries, past, headers.get(TOPIC))
 
 
 def published(headers: Mapping[str, Any], without: str = "") -> dict[str, Any] | None:
@@ -134,7 +124,8 @@ def _attributes(headers: Mapping[str, Any]) -> dict[str, str]:
         if (match := _ATTRIBUTE.fullmatch(name)) is not None:
             attribute = match[1].lower()
             if attribute == "time" and isinstance(value, int):  # AMQP 1.0 has milliseconds
-                value = f"{datetime.fromtimestamp(value / 1000, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+                with suppress(OverflowError):
+                    value = f"{_EPOCH + timedelta(milliseconds=value):%Y-%m-%dT%H:%M:%S.%fZ}"
             found[f"ce-{attribute}"] = str(value).lower() if isinstance(value, bool) else str(value)
     return found if "ce-specversion" in found else {}
 

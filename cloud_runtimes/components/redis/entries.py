@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -21,9 +22,8 @@ _DATA: Final = b"data"
 
 def take_in(holding: Holding, origin: int, entries: Sequence[Any], deliveries: int) -> tuple[int, bool]:
     """Take in entries; returns how many events they have, and whether a bell was among them."""
-    if origin == STREAM and not [1 for _, fields in entries if len(fields) != 2 or fields[0] != _DATA]:
-        found = holding.add(origin, [id for id, _ in entries], [fields[1] for _, fields in entries], deliveries)
-        return found, False
+    if origin == STREAM and deliveries == 1 and not [1 for _, each in entries if len(each) != 2 or each[0] != _DATA]:
+        return holding.add(origin, [id for id, _ in entries], [fields[1] for _, fields in entries]), False
     found, bell = 0, False
     for id, pairs in entries:
         fields = dict(zip(pairs[::2], pairs[1::2], strict=False))
@@ -33,17 +33,28 @@ def take_in(holding: Holding, origin: int, entries: Sequence[Any], deliveries: i
                 holding.done.setdefault(origin, []).append(id)
                 bell = True
                 continue
-            before, past = read_past(fields.get(b"past", b"").decode())
-        data, kind = fields.get(_DATA), fields.get(b"datacontenttype")
+            before, past = read_past(_text(fields.get(b"past", b"")))
+        data, kind, topic = fields.get(_DATA), _text(fields.get(b"datacontenttype", b"")), fields.get(b"topic")
         if data is None:  # of another program: its fields are the event
-            texts = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in fields.items()}
-            data, kind = json.dumps(texts).encode(), b"application/json"
-        if kind is None:
-            topic = fields.get(b"topic", b"").decode(errors="replace")
-            found += holding.add(origin, [id], [data], before + deliveries, past, topic)
-        else:
-            found += holding.add_plain(origin, id, data, kind.decode(errors="replace"), before + deliveries, past)
+            data, kind = json.dumps(dict(map(_member, fields.items()))).encode(), "application/json"
+        headers = {"content-type": kind}
+        found += holding.add_message(
+            origin, id, data, headers, before + deliveries, past, None if topic is None else _text(topic)
+        )
     return found, bell
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def _member(field: tuple[bytes, bytes]) -> tuple[str, str]:
+    """Return a field of another program as a member of JSON: what is no text as base64, as CloudEvents has ``data_base64``."""
+    name, value = field
+    try:
+        return _text(name), value.decode()
+    except UnicodeDecodeError:
+        return f"{_text(name)}_base64", b2a_base64(value, newline=False).decode()
 
 
 def part_arguments(parts: Iterable[Part], messages: Callable[..., list[tuple[str | None, bytes]]]) -> list[Value]:
