@@ -11,12 +11,15 @@ from collections.abc import Collection, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
+from ..._core.logs import repeated
 from ..._native import events as kernel
-from ...errors import ConflictError
+from ...errors import ConflictError, PayloadError
 from ...spi.change import Change
+from ...spi.events import cause_of
 from ...spi.operation import Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from .._deliveries import NO_PAST, POLL, POLL_TIMEOUT, Past, Rules
+from .._messages.reading import pack_payload
 from .claims import Again, Claimed, Dead, Held, Writes, with_places
 
 __all__ = ["LogMember", "Waits"]
@@ -39,12 +42,34 @@ class Waits(Protocol):
         """Unsubscribe."""
 
 
+class _Unread(NamedTuple):
+    """A frame that cannot be read: damaged on its disk, or of a later version."""
+
+    body: bytes
+    error: PayloadError
+
+    def letter(self, topic: str, frame: int) -> kernel.Frame:
+        """Return a frame of one event without an envelope that has all its bytes."""
+        return kernel.Frame(pack_payload(self.body, None, topic, f"{topic}-{frame}"))
+
+
+class _Place(NamedTuple):
+    """An event of a frame that cannot be read, as a record stands for others."""
+
+    marks: Held
+    place: int
+
+
 class _Event(NamedTuple):
     """An event that is delivered no more, and why."""
 
     claim: Claimed
     place: int
     cause: Cause
+
+    def first(self) -> _Event:
+        """Return it as the only one of a frame."""
+        return self._replace(claim=self.claim._replace(start=0), place=0)
 
 
 class LogMember(EventSource):
@@ -148,7 +173,7 @@ class LogMember(EventSource):
         if self._exhausted:
             self._write(0, False, False)
         deliveries = self._deliver()
-        if not deliveries and waiter is not None:  # nobody could wake it before
+        if not deliveries and not self._unwritten and waiter is not None:  # nobody could wake it before
             pause = 60.0 if timeout is None else timeout
             waiter.wait(pause if self._next_due is None else min(pause, max(0.001, self._next_due)))
         return deliveries
@@ -277,16 +302,19 @@ class LogMember(EventSource):
         by_claim: dict[int, list[_Event]] = {}
         for event in events:
             by_claim.setdefault(event.claim.id, []).append(event)
-        return [Dead(id, len(group), self._dead_frame(group)) for id, group in by_claim.items()]
+        return [Dead(id, *self._letters(group)) for id, group in by_claim.items()]
 
-    def _dead_frame(self, events: Sequence[_Event]) -> bytes | None:
-        """Return events of one claim as they go to the dead-letter topic."""
+    def _letters(self, events: Sequence[_Event]) -> tuple[int, bytes | None]:
+        """Return events of one claim as they go to the dead-letter topic, and how many they are there."""
         frame = None if self.request.dead_letter_topic is None else self._frame(events[0].claim.frame)
         if frame is None:
-            return None
+            if (cause := events[0].cause).reason != "dropped":
+                self._rules.tell_lost(len(events), cause)
+            return len(events), None
+        if isinstance(frame, _Unread):  # one letter has all of it
+            frame, events = frame.letter(self.request.topic, events[0].claim.frame), [events[0].first()]
         records = [self._dead_record(frame, event) for event in events]
-        built: bytes = kernel.build_frame(frame.source, frame.type, frame.topic, records)
-        return built
+        return len(records), kernel.build_frame(frame.source, frame.type, frame.topic, records)
 
     def _dead_record(self, frame: kernel.Frame, event: _Event) -> bytes:
         place = event.claim.start + event.place
@@ -313,7 +341,9 @@ class LogMember(EventSource):
             frame = self._frame(claim.frame)
             held = Held(claim, now_us)
             gone: Sequence[int] = claim.open()
-            if frame is not None:
+            if isinstance(frame, _Unread):
+                self._refuse(held, gone, frame.error)
+            elif frame is not None:
                 records: list[kernel.ClaimedRecord] = []
                 gone = frame.deliver(claim.start, gone, now_us, held, records)
                 deliveries.groups.append((records, claim.deliveries))
@@ -327,18 +357,25 @@ class LogMember(EventSource):
             del self._claimed[0]
         return deliveries
 
-    def _frame(self, id: int) -> kernel.Frame | None:
-        frame = self._frames.get(id)
-        if frame is None:
-            body = self._load(id)
-            if body is None:
-                return None
-            frame = self._keep(id, body)
-        return frame
+    def _refuse(self, held: Held, places: Sequence[int], error: PayloadError) -> None:
+        """Have events that cannot be read become dead letters, or come again: a newer member may read them."""
+        settlement = Settlement.DROP if self.request.dead_letter_topic else Settlement.RETRY
+        cause = cause_of("undecodable", error)
+        message = "%s: %d events cannot be read: %s. They become a dead letter, or are tried again"
+        repeated(f"poison {self.label}", message, self.label, len(places), error)
+        self._unwritten += [Settled(_Place(held, place), settlement, None, cause) for place in places]
 
-    def _keep(self, id: int, body: bytes) -> kernel.Frame:
-        """Remember a frame; the oldest are forgotten."""
-        frame = self._frames[id] = kernel.Frame(body)
+    def _frame(self, id: int) -> kernel.Frame | _Unread | None:
+        """Return a frame; the last ones are kept, unless they cannot be read."""
+        if (frame := self._frames.get(id)) is not None:
+            return frame
+        body = self._load(id)
+        if body is None:
+            return None
+        try:
+            frame = self._frames[id] = kernel.Frame(body)
+        except PayloadError as error:
+            return _Unread(body, error)
         while len(self._frames) > _FRAMES_KEPT:
             self._frames.popitem(last=False)
         return frame
