@@ -254,7 +254,7 @@ class CloudRuntimesClient:
 
         Raises:
             InvalidArgumentError, UnavailableError: as in `running`.
-            CloudRuntimesError: a subscription or the jobs ended with an error that will not pass.
+            CloudRuntimesError: a subscription, or running jobs, cannot work as asked for and never has.
         """
         self.running(host=host, port=port, timeout=timeout)._run_until_closed()
 
@@ -270,7 +270,7 @@ class CloudRuntimesClient:
 
         Raises:
             InvalidArgumentError, UnavailableError: as in `running`.
-            CloudRuntimesError: a subscription or the jobs ended with an error that will not pass.
+            CloudRuntimesError: a subscription, or running jobs, cannot work as asked for and never has.
         """
         await self.running(host=host, port=port, timeout=timeout)._run_until_closed_async()
 

@@ -79,6 +79,10 @@ class Handles:
     def __iter__(self) -> Iterator[Any]:
         return iter((*self._held, *self._loose))
 
+    def held(self) -> tuple[Any, ...]:
+        """Return the handles that do not end by themselves. Thread-safe."""
+        return tuple(self._held)
+
     def add(self, handle: Any, *, loose: bool = False) -> None:
         """Add a handle, which has a ``_close_by_client``. A ``loose`` one ends by itself once nobody has it."""
         (self._loose if loose else self._held).add(handle)

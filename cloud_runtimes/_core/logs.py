@@ -27,9 +27,7 @@ def logger() -> logging.Logger:
     return _logger
 
 
-def repeated(
-    key: str, message: str, *args: Any, exc_info: BaseException | None = None, every: float = _EVERY
-) -> None:
+def repeated(key: str, message: str, *args: Any, exc_info: BaseException | None = None, every: float = _EVERY) -> None:
     """Log a warning, at most once in ``every`` seconds for one ``key``; the next one tells how many were kept back."""
     now = time.monotonic()
     last, kept = _said.get(key, (float("-inf"), 0))
@@ -46,3 +44,12 @@ def repeated(
 def once(key: str, message: str, *args: Any) -> None:
     """Log a warning a single time in this process for one ``key``."""
     repeated(key, message, *args, every=float("inf"))
+
+
+def kind_of(error: BaseException) -> str:
+    """Return the type and the place of an error, for the key of `repeated`: another kind of failure is worth a line of its own."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return f"{type(error).__name__}{place}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import MAX_NAMES, Call, Interceptor, Outgoing, Service, error_context
 from .context import Client, ClientContext
 from .handle import ClosingHandle, Opening, RunningHandle, opening, threaded
+from .health import Health
 from .outbox import Outbox
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Client",
     "ClientContext",
     "ClosingHandle",
+    "Health",
     "Interceptor",
     "Opening",
     "Outbox",

@@ -110,6 +110,11 @@ class ClientContext:
         self.runtime()
         return self._executor.loop()
 
+    def problems(self) -> int:
+        """Return how many consumers, runners and watchers do not work at the moment."""
+        found = [getattr(handle, "health", None) for handle in self.handles.held()]
+        return sum(each is not None and each.problem is not None for each in found)
+
     # -- the end ----------------------------------------------------------
 
     def close(self, limit: float | None) -> bool:

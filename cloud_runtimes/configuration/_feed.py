@@ -5,21 +5,20 @@ It keeps what there is (`current`) and what was handed out; a taker gets the dif
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
 from .._core.logs import repeated
 from .._core.threads import Background, Changes, Mutex
-from ..errors import ClosedError, CloudRuntimesError, InternalError
+from .._service import Health
+from ..errors import ClosedError, CloudRuntimesError
 from ..spi.configuration import ConfigurationItem, ConfigurationSource, Update
 
 Items = dict[str, ConfigurationItem]
 
 _IDLE: Final = 5.0
 """Seconds between looks, where the source does not want more of them."""
-_MAX_BACKOFF: Final = 1.0
 
 # sources that a forked child inherited: what they hold is the parent's and must not be released here
 _inherited: list[Any] = []
@@ -50,6 +49,7 @@ class Feed:
         self._closing = False
         self._stopping = Changes()
         self.error: CloudRuntimesError | None = None
+        self.health = Health(name, "configuration")
         self._thread = Background(self._run, "cloud-runtimes-subscription")
 
     def start(self) -> None:
@@ -150,27 +150,23 @@ class Feed:
     # -- the thread -------------------------------------------------------
 
     def _run(self) -> None:
-        backoff = 0.0
         while not self._closing:
             try:
                 update = self._source.look()
                 if update is not None:
                     self._admit(update)
-                backoff = 0.0
+                self.health.works()
                 self._source.wait(_IDLE)
-                continue
             except Exception as error:
-                ours = error if isinstance(error, CloudRuntimesError) else _unexpected(self.name, error)
-            if self._closing:
-                break
-            if not ours.retryable and ours.code != "DEADLINE_EXCEEDED":
-                self._place(ours)
-                self.error = self.error or ours
-                self._changes.announce()
-                break
-            backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
-            repeated(f"feed {self.name}", "%s: %s; trying again", self.name, ours)
-            self.pause(random.uniform(backoff / 2, backoff))
+                if self._closing:
+                    break
+                pause = self.health.failed(error)
+                if pause is None:
+                    assert self.health.problem is not None
+                    self._place(self.health.problem)
+                    self.error = self.error or self.health.problem
+                    break
+                self.pause(pause)
         try:
             self._source.close()
         except Exception as error:
@@ -217,9 +213,3 @@ class Feed:
         """In a forked child: the thread and the source are the parent's."""
         _inherited.append(self._source)
         self.error = ClosedError("this subscription was opened before fork and belongs to the parent: open another")
-
-
-def _unexpected(name: str, error: Exception) -> CloudRuntimesError:
-    wrapped = InternalError(f"{name}: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped

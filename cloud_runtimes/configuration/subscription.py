@@ -13,7 +13,7 @@ from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handlers import CLIENT, is_async_callable
 from .._core.handles import Handle
-from .._core.logs import repeated
+from .._core.logs import kind_of, repeated
 from .._core.threads import Background
 from ..errors import InvalidArgumentError
 from ..spi.configuration import ConfigurationItem
@@ -37,7 +37,7 @@ class ConfigurationSubscription(Handle):
 
     What it gives is a ``dict`` from keys to items: first all that there are, ``{}`` where there are none, then what changed. A deleted key comes as an item with ``deleted=True``. A key's last value always arrives; those between may be skipped.
 
-    Without a handler, iterate it (``for`` / ``async for``) or call `receive`. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. ``with`` / ``async with`` closes it; one without a handler that nobody refers to any more ends by itself.
+    Without a handler, iterate it (``for`` / ``async for``) or call `receive`. It lives as long as its client: after a failure it backs off, up to 30 s, logs it, and goes on. Iteration, `receive` and `wait` raise the error only if the first attempt shows that it cannot work as asked for, or if the client is closed. ``with`` / ``async with`` closes it; one without a handler that nobody refers to any more ends by itself.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class ConfigurationSubscription(Handle):
         super().__init__()
         self._service = service
         self._feed = feed
+        self.health = feed.health
         self._handler = handler
         self._takes = takes
         self._thread: Background | None = None
@@ -103,7 +104,7 @@ class ConfigurationSubscription(Handle):
             timeout: seconds to wait; ``None``: no limit.
 
         Raises:
-            CloudRuntimesError: the subscription ended with an error that will not pass.
+            CloudRuntimesError: it cannot work as asked for and never has, or the client is closed.
             InvalidArgumentError: it has a handler.
         """
         self._check_receive(timeout)
@@ -116,7 +117,7 @@ class ConfigurationSubscription(Handle):
             timeout: seconds to wait; ``None``: no limit.
 
         Raises:
-            CloudRuntimesError: the subscription ended with an error that will not pass.
+            CloudRuntimesError: it cannot work as asked for and never has, or the client is closed.
             InvalidArgumentError: it has a handler.
         """
         self._check_receive(timeout)
@@ -134,7 +135,7 @@ class ConfigurationSubscription(Handle):
         """Return once the subscription is closed.
 
         Raises:
-            CloudRuntimesError: it ended with an error that will not pass.
+            CloudRuntimesError: it cannot work as asked for and never has, or the client is closed.
         """
         self._check_process()
         self._feed.wait()
@@ -143,7 +144,7 @@ class ConfigurationSubscription(Handle):
         """Return once the subscription is closed.
 
         Raises:
-            CloudRuntimesError: it ended with an error that will not pass.
+            CloudRuntimesError: it cannot work as asked for and never has, or the client is closed.
         """
         self._check_process()
         await self._feed.wait_async()
@@ -198,7 +199,7 @@ class ConfigurationSubscription(Handle):
 
     def _failed(self, items: dict[str, ConfigurationItem], error: BaseException) -> None:
         repeated(
-            f"handler {self._feed.name}",
+            f"handler {self._feed.name} {kind_of(error)}",
             "the handler of %s failed for %d keys, and gets them again: %r",
             self._feed.name,
             len(items),

@@ -15,10 +15,11 @@ from itertools import repeat, starmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from .._core.logs import repeated
+from .._core.logs import kind_of, repeated
 from .._core.threads import Background, Changes
 from .._native import events as kernel
-from ..errors import CloudRuntimesError, InternalError, PayloadError
+from .._service import Health
+from ..errors import CloudRuntimesError, PayloadError
 from ..spi.events import cause_of
 from ..spi.flow import run_sync
 from ..spi.pubsub import (
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 LANDING: Final = 0.05
 """Seconds within which a settlement reaches the source."""
-_MAX_BACKOFF: Final = 5.0
 RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
 
 
@@ -89,6 +89,7 @@ class Fetcher:
         self._pauses = Changes()
         self.inbox = Inbox(self.name, self._wake)
         self.error: CloudRuntimesError | None = None
+        self.health = Health(self.name, "pubsub")
         self._in_loop = isinstance(source, AsyncEventSource)
         self._runner: Background | _Task = (
             _Task(self._run, run_task)
@@ -157,7 +158,12 @@ class Fetcher:
             except PayloadError as error:
                 next = "becomes a dead letter" if self._poison is Settlement.DROP else "is delivered again"
                 repeated(
-                    f"poison {self.name}", "%s: event %s does not fit and %s: %s", self.name, event.id, next, error
+                    f"poison {self.name} {kind_of(error)}",
+                    "%s: event %s does not fit and %s: %s",
+                    self.name,
+                    event.id,
+                    next,
+                    error,
                 )
                 self.settle((event,), self._poison, None, cause_of("undecodable", error))
             else:
@@ -206,7 +212,6 @@ class Fetcher:
 
     async def _run(self) -> None:
         """Poll and settle until the end; in a thread nothing of it suspends."""
-        backoff = 0.0
         while True:
             ending = self._ending  # before the last look at what was settled
             self._woken = False
@@ -228,17 +233,15 @@ class Fetcher:
             try:
                 deliveries = await self._poll(want, LANDING if self._open else None)
             except Exception as error:
-                ours = error if isinstance(error, CloudRuntimesError) else _unexpected(self.name, error)
-                if not ours.retryable and ours.code != "DEADLINE_EXCEEDED":
-                    self._end(ours)
+                pause = self.health.failed(error)
+                if pause is None:
+                    self._end(self.health.problem)
                     break
-                backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
-                repeated(f"subscription {self.name}", "%s: %s; trying again", self.name, ours)
-                await self._pause(backoff)
+                await self._pause(pause)
             else:
+                self.health.works()
                 self._telling = Settlements()
                 self._admit(deliveries)
-                backoff = 0.0
         try:
             closing: Any = self._source.close(self._telling)
             if self._in_loop:
@@ -322,12 +325,6 @@ class Fetcher:
             self._runner.start()
         self._wake()
         return self._runner.join(timeout)
-
-
-def _unexpected(name: str, error: Exception) -> CloudRuntimesError:
-    wrapped = InternalError(f"{name}: {type(error).__name__}: {error}", service="pubsub", operation="subscribe")
-    wrapped.__cause__ = error
-    return wrapped
 
 
 class _Task:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from .._core import fork, propagation
 from .._core.arguments import check_timeout
 from .._core.handlers import CONTEXT, DATA, is_async_callable
-from .._core.logs import repeated
+from .._core.logs import kind_of, repeated
 from .._core.threads import Background
 from .._service import ClosingHandle
-from ..errors import ClosedError, InvalidArgumentError
+from ..errors import ClosedError, InvalidArgumentError, PayloadError
 from ..spi.events import cause_of
 from ..spi.flow import run_sync
 from ..spi.pubsub import Settlement, SubscribeRequest
@@ -35,7 +35,7 @@ I_co = TypeVar("I_co", covariant=True)
 class Subscription(ClosingHandle, Generic[I_co]):
     """A live member of a consumer group; made by `PubSubService.subscribe`.
 
-    Without a handler, iterate it (``for`` / ``async for``) or call `receive`; both settle nothing: answer with ``event.ack()``. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. One without a handler that nobody refers to any more leaves the group by itself.
+    Without a handler, iterate it (``for`` / ``async for``) or call `receive`; both settle nothing: answer with ``event.ack()``. It lives as long as its client: after a failure it backs off, up to 30 s, logs it, and goes on. Iteration, `receive` and `wait` raise the error only if the first attempt shows that it cannot work as asked for, or if the client is closed. One without a handler that nobody refers to any more leaves the group by itself.
 
     `close`, or the end of ``with`` / ``async with``, ends the iteration, lets running handlers end, sends queued answers and gives the rest back. What a handler still holds then comes again after ``ack_wait``.
     """
@@ -52,6 +52,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
     ) -> None:
         super().__init__(service)
         self._fetcher = fetcher
+        self.health = fetcher.health
         self._request = request
         self._handler = handler
         self._takes = takes
@@ -104,7 +105,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
             timeout: seconds to wait; ``None``: no limit.
 
         Raises:
-            CloudRuntimesError: the subscription ended with an error that will not pass.
+            CloudRuntimesError: it cannot work as asked for and never has, or the client is closed.
             InvalidArgumentError: it has a handler.
         """
         limit = self._receiving(timeout)
@@ -117,7 +118,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
             timeout: seconds to wait; ``None``: no limit.
 
         Raises:
-            CloudRuntimesError: the subscription ended with an error that will not pass.
+            CloudRuntimesError: it cannot work as asked for and never has, or the client is closed.
             InvalidArgumentError: it has a handler.
         """
         limit = self._receiving(timeout)
@@ -140,7 +141,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
         """Return once the subscription is closed.
 
         Raises:
-            CloudRuntimesError: it ended with an error that will not pass.
+            CloudRuntimesError: it cannot work as asked for and never has, or the client is closed.
         """
         self._check_process()
         self._fetcher.wait()
@@ -149,7 +150,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
         """Return once the subscription is closed.
 
         Raises:
-            CloudRuntimesError: it ended with an error that will not pass.
+            CloudRuntimesError: it cannot work as asked for and never has, or the client is closed.
         """
         self._check_process()
         await self._fetcher.wait_async()
@@ -193,9 +194,10 @@ class Subscription(ClosingHandle, Generic[I_co]):
                 return
             if not events:
                 return
-            entered = self._entered(events)
+            entered: propagation.Entered | None = None
             failure: BaseException | None = None
             try:
+                entered = self._entered(events)
                 answer = handler(*[self._argument(each, events) for each in self._takes])
                 if not sync:
                     await answer
@@ -223,7 +225,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
             self._fetcher.settle(events, Settlement.DROP, None, cause_of("dropped", error))
             return
         name, message = self._fetcher.name, "the handler of %s failed for event %s, %s: %r"
-        repeated(f"handler {name}", message, name, events[0].id, self._next(), error, exc_info=error)
+        repeated(f"handler {name} {kind_of(error)}", message, name, _id(events[0]), self._next(), error, exc_info=error)
         self._fetcher.settle(events, Settlement.RETRY, None, cause_of("deliveries", error))
 
     def _next(self) -> str:
@@ -264,6 +266,14 @@ class Subscription(ClosingHandle, Generic[I_co]):
         self._service._context.handles.discard(self)
         if self._finalizer is not None:
             self._finalizer.detach()
+
+
+def _id(event: Event[Any]) -> str:
+    """Return the id of an event for the log; another writer's may be no text."""
+    try:
+        return event.id
+    except PayloadError as error:
+        return f"({error})"
 
 
 def _left(end: float | None) -> float | None:

@@ -132,6 +132,8 @@ class RpcApp:
         if (public := _PUBLIC.get(name)) is not None and receive is None:
             if public is _SUBSCRIBE and (callbacks := self._hosting().callbacks) is not None:
                 return callbacks.subscriptions(), True
+            if public is _HEALTHY and (problems := self._host.context.problems()):
+                return RpcReply(503, {}, JSON, json.encode({"not_working": problems})), True
             return public, True
         if self._host.context.closed:
             raise UnavailableError(f"{self._host.app_id!r} is closing")

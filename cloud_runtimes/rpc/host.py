@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from .._core import fork, propagation
 from .._core.handlers import CONTEXT, DATA, is_async_callable, signature
-from .._core.logs import repeated
+from .._core.logs import kind_of, repeated
 from .._core.workers import Workers
 from ..codec.payload import encode_payload
 from ..errors import (
@@ -122,7 +122,7 @@ class Handler:
     def failed(self, error: BaseException) -> RpcReply:
         """Log what a handler failed with, and return what the caller gets of it."""
         message = "the handler of %s failed; the caller gets status 500: %r"
-        repeated(f"rpc {self.label}", message, self.label, error, exc_info=error)
+        repeated(f"rpc {self.label} {kind_of(error)}", message, self.label, error, exc_info=error)
         return BARE
 
 

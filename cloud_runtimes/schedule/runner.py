@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
 from .._core.handlers import CONTEXT, DATA
-from .._core.logs import logger, repeated
+from .._core.logs import kind_of, logger, repeated
 from .._core.threads import Background
 from .._core.workers import Workers
-from .._service import RunningHandle
+from .._service import Health, RunningHandle
 from ..codec.payload import decode_payload
-from ..errors import ClosedError, CloudRuntimesError
+from ..errors import ClosedError
 from ..spi.flow import run_sync
 from ..spi.operation import Method, Operation
 from ..spi.schedule import DueRun, Outcome, Retry, RpcTarget, RunSource, ScheduleDriver, TopicTarget
@@ -35,7 +35,6 @@ _RUN: Final = Method("schedule", "run", repeatable=True, writes=False)
 _AT_ONCE: Final = 64
 """Runs under way. What else is due waits, or goes to other processes."""
 _LOOK: Final = 1.0
-_MAX_BACKOFF: Final = 5.0
 _MAX_ERROR: Final = 300
 
 
@@ -73,6 +72,7 @@ class JobRunner(RunningHandle):
         self._thread: Background | None = None
         self._workers: Any = None
         self._closing = self._ending = self._closed = False
+        self.health = Health("running jobs", "schedule")
 
     @property
     def needed(self) -> bool:  # type: ignore[override]
@@ -131,30 +131,28 @@ class JobRunner(RunningHandle):
         source = self._source
         assert source is not None
         outcomes: list[Outcome] = []
-        backoff = 0.0
         while True:
-            ending = self._ending
+            ending, closing = self._ending, self._closing
             outcomes += self._take_outcomes()
-            if ending or (self._closing and not self._under_way and not outcomes):
+            if ending or (closing and not self._under_way and not outcomes):
                 break
-            want = 0 if self._closing else _AT_ONCE - len(self._under_way)
+            want = 0 if closing else _AT_ONCE - len(self._under_way)
             try:
                 runs = source.exchange(outcomes, want)
                 outcomes = []
-                backoff = 0.0
+                self.health.works()
                 for run in runs:
                     self._begin(run)
                 if not self._done:
                     source.wait(_LOOK)
             except Exception as error:
-                if isinstance(error, CloudRuntimesError) and not (error.retryable or error.code == "DEADLINE_EXCEEDED"):
-                    self.error = error
+                pause = self.health.failed(error)
+                if pause is None:
+                    self.error = self.health.problem
                     if not self._closing:
                         logger().error("running jobs has ended: %s", error)
                     break
-                backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
-                repeated("jobs", "running jobs: %s: %s; trying again", type(error).__name__, error, exc_info=error)
-                source.wait(backoff)
+                self._changes.wait_for(lambda: (self._ending, self._closing) != (ending, closing), pause)  # noqa: B023
         try:
             source.close(outcomes)
         except Exception as error:
@@ -255,7 +253,7 @@ class JobRunner(RunningHandle):
             again = 0.0  # a task whose loop was ended under it has not failed by itself
         name, then = run.spec.name, "is not tried again" if again is None else f"is tried again in {again:g} s"
         message = "job %r, run %s, attempt %d failed and %s: %s"
-        repeated(f"job {name}", message, name, run.run_id, run.attempt, then, text, exc_info=error)
+        repeated(f"job {name} {kind_of(error)}", message, name, run.run_id, run.attempt, then, text, exc_info=error)
         self._settle(Outcome(run.token, text, again))
 
     def _settle(self, outcome: Outcome) -> None:
@@ -277,6 +275,7 @@ class JobRunner(RunningHandle):
                 if not self._thread.is_current():
                     logger().warning("jobs were still running when their runner was left")
                 self._ending = True
+                self._changes.announce()
                 self._source.wake()
                 self._thread.join(1.0)
         if self._server is not None:

@@ -217,7 +217,7 @@ class ScheduleService(StoredJobs):
 
         Raises:
             UnsupportedError: the runtime has no schedules.
-            CloudRuntimesError: the store refused, with an error that will not pass.
+            CloudRuntimesError: the store refused the first attempt.
         """
         self.running(timeout=timeout, metadata=metadata)._run_until_closed()
 
@@ -233,7 +233,7 @@ class ScheduleService(StoredJobs):
 
         Raises:
             UnsupportedError: the runtime has no schedules.
-            CloudRuntimesError: the store refused, with an error that will not pass.
+            CloudRuntimesError: the store refused the first attempt.
         """
         await self.running(timeout=timeout, metadata=metadata)._run_until_closed_async()
 

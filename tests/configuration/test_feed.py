@@ -14,7 +14,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.configuration import SqliteConfiguration
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscription
 from cloud_runtimes.configuration._feed import Feed
-from cloud_runtimes.errors import InternalError, PermissionDeniedError, UnavailableError
+from cloud_runtimes.errors import ClosedError, PermissionDeniedError, UnavailableError
 from cloud_runtimes.spi.configuration import ConfigurationSource, Update
 from tests.support.waiting import until
 
@@ -42,8 +42,12 @@ class Scripted(ConfigurationSource):
         self.script += what
         self._woken.set()
 
+    def look_first(self) -> None:
+        """What a test does before each look."""
+
     def look(self) -> Update | None:
         self.looks += 1
+        self.look_first()
         answer = self.script.pop(0) if self.script else None
         if isinstance(answer, Exception):
             raise answer
@@ -134,60 +138,61 @@ def test_a_lost_connection_and_a_hundred_updates(stage: Stage, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("error", [PermissionDeniedError("no longer yours"), ValueError("a fault")])
-def test_an_error_that_does_not_pass(stage: Stage, error: Exception) -> None:
-    expected: type[Exception] = type(error) if isinstance(error, PermissionDeniedError) else InternalError
+def test_a_subscription_outlives_any_error(stage: Stage, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
     sub = stage.subscribe()
     assert told(sub.receive(5)) == {"a": "1"}
-    stage.source.say(changed({"a": "2"}), error)
-    until(lambda: stage.source.closed)
-    # what came before it is still given
-    assert told(sub.receive(5)) == {"a": "2"}
-    for call in (lambda: sub.receive(5), sub.wait, lambda: next(iter(sub)), lambda: asyncio.run(sub.wait_async())):
-        with pytest.raises(expected, match=str(error)) as caught:
-            call()
-        raised: Any = caught.value
-        assert (raised.service, raised.operation, raised.component, raised.runtime) == (
-            *("configuration", "subscribe_configuration", "app"),
-            "capa",
-        )
-    with pytest.raises(expected):
-        asyncio.run(sub.receive_async(5))
-    assert told(sub.current()) == {"a": "2"}
+    problems: list[str] = []
+    stage.source.look_first = lambda: problems.append(str(sub.health.problem))  # type: ignore[method-assign]
+    stage.source.say(changed({"a": "2"}), error, changed({"a": "3"}))
+    until(lambda: told(sub.current()) == {"a": "3"})
+    assert any(str(error) in each for each in problems)
+    until(lambda: sub.health.problem is None)
+    assert told(sub.receive(5)) == {"a": "3"}
+    assert [record.message for record in caplog.records if str(error) in record.message] == [
+        f"configuration 'app': {'' if error.__class__ is PermissionDeniedError else 'ValueError: '}{error}; trying again"
+    ]
     sub.close()
 
 
 def test_an_error_wakes_who_waits(stage: Stage) -> None:
     sub = stage.subscribe()
     sub.receive(5)
-    raised: list[Exception] = []
+    errors: list[Exception] = []
 
     def take() -> None:
         try:
             sub.receive()
         except Exception as error:
-            raised.append(error)
+            errors.append(error)
 
     async def wait() -> None:
         waiting = asyncio.create_task(sub.wait_async())
         await asyncio.sleep(0.05)
-        stage.source.say(PermissionDeniedError("no longer yours"))
-        with pytest.raises(PermissionDeniedError):
+        stage.source.say(ClosedError("the client is closed"))
+        with pytest.raises(ClosedError) as caught:
             await waiting
+        raised: Any = caught.value
+        assert (raised.service, raised.operation, raised.component, raised.runtime) == (
+            *("configuration", "subscribe_configuration", "app"),
+            "capa",
+        )
 
     thread = threading.Thread(target=take)
     thread.start()
     asyncio.run(wait())
     thread.join(10)
-    assert [type(error) for error in raised] == [PermissionDeniedError]
+    assert [type(error) for error in errors] == [ClosedError]
     sub.close()
 
 
-def test_a_handler_and_an_error_that_does_not_pass(stage: Stage) -> None:
+def test_a_handler_ends_with_its_client(stage: Stage) -> None:
     seen: list[Any] = []
     sub = stage.subscribe((), lambda items: seen.append(told(items)))
     until(lambda: seen == [{"a": "1"}])
-    stage.source.say(PermissionDeniedError("no longer yours"))
-    with pytest.raises(PermissionDeniedError):
+    stage.source.say(PermissionDeniedError("no longer yours"), changed({"a": "2"}))
+    until(lambda: seen == [{"a": "1"}, {"a": "2"}])
+    stage.source.say(ClosedError("the client is closed"))
+    with pytest.raises(ClosedError):
         sub.wait()
     sub.close()
 

@@ -149,13 +149,16 @@ class Fetcher:
             self._thread.start()
 
     def check(self) -> None:
-        """Raise what ended the thread."""
-        if isinstance(self._failure, CloudRuntimesError):
-            raise self._failure
-        if isinstance(self._failure, KafkaException):
-            raise explained(self._where, self._failure.args[0], self._topic)
-        if self._failure is not None:
-            raise InternalError(f"kafka {self._where}: the consumer ended") from self._failure
+        """Raise what ended the thread, once; the next `start` begins another."""
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return
+        self._thread = None
+        if isinstance(failure, CloudRuntimesError):
+            raise failure
+        if isinstance(failure, KafkaException):
+            raise explained(self._where, failure.args[0], self._topic)
+        raise InternalError(f"kafka {self._where}: the consumer ended: {failure}") from failure
 
     def stop(self, end: float) -> None:
         """Have the thread end, until ``end``, by `time.monotonic`.

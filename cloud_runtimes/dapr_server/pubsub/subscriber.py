@@ -135,7 +135,7 @@ class Subscriber:
                 if event is None:
                     return
                 events = [event] if bulk is None else [event, *await self._more(handle, bulk)]
-            except CloudRuntimesError as error:  # one that will not pass: it has tried again by itself
+            except CloudRuntimesError as error:  # it cannot work as asked for, or the client closes
                 repeated(f"ended {self._name}", "%s has ended: %s", self._name, error)
                 return
             self._busy.add(task)
