@@ -50,6 +50,7 @@ class Feed:
         self._stopping = Changes()
         self.error: CloudRuntimesError | None = None
         self.health = Health(name, "configuration")
+        self.health.works()  # it has read ``first``
         self._thread = Background(self._run, "cloud-runtimes-subscription")
 
     def start(self) -> None:

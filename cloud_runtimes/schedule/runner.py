@@ -120,6 +120,7 @@ class JobRunner(RunningHandle):
 
     def _start(self, source: RunSource) -> None:
         self._source = source
+        self.health.works()  # it has joined
         self._workers = Workers("cloud-runtimes-job", _AT_ONCE)
         self._thread = Background(self._run, "cloud-runtimes-scheduler")
         self._service._context.handles.add(self)
