@@ -30,6 +30,7 @@ STATES: Final[Mapping[str, tuple[type[CloudRuntimesError], str, dict[str, Any]]]
     "23505": (AlreadyExistsError, "a row with such a unique value exists", {}),
     "25": (InvalidArgumentError, "not possible in this state of the transaction", {}),
     "25006": (PermissionDeniedError, "the transaction or the server only reads", {}),
+    "25P03": (UnavailableError, "the transaction was idle for too long, and the server ended it", {}),
     "28": (UnauthenticatedError, "the database does not accept the user or the password: check the url", {}),
     "2B": (ConflictError, "others depend on it", {}),
     "3D": (InvalidArgumentError, "there is no such database: check the url", {}),
@@ -46,6 +47,7 @@ STATES: Final[Mapping[str, tuple[type[CloudRuntimesError], str, dict[str, Any]]]
     "53100": (ResourceExhaustedError, "the disk of the server is full", {}),
     "54": (InvalidArgumentError, "too large or too complex", {}),
     "55P03": (ConflictError, "locked by another transaction", {"retryable": True}),
+    "57014": (UnavailableError, "the statement was cancelled, by an operator or by statement_timeout", {}),
     "57P": (UnavailableError, "the server is stopping or starting", {}),
     "58": (UnavailableError, "the server failed", {"retryable": False}),
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -56,7 +58,8 @@ def test_sqlite_tables_are_away(embedded: CloudRuntimesClient, home: Path, round
 class _Postgres:
     def __init__(self, url: str, database: str) -> None:
         psycopg: Any = pytest.importorskip("psycopg")
-        self.connection = psycopg.connect(database, autocommit=True)
+        self.connect = partial(psycopg.connect, database, autocommit=True)
+        self.connection = self.connect()
         self.run = self.connection.execute
         self.role = f"life_{time.monotonic_ns()}"
         self.run(f"CREATE ROLE {self.role} LOGIN PASSWORD 'life'")
@@ -79,9 +82,23 @@ def postgres(postgres_url: str, postgres_database: str) -> Iterator[tuple[_Postg
 
 def test_postgres_statements_are_cancelled(postgres: tuple[_Postgres, Life], rounds: Rounds) -> None:
     server, life = postgres
-    end = time.monotonic() + seconds(rounds)
-    while time.monotonic() < end:
-        server.run(f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = '{server.role}'")
+    over = threading.Event()
+
+    def cancel() -> None:
+        with server.connect() as connection:
+            while not over.wait(0.01):
+                connection.execute(
+                    f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = '{server.role}' AND wait_event_type = 'Lock'"
+                )
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    with server.connection.transaction():
+        tables = server.run("SELECT tablename FROM pg_tables WHERE schemaname = 'home'").fetchall()
+        with life.troubled(seconds(rounds)):
+            server.run(f"LOCK TABLE {', '.join(f'home.{table}' for (table,) in tables)} IN ACCESS EXCLUSIVE MODE")
+    over.set()
+    canceller.join()
     life.check()
 
 
