@@ -56,9 +56,9 @@ def tls_context() -> Any:
     """Return the context of all TLS connections: certificates and names are checked."""
     global _context
     if _context is None:
-        import ssl
+        from .._core.tls import client_context
 
-        _context = ssl.create_default_context()
+        _context = client_context()
     return _context
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from .._core.os_sockets import POLLIN, poll
 from .._core.threads import Mutex
+from .._core.tls import client_context
 from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi.operation import Operation
 
@@ -61,7 +62,7 @@ class Tls(NamedTuple):
             InvalidArgumentError: a file cannot be read.
         """
         with self.reading(where):
-            context = ssl.create_default_context(cafile=authorities)
+            context = client_context(authorities)
             if certificate is not None:
                 context.load_cert_chain(certificate, key)
         return context

@@ -71,11 +71,11 @@ def tls(ca_file: str | None, setting: str) -> Any:
     """Return what checks the server's certificate; ``None``: what all connections are checked by."""
     if ca_file is None:
         return None
-    import ssl
+    from .._core.tls import client_context
 
     try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
+        return client_context(ca_file)
+    except OSError as error:
         raise InvalidArgumentError(f"{setting}: {ca_file} has no certificates: {error.strerror or error}") from None
 
 

@@ -48,9 +48,9 @@ class HttpExporter(Exporter):
         connection = self._connections.get(key)
         if connection is None:
             if url.scheme == "https":
-                import ssl
+                from .._core.tls import client_context
 
-                context = ssl.create_default_context(cafile=self._certificate)
+                context = client_context(self._certificate)
                 connection = http.client.HTTPSConnection(url.hostname, url.port, context=context)
             else:
                 connection = http.client.HTTPConnection(url.hostname, url.port)

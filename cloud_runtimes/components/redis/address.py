@@ -7,6 +7,7 @@ import ssl
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from ..._core.tls import client_context
 from ...config import without_values
 from ...errors import InvalidArgumentError
 from .._connections import Tls
@@ -72,7 +73,7 @@ class Address(NamedTuple):
             return None
         options = dict(self.tls)
         with TLS.reading(f"redis {self.where}"):
-            context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+            context = client_context(options.get("ssl_ca_certs"), options.get("ssl_ca_path"))
             wanted = options.get("ssl_cert_reqs", "required")
             context.check_hostname = wanted == "required" and options.get("ssl_check_hostname", "true").lower() in _TRUE
             context.verify_mode = _CHECKS[wanted]
