@@ -3,6 +3,8 @@
 cdef enum:
     LINE_MAX = 65536
     DEPTH_MAX = 32
+    VALUES_MAX = 2097152    # of one reply
+    REPLY_MAX = 1073741824  # bytes of one
     ROOM_MAX = 2097152      # bytes that are kept for the next reply
 
 cdef object NO_RESP = "what answers does not speak Redis' protocol"
@@ -51,6 +53,7 @@ cdef class ReplyReader:
     cdef Py_ssize_t end
     cdef Py_ssize_t room
     cdef Py_ssize_t missing     # values of the reply of which the end was not seen
+    cdef Py_ssize_t values      # that it has, as far as is known
 
     def __init__(self, error, nothing):
         self.error = error
@@ -64,6 +67,8 @@ cdef class ReplyReader:
         """Take in what was received."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(received)
         cdef char* data
+        if not size:
+            return
         if self.begin and size > self.room - self.end:
             memmove(self.data, self.data + self.begin, self.end - self.begin)
             self.seen -= self.begin
@@ -97,6 +102,7 @@ cdef class ReplyReader:
             reply = self.value(&at, 0)
         self.begin = self.seen
         self.missing = 1
+        self.values = 0
         if self.begin == self.end:
             self.begin = self.seen = self.end = 0
             if self.room > ROOM_MAX:
@@ -113,7 +119,7 @@ cdef class ReplyReader:
             if self.end - at > LINE_MAX:
                 raise ConnectionError(NO_RESP)
             return -1
-        if stop == at or self.data[stop + 1] != 0x0A:
+        if stop - at > LINE_MAX or stop == at or self.data[stop + 1] != 0x0A:
             raise ConnectionError(NO_RESP)
         return stop
 
@@ -131,7 +137,7 @@ cdef class ReplyReader:
 
     cdef int64_t size_of(self, Py_ssize_t at, Py_ssize_t stop) except -2:
         cdef int64_t found = self.number(at, stop)
-        if not -1 <= found < <int64_t>1 << 40:
+        if not -1 <= found <= REPLY_MAX:
             raise ConnectionError(NO_RESP)
         return found
 
@@ -140,22 +146,29 @@ cdef class ReplyReader:
         cdef Py_ssize_t stop
         cdef int64_t size
         while self.missing:
+            if self.seen == self.end:
+                return False
+            kind = self.data[self.seen]
+            if kind != 0x24 and kind != 0x2A and kind != 0x2B and kind != 0x2D and kind != 0x3A:    # $ * + - :
+                raise ConnectionError(NO_RESP)
             stop = self.line(self.seen)
             if stop < 0:
                 return False
-            kind = self.data[self.seen]
-            if kind == 0x24 or kind == 0x2A:    # $ *
+            if kind == 0x24 or kind == 0x2A:
                 size = max(self.size_of(self.seen + 1, stop), -1)
                 if kind == 0x2A:
                     self.missing += max(size, 0)
+                    self.values += max(size, 0)
+                    if self.values > VALUES_MAX:
+                        raise ConnectionError(NO_RESP)
                 elif size >= 0:
+                    if stop + size - self.begin > REPLY_MAX:
+                        raise ConnectionError(NO_RESP)
                     if size + 4 > self.end - stop:
                         return False
                     stop += size + 2
                     if self.data[stop] != 0x0D or self.data[stop + 1] != 0x0A:
                         raise ConnectionError(NO_RESP)
-            elif kind != 0x2B and kind != 0x2D and kind != 0x3A:    # + - :
-                raise ConnectionError(NO_RESP)
             self.seen = stop + 2
             self.missing -= 1
         return True

@@ -8,11 +8,13 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.redis.topology import slot_of
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,
@@ -82,12 +84,57 @@ def test_a_server_that_is_too_old(client: Make, api: Api, info: str, match: str)
     assert not error.maybe_applied
 
 
+def node(answer: bytes) -> socket.socket:
+    """Return a listening socket that is the one node of a cluster, and answers all calls in one way."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    info = b"redis_version:7.4.0\r\nredis_mode:standalone\r\n"
+    port = listener.getsockname()[1]
+
+    def serve(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            while request := connection.recv(65536):
+                if b"SETNAME" in request:
+                    connection.sendall(b"+OK\r\n" * (1 + request.count(b"\r\n*")))
+                elif b"INFO" in request:
+                    connection.sendall(b"$%d\r\n%b\r\n$0\r\n\r\n" % (len(info), info))
+                elif b"SLOTS" in request:
+                    connection.sendall(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % port)
+                else:
+                    connection.sendall(answer)
+
+    def run() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=run, daemon=True).start()
+    return listener
+
+
+@pytest.mark.parametrize("code", ["ASK", "MOVED"])
+def test_servers_that_an_error_names(client: Make, api: Api, code: str) -> None:
+    """They get no call and no password, unless the URL is that of a cluster or a node names them as its own."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        stranger.setblocking(False)
+        port = stranger.getsockname()[1]
+        with node(f"-{code} {slot_of('{cr:state:s}')} 127.0.0.1:{port}\r\n".encode()) as listener:
+            place = f"127.0.0.1:{listener.getsockname()[1]}"
+            api.fails((UnavailableError, DeadlineExceededError))(
+                client(f"redis://u:password@{place}/0").state, "get", "s", "k", timeout=0.5
+            )
+            with pytest.raises(BlockingIOError):
+                stranger.accept()
+            api.fails((UnavailableError, DeadlineExceededError))(
+                client(f"redis+cluster://u:password@{place}").state, "get", "s", "k", timeout=0.5
+            )
+            stranger.accept()[0].close()
+            listener.shutdown(socket.SHUT_RDWR)
+
+
 def test_another_protocol(client: Make, api: Api) -> None:
     with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as listener:
         url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
-        error = api.fails(UnavailableError, match="speak Redis' protocol|[Pp]rotocol error")(
-            client(url).state, "get", "s", "k"
-        )
+        error = api.fails(UnavailableError, match="does not speak RESP")(client(url).state, "get", "s", "k")
         listener.shutdown(socket.SHUT_RDWR)
     assert not error.maybe_applied
 

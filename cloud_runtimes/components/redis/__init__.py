@@ -44,14 +44,8 @@ class RedisComponent(EngineComponent["RedisEngine"]):
     settings: RedisSettings
 
     def _acquire(self) -> RedisEngine:
-        with importing("Redis", "redis"):  # hiredis, where there are no kernels
-            self._module("resp").reader()
         made: RedisEngine = self._module("engine").RedisEngine.acquire(self.settings)
         return made
-
-    def _module(self, name: str) -> Any:
-        with importing("Redis", "redis"):
-            return super()._module(name)
 
     @property
     def is_cluster(self) -> bool:

@@ -6,24 +6,27 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, Final, TypeVar
 
 from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLIN, POLLOUT, poll, unix_socket
-from ...errors import DeadlineExceededError
+from ...errors import CloudRuntimesError, DeadlineExceededError
 from ...spi.operation import Operation
 from .._connections import FRESH, WANTS, Lost, dial
 from .address import TLS, Address
 from .failures import checked
 from .resp import NOTHING, ReplyError, pack, reader
 
-__all__ = ["Connection", "LoopConnection", "answer"]
+__all__ = ["Connection", "LoopConnection", "answer", "believing"]
 
 T = TypeVar("T")
 
 _RECEIVE: Final = 65536
+_AT_ONCE: Final = 8
+"""How often a loop reads before others have their turn: a server that keeps sending must not hold it."""
 
 
 def _greeting(address: Address, name: str) -> tuple[bytes, int]:
@@ -129,7 +132,7 @@ class Connection:
         found: list[Any] = []
         try:
             while not self._take(found, count):
-                if not self._has_decrypted():
+                if not self.has_decrypted():
                     self._wait(op, POLLIN)
                 if (data := self._recv()) == b"":
                     checked(found)  # it may have said why
@@ -147,7 +150,7 @@ class Connection:
         try:
             return self.reader.take(found, count, self.topic)
         except ConnectionError as error:
-            raise Lost(str(error)) from error
+            raise foreign(self.address) from error
 
     def next(self) -> Any:
         """Return a reply that has come, `NOTHING` where none is whole; never waits. For what comes unasked."""
@@ -177,16 +180,17 @@ class Connection:
         left = op.remaining()
         waiting = poll()
         waiting.register(self.socket, events)
-        if not waiting.poll(None if left is None else left * 1000):
+        # a server that keeps sending does not move the deadline
+        if left == 0.0 or not waiting.poll(None if left is None else left * 1000):
             raise TimeoutError
 
-    def _has_decrypted(self) -> bool:
+    def has_decrypted(self) -> bool:
         """Tell whether TLS has something that the system does not know of."""
         return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
 
     def is_readable(self) -> bool:
         """Tell whether there is something to read, or the end."""
-        if self._has_decrypted():
+        if self.has_decrypted():
             return True
         waiting = poll()
         waiting.register(self.socket, POLLIN)
@@ -195,6 +199,13 @@ class Connection:
     def is_alive(self) -> bool:
         """Tell whether an idle connection still has its server, as far as is known without asking it."""
         return not self.sent and (monotonic() < self._heard + FRESH or not self.is_readable())
+
+    def is_free(self) -> bool:
+        """Tell whether another caller may have it: all answers have come, and nothing that would be taken for the next one."""
+        try:
+            return not self.sent and self.reader.gets() is NOTHING
+        except ConnectionError:
+            return False
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -280,7 +291,9 @@ class LoopConnection:
     def _readable(self) -> None:
         try:
             data = self._socket.recv(_RECEIVE)
-            while len(data) == _RECEIVE or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+            for _ in range(_AT_ONCE):
+                if len(data) < _RECEIVE and not self._connection.has_decrypted():
+                    break
                 self._reader.feed(data)
                 data = self._socket.recv(_RECEIVE)
         except WANTS:
@@ -295,15 +308,16 @@ class LoopConnection:
         try:
             while (reply := gets()) is not NOTHING:
                 if not waiting:
-                    raise ConnectionError("the server sent what nobody asked for")
+                    self._end("the server sent what nobody asked for")
+                    break
                 replies.append(reply)
                 if len(replies) == waiting[0][1]:
                     future, _ = waiting.popleft()
                     if not future.done():
                         future.set_result(replies)
                     replies = self._replies = []
-        except ConnectionError as error:
-            self._end(str(error))
+        except ConnectionError:
+            self._end(str(foreign(self.address)))
         if data == b"":
             self._end("the server closed the connection")
 
@@ -326,7 +340,23 @@ class LoopConnection:
         self._end("the client was closed")
 
 
-async def answer(op: Operation, future: asyncio.Future[T], where: str, *, maybe_applied: bool = True) -> T:
+def foreign(address: Address) -> Lost:
+    """Return the end of a connection whose server sent what is not the protocol."""
+    return Lost(f"the server at {address.where} does not speak RESP, Redis' protocol")
+
+
+@contextmanager
+def believing(address: Address) -> Iterator[None]:
+    """Read what a server says; what cannot be read ends its connection."""
+    try:
+        yield
+    except (Lost, ReplyError, CloudRuntimesError):
+        raise
+    except Exception as error:
+        raise foreign(address) from error
+
+
+async def answer(op: Operation, future: asyncio.Future[T], where: str) -> T:
     """Wait for an answer to the deadline of a call."""
     if op.deadline is None:
         return await future
@@ -335,7 +365,7 @@ async def answer(op: Operation, future: asyncio.Future[T], where: str, *, maybe_
     try:
         return await future
     except _Expired:
-        raise op.timed_out(f"redis {where}", maybe_applied=maybe_applied and op.method.writes) from None
+        raise op.timed_out(f"redis {where}", maybe_applied=op.method.writes) from None
     finally:
         timer.cancel()
 

@@ -24,11 +24,11 @@ from ...spi.operation import Operation
 from .._connections import Lost
 from .._loops import close_soon, made_by
 from .address import Address, parse_target
-from .connection import Connection, LoopConnection, answer
+from .connection import Connection, LoopConnection, believing
 from .failures import checked, explained
 from .resp import Batch, ReplyError, Value
 from .settings import RedisSettings
-from .topology import Cluster, topology_of
+from .topology import Cluster, Topology, topology_of
 
 __all__ = ["PATIENCE", "Servers"]
 
@@ -112,7 +112,7 @@ class Servers:
     def _is_cluster(self) -> None:
         if self.target.kind == "server":
             self.target = self.target._replace(kind="cluster")
-            self.topology = Cluster(self.target)
+            self.topology = Cluster(self.target, found=True)
 
     def _look(self, op: Operation, key: Value | None) -> Address:
         """Ask where a key is."""
@@ -125,7 +125,7 @@ class Servers:
                 return found
             for address in topology.ask():
                 try:
-                    if topology.answer(address, self._ask(op.limited(_ASK), address)):
+                    if self._ask(op.limited(_ASK), address, topology):
                         break
                 except (UnavailableError, DeadlineExceededError) as error:
                     failed = failed or error
@@ -142,11 +142,13 @@ class Servers:
         finally:
             self._looking.release()
 
-    def _ask(self, op: Operation, address: Address) -> Any:
+    def _ask(self, op: Operation, address: Address, topology: Topology) -> bool:
         connection = Connection(address)
         try:
             connection.open(op, _NAME)
-            return checked(connection.exchange(Batch(self.topology.question).data, 1, op))[0]
+            reply = checked(connection.exchange(Batch(topology.question).data, 1, op))[0]
+            with believing(address):
+                return topology.answer(address, reply)
         except Lost as error:
             text = f"redis {self.where}: {address.where} cannot be asked: {error}"
             raise UnavailableError(text, retryable=not error.lasts) from error
@@ -189,9 +191,13 @@ class Servers:
         try:
             connection.open(op, _NAME)
             if self.target.kind == "sentinel":
-                self._check_role(connection.exchange(_ROLE.data, 1, op)[0], address)
+                role = connection.exchange(_ROLE.data, 1, op)[0]
+                with believing(address):
+                    self._check_role(role, address)
             if address not in self._checked:
-                self._check(connection.exchange(_INFO.data, 2, op))
+                told = connection.exchange(_INFO.data, 2, op)
+                with believing(address):
+                    self._check(told)
                 self._checked.add(address)
         except BaseException as error:
             connection.close()
@@ -262,7 +268,7 @@ class Servers:
 
     def give(self, connection: Connection) -> None:
         """Give back a connection; one that is in the middle of anything is closed."""
-        if connection.sent or self._closed:
+        if self._closed or not connection.is_free():
             connection.close()
             self.suspect(connection.address)
         else:
@@ -291,11 +297,14 @@ class Servers:
                 made = connections[address] = loop.create_task(self._connect(op, batch, connections, address))
                 made.add_done_callback(made_by)
             try:
-                found = await answer(op, asyncio.shield(made), self.where, maybe_applied=False)
-            except DeadlineExceededError:
+                async with asyncio.timeout(op.remaining()):
+                    found = await asyncio.shield(made)
+            except TimeoutError as error:
                 left = op.remaining()
                 if left is not None and left <= 0:
-                    raise
+                    raise (
+                        error if isinstance(error, CloudRuntimesError) else op.timed_out(f"redis {self.where}")
+                    ) from None
                 # the time of the call that began to connect was over, not that of this one
             else:
                 if found.address == address:

@@ -5,6 +5,7 @@ A topology asks nobody itself. The engine asks the servers of `Topology.ask` the
 
 from __future__ import annotations
 
+import re
 from binascii import crc_hqx
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
@@ -15,6 +16,8 @@ from .resp import ReplyError, Value
 __all__ = ["Cluster", "Sentinels", "Topology", "slot_of", "topology_of"]
 
 _SLOTS: Final = 16384
+_PORTS: Final = 65536
+_REFERRED: Final = re.compile(r"(\d{1,5}) (\S*):(\d{1,5})(?: |$)", re.ASCII)
 _MOVING: Final = frozenset(["ASK", "MOVED", "TRYAGAIN"])
 _AWAY: Final = frozenset(["CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"])
 
@@ -72,17 +75,15 @@ class Topology:
         code, _, rest = str(error).partition(" ")
         if code in _AWAY:
             self.suspect(address)
-        elif code in ("ASK", "MOVED"):
-            slot, _, place = rest.partition(" ")
-            host, _, port = place.split(" ")[0].rpartition(":")
-            named = address._replace(host=host or address.host, port=int(port))
-            if code == "ASK":
-                return named
-            self.moved(int(slot), named)
+        elif code in ("ASK", "MOVED") and (found := _REFERRED.match(rest)) is not None:
+            slot, host, port = int(found[1]), found[2] or address.host, int(found[3])
+            if slot < _SLOTS and port < _PORTS:
+                return self.referred(code, slot, address._replace(host=host, port=port))
         return None
 
-    def moved(self, slot: int, address: Address) -> None:
-        """Note where a slot is."""
+    def referred(self, code: str, slot: int, address: Address) -> Address | None:
+        """Learn where a slot is (``MOVED``), or return where it is for this once (``ASK``)."""
+        return None
 
 
 class Sentinels(Topology):
@@ -106,7 +107,7 @@ class Sentinels(Topology):
         if reply is None:
             return False
         host, port = reply
-        self._master = self._target.server._replace(host=host.decode(), port=int(port))
+        self._master = self._target.server._replace(host=host.decode(), port=_port(port))
         self._seeds.sort(key=lambda seed: seed != asked)  # those before it did not answer
         return True
 
@@ -117,13 +118,18 @@ class Sentinels(Topology):
 
 
 class Cluster(Topology):
-    """The nodes of a cluster."""
+    """The nodes of a cluster.
+
+    Args:
+        found: whether the URL names one server, and that turned out to be a node. It then gets to say which others there are (``CLUSTER SLOTS``): no error reply sends a call, and the password, to a server that it does not name.
+    """
 
     follows = True
     question = ("CLUSTER", "SLOTS")
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, found: bool = False) -> None:
         super().__init__(target)
+        self._found = found
         self._masters: list[Address] = []
         self._slots: list[Address | None] = [None] * _SLOTS
         self._suspects: set[Address] = set()
@@ -143,7 +149,9 @@ class Cluster(Topology):
         masters: dict[Address, None] = {}
         for first, last, (host, port, *_), *_ in reply:
             name = host.decode() if host and host != b"?" else asked.host  # it does not know its own
-            node = self._target.server._replace(host=name, port=port)
+            node = self._target.server._replace(host=name, port=_port(port))
+            if not 0 <= first <= last < _SLOTS:
+                raise ValueError(first, last)
             masters[node] = None
             slots[first : last + 1] = [node] * (last + 1 - first)
         if not masters:
@@ -158,10 +166,21 @@ class Cluster(Topology):
         self._suspects.add(address)
         self.changes += 1
 
-    def moved(self, slot: int, address: Address) -> None:
-        self._slots[slot] = address
+    def referred(self, code: str, slot: int, address: Address) -> Address | None:
+        known = not self._found or address in self._masters
+        if code == "ASK":
+            return address if known else None
+        self._slots[slot] = address if known else None  # else it is asked who has it
         self._suspects.discard(address)
         self.changes += 1
+        return None
+
+
+def _port(number: Any) -> int:
+    port = int(number)
+    if not 0 < port < _PORTS:
+        raise ValueError(port)
+    return port
 
 
 _KINDS: Final[dict[str, Callable[[Target], Topology]]] = {
