@@ -167,13 +167,21 @@ def _decode_base64(text: bytes) -> bytes:
 class _Members:
     """What the pass over an event collects: offsets of `data`, texts by name, other members as JSON."""
 
-    __slots__ = ("base64", "data", "extensions", "texts")
+    __slots__ = ("base64", "data", "extensions", "room", "texts")
 
     def __init__(self) -> None:
         self.data: tuple[int, int] | None = None
         self.base64: bytes | None = None
         self.texts: dict[str, str] = {}
         self.extensions: list[bytes] = []
+        self.room = TEXT_MAX - 1
+
+    def extend(self, member: bytes) -> None:
+        """Add an extension; refuse too many at once, not only once all are read."""
+        self.room -= len(member) + 1
+        if self.room < 0:
+            raise PayloadError(f"CloudEvent: extensions have more than {TEXT_MAX} bytes")
+        self.extensions.append(member)
 
 
 def _read_member(data: bytes, at: int, name: str, members: _Members) -> int:
@@ -193,7 +201,7 @@ def _read_member(data: bytes, at: int, name: str, members: _Members) -> int:
             members.texts[name] = text.decode()
         else:
             value = check_text(name, text.decode(), PayloadError, empty=name != "dataschema")
-            members.extensions.append(b'"%s":"%s"' % (name.encode(), escape(value)))
+            members.extend(b'"%s":"%s"' % (name.encode(), escape(value)))
         return stop
     if name in _TEXTS or name in ("data_base64", "dataschema"):
         bad(at, f"{name} is no string")
@@ -203,7 +211,7 @@ def _read_member(data: bytes, at: int, name: str, members: _Members) -> int:
     else:
         number, stop = integer(data, at, name)
         value = b"%d" % number
-    members.extensions.append(b'"%s":%s' % (name.encode(), value))
+    members.extend(b'"%s":%s' % (name.encode(), value))
     return stop
 
 
@@ -322,9 +330,7 @@ def _read_event(data: Any, header: tuple[bytes, bytes] | None) -> tuple[bytes, b
     if "time" in texts:
         time_us, pieces[TIME_TEXT] = layout.encode_time("time", texts["time"], PayloadError)
     if members.extensions:
-        joined = pieces[EXTENSIONS] = b"{" + b",".join(members.extensions) + b"}"
-        if len(joined) > TEXT_MAX:
-            raise PayloadError(f"CloudEvent: extensions have more than {TEXT_MAX} bytes")
+        pieces[EXTENSIONS] = b"{" + b",".join(members.extensions) + b"}"
     expires = 0
     if "expirytime" in texts:
         expires = max(layout.encode_time("expirytime", texts["expirytime"], PayloadError)[0], 1)

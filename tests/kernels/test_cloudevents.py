@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloud_runtimes._native import cloudevents_py
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 QUICK = settings(
@@ -460,3 +461,26 @@ def test_codec_there_and_back() -> None:
         cloudevents.encode(None, "/s", "t", time=datetime.datetime(2024, 1, 1))
     with pytest.raises(PayloadError):
         cloudevents.decode(b"{}")
+
+
+def test_more_attributes_than_an_event_may_have(
+    both: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading ends where they are too many, and not where they end."""
+    text = event(**{f"a{number}": "v" for number in range(100_000)})
+    read, names = cloudevents_py._read_member, []
+
+    def counted(data: bytes, at: int, name: str, members: Any) -> int:
+        names.append(name)
+        return read(data, at, name, members)
+
+    monkeypatch.setattr(cloudevents_py, "_read_member", counted)
+    for events in both:
+        with pytest.raises(PayloadError, match="extensions"):
+            events.parse_cloudevent(text)
+    assert 1000 < len(names) < 10_000
+    most = 65_536 - len('{"a":"","b":""}') - 65_000
+    for events in both:
+        parse(events, event(a="v" * 65_000, b="w" * most))
+        with pytest.raises(PayloadError, match="extensions"):
+            parse(events, event(a="v" * 65_000, b="w" * (most + 1)))
