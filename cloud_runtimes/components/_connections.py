@@ -16,13 +16,15 @@ from .._core.tls import client_context
 from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi.operation import Operation
 
-__all__ = ["FRESH", "WANTS", "Lost", "Server", "ServerConnection", "Servers", "Tls", "dial"]
+__all__ = ["FRESH", "WANTS", "Lost", "Refused", "Server", "ServerConnection", "Servers", "Tls", "address_of", "dial"]
 
 Server: TypeAlias = tuple[str, int]
 WANTS: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 FRESH: Final = 0.001
 """Seconds after its last answer for which a connection is used again without a look whether it ended: that would cost a thread its turn."""
 _CLOSED: Final = "the connection was closed"
+_AT_ONCE: Final = 16
+"""How often is read at once of what came while nobody asked: a server that keeps sending must not keep a caller."""
 _OTHER_NAME: Final = (62, 64)
 """OpenSSL's numbers of a certificate that is for another host, or another address."""
 
@@ -35,6 +37,14 @@ class Lost(Exception):
     """
 
     lasts = False
+
+
+_UNREAD: Final = 1 << 20
+"""Bytes of answers to a server's own questions that it has not read at most."""
+
+
+class Refused(Exception):
+    """The server refused something. Each engine has a class of its own, and a table of what its codes mean."""
 
 
 class Tls(NamedTuple):
@@ -130,6 +140,8 @@ class ServerConnection(ABC):
     """
 
     tls: ClassVar[Tls]
+    protocol: ClassVar[str]
+    """What servers speak."""
     _receives = 65536
 
     def __init__(self, servers: Servers, where: str) -> None:
@@ -139,6 +151,7 @@ class ServerConnection(ABC):
         self._where = where
         self._server: Server | None = None
         self._socket: socket.socket | None = None
+        self._owed = 0
         self._io = Mutex()  # OpenSSL reads and writes in one thread at a time
 
     # -- what is spoken ---------------------------------------------------
@@ -153,7 +166,7 @@ class ServerConnection(ABC):
 
     @abstractmethod
     def _feed(self, data: bytes) -> None:
-        """Take in what has come."""
+        """Take in what has come; any exception but `Lost` and `Refused` says that it is not the protocol."""
 
     def _ended(self) -> str:
         """Return what is said of a server that closed the connection."""
@@ -192,13 +205,13 @@ class ServerConnection(ABC):
             self._log_in(server, deadline)
             assert self._socket is not None
             self._socket.setblocking(False)
-            self._server = server
         except (TimeoutError, CloudRuntimesError):
             raise
         except (OSError, ValueError) as error:
             raise self.tls.lost(error) from error
 
     def _connect(self, server: Server, deadline: float | None) -> None:
+        self._server = server
         self._socket = dial(server, _left(deadline))
 
     def _wrap(self, context: ssl.SSLContext, host: str) -> None:
@@ -238,8 +251,31 @@ class ServerConnection(ABC):
         except OSError as error:
             raise self.tls.lost(error) from error
 
+    def owe(self, size: int, unread: bool) -> None:
+        """Count bytes that answer the server's own questions; ``unread``: it has not read all before them.
+
+        Raises:
+            Lost: it asks on, and reads nothing.
+        """
+        self._owed = self._owed + size if unread else size
+        if self._owed > _UNREAD:
+            raise Lost("the server asks and does not read the answers")
+
     def wait(self, deadline: float | None, events: int = POLLIN) -> bool:
-        """Wait until there is something to read, to a time of `time.monotonic`."""
+        """Wait until there is something to read; ``False``: it is that time of `time.monotonic`, whether there is or not.
+
+        So a loop that reads ends in time also where the server keeps sending.
+        """
+        return (deadline is None or monotonic() < deadline) and self._ready(deadline, events)
+
+    def arrived(self) -> Iterator[None]:
+        """Iterate while there is something to `receive`, without waiting; a server that keeps sending does not make it endless."""
+        for _ in range(_AT_ONCE):
+            if not self._ready(0.0, POLLIN):
+                return
+            yield
+
+    def _ready(self, deadline: float | None, events: int) -> bool:
         if events & POLLIN and self.has_decrypted():
             return True
         descriptor = self.fileno()
@@ -280,7 +316,17 @@ class ServerConnection(ABC):
         if not data:
             raise Lost(self._ended())
         self.heard = monotonic()
-        self._feed(data)
+        try:
+            self._feed(data)
+        except (Lost, Refused):
+            raise
+        except Exception as error:
+            raise self.foreign() from error
+
+    def foreign(self) -> Lost:
+        """Return the end of a connection whose server sent what is not the protocol."""
+        assert self._server is not None
+        return Lost(f"the server at {address_of(self._server)} does not speak {self.protocol}")
 
     # -- the end ----------------------------------------------------------
 
@@ -299,5 +345,15 @@ class ServerConnection(ABC):
                 made.close()
 
 
+def address_of(server: Server) -> str:
+    """Return how messages, and HTTP, name a server."""
+    host, port = server
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(deadline - monotonic(), 0.001)
+    """Return the seconds to a deadline, or raise `TimeoutError`: a server that keeps sending does not move it."""
+    left = None if deadline is None else deadline - monotonic()
+    if left is not None and left <= 0:
+        raise TimeoutError
+    return left

@@ -87,12 +87,11 @@ class LoopConnection(ABC):
         """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
         if not self._waiting and self.closed is None:
             try:
-                readable = self.connection.wait(0.0)
+                for _ in self.connection.arrived():
+                    self._hear()
+                    break
             except Lost as error:
                 self._end(error)
-            else:
-                if readable:
-                    self._readable()
 
     # -- sending and receiving --------------------------------------------
 
@@ -107,6 +106,11 @@ class LoopConnection(ABC):
         self._left += self._outgoing()
         if self._descriptor >= 0 and not waits and self._send():
             self._loop.add_writer(self._descriptor, self._writable)
+
+    def _answer(self, size: int) -> None:
+        """Send so many bytes that answer the server's own questions."""
+        self.connection.owe(size, bool(self._left))
+        self._flush()
 
     def _writable(self) -> None:
         if not self._send():

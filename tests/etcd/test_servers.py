@@ -188,7 +188,7 @@ def test_tls(secure: EtcdServer, pem: Path, client: Make, api: Api) -> None:
 def test_what_is_no_etcd(client: Make, api: Api, home: EtcdHome) -> None:
     with FaultProxy(home.server.port) as proxy:
         proxy.down.instead = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-        error = api.fails(UnavailableError, match="does not speak HTTP/2")(
+        error = api.fails(UnavailableError, match="does not speak gRPC over HTTP/2")(
             client(f"etcd://127.0.0.1:{proxy.port}").state, "save", "s", "k", 1
         )
         assert not error.maybe_applied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloud_runtimes.components.nats.address import Servers
 from cloud_runtimes.components.nats.protocol import Session
 from cloud_runtimes.components.nats.requests import Batch, Bulk, Call, Inbox, Request
 
@@ -39,6 +40,24 @@ def test_acknowledgements_in_a_row() -> None:
         assert call.answers[1][0].data == b'{"stream":"S", "seq":3}'
         assert call.answers[2][0].data == error
         assert not inbox.waiting
+
+
+def test_messages_of_the_inbox_that_are_no_answers() -> None:
+    """Those of another program, or for a consumer that nobody asked, are dropped."""
+    inbox, session = Inbox("_INBOX"), Session()
+    session.callbacks[1] = inbox.take
+    for reply in (b"", b"x ", b"a.b.c.d.e ", b"$JS.ACK.S.C.1.2.3.4.5 "):
+        session.feed(b"MSG x 1 %b2\r\nhi\r\n" % reply)
+    assert not inbox.waiting
+
+
+def test_servers_that_a_server_tells_of() -> None:
+    """So many at most, and only those that can be connected to."""
+    servers = Servers((("given", 4222),))
+    servers.learn(["a:1", "[::1]:2", "b:0", "c:65536", "d:²", "e", ":5", "f:99999999999"])
+    assert list(servers) == [("given", 4222), ("a", 1), ("::1", 2)]
+    servers.learn([f"h{number}:1" for number in range(3_000)])
+    assert list(servers) == [("given", 4222), *[(f"h{number}", 1) for number in range(256)]]
 
 
 def test_an_answer_that_nobody_waits_for() -> None:

@@ -45,8 +45,8 @@ Serve = Callable[..., NatsServer]
 
 
 @contextmanager
-def telling(**info: Any) -> Iterator[str]:
-    """Listen, and greet who connects like a server."""
+def telling(received: list[bytes] | None = None, **info: Any) -> Iterator[str]:
+    """Listen, and greet who connects like a server; notes what it received."""
     line = f"INFO {json.dumps({'version': '2.12.0', 'jetstream': True, **info})}\r\n".encode()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -58,7 +58,9 @@ def telling(**info: Any) -> Iterator[str]:
                     return
                 with connection:
                     connection.sendall(line)
-                    connection.recv(65536)
+                    data = connection.recv(65536)
+                    if received is not None:
+                        received.append(data)
 
         threading.Thread(target=run, daemon=True).start()
         yield f"nats://127.0.0.1:{listener.getsockname()[1]}"
@@ -85,6 +87,26 @@ def test_servers_that_will_not_do(client: Make, api: Api, info: dict[str, Any], 
     with telling(**info) as url:
         error = api.fails(UnsupportedError, match=match)(client(url).state, "save", "s", "k", 1)
     assert not error.maybe_applied
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("tls", {}),
+        ("nats", {"tls_ca": str(PEM)}),
+        ("nats", {"tls_certificate": str(PEM), "tls_key": str(PEM)}),
+    ],
+)
+def test_no_password_without_tls_where_that_was_asked_for(
+    client: Make, api: Api, url: str, settings: dict[str, str]
+) -> None:
+    """Any setting of TLS asks for it, whatever a server, or who stands before it, says."""
+    received: list[bytes] = []
+    with telling(received) as place:
+        made = client(place.replace("nats://", f"{url}://user:password@"), **settings)
+        api.fails(UnavailableError, match="the server has no TLS")(made.state, "save", "s", "k", 1)
+        until(lambda: received)
+    assert not b"".join(received)
 
 
 def test_a_server_that_stands_still(served: Serve, client: Make, api: Api) -> None:

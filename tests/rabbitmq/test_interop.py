@@ -71,6 +71,22 @@ def test_what_is_no_event(home: RabbitHome, channel: Any, api: Api) -> None:
         again.ack()
 
 
+def test_headers_that_are_nested_deep(home: RabbitHome, channel: Any, api: Api) -> None:
+    """They are left out; the message is delivered, and so is the one behind it."""
+    deep: Any = 1
+    for number in range(60):
+        deep = {"a": deep} if number % 2 else [deep]
+    with api.opened(home.client().pubsub.subscribe("bus", "t")) as sub:
+        headers = {"cloudEvents:deep": deep, "n": {"m": [1]}}
+        properties = pika.BasicProperties(content_type="text/plain", message_id="m-1", headers=headers)
+        channel.basic_publish(f"{home.prefix}t", "", b"hello", properties)
+        channel.basic_publish(f"{home.prefix}t", "", b"next", pika.BasicProperties(content_type="text/plain"))
+        event, following = (api.call(sub, "receive", 10) for _ in range(2))
+        assert (event.data, event.id, following.data) == ("hello", "m-1", "next")
+        event.ack()
+        following.ack()
+
+
 @pytest.mark.parametrize("mode", ["structured", "binary", "raw"])
 def test_what_ours_wrote(home: RabbitHome, channel: Any, api: Api, mode: str) -> None:
     home.home["content_mode"] = "binary" if mode == "binary" else "structured"

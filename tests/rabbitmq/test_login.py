@@ -122,6 +122,7 @@ def test_a_server_that_is_too_old(about: dict[str, str]) -> None:
         ("amqp://u:{}@host?hartbeat=1", "'hartbeat', which is not known: there are cacertfile, "),
         ("amqp://u:{}@host?heartbeat=often", "heartbeat must be a number of seconds"),
         ("amqp://u:{}@host?verify=maybe", "verify must be verify_peer or verify_none"),
+        ("amqp://u:{}@host?cafile=ca.pem", "cafile, certfile and keyfile are for one with amqps://"),
         ("http://u:{}@host", "amqps://"),
     ],
 )

@@ -37,6 +37,8 @@ def opened() -> Session:
     session.feed(method(CONFIRMS, (85, 11), ""))
     assert session.ready
     assert (session.frame_max, session.heartbeat) == (4096, 30)
+    session.begin(Ask((60, 20), "hssot", 0, "queue", "m1", 0, {}))
+    session.feed(method(CALLS, (60, 21), "s", "m1"))
     session.out = b""
     return session
 
@@ -69,7 +71,7 @@ def test_deliveries_in_any_pieces(messages: list[tuple[bytes, int, bool, str]], 
     "data", [b"HTTP/1.1 400 Bad Request\r\n", b"\x01\x00\x00\xff\xff\xff\xff\x00", HEARTBEAT[:-1] + b"\0"]
 )
 def test_what_is_no_amqp(data: bytes) -> None:
-    with pytest.raises(ValueError, match="does not speak AMQP 0-9-1"):
+    with pytest.raises(ValueError, match="a frame"):
         opened().feed(data)
 
 
@@ -92,7 +94,7 @@ def test_tables_are_those_of_pika() -> None:
     assert pika.decode_table(encoded, 0)[0] == read("t", encoded, 0)[0] == ours
     ours["float"] = 2.5  # pika reads it as a whole number
     assert read("t", method(1, (50, 10), "t", ours)[11:-1], 0)[0] == ours
-    with pytest.raises(ValueError, match="AMQP"):
+    with pytest.raises(ValueError, match="beyond the end"):
         read("t", encoded[:-1], 0)
 
 
@@ -130,6 +132,64 @@ def test_confirms_in_any_order(counts: list[int], seed: int) -> None:
             assert sorted(step.unconfirmed()) == missing
     for step in steps:
         assert sorted(step.refused) == [each - step.first for each in sorted(refused) if owner[each] is step]
+
+
+def test_a_second_confirm_of_a_message_confirms_no_other() -> None:
+    session, step = opened(), Publish(b"", 3, "x")
+    session.begin(step)
+    session.feed(confirm(1, False) * 2 + confirm(3, False) * 2)
+    assert step.left == 1
+    assert step.unconfirmed() == [1]
+    session.feed(confirm(2, False, taken=False) + confirm(2, False, taken=False))
+    assert (step.left, step.refused) == (0, [1])
+
+
+def nested(depth: int, kind: type) -> Any:
+    found: Any = 1
+    for _ in range(depth):
+        found = [found] if kind is list else {"k": found}
+    return found
+
+
+@pytest.mark.parametrize("kind", [dict, list])
+def test_headers_that_are_nested_too_deep(kind: type) -> None:
+    """Those alone are left out, also where 20,000 levels of them come."""
+    headers = {"a": 1, "deepest": nested(16, kind), "deep": nested(17, kind), "z": {"y": [None]}}
+    found = read_properties(properties(Properties("a/b", headers, 2, "id")))
+    del headers["deep"]
+    assert found == Properties("a/b", headers, 2, "id")
+    inner = b""
+    for _ in range(20_000):
+        inner = (b"\x01kF" if kind is dict else b"A") + len(inner).to_bytes(4, "big") + inner
+    table = (b"" if kind is dict else b"\x01k") + inner + b"\x01at\x01"
+    assert read("t", len(table).to_bytes(4, "big") + table, 0) == [{"a": True}]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"\x01kF\0\0\xff\xff",
+        b"\x01kA\0\0\0\x01F",
+        b"\x01k?",
+        b"\xffk",
+        b"\x01kS\xff\xff\xff\xff",
+        b"\x01kl\0",
+        b"\x01k",
+    ],
+)
+def test_headers_that_are_damaged(table: bytes) -> None:
+    """They are left out; what is around them is read."""
+    told = bytes.fromhex("b080") + b"\x03a/b" + len(table).to_bytes(4, "big") + table + b"\x02\x02id"
+    assert read_properties(told) == Properties("a/b", None, 2, "id")
+    for cut in range(len(told)):
+        assert read_properties(told[:cut]).headers is None
+
+
+def test_a_message_that_nobody_asked_for() -> None:
+    """A connection without a consumer keeps none."""
+    session = Session(("guest", "guest"), "/", 60, "test")
+    with pytest.raises(ValueError, match="nobody asked for"):
+        session.feed(method(CALLS, (60, 60), "sqoss", "c", 1, 0, "x", ""))
 
 
 def test_a_channel_that_is_closed() -> None:

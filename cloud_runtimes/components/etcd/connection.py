@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._core.os_sockets import POLLOUT
 from .. import _loops as loops
-from .._connections import FRESH, Lost, Server, ServerConnection, Servers
+from .._connections import FRESH, Lost, Server, ServerConnection, Servers, address_of
 from .address import TLS, Address
 from .failures import Refused
 from .http2 import Session, Stream
@@ -50,6 +50,7 @@ class Connection(ServerConnection):
     """
 
     tls = TLS
+    protocol = "gRPC over HTTP/2"
 
     def __init__(self, address: Address, settings: EtcdSettings, servers: Servers, login: Login) -> None:
         super().__init__(servers, f"etcd {address.where}")
@@ -76,7 +77,7 @@ class Connection(ServerConnection):
         while not self.session.greeted:
             self._say(self._take_out(), deadline)
             self._listen(deadline)
-        self._authority = f"[{server[0]}]:{server[1]}" if ":" in server[0] else f"{server[0]}:{server[1]}"
+        self._authority = address_of(server)
         self._heads.clear()
         self._token = self._login.token
         if self._login.wanted and not self._token and (failure := self._authenticate(deadline)) is not None:
@@ -91,17 +92,17 @@ class Connection(ServerConnection):
         except (Lost, TimeoutError) as error:
             return type(error)(*error.args)
         if not stream.status:
-            self._token = self._login.token = read_token(stream.messages[0])
+            try:
+                self._token = self._login.token = read_token(stream.messages[0])
+            except (LookupError, ValueError):
+                return self.foreign()
             self._heads.clear()
             return None
         failure = Refused(stream.status, stream.text)
         return None if failure.without_users else failure
 
     def _feed(self, data: bytes) -> None:
-        try:
-            self.session.feed(data)
-        except ValueError as error:
-            raise Lost(str(error)) from None
+        self.session.feed(data)
 
     # -- calls ------------------------------------------------------------
 
@@ -165,8 +166,7 @@ class Connection(ServerConnection):
                 sent += self.send_now(memoryview(data)[sent:])
 
     def _take_out(self) -> bytes:
-        out, self.session.out = self.session.out, b""
-        return out
+        return self.session.take_out()
 
     def is_alive(self) -> bool:
         """Tell whether an idle connection still has its server, and a token that it takes, as far as is known without asking it."""
@@ -175,7 +175,7 @@ class Connection(ServerConnection):
         if monotonic() < self.heard + FRESH:
             return not self.session.closing
         try:
-            while self.wait(0.0):
+            for _ in self.arrived():
                 self.receive()
             self.flush(monotonic() + 1.0)
         except (Lost, TimeoutError):
@@ -253,12 +253,11 @@ class LoopConnection(loops.LoopConnection):
         return now + _SILENT
 
     def _outgoing(self) -> bytes:
-        out, self._session.out = self._session.out, b""
-        return out
+        return self._session.take_out()
 
     def _hear(self) -> None:
         self.connection.receive()
         if self._session.out:
-            self._flush()
+            self._answer(self._session.take_owed())
         if self._session.closing:
             self.retire(Lost("the server is going away"))

@@ -16,6 +16,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from .. import _connections
 from .http2 import CANCELLED, REFUSED
 
 __all__ = ["Refused", "explained"]
@@ -33,7 +34,7 @@ _PASSING: Final = frozenset([_DROPPED, "raft: stopped", "context deadline exceed
 _UNSURE: Final = frozenset([CANCELLED, _UNKNOWN, _DEADLINE, _UNAVAILABLE])
 
 
-class Refused(Exception):
+class Refused(_connections.Refused):
     """The server refused something.
 
     Attributes:

@@ -90,14 +90,13 @@ def _read(block: bytes, at: int, most: int) -> tuple[int, int]:
     at += 1
     if value < most:
         return value, at
-    shift = 0
-    while True:
+    for shift in range(0, 28, 7):  # no block is as large as more would say
         byte = block[at]
         at += 1
         value += (byte & 0x7F) << shift
-        shift += 7
         if byte < 0x80:
             return value, at
+    raise ValueError(value)
 
 
 def _text(block: bytes, at: int) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
 
+from .._partial import Partial
 from .hpack import decode, literal
 
 __all__ = ["CANCELLED", "REFUSED", "Session", "Stream"]
@@ -16,15 +17,24 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTIN
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 1, 1, 4, 8, 32
 _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 4, 5
 _LARGEST_WINDOW: Final = 2**31 - 1
+_LARGEST_FRAME: Final = 1 << 20
+_FRAME_SIZES: Final = range(1 << 14, 1 << 24)
+_LARGEST_BLOCK: Final = 1 << 16
+_LARGEST_MESSAGE: Final = 1 << 28
+_BLOCKS: Final = 8
+"""Blocks of headers that a call has at most: a server sends two."""
 _LAST_STREAM: Final = 2**31 - 1001
 _REPLENISH: Final = 1 << 30
 # no table of headers, no pushes, all the window that there is, and large frames
-_OURS: Final = struct.pack(">HIHIHIHI", 1, 0, 2, 0, _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW, _MAX_FRAME_SIZE, 1 << 20)
+_OURS: Final = struct.pack(
+    ">HIHIHIHI", 1, 0, 2, 0, _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW, _MAX_FRAME_SIZE, _LARGEST_FRAME
+)
 _REFUSED_STREAM: Final = 7
 REFUSED: Final = -1
 """Status of a call that the server has not looked at."""
 CANCELLED: Final = 1
 _HEAD: Final = struct.Struct(">HBBBI")
+_SIZES: Final = {_RST_STREAM: 4, _PING: 8, _WINDOW_UPDATE: 4}
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -41,38 +51,45 @@ class Stream:
     """
 
     __slots__ = (
-        "_data", "_done", "_headers", "id", "messages", "more", "pending", "received", "status", "text", "window",
+        "_blocks", "_data", "_done", "_headers", "credit", "id", "messages", "more", "pending", "received", "status", "text",
     )  # fmt: skip
 
-    def __init__(self, id: int, window: int, done: Callable[[Stream], None] | None, more: bool) -> None:
+    def __init__(self, id: int, done: Callable[[Stream], None] | None, more: bool) -> None:
         self.id = id
         self.more = more
+        self.credit = 0  # of its window, beyond what the server gives each
         self.messages: list[bytes] = []
         self.status: int | None = None
         self.text = ""
-        self.window = window
         self.received = 0
         self.pending = b""
         self._done = done
-        self._data = b""
+        self._data = Partial()
         self._headers: dict[str, str] = {}
+        self._blocks = 0
 
     def take(self, data: bytes) -> None:
         """Take in a part of messages."""
-        data = self._data + data if self._data else data
-        at, end = 0, len(data)
+        if self._data.size and not (data := self._data.add(data)):
+            return
+        at, end, wanted = 0, len(data), 5
         while end - at >= 5:
             size = int.from_bytes(data[at + 1 : at + 5], "big")
+            if data[at] or size > _LARGEST_MESSAGE or (self.messages and not self.more):
+                raise ValueError("a message is compressed, too large, or one too many")
             if end - at - 5 < size:
+                wanted = 5 + size
                 break
-            if data[at]:
-                raise ValueError("the server compresses what it sends")
             self.messages.append(data[at + 5 : at + 5 + size])
             at += 5 + size
-        self._data = data[at:]
+        if at < end:
+            self._data.keep(data[at:], wanted)
 
     def head(self, headers: dict[str, str]) -> None:
         """Take in headers or trailers."""
+        self._blocks += 1
+        if self._blocks > _BLOCKS:
+            raise ValueError("a call has headers without end")
         self._headers = {**self._headers, **headers} if self._headers else headers
 
     def finish(self, status: int | None = None, text: str = "") -> None:
@@ -81,7 +98,7 @@ class Stream:
             return
         if status is None:
             code = self._headers.get("grpc-status", "")
-            if code.isdigit():
+            if code.isascii() and code.isdigit():
                 status, text = int(code), unquote(self._headers.get("grpc-message", ""))
             else:
                 http = self._headers.get(":status", "nothing")
@@ -95,7 +112,7 @@ class Session:
     """One connection's calls.
 
     Attributes:
-        out: what is to be sent.
+        out: what is to be sent; see `take_out`.
         streams: calls under way.
         greeted: whether the server has said that it speaks HTTP/2.
         closing: whether it takes no further calls.
@@ -103,20 +120,33 @@ class Session:
     """
 
     def __init__(self) -> None:
-        self.out = _PREFACE + _frame(_SETTINGS, 0, 0, _OURS)
+        self.out = bytearray(_PREFACE + _frame(_SETTINGS, 0, 0, _OURS))
         self.out += _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _LARGEST_WINDOW - 65535))
         self.streams: dict[int, Stream] = {}
         self.greeted = False
         self.closing = False
         self.pongs = 0
-        self._buffer = b""
+        self._owed = 0
+        self._rest = Partial()
         self._next = 1
         self._window = self._initial = 65535
-        self._largest = 16384
+        self._largest = _FRAME_SIZES.start
         self._received = 0
-        self._block: tuple[int, int, bytes] | None = None
+        self._block: tuple[int, int, bytearray] | None = None
+        self._last = _LARGEST_WINDOW  # call that the server looks at
+        self._widened = False
 
     # -- sending ----------------------------------------------------------
+
+    def take_out(self) -> bytes:
+        """Return what is to be sent, and forget it."""
+        out, self.out = bytes(self.out), bytearray()
+        return out
+
+    def take_owed(self) -> int:
+        """Return how many bytes of it answer the server's own questions, since the last time."""
+        owed, self._owed = self._owed, 0
+        return owed
 
     @staticmethod
     def head(secure: bool, authority: str, path: str, **headers: str) -> bytes:
@@ -137,7 +167,7 @@ class Session:
         more: bool = False,
     ) -> Stream:
         """Begin a call; ``more``: further messages follow."""
-        stream = Stream(self._next, self._initial, done, more)
+        stream = Stream(self._next, done, more)
         self._next += 2
         self.closing = self.closing or self._next > _LAST_STREAM
         self.streams[stream.id] = stream
@@ -154,12 +184,17 @@ class Session:
 
     def _flow(self, stream: Stream) -> None:
         """Send what the windows allow."""
-        while stream.pending and (size := min(self._window, stream.window, self._largest, len(stream.pending))) > 0:
-            part, stream.pending = stream.pending[:size], stream.pending[size:]
-            self._window -= size
-            stream.window -= size
-            last = not stream.pending and not stream.more
+        pending, at = stream.pending, 0
+        room = min(self._window, self._initial + stream.credit, len(pending))
+        while at < room:
+            part = pending[at : min(at + self._largest, room)]
+            at += len(part)
+            last = at == len(pending) and not stream.more
             self.out += _frame(_DATA, _END_STREAM if last else 0, stream.id, part)
+        if at:
+            stream.pending = pending[at:]
+            self._window -= at
+            stream.credit -= at
 
     def cancel(self, stream: Stream) -> None:
         """Forget a call, and tell the server."""
@@ -178,21 +213,30 @@ class Session:
         Raises:
             ValueError: it is no HTTP/2.
         """
-        if self._buffer:
-            data = self._buffer + data
-        at, end = 0, len(data)
+        if self._rest.size and not (data := self._rest.add(data)):
+            return
+        at, end, wanted = 0, len(data), 9
         while end - at >= 9:
             high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
             size = high << 8 | low
-            if not self.greeted and kind != _SETTINGS:
-                raise ValueError("what answers does not speak HTTP/2")
+            if size > _LARGEST_FRAME or (not self.greeted and kind != _SETTINGS):
+                raise ValueError("a frame is too large, or none of settings comes first")
             if end - at - 9 < size:
+                wanted = 9 + size
                 break
             self._frame(kind, flags, stream & _LARGEST_WINDOW, data[at + 9 : at + 9 + size])
             at += 9 + size
-        self._buffer = data[at:]
+        if at < end:
+            self._rest.keep(data[at:], wanted)
+        if self._widened:  # once, however often the server widened which window
+            self._widened = False
+            for each in self.streams.values():
+                if each.pending:
+                    self._flow(each)
 
     def _frame(self, kind: int, flags: int, id: int, payload: bytes) -> None:
+        if _SIZES.get(kind, len(payload)) != len(payload) or (self._block is not None) != (kind == _CONTINUATION):
+            raise ValueError("a frame has another size, or stands within headers")
         if kind == _DATA:
             self._data(flags, id, payload)
         elif kind == _HEADERS:
@@ -200,17 +244,15 @@ class Session:
                 payload = _unpadded(flags, payload)[5 if flags & _PRIORITY else 0 :]
             self._headers(flags, id, payload)
         elif kind == _CONTINUATION:
-            if self._block is None:
-                raise ValueError("the server's frames are in no order")
-            first, id, begun = self._block
-            self._headers(first | flags, id, begun + payload)
+            assert self._block is not None
+            self._headers(flags, id, payload)
         elif kind == _SETTINGS and not flags & _ACK:
             self._settings(payload)
         elif kind == _PING:
             if flags & _ACK:
                 self.pongs += 1
             else:
-                self.out += _frame(_PING, _ACK, 0, payload)
+                self._owe(_frame(_PING, _ACK, 0, payload))
         elif kind == _WINDOW_UPDATE:
             self._widen(id, int.from_bytes(payload, "big") & _LARGEST_WINDOW)
         elif kind == _RST_STREAM:
@@ -220,8 +262,14 @@ class Session:
         elif kind == _GOAWAY:
             self.closing = True
             last = int.from_bytes(payload[:4], "big") & _LARGEST_WINDOW
-            for each in [each for each in self.streams if each > last]:
-                self._end(each, REFUSED, "the server is going away")
+            if last < self._last:
+                self._last = last
+                for each in [each for each in self.streams if each > last]:
+                    self._end(each, REFUSED, "the server is going away")
+
+    def _owe(self, answer: bytes) -> None:
+        self.out += answer
+        self._owed += len(answer)
 
     def _data(self, flags: int, id: int, payload: bytes) -> None:
         size = len(payload)
@@ -240,12 +288,17 @@ class Session:
         if flags & _END_STREAM:
             self._end(id)
 
-    def _headers(self, flags: int, id: int, block: bytes) -> None:
+    def _headers(self, flags: int, id: int, piece: bytes) -> None:
+        if self._block is None:
+            self._block = flags, id, bytearray()
+        first, of, block = self._block
+        block += piece
+        if of != id or len(block) > _LARGEST_BLOCK:
+            raise ValueError("headers are too large, or of two calls at once")
         if not flags & _END_HEADERS:
-            self._block = flags, id, block
             return
-        self._block = None
-        headers = decode(block)
+        flags, self._block = first, None
+        headers = decode(bytes(block))
         stream = self.streams.get(id)
         if stream is not None:
             stream.head(headers)
@@ -254,25 +307,20 @@ class Session:
 
     def _settings(self, payload: bytes) -> None:
         self.greeted = True
-        for name, value in struct.iter_unpack(">HI", payload):
-            if name == _INITIAL_WINDOW_SIZE:
-                more, self._initial = value - self._initial, value
-                for stream in self.streams.values():
-                    stream.window += more
-            elif name == _MAX_FRAME_SIZE:
-                self._largest = value
-        self.out += _frame(_SETTINGS, _ACK, 0)
-        self._widen(0, 0)
+        found = dict(struct.iter_unpack(">HI", payload))
+        self._initial = found.get(_INITIAL_WINDOW_SIZE, self._initial)
+        self._largest = found.get(_MAX_FRAME_SIZE, self._largest)
+        if self._initial > _LARGEST_WINDOW or self._largest not in _FRAME_SIZES:
+            raise ValueError("a setting has a value that none has")
+        self._owe(_frame(_SETTINGS, _ACK, 0))
+        self._widened = True
 
     def _widen(self, id: int, more: int) -> None:
-        if id:
-            if (stream := self.streams.get(id)) is not None:
-                stream.window += more
-                self._flow(stream)
-        else:
+        if not id:
             self._window += more
-            for stream in self.streams.values():
-                self._flow(stream)
+        elif (stream := self.streams.get(id)) is not None:
+            stream.credit += more
+        self._widened = True
 
     def _end(self, id: int, status: int | None = None, text: str = "") -> None:
         stream = self.streams.pop(id, None)

@@ -122,14 +122,13 @@ def _read(data: bytes, at: int) -> tuple[int, int]:
     if value < _LARGE:
         return value, at
     value &= 0x7F
-    shift = 7
-    while True:
+    for shift in range(7, 70, 7):
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < _LARGE:
             return value, at
-        shift += 7
+    raise ValueError("a number has more than 64 bits")
 
 
 # -- what is asked --------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +16,8 @@ __all__ = ["TLS", "Address", "Servers", "parse_url"]
 
 TLS: Final = Tls("tls_ca", "tls_certificate", "tls_key")
 _PORT: Final = 4222
+_TOLD: Final = 256
+"""Servers that are learned of others at most."""
 
 
 class Address(NamedTuple):
@@ -46,15 +49,19 @@ class Servers(_connections.Servers):
 
     def learn(self, told: Iterable[str]) -> None:
         """Take in which servers the cluster has now, ``host:port`` each."""
-        places = [text.rpartition(":") for text in told]
-        found = [(host.strip("[]"), int(port)) for host, _, port in places if host and port.isdigit()]
+        places = [text.rpartition(":") for text in islice(told, _TOLD)]
+        found = dict.fromkeys((host.strip("[]"), int(port)) for host, _, port in places if host and _is_port(port))
         with self._lock:
             kept = [each for each in self._known if each in self._given or each in found]
-            self._known = kept + [each for each in found if each not in kept]
+            self._known = list(dict.fromkeys((*kept, *found)))
 
     def name(self, server: Server) -> str:
         """Return the name in a server's certificate; those that others tell of are addresses without one."""
         return server[0] if server in self._given else self._given[0][0]
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 1 << 16
 
 
 @without_values

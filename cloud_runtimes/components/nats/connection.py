@@ -30,6 +30,7 @@ class Connection(ServerConnection):
     """
 
     tls = TLS
+    protocol = "NATS"
     _servers: Servers
 
     def __init__(self, address: Address, settings: NatsSettings, servers: Servers, greeting: bytes = b"") -> None:
@@ -54,10 +55,10 @@ class Connection(ServerConnection):
             self._secure(host)
         self._listen(deadline)
         if not session.info:
-            raise Lost("what answers is no NATS server")
-        if not settings.tls_first and (self.address.tls or session.info.get("tls_required")):
+            raise self.foreign()
+        if not settings.tls_first and (self._tls or session.info.get("tls_required")):
             if not (session.info.get("tls_required") or session.info.get("tls_available")):
-                raise Lost("the server has no TLS: give a url with nats://")
+                raise Lost("the server has no TLS: give a url with nats://, and no settings of TLS")
             self._secure(host)
         self._check()
         self._say(b"CONNECT %b\r\n%bPING\r\n" % (self._login(), self._greeting), deadline)
@@ -65,6 +66,13 @@ class Connection(ServerConnection):
             self._listen(deadline)
             if session.error is not None:
                 raise Refused(0, session.error)
+
+    @property
+    def _tls(self) -> bool:
+        """Whether a server without TLS is refused."""
+        settings = self._settings
+        files = settings.tls_ca, settings.tls_certificate, settings.tls_key
+        return self.address.tls or settings.tls_first or any(file is not None for file in files)
 
     def _secure(self, host: str) -> None:
         settings = self._settings
@@ -84,7 +92,7 @@ class Connection(ServerConnection):
     def _login(self) -> bytes:
         address = self.address
         options: dict[str, Any] = {
-            "verbose": False, "pedantic": False, "tls_required": address.tls, "name": "cloud-runtimes",
+            "verbose": False, "pedantic": False, "tls_required": self._tls, "name": "cloud-runtimes",
             "lang": "python", "version": __version__, "protocol": 1, "headers": True, "no_responders": True,
         }  # fmt: skip
         if address.token is not None:
@@ -128,5 +136,5 @@ class Connection(ServerConnection):
 
     def answer(self) -> bytes:
         """Return what is to be sent for the server's own questions."""
-        out, self.session.out = self.session.out, b""
-        return out
+        out, self.session.out = self.session.out, bytearray()
+        return bytes(out)

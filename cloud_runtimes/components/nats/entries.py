@@ -6,9 +6,11 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from .._connections import Lost
 from .failures import NO_MESSAGE, WRONG_SEQUENCES, Refused
 from .protocol import Message
 from .requests import Request
@@ -130,12 +132,17 @@ def read_reply(message: Message) -> dict[str, Any]:
 
     Raises:
         Refused: it is an error.
+        Lost: it is no answer.
     """
     if message.status:
         raise Refused(message.status, "no responders")
-    reply: dict[str, Any] = json.loads(message.data)
-    if "error" in reply:
-        raise Refused.of(reply["error"])
+    reply = None
+    with suppress(ValueError, RecursionError):
+        reply = json.loads(message.data)
+    if not isinstance(reply, dict):
+        raise Lost("what answers does not speak JetStream's API")
+    if isinstance(error := reply.get("error"), dict):
+        raise Refused.of(error)
     return reply
 
 

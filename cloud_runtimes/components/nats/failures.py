@@ -14,6 +14,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from .. import _connections
 
 __all__ = [
     "CONSUMER_EXISTS",
@@ -47,7 +48,7 @@ LEADERLESS: Final = _AWAY | {503}
 """Nothing was done: there is no leader now."""
 
 
-class Refused(Exception):
+class Refused(_connections.Refused):
     """The server refused something.
 
     Attributes:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
+
+from .._partial import Partial
 
 __all__ = ["Message", "Session", "payload_size", "publish", "subscribe", "unsubscribe"]
 
-_LINE = 65536
-"""Bytes that a line has at most; what is longer is no NATS server."""
+_LINE: Final = 65536
+"""Bytes of a line at most."""
+_MESSAGE: Final = 1 << 27
+"""Bytes of a message at most: twice what a server can be told to take."""
+_DIGITS: Final = 19
+_BEGIN: Final = b"+-HIMP"
+"""How commands of a server begin."""
 
 
 class Message(NamedTuple):
@@ -86,8 +93,8 @@ class Session:
         self.bulk: Callable[[bytes, int], int] | None = None
         self.error: str | None = None
         self.pongs = 0
-        self.out = b""
-        self._rest = b""
+        self.out = bytearray()
+        self._rest = Partial()
 
     def feed(self, received: bytes) -> None:
         """Take in bytes and call back with each message that is whole.
@@ -95,14 +102,16 @@ class Session:
         Raises:
             ValueError: this is no NATS server.
         """
-        data = self._rest + received if self._rest else received
-        at, end = 0, len(data)
+        if self._rest.size and not (received := self._rest.add(received)):
+            return
+        data = received
+        at, end, wanted = 0, len(data), 0
         find = data.find
         while at < end:
             line = find(b"\r\n", at)
-            if line < 0:
-                if end - at > _LINE:
-                    raise ValueError("what answers is no NATS server")
+            if line < 0 or line - at > _LINE:
+                if end - at > _LINE or data[at] not in _BEGIN:
+                    _refuse("a line without an end")
                 break
             first = data[at]
             if first == 77 and self.bulk is not None and (after := self.bulk(data, at)) > at:
@@ -110,26 +119,30 @@ class Session:
                 continue
             if first == 72 or first == 77:  # HMSG, MSG
                 words = data[at:line].split()
-                size = int(words[-1])
-                begin = line + 2
-                after = begin + size
+                begin = body = line + 2
+                after = begin + _number(words[-1])
+                if after - begin > _MESSAGE:
+                    _refuse("a message that no server takes")
                 if after + 2 > end:
+                    wanted = after + 2 - at
                     break
-                if first == 77:
-                    reply = words[3] if len(words) == 5 else b""
-                    message = Message(words[1], reply, b"", data[begin:after])
-                else:
-                    reply = words[3] if len(words) == 6 else b""
-                    body = begin + int(words[-2])
-                    message = Message(words[1], reply, data[begin:body], data[body:after])
+                if first == 72:
+                    body += _number(words.pop(-2))
+                if words[0] != (b"MSG" if first == 77 else b"HMSG") or len(words) not in (4, 5) or body > after:
+                    _refuse("a message that is none")
+                if data[after] != 13 or data[after + 1] != 10:
+                    _refuse("a message that does not end where it says")
+                reply = words[3] if len(words) == 5 else b""
+                message = Message(words[1], reply, data[begin:body], data[body:after])
                 at = after + 2
-                callback = self.callbacks.get(int(words[2]))
+                callback = self.callbacks.get(_number(words[2]))
                 if callback is not None:
                     callback(message)
                 continue
             self._told(data[at:line])
             at = line + 2
-        self._rest = data[at:] if at else data
+        if at < end:
+            self._rest.keep(data[at:], wanted)
 
     def _told(self, line: bytes) -> None:
         verb, _, rest = line.partition(b" ")
@@ -138,8 +151,30 @@ class Session:
         elif verb == b"PONG":
             self.pongs += 1
         elif verb == b"INFO":
-            self.info = json.loads(rest)
+            self.info = _info(rest)
         elif verb == b"-ERR":
             self.error = rest.decode("utf-8", "replace").strip(" '")
         elif verb != b"+OK":
-            raise ValueError("what answers is no NATS server")
+            _refuse("no command of a server")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ValueError(f"what answers is no NATS server: {what}")
+
+
+def _number(text: bytes) -> int:
+    if not text.isdigit() or len(text) > _DIGITS:
+        _refuse("no number")
+    return int(text)
+
+
+def _info(text: bytes) -> dict[str, Any]:
+    """Return what a server says of itself, whose fields have their types where they are there."""
+    found = json.loads(text)
+    urls, size = found.get("connect_urls"), found.get("max_payload", 0)
+    if not isinstance(size, int) or not all(isinstance(url, str) for url in urls or ()):
+        _refuse("fields of other types")
+    if not isinstance(found.get("nonce", ""), str):
+        _refuse("fields of other types")
+    info: dict[str, Any] = found
+    return info

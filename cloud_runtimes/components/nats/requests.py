@@ -194,7 +194,8 @@ class Inbox:
         if message.subject.startswith(self._prefix):
             token = message.subject[len(self._prefix) :]
         else:
-            token = message.reply.split(b".")[_CONSUMER]
+            words = message.reply.split(b".")
+            token = words[_CONSUMER] if len(words) >= -_CONSUMER else b""  # of another program
         found = self.waiting.get(token)
         if found is None:
             return

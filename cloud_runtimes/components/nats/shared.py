@@ -21,6 +21,8 @@ from .requests import Batch, Call, Inbox
 
 __all__ = ["LoopConnection", "ThreadConnection"]
 
+_ANSWER: Final = 0.25
+"""Seconds that a server has to read the answer to a question of its own."""
 _SILENT: Final = 2.0
 """Seconds without a byte after which a caller that gave up lets others try another connection."""
 
@@ -167,11 +169,19 @@ class ThreadConnection(_Shared):
             while call.left and not self._ended:
                 if not self.connection.wait(deadline):
                     raise TimeoutError
-                if answer := self._heard():
-                    self._send(answer, monotonic() + 1.0)
+                self._reply()
         except Lost as error:
             self._end(error)
             raise
+
+    def _reply(self) -> None:
+        """Take in what has come, and answer questions of the server."""
+        if answer := self._heard():
+            try:
+                self._send(answer, monotonic() + _ANSWER)
+            except TimeoutError:  # another caller is sending: a server that asks needs no answer then
+                if self._ended:
+                    raise Lost(str(self.closed)) from None
 
     def _pass_on(self) -> None:
         """Wake one who waits, to read."""
@@ -185,11 +195,12 @@ class ThreadConnection(_Shared):
         if not self._reading.acquire(blocking=False):
             return
         try:
-            while self.closed is None and self.connection.wait(0.0):
-                if answer := self._heard():
-                    self._send(answer, monotonic() + 1.0)
-        except (Lost, TimeoutError) as error:
-            self._end(error if isinstance(error, Lost) else Lost("the server does not read"))
+            for _ in self.connection.arrived():
+                self._reply()
+                if self.closed is not None:
+                    break
+        except Lost as error:
+            self._end(error)
         finally:
             self._reading.release()
             self._pass_on()
@@ -272,7 +283,7 @@ class LoopConnection(_Shared, loops.LoopConnection):
     def _hear(self) -> None:
         if answer := self._heard():
             self._out.append(answer)
-            self._flush()
+            self._answer(len(answer))
 
     def _end(self, reason: Lost) -> None:
         super()._end(reason)

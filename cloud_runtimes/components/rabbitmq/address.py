@@ -83,6 +83,10 @@ def parse_url(url: str) -> Address:
             "and write special characters as %XX"
         ) from None
     options = _options(given)
+    if scheme == "amqp" and not options.keys().isdisjoint(TLS):
+        raise InvalidArgumentError(
+            "the url of a rabbitmq component: cafile, certfile and keyfile are for one with amqps://"
+        )
     login = (unquote(user), unquote(password)) if who else ("guest", "guest")
     external = not who and "certfile" in options
     return Address(

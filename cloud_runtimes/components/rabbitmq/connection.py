@@ -29,6 +29,7 @@ class Connection(ServerConnection):
     """
 
     tls = TLS
+    protocol = "AMQP 0-9-1"
     _receives = 131072
 
     def __init__(self, address: Address, servers: Servers, name: str, heartbeat: float = inf) -> None:
@@ -97,6 +98,7 @@ class Connection(ServerConnection):
         """
         session = self.session
         if session.out or self.left or data:
+            self.owe(len(session.out), bool(self.left))
             # frames must not be cut by others
             self.left = memoryview(b"".join((self.left, session.out, data)))
             session.out = b""

@@ -15,6 +15,7 @@ from ...errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from .. import _connections
 
 __all__ = ["NOT_FOUND", "Refused", "explained"]
 
@@ -24,7 +25,7 @@ _NOT_ALLOWED: Final = 530
 _RESOURCES: Final = 506
 
 
-class Refused(Exception):
+class Refused(_connections.Refused):
     """The server closed a channel or the connection, or did not take messages.
 
     Attributes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from struct import Struct
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from ..._version import __version__
 from .._connections import Lost
+from .._partial import Partial
 from .failures import NOT_FOUND, Refused
-from .wire import BODY, END, HEAD, HEADER, HEARTBEAT, METHOD, frame, method, read
+from .wire import BODY, END, HEAD, HEADER, HEARTBEAT, METHOD, Delivered, Row, frame, method, read
 
 __all__ = ["CALLS", "CLOSE", "CONFIRMS", "Ask", "Delivered", "Publish", "Session", "Step"]
 
@@ -22,6 +22,11 @@ _DELIVER: Final = b"\x00\x3c\x00\x3c"
 _ANSWERS: Final = frozenset(
     [(20, 11), (40, 11), (40, 31), (50, 11), (50, 21), (50, 41), (60, 11), (60, 21), (60, 31), (85, 11)]
 )
+_CONSUMES: Final = (60, 21)
+_FRAMES: Final = 131072, 4096
+"""Bytes of a frame: at most, since that is what servers are told; at least, as the specification has it."""
+_LARGEST: Final = 1 << 29
+"""Bytes of a message at most: those that a server can be told to take."""
 _CAPABILITIES: Final = {
     "publisher_confirms": True,
     "consumer_cancel_notify": True,
@@ -29,42 +34,6 @@ _CAPABILITIES: Final = {
     "connection.blocked": True,
     "authentication_failure_close": True,
 }
-
-
-Delivered: TypeAlias = tuple[int, bytes, bytes]
-"""A message that came: its tag, its properties as `wire.read_properties` takes them, and its body."""
-
-
-class _Row:
-    """Messages that stand in a row with the same around them, but for tag and size: most of what comes does.
-
-    What is between and behind these two: the rest of the method and the header, and what begins the body.
-    """
-
-    def __init__(self, data: bytes, first: int, header: int, body: int) -> None:
-        """Learn of a message whose frames begin at these places."""
-        tag = first + 12 + data[first + 11]
-        size = header + 11
-        self._form = Struct(f">{tag - first}sQ{size - tag - 8}sQ{body + 3 - size - 8}sI")
-        self._around = data[first:tag], data[tag + 8 : size], data[size + 8 : body + 3]
-        self._told = data[size + 8 : body - 1]
-
-    def take(self, data: bytes, at: int, found: list[Delivered]) -> int:
-        """Append the messages there, and return where they end."""
-        form, size, told = self._form, self._form.size, self._told
-        head, middle, tail = self._around
-        end = len(data) - size
-        while at < end:
-            begins, tag, between, whole, behind, room = form.unpack_from(data, at)
-            start = at + size
-            stop = start + room
-            if stop - size >= end or begins != head or between != middle or behind != tail or room != whole:
-                break
-            if data[stop] != END:
-                break
-            found.append((tag, told, data[start:stop]))
-            at = stop + 1
-        return at
 
 
 class Step:
@@ -89,10 +58,15 @@ class Step:
 
 
 class Ask(Step):
-    """A method that has an answer."""
+    """A method that has an answer.
+
+    Attributes:
+        answer: number of the method that answers it.
+    """
 
     def __init__(self, number: tuple[int, int], types: str, *values: Any) -> None:
         super().__init__()
+        self.answer = number[0], number[1] + 1
         self.data = method(CALLS, number, types, *values)
 
 
@@ -150,7 +124,7 @@ class Publish(Step):
                 self.refused += [each - self.first for each in range(self._low, end) if each not in self._beyond]
             self._low = max(self._low, end)
             self._beyond = {each for each in self._beyond if each >= self._low}
-        else:
+        elif number >= self._low and number not in self._beyond:  # a second confirm of a message says nothing
             if not taken:
                 self.refused.append(number - self.first)
             self._beyond.add(number)
@@ -181,14 +155,15 @@ class Session:
         self._name = name
         self.server: dict[str, Any] = {}
         self.ready = False
-        self.frame_max = 131072
+        self.frame_max = _FRAMES[0]
         self.heartbeat = heartbeat
         self.blocked: str | None = None
         self.out = b""
         self.deliveries: list[Delivered] = []
         self.cancelled = False
         self.failure: Refused | None = None
-        self._rest = b""
+        self._rest = Partial()
+        self._consumes = False
         # of each channel; None: the session asked itself
         self._asked: dict[int, deque[Ask | None]] = {CONFIRMS: deque(), CALLS: deque()}
         self._publishing: deque[Publish] = deque()
@@ -230,21 +205,26 @@ class Session:
             Refused: the server closed the connection.
             ValueError: it does not speak AMQP 0-9-1.
         """
-        data = self._rest + received if self._rest else received
-        at, end = 0, len(data)
+        if self._rest.size and not (received := self._rest.add(received)):
+            return
+        data = received
+        at, end, wanted = 0, len(data), HEAD.size
         first = header = body = -1  # where the frames of the message at hand begin, if they follow each other here
-        while end - at >= 8:
+        while end - at >= HEAD.size:
             kind, channel, size = HEAD.unpack_from(data, at)
             stop = at + 7 + size
-            if not 1 <= kind <= 8 or size > max(self.frame_max, 131072):
-                raise ValueError("what answers does not speak AMQP 0-9-1")
+            if not 1 <= kind <= 8 or size > _FRAMES[0]:
+                raise ValueError("a frame of no kind, or too large")
             if stop >= end:
+                wanted = 8 + size
                 break
             if data[stop] != END:
-                raise ValueError("what answers does not speak AMQP 0-9-1")
+                raise ValueError("a frame that does not end where it says")
             if kind == METHOD:
                 if data[at + 7 : at + 11] == _DELIVER:
                     place = at + 12 + data[at + 11]
+                    if place + 8 > stop or not self._consumes:
+                        raise ValueError("a message without a tag, or that nobody asked for")
                     self._content = [int.from_bytes(data[place : place + 8], "big"), b"", 0, []]
                     first, header = at, stop + 1
                 else:
@@ -254,9 +234,10 @@ class Session:
                 if kind == HEADER and at == header:
                     body = stop + 1
                 elif at == body and self._content is None and self._again:
-                    stop = _Row(data, first, header, body).take(data, stop + 1, self.deliveries) - 1
+                    stop = Row(data, first, header, body).take(data, stop + 1, self.deliveries) - 1
             at = stop + 1
-        self._rest = data[at:] if at else data
+        if at < end:
+            self._rest.keep(data[at:], wanted)
 
     def take(self) -> list[Delivered]:
         """Return the messages that came.
@@ -278,8 +259,11 @@ class Session:
         if kind == HEADER:
             content[1] = data[begin + 12 : stop]
             content[2] = int.from_bytes(data[begin + 4 : begin + 12], "big")
+            if content[2] > _LARGEST:
+                raise ValueError("a message that no server takes")
         elif kind == BODY:
-            content[3].append(data[begin:stop])
+            if begin < stop:
+                content[3].append(data[begin:stop])
             content[2] -= stop - begin
         if content[2] <= 0:
             self._content = None
@@ -290,7 +274,7 @@ class Session:
                 self.deliveries.append((of, told, body))
             else:
                 step = next((each for each in self._publishing if each.exchange == of), None)
-                if step is not None:
+                if step is not None and len(step.returned) < step.count:
                     step.returned.append(body)
 
     def _method(self, channel: int, data: bytes) -> None:
@@ -299,8 +283,12 @@ class Session:
             tag, bits = read("qo", data, 4)
             self._confirmed(tag, bool(bits & 1), number == (60, 80))
         elif number in _ANSWERS:
-            asked = self._asked.get(channel)
-            if asked and (step := asked.popleft()) is not None:
+            asked = self._asked[channel]
+            if (step := asked[0]) is not None and step.answer != number:
+                raise ValueError("an answer to what was not asked")
+            asked.popleft()
+            if step is not None:
+                self._consumes = self._consumes or number == _CONSUMES
                 step.settled()
         elif number == (60, 50):
             self._content = [read("hsss", data, 4)[2], b"", 0, []]
@@ -319,6 +307,8 @@ class Session:
         elif number == 30:
             _, frame_max, heartbeat = read("hlh", data, 4)
             self.frame_max = min(frame_max or self.frame_max, self.frame_max)
+            if self.frame_max < _FRAMES[1]:
+                raise ValueError("frames that are too small for the protocol")
             self.heartbeat = min(heartbeat or self.heartbeat, self.heartbeat)
             self.out += method(0, (10, 31), "hlh", 2, self.frame_max, self.heartbeat)
             self.out += method(0, (10, 40), "sso", self._vhost, "", 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 __all__ = [
     "BODY",
@@ -14,7 +15,9 @@ __all__ = [
     "HEADER",
     "HEARTBEAT",
     "METHOD",
+    "Delivered",
     "Properties",
+    "Row",
     "content",
     "frame",
     "method",
@@ -36,7 +39,10 @@ _VALUES: Final = {
     "i": Struct(">I"), "l": Struct(">q"), "L": Struct(">q"), "T": Struct(">Q"), "f": Struct(">f"), "d": Struct(">d"),
 }  # fmt: skip
 """Values of a table that have a fixed size, as RabbitMQ reads and writes them."""
-_LONG: Final = _SIZED["l"]
+_DECIMAL: Final = Struct(">Bi")
+_DEPTH: Final = 16
+"""Levels that the value of a header may have."""
+_DEEP: Final = object()
 
 
 class Properties(NamedTuple):
@@ -53,6 +59,42 @@ _PROPERTIES: Final = (  # from the highest bit on
     ("correlation_id", "s"), ("reply_to", "s"), ("expiration", "s"), ("message_id", "s"), ("timestamp", "q"),
     ("type", "s"), ("user_id", "s"), ("app_id", "s"), ("cluster_id", "s"),
 )  # fmt: skip
+
+
+Delivered: TypeAlias = tuple[int, bytes, bytes]
+"""A message that came: its tag, its properties as `read_properties` takes them, and its body."""
+
+
+class Row:
+    """Messages that stand in a row with the same around them, but for tag and size: most of what comes does.
+
+    What is between and behind these two: the rest of the method and the header, and what begins the body.
+    """
+
+    def __init__(self, data: bytes, first: int, header: int, body: int) -> None:
+        """Learn of a message whose frames begin at these places."""
+        tag = first + 12 + data[first + 11]
+        size = header + 11
+        self._form = Struct(f">{tag - first}sQ{size - tag - 8}sQ{body + 3 - size - 8}sI")
+        self._around = data[first:tag], data[tag + 8 : size], data[size + 8 : body + 3]
+        self._told = data[size + 8 : body - 1]
+
+    def take(self, data: bytes, at: int, found: list[Delivered]) -> int:
+        """Append the messages there, and return where they end."""
+        form, size, told = self._form, self._form.size, self._told
+        head, middle, tail = self._around
+        end = len(data) - size
+        while at < end:
+            begins, tag, between, whole, behind, room = form.unpack_from(data, at)
+            start = at + size
+            stop = start + room
+            if stop - size >= end or begins != head or between != middle or behind != tail or room != whole:
+                break
+            if data[stop] != END:
+                break
+            found.append((tag, told, data[start:stop]))
+            at = stop + 1
+        return at
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
@@ -92,22 +134,28 @@ def read(types: str, data: bytes, at: int) -> list[Any]:
         ValueError: they are not there.
     """
     found: list[Any] = []
-    try:
-        for kind in types:
-            value, at = _read(kind, data, at)
-            found.append(value)
-    except (LookupError, ArithmeticError, ValueError) as error:
-        raise ValueError("what answers does not speak AMQP 0-9-1") from error
+    for kind in types:
+        value, at = _read(kind, data, at, len(data))
+        found.append(value)
     return found
 
 
 def read_properties(data: bytes) -> Properties:
-    """Return properties of a message, from their flags on."""
+    """Return properties of a message, from their flags on.
+
+    Another program wrote them, so nothing in them is an error: a header that is nested too deep is left out, and so are all headers where one is damaged.
+    """
     flags, at = int.from_bytes(data[:2], "big"), 2
     found: dict[str, Any] = {}
-    for place, (name, kind) in enumerate(_PROPERTIES):
-        if flags & 1 << 15 - place:
-            found[name], at = _read(kind, data, at)
+    with suppress(ValueError):
+        for place, (name, kind) in enumerate(_PROPERTIES):
+            if flags & 1 << 15 - place:
+                if kind == "t":
+                    begin, at = _span(4, data, at, len(data))
+                    with suppress(ValueError):
+                        found[name] = _read_table(data, begin, at, _DEPTH)
+                else:
+                    found[name], at = _read(kind, data, at, len(data))
     return Properties(**{name: found.get(name) for name in Properties._fields})
 
 
@@ -139,50 +187,77 @@ def _value(value: Any) -> bytes:
     return (b"x" if isinstance(value, bytes) else b"S") + _write("S", value)
 
 
-def _read(kind: str, data: bytes, at: int) -> tuple[Any, int]:
+def _read(kind: str, data: bytes, at: int, end: int) -> tuple[Any, int]:
     if kind in _SIZED:
-        made = _SIZED[kind]
-        if at + made.size > len(data):
-            raise ValueError
-        return made.unpack_from(data, at)[0], at + made.size
-    begin = at + (1 if kind == "s" else 4)
-    end = begin + int.from_bytes(data[at:begin], "big")
-    if end > len(data) or begin > len(data):
-        raise ValueError
-    if kind != "t":
-        text = data[begin:end]
-        try:
-            return text.decode(), end
-        except UnicodeDecodeError:
-            return text.decode("latin-1"), end
-    table: dict[str, Any] = {}
-    while begin < end:
-        name, begin = _read("s", data, begin)
-        table[name], begin = _read_value(data, begin)
-    return table, end
+        (value,), at = _read_fixed(_SIZED[kind], data, at, end)
+        return value, at
+    begin, stop = _span(1 if kind == "s" else 4, data, at, end)
+    return (_read_table(data, begin, stop, _DEPTH) if kind == "t" else _text(data[begin:stop])), stop
 
 
-def _read_value(data: bytes, at: int) -> tuple[Any, int]:
+def _read_fixed(form: Struct, data: bytes, at: int, end: int) -> tuple[tuple[Any, ...], int]:
+    if at + form.size > end:
+        raise ValueError("a value is cut")
+    return form.unpack_from(data, at), at + form.size
+
+
+def _span(size: int, data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return where that begins and ends whose length has so many bytes."""
+    begin = at + size
+    stop = begin + int.from_bytes(data[at:begin], "big")
+    if stop > end:
+        raise ValueError("a length is beyond the end")
+    return begin, stop
+
+
+def _text(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+def _read_table(data: bytes, at: int, end: int, room: int) -> Any:
+    """Return a table; without what is nested too deep, or `_DEEP` where it is within such a thing itself."""
+    found: dict[str, Any] = {}
+    while at < end:
+        name, at = _read("s", data, at, end)
+        value, at = _read_value(data, at, end, room)
+        if value is not _DEEP:
+            found[name] = value
+        elif room < _DEPTH:
+            return _DEEP
+    return found
+
+
+def _read_value(data: bytes, at: int, end: int, room: int) -> tuple[Any, int]:
+    """Return a value of a table, `_DEEP` where it has more than ``room`` levels, and where it ends."""
+    if at >= end:
+        raise ValueError("a value is missing")
     kind, at = chr(data[at]), at + 1
     if kind in _VALUES:
-        made = _VALUES[kind]
-        if at + made.size > len(data):
-            raise ValueError
-        return made.unpack_from(data, at)[0], at + made.size
-    if kind in "SF":
-        return _read("t" if kind == "F" else "S", data, at)
+        (value,), at = _read_fixed(_VALUES[kind], data, at, end)
+        return value, at
     if kind == "V":
         return None, at
     if kind == "D":
-        scale, number = data[at], int.from_bytes(data[at + 1 : at + 5], "big", signed=True)
-        return number / 10**scale, at + 5
-    end = at + 4 + _LONG.unpack_from(data, at)[0]
+        (scale, number), at = _read_fixed(_DECIMAL, data, at, end)
+        return number / 10**scale, at
+    if kind not in "SxFA":
+        raise ValueError("a value is of no type")
+    begin, stop = _span(4, data, at, end)
+    if kind == "S":
+        return _text(data[begin:stop]), stop
     if kind == "x":
-        return data[at + 4 : end], end
-    if kind != "A" or end > len(data):
-        raise ValueError
-    values, at = [], at + 4
-    while at < end:
-        value, at = _read_value(data, at)
+        return data[begin:stop], stop
+    if not room:
+        return _DEEP, stop
+    if kind == "F":
+        return _read_table(data, begin, stop, room - 1), stop
+    values: list[Any] = []
+    while begin < stop:
+        value, begin = _read_value(data, begin, stop, room - 1)
+        if value is _DEEP:
+            return _DEEP, stop
         values.append(value)
-    return values, at
+    return values, stop
