@@ -44,7 +44,7 @@ class ReplyReader:
         self._error = error
         self._nothing = nothing
         self._data = bytearray()
-        self._at = 0  # what is before it was read
+        self._at = 0  # what is before it was taken in
         self._start()
 
     def _start(self) -> None:
@@ -55,10 +55,9 @@ class ReplyReader:
 
     def feed(self, received: bytes) -> None:
         """Take in what was received."""
-        if self._at == len(self._data):
-            self._data.clear()
-            self._begin -= self._at
-            self._at = 0
+        del self._data[: self._at]
+        self._begin -= self._at
+        self._at = 0
         self._data += received
 
     def gets(self) -> Any:
@@ -134,7 +133,7 @@ class ReplyReader:
         return int(text)
 
     def _size(self, text: bytes) -> int:
-        size = self._number(text)
+        size = int(text) if text.isdigit() and len(text) < 11 else self._number(text)
         if not -1 <= size <= _REPLY_MAX:
             raise ConnectionError(_NO_RESP)
         return size

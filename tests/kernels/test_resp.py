@@ -126,11 +126,48 @@ def test_what_is_no_reply(events: ModuleType, data: bytes) -> None:
         read(reader(events), data)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"+" + b"x" * 100_000, b"+" + b"x" * 70_000 + b"\r\n", b"*1\r\n" * 100_000 + b":1\r\n", b"*1\r\n" * 33 + b":1\r\n",
+        b"*2097153\r\n", b"*2000000\r\n*97153\r\n", b"$1073741825\r\n", b"*2\r\n$10\r\n0123456789\r\n$1073741820\r\n",
+        b"$-2\r\n", b"*-2\r\n", b"%1\r\n", b"\x15\x03\x03\x00",
+    ],
+)  # fmt: skip
+def test_what_is_too_much(events: ModuleType, data: bytes) -> None:
+    """It is refused when it is announced, not once it has come."""
+    with pytest.raises(ConnectionError):
+        read(reader(events), data)
+
+
+def test_limits_are_those_of_a_reply(events: ModuleType) -> None:
+    """Each of many has as much, and 32 levels are not too many."""
+    data = b"*3\r\n:1\r\n:2\r\n:3\r\n" * 900 + b"*1\r\n" * 32 + b":1\r\n+" + b"x" * 65_000 + b"\r\n"
+    found = read(reader(events), data)
+    assert len(found) == 902
+
+
+def test_the_python_twin_keeps_nothing_that_it_has_read(both: tuple[ModuleType, ModuleType]) -> None:
+    """Also where the beginning of the next reply is always there."""
+    one, piece = reader(both[1]), b"0123456789\r\n$10\r\n" * 500
+    one.feed(b"$10\r\n")
+    for _ in range(5):
+        assert read(one, piece) == [b"0123456789"] * 500
+    assert len(one._data) <= 2 * len(piece)
+
+
 @pytest.mark.native_only
-def test_lines_and_lists_without_end(both: tuple[ModuleType, ModuleType]) -> None:
-    for data in (b"+" + b"x" * 100_000, b"*1\r\n" * 100_000 + b":1\r\n"):
-        with pytest.raises(ConnectionError):
-            read(reader(both[0]), data)
+def test_two_large_replies(both: tuple[ModuleType, ModuleType]) -> None:
+    one = reader(both[0])
+    for _ in range(2):
+        assert read(one, b"*1048577\r\n" + b":1\r\n" * 1_048_577) == [[1] * 1_048_577]
+
+
+def test_a_piece_of_no_bytes(events: ModuleType) -> None:
+    one = reader(events)
+    one.feed(b"")
+    assert one.gets() is NOTHING
+    assert read(one, b"+OK\r\n") == [b"OK"]
 
 
 # -- reads of a stream --------------------------------------------------------

@@ -18,7 +18,7 @@ class NatsSettings:
     """Settings of the component.
 
     Attributes:
-        url: of the server, ``nats://user:password@host:4222``, with ``tls://`` for TLS; ``nats://token@host`` has a token. Several servers of a cluster: ``nats://user:password@a:4222,b:4222``.
+        url: of the server, ``nats://user:password@host:4222``, with ``tls://`` for TLS, which any of the settings of TLS asks for too; ``nats://token@host`` has a token. Several servers of a cluster: ``nats://user:password@a:4222,b:4222``.
         prefix: of the names of all buckets and streams; applications with the same one share their data.
         inbox_prefix: of the subjects where answers arrive. One for each user, and permissions for it alone, keep users from reading each other's answers.
         ensure: ``"create"``: a bucket or stream that is missing is made; ``"check"``: it is an error, and the application needs no rights to make one.
