@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import socket
 import struct
 import threading
@@ -102,20 +101,12 @@ class Protocol:
 
 
 def _receive(connection: socket.socket, until: bytes = b"") -> bytes:
-    """Receive until something has come."""
+    """Receive until something has come, or that."""
     found = b""
     while not found or until not in found:
         if not (data := connection.recv(65536)):
             raise EOFError
         found += data
-    return found
-
-
-def _settled(connection: socket.socket) -> bytes:
-    """Receive until nothing more comes for a moment."""
-    found = _receive(connection)
-    while select.select([connection], [], [], 0.02)[0]:
-        found += _receive(connection)
     return found
 
 
@@ -254,10 +245,11 @@ def _greet_rabbitmq(connection: socket.socket) -> bytes:
     _receive(connection)
     connection.sendall(_tuned(131072))
     _receive(connection)
-    connection.sendall(wire.method(0, (10, 41), "s", ""))
-    _receive(connection)
-    connection.sendall(_OPENED)
-    return _settled(connection)
+    connection.sendall(wire.method(0, (10, 41), "s", "") + _OPENED)
+    found = b""
+    while len(found) <= 3 * len(wire.method(1, (20, 10), "s", "")):  # channels are opened in three steps
+        found += _receive(connection)
+    return found
 
 
 _RABBITMQ = (
@@ -301,7 +293,7 @@ _HELLO = http2_frame(_SETTINGS, 0, 0)
 def _greet_etcd(connection: socket.socket) -> bytes:
     _receive(connection)
     connection.sendall(_HELLO)
-    return _settled(connection)
+    return _receive(connection, b"/etcdserverpb.KV/")
 
 
 def _status(text: bytes) -> bytes:
