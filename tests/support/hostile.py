@@ -275,7 +275,8 @@ _RABBITMQ = (
     Answer("types-early", _started(b"\x01a?"), early=True, foreign=True),
     Answer("tune-early", _START + _tuned(8), early=True, foreign=True),
     Answer("heartbeats-early", _START, early=True, endless=wire.HEARTBEAT),
-    Answer("starts-early", early=True, endless=_START),
+    Answer("starts-early", early=True, endless=_START, foreign=True),
+    Answer("open-early", _START, early=True, endless=wire.method(0, (10, 41), "s", ""), foreign=True),
 )  # fmt: skip
 
 # -- etcd ---------------------------------------------------------------------

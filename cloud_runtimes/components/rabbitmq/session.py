@@ -23,6 +23,8 @@ _ANSWERS: Final = frozenset(
     [(20, 11), (40, 11), (40, 31), (50, 11), (50, 21), (50, 41), (60, 11), (60, 21), (60, 31), (85, 11)]
 )
 _CONSUMES: Final = (60, 21)
+_FOLLOWS: Final = {10: 30, 30: 41, 41: 0}
+"""Methods of the handshake, with the one that follows."""
 _FRAMES: Final = 131072, 4096
 """Bytes of a frame: at most, since that is what servers are told; at least, as the specification has it."""
 _LARGEST: Final = 1 << 29
@@ -164,6 +166,7 @@ class Session:
         self.failure: Refused | None = None
         self._rest = Partial()
         self._consumes = False
+        self._follows = 10
         # of each channel; None: the session asked itself
         self._asked: dict[int, deque[Ask | None]] = {CONFIRMS: deque(), CALLS: deque()}
         self._publishing: deque[Publish] = deque()
@@ -301,6 +304,10 @@ class Session:
             self._of_connection(number[1], data)
 
     def _of_connection(self, number: int, data: bytes) -> None:
+        if number in _FOLLOWS:
+            if number != self._follows:
+                raise ValueError("a handshake in another order")
+            self._follows = _FOLLOWS[number]
         if number == 10:
             _, _, self.server, mechanisms, _ = read("ootSS", data, 4)
             self._start(mechanisms.split())
