@@ -14,9 +14,9 @@ _LINE: Final = 65536
 """Bytes of a line at most."""
 _MESSAGE: Final = 1 << 27
 """Bytes of a message at most: twice what a server can be told to take."""
-_DIGITS: Final = 19
 _BEGIN: Final = b"+-HIMP"
 """How commands of a server begin."""
+_WITH_DATA: Final = (b"MSG", b"HMSG")
 
 
 class Message(NamedTuple):
@@ -119,23 +119,22 @@ class Session:
                 continue
             if first == 72 or first == 77:  # HMSG, MSG
                 words = data[at:line].split()
-                begin = body = line + 2
-                after = begin + _number(words[-1])
-                if after - begin > _MESSAGE:
-                    _refuse("a message that no server takes")
+                size, head = int(words[-1]), 0
+                if first == 72 and len(words) > 4:
+                    head = int(words.pop(-2))
+                if not 0 <= head <= size <= _MESSAGE or not 4 <= len(words) <= 5 or words[0] not in _WITH_DATA:
+                    _refuse("a message that is none, or too large")
+                begin = line + 2
+                body, after = begin + head, begin + size
                 if after + 2 > end:
                     wanted = after + 2 - at
                     break
-                if first == 72:
-                    body += _number(words.pop(-2))
-                if words[0] != (b"MSG" if first == 77 else b"HMSG") or len(words) not in (4, 5) or body > after:
-                    _refuse("a message that is none")
                 if data[after] != 13 or data[after + 1] != 10:
                     _refuse("a message that does not end where it says")
                 reply = words[3] if len(words) == 5 else b""
                 message = Message(words[1], reply, data[begin:body], data[body:after])
                 at = after + 2
-                callback = self.callbacks.get(_number(words[2]))
+                callback = self.callbacks.get(int(words[2]))
                 if callback is not None:
                     callback(message)
                 continue
@@ -160,12 +159,6 @@ class Session:
 
 def _refuse(what: str) -> NoReturn:
     raise ValueError(f"what answers is no NATS server: {what}")
-
-
-def _number(text: bytes) -> int:
-    if not text.isdigit() or len(text) > _DIGITS:
-        _refuse("no number")
-    return int(text)
 
 
 def _info(text: bytes) -> dict[str, Any]:
