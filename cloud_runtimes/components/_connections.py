@@ -271,9 +271,13 @@ class ServerConnection(ABC):
     def arrived(self) -> Iterator[None]:
         """Iterate while there is something to `receive`, without waiting; a server that keeps sending does not make it endless."""
         for _ in range(_AT_ONCE):
-            if not self._ready(0.0, POLLIN):
+            if not self.is_readable():
                 return
             yield
+
+    def is_readable(self) -> bool:
+        """Tell whether there is something to read, or the end."""
+        return self._ready(0.0, POLLIN)
 
     def _ready(self, deadline: float | None, events: int) -> bool:
         if events & POLLIN and self.has_decrypted():

@@ -87,11 +87,12 @@ class LoopConnection(ABC):
         """Take in what came since the loop last ran, so that a connection that has ended serves nobody."""
         if not self._waiting and self.closed is None:
             try:
-                for _ in self.connection.arrived():
-                    self._hear()
-                    break
+                readable = self.connection.is_readable()
             except Lost as error:
                 self._end(error)
+            else:
+                if readable:
+                    self._readable()
 
     # -- sending and receiving --------------------------------------------
 
