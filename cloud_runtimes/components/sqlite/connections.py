@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
@@ -50,6 +51,8 @@ def _connect(uri: str) -> Connection:
     connection = sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.0, factory=Connection
     )
+    # a damaged text must not fail the rows beside it
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma).close()
