@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from heapq import nsmallest
 from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
@@ -14,7 +15,7 @@ from uuid import uuid4
 from ..spi import schedule as spi
 from ..spi.operation import Operation
 from ..spi.schedule import DueRun, JobSpec, Outcome, RunRecord, ScheduleDriver, StoredJob
-from ._job_documents import Document, Run, records
+from ._job_documents import Document, Run, run_records
 from ._runs import LeasedRuns, RunToken
 
 __all__ = ["DocumentRuns", "DocumentSchedule", "Steps"]
@@ -140,7 +141,7 @@ class DocumentSchedule(ScheduleDriver):
 
     def _list_runs(self, name: str) -> Steps[list[RunRecord]]:
         (document,) = yield from self.read([name])  # before: what leaves it is in the history by then
-        return records(name, [*document.runs, *(yield from self._history(name))])
+        return run_records(name, [*document.runs, *(yield from self._history(name))])
 
 
 class DocumentRuns(LeasedRuns):
@@ -150,7 +151,7 @@ class DocumentRuns(LeasedRuns):
         super().__init__(driver.app, handlers)
         self._driver = driver
         self._documents: dict[str, Document] = {}
-        self._looked_for: frozenset[str] = frozenset()
+        self._looked_for: frozenset[str] | None = None
         self._dues: dict[str, int] = {}
         self._seen = 0
         # token of a run → its job
@@ -189,6 +190,8 @@ class DocumentRuns(LeasedRuns):
         self, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
     ) -> Steps[tuple[list[DueRun], list[RunToken]]]:
         driver = self._driver
+        if self._look_again():
+            self._looked_for = None
         now, fresh = yield from self._look()
         for document in fresh:
             known = self._documents.get(document.name)
@@ -227,7 +230,7 @@ class DocumentRuns(LeasedRuns):
             changed = list(self._documents.values())
         for name in {document.name for document in changed}:
             document = self._documents[name]
-            due = document.due(handlers)
+            due = None if _version(document) in self._aside else document.due(handlers)
             if due is None:
                 self._dues.pop(name, None)
             else:
@@ -264,9 +267,20 @@ class DocumentRuns(LeasedRuns):
         return changed
 
     def _claim(self, want: int, now: int, runs: dict[str, DueRun]) -> list[Document]:
-        first = nsmallest(want, ((due, name) for name, due in self._dues.items() if due <= now))
-        for _, name in first:
-            run = self._documents[name].claim(self._app, self._member, now, self._until(now))
+        changed = []
+        for _, name in nsmallest(want, ((due, name) for name, due in self._dues.items() if due <= now)):
+            document = self._documents[name]
+            version = _version(document)
+            advance = partial(self._advance, version=version, now=now)
+            run = document.claim(self._app, self._member, now, self._until(now), advance)
+            if version in self._aside:
+                del self._dues[name]
+                continue
             if run is not None:
                 runs[name] = run
-        return [self._documents[name] for _, name in first]
+            changed.append(document)
+        return changed
+
+
+def _version(document: Document) -> str:
+    return f"{document.name}:{document.version}"

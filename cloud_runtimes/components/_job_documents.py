@@ -8,29 +8,45 @@ A run that has ended stays in the document until it was written to the history, 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from random import getrandbits
 from typing import Any, Final, TypeAlias
 
+from ..errors import PayloadError
 from ..spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
-from ._jobs import RUN_COLUMNS, advance, exists, planned, record, run_id, stays_due, stored, written
+from ._jobs import (
+    RUN_COLUMNS,
+    Advance,
+    exists,
+    planned,
+    record,
+    records,
+    run_id,
+    stays_due,
+    stored,
+    unreadable_spec,
+    written,
+)
 from ._runs import RunToken
+from ._unreadable import read_entries, skip
 
-__all__ = ["HELD", "Document", "Run", "records"]
+__all__ = ["HELD", "Document", "Run", "read_runs", "run_records"]
 
 Run: TypeAlias = dict[str, Any]
 HELD: Final = 1 << 62
 """The deadline of a run that lasts as long as its holder."""
 _COLUMNS: Final = RUN_COLUMNS.split(", ")
+_STATE: Final = ("next", "occurrences", "skipped")
 
 
 class Document:
-    """One name.
+    """One name. A document that cannot be read is named once, and nothing but replaced or deleted.
 
     Attributes:
         name: of the job.
         version: of the document; 0: there is none.
         exists: whether it is there.
+        error: why it cannot be read.
         job: its columns, and which one of that name it is; ``None``: there is none now.
     """
 
@@ -40,12 +56,35 @@ class Document:
         self.version = version
         self.exists = data is not None
         self._most = most
-        head, _, self._data = (data or b"{}").partition(b"\n")
+        self.error: str | None = None
+        self.job: dict[str, Any] | None = None
+        self._spec: JobSpec | None = None
+        self._data = b""
+        self._runs: list[Run] = []
+        self._last = self._noted = 0
+        try:
+            if data is not None:
+                self._read(data)
+        except Exception as error:
+            skip("jobs", name, error)
+            self.error = f"{type(error).__name__}: {error}"
+
+    def _read(self, data: bytes) -> None:
+        head, _, rest = data.partition(b"\n")
         fields = json.loads(head)
-        self.job: dict[str, Any] | None = fields.get("job")
-        self._runs: list[Run] = fields.get("runs", [])
-        self._last: int = fields.get("last", 0)
-        self._noted: int = fields.get("noted", 0)
+        job, runs, last, noted = fields["job"], fields["runs"], fields["last"] + 0, fields["noted"] + 0
+        for run in runs:
+            _check(run)
+        if job is not None:
+            found = stored(
+                (self.name, job["spec"], rest if job["data"] else None, *[job[each] for each in _STATE], job["created"])
+            )
+            if found.error is not None:
+                self.error = found.error
+                return
+            self._spec = found.spec
+            job = {"handler": None, **job, "id": job["id"] + 0}
+        self.job, self._data, self._runs, self._last, self._noted = job, rest, runs, last, noted
 
     def follow(self, run: Run) -> None:
         """Go on where the history of an earlier job of the name ends, with its newest record."""
@@ -59,17 +98,18 @@ class Document:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to come."""
-        return self.job is None and not any(_is_open(run) for run in self._runs)
+        return self.error is None and self.job is None and not any(_is_open(run) for run in self._runs)
 
     # -- the job ----------------------------------------------------------
 
     def stored(self) -> StoredJob | None:
         """Return the job."""
+        if self.error is not None:
+            return StoredJob(unreadable_spec(self.name), error=self.error)
         job = self.job
-        if job is None:
+        if job is None or self._spec is None:
             return None
-        data = self._data if job["data"] else None
-        return stored((self.name, job["spec"], data, job["next"], job["occurrences"], job["skipped"], job["created"]))
+        return StoredJob(self._spec, job["next"], job["occurrences"], job["skipped"], job["created"])
 
     def save(self, given: JobSpec, overwrite: bool, now: int, limit: int) -> None:
         """Store a job.
@@ -80,19 +120,20 @@ class Document:
         """
         spec, first = planned(given, now, limit)
         old = self.job
-        if old is not None and not overwrite:
+        if not overwrite and (old is not None or self.error is not None):
             raise exists(self.name)
+        self.error = None
         state = {"id": self._number(now), "next": first, "occurrences": 0, "skipped": 0, "created": now}
         if old is not None:
             kept = ("id", "created", "next", "occurrences", "skipped")
             state |= {name: old[name] for name in kept[: 5 if stays_due(spec, old["spec"], old["next"]) else 2]}
         handler = spec.target if isinstance(spec.target, str) else None
         self.job = {**state, "handler": handler, "spec": written(spec), "data": spec.data is not None}
-        self._data = spec.data or b""
+        self._spec, self._data = spec, spec.data or b""
 
     def delete(self, now: int) -> bool:
         """Remove the job, and cancel those of its runs that nobody has."""
-        if self.job is None:
+        if self.job is None and self.error is None:
             return False
         for run in self._open():
             if run["member"] is None:
@@ -101,7 +142,7 @@ class Document:
         return True
 
     def _remove_job(self) -> None:
-        self.job, self._data = None, b""
+        self.job, self._spec, self._data, self.error = None, None, b"", None
 
     # -- runs -------------------------------------------------------------
 
@@ -125,7 +166,15 @@ class Document:
         return made
 
     def run_now(self, run: str, now: int) -> bool:
-        """Add a run beside the schedule; ``False``: there is no job."""
+        """Add a run beside the schedule; ``False``: there is no job.
+
+        Raises:
+            PayloadError: it cannot be read.
+        """
+        if self.error is not None:
+            raise PayloadError(
+                f"the job {self.name!r} cannot be read ({self.error}): store it again with overwrite=True"
+            )
         if self.job is None:
             return False
         self._add(run, now, now)
@@ -142,6 +191,8 @@ class Document:
 
     def due(self, handlers: Collection[str]) -> int | None:
         """Return when a process that has these handlers has something to do, milliseconds since 1970 UTC."""
+        if self.error is not None:
+            return None
         if self.is_over:
             return 0 if self.exists else None
         job, first = self.job, self._open()[:1]
@@ -150,8 +201,10 @@ class Document:
             times += [run["deadline"] for run in first] or ([] if job["next"] is None else [job["next"]])
         return min(times, default=None)
 
-    def claim(self, app: str, member: str, now: int, until: int) -> DueRun | None:
-        """Claim the run that is due, or move the job on to its next occurrence; and cancel what a job that is gone has left."""
+    def claim(
+        self, app: str, member: str, now: int, until: int, advance: Callable[[StoredJob], Advance | None]
+    ) -> DueRun | None:
+        """Claim the run that is due, or ``advance`` the job to its next occurrence if that can be done here; and cancel what a job that is gone has left."""
         for run in self._runs:
             if _is_open(run) and (self.job is None or run["job"] != self.job["id"]) and run["deadline"] <= now:
                 self._end(run, "cancelled", now)
@@ -165,7 +218,9 @@ class Document:
             assert job.next_ms is not None
             if job.next_ms > now:
                 return None
-            step = advance(job, now)
+            step = advance(job)
+            if step is None:
+                return None
             for first, last, number in step.skipped:
                 run = self._add(run_id(app, self.name, first), first, now, last=last, count=number)
                 self._end(run, "skipped", now)
@@ -244,7 +299,33 @@ def _is_open(run: Run) -> bool:
     return run["deadline"] is not None
 
 
-def records(name: str, runs: Sequence[Run]) -> list[RunRecord]:
+def _check(run: Run) -> Run:
+    """Return a run, if it is one.
+
+    Raises:
+        Exception: it is none.
+    """
+    record(["", *(run[column] for column in _COLUMNS[1:])])
+    for number in ("id", "job", "fire", "last", "count", "attempt", "failures", "deadline", "slot"):
+        value = run.get(number) if number in ("deadline", "slot") else run[number]
+        if value is not None and not isinstance(value, int):
+            raise TypeError(f"{number} is {value!r:.80}")
+    run["member"]
+    return run
+
+
+def _ended(slot: bytes) -> Run:
+    run = _check(json.loads(slot))
+    run["slot"] + 0
+    return run
+
+
+def read_runs(name: str, slots: Iterable[bytes]) -> list[Run]:
+    """Return the runs of a history, without those that cannot be read."""
+    return list(read_entries(f"history of job {name!r}", slots, lambda slot: "record", _ended))
+
+
+def run_records(name: str, runs: Sequence[Run]) -> list[RunRecord]:
     """Return runs as what the caller gets, the oldest first; of those with one number, the last counts."""
     found = {run["id"]: run for run in runs}
-    return [record([name, *(found[id][column] for column in _COLUMNS[1:])]) for id in sorted(found)]
+    return records(name, [[name, *(found[id][column] for column in _COLUMNS[1:])] for id in sorted(found)])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, get_args
 from uuid import UUID, uuid5
 
 from ..errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
 from ..schedule.times import QUARTER_MS, Interval, from_ms, occurrences
-from ..spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
+from ..spi.schedule import JobSpec, Misfire, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
+from ._unreadable import read_entries, skip
 
 __all__ = [
     "COLUMNS",
@@ -23,9 +24,11 @@ __all__ = [
     "planned",
     "read_spec",
     "record",
+    "records",
     "run_id",
     "stays_due",
     "stored",
+    "unreadable_spec",
     "written",
 ]
 
@@ -37,6 +40,7 @@ _LISTED: Final = 100
 """How many skipped occurrences in a row have a record each. Those before them share one."""
 _SCAN: Final = 5000
 """Most occurrences of one job that one transaction goes through."""
+_MAX_ERROR: Final = 300
 _NAMESPACE: Final = UUID("5f7c2a9e-6d0b-5c1e-9a37-0d4f1b8e6c52")
 
 
@@ -64,8 +68,12 @@ def planned(spec: JobSpec, now: int, limit: int) -> tuple[JobSpec, int]:
 
 
 def stays_due(new: JobSpec, spec: str, due: int | None) -> bool:
-    """Tell whether a job's columns ``spec`` and ``next`` have the same occurrences as a new definition. Then an overwrite, as at each start of an application, keeps those that are due."""
-    old = read_spec(new.name, spec, None)
+    """Tell whether a job's columns ``spec`` and ``next`` have the same occurrences as a new definition. Then an overwrite, as at each start of an application, keeps those that are due. One that cannot be read keeps none."""
+    try:
+        old = read_spec(new.name, spec, None)
+        _check_times(due)
+    except Exception:  # which a read of the job names
+        return False
     open_ended = all(each.due_ms is None and each.expires_ms is None and each.repeats is None for each in (old, new))
     return due is not None and open_ended and (old.schedule, old.timezone) == (new.schedule, new.timezone)
 
@@ -101,7 +109,7 @@ def read_spec(name: str, text: str, data: bytes | None) -> JobSpec:
     target, failure = fields["target"], fields["failure"]
     if isinstance(target, dict):
         target = RpcTarget(**target) if "service" in target else TopicTarget(target["pubsub"], target["topic"])
-    return JobSpec(
+    spec = JobSpec(
         name=name,
         delay_ms=None,
         ttl_ms=None,
@@ -110,12 +118,54 @@ def read_spec(name: str, text: str, data: bytes | None) -> JobSpec:
         failure_policy=Retry(*failure) if isinstance(failure, list) else failure,
         **{field: fields[key] for key, field in _FIELDS.items()},
     )
+    for field in ("schedule", "repeats", "content_type", "misfire", "timezone", "target", "failure_policy"):
+        if not isinstance(value := getattr(spec, field), _KINDS[field]):
+            raise TypeError(f"{field} is {value!r:.80}")
+    if spec.misfire not in get_args(Misfire):
+        raise ValueError(f"misfire is {spec.misfire!r:.80}")
+    _check_times(spec.due_ms, spec.expires_ms)
+    return spec
 
 
-def stored(row: Any) -> StoredJob:
-    """Return a row of `COLUMNS` as a job."""
-    name, spec, data, *state = row
-    return StoredJob(read_spec(name, spec, data), *state)
+_NONE: Final = type(None)
+_KINDS: Final[Mapping[str, Any]] = {
+    "schedule": (str, _NONE),
+    "repeats": (int, _NONE),
+    "content_type": (str, _NONE),
+    "misfire": str,
+    "timezone": str,
+    "target": (str, RpcTarget, TopicTarget),
+    "failure_policy": (str, Retry),
+}
+
+
+def _check_times(*times: int | None) -> None:
+    """Raise for what is no time of the calendar."""
+    for each in times:
+        if each is not None:
+            from_ms(each)
+
+
+def stored(row: Sequence[Any], decode: Callable[[Sequence[Any]], Iterable[Any]] = tuple) -> StoredJob:
+    """Return a row of `COLUMNS` as a job; never raises. One that cannot be read is named once, and has an ``error``.
+
+    Args:
+        row: as the store has it.
+        decode: makes the columns of it, where they are not what the database gives.
+    """
+    try:
+        name, spec, data, due, occurrences, skipped, created = decode(row)
+        _check_times(due, created)
+        return StoredJob(read_spec(name, spec, data), due, occurrences + 0, skipped + 0, created)
+    except Exception as error:
+        name = row[0].decode(errors="replace") if isinstance(row[0], bytes) else str(row[0] or "")
+        skip("jobs", name, error)
+        return StoredJob(unreadable_spec(name), error=f"{type(error).__name__}: {error}"[:_MAX_ERROR])
+
+
+def unreadable_spec(name: str) -> JobSpec:
+    """Return the definition of a job of which nothing but the name is known."""
+    return JobSpec(name, None, None, None, None, None, None, None, None, name, "drop", "once", "UTC")
 
 
 def exists(name: str) -> AlreadyExistsError:
@@ -146,6 +196,11 @@ def record(row: Any) -> RunRecord:
         count=count,
         last_fire_time=from_ms(last),
     )
+
+
+def records(name: str, rows: Iterable[Any], read: Callable[[Any], RunRecord] = record) -> list[RunRecord]:
+    """Return the history of a job, without records that cannot be read."""
+    return list(read_entries(f"history of job {name!r}", rows, lambda row: str(row[1]), read))
 
 
 def run_id(app: str, name: str, fire_ms: int) -> str:
@@ -179,7 +234,11 @@ class Advance(NamedTuple):
 
 
 def advance(job: StoredJob, wall: int) -> Advance:
-    """Return how a job that is due moves on."""
+    """Return how a job that is due moves on.
+
+    Raises:
+        InvalidArgumentError: its time zone is not known here.
+    """
     spec = job.spec
     assert job.occurrences is not None
     stretch, due, whole = _due(job, wall)

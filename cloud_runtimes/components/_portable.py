@@ -277,7 +277,12 @@ class PortableJobs(Portable):
         return int(self._tables.query(op, _COUNT_JOBS, self._app)[0][0])
 
     def export(self, op: Operation, after: JobRecord | None, /) -> list[JobRecord]:
-        return self._records(op, self._tables.query(op, _JOBS_AFTER, self._app, after.key if after else ""))
+        last = after.key if after else ""
+        while rows := self._tables.query(op, _JOBS_AFTER, self._app, last):
+            if records := self._records(op, rows):
+                return records
+            last = rows[-1][0]  # none of them could be read
+        return []
 
     def find(self, op: Operation, keys: Sequence[str], /) -> dict[str, JobRecord]:
         return {each.key: each for each in self._records(op, self._tables.query(op, _JOBS, self._app, keys))}
@@ -286,7 +291,8 @@ class PortableJobs(Portable):
         runs: dict[str, list[JobRun]] = {row[0]: [] for row in rows}
         for name, *run in self._tables.query(op, _RUNS, self._app, list(runs)):
             runs[name].append(self._run(*run))
-        return [JobRecord(row[0], stored(row), tuple(runs[row[0]])) for row in rows]
+        jobs = map(stored, rows)
+        return [JobRecord(job.spec.name, job, tuple(runs[job.spec.name])) for job in jobs if job.error is None]
 
     def _run(self, *row: Any) -> JobRun:
         run, fire, last, count, status, attempt, failures, member, deadline, boot, started, ended, error = row
@@ -311,7 +317,7 @@ class PortableJobs(Portable):
         self._tables.write(op, steps)
 
     def _job(self, record: JobRecord) -> tuple[Any, ...]:
-        spec, *state = record.job
+        spec, *state, _ = record.job
         handler = spec.target if isinstance(spec.target, str) else None
         return self._app, record.key, handler, written(spec), spec.data, *state
 

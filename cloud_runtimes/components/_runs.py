@@ -8,8 +8,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from .._core.logs import once
 from ..spi.operation import Method, Operation
-from ..spi.schedule import DueRun, Outcome, RunSource
+from ..spi.schedule import DueRun, Outcome, RunSource, StoredJob
+from ._jobs import Advance, advance
 
 if TYPE_CHECKING:
     from ._log.member import Waits
@@ -21,6 +23,8 @@ _EXCHANGE: Final = Method("schedule", "run", repeatable=False)
 _TIMEOUT: Final = 10.0
 _IDLE: Final = 0.05
 _LONGEST: Final = 1.0
+_ASIDE: Final = 60.0
+"""Seconds for which a member leaves a job to others that it cannot run."""
 
 
 class RunToken(NamedTuple):
@@ -50,6 +54,9 @@ class LeasedRuns(RunSource):
         self._renew_at = 0.0
         self._waiter: Waits | None = None
         self._next = 0.0
+        # versions of jobs that this process cannot run, which no look counts
+        self._aside: set[str] = set()
+        self._aside_until = 0.0
 
     # -- what a database does ---------------------------------------------
 
@@ -76,6 +83,33 @@ class LeasedRuns(RunSource):
 
     def _operation(self) -> Operation:
         return Operation(_EXCHANGE, "schedule", _TIMEOUT)
+
+    def _look_again(self) -> bool:
+        """Count what was set aside long enough ago, as a time zone may be known by now; tells whether there was any."""
+        if not self._aside or self._clock() < self._aside_until:
+            return False
+        self._aside.clear()
+        return True
+
+    def _set_aside(self, job: StoredJob, version: str, error: Exception | None = None) -> None:
+        """Leave a job to other processes until it is another version, or for a while. ``error`` is why, where reading the job did not tell."""
+        if error is not None:
+            name = job.spec.name
+            once(f"job {name}", "the job %r is due, but not run by this process: %s", name, error)
+        if not self._aside:
+            self._aside_until = self._clock() + _ASIDE
+        self._aside.add(version)
+
+    def _advance(self, job: StoredJob, version: str, now: int) -> Advance | None:
+        """Return how a job that is due moves on; ``None``: not by this process, which sets it aside."""
+        try:
+            if job.error is None:
+                return advance(job, now)
+        except Exception as error:
+            self._set_aside(job, version, error)
+        else:
+            self._set_aside(job, version)
+        return None
 
     def _take(
         self,

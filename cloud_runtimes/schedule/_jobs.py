@@ -10,7 +10,7 @@ from typing import Any, Final
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, error_context
 from ..codec.payload import decode_payload
-from ..errors import NotFoundError
+from ..errors import NotFoundError, PayloadError
 from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
 from ..spi.schedule import FailurePolicy, Misfire, RpcTarget, RunRecord, ScheduleDriver, StoredJob, TopicTarget
@@ -41,6 +41,7 @@ class Job:
         occurrences: how many there were, those that were skipped included; this and what follows is ``None`` where the runtime does not tell (``schedule.progress``).
         skipped: how many of them were skipped.
         created_at: when it was first scheduled.
+        error: why `list_jobs` cannot read the job; of the rest only ``name`` counts then. Such a job does not run: ``schedule_job(…, overwrite=True)`` replaces it, `delete_job` removes it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Job:
     occurrences: int | None
     skipped: int | None
     created_at: datetime | None
+    error: str | None = None
 
 
 class StoredJobs(Service):
@@ -104,7 +106,7 @@ class StoredJobs(Service):
     def list_jobs(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[Job]:
-        """Return all jobs of this application, in the order of their names.
+        """Return all jobs of this application, in the order of their names. One that cannot be read has an ``error``.
 
         Args:
             timeout, metadata: as in `schedule_job`.
@@ -114,13 +116,13 @@ class StoredJobs(Service):
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
-        return [_job(each.spec.name, each) for each in self._call(op, driver.list_jobs)]
+        return [_listed(each) for each in self._call(op, driver.list_jobs)]
 
     @error_context(_LIST, named=False)
     async def list_jobs_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[Job]:
-        """Return all jobs of this application, in the order of their names.
+        """Return all jobs of this application, in the order of their names. One that cannot be read has an ``error``.
 
         Args:
             timeout, metadata: as in `schedule_job`.
@@ -130,7 +132,7 @@ class StoredJobs(Service):
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
-        return [_job(each.spec.name, each) for each in await self._call_async(op, driver.list_jobs_async)]
+        return [_listed(each) for each in await self._call_async(op, driver.list_jobs_async)]
 
     @error_context(_DELETE, named=False)
     def delete_job(
@@ -260,6 +262,23 @@ class StoredJobs(Service):
 def _job(name: str, stored: StoredJob | None) -> Job:
     if stored is None:
         raise NotFoundError(f"there is no job {name!r}: schedule_job stores one; after its last run it is gone")
+    if stored.error is not None:
+        raise PayloadError(
+            f"the job {name!r} cannot be read ({stored.error}): overwrite=True replaces it, delete_job removes it"
+        )
+    spec = stored.spec
+    return _told(stored, None if spec.data is None else decode_payload(spec.data, spec.content_type), None)
+
+
+def _listed(stored: StoredJob) -> Job:
+    """Return a job of a list, where one that cannot be read must not hide the others."""
+    try:
+        return _job(stored.spec.name, stored)
+    except PayloadError as error:
+        return _told(stored, None, stored.error or str(error))
+
+
+def _told(stored: StoredJob, data: Any, error: str | None) -> Job:
     spec = stored.spec
     return Job(
         name=spec.name,
@@ -267,7 +286,7 @@ def _job(name: str, stored: StoredJob | None) -> Job:
         due_time=None if spec.due_ms is None else from_ms(spec.due_ms),
         repeats=spec.repeats,
         expires_at=None if spec.expires_ms is None else from_ms(spec.expires_ms),
-        data=None if spec.data is None else decode_payload(spec.data, spec.content_type),
+        data=data,
         target=spec.target,
         failure_policy=spec.failure_policy,
         misfire=spec.misfire,
@@ -276,6 +295,7 @@ def _job(name: str, stored: StoredJob | None) -> Job:
         occurrences=stored.occurrences,
         skipped=stored.skipped,
         created_at=None if stored.created_ms is None else from_ms(stored.created_ms),
+        error=error,
     )
 
 

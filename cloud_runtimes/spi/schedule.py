@@ -149,13 +149,14 @@ class JobSpec(NamedTuple):
 
 
 class StoredJob(NamedTuple):
-    """A job with where it stands; ``spec`` has no ``delay_ms`` and ``ttl_ms`` any more. Without `PROGRESS` only ``spec`` is known."""
+    """A job with where it stands; ``spec`` has no ``delay_ms`` and ``ttl_ms`` any more. Without `PROGRESS` only ``spec`` is known. Where ``error`` says why the store's entry cannot be read, ``spec`` has nothing but the name."""
 
     spec: JobSpec
     next_ms: int | None = None
     occurrences: int | None = None
     skipped: int | None = None
     created_ms: int | None = None
+    error: str | None = None
 
 
 class DueRun(NamedTuple):

@@ -175,6 +175,20 @@ class LeasedJobs:
         (again,) = other.exchange((), 1)
         assert (again.run_id, again.attempt) == (run.run_id, 1)
 
+    def test_a_job_that_one_member_cannot_move_on_goes_to_another(
+        self, clock: Any, member: Member, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = clock.client()
+        client.schedule.schedule_job("j", schedule="@every 10s", due_time=0)
+        one, other = member(), member()
+        monkeypatch.setattr(one, "_advance", lambda job, version, now: one._set_aside(job, version))
+        assert not one.exchange((), 8)
+        (run,) = other.exchange((), 8)
+        other.exchange([Outcome(run.token)], 0)
+        monkeypatch.undo()
+        client.schedule.schedule_job("j", schedule="@every 5s", due_time=0, overwrite=True)
+        assert len(one.exchange((), 8)) == 1, "another version is looked at"
+
     def test_a_job_gets_another_handler(self, clock: Any, member: Member) -> None:
         client = clock.client()
         mine, theirs = (client.schedule.job(name)(lambda: None) for name in ("j", "other"))

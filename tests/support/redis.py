@@ -92,15 +92,14 @@ class RedisServer(Server):
             return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
-    def command(self, *words: str, database: int = 0) -> bytes:
+    def command(self, *words: str | bytes, database: int = 0) -> bytes:
         """Send a command and return the first bytes of the reply."""
         with socket.create_connection(("127.0.0.1", self.port), 5.0) as connection:
             if database:
                 connection.sendall(b"SELECT %d\r\n" % database)
                 connection.recv(64)
-            connection.sendall(
-                b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words]])
-            )
+            parts = [word.encode() if isinstance(word, str) else word for word in words]
+            connection.sendall(b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(w), w) for w in parts]]))
             return connection.recv(65536)
 
     def set(self, option: str, value: object) -> None:

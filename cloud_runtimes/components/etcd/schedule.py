@@ -14,8 +14,9 @@ from urllib.parse import quote, unquote
 from ...spi.operation import Operation
 from ...spi.schedule import RunSource
 from .._document_runs import DocumentRuns, DocumentSchedule
-from .._job_documents import HELD, Document, Run
+from .._job_documents import HELD, Document, Run, read_runs
 from .._notify import Waiter
+from .._unreadable import read_entries
 from .engine import Flow, Request
 from .failures import Refused
 from .leases import ensure, lease_of, renew
@@ -64,6 +65,13 @@ class EtcdSchedule(DocumentSchedule):
     def _key(self, name: str) -> bytes:
         return self.jobs + quote(name, safe="").encode()
 
+    def _name(self, item: KeyValue) -> str:
+        """Return the name of a job from its key."""
+        name = unquote(item.key[len(self.jobs) :].decode())
+        if self._key(name) != item.key:
+            raise ValueError("the key is none of a job")
+        return name
+
     def _slots(self, name: str) -> bytes:
         return self.component.key("schedule", self.app, "r", quote(name, safe=""), "")
 
@@ -91,8 +99,11 @@ class EtcdSchedule(DocumentSchedule):
         ]
         done = read_txn((yield Request(TXN, txn((), asked))))
         jobs, members = (read_range(answer).found for answer in done.answers)
-        documents = [self.document(unquote(item.key[len(self.jobs) :].decode()), item) for item in jobs]
-        return done.revision, documents, frozenset(item.key[len(self.members) :].decode() for item in members)
+        documents = list(
+            read_entries("jobs", jobs, lambda item: repr(item.key), lambda item: self.document(self._name(item), item))
+        )
+        living = frozenset(item.key[len(self.members) :].decode(errors="replace") for item in members)
+        return done.revision, documents, living
 
     def write(self, documents: Sequence[Document]) -> Flow[list[Document]]:
         refused = []
@@ -130,7 +141,7 @@ class EtcdSchedule(DocumentSchedule):
 
     def _current(self, name: str) -> Flow[tuple[Document, int]]:
         (document,) = yield from self.read([name])
-        if not document.exists:
+        if not document.exists or document.error is not None:
             runs = yield from self._history(name)
             if runs:
                 document.follow(max(runs, key=lambda run: int(run["id"])))
@@ -139,13 +150,12 @@ class EtcdSchedule(DocumentSchedule):
     def _names(self) -> Flow[list[str]]:
         asked = range_of(self.jobs, under(self.jobs), keys_only=True)
         found = read_range((yield Request(RANGE, asked))).found
-        return sorted(unquote(item.key[len(self.jobs) :].decode()) for item in found)
+        return sorted(read_entries("jobs", found, lambda item: repr(item.key), self._name))
 
     def _history(self, name: str) -> Flow[list[Run]]:
         slots = self._slots(name)
-        return [
-            json.loads(item.value) for item in read_range((yield Request(RANGE, range_of(slots, under(slots))))).found
-        ]
+        found = read_range((yield Request(RANGE, range_of(slots, under(slots))))).found
+        return read_runs(name, [item.value for item in found])
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         self.component.engine.ready(op)

@@ -35,6 +35,7 @@ API: Final = "$JS.API."
 _TTL: Final = "Cr-Ttl"
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
 """What takes a value's place, and goes by itself."""
+_MS: Final = re.compile("[0-9]{1,15}")
 _STORED: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":(\d+)\}')
 
 
@@ -173,7 +174,7 @@ def entry_of(sequence: int, data: bytes, headers: dict[str, str], time: str | in
     """Return what a message of a key says; ``time``: when it was written, RFC 3339 or milliseconds since 1970."""
     written = time if isinstance(time, int) else milliseconds(time)
     ttl = headers.get(_TTL)
-    expires = None if ttl is None else written + int(ttl)
+    expires = None if ttl is None or not _MS.fullmatch(ttl) else written + int(ttl)
     deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
     return Entry(sequence, data, headers, deleted, expires, written)
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from ...spi.operation import Operation
 from ...spi.schedule import RunSource
 from .._document_runs import DocumentRuns, DocumentSchedule
-from .._job_documents import Document, Run
+from .._job_documents import Document, Run, read_runs
 from .._notify import Waiter
 from .._runs import CHANNEL
+from .._unreadable import read_entries
 from .buckets import Bucket
 from .entries import Entry, Put, decode, encode
 from .failures import Refused
@@ -44,6 +46,13 @@ class NatsSchedule(DocumentSchedule):
     def _subject(self, name: str) -> str:
         return self.bucket.subject("j", name)
 
+    def _name(self, subject: str) -> str:
+        """Return the name of a job from its subject."""
+        name = decode(subject.rpartition(".")[2])
+        if self._subject(name) != subject:
+            raise ValueError("the key is none of a job")
+        return name
+
     def document(self, name: str, entry: Entry) -> Document:
         """Return what a message of a name has."""
         data = None if entry.deleted else entry.data
@@ -60,11 +69,11 @@ class NatsSchedule(DocumentSchedule):
 
     def since(self, sequence: int) -> Flow[tuple[int, int, list[Document]]]:
         """Return the server's time, and what was written behind a sequence, with its last one."""
-        where = f"{self.bucket.root}j."
-        now, entries = yield from self.bucket.since(f"{where}*", sequence)
+        now, entries = yield from self.bucket.since(f"{self.bucket.root}j.*", sequence)
         if entries:
             sequence = entries[-1][1].sequence
-        return now, sequence, [self.document(decode(subject[len(where) :]), entry) for subject, entry in entries]
+        read = read_entries("jobs", entries, itemgetter(0), lambda each: self.document(self._name(each[0]), each[1]))
+        return now, sequence, list(read)
 
     def write(self, documents: Sequence[Document]) -> Flow[list[Document]]:
         """Write documents and the history of their runs; returns those that another wrote first."""
@@ -105,27 +114,27 @@ class NatsSchedule(DocumentSchedule):
     def _current(self, name: str) -> Flow[tuple[Document, int]]:
         entry, now = yield from self.bucket.read_now(self._subject(name))
         document = self.document(name, entry)
-        if document.exists:
+        if document.exists and document.error is None:
             yield from self.note([document])
         else:
             newest, _ = yield from self.bucket.read_now(self._slot(name, "*"))
-            if not newest.deleted:
-                document.follow(json.loads(newest.data))
+            for run in () if newest.deleted else read_runs(name, [newest.data]):
+                document.follow(run)
         return document, now
 
     def _names(self) -> Flow[list[str]]:
-        where = f"{self.bucket.root}j."
-        return sorted([decode(subject[len(where) :]) for subject in (yield from self.bucket.subjects(f"{where}*"))])
+        subjects = yield from self.bucket.subjects(f"{self.bucket.root}j.*")
+        return sorted(read_entries("jobs", subjects, str, self._name))
 
     def _history(self, name: str) -> Flow[list[Run]]:
         subjects = yield from self.bucket.subjects(self._slot(name, "*"))
         now = yield from self.bucket.now_ms()
-        runs: list[Run] = []
+        slots: list[bytes] = []
         for first in range(0, len(subjects), _WINDOW):
             for entry in (yield from self.bucket.read(subjects[first : first + _WINDOW])):
                 if not entry.deleted and (entry.expires_ms or now + 1) > now:
-                    runs.append(json.loads(entry.data))
-        return runs
+                    slots.append(entry.data)
+        return read_runs(name, slots)
 
     def notify(self) -> Flow[None]:
         """Wake the members of all processes."""

@@ -15,10 +15,10 @@ from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, Sche
 from .._jobs import (
     COLUMNS,
     RUN_COLUMNS,
-    advance,
+    Advance,
     exists,
     planned,
-    record,
+    records,
     run_id,
     stays_due,
     stored,
@@ -70,7 +70,8 @@ _RUN_NOW: Final = Statement(
 )
 _RUNS: Final = Statement(f"SELECT {RUN_COLUMNS} FROM {{schema}}.schedule_runs WHERE {_NAMED} ORDER BY id", "text text")
 
-_HERE: Final = "(j.handler IS NULL OR j.handler = ANY ($2))"
+_VERSION: Final = "j.id || ':' || j.spec"
+_HERE: Final = f"((j.handler IS NULL OR j.handler = ANY ($2)) AND {_VERSION} <> ALL ($3))"
 _FIRST_OPEN: Final = (
     "NOT EXISTS (SELECT 1 FROM {schema}.schedule_runs o WHERE o.job = r.job AND o.deadline IS NOT NULL AND o.id < r.id)"
 )
@@ -81,28 +82,28 @@ _PEEK: Final = Statement(
     "ORDER BY j.next LIMIT 1) - {schema}.now_ms(), "
     "(SELECT min(r.deadline) FROM {schema}.schedule_runs r LEFT JOIN {schema}.schedule_jobs j ON j.id = r.job "
     f"WHERE r.app = $1 AND r.deadline IS NOT NULL AND (j.id IS NULL OR {_HERE}) AND {_FIRST_OPEN}) - {{schema}}.now_ms()",
-    "text text[]",
+    "text text[] text[]",
 )
 # first locked, then looked at again by a statement that sees what those before have committed
 _LOCK_OPEN: Final = Statement(
     "SELECT r.id FROM {schema}.schedule_runs r LEFT JOIN {schema}.schedule_jobs j ON j.id = r.job "
     f"WHERE r.app = $1 AND r.deadline <= {{schema}}.now_ms() AND (j.id IS NULL OR {_HERE}) AND {_FIRST_OPEN} "
-    "ORDER BY r.id LIMIT $3 FOR UPDATE OF r SKIP LOCKED",
-    "text text[] int8",
+    "ORDER BY r.id LIMIT $4 FOR UPDATE OF r SKIP LOCKED",
+    "text text[] text[] int8",
 )
 _OPEN: Final = Statement(
-    f"SELECT r.id, r.run, r.fire, r.attempt, r.failures, j.id, {COLUMNS} "
+    f"SELECT r.id, r.run, r.fire, r.attempt, r.failures, {_VERSION}, {COLUMNS} "
     "FROM {schema}.schedule_runs r LEFT JOIN {schema}.schedule_jobs j ON j.id = r.job "
     f"WHERE r.id = ANY ($1) AND r.deadline <= {{schema}}.now_ms() AND {_FIRST_OPEN} ORDER BY r.id",
     "int8[]",
 )
 _LOCK_DUE: Final = Statement(
     f"SELECT j.id FROM {{schema}}.schedule_jobs j WHERE j.app = $1 AND j.next <= {{schema}}.now_ms() AND {_HERE} AND {_NO_OPEN} "
-    "ORDER BY j.next LIMIT $3 FOR UPDATE SKIP LOCKED",
-    "text text[] int8",
+    "ORDER BY j.next LIMIT $4 FOR UPDATE SKIP LOCKED",
+    "text text[] text[] int8",
 )
 _DUE: Final = Statement(
-    f"SELECT j.id, {COLUMNS} FROM {{schema}}.schedule_jobs j "
+    f"SELECT j.id, {_VERSION}, {COLUMNS} FROM {{schema}}.schedule_jobs j "
     f"WHERE j.id = ANY ($1) AND j.next <= $2 AND {_NO_OPEN} ORDER BY j.next",
     "int8[] int8",
 )
@@ -225,7 +226,7 @@ class PostgresSchedule(ScheduleDriver):
 
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
         rows = self._component.engine.run(op, lambda connection: connection.run(_RUNS, self._app, name)).rows
-        return [record(row) for row in rows]
+        return records(name, rows)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         self._component.engine.open(op)
@@ -256,7 +257,12 @@ class _Runs(LeasedRuns):
         return self._take(outcomes, renew, renewed, runs, want, begun + self.lease_ms / 1000)
 
     def _peek(self, connection: Connection) -> Flow[Sequence[int | None]]:
-        return (yield from connection.run(_PEEK, self._app, sorted(self._handlers()))).rows[0]
+        self._look_again()
+        return (yield from connection.run(_PEEK, self._app, *self._chosen())).rows[0]
+
+    def _chosen(self) -> tuple[list[str], list[str]]:
+        """Return the handlers that there are, and versions of jobs that are left to others."""
+        return sorted(self._handlers()), sorted(self._aside)
 
     def _exchange(
         self, connection: Connection, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
@@ -295,30 +301,35 @@ class _Runs(LeasedRuns):
             yield from connection.run(_RETIRE, token.id)
 
     def _claim(self, connection: Connection, want: int) -> Flow[list[DueRun]]:
-        handlers = sorted(self._handlers())
         runs: list[DueRun] = []
-        locked = (yield from connection.run(_LOCK_OPEN, self._app, handlers, want)).rows
+        locked = (yield from connection.run(_LOCK_OPEN, self._app, *self._chosen(), want)).rows
         if locked:
             found = (yield from connection.run(_OPEN, [row[0] for row in locked])).rows
-            for id, run, fire, attempt, failures, job, *columns in found:
-                if job is None:  # deleted while its holder had it
+            for id, run, fire, attempt, failures, version, *columns in found:
+                if version is None:  # deleted while its holder had it
                     yield from connection.run(_CANCEL, id)
                     continue
+                job = stored(columns)
+                if job.error is not None:
+                    self._set_aside(job, version)
+                    continue
                 yield from connection.run(_TAKE, id, attempt + 1, self._member, self.lease_ms)
-                runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, stored(columns).spec))
+                runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, job.spec))
         if len(runs) < want:
-            locked = (yield from connection.run(_LOCK_DUE, self._app, handlers, want - len(runs))).rows
+            locked = (yield from connection.run(_LOCK_DUE, self._app, *self._chosen(), want - len(runs))).rows
             if locked:
                 now = (yield from connection.run(_NOW)).rows[0][0]
                 found = (yield from connection.run(_DUE, [row[0] for row in locked], now)).rows
-                for job, *columns in found:
-                    made = yield from self._advance(connection, job, stored(columns), now)
-                    runs += [] if made is None else [made]
+                for id, version, *columns in found:
+                    job = stored(columns)
+                    step = self._advance(job, version, now)
+                    if step is not None:
+                        runs += yield from self._move(connection, id, job, step)
         return runs
 
-    def _advance(self, connection: Connection, id: int, job: StoredJob, now: int) -> Flow[DueRun | None]:
+    def _move(self, connection: Connection, id: int, job: StoredJob, step: Advance) -> Flow[list[DueRun]]:
         """Move a job on to its next occurrence; returns the run of the one that was due, if it is to run."""
-        step, name = advance(job, now), job.spec.name
+        name = job.spec.name
         if step.skipped:
             fires, lasts, counts = zip(*step.skipped, strict=True)
             ids = [run_id(self._app, name, fire) for fire in fires]
@@ -327,7 +338,7 @@ class _Runs(LeasedRuns):
         if step.fire is None:
             if step.following is None:
                 yield from connection.run(_OVER, id)
-            return None
+            return []
         run = run_id(self._app, name, step.fire)
         made = yield from connection.run(_NEW, self._app, name, id, run, step.fire, self._member, self.lease_ms)
-        return DueRun(RunToken(made.rows[0][0], 1), run, step.fire, 1, 0, job.spec)
+        return [DueRun(RunToken(made.rows[0][0], 1), run, step.fire, 1, 0, job.spec)]

@@ -12,6 +12,7 @@ from ...spi.portable import JobRecord, JobRun, Portable, Records
 from .._jobs import written
 from .._portable_stores import KeyedPortable, StoredConfiguration, StoredState
 from .._runs import CHANNEL
+from .._unreadable import read_entries
 from . import schedule_scripts as scripts
 from .configuration import RedisConfiguration
 from .failures import checked
@@ -91,7 +92,7 @@ class _Jobs(KeyedPortable):
 
     def keys(self, op: Operation) -> list[str]:
         rows = self._component.engine.run(op, scripts.JOBS.run(self._tag, 1, "name"))
-        return [name.decode() for (name,) in rows]
+        return [name.decode(errors="replace") for (name,) in rows if name]
 
     def size(self, record: JobRecord) -> int:
         return len(record.job.spec.data or b"")
@@ -104,7 +105,8 @@ class _Jobs(KeyedPortable):
         for name in names:
             jobs = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB, name)
             runs = yield from scripts.RUNS.run(self._tag, name, *_RUN)
-            found += [JobRecord(name, read_job(job), tuple(map(_run, runs))) for job in jobs]
+            read = read_entries(f"history of job {name!r}", runs, lambda row: "record", _run)
+            found += [JobRecord(name, job, tuple(read)) for job in map(read_job, jobs) if job.error is None]
         return found
 
     def put(self, op: Operation, records: Records, /) -> None:
@@ -113,7 +115,7 @@ class _Jobs(KeyedPortable):
     def _put(self, records: Records) -> Flow[None]:
         history = int(self._component.settings.history * 1000)
         for name, job, runs in records:
-            spec, *state = job
+            spec, *state, _ = job
             handler = spec.target if isinstance(spec.target, str) else None
             fields = [*zip(JOB[1:], (written(spec), spec.data, *state), strict=True), ("handler", handler)]
             arguments = _counted(fields)

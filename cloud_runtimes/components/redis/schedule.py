@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
-from .._jobs import RUN_COLUMNS, advance, exists, planned, read_spec, record, run_id, stays_due, stored, written
+from .._jobs import RUN_COLUMNS, exists, planned, record, records, run_id, stays_due, stored, written
 from .._notify import Waiter
 from .._runs import CHANNEL, LeasedRuns, RunToken
 from . import schedule_scripts as scripts
@@ -61,7 +62,7 @@ class RedisSchedule(ScheduleDriver):
             spec, first = planned(given, int(now), self._component.settings.max_value_bytes)
             if id and not overwrite:
                 raise exists(spec.name)
-            keeps = bool(id) and stays_due(spec, old.decode(), int(due) if due else None)
+            keeps = bool(id) and _stays_due(spec, old, due)
             fields: list[Value] = ["spec", written(spec)]
             fields += [] if spec.data is None else ["data", spec.data]
             fields += ["handler", spec.target] if isinstance(spec.target, str) else []
@@ -89,7 +90,7 @@ class RedisSchedule(ScheduleDriver):
 
     def _list_jobs(self) -> Flow[list[StoredJob]]:
         rows = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB)
-        return [read_job(row) for row in sorted(rows)]
+        return sorted(map(read_job, rows), key=lambda job: job.spec.name)
 
     def delete(self, op: Operation, name: str, /) -> None:
         self._component.engine.run(op, scripts.DELETE.run(self._tag, name, *self._kept))
@@ -117,7 +118,7 @@ class RedisSchedule(ScheduleDriver):
 
     def _list_runs(self, name: str) -> Flow[list[RunRecord]]:
         rows = yield from scripts.RUNS.run(self._tag, name, *_RUN)
-        return [record(map(column, _RUN, row)) for row in rows]
+        return records(name, rows, lambda row: record(map(column, _RUN, row)))
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         self._component.engine.ready(op)
@@ -151,36 +152,48 @@ class _Runs(LeasedRuns):
     def _exchange(
         self, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
     ) -> Flow[tuple[list[DueRun], list[RunToken]]]:
+        self._look_again()
         told = {
-            "want": want, "handlers": sorted(self._handlers()), "outcomes": [_told(each) for each in outcomes],
-            "held": list(self._held), "renews": bool(renew),
+            "want": want, "handlers": sorted(self._handlers()), "aside": sorted(self._aside),
+            "outcomes": [_told(each) for each in outcomes], "held": list(self._held), "renews": bool(renew),
         }  # fmt: skip
         now, pause, ids, rows, due = yield from scripts.EXCHANGE.run(
             self._tag, json.dumps(self._terms | told), self._channel
         )
         self._is_due([int(pause) if pause else None])
         renewed = [token for token in renew if token.id in ids]
-        runs = [
-            DueRun(RunToken(id, attempt), run.decode(), int(fire), attempt, int(failures), _spec(*job))
-            for id, run, fire, attempt, failures, job in rows
-        ]
+        runs: list[DueRun] = []
+        unread: list[Outcome] = []
+        for job_id, columns, id, run, fire, attempt, failures in rows:
+            job, token = read_job(columns), RunToken(id, attempt)
+            if job.error is None:
+                runs.append(DueRun(token, run.decode(), int(fire), attempt, int(failures), job.spec))
+            else:
+                self._set_aside(job, _version(job_id, columns))
+                unread.append(Outcome(token, begun=False))
+        if unread:
+            yield from self._exchange(unread, (), 0)
         if due:
-            runs += yield from self._move([(int(id), read_job(job)) for id, job in due], int(now))
+            runs += yield from self._move(due, int(now))
         return runs, renewed
 
-    def _move(self, due: Sequence[tuple[int, StoredJob]], now: int) -> Flow[list[DueRun]]:
+    def _move(self, due: Sequence[tuple[bytes, Sequence[Any]]], now: int) -> Flow[list[DueRun]]:
         """Move jobs on to their next occurrences; returns the runs of those that were due, where they are to run."""
         runs: list[tuple[str, int, JobSpec]] = []
-        moves = []
-        for id, job in due:
-            step, spec = advance(job, now), job.spec
+        moves, left = [], []
+        for id, columns in due:
+            job = read_job(columns)
+            step, spec = self._advance(job, _version(id, columns), now), job.spec
+            if step is None:
+                left.append(int(id))
+                continue
             fire = "" if step.fire is None else step.fire
             run = "" if step.fire is None else run_id(self._app, spec.name, step.fire)
             skipped = [(run_id(self._app, spec.name, each.first), *each) for each in step.skipped]
             following = "" if step.following is None else step.following
-            moves.append((id, following, step.due, step.missed, fire, run, skipped))
+            moves.append((int(id), following, step.due, step.missed, fire, run, skipped))
             runs.append((run, step.fire or 0, spec))
-        made = yield from scripts.MOVE.run(self._tag, json.dumps(self._terms | {"jobs": moves}))
+        made = yield from scripts.MOVE.run(self._tag, json.dumps(self._terms | {"jobs": moves, "left": left}))
         return [
             DueRun(RunToken(id, 1), run, fire, 1, 0, spec)
             for id, (run, fire, spec) in zip(made, runs, strict=True)
@@ -203,14 +216,23 @@ def _told(outcome: Outcome) -> tuple[int, int, str, str, int]:
     return (*token, what, error, int((outcome.retry_after or 0) * 1000))
 
 
-def _spec(name: bytes, spec: bytes, data: bytes | None) -> JobSpec:
-    return read_spec(name.decode(), spec.decode(), data)
+def _stays_due(spec: JobSpec, old: bytes, due: bytes) -> bool:
+    return due.isdigit() and stays_due(spec, old.decode(errors="replace"), int(due))
+
+
+def _version(id: bytes, row: Sequence[Any]) -> str:
+    """Return which job and definition a row of `JOB` is, as the script tells it."""
+    return f"{int(id)}:{sha1(row[1] or b'', usedforsecurity=False).hexdigest()}"
 
 
 def read_job(row: Sequence[Any]) -> StoredJob:
-    """Return a row of `JOB` as a job."""
+    """Return a row of `JOB` as a job; never raises."""
+    return stored(row, _decoded)
+
+
+def _decoded(row: Sequence[Any]) -> list[Any]:
     name, spec, data, *state = row
-    return stored((name.decode(), spec.decode(), data, *(int(each) if each else None for each in state)))
+    return [name.decode(), spec.decode(), data, *(int(each) if each else None for each in state)]
 
 
 def column(name: str, value: bytes | None) -> Any:

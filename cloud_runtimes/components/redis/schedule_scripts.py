@@ -121,15 +121,15 @@ SAVE: Final = Script(
 local id = call('HGET', TAG .. 'names', ARGV[1])
 if (id or '') ~= ARGV[2] then return 0 end
 if id then
-  if call('HGET', job_key(id), 'spec') ~= ARGV[3] then return 0 end
+  if (call('HGET', job_key(id), 'spec') or '') ~= ARGV[3] then return 0 end
   leave(id)
   call('HDEL', job_key(id), 'data', 'handler')
 else
   id = call('INCR', TAG .. 'ids')
   call('HSET', TAG .. 'names', ARGV[1], id)
-  call('HSET', job_key(id), 'name', ARGV[1], 'created', at(now))
 end
-call('HSET', job_key(id), unpack(ARGV, 7))
+call('HSET', job_key(id), 'name', ARGV[1], unpack(ARGV, 7))
+if not string.find(call('HGET', job_key(id), 'created') or '', '^%d+$') then call('HSET', job_key(id), 'created', at(now)) end
 if ARGV[4] == '0' then call('HSET', job_key(id), 'next', ARGV[6], 'occurrences', 0, 'skipped', 0) end
 place(id)
 call('PUBLISH', ARGV[5], '')
@@ -195,7 +195,7 @@ return 1
 """,
     flags="",
 )
-# ARGV: JSON of {member, lease, moving, want, handlers, outcomes, held, renews, history, most}, channel.
+# ARGV: JSON of {member, lease, moving, want, handlers, aside, outcomes, held, renews, history, most}, channel.
 # Returns the time, milliseconds until something could be claimed, what is still held, runs, jobs to move on.
 EXCHANGE: Final = Script(
     _COMMON + _RECORDS + """
@@ -243,10 +243,17 @@ end
 local runs, jobs = {}, {}
 if a.want == 0 then return {at(now), '', kept, runs, jobs} end
 table.insert(a.handlers, '')
-local due = {}
+local due, aside = {}, {}
+for _, version in ipairs(a.aside) do aside[version] = true end
+local function left(job)
+  return #a.aside > 0 and aside[job .. ':' .. redis.sha1hex(call('HGET', job_key(job), 'spec') or '')]
+end
 for _, handler in ipairs(a.handlers) do
-  local found = call('ZRANGE', due_key(handler), '-inf', at(now), 'BYSCORE', 'LIMIT', 0, a.want, 'WITHSCORES')
-  for i = 1, #found, 2 do due[#due + 1] = {tonumber(found[i + 1]), tonumber(found[i]), found[i], handler} end
+  local most = a.want + #a.aside
+  local found = call('ZRANGE', due_key(handler), '-inf', at(now), 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  for i = 1, #found, 2 do
+    if not left(found[i]) then due[#due + 1] = {tonumber(found[i + 1]), tonumber(found[i]), found[i], handler} end
+  end
 end
 table.sort(due, function(x, y) if x[1] == y[1] then return x[2] < y[2] end return x[1] < y[1] end)
 for i = 1, math.min(#due, a.want) do
@@ -258,7 +265,9 @@ for i = 1, math.min(#due, a.want) do
     call('HDEL', run_key(id), 'ended')
     place(job)
     local run = call('HMGET', run_key(id), 'run', 'fire', 'failures')
-    runs[#runs + 1] = {tonumber(id), run[1], run[2], attempt, run[3], call('HMGET', job_key(job), 'name', 'spec', 'data')}
+    runs[#runs + 1] = {
+      job, call('HMGET', job_key(job), 'name', 'spec', 'data', 'next', 'occurrences', 'skipped', 'created'),
+      tonumber(id), run[1], run[2], attempt, run[3]}
   elseif id then  -- deleted while its holder had it
     finish(id, 'cancelled', a.history, a.most)
   elseif is then
@@ -272,18 +281,29 @@ for i = 1, math.min(#due, a.want) do
 end
 local next = ''
 for _, handler in ipairs(a.handlers) do
-  local first = call('ZRANGE', due_key(handler), 0, 0, 'WITHSCORES')[2]
-  if first and (next == '' or tonumber(first) < next) then next = tonumber(first) end
+  local first = call('ZRANGE', due_key(handler), 0, #a.aside, 'WITHSCORES')
+  for i = 1, #first, 2 do
+    if not left(first[i]) then
+      if next == '' or tonumber(first[i + 1]) < next then next = tonumber(first[i + 1]) end
+      break
+    end
+  end
 end
 return {at(now), next == '' and '' or at(math.max(0, next - now)), kept, runs, jobs}
 """,
     flags="allow-oom",
 )
-# ARGV: JSON of {member, lease, history, most, jobs: [id, following, due, missed, fire, run, skipped]}.
-# Returns an id for each job, 0: no run.
+# ARGV: JSON of {member, lease, history, most, jobs: [id, following, due, missed, fire, run, skipped], left: jobs that others
+# are to move}. Returns an id for each job, 0: no run.
 MOVE: Final = Script(
     _COMMON + _RECORDS + """
 local a, made = cjson.decode(ARGV[1]), {}
+for _, job in ipairs(a.left) do
+  if call('HGET', job_key(job), 'mover') == a.member then
+    call('HDEL', job_key(job), 'mover')
+    place(job)
+  end
+end
 for i, move in ipairs(a.jobs) do
   local job, following, due, missed, fire, run, skipped = unpack(move)
   local name, mover = unpack(call('HMGET', job_key(job), 'name', 'mover'))

@@ -10,7 +10,7 @@ from uuid import uuid4
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
-from .._jobs import COLUMNS, RUN_COLUMNS, exists, planned, record, stays_due, stored, written
+from .._jobs import COLUMNS, RUN_COLUMNS, exists, planned, records, stays_due, stored, written
 from .._runs import CHANNEL
 from .writes import WriteTask
 
@@ -114,7 +114,7 @@ class SqliteSchedule(ScheduleDriver):
         return run if self._engine.run(task, op) else None
 
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
-        return [record(row) for row in self._engine.query(op, _RUNS, (self._app, name))]
+        return records(name, self._engine.query(op, _RUNS, (self._app, name)))
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         from .schedule_runs import SqliteRuns

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.clocks import is_alive, process_name
 from ...schedule.times import occurrences
-from ...spi.schedule import DueRun, JobSpec, Outcome, StoredJob
-from .._jobs import COLUMNS, advance, run_id, stored
+from ...spi.schedule import DueRun, Outcome, StoredJob
+from .._jobs import COLUMNS, Advance, run_id, stored
 from .._runs import CHANNEL, LeasedRuns, RunToken
 from .writes import WriteTask
 
@@ -29,7 +29,11 @@ _STEP_MS: Final = 500
 """Least step back of the wall clock that is noticed."""
 _DEAD_EVERY: Final = 1000
 
-_HERE: Final = "(j.handler IS NULL OR j.handler IN (SELECT value FROM json_each(:handlers)))"
+_VERSION: Final = "j.id || ':' || hex(j.spec)"
+_HERE: Final = (
+    "((j.handler IS NULL OR j.handler IN (SELECT value FROM json_each(:handlers))) "
+    f"AND {_VERSION} NOT IN (SELECT value FROM json_each(:aside)))"
+)
 _FIRST_OPEN: Final = (
     "NOT EXISTS (SELECT 1 FROM schedule_runs o WHERE o.job = r.job AND o.deadline IS NOT NULL AND o.id < r.id)"
 )
@@ -48,7 +52,7 @@ _HOLDERS: Final = (
     "SELECT DISTINCT process FROM schedule_runs WHERE app = ? AND deadline IS NOT NULL AND boot = ? AND process IS NOT NULL"
 )
 _OPEN: Final = f"""
-SELECT r.id, r.run, r.fire, r.attempt, r.failures, j.id, {COLUMNS}
+SELECT r.id, r.run, r.fire, r.attempt, r.failures, {_VERSION}, {COLUMNS}
 FROM schedule_runs r LEFT JOIN schedule_jobs j ON j.id = r.job
 WHERE r.app = :app AND r.deadline IS NOT NULL
   AND (r.boot <> :boot OR r.deadline <= :now OR r.process IN (SELECT value FROM json_each(:dead)))
@@ -56,7 +60,7 @@ WHERE r.app = :app AND r.deadline IS NOT NULL
 ORDER BY r.id LIMIT :want
 """
 _DUE: Final = f"""
-SELECT j.id, {COLUMNS} FROM schedule_jobs j
+SELECT j.id, {_VERSION}, {COLUMNS} FROM schedule_jobs j
 WHERE j.app = :app AND j.next <= :wall AND {_HERE} AND {_NO_OPEN} ORDER BY j.next LIMIT :want
 """
 _TAKE: Final = (
@@ -160,9 +164,11 @@ class SqliteRuns(LeasedRuns):
 
     def _names(self, want: int) -> dict[str, Any]:
         clocks = self._engine.clocks
+        self._look_again()
         return {
             "app": self._app,
             "handlers": json.dumps(sorted(self._handlers())),
+            "aside": json.dumps(sorted(self._aside)),
             "boot": clocks.boot_id(),
             "now": clocks.boot_ms(),
             "wall": clocks.wall_ms(),
@@ -192,7 +198,10 @@ class SqliteRuns(LeasedRuns):
             spec = job.spec
             if spec.schedule is None or (job.occurrences == 0 and spec.due_ms is not None):
                 continue
-            sooner = occurrences(spec.schedule, spec.timezone).after(wall)
+            try:
+                sooner = occurrences(spec.schedule, spec.timezone).after(wall)
+            except Exception:  # which is named once the job is due
+                continue
             if sooner is not None and job.next_ms is not None and sooner < job.next_ms:
                 connection.execute(_MOVE, (sooner, 0, 0, row[0]))
 
@@ -221,27 +230,34 @@ class SqliteRuns(LeasedRuns):
         names = {**names, "now": clocks.boot_ms(), "wall": clocks.wall_ms()}
         holder = (self._member, self._process, names["boot"], lease, names["wall"])
         runs: list[DueRun] = []
-        for id, run, fire, attempt, failures, job, *columns in connection.execute(_OPEN, names).fetchall():
-            if job is None:  # deleted while its holder had it
+        for id, run, fire, attempt, failures, version, *columns in connection.execute(_OPEN, names).fetchall():
+            if version is None:  # deleted while its holder had it
                 connection.execute(_CANCEL, (names["wall"], id))
                 continue
+            found = stored(columns)
+            if found.error is not None:
+                self._set_aside(found, version)
+                continue
             connection.execute(_TAKE, (attempt + 1, *holder, id))
-            spec = stored(columns).spec
-            runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, spec))
+            runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, found.spec))
         names["want"] -= len(runs)
-        for job, *columns in connection.execute(_DUE, names).fetchall():
-            fire_ms, spec = self._advance(connection, job, stored(columns), names)
+        for job, version, *columns in connection.execute(_DUE, names).fetchall():
+            found = stored(columns)
+            step = self._advance(found, version, names["wall"])
+            if step is None:
+                continue
+            fire_ms, spec = self._move(connection, job, found, step, names), found.spec
             if fire_ms is not None:
                 run = run_id(self._app, spec.name, fire_ms)
                 row = connection.execute(_NEW, (self._app, spec.name, job, run, fire_ms, fire_ms, *holder))
                 runs.append(DueRun(RunToken(int(row.lastrowid or 0), 1), run, fire_ms, 1, 0, spec))
         return runs
 
-    def _advance(
-        self, connection: sqlite3.Connection, id: int, job: StoredJob, names: dict[str, Any]
-    ) -> tuple[int | None, JobSpec]:
+    def _move(
+        self, connection: sqlite3.Connection, id: int, job: StoredJob, step: Advance, names: dict[str, Any]
+    ) -> int | None:
         """Move a job on to its next occurrence; returns the one to run, if any."""
-        step, spec = advance(job, names["wall"]), job.spec
+        spec = job.spec
         connection.executemany(
             _SKIPPED,
             [
@@ -262,7 +278,7 @@ class SqliteRuns(LeasedRuns):
         connection.execute(_MOVE, (step.following, step.due, step.missed, id))
         if step.following is None and step.fire is None:
             connection.execute("DELETE FROM schedule_jobs WHERE id = ?", (id,))
-        return step.fire, spec
+        return step.fire
 
     # -- the rest of the SPI ----------------------------------------------
 
