@@ -6,12 +6,13 @@ Every change takes the next version of its store, so a subscriber asks for what 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..spi import configuration as spi
 from ..spi.configuration import ConfigurationItem, ConfigurationSource, Selection, Update
 from ..spi.operation import Method, Operation
+from ._unreadable import read_entries
 from ._values import dump_names, load_names, too_large
 
 if TYPE_CHECKING:
@@ -49,15 +50,28 @@ def columns(store: str, saved: Iterable[ConfigurationItem], limit: int) -> list[
     return [(*place(item), item.key, dump_names(item.tags), dump_names(item.metadata), item.value) for item in saved]
 
 
-def items(rows: Iterable[Any], selection: Selection) -> dict[str, ConfigurationItem]:
-    """Return rows of `COLUMNS` as what the caller gets."""
+def items(
+    store: str, rows: Iterable[Sequence[Any]], selection: Selection, read: Callable[[Any], Iterable[Any]] = tuple
+) -> dict[str, ConfigurationItem]:
+    """Return rows as what the caller gets, without those that cannot be read.
+
+    Args:
+        store: its name, for the log.
+        rows: as the store has them; each begins with its key.
+        selection: what was asked for.
+        read: makes `COLUMNS` of a row.
+    """
     group, label = selection.group, selection.label
-    return {
-        key: ConfigurationItem(
-            key, value, str(version), group, label, load_names(tags), load_names(metadata), deleted is not None
-        )
-        for key, version, tags, metadata, value, deleted in rows
-    }
+
+    def item(row: Any) -> ConfigurationItem:
+        key, version, tags, metadata, value, deleted = read(row)
+        if not isinstance(value, str):
+            raise TypeError(f"the value is of type {type(value).__name__}")
+        names = load_names(tags), load_names(metadata)
+        return ConfigurationItem(key, value, str(version), group, label, *names, deleted is not None)
+
+    found = read_entries(f"configuration {store!r}", rows, lambda row: str(row[0]), item)
+    return {item.key: item for item in found}
 
 
 class ChangeSource(ConfigurationSource):
@@ -72,7 +86,12 @@ class ChangeSource(ConfigurationSource):
 
     @abstractmethod
     def _since(self, op: Operation, version: int) -> Sequence[Any]:
-        """Return the store's version, its ``swept`` and `COLUMNS`, a row for each change behind a version. Without a change it is one row, with ``None`` as columns; without a store none."""
+        """Return the store's version, its ``swept`` and what it has of an item, its key first: a row for each change behind a version. Without a change it is one row, with ``None`` behind the two; without a store none."""
+
+    def _columns(self, row: Any) -> Iterable[Any]:
+        """Return `COLUMNS` of what the store has of an item."""
+        columns: Iterable[Any] = row
+        return columns
 
     @abstractmethod
     def _subscribe(self) -> Waits:
@@ -100,7 +119,7 @@ class ChangeSource(ConfigurationSource):
 
     def _taken(self, rows: Sequence[Any]) -> dict[str, ConfigurationItem]:
         changed = [row[2:] for row in rows if row[2] is not None and (not self._keys or row[2] in self._keys)]
-        return items(changed, self._selection)
+        return items(self._name, changed, self._selection, self._columns)
 
     def wait(self, timeout: float, /) -> None:
         if self._waiter is not None:

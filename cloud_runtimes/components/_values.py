@@ -98,5 +98,12 @@ def dump_names(names: Mapping[str, str] | None) -> str | None:
 
 
 def load_names(column: str | None) -> dict[str, str]:
-    """Return tags or metadata from their column."""
-    return {} if column is None else json.loads(column)
+    """Return tags or metadata from their column.
+
+    Raises:
+        ValueError: it has none.
+    """
+    found = {} if column is None else json.loads(column)
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("tags and metadata are an object of texts")
+    return found

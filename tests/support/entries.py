@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -156,7 +157,8 @@ class _Nats(Entries):
 
     def item(self, store: str, key: str, tags: str) -> None:
         driver = self.driver("configuration", store)
-        self.put(driver._bucket, driver._subject("", ""), tags.encode())
+        document = {"version": 9, "items": {"good": [1, None, None, "1"], key: [2, tags, None, "1"]}}
+        self.put(driver._bucket, driver._subject("", ""), json.dumps(document).encode())
 
     def expiry(self, store: str, key: str, expires_ms: int) -> None:
         driver = self.driver("state", store)

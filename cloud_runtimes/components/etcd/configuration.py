@@ -92,8 +92,8 @@ class EtcdConfiguration(ConfigurationDriver):
     def items(self, selection: Selection, held: Iterable[tuple[KeyValue, bool]]) -> dict[str, ConfigurationItem]:
         """Return what keys hold as what the caller gets; of each it is told whether it was deleted."""
         size = len(self.prefix(selection))
-        rows = [_row(item.key[size:].decode(errors="replace"), item, deleted) for item, deleted in held]
-        return items(rows, selection)
+        rows = ((item.key[size:].decode(errors="replace"), item, deleted) for item, deleted in held)
+        return items(self._name, rows, selection, _columns)
 
     # -- writing ----------------------------------------------------------
 
@@ -237,8 +237,9 @@ class EtcdSource(ConfigurationSource):
             end.close()
 
 
-def _row(key: str, item: KeyValue, deleted: bool) -> tuple[Any, ...]:
+def _columns(row: tuple[str, KeyValue, bool]) -> tuple[Any, ...]:
     """Return an item in the columns of `_items`."""
+    key, item, deleted = row
     tags, metadata, value = None, None, item.value
     if value.startswith(_TAGGED):
         tags, metadata, value = json.loads(value[1:])

@@ -15,6 +15,7 @@ from ...spi.configuration import ConfigurationDriver, ConfigurationItem, Configu
 from ...spi.operation import Method, Operation
 from .._connections import Lost
 from .._items import FEATURES, columns, items, place
+from .._unreadable import read_entries, skip
 from .._values import too_large
 from .buckets import Bucket
 from .connection import Connection
@@ -58,15 +59,26 @@ class NatsConfiguration(ConfigurationDriver):
     def _get(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
         """Return the number of the document, and its items."""
         (entry,) = yield from self._bucket.read([self._subject(*place(selection))])
-        rows = _document(entry)["items"]
+        rows = self._document(entry)["items"]
         keys = selection.keys or sorted(rows)
-        return entry.sequence, items([(key, *rows[key], None) for key in keys if key in rows], selection)
+        found = [(key, rows[key]) for key in keys if key in rows]
+        return entry.sequence, items(self._name, found, selection, lambda row: (row[0], *row[1], None))
 
     def places(self) -> Flow[list[tuple[str, str]]]:
         """Return the groups and labels that there are."""
         subjects = yield from self._bucket.subjects(f"{self._bucket.root}d.>")
-        found = [decode(subject.rpartition(".")[2]).split("\0") for subject in subjects]
-        return sorted((group, label) for group, label in found)
+        return sorted(read_entries(f"configuration {self._name!r}", subjects, str, _place))
+
+    def _document(self, entry: Entry) -> dict[str, Any]:
+        """Return what a group and label has; of what cannot be read nothing, so that a save replaces it."""
+        if entry.deleted:
+            return {"version": 0, "items": {}}
+        try:
+            found: dict[str, Any] = json.loads(entry.data)
+            return {"version": found["version"] + 0, "items": dict(found["items"].items())}
+        except Exception as error:
+            skip(f"configuration {self._name!r}", f"with the sequence {entry.sequence}", error)
+            return {"version": entry.sequence, "items": {}}
 
     # -- writing ----------------------------------------------------------
 
@@ -87,7 +99,7 @@ class NatsConfiguration(ConfigurationDriver):
         def change(subject: str, document: dict[str, Any]) -> None:
             for key, tags, metadata, value in places[subject]:
                 before = document["items"].get(key)
-                if before is None or before[1:] != [tags, metadata, value]:
+                if not isinstance(before, list) or before[1:] != [tags, metadata, value]:
                     document["version"] += 1
                     document["items"][key] = [document["version"], tags, metadata, value]
 
@@ -112,7 +124,7 @@ class NatsConfiguration(ConfigurationDriver):
         while subjects:
             puts = []
             for subject, entry in zip(subjects, (yield from self._bucket.read(subjects)), strict=True):
-                document = _document(entry)
+                document = self._document(entry)
                 version = document["version"]
                 change(subject, document)
                 if document["version"] != version:
@@ -229,6 +241,6 @@ class NatsSource(ConfigurationSource):
             end.close()
 
 
-def _document(entry: Entry) -> dict[str, Any]:
-    found: dict[str, Any] = {"version": 0, "items": {}} if entry.deleted else json.loads(entry.data)
-    return found
+def _place(subject: str) -> tuple[str, str]:
+    group, label = decode(subject.rpartition(".")[2]).split("\0")
+    return group, label

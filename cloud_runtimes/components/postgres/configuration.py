@@ -83,7 +83,7 @@ class PostgresConfiguration(ConfigurationDriver):
 
     def _get(self, connection: Connection, selection: Selection) -> Flow[dict[str, ConfigurationItem]]:
         values = (self._name, *place(selection), selection.keys or None)
-        return items((yield from connection.run(_GET, *values)).rows, selection)
+        return items(self._name, (yield from connection.run(_GET, *values)).rows, selection)
 
     # -- writing ----------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Operation
 from .._items import FEATURES, ChangeSource, channel, columns, items, place
+from .._unreadable import read_entries
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow, Value
@@ -90,6 +91,14 @@ return found
 """)
 
 
+def columns_of(row: tuple[str, bytes]) -> tuple[Any, ...]:
+    """Return a key and its item in the columns of `_items`."""
+    key, item = row
+    version, _, text = item.partition(b":")
+    tags, metadata, value = json.loads(text) if text else (None, None, "")
+    return key, int(version), tags, metadata, value, None if text else 0
+
+
 class RedisConfiguration(ConfigurationDriver):
     """One store: keys with one hash tag."""
 
@@ -115,25 +124,27 @@ class RedisConfiguration(ConfigurationDriver):
     def _get(self, selection: Selection) -> Flow[dict[str, ConfigurationItem]]:
         if not selection.keys:
             rows = (yield from self.since(selection, 0))[1]
-            return items(rows, selection)
+            return items(self._name, rows, selection, columns_of)
         keys = sorted(selection.keys)
         prefix = _prefix(selection)
         (found,) = checked((yield Batch(("HMGET", self._keys[1], *[prefix + key.encode() for key in keys]))))
-        rows = [_row(key, item) for key, item in zip(keys, found, strict=True) if item is not None]
-        return {key: item for key, item in items(rows, selection).items() if not item.deleted}
+        rows = [(key, item) for key, item in zip(keys, found, strict=True) if item is not None]
+        read = items(self._name, rows, selection, columns_of)
+        return {key: item for key, item in read.items() if not item.deleted}
 
-    def since(self, selection: Selection, version: int) -> Flow[tuple[Sequence[int], list[Any]]]:
-        """Return the last version and the swept one, none where nothing was ever saved, and the rows that changed since a version."""
+    def since(self, selection: Selection, version: int) -> Flow[tuple[Sequence[int], list[tuple[str, bytes]]]]:
+        """Return the last version and the swept one, none where nothing was ever saved, and the keys that changed since a version with their items."""
         prefix = _prefix(selection)
         last, swept, *found = yield from _SINCE.run(self._keys[:4], prefix, version)
-        rows = [_row(field[len(prefix) :].decode(), item) for field, item in zip(found[::2], found[1::2], strict=True)]
+        keys = [field[len(prefix) :].decode(errors="replace") for field in found[::2]]
+        rows = list(zip(keys, found[1::2], strict=True))
         return (() if last is None else (int(last), int(swept))), rows
 
     def places(self) -> Flow[list[tuple[str, str]]]:
         """Return the groups and labels that there are."""
         (fields,) = checked((yield Batch(("ZRANGE", self._keys[2], 0, -1))))
-        found = {tuple(field.decode().split("\0")[:2]) for field in fields}
-        return sorted((group, label) for group, label in found)
+        found = read_entries(f"configuration {self._name!r}", fields, repr, _place)
+        return sorted(set(found))
 
     # -- writing ----------------------------------------------------------
 
@@ -185,7 +196,11 @@ class _Source(ChangeSource):
 
     def _since(self, op: Operation, version: int) -> list[Any]:
         versions, rows = self._component.engine.run(op, self._driver.since(self._selection, version))
-        return [(*versions, *row) for row in rows or [(None,) * 6]] if versions else []
+        found: list[Any] = rows or [(None,)]
+        return [(*versions, *row) for row in found] if versions else []
+
+    def _columns(self, row: Any) -> tuple[Any, ...]:
+        return columns_of(row)
 
     def _subscribe(self) -> Waiter:
         return self._component.engine.notifier.subscribe(channel(self._name))
@@ -202,8 +217,6 @@ def _deleting(selection: Selection) -> list[Value]:
     return [part for key in selection.keys for part in (prefix + key.encode(), b"")]
 
 
-def _row(key: str, item: bytes) -> tuple[Any, ...]:
-    """Return an item in the columns of `_items`."""
-    version, _, text = item.partition(b":")
-    tags, metadata, value = json.loads(text) if text else (None, None, "")
-    return key, int(version), tags, metadata, value, None if text else 0
+def _place(field: bytes) -> tuple[str, str]:
+    group, label, _ = field.decode().split("\0", 2)
+    return group, label

@@ -66,12 +66,13 @@ class SqliteConfiguration(ConfigurationDriver):
 
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
         sql = _GET if selection.keys else _GET_ALL
-        return items(self._engine.query(op, sql, _names(self._name, selection)), selection)
+        return items(self._name, self._engine.query(op, sql, _names(self._name, selection)), selection)
 
     async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
         if not 0 < len(selection.keys) <= _POINT_READS:
             return await self._in_thread(self.get, op, selection)
-        return items(await self._engine.query_async(op, _GET, _names(self._name, selection)), selection)
+        rows = await self._engine.query_async(op, _GET, _names(self._name, selection))
+        return items(self._name, rows, selection)
 
     # -- writing ----------------------------------------------------------
 
