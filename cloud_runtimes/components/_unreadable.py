@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from .._core.logs import once
+from ..errors import PayloadError
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-__all__ = ["read_entries", "skip"]
+__all__ = ["read_entries", "skip", "unreadable"]
 
 
 def read_entries(where: str, entries: Iterable[S], name: Callable[[S], str], read: Callable[[S], T]) -> Iterator[T]:
@@ -36,3 +37,10 @@ def skip(where: str, entry: str, error: Exception) -> None:
     """Log, once for each entry, that it is left out because it cannot be read."""
     what = "%s: the entry %r cannot be read and is skipped (%s: %s). Save it again, or delete it."
     once(f"unreadable {where} {entry}", what, where, entry, type(error).__name__, error)
+
+
+def unreadable(what: str, error: Exception) -> PayloadError:
+    """Return the error of a call that asks for one entry which cannot be read."""
+    made = PayloadError(f"{what} cannot be read ({type(error).__name__}: {error}): save it again, or delete it")
+    made.__cause__ = error
+    return made

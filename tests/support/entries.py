@@ -63,6 +63,10 @@ class Entries:
         """Replace the end of a value of state."""
         raise NotImplementedError
 
+    def file(self, name: str, data: str) -> None:
+        """Spoil what is told of a file."""
+        raise NotImplementedError
+
 
 class _Rows(Entries):
     """Of a database; ``sql`` has ``{0}`` where a schema stands, and ``?`` for values."""
@@ -111,6 +115,9 @@ class _Postgres(_Rows):
 
     def server(self, app_id: str, address: str) -> None:
         self.run("INSERT INTO {0}services VALUES ('odd', ?, ?, ?)", app_id, address, 1 << 62)
+
+    def file(self, name: str, data: str) -> None:
+        self.run("UPDATE {0}files SET metadata = ? WHERE name = ?", data, name)
 
 
 class _Redis(Entries):
@@ -163,6 +170,11 @@ class _Nats(Entries):
     def expiry(self, store: str, key: str, expires_ms: int) -> None:
         driver = self.driver("state", store)
         self.put(driver._bucket, driver._value(key), b"1", **{"Cr-Ttl": str(expires_ms), "Content-Type": "text/plain"})
+
+    def file(self, name: str, data: str) -> None:
+        bucket = self.driver("file", "f").bucket
+        once = {"Nats-Rollup": "sub"}
+        self.put(bucket, bucket._meta(name), data.encode(), **once)
 
 
 class _Etcd(Entries):

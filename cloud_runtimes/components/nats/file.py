@@ -13,6 +13,7 @@ from ...spi import file as spi
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .._files import ServerFiles
+from .._unreadable import skip
 from .objects import Objects
 from .requests import Flow
 from .versions import WINDOW, Found, Gone, Reading, Stored, Upload, blank
@@ -50,8 +51,14 @@ class NatsFiles(ServerFiles):
         return await self.component.engine.run_async(op, self._stat(name))
 
     def _stat(self, name: str) -> Flow[FileInfo | None]:
+        stored = yield from self._readable(name)
+        return None if stored is None else _info(name, stored)
+
+    def _readable(self, name: str) -> Flow[Stored | None]:
         (found,) = yield from self.bucket.find(name)
-        return None if found.stored is None else _info(name, found.stored)
+        if found.error is not None:
+            raise found.error
+        return found.stored
 
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
         return self.component.engine.run(op, self._read(name, start, length))
@@ -75,10 +82,10 @@ class NatsFiles(ServerFiles):
 
     def find(self, name: str) -> Flow[Stored | None]:
         """Return what is to be read."""
-        (found,) = yield from self.bucket.find(name)
-        if found.stored is not None and found.stored.link:
-            raise UnsupportedError(f"{self.store}/{name} is a link to {found.stored.link}: read that one")
-        return found.stored
+        stored = yield from self._readable(name)
+        if stored is not None and stored.link:
+            raise UnsupportedError(f"{self.store}/{name} is a link to {stored.link}: read that one")
+        return stored
 
     def gone(self, name: str, stored: Stored) -> Flow[Exception]:
         """Return why chunks of a version are missing."""
@@ -127,6 +134,8 @@ class NatsFiles(ServerFiles):
                 if entry.endswith("/"):
                     if (yield from self._holds_files(found, entries[entry])):
                         listed.append(FileInfo(entry, 0))
+                elif found.error is not None:
+                    skip(f"files {self.store!r}", entry, found.error)
                 elif found.stored is not None:
                     listed.append(_info(entry, found.stored))
         return listed
@@ -157,7 +166,7 @@ class NatsFiles(ServerFiles):
         return found
 
     def _check(self, name: str, overwrite: bool, found: Found) -> None:
-        if found.stored is not None and not overwrite:
+        if found.exists and not overwrite:
             raise AlreadyExistsError(f"{self.store}/{name} exists: give overwrite=True to replace it")
 
     def commit(self, upload: Upload, document: Mapping[str, Any], overwrite: bool, found: Found) -> Flow[FileInfo]:

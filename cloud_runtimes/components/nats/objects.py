@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -33,6 +34,7 @@ _ONCE: Final = {"Nats-Rollup": "sub"}
 _DELETED: Final = {**_ONCE, "Nats-TTL": "60s"}
 _OVER: Final = {**_ONCE, "Nats-TTL": "1s"}
 """What takes the place of a note, and goes by itself."""
+_HEX: Final = re.compile("[0-9a-f]{1,15}")
 _PURGES: Final = 100
 _LOOKED_AT: Final = 500
 
@@ -72,7 +74,7 @@ class Objects(Bucket):
     def find(self, *names: str) -> Flow[list[Found]]:
         """Return what there is under some names."""
         entries = yield from self.read([self._meta(name) for name in names])
-        return [Found(entry.sequence, told(name, entry)) for name, entry in zip(names, entries, strict=True)]
+        return [told(name, entry) for name, entry in zip(names, entries, strict=True)]
 
     def names(self) -> Flow[list[str]]:
         """Return the names of all files, in order; some may have been deleted."""
@@ -203,10 +205,10 @@ class Objects(Bucket):
         due = (yield from self.now_ms()) + UPLOAD
         while True:
             (found,) = yield from self.find(name)
-            if found.stored is None:
+            if not found.exists:
                 return
             notes = yield from self._note_old(found.stored)
-            suspicion = self._note("new", due, found.stored.nuid)
+            suspicion = self._note("new", due, found.stored.nuid if found.stored is not None else "")
             if notes:
                 yield from self._send([suspicion])
             (done,) = yield from self.put([self._deleted(name, found)])
@@ -220,6 +222,8 @@ class Objects(Bucket):
         yield from self.writable()
         while True:
             found, old = yield from self.find(source, target)
+            if found.error is not None:
+                raise found.error
             if found.stored is None or source == target:
                 return found.stored
             meta = json.dumps({**found.stored.document, "name": target}).encode()
@@ -247,12 +251,13 @@ class Objects(Bucket):
         now = yield from self.now_ms()
         due = []
         for subject in (yield from self.subjects(f"{self.root}C._.*.*.*")):
-            if int(subject.split(".")[-2], 16) <= now:
+            when = subject.split(".")[-2]
+            if _HEX.fullmatch(when) and int(when, 16) <= now:  # others may write notes too
                 due.append(subject)
         suspected = [subject for subject in due if subject.split(".")[-3] == "new"]
         gone = {subject.rpartition(".")[2] for subject in due}
         if suspected:
-            gone |= {entry.data.decode() for entry in (yield from self.read(suspected))}
+            gone |= {entry.data.decode(errors="replace") for entry in (yield from self.read(suspected))}
             names = yield from self.names()
             for first in range(0, len(names), _LOOKED_AT):
                 found = yield from self.find(*names[first : first + _LOOKED_AT])

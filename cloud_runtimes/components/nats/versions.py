@@ -65,10 +65,17 @@ class Found(NamedTuple):
     Attributes:
         sequence: of the message there; 0: there is none.
         stored: ``None``: no file, or a deleted one.
+        error: why the message cannot be read; the file can be replaced and deleted.
     """
 
     sequence: int
     stored: Stored | None
+    error: InternalError | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file, though perhaps an unreadable one."""
+        return self.stored is not None or self.error is not None
 
 
 class Upload:
@@ -169,26 +176,26 @@ def blank(name: str, content_type: str | None, metadata: Mapping[str, str] | Non
     return document
 
 
-def told(name: str, entry: Entry) -> Stored | None:
-    """Return what a message tells.
-
-    Raises:
-        InternalError: it is none of a file.
-    """
+def told(name: str, entry: Entry) -> Found:
+    """Return what a message tells; never raises."""
     if entry.deleted:
-        return None
+        return Found(entry.sequence, None)
     try:
         document = json.loads(entry.data)
-        return None if document.get("deleted") else read_meta(document, entry)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InternalError(
-            f"what the bucket tells of the file {name!r} is not in the layout of NATS' objects"
-        ) from error
+        return Found(entry.sequence, None if document.get("deleted") else read_meta(document, entry))
+    except Exception as error:
+        text = f"what the bucket tells of the file {name!r} is not in the layout of NATS' objects: store it again, or delete it"
+        refused = InternalError(text)
+        refused.__cause__ = error
+        return Found(entry.sequence, None, refused)
 
 
 def read_meta(document: Mapping[str, Any], entry: Entry) -> Stored:
     """Return what a document tells; one that is in another layout raises what it may."""
     nuid, size, chunks = document["nuid"], int(document["size"]), int(document["chunks"])
+    for headers in ("headers", "metadata", "options"):
+        if not isinstance(document.get(headers) or {}, dict):
+            raise TypeError(f"{headers} is no object")
     options = document.get("options") or {}
     kind, _, digest = (document.get("digest") or "").partition("=")
     known = None if f"{kind}=".upper() != _DIGEST else base64.b64decode(digest + "=" * (-len(digest) % 4), b"-_")

@@ -25,6 +25,7 @@ _BYTES: Final = 2048
 """Of all metadata: S3's limit."""
 _ODD: Final = re.compile(r"[^a-z0-9_-]|^[^a-z]|_(?=_0x)")
 _ODD_ON_AZURE: Final = re.compile(r"[^a-z0-9_]|^[^a-z]|_(?=_0x)")
+_STAMP: Final = re.compile("(?P<ms>[0-9a-f]{1,11})-(?P<nonce>[0-9a-f]{16})-(?P<crc>[0-9a-f]{1,8})")
 _STANDARD: Final = frozenset(
     ["Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Storage-Class"]
 )
@@ -88,10 +89,9 @@ def info(name: str, meta: Mapping[str, Any], attributes: Mapping[str, str]) -> F
     etag = f"{(meta['e_tag'] or '').strip(chr(34))}-{round(written.timestamp() * 1000):x}"
     for key, value in attributes.items():
         if key == _MARK:
-            ms, _, rest = value.partition("-")
-            nonce, _, crc = rest.partition("-")
-            if crc == f"{crc32(name.encode()):x}":
-                written, etag = at(int(ms, 16)), _etag(nonce, meta["e_tag"])
+            stamp = _STAMP.fullmatch(value)
+            if stamp and stamp["crc"] == f"{crc32(name.encode()):x}":
+                written, etag = at(int(stamp["ms"], 16)), _etag(stamp["nonce"], meta["e_tag"])
         elif key not in _STANDARD:
             metadata[_ESCAPED.sub(_unescaped, key)] = unquote(value)
     return FileInfo(name, meta["size"], written, etag, attributes.get("Content-Type"), metadata)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import AlreadyExistsError, ClosedError, ConflictError
+from ...errors import AlreadyExistsError, ClosedError, ConflictError, InternalError
 from ...spi import file as spi
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .._files import ServerFiles
+from .._unreadable import read_entries
 from .._values import dump_names, load_names
 from .connection import Connection, Flow
 from .keys import prefix_end
@@ -123,7 +125,14 @@ class PostgresFiles(ServerFiles):
 
     def _stat(self, connection: Connection, name: str) -> Flow[FileInfo | None]:
         rows = (yield from connection.run(_STAT, self.store, name)).rows
-        return _info(rows[0]) if rows else None
+        return self._info(rows[0]) if rows else None
+
+    def _info(self, row: Any) -> FileInfo:
+        try:
+            return _info(row)
+        except Exception as error:
+            name = f"{self.store}/{row[0]}"
+            raise InternalError(f"the row of the file {name} cannot be read: store it again, or delete it") from error
 
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
         data: bytes | None = self.run(op, lambda connection: self._read(connection, name, start, length))
@@ -176,10 +185,16 @@ class PostgresFiles(ServerFiles):
     def _list(
         self, connection: Connection, prefix: str, recursive: bool, limit: int | None, after: str | None
     ) -> Flow[list[FileInfo]]:
-        values = (self.store, _first(prefix, recursive, after), prefix_end(prefix), limit)
-        listing = connection.run(_NAMES, *values) if recursive else connection.run(_ENTRIES, *values, prefix)
-        rows = (yield from listing).rows
-        return [_info(row[1:]) if row[0] == row[1] else FileInfo(row[0], 0) for row in rows]
+        found: list[FileInfo] = []
+        while True:
+            want = None if limit is None else limit - len(found)
+            values = (self.store, _first(prefix, recursive, after), prefix_end(prefix), want)
+            listing = connection.run(_NAMES, *values) if recursive else connection.run(_ENTRIES, *values, prefix)
+            rows = (yield from listing).rows
+            found += read_entries(f"files {self.store!r}", rows, itemgetter(0), _listed)
+            if want is None or len(rows) < want or len(found) == limit:
+                return found
+            after = rows[-1][0]
 
     # -- writing ----------------------------------------------------------
 
@@ -246,7 +261,7 @@ class PostgresFiles(ServerFiles):
             raise self.exists(name)
         old = [row[0] for row in locked.rows]
         yield from connection.pipeline([(_ENDS, (old, _KEPT)), (COMMIT, ())] if old else [(COMMIT, ())])
-        return _info(stored.rows[0])
+        return self._info(stored.rows[0])
 
     def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
         found: FileInfo | None = self.run(op, lambda connection: self._move(connection, source, target))
@@ -267,7 +282,7 @@ class PostgresFiles(ServerFiles):
         _, moved, _ = yield from connection.pipeline(
             [(_DELETE, (self.store, target)), (_MOVE, (self.store, source, target)), (COMMIT, ())]
         )
-        return _info(moved.rows[0])
+        return self._info(moved.rows[0])
 
 
 class _Reader(FileReader):
@@ -383,6 +398,10 @@ def _first(prefix: str, recursive: bool, after: str | None) -> str:
 def _parts(data: Chunk) -> Iterable[memoryview]:
     view = memoryview(data).cast("B")
     return (view[start : start + _CHUNK] for start in range(0, len(view), _CHUNK))
+
+
+def _listed(row: Any) -> FileInfo:
+    return _info(row[1:]) if row[0] == row[1] else FileInfo(row[0], 0)
 
 
 def _info(row: Any) -> FileInfo:
