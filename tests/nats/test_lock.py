@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from cloud_runtimes.components.nats.entries import Put
 from cloud_runtimes.errors import LeaseLostError
 from cloud_runtimes.lock import UnlockStatus
+from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.nats import NatsHome
 
@@ -84,3 +89,22 @@ def test_what_has_ended_is_nobodys(home: NatsHome, api: Api) -> None:
     api.fails(LeaseLostError)(ended, "release")
     assert api.call(lock, "unlock", "l", "r", "one") is UnlockStatus.NOT_OWNER
     assert api.call(lock, "unlock", "l", "r", "two") is UnlockStatus.SUCCESS
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b'{"owner": "o", "claim": "c", "token": null}'])
+def test_a_stranger_holds_no_lock(home: NatsHome, api: Api, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
+    """A message that is no lease, or one without an end."""
+    caplog.set_level(logging.WARNING, "cloud_runtimes")
+    client = home.client()
+    driver = client._context.runtime().driver("lock", "l")
+    op = Operation(Method("lock", "test", repeatable=True), "l", 5.0)
+    client.lock.try_lock("l", "other")  # which makes the bucket
+    driver._component.engine.run(op, driver._bucket.put([Put(driver._subject("r"), data)]))  # type: ignore[attr-defined]
+    assert api.call(client.lock, "unlock", "l", "r", "o") == UnlockStatus.NOT_FOUND
+    lease = api.call(client.lock, "try_lock", "l", "r")
+    assert lease is not None
+    assert api.call(client.lock, "try_lock", "l", "r") is None
+    api.call(lease, "renew")
+    api.call(lease, "release")
+    (record,) = caplog.records
+    assert "'r'" in record.getMessage()

@@ -4,28 +4,37 @@
 
 *Queue.* Who holds the lock is the oldest key. A waiter has a lease of a few seconds, which it renews, and watches the key before its own. When that has gone, its key gets the lease that was asked for.
 
-*Token.* It is the revision that made the key. Revisions only grow, so a later holder's is higher.
+*Token.* It is the microseconds since 1970 by the holder's clock, or one more than the last token where that is higher. So tokens also grow over a snapshot that was restored, which takes revisions back. The last token is in a key beside the locks, which changes in the transaction of the grant. A store has `_COUNTERS` of them: grants of as many resources need not wait for each other, and what was locked once leaves nothing.
+
+*Strangers.* A key without a lease is none of a lock, and would hold it for ever. Whoever meets one removes it.
 """
 
 from __future__ import annotations
 
 import json
-from time import monotonic
+import re
+from collections.abc import Mapping
+from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
+from zlib import crc32
 
 from ...errors import DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import Calls, Place, QueuedLock, trying
 from .._notify import Waiter
+from .._unreadable import skip
 from .engine import Flow, Request
 from .leases import ensure, lease_of, renew, revoke
 from .messages import (
     CREATED,
+    MODIFIED,
     RANGE,
     TXN,
+    KeyValue,
     compare,
+    delete,
     put,
     range_of,
     read_range,
@@ -44,6 +53,8 @@ _WAITING: Final = 5
 """Seconds that a waiter's place lasts without a renewal: as long as a crashed one delays the queue."""
 _RENEW: Final = 1.5
 """Seconds after which a waiter renews its place."""
+_COUNTERS: Final = 64
+_TOKENS: Final = re.compile(rb"[0-9]{1,18}")
 _AWAY: Final = 3.0
 """Seconds for which a waiter goes on though no server answers; its place lasts longer."""
 
@@ -76,6 +87,9 @@ class EtcdLock(QueuedLock):
 
     def _key(self, request: LockRequest) -> bytes:
         return self._prefix(request.resource_id) + quote(request.claim, safe="").encode()
+
+    def _token_key(self, request: LockRequest) -> bytes:
+        return self._component.key("lock-token", self._name, str(crc32(request.resource_id.encode()) % _COUNTERS))
 
     def _run(self, op: Operation, work: Any) -> Any:
         return self._component.engine.run(op, work)
@@ -118,9 +132,9 @@ class EtcdLock(QueuedLock):
         """Take the lock if it is the caller's turn, else keep a place in the queue if it waits."""
         prefix, key = self._prefix(request.resource_id), self._key(request)
         if not place:
-            held = yield Request(RANGE, range_of(prefix, under(prefix), limit=1, keys_only=True))
-            if not read_range(held).found:
-                turn = yield from self._take(request, compare(prefix, CREATED, 0, under(prefix)))
+            held, last = yield from self._look(request, {})
+            if held is None:
+                turn = yield from self._take(request, compare(prefix, CREATED, 0, under(prefix)), last)
                 if turn.token is not None:
                     return turn
             if not wait:
@@ -128,24 +142,53 @@ class EtcdLock(QueuedLock):
             place = yield from self._enter(request)
         elif not (yield from renew(_id(request, "waiting"))):  # it was away for too long
             place = yield from self._enter(request)
-        before = range_of(prefix, under(prefix), limit=1, keys_only=True, created_before=place, newest_first=True)
-        found = read_range((yield Request(RANGE, before))).found
-        if found:
-            return _Turn(None, 0.0, place, found[0].key)
-        turn = yield from self._take(request, compare(key, CREATED, place))
-        return turn if turn.token is None else turn._replace(token=place)
+        ahead, last = yield from self._look(request, {"created_before": place, "newest_first": True})
+        if ahead is not None:
+            return _Turn(None, 0.0, place, ahead.key)
+        return (yield from self._take(request, compare(key, CREATED, place), last))
 
-    def _take(self, request: LockRequest, condition: bytes) -> Flow[_Turn]:
+    def _look(self, request: LockRequest, which: Mapping[str, Any]) -> Flow[tuple[KeyValue | None, KeyValue | None]]:
+        """Return one of the keys of a lock, without those of strangers, and the last token."""
+        prefix, token = self._prefix(request.resource_id), self._token_key(request)
+        asked = txn(
+            (), [then(range_of, prefix, under(prefix), limit=1, keys_only=True, **which), then(range_of, token)]
+        )
+        while True:
+            done = read_txn((yield Request(TXN, asked)))
+            found, tokens = (read_range(answer).found for answer in done.answers)
+            if not found or not (yield from self._removed(found[0])):
+                return found[0] if found else None, tokens[0] if tokens else None
+
+    def _removed(self, item: KeyValue) -> Flow[bool]:
+        """Remove a key that is none of a lock; ``False``: it is one."""
+        if item.lease:
+            return False
+        skip(f"lock {self._name!r}", repr(item.key), ValueError("a key of a lock has a lease; this one is removed"))
+        sent = txn([compare(item.key, MODIFIED, item.modified)], [then(delete, item.key)])
+        yield Request(TXN, sent, writes=True)
+        return True
+
+    def _take(self, request: LockRequest, condition: bytes, last: KeyValue | None) -> Flow[_Turn]:
         """Give the caller's key the lease that was asked for, on a condition; 0 as place: it does not hold."""
-        id = _id(request, "held")
+        id, key = _id(request, "held"), self._token_key(request)
         asked = request.now()
         yield from ensure(id, -(-request.expiry_ms // 1000))
         owner = json.dumps({"owner": request.owner}).encode()
-        done = read_txn((yield Request(TXN, txn([condition], [then(put, self._key(request), owner, id)]), writes=True)))
-        if not done.succeeded:
-            yield from revoke(id)
-            return _Turn(None, 0.0, 0, b"")
-        return _Turn(done.revision, asked, 0, b"")
+        while True:
+            before = int(last.value) if last is not None and _TOKENS.fullmatch(last.value) else 0
+            token = max(before + 1, time_ns() // 1000)
+            seen = compare(key, CREATED, 0) if last is None else compare(key, MODIFIED, last.modified)
+            puts = [then(put, self._key(request), owner, id), then(put, key, b"%d" % token)]
+            sent = txn([condition, seen], puts, [then(range_of, key)])
+            done = read_txn((yield Request(TXN, sent, writes=True)))
+            if done.succeeded:
+                return _Turn(token, asked, 0, b"")
+            found = read_range(done.answers[0]).found
+            now = found[0] if found else None
+            if now == last:  # so it is the condition that does not hold
+                yield from revoke(id)
+                return _Turn(None, 0.0, 0, b"")
+            last = now  # another resource of that counter was granted meanwhile
 
     def _enter(self, request: LockRequest) -> Flow[int]:
         """Take a place in the queue."""
@@ -175,10 +218,22 @@ class EtcdLock(QueuedLock):
             if not keys:
                 return UnlockStatus.NOT_FOUND
             first = min(keys, key=lambda item: item.created)
-            if json.loads(first.value).get("owner") != owner:
-                return UnlockStatus.NOT_OWNER if "owner" in json.loads(first.value) else UnlockStatus.NOT_FOUND
+            if (yield from self._removed(first)):
+                continue
+            holder = _owner(first.value)
+            if holder != owner:
+                return UnlockStatus.NOT_FOUND if holder is None else UnlockStatus.NOT_OWNER
             if (yield from revoke(first.lease)):
                 return UnlockStatus.SUCCESS
+
+
+def _owner(value: bytes) -> str | None:
+    """Return who holds a lock by the value of its key; ``None``: the key is that of a waiter."""
+    try:
+        owner: str | None = json.loads(value).get("owner")
+        return owner
+    except Exception:  # it has a lease, so somebody has the lock until that ends
+        return ""
 
 
 def _id(request: LockRequest, kind: str) -> int:

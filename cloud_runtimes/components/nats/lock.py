@@ -2,18 +2,21 @@
 
 *Lease.* The key expires by the server's clock, whatever becomes of the holder. The server itself removes it at whole seconds; who asks for the lock sees its exact end.
 
+A key without an end, or that is no lease at all, is a stranger's. It holds nothing, and the next holder replaces it.
+
 *Token.* It is the number of the message of the grant. The bucket's numbers begin at the milliseconds since 1970, so tokens are also higher than those of a bucket that was removed. A renewal is another message and keeps the token.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import CloudRuntimesError
 from ...spi import lock as spi
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
+from .._unreadable import skip
 from .buckets import Bucket
 from .entries import Put
 from .failures import Refused
@@ -47,6 +50,7 @@ class NatsLock(LockDriver):
 
     def __init__(self, component: NatsComponent, name: str) -> None:
         self._component = component
+        self._name = name
         self._bucket = Bucket(component.engine, "lock", name)
 
     def _subject(self, resource_id: str) -> str:
@@ -92,8 +96,14 @@ class NatsLock(LockDriver):
         entry, now = yield from self._bucket.read_now(self._subject(resource_id))
         if entry.deleted or (entry.expires_ms is not None and entry.expires_ms <= now):
             return _Lease(entry.sequence, "", "", 0)
-        held: dict[str, Any] = json.loads(entry.data)
-        return _Lease(entry.sequence, held["owner"], held["claim"], held["token"] or entry.sequence)
+        try:
+            if entry.expires_ms is None:
+                raise ValueError("it never ends")
+            held = json.loads(entry.data)
+            return _Lease(entry.sequence, held["owner"] + "", held["claim"] + "", (held["token"] or entry.sequence) + 0)
+        except Exception as error:  # no lease of ours, so it holds nothing
+            skip(f"lock {self._name!r}", resource_id, error)
+            return _Lease(entry.sequence, "", "", 0)
 
     # -- renewing and releasing -------------------------------------------
 
