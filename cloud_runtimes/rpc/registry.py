@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
 
 from .._core import fork
-from .._core.logs import logger, repeated
+from .._core.logs import logger, once, repeated
 from .._core.threads import Background, Changes
 from .._http.http1 import Endpoint
 from ..config import ClientSettings
@@ -67,11 +67,11 @@ class Registry(ABC):
 
     @abstractmethod
     def find(self, op: Operation, app_id: str) -> list[Entry]:
-        """Return the living servers of an application."""
+        """Return the living servers of an application, without entries that cannot be read."""
 
     @abstractmethod
     async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
-        """Return the living servers of an application."""
+        """Return the living servers of an application, without entries that cannot be read."""
 
     @abstractmethod
     def secret(self, op: Operation) -> bytes:
@@ -177,14 +177,19 @@ class RegistryRpc(RpcDriver):
         return registry
 
     def _found(self, entries: list[Entry], secret: bytes) -> None:
-        if not entries:
-            raise self._absent(f"no process has registered it in {self._registry.where}")
         random.shuffle(entries)  # else all callers begin with the same one
-        try:
-            found = (endpoint(each.address, "the registry", secret, listener(each.instance)) for each in entries)
-            self._known = tuple(_Server(each, []) for each in dict.fromkeys(found))
-        except InvalidArgumentError as error:
-            raise self._absent(str(error)) from error
+        found: dict[Endpoint, None] = {}
+        why = f"no process has registered it in {self._registry.where}"
+        for each in entries:
+            try:
+                found[endpoint(each.address, "the registry", secret, listener(each.instance))] = None
+            except InvalidArgumentError as error:
+                why = str(error)
+                what = "the server %r of %r in the registry is skipped: %s"
+                once(f"server {each.instance}", what, each.instance, self._name, error)
+        if not found:
+            raise self._absent(why)
+        self._known = tuple(_Server(each, []) for each in found)
         self._known_until = monotonic() + _FRESH
 
     def _absent(self, why: str) -> UnavailableError:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
+from .._servers import read_servers
 from .engine import Flow, Request
 from .leases import ensure, lease_of, revoke
 from .messages import (
@@ -61,7 +62,7 @@ class _Registry(Registry):
     def _find(self, app_id: str) -> Flow[list[Entry]]:
         prefix = self._component.key("rpc", app_id, "")
         found = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).found
-        return [Entry(item.key[len(prefix) :].decode(), app_id, item.value.decode()) for item in found]
+        return read_servers(app_id, [(item.key[len(prefix) :], item.value) for item in found], bytes.decode)
 
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
+from .._servers import read_servers
 from .connection import Connection, Flow
 from .statement import RELAXED, Statement
 
@@ -17,7 +18,7 @@ __all__ = ["PostgresRpc"]
 
 _SIZE: Final = 32
 _FIND: Final = Statement(
-    "SELECT instance, app_id, address FROM {schema}.services WHERE app_id = $1 AND deadline > {schema}.now_ms()", "text"
+    "SELECT instance, address FROM {schema}.services WHERE app_id = $1 AND deadline > {schema}.now_ms()", "text"
 )
 _ENTER: Final = Statement(
     "INSERT INTO {schema}.services (instance, app_id, address, deadline) VALUES ($1, $2, $3, {schema}.now_ms() + $4) "
@@ -57,7 +58,7 @@ class _Registry(Registry):
         )
 
     def _find(self, connection: Connection, app_id: str) -> Flow[list[Entry]]:
-        return [Entry(*row) for row in (yield from connection.run(_FIND, app_id)).rows]
+        return read_servers(app_id, (yield from connection.run(_FIND, app_id)).rows)
 
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:

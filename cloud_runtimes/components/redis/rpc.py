@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
+from .._servers import read_servers
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow
@@ -63,7 +64,7 @@ class _Registry(Registry):
 
     def _find(self, app_id: str) -> Flow[list[Entry]]:
         found = yield from _FIND.run((self._key(app_id),))
-        return [Entry(instance, app_id, address) for instance, address in (each.decode().split(" ") for each in found)]
+        return read_servers(app_id, [each.partition(b" ")[::2] for each in found], bytes.decode)
 
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:

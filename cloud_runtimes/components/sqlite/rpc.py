@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.clocks import is_alive, process_name
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
+from .._servers import read_servers
 from .secret import home_secret, restore_secret
 from .writes import WriteTask
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteRpc"]
 
-_FIND: Final = "SELECT instance, app_id, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
+_FIND: Final = "SELECT instance, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
 _ENTER: Final = (
     "INSERT INTO services (instance, app_id, address, process, boot, deadline) VALUES (?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (instance) DO UPDATE SET deadline = excluded.deadline"
@@ -54,17 +55,17 @@ class _Registry(Registry):
         return None
 
     def find(self, op: Operation, app_id: str) -> list[Entry]:
-        return self._living(self._context.engine.query(op, _FIND, self._lookup(app_id)))
+        return self._living(app_id, self._context.engine.query(op, _FIND, self._lookup(app_id)))
 
     async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
-        return self._living(await self._context.engine.query_async(op, _FIND, self._lookup(app_id)))
+        return self._living(app_id, await self._context.engine.query_async(op, _FIND, self._lookup(app_id)))
 
     def _lookup(self, app_id: str) -> tuple[Any, ...]:
         return app_id, self._context.clocks.boot_id(), self._context.clocks.boot_ms()
 
     @staticmethod
-    def _living(rows: list[Any]) -> list[Entry]:
-        return [Entry(*row[:3]) for row in rows if is_alive(row[3])]
+    def _living(app_id: str, rows: list[Any]) -> list[Entry]:
+        return read_servers(app_id, [row[:2] for row in rows if is_alive(row[2])])
 
     def secret(self, op: Operation) -> bytes:
         engine = self._context.engine
