@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
 from typing import Any, Final, TypeAlias
 
-from ..errors import UnsupportedError
+from ..errors import CloudRuntimesError, UnsupportedError
 from ..spi.configuration import ConfigurationDriver, Selection
 from ..spi.operation import Operation
 from ..spi.portable import BATCH_BYTES, BATCH_RECORDS, ConfigurationRecord, Portable, Records, StateRecord
-from ..spi.state import StateDriver, StateWrite
+from ..spi.state import StateDriver, StateWrite, StoredValue
+from ._unreadable import skip
 
 __all__ = ["Fences", "KeyedPortable", "StoredConfiguration", "StoredState"]
 
@@ -74,7 +75,13 @@ class StoredState(KeyedPortable):
         return len(record.value.data) if record.value is not None else 0
 
     def find(self, op: Operation, keys: Sequence[str], /) -> dict[str, StateRecord]:
-        values, fences = self._driver.get_bulk(op, keys, None), self._fences(op, keys)
+        fences = self._fences(op, keys)
+        values: dict[str, StoredValue] = {}
+        for key, value in self._driver.get_bulk(op, keys, None).items():
+            if isinstance(value, CloudRuntimesError):
+                skip("state", key, value)
+            else:
+                values[key] = value
         return {
             key: StateRecord(key, values.get(key), fences.get(key)) for key in keys if key in values or key in fences
         }

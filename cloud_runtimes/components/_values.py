@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
-from ..errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
+from ..errors import CloudRuntimesError, ConflictError, PayloadError, ResourceExhaustedError
 from ..spi import state as spi
 from ..spi.state import StateWrite, StoredValue
+from ._unreadable import unreadable
+
+T = TypeVar("T")
 
 __all__ = [
     "FEATURES",
@@ -17,9 +20,12 @@ __all__ = [
     "dump_names",
     "load_names",
     "new_etag",
+    "only",
     "oversized",
     "parse_etag",
     "passed_fence",
+    "read_fence",
+    "read_value",
     "stored",
     "too_large",
 ]
@@ -58,6 +64,35 @@ def stored(row: Sequence[Any]) -> StoredValue:
     """Return a row of value, content type, etag and expiry."""
     data, content_type, etag, expires = row
     return _new_tuple(StoredValue, (data, content_type, "%016x" % etag, expires))  # noqa: UP031
+
+
+def read_value(
+    store: str, key: str, found: T, read: Callable[[T], StoredValue | None]
+) -> StoredValue | PayloadError | None:
+    """Return a value as ``read`` makes it of what the store has, or the error for its key; never raises."""
+    try:
+        return read(found)
+    except Exception as error:
+        return unreadable(f"the value of {key!r} in {store!r}", error)
+
+
+def only(value: StoredValue | PayloadError | None) -> StoredValue | None:
+    """Return the value of a call for one key, or raise its error."""
+    if isinstance(value, PayloadError):
+        raise value
+    return value
+
+
+def read_fence(store: str, key: str, found: bytes | None) -> int:
+    """Return the highest fence that a key saw, 0 without one.
+
+    Raises:
+        PayloadError: it cannot be read.
+    """
+    try:
+        return int(found) if found else 0
+    except ValueError as error:
+        raise unreadable(f"the fence of {key!r} in {store!r}", error) from error
 
 
 def too_large(store: str, key: str, size: int, limit: int) -> ResourceExhaustedError:

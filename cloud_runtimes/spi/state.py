@@ -95,8 +95,10 @@ class StateDriver(Driver, ABC):
     get_async = in_thread(get)
 
     @abstractmethod
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        """Return what the keys hold; absent ones are left out."""
+    def get_bulk(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> Mapping[str, StoredValue | CloudRuntimesError]:
+        """Return what the keys hold; absent ones are left out. In place of a value that cannot be read stands the error of that key."""
 
     get_bulk_async = in_thread(get_bulk)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .._core.arguments import check_key, check_metadata, check_several
 from ..codec.payload import decode_payload, encode_payload
-from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError
+from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, PayloadError
 from ..spi.state import StateWrite, StoredValue
 from .types import StateItem
 
@@ -112,7 +112,12 @@ def delete_write(
 def item(key: str, stored: StoredValue, type: Any) -> StateItem[Any]:
     expires_at = ttl = None
     if stored.expires_ms is not None:
-        expires_at = datetime.fromtimestamp(stored.expires_ms / 1000, UTC)
+        try:
+            expires_at = datetime.fromtimestamp(stored.expires_ms / 1000, UTC)
+        except (TypeError, ValueError, OverflowError, OSError) as error:
+            raise PayloadError(
+                f"the value of {key!r} ends at no time of the calendar ({error}): save it again, or delete it"
+            ) from error
         ttl = max(0.0, (expires_at - datetime.now(UTC)).total_seconds())
     return StateItem(
         key=key,
@@ -124,13 +129,18 @@ def item(key: str, stored: StoredValue, type: Any) -> StateItem[Any]:
     )
 
 
-def bulk_items(keys: Sequence[str], found: Mapping[str, StoredValue], type: Any) -> dict[str, StateItem[Any]]:
+def bulk_items(
+    keys: Sequence[str], found: Mapping[str, StoredValue | CloudRuntimesError], type: Any
+) -> dict[str, StateItem[Any]]:
     items: dict[str, StateItem[Any]] = {}
     failed: dict[Any, CloudRuntimesError] = {}
     for key in keys:
         if key in found:
             try:
-                items[key] = item(key, found[key], type)
+                stored = found[key]
+                if isinstance(stored, CloudRuntimesError):
+                    raise stored
+                items[key] = item(key, stored, type)
             except CloudRuntimesError as error:
                 failed[key] = error
     if failed:

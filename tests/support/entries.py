@@ -63,6 +63,14 @@ class Entries:
         """Replace the end of a value of state."""
         raise NotImplementedError
 
+    def value(self, store: str, key: str) -> None:
+        """Spoil a number of a value of state."""
+        raise NotImplementedError  # where columns have types
+
+    def fence(self, store: str, key: str) -> None:
+        """Spoil the fence of a key."""
+        raise NotImplementedError  # where columns have types
+
     def file(self, name: str, data: str) -> None:
         """Spoil what is told of a file."""
         raise NotImplementedError
@@ -98,6 +106,9 @@ class _Sqlite(_Rows):
 
     def job(self, name: str, text: bytes) -> None:
         self.run("UPDATE {0}schedule_jobs SET spec = CAST(? AS TEXT) WHERE name = ?", text, name)
+
+    def value(self, store: str, key: str) -> None:
+        self.run("UPDATE state SET etag = 'x' WHERE key = ?", key)
 
     def server(self, app_id: str, address: str) -> None:
         self.run(
@@ -147,6 +158,12 @@ class _Redis(Entries):
     def expiry(self, store: str, key: str, expires_ms: int) -> None:
         self.run("HSET", self.key("state", store, "v", key), "x", str(expires_ms))
 
+    def value(self, store: str, key: str) -> None:
+        self.run("HSET", self.key("state", store, "v", key), "e", "x")
+
+    def fence(self, store: str, key: str) -> None:
+        self.run("HSET", self.key("state", store, "fences"), key, "soon")
+
 
 class _Nats(Entries):
     def put(self, bucket: Any, subject: str, data: bytes, **headers: str) -> None:
@@ -169,7 +186,11 @@ class _Nats(Entries):
 
     def expiry(self, store: str, key: str, expires_ms: int) -> None:
         driver = self.driver("state", store)
-        self.put(driver._bucket, driver._value(key), b"1", **{"Cr-Ttl": str(expires_ms), "Content-Type": "text/plain"})
+        self.put(driver._bucket, driver._value(key), b"1", **{"Cr-Ttl": str(expires_ms)[:15]})
+
+    def fence(self, store: str, key: str) -> None:
+        driver = self.driver("state", store)
+        self.put(driver._bucket, driver._bucket.subject("f", key), b"soon")
 
     def file(self, name: str, data: str) -> None:
         bucket = self.driver("file", "f").bucket
@@ -195,6 +216,12 @@ class _Etcd(Entries):
 
     def expiry(self, store: str, key: str, expires_ms: int) -> None:
         self.put(f"state/{store}/v/{key}", b"%d text/plain\n1" % expires_ms)
+
+    def value(self, store: str, key: str) -> None:
+        self.put(f"state/{store}/v/{key}", b"soon text/plain\n1")
+
+    def fence(self, store: str, key: str) -> None:
+        self.put(f"state/{store}/f/{key}", b"soon")
 
 
 _KINDS: dict[str, type[Entries]] = {

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
+from ...errors import CloudRuntimesError, ConflictError, PayloadError, ResourceExhaustedError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .._values import FEATURES, conflict, oversized, passed_fence
+from .._values import FEATURES, conflict, only, oversized, passed_fence, read_fence, read_value
 from .engine import Flow, Lease, Request
 from .failures import Refused
 from .messages import (
@@ -71,19 +71,23 @@ class EtcdState(StateDriver):
     def _get(self, key: str, consistency: str | None) -> Flow[StoredValue | None]:
         asked = range_of(self._values + key.encode(), serializable=consistency == "eventual")
         found = read_range((yield Request(RANGE, asked))).found
-        return _stored(found[0]) if found else None
+        return only(read_value(self._name, key, found[0], _stored)) if found else None
 
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+    def get_bulk(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue | PayloadError]:
         return self._engine.run(op, self._get_bulk(keys, consistency))
 
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
+    ) -> dict[str, StoredValue | PayloadError]:
         return await self._engine.run_async(op, self._get_bulk(keys, consistency))
 
-    def _get_bulk(self, keys: Sequence[str], consistency: str | None) -> Flow[dict[str, StoredValue]]:
+    def _get_bulk(self, keys: Sequence[str], consistency: str | None) -> Flow[dict[str, StoredValue | PayloadError]]:
         items = yield from self._read([self._values + key.encode() for key in keys], consistency == "eventual")
-        return {key: _stored(item) for key, item in zip(keys, items, strict=True) if item is not None}
+        held = [(key, item) for key, item in zip(keys, items, strict=True) if item is not None]
+        values = {key: read_value(self._name, key, item, _stored) for key, item in held}
+        return {key: value for key, value in values.items() if value is not None}
 
     def _read(self, keys: Sequence[bytes], eventual: bool = False) -> Flow[list[KeyValue | None]]:
         """Return what keys hold."""
@@ -112,7 +116,7 @@ class EtcdState(StateDriver):
             page = _PAGE if limit is None else min(_PAGE, limit - len(names))
             asked = range_of(first, end, limit=page, revision=revision, keys_only=True)
             found = read_range((yield Request(RANGE, asked)))
-            names += [item.key[len(where) :].decode() for item in found.found]
+            names += [item.key[len(where) :].decode(errors="replace") for item in found.found]
             if not found.more:
                 break
             revision, first = revision or found.revision, after(found.found[-1].key)
@@ -148,7 +152,7 @@ class EtcdState(StateDriver):
                 continue
             try:
                 yield from self._apply([write])
-            except ConflictError as error:
+            except (ConflictError, PayloadError) as error:
                 failed[index] = error
         if together:
             yield from self._commit(list(together.values()))
@@ -187,7 +191,10 @@ class EtcdState(StateDriver):
         keys = [self._values + key.encode() for key in looked] + [self._fences + key.encode() for key in fenced]
         items = yield from self._read(keys)
         etags = {key: item and str(item.modified) for key, item in zip(looked, items, strict=False)}
-        seen = {key: int(item.value) if item else 0 for key, item in zip(fenced, items[len(looked) :], strict=True)}
+        seen = {
+            key: read_fence(self._name, key, item and item.value)
+            for key, item in zip(fenced, items[len(looked) :], strict=True)
+        }
         for write in writes:
             if write.fence is not None:
                 if seen[write.key] > write.fence:

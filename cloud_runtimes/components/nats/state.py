@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .._values import FEATURES, conflict, oversized, passed_fence
+from .._values import FEATURES, conflict, oversized, passed_fence, read_fence
 from .entries import Entry, Put
 from .failures import Refused
 from .keys import KeyBucket
@@ -95,7 +95,8 @@ class NatsState(StateDriver):
         for first in range(0, len(wanted), _WINDOW):
             some = wanted[first : first + _WINDOW]
             entries = yield from self._bucket.read([self._bucket.subject("f", key) for key in some])
-            found.update((key, int(entry.data)) for key, entry in zip(some, entries, strict=True) if entry.data)
+            held = [(key, entry.data) for key, entry in zip(some, entries, strict=True) if entry.data]
+            found |= {key: read_fence(self._name, key, data) for key, data in held}
         return found
 
     # -- writing ----------------------------------------------------------
@@ -199,7 +200,7 @@ class NatsState(StateDriver):
         etags: dict[str, str | None] = {}
         for key, entry in values.items():
             etags[key] = _etag(entry) if (yield from self._lives(entry)) else None
-        tokens = {key: int(entry.data or b"0") for key, entry in fences.items()}
+        tokens = {key: read_fence(self._name, key, entry.data) for key, entry in fences.items()}
         last: dict[str, StateWrite] = {}
         for write in writes:
             if write.fence is not None:

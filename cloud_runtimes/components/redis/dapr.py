@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, PayloadError
 from ...spi import pubsub, state
 from ...spi.state import StateWrite, StoredValue
-from .._values import FEATURES, conflict, oversized
+from .._values import FEATURES, conflict, only, oversized, read_value
 from .engine import Script
 from .pubsub import RedisPubSub
 from .resp import Flow, Value
@@ -97,14 +97,14 @@ class DaprState(RedisState):
 
     def _get(self, key: str) -> Flow[StoredValue | None]:
         ((*row,),) = yield from _READ.run((self._key(key),))
-        return _value(row)
+        return only(read_value(self.name, key, row, _value))
 
-    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue]]:
-        found: dict[str, StoredValue] = {}
+    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue | PayloadError]]:
+        found: dict[str, StoredValue | PayloadError] = {}
         for part in self._parts(range(len(keys))) if keys else ():
             rows = yield from _READ.run([self._key(keys[place]) for place in part])
             for place, row in zip(part, rows, strict=True):
-                if (value := _value(row)) is not None:
+                if (value := read_value(self.name, keys[place], row, _value)) is not None:
                     found[keys[place]] = value
         return found
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, PayloadError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
+from .._values import (
+    FEATURES,
+    conflict,
+    new_etag,
+    only,
+    oversized,
+    parse_etag,
+    passed_fence,
+    read_fence,
+    read_value,
+    stored,
+)
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow, Value
@@ -118,22 +129,24 @@ class RedisState(StateDriver):
 
     def _get(self, key: str) -> Flow[StoredValue | None]:
         (columns,) = checked((yield Batch(("HMGET", self._key(key), *_FIELDS))))
-        return _value(columns)
+        return only(read_value(self.name, key, columns, _value))
 
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+    def get_bulk(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue | PayloadError]:
         return self._component.engine.run(op, self._get_bulk(keys))
 
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
+    ) -> dict[str, StoredValue | PayloadError]:
         return await self._component.engine.run_async(op, self._get_bulk(keys))
 
-    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue]]:
+    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue | PayloadError]]:
         if not keys:
             return {}
         rows = checked((yield Batch(*[("HMGET", self._key(key), *_FIELDS) for key in keys])))
-        found = zip(keys, map(_value, rows), strict=True)
-        return {key: value for key, value in found if value is not None}
+        found = {key: read_value(self.name, key, row, _value) for key, row in zip(keys, rows, strict=True)}
+        return {key: value for key, value in found.items() if value is not None}
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         return self._component.engine.run(op, self._list(prefix, limit, after))
@@ -154,11 +167,12 @@ class RedisState(StateDriver):
         """Return the fences of keys, ``None``: of all."""
         if keys is None:
             (pairs,) = checked((yield Batch(("HGETALL", self._fences))))
-            return {key.decode(): int(fence) for key, fence in zip(pairs[::2], pairs[1::2], strict=True)}
+            found = [(key.decode(errors="replace"), fence) for key, fence in zip(pairs[::2], pairs[1::2], strict=True)]
+            return {key: read_fence(self.name, key, fence) for key, fence in found}
         if not keys:
             return {}
         (found,) = checked((yield Batch(("HMGET", self._fences, *keys))))
-        return {key: int(fence) for key, fence in zip(keys, found, strict=True) if fence is not None}
+        return {key: read_fence(self.name, key, fence) for key, fence in zip(keys, found, strict=True) if fence}
 
     # -- writing ----------------------------------------------------------
 
@@ -192,12 +206,22 @@ class RedisState(StateDriver):
         found = yield from _WRITE.run(keys, *arguments)
         for number, reason in zip(found[::2], found[1::2], strict=True):
             write = writes[places[number]]
-            error = passed_fence(write, int(reason[1:])) if reason[:1] == b"f" else conflict(self.name, write)
-            assert error is not None
+            error = self._refused(write, reason)
             failed[places[number]] = error
             if atomic:
                 raise error
         return failed
+
+    def _refused(self, write: StateWrite, reason: bytes) -> CloudRuntimesError:
+        """Return why the script refused a write."""
+        error = conflict(self.name, write)
+        if reason[:1] == b"f":
+            try:
+                return passed_fence(write, read_fence(self.name, write.key, reason[1:]))
+            except PayloadError as unread:
+                return unread
+        assert error is not None
+        return error
 
 
 def _value(columns: list[Any]) -> StoredValue | None:

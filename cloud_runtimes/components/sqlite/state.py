@@ -8,11 +8,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.arguments import MAX_KEY_BYTES
-from ...errors import CloudRuntimesError, ConflictError
+from ...errors import CloudRuntimesError, ConflictError, PayloadError
 from ...spi.change import Change
 from ...spi.operation import Operation
 from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
-from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
+from .._unreadable import unreadable
+from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, read_value, stored
 from .writes import SqliteChange, WriteTask, apply_all
 
 if TYPE_CHECKING:
@@ -73,29 +74,38 @@ class SqliteState(StateDriver):
 
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
         store = self._store or self._find_store(op)
-        return None if store is None else self._found(self._engine.query(op, _GET, (store, key)))
+        return None if store is None else self._found(key, self._engine.query(op, _GET, (store, key)))
 
     async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
         store = self._store or await self._find_store_async(op)
-        return None if store is None else self._found(await self._engine.query_async(op, _GET, (store, key)))
+        return None if store is None else self._found(key, await self._engine.query_async(op, _GET, (store, key)))
 
-    def _found(self, rows: list[Any]) -> StoredValue | None:
-        found = stored(rows[0]) if rows else None
-        if found is None or (found.expires_ms is not None and found.expires_ms <= self._engine.clocks.wall_ms()):
-            return None
+    def _found(self, key: str, rows: list[Any]) -> StoredValue | None:
+        try:
+            found = stored(rows[0]) if rows else None
+            if found is None or (found.expires_ms is not None and found.expires_ms <= self._engine.clocks.wall_ms()):
+                return None
+        except TypeError as error:
+            raise unreadable(f"the value of {key!r} in {self._name!r}", error) from error
         return found
 
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+    def get_bulk(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue | PayloadError]:
         store = self._find_store(op)
-        return {} if store is None else _living(self._engine.query(op, *self._reading(store, keys)))
+        return {} if store is None else self._living(self._engine.query(op, *self._reading(store, keys)))
 
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
+    ) -> dict[str, StoredValue | PayloadError]:
         if len(keys) > _POINT_READS:
             return await self._in_thread(self.get_bulk, op, keys, consistency)
         store = await self._find_store_async(op)
-        return {} if store is None else _living(await self._engine.query_async(op, *self._reading(store, keys)))
+        return {} if store is None else self._living(await self._engine.query_async(op, *self._reading(store, keys)))
+
+    def _living(self, rows: list[Any]) -> dict[str, StoredValue | PayloadError]:
+        values = {key: read_value(self._name, key, columns, stored) for key, *columns in rows}
+        return {key: value for key, value in values.items() if value is not None}
 
     def _reading(self, store: int, keys: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
         return _GET_BULK, (store, json.dumps(keys), self._engine.clocks.wall_ms())
@@ -226,7 +236,3 @@ class SqliteState(StateDriver):
             raise error
         if write.fence is not None:
             connection.execute(_RAISE_FENCE, (store, key, write.fence))
-
-
-def _living(rows: list[Any]) -> dict[str, StoredValue]:
-    return {key: stored(columns) for key, *columns in rows}
