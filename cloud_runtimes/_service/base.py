@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .._core.propagation import Entered
     from ..spi.driver import Driver
     from ..spi.pubsub import SubscribeRequest
+    from ..spi.schedule import DueRun
     from .context import ClientContext
 
 R = TypeVar("R")
@@ -96,6 +97,10 @@ class Interceptor:
 
     def serving(self, method: str, headers: Mapping[str, str]) -> Entered | None:
         """Return what is around a handler of an RPC method; ``None``: the context that came with the call."""
+        return None
+
+    def running(self, run: DueRun) -> Entered | None:
+        """Return what is around a run of a job; ``None``: nothing, since a run comes with no context."""
         return None
 
 

@@ -193,6 +193,8 @@ class JobRunner(RunningHandle):
         if not self._source.holds(run.token):  # lost, while this process was held up
             self._settle(Outcome(run.token, begun=False))
             return
+        entered = self._service._first(lambda each: each.running(run))
+        failure: BaseException | None = None
         try:
             target = run.spec.target
             if isinstance(target, RpcTarget):
@@ -205,11 +207,15 @@ class JobRunner(RunningHandle):
                 if not sync:
                     await answer
         except BaseException as error:  # SystemExit too: a handler ends no runner
+            failure = error
             self._failed(run, error)
             if not sync and not isinstance(error, (Exception, SystemExit)):
                 raise  # its loop ends
         else:
             self._settle(Outcome(run.token))
+        finally:
+            if entered is not None:
+                entered.leave(failure)
 
     def _argument(self, what: int, run: DueRun, handler: Handler) -> Any:
         spec = run.spec

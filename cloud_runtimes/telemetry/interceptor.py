@@ -24,6 +24,7 @@ from ..spi.rpc import RpcCall, RpcReply
 
 if TYPE_CHECKING:
     from ..spi.pubsub import SubscribeRequest
+    from ..spi.schedule import DueRun
 
 __all__ = ["Handled", "SpanInterceptor"]
 
@@ -280,6 +281,18 @@ class SpanInterceptor(Interceptor):
         name = f"{self._app_id}/{method}"
         what = _Description(name, "server", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
         return Handled(headers, lambda: self._start(what), _SERVER_FAULTS)
+
+    def running(self, run: DueRun) -> Handled:
+        """Return the span around a run of a job, which begins a trace."""
+        attributes = {
+            "cloud_runtimes.service": "schedule",
+            "cloud_runtimes.operation": "run",
+            "cloud_runtimes.job.name": run.spec.name,
+            "cloud_runtimes.job.run.id": run.run_id,
+            "cloud_runtimes.job.run.attempt": run.attempt,
+        }
+        what = _Description(f"run {run.spec.name}", "internal", attributes)
+        return Handled({}, lambda: self._start(what))
 
 
 def _is_piece(method: Any) -> bool:

@@ -25,6 +25,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.pubsub import DropEvent, Event
 from cloud_runtimes.rpc.host import hosts
+from cloud_runtimes.schedule import JobRun, Retry
 from cloud_runtimes.spi.operation import Operation
 from tests.telemetry.otlp_receiver import Receiver
 
@@ -281,6 +282,41 @@ def test_a_handler_that_fails(spans: Spans) -> None:
         assert [seen.get(timeout=30), seen.get(timeout=30)] == [1, 2]
     first, second = (span for span in spans.all() if span.kind == CONSUMER)
     assert (first.status.code, attributes(first)[ERROR_TYPE], second.status.code) == (ERROR, "LookupError", 0)
+    assert SECRET.encode() not in spans.texts()
+
+
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_a_run_of_a_job(spans: Spans, api: str) -> None:
+    """Each try begins a trace, of which the calls of the handler are a part."""
+    client = spans.client
+    ended = threading.Event()
+
+    def work(run: JobRun) -> None:
+        client.state.save("s", "k", SECRET)
+        if run.attempt == 1:
+            raise LookupError(SECRET)
+        ended.set()
+
+    async def work_async(run: JobRun) -> None:
+        work(run)
+
+    client.schedule.job("report")(work if api == "sync" else work_async)
+    client.schedule.schedule_job("report", due_time=0, failure_policy=Retry(1, 0.0))
+    with client.schedule.running():
+        assert ended.wait(30)
+    first, second = (span for span in spans.all() if span.name == "run report")
+    assert (first.kind, first.status.code, attributes(first)[ERROR_TYPE]) == (INTERNAL, ERROR, "LookupError")
+    assert (second.status.code, second.parent_span_id) == (UNSET, b"")
+    (record,) = client.schedule.list_runs("report")
+    assert attributes(second) == {
+        "cloud_runtimes.service": "schedule",
+        "cloud_runtimes.operation": "run",
+        "cloud_runtimes.job.name": "report",
+        "cloud_runtimes.job.run.id": record.run_id,
+        "cloud_runtimes.job.run.attempt": 2,
+    }
+    saves = {(span.trace_id, span.parent_span_id) for span in spans.all() if span.name == "state.save"}
+    assert saves == {(span.trace_id, span.span_id) for span in (first, second)}
     assert SECRET.encode() not in spans.texts()
 
 
