@@ -15,6 +15,7 @@ from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
 from ..spi.schedule import FailurePolicy, Misfire, RpcTarget, RunRecord, ScheduleDriver, StoredJob, TopicTarget
 from ._prepare import check_job_name
+from ._unhandled import needs_handler, with_waiting
 from .times import from_ms
 
 _GET: Final = Method("schedule", "get_job", repeatable=True, writes=False)
@@ -210,7 +211,7 @@ class StoredJobs(Service):
     def list_runs(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[RunRecord]:
-        """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone.
+        """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone. One that waits because no process has its handler has that as its ``error``.
 
         Args:
             name: of the job.
@@ -222,13 +223,14 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
-        return self._call(op, driver.list_runs, name)
+        found = self._call(op, driver.list_runs, name)
+        return with_waiting(self._call(op, driver.get, name), found) if needs_handler(driver) else found
 
     @error_context(_LIST_RUNS, named=False)
     async def list_runs_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[RunRecord]:
-        """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone.
+        """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone. One that waits because no process has its handler has that as its ``error``.
 
         Args:
             name: of the job.
@@ -240,7 +242,10 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
-        return await self._call_async(op, driver.list_runs_async, name)
+        found = await self._call_async(op, driver.list_runs_async, name)
+        return (
+            with_waiting(await self._call_async(op, driver.get_async, name), found) if needs_handler(driver) else found
+        )
 
     def _asking(
         self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None, feature: str | None = None

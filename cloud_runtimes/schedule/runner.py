@@ -22,6 +22,7 @@ from ..errors import ClosedError
 from ..spi.flow import run_sync
 from ..spi.operation import Method, Operation
 from ..spi.schedule import DueRun, Outcome, Retry, RpcTarget, RunSource, ScheduleDriver, TopicTarget
+from ._unhandled import UnhandledJobs
 from .times import from_ms
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class JobRunner(RunningHandle):
         self._workers: Any = None
         self._closing = self._ending = self._closed = False
         self.health = Health("running jobs", "schedule")
+        self._unhandled = UnhandledJobs(service)
 
     @property
     def needed(self) -> bool:  # type: ignore[override]
@@ -144,6 +146,7 @@ class JobRunner(RunningHandle):
                 self.health.works()
                 for run in runs:
                     self._begin(run)
+                self._unhandled.look()
                 if not self._done:
                     source.wait(_LOOK)
             except Exception as error:

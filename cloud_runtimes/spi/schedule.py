@@ -82,12 +82,12 @@ class RunRecord:
 
     Attributes:
         name: of the job.
-        run_id: of the run; of occurrences that were skipped, that of the first.
+        run_id: of the run; of occurrences that were skipped, that of the first. Empty for an occurrence that waits for a process with its handler.
         fire_time: when it was due.
         status: ``"waiting"`` for its first or next try, ``"running"``, ``"succeeded"``, ``"failed"``, ``"skipped"`` (missed, and the policy did not want it run), ``"cancelled"`` (its job was deleted before it had run).
         attempt: tries so far.
         started_at, ended_at: of the last try; it starts when a process takes it.
-        error: how the last try failed: type and message, at most 300 characters.
+        error: how the last try failed: type and message, at most 300 characters; or that no process has the handler.
         count: 1; for a long stretch that was skipped, its occurrences, from ``fire_time`` to ``last_fire_time``.
         last_fire_time: ``fire_time``, or the end of the stretch.
     """
