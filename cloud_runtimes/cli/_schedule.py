@@ -67,7 +67,9 @@ def _target(rpc: str | None, topic: str | None) -> RpcTarget | TopicTarget | Non
 def listing(invocation: Invocation) -> int:
     """Write all jobs."""
     with connect(invocation) as client:
-        rows(map(_fields, client.schedule.list_jobs()), ("name", "schedule", "next_run", "target", "data"))
+        jobs = client.schedule.list_jobs()
+        errors = ("error",) if any(job.error for job in jobs) else ()
+        rows(map(_fields, jobs), ("name", "schedule", "next_run", "target", "data", *errors))
     return 0
 
 

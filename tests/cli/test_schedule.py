@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,18 @@ def test_add_list_rm(cli: Any, home: Path) -> None:
         with pytest.raises(NotFoundError):
             client.schedule.get_job("j")
     assert cli("schedule", "list")[:2] == (0, b"")
+
+
+def test_a_job_that_cannot_be_read_is_listed(cli: Any, home: Path) -> None:
+    for name in ("good", "odd"):
+        assert cli("schedule", "add", name, "--schedule", "@daily").code == 0
+    with closing(sqlite3.connect(home / "cloud_runtimes.db")) as connection, connection:
+        connection.execute("UPDATE schedule_jobs SET spec = '{' WHERE name = 'odd'")
+    lines = {line["name"]: line for line in map(json.loads, cli("schedule", "list").lines)}
+    assert lines["good"]["error"] is None
+    assert "JSONDecodeError" in lines["odd"]["error"]
+    assert cli("schedule", "rm", "odd").code == 0
+    assert [json.loads(line)["name"] for line in cli("schedule", "list").lines] == ["good"]
 
 
 @pytest.mark.parametrize(
