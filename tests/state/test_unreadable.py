@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,3 +49,15 @@ def test_a_fence_that_cannot_be_read(entries: Entries, api: Api) -> None:
     entries.fence("s", "odd")
     api.fails(PayloadError, match="'odd'")(state, "save", "s", "odd", 2, fence=5)
     assert api.call(state, "get", "s", "odd") == 1
+
+
+@pytest.mark.parametrize("entries", ["etcd", "nats"], indirect=True)
+def test_a_key_that_is_none(entries: Entries, api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "cloud_runtimes")
+    state = entries.client.state
+    for key in ("a", "z"):
+        api.call(state, "save", "s", key, 1)
+    entries.key("s")
+    assert api.call(state, "list_keys", "s") == ["a", "z"]
+    assert api.call(state, "list_keys", "s", limit=1, after="a") == ["z"]
+    assert len(caplog.records) == 1

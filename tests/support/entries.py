@@ -71,6 +71,10 @@ class Entries:
         """Spoil the fence of a key."""
         raise NotImplementedError  # where columns have types
 
+    def key(self, store: str) -> None:
+        """Write a value under what is no key."""
+        raise NotImplementedError
+
     def file(self, name: str, data: str) -> None:
         """Spoil what is told of a file."""
         raise NotImplementedError
@@ -136,33 +140,33 @@ class _Redis(Entries):
         found: bytes = self.harness.server.command(*words)
         return found
 
-    def key(self, service: str, name: str, *rest: str) -> str:
+    def where(self, service: str, name: str, *rest: str) -> str:
         return ":".join((f"{{{self.harness.prefix}:{service}:{name}}}", *rest))
 
     def job(self, name: str, text: bytes) -> None:
-        tag = self.key("schedule", "suite", "")
+        tag = self.where("schedule", "suite", "")
         id = self.run("HGET", f"{tag}names", name).decode().split("\r\n")[-2]
         self.run("HSET", f"{tag}job:{id}", "spec", text)
 
     def history(self, name: str) -> None:
-        tag = self.key("schedule", "suite", "")
+        tag = self.where("schedule", "suite", "")
         id = self.run("GET", f"{tag}ids").decode().split("\r\n")[-2]
         self.run("HSET", f"{tag}run:{id}", "fire", "soon")
 
     def item(self, store: str, key: str, tags: str) -> None:
-        self.run("HSET", self.key("configuration", store, "items"), f"\0\0{key}", f"7:[{tags}")
+        self.run("HSET", self.where("configuration", store, "items"), f"\0\0{key}", f"7:[{tags}")
 
     def server(self, app_id: str, address: str) -> None:
-        self.run("ZADD", self.key("rpc", app_id, "servers"), str(1 << 52), f"odd{address and ' '}{address}")
+        self.run("ZADD", self.where("rpc", app_id, "servers"), str(1 << 52), f"odd{address and ' '}{address}")
 
     def expiry(self, store: str, key: str, expires_ms: int) -> None:
-        self.run("HSET", self.key("state", store, "v", key), "x", str(expires_ms))
+        self.run("HSET", self.where("state", store, "v", key), "x", str(expires_ms))
 
     def value(self, store: str, key: str) -> None:
-        self.run("HSET", self.key("state", store, "v", key), "e", "x")
+        self.run("HSET", self.where("state", store, "v", key), "e", "x")
 
     def fence(self, store: str, key: str) -> None:
-        self.run("HSET", self.key("state", store, "fences"), key, "soon")
+        self.run("HSET", self.where("state", store, "fences"), key, "soon")
 
 
 class _Nats(Entries):
@@ -187,6 +191,10 @@ class _Nats(Entries):
     def expiry(self, store: str, key: str, expires_ms: int) -> None:
         driver = self.driver("state", store)
         self.put(driver._bucket, driver._value(key), b"1", **{"Cr-Ttl": str(expires_ms)[:15]})
+
+    def key(self, store: str) -> None:
+        driver = self.driver("state", store)
+        self.put(driver._bucket, f"{driver._bucket.root}v.foreign-key", b"1")
 
     def fence(self, store: str, key: str) -> None:
         driver = self.driver("state", store)
@@ -219,6 +227,9 @@ class _Etcd(Entries):
 
     def value(self, store: str, key: str) -> None:
         self.put(f"state/{store}/v/{key}", b"soon text/plain\n1")
+
+    def key(self, store: str) -> None:
+        asked(self.harness.server.url, PUT, put(f"{self.harness.prefix}/state/{store}/v/".encode() + b"\xff", b"1"))
 
     def fence(self, store: str, key: str) -> None:
         self.put(f"state/{store}/f/{key}", b"soon")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import CloudRuntimesError, ConflictError, PayloadError, ResourceExhaustedError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._unreadable import read_entries
 from .._values import FEATURES, conflict, only, oversized, passed_fence, read_fence, read_value
 from .engine import Flow, Lease, Request
 from .failures import Refused
@@ -116,7 +117,8 @@ class EtcdState(StateDriver):
             page = _PAGE if limit is None else min(_PAGE, limit - len(names))
             asked = range_of(first, end, limit=page, revision=revision, keys_only=True)
             found = read_range((yield Request(RANGE, asked)))
-            names += [item.key[len(where) :].decode(errors="replace") for item in found.found]
+            keys = (item.key[len(where) :] for item in found.found)
+            names += read_entries(f"keys of {self._name!r}", keys, repr, bytes.decode)
             if not found.more:
                 break
             revision, first = revision or found.revision, after(found.found[-1].key)

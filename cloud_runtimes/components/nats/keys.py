@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
+from .._unreadable import read_entries
 from .buckets import Bucket, patient
 from .entries import API, Entry, decode, encode, entry_of
 from .protocol import Message
@@ -53,7 +54,8 @@ class KeyBucket(Bucket):
         found = sorted([subject[len(where) :].replace(".", "") for subject in told])
         head = encode(prefix)[: size * 8 // _STEP]
         first = 0 if after is None else bisect_right(found, encode(after))
-        likely = (decode(each) for each in found[first:] if each.startswith(head))
+        behind = (each for each in found[first:] if each.startswith(head))
+        likely = read_entries(f"keys of {self.name}", behind, str, decode)
         keys = (key for key in likely if key.startswith(prefix))
         if looks or limit is None:
             return list(islice(keys, limit))

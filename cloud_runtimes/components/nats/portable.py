@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import Portable
 from .._portable_stores import StoredConfiguration, StoredState
+from .._unreadable import read_entries
 from .configuration import NatsConfiguration
 from .entries import decode
 from .requests import Batch, Flow, Request
@@ -34,8 +36,8 @@ def names(component: NatsComponent, op: Operation, service: str) -> list[str]:
             ((message,),) = yield Batch(Request("$JS.API.STREAM.NAMES", json.dumps({"offset": seen}).encode()))
             page = json.loads(message.data)
             streams = page.get("streams") or []
-            names = (_store(component.settings.prefix, service, stream) for stream in streams)
-            found += [name for name in names if name is not None]
+            stores = read_entries("buckets", streams, str, partial(_store, component.settings.prefix, service))
+            found += [store for store in stores if store is not None]
             seen += len(streams)
             if not streams or seen >= page["total"]:
                 return sorted(found)

@@ -161,7 +161,7 @@ class RedisState(StateDriver):
         # no byte of UTF-8 is 0xff
         last = b"(" + prefix.encode() + b"\xff"
         found = yield from _LIST.run((self._names, self._prefix), first, last, -1 if limit is None else limit)
-        return [name.decode() for name in found]
+        return [name.decode(errors="replace") for name in found]
 
     def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
         """Return the fences of keys, ``None``: of all."""
