@@ -8,7 +8,7 @@ A run that has ended stays in the document until it was written to the history, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import getrandbits
 from typing import Any, Final, TypeAlias
 
@@ -82,8 +82,8 @@ class Document:
             if found.error is not None:
                 self.error = found.error
                 return
-            self._spec = found.spec
-            job = {"handler": None, **job, "id": job["id"] + 0}
+            self._spec, target = found.spec, found.spec.target
+            job |= {"handler": target if isinstance(target, str) else None, "id": job["id"] + 0}
         self.job, self._data, self._runs, self._last, self._noted = job, rest, runs, last, noted
 
     def follow(self, run: Run) -> None:
@@ -299,18 +299,25 @@ def _is_open(run: Run) -> bool:
     return run["deadline"] is not None
 
 
+_TYPES: Final[Mapping[type, Sequence[str]]] = {
+    int: ("id", "job", "fire", "last", "count", "attempt", "failures", "deadline", "started", "ended", "slot"),
+    str: ("run", "status", "member", "error"),
+}
+_OPTIONAL: Final = frozenset({"deadline", "started", "ended", "slot", "member", "error"})
+
+
 def _check(run: Run) -> Run:
     """Return a run, if it is one.
 
     Raises:
         Exception: it is none.
     """
+    for kind, names in _TYPES.items():
+        for name in names:
+            value = run.get(name) if name == "slot" else run[name]
+            if not (isinstance(value, kind) or (value is None and name in _OPTIONAL)):
+                raise TypeError(f"{name} is of type {type(value).__name__}")
     record(["", *(run[column] for column in _COLUMNS[1:])])
-    for number in ("id", "job", "fire", "last", "count", "attempt", "failures", "deadline", "slot"):
-        value = run.get(number) if number in ("deadline", "slot") else run[number]
-        if value is not None and not isinstance(value, int):
-            raise TypeError(f"{number} is {value!r:.80}")
-    run["member"]
     return run
 
 

@@ -118,17 +118,21 @@ def read_spec(name: str, text: str, data: bytes | None) -> JobSpec:
         failure_policy=Retry(*failure) if isinstance(failure, list) else failure,
         **{field: fields[key] for key, field in _FIELDS.items()},
     )
-    for field in ("schedule", "repeats", "content_type", "misfire", "timezone", "target", "failure_policy"):
-        if not isinstance(value := getattr(spec, field), _KINDS[field]):
-            raise TypeError(f"{field} is {value!r:.80}")
-    if spec.misfire not in get_args(Misfire):
-        raise ValueError(f"misfire is {spec.misfire!r:.80}")
+    for field, kinds in _KINDS.items():
+        if not isinstance(value := getattr(spec, field), kinds):
+            raise TypeError(f"{field} is of type {type(value).__name__}")
+    policy = spec.failure_policy
+    if spec.misfire not in get_args(Misfire) or not (isinstance(policy, Retry) or policy == "drop"):
+        raise ValueError("its misfire or failure policy is none")
+    if isinstance(policy, Retry):
+        policy.attempts + policy.interval
     _check_times(spec.due_ms, spec.expires_ms)
     return spec
 
 
 _NONE: Final = type(None)
 _KINDS: Final[Mapping[str, Any]] = {
+    "data": (bytes, _NONE),
     "schedule": (str, _NONE),
     "repeats": (int, _NONE),
     "content_type": (str, _NONE),

@@ -132,3 +132,25 @@ def test_jobs_go_on_while_memory_is_full(served: Serve, client: Make, api: Api) 
         error = api.fails(Exception, match="maxmemory")(made.schedule, "schedule_job", "k", schedule="@hourly")
         assert not error.maybe_applied
         api.call(made.schedule, "delete_job", "j")
+
+
+@pytest.mark.parametrize(("field", "value"), [("attempt", "x"), ("fire", "x"), ("failures", "x")])
+def test_a_run_that_another_program_changed(
+    clock: RedisHome, member: Member, caplog: pytest.LogCaptureFixture, field: str, value: str
+) -> None:
+    """It is named once, and stops no other."""
+    schedule = clock.client().schedule
+    handler = schedule.job("j")(lambda: None)
+    for name in ("j", "odd"):
+        schedule.schedule_job(name, schedule="@daily", target=handler)
+        schedule.run_now(name)
+    tag = f"{{{clock.prefix}:schedule:suite}}:"
+    clock.server.command("HSET", f"{tag}run:4", field, value)
+    runs = member()
+    assert [run.spec.name for run in runs.exchange((), 8)] == ["j"]
+    for _ in range(3):
+        assert not runs.exchange((), 8)
+    (record,) = caplog.records
+    assert "'odd'" in record.getMessage()
+    schedule.delete_job("odd")
+    assert [job.name for job in schedule.list_jobs()] == ["j"]

@@ -15,7 +15,16 @@ from cloud_runtimes.schedule import times
 from cloud_runtimes.testing import Api
 from tests.support.entries import ENGINES, Entries, make_entries
 
-ODD = (b"", b"{}", b"\xff\xfe{", b"[1, 2]", b'{"job": 7, "target": 3, "failure": "drop"}', b"[" * 100_000)
+RUN = b'{"id": 1, "job": 1, "run": "r", "fire": 0, "last": 0, "count": 1, "attempt": "1"}'
+ODD = (
+    b"",
+    b"{}",
+    b"\xff\xfe{",
+    b"[1, 2]",
+    b'{"job": 7, "target": 3, "failure": "drop"}',
+    b"[" * 100_000,
+    b'{"job": null, "runs": [' + RUN + b'], "last": 0, "noted": 0}',
+)
 
 
 @pytest.fixture(params=ENGINES)

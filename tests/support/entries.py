@@ -154,7 +154,7 @@ class _Redis(Entries):
         self.run("HSET", f"{tag}run:{id}", "fire", "soon")
 
     def item(self, store: str, key: str, tags: str) -> None:
-        self.run("HSET", self.where("configuration", store, "items"), f"\0\0{key}", f"7:[{tags}")
+        self.run("HSET", self.where("configuration", store, "items"), f"\0\0{key}", f"[{tags}")
 
     def server(self, app_id: str, address: str) -> None:
         self.run("ZADD", self.where("rpc", app_id, "servers"), str(1 << 52), f"odd{address and ' '}{address}")

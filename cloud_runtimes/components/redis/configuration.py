@@ -36,7 +36,7 @@ for i = 2, #ARGV, 2 do
   local field, text = ARGV[i], ARGV[i + 1]
   if texts[field] == nil then
     local item = redis.call('HGET', KEYS[2], field)
-    texts[field] = item and string.sub(item, string.find(item, ':', 1, true) + 1) or ''
+    texts[field] = item and string.sub(item, (string.find(item, ':', 1, true) or 0) + 1) or ''
   end
   if texts[field] ~= text then
     texts[field] = text

@@ -17,6 +17,7 @@ from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, Sche
 from .._jobs import RUN_COLUMNS, exists, planned, record, records, run_id, stays_due, stored, written
 from .._notify import Waiter
 from .._runs import CHANNEL, LeasedRuns, RunToken
+from .._unreadable import skip
 from . import schedule_scripts as scripts
 from .resp import Flow, Value
 
@@ -157,19 +158,25 @@ class _Runs(LeasedRuns):
             "want": want, "handlers": sorted(self._handlers()), "aside": sorted(self._aside),
             "outcomes": [_told(each) for each in outcomes], "held": list(self._held), "renews": bool(renew),
         }  # fmt: skip
-        now, pause, ids, rows, due = yield from scripts.EXCHANGE.run(
+        now, pause, ids, rows, due, broken = yield from scripts.EXCHANGE.run(
             self._tag, json.dumps(self._terms | told), self._channel
         )
         self._is_due([int(pause) if pause else None])
+        for name, reason in broken:
+            skip("runs of jobs", (name or b"").decode(errors="replace"), ValueError(reason.decode(errors="replace")))
         renewed = [token for token in renew if token.id in ids]
         runs: list[DueRun] = []
         unread: list[Outcome] = []
         for job_id, columns, id, run, fire, attempt, failures in rows:
-            job, token = read_job(columns), RunToken(id, attempt)
-            if job.error is None:
-                runs.append(DueRun(token, run.decode(), int(fire), attempt, int(failures), job.spec))
+            job, token, reason = read_job(columns), RunToken(id, attempt), None
+            try:
+                made = DueRun(token, run.decode(), int(fire), attempt, int(failures), job.spec)
+            except Exception as error:  # of a run that another program has changed
+                reason = error
+            if reason is None and job.error is None:
+                runs.append(made)
             else:
-                self._set_aside(job, _version(job_id, columns))
+                self._set_aside(job, _version(job_id, columns), reason)
                 unread.append(Outcome(token, begun=False))
         if unread:
             yield from self._exchange(unread, (), 0)

@@ -196,7 +196,8 @@ return 1
     flags="",
 )
 # ARGV: JSON of {member, lease, moving, want, handlers, aside, outcomes, held, renews, history, most}, channel.
-# Returns the time, milliseconds until something could be claimed, what is still held, runs, jobs to move on.
+# Returns the time, milliseconds until something could be claimed, what is still held, runs, jobs to move on, and jobs
+# whose runs cannot be claimed, with the reason.
 EXCHANGE: Final = Script(
     _COMMON + _RECORDS + """
 local a = cjson.decode(ARGV[1])
@@ -240,8 +241,8 @@ for _, token in ipairs(a.held) do
     kept[#kept + 1] = token[1]
   end
 end
-local runs, jobs = {}, {}
-if a.want == 0 then return {at(now), '', kept, runs, jobs} end
+local runs, jobs, broken = {}, {}, {}
+if a.want == 0 then return {at(now), '', kept, runs, jobs, broken} end
 table.insert(a.handlers, '')
 local due, aside = {}, {}
 for _, version in ipairs(a.aside) do aside[version] = true end
@@ -256,8 +257,7 @@ for _, handler in ipairs(a.handlers) do
   end
 end
 table.sort(due, function(x, y) if x[1] == y[1] then return x[2] < y[2] end return x[1] < y[1] end)
-for i = 1, math.min(#due, a.want) do
-  local job, handler = due[i][3], due[i][4]
+local function claim(job, handler)
   local id, is = call('ZRANGE', open_key(job), 0, 0)[1], call('EXISTS', job_key(job)) == 1
   if id and is then
     local attempt = call('HINCRBY', run_key(id), 'attempt', 1)
@@ -279,6 +279,15 @@ for i = 1, math.min(#due, a.want) do
     call('ZREM', due_key(handler), job)
   end
 end
+-- a run whose fields another program has changed waits for a minute, and stops no other
+for i = 1, math.min(#due, a.want) do
+  local job, handler = due[i][3], due[i][4]
+  local done, why = pcall(claim, job, handler)
+  if not done then
+    broken[#broken + 1] = {call('HGET', job_key(job), 'name'), type(why) == 'table' and why.err or tostring(why)}
+    call('ZADD', due_key(handler), at(now + 60000), job)
+  end
+end
 local next = ''
 for _, handler in ipairs(a.handlers) do
   local first = call('ZRANGE', due_key(handler), 0, #a.aside, 'WITHSCORES')
@@ -289,7 +298,7 @@ for _, handler in ipairs(a.handlers) do
     end
   end
 end
-return {at(now), next == '' and '' or at(math.max(0, next - now)), kept, runs, jobs}
+return {at(now), next == '' and '' or at(math.max(0, next - now)), kept, runs, jobs, broken}
 """,
     flags="allow-oom",
 )

@@ -235,7 +235,7 @@ class SqliteRuns(LeasedRuns):
                 connection.execute(_CANCEL, (names["wall"], id))
                 continue
             found = stored(columns)
-            if found.error is not None:
+            if found.error is not None or not isinstance(attempt, int):
                 self._set_aside(found, version)
                 continue
             connection.execute(_TAKE, (attempt + 1, *holder, id))
