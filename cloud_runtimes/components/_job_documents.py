@@ -40,7 +40,7 @@ _STATE: Final = ("next", "occurrences", "skipped")
 
 
 class Document:
-    """One name. A document that cannot be read is named once, and nothing but replaced or deleted.
+    """The document of one name. It can only be replaced or deleted if it cannot be read, which the log tells once.
 
     Attributes:
         name: of the job.

@@ -61,3 +61,15 @@ def test_a_key_that_is_none(entries: Entries, api: Api, caplog: pytest.LogCaptur
     assert api.call(state, "list_keys", "s") == ["a", "z"]
     assert api.call(state, "list_keys", "s", limit=1, after="a") == ["z"]
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("entries", ["valkey"], indirect=True)
+def test_a_key_of_another_type(entries: Entries, api: Api) -> None:
+    """As another program on the same Redis may have it."""
+    state = entries.client.state
+    for key in ("a", "odd"):
+        api.call(state, "save", "s", key, 1)
+    entries.run("SET", entries.where("state", "s", "v", "odd"), "x")  # type: ignore[attr-defined]
+    error = api.fails(BulkError, match="'odd'|1 of 2")(state, "get_bulk", "s", ["a", "odd"])
+    assert (sorted(error.failed), sorted(error.result)) == (["odd"], ["a"])
+    assert "choose another prefix" in str(error.failed["odd"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
-from ...errors import CloudRuntimesError, PayloadError
+from ...errors import CloudRuntimesError
 from ...spi import pubsub, state
 from ...spi.state import StateWrite, StoredValue
 from .._values import FEATURES, conflict, only, oversized, read_value
@@ -99,8 +99,8 @@ class DaprState(RedisState):
         ((*row,),) = yield from _READ.run((self._key(key),))
         return only(read_value(self.name, key, row, _value))
 
-    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue | PayloadError]]:
-        found: dict[str, StoredValue | PayloadError] = {}
+    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue | CloudRuntimesError]]:
+        found: dict[str, StoredValue | CloudRuntimesError] = {}
         for part in self._parts(range(len(keys))) if keys else ():
             rows = yield from _READ.run([self._key(keys[place]) for place in part])
             for place, row in zip(part, rows, strict=True):

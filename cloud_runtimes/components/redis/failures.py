@@ -83,9 +83,9 @@ def explained(where: str, error: ReplyError) -> CloudRuntimesError:
     return InternalError(f"redis {where}: {error}", maybe_applied=begun)
 
 
-def checked(replies: list[Any]) -> list[Any]:
-    """Return replies, or raise the first error among them; the engine makes it one of ours."""
+def checked(replies: list[Any], *, but: str | None = None) -> list[Any]:
+    """Return replies, or raise the first error among them; the engine makes it one of ours. Errors with the code ``but`` stay."""
     for reply in replies:
-        if isinstance(reply, ReplyError):
+        if isinstance(reply, ReplyError) and str(reply).partition(" ")[0] != but:
             raise reply
     return replies

@@ -21,8 +21,8 @@ from .._values import (
     stored,
 )
 from .engine import Script
-from .failures import checked
-from .resp import Batch, Flow, Value
+from .failures import checked, explained
+from .resp import Batch, Flow, ReplyError, Value
 
 if TYPE_CHECKING:
     from . import RedisComponent
@@ -133,20 +133,25 @@ class RedisState(StateDriver):
 
     def get_bulk(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue | PayloadError]:
+    ) -> dict[str, StoredValue | CloudRuntimesError]:
         return self._component.engine.run(op, self._get_bulk(keys))
 
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue | PayloadError]:
+    ) -> dict[str, StoredValue | CloudRuntimesError]:
         return await self._component.engine.run_async(op, self._get_bulk(keys))
 
-    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue | PayloadError]]:
+    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue | CloudRuntimesError]]:
         if not keys:
             return {}
-        rows = checked((yield Batch(*[("HMGET", self._key(key), *_FIELDS) for key in keys])))
-        found = {key: read_value(self.name, key, row, _value) for key, row in zip(keys, rows, strict=True)}
-        return {key: value for key, value in found.items() if value is not None}
+        rows = checked((yield Batch(*[("HMGET", self._key(key), *_FIELDS) for key in keys])), but="WRONGTYPE")
+        found: dict[str, StoredValue | CloudRuntimesError] = {}
+        for key, row in zip(keys, rows, strict=True):
+            if isinstance(row, ReplyError):  # another program's key
+                found[key] = explained(self._component.engine.where, row)
+            elif (value := read_value(self.name, key, row, _value)) is not None:
+                found[key] = value
+        return found
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         return self._component.engine.run(op, self._list(prefix, limit, after))
