@@ -69,7 +69,7 @@ test-bare: setup ## run the embedded components, or TESTS=…, on Linux without 
 	CLOUD_RUNTIMES_TEST_PLATFORM=bare $(PARALLEL) $(or $(TESTS),$(BARE)) -m "not timing" -k "$(EMBEDDED)"
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
-	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/etcd tests/kafka tests/nats tests/objectstore tests/postgres tests/rabbitmq tests/redis tests/conformance/test_lock_processes.py tests/pubsub/test_killed_transactions.py tests/codec/test_msgpack_twins.py tests/codec/test_json_backends.py tests/kernels/test_cloudevents.py tests/kernels/test_record.py tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/frame/test_config_secrets.py tests/frame/test_import.py tests/frame/test_overhead.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/kernels/test_speed.py tests/pubsub/test_pipelining.py tests/telemetry/test_load.py tests/tutorial tests/packaging/test_installed.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
+	$(BIN)/python -m pytest --soak -m long -o faulthandler_timeout=7200
 
 bench: setup ## time ours and its peers side by side; writes docs/benchmarks.md
 	$(PIP_INSTALL) -e ".[bench]"

@@ -65,7 +65,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(16, 2 * (os.cpu_count() or 1) + 2)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if (
+            {"rounds", "figure"} & {*getattr(item, "fixturenames", ())}
+            or getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+            or item.get_closest_marker("soak")
+        ):
+            item.add_marker("long")
     if not config.getoption("--soak"):
         long = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=long)
@@ -246,6 +254,15 @@ def _shared(factory: pytest.TempPathFactory, name: str, serve: Callable[..., Any
 
     folder = factory.getbasetemp()
     yield from _served(shared, folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder, name, serve)
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of ours."""
+    for name in list(os.environ):
+        if name.startswith(("CLOUD_RUNTIMES_", "DAPR_", "LAYOTTO_")) and name != "CLOUD_RUNTIMES_NATIVE":
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("APP_ID", raising=False)
 
 
 @pytest.fixture

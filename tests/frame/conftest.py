@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,15 +113,6 @@ def client(home: Path) -> Iterator[CloudRuntimesClient]:
     """A client on an embedded store."""
     with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
         yield made
-
-
-@pytest.fixture
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of ours."""
-    for name in list(os.environ):
-        if name.startswith(("CLOUD_RUNTIMES_", "DAPR_", "LAYOTTO_")) and name != "CLOUD_RUNTIMES_NATIVE":
-            monkeypatch.delenv(name)
-    monkeypatch.delenv("APP_ID", raising=False)
 
 
 @pytest.fixture

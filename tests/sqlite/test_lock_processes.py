@@ -118,9 +118,8 @@ def test_contention_with_kills(
     waits = sorted(mine - asked for _, asked, mine, _ in holds)
     whole = [sum("token" in line for line in each.said) for each in everybody[:_PROCESSES] if each.killed is None]
     figure(
-        f"eight processes on one lock for {seconds} s, {holders_killed} holders and "
-        f"{len(everybody) - _PROCESSES - holders_killed} others killed",
-        f"{len(holds):,} holds, no overlap, {lost} lost in time, at most {max(passed)} served in between, "
+        f"eight processes on one lock for {seconds} s, some killed",
+        f"{holders_killed} holders and {len(everybody) - _PROCESSES - holders_killed} others killed: {len(holds):,} holds, no overlap, {lost} lost in time, at most {max(passed)} served in between, "
         f"longest wait {waits[-1]:.2f} s, median {statistics.median(waits) * 1000:.0f} ms",
     )
     assert len(holds) > 20 * seconds / 6

@@ -145,8 +145,8 @@ def test_killed_runners_lose_nothing(
     # a process has 64 workers at most
     assert extra <= killed * 64
     figure(
-        f"{killed} runners killed during {jobs * repeats:,} runs",
-        f"none lost, {extra} run again with the same id, at most {max(counts.values()) - 1} more for one",
+        f"runners killed during {jobs * repeats:,} runs",
+        f"{killed} killed: none lost, {extra} run again with the same id, at most {max(counts.values()) - 1} more for one",
     )
 
 

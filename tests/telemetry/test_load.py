@@ -90,8 +90,8 @@ def test_nothing_is_dropped(
     found = run("delivered", sink.url, tmp_path, rate, rounds(1, 10), *certificate)
     got = sink.rest()
     figure(
-        f"{found['recorded']:,} spans over {scheme}, the main thread spinning",
-        f"{found['rate']:,.0f} a second, {got['spans']:,} received, {found['dropped']:,} dropped",
+        f"spans over {scheme}, the main thread spinning",
+        f"{found['recorded']:,} recorded, {found['rate']:,.0f} a second, {got['spans']:,} received, {found['dropped']:,} dropped",
     )
     assert found["flushed"]
     assert found["dropped"] == 0
