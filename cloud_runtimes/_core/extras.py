@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Final
 
 from ..errors import UnsupportedError
 from . import fork
 
+PACKAGE: Final = "."
+"""What pip installs: a checkout. Until a release the name on PyPI is another project's; then it is ``cloud-runtimes-python``."""
+WHERE: Final = "in the checkout"
+
+
+def install_line(*extras: str) -> str:
+    """Return the line that installs this package with some extras. All pages and messages show this one."""
+    return f'pip install "{PACKAGE}[{",".join(extras)}]"'
+
 
 def missing(what: str, extra: str) -> UnsupportedError:
     """Return the error for ``what`` needs an extra."""
-    return UnsupportedError(f'{what} needs an extra: pip install "cloud-runtimes-python[{extra}]"')
+    return UnsupportedError(f"{what} needs an extra: {install_line(extra)} {WHERE}")
 
 
 def installed(*modules: str) -> bool:

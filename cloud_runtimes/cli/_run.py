@@ -16,6 +16,7 @@ from importlib import import_module
 from time import monotonic
 from typing import Any, Final
 
+from .._core import extras
 from .._core.os_commands import KILL, send, start
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
@@ -271,9 +272,7 @@ class _Workers:
         try:
             from watchfiles import PythonFilter, watch
         except ImportError:
-            raise UsageError(
-                '--reload needs the package watchfiles: pip install "cloud-runtimes-python[watch]"'
-            ) from None
+            raise UsageError(str(extras.missing("--reload", "watch"))) from None
         import threading
 
         stop, folder = threading.Event(), os.getcwd()

@@ -89,7 +89,7 @@ def test_without_the_extra_doctor_works(home: Path, tmp_path: Path) -> None:
 def test_without_the_extra_the_others_say_what_they_need(home: Path, tmp_path: Path, argv: Sequence[str]) -> None:
     result = _process(tmp_path, "-m", "cloud_runtimes", *argv, bare=True)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == 'error: this command needs an extra: pip install "cloud-runtimes-python[cli]"\n'
+    assert result.stderr == 'error: this command needs an extra: pip install ".[cli]" in the checkout\n'
 
 
 @pytest.mark.parametrize(

@@ -427,7 +427,7 @@ def test_without_the_extra_for_grpc(cli: Any, home: Path, monkeypatch: pytest.Mo
         assert result.err.startswith("note: HTTP alone, since gRPC needs an extra")
         result = cli("serve", "-H", "0", "-G", "0")
     assert result.code == 1
-    assert result.err.endswith('error: gRPC needs an extra: pip install "cloud-runtimes-python[dapr]"\n')
+    assert result.err.endswith('error: gRPC needs an extra: pip install ".[dapr]" in the checkout\n')
 
 
 def test_an_address_that_others_reach_is_warned_of(cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -351,7 +351,7 @@ def test_without_watchfiles(on_file: Make, tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "app.toml"
     path.write_text("x = 1")
     monkeypatch.setitem(sys.modules, "watchfiles", None)
-    with pytest.raises(UnsupportedError, match=r"cloud-runtimes-python\[watch\]"):
+    with pytest.raises(UnsupportedError, match=r"pip install \"\.\[watch\]\" in the checkout"):
         on_file(path, watch="watchfiles").configuration.subscribe_configuration("app")
     with on_file(path, watch="auto").configuration.subscribe_configuration("app") as sub:
         sub.receive(10)

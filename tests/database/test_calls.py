@@ -336,5 +336,5 @@ def test_a_missing_driver_of_postgresql_names_the_extra(name: str, monkeypatch: 
     monkeypatch.setitem(sys.modules, name, None)
     table = {"component": "sqlalchemy", "url": f"postgresql+{name}://u:p@h/d"}
     with CloudRuntimesClient(config={"database": {"main": table}}) as client:
-        with pytest.raises(UnsupportedError, match=r'pip install "cloud-runtimes-python\[postgres\]"'):
+        with pytest.raises(UnsupportedError, match=r'pip install "\.\[postgres\]" in the checkout'):
             client.database.query("main", "SELECT 1")

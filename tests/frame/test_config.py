@@ -294,7 +294,7 @@ def test_the_words_of_a_parser_are_not_told(kind: str, text: str) -> None:
 
 def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(UnsupportedError, match=r'pip install "cloud-runtimes-python\[yaml\]"'):
+    with pytest.raises(UnsupportedError, match=r'pip install "\.\[yaml\]" in the checkout'):
         settings(file(tmp_path, "app_id: x", "c.yaml"))
 
 

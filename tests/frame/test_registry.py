@@ -166,7 +166,7 @@ def test_a_missing_dependency_names_the_extra(folder: Callable[[str, str], None]
     folder("needy", "import no_such_library_of_ours")
     with pytest.raises(UnsupportedError) as caught:
         find(COMPONENTS, "needy")
-    assert str(caught.value) == "component 'needy' needs an extra: pip install \"cloud-runtimes-python[needy]\""
+    assert str(caught.value) == "component 'needy' needs an extra: pip install \".[needy]\" in the checkout"
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 

@@ -169,7 +169,7 @@ def test_without_its_extra(served: Serve, client: Make, tmp_path: Path, monkeypa
     (tmp_path / "seed").write_text(Key("U").seed)
     server = served()
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
-    with pytest.raises(UnsupportedError, match=r"cloud-runtimes-python\[nats\]"):
+    with pytest.raises(UnsupportedError, match=r"pip install \"\.\[nats\]\" in the checkout"):
         client(server.url, nkey=str(tmp_path / "seed")).state.get("s", "k")
 
 

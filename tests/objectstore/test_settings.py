@@ -131,5 +131,5 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "obstore", None)
     with opened(url="s3://bucket") as client:
-        with pytest.raises(UnsupportedError, match=r"cloud-runtimes-python\[objectstore\]"):
+        with pytest.raises(UnsupportedError, match=r"pip install \"\.\[objectstore\]\" in the checkout"):
             client.file.exists("s", "f")

@@ -79,7 +79,7 @@ def needs(extra: str, what: str, call: Callable[[], Any]) -> None:
         call()
     except UnsupportedError as error:
         told = str(error)
-    assert told == f'{what} needs an extra: pip install "cloud-runtimes-python[{extra}]"', (what, told)
+    assert told == f'{what} needs an extra: pip install ".[{extra}]" in the checkout', (what, told)
 
 
 def extras(api: Api) -> None:

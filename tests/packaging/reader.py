@@ -65,6 +65,9 @@ class Reader:
         for language, text in re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL):
             for named, other in self.instead.items():
                 text = text.replace(named, other)
+            text = re.sub(
+                r'"\.\[([a-z,-]+)\]"', r'"cloud-runtimes-python[\1]"', text
+            )  # the wheel is that of the checkout
             name = re.match(r"# ([\w./-]+)\n", text)
             if name is not None or language:
                 file = name[1] if name is not None else "program.py"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cloud_runtimes._core.extras import WHERE, install_line
 from tests.packaging.builds import ROOT, run, tool
 
 pytestmark = pytest.mark.process
@@ -143,7 +144,7 @@ def test_all_is_every_extra_for_users_and_the_readme_tells_of_each() -> None:
     assert {"standard"} | named["standard"] | named["all"] == users
     assert named["dev"] == {"all", "docs"}
     install = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[2].partition("\n## ")[0]
-    assert install.split("```")[1].strip() == 'pip install ".[standard]"'
+    assert install.split("```")[1].strip() == f"{install_line('standard')}  # {WHERE}"
     assert {name for name in users if f"`{name}`" not in install} == set()
 
 

@@ -386,7 +386,7 @@ def test_others_may_read_it(
 def test_yaml_needs_its_extra(write: Write, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("s.yaml", "a: b")
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(UnsupportedError, match=r'YAML needs an extra: pip install "cloud-runtimes-python\[yaml\]"'):
+    with pytest.raises(UnsupportedError, match=r'YAML needs an extra: pip install "\.\[yaml\]" in the checkout'):
         api.call(client(path=path).secret, "get_secret", "s", "a")
 
 

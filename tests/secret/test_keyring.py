@@ -145,7 +145,7 @@ def test_one_that_asks_the_user(use: Any, client: Make, api: Api, canary: Canary
 def test_the_package_is_missing(client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     made = client("keyring")
     monkeypatch.setitem(sys.modules, "keyring", None)
-    with pytest.raises(UnsupportedError, match=r'pip install "cloud-runtimes-python\[keyring\]"'):
+    with pytest.raises(UnsupportedError, match=r'pip install "\.\[keyring\]" in the checkout'):
         api.call(made.secret, "get_secret", "s", "a")
     with pytest.raises(UnsupportedError, match="component 'keyring' needs an extra"):
         api.call(made, "wait_ready")
