@@ -120,7 +120,8 @@ class CloudRuntimesClient:
 
     def __repr__(self) -> str:
         runtime = self._arguments["runtime"] or self._context.runtime_name or "not chosen yet"
-        return f"<CloudRuntimesClient runtime={runtime}{' closed' if self._context.closed else ''}>"
+        location = f" at {self._context.location}" if self._context.location else ""
+        return f"<CloudRuntimesClient runtime={runtime}{location}{' closed' if self._context.closed else ''}>"
 
     # -- services ---------------------------------------------------------
 
@@ -218,7 +219,7 @@ class CloudRuntimesClient:
 
         Raises:
             InvalidArgumentError: there is no such service.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnsupportedError: no client of a vendor stands behind it.
         """
         if service not in SERVICES:

@@ -35,6 +35,7 @@ __all__ = [
     "read",
     "setting",
     "suggest",
+    "typo",
     "unknown",
     "without_values",
 ]
@@ -132,6 +133,12 @@ def suggest(name: object, known: Iterable[str]) -> str:
     if close := _near(name, known):
         return f"did you mean {close!r}?"
     return f"known: {', '.join(known)}" if known else "none is known here"
+
+
+def typo(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that another one is probably meant to be. Names that differ in digits alone are meant as they are."""
+    close = next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)
+    return close if close is not None and re.sub(r"\d", "", close) != re.sub(r"\d", "", name) else None
 
 
 def unknown(what: str, name: object, known: Iterable[str], number: int | None = None) -> str:

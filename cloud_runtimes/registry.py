@@ -5,6 +5,7 @@ A built-in is a folder of this package, so nothing is scanned and its name canno
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -21,9 +22,11 @@ COMPONENTS: Final = "cloud_runtimes.components"
 
 _SIDECARS: Final = ("dapr", "layotto")
 _KINDS: Final = {RUNTIMES: "runtime", COMPONENTS: "component"}
+_RENAMED: Final = {"file": "config_file"}
 _found: dict[tuple[str, str], type[Any]] = {}
 
 
+@functools.cache
 def built_in(group: str) -> list[str]:
     """List the built-in names of a group: the folders of its package."""
     package = importlib.import_module(group)
@@ -94,5 +97,10 @@ def _entry_point(group: str, name: str, where: str, service: str) -> type[Any]:
             retryable=False,
         )
     what = f"{_KINDS[group]} of {service}" if service else _KINDS[group]
-    message = f"{where}{': ' if where else ''}{unknown(what, name, _names_of(group, service))}"
+    known = _names_of(group, service)
+    if (now := _RENAMED.get(name)) in known:
+        message = f"{_KINDS[group]} {name!r} is called {now!r} now"
+    else:
+        message = unknown(what, name, known)
+    message = f"{where}{': ' if where else ''}{message}"
     raise InvalidArgumentError(message) if group == RUNTIMES else ComponentNotFoundError(message)

@@ -101,6 +101,10 @@ def beside(tables: dict[str, Any], path: Path) -> None:
     for table in places:
         if isinstance(table, dict) and isinstance(home := table.get("home"), str) and _relative(home):
             table["home"] = os.path.join(folder, home)
+    if isinstance(capa, dict) and isinstance(homes := capa.get("homes"), dict):
+        for service, home in homes.items():
+            if isinstance(home, str) and _relative(home):
+                homes[service] = os.path.join(folder, home)
     if isinstance(capa, dict) and "home" not in capa and not os.environ.get("CLOUD_RUNTIMES_HOME"):
         tables["capa"] = {**capa, "home": os.path.join(folder, HOME)}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from .._core import fork
 from .._core.os_errors import out_of_files
+from ..config import suggest
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 from ..spi.operation import Method, Operation, mark_interrupted, place
 
@@ -43,6 +45,7 @@ def error_context(method: Method, *, named: bool = True) -> Callable[[F], F]:
                 try:
                     return await inner(self, *args, **kwargs)
                 except BaseException as error:
+                    _suggest_argument(error, inner)
                     self._add_context(error, method, component(args, kwargs))
                     raise
 
@@ -53,12 +56,22 @@ def error_context(method: Method, *, named: bool = True) -> Callable[[F], F]:
             try:
                 return inner(self, *args, **kwargs)
             except BaseException as error:
+                _suggest_argument(error, inner)
                 self._add_context(error, method, component(args, kwargs))
                 raise
 
         return cast(F, call)
 
     return decorate
+
+
+def _suggest_argument(error: BaseException, function: Callable[..., Any]) -> None:
+    """Name the argument that is probably meant by a keyword which the function does not have."""
+    if not isinstance(error, TypeError) or error.__traceback__ is None or error.__traceback__.tb_next is not None:
+        return  # what the function itself calls wrongly is another matter
+    if found := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+        known = list(inspect.signature(function).parameters)[1:]
+        error.args = (f"{str(error).partition('. Did you')[0]}; {suggest(found[1], known)}",)
 
 
 class Outgoing:
@@ -104,6 +117,7 @@ class Interceptor:
         return None
 
 
+_FEATURES: Final = "docs/reference/features.md"
 MAX_NAMES: Final = 4096
 """Of components that a service remembers: callers of a sidecar may give any, and the oldest is made anew."""
 
@@ -121,6 +135,9 @@ class Service:
         self._drivers: dict[str, Any] = {}
         # outermost first; there are some where the configuration says so
         self._interceptors: tuple[Interceptor, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._context.client!r}>"
 
     def _driver(self, name: str) -> Any:
         """Return the driver for a store name; the first time it is made, without I/O."""
@@ -173,9 +190,13 @@ class Service:
     def _need(self, driver: Driver, feature: str, what: str, component: str) -> None:
         """Refuse, before any I/O, what the driver does not declare."""
         if feature not in driver.features:
-            has = f"it has: {', '.join(sorted(driver.features)) or 'nothing beyond the minimum'}"
+            vendor = self._context.runtime().vendor(self.name, component)
+            has = (
+                f"it has: {', '.join(sorted(driver.features)) or 'nothing beyond the minimum'}; for the components "
+                f"that have {self.name}.{feature}, one of which [{self.name}.{component}] may name, see {_FEATURES}"
+            )
             raise UnsupportedError(
-                f"{what} is not supported by {component!r} on the runtime {self._runtime_name}; "
+                f"{what} is not supported by {component!r}{vendor and f', {vendor}'} on the runtime {self._runtime_name}; "
                 f"{driver.instead.get(feature, has)}",
                 service=self.name,
                 runtime=self._runtime_name,

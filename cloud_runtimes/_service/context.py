@@ -105,6 +105,11 @@ class ClientContext:
         """The name of the runtime; ``None``: it is not made yet."""
         return None if self._runtime is None else self._runtime.name
 
+    @property
+    def location(self) -> str:
+        """Where the runtime keeps data; ``""``: it is not known."""
+        return "" if self._runtime is None else self._runtime.location()
+
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the client's own loop, for async handlers of sync callers."""
         self.runtime()

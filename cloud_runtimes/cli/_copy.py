@@ -15,7 +15,8 @@ from ..client import SERVICES
 from ..components.local import FILES
 from ..components.sqlite.files import DATABASE
 from ..errors import UnsupportedError
-from ..runtimes.capa import SERVERS, CapaRuntime
+from ..runtimes.capa import CapaRuntime
+from ..runtimes.capa.homes import Home
 from ..spi.executor import Executor
 from ..spi.operation import Method, Operation
 from ._copying import PortableFiles, Transfer
@@ -64,16 +65,21 @@ class _Side:
             if self.table is None and len(declared) > 1:
                 raise UsageError(f"{self.option}: there are several tables [schedule.…]: give the name of one")
             return self.runtime.component(service, self.table or declared[0])
+        if self.table is not None and self.table not in declared:
+            raise UsageError(
+                f"{self.option} {self.table}: there is no table [{service}.{self.table}]: add it, or choose the others with --service"
+            )
         return self.runtime.component(service, self.table or name)
 
     def names(self, service: str) -> Sequence[str]:
         """Return the names of a service that have data, or may have."""
-        declared = sorted(self.settings.components.get(service, ()))
-        if self.runtime.declared():
-            declared = [name for name in declared if self.table in (None, name)]
-            if service != "schedule" or not declared:
-                return declared
-        return self.component(service, "").names(self.operation(service), service)
+        declared = [name for name in self.settings.components.get(service, ()) if self.table in (None, name)]
+        if service == "schedule" and declared:
+            return self.component(service, "").names(self.operation(service), service)
+        found = set(declared)
+        if self.table is None and (home := self.runtime.undeclared(service)) is not None:
+            found.update(home.names(self.operation(service), service))
+        return sorted(found)
 
     def operation(self, name: str) -> Operation:
         """Return that of one step."""
@@ -217,8 +223,7 @@ def _home(option: str, home: str) -> dict[str, Any]:
         raise UsageError(f"{option}: a home in memory ends with its process")
     source = option == "--from"
     if "://" in home:
-        name = SERVERS.get(home.partition("://")[0])
-        makes = name and hasattr(registry.find(registry.COMPONENTS, name).Settings, "ensure")
+        makes = hasattr(getattr(Home(home, option).component, "Settings", None), "ensure")
         return {"capa": {"home": {"url": home, "ensure": "check"} if source and makes else home}}
     folder = os.path.abspath(os.path.expanduser(home))
     if source and not any(os.path.exists(os.path.join(folder, name)) for name in (DATABASE, FILES)):

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import __version__, config, registry
+from .._core.urls import without_secrets
 from ..client import SERVICES, CloudRuntimesClient
 from ._errors import explain
 from ._session import Invocation, make_client
 from ._streams import GREEN, RED, complain, styled, write
 from ._tables import Table
+
+if TYPE_CHECKING:
+    from ..runtimes.capa import CapaRuntime
 
 __all__ = ["doctor"]
 
@@ -26,7 +28,6 @@ T = TypeVar("T")
 
 _READY_TIMEOUT: Final = 3.0
 _WIDTH: Final = 16
-_PLACE: Final = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:\[\]@/]*)(:\d{1,5})?")
 
 
 class _Examination:
@@ -63,7 +64,10 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
     try:
         settings = look.attempt(lambda: _settings(client), None)
         kernels = look.attempt(_kernels, {"native": False, "reason": "the kernels cannot be chosen"})
-        components: list[dict[str, Any]] = look.attempt(lambda: _components(settings), [])
+        components: list[dict[str, Any]] = look.attempt(
+            lambda: _components(look.attempt(lambda: _capa(client), None)), []
+        )
+        homes: dict[str, Any] = look.attempt(lambda: _homes(client), {"home": None, "homes": {}})
         declared: list[dict[str, str]] = look.attempt(lambda: _declared(client), [])
         if client is not None and look.problem is None:
             limit = min(_READY_TIMEOUT, invocation.timeout or _READY_TIMEOUT)
@@ -79,9 +83,9 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
         "sqlite": sqlite3.sqlite_version,
         "runtime": None if settings is None else {"name": settings.runtime, "from": _runtime_origin(invocation)},
         "runtimes": registry.names(registry.RUNTIMES),
-        "endpoint": None if settings is None or settings.endpoint is None else _without_secrets(settings.endpoint),
+        "endpoint": None if settings is None or settings.endpoint is None else without_secrets(settings.endpoint),
         "app_id": None if settings is None else settings.app_id,
-        "home": look.attempt(lambda: _home({} if settings is None else settings.runtime_settings), None),
+        **homes,
         "configuration": {
             **look.attempt(lambda: _found(invocation), {"from": None, "why": None}),
             "declared": declared,
@@ -109,12 +113,20 @@ def _kernels() -> dict[str, Any]:
     return native_status()._asdict()
 
 
-def _home(runtime_settings: Any) -> str:
+def _homes(client: CloudRuntimesClient | None) -> dict[str, Any]:
     from .._core.home import home_folder
 
-    home = runtime_settings.get("home") or os.environ.get("CLOUD_RUNTIMES_HOME")
-    url = home.get("url") if isinstance(home, dict) else home
-    return _without_secrets(url) if isinstance(url, str) and "://" in url else home_folder(home)
+    capa = _capa(client)
+    if capa is None:
+        return {"home": home_folder(None), "homes": {}}
+    return {"home": str(capa.home()), "homes": {service: str(home) for service, home in capa.homes.items()}}
+
+
+def _capa(client: CloudRuntimesClient | None) -> CapaRuntime | None:
+    from ..runtimes.capa import CapaRuntime
+
+    runtime = None if client is None else client._context.runtime()
+    return runtime if isinstance(runtime, CapaRuntime) else None
 
 
 def _declared(client: CloudRuntimesClient | None) -> list[dict[str, str]]:
@@ -124,16 +136,10 @@ def _declared(client: CloudRuntimesClient | None) -> list[dict[str, str]]:
     return [{"service": service, "name": name, "component": found[service, name]} for service, name in sorted(found)]
 
 
-def _components(settings: config.ClientSettings | None) -> list[dict[str, Any]]:
-    from ..runtimes.capa import home_server
-
-    home = (
-        None if settings is None or settings.runtime != "capa" else home_server(settings.runtime_settings.get("home"))
-    )
-    return [
-        _component(name, home if home is not None and home["component"] == name else {})
-        for name in registry.names(registry.COMPONENTS)
-    ]
+def _components(capa: CapaRuntime | None) -> list[dict[str, Any]]:
+    homes = () if capa is None else (*capa.homes.values(), capa.home())
+    tables = {each.component.name: each.find(each.services[0], "")[1] for each in homes if each.component is not None}
+    return [_component(name, tables.get(name, {})) for name in registry.names(registry.COMPONENTS)]
 
 
 def _component(name: str, table: dict[str, Any]) -> dict[str, Any]:
@@ -178,18 +184,6 @@ def _runtime_origin(invocation: Invocation) -> str:
     return "the default"
 
 
-def _without_secrets(endpoint: str) -> str:
-    """Return an endpoint, one place or several, without user, password, query and fragment."""
-    try:
-        parts = urlsplit(endpoint)
-        places = parts.netloc.rpartition("@")[2]
-        if not all(map(_PLACE.fullmatch, places.split(","))) or "@" in parts.path:
-            raise ValueError  # a slash in the password
-    except ValueError:
-        return "(not a URL)"
-    return parts._replace(netloc=places, query="", fragment="").geturl()
-
-
 def _lines(report: dict[str, Any]) -> list[str]:
     def line(label: str, text: Any, depth: int = 0) -> str:
         return f"{'  ' * depth + label:<{_WIDTH - 2}}  {text}"
@@ -206,6 +200,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         line("endpoint", report["endpoint"] or "none"),
         line("app id", report["app_id"] or "not chosen"),
         line("home", report["home"] or "not chosen"),
+        *(line(service, home, 1) for service, home in report["homes"].items()),
         line("configuration", "{from} ({why})".format_map(found) if found["from"] else "none"),
     ]
     lines += [

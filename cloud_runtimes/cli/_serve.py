@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from .. import config
 from .._core.os_signals import ENDING, HANGING_UP, PASSED
-from ..client import CloudRuntimesClient
+from ..client import SERVICES, CloudRuntimesClient
 from ..dapr_server import Sidecar, SidecarSettings
 from ..dapr_server.server import need_grpc
 from ..errors import UnsupportedError
@@ -244,9 +244,14 @@ def quantity(text: str) -> int:
 
 
 def _merged(tables: Mapping[str, Any], origin: str, more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the configuration with the components of resource files."""
+    """Return the configuration with the components of resource files. Where any is declared, other names are errors, as to daprd."""
     merged = dict(tables)
+    declares = more or any(merged.get(service) for service in SERVICES if service not in ("rpc", "telemetry"))
+    if declares and isinstance(capa := merged.get("capa", {}), Mapping):
+        merged["capa"] = {"strict": True, **capa}
     for service, components in more.items():
+        if service == "capa":
+            continue
         there = dict(merged.get(service, {}))
         if there and service == "schedule":  # of resource files it is only for jobs to have one
             continue

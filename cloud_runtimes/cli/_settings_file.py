@@ -6,6 +6,7 @@ import os
 from typing import Final
 
 from .. import config
+from .._core import extras
 from .._core.config_discovery import find
 from ._errors import UsageError
 from ._session import Invocation, connect
@@ -23,12 +24,17 @@ app_id = {app_id}     # name of the application: source of its events, consumer 
 
 # Where all names live that have no table below. Leave the code as it is, and move:
 # [capa]
-# home = "postgresql://user@host/name"     # pip install "cloud-runtimes-python[postgres]"
-# home = "redis://user@host:6379/0"        # pip install "cloud-runtimes-python[redis]"
-# home = "nats://user:password@host:4222"  # pip install "cloud-runtimes-python[nats]"
+# home = "postgresql://user@host/name"     # {postgres}
+# home = "redis://user@host:6379/0"        # {redis}
+# home = "nats://user:password@host:4222"
 # home = "etcd://user:password@host:2379"
 
-# Names with a component of their own. With the first of these tables, every name needs one.
+# A service that the home lacks, or that is better elsewhere, has a home of its own:
+# [capa.homes]
+# file = "s3://bucket/prefix"
+# pubsub = "kafka://host:9092"
+
+# Names with a component of their own. With strict = true in [capa], every name needs one.
 # [state.orders]
 # component = "sqlite"
 #
@@ -49,7 +55,8 @@ def init(invocation: Invocation) -> int:
     )
     try:
         with open(_NAME, "x", encoding="utf-8") as file:
-            file.write(_TEXT.format(app_id=f'"{app_id[:128] or "app"}"'))
+            lines = {extra: f"{extras.install_line(extra)} {extras.WHERE}" for extra in ("postgres", "redis")}
+            file.write(_TEXT.format(app_id=f'"{app_id[:128] or "app"}"', **lines))
     except FileExistsError:
         raise UsageError(f"{_NAME} is there already: edit it, or remove it first") from None
     note(f"wrote {_NAME}: cloud-runtimes doctor tells what it does")
@@ -64,12 +71,23 @@ def validate(invocation: Invocation, path: str | None) -> int:
     if found is None:
         raise UsageError("there is no configuration file: name one, or make one by cloud-runtimes init")
     config.read(invocation.config)
+    from ..runtimes.capa import CapaRuntime
+
     with connect(invocation) as client:
-        declared = sorted(client._context.runtime().declared())
-        for service, name in declared:
+        runtime = client._context.runtime()
+        for service, name in (declared := sorted(runtime.declared())):
             client._context.service(service)._driver(name)
         client._context.service("telemetry")
         if client._context.settings.resiliency is not None:
-            client._read_policies()
-    write(f"{found.path}: valid, {len(declared)} components\n".encode())
+            for target, service, name in client._read_policies().policies.named():
+                known = [each for kind, each in declared if kind == service]
+                if name not in known and (meant := config.typo(name, known)):
+                    note(f'warning: [resiliency.targets."{target}"]: is [{service}.{meant}] meant?')
+        undeclared = f"undeclared names on {runtime}"
+        if isinstance(runtime, CapaRuntime):
+            if runtime.capa.strict:
+                undeclared = "undeclared names are refused"
+            for service in (*runtime.homes, runtime.home().services[0]):
+                runtime.undeclared(service)
+    write(f"{found.path}: valid, {len(declared)} components, {undeclared}\n".encode())
     return 0

@@ -81,7 +81,7 @@ class ConfigurationService(Service):
             metadata: for the component.
 
         Raises:
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
             UnsupportedError: the store has no groups, or no labels.
@@ -111,7 +111,7 @@ class ConfigurationService(Service):
             metadata: for the component.
 
         Raises:
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
             UnsupportedError: the store has no groups, or no labels.

@@ -76,7 +76,7 @@ class FileReads(Service):
 
         Raises:
             MissingFileError: there is no such file.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
             PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
@@ -107,7 +107,7 @@ class FileReads(Service):
 
         Raises:
             MissingFileError: there is no such file.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
             PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.

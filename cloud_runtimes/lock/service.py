@@ -79,7 +79,7 @@ class LockService(Service):
 
         Raises:
             InvalidArgumentError: a name or ``expiry`` is wrong.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
         """
@@ -116,7 +116,7 @@ class LockService(Service):
 
         Raises:
             InvalidArgumentError: a name or ``expiry`` is wrong.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
         """

@@ -112,7 +112,7 @@ class PubSubService(Declaring):
             PayloadError: the data cannot be encoded.
             ResourceExhaustedError: the disk or the log is full, or the event too large.
             UnsupportedError: the component has no ``ttl``, ``delay`` or ``raw``.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError, DeadlineExceededError: the broker cannot be reached, or does not answer within ``timeout``.
         """
         op, driver, batch, id = self._one(
@@ -155,7 +155,7 @@ class PubSubService(Declaring):
             PayloadError: the data cannot be encoded.
             ResourceExhaustedError: the disk or the log is full, or the event too large.
             UnsupportedError: the component has no ``ttl``, ``delay`` or ``raw``.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError, DeadlineExceededError: the broker cannot be reached, or does not answer within ``timeout``.
         """
         op, driver, batch, id = self._one(

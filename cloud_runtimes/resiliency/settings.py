@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -175,15 +175,21 @@ class Policies:
 
     def check(self, stores: Mapping[str, Collection[str]] | None) -> None:
         """Refuse targets that are no stores (service → names; ``None``: any name is one). Dapr's resources are of several applications, so theirs are not looked at."""
-        for target in self._targets:
-            service, _, name = target.partition(".")
-            if stores is None or not name or service not in _KINDS or name in stores.get(service, ()):
+        for target, service, name in self.named():
+            if stores is None or name in stores.get(service, ()):
                 continue
             there = sorted(stores.get(service, ()))
             raise InvalidArgumentError(
                 f'{self._origin}: [resiliency.targets."{target}"]: there is no {service} {name!r}: '
                 + (suggest(name, there) if there else f"there is no component of {service}")
             )
+
+    def named(self) -> Iterator[tuple[str, str, str]]:
+        """Yield our targets that name a store: target, service, name."""
+        for target in self._targets:
+            service, _, name = target.partition(".")
+            if name and service in _KINDS:
+                yield target, service, name
 
     def of(self, service: str, name: str) -> Policy:
         """Return the policy of one target; its ``retries`` are never ``None``."""

@@ -55,6 +55,17 @@ class Runtime(ABC):
     def ready(self) -> None:
         """Return once the runtime answers; raise `UnavailableError` where it does not (yet)."""
 
+    def vendor(self, service: str, name: str) -> str:
+        """Return the component behind a name, for people; ``""``: it is not known here."""
+        return self.declared().get((service, name), "")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def location(self) -> str:
+        """Return where it keeps data, for the ``repr`` of its client: nothing that could be a secret in the wrong place."""
+        return ""
+
     def stores(self) -> Mapping[str, Collection[str]] | None:
         """Return service → names of the components that there are; ``None``: any name is one, or it is not known. Asked once the runtime is `ready`; may do I/O."""
         if not (declared := self.declared()):
@@ -86,16 +97,23 @@ class Component(ABC):
         name: of its folder or entry point.
         Settings: a frozen dataclass; see `cloud_runtimes.config.setting`.
         services: which services it has drivers for.
+        home_schemes: schemes of the URLs by which it is a home, for undeclared names of these services.
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type[Any]]
     services: ClassVar[tuple[str, ...]]
+    home_schemes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any, context: ClientSettings, executor: Executor) -> None:
         self.settings = settings
         self.context = context
         self.executor = executor
+
+    @classmethod
+    def home_table(cls, service: str, url: str) -> dict[str, Any]:
+        """Return the settings of a home for a service; every store name must be a namespace of its own there. A wrong ``url`` is a `ValueError`."""
+        return {"url": url}
 
     @abstractmethod
     def driver(self, service: str, name: str) -> Driver:

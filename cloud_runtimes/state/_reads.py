@@ -70,7 +70,7 @@ class StateReads(Service):
 
         Raises:
             PayloadError: the stored value does not fit ``type``; names the path.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
         """
@@ -118,7 +118,7 @@ class StateReads(Service):
 
         Raises:
             PayloadError: the stored value does not fit ``type``; names the path.
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare it, and is strict.
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
         """

@@ -360,6 +360,21 @@ def test_component_tables(cli: Run, tmp_path: Path, postgres_database: str) -> N
         assert client.state.get("new", "a") == 1
 
 
+def test_undeclared_names_are_copied_beside_declared_ones(cli: Run, tmp_path: Path) -> None:
+    config, target = tmp_path / "cloud.toml", str(tmp_path / "copy")
+    orders = f'[state.orders]\ncomponent = "sqlite"\npath = "{tmp_path}/orders.db"\n'
+    config.write_text(f'[capa.homes]\nconfiguration = "other"\n{orders}')
+    with CloudRuntimesClient(config=config) as client:
+        for name in ("orders", "carts"):
+            client.state.save(name, name, 1)
+        client.configuration.save_configuration("app", {"a": "1"})
+    result = cli("copy", "--from", f"config:{config}", "--to", target)
+    rows = {"state orders": [1, 1, 0, 0], "state carts": [1, 1, 0, 0], "configuration app": [1, 1, 0, 0]}
+    assert (result.code, _rows(result.out)) == (0, rows), result.err
+    config.write_text(f"[capa]\nstrict = true\n{orders}")
+    assert _rows(cli("copy", "--from", f"config:{config}", "--to", target).out) == {"state orders": [1, 0, 0, 0]}
+
+
 def test_the_applications_home(
     cli: Run, home: Path, tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,19 @@ def test_an_endpoint_without_its_secrets(cli: Any) -> None:
     assert b"hidden" not in result.out + result.err.encode()
 
 
+def test_homes_of_services_are_shown_without_their_secrets(cli: Any, home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cloud.toml"
+    path.write_text('[capa.homes]\npubsub = "kafka://me:canary@127.0.0.1:1"\nfile = "files"\n')
+    result = cli("--config", str(path), "doctor", "--json")
+    homes = {"file": str(tmp_path / "files"), "pubsub": "kafka://127.0.0.1:1"}
+    assert json.loads(result.out)["homes"] == homes
+    assert b"canary" not in result.out + result.err.encode()
+    result = cli("--config", str(path), "doctor")
+    assert b"canary" not in result.out + result.err.encode()
+    assert b"  pubsub        kafka://127.0.0.1:1\n" in result.out
+    assert f"  file          {tmp_path}/files\n".encode() in result.out
+
+
 @pytest.mark.process
 def test_kernels_that_cannot_be_chosen(home: Path) -> None:
     environment = {**os.environ, "CLOUD_RUNTIMES_NATIVE": "nonsense"}

@@ -104,7 +104,7 @@ def test_an_event_that_is_too_large(cli: Any, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage(cli: Any, tmp_path: Path, argv: tuple[str, ...]) -> None:
-    (tmp_path / "runtimes.toml").write_text('[pubsub.bus]\ncomponent = "sqlite"\n')
+    (tmp_path / "runtimes.toml").write_text('[capa]\nstrict = true\n[pubsub.bus]\ncomponent = "sqlite"\n')
     result = cli(*argv, stdin=b"1\n")
     assert result.code == 2
     assert result.err.startswith("error: ")

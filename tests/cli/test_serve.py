@@ -360,7 +360,10 @@ def test_what_is_wrong_in_resource_files_is_told_before_anything_runs(cli: Any, 
 
 def test_jobs_are_where_the_configuration_has_them() -> None:
     mine = {"schedule": {"jobs": {"component": "sqlite", "home": "mine"}}}
-    assert _merged(mine, "cloud.toml", {"schedule": {"jobs": {"component": "sqlite"}}}) == mine
+    assert _merged(mine, "cloud.toml", {"schedule": {"jobs": {"component": "sqlite"}}}) == {
+        "capa": {"strict": True},
+        **mine,
+    }
 
 
 def test_a_component_that_stands_twice(cli: Any, tmp_path: Path) -> None:

@@ -21,7 +21,10 @@ def test_a_new_file_is_found_from_below_and_keeps_data_together(
 ) -> None:
     code, out, err = cli("init")
     assert (code, out, "wrote cloud-runtimes.toml" in err) == (0, b"", True)
-    assert cli("config", "validate").out == f"{folder}/cloud-runtimes.toml: valid, 0 components\n".encode()
+    assert (
+        cli("config", "validate").out
+        == f"{folder}/cloud-runtimes.toml: valid, 0 components, undeclared names on {folder}/.cloud_runtimes\n".encode()
+    )
     assert cli("state", "save", "orders", "k", "1").code == 0
     (folder / "sub").mkdir()
     monkeypatch.chdir(folder / "sub")
@@ -37,7 +40,8 @@ def test_its_comments_are_valid_too(cli: Any, folder: Path) -> None:
     every = re.sub(r"(?m)^# ?(?=\[|[a-z_]+ = )", "", text)
     every = re.sub(r'(?m)^home = "(redis|nats|etcd)://.*\n', "", every)
     path.write_text(every)
-    assert cli("config", "validate").out.endswith(b": valid, 2 components\n")
+    homes = b"undeclared names on postgresql://host/name, pubsub: kafka://host:9092, file: s3://bucket/prefix\n"
+    assert cli("config", "validate").out.endswith(b": valid, 2 components, " + homes)
 
 
 def test_there_is_one_already(cli: Any, folder: Path) -> None:
@@ -65,3 +69,21 @@ def test_there_is_none(cli: Any, folder: Path) -> None:
     os.mkdir(".git")
     code, _, err = cli("config", "validate")
     assert (code, "there is no configuration file" in err) == (2, True)
+
+
+def test_what_becomes_of_undeclared_names(cli: Any, folder: Path) -> None:
+    path = folder / "cloud-runtimes.toml"
+    declared = '[state.orders]\ncomponent = "sqlite"\n[resiliency.targets."state.order"]\ntimeout = "1s"\n'
+    path.write_text(f'[capa.homes]\nfile = "files"\npubsub = "kafka://me:canary@host"\n{declared}')
+    result = cli("config", "validate")
+    homes = f"{folder}/.cloud_runtimes, pubsub: kafka://host, file: {folder}/files"
+    assert result.out.decode().endswith(f": valid, 1 components, undeclared names on {homes}\n")
+    assert result.err == 'warning: [resiliency.targets."state.order"]: is [state.orders] meant?\n'
+    path.write_text(f"[capa]\nstrict = true\n{declared}")
+    assert cli("config", "validate").out.endswith(b": valid, 1 components, undeclared names are refused\n")
+    path.write_text(f'[capa.homes]\npubsub = "kafka://me:canary@host/x"\n{declared}')
+    assert cli("config", "validate").err.endswith(
+        "[capa.homes] pubsub: give a URL such as kafka://user:password@host:9092,host:9092\n"
+    )
+    path.write_text(f'[capa.homes]\nfile = "redis://me:canary@host"\n{declared}')
+    assert cli("config", "validate").err.startswith(f"error: {path}: [capa.homes] file: redis:// has no file: give a")

@@ -116,7 +116,7 @@ def test_wrong_usage(cli: Any, argv: tuple[str, ...]) -> None:
 
 def test_a_name_that_is_not_declared(cli: Any, tmp_path: Path) -> None:
     path = tmp_path / "runtimes.toml"
-    path.write_text('[state.orders]\ncomponent = "sqlite"\n')
+    path.write_text('[capa]\nstrict = true\n[state.orders]\ncomponent = "sqlite"\n')
     result = cli("--config", str(path), "state", "get", "nonsense", "k")
     assert result.code == 2
     assert "[state.orders]" in result.err

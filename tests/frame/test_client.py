@@ -213,7 +213,9 @@ def test_supports_needs_all_of_the_declared(clean_environment: None) -> None:
         assert client.supports("state.ttl", "a")
         assert not client.supports("state.ttl", "b")
         assert not client.supports("state.ttl")
-        assert not client.supports("pubsub.ttl", "a")
+        assert not client.supports("state.teleport", "c"), "undeclared"
+        assert client.supports("state.ttl", "c")
+        assert client.supports("pubsub.ttl", "a")
 
 
 def test_services_are_made_once(scripted: CloudRuntimesClient) -> None:

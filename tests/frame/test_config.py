@@ -395,7 +395,8 @@ def test_declared_and_undeclared_names(closing: Keep) -> None:
     undeclared.state.save("any", "k", 1)
     assert undeclared.state.get("other", "k") is None
     table = {"component": "sqlite", "home": ":memory:names"}
-    client = closing(CloudRuntimesClient(config={"state": {"any": table, "b": table}}))
+    strict = {"strict": True, "home": ":memory:names"}
+    client = closing(CloudRuntimesClient(config={"capa": strict, "state": {"any": table, "b": table}}))
     assert client.state.get("any", "k") == 1
     for call in (lambda: client.state.get("other", "k"), lambda: client.pubsub.publish("bus", "t", 1)):
         with pytest.raises(ComponentNotFoundError, match=r"declares \[state\.any\], \[state\.b\]: add \["):

@@ -224,7 +224,7 @@ def test_names_given_by_keyword(client: CloudRuntimesClient) -> None:
 
 
 def test_an_unknown_component_says_where(clean_environment: None) -> None:
-    declared = {"state": {"orders": {"component": "sqlite", "home": ":memory:"}}}
+    declared = {"capa": {"strict": True}, "state": {"orders": {"component": "sqlite", "home": ":memory:"}}}
     with CloudRuntimesClient(config=declared) as client:
         with pytest.raises(errors.ComponentNotFoundError) as caught:
             client.state.get("other", "k")

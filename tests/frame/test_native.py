@@ -39,7 +39,7 @@ def test_nothing_of_a_vendor(service: str) -> None:
 
 
 def test_what_is_not_there(home: Path) -> None:
-    config: dict[str, Any] = {"state": {"orders": {"component": "sqlite", "home": str(home)}}}
+    config: dict[str, Any] = {"state": {"orders": {"component": "sqlite", "home": str(home)}}, "capa": {"strict": True}}
     with CloudRuntimesClient(config=config) as client:
         with pytest.raises(ComponentNotFoundError, match=r"add \[state.carts\]"):
             client.native("state", "carts")

@@ -102,7 +102,7 @@ def test_a_runtime_by_entry_point(install: Install) -> None:
     with CloudRuntimesClient(runtime="other", config={"other": {"home": ":memory:"}}) as client:
         client.state.save("s", "k", 1)
         assert client.state.get("s", "k") == 1
-        assert repr(client) == "<CloudRuntimesClient runtime=other>"
+        assert repr(client) == "<CloudRuntimesClient runtime=other at :memory:>"
         with pytest.raises(InvalidArgumentError) as caught:
             client.state.get("s", "")
         assert caught.value.runtime == "other"

@@ -162,7 +162,7 @@ def test_what_it_lacks_is_refused_before_anything_is_sent(api: Api) -> None:
 def test_what_it_lacks_falls_to_the_process(fake: FakeLayotto, api: Api) -> None:
     config = {
         "fallback": "capa",
-        "capa": {"home": ":memory:fallback"},
+        "capa": {"home": ":memory:fallback", "strict": True},
         "database": {"bank": {"component": "sqlalchemy", "url": "sqlite+aiosqlite:///:memory:"}},
     }
     with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite", config=config) as client:

@@ -41,8 +41,9 @@ STORES = {"state": {"orders": {"component": "sqlite", "path": ":memory:targets"}
     ],
 )
 def test_what_is_not_declared(api: str, target: str, message: str) -> None:
+    strict = {"capa": {"strict": True}}
     with pytest.raises(InvalidArgumentError, match=message):
-        ready(CloudRuntimesClient(config={**STORES, **table("default", "state", target)}), api)
+        ready(CloudRuntimesClient(config={**strict, **STORES, **table("default", "state", target)}), api)
 
 
 @both
@@ -71,7 +72,7 @@ def test_over_a_sidecar(sidecar: Sidecar, api: str, transport: str) -> None:
 def test_doctor_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cloud.toml"
     path.write_text(
-        '[state.orders]\ncomponent = "sqlite"\npath = ":memory:doctor"\n[resiliency.targets."state.ordres"]\ntimeout = "1s"\n'
+        '[capa]\nstrict = true\n[state.orders]\ncomponent = "sqlite"\npath = ":memory:doctor"\n[resiliency.targets."state.ordres"]\ntimeout = "1s"\n'
     )
     assert main(["--config", str(path), "doctor"]) == 1
     assert "there is no state 'ordres'" in capsys.readouterr().err

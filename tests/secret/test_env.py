@@ -161,9 +161,11 @@ def test_a_prefix_gives_any_store_a_name(api: Api, monkeypatch: pytest.MonkeyPat
         assert api.call(client.secret, "get_secret", "My Store!", "a").value == "1"
 
 
-def test_once_anything_is_declared_only_that_is_there(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beside_what_is_declared(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BEGIN + "S_A", "1")
     with CloudRuntimesClient(config={"state": {"s": {"component": "sqlite"}}}) as client:
+        assert api.call(client.secret, "get_secret", "s", "a").value == "1"
+    with CloudRuntimesClient(config={"capa": {"strict": True}, "state": {"s": {"component": "sqlite"}}}) as client:
         with pytest.raises(ComponentNotFoundError, match=r"declares \[state\.s\]: add \[secret\.s\]"):
             api.call(client.secret, "get_secret", "s", "a")
     with CloudRuntimesClient(config={"secret": {"s": {"component": "env"}}}) as client:

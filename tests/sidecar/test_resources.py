@@ -238,7 +238,8 @@ def test_configurations(tmp_path: Path) -> None:
 @pytest.mark.parametrize("documents", [(), ("Resiliency",)])
 def test_with_resources_there_are_declared_names_alone(tmp_path: Path, documents: tuple[str, ...]) -> None:
     given = [f"apiVersion: dapr.io/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}" for kind in documents]
-    config = {**load(write(tmp_path, *given), "shop").config, "capa": {"home": f":memory:{tmp_path}"}}
+    found = load(write(tmp_path, *given), "shop").config
+    config = {**found, "capa": {**found["capa"], "home": f":memory:{tmp_path}"}}
     with CloudRuntimesClient(runtime="capa", app_id="shop", config=config) as client:
         with pytest.raises(ComponentNotFoundError):
             client.state.save("x", "k", 1)

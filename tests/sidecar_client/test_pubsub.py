@@ -366,7 +366,7 @@ def test_fork(sidecar: Sidecar) -> None:
 
 @both
 def test_no_such_component(sidecar: Sidecar, api: str, tmp_path: Path) -> None:
-    config = {"capa": {"home": str(tmp_path)}, "pubsub": {"bus": {"component": "sqlite"}}}
+    config = {"capa": {"home": str(tmp_path), "strict": True}, "pubsub": {"bus": {"component": "sqlite"}}}
     beneath = CloudRuntimesClient(config=config, app_id="shop")
     with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
         for address in (made.http_address, f"grpc://{made.grpc_address}"):

@@ -23,7 +23,7 @@ SECRET = "CLOUD_RUNTIMES_SECRET_STORE_KEY"
 def declared(home: str) -> dict[str, Any]:
     """Return a configuration that declares a component ``store`` of every kind."""
     return {
-        "capa": {"home": home},
+        "capa": {"home": home, "strict": True},
         **{kind: {"store": {"component": VENDORS.get(kind, "sqlite")}} for kind in KINDS},
     }
 
@@ -35,7 +35,10 @@ SIDECARS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     "absent application": (declared, {"app_port": 1}),
     "shutdown over HTTP": (declared, {}),
     "shutdown over gRPC": (declared, {}),
-    "other": (lambda home: {"capa": {"home": home}, "schedule": {"other": {"component": "sqlite"}}}, {}),
+    "other": (
+        lambda home: {"capa": {"home": home, "strict": True}, "schedule": {"other": {"component": "sqlite"}}},
+        {},
+    ),
     "free": (lambda home: {"capa": {"home": home}}, {}),
 }
 """Name → how to make the configuration of a home, and more settings of the sidecar; beside ``"application"`` there is one."""

@@ -81,7 +81,8 @@ def test_a_configuration_of_ones_own(user: pytest.Pytester) -> None:
 
         @pytest.fixture
         def cloud_runtimes_config(tmp_path):
-            return {"state": {"orders": {"component": "sqlite", "path": str(tmp_path / "orders.db")}}}
+            orders = {"component": "sqlite", "path": str(tmp_path / "orders.db")}
+            return {"capa": {"strict": True}, "state": {"orders": orders}}
 
         def test_it(cloud_runtimes_client, tmp_path):
             cloud_runtimes_client.state.save("orders", "k", 1)

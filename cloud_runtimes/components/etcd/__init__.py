@@ -33,6 +33,7 @@ class EtcdComponent(EngineComponent["EtcdEngine"]):
     name = "etcd"
     Settings = EtcdSettings
     services = tuple(_DRIVERS)
+    home_schemes = ("etcd", "etcds")
 
     settings: EtcdSettings
     # values and fences of other homes need not fit: nothing is copied

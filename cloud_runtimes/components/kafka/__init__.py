@@ -11,7 +11,7 @@ from ...config import ClientSettings
 from ...errors import ClosedError, UnavailableError
 from ...spi.component import Component
 from ...spi.operation import Method, Operation
-from .settings import KafkaSettings
+from .settings import KafkaSettings, read_url
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
@@ -34,8 +34,13 @@ class KafkaComponent(Component):
     name = "kafka"
     Settings = KafkaSettings
     services = ("pubsub",)
+    home_schemes = ("kafka", "kafkas")
 
     settings: KafkaSettings
+
+    @classmethod
+    def home_table(cls, service: str, url: str) -> dict[str, Any]:
+        return read_url(url)
 
     def __init__(self, settings: KafkaSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)

@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+from urllib.parse import unquote
 
 from ...config import duration, setting
 
 __all__ = ["KafkaSettings"]
 
 _SERVERS: Final = re.compile(r"[^\s,:@/]+:[0-9]{1,5}(,[^\s,:@/]+:[0-9]{1,5})*|(\[[0-9a-fA-F:]+\]:[0-9]{1,5},?)+")
+_PORT: Final = re.compile(r":[0-9]{1,5}$")
 _OURS: Final = {
     "bootstrap.servers": "servers",
     "metadata.broker.list": "servers",
@@ -46,6 +48,18 @@ _FIXED: Final = frozenset(
     ]
 )
 """Properties on which the promises of this component stand."""
+
+
+def read_url(url: str) -> dict[str, Any]:
+    """Return the settings in ``kafka://user:password@host:9092,host:9092``; with ``kafkas://`` for TLS."""
+    scheme, _, rest = url.partition("://")
+    login, at, places = rest.rstrip("/").rpartition("@")
+    servers = ",".join(place if _PORT.search(place) else f"{place}:9092" for place in places.split(","))
+    user, colon, password = login.partition(":")
+    if not _SERVERS.fullmatch(servers) or (at and not colon):
+        raise ValueError("give a URL such as kafka://user:password@host:9092,host:9092")
+    found: dict[str, Any] = {"servers": servers, **({"tls": True} if scheme == "kafkas" else {})}
+    return {**found, "username": unquote(user), "password": unquote(password)} if at else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ class NatsComponent(EngineComponent["NatsEngine"]):
     name = "nats"
     Settings = NatsSettings
     services = tuple(_DRIVERS)
+    home_schemes = ("nats", "tls")
 
     settings: NatsSettings
 

@@ -26,8 +26,14 @@ class ObjectstoreComponent(Component):
     name = "objectstore"
     Settings = ObjectstoreSettings
     services = ("file", "state")
+    home_schemes = ("s3", "gs", "az")
 
     settings: ObjectstoreSettings
+
+    @classmethod
+    def home_table(cls, service: str, url: str) -> dict[str, Any]:
+        folder = "files" if service == "file" else service
+        return {"url": url if "{name}" in url else f"{url.rstrip('/')}/{folder}/{{name}}"}
 
     @cached_property
     def bucket(self) -> Bucket:

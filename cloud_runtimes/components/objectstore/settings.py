@@ -13,6 +13,7 @@ __all__ = ["PARTS", "ObjectstoreSettings"]
 PARTS: Final = 10_000
 """Parts of one upload: S3's limit."""
 _MIB: Final = 1024 * 1024
+_NOT_IN_SEGMENT: Final = re.compile(r"[%/\\]|\.(?=\.*$)")
 _URL: Final = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]*)(?:/(.*))?", re.DOTALL)
 
 
@@ -110,5 +111,6 @@ class ObjectstoreSettings:
 
     def root(self, name: str) -> str:
         """Return what all keys of a store begin with: nothing, or folders with their ``/``."""
-        prefix = self.url.partition("://")[2].partition("/")[2].rstrip("/").replace("{name}", name)
+        segment = _NOT_IN_SEGMENT.sub(lambda found: f"%{ord(found[0]):02X}", name)
+        prefix = self.url.partition("://")[2].partition("/")[2].rstrip("/").replace("{name}", segment)
         return f"{prefix}/" if prefix else ""

@@ -41,6 +41,7 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
     name = "postgres"
     Settings = PostgresSettings
     services = tuple(_DRIVERS)
+    home_schemes = ("postgresql", "postgres")
 
     settings: PostgresSettings
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...errors import UnsupportedError
 from ...spi.component import Component, no_native
 from ...spi.operation import Method, Operation
 from .._engines import EngineComponent
+from .address import SCHEMES
 from .settings import RabbitmqSettings
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class RabbitmqComponent(EngineComponent["RabbitmqEngine"]):
     name = "rabbitmq"
     Settings = RabbitmqSettings
     services = ("pubsub",)
+    home_schemes = tuple(SCHEMES)
 
     settings: RabbitmqSettings
 
@@ -45,11 +46,6 @@ class RabbitmqComponent(EngineComponent["RabbitmqEngine"]):
         return Component.portable(self, service, name)
 
     def driver(self, service: str, name: str) -> Driver:
-        if service != "pubsub":
-            raise UnsupportedError(
-                f"RabbitMQ has pub/sub and no {service}: add [{service}.{name}] with a component that has it, "
-                "such as postgres, redis or sqlite"
-            )
         from .pubsub import RabbitmqPubSub
 
         return RabbitmqPubSub(self, name)

@@ -9,6 +9,7 @@ from ..._core.extras import importing
 from ...errors import UnsupportedError
 from ...spi.operation import Method, Operation
 from .._engines import EngineComponent
+from .address import SCHEMES
 from .settings import RedisSettings
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class RedisComponent(EngineComponent["RedisEngine"]):
     name = "redis"
     Settings = RedisSettings
     services = tuple(_DRIVERS)
+    home_schemes = SCHEMES
 
     settings: RedisSettings
 

@@ -56,6 +56,7 @@ class SqlAlchemyComponent(Component):
     name = "sqlalchemy"
     Settings = SqlAlchemySettings
     services = ("database",)
+    home_schemes = ("postgresql", "postgres")
 
     settings: SqlAlchemySettings
 
@@ -67,6 +68,10 @@ class SqlAlchemyComponent(Component):
         self._durable = durability == "full"
         self._lock = Mutex()
         self._pools: dict[str, ConnectionPool] = {}
+
+    @classmethod
+    def home_table(cls, service: str, url: str) -> dict[str, Any]:
+        return {"url": f"postgresql+psycopg://{url.partition('://')[2]}", "schemas": True}
 
     def driver(self, service: str, name: str) -> Driver:
         from .driver import SqlDatabase

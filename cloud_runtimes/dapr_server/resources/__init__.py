@@ -28,12 +28,12 @@ class Resources:
     """What resource files say.
 
     Attributes:
-        config: tables for ``CloudRuntimesClient(config=…)``; secrets may be in it.
+        config: strict tables for ``CloudRuntimesClient(config=…)``; secrets may be in it.
         components, bindings, subscriptions, resiliency: as in `SidecarSettings`.
         warnings: what has no effect, a line each.
     """
 
-    config: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     components: tuple[ComponentInfo, ...] = ()
     bindings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     subscriptions: tuple[Subscription, ...] = ()
@@ -60,7 +60,7 @@ def load(paths: Sequence[str | os.PathLike[str]], app_id: str, namespace: str = 
     policies = resiliency([each for each in documents if each.kind == "Resiliency"], app_id, problems)
     problems.finish()
     return Resources(
-        components.tables,
+        {"capa": {"strict": True}, **components.tables},
         tuple(components.infos),
         components.bindings,
         tuple(each for each in subscriptions if each is not None),

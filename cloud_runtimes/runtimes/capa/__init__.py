@@ -1,20 +1,22 @@
 """Capa: the runtime that lives in the application's own process.
 
-It opens components by name. With no component configured, every service stands on its embedded default, ``sqlite`` in the home folder or what `DEFAULTS` says, and every name is a namespace of its own.
+It opens components by name. A name that the configuration does not declare is a namespace of its own on the home of its service.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ... import registry
+from ..._core.logs import once
 from ..._core.threads import Mutex
-from ...config import ClientSettings, build, setting, without_values
-from ...errors import ClosedError, ComponentNotFoundError, InvalidArgumentError, UnsupportedError
+from ...config import ClientSettings, build, setting, typo, unknown, without_values
+from ...errors import ClosedError, ComponentNotFoundError, UnsupportedError
 from ...spi.component import Component, Runtime
+from .homes import SERVICES, Home, variable
 
 if TYPE_CHECKING:
     from ..._http.http1 import Endpoint
@@ -25,37 +27,26 @@ if TYPE_CHECKING:
 
 __all__ = ["CapaRuntime", "runtime"]
 
-DEFAULT: Final = "sqlite"
-DEFAULTS: Final[Mapping[str, str]] = {"database": "sqlalchemy", "file": "local", "secret": "env"}
-"""The embedded default of the services that do not stand on `DEFAULT`."""
-AT_HOME: Final = ("sqlite", "sqlalchemy", "local")
-"""The components whose data is in the home folder."""
-SERVERS: Final[Mapping[str, str]] = {
-    "postgres": "postgres",
-    "postgresql": "postgres",
-    "redis": "redis",
-    "rediss": "redis",
-    **{f"{scheme}+{kind}": "redis" for scheme in ("redis", "rediss") for kind in ("sentinel", "cluster")},
-    "unix": "redis",
-    "nats": "nats",
-    "tls": "nats",
-    "etcd": "etcd",
-    "etcds": "etcd",
-    "amqp": "rabbitmq",
-    "amqps": "rabbitmq",
-}
-"""Scheme of a home that is a server's URL → the component that every service stands on that it has."""
-
-_SQL: Final[Mapping[str, str]] = {"postgres": "postgresql+psycopg"}
-"""Component of a home → how SQLAlchemy names its server, where databases are there too."""
-
 
 def _home(value: object) -> str | dict[str, Any]:
     if isinstance(value, dict):
         if not isinstance(value.get("url"), str):
-            raise ValueError('[capa.home]: give url = "postgresql://…" or "redis://…"')
+            raise ValueError('a table needs url = "postgresql://…" or "redis://…"')
     elif not isinstance(value, str):
         raise ValueError("expected a folder or a URL")
+    return value
+
+
+def _homes(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("expected a table of services")
+    for number, (service, home) in enumerate(value.items(), 1):
+        if service not in SERVICES:
+            raise ValueError(unknown("service", service, SERVICES, number))
+        try:
+            _home(home)
+        except ValueError as error:
+            raise ValueError(f"{service}: {error}") from None
     return value
 
 
@@ -82,6 +73,8 @@ class CapaSettings:
 
     Attributes:
         home: folder of the embedded default, or URL of a server (``postgresql://user@host/name``, ``redis://user@host/0``), else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process. A table ``[capa.home]`` has the ``url`` together with further settings of its component. A component of its kind that is declared without a ``url`` has these too.
+        homes: service → home of its own: ``file = "s3://bucket/prefix"``, ``pubsub = "kafka://host:9092"``, ``database = "postgresql://user@host/name"``, a folder, or a table with the ``url`` and further settings; else ``CLOUD_RUNTIMES_HOME_<SERVICE>``, else ``home``.
+        strict: refuse names that the configuration does not declare, instead of keeping them on the home.
         rpc_address: where other machines reach this application's methods, e.g. ``"http://shop-1.example.com:8080"``, behind a mapping of ports or a name. Default: where it listens; on all addresses (``host="0.0.0.0"``) the one by which this machine reaches the server of its home.
         rpc_token: what callers of this application's methods may give as ``token`` in ``[rpc.<service>]``, besides the token of its home; at least 16 characters.
         rpc_open: take calls without a token: for an application that guards itself.
@@ -89,6 +82,8 @@ class CapaSettings:
     """
 
     home: str | dict | None = setting(None, parse=_home, help="folder of the embedded default, or URL of a server")  # type: ignore[type-arg]
+    homes: dict | None = setting(None, parse=_homes, help="service → home of its own")  # type: ignore[type-arg]
+    strict: bool = setting(False, help="refuse undeclared names")
     rpc_address: str | None = setting(None, parse=_address, help="where others reach this application")
     rpc_token: str | None = setting(None, help="token of callers from elsewhere")
     rpc_open: bool = setting(False, help="take calls without a token")
@@ -125,31 +120,31 @@ def check_token(token: str) -> None:
 
 
 @without_values
-def home_server(setting: Any) -> dict[str, Any] | None:
-    """Return the table of the server that is the home; ``None``: a folder is. Its user and password stay unsaid."""
-    home = setting or os.environ.get("CLOUD_RUNTIMES_HOME") or ""
-    table = dict(home) if isinstance(home, dict) else {"url": home}
-    scheme, is_url, _ = table["url"].partition("://")
-    if scheme in SERVERS and is_url:
-        return {"component": SERVERS[scheme], **table}
-    if is_url or isinstance(home, dict):
-        raise InvalidArgumentError(
-            f"the home is no URL of a server that is known: give {', '.join(f'{each}://…' for each in SERVERS)}, or a folder"
-        )
-    return None
+def _read_home(value: object, origin: str, service: str = "") -> Home | None:
+    """Return the home of a setting or a variable; ``None``: the service has none of its own."""
+    where = f"{origin}: [capa.homes] {service}" if service else f"{origin}: [capa] home"
+    if not value:
+        value, where = os.environ.get(variable(service)), variable(service)
+    return Home(value, where, service) if value or not service else None
 
 
 class CapaRuntime(Runtime):
-    """Components in the process."""
+    """Components in the process.
+
+    Attributes:
+        homes: service → home of its own.
+    """
 
     name = "capa"
 
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
-        self._server = home_server(self.capa.home)
+        self._home = cast("Home", _read_home(self.capa.home, settings.origin))
+        own = {each: _read_home((self.capa.homes or {}).get(each), settings.origin, each) for each in SERVICES}
+        self.homes: Mapping[str, Home] = {service: home for service, home in own.items() if home is not None}
         self._lock = Mutex()
-        self._components: dict[tuple[str, str], Component] = {}
+        self._components: dict[tuple[Any, ...], Component] = {}
 
     def attach(self, settings: ClientSettings, executor: Executor) -> None:
         super().attach(settings, executor)
@@ -169,10 +164,9 @@ class CapaRuntime(Runtime):
             return CapaRpc(self, name)
         component = self.component(service, name)
         if service not in component.services:
-            other = DEFAULTS.get(service, DEFAULT)
             raise UnsupportedError(
                 f"the component {component.name!r} has no {service}; it has {', '.join(component.services)}: "
-                f'declare another, such as [{service}.{name}] component = "{other}", and beside it what else is used',
+                f"give [{service}.{name}] another",
                 service=service,
                 component=name,
                 runtime=self.name,
@@ -189,7 +183,8 @@ class CapaRuntime(Runtime):
     @property
     def peers(self) -> Peers:
         """The connections to configured addresses: those of the embedded store, which has some to the addresses of its registry."""
-        component: Any = self._shared(DEFAULT, "")
+        home = self.home("rpc")
+        component: Any = self._at_home(Home(None, "the environment") if home.is_server else home, "rpc", "")
         return cast("Peers", component.peers)
 
     @without_values
@@ -205,7 +200,7 @@ class CapaRuntime(Runtime):
 
     def embedded_rpc(self, name: str) -> RpcDriver:
         """Return the way to a service by the registry of the embedded store, whatever else is declared."""
-        return cast("RpcDriver", self._shared(self._default("rpc"), "").driver("rpc", name))
+        return cast("RpcDriver", self._at_home(self.home("rpc"), "rpc", name).driver("rpc", name))
 
     # -- components -------------------------------------------------------
 
@@ -213,59 +208,67 @@ class CapaRuntime(Runtime):
         """Return the component that has a name of a service.
 
         Raises:
-            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            ComponentNotFoundError: the configuration does not declare the name, and is strict.
         """
-        declared = self.declared().keys()
-        if not declared:
-            return self._shared(self._default(service), "")
-        if (service, name) not in declared:
+        if name in self.settings.components.get(service, ()):
+            return self._declared(service, name)
+        if self.capa.strict:
+            declared = ", ".join(f"[{kind}.{each}]" for kind, each in sorted(self.declared())) or "none"
             raise ComponentNotFoundError(
-                f"no component is configured for {service} {name!r}; {self.settings.origin} declares "
-                f"{', '.join(f'[{s}.{n}]' for s, n in sorted(declared))}: add [{service}.{name}]",
+                f"no component is configured for {service} {name!r}; {self.settings.origin} is strict and declares "
+                f"{declared}: add [{service}.{name}]",
                 service=service,
                 component=name,
                 runtime=self.name,
             )
-        return self._shared(service, name)
+        if meant := typo(name, self.settings.components.get(service, ())):
+            once(
+                f"undeclared {service} {name}",
+                "%s %r is not declared; is [%s.%s] meant? strict = true in [capa] refuses undeclared names",
+                *(service, name, service, meant),
+            )
+        return self._at_home(self.home(service), service, name)
 
-    def _default(self, service: str) -> str:
-        """Return the component of a service for which none is declared."""
-        component = "" if self._server is None else str(self._server["component"])
-        if not component or service == "secret" or (service == "database" and component in _SQL):
-            return DEFAULTS.get(service, DEFAULT)
-        return component
+    def undeclared(self, service: str) -> Component | None:
+        """Return the component of undeclared names of a service; ``None``: there are no such names."""
+        home = self.home(service)
+        if self.capa.strict or not (home.is_server or not self.declared() or os.path.isdir(str(home))):
+            return None
+        try:
+            return self._at_home(home, service, "")
+        except UnsupportedError:
+            return None
 
-    def _shared(self, service: str, name: str) -> Component:
-        """Return a declared component; without a name the embedded default, ``service``, which serves all names."""
-        key = service, name
+    def home(self, service: str = "") -> Home:
+        """Return where the undeclared names of a service live; without one the home of all services that have none of their own."""
+        return self.homes.get(service, self._home)
+
+    @without_values
+    def _at_home(self, home: Home, service: str, name: str) -> Component:
+        made, table = home.find(service, name)
+        # one for all services and names, unless the home gives services other places
+        key = made.name, home.where, *(home.location(made, service).values() if home.is_server else ())
+        return self._open(key, made, table, home.where)
+
+    @without_values
+    def _declared(self, service: str, name: str) -> Component:
+        table, where = self.settings.components[service][name], f"{self.settings.origin}: [{service}.{name}]"
+        made: type[Component] = registry.find(registry.COMPONENTS, table["component"], where=where, service=service)
+        for home in (self.home(service), self._home):
+            table = home.complete(service, table, made)
+        return self._open((service, name), made, table, where)
+
+    @without_values
+    def _open(self, key: tuple[Any, ...], made: type[Component], table: Mapping[str, Any], where: str) -> Component:
+        """Return the component with these settings, of which there is one for each key."""
         with self._lock:
             component = self._components.get(key)
             if component is None:
                 if self._closed:  # nobody would close it
                     raise ClosedError("this client is closed: make another")
-                component = self._components[key] = self._made(service, name)
+                settings = build(made.Settings, table, where, beside="component")
+                component = self._components[key] = made(settings, self.settings, self.executor)
             return component
-
-    @without_values
-    def _made(self, service: str, name: str) -> Component:
-        if name:
-            table, where = dict(self.settings.components[service][name]), f"{self.settings.origin}: [{service}.{name}]"
-            if self._server is not None and self._server["component"] == table["component"] and "url" not in table:
-                table = {**self._server, **table}
-        elif self._server is not None and self._server["component"] == service:
-            table, where = dict(self._server), "the home"
-        elif self._server is not None and service == "sqlalchemy":
-            rest = self._server["url"].partition("://")[2]
-            url = f"{_SQL[self._server['component']]}://{rest}"
-            table, where = {"component": service, "url": url, "schemas": True}, "the home"
-        else:
-            table, where = {"component": service}, "the environment"
-        made: type[Component] = registry.find(
-            registry.COMPONENTS, table["component"], where=where if name else "", service=service if name else ""
-        )
-        if made.name in AT_HOME and isinstance(self.capa.home, str) and not {"path", "url"} & set(table):
-            table.setdefault("home", self.capa.home)
-        return made(build(made.Settings, table, where, beside="component"), self.settings, self.executor)
 
     def ready(self) -> None:
         declared = self.declared().keys()
@@ -273,8 +276,25 @@ class CapaRuntime(Runtime):
             self.driver(service, name)  # refuses what will never be ready
         for service, name in declared:
             self.component(service, name).ready()
-        if self._server is not None or not declared:
-            self._shared(self._default("state"), "").ready()
+        for service, home in self.homes.items():
+            self._at_home(home, service, "").ready()
+        if self._home.is_server or not (declared or self.homes):
+            self._at_home(self._home, self._home.services[0], "").ready()
+
+    def vendor(self, service: str, name: str) -> str:
+        return "" if service == "rpc" else self.component(service, name).name
+
+    def location(self) -> str:
+        return self._described(repr)
+
+    def __str__(self) -> str:
+        return self._described(str)
+
+    def _described(self, form: Callable[[Home], str]) -> str:
+        return ", ".join([form(self._home), *(f"{service}: {form(home)}" for service, home in self.homes.items())])
+
+    def stores(self) -> Mapping[str, Collection[str]] | None:
+        return super().stores() if self.capa.strict else None
 
     def is_inside(self) -> bool:
         return any(component.is_inside() for component in list(self._components.values()))

@@ -1,0 +1,52 @@
+"""There is one line that installs this package, the helper's, on every page, in every Dockerfile and message."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from cloud_runtimes._core.extras import PACKAGE, WHERE, install_line, missing
+from tests.packaging.builds import ROOT
+
+PLACES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "cloud_runtimes", "src_ext", "tools", ".github"]
+KINDS = {".md", ".py", ".toml", ".yaml", ".yml", ".txt", ".cfg", ".sh", ""}
+# a wheel that somebody has built, and what will hold once there is a release
+ELSEWHERE = {"docs/explanation/packaging.md", "docs/explanation/releasing.md"}
+_NAMED = re.compile(r"(?:pip|pipx|uv|poetry|pdm|conda)(?: tool| pip)? (?:install|add|wheel|run)\b[^`\n]*")
+_OURS = re.compile(r"cloud[-_]runtimes[-_]python|(?<![\w/])\.\[")
+_LINE = re.compile(r'install (?:-e |--no-cache-dir )?"([^"\[]+)\[([a-z-]+(?:,[a-z-]+)*)\]"')
+
+
+def texts() -> list[str]:
+    files = [
+        file
+        for place in PLACES
+        for file in ([ROOT / place] if (ROOT / place).is_file() else sorted((ROOT / place).rglob("*")))
+        if file.is_file() and file.suffix in KINDS and "__pycache__" not in file.parts
+    ]
+    return [str(file.relative_to(ROOT)) for file in files if str(file.relative_to(ROOT)) not in ELSEWHERE]
+
+
+@pytest.mark.parametrize("name", [name for name in texts() if "pip" in (ROOT / name).read_text(encoding="utf-8")])
+def test_every_line_that_installs_this_package_is_the_one(name: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for found in _NAMED.findall((ROOT / name).read_text(encoding="utf-8")):
+        if _OURS.search(found):
+            line = _LINE.search(found)
+            assert line is not None, f"{name}: {found}: give {install_line('standard')}"
+            assert line[1] == PACKAGE, f"{name}: {found}: give {install_line(*line[2].split(','))}"
+            assert set(line[2].split(",")) <= set(extras), found
+
+
+def test_no_text_makes_a_requirement_of_the_name() -> None:
+    """On PyPI it is another project's, so neither an example of requirements nor a message may have it."""
+    for name in texts():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert not re.search(r"""cloud-runtimes-python(\[|\s*[=>~]=)|["']cloud-runtimes-python["']""", text), name
+
+
+def test_messages_have_the_line() -> None:
+    assert install_line("redis", "yaml") == f'pip install "{PACKAGE}[redis,yaml]"'
+    assert str(missing("this", "redis")) == f"this needs an extra: {install_line('redis')} {WHERE}".rstrip()
