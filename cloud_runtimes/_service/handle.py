@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from threading import Timer
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handles import Handle
+from .._core.logs import logger
 from .._core.signals import ending_signals
 from .._core.threads import Changes
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 
     from ..errors import CloudRuntimesError
     from .base import Service
+
+_PATIENCE: Final = 1.0
+"""Seconds after a signal until somebody may wonder."""
+_WAITING: Final = "waiting for running handlers to end; Ctrl-C again ends them"
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -139,21 +146,32 @@ class RunningHandle(ClosingHandle):
         raise NotImplementedError
 
     def _run_until_closed(self, opened: Callable[[], None] = lambda: None) -> None:
-        with ending_signals(self._signalled), self:
+        with ending_signals(self._signalled), self._patience(), self:
             opened()
             self._changes.wait_for(self._over, None)
         if self.error is not None:
             raise self.error
 
     async def _run_until_closed_async(self) -> None:
-        with ending_signals(self._signalled):
+        with ending_signals(self._signalled), self._patience():
             async with self:
                 await self._changes.wait_for_async(self._over, None)
         if self.error is not None:
             raise self.error
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Say why it has not ended, a moment after a signal."""
+        self._notice = notice = Timer(_PATIENCE, logger().warning, (_WAITING,))
+        notice.daemon = True
+        try:
+            yield
+        finally:
+            notice.cancel()
 
     def _signalled(self, number: int) -> None:
         again, self.signal = self.signal, number
         self._changes.announce()
         if again:
             raise KeyboardInterrupt
+        self._notice.start()

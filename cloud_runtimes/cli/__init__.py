@@ -21,19 +21,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments behind the program's name; the process's own by default.
     """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # also while modules are imported
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
     from ._errors import CLOSED_PIPE, exit_code, explain
     from ._session import Invocation
     from ._streams import abandon_stdout, complain
 
     invocation = Invocation()
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _front()(arguments, invocation)
     except BrokenPipeError:
         abandon_stdout()
         return CLOSED_PIPE
-    except KeyboardInterrupt:
-        return 130
     except Exception as error:
         if invocation.debug:
             raise

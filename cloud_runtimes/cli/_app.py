@@ -55,6 +55,8 @@ def run(arguments: list[str], invocation: Invocation) -> int:
     try:
         work = command.main(args=arguments, prog_name="cloud-runtimes", standalone_mode=False, obj=invocation)
     except Exception as error:
+        if (moved := _moved(arguments, getattr(error, "option_name", None), command)) is not None:
+            return run(moved, invocation)
         # typer's own usage errors; their class has moved between its versions, these two attributes have not
         code, message = getattr(error, "exit_code", None), getattr(error, "format_message", None)
         if not isinstance(code, int) or message is None:
@@ -67,6 +69,19 @@ def run(arguments: list[str], invocation: Invocation) -> int:
             complain(" ".join(message().split()) + hint)
         return code
     return int(work() if callable(work) else work or 0)  # else help or the version were shown
+
+
+def _moved(arguments: list[str], unknown: str | None, command: Any) -> list[str] | None:
+    """Return the arguments with an option that the command does not have before it, where it belongs; ``None``: it is none of those, or is there already."""
+    option = next((each for each in command.params if unknown in each.opts), None)
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    at = next((index for index, word in enumerate(words) if word.partition("=")[0] == unknown), 0)
+    if option is None or not at:
+        return None
+    end = at + (1 if option.is_flag or "=" in words[at] else 2)
+    if end > len(words):
+        return None
+    return [*arguments[at:end], *arguments[:at], *arguments[end:]]
 
 
 def _show_version(wanted: bool) -> None:

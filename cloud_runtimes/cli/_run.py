@@ -37,6 +37,8 @@ _FIRST_PAUSE: Final = 0.1
 _MAX_PAUSE: Final = 10.0
 _GRACE: Final = 5.0
 """Seconds beyond the time that a worker gives itself to end."""
+_IMPATIENT: Final = 0.5
+"""Seconds for what runs to end after a second signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,11 @@ def _run_here(options: RunOptions, timeout: float | None) -> int:
     limits = {} if timeout is None else {"timeout": timeout}
     with client:
         application = client.running(host=options.host, port=options.port, **limits)
-        application._run_until_closed(lambda: note(f"{client._context.settings.app_id} {application.summary}"))
+        try:
+            application._run_until_closed(lambda: note(f"{client._context.settings.app_id} {application.summary}"))
+        except KeyboardInterrupt:  # the second one: whoever sends it has waited
+            client.close(timeout=_IMPATIENT)
+            raise
     return 128 + application.signal if application.signal else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from ..config import suggest
 from ..errors import InvalidArgumentError
 from ._subscribing import SubscribeOptions, Subscribing
 from .outgoing import check_topic
@@ -70,7 +71,12 @@ class Declaring(Subscribing):
 
         Raises:
             InvalidArgumentError: on decorating: an option is wrong, the handler takes something else, or another handler has the group.
+            TypeError: `subscribe` has no such option.
         """
+        known = HandlerOptions.__optional_keys__
+        for name in options:
+            if name not in known:
+                raise TypeError(f"subscription() got an unexpected keyword argument {name!r}; {suggest(name, known)}")
 
         def register(handler: F) -> F:
             given: dict[str, Any] = {**options}

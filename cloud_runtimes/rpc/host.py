@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from difflib import get_close_matches
 from functools import cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -194,7 +195,9 @@ class Host:
 
     def unknown(self, method: str) -> RpcReply:
         """Answer a call of a method that is not there."""
-        return error_reply(NotFoundError(f"the service {self.app_id!r} has no method {method[:80]!r}"))
+        near = get_close_matches(method, self.handlers, 1)
+        meant = f"; did you mean {near[0]!r}?" if near and len(method) <= 80 else ""
+        return error_reply(NotFoundError(f"the service {self.app_id!r} has no method {method[:80]!r}{meant}"))
 
 
 _running: Final[set[asyncio.Future[RpcReply]]] = set()

@@ -11,7 +11,13 @@ from time import monotonic
 from typing import Any, ClassVar, Final
 
 from .._core.os_errors import out_of_files
-from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, ResourceExhaustedError
+from ..errors import (
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InternalError,
+    ResourceExhaustedError,
+    UnsupportedError,
+)
 
 __all__ = ["Method", "Operation", "mark_interrupted", "place"]
 
@@ -162,6 +168,11 @@ class Operation:
             return ResourceExhaustedError(f"{self.method} on {self.component!r}: out of memory")
         if (exhausted := out_of_files(error)) is not None:
             return exhausted
+        if isinstance(error, RuntimeError) and str(error) == "no running event loop":
+            return UnsupportedError(
+                f"{self.method}_async runs on asyncio, and no loop of it runs here: under trio call {self.method} "
+                "in a thread, by trio.to_thread.run_sync, or run asyncio"
+            )
         return InternalError(f"{self.method} on {self.component!r} failed: {type(error).__name__}: {error}")
 
 

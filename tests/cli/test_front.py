@@ -103,3 +103,55 @@ def test_the_bare_front(home: Path, capsys: pytest.CaptureFixture[str], argv: li
     out, err = capsys.readouterr()
     assert bool(out) is (code == 0)
     assert bool(err) is (code != 0)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("schedule", "list", "--app-id", "other"),
+        ("schedule", "list", "--app-id=other"),
+        ("schedule", "--app-id", "other", "list"),
+        ("--timeout", "20", "schedule", "list", "--debug", "--app-id", "other"),
+    ],
+)
+def test_options_of_the_program_may_stand_behind_the_command(cli: Any, argv: tuple[str, ...]) -> None:
+    assert cli("--app-id", "other", "schedule", "add", "nightly", "--schedule", "0 3 * * *").code == 0
+    result = cli(*argv)
+    assert (result.code, b"nightly" in result.out, result.err) == (0, True, "")
+    assert cli("schedule", "list").out.count(b"nightly") == 0
+
+
+def test_what_is_behind_the_separator_stays(cli: Any) -> None:
+    result = cli("lock", "run", "l", "r", "--", sys.executable, "-c", "import sys; sys.exit(len(sys.argv))", "--app-id")
+    assert result.code == 2
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [("schedule", "list", "--app-idd", "x"), ("schedule", "list", "--app-id"), ("schedule", "lits", "--app-id", "x")],
+)
+def test_what_cannot_be_moved_is_told(cli: Any, argv: tuple[str, ...]) -> None:
+    result = cli(*argv)
+    assert (result.code, result.out, result.err.count("\n")) == (2, b"", 1)
+
+
+_INTERRUPTED = """
+import sys
+from cloud_runtimes.cli import main
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+sys.exit(main(["doctor"]))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("module", ["_errors", "_session", "_app", "_doctor"])
+def test_an_interrupt_while_modules_are_imported(home: Path, tmp_path: Path, module: str) -> None:
+    result = _process(tmp_path, "-c", _INTERRUPTED.format(module=f"cloud_runtimes.cli.{module}"))
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")

@@ -134,3 +134,44 @@ def test_workers_end_with_a_supervisor_that_is_killed(shop: Shop, began: bool) -
 def test_bad_data_is_no_wrong_usage() -> None:
     assert exit_code(PayloadError("not ours")) == 1
     assert exit_code(InvalidArgumentError("yours")) == 2
+
+
+SLOW = """
+import time
+from cloud_runtimes import CloudRuntimesClient
+
+client = CloudRuntimesClient(app_id="shop")
+
+@client.rpc.method("slow")
+def slow() -> None:
+    print("begun", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_a_signal_that_waits_for_a_handler_says_so_and_a_second_one_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SLOW, encoding="utf-8")
+    environment = {**os.environ, "CLOUD_RUNTIMES_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "cloud_runtimes"]
+    log = tmp_path / "log"
+    with open(log, "wb") as stderr:
+        process = subprocess.Popen(
+            [*command, "run", "shop:client"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr
+        )
+    assert process.stdout is not None
+    caller = None
+    try:
+        until(lambda: "1 methods" in log.read_text())
+        caller = subprocess.Popen([*command, "invoke", "shop", "slow"], env=environment, stderr=subprocess.DEVNULL)
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGINT)
+        until(lambda: "waiting for running handlers to end; Ctrl-C again ends them" in log.read_text())
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130, log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        for each in (process, caller):
+            if each is not None:
+                each.kill()
+                each.communicate()
