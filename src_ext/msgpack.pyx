@@ -89,7 +89,7 @@ CR_leaf = <PyObject*>leaf
 def encode(value) -> bytes:
     """Encode a value as MessagePack, every part in its shortest form.
 
-    Besides MessagePack's own types: dataclasses and attrs classes (all fields), pydantic models, ``msgspec.Struct``, enum members (their value), aware datetimes (the timestamp extension), date and time (ISO 8601), UUID and Decimal (their str), tuples, sets (lists). Keys are scalars. Containers nest up to 128 deep.
+    Besides MessagePack's own types: dataclasses, attrs classes and pydantic models (all fields, by alias), ``msgspec.Struct``, enum members (their value), aware datetimes (the timestamp extension), date and time (ISO 8601), UUID and Decimal (their str), tuples, sets (lists). Keys are scalars. Containers nest up to 128 deep.
 
     Raises:
         PayloadError: an int outside -2**63 … 2**64-1, a lone surrogate, a datetime without tzinfo, a set or another type; the message gives the path. What code of the user's own raised is its cause.

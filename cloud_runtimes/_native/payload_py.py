@@ -71,7 +71,7 @@ def decode_json(data: bytes | bytearray | memoryview | str, *, type: Any = None)
 def encode_json(value: Any) -> bytes:
     """Encode a value as JSON (UTF-8, no spaces).
 
-    Besides the JSON types: dataclasses and attrs classes (all fields), pydantic models, ``msgspec.Struct``, enum members (their value), datetime, date and time (ISO 8601), UUID and Decimal (their str), tuples, sets (lists). Keys are str. Containers nest up to 254 deep.
+    Besides the JSON types: dataclasses, attrs classes and pydantic models (all fields, by alias), ``msgspec.Struct``, enum members (their value), datetime, date and time (ISO 8601), UUID and Decimal (their str), tuples, sets (lists). Keys are str. Containers nest up to 254 deep.
 
     Raises:
         PayloadError: NaN, an infinity, an int beyond 64 bits, a lone surrogate, a key that is not a str, bytes, a set or another type; the message gives the path. What code of the user's own raised is its cause.

@@ -16,8 +16,8 @@ from typing import Any
 from ..errors import PayloadError
 
 __all__ = [
-    "NONFINITE", "Packed", "Refused", "has_nonfinite", "located", "payload_error", "plain", "plain_key",
-    "render_path"
+    "NONFINITE", "Packed", "Refused", "attrs_names", "has_nonfinite", "located", "model_config", "payload_error", "plain",
+    "plain_key", "render_path", "writes_aliases",
 ]  # fmt: skip
 
 NONFINITE = "NaN and infinities have no form in JSON"
@@ -101,10 +101,29 @@ def _field_names(cls: type) -> tuple[str, ...]:
     return names
 
 
+def attrs_names(cls: Any) -> dict[str, str]:
+    """Return for each field of an attrs class the name that it is written under: its alias, which is the argument's name."""
+    names = {field.name: field.name.lstrip("_") for field in cls.__attrs_attrs__}
+    return {
+        field.name: field.alias if field.init and field.alias != names[field.name] else field.name
+        for field in cls.__attrs_attrs__
+    }
+
+
+def model_config(cls: Any) -> dict[str, Any]:
+    """Return the configuration of a pydantic model or of a dataclass of pydantic's."""
+    return getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
+
+
+def writes_aliases(cls: Any) -> bool:
+    """Return whether a model is written by alias, as all are whose configuration does not have ``serialize_by_alias=False``."""
+    return model_config(cls).get("serialize_by_alias") is not False
+
+
 def plain(value: Any, *, json: bool = False) -> Any:
     """The builtin that stands for `value`, one level deep.
 
-    An enum member is its value, a dataclass or an instance of an attrs class a dict of all its fields, a pydantic model its ``model_dump``, a ``msgspec.Struct`` what msgspec makes of it, a set a list, UUID and Decimal their str, date and time (and for JSON datetime) their ISO 8601 form, an instance of a subclass of a builtin that builtin.
+    An enum member is its value, a dataclass or an instance of an attrs class a dict of all its fields, a pydantic model or dataclass its ``model_dump`` by alias, a ``msgspec.Struct`` what msgspec makes of it, a set a list, UUID and Decimal their str, date and time (and for JSON datetime) their ISO 8601 form, an instance of a subclass of a builtin that builtin.
 
     Raises:
         Refused: nothing stands for it. What user code raises passes through.
@@ -115,10 +134,10 @@ def plain(value: Any, *, json: bool = False) -> Any:
             return value
         if isinstance(value, enum.Enum):
             value = value.value
-        elif hasattr(kind, "__dataclass_fields__"):
+        elif hasattr(kind, "__dataclass_fields__") and "__pydantic_serializer__" not in vars(kind):
             return {name: getattr(value, name) for name in _field_names(kind)}
         elif hasattr(kind, "__attrs_attrs__"):
-            return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
+            return {written: getattr(value, name) for name, written in attrs_names(kind).items()}
         elif isinstance(value, _loaded("msgspec", "Struct")):
             return _built(value, json)
         elif isinstance(value, datetime.datetime):
@@ -130,7 +149,7 @@ def plain(value: Any, *, json: bool = False) -> Any:
         # An instance exists only where its module is loaded: no need to load it for the others.
         elif isinstance(value, (_loaded("uuid", "UUID"), _loaded("decimal", "Decimal"))):
             return str(value)
-        elif callable(getattr(kind, "model_dump", None)):
+        elif callable(getattr(kind, "model_dump", None)) or "__pydantic_serializer__" in vars(kind):
             value = _dumped(value, json)
         elif not json and _is_packages(kind):
             return Packed(sys.modules["msgpack"].packb(value))
@@ -226,10 +245,20 @@ def _built(struct: Any, json: bool) -> Any:
 
 
 def _dumped(model: Any, json: bool) -> Any:
+    kind = type(model)
+    serializer = getattr(kind, "__pydantic_serializer__", None)
+
+    def dump(mode: str) -> Any:
+        if serializer is None:  # a class that only looks like a model
+            return model.model_dump(mode=mode)
+        if hasattr(kind, "model_dump"):
+            return model.model_dump(mode=mode, by_alias=writes_aliases(kind))
+        return serializer.to_python(model, mode=mode, by_alias=writes_aliases(kind))
+
     if not json:
-        return model.model_dump(mode="python")
-    result = model.model_dump(mode="json")
+        return dump("python")
+    result = dump("json")
     # by default pydantic itself writes None for NaN and infinities
-    if _has_none(result) and has_nonfinite(model.model_dump(mode="python")):
+    if _has_none(result) and has_nonfinite(dump("python")):
         raise Refused(NONFINITE)
     return result

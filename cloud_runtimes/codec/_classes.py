@@ -6,11 +6,13 @@ import datetime
 import enum
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from .._native.plain import Refused, plain
+from .._native.plain import Refused, attrs_names, plain
 from ..errors import InvalidArgumentError
+from ._aliases import readable
 from ._misfits import Converter, Path, expected, fail, name_of, short
 
 __all__ = ["class_converter"]
@@ -31,7 +33,9 @@ def class_converter(cls: Any, compile: Compile) -> Converter:
     if issubclass(cls, enum.Enum):
         return _enum(cls)
     if callable(getattr(cls, "model_validate", None)):
-        return _model(cls)
+        return _model(cls, cls.model_validate)
+    if "__pydantic_validator__" in vars(cls):  # a dataclass
+        return _model(cls, cls.__pydantic_validator__.validate_python)
     if "__required_keys__" in vars(cls):
         return _typed_dict(cls, compile)
     if hasattr(cls, "__dataclass_fields__"):
@@ -129,16 +133,19 @@ def _dataclass(cls: type, compile: Compile) -> Converter:
 def _attrs(cls: Any, compile: Compile) -> Converter:
     hints = _hints(cls)
     fields = cls.__attrs_attrs__
-    parts = {field.name: compile(hints.get(field.name, field.type or Any)) for field in fields}
+    written = attrs_names(cls)
+    parts = {written[field.name]: compile(hints.get(field.name, field.type or Any)) for field in fields}
     # a private field has another name as an argument; one without an argument is computed by the class
-    arguments = {field.name: field.alias for field in fields if field.init}
+    arguments = {written[field.name]: field.alias for field in fields if field.init}
     nothing = sys.modules["attr"].NOTHING
-    required = frozenset(field.name for field in fields if field.init and field.default is nothing)
+    required = frozenset(written[field.name] for field in fields if field.init and field.default is nothing)
 
     def make(found: dict[str, Any]) -> Any:
         return cls(**{arguments[name]: each for name, each in found.items() if name in arguments})
 
-    return _record(cls, parts, required, make)
+    names = [(each, written[field.name]) for field in fields if field.init for each in (field.name, field.alias)]
+    renamed = {name: other for name, other in names if name not in parts}
+    return _record(cls, parts, required, make, renamed)
 
 
 def _struct(cls: Any, compile: Compile) -> Converter:
@@ -156,8 +163,14 @@ def _struct(cls: Any, compile: Compile) -> Converter:
 
 
 def _record(
-    cls: type, parts: dict[str, Converter], required: frozenset[str], make: Callable[[dict[str, Any]], Any]
+    cls: type,
+    parts: dict[str, Converter],
+    required: frozenset[str],
+    make: Callable[[dict[str, Any]], Any],
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Converter:
+    """Return the converter of a mapping with known keys; ``renamed`` has those that stand for another one."""
+
     def record(value: Any, path: Path) -> Any:
         if type(value) is not dict:
             if type(value) is cls:
@@ -167,7 +180,10 @@ def _record(
         for key, each in value.items():
             part = parts.get(key)
             if part is None:
-                fail((path, key), f"{cls.__name__} has no such field")
+                if renamed.get(key, key) in value:
+                    fail((path, key), f"{cls.__name__} has no such field")
+                key = renamed[key]
+                part = parts[key]
             found[key] = part(each, (path, key))
         if not required <= found.keys():
             missing = next(name for name in parts if name in required and name not in found)
@@ -196,14 +212,16 @@ def _named_tuple(cls: Any, compile: Compile) -> Converter:
     return named
 
 
-def _model(cls: Any) -> Converter:
+def _model(cls: Any, validate: Callable[[Any], Any]) -> Converter:
+    rename = readable(cls)
+
     def model(value: Any, path: Path) -> Any:
         if type(value) is cls:
             return value
         if type(value) is not dict and not getattr(cls, "__pydantic_root_model__", False):
             expected(path, cls, value)
         try:
-            return cls.model_validate(value)
+            return validate(value if rename is None else rename(value))
         except Exception as error:
             place: Path = path
             reason = f"{cls.__name__}: {error}"
