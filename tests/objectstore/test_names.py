@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cloud_runtimes.components.objectstore import listing
+from cloud_runtimes.components.objectstore import pages
 from cloud_runtimes.components.objectstore.attributes import Stamp, headers, info
 from cloud_runtimes.components.objectstore.names import AREA, Names, before
 from cloud_runtimes.errors import ConflictError, InvalidArgumentError, ResourceExhaustedError, UnsupportedError
@@ -121,7 +121,7 @@ def test_a_prefix_holds_all(make: Make, objectstore_url: str, bucket: str, api: 
 
 
 def test_folders_longer_than_a_page(make: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_PAGE", 3)
+    monkeypatch.setattr(pages, "_PAGE", 3)
     client = make()
     names = [f"{folder}/{number}" for folder in "abc" for number in range(7)] + ["a-file", "c0", "odd\x01/f", "z"]
     for name in names:

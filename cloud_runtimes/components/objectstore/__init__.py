@@ -58,10 +58,10 @@ class ObjectstoreComponent(Component):
         return self.bucket.store(Operation(_NATIVE, name, None))
 
     def ready(self) -> None:
-        """List the bucket's first key."""
-        from .bucket import look
+        """Look whether the bucket is there."""
+        from .pages import look
 
-        self.bucket.run(Operation(_READY, self.name, 5.0), look())
+        self.bucket.run(Operation(_READY, self.name, 5.0), look(self.bucket))
 
     def close(self, timeout: float | None) -> None:
         if "bucket" in vars(self):

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Generator, Sequence
+import os
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import obstore
 from obstore.store import AzureStore, GCSStore, S3Store
@@ -19,9 +25,17 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from ..._core import fork
 from ..._core.threads import Mutex
 from ...config import without_values
-from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError, UnsupportedError
+from ...errors import (
+    ClosedError,
+    CloudRuntimesError,
+    InternalError,
+    InvalidArgumentError,
+    UnavailableError,
+    UnsupportedError,
+)
 from ...spi.operation import Operation
-from .failures import explained
+from .failures import ELSEWHERE, explained
+from .requests import SignedRequests
 from .settings import ObjectstoreSettings
 
 __all__ = ["Bucket", "Flow", "Step", "look"]
@@ -30,9 +44,21 @@ T = TypeVar("T")
 _STORES: Final = 16
 _AT_ONCE: Final = 32
 """Requests of one call with many keys."""
+_PIECE: Final = 1024 * 1024
 _UNLIMITED: Final = 86_400.0
 """Seconds."""
 _CLOUDS: Final[dict[str, Any]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+_BY_OBSTORE: Final = frozenset({"proxy_url", "request_payer", "s3_express", "skip_signature"})
+"""Options that change requests for a bucket."""
+_CREDENTIAL_HOSTS: Final = (
+    "169.254.0.0/16", "fd00:ec2::/32", "amazonaws.com", "amazonaws.com.cn", "api.aws", "microsoftonline.com", "windows.net"
+)  # fmt: skip
+_CREDENTIAL_URLS: Final = frozenset(
+    {
+        "aws_container_credentials_full_uri", "aws_endpoint_url_sts", "aws_metadata_endpoint", "azure_authority_host",
+        "authority_host", "container_credentials_full_uri", "identity_endpoint", "metadata_endpoint", "msi_endpoint", "sts_endpoint",
+    }
+)  # fmt: skip
 _used_at: int | None = None
 """The generation of forks in which obstore started its threads."""
 
@@ -67,12 +93,22 @@ class Bucket:
         self._lock = Mutex()
         self._closed = False
         self._stores: dict[float, Any] = {}
+        self._requests = SignedRequests(self)
 
     def close(self) -> None:
         """Close it: obstore ends its connections with its stores."""
         with self._lock:
             self._closed = True
             self._stores.clear()
+        if self.signs:
+            self._requests.close()
+
+    @cached_property
+    def signs(self) -> bool:
+        """Whether obstore only signs requests for the bucket itself, and we make them."""
+        settings = self.settings
+        changed = any(name.removeprefix("aws_") in _BY_OBSTORE for name, _ in settings.options)
+        return settings.scheme == "s3" and not changed and not _has_proxy(settings.endpoint)
 
     def store(self, op: Operation) -> Any:
         """Return the store for a call's time."""
@@ -108,11 +144,21 @@ class Bucket:
             self._stores[seconds] = made
             return made
 
+    def signing(self, op: Operation, options: Mapping[str, Any]) -> Any:
+        """Return a store that only signs, with other options than those of the settings."""
+        unsigned = {"access_key_id": "-", "secret_access_key": "-", "skip_signature": False}
+        return self._make(self._seconds(op), {**(unsigned if self.settings.anonymous else {}), **options})
+
+    async def in_thread(self, make: Callable[..., Any], *arguments: Any) -> Any:
+        """Make a store in a thread, since that reads files."""
+        return await asyncio.to_thread(make, *arguments)
+
     @without_values
-    def _make(self, seconds: float) -> Any:
+    def _make(self, seconds: float, changed: Mapping[str, Any] = MappingProxyType({})) -> Any:
         settings = self.settings
         limit = timedelta(seconds=seconds)
         client: dict[str, Any] = {"timeout": limit, "connect_timeout": min(limit, timedelta(seconds=5))}
+        client.update(_hosts(settings))
         if settings.allow_http:
             client["allow_http"] = True
         if settings.ca_file is not None:
@@ -127,6 +173,7 @@ class Bucket:
         if settings.profile is not None:
             options["credential_provider"] = _profile(settings.profile)
         options.update(settings.options)
+        options.update(changed)
         retry = {"max_retries": settings.retries, "retry_timeout": limit}
         try:
             return _CLOUDS[settings.scheme](settings.bucket, client_options=client, retry_config=retry, **options)
@@ -198,19 +245,37 @@ class Bucket:
         raise explained(self.where, error, op)
 
     def _do(self, op: Operation, step: Step) -> Any:
+        if step.name == "request":
+            return self._requests.send(op, *step.arguments)
+        if step.name == "pause":
+            return time.sleep(_pause(op, *step.arguments))
         if step.name == "list":
             return obstore.list(self.store(op), *step.arguments, **step.options)
         if step.name == "next":
             return next(step.on, None)
+        if step.name == "bytes":
+            whole = _Body(self.where, step.on)
+            for piece in step.on.stream(_PIECE):
+                whole.add(piece)
+            return whole.joined()
         if step.on is not None:
             return getattr(step.on, step.name)(*step.arguments)
         return getattr(obstore, step.name)(self.store(op), *step.arguments, **step.options)
 
     async def _do_async(self, op: Operation, step: Step) -> Any:
+        if step.name == "request":
+            return await self._requests.send_async(op, *step.arguments)
+        if step.name == "pause":
+            return await asyncio.sleep(_pause(op, *step.arguments))
         if step.name == "list":
             return obstore.list(await self.store_async(op), *step.arguments, **step.options)
         if step.name == "next":
             return await anext(step.on, None)
+        if step.name == "bytes":
+            whole = _Body(self.where, step.on)
+            async for piece in step.on.stream(_PIECE):
+                whole.add(piece)
+            return whole.joined()
         if step.on is not None:
             return await getattr(step.on, f"{step.name}_async")(*step.arguments)
         return await getattr(obstore, f"{step.name}_async")(await self.store_async(op), *step.arguments, **step.options)
@@ -220,6 +285,56 @@ def look(prefix: str | None = None) -> Flow[None]:
     """Look whether the bucket is there."""
     stream = yield Step("list", (prefix,), {"chunk_size": 1})
     yield Step("next", on=stream)
+
+
+class _Body:
+    """The bytes of an object, as many as the store has announced."""
+
+    def __init__(self, where: str, result: Any) -> None:
+        start, end = result.range
+        self._where = where
+        self._left: int = end - start
+        self._pieces: list[Any] = []
+
+    def add(self, piece: Any) -> None:
+        """Take what came next."""
+        self._left -= len(piece)
+        if self._left < 0:
+            raise InternalError(f"{self._where}: the store sends more of an object than it announced")
+        self._pieces.append(piece)
+
+    def joined(self) -> bytes:
+        """Return all of it."""
+        if self._left > 0:
+            raise UnavailableError(f"{self._where}: the store sent less of an object than it announced")
+        return b"".join(self._pieces)
+
+
+def _pause(op: Operation, seconds: float) -> float:
+    left = op.remaining()
+    return seconds if left is None else min(seconds, left)
+
+
+def _has_proxy(url: str | None) -> bool:
+    """Return whether requests to a store go through a proxy."""
+    parts = urlsplit(url or "https://s3.amazonaws.com")
+    return bool(getproxies().keys() & {parts.scheme, "all"}) and not proxy_bypass(parts.hostname or "")
+
+
+def _hosts(settings: ObjectstoreSettings) -> dict[str, str]:
+    """Return options of a client that end requests to other hosts than the endpoint's, and those that credentials come from.
+
+    obstore follows redirects, with a session token if there is one, and has no option against it. So all other hosts are behind a proxy where nobody can listen.
+    """
+    if (
+        settings.endpoint is None
+        or _has_proxy(settings.endpoint)
+        or any("proxy" in name for name, _ in settings.options)
+    ):
+        return {}
+    given = [value for name, value in (*os.environ.items(), *settings.options) if name.lower() in _CREDENTIAL_URLS]
+    hosts = {urlsplit(str(url)).hostname for url in (settings.endpoint, *given)}
+    return {"proxy_url": f"http://{ELSEWHERE}", "proxy_excludes": ",".join([*filter(None, hosts), *_CREDENTIAL_HOSTS])}
 
 
 def _two_digits(seconds: float) -> float:

@@ -24,10 +24,14 @@ from ...errors import (
 )
 from ...spi.operation import Operation
 
-__all__ = ["bucket_gone", "explained", "out_of_range", "same_name"]
+__all__ = ["ELSEWHERE", "Refusal", "bucket_gone", "explained", "out_of_range", "same_name"]
+
+ELSEWHERE: Final = "127.0.0.1:0"
+"""Where requests to other hosts than the store's go: nobody can listen there."""
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
+_KEY: Final = re.compile(r'Error parsing Path "([^"]{1,1024})"')
 _BUCKET: Final = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 _LOGIN: Final = frozenset(
     {
@@ -41,6 +45,18 @@ _CHAIN: Final = re.compile(
     r"169\.254\.|metadata\.google|/latest/|/oauth2/|sts[.:/]|[Cc]redential|[Tt]oken request|service.account",
     re.IGNORECASE,
 )
+
+
+class Refusal(Exception):
+    """A status of the store other than 200; ``passes``: perhaps another request gets another one."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"status code: {status}", body)
+        self.passes = status == 429 or status >= 500
+
+    def __str__(self) -> str:
+        line, body = self.args
+        return f"{line} {body.decode(errors='replace')}"
 
 
 def _told(error: BaseException) -> tuple[str, int, str]:
@@ -73,6 +89,12 @@ def explained(where: str, error: BaseException, op: Operation) -> CloudRuntimesE
     debug = str(error)
     if code in _BUCKET:
         return NotFoundError(f"{where}: there is no such bucket: make it, or correct url in the component's table")
+    if found := _KEY.search(line):
+        return InternalError(
+            f"{where}: obstore cannot list the key {found[1]!r} of another program: list where it is not, or rename it"
+        )
+    if ELSEWHERE in debug or 300 <= status < 400:
+        return UnavailableError(f"{where}: the store sends requests to another host: correct endpoint or region")
     if code == "RequestTimeTooSkewed":
         return UnauthenticatedError(
             f"{where}: the clock of this machine is too far from the server's, so signatures are refused: set it"

@@ -15,10 +15,11 @@ from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .._files import ServerFiles
 from .attributes import info
-from .bucket import Flow, Step, look
+from .bucket import Flow, Step
 from .failures import bucket_gone, out_of_range
 from .listing import list_files
 from .names import Names
+from .pages import look
 from .upload import Upload
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class ObjectFiles(ServerFiles):
         if bucket_gone(error):
             raise error
         if "<Code>" not in str(error):
-            yield from look()
+            yield from look(self.component.bucket)
 
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
         found: bytes | None = self.run(op, self._read(name, start, length))
@@ -97,7 +98,8 @@ class ObjectFiles(ServerFiles):
             options["range"] = {"offset": start} if length is None else (start, start + length)
         try:
             result = yield Step("get", (self.names.key(name),), {"options": options} if options else {})
-            return bytes((yield Step("bytes", on=result)))
+            data: bytes = yield Step("bytes", on=result)
+            return data
         except FileNotFoundError as error:
             yield from self._absent(error)
             return None
@@ -117,13 +119,17 @@ class ObjectFiles(ServerFiles):
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> list[FileInfo]:
-        found: list[FileInfo] = self.run(op, list_files(self.names, prefix, recursive, limit, after))
+        found: list[FileInfo] = self.run(
+            op, list_files(self.component.bucket, self.names, prefix, recursive, limit, after)
+        )
         return found
 
     async def list_files_async(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> list[FileInfo]:
-        found: list[FileInfo] = await self.run_async(op, list_files(self.names, prefix, recursive, limit, after))
+        found: list[FileInfo] = await self.run_async(
+            op, list_files(self.component.bucket, self.names, prefix, recursive, limit, after)
+        )
         return found
 
     # -- writing ----------------------------------------------------------

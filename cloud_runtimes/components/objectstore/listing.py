@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable
 
+from ...errors import PayloadError
 from ...spi.file import FileInfo
-from .bucket import Flow, Step
-from .names import AREA, LAST, Names, before, cut
+from .._unreadable import skip
+from .bucket import Bucket, Flow
+from .names import AREA, LAST, Names, before
+from .pages import Listed, Pages
 
 __all__ = ["list_files"]
 
-_PAGE: Final = 1000
-"""Keys of one answer of a bucket."""
-
 
 def list_files(
-    names: Names, prefix: str, recursive: bool, limit: int | None, after: str | None
+    bucket: Bucket, names: Names, prefix: str, recursive: bool, limit: int | None, after: str | None
 ) -> Flow[list[FileInfo]]:
     """Return what the SPI's ``list_files`` does, but of an entry only what a listing tells."""
-    found = yield from _Plain(names, prefix, recursive, limit, after).entries()
-    odd = yield from _odd(names, prefix, recursive, limit, after)
+    found = yield from _Plain(bucket, names, prefix, recursive, limit, after).entries()
+    odd = yield from _odd(bucket, names, prefix, recursive, limit, after)
     merged = {entry.name: entry for entry in (*found, *odd)}
     return sorted(merged.values(), key=lambda entry: entry.name)[:limit]  # code points and UTF-8 have one order
 
 
-def _file(name: str, meta: Mapping[str, Any]) -> FileInfo:
-    return FileInfo(name, meta["size"], meta["last_modified"])
-
-
-def _entry(name: str, prefix: str, recursive: bool, meta: Mapping[str, Any]) -> FileInfo:
+def _entry(name: str, prefix: str, recursive: bool, found: Listed) -> FileInfo:
     folder, slash, _ = name[len(prefix) :].partition("/")
-    return FileInfo(prefix + folder + slash, 0) if slash and not recursive else _file(name, meta)
+    if slash and not recursive:
+        return FileInfo(prefix + folder + slash, 0)
+    return FileInfo(name, found.size, found.modified)
 
 
 class _Plain:
     """The listing of names that are keys."""
 
-    def __init__(self, names: Names, prefix: str, recursive: bool, limit: int | None, after: str | None) -> None:
+    def __init__(
+        self, bucket: Bucket, names: Names, prefix: str, recursive: bool, limit: int | None, after: str | None
+    ) -> None:
+        self._bucket = bucket
         self._names = names
         self._prefix = prefix
         self._recursive = recursive
@@ -61,17 +61,26 @@ class _Plain:
 
     def _level(self) -> Flow[list[FileInfo]]:
         """Have the store itself shorten the names."""
-        level = yield Step("list_with_delimiter", (self._folder,))
+        pages = Pages(self._bucket, self._folder, level=True)
         root = self._names.root
-        for folder in level["common_prefixes"]:
-            name = folder[len(root) :] + "/"
-            if name.startswith(self._prefix) and name != AREA:
-                self._found.append(FileInfo(name, 0))
-        for meta in level["objects"]:
-            name = meta["path"][len(root) :]
-            if name.startswith(self._prefix):
-                self._found.append(_file(name, meta))
+        while page := (yield from pages.next()):
+            for folder in page.folders:
+                name = folder[len(root) :]
+                if name.startswith(self._prefix) and name != AREA and self._is_name(name[:-1]):
+                    self._found.append(FileInfo(name, 0))
+            for found in page.objects:
+                name = found.key[len(root) :]
+                if name.startswith(self._prefix) and self._is_name(name):
+                    self._found.append(FileInfo(name, found.size, found.modified))
         return self._found
+
+    def _is_name(self, name: str) -> bool:
+        """Return whether a file can have a name; else skip the key, which is another program's."""
+        if self._names.plain(name) or name.startswith(AREA):
+            return True
+        if name and not (name.endswith("/") and self._names.plain(name[:-1])):  # else it stands for a folder
+            skip(self._bucket.where, self._names.root + name, PayloadError("no file has such a name"))
+        return False
 
     def _first(self) -> str:
         """Return a text before all that are wanted, as near to them as can be."""
@@ -85,18 +94,18 @@ class _Plain:
 
     def _from(self, low: str) -> Flow[str | None]:
         """List from a text on, until there is enough; inside a long folder return how to go on behind it."""
-        key = cut(self._names.root + low)
-        stream = yield Step("list", (self._folder,), {"offset": key, "chunk_size": _PAGE})
-        while chunk := (yield Step("next", on=stream)):
-            for meta in chunk:
-                name = meta["path"][len(self._names.root) :]
+        pages = Pages(self._bucket, self._folder, self._names.root + low)
+        while page := (yield from pages.next()):
+            for found in page.objects:
+                name = found.key[len(self._names.root) :]
                 if name.startswith(self._prefix):
-                    self._add(_entry(name, self._prefix, self._recursive, meta))
+                    if self._is_name(name):
+                        self._add(_entry(name, self._prefix, self._recursive, found))
                 elif name > self._prefix:
                     return None
                 if self._limit is not None and len(self._found) >= self._limit:
                     return None
-            if self._found and self._found[-1].is_folder and len(chunk) == _PAGE:
+            if self._found and self._found[-1].is_folder and not pages.ended:
                 return self._found[-1].name + LAST
         return None
 
@@ -107,22 +116,23 @@ class _Plain:
             self._found.append(entry)
 
 
-def _odd(names: Names, prefix: str, recursive: bool, limit: int | None, after: str | None) -> Flow[Iterable[FileInfo]]:
+def _odd(
+    bucket: Bucket, names: Names, prefix: str, recursive: bool, limit: int | None, after: str | None
+) -> Flow[Iterable[FileInfo]]:
     """Return the entries of names in hexadecimal."""
     area = names.root + AREA
     low = prefix if after is None or after < prefix else after
     first = low.encode().hex()
-    offset = area + (first if low is after else before(first))
-    stream = yield Step("list", (area[:-1],), {"offset": cut(offset), "chunk_size": _PAGE})
+    pages = Pages(bucket, area[:-1], area + (first if low is after else before(first)))
     found: dict[str, FileInfo] = {}
-    while chunk := (yield Step("next", on=stream)):
-        for meta in chunk:
-            name = names.name(meta["path"])
+    while page := (yield from pages.next()):
+        for listed in page.objects:
+            name = names.name(listed.key)
             if name is None or not name.startswith(prefix):
                 if name is not None and name > prefix:
                     return found.values()
                 continue
-            entry = _entry(name, prefix, recursive, meta)
+            entry = _entry(name, prefix, recursive, listed)
             if after is None or entry.name > after:
                 found[entry.name] = entry
             if limit is not None and len(found) >= limit:

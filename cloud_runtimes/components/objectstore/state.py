@@ -79,7 +79,7 @@ class ObjectState(StateDriver):
             if bucket_gone(error):
                 raise
             return None
-        data = bytes((yield Step("bytes", on=result)))
+        data: bytes = yield Step("bytes", on=result)
         if not data.startswith(_MAGIC) or len(data) < _HEADER.size:
             raise InternalError(
                 f"{key!r} in {self._store!r} is an object that no state store wrote: give it a prefix of its own"
@@ -124,7 +124,7 @@ class ObjectState(StateDriver):
         keys: list[str] = []
         while True:
             want = None if limit is None else limit - len(keys)
-            page = yield from list_files(self._names, prefix, True, want, after)
+            page = yield from list_files(self._bucket, self._names, prefix, True, want, after)
             for entry in page:
                 if not (entry.size or 0) % 2 or (yield from self._get(entry.name)) is not None:
                     keys.append(entry.name)
