@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from ..config import ClientSettings
 from ..errors import UnsupportedError
@@ -23,6 +24,19 @@ def no_native(service: str, name: str) -> UnsupportedError:
     return UnsupportedError(
         f"{service} {name!r} has no client or connection of a vendor", service=service, component=name
     )
+
+
+def server_of(address: str) -> tuple[str, int | None] | None:
+    """Return host and port of the first server of a URL, or of ``host:port,…``; the path of a socket without a port; ``None``: there is none."""
+    scheme, separator, rest = address.partition("://")
+    if scheme == "unix" and separator:
+        return rest.partition("?")[0], None
+    try:
+        netloc = urlsplit(address).netloc if separator else address
+        first = urlsplit("//" + netloc.rpartition("@")[2].partition(",")[0])
+        return (first.hostname, first.port) if first.hostname else None
+    except ValueError:  # the first call refuses it
+        return None
 
 
 class Runtime(ABC):
@@ -118,6 +132,12 @@ class Component(ABC):
     @abstractmethod
     def driver(self, service: str, name: str) -> Driver:
         """Return the driver of one of its `services` for a store name, without I/O; asked for before `ready` too, so perhaps several times. Settings that do not fit the service are an `InvalidArgumentError`."""
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        """Host and port of the first server that the settings ``endpoint``, ``url`` or ``servers`` name, for spans; ``None``: they name none."""
+        told = (getattr(self.settings, name, None) for name in ("endpoint", "url", "servers"))
+        return server_of(next((each for each in told if isinstance(each, str)), ""))
 
     def native(self, service: str, name: str) -> Any:
         """Return the vendor's client or connection that a driver stands on, for what no service offers; `UnsupportedError`: there is none."""

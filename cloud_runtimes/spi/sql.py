@@ -30,6 +30,9 @@ _TEMPORARY: Final = frozenset(["TEMP", "TEMPORARY"])
 _SOILS: Final = _TEMPORARY | frozenset(
     ["SET", "PRAGMA", "ATTACH", "DETACH", "LISTEN", "DECLARE", "SET_CONFIG", "LOAD", "USE", "RESET"]
 )
+# a table's name follows, perhaps behind others of these
+_TABLE_IS_NEXT: Final = frozenset(["FROM", "INTO", "TABLE"])
+_BEFORE_TABLE: Final = frozenset(["IF", "NOT", "EXISTS", "ONLY", "LATERAL", "TABLE"])
 _LOCKS: Final = "PG_ADVISORY_LOCK"
 _ALONE: Final = frozenset(["VACUUM", "PRAGMA", "ATTACH", "DETACH"])
 
@@ -46,6 +49,7 @@ class Sql(NamedTuple):
         returns: whether it gives rows.
         soils: whether it changes its connection, which then serves nobody else.
         alone: whether databases run it outside of a transaction only.
+        summary: its kind and the first table that it names, such as ``SELECT orders``, without any value.
     """
 
     text: str
@@ -56,6 +60,7 @@ class Sql(NamedTuple):
     returns: bool
     soils: bool
     alone: bool
+    summary: str
 
 
 def scan(sql: str, *, mysql: bool = False) -> Sql:
@@ -79,6 +84,7 @@ def _scan(sql: str, mysql: bool) -> Sql:
     out: list[str] = []
     depth = 0
     ended = False
+    table = _Table()
     for kind, text, at in tokens(sql, mysql=mysql):
         if kind == "open":
             opening = "/*" if text.startswith("/*") else text[0]
@@ -91,6 +97,8 @@ def _scan(sql: str, mysql: bool) -> Sql:
             names.add(text[1:])
             out.append(text)
             continue
+        if kind not in ("space", "comment"):
+            table.feed(kind, text, words)
         if kind == "word":
             words.append(text.upper())
             depth += _nesting(words)
@@ -109,8 +117,50 @@ def _scan(sql: str, mysql: bool) -> Sql:
     reads = (first in _READS and _WRITES.isdisjoint(seen) and not soils) or (first == "PRAGMA" and "=" not in sql)
     inserts = first in ("INSERT", "REPLACE") or (first == "WITH" and "INSERT" in seen)
     return Sql(
-        sql, frozenset(names), "".join(out), reads, inserts, reads or "RETURNING" in seen, soils, first in _ALONE
+        sql,
+        frozenset(names),
+        "".join(out),
+        reads,
+        inserts,
+        reads or "RETURNING" in seen,
+        soils,
+        first in _ALONE,
+        f"{first} {table.name}".rstrip(),
     )
+
+
+class _Table:
+    """Finds the first table of a statement, outside of parentheses, where functions have ``FROM`` too.
+
+    Attributes:
+        name: of the table, ``""``: it is quoted, or there is none.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""
+        self._depth = 0
+        self._is_next = False
+        self._is_open = False
+
+    def feed(self, kind: str, text: str, before: list[str]) -> None:
+        """Take a token behind words."""
+        if kind == "word":
+            word = text.upper()
+            if self._is_open and self.name.endswith("."):
+                self.name += text
+            elif self._is_next:
+                if word not in _BEFORE_TABLE:
+                    self.name, self._is_next, self._is_open = text, False, True
+            elif not self.name and self._depth <= 0:
+                self._is_next = word in _TABLE_IS_NEXT and before[-1:] != ["DISTINCT"]
+                self._is_next = self._is_next or (not before and word == "UPDATE")
+        elif self._is_open and text == "." and not self.name.endswith("."):
+            self.name += text
+        else:
+            self._is_next = self._is_open = False
+            self.name = self.name.removesuffix(".")
+            if kind == "other":
+                self._depth += text.count("(") - text.count(")")
 
 
 def _literal(text: str) -> str:

@@ -5,7 +5,6 @@ Names and attributes are OpenTelemetry's semantic conventions where there are an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -35,8 +34,6 @@ _PIECES: Final = frozenset({"read", "read_async", "write", "write_async", "fetch
 _SERVER_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
-# the first word of a statement, behind comments and parentheses
-_WORD: Final = re.compile(r"(?:\s++|\(|--[^\n]*+(?:\n|$)|/\*(?>.*?\*/))*+([A-Za-z]{1,32})", re.DOTALL)
 _STATEMENTS: Final = get_args(sql.Statement)
 _TABLE_OPERATIONS: Final[dict[type, str]] = {
     sql.Insert: "INSERT",
@@ -55,21 +52,25 @@ class _Description(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """What a component is: the folder of its driver, ``sqlite``, ``redis`` …, or the package of one from elsewhere; a database's ``db.system.name`` and ``db.namespace``."""
+    """What a component is: the folder of its driver, ``sqlite``, ``redis`` …, or the package of one from elsewhere; a database's ``db.system.name`` and ``db.namespace``; where its server is."""
 
     vendor: str
     system: str
     namespace: str | None
+    server: Mapping[str, str | int]
 
 
-_UNKNOWN: Final = _Place("_OTHER", "other_sql", None)
+_UNKNOWN: Final = _Place("_OTHER", "other_sql", None, {})
 
 
 def _place(driver: Any) -> _Place:
     """Return what the component of a driver is."""
     parts = type(driver).__module__.split(".")
     vendor = parts[2] if parts[:2] == ["cloud_runtimes", "components"] and len(parts) > 2 else parts[0]
-    return _Place(vendor, getattr(driver, "system", "") or "other_sql", getattr(driver, "namespace", None))
+    server = dict(
+        zip(("server.address", "server.port"), filter(None, getattr(driver, "server", None) or ()), strict=False)
+    )
+    return _Place(vendor, getattr(driver, "system", "") or "other_sql", getattr(driver, "namespace", None), server)
 
 
 def _described(op: Operation, at: _Place, args: tuple[Any, ...]) -> _Description:
@@ -77,7 +78,7 @@ def _described(op: Operation, at: _Place, args: tuple[Any, ...]) -> _Description
     service, subject = op.method.service, args[0] if args else None
     if isinstance(subject, RpcCall):
         name = f"{op.component}/{subject.method}"
-        return _Description(name, "client", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
+        return _Description(name, "client", {"rpc.system.name": "cloud_runtimes", "rpc.method": name, **at.server})
     if isinstance(subject, OutgoingBatch):
         return _messaging(op, at, subject.topic, len(subject))
     if service == "database":
@@ -86,6 +87,7 @@ def _described(op: Operation, at: _Place, args: tuple[Any, ...]) -> _Description
         "cloud_runtimes.service": service,
         "cloud_runtimes.operation": op.method.name,
         "cloud_runtimes.component": op.component,
+        **at.server,
     }
     return _Description(str(op.method), "client", attributes)
 
@@ -98,6 +100,7 @@ def _messaging(op: Operation, at: _Place, topic: str, count: int | None = None) 
         "messaging.operation.type": "send",
         "messaging.destination.name": topic,
         "cloud_runtimes.component": op.component,
+        **at.server,
     }
     if count is not None:
         attributes["messaging.batch.message_count"] = count
@@ -105,22 +108,26 @@ def _messaging(op: Operation, at: _Place, topic: str, count: int | None = None) 
 
 
 def _database(op: Operation, at: _Place, statement: sql.Statement | None) -> _Description:
-    attributes: dict[str, Any] = {"db.system.name": at.system, "cloud_runtimes.component": op.component}
+    """Return the description of a call of a database; what an SQL text is about stands in its summary alone."""
+    attributes: dict[str, Any] = {
+        "db.system.name": at.system,
+        "cloud_runtimes.component": op.component,
+        **at.server,
+    }
     if at.namespace:
         attributes["db.namespace"] = at.namespace
     operation = _TABLE_OPERATIONS.get(type(statement), op.method.name.upper())
-    table: str | None = getattr(statement, "table", None)
-    if isinstance(statement, (sql.Query, sql.Execute, sql.ExecuteMany)):
-        word = _WORD.match(statement.sql.text)
-        if word is not None:
-            operation = word[1].upper()
+    target: str | None = getattr(statement, "table", None)
+    if target is not None:
+        attributes["db.collection.name"] = target
+    elif isinstance(statement, (sql.Query, sql.Execute, sql.ExecuteMany)):
+        operation, _, target = statement.sql.summary.partition(" ")
+        attributes["db.query.summary"] = statement.sql.summary
     if isinstance(statement, sql.ExecuteMany) and len(statement.rows) > 1:
         attributes["db.operation.batch.size"] = len(statement.rows)
     attributes["db.operation.name"] = operation
-    if table is not None:
-        attributes["db.collection.name"] = table
-    target = table or at.namespace or at.system
-    return _Description(f"{operation} {target}", "client", attributes)
+    target = target or at.namespace or ":".join(map(str, at.server.values()))
+    return _Description(f"{operation} {target}".rstrip(), "client", attributes)
 
 
 def error_type(error: BaseException) -> str:
@@ -256,13 +263,15 @@ class SpanInterceptor(Interceptor):
 
     def processing(self, pubsub_name: str, request: SubscribeRequest, events: Sequence[Any], *, batch: bool) -> Handled:
         """Return the span around a handler of events; of a batch it has a link for each event instead of a parent."""
+        at = self._place(pubsub_name)
         attributes: dict[str, Any] = {
-            "messaging.system": self._place(pubsub_name).vendor,
+            "messaging.system": at.vendor,
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
             "messaging.destination.name": request.topic,
             "messaging.consumer.group.name": request.group,
             "cloud_runtimes.component": pubsub_name,
+            **at.server,
         }
         links: list[Any] = []
         headers: Mapping[str, str] = {}

@@ -91,7 +91,7 @@ class TelemetryService(Service):
             "explicit": settings.histograms == "explicit_bucket_histogram",
         }
         self._metrics_off = off["metrics"]
-        self._meters: dict[str, Meter] = {}
+        self._meters: dict[int, Meter] = {}
         keep(self._pipeline, context)
         if settings.flush_on_sigterm:
             flush_on_sigterm(self._pipeline)
@@ -105,12 +105,13 @@ class TelemetryService(Service):
         # one way out instead of named components
         return self._exporters["traces"]
 
-    def _scope(self, name: str, version: str | None) -> int:
+    def _scope(self, name: str, version: str | None, schema_url: str | None) -> int:
         if not isinstance(name, str) or not name:
             raise InvalidArgumentError(f"telemetry: a scope's name is text, usually __name__, not {name!r}")
-        if version is not None and not isinstance(version, str):
-            raise InvalidArgumentError(f"telemetry: a scope's version is text, not {type(version).__name__}")
-        return self._scope_number(scope(name, version))
+        for what, value in (("version", version), ("schema_url", schema_url)):
+            if value is not None and not isinstance(value, str):
+                raise InvalidArgumentError(f"telemetry: a scope's {what} is text, not {type(value).__name__}")
+        return self._scope_number(scope(name, version, schema_url))
 
     def _scope_number(self, head: bytes) -> int:
         with self._lock:
@@ -122,53 +123,59 @@ class TelemetryService(Service):
 
     # -- recording --
 
-    def tracer(self, name: str, version: str | None = None) -> kernel.Tracer:
+    def tracer(self, name: str, version: str | None = None, schema_url: str | None = None) -> kernel.Tracer:
         """Return a tracer: ``with tracer.span("name", attributes={…}) as span:``.
 
         Args:
             name: of the instrumentation scope, usually ``__name__``.
             version: of what is instrumented.
+            schema_url: of the conventions that names and attributes follow.
 
         Raises:
             InvalidArgumentError: ``name`` is no text, or empty.
         """
-        return self._tracer(self._scope(name, version))
+        return self._tracer(self._scope(name, version, schema_url))
 
     def _tracer(self, scope: int) -> kernel.Tracer:
         if self._live is not None:
             self._live.start()
         return kernel.Tracer(self._traces, scope)
 
-    def meter(self, name: str) -> Meter:
-        """Return a meter: ``meter.counter("requests").add(1, {"route": "/"})``. The same name gives the same meter.
+    def meter(self, name: str, version: str | None = None, schema_url: str | None = None) -> Meter:
+        """Return a meter: ``meter.counter("requests").add(1, {"route": "/"})``. The same arguments give the same meter.
 
         Args:
             name: of the instrumentation scope, usually ``__name__``.
+            version: of what is instrumented.
+            schema_url: of the conventions that names and attributes follow.
 
         Raises:
             InvalidArgumentError: ``name`` is no text, or empty.
         """
-        scope = self._scope(name, None)
+        scope = self._scope(name, version, schema_url)
         with self._lock:
-            meter = self._meters.get(name)
+            meter = self._meters.get(scope)
             if meter is None:
                 buffer = self._pipeline.buffers["metrics"]
                 watch = (lambda: None) if self._metrics_off else self._pipeline.watch
-                meter = self._meters[name] = Meter(scope, buffer, watch, **self._measuring)
+                meter = self._meters[scope] = Meter(scope, buffer, watch, **self._measuring)
                 if not self._metrics_off:
                     self._pipeline.meters.append(meter)
         return meter
 
-    def logger(self, name: str) -> kernel.Logger:
+    def logger(self, name: str, version: str | None = None, schema_url: str | None = None) -> kernel.Logger:
         """Return a logger: ``logger.info("message", key=value)``; its ``level`` is the least severity number recorded.
 
         Args:
             name: of the instrumentation scope, usually ``__name__``.
+            version: of what is instrumented.
+            schema_url: of the conventions that names and attributes follow.
 
         Raises:
             InvalidArgumentError: ``name`` is no text, or empty.
         """
-        return kernel.Logger(self._pipeline.buffers["logs"], self._limits, self._scope(name, None), self._level)
+        scope = self._scope(name, version, schema_url)
+        return kernel.Logger(self._pipeline.buffers["logs"], self._limits, scope, self._level)
 
     def logging_handler(self, level: int = 0) -> logging.Handler:
         """Return a handler for `logging`: ``logging.getLogger().addHandler(client.telemetry.logging_handler())``.

@@ -31,6 +31,30 @@ def test_parameters(sql: str, names: set[str]) -> None:
     assert compiled == sql.replace("\\:", ":")
 
 
+@pytest.mark.parametrize(
+    ("sql", "summary"),
+    [
+        ("select 1", "SELECT"),
+        ("-- from c\nselect 'from a' from shop . orders o join b on true", "SELECT shop.orders"),
+        ("SELECT extract(YEAR FROM created) FROM ONLY orders, b", "SELECT orders"),
+        ("SELECT a IS DISTINCT FROM b FROM t", "SELECT t"),
+        ("SELECT * FROM (SELECT 1 FROM a) q", "SELECT"),
+        ('SELECT * FROM "my ""orders"""', "SELECT"),
+        ("SELECT * FROM $$secret$$", "SELECT"),
+        ("SELECT * FROM :table", "SELECT"),
+        ("insert into orders (a) values ('into x') ON CONFLICT DO UPDATE SET a = 1", "INSERT orders"),
+        ("UPDATE orders SET a = 1 FROM b", "UPDATE orders"),
+        ("DELETE FROM orders", "DELETE orders"),
+        ("SELECT * FROM orders FOR UPDATE", "SELECT orders"),
+        ("create table if not exists orders (a text)", "CREATE orders"),
+        ("PRAGMA user_version", "PRAGMA"),
+        (":a", ""),
+    ],
+)
+def test_summaries(sql: str, summary: str) -> None:
+    assert scan(sql).summary == summary
+
+
 def test_the_rules_of_mysql() -> None:
     assert scan("SELECT 'it\\'s :a', :b # :c", mysql=True).names == {"b"}
     assert scan("SELECT a #> :b").names == {"b"}

@@ -19,7 +19,9 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
     BulkError,
     ConflictError,
+    DeadlineExceededError,
     InternalError,
+    InvalidArgumentError,
     NotFoundError,
     UnavailableError,
 )
@@ -82,6 +84,22 @@ def test_a_wrong_setting_is_refused(client: Callable[..., CloudRuntimesClient]) 
     made = client(home=":memory:", instrument="yes please")
     with pytest.raises(ValueError, match="instrument"):
         made.state.get("s", "k")
+
+
+def test_scopes_have_a_version_and_a_schema(spans: Spans) -> None:
+    telemetry = spans.client.telemetry
+    scope = ("app", "1.2", "https://opentelemetry.io/schemas/1.44.0")
+    with telemetry.tracer(*scope).span("s"):
+        telemetry.logger(*scope).info("said")
+    telemetry.meter(*scope).counter("requests").add(1)
+    assert telemetry.meter(*scope) is telemetry.meter(*scope)
+    assert telemetry.meter("app", "1.3") is not telemetry.meter(*scope)
+    assert telemetry.flush(30)
+    for name in scope:
+        assert sum(name.encode() in body for _, _, body in spans._receiver.requests) == 3
+    for make in (telemetry.tracer, telemetry.meter, telemetry.logger):
+        with pytest.raises(InvalidArgumentError, match="schema_url is text"):
+            make("app", schema_url=1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("api", ["sync", "async"])
@@ -405,20 +423,72 @@ def test_database(spans: Spans, api: str) -> None:
     assert len(found) == 2
     with pytest.raises(NotFoundError):
         call("query", "main", f"select '{SECRET}' from nobody")
-    made = [span for span in spans.all() if span.name.endswith((" sqlite", " people"))]
+    call("query", "main", "select 1")
+    made = [span for span in spans.all() if db.DB_SYSTEM_NAME in attributes(span)]
     assert {span.kind for span in made} == {CLIENT}
     common = {db.DB_SYSTEM_NAME: "sqlite", "cloud_runtimes.component": "main"}
     assert [(span.name, attributes(span)) for span in made] == [
-        ("CREATE sqlite", {**common, db.DB_OPERATION_NAME: "CREATE"}),
+        ("CREATE people", {**common, db.DB_OPERATION_NAME: "CREATE", db.DB_QUERY_SUMMARY: "CREATE people"}),
         ("INSERT people", {**common, db.DB_OPERATION_NAME: "INSERT", db.DB_COLLECTION_NAME: "people"}),
-        ("INSERT sqlite", {**common, db.DB_OPERATION_NAME: "INSERT", db.DB_OPERATION_BATCH_SIZE: 2}),
-        ("SELECT sqlite", {**common, db.DB_OPERATION_NAME: "SELECT"}),
         (
-            "SELECT sqlite",
-            {**common, db.DB_OPERATION_NAME: "SELECT", ERROR_TYPE: "cloud_runtimes.errors.NotFoundError"},
+            "INSERT people",
+            {
+                **common,
+                db.DB_OPERATION_NAME: "INSERT",
+                db.DB_OPERATION_BATCH_SIZE: 2,
+                db.DB_QUERY_SUMMARY: "INSERT people",
+            },
         ),
+        ("SELECT people", {**common, db.DB_OPERATION_NAME: "SELECT", db.DB_QUERY_SUMMARY: "SELECT people"}),
+        (
+            "SELECT nobody",
+            {
+                **common,
+                db.DB_OPERATION_NAME: "SELECT",
+                db.DB_QUERY_SUMMARY: "SELECT nobody",
+                ERROR_TYPE: "cloud_runtimes.errors.NotFoundError",
+            },
+        ),
+        ("SELECT", {**common, db.DB_OPERATION_NAME: "SELECT", db.DB_QUERY_SUMMARY: "SELECT"}),
     ]
     assert SECRET.encode() not in spans.texts()
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"component": "redis", "url": "redis://user:pass@127.0.0.1:1/0"}, ("127.0.0.1", 1)),
+        ({"component": "redis", "url": "unix:///run/redis.sock"}, ("/run/redis.sock", None)),
+        ({"component": "nats", "url": "nats://token@[::1]:1,b:2"}, ("::1", 1)),
+        ({"component": "postgres", "url": "postgresql://user@127.0.0.1:1,b/shop"}, ("127.0.0.1", 1)),
+    ],
+)
+def test_where_the_server_is(spans: Spans, table: dict[str, Any], expected: tuple[str, int | None]) -> None:
+    telemetry = {"endpoint": spans._receiver.url, "instrument": True, "flush_on_sigterm": False}
+    config = {"state": {"s": table}, "telemetry": telemetry}
+    with CloudRuntimesClient(app_id="shop", config=config, timeout=1) as client:
+        with pytest.raises(UnavailableError):
+            client.state.get("s", "k")
+        assert client.telemetry.flush(30)
+    found = attributes(spans.one("state.get"))
+    assert (found["server.address"], found.get("server.port")) == expected
+
+
+def test_where_a_database_and_a_sidecar_are(spans: Spans) -> None:
+    telemetry = {"endpoint": spans._receiver.url, "instrument": True, "flush_on_sigterm": False}
+    url = "postgresql+psycopg://user@127.0.0.1:1/shop"
+    config = {"database": {"d": {"component": "sqlalchemy", "url": url}}, "telemetry": telemetry}
+    with CloudRuntimesClient(app_id="shop", config=config, timeout=1) as client:
+        with pytest.raises((UnavailableError, DeadlineExceededError)):
+            client.database.query("d", "SELECT 1")
+        assert client.telemetry.flush(30)
+    with CloudRuntimesClient("http://127.0.0.1:2", config={"telemetry": telemetry}, timeout=1) as client:
+        with pytest.raises(UnavailableError):
+            client.state.get("s", "k")
+        assert client.telemetry.flush(30)
+    for name, port in (("SELECT shop", 1), ("state.get", 2)):
+        found = attributes(spans.one(name))
+        assert (found["server.address"], found["server.port"]) == ("127.0.0.1", port)
 
 
 def test_a_database_s_name_is_its_namespace() -> None:
@@ -454,7 +524,7 @@ def test_a_stream_has_no_span_for_each_piece(spans: Spans) -> None:
         assert sum(1 for _ in rows) == 5000
     names = [span.name for span in spans.all()]
     assert names.count("file.open_file") == 1
-    assert names.count("STREAM sqlite") + names.count("SELECT sqlite") == 1
+    assert names.count("STREAM t") + names.count("SELECT t") == 1
 
 
 def test_a_file_s_pieces_have_none_and_its_commit_has_one(spans: Spans) -> None:
@@ -498,7 +568,7 @@ def test_transactions(spans: Spans) -> None:
         state.save("a", 1)
     made = {span.name: span for span in spans.all()}
     assert made["state.transaction"].kind == CLIENT
-    for name in ("TRANSACTION sqlite", "INSERT sqlite", "COMMIT sqlite"):
+    for name in ("TRANSACTION", "INSERT t", "COMMIT"):
         assert made[name].parent_span_id.hex() == above.context.span_id
         assert attributes(made[name])[db.DB_SYSTEM_NAME] == "sqlite"
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..._core import extras
-from ...spi.component import Component
+from ...spi.component import Component, server_of
 from ...spi.operation import Method, Operation
 from .settings import ObjectstoreSettings
 
@@ -52,6 +52,10 @@ class ObjectstoreComponent(Component):
             from .file import ObjectFiles
 
         return ObjectFiles(self, name)
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        return server_of(self.settings.endpoint or "")  # the URL names the bucket
 
     def native(self, service: str, name: str) -> Any:
         """Return obstore's store."""

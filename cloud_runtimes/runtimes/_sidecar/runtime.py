@@ -13,7 +13,7 @@ from ... import registry
 from ..._core.threads import Mutex
 from ...config import ClientSettings, without_values
 from ...errors import InvalidArgumentError, UnavailableError, UnsupportedError
-from ...spi.component import Runtime
+from ...spi.component import Runtime, server_of
 from ...spi.operation import Method, Operation
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class SidecarRuntime(Runtime):
             )
         module, kind = self.drivers[service]
         driver: Driver = getattr(import_module(module, self.package), kind)(self.transport, name)
+        driver.server = server_of(self.transport.url.partition(" ")[0])
         return driver
 
     def native(self, service: str, name: str) -> Any:

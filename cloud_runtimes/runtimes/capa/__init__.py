@@ -171,7 +171,9 @@ class CapaRuntime(Runtime):
                 component=name,
                 runtime=self.name,
             )
-        return component.driver(service, name)
+        driver = component.driver(service, name)
+        driver.server = driver.server or component.server
+        return driver
 
     def native(self, service: str, name: str) -> Any:
         if service == "rpc":
