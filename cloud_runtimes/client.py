@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from . import config
 from ._core.arguments import CLIENT_TIMEOUT, check_timeout
-from ._core.os_errors import out_of_files
+from ._core.os_errors import resource_exhausted
 from ._service import ClientContext, threaded
 from ._version import __version__
 from .errors import CloudRuntimesError, DeadlineExceededError, InternalError, InvalidArgumentError, UnavailableError
@@ -130,7 +130,7 @@ class CloudRuntimesClient:
             kind = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])
             made: Service = kind(self._context, lifespan=self._run_jobs) if name == "rpc" else kind(self._context)
         except (ImportError, OSError) as error:
-            raise out_of_files(error) or error from None
+            raise resource_exhausted(error) or error from None
         return made
 
     if TYPE_CHECKING:

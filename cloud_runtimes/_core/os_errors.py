@@ -17,13 +17,15 @@ def explain_os_error(error: OSError, path: Path) -> Exception:
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceExhaustedError(f"the disk of {path} is full ({error.strerror}): free space, then try again")
-    if (exhausted := out_of_files(error)) is not None:
+    if (exhausted := resource_exhausted(error)) is not None:
         return exhausted
     return InvalidArgumentError(f"{path} cannot be used: {error.strerror}: set CLOUD_RUNTIMES_HOME to another folder")
 
 
-def out_of_files(error: BaseException) -> ResourceExhaustedError | None:
-    """Return our error where the process has too many files open; an import that fails for that says so only in its message."""
+def resource_exhausted(error: BaseException) -> ResourceExhaustedError | None:
+    """Return our error where the process has too many files open, or no memory; an import that fails for the former says so only in its message."""
+    if isinstance(error, MemoryError):
+        return ResourceExhaustedError("out of memory: give less at once, or the process more")
     if isinstance(error, OSError):
         too_many = error.errno in (errno.EMFILE, errno.ENFILE)
     else:

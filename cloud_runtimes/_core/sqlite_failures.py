@@ -17,7 +17,7 @@ from ..errors import (
     UnavailableError,
     UnsupportedError,
 )
-from .os_errors import out_of_files
+from .os_errors import resource_exhausted
 
 _FILES: Final = 6
 """The database, its journal, its log, the index of that, and the two of the write lock."""
@@ -29,7 +29,7 @@ def _cannot_open_files() -> CloudRuntimesError | None:
     try:
         opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_FILES))
     except OSError as error:
-        return out_of_files(error)
+        return resource_exhausted(error)
     finally:
         for each in opened:
             os.close(each)

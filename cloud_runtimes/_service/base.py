@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from .._core import fork
-from .._core.os_errors import out_of_files
+from .._core.os_errors import resource_exhausted
 from ..config import suggest
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 from ..spi.operation import Method, Operation, mark_interrupted, place
@@ -164,13 +164,14 @@ class Service:
         )
 
     def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
-        """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied. Two others become ours: a component's name that cannot be looked up, too many open files."""
+        """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied. Two others become ours: a component's name that cannot be looked up, no memory or too many open files."""
         name = component if isinstance(component, str) else None
         if isinstance(error, CloudRuntimesError):
             place(error, method, name, self._runtime_name or None)
         elif isinstance(error, TypeError) and isinstance(component, (list, dict, set, bytearray)):
             raise self._no_name(component) from None  # drivers are looked up by it first of all
-        elif (exhausted := out_of_files(error)) is not None:
+        elif (exhausted := resource_exhausted(error)) is not None:
+            exhausted.maybe_applied = method.writes and isinstance(error, MemoryError)  # of a reply, perhaps
             place(exhausted, method, name, self._runtime_name or None)
             raise exhausted from error
         elif not isinstance(error, Exception) and not hasattr(error, "maybe_applied"):

@@ -16,6 +16,8 @@ Converter: TypeAlias = "Callable[[Any, Path], Any]"
 
 
 def fail(path: Path, reason: str, cause: Exception | None = None) -> typing.NoReturn:
+    if isinstance(cause, MemoryError):  # which says nothing about the value
+        raise cause
     steps = []
     while isinstance(path, tuple):
         path, step = path

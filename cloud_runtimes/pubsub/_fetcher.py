@@ -19,7 +19,7 @@ from .._core.logs import kind_of, repeated
 from .._core.threads import Background, Changes
 from .._native import events as kernel
 from .._service import Health
-from ..errors import CloudRuntimesError, PayloadError
+from ..errors import ClosedError, CloudRuntimesError, PayloadError
 from ..spi.events import cause_of
 from ..spi.flow import run_sync
 from ..spi.pubsub import (
@@ -248,7 +248,8 @@ class Fetcher:
                 await closing
         except Exception as error:
             # nothing is lost by this: what was not given back comes again after ack_wait
-            repeated(f"subscription {self.name}", "%s: leaving the group failed: %s", self.name, error)
+            if not isinstance(error, ClosedError):  # the client is gone already, as at exit
+                repeated(f"subscription {self.name}", "%s: leaving the group failed: %s", self.name, error)
         self._end(None)
 
     def _admit(self, deliveries: Sequence[Delivery]) -> None:

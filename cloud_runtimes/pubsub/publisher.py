@@ -124,11 +124,11 @@ class Publisher(ClosingHandle):
         metadata: Mapping[str, str] | None,
     ) -> int:
         """Encode and append; 0: no room now."""
-        if attributes is None and metadata is None:
-            sequence = self._entry.offer(data, key)
-            if sequence != kernel.ELSEWHERE:
-                return sequence
         try:
+            if attributes is None and metadata is None:
+                sequence = self._entry.offer(data, key)
+                if sequence != kernel.ELSEWHERE:
+                    return sequence
             if attributes is not None or self._attributes is not None:
                 attributes = {**(self._attributes or {}), **check_names(attributes or {})}
             record = make_record(

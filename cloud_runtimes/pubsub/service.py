@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+from .._core import sigterm
 from .._core.arguments import CLIENT_TIMEOUT
 from .._native import events as kernel
 from .._service import Outgoing, error_context
-from ..errors import CloudRuntimesError, NotFoundError
+from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError
 from ..spi import pubsub as spi
 from ..spi.change import Change
 from ..spi.operation import Method, Operation
@@ -26,6 +27,7 @@ __all__ = ["PubSubService", "Start"]
 _PUBLISH = Method("pubsub", "publish", repeatable=True)
 _PUBLISH_BULK = Method("pubsub", "publish_bulk", repeatable=True)
 _LAG = Method("pubsub", "lag", repeatable=True, writes=False)
+_SIGTERM_SECONDS: Final = 10.0
 
 
 class PubSubService(Declaring):
@@ -342,6 +344,7 @@ class PubSubService(Declaring):
         on_delivery: Callable[[DeliveryReport], None] | None = None,
         content_type: str | None = None,
         attributes: Mapping[str, Any] | None = None,
+        flush_on_sigterm: bool = False,
     ) -> Publisher:
         """Return a handle that batches events and sends them in the background; see `Publisher`.
 
@@ -354,12 +357,13 @@ class PubSubService(Declaring):
             delivery_timeout: seconds for which an event is tried, under one id, before it has failed. Waiting behind events that are delivered does not count.
             on_delivery: called per batch once settled, in order, on the publisher's own thread; never ``async``.
             content_type, attributes: of its events.
+            flush_on_sigterm: SIGTERM, unless it is ignored or handled by `run`, ends the process only after a flush of at most 10 s. For programs that nobody else shuts down in order.
 
         Raises:
-            InvalidArgumentError: an option is wrong.
+            InvalidArgumentError: an option is wrong; or ``flush_on_sigterm`` is asked for outside of the main thread, which alone can set handlers of signals, before it was there.
         """
         check_topic(topic)
-        return Publisher(
+        made = Publisher(
             self,
             pubsub_name,
             topic,
@@ -373,6 +377,12 @@ class PubSubService(Declaring):
             content_type=content_type,
             attributes=attributes,
         )
+        if flush_on_sigterm and not sigterm.flush_on_sigterm(made, _SIGTERM_SECONDS):
+            made.close()
+            raise InvalidArgumentError(
+                "flush_on_sigterm needs the main thread, and no handler of SIGTERM outside of Python: open the publisher there"
+            )
+        return made
 
 
 def _found(lag: int | None, pubsub_name: str, topic: str, group: str) -> int:

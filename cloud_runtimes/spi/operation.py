@@ -10,14 +10,8 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any, ClassVar, Final
 
-from .._core.os_errors import out_of_files
-from ..errors import (
-    CloudRuntimesError,
-    DeadlineExceededError,
-    InternalError,
-    ResourceExhaustedError,
-    UnsupportedError,
-)
+from .._core.os_errors import resource_exhausted
+from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, UnsupportedError
 
 __all__ = ["Method", "Operation", "mark_interrupted", "place"]
 
@@ -164,9 +158,7 @@ class Operation:
         mark_interrupted(error, said or self.maybe_applied)
 
     def _wrap(self, error: Exception) -> CloudRuntimesError:
-        if isinstance(error, MemoryError):
-            return ResourceExhaustedError(f"{self.method} on {self.component!r}: out of memory")
-        if (exhausted := out_of_files(error)) is not None:
+        if (exhausted := resource_exhausted(error)) is not None:
             return exhausted
         if isinstance(error, RuntimeError) and str(error) == "no running event loop":
             return UnsupportedError(

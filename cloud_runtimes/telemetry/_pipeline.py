@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import atexit
 import random
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from signal import SIG_IGN, SIGTERM, getsignal, raise_signal
-from signal import signal as set_signal
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
@@ -22,6 +19,7 @@ from .._core.logs import repeated
 from .._core.threads import Background, Changes
 from .._native import telemetry as kernel
 from ..spi.telemetry import Exporter, RejectedError, RetryError
+from ._install import warn_of_others
 from ._meter import Meter
 from ._wire import request
 from .types import SignalStats
@@ -242,6 +240,7 @@ class Pipeline:
                 count, size = sum(chunk.count for chunk in chunks), sum(len(chunk.body) for chunk in chunks)
                 rejected, cause = count, _EXPORT_ERROR
                 try:
+                    warn_of_others()
                     body = request(self.resource, self.scopes, chunks)
                     del chunks
                     rejected, cause = self._send(signal, body, count)
@@ -305,11 +304,8 @@ class Pipeline:
 
 
 # -- the end of the process ---------------------------------------------------
-# SIGTERM: the records go out first, then the signal does what it did before, so the exit status stays 143. At exit a client that was not closed sends its records itself; here are those of clients that are gone.
+# At exit a client that was not closed sends its records itself; here are those of clients that are gone.
 
-_SIGTERM_SECONDS: Final = 2.0
-_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
-_previous: Any = None
 _kept: list[tuple[Pipeline, weakref.ref[ClientContext]]] = []
 
 
@@ -324,27 +320,3 @@ def _send_orphans() -> None:
     for pipeline, context in _kept:
         if context() is None:
             pipeline.close(5.0)
-
-
-def flush_on_sigterm(pipeline: Pipeline) -> None:
-    """Have a pipeline flushed on SIGTERM. Only the main thread can set that up; elsewhere, and where SIGTERM is ignored, nothing is done."""
-    global _previous
-    _pipelines.add(pipeline)
-    if threading.current_thread() is not threading.main_thread():
-        return
-    present = getsignal(SIGTERM)
-    if present is _on_sigterm or present is None or present is SIG_IGN:
-        return
-    _previous = present
-    set_signal(SIGTERM, _on_sigterm)
-
-
-def _on_sigterm(number: int, frame: Any) -> None:
-    end = time.monotonic() + _SIGTERM_SECONDS
-    for pipeline in list(_pipelines):
-        pipeline.flush(max(0.0, end - time.monotonic()))
-    if callable(_previous):
-        _previous(number, frame)
-    else:
-        set_signal(SIGTERM, _previous)
-        raise_signal(SIGTERM)

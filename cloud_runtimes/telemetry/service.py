@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core import propagation
 from .._core.arguments import check_timeout
 from .._core.home import home_folder, is_memory
+from .._core.sigterm import flush_on_sigterm
 from .._core.threads import Mutex
 from .._native import telemetry as kernel
 from .._service import Service, error_context
@@ -24,8 +25,9 @@ from ..config import without_values
 from ..errors import InvalidArgumentError
 from ..spi.operation import Method
 from ..spi.telemetry import Exporter
+from ._install import warn_of_others
 from ._meter import Meter
-from ._pipeline import Pipeline, flush_on_sigterm, keep
+from ._pipeline import Pipeline, keep
 from ._sampling import LiveSampler
 from ._wire import resource, scope
 from .settings import SIGNALS, Loaded, load, pairs
@@ -45,6 +47,7 @@ __all__ = ["TelemetryService"]
 
 _FLUSH: Final = Method("telemetry", "flush", repeatable=False, writes=False)
 _OFF: Final = 100
+_SIGTERM_SECONDS: Final = 2.0
 
 
 class TelemetryService(Service):
@@ -94,8 +97,9 @@ class TelemetryService(Service):
         self._meters: dict[int, Meter] = {}
         keep(self._pipeline, context)
         if settings.flush_on_sigterm:
-            flush_on_sigterm(self._pipeline)
+            flush_on_sigterm(self._pipeline, _SIGTERM_SECONDS)
         context.handles.add(self)
+        warn_of_others()
 
     @property
     def _resource(self) -> dict[str, Any]:

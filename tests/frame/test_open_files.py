@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_runtimes._core.os_errors import out_of_files
+from cloud_runtimes._core.os_errors import resource_exhausted
 
 CHILD = """
 import asyncio, json, os, resource, sys, tempfile
@@ -67,7 +67,7 @@ def test_too_many_open_files(tmp_path: Path, service: str) -> None:
 
 
 def test_an_import_that_says_it_only_in_its_message() -> None:
-    assert out_of_files(ImportError("/lib/x.so: cannot open shared object file: Too many open files")) is not None
-    assert out_of_files(ImportError("No module named 'x'")) is None
-    assert out_of_files(FileNotFoundError(2, "No such file or directory")) is None
-    assert out_of_files(ValueError("Too many open files")) is None
+    assert resource_exhausted(ImportError("/lib/x.so: cannot open shared object file: Too many open files")) is not None
+    assert resource_exhausted(ImportError("No module named 'x'")) is None
+    assert resource_exhausted(FileNotFoundError(2, "No such file or directory")) is None
+    assert resource_exhausted(ValueError("Too many open files")) is None

@@ -12,7 +12,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events as kernel
-from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
+from cloud_runtimes.errors import ClosedError, CloudRuntimesError, InvalidArgumentError, UnavailableError
 from cloud_runtimes.pubsub import PublisherStats
 from cloud_runtimes.spi.pubsub import BatchLimits, Delivery
 from cloud_runtimes.testing import Api
@@ -210,3 +210,21 @@ def test_leaving_a_group_that_fails_is_told_and_ends(
         if kind is AsyncBroker:
             assert runner._future.exception() is None
     assert "leaving the group failed: the broker went away" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
+def test_leaving_a_group_of_a_closed_client_is_not_told(
+    kind: type[PushingBroker], api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As at exit, where a handler that does not end outlives its client."""
+    broker = kind()
+    with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
+        sub = api.call(client.pubsub, "subscribe", "bus", "t")
+
+        def fails(settled: Any) -> Any:
+            raise ClosedError("home.db is closed: its last client has closed it")
+
+        broker.source.close = fails  # type: ignore[method-assign]
+        api.call(sub, "close")
+        assert sub._fetcher._runner.join(SOON)
+    assert "leaving the group failed" not in caplog.text

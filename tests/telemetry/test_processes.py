@@ -21,9 +21,9 @@ pytestmark = pytest.mark.process
 HEAD = """
 import os, signal, sys, threading, time
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.telemetry import _pipeline
+from cloud_runtimes.telemetry import service
 if "HASTY" not in os.environ:  # else a machine that stands still may have no time for what it is to send
-    _pipeline._SIGTERM_SECONDS = 60.0
+    service._SIGTERM_SECONDS = 60.0
 client = CloudRuntimesClient(app_id="child")
 tracer = client.telemetry.tracer("t")
 def emit(count, name):

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Final
 
-from ..._core.os_errors import out_of_files
+from ..._core.os_errors import resource_exhausted
 from ...errors import (
     CloudRuntimesError,
     InternalError,
@@ -49,7 +49,7 @@ def explain(error: OSError, path: str, *, maybe_applied: bool = False) -> CloudR
         )
     if number == errno.EFBIG:
         return ResourceExhaustedError(f"{path}: larger than a file may be here (ulimit -f, or the file system's limit)")
-    if (exhausted := out_of_files(error)) is not None:
+    if (exhausted := resource_exhausted(error)) is not None:
         return exhausted
     if number in (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
         return InvalidArgumentError(f"{path}: the file system cannot hold this name ({text}): use plain letters")

@@ -7,7 +7,7 @@ import secrets
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from .._unreadable import read_entries
 from .buckets import Bucket, patient
@@ -21,12 +21,24 @@ _STEP: Final = 5
 """Bytes of a key that are a part of a deep subject: as many as eight letters of base32hex are whole bytes."""
 _DEPTH: Final = 4
 """Such parts that it has at most, before the rest."""
-_FILTERS: Final = 1000
-"""Keys that the server is asked for by name."""
+_PAGE: Final = 1000
+"""Keys of a page that are looked at by name."""
+_FILTERS: Final = 100
+"""Keys that the server is asked for by name at once: it compares each with each."""
+
+
+class _Listed(NamedTuple):
+    """Keys as a page found them: encoded, in order, at a sequence of the stream."""
+
+    pattern: str
+    sequence: int
+    keys: list[str]
 
 
 class KeyBucket(Bucket):
     """One bucket."""
+
+    _listed: _Listed | None = None
 
     def subject(self, kind: str, key: str) -> str:
         """Return the subject of a key, in parts."""
@@ -47,23 +59,37 @@ class KeyBucket(Bucket):
         patterns = [where + "".join([f"{encode(prefix)[8 * step : 8 * step + 8]}." for step in range(steps)]) + ">"]
         if steps and size == steps * _STEP:
             patterns.append(self.subject(kind, prefix))  # which has no further part
-        looks = limit is None or limit > _FILTERS  # it reads that many headers anyway
-        told = (
-            (yield from self._living(patterns)) if looks else {*patterns[1:], *(yield from self.subjects(patterns[0]))}
-        )
-        found = sorted([subject[len(where) :].replace(".", "") for subject in told])
+        if limit is None or limit > _PAGE:  # it reads that many headers anyway
+            told = yield from self._living(patterns)
+            found = sorted([subject[len(where) :].replace(".", "") for subject in told])
+        else:
+            found = yield from self._found(where, patterns, after)
         head = encode(prefix)[: size * 8 // _STEP]
         first = 0 if after is None else bisect_right(found, encode(after))
         behind = (each for each in found[first:] if each.startswith(head))
         likely = read_entries(f"keys of {self.name}", behind, str, decode)
         keys = (key for key in likely if key.startswith(prefix))
-        if looks or limit is None:
+        if limit is None or limit > _PAGE:
             return list(islice(keys, limit))
         living: list[str] = []
-        while some := {self.subject(kind, key): key for key in islice(keys, limit - len(living))}:
+        while some := {self.subject(kind, key): key for key in islice(keys, min(limit - len(living), _FILTERS))}:
             there = yield from self._living(list(some))
             living += [key for subject, key in some.items() if subject in there]
+        if len(living) < limit:
+            self._listed = None  # that was the last page
         return living
+
+    def _found(self, where: str, patterns: Sequence[str], after: str | None) -> Flow[list[str]]:
+        """Return keys in order, of which some may have no value any more; those of the page before, where nothing was written since."""
+        listed = self._listed
+        info = yield from self.api("STREAM.INFO", None)
+        sequence = info["state"]["last_seq"]
+        if after is not None and listed is not None and listed[:2] == (patterns[0], sequence):
+            return listed.keys
+        told = {*patterns[1:], *(yield from self.subjects(patterns[0]))}
+        found = sorted([subject[len(where) :].replace(".", "") for subject in told])
+        self._listed = _Listed(patterns[0], sequence, found)
+        return found
 
     def _living(self, patterns: Sequence[str]) -> Flow[set[str]]:
         """Return the subjects that have values, by what their messages say."""
