@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core import logs
+from cloud_runtimes.components.redis import servers
 from cloud_runtimes.components.redis.topology import slot_of
 from cloud_runtimes.errors import (
     CloudRuntimesError,
@@ -307,6 +309,47 @@ def test_a_server_that_would_drop_keys(served: Serve, client: Make, api: Api, ca
     server.command("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     api.call(client_.state, "save", "s", "k", 1)
     assert "volatile-lru" in caplog.text
+
+
+@KINDS
+def test_a_server_that_begins_to_drop_keys(
+    served: Serve, client: Make, api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Somebody sets it while clients are connected, which go on."""
+    server = served(kind)
+    monkeypatch.setattr(servers, "_LOOK", 0.0)
+    client_ = client(server.url)
+    api.call(client_.state, "save", "s", "k", 1)
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    api.call(client_.state, "save", "s", "k", 2)
+    assert caplog.text == ""  # without a limit nothing is dropped
+    server.command("CONFIG", "SET", "maxmemory", "64mb")
+    for number in range(3):
+        api.call(client_.state, "save", "s", "k", number)
+        assert api.call(client_.state, "get", "s", "k") == number
+    (line,) = caplog.messages
+    assert "acknowledged events too" in line
+    assert "maxmemory-policy allkeys-lru" in line
+
+
+@KINDS
+def test_a_server_without_a_log_is_told_of_once(
+    served: Serve, client: Make, api: Api, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Where an application waits until all is ready, as doctor does; a cache that does not, is not told."""
+    server = served(kind, appendonly="no")
+    client_ = client(server.url)
+    api.call(client_.state, "save", "s", "k", 1)
+    assert caplog.messages == []
+    for _ in range(2):
+        api.call(client_, "wait_ready")
+    (line,) = caplog.messages
+    assert "appendonly no" in line
+    server.command("CONFIG", "SET", "appendonly", "yes")
+    logs._said.clear()
+    caplog.clear()
+    api.call(client_, "wait_ready")
+    assert caplog.messages == []
 
 
 @KINDS

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
+from ..._core.logs import once
 from ...errors import UnsupportedError
 from ...spi.operation import Method, Operation
 from .._engines import EngineComponent
@@ -90,7 +91,9 @@ class RedisComponent(EngineComponent["RedisEngine"]):
         return made
 
     def ready(self) -> None:
-        self.engine.ready(Operation(_READY, self.name, 5.0))
+        if not self.engine.ready(Operation(_READY, self.name, 5.0)):
+            what = "redis %s loses the last writes in a crash of the server (appendonly no): set it to yes where events, jobs or locks are kept"
+            once(f"redis {self.engine.where} appendonly", what, self.engine.where)
 
 
 component = RedisComponent

@@ -171,6 +171,8 @@ class RedisEngine(Engine):
         latest = Errors.latest
         try:
             batch = next(flow)
+            if monotonic() > self.servers.look_at:
+                yield from self.servers.look_again(batch)
             while True:
                 replies = (yield batch) if kept is None else (yield from self._replicated(batch, kept))
                 if Errors.latest is not latest:
@@ -263,14 +265,16 @@ class RedisEngine(Engine):
         """Return a new connection for its caller alone, to the server that has a key; ``None``: to any. It does not wait for one that takes over."""
         return self.servers.open(op, key, waits=False)
 
-    def ready(self, op: Operation) -> None:
-        """Ask the server whether it is there."""
-        self.run(op, _ping())
+    def ready(self, op: Operation) -> bool:
+        """Ask the server whether it is there; return whether it keeps a log of what is written, as far as it tells."""
+        return self.run(op, _ping())
 
     def _close(self) -> None:
         self.servers.close()
         self.notifier.close()
 
 
-def _ping() -> Flow[None]:
-    checked((yield Batch(("PING",))))
+def _ping() -> Flow[bool]:
+    pong, told = yield Batch(("PING",), ("INFO", "persistence"))
+    checked([pong])
+    return isinstance(told, ReplyError) or b"aof_enabled:0" not in told

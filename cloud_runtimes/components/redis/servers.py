@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Generator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
@@ -11,7 +12,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from ..._core import fork
-from ..._core.logs import logger
+from ..._core.logs import repeated
 from ...errors import (
     ClosedError,
     CloudRuntimesError,
@@ -42,6 +43,10 @@ _ASK: Final = 1.0
 """Seconds that one server has to say where others are."""
 _PAUSES: Final = (0.02, 0.5)
 _INFO: Final = Batch(("INFO", "server"), ("INFO", "memory"))
+_LOOK: Final = 60.0
+"""Seconds after which a server is asked again what it drops, before the next call."""
+_TOLD: Final = 3600.0
+"""Seconds after which that is said again."""
 _ROLE: Final = Batch(("ROLE",))
 _inherited: list[Any] = []
 """Of a parent process; kept, since closing a TLS connection would end it for the parent."""
@@ -78,6 +83,7 @@ class Servers:
             asyncio.AbstractEventLoop, dict[Address | None, asyncio.Future[LoopConnection]]
         ] = WeakKeyDictionary()
         self._checked: set[Address] = set()
+        self.look_at = monotonic() + _LOOK
 
     # -- what is known of them --------------------------------------------
 
@@ -217,11 +223,10 @@ class Servers:
 
     def _check(self, replies: list[Any]) -> None:
         """Refuse a server that is too old, or that drops keys as it likes."""
-        if any(isinstance(reply, ReplyError) and str(reply).startswith("NOPERM") for reply in replies):
-            return  # the user may not ask
-        lines = b"".join(checked(replies)).decode().splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        version, policy = fields.get("redis_version", ""), fields.get("maxmemory_policy", "")
+        fields = _fields(replies)
+        if fields is None:
+            return
+        version = fields.get("redis_version", "")
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
         if numbers < _LEAST:
             raise UnsupportedError(
@@ -234,14 +239,25 @@ class Servers:
             )
         if mode == "cluster":
             self._is_cluster()
-        if fields.get("maxmemory", "0") != "0" and policy != "noeviction":
-            if policy.startswith("allkeys"):
-                raise UnsupportedError(
-                    f"redis {self.where}: the server drops keys once its memory is full (maxmemory-policy {policy}): "
-                    "set noeviction"
-                )
-            what = "redis %s drops keys that expire once its memory is full, locks too (maxmemory-policy %s): set noeviction"
-            logger().warning(what, self.where, policy)
+        if (policy := _evicts(fields)).startswith("allkeys"):
+            raise UnsupportedError(
+                f"redis {self.where}: the server drops keys once its memory is full (maxmemory-policy {policy}): "
+                "set noeviction"
+            )
+        if policy:
+            self._warn(policy)
+
+    def look_again(self, batch: Batch) -> Generator[Batch, list[Any], None]:
+        """Ask the server of a call whether it drops keys by now: somebody may have changed that while it runs."""
+        self.look_at = monotonic() + _LOOK
+        replies = yield Batch.rendered(_INFO.pieces, _INFO.count, batch.key).sent_to(batch.to)
+        if policy := _evicts(_fields(replies) or {}):
+            self._warn(policy)
+
+    def _warn(self, policy: str) -> None:
+        which = "any keys, acknowledged events too," if policy.startswith("allkeys") else "keys that expire, locks too,"
+        what = "redis %s drops %s once its memory is full (maxmemory-policy %s): set noeviction"
+        repeated(f"redis {self.where} {policy}", what, self.where, which, policy, every=_TOLD)
 
     # -- connections of threads -------------------------------------------
 
@@ -348,3 +364,17 @@ class Servers:
             for made in list(connections.values()):
                 if (found := made_by(made)) is not None:
                     close_soon(loop, found.close)
+
+
+def _fields(replies: list[Any]) -> dict[str, str] | None:
+    """Return what ``INFO`` tells; ``None``: the user may not ask."""
+    if any(isinstance(reply, ReplyError) and str(reply).startswith("NOPERM") for reply in replies):
+        return None
+    lines = b"".join(checked(replies)).decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def _evicts(fields: dict[str, str]) -> str:
+    """Return the policy by which a server drops keys, ``""``: it drops none."""
+    policy = fields.get("maxmemory_policy", "")
+    return policy if fields.get("maxmemory", "0") != "0" and policy != "noeviction" else ""
