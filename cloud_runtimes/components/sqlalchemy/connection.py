@@ -59,6 +59,10 @@ class Connection:
         finally:
             self._soiled |= call.is_stopped
 
+    def soil(self) -> None:
+        """Have it closed, and given to nobody else."""
+        self._soiled = True
+
     # -- transactions -----------------------------------------------------
 
     def begin(self, call: Call[Any], isolation: Isolation | None, *, writing: bool) -> None:

@@ -18,6 +18,7 @@ from ...spi.change import Change, database_of
 from ...spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
 from ...spi.operation import Operation
 from .calls import Call
+from .failures import has_stale_plan
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -94,15 +95,24 @@ def _alone(pool: ConnectionPool, statement: Statement) -> Callable[[Call[Outcome
     writing = not (statement.sql.reads if isinstance(statement, Query) else isinstance(statement, _READING))
 
     def work(call: Call[Outcome]) -> Outcome:
-        with closing(pool.connection(call)) as connection:
-            if isinstance(statement, (spi.Query, spi.Execute, spi.ExecuteMany)) and statement.sql.alone:
-                connection.autocommit(call)
-            elif writing:
-                connection.begin(call, None, writing=True)
-            outcome = connection.run(call, statement)
-            if writing:
-                connection.commit(call)
-            return outcome
+        while True:
+            with closing(pool.connection(call)) as connection:
+                try:
+                    return alone(call, connection)
+                except Exception as error:
+                    if call.committing or not has_stale_plan(error):
+                        raise
+                    connection.soil()  # in the end a new connection has no plans
+
+    def alone(call: Call[Outcome], connection: Connection) -> Outcome:
+        if isinstance(statement, (spi.Query, spi.Execute, spi.ExecuteMany)) and statement.sql.alone:
+            connection.autocommit(call)
+        elif writing:
+            connection.begin(call, None, writing=True)
+        outcome = connection.run(call, statement)
+        if writing:
+            connection.commit(call)
+        return outcome
 
     def run(call: Call[Outcome]) -> Outcome:
         with pool.writing(call) if writing else nullcontext():

@@ -27,7 +27,7 @@ from ...errors import (
 )
 from ...spi.sql_states import SILENT, STATES, by_state
 
-__all__ = ["explain", "forget_password", "is_busy"]
+__all__ = ["explain", "forget_password", "has_stale_plan", "is_busy"]
 
 _BY_CLASS: Final[tuple[tuple[Any, type[CloudRuntimesError], str], ...]] = (
     (exc.IntegrityError, ConflictError, "a constraint does not hold ({})"),
@@ -48,6 +48,12 @@ def is_busy(error: BaseException) -> bool:
     return (getattr(native, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def has_stale_plan(error: BaseException) -> bool:
+    """Return whether PostgreSQL did not run a prepared statement, since somebody has changed the types of its columns."""
+    text = str(getattr(error, "orig", error))
+    return "cached plan must not change result type" in text or "cached statement plan is invalid" in text
+
+
 def _state(native: Any) -> Any:
     return getattr(native, "sqlstate", None) or getattr(native, "pgcode", None)
 
@@ -64,7 +70,10 @@ def forget_password(error: BaseException, password: Any) -> None:
 
 def explain(error: Exception, name: str, path: str | None, *, maybe_applied: bool) -> CloudRuntimesError:
     """Return our error for one of SQLAlchemy's or a driver's; the caller raises it ``from`` that."""
-    if isinstance(error, exc.DBAPIError):
+    if has_stale_plan(error):
+        what = "somebody changed the columns of a table since the statement was prepared: run the transaction again"
+        found: CloudRuntimesError = ConflictError(f"database {name!r}: {what}", retryable=True)
+    elif isinstance(error, exc.DBAPIError):
         found = _native(error.orig, name, path) or _by_class(error, name)
     elif isinstance(error, exc.NoSuchTableError):
         found = NotFoundError(f"database {name!r}: there is no table {str(error)!r}")
