@@ -18,7 +18,6 @@ from ...spi.change import Change, database_of
 from ...spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
 from ...spi.operation import Operation
 from .calls import Call
-from .failures import has_stale_plan
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -100,6 +99,8 @@ def _alone(pool: ConnectionPool, statement: Statement) -> Callable[[Call[Outcome
                 try:
                     return alone(call, connection)
                 except Exception as error:
+                    from .failures import has_stale_plan  # by now SQLAlchemy is there
+
                     if call.committing or not has_stale_plan(error):
                         raise
                     connection.soil()  # in the end a new connection has no plans
