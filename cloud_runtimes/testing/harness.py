@@ -39,6 +39,7 @@ class Harness(ABC):
         largest_body: bytes of a call's body that arrive.
         knows_services: whether it is known that a call of a service that nobody is was not made.
         prefetch: how many events a member of a group may have fetched beyond its ``max_in_flight``.
+        at_once: events of a member that the component delivers before one of them is answered; some deliver one at a time.
         bulk_order: whether events of one request come in their order.
         many: keys of a test with many; fewer where each is a request and the server slow.
         tells_dead: whether dead letters are moved by the client or the embedded component, which say why; else by a sidecar.
@@ -58,6 +59,7 @@ class Harness(ABC):
     largest_body: int = MAX_BODY
     knows_services: bool = True
     prefetch: int = 0
+    at_once: int = 10
     bulk_order: bool = True
     many: int = 1200
     tells_dead: bool = True

@@ -78,7 +78,7 @@ def test_events(client: CloudRuntimesClient, over_grpc: CloudRuntimesClient, api
     events: list[Any] = []
     # by a handler, since publishing to daprd's memory waits for the answers to what came before
     handler = api.handler(events.append)
-    topic = f"t-{client._context.runtime().link.exact}-{api.name}"
+    topic = f"t-{client._context.runtime().transport.exact}-{api.name}"
     with api.opened(api.call(over_grpc.pubsub, "subscribe", "bus", topic, handler)):
         for value in sent:
             api.call(client.pubsub, "publish", "bus", topic, value)

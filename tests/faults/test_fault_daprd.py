@@ -48,7 +48,7 @@ class DaprdFaults(Beneath):
             redis_component("settings", "configuration.redis", redis, 1),
             component("store", "state.in-memory"),
         ]
-        resources = {"components": "---\n".join(made), "policy": tried_again("bus", 5)}
+        resources = {"components": "---\n".join(made), "policy": tried_again("bus", times=5)}
         self.daprd = Daprd(os.environ["DAPRD"], folder, resources)
         self.redis = redis
         self.port = self.daprd.grpc

@@ -39,10 +39,10 @@ _COMPONENT = (
 _TRIED_AGAIN = """
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency
-metadata: {{name: tried-again}}
+metadata: {{name: tried-again-{times}}}
 spec:
-  policies: {{retries: {{again: {{policy: constant, duration: 100ms, maxRetries: {times}}}}}}}
-  targets: {{components: {{{name}: {{inbound: {{retry: again}}}}}}}}
+  policies: {{retries: {{again{times}: {{policy: constant, duration: 100ms, maxRetries: {times}}}}}}}
+  targets: {{components: {{{targets}}}}}
 """
 
 
@@ -150,7 +150,10 @@ class Beneath(Daprd):
         self.redis = redis
         self.databases = databases
         self._free = {kind: iter(range(10_000)) for kind in ("state", "files", *KINDS)}
-        resources = {"components": "---\n".join(self._components(folder)), "resiliency": tried_again("again")}
+        # daprd reads the broker before it has registered a stream: what comes meanwhile fails, and must come again
+        streamed = tried_again(*(f"pubsub-{number}" for number in range(IN_REDIS)), times=5)
+        resources = {"components": "---\n".join(self._components(folder)), "streamed": streamed}
+        resources["resiliency"] = tried_again("again")
         super().__init__(binary, folder, resources, jobs=True)
 
     def _components(self, folder: Path) -> Iterator[str]:
@@ -192,13 +195,15 @@ def component(name: str, type: str, **metadata: str) -> str:
     return _COMPONENT.format(name=name, type=type, metadata=json.dumps(items))
 
 
-def tried_again(name: str, times: int = -1) -> str:
-    """Return a policy by which events of a component come again that are to: else one in Redis acknowledges them.
+def tried_again(*names: str, times: int = -1) -> str:
+    """Return a policy by which events of components come again that are to: else those in Redis acknowledge them.
 
     Args:
+        names: the components.
         times: how often; -1: without end, where no stream of the component may go: daprd would try that too.
     """
-    return _TRIED_AGAIN.format(name=name, times=times)
+    targets = ", ".join(f"{name}: {{inbound: {{retry: again{times}}}}}" for name in names)
+    return _TRIED_AGAIN.format(targets=targets, times=times)
 
 
 def redis_component(name: str, type: str, port: int, database: int = 0, **more: str) -> str:

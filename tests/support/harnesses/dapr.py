@@ -77,6 +77,14 @@ class DaprGrpc(DaprHttp):
     grpc = True
 
 
+class DaprOneAtATime(DaprGrpc):
+    """Clients of a sidecar whose streams have one event under way."""
+
+    name = "dapr, one event at a time"
+    at_once = 1
+    prefetch = 0
+
+
 class DaprBoth(DaprGrpc):
     """Clients that know both addresses, as those under ``dapr run`` do."""
 
