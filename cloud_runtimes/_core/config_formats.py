@@ -34,9 +34,12 @@ def read_tables(data: bytes, kind: str) -> dict[Any, Any] | str:
     return _read(_PARSERS[kind], data, dict)
 
 
-def read_documents(data: bytes) -> list[Any] | str:
-    """Return the documents of YAML, of which the parser is loaded, or what is wrong; nothing of the text is told."""
-    return _read(_yaml_documents, data, list)
+def read_documents(data: bytes, doubled: Callable[[str], None]) -> list[Any] | str:
+    """Return the documents of YAML, of which the parser is loaded, or what is wrong; nothing of the text is told.
+
+    Of a key that stands twice in a table the last counts, as for daprd. ``doubled`` is told where.
+    """
+    return _read(lambda text: _yaml_documents(text, lambda what: doubled(f"{what}: the last counts")), data, list)
 
 
 def _read(parse: Callable[[str], Any], data: bytes, kind: type[T]) -> T | str:
@@ -101,17 +104,21 @@ def _yaml(text: str) -> Any:
     return {} if found is None else found  # an empty document
 
 
-def _yaml_documents(text: str) -> Any:
+def _yaml_documents(text: str, doubled: Callable[[str], None]) -> Any:
     import yaml
 
-    return list(yaml.load_all(text, _yaml_loader()))
+    return list(yaml.load_all(text, _yaml_loader(doubled)))
 
 
-def _yaml_loader() -> Any:
+def _refuse(what: str) -> None:
+    raise _Twice(what)
+
+
+def _yaml_loader(doubled: Callable[[str], None] = _refuse) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Refuses a key that stands twice, as YAML does and PyYAML does not."""
+        """Looks for a key that stands twice, which YAML refuses and PyYAML does not see."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
@@ -120,7 +127,7 @@ def _yaml_loader() -> Any:
                     continue
                 if (found := self.construct_object(key, deep=True)) in seen:
                     mark = key.start_mark
-                    raise _Twice(f"the key at line {mark.line + 1}, column {mark.column + 1} stands twice in one table")
+                    doubled(f"the key at line {mark.line + 1}, column {mark.column + 1} stands twice in one table")
                 seen.add(found)
             made: dict[Any, Any] = super().construct_mapping(node, deep)
             return made

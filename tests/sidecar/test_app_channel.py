@@ -113,7 +113,7 @@ def test_nobody_listens() -> None:
     ("answer", "why"),
     [
         (b"", "broke the connection"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", "broke the connection"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n", "broke the connection"),
         (b"SMTP ready\r\n", "no answer that can be used"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", "no answer that can be used"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n", "no answer that can be used"),
@@ -129,6 +129,21 @@ def test_an_answer_that_is_none(answer: bytes, why: str) -> None:
 
     with answering(answer) as port:
         asyncio.run(main(port))
+
+
+def test_an_answer_shorter_than_it_says_is_taken_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """As daprd does, for applications that send a content-length of something else."""
+
+    async def main(port: int) -> None:
+        channel = HttpChannel(settings(port))
+        for ask in (channel.invoke, channel.invoke_streaming):
+            answer = await ask(AppCall("GET", "x"))
+            assert (answer.status, answer.body, answer.rest) == (200, b'"ok"', None)
+        await channel.close()
+
+    with answering(b'HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n"ok"') as port:
+        asyncio.run(main(port))
+    assert "the application announced 995 bytes more than it sent" in caplog.text
 
 
 def test_an_answer_that_does_not_come_in_time() -> None:

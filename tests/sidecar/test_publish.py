@@ -179,6 +179,12 @@ def test_a_bulk_over_http(sidecar: Sidecar) -> None:
         assert [event.type for event in events] == ["com.dapr.event.sent", "t2", "com.dapr.event.sent"]
 
 
+def test_names_of_a_bulk_differ_by_more_than_their_case(sidecar: Sidecar) -> None:
+    entry = {"entryID": "1", "Event": 5, "contenttype": "application/json"}  # `entryID`: so Dapr's JavaScript SDK
+    assert send(sidecar.http_address, "POST", "/v1.0/publish/bulk/store/t", [entry]).status == 204
+    assert received(sidecar, "t").data == 5
+
+
 def test_a_bulk_over_grpc(sidecar: Sidecar) -> None:
     kinds = messages()
     entries = [

@@ -213,6 +213,23 @@ def test_what_daprd_does_not_mind_is_warned_of(tmp_path: Path) -> None:
         assert part in said
 
 
+def test_numbers_and_truth_values_are_text_where_that_is_wanted(tmp_path: Path) -> None:
+    """And of a key that stands twice the last counts: so daprd reads YAML."""
+    subscription = """
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: 7}
+spec: {pubsubname: 5, topic: 2024, deadLetterTopic: 1.5, routes: {default: /x, default: 12}, metadata: {a: 1}}
+scopes: [5, true]
+"""
+    found = load(write(tmp_path, component("5", "pubsub.in-memory"), subscription), "5")
+    assert [each.name for each in found.components] == ["5"]
+    expected = Subscription("5", "2024", "12", (), "1.5", {"a": "1"}, scopes=("5", "true"))
+    assert found.subscriptions == (expected,)
+    (warning,) = found.warnings
+    assert warning.endswith("all.yaml: the key at line 18, column 80 stands twice in one table: the last counts")
+
+
 def test_configurations(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     head = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec: "

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Self
 
-from ..._http.http1 import _CHUNKED, _TO_END, ResponseParser
+from ..._core.logs import repeated
+from ..._http.http1 import _CHUNKED, _DONE, _LENGTH, _TO_END, ResponseParser
 
 __all__ = ["AnswerParser", "Rest"]
 
@@ -39,6 +40,14 @@ class AnswerParser(ResponseParser):
                 self.arrived.put_nowait(piece)
             self._body = []
         return done
+
+    def eof(self) -> bool:
+        """Take an answer that is shorter than its content-length says as it is: daprd passes it on too."""
+        if self._state is _LENGTH:
+            text = "the application announced %d bytes more than it sent: what came is passed on"
+            repeated("content-length", text, self._left)
+            self._state = _DONE
+        return super().eof()
 
     def _take_head(self, head: bytes) -> None:
         super()._take_head(head)

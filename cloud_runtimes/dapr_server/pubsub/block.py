@@ -40,11 +40,12 @@ class PubSubBlock:
         self._opening: asyncio.Task[None] | None = None
         settings = context.settings
         grpc = settings.app_protocol == "grpc"
-        self._declared = [
+        declared = [
             (each, Routes(each, grpc=grpc))
             for each in settings.subscriptions
             if not each.scopes or settings.app_id in each.scopes
         ]
+        self._declared = _chosen(declared, [])
         context.wanted = [each for each, _ in self._declared]
 
     def routes(self, http: HttpApi) -> None:
@@ -85,35 +86,19 @@ class PubSubBlock:
             logger().error("opening the application's subscriptions failed: %r", error, exc_info=error)
 
     async def _open_all(self, app: AppChannel) -> None:
-        wanted = list(self._declared)
+        told: list[tuple[Subscription, Routes]] = []
         try:
-            for each in await ask(app):
-                self._context.wanted.append(each)
-                wanted.append((each, Routes(each, grpc=app.protocol == "grpc")))
+            asked = await ask(app, self._context.settings.app_id)
+            told = [(each, Routes(each, grpc=app.protocol == "grpc")) for each in asked]
         except (NotReached, CloudRuntimesError, PayloadError) as error:
             logger().error("the application's subscriptions cannot be had: %s", error)
+        wanted = _chosen(self._declared, told)
+        self._context.wanted = [each for each, _ in wanted]
         delivery = self._delivery(app)
-        seen: set[tuple[str, str]] = set()
         for subscription, routes in wanted:
-            place = (subscription.pubsub_name, subscription.topic)
-            if place in seen:
-                logger().warning("two subscriptions to %r of %r: the first is taken", place[1], place[0])
-                continue
-            seen.add(place)
-            await self._open_one(subscription, routes, delivery)
-
-    async def _open_one(self, subscription: Subscription, routes: Routes, delivery: Delivery) -> None:
-        subscriber = Subscriber(self._context, subscription, routes, delivery)
-        self._open.append(subscriber)
-        try:
+            subscriber = Subscriber(self._context, subscription, routes, delivery)
+            self._open.append(subscriber)
             await subscriber.start()
-        except CloudRuntimesError as error:
-            logger().error(
-                "the subscription to %r of %r cannot be opened: %s",
-                subscription.topic,
-                subscription.pubsub_name,
-                error,
-            )
 
     def _delivery(self, app: AppChannel) -> Delivery:
         if app.protocol == "grpc":
@@ -123,3 +108,18 @@ class PubSubBlock:
             assert isinstance(app, GrpcChannel)
             return GrpcDelivery(app)
         return HttpDelivery(app)
+
+
+def _chosen(
+    declared: list[tuple[Subscription, Routes]], told: list[tuple[Subscription, Routes]]
+) -> list[tuple[Subscription, Routes]]:
+    """Return one subscription for each topic, as daprd has them (dapr/dapr ``pkg/runtime/compstore``).
+
+    The first that is declared counts. One that the application tells takes its place, of several the last.
+    """
+    made: dict[tuple[str, str], tuple[Subscription, Routes]] = {}
+    for each in declared:
+        made.setdefault((each[0].pubsub_name, each[0].topic), each)
+    for each in told:
+        made[each[0].pubsub_name, each[0].topic] = each
+    return list(made.values())

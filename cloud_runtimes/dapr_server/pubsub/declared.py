@@ -18,8 +18,8 @@ _TRIES: Final = 4
 _PAUSE: Final = 0.5
 
 
-async def ask(app: AppChannel) -> list[Subscription]:
-    """Ask the application what it subscribes to.
+async def ask(app: AppChannel, app_id: str) -> list[Subscription]:
+    """Ask the application, which is told its id, what it subscribes to.
 
     Raises:
         NotReached: it did not answer.
@@ -27,7 +27,7 @@ async def ask(app: AppChannel) -> list[Subscription]:
     """
     for left in range(_TRIES - 1, -1, -1):
         try:
-            return await (_over_grpc(app) if app.protocol == "grpc" else _over_http(app))
+            return await (_over_grpc(app) if app.protocol == "grpc" else _over_http(app, app_id))
         except NotReached:
             if not left:
                 raise
@@ -35,9 +35,10 @@ async def ask(app: AppChannel) -> list[Subscription]:
     raise AssertionError
 
 
-async def _over_http(app: AppChannel) -> list[Subscription]:
-    await app.invoke(AppCall("GET", "dapr/config"))  # nothing of it concerns what is served here
-    answer = await app.invoke(AppCall("GET", "dapr/subscribe"))
+async def _over_http(app: AppChannel, app_id: str) -> list[Subscription]:
+    told = [("dapr-app-id", app_id)]
+    await app.invoke(AppCall("GET", "dapr/config", headers=told))  # nothing of it concerns what is served here
+    answer = await app.invoke(AppCall("GET", "dapr/subscribe", headers=told))
     if answer.status == 404:
         return []
     if answer.status != 200:

@@ -8,7 +8,7 @@ from typing import Any
 from ...codec import json
 from ...errors import PayloadError
 from ..http.app import HttpApi
-from ..http.request import Reply, Request, empty, json_reply
+from ..http.request import Reply, Request, empty, json_reply, members
 from ..http.router import Route
 from .api import Entry, PubSubApi, bytes_of
 from .outgoing import Trace
@@ -64,8 +64,9 @@ class PubSubRoutes:
         return found
 
     def _entry(self, pubsub_name: str, topic: str, given: dict[str, Any]) -> Entry:
-        content_type, metadata = given.get("contentType") or "", given.get("metadata")
-        entry_id = given.get("entryId") or ""
+        found = members(given)
+        content_type, metadata = found.get("contenttype") or "", found.get("metadata")
+        entry_id = found.get("entryid") or ""
         if (
             not isinstance(entry_id, str)
             or not isinstance(content_type, str)
@@ -76,7 +77,7 @@ class PubSubRoutes:
                 pubsub_name, topic, "entryId and contentType are text, metadata is an object of text"
             )
         try:
-            data = bytes_of(given.get("event"), content_type)
+            data = bytes_of(found.get("event"), content_type)
         except (ValueError, binascii.Error) as error:
             raise self._api.mismatched(pubsub_name, topic, str(error)) from error
         return Entry(entry_id, data, content_type, metadata)

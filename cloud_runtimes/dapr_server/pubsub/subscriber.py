@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
+from ..._core.backoff import Backoff
 from ..._core.logs import logger, repeated
 from ...errors import CloudRuntimesError, PayloadError
 from ...pubsub import Event
@@ -90,29 +91,64 @@ class Subscriber:
         self._delivery = delivery
         self._raw = is_raw(subscription)
         self._handle: Handle[Event[Any]] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._pauses = Backoff(0.5, 30.0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def start(self) -> None:
-        """Subscribe, and begin to deliver.
+        """Subscribe, and begin to deliver. Where that fails, and after an error that ended it, it is tried again, as daprd does."""
+        if not await self._open():
+            self._opening = asyncio.create_task(self._open_again(None))
 
-        Raises:
-            CloudRuntimesError: as `open_handle`.
-        """
+    async def _open(self) -> bool:
         bulk = self.subscription.bulk
         single = self.subscription.metadata.get("concurrencyMode") == "single"
         at_once = 1 if single else _AT_ONCE
         in_flight = 2 * at_once if bulk is None else 2 * bulk.max_messages
-        self._handle = await open_handle(self._context, self.subscription, in_flight)
+        try:
+            self._handle = await open_handle(self._context, self.subscription, in_flight)
+        except CloudRuntimesError as error:
+            self._failed(error)
+            return False
+        self._context.failing.pop(self._name, None)
         self._context.subscriptions.append(self.subscription)
         # one collects a bulk: several would share the events
         for _ in range(at_once if bulk is None else 1):
-            self._tasks.add(asyncio.create_task(self._work(self._handle, bulk)))
+            task = asyncio.create_task(self._work(self._handle, bulk))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _open_again(self, ended: Handle[Event[Any]] | None) -> None:
+        if ended is not None:
+            await ended.close_async(timeout=1.0)
+        while True:
+            await asyncio.sleep(self._pauses.next())
+            if await self._open():
+                return
+
+    def _lost(self, handle: Handle[Event[Any]], error: CloudRuntimesError) -> None:
+        """Open anew what an error has ended; of its workers the first comes to this."""
+        if handle is not self._handle or self._stopping:
+            return
+        self._handle = None
+        self._context.subscriptions.remove(self.subscription)
+        self._failed(error)
+        self._opening = asyncio.create_task(self._open_again(handle))
+
+    def _failed(self, error: CloudRuntimesError) -> None:
+        self._context.failing[self._name] = error.message
+        key = f"failing {self._name} {type(error).__name__}"
+        repeated(key, "%s cannot work now, and is tried again: %s", self._name, error)
 
     async def stop(self, end: float) -> None:
         """Let callbacks under way end until ``end`` (monotonic), then give back what is unsettled."""
         self._stopping = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait((self._opening,))
         if self.subscription in self._context.subscriptions:
             self._context.subscriptions.remove(self.subscription)
         for task in self._tasks - self._busy:
@@ -135,8 +171,9 @@ class Subscriber:
                 if event is None:
                     return
                 events = [event] if bulk is None else [event, *await self._more(handle, bulk)]
-            except CloudRuntimesError as error:  # it cannot work as asked for, or the client closes
-                repeated(f"ended {self._name}", "%s has ended: %s", self._name, error)
+                self._pauses.reset()
+            except CloudRuntimesError as error:
+                self._lost(handle, error)
                 return
             self._busy.add(task)
             try:

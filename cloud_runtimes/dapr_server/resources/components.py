@@ -13,7 +13,7 @@ from ... import registry
 from ...components.config_file.secret import kind_of
 from ...config import duration, unknown
 from ...errors import CloudRuntimesError
-from ...protocols.dapr.documents import Document, Problems
+from ...protocols.dapr.documents import Document, Problems, scalar
 from ..settings import ComponentInfo
 from .engines import component_type, known_types
 from .types import ComponentType, is_true, plain
@@ -109,7 +109,7 @@ class Components:
             return table, secret
         known = {*kind.fields, *kind.parts, *fields.values()} - ({"home", "path"} if kind.memory else set())
         for number, item in enumerate(items, 1):
-            name = item.get("name") if isinstance(item, dict) else None
+            name = scalar(item.get("name")) if isinstance(item, dict) else None
             if not isinstance(name, str):
                 problems.add(where, "an entry of spec.metadata must have a name")
                 continue
@@ -178,15 +178,13 @@ class Components:
                 )
                 return None
             return os.environ.get(variable, "")
-        value = item.get("value")
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if not isinstance(value, (str, int, float)):
+        text = scalar(item.get("value"))
+        if not isinstance(text, str):
             self._problems.add(document.where, f"metadata {name!r}: the value must be text, a number, true or false")
             return None
         # so daprd reads it (dapr/dapr pkg/runtime/meta/meta.go)
         place = f"{self._namespace or 'default'}.{self._app_id}"
-        text = str(value).replace("{appID}", self._app_id).replace("{namespace}", place)
+        text = text.replace("{appID}", self._app_id).replace("{namespace}", place)
         return text.replace("{uuid}", str(uuid.uuid4())) if "{uuid}" in text else text
 
     def _key_prefix(self, text: str) -> str:
@@ -200,7 +198,7 @@ class Components:
 
     def _secret(self, document: Document, name: str, reference: Any) -> str | None:
         where, store = f"{document.where}, metadata {name!r}", document.secret_store
-        wanted = reference.get("name") if isinstance(reference, dict) else None
+        wanted = scalar(reference.get("name")) if isinstance(reference, dict) else None
         if not isinstance(wanted, str):
             self._problems.add(where, "secretKeyRef must have a name")
             return None
@@ -221,7 +219,7 @@ class Components:
             # its message names the secret, which is a value too
             self._problems.add(where, f"secretKeyRef: the secret cannot be had: {type(error).__name__}")
             return None
-        key = str(reference.get("key") or wanted)
+        key = str(scalar(reference.get("key")) or wanted)
         if key in found:
             text: str = found[key]
             return text
@@ -270,7 +268,7 @@ class Components:
         capabilities: tuple[str, ...] = ("OUTPUT_BINDING",) if name in self.bindings else ()
         if service == "state":
             capabilities = tuple(text for feature, text in _CAPABILITIES.items() if feature in features)
-        self.infos.append(ComponentInfo(name, kind_name, str(document.spec.get("version", "v1")), capabilities))
+        self.infos.append(ComponentInfo(name, kind_name, str(scalar(document.spec.get("version", "v1"))), capabilities))
 
 
 def _parser(settings: Any, name: str) -> Callable[[Any], Any] | None:

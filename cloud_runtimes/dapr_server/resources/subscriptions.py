@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ...protocols.dapr.documents import Document, Problems
+from ...protocols.dapr.documents import Document, Problems, scalar
 from ..pubsub.types import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
 
 __all__ = ["subscription"]
@@ -24,14 +24,14 @@ def subscription(document: Document, problems: Problems) -> Subscription | None:
     problems.unknown(where, spec, known, refuse=False)
     values: dict[str, str] = {}
     for key, needed in (("pubsubname", True), ("topic", True), ("deadLetterTopic", False)):
-        value = spec.get(key)
+        value = scalar(spec.get(key))
         if isinstance(value, str) and value:
             values[key] = value
         elif needed or value not in (None, ""):
             problems.add(where, f"spec.{key} must be text")
     rules: list[tuple[str, str]] = []
     if document.version == "v1alpha1":
-        route = spec.get("route")
+        route = scalar(spec.get("route"))
         if not isinstance(route, str) or not route:
             problems.add(where, "spec.route must be the path to which events go")
     else:
@@ -49,7 +49,7 @@ def subscription(document: Document, problems: Problems) -> Subscription | None:
         str(route or ""),
         tuple(rules),
         values.get("deadLetterTopic"),
-        {str(key): _text(value) for key, value in metadata.items()},
+        {str(key): str(scalar(value)) for key, value in metadata.items()},
         bulk,
         document.scopes,
     )
@@ -63,13 +63,13 @@ def _routes(routes: Any, where: str, rules: list[tuple[str, str]], problems: Pro
     problems.unknown(f"{where}, routes", routes, frozenset(["default", "rules"]))
     listed = routes.get("rules") or []
     for rule in listed if isinstance(listed, list) else [None]:
-        path = rule.get("path") if isinstance(rule, dict) else None
-        match = rule.get("match") or "" if isinstance(rule, dict) else None
+        path = scalar(rule.get("path")) if isinstance(rule, dict) else None
+        match = scalar(rule.get("match")) or "" if isinstance(rule, dict) else None
         if not isinstance(path, str) or not path or not isinstance(match, str):
             problems.add(where, "spec.routes.rules must be a list of match and path")
             continue
         rules.append((match, path))
-    default = routes.get("default") or ""
+    default = scalar(routes.get("default")) or ""
     if not isinstance(default, str) or not (default or rules):
         problems.add(where, "spec.routes must have a default or rules")
     return str(default)
@@ -93,7 +93,3 @@ def _bulk(bulk: Any, where: str, problems: Problems) -> BulkSubscribe | None:
         return None
     wait = numbers["maxAwaitDurationMs"]
     return BulkSubscribe(numbers["maxMessagesCount"] or BULK_MESSAGES, wait / 1000 if wait else BULK_WAIT)
-
-
-def _text(value: Any) -> str:
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)

@@ -84,9 +84,11 @@ class SystemApi:
         self._context.attributes[name] = value
 
     def check_health(self, app_id: str | None) -> None:
-        """Refuse while the application does not listen yet, and for another application's sidecar."""
-        if self._context.app is not None and not self._context.app.is_ready:
-            raise DaprError(500, "INTERNAL", "ERR_HEALTH_NOT_READY", "dapr is not ready: [app]")
+        """Refuse while the application does not listen yet or a subscription of it cannot work, and for another application's sidecar."""
+        lacking = ["app"] if self._context.app is not None and not self._context.app.is_ready else []
+        lacking += [f"{name}: {why}" for name, why in self._context.failing.items()]
+        if lacking:
+            raise DaprError(500, "INTERNAL", "ERR_HEALTH_NOT_READY", f"dapr is not ready: [{' '.join(lacking)}]")
         if app_id is not None and app_id != self.settings.app_id:
             raise DaprError(500, "INTERNAL", "ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match")
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ __all__ = [
     "read_all",
     "read_file",
     "read_resiliency",
+    "scalar",
     "texts",
 ]
 
@@ -105,7 +107,7 @@ def read_all(
     for file in _files(paths):
         load_parser("yaml", file)
         try:
-            documents = read_documents(file.read_bytes())
+            documents = read_documents(file.read_bytes(), partial(problems.warn, str(file)))
         except OSError as error:
             problems.add(str(file), f"cannot be read: {error.strerror}")
             continue
@@ -142,7 +144,7 @@ def _document(where: str, table: Any, problems: Problems, kinds: Mapping[str, tu
     kind, version = str(table.get("kind")), str(table.get("apiVersion"))
     about = table.get("metadata")
     about = about if isinstance(about, dict) else {}
-    name = about.get("name")
+    name = scalar(about.get("name"))
     if not isinstance(name, str) or not name or "/" in name:
         problems.add(where, "metadata.name must be text without '/'")
         return None
@@ -168,13 +170,19 @@ def _document(where: str, table: Any, problems: Problems, kinds: Mapping[str, tu
     return Document(where, kind, version.partition("/")[2], name, spec, scopes, space, str(store) if store else None)
 
 
+def scalar(value: Any) -> Any:
+    """Return an unquoted number or truth value as its text, as daprd reads it where text is wanted; others as they are."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value).removesuffix(".0") if isinstance(value, (int, float)) else value
+
+
 def texts(value: Any) -> tuple[str, ...] | None:
     """Return a list of text; ``None``: it is none."""
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        return None
-    return tuple(value)
+    found = [scalar(each) for each in value] if isinstance(value, list) else [None]
+    return None if not all(isinstance(each, str) for each in found) else tuple(found)
 
 
 class Unheld:
