@@ -53,7 +53,7 @@ class SidecarSettings:
         subscriptions: those declared in component files.
         bindings: name → (``"file"`` or ``"database"``, store): which bindings there are.
         components: what ``GetMetadata`` tells; empty: what the client's configuration declares.
-        resiliency: policies declared in resource files, of which those for calls of the application are held.
+        resiliency: policies declared in resource files, of which those for calls of applications are held.
     """
 
     app_id: str

@@ -258,10 +258,8 @@ class PolicedCall:
     def _takes(self, error: CloudRuntimesError) -> bool:
         if isinstance(error, ConflictError):  # the same condition fails again
             return False
-        ranges = self._target.retries.grpc
-        if ranges:
-            number = GRPC_CODES.get(error.code, -1)
-            return any(first <= number <= last for first, last in ranges)
+        if self._target.retries.grpc:
+            return self._target.retries.takes(GRPC_CODES.get(error.code, -1))
         if self._limited and isinstance(error, DeadlineExceededError):
             # a write that was left behind may come through after the next attempt, and after what follows it
             unharmed = not (self._op.method.writes and error.maybe_applied)

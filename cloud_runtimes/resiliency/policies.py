@@ -146,9 +146,11 @@ class Retries:
     budget: float = 0.1
     budget_reserve: int = 2
 
-    def takes(self, status: int) -> bool:
-        """Tell whether an HTTP status is tried again; a failure of transport always is."""
-        return any(first <= status <= last for first, last in self.http) if self.http else status >= 400
+    def takes(self, code: int) -> bool:
+        """Tell whether an answer is tried again, by its status of HTTP or its code of gRPC: a failure that is in the ranges. A failure of transport always is."""
+        ranges = self.grpc if code < 100 else self.http
+        failed = code >= 400 or 0 < code < 100
+        return failed and (not ranges or any(first <= code <= last for first, last in ranges))
 
     def delays(self) -> Iterator[float]:
         """Yield the seconds to wait before each retry."""

@@ -529,7 +529,10 @@ def test_resiliency_is_handed_over_as_data(tmp_path: Path) -> None:
     policies = found.resiliency
     assert policies is not None
     few = Retries(2, 0.01, False, 60.0, ((429, 429), (500, 599)), ((14, 14),))
-    assert policies.app("shop") == Policy(0.5, few)
+    shop = policies.app("shop")
+    assert (shop.timeout, shop.retries) == (0.5, few)
+    assert shop.breaker is not None
+    assert (shop.breaker.timeout, shop.breaker.probes) == (30.0, 1)
     assert policies.app("other") == Policy(90.0, None)
     assert policies.component("bus", "Pubsub", inbound=False) == Policy(0.5, None)
     assert policies.component("bus", "Pubsub", inbound=True) == Policy(90.0, few)
@@ -540,11 +543,11 @@ def test_resiliency_is_handed_over_as_data(tmp_path: Path) -> None:
     waits = list(itertools.islice(other.retries.delays(), 50))
     assert all(0.25 <= wait <= 3.0 for wait in waits)
     assert len(found.warnings) == 1
-    for part in ("circuit breaker 'cb'", "component 'bus'", "default 'ComponentInboundPubsub'"):
+    for part in ("component 'bus'", "default 'ComponentInboundPubsub'"):
         assert part in found.warnings[0]
     assert "shop" not in found.warnings[0]
-    assert "calls of 'shop'" in load([tmp_path], "other").warnings[0]
     assert [few.takes(status) for status in (404, 429, 503)] == [False, True, True]
+    assert [few.takes(code) for code in (0, 2, 14)] == [False, False, True]
     assert [Retries().takes(status) for status in (200, 404, 500)] == [False, True, True]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 from typing import Final
@@ -16,6 +15,7 @@ from ...spi.rpc import RpcCall, RpcDriver
 from ..app.channel import AppAnswer, AppCall, NotReached
 from ..app.http import HttpChannel
 from ..context import Context
+from .policies import AppPolicies, not_invoked
 
 __all__ = [
     "CALLEE",
@@ -27,7 +27,6 @@ __all__ = [
     "InvokeApi",
     "clean_path",
     "method_path",
-    "not_invoked",
     "type_text",
 ]
 
@@ -46,11 +45,6 @@ _UNSAFE: Final = re.compile(r"[^!-~]")
 _SLASH: Final = re.compile("/|%2[Ff]")
 # daprd refuses these in a method (dapr/dapr `pkg/messaging/method/normalize.go`)
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f#?]")
-
-
-def not_invoked(target: str, why: str) -> DaprError:
-    """Return the refusal of a call that did not reach an application (dapr/dapr ``pkg/messages``: ``ErrDirectInvoke``)."""
-    return DaprError(500, "INTERNAL", "ERR_DIRECT_INVOKE", f"failed to invoke, id: {target}, err: {why}")
 
 
 def clean_path(path: str) -> str:
@@ -86,6 +80,7 @@ class InvokeApi:
         self._context = context
         self._app_id = context.settings.app_id
         self._namespace = context.settings.namespace
+        self.policies = AppPolicies(context.settings.resiliency)
         host = context.settings.host
         self._place = f"[{host}]" if ":" in host else host
 
@@ -118,39 +113,41 @@ class InvokeApi:
         names = {CALLER, CALLEE, NAMESPACE, "dapr-app-id", "dapr-api-token", "host"}
         call.headers = [(name, value) for name, value in call.headers if name not in names]
         call.headers += [(CALLER, self._app_id), (NAMESPACE, self._namespace), (CALLEE, self.app_id_of(target))]
-        if self.is_own(target):
-            return await self._own(target, call, stream)
-        call.headers += [
-            ("x-forwarded-for", self._place),
-            ("x-forwarded-host", socket.gethostname()),
-            ("forwarded", f"for={_quoted(self._place)};by={_quoted(self._place)};host={socket.gethostname()}"),
-        ]
-        return await self._other(target, call)
+        own = self.is_own(target)
+        if not own:
+            call.headers += [
+                ("x-forwarded-for", self._place),
+                ("x-forwarded-host", socket.gethostname()),
+                ("forwarded", f"for={_quoted(self._place)};by={_quoted(self._place)};host={socket.gethostname()}"),
+            ]
+        attempts = self.policies.attempts(self.app_id_of(target), call.path)
+        stream = stream and not attempts.repeats  # an answer that may have to be asked for again is whole
+        while True:
+            attempts.begin()
+            try:
+                if own:
+                    answer = await self._own(target, call, stream, attempts.timeout)
+                else:
+                    answer = await self._other(target, call, attempts.timeout)
+            except DaprError:
+                if not await attempts.again(None):
+                    raise
+            else:
+                if not await attempts.again(_code(answer)):
+                    return answer
 
-    async def _own(self, target: str, call: AppCall, stream: bool) -> AppAnswer:
-        app, policies = self._context.app, self._context.settings.resiliency
+    async def _own(self, target: str, call: AppCall, stream: bool, timeout: float | None) -> AppAnswer:
+        app = self._context.app
         if app is None:
             raise not_invoked(target, "the application has no port: give --app-port")
-        policy = None if policies is None else policies.app(self._app_id)
-        retries = None if policy is None else policy.retries
-        timeout = None if policy is None else policy.timeout
-        delays = iter(()) if retries is None else retries.delays()
-        while True:
-            delay = next(delays, None)
-            try:
-                # an answer that may have to be asked for again is whole
-                if stream and retries is None and isinstance(app, HttpChannel):
-                    return await app.invoke_streaming(call, timeout)
-                answer = await app.invoke(call, timeout)
-            except NotReached as error:
-                if delay is None:
-                    raise not_invoked(target, error.message) from error
-            else:
-                if delay is None or retries is None or not retries.takes(answer.status):
-                    return answer
-            await asyncio.sleep(delay)
+        try:
+            if stream and isinstance(app, HttpChannel):
+                return await app.invoke_streaming(call, timeout)
+            return await app.invoke(call, timeout)
+        except NotReached as error:
+            raise not_invoked(target, error.message) from error
 
-    async def _other(self, target: str, call: AppCall) -> AppAnswer:
+    async def _other(self, target: str, call: AppCall, timeout: float | None) -> AppAnswer:
         if _UNSAFE.search(call.path) or _UNSAFE.search(call.query):
             raise not_invoked(target, "the path cannot be sent")
         if len(call.body) > MAX_BODY:
@@ -158,7 +155,7 @@ class InvokeApi:
         app_id = self.app_id_of(target)
         try:
             driver: RpcDriver = self._context.driver("rpc", app_id)
-            op = Operation(_INVOKE, app_id, self._context.settings.timeout)
+            op = Operation(_INVOKE, app_id, self._context.settings.timeout if timeout is None else timeout)
             verb = "POST" if call.verb == "NONE" else call.verb
             headers = _joined(call.headers)
             if self._namespace != "default":
@@ -183,6 +180,13 @@ class InvokeApi:
             data_type=data_type,
             is_grpc=code is not None,
         )
+
+
+def _code(answer: AppAnswer) -> int:
+    """Return the code of an application over gRPC, or the status of one over HTTP."""
+    if not answer.is_grpc:
+        return answer.status
+    return GRPC_CODES["OK" if answer.failure is None else answer.failure[0]]
 
 
 def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:

@@ -12,7 +12,8 @@ from ...protocols.dapr.failures import grpc_code_of_http
 from ...protocols.dapr.messages import messages
 from ..app.channel import AppAnswer, AppCall
 from ..app.grpc import VERBS, headers_of, metadata_of
-from .api import InvokeApi, method_path, not_invoked
+from .api import InvokeApi, method_path
+from .policies import not_invoked
 
 __all__ = ["InvokeMethods"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
 
@@ -13,12 +14,15 @@ from grpc import StatusCode, aio
 
 from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError
+from ...protocols.dapr.failures import DaprError
+from ...resiliency.policies import Policy
 from ...spi.operation import Method, Operation
 from ...spi.rpc import RpcCall
 from ..app.grpc import GrpcChannel
 from ..context import Context
 from .announced import PEER
 from .api import CALLEE, CALLER, NAMESPACE, InvokeApi
+from .policies import Attempts, not_invoked
 
 __all__ = ["Proxy"]
 
@@ -26,6 +30,7 @@ _APP_ID: Final = "dapr-app-id"
 _KEPT_BACK: Final = frozenset(
     [_APP_ID, CALLEE, CALLER, NAMESPACE, "dapr-api-token", "user-agent", "te", "content-type"]
 )
+_TRUE: Final = frozenset(["1", "on", "t", "true", "y", "yes"])
 _ASK: Final = Method("rpc", "invoke", repeatable=True, writes=False)
 
 
@@ -63,21 +68,68 @@ class Proxy:
     async def _pass_on(
         self, method: str, target: str, metadata: list[tuple[str, Any]], requests: Any, context: Any
     ) -> AsyncGenerator[bytes, None]:
+        attempts = self._attempts(method, target, metadata)
+        kept = _Kept(requests) if attempts.repeats else None
+        begun = False
+        code: int | None
+        end: tuple[Any, ...]
         try:
-            channel, more = await self._channel(target)
-        except CloudRuntimesError as error:
-            await context.abort(StatusCode.UNKNOWN, f"failed to invoke, id: {target}, err: {error.message}")
+            while True:
+                attempts.begin()
+                sent = requests if kept is None else kept.all()
+                passing = self._attempt(method, target, metadata, sent, context, attempts)
+                try:
+                    async with aclosing(passing) as messages:
+                        async for message in messages:
+                            begun = True  # what has been passed on cannot be taken back
+                            yield message
+                    await attempts.again(0)
+                    return
+                except CloudRuntimesError as error:
+                    code, end = None, (StatusCode.UNKNOWN, not_invoked(target, error.message).message, ())
+                except aio.AioRpcError as error:
+                    code = error.code().value[0]
+                    end = (error.code(), error.details() or "", _shown(error.trailing_metadata()))
+                if not await attempts.again(code, repeatable=kept is not None and kept.whole and not begun):
+                    await context.abort(*end)
+        except DaprError as error:
+            await context.abort(StatusCode.UNKNOWN, error.message)
+        finally:
+            if kept is not None:
+                kept.close()
+
+    def _attempts(self, method: str, target: str, metadata: list[tuple[str, Any]]) -> Attempts:
+        """Return what decides of the attempts: nothing for the own application and for streams that say so, as in daprd."""
+        free = self._api.is_own(target) or str(dict(metadata).get("dapr-stream")).lower() in _TRUE
+        return Attempts(target, Policy(), None) if free else self._api.policies.attempts(target, method)
+
+    async def _attempt(
+        self,
+        method: str,
+        target: str,
+        metadata: list[tuple[str, Any]],
+        requests: Any,
+        context: Any,
+        attempts: Attempts,
+    ) -> AsyncGenerator[bytes, None]:
+        """Make one attempt. Where another may follow, the caller gets nothing of it before its first message."""
+        channel, more = await self._channel(target)
+        limits = [each for each in (context.time_remaining(), attempts.timeout) if each is not None]
         call: Any = channel.stream_stream(method)(
-            timeout=context.time_remaining(), metadata=aio.Metadata(*metadata, *more)
+            timeout=min(limits, default=None), metadata=aio.Metadata(*metadata, *more)
         )
         feeding = asyncio.create_task(_feed(call, requests))
+        told = False
         try:
-            await context.send_initial_metadata(_shown(await call.initial_metadata()))
+            if not attempts.repeats:
+                await context.send_initial_metadata(_shown(await call.initial_metadata()))
+                told = True
             async for message in call:
+                if not told:
+                    await context.send_initial_metadata(_shown(await call.initial_metadata()))
+                    told = True
                 yield message
             context.set_trailing_metadata(_shown(await call.trailing_metadata()))
-        except aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "", _shown(error.trailing_metadata()))
         finally:
             feeding.cancel()
             call.cancel()  # nothing, once it is over
@@ -123,6 +175,46 @@ class Proxy:
         """Close the ways to other sidecars; calls under way may end within the grace."""
         grace = self._context.settings.grace
         await asyncio.gather(*(channel.close(grace) for channel in self._channels.values()))
+
+
+class _Kept:
+    """What a caller sends, kept for further attempts while it is one message, as of a unary call.
+
+    Attributes:
+        whole: all that came is still there.
+    """
+
+    def __init__(self, requests: Any) -> None:
+        self.whole = True
+        self._first: list[bytes] = []
+        self._coming: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+        self._ended = False
+        # a read of grpcio that is cancelled takes the next message with it
+        self._reading = asyncio.create_task(self._read(requests))
+
+    async def _read(self, requests: Any) -> None:
+        async for each in requests:
+            await self._coming.put(each)
+        await self._coming.put(None)
+
+    async def all(self) -> AsyncGenerator[bytes, None]:
+        """Yield what came, and what comes."""
+        for each in self._first:
+            yield each
+        while not self._ended:
+            message = await self._coming.get()
+            if message is None:
+                self._ended = True
+                return
+            if self._first:
+                self.whole = False
+            else:
+                self._first.append(message)
+            yield message
+
+    def close(self) -> None:
+        """Read no more."""
+        self._reading.cancel()
 
 
 async def _feed(call: Any, requests: Any) -> None:

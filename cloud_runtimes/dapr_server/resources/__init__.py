@@ -57,7 +57,7 @@ def load(paths: Sequence[str | os.PathLike[str]], app_id: str, namespace: str = 
     documents = read_all(paths, app_id, problems, namespace)
     components = Components([each for each in documents if each.kind == "Component"], app_id, problems, namespace)
     subscriptions = [subscription(each, problems) for each in documents if each.kind == "Subscription"]
-    policies = resiliency([each for each in documents if each.kind == "Resiliency"], app_id, problems)
+    policies = resiliency([each for each in documents if each.kind == "Resiliency"], problems)
     problems.finish()
     return Resources(
         {"capa": {"strict": True}, **components.tables},

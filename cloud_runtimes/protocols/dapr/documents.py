@@ -20,7 +20,6 @@ __all__ = [
     "KINDS",
     "Document",
     "Problems",
-    "Unheld",
     "go_duration",
     "read_all",
     "read_file",
@@ -181,42 +180,32 @@ def texts(value: Any) -> tuple[str, ...] | None:
     """Return a list of text; ``None``: it is none."""
     if value is None:
         return ()
-    found = [scalar(each) for each in value] if isinstance(value, list) else [None]
-    return None if not all(isinstance(each, str) for each in found) else tuple(found)
+    found: list[Any] = [scalar(each) for each in value] if isinstance(value, list) else [None]
+    return tuple(found) if all(isinstance(each, str) for each in found) else None
 
 
-class Unheld:
-    """What a document has beside what `Resiliency` holds: names of circuit breakers and of actors."""
-
-    def __init__(self) -> None:
-        self.breakers: list[str] = []
-        self.actors: list[str] = []
-
-
-def read_resiliency(
-    documents: list[Document], problems: Problems, unheld: Unheld, *, breakers: bool = True
-) -> Resiliency:
-    """Return what all documents come to; of two policies of one target the first counts. Without ``breakers`` circuit breakers are only named in ``unheld``."""
+def read_resiliency(documents: list[Document], problems: Problems, actors: list[str]) -> Resiliency:
+    """Return what all documents come to; of two policies of one target the first counts. The names of actors, which `Resiliency` does not hold, go to ``actors``."""
     apps: dict[str, Policy] = {}
     outbound: dict[str, Policy] = {}
     inbound: dict[str, Policy] = {}
     defaults: dict[str, Policy] = {}
     for document in documents:
-        _Reader(document, problems, unheld, breakers).read(apps, outbound, inbound, defaults)
+        _Reader(document, problems, actors).read(apps, outbound, inbound, defaults)
     return Resiliency(apps, outbound, inbound, defaults)
 
 
 def read_file(path: str, app_id: str, where: str) -> Resiliency:
     """Return what the documents of a file or folder come to for a client; ``where`` is the place of the setting, for messages."""
-    problems, rest = Problems(), Unheld()
+    problems, actors = Problems(), list[str]()
     if not os.path.exists(path):
         raise InvalidArgumentError(f"{where} file: it does not exist: give a file or folder of Dapr's resources")
     documents = [each for each in read_all([path], app_id, problems) if each.kind == "Resiliency"]
-    found = read_resiliency(documents, problems, rest)
+    found = read_resiliency(documents, problems, actors)
     if not documents and not problems.errors:
         problems.add(f"{where} file", f"it has no resource of the kind Resiliency for {app_id!r}")
     problems.finish()
-    unheld = [f"actor {name!r}" for name in rest.actors]
+    unheld = [f"actor {name!r}" for name in actors]
     unheld += [f"what {name!r} delivers" for name in found.inbound]
     unheld += [f"default {name!r}" for name in found.defaults if name.startswith("Actor") or "Inbound" in name]
     if unheld:
@@ -227,13 +216,12 @@ def read_file(path: str, app_id: str, where: str) -> Resiliency:
 class _Reader:
     """Reads one document."""
 
-    def __init__(self, document: Document, problems: Problems, unheld: Unheld, breakers: bool) -> None:
+    def __init__(self, document: Document, problems: Problems, actors: list[str]) -> None:
         self._where = document.where
         self._spec = document.spec
         self._problems = problems
-        self._unheld = unheld
-        self._held = breakers
-        # kind of policy → name → what it says; ``None``: it is refused, or not held
+        self._actors = actors
+        # kind of policy → name → what it says; ``None``: it is refused
         self._known: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
 
     def read(self, apps: Any, outbound: Any, inbound: Any, defaults: dict[str, Policy]) -> None:
@@ -246,7 +234,6 @@ class _Reader:
             self._known["retry"][name] = self._retry(value, place)
         for name, value, place in self._entries(policies, "circuitBreakers", "policies"):
             self._known["circuitBreaker"][name] = self._breaker(value, place)
-            self._unheld.breakers.append(name)
         for kind, field in _KINDS.items():
             for name, value in self._known[kind].items():
                 if match := re.fullmatch(rf"Default(.*){kind[0].upper()}{kind[1:]}Policy", name):
@@ -254,7 +241,7 @@ class _Reader:
         targets = self._table(self._spec, "targets", "actors", "apps", "components")
         for name, value, place in self._entries(targets, "apps", "targets"):
             apps.setdefault(name, self._policy(value, place, "circuitBreakerCacheSize"))
-        self._unheld.actors += [name for name, _, _ in self._entries(targets, "actors", "targets")]
+        self._actors += [name for name, _, _ in self._entries(targets, "actors", "targets")]
         for name, value, place in self._entries(targets, "components", "targets"):
             if not value:
                 self._problems.add(self._where, f"{place} must have inbound or outbound")
@@ -332,8 +319,6 @@ class _Reader:
     def _breaker(self, value: dict[str, Any], place: str) -> BreakerPolicy | None:
         before = len(self._problems.errors)
         self._problems.unknown(f"{self._where}, {place}", value, _BREAKER)
-        if not self._held:
-            return None
         probes = value.get("maxRequests", 1)
         self._whole(probes, f"{place}.maxRequests")
         interval = self._seconds(value.get("interval", "0s"), f"{place}.interval")
@@ -352,6 +337,8 @@ class _Reader:
 def go_duration(value: Any) -> float:
     """Return the seconds of a duration as Go writes it, e.g. ``"1m30s"``, or raise `ValueError`."""
     text = str(value)
+    if text == "0":
+        return 0.0
     parts = _PART.findall(text)
     if "".join(number + unit for number, unit in parts) != text or not parts:
         raise ValueError("expected a duration such as 500ms, 5s, 1m30s")
