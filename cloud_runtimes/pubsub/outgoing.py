@@ -78,6 +78,9 @@ def make_record(
         )
     traceparent, more = (None, False) if raw else telemetry.outgoing()
     fields: dict[str, Any] = {"id": id}
+    if expires_us is not None and driver.expiry_extension is not None and not raw:
+        end = datetime.fromtimestamp(expires_us / 1_000_000, UTC).isoformat(timespec="milliseconds")
+        attributes = {driver.expiry_extension: end.replace("+00:00", "Z"), **(attributes or {})}
     if attributes is not None or more:
         given = dict(check_names(attributes or {}))
         if given.get("traceparent") is not None:

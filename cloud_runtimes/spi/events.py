@@ -171,21 +171,25 @@ def dead_letter(
     extensions = {name: value for name, value in record.extensions.items() if name not in _LETTER}
     known = (cause.reason, cause.error, count, _time(first_us), _time(last_us), topic, group)
     extensions |= {name: value for name, value in zip(_LETTER, known, strict=True) if value is not None}
-    return kernel.encode_record(
-        record.payload,
-        record.content_type,
-        id=record.id,
-        time=record.time_text,
-        key=record.key,
-        traceparent=record.traceparent,
-        type=record.type,
-        source=record.source,
-        subject=record.subject,
-        extensions=extensions,
-        metadata=record.metadata or None,
-        expires=record.expires_us,
-        raw=record.raw,
-    )
+    return changed(record, extensions=extensions)
+
+
+def changed(record: EventRecord, **arguments: Any) -> bytes:
+    """Return a record that is the same event but for some arguments of the kernel's `encode_record`."""
+    same: dict[str, Any] = {
+        "id": record.id,
+        "time": record.time_text,
+        "key": record.key,
+        "traceparent": record.traceparent,
+        "type": record.type,
+        "source": record.source,
+        "subject": record.subject,
+        "extensions": record.extensions,
+        "metadata": record.metadata or None,
+        "expires": record.expires_us,
+        "raw": record.raw,
+    }
+    return kernel.encode_record(record.payload, record.content_type, **{**same, **arguments})
 
 
 def _time(us: int | None) -> str | None:

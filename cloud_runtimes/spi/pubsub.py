@@ -358,11 +358,13 @@ class PubSubDriver(Driver, ABC):
         limits: of one batch, and of batches under way.
         max_event_bytes: largest payload.
         larger_events: what lets larger ones through, for the message that refuses one.
+        expiry_extension: attribute of an event that tells other programs on this broker when it expires, beside CloudEvents' ``expirytime``; ``None``: they read that.
     """
 
     limits: BatchLimits = BatchLimits()
     max_event_bytes: int = 16 * 1024 * 1024
     larger_events: str = "send a reference to it instead"
+    expiry_extension: str | None = None
 
     @abstractmethod
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:

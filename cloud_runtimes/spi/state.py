@@ -86,7 +86,13 @@ class StateWrite(NamedTuple):
 
 
 class StateDriver(Driver, ABC):
-    """Key-value storage of one store. Keys are compared byte for byte; an expired key is absent."""
+    """Key-value storage of one store. Keys are compared byte for byte; an expired key is absent.
+
+    Attributes:
+        etags: regular expression of all etags that the store gives, where a sidecar tells what can be none from what is stale; ``None``: it does not.
+    """
+
+    etags: str | None = None
 
     @abstractmethod
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:

@@ -426,7 +426,13 @@ def test_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
     found = load(
         write(
             tmp_path,
-            component("a", "state.in-memory", '{name: actorStateStore, value: "true"}', spec="  initTimeout: 5s"),
+            component(
+                "a",
+                "state.in-memory",
+                '{name: actorStateStore, value: "true"}',
+                "{name: outboxPublishPubsub, value: bus}",
+                spec="  initTimeout: 5s",
+            ),
             component("b", "state.reddis", spec="  ignoreErrors: true"),
             component("c", "state.sqlite", "{name: durability, value: maybe}", spec="  ignoreErrors: true"),
         ),
@@ -434,7 +440,7 @@ def test_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
     )
     assert [each.name for each in found.components] == ["a"]
     assert list(found.config["state"]) == ["a"]
-    for part in ("actorStateStore", "initTimeout", "'state.reddis'", "durability"):
+    for part in ("actorStateStore", "outboxPublishPubsub", "initTimeout", "'state.reddis'", "durability"):
         assert any(part in each for each in found.warnings), part
 
 

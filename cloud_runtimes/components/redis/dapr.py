@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._native import events as kernel
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import CloudRuntimesError
@@ -16,8 +17,9 @@ from ...spi import pubsub, state
 from ...spi.state import StateWrite, StoredValue
 from .._values import FEATURES, conflict, only, oversized, read_value
 from .engine import Script
-from .pubsub import RedisPubSub
-from .resp import Flow, Value
+from .notes import NOTE, encode_note
+from .pubsub import RedisPubSub, Topic
+from .resp import Flow, Value, pack
 from .state import RedisState
 from .streams import TopicKeys
 
@@ -81,6 +83,7 @@ class DaprState(RedisState):
     """A store whose keys are Dapr's. They have no hash tag: on a cluster each key is a call of its own."""
 
     features = FEATURES - {state.FENCE, state.LIST_KEYS}
+    etags = r"[+-]?[0-9]+"
 
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(component, name)
@@ -147,6 +150,8 @@ def _kind(data: bytes) -> str:
 class DaprPubSub(RedisPubSub):
     """Topics that are streams of their names. What a topic has beside its stream is in the stream's slot."""
 
+    expiry_extension = "expiration"
+
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(component, name)
         if component.is_cluster:  # a dead letter is in another slot
@@ -154,6 +159,15 @@ class DaprPubSub(RedisPubSub):
 
     def keys_of(self, topic: str) -> TopicKeys:
         return TopicKeys.of(partial(self._beside, topic), topic)._replace(stream=topic.encode())
+
+    def commands(self, topic: Topic, frame: bytes) -> bytes:
+        events = kernel.Frame(frame)
+        noted = [encode_note(record.metadata) for record in map(events.__getitem__, range(len(events)))]
+        if not any(noted) or events[0].raw:
+            return super().commands(topic, frame)
+        head = ("XADD", topic.keys.stream, "*", "data")
+        pairs = zip(events.structured(), noted, strict=True)
+        return b"".join([pack((*head, event, *((NOTE, note) if note else ()))) for event, note in pairs])
 
     def _beside(self, topic: str, *parts: str) -> bytes:
         return ":".join((f"{{{_tag(topic)}}}:{self._settings.prefix}:pubsub", *parts)).encode()

@@ -11,6 +11,7 @@ from ..._native import events as kernel
 from .._deliveries import NO_PAST
 from .._messages.holding import Holding, Part
 from .._messages.parts import read_past, write_past
+from .notes import NOTE, with_note
 from .resp import Value
 
 __all__ = ["RETRY", "STREAM", "part_arguments", "take_in"]
@@ -35,12 +36,12 @@ def take_in(holding: Holding, origin: int, entries: Sequence[Any], deliveries: i
                 continue
             before, past = read_past(_text(fields.get(b"past", b"")))
         data, kind, topic = fields.get(_DATA), _text(fields.get(b"datacontenttype", b"")), fields.get(b"topic")
+        first = holding.topic if topic is None else _text(topic)
         if data is None:  # of another program: its fields are the event
             data, kind = json.dumps(dict(map(_member, fields.items()))).encode(), "application/json"
-        headers = {"content-type": kind}
-        found += holding.add_message(
-            origin, id, data, headers, before + deliveries, past, None if topic is None else _text(topic)
-        )
+        elif NOTE in fields and not kind:
+            data = with_note(data, fields[NOTE], first, _text(id))
+        found += holding.add_message(origin, id, data, {"content-type": kind}, before + deliveries, past, first)
     return found, bell
 
 

@@ -23,7 +23,7 @@ from .streams import COUNT, DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["RedisPubSub"]
+__all__ = ["RedisPubSub", "Topic"]
 
 _MAX_TOPICS: Final = 10_000
 """How many topics are remembered. Callers of a sidecar may publish to any topic."""
@@ -32,7 +32,7 @@ _FORGET_MS: Final = 600_000
 """After this long a member that holds nothing, and did not leave, is forgotten."""
 
 
-class _Topic:
+class Topic:
     """What is remembered of a topic.
 
     Attributes:
@@ -52,7 +52,7 @@ class _Topic:
 class _Commands(Iterable[bytes]):
     """What appends a batch, frame by frame: each is rendered while the server takes in those before it."""
 
-    def __init__(self, driver: RedisPubSub, topic: _Topic, frames: Sequence[bytes]) -> None:
+    def __init__(self, driver: RedisPubSub, topic: Topic, frames: Sequence[bytes]) -> None:
         self._driver = driver
         self._topic = topic
         self._frames = frames
@@ -79,18 +79,18 @@ class RedisPubSub(PubSubDriver):
         self._framed = component.settings.layout == "frame"
         self.max_event_bytes = component.settings.max_value_bytes
         self.larger_events = "raise max_value_bytes, or send a reference to it instead"
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, Topic] = {}
 
     def keys(self, topic: str) -> TopicKeys:
         """Return the keys of a topic."""
         return self._topic(topic).keys
 
-    def _topic(self, name: str) -> _Topic:
+    def _topic(self, name: str) -> Topic:
         found = self._topics.get(name)
         if found is None:
             if len(self._topics) >= _MAX_TOPICS:
                 self._topics.clear()
-            found = self._topics[name] = _Topic(self.keys_of(name))
+            found = self._topics[name] = Topic(self.keys_of(name))
         return found
 
     def keys_of(self, topic: str) -> TopicKeys:
@@ -117,7 +117,7 @@ class RedisPubSub(PubSubDriver):
         replies = yield Batch.rendered(_Commands(self, topic, batch.frames), count, topic.keys.stream)
         return self._failures(replies, counts)
 
-    def commands(self, topic: _Topic, frame: bytes) -> bytes:
+    def commands(self, topic: Topic, frame: bytes) -> bytes:
         """Return what appends the events of a frame."""
         if self._framed:
             return b"".join((topic.head, b"$%d\r\n" % len(frame), frame, b"\r\n"))
@@ -150,7 +150,7 @@ class RedisPubSub(PubSubDriver):
             raise failures[0]
         return failures
 
-    def _delay(self, topic: _Topic, batch: OutgoingBatch) -> Flow[None]:
+    def _delay(self, topic: Topic, batch: OutgoingBatch) -> Flow[None]:
         assert batch.delay_ms is not None
         arguments: list[Value] = []
         for kind, data in self.messages(batch.frames, raw=True):
@@ -158,7 +158,7 @@ class RedisPubSub(PubSubDriver):
         keys = topic.keys
         yield from DELAY.run((keys.stream, keys.delayed), batch.delay_ms, keys.retry, keys.end, *arguments)
 
-    def _trim(self, topic: _Topic) -> Flow[None]:
+    def _trim(self, topic: Topic) -> Flow[None]:
         """Trim a topic; a failure is no failure of a publish."""
         settings, keys = self._settings, topic.keys
         topic.trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, settings.retention / 10))

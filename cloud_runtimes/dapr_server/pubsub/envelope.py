@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from ...codec import json
+from ...codec.payload import JSON
 from ...errors import PayloadError
 from ...pubsub import Event
+from ..app.channel import passed_on
 
 if TYPE_CHECKING:
     from ..._native.events_py import EventRecord
@@ -31,11 +34,13 @@ CLOUD_EVENT: Final = "application/cloudevents+json"
 EVENT_TYPE: Final = "com.dapr.event.sent"
 OCTETS: Final = "application/octet-stream"
 ABSENT: Final = "cloudRuntimesAbsent"
-"""Metadata of an event that was one already: which of ``data`` and ``datacontenttype`` it lacks. Events of ours have both, the application gets neither."""
+"""Metadata of an event that was one already: which of ``data`` and ``datacontenttype`` it lacks. The application gets neither."""
 _DAPRS: Final = frozenset(["topic", "pubsubname", "traceid", "traceparent"])
 """What Dapr writes over, whatever a publisher gave."""
 _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
-_RAW: Final = MappingProxyType({"rawpayload": "true"})
+_KEPT_BACK: Final = frozenset(["dapr-api-token", "host", "pubsubname", "traceparent", "tracestate"])
+"""Names of metadata that are headers of the delivery itself."""
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _OWN: Final = ("id", "source", "type", "specversion", "datacontenttype", "data", "data_base64")
 
 
@@ -165,15 +170,17 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
         PayloadError: it was published without an envelope, and is no CloudEvent itself.
     """
     record = event._record
+    metadata = _told(record.metadata)
     # an event that was one already, and cannot be one of ours, has no envelope here, but had one for its publisher
-    metadata = _RAW if record.raw and not is_cloud_event(record.content_type or "") else _NO_METADATA
+    if record.raw and not is_cloud_event(record.content_type or ""):
+        metadata = {**metadata, "rawpayload": "true"}
     if not raw and record.raw:
         envelope = _parsed(record.payload, metadata)
         envelope.attributes |= record.extensions  # of a dead letter, why it is one
         return envelope
     if not raw:
-        return _enveloped(record, pubsub_name)
-    whole = record.payload if record.raw else _enveloped(record, pubsub_name).to_json()
+        return _enveloped(record, pubsub_name, metadata)
+    whole = record.payload if record.raw else _enveloped(record, pubsub_name, metadata).to_json()
     attributes = {
         "id": record.id,
         "source": "Dapr",
@@ -186,10 +193,24 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
     return Envelope(attributes, whole, OCTETS, metadata=metadata)
 
 
-def _enveloped(record: EventRecord, pubsub_name: str) -> Envelope:
-    content_type = record.content_type or "text/plain"
+def _told(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the publisher's metadata as headers of the delivery, as daprd has it; what no header can be is left out."""
+    pairs = [(name.lower(), value) for name, value in metadata.items() if name != ABSENT]
+    return {
+        name: value
+        for name, value in passed_on(pairs, _KEPT_BACK)
+        if _NAME.fullmatch(name) and value.isascii() and value.isprintable()
+    }
+
+
+def _enveloped(record: EventRecord, pubsub_name: str, metadata: Mapping[str, str]) -> Envelope:
+    content_type = record.content_type or JSON
     extensions = {name: value for name, value in record.extensions.items() if name not in _DAPRS}
     absent = record.metadata.get(ABSENT, "").split()
+    # so the kernel writes and reads an event without data
+    bare = "data" in absent or (not record.payload and is_json(content_type))
+    if record.content_type is None:
+        absent.append("datacontenttype")
     trace = record.traceparent or ""
     attributes: dict[str, Any] = {
         "id": record.id,
@@ -211,7 +232,7 @@ def _enveloped(record: EventRecord, pubsub_name: str) -> Envelope:
     attributes |= extensions
     for name in absent:
         attributes.pop(name, None)
-    return Envelope(attributes, record.payload, content_type, bare="data" in absent)
+    return Envelope(attributes, record.payload, content_type, bare=bare, metadata=metadata)
 
 
 def _parsed(document: bytes, metadata: Mapping[str, str]) -> Envelope:

@@ -24,6 +24,10 @@ _SPEC: Final = frozenset(["ignoreErrors", "initTimeout", "metadata", "type", "ve
 _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "actorstatestore": "there are no actors",
     "keyprefix": "keys are stored as they are: sidecars that share a file share its keys",
+    **dict.fromkeys(
+        ("outboxdiscardwhenmissingstate", "outboxpublishpubsub", "outboxpublishtopic", "outboxpubsub"),
+        "transactions publish nothing: let the application publish, or use the outbox of client.state",
+    ),
 }
 _OFF: Final = frozenset(["", "-1", "0", "f", "false", "n", "no", "off"])
 """Values of a field that is refused which ask for nothing."""

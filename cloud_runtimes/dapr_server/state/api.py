@@ -184,6 +184,11 @@ class StateApi:
         if not changes:
             return
         try:
+            etags = self._context.driver("state", store).etags
+            for change in changes:
+                # of a save alone: a delete has a stale one, as in daprd
+                if etags and change.etag and change.data is not None and re.fullmatch(etags, change.etag) is None:
+                    raise failures.no_etag(code, text, change.etag)
             writes = [self._write(store, change) for change in changes]
             op, driver = self._state._writing(method, store, writes, CLIENT_TIMEOUT, None)
             if atomic and any(write.etag is not None or write.create for write in writes):

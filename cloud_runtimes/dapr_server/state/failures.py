@@ -6,7 +6,16 @@ from ...errors import CloudRuntimesError, ConflictError
 from ...protocols.dapr.failures import DaprError
 from ..context import Lack
 
-__all__ = ["empty_key", "failed", "illegal_key", "lacking", "no_query", "no_transactions", "not_an_operation"]
+__all__ = [
+    "empty_key",
+    "failed",
+    "illegal_key",
+    "lacking",
+    "no_etag",
+    "no_query",
+    "no_transactions",
+    "not_an_operation",
+]
 
 _STORES = "https://docs.dapr.io/reference/components-reference/supported-state-stores/"
 
@@ -58,6 +67,12 @@ def failed(code: str, text: str, error: CloudRuntimesError) -> DaprError:
         why = f"possible etag mismatch. error from state store: {error.message}"
         return DaprError.basic(409, "ABORTED", code, before + why)
     return DaprError.basic(500, "INTERNAL", code, before + error.message)
+
+
+def no_etag(code: str, text: str, etag: str) -> DaprError:
+    """Return the refusal of an etag that the store can never have given."""
+    why = f"invalid etag value: {etag!r:.80} is none of this store"
+    return DaprError.basic(400, "INVALID_ARGUMENT", code, f"{text}: {why}")
 
 
 def no_transactions(store: str) -> DaprError:

@@ -68,6 +68,7 @@ class DaprHome(ValkeyHome):
     """The same in Dapr's own layout, in a database of its own, since keys have no prefix; stores are apart by their names."""
 
     name = "valkey-dapr"
+    event_metadata = True
     layout = "dapr"
     more = MappingProxyType({"key_prefix": "name"})
 
