@@ -13,6 +13,7 @@ import pytest
 from grpc import StatusCode
 
 from cloud_runtimes.dapr_server import SidecarSettings
+from cloud_runtimes.dapr_server.app import grpc as over_grpc
 from cloud_runtimes.dapr_server.app.channel import AppCall, NotReached, passed_on
 from cloud_runtimes.dapr_server.app.grpc import GrpcChannel
 from cloud_runtimes.dapr_server.app.http import HttpChannel
@@ -239,3 +240,37 @@ def test_over_grpc_a_failure_is_a_status() -> None:
 
     with serving_grpc(GrpcApp(OnInvoke=("InvokeRequest", failing))) as app:
         asyncio.run(main(app.port))
+
+
+def test_an_application_over_grpc_has_further_connections_where_one_is_not_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A few calls keep to the number of streams that it allows on one; many do not wait for them."""
+    monkeypatch.setattr(over_grpc, "_MOST_CALLS", 4)
+    under_way, most = 0, 0
+    lock, enough = threading.Lock(), threading.Event()
+
+    def invoked(request: Any, context: Any) -> Any:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+            if under_way == 4:
+                enough.set()
+        enough.wait(30)
+        with lock:
+            under_way -= 1
+        return messages().InvokeResponse()
+
+    async def main(port: int) -> None:
+        channel = GrpcChannel(settings(port))
+        answers = await asyncio.gather(*(channel.invoke(AppCall("POST", "m")) for _ in range(8)))
+        assert [answer.status for answer in answers] == [200] * 8
+        assert len(channel._channels) == 2
+        assert set(channel._channels.values()) == {0}
+        await channel.close()
+
+    app = GrpcApp(OnInvoke=("InvokeRequest", invoked))
+    with serving_grpc(app, streams=2):
+        asyncio.run(main(app.port))
+    assert most == 4

@@ -18,7 +18,7 @@ from cloud_runtimes.protocols.dapr.messages import messages
 from tests.sidecar.raw import call, send
 from tests.support.apps import App
 from tests.support.redis import RedisServer
-from tests.support.running import serving
+from tests.support.running import declared, serving
 from tests.support.sidecar_events import publish
 from tests.support.waiting import until
 
@@ -29,7 +29,7 @@ CLOUD_EVENT = "application/cloudevents+json"
 def shared(server: RedisServer, topic: str, app: App | None = None) -> Iterator[tuple[Sidecar, redis.Redis]]:
     """Serve a sidecar on Dapr's layout, and give a connection of the other side; a topic is the test's own."""
     component = {"component": "redis", "url": server.url, "layout": "dapr"}
-    config = {kind: {"store": component} for kind in ("pubsub", "state")}
+    config = {"capa": {"home": f":memory:{topic}"}, **{kind: {"store": component} for kind in ("pubsub", "state")}}
     with redis.Redis.from_url(server.url) as other:
         other.delete(topic)
         with serving(config, app_port=None if app is None else app.port) as sidecar:
@@ -80,7 +80,7 @@ def test_metadata_of_an_event_reaches_the_subscriber(redis_server: RedisServer) 
 
 def test_metadata_reaches_the_subscriber_in_memory_too() -> None:
     told = {"pubsubname": "store", "topic": "t", "route": "/in"}
-    config = {"pubsub": {"store": {"component": "sqlite", "home": ":memory:metadata"}}}
+    config = declared(":memory:metadata")
     with App([told]) as app, serving(config, app_port=app.port) as sidecar:
         until(lambda: len(sidecar.context.subscriptions) == 1)
         publish(sidecar, "t", 1, query="metadata.tenant=blue&metadata.content-length=5&metadata.dapr-api-token=lie")

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.dapr_server.settings import ComponentInfo
 from cloud_runtimes.protocols.dapr.messages import messages
 from tests.sidecar.raw import SERVICE, call, send
 from tests.support.running import declared, serving
@@ -242,3 +243,20 @@ def test_a_token_is_asked_for(tmp_path: Path) -> None:
             stream.half_close()
             request = messages().PublishEventRequest(pubsub_name="store", topic="t", data=b"1")
             assert call(sidecar.grpc_address, "PublishEvent", request).code == "UNAUTHENTICATED"
+
+
+def test_streams_of_dapr_s_memory_each_get_all(tmp_path: Path) -> None:
+    """As in daprd, where it has no groups; elsewhere the streams of an application share its events."""
+    components = (ComponentInfo("store", "pubsub.in-memory"),)
+    with serving(declared(":memory:each-gets-all"), components=components) as sidecar:
+        publish(sidecar, "t", 0)  # before they are open
+        with streaming(sidecar) as one, streaming(sidecar) as two:
+            for stream in (one, two):
+                stream.opened()
+            for number in (1, 2):
+                publish(sidecar, "t", number)
+            for stream in (one, two):
+                events = [stream.event() for _ in range(2)]
+                assert sorted(json.loads(event.data) for event in events) == [1, 2]
+                for event in events:
+                    stream.answer(event.id)

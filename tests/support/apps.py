@@ -149,9 +149,10 @@ class GrpcApp(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def serving_grpc(app: GrpcApp, port: int = 0) -> Iterator[GrpcApp]:
-    """Serve an application."""
-    server = grpc.server(ThreadPoolExecutor(8), handlers=(app,), options=(("grpc.so_reuseport", 0),))
+def serving_grpc(app: GrpcApp, port: int = 0, *, streams: int = 1000) -> Iterator[GrpcApp]:
+    """Serve an application, which allows so many streams on one connection."""
+    options = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", streams))
+    server = grpc.server(ThreadPoolExecutor(8), handlers=(app,), options=options)
     app.port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:

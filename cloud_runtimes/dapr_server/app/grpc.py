@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -21,6 +24,8 @@ __all__ = ["ALPHA", "CALLBACK", "VERBS", "GrpcChannel", "headers_of", "metadata_
 CALLBACK: Final = "/dapr.proto.runtime.v1.AppCallback/"
 ALPHA: Final = "/dapr.proto.runtime.v1.AppCallbackAlpha/"
 
+_MOST_CALLS: Final = 500
+"""Under way on one connection; a caller has 1,000 under way on one of the sidecar's."""
 VERBS: Final = ("NONE", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 """``HTTPExtension.Verb`` by its number."""
 
@@ -102,10 +107,30 @@ class GrpcChannel(AppChannel):
     def __init__(self, settings: SidecarSettings) -> None:
         super().__init__(settings)
         host = f"[{self._host}]" if ":" in self._host else self._host
-        self.channel = aio.insecure_channel(
-            f"{host}:{self._port}",
+        self._place = f"{host}:{self._port}"
+        self._max_body = settings.max_body
+        self._channels: dict[aio.Channel, int] = {}
+
+    @contextmanager
+    def channel(self) -> Iterator[aio.Channel]:
+        """Give a connection for one call.
+
+        A call beyond those that an application takes on one connection waits for another to end. Where so many are under way, further ones have a connection of their own, as in daprd (``pkg/api/grpc/manager/pool.go``).
+        """
+        channel = next((each for each, calls in self._channels.items() if calls < _MOST_CALLS), None)
+        if channel is None:
+            channel = self._connect()
+        self._channels[channel] = self._channels.get(channel, 0) + 1
+        try:
+            yield channel
+        finally:
+            self._channels[channel] -= 1
+
+    def _connect(self) -> aio.Channel:
+        return aio.insecure_channel(
+            self._place,
             options=(
-                ("grpc.max_receive_message_length", settings.max_body),
+                ("grpc.max_receive_message_length", self._max_body),
                 ("grpc.max_send_message_length", -1),
                 # an application that was restarted is found again at once; an attempt that is under way has 20 s, as in daprd
                 ("grpc.initial_reconnect_backoff_ms", 100),
@@ -128,18 +153,19 @@ class GrpcChannel(AppChannel):
         Raises:
             grpc.aio.AioRpcError: it failed, or was not reached.
         """
-        method: Any = self.channel.unary_unary(
-            path,
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=getattr(messages(), reply).FromString,
-        )
-        call = method(
-            request,
-            timeout=self._timeout if timeout is None else timeout,
-            metadata=aio.Metadata(*metadata, *self.token),
-        )
-        answer = await call
-        return answer, headers_of(await call.initial_metadata())
+        with self.channel() as channel:
+            method: Any = channel.unary_unary(
+                path,
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=getattr(messages(), reply).FromString,
+            )
+            call = method(
+                request,
+                timeout=self._timeout if timeout is None else timeout,
+                metadata=aio.Metadata(*metadata, *self.token),
+            )
+            answer = await call
+            return answer, headers_of(await call.initial_metadata())
 
     async def invoke(self, call: AppCall, timeout: float | None = None) -> AppAnswer:
         kinds = messages()
@@ -173,7 +199,7 @@ class GrpcChannel(AppChannel):
         )
 
     async def close(self) -> None:
-        await self.channel.close()
+        await asyncio.gather(*(channel.close() for channel in self._channels))
 
 
 def _number(code: grpc.StatusCode) -> int:

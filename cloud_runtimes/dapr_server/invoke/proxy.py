@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from functools import partial
 from typing import Any, Final
 
@@ -113,14 +113,16 @@ class Proxy:
         attempts: Attempts,
     ) -> AsyncGenerator[bytes, None]:
         """Make one attempt. Where another may follow, the caller gets nothing of it before its first message."""
-        channel, more = await self._channel(target)
-        limits = [each for each in (context.time_remaining(), attempts.timeout) if each is not None]
-        call: Any = channel.stream_stream(method)(
-            timeout=min(limits, default=None), metadata=aio.Metadata(*metadata, *more)
-        )
-        feeding = asyncio.create_task(_feed(call, requests))
-        told = False
-        try:
+        with ExitStack() as used:
+            channel, more = await self._channel(target, used)
+            limits = [each for each in (context.time_remaining(), attempts.timeout) if each is not None]
+            call: Any = channel.stream_stream(method)(
+                timeout=min(limits, default=None), metadata=aio.Metadata(*metadata, *more)
+            )
+            feeding = asyncio.create_task(_feed(call, requests))
+            used.callback(call.cancel)  # nothing, once it is over
+            used.callback(feeding.cancel)
+            told = False
             if not attempts.repeats:
                 await context.send_initial_metadata(_shown(await call.initial_metadata()))
                 told = True
@@ -130,18 +132,15 @@ class Proxy:
                     told = True
                 yield message
             context.set_trailing_metadata(_shown(await call.trailing_metadata()))
-        finally:
-            feeding.cancel()
-            call.cancel()  # nothing, once it is over
 
-    async def _channel(self, target: str) -> tuple[aio.Channel, tuple[tuple[str, str], ...]]:
-        """Return the way to an application, and what is sent besides the metadata of the call."""
+    async def _channel(self, target: str, used: ExitStack) -> tuple[aio.Channel, tuple[tuple[str, str], ...]]:
+        """Return the way to an application, which is given back by ``used``, and what is sent besides the metadata of the call."""
         if self._api.is_own(target):
             app = self._context.app
             if not isinstance(app, GrpcChannel):
                 why = "it speaks HTTP: give --app-protocol grpc" if app else "it has no port: give --app-port"
                 raise CloudRuntimesError(f"the application takes no calls of gRPC: {why}")
-            return app.channel, ((CALLEE, target), *app.token)
+            return used.enter_context(app.channel()), ((CALLEE, target), *app.token)
         place, token = await self._peer(target)
         channel = self._channels.get(place)
         if channel is None:

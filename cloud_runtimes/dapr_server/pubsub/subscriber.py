@@ -20,6 +20,7 @@ from ...spi.events import cause_of
 from ...spi.pubsub import ACK_WAIT, DEAD_LETTER, RAW, Cause, Settlement
 from ..app.channel import NotReached
 from ..context import Context
+from ..settings import SidecarSettings
 from .cel import ExpressionError
 from .delivery import Delivery, Item, Place, Said
 from .envelope import Envelope, read
@@ -49,6 +50,9 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
     settings = context.settings
     options: dict[str, Any] = {"group": settings.app_id, "max_in_flight": in_flight}
     driver = context.driver("pubsub", subscription.pubsub_name)
+    if subscription.kind == "STREAMING" and _is_in_memory(settings, subscription.pubsub_name):
+        # Dapr's memory has no groups: each stream gets what is published while it is open
+        options |= {"group": f"{settings.app_id}-{uuid.uuid4().hex}", "start": "latest"}
     if ACK_WAIT in driver.features:
         options["ack_wait"] = _LEASE
     dead_letters = subscription.dead_letter_topic
@@ -65,6 +69,10 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
     # the application has longer for its answer than a sidecar that is dead
     handle._fetcher.hold(settings.timeout + _LATE)
     return handle
+
+
+def _is_in_memory(settings: SidecarSettings, name: str) -> bool:
+    return any(each.name == name and each.type == "pubsub.in-memory" for each in settings.components)
 
 
 def settle(event: Event[Any], subscription: Subscription, said: Said) -> None:
