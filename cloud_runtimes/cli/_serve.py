@@ -210,9 +210,7 @@ def _settings(options: ServeOptions, app_id: str, found: Any) -> SidecarSettings
         except UnsupportedError as error:
             note(f"note: HTTP alone, since {error}")
             grpc_port = None
-    known = {} if found is None else {
-        name: getattr(found, name) for name in ("bindings", "components", "resiliency", "subscriptions")
-    }  # fmt: skip
+    known = {} if found is None else found.settings
     return SidecarSettings(
         app_id=app_id,
         namespace=os.environ.get("NAMESPACE") or "default",

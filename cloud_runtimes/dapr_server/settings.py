@@ -12,7 +12,7 @@ from .pubsub.types import Subscription
 if TYPE_CHECKING:
     from ..resiliency.policies import Resiliency
 
-__all__ = ["ComponentInfo", "SidecarSettings"]
+__all__ = ["ComponentInfo", "CronBinding", "SidecarSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,25 @@ class ComponentInfo:
     type: str
     version: str = "v1"
     capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CronBinding:
+    """A binding that calls the application at times (Dapr, ``bindings.cron``).
+
+    Attributes:
+        name: of the component.
+        schedule: cron of 5 or 6 fields, ``@every`` with a duration, ``@hourly`` and so on.
+        timezone: of cron text.
+        route: path of the application.
+        asks: the application is asked whether it takes it.
+    """
+
+    name: str
+    schedule: str
+    timezone: str = "UTC"
+    route: str = ""
+    asks: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +71,7 @@ class SidecarSettings:
         grace: seconds that what is under way has at the end.
         subscriptions: those declared in component files.
         bindings: name → (``"file"`` or ``"database"``, store): which bindings there are.
+        timers: bindings that call the application at times.
         components: what ``GetMetadata`` tells; empty: what the client's configuration declares.
         resiliency: policies declared in resource files, of which those for calls of applications are held.
     """
@@ -73,5 +93,6 @@ class SidecarSettings:
     grace: float = 5.0
     subscriptions: tuple[Subscription, ...] = ()
     bindings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    timers: tuple[CronBinding, ...] = ()
     components: tuple[ComponentInfo, ...] = ()
     resiliency: Resiliency | None = None

@@ -95,8 +95,7 @@ def serve(
                 raise ValueError("give resources or a client")
             found = load([resources] if isinstance(resources, (str, os.PathLike)) else resources, app_id)
             client = stack.enter_context(memory_client(found.config, app_id))
-            for name in ("bindings", "components", "resiliency", "subscriptions"):
-                settings.setdefault(name, getattr(found, name))
+            settings = {**found.settings, **settings}
         elif client is None:
             client = stack.enter_context(memory_client(app_id=app_id))
         sidecar = stack.enter_context(

@@ -1,4 +1,4 @@
-"""Bindings to files and SQL: ``/v1.0/bindings``."""
+"""Bindings to files and SQL, ``/v1.0/bindings``, and those that call the application at times."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from ..context import Context
 from ..http.app import HttpApi
 from .api import BindingsApi
+from .cron import Timers
 from .http import BindingsRoutes
 
 __all__ = ["BindingsBlock"]
@@ -17,6 +18,7 @@ class BindingsBlock:
 
     def __init__(self, context: Context) -> None:
         self._api = BindingsApi(context)
+        self._timers = Timers(context)
 
     def routes(self, http: HttpApi) -> None:
         """Add its routes."""
@@ -29,7 +31,9 @@ class BindingsBlock:
         BindingsMethods(self._api).add_to(grpc)
 
     async def start(self) -> None:
-        """Nothing runs by itself."""
+        """Begin to call the application at times."""
+        self._timers.start()
 
     async def stop(self) -> None:
-        """Nothing runs by itself."""
+        """Call it no more."""
+        await self._timers.stop()

@@ -9,7 +9,7 @@ from ...protocols.dapr.failures import GRPC_TO_HTTP, DaprError
 from ...schedule import Job
 from ..context import Context
 from ..limits import Budget
-from .job import DaprJob, restored
+from .job import DaprJob, restored, zoned
 
 __all__ = ["HANDLER", "JobsApi"]
 
@@ -126,24 +126,19 @@ class JobsApi:
 
 
 def _cron(text: str | None) -> tuple[str | None, str]:
-    """Return a schedule and its time zone, which stands before it.
+    """Return a schedule and its time zone.
 
     Raises:
         InvalidArgumentError: it has no field for seconds, so that Dapr would refuse it.
     """
     if text is None:
         return None, "UTC"
-    rest, timezone = text.strip(), "UTC"
-    for prefix in ("CRON_TZ=", "TZ="):
-        if rest.startswith(prefix):
-            timezone, _, rest = rest.removeprefix(prefix).partition(" ")
-            rest = rest.strip()
-            break
-    if not rest.startswith("@") and len(rest.split()) != 6:
+    schedule, timezone = zoned(text)
+    if not schedule.startswith("@") and len(schedule.split()) != 6:
         raise InvalidArgumentError(
             f"schedule {text!r:.80}: give cron of 6 fields (second minute hour day month weekday), @every with a duration, or @hourly, @daily …"
         )
-    return rest, timezone
+    return schedule, timezone
 
 
 def _restored(job: Job) -> DaprJob | None:

@@ -18,6 +18,7 @@ __all__ = [
     "data_of",
     "go_duration",
     "restored",
+    "zoned",
 ]
 
 FOREVER: Final = 2**31 - 1
@@ -123,3 +124,13 @@ def go_duration(text: str) -> float | None:
     """Return the seconds of a ``google.protobuf.Duration`` in JSON (``"1.5s"``), ``None``: it is none."""
     match = _SECONDS.fullmatch(text)
     return None if match is None else float(match[1])
+
+
+def zoned(text: str) -> tuple[str, str]:
+    """Return a schedule and its time zone, which Dapr has before it; UTC where there is none."""
+    rest, timezone = text.strip(), "UTC"
+    for prefix in ("CRON_TZ=", "TZ="):
+        if rest.startswith(prefix):
+            timezone, _, rest = rest.removeprefix(prefix).partition(" ")
+            return rest.strip(), timezone
+    return rest, timezone

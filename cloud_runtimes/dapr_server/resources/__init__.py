@@ -14,7 +14,7 @@ from ...config import without_values
 from ...protocols.dapr.documents import Problems, read_all
 from ...resiliency.policies import Resiliency
 from ..pubsub.types import Subscription
-from ..settings import ComponentInfo
+from ..settings import ComponentInfo, CronBinding
 from .components import Components
 from .configuration import KIND, configuration
 from .resiliency import resiliency
@@ -29,16 +29,23 @@ class Resources:
 
     Attributes:
         config: strict tables for ``CloudRuntimesClient(config=…)``; secrets may be in it.
-        components, bindings, subscriptions, resiliency: as in `SidecarSettings`.
+        components, bindings, timers, subscriptions, resiliency: as in `SidecarSettings`.
         warnings: what has no effect, a line each.
     """
 
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     components: tuple[ComponentInfo, ...] = ()
     bindings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    timers: tuple[CronBinding, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     resiliency: Resiliency | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a sidecar is told of it, by the names of `SidecarSettings`."""
+        names = ("bindings", "components", "resiliency", "subscriptions", "timers")
+        return {name: getattr(self, name) for name in names}
 
 
 @without_values
@@ -63,6 +70,7 @@ def load(paths: Sequence[str | os.PathLike[str]], app_id: str, namespace: str = 
         {"capa": {"strict": True}, **components.tables},
         tuple(components.infos),
         components.bindings,
+        tuple(components.timers),
         tuple(each for each in subscriptions if each is not None),
         policies,
         tuple(problems.warnings),

@@ -14,8 +14,10 @@ from ...components.config_file.secret import kind_of
 from ...config import duration, unknown
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.documents import Document, Problems, scalar
-from ..settings import ComponentInfo
-from .engines import component_type, known_types
+from ...schedule.times import occurrences
+from ..jobs.job import zoned
+from ..settings import ComponentInfo, CronBinding
+from .engines import CRON, component_type, known_types
 from .types import ComponentType, is_true, plain
 
 __all__ = ["Components"]
@@ -31,6 +33,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
 }
 _OFF: Final = frozenset(["", "-1", "0", "f", "false", "n", "no", "off"])
 """Values of a field that is refused which ask for nothing."""
+_TIMER: Final = ("direction", "route", "schedule")
 _CAPABILITIES: Final = {"etag": "ETAG", "transaction": "TRANSACTIONAL", "ttl": "TTL"}
 
 
@@ -41,12 +44,14 @@ class Components:
         tables: service → name → table, for ``CloudRuntimesClient(config=…)``; secrets are in it.
         infos: of all components.
         bindings: name → service and store.
+        timers: bindings that call the application at times.
     """
 
     def __init__(self, documents: list[Document], app_id: str, problems: Problems, namespace: str) -> None:
         self.tables: dict[str, dict[str, dict[str, Any]]] = {}
         self.infos: list[ComponentInfo] = []
         self.bindings: dict[str, tuple[str, str]] = {}
+        self.timers: list[CronBinding] = []
         self._app_id = app_id
         self._namespace = namespace
         self._problems = problems
@@ -82,7 +87,7 @@ class Components:
         problems.unknown(where, spec, _SPEC)
         name = spec.get("type")
         found = component_type(name) if isinstance(name, str) else None
-        if found is None:
+        if found is None and name != CRON:
             problems.add(where, f"spec.type: {unknown('type', name, known_types())}")
             return
         if document.name in self._names:
@@ -91,6 +96,9 @@ class Components:
         self._names[document.name] = where
         if "initTimeout" in spec:
             problems.warn(where, "initTimeout has no effect: components open with their first call")
+        if found is None:
+            self._add_timer(document)
+            return
         table, secret = self._table(document, found)
         if len(problems.errors) == before:
             self._check(document, found, table, secret)
@@ -170,6 +178,31 @@ class Components:
                 where, "give metadata prefix, with which the names of the variables begin: a store is never all of them"
             )
         return table, secret
+
+    def _add_timer(self, document: Document) -> None:
+        """Take a binding that calls the application at times; it is no component of a client's."""
+        problems, where = self._problems, document.where
+        given: dict[str, str] = {}
+        for number, item in enumerate(document.spec.get("metadata") or [], 1):
+            name = str(scalar(item.get("name"))) if isinstance(item, dict) else ""
+            if name.lower() not in _TIMER:
+                problems.add(where, unknown("metadata", name, _TIMER, number))
+            elif (text := self._text(document, name, item)) is not None:
+                given[name.lower()] = text
+        schedule, timezone = zoned(given.get("schedule", ""))
+        try:
+            occurrences(schedule, timezone)
+        except CloudRuntimesError as error:
+            problems.add(where, f"metadata 'schedule': {error.message}")
+            return
+        directions = [each.strip().lower() for each in given["direction"].split(",")] if "direction" in given else []
+        if directions and "input" not in directions:
+            problems.warn(where, "direction has no input: the binding calls nobody")
+            return
+        asks = "input" not in directions
+        self.timers.append(CronBinding(document.name, schedule, timezone, given.get("route", ""), asks))
+        version = str(scalar(document.spec.get("version", "v1")))
+        self.infos.append(ComponentInfo(document.name, CRON, version, ("INPUT_BINDING",)))
 
     def _text(self, document: Document, name: str, item: Mapping[str, Any]) -> str | None:
         if "secretKeyRef" in item:

@@ -42,6 +42,9 @@ TopicRule: match 1, path 2
 TopicRoutes: rules 1 []TopicRule, default 2
 BulkSubscribeConfig: enabled 1 bool, max_messages_count 2 int32, max_await_duration_ms 3 int32
 TopicSubscription: pubsub_name 1, topic 2, metadata 3 map, routes 5 TopicRoutes, dead_letter_topic 6, bulk_subscribe 7 BulkSubscribeConfig
+ListInputBindingsResponse: bindings 1 []
+BindingEventRequest: name 1, data 2 bytes, metadata 3 map
+BindingEventResponse:
 ConfigurationItem: value 1, version 2, metadata 3 map
 GetConfigurationRequest: store_name 1, keys 2 [], metadata 3 map
 GetConfigurationResponse: items 1 map:ConfigurationItem

@@ -14,7 +14,10 @@ from .... import registry
 from ....errors import CloudRuntimesError
 from ..types import ComponentType
 
-__all__ = ["component_type", "known_types"]
+__all__ = ["CRON", "component_type", "known_types"]
+
+CRON: Final = "bindings.cron"
+"""The type that stands for no component of ours."""
 
 _SERVICES: Final[Mapping[str, tuple[str, ...]]] = {
     "bindings": ("file", "database"),
@@ -49,4 +52,4 @@ def component_type(name: str) -> ComponentType | None:
 def known_types() -> list[str]:
     """List the types there are; components whose packages are missing are left out."""
     ours = (f"{kind}.{name}" for kind in _SERVICES for name in (*registry.names(registry.COMPONENTS), _MEMORY))
-    return sorted({*_dapr, *(each for each in ours if component_type(each) is not None)})
+    return sorted({CRON, *_dapr, *(each for each in ours if component_type(each) is not None)})
