@@ -88,6 +88,15 @@ def test_metadata_reaches_the_subscriber_in_memory_too() -> None:
     assert (got.header("tenant"), got.header("dapr-api-token"), got.json["data"]) == ("blue", None, 1)
 
 
+def test_metadata_stands_in_the_entries_of_a_bulk() -> None:
+    told = {"pubsubname": "store", "topic": "t", "route": "/in", "bulkSubscribe": {"enabled": True}}
+    with App([told]) as app, serving(declared(":memory:bulk-metadata"), app_port=app.port) as sidecar:
+        until(lambda: len(sidecar.context.subscriptions) == 1)
+        publish(sidecar, "t", 1, query="metadata.tenant=blue")
+        (got,) = until(lambda: app.got)
+    assert [each["metadata"] for each in got.json["entries"]] == [{"tenant": "blue"}]
+
+
 def test_an_event_without_data_has_none(redis_server: RedisServer) -> None:
     topic = "bare"
     told = {"pubsubname": "store", "topic": topic, "route": "/in"}

@@ -79,8 +79,13 @@ class HttpDelivery(Delivery):
     async def several(self, place: Place, items: Sequence[Item]) -> Mapping[str, Said]:
         subscription = place.subscription
         entries = [
-            b'{"entryId":%b,"event":%b,"metadata":{},"contentType":%b}'
-            % (json.encode(item.entry_id), _entry(item, place.raw), json.encode(_entry_type(place.raw)))
+            b'{"entryId":%b,"event":%b,"metadata":%b,"contentType":%b}'
+            % (
+                json.encode(item.entry_id),
+                _entry(item, place.raw),
+                json.encode(dict(item.envelope.metadata)),
+                json.encode(_entry_type(place.raw)),
+            )
             for item in items
         ]
         head = {

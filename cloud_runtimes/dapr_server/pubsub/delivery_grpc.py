@@ -141,7 +141,10 @@ def _entry(place: Place, item: Item) -> Any:
     envelope = item.envelope
     if place.raw:
         return kinds.TopicEventBulkRequestEntry(
-            entry_id=item.entry_id, bytes=envelope.data, content_type="application/octet-stream"
+            entry_id=item.entry_id,
+            bytes=envelope.data,
+            content_type="application/octet-stream",
+            metadata=dict(envelope.metadata),
         )
     return kinds.TopicEventBulkRequestEntry(
         entry_id=item.entry_id,
@@ -155,4 +158,5 @@ def _entry(place: Place, item: Item) -> Any:
             extensions=_struct(envelope),
         ),
         content_type=CLOUD_EVENT,
+        metadata=dict(envelope.metadata),
     )
