@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ class Context:
         peer_token: what other sidecars of the home have from this one, to pass calls of gRPC on to its application.
         wanted: subscriptions that are declared or that the application has asked for, open or not.
         subscriptions: those that are open now.
-        failing: those of the application that cannot work now, and why.
+        watched: subscription of the application → tells why it cannot work now, ``None``: it works.
     """
 
     client: CloudRuntimesClient
@@ -49,7 +50,7 @@ class Context:
     peer_token: str | None = field(default=None, repr=False)
     wanted: list[Subscription] = field(default_factory=list)
     subscriptions: list[Subscription] = field(default_factory=list)
-    failing: dict[str, str] = field(default_factory=dict)
+    watched: dict[str, Callable[[], str | None]] = field(default_factory=dict)
 
     def configured(self, service: str) -> bool:
         """Tell whether there can be a component of this service: one is declared, or none is of any, so that names are free.

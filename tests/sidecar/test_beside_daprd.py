@@ -52,7 +52,7 @@ def test_the_expiry_of_an_event_is_where_dapr_reads_it(redis_server: RedisServer
         left = datetime.fromisoformat(event["expiration"]) - datetime.now(UTC)
         assert timedelta(seconds=30) < left < timedelta(seconds=61)
         assert event["expirytime"][:19] == event["expiration"][:19]  # what we have always written stays there
-        assert metadata is None
+        assert metadata == {"ttlInSeconds": "60"}
         sidecar.context.client.pubsub.publish("store", topic, 2, ttl=60, attributes={"tenant": "blue"})
         event, _ = entry(other, topic)
         assert event["tenant"] == "blue"
@@ -67,8 +67,16 @@ def test_metadata_of_an_event_reaches_the_subscriber(redis_server: RedisServer) 
             sidecar, topic, 1, query="metadata.Tenant=blue&metadata.ttlInSeconds=60&metadata.host=x&metadata.bad=%0A"
         )
         until(lambda: len(app.got) == 1)
-        assert entry(other, topic)[1] == {"Tenant": "blue", "host": "x", "bad": "\n"}
-        theirs = {"id": "1", "source": "s", "type": "t", "specversion": "1.0", "data": 2}
+        assert entry(other, topic)[1] == {"Tenant": "blue", "ttlInSeconds": "60", "host": "x", "bad": "\n"}
+        theirs = {
+            "id": "1",
+            "source": "s",
+            "type": "t",
+            "specversion": "1.0",
+            "data": 2,
+            "traceid": "",
+            "tracestate": "",
+        }
         for note in ({"Tenant": "red", "n": 5}, [], "x" * 70_000):
             other.xadd(topic, {"data": json.dumps(theirs), "metadata": json.dumps(note)})
         other.xadd(topic, {"data": json.dumps(theirs), "metadata": b"\xff"})

@@ -171,9 +171,6 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
     """
     record = event._record
     metadata = _told(record.metadata)
-    # an event that was one already, and cannot be one of ours, has no envelope here, but had one for its publisher
-    if record.raw and not is_cloud_event(record.content_type or ""):
-        metadata = {**metadata, "rawpayload": "true"}
     if not raw and record.raw:
         envelope = _parsed(record.payload, metadata)
         envelope.attributes |= record.extensions  # of a dead letter, why it is one

@@ -19,7 +19,6 @@ from .envelope import ABSENT, CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json, 
 __all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]
 
 _PREFIX: Final = "cloudevent."
-_TAKEN: Final = ("rawPayload", "ttlInSeconds", "partitionKey")
 _EXTENSION: Final = re.compile(r"[a-z0-9]{1,100}")
 _DIGITS: Final = re.compile(r"[1-9][0-9]{0,8}")
 _BARE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -61,9 +60,8 @@ class Outgoing:
 
 
 def passed_on(metadata: Mapping[str, str], note: Mapping[str, str] | None = None) -> dict[str, str] | None:
-    """Return what is left for the component of a request's metadata, and an event's own."""
-    left = {name: value for name, value in metadata.items() if name not in _TAKEN and not name.startswith(_PREFIX)}
-    return left | dict(note or {}) or None
+    """Return a request's metadata for the component and the subscribers, who get all of it, and an event's own."""
+    return {**metadata, **(note or {})} or None
 
 
 def ttl_of(metadata: Mapping[str, str]) -> float | None:

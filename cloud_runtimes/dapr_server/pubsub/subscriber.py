@@ -99,6 +99,7 @@ class Subscriber:
         self._delivery = delivery
         self._raw = is_raw(subscription)
         self._handle: Handle[Event[Any]] | None = None
+        self._error: CloudRuntimesError | None = None
         self._opening: asyncio.Task[None] | None = None
         self._pauses = Backoff(0.5, 30.0)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,8 +108,14 @@ class Subscriber:
 
     async def start(self) -> None:
         """Subscribe, and begin to deliver. Where that fails, and after an error that ended it, it is tried again, as daprd does."""
+        self._context.watched[self._name] = self.problem
         if not await self._open():
             self._opening = asyncio.create_task(self._open_again(None))
+
+    def problem(self) -> str | None:
+        """Tell why it cannot work now; ``None``: it works."""
+        error = self._error if self._handle is None else self._handle.health.problem
+        return None if error is None else error.message
 
     async def _open(self) -> bool:
         bulk = self.subscription.bulk
@@ -120,7 +127,6 @@ class Subscriber:
         except CloudRuntimesError as error:
             self._failed(error)
             return False
-        self._context.failing.pop(self._name, None)
         self._context.subscriptions.append(self.subscription)
         # one collects a bulk: several would share the events
         for _ in range(at_once if bulk is None else 1):
@@ -147,13 +153,14 @@ class Subscriber:
         self._opening = asyncio.create_task(self._open_again(handle))
 
     def _failed(self, error: CloudRuntimesError) -> None:
-        self._context.failing[self._name] = error.message
+        self._error = error
         key = f"failing {self._name} {type(error).__name__}"
         repeated(key, "%s cannot work now, and is tried again: %s", self._name, error)
 
     async def stop(self, end: float) -> None:
         """Let callbacks under way end until ``end`` (monotonic), then give back what is unsettled."""
         self._stopping = True
+        self._context.watched.pop(self._name, None)
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait((self._opening,))

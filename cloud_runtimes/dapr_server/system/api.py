@@ -86,7 +86,8 @@ class SystemApi:
     def check_health(self, app_id: str | None) -> None:
         """Refuse while the application does not listen yet or a subscription of it cannot work, and for another application's sidecar."""
         lacking = ["app"] if self._context.app is not None and not self._context.app.is_ready else []
-        lacking += [f"{name}: {why}" for name, why in self._context.failing.items()]
+        problems = [(name, tell()) for name, tell in self._context.watched.items()]
+        lacking += [f"{name}: {why}" for name, why in problems if why is not None]
         if lacking:
             raise DaprError(500, "INTERNAL", "ERR_HEALTH_NOT_READY", f"dapr is not ready: [{' '.join(lacking)}]")
         if app_id is not None and app_id != self.settings.app_id:
