@@ -201,7 +201,7 @@ class Components:
             return
         asks = "input" not in directions
         self.timers.append(CronBinding(document.name, schedule, timezone, given.get("route", ""), asks))
-        version = str(scalar(document.spec.get("version", "v1")))
+        version = str(scalar(document.spec.get("version") or ""))
         self.infos.append(ComponentInfo(document.name, CRON, version, ("INPUT_BINDING",)))
 
     def _text(self, document: Document, name: str, item: Mapping[str, Any]) -> str | None:
@@ -305,7 +305,7 @@ class Components:
         capabilities: tuple[str, ...] = ("OUTPUT_BINDING",) if name in self.bindings else ()
         if service == "state":
             capabilities = tuple(text for feature, text in _CAPABILITIES.items() if feature in features)
-        self.infos.append(ComponentInfo(name, kind_name, str(scalar(document.spec.get("version", "v1"))), capabilities))
+        self.infos.append(ComponentInfo(name, kind_name, str(scalar(document.spec.get("version") or "")), capabilities))
 
 
 def _parser(settings: Any, name: str) -> Callable[[Any], Any] | None:
