@@ -38,7 +38,6 @@ class Sdk:
     def refused(self, method: str, *args: Any, **kwargs: Any) -> tuple[str | None, str]:
         """Call a method that is refused; return gRPC's code, where the SDK keeps it, and the text."""
         import grpc
-
         from dapr.clients.exceptions import DaprInternalError
 
         with pytest.raises((grpc.RpcError, DaprInternalError)) as caught:

@@ -14,9 +14,9 @@ from typing import Any
 
 import grpc
 import pytest
+from dapr.common.pubsub.subscription import SubscriptionMessage
 
 from cloud_runtimes import CloudRuntimesClient
-from dapr.common.pubsub.subscription import SubscriptionMessage
 from tests.sidecar.official import Sdk, aio_sdk, sync_sdk
 from tests.support.apps import App, Reply
 from tests.support.running import declared, serving, sidecar_process
@@ -213,9 +213,8 @@ def test_invoke_a_method_that_fails(beside: Beside) -> None:
 
 
 def test_jobs(beside: Beside) -> None:
-    from google.protobuf.any_pb2 import Any as Packed
-
     from dapr.clients import ConstantFailurePolicy, Job
+    from google.protobuf.any_pb2 import Any as Packed
 
     sdk = beside()
     data = Packed(type_url="mine/Thing", value=b"data")
@@ -241,9 +240,8 @@ def test_jobs(beside: Beside) -> None:
 
 def test_calls_of_grpc_are_passed_on(tmp_path: Path, extension: Any) -> None:
     """As a client of its own service would call another application: its stub over the sidecar's port, with ``dapr-app-id``."""
-    from google.protobuf.empty_pb2 import Empty
-
     from dapr.proto import appcallback_service_v1
+    from google.protobuf.empty_pb2 import Empty
 
     app = extension.App()
     app.register_health_check(lambda: None)
@@ -259,9 +257,8 @@ def test_calls_of_grpc_are_passed_on(tmp_path: Path, extension: Any) -> None:
 
 
 def test_a_fastapi_application(beside: Beside) -> None:
-    from fastapi import Body, FastAPI, Response
-
     from dapr.ext.fastapi import DaprApp
+    from fastapi import Body, FastAPI, Response
 
     made = FastAPI()
     dapr = DaprApp(made)
@@ -291,19 +288,17 @@ def test_a_fastapi_application(beside: Beside) -> None:
         until(lambda: ("dead", {"n": 2}) in got and ("order", {"n": 1}) in got, "the events")
         answer = sdk.call("invoke_method", "app", "greet/Ada", http_verb="GET")
         assert (answer.status_code, answer.text()) == (201, "hello Ada")
-        from google.protobuf.any_pb2 import Any as Packed
-
         from dapr.clients import Job
+        from google.protobuf.any_pb2 import Any as Packed
 
         sdk.call("schedule_job", Job(name="later", due_time="0s", data=Packed(value=b'{"x":1}')))
         until(lambda: ("job later", {"x": 1}) in got, "the job")
 
 
 def test_an_application_of_grpc(beside: Beside, extension: Any) -> None:
-    from google.protobuf.any_pb2 import Any as Packed
-
     from dapr.clients import Job
     from dapr.clients.grpc._response import TopicEventResponse
+    from google.protobuf.any_pb2 import Any as Packed
 
     app = extension.App()
     got: list[tuple[str, Any]] = []

@@ -132,6 +132,7 @@ class Holding:
         prefix: of headers that are attributes of an event; see `read_binary`.
 
     Attributes:
+        topic: of the subscription.
         held: all of them with anything left.
         done: origin → tokens of messages whose events are acknowledged or expired; the driver takes them.
         parts: what was not acknowledged; the driver takes them.
@@ -143,7 +144,7 @@ class Holding:
         self._rules = rules
         self._id_of = id_of
         self._prefix = prefix
-        self._topic = rules.request.topic
+        self.topic = rules.request.topic
         self._ready: deque[Held] = deque()
         self.held: dict[Held, None] = {}
         self.done: dict[Hashable, list[Any]] = {}
@@ -157,7 +158,7 @@ class Holding:
         if is_frame(messages[0]):
             bad = [index for index, message in enumerate(messages) if is_frame(message)]
         else:
-            body, bad = kernel.pack_cloudevents(messages, self._topic)
+            body, bad = kernel.pack_cloudevents(messages, self.topic)
             if body is not None and not bad:
                 return self.add_packed(origin, tokens, body)
         count = 0
@@ -189,7 +190,7 @@ class Holding:
             past: of its events.
             topic: it was first published to; ``None``: where it is.
         """
-        topic = self._topic if topic is None else text_of(topic, self._topic)
+        topic = self.topic if topic is None else text_of(topic, self.topic)
         id = self._id_of(token)
         cause: Cause | None = None
         try:

@@ -309,6 +309,8 @@ class NatsMember(EventSource):
                 self._hear()
                 if (want and self._holding.is_ready) or self._holding.parts or self._holding.done:
                     return
+                if end is not None and monotonic() >= end:  # it sends without an end
+                    return
                 if want:
                     self._ask(want)
                 self._flush()

@@ -286,6 +286,8 @@ class RabbitmqMember(EventSource):
                 self._hear()
                 if (want and self._holding.is_ready) or self._reader.early or self._holding.parts:
                     return
+                if monotonic() >= end:  # it sends without an end
+                    return
                 self._flush()
             elif readable is False or monotonic() >= end:
                 return

@@ -9,6 +9,7 @@ from ..._native import events as kernel
 from ...codec import json
 from ...errors import CloudRuntimesError
 from ...spi.events import changed
+from .._messages.reading import LaterVersionError, read_message
 
 __all__ = ["NOTE", "encode_note", "with_note"]
 
@@ -23,19 +24,25 @@ def encode_note(metadata: Mapping[str, str]) -> bytes:
     return json.encode(told) if told else b""
 
 
-def with_note(event: bytes, note: bytes, topic: str) -> bytes:
-    """Return a structured CloudEvent with its metadata, as a frame. What cannot be read is left out, and another message as it is."""
+def with_note(message: bytes, note: bytes, topic: str, id: str) -> bytes:
+    """Return a message with the metadata beside it, as a frame; one without metadata that can be read as it is.
+
+    Args:
+        message: an event in structured mode, else a payload without an envelope.
+        note: the field.
+        topic: it was first published to.
+        id: of a payload.
+    """
     try:
-        told = json.decode(note) if len(note) > 2 else None
-        if not isinstance(told, dict) or not told:
-            return event
-        body, bad = kernel.pack_cloudevents([event], topic)
-        if body is None or bad:
-            return event
-        frame = kernel.Frame(body)
-        metadata = {name: value for name, value in told.items() if isinstance(value, str)}
-        record = changed(frame[0], metadata=metadata or None)
+        told = json.decode(note)
+        metadata = (
+            {name: text for name, text in told.items() if isinstance(text, str)} if isinstance(told, dict) else {}
+        )
+        if not metadata:
+            return message
+        frame = kernel.Frame(read_message(message, None, {}, topic=topic, id=id, prefix="ce-"))
+        record = changed(frame[0], metadata=metadata)
         packed: bytes = kernel.build_frame(frame.source, frame.type, frame.topic, (record,))
-    except CloudRuntimesError:  # of another program, or more than an event can have
-        return event
+    except (CloudRuntimesError, LaterVersionError):  # of another program, or more than an event can have
+        return message
     return packed
