@@ -32,6 +32,8 @@ KINDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 """Beginning of a component's name → its type and settings; the rest of the name is its number."""
 IN_ORDER = {"concurrency": "1"}
 """Settings of every other component of events: by default ten events of a component are under way at once, in no order."""
+PATIENT = {"processingTimeout": "60000"}
+"""Settings of the rest: many events wait for their answers there, on a busy machine for seconds."""
 _COMPONENT = (
     "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\n"
     "spec: {{type: {type}, version: v1, metadata: {metadata}}}\n"
@@ -171,7 +173,7 @@ class Beneath(Daprd):
             for kind, (type, more) in KINDS.items():
                 for number in range(IN_REDIS):
                     name = f"{kind}-{number}"
-                    some = {**more, **IN_ORDER} if kind == "pubsub" and number % 2 else more
+                    some = {**more, **(IN_ORDER if number % 2 else PATIENT)} if kind == "pubsub" else more
                     yield redis_component(name, type, self.redis, self.database_of(name), **some)
 
     def store(self, kind: str, *, in_order: bool = False) -> str:
