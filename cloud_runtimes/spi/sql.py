@@ -32,6 +32,8 @@ _SOILS: Final = _TEMPORARY | frozenset(
 )
 # a table's name follows, perhaps behind others of these
 _TABLE_IS_NEXT: Final = frozenset(["FROM", "INTO", "TABLE"])
+_DOTS: Final = 3
+"""In the name of a table: server, database, schema."""
 _BEFORE_TABLE: Final = frozenset(["IF", "NOT", "EXISTS", "ONLY", "LATERAL", "TABLE"])
 _LOCKS: Final = "PG_ADVISORY_LOCK"
 _ALONE: Final = frozenset(["VACUUM", "PRAGMA", "ATTACH", "DETACH"])
@@ -154,7 +156,7 @@ class _Table:
             elif not self.name and self._depth <= 0:
                 self._is_next = word in _TABLE_IS_NEXT and before[-1:] != ["DISTINCT"]
                 self._is_next = self._is_next or (not before and word == "UPDATE")
-        elif self._is_open and text == "." and not self.name.endswith("."):
+        elif self._is_open and text == "." and self.name.count(".") < _DOTS and not self.name.endswith("."):
             self.name += text
         else:
             self._is_next = self._is_open = False
