@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +18,12 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.cli._errors import exit_code
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 APPLICATION = """
 import os
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.cli._errors import exit_code
-from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 client = CloudRuntimesClient()
 VERSION = 1
@@ -129,6 +130,57 @@ def test_workers_end_with_a_supervisor_that_is_killed(shop: Shop, began: bool) -
     shop.process.kill()
     until(lambda: not any(each.exists() for each in workers))
     assert "Traceback" not in shop.log.read_text()
+
+
+def test_workers_share_a_port_that_is_given(tmp_path: Path) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    shop = Shop(tmp_path, "--workers", "2", "--port", str(port))
+    configuration = {"capa": {"home": str(tmp_path / "home")}}
+    try:
+        shop.wait_for(f"shop at {address} with 1 methods", 2)
+        seen: set[int] = set()
+        end = time.monotonic() + 60
+        while len(seen) < 2:  # each client has a connection, which one of them takes
+            assert time.monotonic() < end
+            with CloudRuntimesClient(app_id="caller", config=configuration) as caller:
+                seen.add(caller.rpc.invoke_method("shop", "process", type=int))
+        with urllib.request.urlopen(f"{address}/healthz", timeout=10) as answer:
+            assert answer.status == 204
+        os.kill(seen.pop(), signal.SIGKILL)
+        for _ in range(10):
+            with CloudRuntimesClient(app_id="caller", config=configuration) as caller:
+                assert caller.rpc.invoke_method("shop", "process", type=int) != shop.process.pid
+        shop.wait_for("another one begins")
+        shop.process.terminate()
+        assert shop.process.wait(60) == 143
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    finally:
+        shop.close()
+
+
+def test_wrong_applications_end_at_once(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from cloud_runtimes import CloudRuntimesClient\nclient = CloudRuntimesClient()\n"
+    )
+    for options, said in (
+        (["shop:client"], "nothing is registered to run"),
+        (["shop:client", "--workers", "2"], "nothing is registered to run"),
+        (["shop:other", "--workers", "2"], "has no 'other'"),
+    ):
+        code, told = _refused(tmp_path, *options)
+        assert (code, said in told) == (2, True), told
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, told = _refused(tmp_path, "shop:client", "--workers", "2", "--port", str(port))
+        assert (code, f"127.0.0.1:{port} cannot be listened on" in told) == (5, True), told
+
+
+def _refused(folder: Path, *options: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "cloud_runtimes", "run", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
 
 
 def test_bad_data_is_no_wrong_usage() -> None:

@@ -67,7 +67,7 @@ def test_names_are_spread(cluster: RedisCluster, client: Make, api: Api) -> None
 def test_services_find_each_other(cluster: RedisCluster) -> None:
     """Applications are on several nodes, their secret on one."""
     home = ClusterHome(cluster)
-    one, two = (_Registry(home.client()._context.runtime()._shared("redis", "")) for _ in range(2))  # type: ignore[attr-defined]
+    one, two = (_Registry(home.client()._context.runtime().component("state", "s")) for _ in range(2))  # type: ignore[attr-defined]
     op = Operation(Method("rpc", "announce", repeatable=False), "rpc", 5.0)
     for number in range(4):
         entry = Entry("1", f"app{number}", "http://127.0.0.1:1")

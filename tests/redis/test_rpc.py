@@ -23,7 +23,7 @@ def operation() -> Operation:
 
 def registry(home: RedisHome) -> _Registry:
     runtime: Any = home.client()._context.runtime()
-    return _Registry(runtime._shared("redis", ""))
+    return _Registry(runtime.component("state", "s"))
 
 
 def keys(home: RedisHome) -> int:

@@ -394,7 +394,7 @@ def test_no_connection_is_free(served: Serve, client: Make) -> None:
         thread = threading.Thread(target=lambda: _attempt(lambda: client_.state.get("s", "k", timeout=30)))
         thread.start()
         runtime: Any = client_._context.runtime()
-        until(runtime._shared("redis", "").engine.servers._free.empty)
+        until(runtime.component("state", "s").engine.servers._free.empty)
         with pytest.raises(DeadlineExceededError, match="max_connections") as caught:
             client_.state.save("s", "k", 2, timeout=0.1)
         assert not caught.value.maybe_applied

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import obstore
 
+from ..._core.tls import client_context
 from ..._http.client import HttpClient
 from ..._http.http1 import Endpoint
 from ..._http.sync_client import NotReached
@@ -50,7 +51,7 @@ class SignedRequests:
 
     @cached_property
     def _http(self) -> HttpClient:
-        context = ssl.create_default_context()
+        context = client_context()
         if (file := self._bucket.settings.ca_file) is not None:
             try:
                 context.load_verify_locations(file)
