@@ -60,6 +60,7 @@ def doctor(invocation: Invocation, as_json: bool) -> int:
 
 def _examine(invocation: Invocation) -> dict[str, Any]:
     look = _Examination()
+    workers: str | None = None
     client = look.attempt(lambda: make_client(invocation), None)
     try:
         settings = look.attempt(lambda: _settings(client), None)
@@ -72,6 +73,8 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
         if client is not None and look.problem is None:
             limit = min(_READY_TIMEOUT, invocation.timeout or _READY_TIMEOUT)
             look.attempt(lambda: client.wait_ready(timeout=limit), None)
+            if look.problem is None:
+                workers = _workers(client)
     finally:
         if client is not None:
             look.attempt(client.close, None)
@@ -91,9 +94,23 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
             "declared": declared,
         },
         "components": components,
+        "workers": workers,
         "ready": look.problem is None,
         "problem": look.problem,
     }
+
+
+def _workers(client: CloudRuntimesClient) -> str | None:
+    """Ask a server of this application whether what it runs works; ``None``: none answers."""
+    from ..errors import CloudRuntimesError
+
+    try:
+        reply = client.rpc.invoke(client._context.settings.app_id, "healthz", http_method="GET", timeout=_READY_TIMEOUT)
+    except CloudRuntimesError:
+        return None
+    if reply.status != 503:
+        return "working"
+    return "not working: a subscription, a configuration watcher or the jobs; the log of the worker says why"
 
 
 def _found(invocation: Invocation) -> dict[str, str | None]:
@@ -206,6 +223,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     lines += [
         line(f"{each['service']}.{each['name']}", each["component"], 1) for each in report["configuration"]["declared"]
     ]
+    if report["workers"] is not None:
+        lines.append(line("workers", report["workers"]))
     lines += ["", *_table(report["components"]), ""]
     lines.append(line("ready", styled("yes", GREEN) if report["ready"] else styled("no", RED)))
     return lines

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -58,8 +61,15 @@ def status(address: str) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
+def doctor(home: Path) -> str:
+    command = [sys.executable, "-m", "cloud_runtimes", "--app-id", "suite", "doctor"]
+    environment = {**os.environ, "CLOUD_RUNTIMES_HOME": str(home)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.process
 def test_the_health_check_says_what_does_not_work(
-    client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: CloudRuntimesClient, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     polls = Failing(monkeypatch, Member, "poll")
     seen: list[int] = []
@@ -71,9 +81,11 @@ def test_the_health_check_says_what_does_not_work(
         polls.error = PermissionDeniedError("somebody has taken the rights away")
         client.pubsub.publish("bus", "t", 2)
         until(lambda: status(server.address) == (503, b'{"not_working":1}'))
+        assert "workers         not working: a subscription" in doctor(home)
         polls.error = None
         until(lambda: seen == [1, 2])
         until(lambda: status(server.address)[0] == 204)
+        assert "workers         working\n" in doctor(home)
     assert caplog.text.count("somebody has taken the rights away; trying again") == 1
 
 
