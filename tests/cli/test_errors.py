@@ -12,7 +12,7 @@ from cloud_runtimes.cli._errors import UsageError, exit_code, explain
     ("error", "code"),
     [
         (errors.InvalidArgumentError("x"), 2),
-        (errors.PayloadError("x"), 2),
+        (errors.PayloadError("x"), 1),
         (errors.ComponentNotFoundError("x"), 2),
         (UsageError("x"), 2),
         (errors.NotFoundError("x"), 3),

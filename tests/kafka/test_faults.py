@@ -144,7 +144,9 @@ def test_logins_by_scram_over_tls(server: KafkaServer, api: Api, caplog: pytest.
             admin: Any = AdminClient({"bootstrap.servers": server.url})
             for made in admin.create_acls([denied]).values():
                 made.result(30)
-            api.fails(PermissionDeniedError, match="no rights to the topic 'secure-")(sub, "receive", 30)
+            problem = until(lambda: sub.health.problem)
+            assert isinstance(problem, PermissionDeniedError)
+            assert "no rights to the topic 'secure-" in str(problem)
     for settings, error, match in (
         ({**login, **trusted, "password": "not-s3cret"}, UnauthenticatedError, "username, password and mechanism"),
         ({**login, "tls": True}, UnavailableError, "tls_ca"),

@@ -52,7 +52,10 @@ def test_only_an_envelope_or_none_is_plain(headers: Any, plain: bool) -> None:
 def test_one_message_with_more_has_all_of_its_run_read() -> None:
     (run,) = runs([message(1), message(2, headers=[("content-type", b"text/plain")])], False)
     assert not run.plain
-    assert [(each.offset, each.data, each.kind) for each in run.messages] == [(1, b"1", None), (2, b"2", "text/plain")]
+    assert [(each.offset, each.data, each.headers) for each in run.messages] == [
+        (1, b"1", None),
+        (2, b"2", {"content-type": "text/plain"}),
+    ]
 
 
 def test_keys_matter_only_where_order_does() -> None:

@@ -49,7 +49,7 @@ def url(*servers: NatsServer) -> str:
 
 def engine(client: CloudRuntimesClient) -> Any:
     runtime: Any = client._context.runtime()
-    return runtime._shared("nats", "").engine
+    return runtime.component("state", "s").engine
 
 
 def ask(client: CloudRuntimesClient, verb: str, stream: str = STREAM, body: Any = "") -> Any:

@@ -74,7 +74,7 @@ def operation() -> Operation:
 def send(home: NatsHome, subject: str, data: bytes = b"", reply: str = "") -> None:
     """Publish what another client might."""
     runtime: Any = home.client()._context.runtime()
-    connection = runtime._shared("nats", "").engine.open(operation())
+    connection = runtime.component("state", "s").engine.open(operation())
     try:
         connection.send(publish(f"{home.prefix}.rpc.{subject}", data, reply.encode()) + b"PING\r\n", None)
         while connection.session.pongs < 2:

@@ -329,11 +329,15 @@ def test_what_needs_a_folder_beside_a_server_has_the_default_one(
     assert {path.name for path in tmp_path.iterdir()} <= {".cloud_runtimes"}
 
 
-@pytest.mark.parametrize("given", ["mysql://user:canary@host/app", {"url": "a-folder"}])
-def test_a_home_of_an_unknown_kind_is_refused(given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "match"), [("mysql://user:canary@host/app", "postgresql"), ({"url": "a-folder"}, "a folder is text")]
+)
+def test_a_home_of_an_unknown_kind_is_refused(
+    given: Any, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with CloudRuntimesClient(config={"capa": {"home": given}}) as client:
-        with pytest.raises(InvalidArgumentError, match="postgresql://") as caught:
+        with pytest.raises(InvalidArgumentError, match=match) as caught:
             client.state.get("s", "k")
     assert "canary" not in str(caught.value)
     assert not list(tmp_path.iterdir())

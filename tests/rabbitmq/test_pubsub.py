@@ -248,7 +248,7 @@ def test_acknowledgements_are_those_of_their_messages() -> None:
 
 def test_what_is_not_there(home: RabbitHome, api: Api) -> None:
     client = home.client()
-    api.fails(UnsupportedError, match=r"\[state.orders\] component")(client.state, "get", "orders", "k")
+    api.fails(UnsupportedError, match=r"or declare \[state.orders\]")(client.state, "get", "orders", "k")
     api.call(client, "wait_ready")
 
 

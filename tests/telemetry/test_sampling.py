@@ -192,7 +192,7 @@ def test_a_store_that_is_not_declared_is_told(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING, "cloud_runtimes"), CloudRuntimesClient(config=config) as client:
         assert records(client)
         until(lambda: bool(caplog.records))
-        assert "'flag' is not followed" in caplog.messages[0]
+        assert "is [configuration.flags] meant?" in caplog.messages[0]
         assert records(client)
 
 

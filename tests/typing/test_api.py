@@ -93,9 +93,9 @@ METER = {
     "collect": "buffer, now",
 }
 TELEMETRY = {
-    "tracer": "name, version=None",
-    "logger": "name",
-    "meter": "name",
+    "tracer": "name, version=None, schema_url=None",
+    "logger": "name, version=None, schema_url=None",
+    "meter": "name, version=None, schema_url=None",
     "logging_handler": "level=0",
     "inject": "headers",
     "extract": "headers",
@@ -111,7 +111,7 @@ PUBSUB = {
     "raw=False, …",
     "publish_bulk": "pubsub_name, topic, events, *, …",
     "publisher": "pubsub_name, topic, *, linger=0.005, batch_events=1000, batch_bytes=1048576, buffer_bytes=67108864, "
-    "on_full='block', delivery_timeout=120.0, on_delivery=None, content_type=None, attributes=None",
+    "on_full='block', delivery_timeout=120.0, on_delivery=None, content_type=None, attributes=None, flush_on_sigterm=False",
     "subscribe": "pubsub_name, topic, handler=None, *, group=None, start=None, workers=1, max_in_flight=None, "
     "ack_wait=None, max_deliveries=None, dead_letter_topic=None, batch=None, raw=False, type=None, …",
     "subscription": "pubsub_name, topic, **options",
