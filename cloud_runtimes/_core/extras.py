@@ -11,7 +11,7 @@ from ..errors import UnsupportedError
 from . import fork
 
 PACKAGE: Final = "."
-"""What pip installs: a checkout. Until a release the name on PyPI is another project's; then it is ``cloud-runtimes-python``."""
+"""The package as pip installs it: a checkout. Until a release the name on PyPI is another project's; then it is ``cloud-runtimes-python``."""
 WHERE: Final = "in the checkout"
 
 

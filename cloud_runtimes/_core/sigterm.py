@@ -1,4 +1,4 @@
-"""What is buffered in the process goes out on SIGTERM, then the signal does what it did before, so the exit status stays 143."""
+"""Sending what is buffered in the process on SIGTERM. Then the signal does what it did before, so the exit status stays 143."""
 
 from __future__ import annotations
 

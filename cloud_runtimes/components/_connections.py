@@ -141,7 +141,7 @@ class ServerConnection(ABC):
 
     tls: ClassVar[Tls]
     protocol: ClassVar[str]
-    """What servers speak."""
+    """Name of the protocol that servers speak."""
     _receives = 65536
 
     def __init__(self, servers: Servers, where: str) -> None:

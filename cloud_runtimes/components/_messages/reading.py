@@ -1,4 +1,4 @@
-"""One message of a broker, as a frame. Reading is total: a topic is shared with neighbours, and no message of theirs may stop a group.
+"""Reading a message of a broker as a frame. It is total: a topic is shared with neighbours, and no message of theirs may stop a group.
 
 A message is an event in structured or binary mode, a frame with many events (``docs/log-format.md``), or a payload without an envelope. Whatever cannot be read as one of the first three is a payload. Only a frame of a later version is not, since a newer member of the group can read it.
 """
