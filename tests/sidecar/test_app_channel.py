@@ -245,7 +245,7 @@ def test_over_grpc_a_failure_is_a_status() -> None:
 def test_an_application_over_grpc_has_further_connections_where_one_is_not_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A few calls keep to the number of streams that it allows on one; many do not wait for them."""
+    """It allows four streams on one, and answers no call before eight are under way."""
     monkeypatch.setattr(over_grpc, "_MOST_CALLS", 4)
     under_way, most = 0, 0
     lock, enough = threading.Lock(), threading.Event()
@@ -255,7 +255,7 @@ def test_an_application_over_grpc_has_further_connections_where_one_is_not_enoug
         with lock:
             under_way += 1
             most = max(most, under_way)
-            if under_way == 4:
+            if under_way == 8:
                 enough.set()
         enough.wait(30)
         with lock:
@@ -271,6 +271,6 @@ def test_an_application_over_grpc_has_further_connections_where_one_is_not_enoug
         await channel.close()
 
     app = GrpcApp(OnInvoke=("InvokeRequest", invoked))
-    with serving_grpc(app, streams=2):
+    with serving_grpc(app, streams=4):
         asyncio.run(main(app.port))
-    assert most == 4
+    assert most == 8
