@@ -197,7 +197,7 @@ class JobRunner(RunningHandle):
             self._settle(Outcome(run.token, begun=False))
             return
         entered = self._service._first(lambda each: each.running(run))
-        failure: BaseException | None = None
+        outcome, failure = Outcome(run.token), None
         try:
             target = run.spec.target
             if isinstance(target, RpcTarget):
@@ -211,14 +211,13 @@ class JobRunner(RunningHandle):
                     await answer
         except BaseException as error:  # SystemExit too: a handler ends no runner
             failure = error
-            self._failed(run, error)
+            outcome = self._failed(run, error)
             if not sync and not isinstance(error, (Exception, SystemExit)):
                 raise  # its loop ends
-        else:
-            self._settle(Outcome(run.token))
         finally:
             if entered is not None:
                 entered.leave(failure)
+            self._settle(outcome)  # last: whoever closes the runner waits for no more than this
 
     def _argument(self, what: int, run: DueRun, handler: Handler) -> Any:
         spec = run.spec
@@ -252,10 +251,9 @@ class JobRunner(RunningHandle):
             target.pubsub_name, target.topic, data, content_type=content_type, attributes={"id": run.run_id}
         )
 
-    def _failed(self, run: DueRun, error: BaseException) -> None:
+    def _failed(self, run: DueRun, error: BaseException) -> Outcome:
         if self._closing and isinstance(error, ClosedError):  # of the client's own services
-            self._settle(Outcome(run.token, begun=False))
-            return
+            return Outcome(run.token, begun=False)
         text = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
         policy = run.spec.failure_policy
         again = policy.interval if isinstance(policy, Retry) and run.failures < policy.attempts else None
@@ -264,7 +262,7 @@ class JobRunner(RunningHandle):
         name, then = run.spec.name, "is not tried again" if again is None else f"is tried again in {again:g} s"
         message = "job %r, run %s, attempt %d failed and %s: %s"
         repeated(f"job {name} {kind_of(error)}", message, name, run.run_id, run.attempt, then, text, exc_info=error)
-        self._settle(Outcome(run.token, text, again))
+        return Outcome(run.token, text, again)
 
     def _settle(self, outcome: Outcome) -> None:
         self._done.append(outcome)
