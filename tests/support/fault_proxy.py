@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -158,7 +159,8 @@ class FaultProxy:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
         for writer in self._writers:  # one that was closed waits for what its other side does not take
-            writer.transport.abort()
+            with suppress(AttributeError):  # one that has just ended has no loop any more (CPython 3.11)
+                writer.transport.abort()
         await self._turns()
 
     @staticmethod
