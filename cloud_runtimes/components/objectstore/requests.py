@@ -40,7 +40,7 @@ _KEY: Final = "x"
 
 
 class SignedRequests:
-    """Those of one bucket.
+    """The requests of one bucket.
 
     obstore signs the query that an endpoint ends with. So a request has its query in the endpoint of a store of its own, and the key of an object that is none in a parameter which S3 does not read.
     """

@@ -177,7 +177,7 @@ class Proxy:
 
 
 class _Kept:
-    """What a caller sends, kept for further attempts while it is one message, as of a unary call.
+    """Messages of a caller, kept for further attempts while there is one, as of a unary call.
 
     Attributes:
         whole: all that came is still there.

@@ -43,7 +43,7 @@ class Resources:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a sidecar is told of it, by the names of `SidecarSettings`."""
+        """The settings for a sidecar, by the names of `SidecarSettings`."""
         names = ("bindings", "components", "resiliency", "subscriptions", "timers")
         return {name: getattr(self, name) for name in names}
 

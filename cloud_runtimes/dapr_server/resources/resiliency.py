@@ -1,4 +1,4 @@
-"""What of Dapr's resource `Resiliency` is held by a sidecar: policies for calls of applications, which is `Resiliency.app`. The rest is warned of."""
+"""The part of Dapr's resource `Resiliency` that a sidecar holds: policies for calls of applications, which is `Resiliency.app`. The rest is warned of."""
 
 from __future__ import annotations
 
