@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from .._core.threads import Mutex
 from ..errors import ClosedError
+from ..spi.flow import FlowDriver
 from ._home import HomeComponent
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from ..spi.portable import Portable
     from ._notify import Notifier
 
-__all__ = ["Engine", "EngineComponent", "engines"]
+__all__ = ["Engine", "EngineComponent", "EngineDriver", "engines"]
 
 E = TypeVar("E", bound="Engine")
+C = TypeVar("C", bound="EngineComponent[Any]")
 
 
 _lock: Final = Mutex()
@@ -69,6 +71,19 @@ class Engine(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Close all connections."""
+
+
+class EngineDriver(FlowDriver, Generic[C]):
+    """A driver whose flows run on the engine of its component.
+
+    Attributes:
+        name: of the store or bus.
+    """
+
+    def __init__(self, component: C, name: str) -> None:
+        self._component = component
+        self.flows = component.engine
+        self.name = name
 
 
 class EngineComponent(HomeComponent, Generic[E]):

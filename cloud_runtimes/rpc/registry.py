@@ -66,11 +66,11 @@ class Registry(ABC):
         return None
 
     @abstractmethod
-    def find(self, op: Operation, app_id: str) -> list[Entry]:
+    def find(self, op: Operation, app_id: str, /) -> list[Entry]:
         """Return the living servers of an application, without entries that cannot be read."""
 
     @abstractmethod
-    async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
+    async def find_async(self, op: Operation, app_id: str, /) -> list[Entry]:
         """Return the living servers of an application, without entries that cannot be read."""
 
     @abstractmethod

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
+from .._engines import EngineDriver
 from .._items import FEATURES, ChangeSource, channel, columns, items, place
 from .._unreadable import read_entries
 from .engine import Script
@@ -99,14 +101,13 @@ def columns_of(row: tuple[str, bytes]) -> tuple[Any, ...]:
     return key, int(version), tags, metadata, value, None if text else 0
 
 
-class RedisConfiguration(ConfigurationDriver):
+class RedisConfiguration(EngineDriver["RedisComponent"], ConfigurationDriver):
     """One store: keys with one hash tag."""
 
     features = FEATURES
 
     def __init__(self, component: RedisComponent, name: str) -> None:
-        self._component = component
-        self._name = name
+        super().__init__(component, name)
         self._channel = channel(name)
         self._max_value = component.settings.max_value_bytes
         self._keys = [
@@ -115,22 +116,18 @@ class RedisConfiguration(ConfigurationDriver):
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return self._component.engine.run(op, self._get(selection))
-
-    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return await self._component.engine.run_async(op, self._get(selection))
-
-    def _get(self, selection: Selection) -> Flow[dict[str, ConfigurationItem]]:
+    def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
         if not selection.keys:
             rows = (yield from self.since(selection, 0))[1]
-            return items(self._name, rows, selection, columns_of)
+            return items(self.name, rows, selection, columns_of)
         keys = sorted(selection.keys)
         prefix = _prefix(selection)
         (found,) = checked((yield Batch(("HMGET", self._keys[1], *[prefix + key.encode() for key in keys]))))
         rows = [(key, item) for key, item in zip(keys, found, strict=True) if item is not None]
-        read = items(self._name, rows, selection, columns_of)
+        read = items(self.name, rows, selection, columns_of)
         return {key: item for key, item in read.items() if not item.deleted}
+
+    get, get_async = both_apis(_get)
 
     def since(self, selection: Selection, version: int) -> Flow[tuple[Sequence[int], list[tuple[str, bytes]]]]:
         """Return the last version and the swept one, none where nothing was ever saved, and the keys that changed since a version with their items."""
@@ -143,28 +140,26 @@ class RedisConfiguration(ConfigurationDriver):
     def places(self) -> Flow[list[tuple[str, str]]]:
         """Return the groups and labels that there are."""
         (fields,) = checked((yield Batch(("ZRANGE", self._keys[2], 0, -1))))
-        found = read_entries(f"configuration {self._name!r}", fields, repr, _place)
+        found = read_entries(f"configuration {self.name!r}", fields, repr, _place)
         return sorted(set(found))
 
     # -- writing ----------------------------------------------------------
 
-    def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
-        self._component.engine.run(op, self._change(self._saving(saved)))
-
-    async def save_async(
+    def _save(
         self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
-    ) -> None:
-        await self._component.engine.run_async(op, self._change(self._saving(saved)))
+    ) -> Flow[None]:
+        rows = zip(saved, columns(self.name, saved, self._max_value), strict=True)
+        return self._change(
+            [part for item, row in rows for part in (_prefix(item) + item.key.encode(), json.dumps(row[3:]))]
+        )
 
-    def _saving(self, saved: Sequence[ConfigurationItem]) -> list[Value]:
-        rows = zip(saved, columns(self._name, saved, self._max_value), strict=True)
-        return [part for item, row in rows for part in (_prefix(item) + item.key.encode(), json.dumps(row[3:]))]
+    save, save_async = both_apis(_save)
 
-    def delete(self, op: Operation, selection: Selection, /) -> None:
-        self._component.engine.run(op, self._change(_deleting(selection)))
+    def _delete(self, op: Operation, selection: Selection, /) -> Flow[None]:
+        prefix = _prefix(selection)
+        return self._change([part for key in selection.keys for part in (prefix + key.encode(), b"")])
 
-    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        await self._component.engine.run_async(op, self._change(_deleting(selection)))
+    delete, delete_async = both_apis(_delete)
 
     def _change(self, changes: Iterable[Value]) -> Flow[None]:
         yield from _CHANGE.run(self._keys, self._component.engine.notifier.name(self._channel), *changes)
@@ -172,7 +167,7 @@ class RedisConfiguration(ConfigurationDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self, self._name, selection)
+        source = _Source(self._component, self, self.name, selection)
         return source, source.read_all(op)
 
 
@@ -210,11 +205,6 @@ def _prefix(where: Selection | ConfigurationItem) -> bytes:
     """Return what the fields of a group and label begin with. Neither holds a NUL."""
     group, label = place(where)
     return f"{group}\0{label}\0".encode()
-
-
-def _deleting(selection: Selection) -> list[Value]:
-    prefix = _prefix(selection)
-    return [part for key in selection.keys for part in (prefix + key.encode(), b"")]
 
 
 def _place(field: bytes) -> tuple[str, str]:

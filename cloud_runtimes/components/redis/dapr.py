@@ -14,6 +14,7 @@ from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import CloudRuntimesError
 from ...spi import pubsub, state
+from ...spi.operation import Operation
 from ...spi.state import StateWrite, StoredValue
 from .._values import FEATURES, conflict, only, oversized, read_value
 from .engine import Script
@@ -98,11 +99,13 @@ class DaprState(RedisState):
         """Give what may be in one script."""
         yield from [[place] for place in places] if self._alone else [places]
 
-    def _get(self, key: str) -> Flow[StoredValue | None]:
+    def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         ((*row,),) = yield from _READ.run((self._key(key),))
         return only(read_value(self.name, key, row, _value))
 
-    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue | CloudRuntimesError]]:
+    def _get_bulk(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> Flow[dict[str, StoredValue | CloudRuntimesError]]:
         found: dict[str, StoredValue | CloudRuntimesError] = {}
         for part in self._parts(range(len(keys))) if keys else ():
             rows = yield from _READ.run([self._key(keys[place]) for place in part])
@@ -111,7 +114,9 @@ class DaprState(RedisState):
                     found[keys[place]] = value
         return found
 
-    def _write(self, writes: Sequence[StateWrite], atomic: bool) -> Flow[dict[int, CloudRuntimesError]]:
+    def _write(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Flow[dict[int, CloudRuntimesError]]:
         failed = oversized(self.name, writes, self._max_value, atomic)
         places = [place for place in range(len(writes)) if place not in failed]
         for part in self._parts(places) if places else ():

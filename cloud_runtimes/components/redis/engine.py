@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from ..._core.threads import Background
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
+from ...spi.flow import FlowEngine
 from ...spi.operation import Method, Operation
 from .._connections import Lost
 from .._deliveries import POLL
@@ -72,7 +72,7 @@ def is_unknown(reply: Any) -> bool:
     return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
-class RedisEngine(Engine):
+class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
     """See the module; made by `acquire`.
 
     Attributes:
@@ -99,76 +99,39 @@ class RedisEngine(Engine):
 
     # -- calls ------------------------------------------------------------
 
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Run the steps of a call.
-
-        Raises:
-            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
-        """
-        sent, by, servers, replies = False, None, self.servers, None
-        steps = self._steps(op, flow)
+    def exchange(self, op: Operation, batch: Batch) -> list[Any]:
+        connection = self.servers.take(op, batch)
+        batch.by = connection.address
         try:
-            while True:
-                step = steps.send(replies)
-                if isinstance(step, float):
-                    sleep(step)
-                    replies = None
-                    continue
-                try:
-                    connection = servers.take(op, step)
-                    try:
-                        sent, by = True, connection.address
-                        step.by = by
-                        for piece in step.pieces:
-                            connection.send(piece, op)
-                        replies = connection.receive(step.count, op)
-                    finally:
-                        servers.give(connection)
-                except CloudRuntimesError as error:
-                    steps.throw(error)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        except (Lost, ReplyError) as error:
-            raise self.explained(error, sent and op.method.writes, by) from error
+            for piece in batch.pieces:
+                connection.send(piece, op)
+            return connection.receive(batch.count, op)
+        except Lost as error:
+            raise self.explained(error, op.method.writes, batch.by) from error
+        finally:
+            self.servers.give(connection)
 
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
-        sent, by, servers, replies = False, None, self.servers, None
-        steps = self._steps(op, flow)
+    async def exchange_async(self, op: Operation, batch: Batch) -> list[Any]:
+        connection = await self.servers.loop_connection(op, batch)
+        batch.by, received = connection.address, connection.received
         try:
-            while True:
-                step = steps.send(replies)
-                if isinstance(step, float):
-                    await asyncio.sleep(step)
-                    replies = None
-                    continue
-                try:
-                    connection = await servers.loop_connection(op, step)
-                    sent, by, received = True, connection.address, connection.received
-                    step.by = by
-                    try:
-                        replies = await answer(op, connection.exchange(step.data, step.count), self.where)
-                    except DeadlineExceededError:
-                        connection.expired(received)
-                        raise
-                    finally:
-                        if connection.quiet:
-                            servers.suspect(by)
-                            connection.end_unused()
-                except CloudRuntimesError as error:
-                    steps.throw(error)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        except (Lost, ReplyError) as error:
-            raise self.explained(error, sent and op.method.writes, by) from error
+            return await answer(op, connection.exchange(batch.data, batch.count), self.where)
+        except Lost as error:
+            raise self.explained(error, op.method.writes, batch.by) from error
+        except DeadlineExceededError:
+            connection.expired(received)
+            raise
+        finally:
+            if connection.quiet:
+                self.servers.suspect(batch.by)
+                connection.end_unused()
 
-    def _steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
+    def steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
         """Yield the commands of a call, again where they were refused for now."""
         # what a failover loses of a member's settlements comes again
         kept: list[Any] | None = [] if self._wait and op.method.writes and op.method is not POLL else None
         latest = Errors.latest
+        batch = None
         try:
             batch = next(flow)
             if monotonic() > self.servers.look_at:
@@ -183,6 +146,8 @@ class RedisEngine(Engine):
             self._check_kept(kept)
             result: T = stop.value
             return result
+        except ReplyError as error:
+            raise self.explained(error, op.method.writes, None if batch is None else batch.by) from error
 
     def _replicated(self, batch: Batch, kept: list[Any]) -> _Steps[list[Any]]:
         """Have replicas take in what is written."""
@@ -237,7 +202,7 @@ class RedisEngine(Engine):
             except CloudRuntimesError as failed:
                 failed.maybe_applied = failed.maybe_applied or (op.method.writes and len(places) < len(replies))
                 raise
-            by = step.by
+            by = batch.by = step.by
             for place, reply in zip(places, answers if to is None else answers[1::2], strict=True):
                 replies[place] = reply
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
 from .._deliveries import FEATURES, LATEST, begins_at
+from .._engines import EngineDriver
 from .._log.claims import count_in
 from .._messages.holding import as_messages
 from .failures import explained
@@ -66,15 +68,14 @@ class _Commands(Iterable[bytes]):
                 raise
 
 
-class RedisPubSub(PubSubDriver):
+class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
     """One pub/sub name: topics whose keys have one hash tag."""
 
     features = FEATURES
     limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024)
 
     def __init__(self, component: RedisComponent, name: str) -> None:
-        self._component = component
-        self.name = name
+        super().__init__(component, name)
         self._settings = component.settings
         self._framed = component.settings.layout == "frame"
         self.max_event_bytes = component.settings.max_value_bytes
@@ -99,13 +100,7 @@ class RedisPubSub(PubSubDriver):
 
     # -- publishing -------------------------------------------------------
 
-    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        return self._component.engine.run(op, self._publish(batch))
-
-    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        return await self._component.engine.run_async(op, self._publish(batch))
-
-    def _publish(self, batch: OutgoingBatch) -> Flow[Failures]:
+    def _publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
         topic = self._topic(batch.topic)
         if monotonic() >= topic.trim_at:
             yield from self._trim(topic)
@@ -116,6 +111,8 @@ class RedisPubSub(PubSubDriver):
         count = batch.count if counts is None else len(counts)
         replies = yield Batch.rendered(_Commands(self, topic, batch.frames), count, topic.keys.stream)
         return self._failures(replies, counts)
+
+    publish, publish_async = both_apis(_publish)
 
     def commands(self, topic: Topic, frame: bytes) -> bytes:
         """Return what appends the events of a frame."""
@@ -184,13 +181,7 @@ class RedisPubSub(PubSubDriver):
         )
         return int(now_ms), bool(made)
 
-    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
-        return self._component.engine.run(op, self._lag(topic, group))
-
-    async def lag_async(self, op: Operation, topic: str, group: str, /) -> int | None:
-        return await self._component.engine.run_async(op, self._lag(topic, group))
-
-    def _lag(self, topic: str, group: str) -> Flow[int | None]:
+    def _lag(self, op: Operation, topic: str, group: str, /) -> Flow[int | None]:
         keys = self.keys_of(topic)
         again = GroupKeys.of(keys, group)
         found = yield from LAG.run((keys.stream, again.retry, again.later), group)
@@ -202,6 +193,8 @@ class RedisPubSub(PubSubDriver):
                 count, entry = yield from COUNT.run((stream,), entry, bell)
                 lag += count
         return int(lag)
+
+    lag, lag_async = both_apis(_lag)
 
 
 def _before(begins: int | None) -> str:

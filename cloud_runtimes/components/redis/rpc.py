@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from .._servers import read_servers
 from .engine import Script
@@ -47,28 +48,25 @@ class RedisRpc(RegistryRpc):
 class _Registry(Registry):
     def __init__(self, component: RedisComponent) -> None:
         self._component = component
+        self.flows = component.engine
         self._secret: bytes | None = None
 
     @property
     def where(self) -> str:
-        return f"redis {self._component.engine.where}"
+        return f"redis {self.flows.where}"
 
     def _key(self, app_id: str) -> bytes:
         return self._component.key("rpc", app_id, "servers")
 
-    def find(self, op: Operation, app_id: str) -> list[Entry]:
-        return self._component.engine.run(op, self._find(app_id))
-
-    async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
-        return await self._component.engine.run_async(op, self._find(app_id))
-
-    def _find(self, app_id: str) -> Flow[list[Entry]]:
+    def _find(self, op: Operation, app_id: str) -> Flow[list[Entry]]:
         found = yield from _FIND.run((self._key(app_id),))
         return read_servers(app_id, [each.partition(b" ")[::2] for each in found], bytes.decode)
 
+    find, find_async = both_apis(_find)
+
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:
-            self._secret = self._component.engine.run(op, self._find_secret())
+            self._secret = self.flows.run(op, self._find_secret())
         return self._secret
 
     def _find_secret(self) -> Flow[bytes]:
@@ -77,10 +75,10 @@ class _Registry(Registry):
         return made if found is None else bytes(found)
 
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
-        self._component.engine.run(op, _ENTER.run((self._key(entry.app_id),), _member(entry), int(seconds * 1000)))
+        self.flows.run(op, _ENTER.run((self._key(entry.app_id),), _member(entry), int(seconds * 1000)))
 
     def leave(self, op: Operation, entry: Entry) -> None:
-        self._component.engine.run(op, self._leave(entry))
+        self.flows.run(op, self._leave(entry))
 
     def _leave(self, entry: Entry) -> Flow[None]:
         checked((yield Batch(("ZREM", self._key(entry.app_id), _member(entry)))))

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from ...spi import schedule as spi
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
+from .._engines import EngineDriver
 from .._jobs import RUN_COLUMNS, exists, planned, record, records, run_id, stays_due, stored, written
 from .._notify import Waiter
 from .._runs import CHANNEL, LeasedRuns, RunToken
@@ -33,13 +35,13 @@ _RUN: Final = tuple(RUN_COLUMNS.split(", "))
 _RUN_TEXTS: Final = frozenset(("name", "run", "status", "error", "member"))
 
 
-class RedisSchedule(ScheduleDriver):
+class RedisSchedule(EngineDriver["RedisComponent"], ScheduleDriver):
     """The jobs of one application."""
 
     features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
 
     def __init__(self, component: RedisComponent, name: str) -> None:
-        self._component = component
+        super().__init__(component, name)
         self._app = component.context.app_id
         tag = component.key("schedule", self._app, "")
         # Two that never exist: while the node of a cluster hands over their slot it answers TRYAGAIN to several keys, of
@@ -51,13 +53,7 @@ class RedisSchedule(ScheduleDriver):
 
     # -- jobs -------------------------------------------------------------
 
-    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        self._component.engine.run(op, self._save(spec, overwrite))
-
-    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        await self._component.engine.run_async(op, self._save(spec, overwrite))
-
-    def _save(self, given: JobSpec, overwrite: bool) -> Flow[None]:
+    def _save(self, op: Operation, given: JobSpec, overwrite: bool, /) -> Flow[None]:
         while True:
             now, id, old, due = yield from scripts.FIND.run(self._tag, given.name)
             spec, first = planned(given, int(now), self._component.settings.max_value_bytes)
@@ -73,53 +69,38 @@ class RedisSchedule(ScheduleDriver):
             if saved:
                 return
 
-    def get(self, op: Operation, name: str, /) -> StoredJob | None:
-        return self._component.engine.run(op, self._get(name))
+    save, save_async = both_apis(_save)
 
-    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
-        return await self._component.engine.run_async(op, self._get(name))
-
-    def _get(self, name: str) -> Flow[StoredJob | None]:
+    def _get(self, op: Operation, name: str, /) -> Flow[StoredJob | None]:
         rows = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB, name)
         return read_job(rows[0]) if rows else None
 
-    def list_jobs(self, op: Operation, /) -> list[StoredJob]:
-        return self._component.engine.run(op, self._list_jobs())
+    get, get_async = both_apis(_get)
 
-    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
-        return await self._component.engine.run_async(op, self._list_jobs())
-
-    def _list_jobs(self) -> Flow[list[StoredJob]]:
+    def _list_jobs(self, op: Operation, /) -> Flow[list[StoredJob]]:
         rows = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB)
         return sorted(map(read_job, rows), key=lambda job: job.spec.name)
 
-    def delete(self, op: Operation, name: str, /) -> None:
-        self._component.engine.run(op, scripts.DELETE.run(self._tag, name, *self._kept))
+    list_jobs, list_jobs_async = both_apis(_list_jobs)
 
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        await self._component.engine.run_async(op, scripts.DELETE.run(self._tag, name, *self._kept))
+    def _delete(self, op: Operation, name: str, /) -> Flow[None]:
+        yield from scripts.DELETE.run(self._tag, name, *self._kept)
+
+    delete, delete_async = both_apis(_delete)
 
     # -- runs -------------------------------------------------------------
 
-    def run_now(self, op: Operation, name: str, /) -> str | None:
-        return self._component.engine.run(op, self._run_now(name))
-
-    async def run_now_async(self, op: Operation, name: str, /) -> str | None:
-        return await self._component.engine.run_async(op, self._run_now(name))
-
-    def _run_now(self, name: str) -> Flow[str | None]:
+    def _run_now(self, op: Operation, name: str, /) -> Flow[str | None]:
         run = str(uuid4())
         return run if (yield from scripts.RUN_NOW.run(self._tag, name, run, self._channel)) else None
 
-    def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
-        return self._component.engine.run(op, self._list_runs(name))
+    run_now, run_now_async = both_apis(_run_now)
 
-    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
-        return await self._component.engine.run_async(op, self._list_runs(name))
-
-    def _list_runs(self, name: str) -> Flow[list[RunRecord]]:
+    def _list_runs(self, op: Operation, name: str, /) -> Flow[list[RunRecord]]:
         rows = yield from scripts.RUNS.run(self._tag, name, *_RUN)
         return records(name, rows, lambda row: record(map(column, _RUN, row)))
+
+    list_runs, list_runs_async = both_apis(_list_runs)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         self._component.engine.ready(op)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import CloudRuntimesError, PayloadError
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._engines import EngineDriver
 from .._values import (
     FEATURES,
     conflict,
@@ -103,14 +105,13 @@ return found
 """)
 
 
-class RedisState(StateDriver):
+class RedisState(EngineDriver["RedisComponent"], StateDriver):
     """One store: keys with one hash tag, so that its transactions work in a cluster too."""
 
     features = FEATURES
 
     def __init__(self, component: RedisComponent, name: str) -> None:
-        self._component = component
-        self.name = name
+        super().__init__(component, name)
         self._max_value = component.settings.max_value_bytes
         self._names = component.key("state", name, "names")
         self._fences = component.key("state", name, "fences")
@@ -121,27 +122,15 @@ class RedisState(StateDriver):
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self._component.engine.run(op, self._get(key))
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._component.engine.run_async(op, self._get(key))
-
-    def _get(self, key: str) -> Flow[StoredValue | None]:
+    def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         (columns,) = checked((yield Batch(("HMGET", self._key(key), *_FIELDS))))
         return only(read_value(self.name, key, columns, _value))
 
-    def get_bulk(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue | CloudRuntimesError]:
-        return self._component.engine.run(op, self._get_bulk(keys))
+    get, get_async = both_apis(_get)
 
-    async def get_bulk_async(
+    def _get_bulk(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue | CloudRuntimesError]:
-        return await self._component.engine.run_async(op, self._get_bulk(keys))
-
-    def _get_bulk(self, keys: Sequence[str]) -> Flow[dict[str, StoredValue | CloudRuntimesError]]:
+    ) -> Flow[dict[str, StoredValue | CloudRuntimesError]]:
         if not keys:
             return {}
         rows = checked((yield Batch(*[("HMGET", self._key(key), *_FIELDS) for key in keys])), but="WRONGTYPE")
@@ -153,13 +142,9 @@ class RedisState(StateDriver):
                 found[key] = value
         return found
 
-    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return self._component.engine.run(op, self._list(prefix, limit, after))
+    get_bulk, get_bulk_async = both_apis(_get_bulk)
 
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return await self._component.engine.run_async(op, self._list(prefix, limit, after))
-
-    def _list(self, prefix: str, limit: int | None, after: str | None) -> Flow[list[str]]:
+    def _list(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> Flow[list[str]]:
         first = b"[" + prefix.encode()
         if after is not None and after >= prefix:
             first = b"(" + after.encode()
@@ -167,6 +152,8 @@ class RedisState(StateDriver):
         last = b"(" + prefix.encode() + b"\xff"
         found = yield from _LIST.run((self._names, self._prefix), first, last, -1 if limit is None else limit)
         return [name.decode(errors="replace") for name in found]
+
+    list_keys, list_keys_async = both_apis(_list)
 
     def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
         """Return the fences of keys, ``None``: of all."""
@@ -181,15 +168,9 @@ class RedisState(StateDriver):
 
     # -- writing ----------------------------------------------------------
 
-    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        return self._component.engine.run(op, self._write(writes, atomic))
-
-    async def write_async(
+    def _write(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        return await self._component.engine.run_async(op, self._write(writes, atomic))
-
-    def _write(self, writes: Sequence[StateWrite], atomic: bool) -> Flow[dict[int, CloudRuntimesError]]:
+    ) -> Flow[dict[int, CloudRuntimesError]]:
         failed = oversized(self.name, writes, self._max_value, atomic)
         places = [place for place in range(len(writes)) if place not in failed]
         if not places:
@@ -216,6 +197,8 @@ class RedisState(StateDriver):
             if atomic:
                 raise error
         return failed
+
+    write, write_async = both_apis(_write)
 
     def _refused(self, write: StateWrite, reason: bytes) -> CloudRuntimesError:
         """Return why the script refused a write."""
