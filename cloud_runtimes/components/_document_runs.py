@@ -9,29 +9,35 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from heapq import nsmallest
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from ..spi import schedule as spi
+from ..spi.flow import both_apis
 from ..spi.operation import Operation
 from ..spi.schedule import DueRun, JobSpec, Outcome, RunRecord, ScheduleDriver, StoredJob
+from ._engines import EngineDriver
 from ._job_documents import Document, Run, run_records
 from ._runs import LeasedRuns, RunToken
 
+if TYPE_CHECKING:
+    from ._engines import EngineComponent
+
 __all__ = ["DocumentRuns", "DocumentSchedule", "Steps"]
 
+C = TypeVar("C", bound="EngineComponent[Any]")
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Any, Any, T]
 """A flow of the component's engine."""
 
 
-class DocumentSchedule(ScheduleDriver):
+class DocumentSchedule(EngineDriver[C], ScheduleDriver):
     """The jobs of one application. Its flows are what the component's engine runs."""
 
     features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
 
-    def __init__(self, component: Any) -> None:
-        self.component = component
+    def __init__(self, component: C, name: str) -> None:
+        super().__init__(component, name)
         self.app: str = component.context.app_id
 
     # -- what a store does ------------------------------------------------
@@ -60,14 +66,6 @@ class DocumentSchedule(ScheduleDriver):
     def _history(self, name: str) -> Steps[list[Run]]:
         """Return a flow that reads the history of a name."""
 
-    def _run(self, op: Operation, steps: Steps[T]) -> T:
-        result: T = self.component.engine.run(op, steps)
-        return result
-
-    async def _run_async(self, op: Operation, steps: Steps[T]) -> T:
-        result: T = await self.component.engine.run_async(op, steps)
-        return result
-
     def _change(self, name: str, change: Callable[[Document, int], bool], notify: bool) -> Steps[bool]:
         """Change a document; again where another was faster. ``False``: there was nothing to change."""
         while True:
@@ -81,73 +79,52 @@ class DocumentSchedule(ScheduleDriver):
 
     # -- jobs -------------------------------------------------------------
 
-    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        self._run(op, self._save(spec, overwrite))
-
-    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        await self._run_async(op, self._save(spec, overwrite))
-
-    def _save(self, spec: JobSpec, overwrite: bool) -> Steps[bool]:
+    def _save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> Steps[None]:
         def change(document: Document, now: int) -> bool:
             document.save(spec, overwrite, now, self.component.settings.max_value_bytes)
             return True
 
-        return (yield from self._change(spec.name, change, True))
+        yield from self._change(spec.name, change, True)
 
-    def get(self, op: Operation, name: str, /) -> StoredJob | None:
-        return self._run(op, self._get(name))
+    save, save_async = both_apis(_save)
 
-    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
-        return await self._run_async(op, self._get(name))
-
-    def _get(self, name: str) -> Steps[StoredJob | None]:
+    def _get(self, op: Operation, name: str, /) -> Steps[StoredJob | None]:
         (document,) = yield from self.read([name])
         return document.stored()
 
-    def list_jobs(self, op: Operation, /) -> list[StoredJob]:
-        return self._run(op, self._list_jobs())
+    get, get_async = both_apis(_get)
 
-    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
-        return await self._run_async(op, self._list_jobs())
-
-    def _list_jobs(self) -> Steps[list[StoredJob]]:
+    def _list_jobs(self, op: Operation, /) -> Steps[list[StoredJob]]:
         jobs = [document.stored() for document in (yield from self.read((yield from self._names())))]
         return [job for job in jobs if job is not None]
 
-    def delete(self, op: Operation, name: str, /) -> None:
-        self._run(op, self._change(name, Document.delete, False))
+    list_jobs, list_jobs_async = both_apis(_list_jobs)
 
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        await self._run_async(op, self._change(name, Document.delete, False))
+    def _delete(self, op: Operation, name: str, /) -> Steps[None]:
+        yield from self._change(name, Document.delete, False)
+
+    delete, delete_async = both_apis(_delete)
 
     # -- runs -------------------------------------------------------------
 
-    def run_now(self, op: Operation, name: str, /) -> str | None:
-        return self._run(op, self._run_now(name))
-
-    async def run_now_async(self, op: Operation, name: str, /) -> str | None:
-        return await self._run_async(op, self._run_now(name))
-
-    def _run_now(self, name: str) -> Steps[str | None]:
+    def _run_now(self, op: Operation, name: str, /) -> Steps[str | None]:
         run = str(uuid4())
         done = yield from self._change(name, lambda document, now: document.run_now(run, now), True)
         return run if done else None
 
-    def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
-        return self._run(op, self._list_runs(name))
+    run_now, run_now_async = both_apis(_run_now)
 
-    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
-        return await self._run_async(op, self._list_runs(name))
-
-    def _list_runs(self, name: str) -> Steps[list[RunRecord]]:
+    def _list_runs(self, op: Operation, name: str, /) -> Steps[list[RunRecord]]:
         (document,) = yield from self.read([name])  # before: what leaves it is in the history by then
         return run_records(name, [*document.runs, *(yield from self._history(name))])
+
+    list_runs, list_runs_async = both_apis(_list_runs)
 
 
 class DocumentRuns(LeasedRuns):
     """One member of an application's runners."""
 
-    def __init__(self, driver: DocumentSchedule, handlers: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, driver: DocumentSchedule[Any], handlers: Callable[[], frozenset[str]]) -> None:
         super().__init__(driver.app, handlers)
         self._driver = driver
         self._documents: dict[str, Document] = {}
@@ -176,7 +153,7 @@ class DocumentRuns(LeasedRuns):
         begun = self._clock()
         try:
             steps = self._exchange(outcomes, renew, want)
-            runs, renewed = self._driver.component.engine.run(self._operation(), steps)
+            runs, renewed = self._driver.flows.run(self._operation(), steps)
         except BaseException:  # what was written is not known: look at all of it
             self._documents.clear()
             self._dues.clear()

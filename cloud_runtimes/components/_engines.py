@@ -81,7 +81,7 @@ class EngineDriver(FlowDriver, Generic[C]):
     """
 
     def __init__(self, component: C, name: str) -> None:
-        self._component = component
+        self.component = component
         self.flows = component.engine
         self.name = name
 

@@ -37,15 +37,19 @@ class FlowEngine(ABC, Generic[Ask, Answer]):
     """Runs flows over the connections to a server, for threads and for event loops."""
 
     @abstractmethod
-    def exchange(self, op: Operation, ask: Ask, /) -> Answer:
-        """Send an ask and return its answer, by the deadline of the call.
+    def exchange(self, op: Operation, step: Any, /) -> Any:
+        """Send what a step asks and return its answer, by the deadline of the call.
+
+        Args:
+            op: the call.
+            step: what `steps` yields. Without steps of the engine's own, an ask of the flow.
 
         Raises:
             Exception: anything; the flow gets it where it asked.
         """
 
     @abstractmethod
-    async def exchange_async(self, op: Operation, ask: Ask, /) -> Answer:
+    async def exchange_async(self, op: Operation, step: Any, /) -> Any:
         """Asynchronous `exchange`."""
 
     def steps(self, op: Operation, flow: Flow[Ask, Answer, T]) -> Generator[Any, Any, T]:

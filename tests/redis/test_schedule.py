@@ -33,7 +33,7 @@ def _reserve(runs: _Runs) -> tuple[Any, int]:
     """Have a member take the jobs that are due, and die before it moves them on."""
     flow = runs._exchange((), (), 8)
     replies: Any = None
-    engine = runs._component.engine
+    engine = runs.component.engine
     batch = next(flow)
     while True:
         op = runs._operation()
@@ -50,7 +50,7 @@ def _reserve(runs: _Runs) -> tuple[Any, int]:
 
 
 def _go_on(runs: _Runs, flow: Any, batch: Any) -> Any:
-    engine, op = runs._component.engine, runs._operation()
+    engine, op = runs.component.engine, runs._operation()
     while True:
         connection = engine.servers.take(op, batch)
         try:

@@ -171,7 +171,7 @@ class _Redis(Entries):
 
 class _Nats(Entries):
     def put(self, bucket: Any, subject: str, data: bytes, **headers: str) -> None:
-        self.driver("state", "s")._component.engine.run(
+        self.driver("state", "s").component.engine.run(
             Operation(OP, "s", 5.0), bucket.put([Put(subject, data, headers=headers)])
         )
 

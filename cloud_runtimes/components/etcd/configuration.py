@@ -16,8 +16,10 @@ from urllib.parse import quote
 from ..._core.os_sockets import POLLIN, poll
 from ...errors import CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.flow import both_apis
 from ...spi.operation import Method, Operation
 from .._connections import Lost
+from .._engines import EngineDriver
 from .._items import FEATURES, columns, items, place
 from .engine import Flow, Request
 from .messages import (
@@ -50,29 +52,26 @@ _TAGGED: Final = b"\0"
 """What a value begins with that is not the text alone."""
 
 
-class EtcdConfiguration(ConfigurationDriver):
+class EtcdConfiguration(EngineDriver["EtcdComponent"], ConfigurationDriver):
     """One store: the keys below its name, group and label."""
 
     features = FEATURES
 
     def __init__(self, component: EtcdComponent, name: str) -> None:
-        self.component = component
-        self._name = name
-        self._engine = component.engine
+        super().__init__(component, name)
         self._most = component.settings.max_operations
 
     def prefix(self, where: Selection | ConfigurationItem) -> bytes:
         """Return what the keys of a group and label begin with."""
         group, label = (quote(each, safe="") for each in place(where))
-        return self.component.key("configuration", self._name, group, label, "")
+        return self.component.key("configuration", self.name, group, label, "")
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return self._engine.run(op, self.read(selection))[1]
+    def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
+        return (yield from self.read(selection))[1]
 
-    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return (await self._engine.run_async(op, self.read(selection)))[1]
+    get, get_async = both_apis(_get)
 
     def read(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
         """Return a revision, and the items of that moment."""
@@ -93,44 +92,36 @@ class EtcdConfiguration(ConfigurationDriver):
         """Return what keys hold as what the caller gets; of each it is told whether it was deleted."""
         size = len(self.prefix(selection))
         rows = ((item.key[size:].decode(errors="replace"), item, deleted) for item, deleted in held)
-        return items(self._name, rows, selection, _columns)
+        return items(self.name, rows, selection, _columns)
 
     # -- writing ----------------------------------------------------------
 
-    def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
-        self._engine.run(op, self._save(saved))
-
-    async def save_async(
+    def _save(
         self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
-    ) -> None:
-        await self._engine.run_async(op, self._save(saved))
-
-    def _save(self, saved: Sequence[ConfigurationItem]) -> Flow[None]:
-        rows = columns(self._name, saved, self.component.settings.max_value_bytes)
+    ) -> Flow[None]:
+        rows = columns(self.name, saved, self.component.settings.max_value_bytes)
         values = {}
-        for item, (_, _, key, tags, metadata, value) in zip(saved, rows, strict=True):
+        for item, (_, _, key, tags, about, value) in zip(saved, rows, strict=True):
             assert key is not None
             assert value is not None
             data = value.encode()
-            if tags is not None or metadata is not None or data.startswith(_TAGGED):
-                data = _TAGGED + json.dumps([tags, metadata, value], ensure_ascii=False).encode()
+            if tags is not None or about is not None or data.startswith(_TAGGED):
+                data = _TAGGED + json.dumps([tags, about, value], ensure_ascii=False).encode()
             values[self.prefix(item) + key.encode()] = data
         yield from self._change([then(put, key, data) for key, data in values.items()])
 
-    def delete(self, op: Operation, selection: Selection, /) -> None:
-        self._engine.run(op, self._delete(selection))
+    save, save_async = both_apis(_save)
 
-    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        await self._engine.run_async(op, self._delete(selection))
-
-    def _delete(self, selection: Selection) -> Flow[None]:
+    def _delete(self, op: Operation, selection: Selection, /) -> Flow[None]:
         prefix = self.prefix(selection)
         yield from self._change([then(delete, prefix + key.encode()) for key in selection.keys])
+
+    delete, delete_async = both_apis(_delete)
 
     def _change(self, operations: Sequence[bytes]) -> Flow[None]:
         if len(operations) > self._most:
             raise ResourceExhaustedError(
-                f"{len(operations):,} keys of {self._name!r} at once; etcd takes {self._most:,}: change them in parts, "
+                f"{len(operations):,} keys of {self.name!r} at once; etcd takes {self._most:,}: change them in parts, "
                 "or raise --max-txn-ops of the servers and max_operations"
             )
         if operations:
@@ -138,13 +129,11 @@ class EtcdConfiguration(ConfigurationDriver):
 
     # -- subscribing ------------------------------------------------------
 
-    def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
+    def _subscribe(self, op: Operation, selection: Selection, /) -> Flow[tuple[ConfigurationSource, Update]]:
         source = EtcdSource(self, selection)
-        return source, source.began(self._engine.run(op, self.read(selection)))
+        return source, source.began((yield from self.read(selection)))
 
-    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = EtcdSource(self, selection)
-        return source, source.began(await self._engine.run_async(op, self.read(selection)))
+    subscribe, subscribe_async = both_apis(_subscribe)
 
 
 class EtcdSource(ConfigurationSource):
@@ -171,7 +160,7 @@ class EtcdSource(ConfigurationSource):
     def look(self) -> Update | None:
         if self._stale:
             op = Operation(_LOOK, self._driver.component.name, _TIMEOUT)
-            return self.began(self._driver.component.engine.run(op, self._driver.read(self._selection)))
+            return self.began(self._driver.flows.run(op, self._driver.read(self._selection)))
         if not self._changes:
             return None
         changed, self._changes = self._driver.items(self._selection, self._changes.values()), {}

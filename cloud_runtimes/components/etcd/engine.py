@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from ..._core import fork
 from ..._core.threads import Background
 from ...errors import ClosedError, CloudRuntimesError, UnavailableError
+from ...spi.flow import FlowEngine
 from ...spi.operation import Method, Operation
 from .._connections import Lost, Servers
 from .._engines import Engine
@@ -49,21 +50,23 @@ class Request:
         method, message: of gRPC.
         writes: whether it changes what others see.
         sent: whether it was.
+        until: `time.monotonic` to which an answer is waited for; ``None``: without end. The engine sets it.
     """
 
-    __slots__ = ("message", "method", "sent", "writes")
+    __slots__ = ("message", "method", "sent", "until", "writes")
 
     def __init__(self, method: str, message: bytes, *, writes: bool = False) -> None:
         self.method = method
         self.message = message
         self.writes = writes
         self.sent = False
+        self.until: float | None = None
 
 
 Flow: TypeAlias = Generator[Request, bytes, T]
 """The steps of a call, without I/O: yields requests, and gets their answers or `Refused`."""
-_Steps: TypeAlias = Generator[tuple[Request, float | None] | float, Any, T]
-"""Yields what is to be sent and to when an answer is waited for, or seconds to wait; gets the call, answered."""
+_Steps: TypeAlias = Generator[Request | float, Any, T]
+"""Yields requests, and gets their answered calls, or seconds to wait."""
 
 
 class Lease(NamedTuple):
@@ -73,7 +76,7 @@ class Lease(NamedTuple):
     until: float
 
 
-class EtcdEngine(Engine):
+class EtcdEngine(Engine, FlowEngine[Request, bytes]):
     """See the module; made by `acquire`.
 
     Attributes:
@@ -105,60 +108,18 @@ class EtcdEngine(Engine):
 
     # -- calls ------------------------------------------------------------
 
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Run the steps of a call.
-
-        Raises:
-            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
-        """
-        steps = self._steps(op, flow)
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, float):
-                    sleep(step)
-                    step = next(steps)
-                    continue
-                try:
-                    stream = self._call(op, *step)
-                except (Lost, TimeoutError, Refused, CloudRuntimesError) as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(stream)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
-        steps = self._steps(op, flow)
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, float):
-                    await asyncio.sleep(step)
-                    step = next(steps)
-                    continue
-                try:
-                    stream = await self._call_async(op, *step)
-                except (Lost, TimeoutError, Refused, CloudRuntimesError) as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(stream)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-    def _steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
+    def steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
+        """Yield the requests of a call, again where another server or a moment later helps."""
         written = False
         try:
             request = next(flow)
             while True:
+                answer, failure = b"", None
                 try:
                     answer = yield from self._answered(op, request)
                 except Refused as error:
                     written = written or (request.writes and error.unsure)
-                    request = flow.throw(error)
+                    failure = error
                 except Lost as error:
                     what = "the connection ended" if request.sent else "no server can be reached"
                     text, unsure = f"etcd {self.where}: {what}: {error}", request.sent and request.writes
@@ -168,7 +129,7 @@ class EtcdEngine(Engine):
                     raise
                 else:
                     written = written or request.writes
-                    request = flow.send(answer)
+                request = flow.send(answer) if failure is None else flow.throw(failure)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -186,7 +147,8 @@ class EtcdEngine(Engine):
             if others and (until is None or until > monotonic() + _SHARE):
                 until = monotonic() + _SHARE
             try:
-                stream = yield request, until
+                request.until = until
+                stream = yield request
             except Lost:
                 if not request.sent or not others:
                     raise
@@ -214,12 +176,12 @@ class EtcdEngine(Engine):
                     continue
             raise refused
 
-    def _call(self, op: Operation, request: Request, until: float | None) -> Stream:
+    def exchange(self, op: Operation, request: Request) -> Stream:
         connection = self._take(op)
         keeps = False
         try:
             request.sent = True
-            stream = connection.call(request.method, request.message, until)
+            stream = connection.call(request.method, request.message, request.until)
             keeps = not _leaves(stream)
             return stream
         finally:
@@ -229,12 +191,12 @@ class EtcdEngine(Engine):
                 connection.avoid()
                 connection.close()
 
-    async def _call_async(self, op: Operation, request: Request, until: float | None) -> Stream:
+    async def exchange_async(self, op: Operation, request: Request) -> Stream:
         connection = await self._loops.get(op, self._connect)
         request.sent = True
         began = monotonic()
         try:
-            stream = await connection.call(request.method, request.message, until)
+            stream = await connection.call(request.method, request.message, request.until)
         except TimeoutError:
             connection.expired(began)
             raise

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from .._servers import read_servers
 from .engine import Flow, Request
@@ -43,30 +44,26 @@ class EtcdRpc(RegistryRpc):
 class _Registry(Registry):
     def __init__(self, component: EtcdComponent) -> None:
         self._component = component
-        self._engine = component.engine
+        self.flows = component.engine
         self._secret: bytes | None = None
 
     @property
     def where(self) -> str:
-        return f"etcd {self._engine.where}"
+        return f"etcd {self.flows.where}"
 
     def own_host(self, op: Operation) -> str:
-        return self._engine.own_host(op)
+        return self.flows.own_host(op)
 
-    def find(self, op: Operation, app_id: str) -> list[Entry]:
-        return self._engine.run(op, self._find(app_id))
-
-    async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
-        return await self._engine.run_async(op, self._find(app_id))
-
-    def _find(self, app_id: str) -> Flow[list[Entry]]:
+    def _find(self, op: Operation, app_id: str, /) -> Flow[list[Entry]]:
         prefix = self._component.key("rpc", app_id, "")
         found = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).found
         return read_servers(app_id, [(item.key[len(prefix) :], item.value) for item in found], bytes.decode)
 
+    find, find_async = both_apis(_find)
+
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:
-            self._secret = self._engine.run(op, self._find_secret())
+            self._secret = self.flows.run(op, self._find_secret())
         return self._secret
 
     def _find_secret(self) -> Flow[bytes]:
@@ -76,7 +73,7 @@ class _Registry(Registry):
         return made if done.succeeded else read_range(done.answers[0]).found[0].value
 
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
-        self._engine.run(op, self._enter(entry, int(seconds)))
+        self.flows.run(op, self._enter(entry, int(seconds)))
 
     def _enter(self, entry: Entry, seconds: int) -> Flow[None]:
         id = _id(entry)
@@ -85,7 +82,7 @@ class _Registry(Registry):
         yield Request(PUT, put(key, entry.address.encode(), id), writes=True)
 
     def leave(self, op: Operation, entry: Entry) -> None:
-        self._engine.run(op, revoke(_id(entry)))
+        self.flows.run(op, revoke(_id(entry)))
 
 
 def _id(entry: Entry) -> int:

@@ -49,13 +49,11 @@ def now_ms() -> int:
     return int(time() * 1000)
 
 
-class EtcdSchedule(DocumentSchedule):
+class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
     """The jobs of one application."""
 
-    component: EtcdComponent
-
     def __init__(self, component: EtcdComponent, name: str) -> None:
-        super().__init__(component)
+        super().__init__(component, name)
         self.jobs = component.key("schedule", self.app, "j", "")
         self.members = component.key("schedule", self.app, "m", "")
         self._most = component.settings.max_operations

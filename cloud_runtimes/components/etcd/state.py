@@ -10,8 +10,10 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import CloudRuntimesError, ConflictError, PayloadError, ResourceExhaustedError
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._engines import EngineDriver
 from .._unreadable import read_entries
 from .._values import FEATURES, conflict, only, oversized, passed_fence, read_fence, read_value
 from .engine import Flow, Lease, Request
@@ -47,15 +49,13 @@ _TOGETHER: Final = 1 << 20
 _NO_LEASE: Final = Lease(0, 0.0)
 
 
-class EtcdState(StateDriver):
+class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
     """One store: the keys below its name."""
 
     features = FEATURES
 
     def __init__(self, component: EtcdComponent, name: str) -> None:
-        self._component = component
-        self._name = name
-        self._engine = component.engine
+        super().__init__(component, name)
         self._max_value = component.settings.max_value_bytes
         self._most = component.settings.max_operations
         self._values = component.key("state", name, "v", "")
@@ -63,32 +63,22 @@ class EtcdState(StateDriver):
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self._engine.run(op, self._get(key, consistency))
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._engine.run_async(op, self._get(key, consistency))
-
-    def _get(self, key: str, consistency: str | None) -> Flow[StoredValue | None]:
+    def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         asked = range_of(self._values + key.encode(), serializable=consistency == "eventual")
         found = read_range((yield Request(RANGE, asked))).found
-        return only(read_value(self._name, key, found[0], _stored)) if found else None
+        return only(read_value(self.name, key, found[0], _stored)) if found else None
 
-    def get_bulk(
+    get, get_async = both_apis(_get)
+
+    def _get_bulk(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue | PayloadError]:
-        return self._engine.run(op, self._get_bulk(keys, consistency))
-
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue | PayloadError]:
-        return await self._engine.run_async(op, self._get_bulk(keys, consistency))
-
-    def _get_bulk(self, keys: Sequence[str], consistency: str | None) -> Flow[dict[str, StoredValue | PayloadError]]:
+    ) -> Flow[dict[str, StoredValue | PayloadError]]:
         items = yield from self._read([self._values + key.encode() for key in keys], consistency == "eventual")
         held = [(key, item) for key, item in zip(keys, items, strict=True) if item is not None]
-        values = {key: read_value(self._name, key, item, _stored) for key, item in held}
+        values = {key: read_value(self.name, key, item, _stored) for key, item in held}
         return {key: value for key, value in values.items() if value is not None}
+
+    get_bulk, get_bulk_async = both_apis(_get_bulk)
 
     def _read(self, keys: Sequence[bytes], eventual: bool = False) -> Flow[list[KeyValue | None]]:
         """Return what keys hold."""
@@ -100,13 +90,7 @@ class EtcdState(StateDriver):
                 items.append(found[0] if found else None)
         return items
 
-    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return self._engine.run(op, self._list(prefix, limit, after))
-
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return await self._engine.run_async(op, self._list(prefix, limit, after))
-
-    def _list(self, prefix: str, limit: int | None, behind: str | None) -> Flow[list[str]]:
+    def _list(self, op: Operation, prefix: str, limit: int | None, behind: str | None, /) -> Flow[list[str]]:
         where = self._values
         first, end = where + prefix.encode(), under(where + prefix.encode())
         if behind is not None:
@@ -118,24 +102,20 @@ class EtcdState(StateDriver):
             asked = range_of(first, end, limit=page, revision=revision, keys_only=True)
             found = read_range((yield Request(RANGE, asked)))
             keys = (item.key[len(where) :] for item in found.found)
-            names += read_entries(f"keys of {self._name!r}", keys, repr, bytes.decode)
+            names += read_entries(f"keys of {self.name!r}", keys, repr, bytes.decode)
             if not found.more:
                 break
             revision, first = revision or found.revision, after(found.found[-1].key)
         return names
 
+    list_keys, list_keys_async = both_apis(_list)
+
     # -- writing ----------------------------------------------------------
 
-    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        return self._engine.run(op, self._write(writes, atomic))
-
-    async def write_async(
+    def _write(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        return await self._engine.run_async(op, self._write(writes, atomic))
-
-    def _write(self, writes: Sequence[StateWrite], atomic: bool) -> Flow[dict[int, CloudRuntimesError]]:
-        failed = oversized(self._name, writes, self._max_value, atomic)
+    ) -> Flow[dict[int, CloudRuntimesError]]:
+        failed = oversized(self.name, writes, self._max_value, atomic)
         if atomic:
             yield from self._apply(writes)
             return failed
@@ -160,6 +140,8 @@ class EtcdState(StateDriver):
             yield from self._commit(list(together.values()))
         return failed
 
+    write, write_async = both_apis(_write)
+
     def _apply(self, writes: Sequence[StateWrite]) -> Flow[None]:
         """Apply writes together; again where another changed meanwhile what a condition looked at."""
         self._check_count(writes)
@@ -167,11 +149,11 @@ class EtcdState(StateDriver):
             (write,) = writes
             expected = _revision(write.etag)
             if write.etag is not None and not expected:
-                raise _conflict(self._name, write)
+                raise _conflict(self.name, write)
             key = self._values + write.key.encode()
             revisions = {key: expected} if write.create or write.etag is not None else {}
             if not (yield from self._commit(writes, revisions)):
-                raise _conflict(self._name, write)
+                raise _conflict(self.name, write)
             return
         last = list({write.key: write for write in writes}.values())
         while not (yield from self._commit(last, *(yield from self._checked(writes)))):
@@ -194,7 +176,7 @@ class EtcdState(StateDriver):
         items = yield from self._read(keys)
         etags = {key: item and str(item.modified) for key, item in zip(looked, items, strict=False)}
         seen = {
-            key: read_fence(self._name, key, item and item.value)
+            key: read_fence(self.name, key, item and item.value)
             for key, item in zip(fenced, items[len(looked) :], strict=True)
         }
         for write in writes:
@@ -204,7 +186,7 @@ class EtcdState(StateDriver):
                 seen[write.key] = write.fence
             current = etags.get(write.key)
             if (write.create and current is not None) or (write.etag is not None and write.etag != current):
-                raise _conflict(self._name, write)
+                raise _conflict(self.name, write)
             # nobody can have the etag of what this same call writes
             etags[write.key] = None if write.data is None else ""
         revisions = {key: item.modified if item else 0 for key, item in zip(keys, items, strict=True)}
@@ -217,14 +199,14 @@ class EtcdState(StateDriver):
         while True:
             leases = {}
             for seconds in {-(-write.ttl_ms // 1000) for write in writes if write.data is not None and write.ttl_ms}:
-                leases[seconds] = yield from self._engine.lease(seconds)
+                leases[seconds] = yield from self.component.engine.lease(seconds)
             try:
                 return (yield from self._sent(writes, leases, revisions, tokens))
             except Refused as error:
                 if not error.no_lease:
                     raise
                 for lease in leases.values():
-                    self._engine.forget(lease)
+                    self.component.engine.forget(lease)
 
     def _sent(
         self,

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.os_sockets import POLLIN, poll
 from ...errors import UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.flow import both_apis
 from ...spi.operation import Method, Operation
 from .._connections import Lost
+from .._engines import EngineDriver
 from .._items import FEATURES, columns, items, place
 from .._unreadable import read_entries, skip
 from .._values import too_large
@@ -34,14 +36,13 @@ _SILENT: Final = 30.0
 """Seconds after which a silent server is asked whether it is there; after three times as many it is not."""
 
 
-class NatsConfiguration(ConfigurationDriver):
+class NatsConfiguration(EngineDriver["NatsComponent"], ConfigurationDriver):
     """One store: a bucket."""
 
     features = FEATURES
 
     def __init__(self, component: NatsComponent, name: str) -> None:
-        self._component = component
-        self._name = name
+        super().__init__(component, name)
         self._max_value = component.settings.max_value_bytes
         self._bucket = Bucket(component.engine, "configuration", name)
 
@@ -50,24 +51,23 @@ class NatsConfiguration(ConfigurationDriver):
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return self._component.engine.run(op, self._get(selection))[1]
+    def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
+        return (yield from self.read(selection))[1]
 
-    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return (await self._component.engine.run_async(op, self._get(selection)))[1]
+    get, get_async = both_apis(_get)
 
-    def _get(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
+    def read(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
         """Return the number of the document, and its items."""
         (entry,) = yield from self._bucket.read([self._subject(*place(selection))])
         rows = self._document(entry)["items"]
         keys = selection.keys or sorted(rows)
         found = [(key, rows[key]) for key in keys if key in rows]
-        return entry.sequence, items(self._name, found, selection, lambda row: (row[0], *row[1], None))
+        return entry.sequence, items(self.name, found, selection, lambda row: (row[0], *row[1], None))
 
     def places(self) -> Flow[list[tuple[str, str]]]:
         """Return the groups and labels that there are."""
         subjects = yield from self._bucket.subjects(f"{self._bucket.root}d.>")
-        return sorted(read_entries(f"configuration {self._name!r}", subjects, str, _place))
+        return sorted(read_entries(f"configuration {self.name!r}", subjects, str, _place))
 
     def _document(self, entry: Entry) -> dict[str, Any]:
         """Return what a group and label has; of what cannot be read nothing, so that a save replaces it."""
@@ -77,21 +77,15 @@ class NatsConfiguration(ConfigurationDriver):
             found: dict[str, Any] = json.loads(entry.data)
             return {"version": found["version"] + 0, "items": dict(found["items"].items())}
         except Exception as error:
-            skip(f"configuration {self._name!r}", f"with the sequence {entry.sequence}", error)
+            skip(f"configuration {self.name!r}", f"with the sequence {entry.sequence}", error)
             return {"version": entry.sequence, "items": {}}
 
     # -- writing ----------------------------------------------------------
 
-    def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
-        self._component.engine.run(op, self._save(saved))
-
-    async def save_async(
+    def _save(
         self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
-    ) -> None:
-        await self._component.engine.run_async(op, self._save(saved))
-
-    def _save(self, saved: Sequence[ConfigurationItem]) -> Flow[None]:
-        rows = columns(self._name, saved, self._max_value)
+    ) -> Flow[None]:
+        rows = columns(self.name, saved, self._max_value)
         places: dict[str, list[tuple[str | None, ...]]] = {}
         for group, label, *row in rows:
             places.setdefault(self._subject(group or "", label or ""), []).append(tuple(row))
@@ -105,19 +99,17 @@ class NatsConfiguration(ConfigurationDriver):
 
         yield from self._change(list(places), change)
 
-    def delete(self, op: Operation, selection: Selection, /) -> None:
-        self._component.engine.run(op, self._delete(selection))
+    save, save_async = both_apis(_save)
 
-    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        await self._component.engine.run_async(op, self._delete(selection))
-
-    def _delete(self, selection: Selection) -> Flow[None]:
+    def _delete(self, op: Operation, selection: Selection, /) -> Flow[None]:
         def change(subject: str, document: dict[str, Any]) -> None:
             for key in selection.keys:
                 if document["items"].pop(key, None) is not None:
                     document["version"] += 1
 
         yield from self._change([self._subject(*place(selection))], change)
+
+    delete, delete_async = both_apis(_delete)
 
     def _change(self, subjects: Sequence[str], change: Callable[[str, dict[str, Any]], None]) -> Flow[None]:
         """Change documents, all or none; again where another was faster."""
@@ -130,24 +122,18 @@ class NatsConfiguration(ConfigurationDriver):
                 if document["version"] != version:
                     data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
                     if len(data) > self._max_value:
-                        raise too_large(self._name, "all keys of a group and label", len(data), self._max_value)
+                        raise too_large(self.name, "all keys of a group and label", len(data), self._max_value)
                     puts.append(Put(subject, data, entry.sequence))
             if not puts or (yield from self._bucket.put_all(puts)):
                 return
 
     # -- subscribing ------------------------------------------------------
 
-    def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = NatsSource(self._component, self, selection)
-        return source, source.read_all(op)
+    def _subscribe(self, op: Operation, selection: Selection, /) -> Flow[tuple[ConfigurationSource, Update]]:
+        source = NatsSource(self.component, self, selection)
+        return source, (yield from source.read_all())
 
-    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = NatsSource(self._component, self, selection)
-        return source, await source.read_all_async(op)
-
-    def flow(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
-        """Return what a source looks with."""
-        return self._get(selection)
+    subscribe, subscribe_async = both_apis(_subscribe)
 
     def subject(self, selection: Selection) -> str:
         """Return what a source listens to."""
@@ -158,7 +144,7 @@ class NatsSource(ConfigurationSource):
     """Looks at the document when its number is another; a subscription to its subject tells when."""
 
     def __init__(self, component: NatsComponent, driver: NatsConfiguration, selection: Selection) -> None:
-        self._component = component
+        self.component = component
         self._driver = driver
         self._selection = selection
         self._seen = 0
@@ -168,21 +154,16 @@ class NatsSource(ConfigurationSource):
         self._wake: tuple[socket.socket, socket.socket] | None = None
 
     def _operation(self) -> Operation:
-        return Operation(_LOOK, self._component.name, _TIMEOUT)
+        return Operation(_LOOK, self.component.name, _TIMEOUT)
 
-    def read_all(self, op: Operation) -> Update:
+    def read_all(self) -> Flow[Update]:
         """Return all that there is."""
-        self._seen, found = self._component.engine.run(op, self._driver.flow(self._selection))
-        return Update(found, True)
-
-    async def read_all_async(self, op: Operation) -> Update:
-        """Asynchronous `read_all`."""
-        self._seen, found = await self._component.engine.run_async(op, self._driver.flow(self._selection))
+        self._seen, found = yield from self._driver.read(self._selection)
         return Update(found, True)
 
     def look(self) -> Update | None:
         seen = self._seen
-        update = self.read_all(self._operation())
+        update = self._driver.flows.run(self._operation(), self.read_all())
         return None if self._seen == seen else update
 
     def wait(self, timeout: float, /) -> None:
@@ -190,7 +171,7 @@ class NatsSource(ConfigurationSource):
             self._wake = socket.socketpair()
             self._wake[1].setblocking(False)
         if self._connection is None:  # what changed before was not heard: look first
-            self._connection = self._component.engine.open(
+            self._connection = self.component.engine.open(
                 self._operation(), subscribe(self._driver.subject(self._selection), 1)
             )
             self._connection.session.callbacks[1] = self._hear
@@ -200,7 +181,7 @@ class NatsSource(ConfigurationSource):
         except (Lost, TimeoutError) as error:
             self._connection.close()
             self._connection = None
-            raise UnavailableError(f"nats {self._component.engine.where}: the connection ended: {error}") from error
+            raise UnavailableError(f"nats {self.component.engine.where}: the connection ended: {error}") from error
 
     def _hear(self, message: Any) -> None:
         self._heard = True

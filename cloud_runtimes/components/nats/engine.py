@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
+from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
 from .._connections import Lost
 from .._engines import Engine
@@ -29,8 +30,6 @@ __all__ = ["NatsEngine"]
 
 T = TypeVar("T")
 Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]
-_Steps: TypeAlias = Generator[tuple[Batch, float | None], Call | None, T]
-"""Yields what is to be sent, and when it may be sent again; gets the call, answered."""
 _ANSWER: Final = 1.0
 """Seconds after which a question without an answer is asked again."""
 _WRITTEN: Final = 2.0
@@ -41,7 +40,7 @@ _inherited: list[Any] = []
 """Of a parent process; kept, since closing them would end them for the parent."""
 
 
-class NatsEngine(Engine):
+class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
     """See the module; made by `acquire`.
 
     Attributes:
@@ -76,53 +75,15 @@ class NatsEngine(Engine):
 
     # -- calls ------------------------------------------------------------
 
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Run the steps of a call.
+    def exchange(self, op: Operation, batch: Batch) -> Call:
+        connection = self._thread_connection(op)
+        return connection.exchange(op, self._checked(batch, connection.max_payload), batch.resend_at)
 
-        Raises:
-            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
-        """
-        steps = self._steps(op, flow)
-        try:
-            batch, until = next(steps)
-            while True:
-                if batch.failure is not None:
-                    sleep(_PAUSE)
-                    batch, until = steps.send(None)
-                    continue
-                try:
-                    connection = self._thread_connection(op)
-                    call = connection.exchange(op, self._checked(batch, connection.max_payload), until)
-                except (Lost, Refused, TimeoutError, CloudRuntimesError) as error:
-                    batch, until = steps.throw(error)
-                else:
-                    batch, until = steps.send(call)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+    async def exchange_async(self, op: Operation, batch: Batch) -> Call:
+        connection = await self._loops.get(op, self._connect)
+        return await connection.exchange(op, self._checked(batch, connection.max_payload), batch.resend_at)
 
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
-        steps = self._steps(op, flow)
-        try:
-            batch, until = next(steps)
-            while True:
-                if batch.failure is not None:
-                    await asyncio.sleep(_PAUSE)
-                    batch, until = steps.send(None)
-                    continue
-                try:
-                    connection = await self._loops.get(op, self._connect)
-                    call = await connection.exchange(op, self._checked(batch, connection.max_payload), until)
-                except (Lost, Refused, TimeoutError, CloudRuntimesError) as error:
-                    batch, until = steps.throw(error)
-                else:
-                    batch, until = steps.send(call)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-    def _steps(self, op: Operation, flow: Flow[T]) -> _Steps[T]:
+    def steps(self, op: Operation, flow: Flow[T]) -> Generator[Batch | float, Any, T]:
         """Yield what a call sends, and sends again where no answer came."""
         written = False
         try:
@@ -132,24 +93,39 @@ class NatsEngine(Engine):
                     left = op.remaining()
                     if left is not None and left <= _PAUSE:
                         raise batch.failure
-                    yield batch, None
+                    yield _PAUSE
                     batch = flow.send([])
                     continue
-                until, call = _ask_again(op, batch), None
+                at = monotonic() + (_WRITTEN * (batch.sent + 1) if batch.writes else _ANSWER)
+                resends = at < batch.until and (op.deadline is None or at < op.deadline)
+                batch.resend_at = at if resends else None
+                answers: list[list[Message]] = []
+                failure: BaseException | None
                 try:
-                    call = yield batch, until
-                except CloudRuntimesError as error:  # there is no connection, or the message is too large
-                    if batch.sent or isinstance(error, TimeoutError):
-                        error.maybe_applied = error.maybe_applied or written
-                    raise
-                except TimeoutError:
-                    if until is None:
-                        raise op.timed_out(f"nats {self.where}", maybe_applied=written or batch.writes) from None
-                    batch.unanswered = True
+                    call = yield batch
+                    answers, failure = call.answers, call.failure
+                except TimeoutError as error:
+                    if isinstance(error, CloudRuntimesError):
+                        failure = error
+                    elif batch.resend_at is not None:
+                        batch.unanswered = True
+                        continue
+                    else:
+                        failure = op.timed_out(f"nats {self.where}", maybe_applied=batch.writes)
+                except (Lost, Refused) as error:
+                    failure = self._explained(error, batch.writes and batch.sent > 0)
+                except (
+                    BaseException
+                ) as error:  # there is no connection, the message is too large, or the caller was interrupted
+                    failure = error
                 finally:
-                    written = written or (batch.writes and batch.sent > 0)
-                if call is not None:
-                    batch = flow.send(call.answers) if call.failure is None else flow.throw(call.failure)
+                    before, written = written, written or (batch.writes and batch.sent > 0)
+                if failure is None:
+                    batch = flow.send(answers)
+                    continue
+                if isinstance(failure, CloudRuntimesError) and (batch.sent or isinstance(failure, TimeoutError)):
+                    failure.maybe_applied = failure.maybe_applied or before
+                batch = flow.throw(failure)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -241,9 +217,3 @@ class NatsEngine(Engine):
         if self._shared is not None:
             self._shared.close()
         self._loops.close()
-
-
-def _ask_again(op: Operation, batch: Batch) -> float | None:
-    """Return when to send again what got no answer; ``None``: it is not, or the call ends before."""
-    at = monotonic() + (_WRITTEN * (batch.sent + 1) if batch.writes else _ANSWER)
-    return at if at < batch.until and (op.deadline is None or at < op.deadline) else None

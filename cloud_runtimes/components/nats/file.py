@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import AlreadyExistsError, ClosedError, ConflictError, InternalError, UnavailableError, UnsupportedError
 from ...spi import file as spi
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
+from .._engines import EngineDriver
 from .._files import ServerFiles
 from .._unreadable import skip
 from .objects import Objects
@@ -29,7 +31,7 @@ _LISTED: Final = 500
 """Entries that are looked at together."""
 
 
-class NatsFiles(ServerFiles):
+class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
     """One store: a bucket."""
 
     features = frozenset(
@@ -37,22 +39,17 @@ class NatsFiles(ServerFiles):
     )
 
     def __init__(self, component: NatsComponent, name: str) -> None:
-        self.component = component
-        self.store = name
+        super().__init__(component, name)
         self.bucket = Objects(component.engine, "file", name)
         self._sweep_at = 0.0
 
     # -- reading ----------------------------------------------------------
 
-    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
-        return self.component.engine.run(op, self._stat(name))
-
-    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
-        return await self.component.engine.run_async(op, self._stat(name))
-
-    def _stat(self, name: str) -> Flow[FileInfo | None]:
+    def _stat(self, op: Operation, name: str, /) -> Flow[FileInfo | None]:
         stored = yield from self._readable(name)
         return None if stored is None else _info(name, stored)
+
+    stat, stat_async = both_apis(_stat)
 
     def _readable(self, name: str) -> Flow[Stored | None]:
         (found,) = yield from self.bucket.find(name)
@@ -60,13 +57,7 @@ class NatsFiles(ServerFiles):
             raise found.error
         return found.stored
 
-    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        return self.component.engine.run(op, self._read(name, start, length))
-
-    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        return await self.component.engine.run_async(op, self._read(name, start, length))
-
-    def _read(self, name: str, start: int, length: int | None) -> Flow[bytes | None]:
+    def _read(self, op: Operation, name: str, start: int, length: int | None, /) -> Flow[bytes | None]:
         before = None
         while True:
             stored = yield from self.find(name)
@@ -80,11 +71,13 @@ class NatsFiles(ServerFiles):
                     raise (yield from self.gone(name, stored)) from None
                 before = stored.nuid
 
+    read, read_async = both_apis(_read)
+
     def find(self, name: str) -> Flow[Stored | None]:
         """Return what is to be read."""
         stored = yield from self._readable(name)
         if stored is not None and stored.link:
-            raise UnsupportedError(f"{self.store}/{name} is a link to {stored.link}: read that one")
+            raise UnsupportedError(f"{self.name}/{name} is a link to {stored.link}: read that one")
         return stored
 
     def gone(self, name: str, stored: Stored) -> Flow[Exception]:
@@ -92,31 +85,21 @@ class NatsFiles(ServerFiles):
         (found,) = yield from self.bucket.find(name)
         if found.stored is not None and found.stored.nuid == stored.nuid:
             return UnavailableError(
-                f"{self.store}/{name}: the server that was asked has not all of it yet, or lost some"
+                f"{self.name}/{name}: the server that was asked has not all of it yet, or lost some"
             )
-        return ConflictError(f"{self.store}/{name} was replaced and its old content removed: open it again")
+        return ConflictError(f"{self.name}/{name} was replaced and its old content removed: open it again")
 
-    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
-        found = self.component.engine.run(op, self.find(name))
+    def _open_read(self, op: Operation, name: str, /) -> Flow[FileReader | None]:
+        found = yield from self.find(name)
         return None if found is None else _Reader(self, name, found)
 
-    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
-        found = await self.component.engine.run_async(op, self.find(name))
-        return None if found is None else _Reader(self, name, found)
+    open_read, open_read_async = both_apis(_open_read)
 
     # -- listing ----------------------------------------------------------
 
-    def list_files(
+    def _list(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        return self.component.engine.run(op, self._list(prefix, recursive, limit, after))
-
-    async def list_files_async(
-        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        return await self.component.engine.run_async(op, self._list(prefix, recursive, limit, after))
-
-    def _list(self, prefix: str, recursive: bool, limit: int | None, after: str | None) -> Flow[list[FileInfo]]:
+    ) -> Flow[list[FileInfo]]:
         entries: dict[str, list[str]] = {}
         for name in (yield from self.bucket.names()):
             if name.startswith(prefix):
@@ -135,10 +118,12 @@ class NatsFiles(ServerFiles):
                     if (yield from self._holds_files(found, entries[entry])):
                         listed.append(FileInfo(entry, 0))
                 elif found.error is not None:
-                    skip(f"files {self.store!r}", entry, found.error)
+                    skip(f"files {self.name!r}", entry, found.error)
                 elif found.stored is not None:
                     listed.append(_info(entry, found.stored))
         return listed
+
+    list_files, list_files_async = both_apis(_list)
 
     def _holds_files(self, first: Found, names: list[str]) -> Flow[bool]:
         """Tell whether one of a folder's names is that of a file; the first has been looked at."""
@@ -152,11 +137,10 @@ class NatsFiles(ServerFiles):
 
     # -- writing ----------------------------------------------------------
 
-    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        return _Writer(self, name, how, self.component.engine.run(op, self._begin(name, how)))
+    def _open_write(self, op: Operation, name: str, how: FileWrite, /) -> Flow[FileWriter]:
+        return _Writer(self, name, how, (yield from self._begin(name, how)))
 
-    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        return _Writer(self, name, how, await self.component.engine.run_async(op, self._begin(name, how)))
+    open_write, open_write_async = both_apis(_open_write)
 
     def _begin(self, name: str, how: FileWrite) -> Flow[Found]:
         """Return what is there now; what is wrong already need not be written first."""
@@ -167,7 +151,7 @@ class NatsFiles(ServerFiles):
 
     def _check(self, name: str, overwrite: bool, found: Found) -> None:
         if found.exists and not overwrite:
-            raise AlreadyExistsError(f"{self.store}/{name} exists: give overwrite=True to replace it")
+            raise AlreadyExistsError(f"{self.name}/{name} exists: give overwrite=True to replace it")
 
     def commit(self, upload: Upload, document: Mapping[str, Any], overwrite: bool, found: Found) -> Flow[FileInfo]:
         """Have a name tell of an upload."""
@@ -185,23 +169,19 @@ class NatsFiles(ServerFiles):
         """Remove in the background what may go, from time to time."""
         if (now := monotonic()) >= self._sweep_at:
             self._sweep_at = now + _SWEEP
-            self.component.behind(self.bucket.sweep())
+            self.in_background(self.bucket.sweep())
 
-    def delete(self, op: Operation, name: str, /) -> None:
-        self.component.engine.run(op, self.bucket.remove(name))
+    def in_background(self, flow: Flow[None]) -> None:
+        """Run a flow in a thread."""
+        self.component.behind(flow)
+
+    def _delete(self, op: Operation, name: str, /) -> Flow[None]:
+        yield from self.bucket.remove(name)
         self.sweep()
 
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        await self.component.engine.run_async(op, self.bucket.remove(name))
-        self.sweep()
+    delete, delete_async = both_apis(_delete)
 
-    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        return self.component.engine.run(op, self._copy(source, target))
-
-    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        return await self.component.engine.run_async(op, self._copy(source, target))
-
-    def _copy(self, source: str, target: str) -> Flow[FileInfo | None]:
+    def _copy(self, op: Operation, source: str, target: str, /) -> Flow[FileInfo | None]:
         """Read and write piece by piece: a server has no way to do it itself."""
         stored = yield from self.find(source)
         if stored is None:
@@ -217,15 +197,13 @@ class NatsFiles(ServerFiles):
             raise (yield from self.gone(source, stored)) from None
         return (yield from self.commit(upload, {**stored.document, "name": target}, True, found))
 
-    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        return self.component.engine.run(op, self._move(source, target))
+    copy, copy_async = both_apis(_copy)
 
-    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        return await self.component.engine.run_async(op, self._move(source, target))
-
-    def _move(self, source: str, target: str) -> Flow[FileInfo | None]:
+    def _move(self, op: Operation, source: str, target: str, /) -> Flow[FileInfo | None]:
         stored = yield from self.bucket.rename(source, target)
         return None if stored is None else _info(target, stored)
+
+    move, move_async = both_apis(_move)
 
 
 class Content:
@@ -233,7 +211,7 @@ class Content:
 
     def __init__(self, files: NatsFiles, name: str, stored: Stored) -> None:
         self._bucket = files.bucket
-        self._what = f"{files.store}/{name}"
+        self._what = f"{files.name}/{name}"
         self._stored = stored
         self._reading = Reading(stored)
         self._digest = hashlib.sha256()
@@ -263,26 +241,22 @@ class _Reader(FileReader):
     """One version of a file."""
 
     def __init__(self, files: NatsFiles, name: str, stored: Stored) -> None:
-        self.executor = files.executor
+        self.flows = files.flows
         self.info = _info(name, stored)
         self._files = files
         self._stored = stored
         self._content = Content(files, name, stored)
         self._closed = False
 
-    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
-        return self._files.component.engine.run(op, self._read(offset, size))
-
-    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes:
-        return await self._files.component.engine.run_async(op, self._read(offset, size))
-
-    def _read(self, offset: int, size: int) -> Flow[bytes]:
+    def _read(self, op: Operation, offset: int, size: int, /) -> Flow[bytes]:
         if self._closed:
-            raise ClosedError(f"{self._files.store}/{self.info.name} is closed: open it again")
+            raise ClosedError(f"{self._files.name}/{self.info.name} is closed: open it again")
         try:
             return b"".join((yield from self._content.part(offset, size)))
         except Gone:
             raise (yield from self._files.gone(self.info.name, self._stored)) from None
+
+    read, read_async = both_apis(_read)
 
     def close(self, op: Operation, /) -> None:
         self._closed = True
@@ -295,7 +269,7 @@ class _Writer(FileWriter):
     """A version in the making. What was sent of one that is given up goes in the background; its note stays for a day, since more may be on its way."""
 
     def __init__(self, files: NatsFiles, name: str, how: FileWrite, found: Found) -> None:
-        self.executor = files.executor
+        self.flows = files.flows
         self._files = files
         self._name = name
         self._how = how
@@ -305,38 +279,30 @@ class _Writer(FileWriter):
 
     def _add(self, data: Chunk) -> Iterable[list[bytes]]:
         if self._ended:
-            raise ClosedError(f"{self._files.store}/{self._name} is stored or given up: begin again")
+            raise ClosedError(f"{self._files.name}/{self._name} is stored or given up: begin again")
         return self._upload.add(data)
 
-    def write(self, op: Operation, data: Chunk, /) -> None:
+    def _write(self, op: Operation, data: Chunk, /) -> Flow[None]:
         for chunks in self._add(data):
-            self._files.component.engine.run(op, self._files.bucket.send(self._upload, chunks, self._found))
+            yield from self._files.bucket.send(self._upload, chunks, self._found)
 
-    async def write_async(self, op: Operation, data: Chunk, /) -> None:
-        for chunks in self._add(data):
-            await self._files.component.engine.run_async(op, self._files.bucket.send(self._upload, chunks, self._found))
+    write, write_async = both_apis(_write)
 
-    def commit(self, op: Operation, /) -> FileInfo:
-        info = self._files.component.engine.run(op, self._commit())
-        self._files.sweep()
-        return info
-
-    async def commit_async(self, op: Operation, /) -> FileInfo:
-        info = await self._files.component.engine.run_async(op, self._commit())
-        self._files.sweep()
-        return info
-
-    def _commit(self) -> Flow[FileInfo]:
+    def _commit(self, op: Operation, /) -> Flow[FileInfo]:
         self._add(b"")
         self._ended = True
         document = blank(self._name, self._how.content_type, self._how.metadata)
-        return (yield from self._files.commit(self._upload, document, self._how.overwrite, self._found))
+        info = yield from self._files.commit(self._upload, document, self._how.overwrite, self._found)
+        self._files.sweep()
+        return info
+
+    commit, commit_async = both_apis(_commit)
 
     def abort(self, op: Operation, /) -> None:
         if not self._ended:
             self._ended = True
             if self._upload.due:
-                self._files.component.behind(self._files.bucket.purge([self._upload.nuid]))
+                self._files.in_background(self._files.bucket.purge([self._upload.nuid]))
 
     async def abort_async(self, op: Operation, /) -> None:
         self.abort(op)

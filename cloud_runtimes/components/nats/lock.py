@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import CloudRuntimesError
 from ...spi import lock as spi
+from ...spi.flow import both_apis
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
+from .._engines import EngineDriver
 from .._unreadable import skip
 from .buckets import Bucket
 from .entries import Put
@@ -43,14 +45,13 @@ class _Lease(NamedTuple):
     token: int
 
 
-class NatsLock(LockDriver):
+class NatsLock(EngineDriver["NatsComponent"], LockDriver):
     """One store: a bucket."""
 
     features = frozenset({spi.RENEW, spi.TOKEN})
 
     def __init__(self, component: NatsComponent, name: str) -> None:
-        self._component = component
-        self._name = name
+        super().__init__(component, name)
         self._bucket = Bucket(component.engine, "lock", name)
 
     def _subject(self, resource_id: str) -> str:
@@ -58,21 +59,16 @@ class NatsLock(LockDriver):
 
     # -- acquiring --------------------------------------------------------
 
-    def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
+    def _acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Flow[Grant | None]:
         try:
-            return self._component.engine.run(op, self._acquire(request))
+            return (yield from self._take(request))
         except BaseException as error:
             self._undo(request, error)
             raise
 
-    async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        try:
-            return await self._component.engine.run_async(op, self._acquire(request))
-        except BaseException as error:
-            self._undo(request, error)
-            raise
+    acquire, acquire_async = both_apis(_acquire)
 
-    def _acquire(self, request: LockRequest) -> Flow[Grant | None]:
+    def _take(self, request: LockRequest) -> Flow[Grant | None]:
         asked = request.now()
         token = yield from self._write(request, 0)
         if token is None:
@@ -102,38 +98,29 @@ class NatsLock(LockDriver):
             held = json.loads(entry.data)
             return _Lease(entry.sequence, held["owner"] + "", held["claim"] + "", (held["token"] or entry.sequence) + 0)
         except Exception as error:  # no lease of ours, so it holds nothing
-            skip(f"lock {self._name!r}", resource_id, error)
+            skip(f"lock {self.name!r}", resource_id, error)
             return _Lease(entry.sequence, "", "", 0)
 
     # -- renewing and releasing -------------------------------------------
 
-    def renew(self, op: Operation, request: LockRequest, /) -> bool:
-        return self._component.engine.run(op, self._renew(request))
-
-    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
-        return await self._component.engine.run_async(op, self._renew(request))
-
-    def _renew(self, request: LockRequest) -> Flow[bool]:
+    def _renew(self, op: Operation, request: LockRequest, /) -> Flow[bool]:
         lease = yield from self._read(request.resource_id)
         if lease.claim != request.claim:
             return False
         return (yield from self._write(request, lease.sequence, lease.token)) is not None
 
-    def release(self, op: Operation, request: LockRequest, /) -> bool:
+    renew, renew_async = both_apis(_renew)
+
+    def _release(self, op: Operation, request: LockRequest, /) -> Flow[bool]:
         try:
-            return self._component.engine.run(op, self._release(request))
+            return (yield from self._give(request))
         except BaseException as error:
             self._undo(request, error)
             raise
 
-    async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
-        try:
-            return await self._component.engine.run_async(op, self._release(request))
-        except BaseException as error:
-            self._undo(request, error)
-            raise
+    release, release_async = both_apis(_release)
 
-    def _release(self, request: LockRequest) -> Flow[bool]:
+    def _give(self, request: LockRequest) -> Flow[bool]:
         while True:
             lease = yield from self._read(request.resource_id)
             if lease.claim != request.claim:
@@ -145,13 +132,7 @@ class NatsLock(LockDriver):
         (done,) = yield from self._bucket.put([Put(self._subject(resource_id), None, lease.sequence)])
         return not isinstance(done, Refused)
 
-    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        return self._component.engine.run(op, self._unlock(resource_id, owner))
-
-    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        return await self._component.engine.run_async(op, self._unlock(resource_id, owner))
-
-    def _unlock(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
+    def _unlock(self, op: Operation, resource_id: str, owner: str, /) -> Flow[UnlockStatus]:
         while True:
             lease = yield from self._read(resource_id)
             if not lease.claim:
@@ -161,12 +142,14 @@ class NatsLock(LockDriver):
             if (yield from self._free(resource_id, lease)):
                 return UnlockStatus.SUCCESS
 
+    unlock, unlock_async = both_apis(_unlock)
+
     # -- in the background ------------------------------------------------
 
     def _undo(self, request: LockRequest, error: BaseException) -> None:
         """Release in the background what may have been taken, or was to be released."""
         if isinstance(error, CloudRuntimesError) and not error.maybe_applied:
             return
-        self._component.behind(self._release(request))
+        self.component.behind(self._give(request))
         if not isinstance(error, Exception):
             mark_interrupted(error, True)

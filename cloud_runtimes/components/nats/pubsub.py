@@ -13,9 +13,11 @@ from zlib import crc32
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, ResourceExhaustedError
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
 from .._deliveries import FEATURES, Rules, begins_at
+from .._engines import EngineDriver
 from .._log.claims import count_in
 from .._messages.holding import as_messages
 from .._messages.parts import pieces
@@ -70,14 +72,13 @@ class _Published:
         return failures
 
 
-class NatsPubSub(PubSubDriver):
+class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
     """One pub/sub name: a stream."""
 
     features = FEATURES
 
     def __init__(self, component: NatsComponent, name: str) -> None:
-        self._component = component
-        self.name = name
+        super().__init__(component, name)
         self._settings = component.settings
         self._framed = component.settings.layout == "frame"
         # a server has less to do while it does not send acknowledgements between what it receives
@@ -89,26 +90,11 @@ class NatsPubSub(PubSubDriver):
 
     # -- publishing -------------------------------------------------------
 
-    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        published = _Published()
-        try:
-            self._component.engine.run(op, self._publish(batch, published))
-        except CloudRuntimesError as error:
-            return published.failures(error)
-        return published.failures() if published.errors else {}
-
-    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        published = _Published()
-        try:
-            await self._component.engine.run_async(op, self._publish(batch, published))
-        except CloudRuntimesError as error:
-            return published.failures(error)
-        return published.failures() if published.errors else {}
-
-    def _publish(self, batch: OutgoingBatch, published: _Published) -> Flow[None]:
+    def _publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
         yield from self.stream.ensure()
         if monotonic() >= self._trim_at:
             yield from self._trim()
+        published = _Published()
         rendered = not (batch.delay_ms is not None or self._framed or kernel.Frame(batch.frames[0])[0].raw)
         if rendered:
             for frame in batch.frames:
@@ -117,7 +103,11 @@ class NatsPubSub(PubSubDriver):
             self._one_by_one(batch, published)
         ids = self._framed or (rendered and bool(self._settings.duplicate_window))
         sending = self.stream.writes([bulk for bulk, _ in published.parts], ids=ids)
-        for number, answers in enumerate((yield sending)):
+        try:
+            answered = yield sending
+        except CloudRuntimesError as error:
+            return published.failures(error)
+        for number, answers in enumerate(answered):
             for message in answers:
                 try:
                     read_reply(message)
@@ -125,13 +115,16 @@ class NatsPubSub(PubSubDriver):
                 except Refused as error:
                     if error.code in (503, NO_STREAM):
                         self.stream.forget()
-                    published.errors[number] = failure = explained(self._component.engine.where, error)
+                    published.errors[number] = failure = explained(self.component.engine.where, error)
                     failure.maybe_applied = sending.sent > 1
+        return published.failures() if published.errors else {}
+
+    publish, publish_async = both_apis(_publish)
 
     def _rendered(self, topic: str, body: bytes, published: _Published) -> None:
         """Add the messages of a frame as the kernel makes them."""
         frame = kernel.Frame(body)
-        room = self._component.engine.max_payload - HEAD
+        room = self.component.engine.max_payload - HEAD
         if len(body) * _GROWTH > room:
             for place in range(len(frame)):
                 if len(frame.record_bytes(place)) * _GROWTH > room:
@@ -145,7 +138,7 @@ class NatsPubSub(PubSubDriver):
 
     def _check(self, size: int) -> None:
         """Refuse what a server would close the connection for."""
-        engine = self._component.engine
+        engine = self.component.engine
         if size > engine.max_payload - HEAD:
             raise ResourceExhaustedError(
                 f"nats {engine.where}: an event of {size:,} bytes does not fit the server's max_payload of "
@@ -185,7 +178,7 @@ class NatsPubSub(PubSubDriver):
     def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
         """Return frames as messages in the layout of this component; see `as_messages`. A frame has no content type either."""
         if self._framed:
-            room = self._component.engine.max_payload - HEAD
+            room = self.component.engine.max_payload - HEAD
             return [(None, piece) for frame in frames for piece in pieces(frame, room)]
         return as_messages(frames, raw=raw)
 
@@ -195,21 +188,20 @@ class NatsPubSub(PubSubDriver):
         try:
             yield from self.stream.trim()
         except Refused as error:
-            where = self._component.engine.where
+            where = self.component.engine.where
             repeated(f"trim {where}", "nats %s: a stream was not trimmed: %s", where, error.text)
 
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         rules = Rules(self.name, request)
-        self._component.engine.run(op, self.stream.join(request, rules.ack_wait_ms, begins_at(request)))
-        return NatsMember(self._component, self, rules)
+        self.component.engine.run(op, self.stream.join(request, rules.ack_wait_ms, begins_at(request)))
+        return NatsMember(self.component, self, rules)
 
-    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
-        return self._component.engine.run(op, self.stream.lag(topic, group))
+    def _lag(self, op: Operation, topic: str, group: str, /) -> Flow[int | None]:
+        return self.stream.lag(topic, group)
 
-    async def lag_async(self, op: Operation, topic: str, group: str, /) -> int | None:
-        return await self._component.engine.run_async(op, self.stream.lag(topic, group))
+    lag, lag_async = both_apis(_lag)
 
 
 def _render(frame: kernel.Frame, subject: bytes, ids: bytes | None, reply: bytes) -> bytes:

@@ -63,11 +63,12 @@ class Batch:
         writes: whether they may change anything that others see.
         until: to when of `time.monotonic` they are sent again while they get no answer, since a leader may have died with them.
         failure: after which the flow wants to wait a moment and go on; then there are no requests.
+        resend_at: `time.monotonic` at which they are sent again without an answer; ``None``: never. The engine sets it.
         sent: how often they were sent.
         unanswered: whether no answer came to one time.
     """
 
-    __slots__ = ("failure", "requests", "sent", "unanswered", "until", "writes")
+    __slots__ = ("failure", "requests", "resend_at", "sent", "unanswered", "until", "writes")
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class Batch:
         self.until = until if until is not None else 0.0 if writes else inf
         self.failure = failure
         self.sent = 0
+        self.resend_at: float | None = None
         self.unanswered = False
 
     def moved(self, api: str) -> Batch:

@@ -38,7 +38,7 @@ class NatsRpc(RpcDriver):
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
 
     def __init__(self, component: NatsComponent, name: str) -> None:
-        self._component = component
+        self.component = component
         self._name = name
         self._caller = component.context.app_id
         self._prefix = f"{component.settings.prefix}.rpc.{name.replace('.', '%2E')}."
@@ -47,11 +47,11 @@ class NatsRpc(RpcDriver):
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
         body = call.body if type(call.body) is bytes else gathered(call.body)
-        return self._component.engine.run(op, self._invoke(op, call, body))
+        return self.component.engine.run(op, self._invoke(op, call, body))
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
         body = call.body if type(call.body) is bytes else await gathered_async(call.body)
-        return await self._component.engine.run_async(op, self._invoke(op, call, body))
+        return await self.component.engine.run_async(op, self._invoke(op, call, body))
 
     def _invoke(self, op: Operation, call: RpcCall, body: bytes) -> Flow[RpcReply]:
         subject = self._prefix + _subject(call.path)
@@ -74,7 +74,7 @@ class NatsRpc(RpcDriver):
         return _reply(message)
 
     def _absent(self) -> UnavailableError:
-        name, where = self._name, self._component.engine.where
+        name, where = self._name, self.component.engine.where
         return UnavailableError(
             f"no service {name!r}: nobody serves {self._prefix}> on nats {where}. Serve it (client.rpc.serve() of an "
             f'application with app_id={name!r} and the same home), or say where it is: [rpc.{name}] address = "http://host:port"'
@@ -98,7 +98,7 @@ class NatsRpc(RpcDriver):
     def receive(self, op: Operation, answer: Answer, /) -> CallSource:
         from .rpc_calls import NatsCalls
 
-        return NatsCalls(self._component.engine, self._name, self._prefix, answer).open(op)
+        return NatsCalls(self.component.engine, self._name, self._prefix, answer).open(op)
 
     async def receive_async(self, op: Operation, answer: Answer, /) -> CallSource:
         return await asyncio.to_thread(self.receive, op, answer)

@@ -30,13 +30,11 @@ __all__ = ["NatsSchedule"]
 _WINDOW: Final = 500
 
 
-class NatsSchedule(DocumentSchedule):
+class NatsSchedule(DocumentSchedule["NatsComponent"]):
     """The jobs of one application."""
 
-    component: NatsComponent
-
     def __init__(self, component: NatsComponent, name: str) -> None:
-        super().__init__(component)
+        super().__init__(component, name)
         self.bucket = Bucket(component.engine, "schedule", self.app)
         self.channel = f"{CHANNEL}:{self.app}"
         self._history_ms = int(component.settings.history * 1000)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._engines import EngineDriver
 from .._values import FEATURES, conflict, oversized, passed_fence, read_fence
 from .entries import Entry, Put
 from .failures import Refused
@@ -24,14 +26,13 @@ _WINDOW: Final = 500
 """Requests that are under way for one call."""
 
 
-class NatsState(StateDriver):
+class NatsState(EngineDriver["NatsComponent"], StateDriver):
     """One store: a bucket."""
 
     features = FEATURES
 
     def __init__(self, component: NatsComponent, name: str) -> None:
-        self._component = component
-        self._name = name
+        super().__init__(component, name)
         self._max_value = component.settings.max_value_bytes
         self._bucket = KeyBucket(component.engine, "state", name)
 
@@ -40,15 +41,11 @@ class NatsState(StateDriver):
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self._component.engine.run(op, self._get(key, consistency))
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._component.engine.run_async(op, self._get(key, consistency))
-
-    def _get(self, key: str, consistency: str | None) -> Flow[StoredValue | None]:
+    def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         (entry,) = yield from self._bucket.read([self._value(key)], strong=consistency != "eventual")
         return (yield from self._stored(entry))
+
+    get, get_async = both_apis(_get)
 
     def _stored(self, entry: Entry) -> Flow[StoredValue | None]:
         if not (yield from self._lives(entry)):
@@ -60,15 +57,7 @@ class NatsState(StateDriver):
             return False
         return entry.expires_ms is None or entry.expires_ms > (yield from self._bucket.now_ms())
 
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        return self._component.engine.run(op, self._get_bulk(keys, consistency))
-
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
-        return await self._component.engine.run_async(op, self._get_bulk(keys, consistency))
-
-    def _get_bulk(self, keys: Sequence[str], consistency: str | None) -> Flow[dict[str, StoredValue]]:
+    def _get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
         found = {}
         for first in range(0, len(keys), _WINDOW):
             some = keys[first : first + _WINDOW]
@@ -79,14 +68,12 @@ class NatsState(StateDriver):
                     found[key] = value
         return found
 
-    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return self._component.engine.run(op, self._list(prefix, limit, after))
+    get_bulk, get_bulk_async = both_apis(_get_bulk)
 
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return await self._component.engine.run_async(op, self._list(prefix, limit, after))
-
-    def _list(self, prefix: str, limit: int | None, after: str | None) -> Flow[list[str]]:
+    def _list(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> Flow[list[str]]:
         return (yield from self._bucket.keys("v", prefix, limit, after))
+
+    list_keys, list_keys_async = both_apis(_list)
 
     def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
         """Return the fences of keys, ``None``: of all."""
@@ -96,21 +83,15 @@ class NatsState(StateDriver):
             some = wanted[first : first + _WINDOW]
             entries = yield from self._bucket.read([self._bucket.subject("f", key) for key in some])
             held = [(key, entry.data) for key, entry in zip(some, entries, strict=True) if entry.data]
-            found |= {key: read_fence(self._name, key, data) for key, data in held}
+            found |= {key: read_fence(self.name, key, data) for key, data in held}
         return found
 
     # -- writing ----------------------------------------------------------
 
-    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        return self._component.engine.run(op, self._write(writes, atomic))
-
-    async def write_async(
+    def _write(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        return await self._component.engine.run_async(op, self._write(writes, atomic))
-
-    def _write(self, writes: Sequence[StateWrite], atomic: bool) -> Flow[dict[int, CloudRuntimesError]]:
-        failed = oversized(self._name, writes, self._max_value, atomic)
+    ) -> Flow[dict[int, CloudRuntimesError]]:
+        failed = oversized(self.name, writes, self._max_value, atomic)
         if atomic:
             yield from self._apply(writes)
             return failed
@@ -128,15 +109,19 @@ class NatsState(StateDriver):
             if not _is_plain(write):
                 try:
                     yield from self._one(write)
+                except (DeadlineExceededError, UnavailableError):
+                    raise
                 except CloudRuntimesError as error:
                     failed[index] = error
         if plain:
             yield from self._bucket.put(plain)
         return failed
 
+    write, write_async = both_apis(_write)
+
     def _refused(self, writes: Sequence[StateWrite]) -> dict[int, CloudRuntimesError]:
         """Return the errors of writes that the server would not take, by index."""
-        engine = self._component.engine
+        engine = self.component.engine
         refused: dict[int, CloudRuntimesError] = {}
         for index, write in enumerate(writes):
             if write.data is not None and len(write.data) > engine.max_payload // 2:
@@ -154,12 +139,12 @@ class NatsState(StateDriver):
         if write.fence is None and (write.create or write.etag is not None):
             expected = 0 if write.etag is None else (yield from self._expected(write.etag))
             if expected is None:
-                raise _conflict(self._name, write)
+                raise _conflict(self.name, write)
             (done,) = yield from self._bucket.put([self._put(write, expected)])
             if not isinstance(done, Refused):
                 return
             if not write.create:
-                raise _conflict(self._name, write)
+                raise _conflict(self.name, write)
         yield from self._apply([write])
 
     def _expected(self, etag: str) -> Flow[int | None]:
@@ -200,7 +185,7 @@ class NatsState(StateDriver):
         etags: dict[str, str | None] = {}
         for key, entry in values.items():
             etags[key] = _etag(entry) if (yield from self._lives(entry)) else None
-        tokens = {key: read_fence(self._name, key, entry.data) for key, entry in fences.items()}
+        tokens = {key: read_fence(self.name, key, entry.data) for key, entry in fences.items()}
         last: dict[str, StateWrite] = {}
         for write in writes:
             if write.fence is not None:
@@ -209,7 +194,7 @@ class NatsState(StateDriver):
                 tokens[write.key] = write.fence
             current = etags.get(write.key)
             if (write.create and current is not None) or (write.etag is not None and write.etag != current):
-                raise _conflict(self._name, write)
+                raise _conflict(self.name, write)
             # nobody can have the etag of what this same call writes
             etags[write.key] = None if write.data is None else ""
             last[write.key] = write

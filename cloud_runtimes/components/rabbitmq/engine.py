@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
+from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
 from .._connections import Lost, Servers
 from .._engines import Engine
@@ -35,7 +35,7 @@ _inherited: list[Any] = []
 """Of a parent process; kept, since closing them would end them for the parent."""
 
 
-class RabbitmqEngine(Engine):
+class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
     """See the module; made by `acquire`.
 
     Attributes:
@@ -66,57 +66,45 @@ class RabbitmqEngine(Engine):
 
     # -- calls ------------------------------------------------------------
 
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Run the steps of a call.
+    def exchange(self, op: Operation, steps: tuple[Step, ...]) -> None:
+        link = self._connected(op)
+        waiting = link.submit(steps)
+        try:
+            waiting.future.result(op.remaining())
+        except TimeoutError:
+            raise self._given_up(op, link, waiting) from None
 
-        Raises:
-            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
-        """
-        with self._explaining() as sent:
-            try:
-                steps = next(flow)
-                while True:
-                    link = self._connected(op)
-                    waiting = link.submit(steps)
-                    sent += steps
-                    try:
-                        waiting.future.result(op.remaining())
-                    except TimeoutError:
-                        raise self._given_up(op, link, waiting) from None
-                    steps = flow.send(None)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
+    async def exchange_async(self, op: Operation, steps: tuple[Step, ...]) -> None:
+        link = self._link
+        if link is None or link.closed is not None:
+            link = await asyncio.to_thread(self._connected, op)
+        waiting = link.submit(steps)
+        try:
+            async with asyncio.timeout(op.remaining()):
+                await asyncio.wrap_future(waiting.future)
+        except TimeoutError:
+            raise self._given_up(op, link, waiting) from None
 
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
-        with self._explaining() as sent:
-            try:
-                steps = next(flow)
-                while True:
-                    link = self._link
-                    if link is None or link.closed is not None:
-                        link = await asyncio.to_thread(self._connected, op)
-                    waiting = link.submit(steps)
-                    sent += steps
-                    try:
-                        async with asyncio.timeout(op.remaining()):
-                            await asyncio.wrap_future(waiting.future)
-                    except TimeoutError:
-                        raise self._given_up(op, link, waiting) from None
-                    steps = flow.send(None)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-
-    @contextmanager
-    def _explaining(self) -> Iterator[list[Step]]:
-        """Raise our errors for those of a connection; the block says what it has sent."""
+    def steps(self, op: Operation, flow: Flow[T]) -> Generator[tuple[Step, ...], None, T]:
+        """Yield the steps of a call; raises our errors for those of a connection, in the flow too."""
         sent: list[Step] = []
         try:
-            yield sent
+            steps = next(flow)
+            while True:
+                sent += steps
+                failure: BaseException | None = None
+                try:
+                    yield steps
+                except (Lost, Refused) as error:
+                    failure = self.explained(error, _published(sent))
+                except BaseException as error:
+                    failure = error
+                steps = flow.send(None) if failure is None else flow.throw(failure)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
         except (Lost, Refused) as error:
-            raise self.explained(error, any(isinstance(step, Publish) and step.first for step in sent)) from error
+            raise self.explained(error, _published(sent)) from error
 
     def explained(self, error: Exception, maybe_applied: bool = False) -> CloudRuntimesError:
         """Return our error for one of a connection."""
@@ -150,8 +138,10 @@ class RabbitmqEngine(Engine):
         if self._closed:
             raise ClosedError("this client is closed: make another")
         connection = Connection(self.address, self._servers, f"cloud-runtimes {name}", heartbeat)
-        with self._explaining():
+        try:
             connection.open(op)
+        except (Lost, Refused) as error:
+            raise self.explained(error) from error
         self.frame_max = connection.session.frame_max
         return connection
 
@@ -177,3 +167,8 @@ class RabbitmqEngine(Engine):
         self._closed = True
         if self._link is not None:
             self._link.end(Lost("the client was closed"))
+
+
+def _published(steps: Sequence[Step]) -> bool:
+    """Tell whether some of the steps publish."""
+    return any(isinstance(step, Publish) and step.first for step in steps)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, NotFoundError
 from ...spi import pubsub as spi
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._deliveries import FEATURES, Rules
+from .._engines import EngineDriver
 from .._log.claims import count_in
 from .failures import NOT_FOUND, Refused
 from .messages import FRAME, PLAIN, as_binary, as_plain
@@ -47,7 +49,7 @@ class _Published:
         return {place: error for number in messages for place in range(starts[number], starts[number + 1])}
 
 
-class RabbitmqPubSub(PubSubDriver):
+class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
     """One pub/sub name: an exchange for each topic, a queue for each group."""
 
     instead = MappingProxyType(
@@ -60,8 +62,7 @@ class RabbitmqPubSub(PubSubDriver):
     )
 
     def __init__(self, component: RabbitmqComponent, name: str) -> None:
-        self._component = component
-        self.name = name
+        super().__init__(component, name)
         self._settings = component.settings
         self._framed = component.settings.layout == "frame"
         self.limits = BatchLimits(events=10_000 if self._framed else 1000, bytes=4 * 1024 * 1024)
@@ -72,23 +73,19 @@ class RabbitmqPubSub(PubSubDriver):
 
     # -- publishing -------------------------------------------------------
 
-    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+    def _publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
         published = _Published()
         try:
-            self._component.engine.run(op, self._publish(batch, published))
+            yield from self._send(batch, published)
+        except Refused as error:
+            return self._failures(batch, published, self.component.engine.explained(error))
         except CloudRuntimesError as error:
             return self._failures(batch, published, error)
         return self._failures(batch, published)
 
-    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        published = _Published()
-        try:
-            await self._component.engine.run_async(op, self._publish(batch, published))
-        except CloudRuntimesError as error:
-            return self._failures(batch, published, error)
-        return self._failures(batch, published)
+    publish, publish_async = both_apis(_publish)
 
-    def _publish(self, batch: OutgoingBatch, published: _Published) -> Flow[None]:
+    def _send(self, batch: OutgoingBatch, published: _Published) -> Flow[None]:
         for last in (False, True):
             yield from self.topology.ensure(batch.topic)
             step = published.step = yield from self._rendered(batch, published)
@@ -117,7 +114,7 @@ class RabbitmqPubSub(PubSubDriver):
 
     def _fits(self, frames: Sequence[bytes]) -> bool:
         """Tell whether each event is in one frame of AMQP."""
-        room = self._component.engine.frame_max - 8 - _HEAD
+        room = self.component.engine.frame_max - 8 - _HEAD
         for body in frames:
             if len(body) * _GROWTH > room:
                 frame = kernel.Frame(body)
@@ -140,7 +137,7 @@ class RabbitmqPubSub(PubSubDriver):
     def message(self, exchange: str, key: str, about: Properties, body: bytes) -> bytes:
         """Return the frames that publish a message."""
         head = self._publishing(exchange, key)
-        return head + content(CONFIRMS, properties(about), body, self._component.engine.frame_max)
+        return head + content(CONFIRMS, properties(about), body, self.component.engine.frame_max)
 
     def messages(self, frames: Sequence[bytes], *, raw: bool) -> list[tuple[Properties, bytes]]:
         """Return frames as messages in the layout of this component."""
@@ -162,7 +159,7 @@ class RabbitmqPubSub(PubSubDriver):
         if error is not None:
             failures = published.failed(step.unconfirmed(), error)
         elif step.refused:
-            error = self._component.engine.explained(Refused(0, "basic.nack"))
+            error = self.component.engine.explained(Refused(0, "basic.nack"))
             failures = published.failed(step.refused, error)
         if step.returned:
             self.topology.forget()
@@ -182,7 +179,7 @@ class RabbitmqPubSub(PubSubDriver):
 
     def _nobody(self, topic: str) -> NotFoundError:
         return NotFoundError(
-            f"rabbitmq {self._component.engine.where}: no group has a queue of the topic {topic!r}, so nobody would get "
+            f"rabbitmq {self.component.engine.where}: no group has a queue of the topic {topic!r}, so nobody would get "
             'the event: subscribe first, name groups in groups = ["…"], or set unrouted = "drop"'
         )
 
@@ -192,11 +189,11 @@ class RabbitmqPubSub(PubSubDriver):
         from .member import RabbitmqMember
         from .replay import Replay, is_replayed
 
-        rules, engine, topology = Rules(self.name, request), self._component.engine, self.topology
+        rules, engine, topology = Rules(self.name, request), self.component.engine, self.topology
         replays = topology.replays and request.start != "latest" and engine.run(op, is_replayed(self, request))
         engine.run(op, topology.join(request.topic, request.group, request.dead_letter_topic, begins=not replays))
-        replay = Replay(self._component, self, rules) if replays else None
-        return RabbitmqMember(self._component, self, rules, replay)
+        replay = Replay(self.component, self, rules) if replays else None
+        return RabbitmqMember(self.component, self, rules, replay)
 
 
 def waiting(about: Properties, rest_ms: int) -> Properties:

@@ -162,12 +162,12 @@ class RedisConfiguration(EngineDriver["RedisComponent"], ConfigurationDriver):
     delete, delete_async = both_apis(_delete)
 
     def _change(self, changes: Iterable[Value]) -> Flow[None]:
-        yield from _CHANGE.run(self._keys, self._component.engine.notifier.name(self._channel), *changes)
+        yield from _CHANGE.run(self._keys, self.component.engine.notifier.name(self._channel), *changes)
 
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self, self.name, selection)
+        source = _Source(self.component, self, self.name, selection)
         return source, source.read_all(op)
 
 
@@ -176,12 +176,12 @@ class _Source(ChangeSource):
 
     def __init__(self, component: RedisComponent, driver: RedisConfiguration, name: str, selection: Selection) -> None:
         super().__init__(name, selection)
-        self._component = component
+        self.component = component
         self._driver = driver
         self._changes = component.engine.changes
 
     def look(self) -> Update | None:
-        changes = self._component.engine.changes
+        changes = self.component.engine.changes
         if changes == self._changes:
             return super().look()
         # perhaps another server, which does not have the last changes that this source saw
@@ -190,7 +190,7 @@ class _Source(ChangeSource):
         return found
 
     def _since(self, op: Operation, version: int) -> list[Any]:
-        versions, rows = self._component.engine.run(op, self._driver.since(self._selection, version))
+        versions, rows = self.component.engine.run(op, self._driver.since(self._selection, version))
         found: list[Any] = rows or [(None,)]
         return [(*versions, *row) for row in found] if versions else []
 
@@ -198,7 +198,7 @@ class _Source(ChangeSource):
         return columns_of(row)
 
     def _subscribe(self) -> Waiter:
-        return self._component.engine.notifier.subscribe(channel(self._name))
+        return self.component.engine.notifier.subscribe(channel(self._name))
 
 
 def _prefix(where: Selection | ConfigurationItem) -> bytes:

@@ -96,7 +96,7 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
 
     def keys_of(self, topic: str) -> TopicKeys:
         """Make the keys of a topic."""
-        return TopicKeys.of(partial(self._component.key, "pubsub", self.name), topic)
+        return TopicKeys.of(partial(self.component.key, "pubsub", self.name), topic)
 
     # -- publishing -------------------------------------------------------
 
@@ -141,7 +141,7 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
             count = 1 if counts is None else counts[number]
             if isinstance(reply, ReplyError):
                 for each in range(place, place + count):
-                    failures[each] = explained(self._component.engine.where, reply)
+                    failures[each] = explained(self.component.engine.where, reply)
             place += count
         if failures and len(failures) == place:
             raise failures[0]
@@ -163,14 +163,14 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
         try:
             yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end, once=True)
         except ReplyError as error:
-            where = self._component.engine.where
+            where = self.component.engine.where
             repeated(f"trim {where}", "redis %s: a topic was not trimmed: %s", where, error)
 
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        now_ms, _ = self._component.engine.run(op, self.join(request, _before(begins_at(request))))
-        return RedisMember(self._component, self, request, now_ms)
+        now_ms, _ = self.component.engine.run(op, self.join(request, _before(begins_at(request))))
+        return RedisMember(self.component, self, request, now_ms)
 
     def join(self, request: SubscribeRequest, start: str) -> Flow[tuple[int, bool]]:
         """Make a group where it does not exist; returns the server's time in milliseconds, and whether it was made."""

@@ -56,7 +56,7 @@ class RedisSchedule(EngineDriver["RedisComponent"], ScheduleDriver):
     def _save(self, op: Operation, given: JobSpec, overwrite: bool, /) -> Flow[None]:
         while True:
             now, id, old, due = yield from scripts.FIND.run(self._tag, given.name)
-            spec, first = planned(given, int(now), self._component.settings.max_value_bytes)
+            spec, first = planned(given, int(now), self.component.settings.max_value_bytes)
             if id and not overwrite:
                 raise exists(spec.name)
             keeps = bool(id) and _stays_due(spec, old, due)
@@ -103,7 +103,7 @@ class RedisSchedule(EngineDriver["RedisComponent"], ScheduleDriver):
     list_runs, list_runs_async = both_apis(_list_runs)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        self._component.engine.ready(op)
+        self.component.engine.ready(op)
         return _Runs(self, handlers)
 
 
@@ -112,21 +112,21 @@ class _Runs(LeasedRuns):
 
     def __init__(self, driver: RedisSchedule, handlers: Callable[[], frozenset[str]]) -> None:
         super().__init__(driver._app, handlers)
-        self._component = driver._component
+        self.component = driver.component
         self._tag, self._channel = driver._tag, driver._channel
         self._terms = {"member": self._member, "lease": self.lease_ms, "moving": _MOVING_MS}
         self._terms |= zip(("history", "most"), driver._kept, strict=True)
 
     def _subscribe(self) -> Waiter:
-        return self._component.engine.notifier.subscribe(f"{CHANNEL}:{self._app}")
+        return self.component.engine.notifier.subscribe(f"{CHANNEL}:{self._app}")
 
     def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
-        self._component.check_open()
+        self.component.check_open()
         renew = self._to_renew()
         if not (outcomes or renew or want):
             return ()
         begun = self._clock()
-        runs, renewed = self._component.engine.run(self._operation(), self._exchange(outcomes, renew, want))
+        runs, renewed = self.component.engine.run(self._operation(), self._exchange(outcomes, renew, want))
         if not (outcomes or renew or runs):
             return ()
         return self._take(outcomes, renew, renewed, runs, want, begun + self.lease_ms / 1000)

@@ -137,7 +137,7 @@ class RedisState(EngineDriver["RedisComponent"], StateDriver):
         found: dict[str, StoredValue | CloudRuntimesError] = {}
         for key, row in zip(keys, rows, strict=True):
             if isinstance(row, ReplyError):  # another program's key
-                found[key] = explained(self._component.engine.where, row)
+                found[key] = explained(self.component.engine.where, row)
             elif (value := read_value(self.name, key, row, _value)) is not None:
                 found[key] = value
         return found
