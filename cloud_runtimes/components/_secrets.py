@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -16,7 +16,7 @@ from .._http.http1 import Endpoint
 from .._http.sync_client import NotReached
 from ..codec import json
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, UnavailableError
-from ..spi.flow import run_sync
+from ..spi.flow import FlowDriver, FlowEngine, both_apis, run_sync
 from ..spi.operation import Operation
 from ..spi.rpc import RpcCall, RpcReply
 from ..spi.secret import BULK, Secret, SecretDriver
@@ -29,7 +29,7 @@ Flow = Generator[RpcCall, RpcReply, T]
 _CACHED: Final = 1000
 
 
-class FlowClient:
+class FlowClient(FlowEngine[RpcCall, RpcReply]):
     """The connections to one server.
 
     Attributes:
@@ -47,22 +47,15 @@ class FlowClient:
         """Close all idle connections."""
         self._http.close()
 
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Take the steps of a call."""
-        return run_sync(self._run(op, flow, self._http.send))
+    def exchange(self, op: Operation, call: RpcCall) -> RpcReply:
+        return run_sync(self._sent(self._http.send(op, self._endpoint, call, self._app_id)))
 
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
-        return await self._run(op, flow, self._http.send_async)
+    async def exchange_async(self, op: Operation, call: RpcCall) -> RpcReply:
+        return await self._sent(self._http.send_async(op, self._endpoint, call, self._app_id))
 
-    async def _run(self, op: Operation, flow: Flow[T], send: Callable[..., Awaitable[RpcReply]]) -> T:
+    async def _sent(self, sending: Awaitable[RpcReply]) -> RpcReply:
         try:
-            call = next(flow)
-            while True:
-                call = flow.send(await send(op, self._endpoint, call, self._app_id))
-        except StopIteration as done:
-            result: T = done.value
-            return result
+            return await sending
         except NotReached as error:
             raise UnavailableError(f"{self.where} cannot be reached: {error}") from error.__cause__
 
@@ -87,51 +80,37 @@ def document(data: bytes) -> Any:
         return None
 
 
-class FlowSecret(SecretDriver):
+class FlowSecret(FlowDriver, SecretDriver):
     """Secrets that are read by flows. With ``seconds`` one may be served again for so long, of the 1,000 that were read last."""
 
     features = frozenset({BULK})
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, client: FlowClient, name: str, seconds: float) -> None:
+        self.flows = client
+        self.name = name
         self._seconds = seconds
         self._cache: OrderedDict[str, tuple[Secret, float]] = OrderedDict()
 
-    @property
     @abstractmethod
-    def _client(self) -> FlowClient: ...
-
-    @abstractmethod
-    def _get(self, op: Operation, key: str) -> Flow[Secret]: ...
+    def _read_secret(self, op: Operation, key: str) -> Flow[Secret]: ...
 
     @abstractmethod
-    def _get_bulk(self, op: Operation) -> Flow[dict[str, Secret]]: ...
+    def _get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]: ...
 
-    def get(self, op: Operation, key: str, /) -> Secret:
-        found = self._cached(op, key)
-        return self._client.run(op, self._caching(op, key)) if found is None else found
-
-    async def get_async(self, op: Operation, key: str, /) -> Secret:
-        found = self._cached(op, key)
-        return await self._client.run_async(op, self._caching(op, key)) if found is None else found
-
-    def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
-        return self._client.run(op, self._get_bulk(op))
-
-    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
-        return await self._client.run_async(op, self._get_bulk(op))
-
-    def _cached(self, op: Operation, key: str) -> Secret | None:
+    def _get(self, op: Operation, key: str, /) -> Flow[Secret]:
         cached = self._cache.get(key)
-        return cached[0] if cached is not None and monotonic() < cached[1] and not op.metadata else None
-
-    def _caching(self, op: Operation, key: str) -> Flow[Secret]:
-        found = yield from self._get(op, key)
+        if cached is not None and monotonic() < cached[1] and not op.metadata:
+            return cached[0]
+        found = yield from self._read_secret(op, key)
         if self._seconds and not op.metadata:
             self._cache.pop(key, None)
             self._cache[key] = (found, monotonic() + self._seconds)
             while len(self._cache) > _CACHED:
                 self._cache.popitem(last=False)
         return found
+
+    get, get_async = both_apis(_get)
+    get_bulk, get_bulk_async = both_apis(_get_bulk)
 
 
 def together(name: str, found: dict[str, Secret], failed: Mapping[str, CloudRuntimesError]) -> dict[str, Secret]:

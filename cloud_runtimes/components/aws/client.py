@@ -10,7 +10,7 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -42,6 +42,8 @@ __all__ = ["AwsClient", "told"]
 
 T = TypeVar("T")
 
+_CREDENTIALS: Final = object()
+"""Asked for before requests, which are signed with them."""
 _TARGETS: Final = {"secretsmanager": "secretsmanager", "ssm": "AmazonSSM"}
 _TYPE: Final = "application/x-amz-json-1.1"
 _SKEW: Final = 60.0
@@ -119,17 +121,22 @@ class AwsClient(FlowClient):
         self._find(op)
         return self._found.client
 
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        self._find(op)
-        return super().run(op, flow)
-
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
+    def steps(self, op: Operation, flow: Flow[T]) -> Generator[Any, Any, T]:
+        """Look for credentials first, unless there are some that are good."""
         if not self._is_ready():
-            failed: list[CloudRuntimesError] = []
-            await self._executor.in_thread(partial(self._look, failed), op)
-            if failed:
-                raise failed[0]
-        return await super().run_async(op, flow)
+            yield _CREDENTIALS
+        return (yield from flow)
+
+    def exchange(self, op: Operation, step: Any) -> Any:
+        return self._find(op) if step is _CREDENTIALS else super().exchange(op, step)
+
+    async def exchange_async(self, op: Operation, step: Any) -> Any:
+        if step is not _CREDENTIALS:
+            return await super().exchange_async(op, step)
+        failed: list[CloudRuntimesError] = []
+        await self._executor.in_thread(partial(self._look, failed), op)
+        if failed:
+            raise failed[0]
 
     # -- requests ---------------------------------------------------------
 

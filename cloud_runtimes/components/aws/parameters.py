@@ -19,6 +19,7 @@ from ...spi.configuration import (
     Selection,
     Update,
 )
+from ...spi.flow import FlowDriver, both_apis
 from ...spi.operation import Method, Operation
 from ...spi.secret import Secret
 from .._secrets import Flow, FlowSecret
@@ -101,16 +102,12 @@ class ParameterSecret(FlowSecret):
     """See the module."""
 
     def __init__(self, component: AwsComponent, name: str) -> None:
-        super().__init__(component.settings.cache)
+        super().__init__(component.client, name, component.settings.cache)
         self._component = component
-        self._name = name
+        self._client = component.client
         self._parameters = _Parameters(component, name)
 
-    @property
-    def _client(self) -> AwsClient:
-        return self._component.client
-
-    def _get(self, op: Operation, key: str) -> Flow[Secret]:
+    def _read_secret(self, op: Operation, key: str) -> Flow[Secret]:
         name = self._parameters.place(key)
         version = (op.metadata or {}).get("version_id", "")
         if version and not _VERSION.fullmatch(version):
@@ -120,7 +117,7 @@ class ParameterSecret(FlowSecret):
             return (yield from self._client.ask("GetParameter", body, lambda found: self._read(found, key)))
         except NotFoundError:
             raise NotFoundError(
-                f"no secret {key!r}{' of that version' if version else ''} in {self._name!r}: {self._client.where} "
+                f"no secret {key!r}{' of that version' if version else ''} in {self.name!r}: {self._client.where} "
                 f"has none at {name!r}: aws ssm put-parameter --type SecureString --name {name} --value …"
             ) from None
 
@@ -130,13 +127,13 @@ class ParameterSecret(FlowSecret):
         except (AttributeError, KeyError, TypeError, InvalidArgumentError):
             return None
 
-    def _get_bulk(self, op: Operation) -> Flow[dict[str, Secret]]:
+    def _get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
         found = yield from self._parameters.all()
         multi_valued = self._component.settings.multi_valued
         return {key: entries(each.value.value, key, multi_valued) for key, each in found.items()}
 
 
-class ParameterConfiguration(ConfigurationDriver):
+class ParameterConfiguration(FlowDriver, ConfigurationDriver):
     """See the module. It only reads."""
 
     features = frozenset({SUBSCRIBE, VERSION})
@@ -144,19 +141,16 @@ class ParameterConfiguration(ConfigurationDriver):
 
     def __init__(self, component: AwsComponent, name: str) -> None:
         self._component = component
-        self._name = name
+        self.flows = component.client
+        self.name = name
         self._parameters = _Parameters(component, name)
 
-    def get(self, op: Operation, selection: Selection, /) -> Items:
-        return self._component.client.run(op, self._get(selection))
-
-    async def get_async(self, op: Operation, selection: Selection, /) -> Items:
-        return await self._component.client.run_async(op, self._get(selection))
-
-    def _get(self, selection: Selection) -> Flow[Items]:
+    def _get(self, op: Operation, selection: Selection, /) -> Flow[Items]:
         keys = selection.keys
         found = yield from self._parameters.some(keys) if keys else self._parameters.all()
         return {key: ConfigurationItem(key, each.value.value, each.version) for key, each in found.items()}
+
+    get, get_async = both_apis(_get)
 
     def save(self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
         raise UnsupportedError(self.instead[WRITE])
@@ -164,17 +158,15 @@ class ParameterConfiguration(ConfigurationDriver):
     def delete(self, op: Operation, selection: Selection, /) -> None:
         raise UnsupportedError(self.instead[WRITE])
 
-    def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        found = self.get(op, selection)
+    def _subscribe(self, op: Operation, selection: Selection, /) -> Flow[tuple[ConfigurationSource, Update]]:
+        found = yield from self._get(op, selection)
         return self._source(selection, found), Update(found, True)
 
-    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        found = await self.get_async(op, selection)
-        return self._source(selection, found), Update(found, True)
+    subscribe, subscribe_async = both_apis(_subscribe)
 
     def _source(self, selection: Selection, found: Items) -> ConfigurationSource:
         def look(known: Items) -> Items:
-            op = Operation(_LOOK, self._name, _LIMIT)
+            op = Operation(_LOOK, self.name, _LIMIT)
             found = self.get(op, selection)
             # pages of a store that changes meanwhile may miss a key that is there
             if gone := tuple(known.keys() - found.keys()):

@@ -10,7 +10,7 @@ from ...errors import CloudRuntimesError, InvalidArgumentError, NotFoundError
 from ...spi.operation import Operation
 from ...spi.secret import Secret
 from .._secrets import Flow, FlowSecret, document, together
-from .client import AwsClient, told
+from .client import told
 
 if TYPE_CHECKING:
     from . import AwsComponent
@@ -49,19 +49,13 @@ class ManagedSecret(FlowSecret):
 
     def __init__(self, component: AwsComponent, name: str) -> None:
         settings = component.settings
-        super().__init__(settings.cache)
-        self.executor = component.executor
-        self._component = component
-        self._name = name
+        super().__init__(component.client, name, settings.cache)
+        self._client = component.client
         self._prefix = ("{name}/" if settings.prefix is None else settings.prefix).replace("{name}", name)
         self._multi_valued = settings.multi_valued
 
-    @property
-    def _client(self) -> AwsClient:
-        return self._component.client
-
-    def _get(self, op: Operation, key: str) -> Flow[Secret]:
-        name = place(self._name, self._prefix, key, _NAME)
+    def _read_secret(self, op: Operation, key: str) -> Flow[Secret]:
+        name = place(self.name, self._prefix, key, _NAME)
         body = {"SecretId": name}
         for field, given in (("VersionId", "version_id"), ("VersionStage", "version_stage")):
             if version := (op.metadata or {}).get(given):
@@ -70,7 +64,7 @@ class ManagedSecret(FlowSecret):
             return (yield from self._client.ask("GetSecretValue", body, lambda found: self._read(found, key)))
         except NotFoundError:
             raise NotFoundError(
-                f"no secret {key!r}{' of that version' if len(body) > 1 else ''} in {self._name!r}: {self._client.where} "
+                f"no secret {key!r}{' of that version' if len(body) > 1 else ''} in {self.name!r}: {self._client.where} "
                 f"has none at {name!r}: aws secretsmanager create-secret --name {name} --secret-string …"
             ) from None
 
@@ -82,7 +76,7 @@ class ManagedSecret(FlowSecret):
             return entries(text, key, self._multi_valued)
         return Secret({key: text}) if isinstance(text := found.get("SecretBinary"), str) else None
 
-    def _get_bulk(self, op: Operation) -> Flow[dict[str, Secret]]:
+    def _get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
         names = yield from self._names()
         found: dict[str, Secret] = {}
         failed: dict[str, CloudRuntimesError] = {}
@@ -97,7 +91,7 @@ class ManagedSecret(FlowSecret):
                 if token is None:
                     break
                 body["NextToken"] = token
-        return together(self._name, found, failed)
+        return together(self.name, found, failed)
 
     def _names(self) -> Flow[list[str]]:
         names: list[str] = []

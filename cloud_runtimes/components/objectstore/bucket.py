@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -33,12 +31,13 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
 from .failures import ELSEWHERE, explained
 from .requests import SignedRequests
 from .settings import ObjectstoreSettings
 
-__all__ = ["Bucket", "Flow", "Step", "look"]
+__all__ = ["Bucket", "Flow", "Step", "Together", "look"]
 
 T = TypeVar("T")
 _STORES: Final = 16
@@ -72,15 +71,16 @@ class Step(NamedTuple):
     on: Any = None
 
 
-Flow: TypeAlias = Generator[Step, Any, T]
+Flow: TypeAlias = Generator["Step | Together | float", Any, T]
 
 
-@dataclass(frozen=True, slots=True)
-class _Done(Generic[T]):
-    value: T
+class Together(NamedTuple):
+    """Flows that are run at once; answered by what each returned or raised."""
+
+    flows: Sequence[Flow[Any]]
 
 
-class Bucket:
+class Bucket(FlowEngine[Step | Together | float, Any]):
     """See the module; made without I/O.
 
     Attributes:
@@ -185,29 +185,32 @@ class Bucket:
 
     # -- running flows ----------------------------------------------------
 
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Run a flow in this thread."""
-        step = self._next(op, flow, None, None)
-        while isinstance(step, Step):
-            try:
-                result, error = self._do(op, step), None
-            except Exception as failure:
-                result, error = None, failure
-            step = self._next(op, flow, result, error)
-        return step.value
+    def steps(self, op: Operation, flow: Flow[T]) -> Generator[Any, Any, T]:
+        """Yield the steps of a call; raises our error for one of obstore that the flow lets pass."""
+        answer, failure = None, None
+        try:
+            while True:
+                step = flow.send(answer) if failure is None else flow.throw(failure)
+                answer = failure = None
+                if isinstance(step, float):
+                    left = op.remaining()
+                    step = step if left is None else min(step, left)
+                try:
+                    answer = yield step
+                except BaseException as error:
+                    failure = error
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except Exception as error:
+            if error is not failure or isinstance(error, CloudRuntimesError):
+                raise
+        finally:
+            answer, raised, failure = None, failure, None
+        # outside of the block: the text of obstore's error quotes URLs, and would be shown as its context
+        raise explained(self.where, raised, op)
 
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Run a flow in a task."""
-        step = self._next(op, flow, None, None)
-        while isinstance(step, Step):
-            try:
-                result, error = await self._do_async(op, step), None
-            except Exception as failure:
-                result, error = None, failure
-            step = self._next(op, flow, result, error)
-        return step.value
-
-    def run_all(self, op: Operation, flows: Sequence[Flow[T]]) -> list[T | CloudRuntimesError]:
+    def _run_all(self, op: Operation, flows: Sequence[Flow[T]]) -> list[T | CloudRuntimesError]:
         """Run flows at once, and return what each gave or raised."""
         if len(flows) == 1:
             return [self._caught(op, flows[0])]
@@ -220,12 +223,12 @@ class Bucket:
         except CloudRuntimesError as error:
             return error
 
-    async def run_all_async(self, op: Operation, flows: Sequence[Flow[T]]) -> list[T | CloudRuntimesError]:
-        """Asynchronous `run_all`."""
-        places = asyncio.Semaphore(_AT_ONCE)
+    async def _run_all_async(self, op: Operation, flows: Sequence[Flow[T]]) -> list[T | CloudRuntimesError]:
+        """Asynchronous `_run_all`."""
+        slots = asyncio.Semaphore(_AT_ONCE)
 
         async def caught(flow: Flow[T]) -> T | CloudRuntimesError:
-            async with places:
+            async with slots:
                 try:
                     return await self.run_async(op, flow)
                 except CloudRuntimesError as error:
@@ -233,22 +236,11 @@ class Bucket:
 
         return list(await asyncio.gather(*map(caught, flows)))
 
-    def _next(self, op: Operation, flow: Flow[T], result: Any, error: Exception | None) -> Step | _Done[T]:
-        try:
-            return flow.send(result) if error is None else flow.throw(error)
-        except StopIteration as stop:
-            return _Done(stop.value)
-        except Exception as failure:
-            if failure is not error or isinstance(failure, CloudRuntimesError):
-                raise
-        # outside of the block: the text of obstore's error quotes URLs, and would be shown as its context
-        raise explained(self.where, error, op)
-
-    def _do(self, op: Operation, step: Step) -> Any:
+    def exchange(self, op: Operation, step: Step | Together) -> Any:
+        if isinstance(step, Together):
+            return self._run_all(op, step.flows)
         if step.name == "request":
             return self._requests.send(op, *step.arguments)
-        if step.name == "pause":
-            return time.sleep(_pause(op, *step.arguments))
         if step.name == "list":
             return obstore.list(self.store(op), *step.arguments, **step.options)
         if step.name == "next":
@@ -262,11 +254,11 @@ class Bucket:
             return getattr(step.on, step.name)(*step.arguments)
         return getattr(obstore, step.name)(self.store(op), *step.arguments, **step.options)
 
-    async def _do_async(self, op: Operation, step: Step) -> Any:
+    async def exchange_async(self, op: Operation, step: Step | Together) -> Any:
+        if isinstance(step, Together):
+            return await self._run_all_async(op, step.flows)
         if step.name == "request":
             return await self._requests.send_async(op, *step.arguments)
-        if step.name == "pause":
-            return await asyncio.sleep(_pause(op, *step.arguments))
         if step.name == "list":
             return obstore.list(await self.store_async(op), *step.arguments, **step.options)
         if step.name == "next":
@@ -308,11 +300,6 @@ class _Body:
         if self._left > 0:
             raise UnavailableError(f"{self._where}: the store sent less of an object than it announced")
         return b"".join(self._pieces)
-
-
-def _pause(op: Operation, seconds: float) -> float:
-    left = op.remaining()
-    return seconds if left is None else min(seconds, left)
 
 
 def _has_proxy(url: str | None) -> bool:

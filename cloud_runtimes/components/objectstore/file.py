@@ -12,6 +12,7 @@ from obstore import exceptions
 from ...errors import AlreadyExistsError, ClosedError, ConflictError
 from ...spi import file as spi
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.flow import FlowDriver, both_apis
 from ...spi.operation import Operation
 from .._files import ServerFiles
 from .attributes import info
@@ -32,7 +33,7 @@ _BLOCK: Final = 8 * 1024 * 1024
 """Bytes that a reader holds: few first, more as it goes on."""
 
 
-class ObjectFiles(ServerFiles):
+class ObjectFiles(FlowDriver, ServerFiles):
     """One store: what is below the prefix."""
 
     features = frozenset(
@@ -45,52 +46,34 @@ class ObjectFiles(ServerFiles):
     def __init__(self, component: ObjectstoreComponent, name: str) -> None:
         settings = component.settings
         self.component = component
-        self.store = name
+        self.flows = self.bucket = component.bucket
+        self.name = name
         self.names = Names(name, settings.root(name), settings.scheme == "az")
-
-    def run(self, op: Operation, flow: Flow[Any]) -> Any:
-        """Run a flow of the sync API."""
-        return self.component.bucket.run(op, flow)
-
-    async def run_async(self, op: Operation, flow: Flow[Any]) -> Any:
-        """Run a flow of the async API."""
-        return await self.component.bucket.run_async(op, flow)
 
     # -- reading ----------------------------------------------------------
 
-    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
-        found: FileInfo | None = self.run(op, self.find(name))
-        return found
+    def _stat(self, op: Operation, name: str, /) -> Flow[FileInfo | None]:
+        return self.find(name)
 
-    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
-        found: FileInfo | None = await self.run_async(op, self.find(name))
-        return found
+    stat, stat_async = both_apis(_stat)
 
     def find(self, name: str) -> Flow[FileInfo | None]:
         """Return what is known of a file."""
         try:
             found = yield Step("get", (self.names.key(name),), {"options": {"head": True}})
         except FileNotFoundError as error:
-            yield from self._absent(error)
+            yield from self.absent(error)
             return None
         return info(name, found.meta, found.attributes)
 
-    def _absent(self, error: BaseException) -> Flow[None]:
+    def absent(self, error: BaseException) -> Flow[None]:
         """Look whether it is only the object that is not there: the answer to a HEAD does not tell."""
         if bucket_gone(error):
             raise error
         if "<Code>" not in str(error):
-            yield from look(self.component.bucket)
+            yield from look(self.bucket)
 
-    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        found: bytes | None = self.run(op, self._read(name, start, length))
-        return found
-
-    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        found: bytes | None = await self.run_async(op, self._read(name, start, length))
-        return found
-
-    def _read(self, name: str, start: int, length: int | None) -> Flow[bytes | None]:
+    def _read(self, op: Operation, name: str, start: int, length: int | None, /) -> Flow[bytes | None]:
         if length == 0:
             return None if (yield from self.find(name)) is None else b""
         options: dict[str, Any] = {}
@@ -101,50 +84,39 @@ class ObjectFiles(ServerFiles):
             data: bytes = yield Step("bytes", on=result)
             return data
         except FileNotFoundError as error:
-            yield from self._absent(error)
+            yield from self.absent(error)
             return None
         except exceptions.BaseError as error:
             if options and out_of_range(error):
                 return b""
             raise
 
-    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
+    read, read_async = both_apis(_read)
+
+    def _open_read(self, op: Operation, name: str, /) -> Flow[FileReader | None]:
         reader = _Reader(self)
-        return reader if self.run(op, reader.open(name)) else None
+        return reader if (yield from reader.open(name)) else None
 
-    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
-        reader = _Reader(self)
-        return reader if await self.run_async(op, reader.open(name)) else None
+    open_read, open_read_async = both_apis(_open_read)
 
-    def list_files(
+    def _list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        found: list[FileInfo] = self.run(
-            op, list_files(self.component.bucket, self.names, prefix, recursive, limit, after)
-        )
-        return found
+    ) -> Flow[list[FileInfo]]:
+        return list_files(self.bucket, self.names, prefix, recursive, limit, after)
 
-    async def list_files_async(
-        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        found: list[FileInfo] = await self.run_async(
-            op, list_files(self.component.bucket, self.names, prefix, recursive, limit, after)
-        )
-        return found
+    list_files, list_files_async = both_apis(_list_files)
 
     # -- writing ----------------------------------------------------------
 
     def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         if (data := _only(chunks)) is None:
             return super().write(op, name, chunks, how)
-        stored: FileInfo = self.run(op, Upload(self, name, how).whole(data))
-        return stored
+        return self.flows.run(op, Upload(self, name, how).whole(data))
 
     async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         if (data := _only(chunks)) is None:
             return await super().write_async(op, name, chunks, how)
-        stored: FileInfo = await self.run_async(op, Upload(self, name, how).whole(data))
-        return stored
+        return await self.flows.run_async(op, Upload(self, name, how).whole(data))
 
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
         return Upload(self, name, how)
@@ -154,54 +126,38 @@ class ObjectFiles(ServerFiles):
 
     def exists(self, name: str) -> AlreadyExistsError:
         """Return why a file cannot be made."""
-        return AlreadyExistsError(f"{self.store}/{name} exists: give overwrite=True to replace it")
+        return AlreadyExistsError(f"{self.name}/{name} exists: give overwrite=True to replace it")
 
-    def delete(self, op: Operation, name: str, /) -> None:
-        self.run(op, self._delete(name))
-
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        await self.run_async(op, self._delete(name))
-
-    def _delete(self, name: str) -> Flow[None]:
+    def _delete(self, op: Operation, name: str, /) -> Flow[None]:
         try:
             yield Step("delete", (self.names.key(name),))
         except FileNotFoundError as error:
             if bucket_gone(error):
                 raise
 
-    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        found: FileInfo | None = self.run(op, self._copy(source, target))
-        return found
+    delete, delete_async = both_apis(_delete)
 
-    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        found: FileInfo | None = await self.run_async(op, self._copy(source, target))
-        return found
-
-    def _copy(self, source: str, target: str) -> Flow[FileInfo | None]:
+    def _copy(self, op: Operation, source: str, target: str, /) -> Flow[FileInfo | None]:
         if source != target:  # which S3 refuses
             try:
                 yield Step("copy", (self.names.key(source), self.names.key(target)))
             except FileNotFoundError as error:
-                yield from self._absent(error)
+                yield from self.absent(error)
                 return None
         return (yield from self.find(target))
+
+    copy, copy_async = both_apis(_copy)
 
     def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
         raise NotImplementedError
 
     # -- signed URLs ------------------------------------------------------
 
-    def url(self, op: Operation, name: str, method: str, expires: float, /) -> str:
-        made: str = self.run(op, self._url(name, method, expires))
-        return made
-
-    async def url_async(self, op: Operation, name: str, method: str, expires: float, /) -> str:
-        made: str = await self.run_async(op, self._url(name, method, expires))
-        return made
-
-    def _url(self, name: str, method: str, expires: float) -> Flow[str]:
+    def _url(self, op: Operation, name: str, method: str, expires: float, /) -> Flow[str]:
         url: str = yield Step("sign", (method, self.names.key(name), timedelta(seconds=expires)))
         return url
+
+    url, url_async = both_apis(_url)
 
 
 def _only(chunks: Iterable[Chunk]) -> Chunk | None:
@@ -214,7 +170,7 @@ class _Reader(FileReader):
     """One version of a file, a block at a time. Once it was replaced, what is not yet read is refused, unless the bucket keeps versions."""
 
     def __init__(self, files: ObjectFiles) -> None:
-        self.executor = files.executor
+        self.flows = files.flows
         self._files = files
         self._block = memoryview(b"")
         self._start = 0
@@ -227,7 +183,7 @@ class _Reader(FileReader):
             found = yield Step("get", (self._files.names.key(name),), {"options": {"range": (0, _FIRST)}})
             self._block = memoryview((yield Step("bytes", on=found)))
         except FileNotFoundError as error:
-            yield from self._files._absent(error)
+            yield from self._files.absent(error)
             return False
         except exceptions.BaseError as error:
             if not out_of_range(error):
@@ -241,18 +197,10 @@ class _Reader(FileReader):
         self._pin = {"if_match": found.meta["e_tag"]} if version is None else {"version": version}
         return True
 
-    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
-        data: bytes = self._files.run(op, self._read(offset, size))
-        return data
-
-    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes:
-        data: bytes = await self._files.run_async(op, self._read(offset, size))
-        return data
-
-    def _read(self, offset: int, size: int) -> Flow[bytes]:
+    def _read(self, op: Operation, offset: int, size: int, /) -> Flow[bytes]:
         name = self.info.name
         if self._closed:
-            raise ClosedError(f"{self._files.store}/{name} is closed: open it again")
+            raise ClosedError(f"{self._files.name}/{name} is closed: open it again")
         end = min(offset + size, self.info.size or 0)
         pieces = []
         while offset < end:
@@ -263,6 +211,8 @@ class _Reader(FileReader):
             pieces.append(bytes(self._block[held : held + end - offset]))
             offset += len(pieces[-1])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    read, read_async = both_apis(_read)
 
     def _fetch(self, offset: int, size: int, goes_on: bool) -> Flow[None]:
         """Hold the block that begins at an offset."""
@@ -276,7 +226,7 @@ class _Reader(FileReader):
         except (FileNotFoundError, exceptions.PreconditionError) as error:
             if bucket_gone(error):
                 raise
-            message = f"{self._files.store}/{name} was replaced or deleted while it was read: open it again"
+            message = f"{self._files.name}/{name} was replaced or deleted while it was read: open it again"
             raise ConflictError(message) from None
         self._start = offset
 

@@ -135,7 +135,7 @@ def _asked(bucket: Bucket, method: str, query: Mapping[str, str]) -> Flow[bytes]
         except Refusal as error:
             if not error.passes:
                 raise
-        yield Step("pause", (pause.next(),))
+        yield pause.next()
     return (yield Step("request", (method, query)))  # type: ignore[no-any-return]
 
 

@@ -15,10 +15,11 @@ from obstore import exceptions
 
 from ...errors import CloudRuntimesError, InternalError
 from ...spi import state as spi
+from ...spi.flow import FlowDriver, both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .._values import conflict, oversized
-from .bucket import Flow, Step
+from .bucket import Flow, Step, Together
 from .failures import bucket_gone
 from .listing import list_files
 from .names import Names
@@ -47,30 +48,26 @@ class _Found(NamedTuple):
     version: str
 
 
-class ObjectState(StateDriver):
+class ObjectState(FlowDriver, StateDriver):
     """One store: what is below the prefix."""
 
     features = frozenset({spi.CONSISTENCY, spi.ETAG, spi.FIRST_WRITE, spi.LIST_KEYS, spi.TTL})
 
     def __init__(self, component: ObjectstoreComponent, name: str) -> None:
         settings = component.settings
-        self._bucket = component.bucket
-        self._store = name
+        self.flows = self._bucket = component.bucket
+        self.name = name
         self._max_value = settings.max_value_bytes
         self._versions = settings.scheme == "gs"
         self._names = Names(name, settings.root(name), settings.scheme == "az")
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self._bucket.run(op, self._get(key))
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._bucket.run_async(op, self._get(key))
-
-    def _get(self, key: str) -> Flow[StoredValue | None]:
+    def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         found = yield from self._find(key)
         return None if found is None else found.value
+
+    get, get_async = both_apis(_get)
 
     def _find(self, key: str) -> Flow[_Found | None]:
         try:
@@ -82,7 +79,7 @@ class ObjectState(StateDriver):
         data: bytes = yield Step("bytes", on=result)
         if not data.startswith(_MAGIC) or len(data) < _HEADER.size:
             raise InternalError(
-                f"{key!r} in {self._store!r} is an object that no state store wrote: give it a prefix of its own"
+                f"{key!r} in {self.name!r} is an object that no state store wrote: give it a prefix of its own"
             )
         _, nonce, ends, padding, typed = _HEADER.unpack_from(data)
         version = str(result.meta["version"] if self._versions else result.meta["e_tag"]).strip('"')
@@ -94,19 +91,9 @@ class ObjectState(StateDriver):
             value = StoredValue(data[start + typed :], content_type, etag, ends or None)
         return _Found(value, nonce, version)
 
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        return self._values(keys, self._bucket.run_all(op, [self._get(key) for key in keys]))
-
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
-        return self._values(keys, await self._bucket.run_all_async(op, [self._get(key) for key in keys]))
-
-    @staticmethod
-    def _values(
-        keys: Sequence[str], found: Sequence[StoredValue | CloudRuntimesError | None]
-    ) -> dict[str, StoredValue]:
+    def _get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
         values = {}
+        found = yield Together([self._get(op, key, consistency) for key in keys])
         for key, value in zip(keys, found, strict=True):
             if isinstance(value, CloudRuntimesError):
                 raise value
@@ -114,57 +101,39 @@ class ObjectState(StateDriver):
                 values[key] = value
         return values
 
-    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return self._bucket.run(op, self._list(prefix, limit, after))
+    get_bulk, get_bulk_async = both_apis(_get_bulk)
 
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return await self._bucket.run_async(op, self._list(prefix, limit, after))
-
-    def _list(self, prefix: str, limit: int | None, after: str | None) -> Flow[list[str]]:
+    def _list(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> Flow[list[str]]:
         keys: list[str] = []
         while True:
             want = None if limit is None else limit - len(keys)
             page = yield from list_files(self._bucket, self._names, prefix, True, want, after)
             for entry in page:
-                if not (entry.size or 0) % 2 or (yield from self._get(entry.name)) is not None:
+                if not (entry.size or 0) % 2 or (yield from self._get(op, entry.name, None)) is not None:
                     keys.append(entry.name)
             if want is None or len(page) < want or len(keys) == limit:
                 return keys
             after = page[-1].name
 
+    list_keys, list_keys_async = both_apis(_list)
+
     # -- writing ----------------------------------------------------------
 
-    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        failed = oversized(self._store, writes, self._max_value, atomic)
-        for places in _rounds(writes, failed):
-            flows = [self._apply(writes[place]) for place in places]
-            self._settle(writes, places, self._bucket.run_all(op, flows), failed, atomic)
-        return failed
-
-    async def write_async(
+    def _write(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        failed = oversized(self._store, writes, self._max_value, atomic)
-        for places in _rounds(writes, failed):
-            flows = [self._apply(writes[place]) for place in places]
-            self._settle(writes, places, await self._bucket.run_all_async(op, flows), failed, atomic)
+    ) -> Flow[Mapping[int, CloudRuntimesError]]:
+        failed = oversized(self.name, writes, self._max_value, atomic)
+        for indexes in _rounds(writes, failed):
+            results = yield Together([self._apply(writes[index]) for index in indexes])
+            for index, result in zip(indexes, results, strict=True):
+                error = conflict(self.name, writes[index]) if result is False else result
+                if isinstance(error, CloudRuntimesError):
+                    failed[index] = error
+                    if atomic:  # which is alone
+                        raise error
         return failed
 
-    def _settle(
-        self,
-        writes: Sequence[StateWrite],
-        places: Sequence[int],
-        results: Sequence[bool | CloudRuntimesError],
-        failed: dict[int, CloudRuntimesError],
-        atomic: bool,
-    ) -> None:
-        """Note what failed; an atomic write is alone, and raises."""
-        for place, result in zip(places, results, strict=True):
-            error = conflict(self._store, writes[place]) if result is False else result
-            if isinstance(error, CloudRuntimesError):
-                failed[place] = error
-                if atomic:
-                    raise error
+    write, write_async = both_apis(_write)
 
     def _apply(self, write: StateWrite) -> Flow[bool]:
         """Apply one; tell whether its condition held."""

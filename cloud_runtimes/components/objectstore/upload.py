@@ -75,17 +75,17 @@ class Upload(FileWriter):
         if not self._how.overwrite:
             if self._size > settings.exclusive_bytes:
                 raise ResourceExhaustedError(
-                    f"{self._files.store}/{self._name} has more than {settings.exclusive_bytes:,} bytes, which are held in memory "
+                    f"{self._files.name}/{self._name} has more than {settings.exclusive_bytes:,} bytes, which are held in memory "
                     "for overwrite=False: raise exclusive_bytes, or give overwrite=True"
                 )
         elif self._size > PARTS * settings.part_size:
             raise ResourceExhaustedError(
-                f"{self._files.store}/{self._name} has more than {PARTS:,} parts of {settings.part_size:,} bytes: raise part_size"
+                f"{self._files.name}/{self._name} has more than {PARTS:,} parts of {settings.part_size:,} bytes: raise part_size"
             )
 
     def _check(self) -> None:
         if self._ended:
-            raise ClosedError(f"{self._files.store}/{self._name} is stored or given up: begin again")
+            raise ClosedError(f"{self._files.name}/{self._name} is stored or given up: begin again")
 
     def _send(self, op: Operation, complete: bool = False) -> None:
         """Give obstore what there is; it sends parts of it, and waits while too many are on their way."""
@@ -122,20 +122,16 @@ class Upload(FileWriter):
     def commit(self, op: Operation, /) -> FileInfo:
         self._check()
         if self._parts is None:
-            found: FileInfo = self._files.run(op, self._put(self._rest))
-            return found
+            return self._files.flows.run(op, self._put(self._rest))
         self._send(op, True)
-        found = self._files.run(op, self._stored())
-        return found
+        return self._files.flows.run(op, self._stored())
 
     async def commit_async(self, op: Operation, /) -> FileInfo:
         self._check()
         if self._parts is None:
-            found: FileInfo = await self._files.run_async(op, self._put(self._rest))
-            return found
+            return await self._files.flows.run_async(op, self._put(self._rest))
         await self._in_thread(self._send, op, True)
-        found = await self._files.run_async(op, self._stored())
-        return found
+        return await self._files.flows.run_async(op, self._stored())
 
     def _info(self, etag: str | None) -> FileInfo:
         how = self._how

@@ -18,7 +18,6 @@ from .._secrets import Flow, FlowSecret, document, together
 
 if TYPE_CHECKING:
     from . import VaultComponent
-    from .client import VaultClient
 
 __all__ = ["VaultSecret", "entries", "place"]
 
@@ -56,26 +55,22 @@ class VaultSecret(FlowSecret):
 
     def __init__(self, component: VaultComponent, name: str) -> None:
         settings = component.settings
-        super().__init__(settings.cache)
+        super().__init__(component.client, name, settings.cache)
         self._component = component
-        self._name = name
+        self._client = component.client
         self._prefix = settings.prefix(name)
         second = settings.engine == "kv2"
         self._second = second
         self._data = f"{settings.mount}/data" if second else settings.mount
         self._list = f"{settings.mount}/metadata" if second else settings.mount
 
-    @property
-    def _client(self) -> VaultClient:
-        return self._component.client
-
-    def _get(self, op: Operation, key: str) -> Flow[Secret]:
+    def _read_secret(self, op: Operation, key: str) -> Flow[Secret]:
         version = self._version(op)
-        path = place(self._name, self._prefix, key)
+        path = place(self.name, self._prefix, key)
         found = yield from self._read(key, f"{self._data}/{path}", f"version={version}" if version else "")
         if found is None:
             raise NotFoundError(
-                f"no secret {key!r} in {self._name!r}: {self._client.where} has none at {path!r}: "
+                f"no secret {key!r} in {self.name!r}: {self._client.where} has none at {path!r}: "
                 f"vault kv put -mount={self._component.settings.mount} {path} {key}=-"
             )
         return found
@@ -91,7 +86,7 @@ class VaultSecret(FlowSecret):
     def _read(self, key: str, path: str, query: str) -> Flow[Secret | None]:
         found = self._entries((yield from self._client.ask("GET", path, query=query, absent=True)))
         if isinstance(found, str):
-            raise PayloadError(f"secret {key!r} of {self._name!r}: {found}")
+            raise PayloadError(f"secret {key!r} of {self.name!r}: {found}")
         return found
 
     def _entries(self, data: bytes | None) -> Secret | str | None:
@@ -103,18 +98,18 @@ class VaultSecret(FlowSecret):
         except (KeyError, TypeError):
             return entries(None)
 
-    def _get_bulk(self, op: Operation) -> Flow[dict[str, Secret]]:
+    def _get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
         found: dict[str, Secret] = {}
         failed: dict[str, CloudRuntimesError] = {}
         for key in (yield from self._keys()):
             try:
-                secret = yield from self._read(key, f"{self._data}/{place(self._name, self._prefix, key)}", "")
+                secret = yield from self._read(key, f"{self._data}/{place(self.name, self._prefix, key)}", "")
             except (PayloadError, InvalidArgumentError) as error:
                 failed[key] = error.with_traceback(None)
                 continue
             if secret is not None:  # else it was deleted meanwhile
                 found[key] = secret
-        return together(self._name, found, failed)
+        return together(self.name, found, failed)
 
     def _keys(self) -> Flow[list[str]]:
         """Return all keys below the path; those that are deleted too."""
@@ -136,6 +131,6 @@ class VaultSecret(FlowSecret):
                 (folders if name.endswith("/") else keys).append(folder + name)
             if len(keys) + len(folders) > _MOST:
                 raise ResourceExhaustedError(
-                    f"{self._name!r} has more than {_MOST:,} secrets: read them one by one, or set a longer path"
+                    f"{self.name!r} has more than {_MOST:,} secrets: read them one by one, or set a longer path"
                 )
         return keys

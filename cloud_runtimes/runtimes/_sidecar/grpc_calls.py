@@ -176,7 +176,7 @@ class GrpcCalls(Transport):
         """Return the headers that tell an application how many seconds are left."""
         return () if left is None else ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
 
-    def _send(self, op: Operation, request: Call) -> Any:
+    def exchange(self, op: Operation, request: Call) -> Any:
         import grpc
 
         active.begin()
@@ -194,7 +194,7 @@ class GrpcCalls(Transport):
             active.end()
         return self._replied(request, reply, call)
 
-    async def _send_async(self, op: Operation, request: Call) -> Any:
+    async def exchange_async(self, op: Operation, request: Call) -> Any:
         import grpc
 
         await active.begin_async()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from ..._core.logs import repeated
 from ...errors import CloudRuntimesError
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import (
     BatchLimits,
@@ -31,7 +32,7 @@ from ...spi.pubsub import (
 )
 from ...spi.push import PushSource
 from .channel import Channel
-from .transport import Flow, SidecarDriver, SidecarError, Stream, operation, resolve, stream_error
+from .transport import Flow, SidecarDriver, SidecarError, Stream, resolve, stream_error
 
 _STATUS: Final = {Settlement.ACK: 0, Settlement.RETRY: 1, Settlement.DROP: 2}
 """Numbers of ``TopicEventResponse``, of Dapr and of Layotto."""
@@ -60,8 +61,7 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
             f"raise max_message in {self.table}, and the sidecar's own limit, or send a reference instead"
         )
 
-    @operation
-    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
+    def _publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
         """Make one request, and return what failed of it."""
         records = list(batch)
         try:
@@ -75,6 +75,8 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
             error = refused.error(applied=True)
             return {place: error for place in range(len(records)) if str(place) in refused.failed}
         return {}
+
+    publish, publish_async = both_apis(_publish)
 
     @abstractmethod
     def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]: ...

@@ -17,12 +17,13 @@ from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import CloudRuntimesError, ConflictError, InternalError, NotFoundError, PayloadError, UnsupportedError
 from ...spi import secret as spi
+from ...spi.flow import both_apis
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from ...spi.secret import Secret, SecretDriver
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .channel import Channel
-from .transport import Flow, SidecarDriver, SidecarError, StateItem, StateValue, operation
+from .transport import Flow, SidecarDriver, SidecarError, StateItem, StateValue
 
 MARK: Final = "cloud_runtimes"
 _MARK_BYTES: Final = b'"cloud_runtimes"'
@@ -46,10 +47,9 @@ class SidecarState(SidecarDriver, StateDriver):
         found = yield from self._transport.get_state(self._name, key, consistency, op.metadata or {})
         return None if found is None else _stored(found)
 
-    get = operation(_get)
+    get, get_async = both_apis(_get)
 
-    @operation
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
+    def _get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
         found: dict[str, StoredValue] = {}
         if not keys:
             return found
@@ -62,11 +62,12 @@ class SidecarState(SidecarDriver, StateDriver):
         items = yield from self._transport.get_states(self._name, keys, op.metadata or {})
         return {key: _stored(each) for key, each in items.items()}
 
+    get_bulk, get_bulk_async = both_apis(_get_bulk)
+
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         raise UnsupportedError("a sidecar has no list of keys")
 
-    @operation
-    def write(
+    def _write(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
     ) -> Flow[Mapping[int, CloudRuntimesError]]:
         yield from self._learn()
@@ -94,6 +95,8 @@ class SidecarState(SidecarDriver, StateDriver):
                 except CloudRuntimesError as one:
                     failed[index] = one
         return failed
+
+    write, write_async = both_apis(_write)
 
     def _learn(self) -> Flow[None]:
         """Find out, once, what a write needs to know of the store."""
@@ -172,8 +175,7 @@ class SidecarSecret(SidecarDriver, SecretDriver):
 
     features = frozenset({spi.BULK})
 
-    @operation
-    def get(self, op: Operation, key: str, /) -> Flow[Secret]:
+    def _get(self, op: Operation, key: str, /) -> Flow[Secret]:
         try:
             found = yield from self._transport.get_secret(self._name, key, op.metadata or {})
         except SidecarError as refused:
@@ -186,13 +188,16 @@ class SidecarSecret(SidecarDriver, SecretDriver):
             )
         return found
 
+    get, get_async = both_apis(_get)
+
     @abstractmethod
     def _is_absent(self, op: Operation, key: str, refused: SidecarError) -> Flow[bool]:
         """Tell whether a refusal means that there is no such secret."""
 
-    @operation
-    def get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
+    def _get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
         return (yield from self._transport.get_secrets(self._name, op.metadata or {}))
+
+    get_bulk, get_bulk_async = both_apis(_get_bulk)
 
 
 class SidecarLock(SidecarDriver, LockDriver):
@@ -206,8 +211,7 @@ class SidecarLock(SidecarDriver, LockDriver):
         # claim → when the lease ends by its holder's clock, of leases whose owner was named
         self._ends: dict[str, float] = {}
 
-    @operation
-    def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Flow[Grant | None]:
+    def _acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Flow[Grant | None]:
         seconds = min(_MOST_SECONDS, -(-request.expiry_ms // 1000))
         asked = request.now()
         taken = yield from self._transport.try_lock(self._name, request.resource_id, request.owner, seconds)
@@ -219,14 +223,17 @@ class SidecarLock(SidecarDriver, LockDriver):
             self._ends[request.claim] = asked + seconds
         return Grant(None, asked)
 
+    acquire, acquire_async = both_apis(_acquire)
+
     def renew(self, op: Operation, request: LockRequest, /) -> bool:
         raise UnsupportedError("a sidecar has no renewal of locks")
 
-    @operation
-    def release(self, op: Operation, request: LockRequest, /) -> Flow[bool]:
+    def _release(self, op: Operation, request: LockRequest, /) -> Flow[bool]:
         if request.owner != request.claim and self._ends.pop(request.claim, 0.0) <= request.now():
             return False
         return (yield from self._unlock(op, request.resource_id, request.owner)) is UnlockStatus.SUCCESS
+
+    release, release_async = both_apis(_release)
 
     def _unlock(self, op: Operation, resource_id: str, owner: str, /) -> Flow[UnlockStatus]:
         number = yield from self._transport.unlock(self._name, resource_id, owner)
@@ -235,7 +242,7 @@ class SidecarLock(SidecarDriver, LockDriver):
             raise InternalError(f"the store {self._name!r} failed to release {resource_id!r}", maybe_applied=True)
         return status
 
-    unlock = operation(_unlock)
+    unlock, unlock_async = both_apis(_unlock)
 
 
 def is_exact(data: bytes) -> bool:

@@ -1,19 +1,18 @@
 """What drivers and transports of sidecars are: drivers ask for calls by name, a transport sends them by HTTP or gRPC.
 
-A call is a generator that yields requests and is sent replies, so one serves both APIs; `Transport.run` and `run_async` drive it.
+A call is a generator that yields requests and is sent replies, so one serves both APIs; a `Transport` runs it.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, InvalidStateError
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from ... import errors
 from ...errors import ClosedError, CloudRuntimesError
-from ...spi.driver import Driver
-from ...spi.flow import run_sync
+from ...spi.flow import FlowDriver, FlowEngine
 from ...spi.operation import Operation, mark_interrupted
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class ErrorReply(NamedTuple):
 
 
 class SidecarError(Exception):
-    """A sidecar said no; `Transport.run` makes it one of our errors. Of a bulk ``failed`` has the ids of what failed, if they are known."""
+    """A sidecar said no; `Transport.steps` makes it one of our errors. Of a bulk ``failed`` has the ids of what failed, if they are known."""
 
     headers: Mapping[str, str] = {}
     info: Mapping[str, str] = {}  # metadata of the ``ErrorInfo``
@@ -109,7 +108,7 @@ class Stream(Protocol):
         """Wait for its end; tells whether it came in time."""
 
 
-class Transport(ABC):
+class Transport(FlowEngine[Any, Any]):
     """The way to one sidecar. Calls raise `SidecarError` for what the sidecar refuses."""
 
     exact: ClassVar[bool]  # JSON comes back as it was saved, whatever its numbers
@@ -120,27 +119,26 @@ class Transport(ABC):
         self.url = url
         self._closed = False
 
-    def run(self, op: Operation, flow: Flow[T]) -> T:
-        return run_sync(self._run(op, flow, self._sent))
-
-    async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        return await self._run(op, flow, self._send_async)
-
-    async def _run(self, op: Operation, flow: Flow[T], send: Callable[[Operation, Any], Awaitable[Any]]) -> T:
+    def steps(self, op: Operation, flow: Flow[T]) -> Flow[T]:
+        """Yield the requests of a call; raises our error for a refusal that its flow lets pass."""
         wrote = False
         request: Any = None
-        replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
+        reply: Any = None
+        failure: BaseException | None = None
         try:
             request = next(flow)
             while True:
                 self._check()
+                reply = failure = None
                 try:
-                    replies.append(await send(op, request))
+                    reply = yield request
                 except BaseException as error:
-                    request = flow.throw(error)  # it may know what that means
-                    continue
-                wrote = wrote or (op.method.writes and self._writes(op, request) and not self._refuses(replies[0]))
-                request = flow.send(replies.pop())
+                    failure = error
+                if failure is None:
+                    wrote = wrote or (op.method.writes and self._writes(op, request) and not self._refuses(reply))
+                    request = flow.send(reply)
+                else:
+                    request = flow.throw(failure)  # it may know what that means
         except StopIteration as done:
             result: T = done.value
             return result
@@ -156,9 +154,8 @@ class Transport(ABC):
             elif not isinstance(error, Exception):
                 mark_interrupted(error, applied)
             raise
-
-    async def _sent(self, op: Operation, request: Any) -> Any:
-        return self._send(op, request)
+        finally:
+            reply = failure = None  # a reply may hold a secret, and stands in no frame of an error
 
     def native(self) -> Any:
         """Return the client library's object; ``None``: there is none, as with HTTP."""
@@ -167,12 +164,6 @@ class Transport(ABC):
     def _check(self) -> None:
         if self._closed:
             raise ClosedError("this client is closed: make another")
-
-    @abstractmethod
-    def _send(self, op: Operation, request: Any) -> Any: ...
-
-    @abstractmethod
-    async def _send_async(self, op: Operation, request: Any) -> Any: ...
 
     @abstractmethod
     def _writes(self, op: Operation, request: Any) -> bool:
@@ -187,35 +178,13 @@ class Transport(ABC):
         """Close all connections."""
 
 
-class SidecarDriver(Driver):
+class SidecarDriver(FlowDriver):
     """A driver of one component of the sidecar. Its transport is a `Channel`, or has the same calls over HTTP."""
 
     def __init__(self, transport: Any, name: str) -> None:
+        self.flows = transport
         self._transport: Channel = transport
         self._name = name
-
-
-class _Operation:
-    def __init__(self, flow: Callable[..., Flow[Any]]) -> None:
-        self._flow = flow
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        flow = self._flow
-
-        def run(self: Any, op: Operation, /, *arguments: Any) -> Any:
-            return self._transport.run(op, flow(self, op, *arguments))
-
-        async def run_async(self: Any, op: Operation, /, *arguments: Any) -> Any:
-            return await self._transport.run_async(op, flow(self, op, *arguments))
-
-        setattr(owner, name, run)
-        setattr(owner, f"{name}_async", run_async)
-
-
-def operation(flow: Callable[Concatenate[Any, Operation, P], Flow[T]]) -> Callable[Concatenate[Any, Operation, P], T]:
-    """Make a flow the method of its name, and its ``_async`` twin."""
-    made: Any = _Operation(flow)
-    return made  # type: ignore[no-any-return]
 
 
 def resolve(future: Future[T], reply: T) -> None:

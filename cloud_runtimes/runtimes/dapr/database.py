@@ -16,9 +16,10 @@ from typing import Any, Final, NoReturn
 from ...codec import json
 from ...errors import CloudRuntimesError, InternalError, InvalidArgumentError, PayloadError, UnsupportedError
 from ...spi.database import DatabaseDriver, Execute, ExecuteResult, Outcome, Query, RowSet, Statement
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.sql_states import SILENT, by_state
-from .._sidecar.transport import Flow, SidecarDriver, operation
+from .._sidecar.transport import Flow, SidecarDriver
 from .grpc_transport import GrpcTransport
 from .transport import DaprSidecarError
 
@@ -53,8 +54,7 @@ class DaprDatabase(SidecarDriver, DatabaseDriver):
         super().__init__(transport, name)
         self._kind: str | None = None
 
-    @operation
-    def run(self, op: Operation, statement: Statement, /) -> Flow[Outcome]:
+    def _run(self, op: Operation, statement: Statement, /) -> Flow[Outcome]:
         assert isinstance(statement, Query | Execute)
         asks = isinstance(statement, Query)
         if asks and not statement.sql.returns:
@@ -88,6 +88,8 @@ class DaprDatabase(SidecarDriver, DatabaseDriver):
         if twice:
             raise InvalidArgumentError(f"several columns are named {', '.join(twice)}: give each a name with AS")
         return rows
+
+    run, run_async = both_apis(_run)
 
     def _failed(self, op: Operation, refused: DaprSidecarError) -> CloudRuntimesError | None:
         """Return what a database's own refusal means; ``None``: it is another one's."""

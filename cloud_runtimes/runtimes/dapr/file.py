@@ -13,9 +13,10 @@ from uuid import uuid4
 from ...codec import json
 from ...errors import InternalError, ResourceExhaustedError, UnsupportedError
 from ...spi.file import FileInfo, FileReader
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from .._sidecar.files import SidecarFiles, listing
-from .._sidecar.transport import Flow, SidecarDriver, operation
+from .._sidecar.transport import Flow, SidecarDriver
 from .grpc_transport import GrpcTransport
 from .transport import DaprSidecarError
 
@@ -66,27 +67,31 @@ class DaprFile(SidecarDriver, SidecarFiles):
             return None
         return found
 
-    @operation
-    def stat(self, op: Operation, name: str, /) -> Flow[FileInfo | None]:
+    def _stat(self, op: Operation, name: str, /) -> Flow[FileInfo | None]:
         found = yield from self._do("get", name)
         return None if found is None else FileInfo(name, len(found))
 
-    @operation
-    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> Flow[bytes | None]:
+    stat, stat_async = both_apis(_stat)
+
+    def _read(self, op: Operation, name: str, start: int, length: int | None, /) -> Flow[bytes | None]:
         return (yield from self._do("get", name))
 
-    @operation
-    def open_read(self, op: Operation, name: str, /) -> Flow[FileReader | None]:
+    read, read_async = both_apis(_read)
+
+    def _open_read(self, op: Operation, name: str, /) -> Flow[FileReader | None]:
         found = yield from self._do("get", name)
         return None if found is None else _Reader(self, name, found)
 
-    @operation
-    def list_files(
+    open_read, open_read_async = both_apis(_open_read)
+
+    def _list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> Flow[list[FileInfo]]:
         return listing(
             [FileInfo(name, None) for name in (yield from self._list(prefix))], prefix, recursive, limit, after
         )
+
+    list_files, list_files_async = both_apis(_list_files)
 
     def _list(self, prefix: str) -> Flow[list[str]]:
         folder = prefix.rpartition("/")[0]
@@ -129,9 +134,10 @@ class DaprFile(SidecarDriver, SidecarFiles):
         self._transport.run(op, self._do("create", name, base64.b64encode(content.read())))
         return FileInfo(name, size)
 
-    @operation
-    def delete(self, op: Operation, name: str, /) -> Flow[None]:
+    def _delete(self, op: Operation, name: str, /) -> Flow[None]:
         yield from self._do("delete", name)
+
+    delete, delete_async = both_apis(_delete)
 
 
 class _Reader(FileReader):

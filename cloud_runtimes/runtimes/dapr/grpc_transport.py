@@ -172,13 +172,13 @@ class CombinedTransport(HttpTransport):
             return super().transact(store, items, metadata)
         return self._grpc.transact(store, items, metadata)
 
-    def _send(self, op: Operation, request: Any) -> Any:
-        return super()._send(op, request) if isinstance(request, RpcCall) else self._grpc._send(op, request)
+    def exchange(self, op: Operation, request: Any) -> Any:
+        return super().exchange(op, request) if isinstance(request, RpcCall) else self._grpc.exchange(op, request)
 
-    async def _send_async(self, op: Operation, request: Any) -> Any:
+    async def exchange_async(self, op: Operation, request: Any) -> Any:
         if isinstance(request, RpcCall):
-            return await super()._send_async(op, request)
-        return await self._grpc._send_async(op, request)
+            return await super().exchange_async(op, request)
+        return await self._grpc.exchange_async(op, request)
 
     def _writes(self, op: Operation, request: Any) -> bool:
         return super()._writes(op, request) if isinstance(request, RpcCall) else self._grpc._writes(op, request)

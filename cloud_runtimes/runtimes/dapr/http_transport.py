@@ -63,10 +63,10 @@ class HttpTransport(Transport):
         merged = self._headers if headers is None else {**headers, **self._headers}
         return RpcCall(path, path, verb, body, content_type, merged, query)
 
-    def _send(self, op: Operation, request: RpcCall) -> RpcReply:
+    def exchange(self, op: Operation, request: RpcCall) -> RpcReply:
         return run_sync(self._exchange(self._http.send, op, request))
 
-    async def _send_async(self, op: Operation, request: RpcCall) -> RpcReply:
+    async def exchange_async(self, op: Operation, request: RpcCall) -> RpcReply:
         return await self._exchange(self._http.send_async, op, request)
 
     async def _exchange(self, send: Callable[..., Awaitable[RpcReply]], op: Operation, request: RpcCall) -> RpcReply:

@@ -15,10 +15,11 @@ from ..._core.threads import Changes
 from ...errors import AlreadyExistsError, InvalidArgumentError, UnsupportedError
 from ...schedule.times import occurrences
 from ...spi import schedule as spi
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.rpc import RpcReply
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
-from .._sidecar.transport import Flow, SidecarDriver, operation, resolve
+from .._sidecar.transport import Flow, SidecarDriver, resolve
 from .callbacks import DaprCallbacks
 from .grpc_transport import GrpcTransport
 from .jobs import opened, restored, stored
@@ -47,8 +48,7 @@ class DaprSchedule(SidecarDriver, ScheduleDriver):
         # only gRPC has a call that lists them
         self.features = frozenset({spi.LIST_JOBS} if transport.streams else ())
 
-    @operation
-    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> Flow[None]:
+    def _save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> Flow[None]:
         try:
             yield from self._transport.schedule_job(spec.name, _checked(spec), overwrite)
         except DaprSidecarError as refused:
@@ -58,8 +58,9 @@ class DaprSchedule(SidecarDriver, ScheduleDriver):
                 f"there is a job {spec.name!r} already: overwrite=True replaces it, delete_job deletes it"
             ) from None
 
-    @operation
-    def get(self, op: Operation, name: str, /) -> Flow[StoredJob | None]:
+    save, save_async = both_apis(_save)
+
+    def _get(self, op: Operation, name: str, /) -> Flow[StoredJob | None]:
         try:
             return restored(name, (yield from self._transport.get_job(name)))
         except DaprSidecarError as refused:
@@ -69,14 +70,18 @@ class DaprSchedule(SidecarDriver, ScheduleDriver):
                 return None
             raise
 
-    @operation
-    def list_jobs(self, op: Operation, /) -> Flow[list[StoredJob]]:
+    get, get_async = both_apis(_get)
+
+    def _list_jobs(self, op: Operation, /) -> Flow[list[StoredJob]]:
         found = yield from self._transport.list_jobs()
         return [restored(each["name"], each) for each in sorted(found, key=lambda job: str(job["name"]))]
 
-    @operation
-    def delete(self, op: Operation, name: str, /) -> Flow[None]:
+    list_jobs, list_jobs_async = both_apis(_list_jobs)
+
+    def _delete(self, op: Operation, name: str, /) -> Flow[None]:
         yield from self._transport.delete_job(name)
+
+    delete, delete_async = both_apis(_delete)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         return DaprRuns(self._transport.callbacks, handlers)

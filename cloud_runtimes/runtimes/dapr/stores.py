@@ -11,11 +11,12 @@ from ...protocols.dapr.messages import messages
 from ...spi import configuration as configuration_spi
 from ...spi import state as spi
 from ...spi.configuration import ConfigurationItem, Selection
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateWrite
 from .._sidecar.configuration import SidecarConfiguration
 from .._sidecar.stores import SidecarSecret, SidecarState, conflict
-from .._sidecar.transport import Flow, SidecarError, operation
+from .._sidecar.transport import Flow, SidecarError
 from .grpc_transport import GrpcTransport
 
 __all__ = ["DaprConfiguration", "DaprSecret", "DaprState"]
@@ -94,12 +95,13 @@ class DaprConfiguration(SidecarConfiguration):
             else {configuration_spi.VERSION}
         )
 
-    @operation
-    def get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
+    def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
         found = yield from self._transport.get_configuration(self._name, selection.keys, selection.metadata or {})
         return {
             key: item for key, item in found.items() if item.value and (not selection.keys or key in selection.keys)
         }
+
+    get, get_async = both_apis(_get)
 
     def _first(self, selection: Selection) -> Any:
         if not self._transport.streams:

@@ -10,11 +10,12 @@ from ...protocols.layotto.messages import messages
 from ...spi import configuration as configuration_spi
 from ...spi import state as spi
 from ...spi.configuration import ConfigurationItem, Selection
+from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateWrite
 from .._sidecar.configuration import SidecarConfiguration
 from .._sidecar.stores import SidecarSecret, SidecarState, conflict
-from .._sidecar.transport import Flow, SidecarError, StateItem, operation
+from .._sidecar.transport import Flow, SidecarError, StateItem
 from .transport import LayottoTransport
 
 __all__ = ["LayottoConfiguration", "LayottoSecret", "LayottoState"]
@@ -125,7 +126,7 @@ class LayottoConfiguration(SidecarConfiguration):
             if not selection.keys or each.key in selection.keys
         }
 
-    get = operation(_get)
+    get, get_async = both_apis(_get)
 
     def _meant(self, selection: Selection) -> dict[str, Any]:
         return {
@@ -163,10 +164,9 @@ class LayottoConfiguration(SidecarConfiguration):
         )
         yield from self._transport.ask("SaveConfiguration", message)
 
-    save = operation(_save)
+    save, save_async = both_apis(_save)
 
-    @operation
-    def delete(self, op: Operation, selection: Selection, /) -> Flow[None]:
+    def _delete(self, op: Operation, selection: Selection, /) -> Flow[None]:
         """Delete keys. Etcd deletes all that begin with one of them, so the others are saved again."""
         if not selection.keys:  # without any, stores may take all to be meant
             return
@@ -190,6 +190,8 @@ class LayottoConfiguration(SidecarConfiguration):
                 names = ", ".join(repr(item.key) for item in kept)
                 error.add_note(f"the store may have deleted these keys too, which are to be saved again: {names}")
             raise error from failure.__cause__
+
+    delete, delete_async = both_apis(_delete)
 
     def _first(self, selection: Selection) -> Any:
         return messages().SubscribeConfigurationRequest(**self._meant(selection), keys=selection.keys)
