@@ -99,6 +99,9 @@ class EngineComponent(HomeComponent, Generic[E]):
             ClosedError: the client was closed.
             UnsupportedError: a package that it needs is not installed.
         """
+        engine = self._engine
+        if engine is not None:
+            return engine
         with self._lock:
             if self._closed:
                 raise ClosedError("this client is closed: make another")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...spi.operation import Method, Operation, mark_interrupted
-from .connection import Call, Connection, Flow, drive_async
+from .connection import Call, Connection, Flow
 from .failures import Lost
 from .statement import Result, Statement
 
@@ -42,12 +42,12 @@ class SharedConnection(Connection):
     def __init__(self) -> None:
         self.own: Any = None
 
-    def run(self, statement: Statement, *values: Any) -> Flow[Result]:
+    def execute(self, statement: Statement, *values: Any) -> Flow[Result]:
         if self.own is None:
             if statement.shares is not None:
                 return cast(Result, (yield statement, values))
             yield OWN
-        return cast(Result, (yield from self.own.run(statement, *values)))
+        return cast(Result, (yield from self.own.execute(statement, *values)))
 
     def pipeline(self, calls: Sequence[Call], after: Sequence[Call] = ()) -> Flow[list[Result]]:
         if self.own is None:
@@ -101,7 +101,7 @@ class Batches:
         if not self._under_way:
             self._under_way = 1
             try:
-                return await self._pool.run_apart(op, lambda connection: connection.run(statement, *values))
+                return await self._pool.run_apart(op, lambda connection: connection.execute(statement, *values))
             finally:
                 self._ended()
         entry = _Entry(op, statement, statement.encode(values), self._loop.create_future())
@@ -123,7 +123,7 @@ class Batches:
                 raise op.timed_out(what, maybe_applied=maybe_applied) from None
             mark_interrupted(error, maybe_applied)
             raise
-        return await self._pool.run_apart(op, lambda connection: connection.run(statement, *values))
+        return await self._pool.run_apart(op, lambda connection: connection.execute(statement, *values))
 
     # -- batches ----------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Batches:
             connection = await self._pool.take_async(op)
             try:
                 entries += self._taken()
-                results = await drive_async(self._exchange(connection, entries), connection, op)
+                results = await connection.run_async(op, self._exchange(connection, entries))
             except BaseException as error:
                 if self._writes and connection.sent:
                     lost = str(error) or "the batch was interrupted"
@@ -191,8 +191,8 @@ class Batches:
         if not group:
             return []  # nobody waits any more
         if not self._writes:
-            return (yield from connection.exchange([group]))
-        return (yield from connection.exchange([[(_LOCK_TIMEOUT, []), *group]]))[1:]
+            return (yield from connection.transact([group]))
+        return (yield from connection.transact([[(_LOCK_TIMEOUT, []), *group]]))[1:]
 
     # -- entries that nobody waits for any more ---------------------------
 

@@ -81,7 +81,7 @@ class _Borrowed(Connection):
         super().__init__(schema, prepares=False)
         self._borrowed = connection
 
-    def run(self, statement: Statement, *values: Any) -> Flow[Result]:
+    def execute(self, statement: Statement, *values: Any) -> Flow[Result]:
         yield from ()
         return self.run_all([(statement, values)])
 
@@ -122,7 +122,7 @@ def commit(
     if len(parts) == 1 and len(parts[0]) == 1 and not relaxed and not changes[0].channels:
         # the transaction is the statement; where its condition does not hold it has changed nothing
         ((statement, values),) = parts[0]
-        result = yield from connection.run(statement, *values)
+        result = yield from connection.execute(statement, *values)
         yield from changes[0].check(connection, [result])
         return
     calls = [call for part in parts for call in part]
@@ -139,7 +139,7 @@ def commit(
         results = yield from connection.pipeline([*before, *calls], now)
     except SqlFailure as error:
         if checked:
-            yield from connection.run(ROLLBACK)
+            yield from connection.execute(ROLLBACK)
         if error.state != NO_PARTITION:
             raise
         yield from make_partitions(connection, retention)
@@ -151,7 +151,7 @@ def commit(
             place += len(part)
     except CloudRuntimesError:
         if checked:
-            yield from connection.run(ROLLBACK)
+            yield from connection.execute(ROLLBACK)
         raise
     if checked:
         yield from connection.pipeline([(COMMIT, ())], after)

@@ -10,6 +10,7 @@ from ...spi.operation import Operation
 from .._items import COLUMNS, FEATURES, ChangeSource, channel, columns, items, place
 from .._notify import Waiter
 from .connection import Connection, Flow
+from .driver import PostgresDriver, on_connection
 from .notifier import notification
 from .statement import BEGIN, COMMIT, Statement
 
@@ -60,66 +61,52 @@ _DELETE: Final = Statement(
 _VERSION: Final = Statement("UPDATE {schema}.configuration_versions SET version = $2 WHERE store = $1", "int8 int8")
 
 
-class PostgresConfiguration(ConfigurationDriver):
+class PostgresConfiguration(PostgresDriver, ConfigurationDriver):
     """One store: a namespace in the table."""
 
     features = FEATURES
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
-        self._component = component
-        self._name = name
+        super().__init__(component, name)
         self._channel = channel(name)
         self._max_value = component.settings.max_value_bytes
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return self._component.engine.run(op, lambda connection: self._get(connection, selection))
+    def _get(self, connection: Connection, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
+        values = (self.name, *place(selection), selection.keys or None)
+        return items(self.name, (yield from connection.execute(_GET, *values)).rows, selection)
 
-    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return await self._component.engine.run_async(
-            op, lambda connection: self._get(connection, selection), self.executor
-        )
-
-    def _get(self, connection: Connection, selection: Selection) -> Flow[dict[str, ConfigurationItem]]:
-        values = (self._name, *place(selection), selection.keys or None)
-        return items(self._name, (yield from connection.run(_GET, *values)).rows, selection)
+    get, get_async = on_connection(_get)
 
     # -- writing ----------------------------------------------------------
 
-    def save(self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
-        rows = columns(self._name, saved, self._max_value)
-        self._component.engine.run(op, lambda connection: self._save(connection, rows))
-
-    async def save_async(
-        self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
-    ) -> None:
-        rows = columns(self._name, saved, self._max_value)
-        await self._component.engine.run_async(op, lambda connection: self._save(connection, rows), self.executor)
-
-    def _save(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> Flow[None]:
+    def _save(
+        self,
+        connection: Connection,
+        saved: Sequence[ConfigurationItem],
+        metadata: Mapping[str, str] | None,
+        /,
+    ) -> Flow[None]:
+        rows = columns(self.name, saved, self._max_value)
         store, version = yield from self._locked(connection)
         calls = [(_SAVE, (store, version + at, *row)) for at, row in enumerate(rows, 1)]
         yield from self._change(connection, store, version, calls)
 
-    def delete(self, op: Operation, selection: Selection, /) -> None:
-        self._component.engine.run(op, lambda connection: self._delete(connection, selection))
+    save, save_async = on_connection(_save)
 
-    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        await self._component.engine.run_async(
-            op, lambda connection: self._delete(connection, selection), self.executor
-        )
-
-    def _delete(self, connection: Connection, selection: Selection) -> Flow[None]:
+    def _delete(self, connection: Connection, selection: Selection, /) -> Flow[None]:
         store, version = yield from self._locked(connection)
         calls = [(_DELETE, (store, *place(selection), key, version + at)) for at, key in enumerate(selection.keys, 1)]
         yield from self._change(connection, store, version, calls)
 
+    delete, delete_async = on_connection(_delete)
+
     def _locked(self, connection: Connection) -> Flow[tuple[int, int]]:
         """Begin a transaction and lock the store; returns its number, made if need be, and the version of its last change."""
-        found = (yield from connection.pipeline([(BEGIN, ()), (_LOCK, (self._name,))]))[1].rows
+        found = (yield from connection.pipeline([(BEGIN, ()), (_LOCK, (self.name,))]))[1].rows
         if not found:
-            making = [(_MAKE, (self._name,)), (_MAKE_VERSION, (self._name,)), (_LOCK, (self._name,))]
+            making = [(_MAKE, (self.name,)), (_MAKE_VERSION, (self.name,)), (_LOCK, (self.name,))]
             found = (yield from connection.pipeline(making))[2].rows
         return found[0][0], found[0][1]
 
@@ -133,7 +120,7 @@ class PostgresConfiguration(ConfigurationDriver):
         if changed:
             end = [
                 (_VERSION, (store, version + changed)),
-                notification(self._component.settings.schema, [self._channel]),
+                notification(self.component.settings.schema, [self._channel]),
                 *end,
             ]
         yield from connection.pipeline(end)
@@ -141,7 +128,7 @@ class PostgresConfiguration(ConfigurationDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self._name, selection)
+        source = _Source(self.component, self.name, selection)
         return source, source.read_all(op)
 
 
@@ -150,11 +137,11 @@ class _Source(ChangeSource):
 
     def __init__(self, component: PostgresComponent, name: str, selection: Selection) -> None:
         super().__init__(name, selection)
-        self._component = component
+        self.component = component
 
     def _since(self, op: Operation, version: int) -> list[Any]:
         values = (self._name, *place(self._selection), version)
-        return self._component.engine.run(op, lambda connection: connection.run(_SINCE, *values)).rows
+        return self.component.engine.run(op, lambda connection: connection.execute(_SINCE, *values)).rows
 
     def _subscribe(self) -> Waiter:
-        return self._component.engine.notifier.subscribe(channel(self._name))
+        return self.component.engine.notifier.subscribe(channel(self._name))

@@ -18,11 +18,12 @@ from psycopg import pq
 
 from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLIN, POLLOUT, Poll, poll
+from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
 from .failures import Lost, SqlFailure
 from .statement import Result, Statement
 
-__all__ = ["Call", "Connection", "Flow", "drive", "drive_async"]
+__all__ = ["Call", "Connection", "Flow"]
 
 T = TypeVar("T")
 READ: Final = POLLIN
@@ -40,7 +41,7 @@ _FATAL: Final = pq.ExecStatus.FATAL_ERROR
 _ABORTED: Final = pq.ExecStatus.PIPELINE_ABORTED
 
 
-class Connection:
+class Connection(FlowEngine[int, int]):
     """See the module.
 
     Attributes:
@@ -59,6 +60,46 @@ class Connection:
         self._names: set[bytes] = set()
         self.sent = False
         self.poll: Poll = poll()
+
+    # -- waiting ----------------------------------------------------------
+
+    def exchange(self, op: Operation, wanted: int) -> int:
+        """Wait until the socket is ready for something, and return what for.
+
+        Raises:
+            DeadlineExceededError: the server did not answer in time.
+        """
+        waiting = self.poll
+        if wanted != READ:
+            waiting = poll()
+            waiting.register(self.socket, wanted)
+        left = op.remaining()
+        found = waiting.poll(None if left is None else left * 1000 + 1)
+        if not found:
+            raise op.timed_out("PostgreSQL", maybe_applied=self.sent and op.method.writes)
+        # an error or a hang-up is found by reading
+        return found[0][1] & (READ | WRITE) or READ
+
+    async def exchange_async(self, op: Operation, wanted: int) -> int:
+        loop = running_loop()
+        descriptor = self.socket
+        future: asyncio.Future[int] = loop.create_future()
+        if wanted & READ:
+            loop.add_reader(descriptor, _resolve, future, READ)
+        if wanted & WRITE:
+            loop.add_writer(descriptor, _resolve, future, WRITE)
+        try:
+            if op.deadline is None:
+                return await future
+            async with asyncio.timeout(op.remaining()):
+                return await future
+        except TimeoutError:
+            raise op.timed_out("PostgreSQL", maybe_applied=self.sent and op.method.writes) from None
+        finally:
+            if wanted & READ:
+                loop.remove_reader(descriptor)
+            if wanted & WRITE:
+                loop.remove_writer(descriptor)
 
     # -- opening ----------------------------------------------------------
 
@@ -145,7 +186,7 @@ class Connection:
 
     # -- statements -------------------------------------------------------
 
-    def run(self, statement: Statement, *values: Any) -> Flow[Result]:
+    def execute(self, statement: Statement, *values: Any) -> Flow[Result]:
         """Run one statement in a transaction of its own, or in the open one."""
         name = self._prepared.get(statement)
         if name is None:
@@ -189,9 +230,9 @@ class Connection:
         if not calls:
             return []
         groups = [[(statement, statement.encode(values)) for statement, values in group] for group in (calls, after)]
-        return (yield from self.exchange([group for group in groups if group]))
+        return (yield from self.transact([group for group in groups if group]))
 
-    def exchange(self, groups: Sequence[Sequence[Encoded]]) -> Flow[list[Result]]:
+    def transact(self, groups: Sequence[Sequence[Encoded]]) -> Flow[list[Result]]:
         """Run groups of encoded statements in one round trip, each group as a transaction; returns the results of the first one."""
         pg = self.pg
         try:
@@ -278,62 +319,6 @@ class Connection:
         if found is None:
             raise Lost(self.pg.get_error_message())
         return found
-
-
-def drive(flow: Flow[T], connection: Connection, op: Operation) -> T:
-    """Run a flow in this thread, to the deadline of a call.
-
-    Raises:
-        DeadlineExceededError: the server did not answer in time.
-    """
-    try:
-        wanted = next(flow)
-        while True:
-            waiting = connection.poll
-            if wanted != READ:
-                waiting = poll()
-                waiting.register(connection.socket, wanted)
-            left = op.remaining()
-            found = waiting.poll(None if left is None else left * 1000 + 1)
-            if not found:
-                raise op.timed_out("PostgreSQL", maybe_applied=connection.sent and op.method.writes)
-            # an error or a hang-up is found by reading
-            wanted = flow.send(found[0][1] & (READ | WRITE) or READ)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-
-
-async def drive_async(flow: Flow[T], connection: Connection, op: Operation) -> T:
-    """Run a flow, or the rest of one, in the running event loop; see `drive`."""
-    loop = running_loop()
-    ready: int | None = None
-    try:
-        while True:
-            wanted = flow.send(ready)
-            descriptor = connection.socket
-            future: asyncio.Future[int] = loop.create_future()
-            if wanted & READ:
-                loop.add_reader(descriptor, _resolve, future, READ)
-            if wanted & WRITE:
-                loop.add_writer(descriptor, _resolve, future, WRITE)
-            try:
-                if op.deadline is None:
-                    ready = await future
-                else:
-                    async with asyncio.timeout(op.remaining()):
-                        ready = await future
-            except TimeoutError:
-                maybe_applied = connection.sent and op.method.writes
-                raise op.timed_out("PostgreSQL", maybe_applied=maybe_applied) from None
-            finally:
-                if wanted & READ:
-                    loop.remove_reader(descriptor)
-                if wanted & WRITE:
-                    loop.remove_writer(descriptor)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
 
 
 def _resolve(future: asyncio.Future[int], ready: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from time import sleep
@@ -19,6 +21,7 @@ from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
 from ...spi.sql_states import by_state
 from .._engines import Engine
+from .batches import OWN, Batches, SharedConnection
 from .connection import Connection, Flow
 from .failures import Lost
 from .notifier import PostgresNotifier
@@ -29,6 +32,7 @@ from .sweep import Sweeper
 if TYPE_CHECKING:
     from ...spi.executor import Executor
     from .settings import PostgresSettings
+    from .statement import Statement
 
 __all__ = ["PostgresDatabase"]
 
@@ -59,6 +63,7 @@ class PostgresDatabase(Engine):
         self._ready = False
         self._sweeper: Sweeper | None = None
         self._lock = Mutex()
+        self._local = threading.local()
         fork.register(self)
 
     @classmethod
@@ -68,20 +73,63 @@ class PostgresDatabase(Engine):
     def forked(self) -> None:
         """In a forked child: look again, which also starts its sweeper."""
         self._ready, self._sweeper = False, None
+        self._local = threading.local()
 
     # -- calls ------------------------------------------------------------
 
     def run(self, op: Operation, work: Work[T]) -> T:
-        """Run a flow; see `Pool.run`."""
+        """Run a flow on a connection.
+
+        Raises:
+            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
+        """
         if not self._ready:
             self.open(op)
-        return self._pool.run(op, work)
+        pool = self._pool
+        connection = pool.idle()
+        if connection is None:
+            connection = pool.opened(op)
+        try:
+            return connection.run(op, work(connection))
+        except BaseException as error:
+            found = pool.explained(error, connection, op)
+            if found is error:
+                raise
+            raise found from error
+        finally:
+            pool.release(connection)
 
     async def run_async(self, op: Operation, work: Work[T], executor: Executor) -> T:
-        """Asynchronous `run`."""
+        """Asynchronous `run`. Statements that share go together with those of other calls of the loop."""
         if not self._ready:
             await executor.in_thread(functools.partial(self.open, op), op)
-        return await self._pool.run_async(op, work)
+        shared = SharedConnection()
+        flow = work(shared)
+        try:
+            asked = next(flow)
+            while asked is not OWN:
+                statement, values = asked
+                asked = flow.send(await self._batches(statement).run(op, statement, values))
+        except StopIteration as stop:
+            done: T = stop.value
+            return done
+
+        def rest(connection: Connection) -> Flow[T]:
+            shared.own = connection
+            return flow
+
+        return await self._pool.run_apart(op, rest)
+
+    def _batches(self, statement: Statement) -> Batches:
+        """Return those of the running loop; a thread runs one at a time."""
+        loop = asyncio.get_running_loop()
+        if getattr(self._local, "loop", None) is not loop:
+            self._local.loop = loop
+            self._local.kinds = {
+                kind: Batches(self._pool, loop, writes=kind == "writes") for kind in ("reads", "writes")
+            }
+        found: Batches = self._local.kinds[statement.shares]
+        return found
 
     def behind(self, work: Work[T]) -> None:
         """Run a flow in a thread, for what a caller left behind: now, and once more when the server has noticed the caller's end."""

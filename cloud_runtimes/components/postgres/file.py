@@ -18,6 +18,7 @@ from .._files import ServerFiles
 from .._unreadable import read_entries
 from .._values import dump_names, load_names
 from .connection import Connection, Flow
+from .driver import PostgresDriver, on_connection
 from .keys import prefix_end
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
 
@@ -94,7 +95,7 @@ _MOVE: Final = Statement(
 )
 
 
-class PostgresFiles(ServerFiles):
+class PostgresFiles(PostgresDriver, ServerFiles):
     """One store: a namespace in the table of files."""
 
     features = frozenset(
@@ -102,144 +103,97 @@ class PostgresFiles(ServerFiles):
     )
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
-        self.component = component
-        self.store = name
-
-    def run(self, op: Operation, flow: Any) -> Any:
-        """Run a flow of the sync API."""
-        return self.component.engine.run(op, flow)
-
-    async def run_async(self, op: Operation, flow: Any) -> Any:
-        """Run a flow of the async API."""
-        return await self.component.engine.run_async(op, flow, self.executor)
+        super().__init__(component, name)
 
     # -- reading ----------------------------------------------------------
 
-    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
-        found: FileInfo | None = self.run(op, lambda connection: self._stat(connection, name))
-        return found
-
-    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
-        found: FileInfo | None = await self.run_async(op, lambda connection: self._stat(connection, name))
-        return found
-
-    def _stat(self, connection: Connection, name: str) -> Flow[FileInfo | None]:
-        rows = (yield from connection.run(_STAT, self.store, name)).rows
+    def _stat(self, connection: Connection, name: str, /) -> Flow[FileInfo | None]:
+        rows = (yield from connection.execute(_STAT, self.name, name)).rows
         return self._info(rows[0]) if rows else None
+
+    stat, stat_async = on_connection(_stat)
 
     def _info(self, row: Any) -> FileInfo:
         try:
             return _info(row)
         except Exception as error:
-            name = f"{self.store}/{row[0]}"
+            name = f"{self.name}/{row[0]}"
             raise InternalError(f"the row of the file {name} cannot be read: store it again, or delete it") from error
 
-    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        data: bytes | None = self.run(op, lambda connection: self._read(connection, name, start, length))
-        return data
-
-    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        data: bytes | None = await self.run_async(op, lambda connection: self._read(connection, name, start, length))
-        return data
-
-    def _read(self, connection: Connection, name: str, start: int, length: int | None) -> Flow[bytes | None]:
-        rows = (yield from connection.run(_STAT, self.store, name)).rows
+    def _read(self, connection: Connection, name: str, start: int, length: int | None, /) -> Flow[bytes | None]:
+        rows = (yield from connection.execute(_STAT, self.name, name)).rows
         if not rows:
             return None
         content, size = rows[0][1], rows[0][2]
         end = size if length is None else min(size, start + length)
         return (yield from self.part(connection, name, content, start, end))
 
+    read, read_async = on_connection(_read)
+
     def part(self, connection: Connection, name: str, content: int, start: int, end: int) -> Flow[bytes]:
         """Return the bytes of a version from ``start`` to ``end``, both within it."""
         if end <= start:
             return b""
-        rows = (yield from connection.run(_READ, content, start, end)).rows
+        rows = (yield from connection.execute(_READ, content, start, end)).rows
         data = b"".join([row[1] for row in rows])
         if len(data) != end - start:
-            raise ConflictError(f"{self.store}/{name} was replaced more than an hour ago: open it again")
+            raise ConflictError(f"{self.name}/{name} was replaced more than an hour ago: open it again")
         return data
 
-    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
-        found = self.stat(op, name)
+    def _open_read(self, connection: Connection, name: str, /) -> Flow[FileReader | None]:
+        found = yield from self._stat(connection, name)
         return None if found is None else _Reader(self, found)
 
-    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
-        found = await self.stat_async(op, name)
-        return None if found is None else _Reader(self, found)
-
-    def list_files(
-        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        found: list[FileInfo] = self.run(op, lambda connection: self._list(connection, prefix, recursive, limit, after))
-        return found
-
-    async def list_files_async(
-        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        found: list[FileInfo] = await self.run_async(
-            op, lambda connection: self._list(connection, prefix, recursive, limit, after)
-        )
-        return found
+    open_read, open_read_async = on_connection(_open_read)
 
     def _list(
-        self, connection: Connection, prefix: str, recursive: bool, limit: int | None, after: str | None
+        self, connection: Connection, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> Flow[list[FileInfo]]:
         found: list[FileInfo] = []
         while True:
             want = None if limit is None else limit - len(found)
-            values = (self.store, _first(prefix, recursive, after), prefix_end(prefix), want)
-            listing = connection.run(_NAMES, *values) if recursive else connection.run(_ENTRIES, *values, prefix)
+            values = (self.name, _first(prefix, recursive, after), prefix_end(prefix), want)
+            listing = (
+                connection.execute(_NAMES, *values) if recursive else connection.execute(_ENTRIES, *values, prefix)
+            )
             rows = (yield from listing).rows
-            found += read_entries(f"files {self.store!r}", rows, itemgetter(0), _listed)
+            found += read_entries(f"files {self.name!r}", rows, itemgetter(0), _listed)
             if want is None or len(rows) < want or len(found) == limit:
                 return found
             after = rows[-1][0]
 
+    list_files, list_files_async = on_connection(_list)
+
     # -- writing ----------------------------------------------------------
 
-    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        content = self.run(op, lambda connection: self._begin(connection, name, how))
-        return _Writer(self, name, how, content)
-
-    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        content = await self.run_async(op, lambda connection: self._begin(connection, name, how))
-        return _Writer(self, name, how, content)
-
-    def _begin(self, connection: Connection, name: str, how: FileWrite) -> Flow[int]:
-        """Return the number of a new version; what is wrong already need not be written first."""
-        found, begun = yield from connection.pipeline([(_EXISTS, (self.store, name)), (_BEGIN, ())])
+    def _open_write(self, connection: Connection, name: str, how: FileWrite, /) -> Flow[FileWriter]:
+        found, begun = yield from connection.pipeline([(_EXISTS, (self.name, name)), (_BEGIN, ())])
         if found.rows and not how.overwrite:
             raise self.exists(name)
-        return int(begun.rows[0][0])
+        return _Writer(self, name, how, int(begun.rows[0][0]))
+
+    open_write, open_write_async = on_connection(_open_write)
 
     def exists(self, name: str) -> AlreadyExistsError:
         """Return why a file cannot be made."""
-        return AlreadyExistsError(f"{self.store}/{name} exists: give overwrite=True to replace it")
+        return AlreadyExistsError(f"{self.name}/{name} exists: give overwrite=True to replace it")
 
-    def delete(self, op: Operation, name: str, /) -> None:
-        self.run(op, lambda connection: connection.run(_DELETE, self.store, name))
+    def _delete(self, connection: Connection, name: str, /) -> Flow[None]:
+        yield from connection.execute(_DELETE, self.name, name)
 
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        await self.run_async(op, lambda connection: connection.run(_DELETE, self.store, name))
+    delete, delete_async = on_connection(_delete)
 
-    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        found: FileInfo | None = self.run(op, lambda connection: self._copy(connection, source, target))
-        return found
-
-    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        found: FileInfo | None = await self.run_async(op, lambda connection: self._copy(connection, source, target))
-        return found
-
-    def _copy(self, connection: Connection, source: str, target: str) -> Flow[FileInfo | None]:
-        rows = (yield from connection.run(_STAT, self.store, source)).rows
+    def _copy(self, connection: Connection, source: str, target: str, /) -> Flow[FileInfo | None]:
+        rows = (yield from connection.execute(_STAT, self.name, source)).rows
         if not rows:
             return None
         _, content, size, _, content_type, metadata = rows[0]
-        yield from connection.run(BEGIN)
-        new = (yield from connection.run(_BEGIN)).rows[0][0]
-        yield from connection.run(_COPY_CHUNKS, content, new)
+        yield from connection.execute(BEGIN)
+        new = (yield from connection.execute(_BEGIN)).rows[0][0]
+        yield from connection.execute(_COPY_CHUNKS, content, new)
         return (yield from self.store_file(connection, target, new, size, content_type, metadata, True))
+
+    copy, copy_async = on_connection(_copy)
 
     def store_file(
         self,
@@ -252,63 +206,51 @@ class PostgresFiles(ServerFiles):
         overwrite: bool,
     ) -> Flow[FileInfo]:
         """Let a name point at a version, in the transaction that is open, and commit it."""
-        values = (self.store, name, content, size, content_type, metadata, overwrite)
+        values = (self.name, name, content, size, content_type, metadata, overwrite)
         locked, stored, _ = yield from connection.pipeline(
-            [(_LOCK, (self.store, name)), (_STORE, values), (_STAYS, (content,))]
+            [(_LOCK, (self.name, name)), (_STORE, values), (_STAYS, (content,))]
         )
         if not stored.rows:
-            yield from connection.run(ROLLBACK)
+            yield from connection.execute(ROLLBACK)
             raise self.exists(name)
         old = [row[0] for row in locked.rows]
         yield from connection.pipeline([(_ENDS, (old, _KEPT)), (COMMIT, ())] if old else [(COMMIT, ())])
         return self._info(stored.rows[0])
 
-    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        found: FileInfo | None = self.run(op, lambda connection: self._move(connection, source, target))
-        return found
-
-    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        found: FileInfo | None = await self.run_async(op, lambda connection: self._move(connection, source, target))
-        return found
-
-    def _move(self, connection: Connection, source: str, target: str) -> Flow[FileInfo | None]:
+    def _move(self, connection: Connection, source: str, target: str, /) -> Flow[FileInfo | None]:
         if source == target:
             return (yield from self._stat(connection, source))
-        locks = [(_LOCK, (self.store, name)) for name in sorted((source, target))]
+        locks = [(_LOCK, (self.name, name)) for name in sorted((source, target))]
         found = (yield from connection.pipeline([(BEGIN, ()), *locks]))[1 + (source > target)].rows
         if not found:
-            yield from connection.run(ROLLBACK)
+            yield from connection.execute(ROLLBACK)
             return None
         _, moved, _ = yield from connection.pipeline(
-            [(_DELETE, (self.store, target)), (_MOVE, (self.store, source, target)), (COMMIT, ())]
+            [(_DELETE, (self.name, target)), (_MOVE, (self.name, source, target)), (COMMIT, ())]
         )
         return self._info(moved.rows[0])
+
+    move, move_async = on_connection(_move)
 
 
 class _Reader(FileReader):
     """One version of a file."""
 
     def __init__(self, files: PostgresFiles, found: FileInfo) -> None:
-        self.executor = files.executor
+        self.executor, self.database = files.executor, files.database
         self.info = found
         self._files = files
         assert found.etag is not None
         self._content = int(found.etag, 16)
         self._closed = False
 
-    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
-        data: bytes = self._files.run(op, lambda connection: self._read(connection, offset, size))
-        return data
-
-    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes:
-        data: bytes = await self._files.run_async(op, lambda connection: self._read(connection, offset, size))
-        return data
-
-    def _read(self, connection: Connection, offset: int, size: int) -> Flow[bytes]:
+    def _read(self, connection: Connection, offset: int, size: int, /) -> Flow[bytes]:
         if self._closed:
-            raise ClosedError(f"{self._files.store}/{self.info.name} is closed: open it again")
+            raise ClosedError(f"{self._files.name}/{self.info.name} is closed: open it again")
         end = min(offset + size, self.info.size or 0)
         return (yield from self._files.part(connection, self.info.name, self._content, offset, end))
+
+    read, read_async = on_connection(_read)
 
     def close(self, op: Operation, /) -> None:
         self._closed = True
@@ -321,7 +263,7 @@ class _Writer(FileWriter):
     """A version in the making."""
 
     def __init__(self, files: PostgresFiles, name: str, how: FileWrite, content: int) -> None:
-        self.executor = files.executor
+        self.executor, self.database = files.executor, files.database
         self._files = files
         self._name = name
         self._how = how
@@ -334,7 +276,7 @@ class _Writer(FileWriter):
     def _take(self, data: Chunk) -> list[tuple[int, bytes]]:
         """Return the whole chunks that there are now, numbered."""
         if self._ended:
-            raise ClosedError(f"{self._files.store}/{self._name} is stored or given up: begin again")
+            raise ClosedError(f"{self._files.name}/{self._name} is stored or given up: begin again")
         self._rest += data
         whole = []
         while len(self._rest) >= _CHUNK:
@@ -344,42 +286,30 @@ class _Writer(FileWriter):
             self._size += _CHUNK
         return whole
 
-    def write(self, op: Operation, data: Chunk, /) -> None:
+    def _write(self, connection: Connection, data: Chunk, /) -> Flow[None]:
         for part in _parts(data):
             for number, body in self._take(part):
-                self._files.run(op, lambda connection: self._send(connection, number, body))  # noqa: B023
+                yield from connection.pipeline([(RELAXED, ()), (_CHUNK_IN, (self._content, number, body))])
 
-    async def write_async(self, op: Operation, data: Chunk, /) -> None:
-        for part in _parts(data):
-            for number, body in self._take(part):
-                await self._files.run_async(op, lambda connection: self._send(connection, number, body))  # noqa: B023
+    write, write_async = on_connection(_write)
 
-    def _send(self, connection: Connection, number: int, body: bytes) -> Flow[None]:
-        yield from connection.pipeline([(RELAXED, ()), (_CHUNK_IN, (self._content, number, body))])
-
-    def commit(self, op: Operation, /) -> FileInfo:
-        stored: FileInfo = self._files.run(op, self._commit)
-        return stored
-
-    async def commit_async(self, op: Operation, /) -> FileInfo:
-        stored: FileInfo = await self._files.run_async(op, self._commit)
-        return stored
-
-    def _commit(self, connection: Connection) -> Flow[FileInfo]:
+    def _commit(self, connection: Connection, /) -> Flow[FileInfo]:
         self._take(b"")
         self._ended = True
-        yield from connection.run(BEGIN)
+        yield from connection.execute(BEGIN)
         if self._rest:
-            yield from connection.run(_CHUNK_IN, self._content, self._number, bytes(self._rest))
+            yield from connection.execute(_CHUNK_IN, self._content, self._number, bytes(self._rest))
         size = self._size + len(self._rest)
         how = self._how
         values = (self._name, self._content, size, how.content_type, dump_names(how.metadata), how.overwrite)
         return (yield from self._files.store_file(connection, *values))
 
+    commit, commit_async = on_connection(_commit)
+
     def abort(self, op: Operation, /) -> None:
         if not self._ended:
             self._ended = True
-            self._files.component.behind(lambda connection: connection.run(_DROP, self._content))
+            self._files.component.behind(lambda connection: connection.execute(_DROP, self._content))
 
     async def abort_async(self, op: Operation, /) -> None:
         self.abort(op)

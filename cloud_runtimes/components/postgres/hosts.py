@@ -10,7 +10,7 @@ from psycopg import conninfo
 
 from ...errors import DeadlineExceededError
 from ...spi.operation import Operation
-from .connection import Connection, drive, drive_async
+from .connection import Connection
 from .failures import Lost
 
 __all__ = ["Hosts"]
@@ -35,7 +35,7 @@ class Hosts:
         """
         for place, part in self._attempts(op):
             try:
-                drive(connection.open(self._each[place]), connection, part)
+                connection.run(part, connection.open(self._each[place]))
                 return self._first(place)
             except (Lost, DeadlineExceededError):
                 if part is op:
@@ -46,7 +46,7 @@ class Hosts:
         """Asynchronous `open`."""
         for place, part in self._attempts(op):
             try:
-                await drive_async(connection.open(self._each[place]), connection, part)
+                await connection.run_async(part, connection.open(self._each[place]))
                 return self._first(place)
             except (Lost, DeadlineExceededError):
                 if part is op:

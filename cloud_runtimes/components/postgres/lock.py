@@ -108,7 +108,7 @@ class PostgresLock(QueuedLock):
         self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
     ) -> tuple[int | None, float]:
         look = (self._name, request.resource_id, place.ticket or _EVERY)
-        pause, queued = (await calls.run(op, lambda connection: connection.run(_LOOK, *look))).rows[0]
+        pause, queued = (await calls.run(op, lambda connection: connection.execute(_LOOK, *look))).rows[0]
         place.seen = True
         if pause is None or pause <= 0:
             place.since = request.now()
@@ -161,7 +161,7 @@ class PostgresLock(QueuedLock):
     def _renew(self, connection: Connection, request: LockRequest) -> Flow[bool]:
         values = (self._name, request.resource_id, request.claim, request.expiry_ms)
         # durable: after a crash of the server a lease ends no earlier than its holder was told
-        return (yield from connection.run(_RENEW, *values)).count > 0
+        return (yield from connection.execute(_RENEW, *values)).count > 0
 
     def _releasing(self, request: LockRequest, *, queued: bool = False) -> Any:
         return lambda connection: self._release(connection, request, queued=queued)

@@ -10,7 +10,7 @@ import psycopg
 from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Method, Operation
 from .._notify import Notifier
-from .connection import Connection, drive
+from .connection import Connection
 from .failures import Lost, SqlFailure
 from .hosts import Hosts
 from .statement import Statement
@@ -52,7 +52,7 @@ class PostgresNotifier(Notifier):
             self._hosts.open(connection, op)
             # a pooler gives the client another number than that of the process that serves it
             if not self._direct:
-                (session,) = drive(connection.run(_SESSION), connection, op).rows[0]
+                (session,) = connection.run(op, connection.execute(_SESSION)).rows[0]
                 if session != connection.pg.backend_pid:
                     raise UnsupportedError(
                         "a pooler is before the server: set listen_url to the same database without it"
@@ -92,4 +92,4 @@ class _Listener:
         self._run([(_SESSION, ())])
 
     def _run(self, calls: Sequence[tuple[Statement, tuple[()]]]) -> None:
-        drive(self._connection.pipeline(calls), self._connection, Operation(_LISTEN, "postgres", LISTEN_TIMEOUT))
+        self._connection.run(Operation(_LISTEN, "postgres", LISTEN_TIMEOUT), self._connection.pipeline(calls))

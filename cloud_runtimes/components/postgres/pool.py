@@ -12,11 +12,9 @@ from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, DeadlineExceededError
 from ...spi.operation import Operation, mark_interrupted
-from .batches import OWN, Batches, SharedConnection
-from .connection import Connection, Flow, drive, drive_async
+from .connection import Connection, Flow
 from .failures import READ_ONLY, Lost, SqlFailure
 from .hosts import Hosts
-from .statement import Statement
 
 __all__ = ["Pool"]
 
@@ -80,74 +78,27 @@ class Pool:
         """In a forked child: begin anew."""
         _inherited.extend(getattr(self, "_idle", ()))
         self._lock = Mutex()
-        self._local = threading.local()
         self._idle: list[Connection] = []
         self._waiters: deque[_Waiter] = deque()
         self._open = 0
 
     # -- calls ------------------------------------------------------------
 
-    def run(self, op: Operation, work: Work[T]) -> T:
-        """Run a flow on a connection.
-
-        Raises:
-            CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
-        """
-        connection = self._take()
-        if connection is None:
-            connection = self._opened(op)
-        try:
-            return drive(work(connection), connection, op)
-        except BaseException as error:
-            found = self._explained(error, connection, op)
-            if found is error:
-                raise
-            raise found from error
-        finally:
-            self.release(connection)
-
-    async def run_async(self, op: Operation, work: Work[T]) -> T:
-        """Asynchronous `run`. Statements that share go together with those of other calls of the loop."""
-        shared = SharedConnection()
-        flow = work(shared)
-        try:
-            asked = next(flow)
-            while asked is not OWN:
-                statement, values = asked
-                asked = flow.send(await self._batches(statement).run(op, statement, values))
-        except StopIteration as stop:
-            done: T = stop.value
-            return done
-
-        def rest(connection: Connection) -> Flow[T]:
-            shared.own = connection
-            return flow
-
-        return await self.run_apart(op, rest)
-
     async def run_apart(self, op: Operation, work: Work[T]) -> T:
         """Run a flow on a connection of its own."""
         connection = await self.take_async(op)
         try:
-            return await drive_async(work(connection), connection, op)
+            return await connection.run_async(op, work(connection))
         except BaseException as error:
-            found = self._explained(error, connection, op)
+            found = self.explained(error, connection, op)
             if found is error:
                 raise
             raise found from error
         finally:
             self.release(connection)
 
-    def _batches(self, statement: Statement) -> Batches:
-        """Return those of the running loop; a thread runs one at a time."""
-        loop = asyncio.get_running_loop()
-        if getattr(self._local, "loop", None) is not loop:
-            self._local.loop = loop
-            self._local.kinds = {kind: Batches(self, loop, writes=kind == "writes") for kind in ("reads", "writes")}
-        found: Batches = self._local.kinds[statement.shares]
-        return found
-
-    def _explained(self, error: BaseException, connection: Connection, op: Operation) -> BaseException:
+    def explained(self, error: BaseException, connection: Connection, op: Operation) -> BaseException:
+        """Return our error for one of a flow that ran on a connection."""
         sent = connection.sent and op.method.writes
         if isinstance(error, SqlFailure):
             explained = error.explained(self.where, standby=connection.is_standby())
@@ -169,8 +120,8 @@ class Pool:
         """Return what a caller without a connection waits for."""
         return "a free connection: raise max_connections" if self._open >= self._size else "PostgreSQL"
 
-    def _take(self) -> Connection | None:
-        """Return an idle connection that is alive, if there is one."""
+    def idle(self) -> Connection | None:
+        """Return an idle connection that is alive, if there is one; its user gives it back by `release`."""
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -193,7 +144,8 @@ class Pool:
             self._waiters.append(waiter)
             return waiter
 
-    def _opened(self, op: Operation) -> Connection:
+    def opened(self, op: Operation) -> Connection:
+        """Return a connection that is opened or given back, by the deadline of a call; its user gives it back by `release`."""
         waiter = self._may_open(None)
         if waiter is not None:
             left = op.remaining()
@@ -213,7 +165,7 @@ class Pool:
             self._hosts.open(connection, op)
         except BaseException as error:
             self._drop(connection)
-            found = self._explained(error, connection, op)
+            found = self.explained(error, connection, op)
             if found is error:
                 raise
             raise found from error
@@ -222,7 +174,7 @@ class Pool:
 
     async def take_async(self, op: Operation) -> Connection:
         """Return a connection; its user gives it back by `release`."""
-        connection = self._take()
+        connection = self.idle()
         if connection is not None:
             return connection
         waiter = self._may_open(asyncio.get_running_loop())
@@ -244,7 +196,7 @@ class Pool:
             await self._hosts.open_async(connection, op)
         except BaseException as error:
             self._drop(connection)
-            found = self._explained(error, connection, op)
+            found = self.explained(error, connection, op)
             if found is error:
                 raise
             raise found from error
@@ -280,7 +232,7 @@ class Pool:
             self._idle.append(connection)
             if not self._waiters:
                 return
-            taken = self._take()  # a waiter came meanwhile
+            taken = self.idle()  # a waiter came meanwhile
             if taken is None:
                 return
             connection = taken

@@ -117,7 +117,7 @@ class _Tables(Tables):
 
     def query(self, op: Operation, sql: Sql, *values: Any) -> Rows:
         statement = _statement(sql)
-        return self._component.engine.run(op, lambda connection: connection.run(statement, *values)).rows
+        return self._component.engine.run(op, lambda connection: connection.execute(statement, *values)).rows
 
     def write(self, op: Operation, steps: Callable[[], Steps]) -> None:
         self._component.engine.run(op, lambda connection: self._write(connection, steps))
@@ -128,12 +128,12 @@ class _Tables(Tables):
         except SqlFailure as error:
             if error.state != NO_PARTITION:
                 raise
-            yield from connection.run(ROLLBACK)
+            yield from connection.execute(ROLLBACK)
             yield from make_partitions(connection, self._component.settings.retention)
             yield from self._transaction(connection, steps())
 
     def _transaction(self, connection: Connection, flow: Steps) -> Flow[None]:
-        yield from connection.run(BEGIN)
+        yield from connection.execute(BEGIN)
         calls = next(flow)
         while True:
             results = yield from connection.pipeline([(_statement(sql), values) for sql, values in calls])
@@ -141,7 +141,7 @@ class _Tables(Tables):
                 calls = flow.send([result.rows for result in results])
             except StopIteration:
                 break
-        yield from connection.run(COMMIT)
+        yield from connection.execute(COMMIT)
 
     def due_ms(self, deadline: int, boot: str) -> int:
         return deadline

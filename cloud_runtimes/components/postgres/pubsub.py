@@ -14,6 +14,7 @@ from .._log.member import LogMember, Waits
 from .changes import Call, PostgresChange
 from .claim import UNSEEN
 from .connection import Connection, Flow
+from .driver import PostgresDriver, on_connection
 from .failures import SqlFailure
 from .schema import NO_PARTITION, make_partitions
 from .statement import Result, Statement
@@ -108,34 +109,33 @@ _RENEW: Final = Statement(
 )
 
 
-class PostgresPubSub(PubSubDriver):
+class PostgresPubSub(PostgresDriver, PubSubDriver):
     """One pub/sub name: a namespace of topics."""
 
     features = FEATURES | {INBOX}
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
-        self._component = component
-        self._name = name
+        super().__init__(component, name)
         self.max_event_bytes = component.settings.max_value_bytes
         self.larger_events = "raise max_value_bytes, or send a reference to it instead"
         self._topics: dict[str, int] = {}
 
     @property
     def engine(self) -> Hashable:
-        return database_of(self._component.settings.url)
+        return database_of(self.component.settings.url)
 
     # -- publishing -------------------------------------------------------
 
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        self._component.commit(op, [self.change(batch)], relaxed=not self._component.durable)
+        self.component.commit(op, [self.change(batch)], relaxed=not self.component.durable)
         return {}
 
     async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        await self._component.commit_async(op, [self.change(batch)], relaxed=not self._component.durable)
+        await self.component.commit_async(op, [self.change(batch)], relaxed=not self.component.durable)
         return {}
 
     def change(self, batch: OutgoingBatch, /) -> _Publish:
-        return _Publish(self._component, self, batch)
+        return _Publish(self.component, self, batch)
 
     def topic_of(self, connection: Connection, topic: str) -> Flow[int]:
         """Return a topic's number, which is remembered; makes it if need be."""
@@ -143,10 +143,10 @@ class PostgresPubSub(PubSubDriver):
 
     def find_topic(self, connection: Connection, topic: str) -> Flow[int]:
         """Return a topic's number as the database has it; makes it if need be."""
-        rows = (yield from connection.run(_TOPIC, self._name, topic)).rows
+        rows = (yield from connection.execute(_TOPIC, self.name, topic)).rows
         if not rows:
-            yield from connection.run(_MAKE_TOPIC, self._name, topic)
-            rows = (yield from connection.run(_TOPIC, self._name, topic)).rows
+            yield from connection.execute(_MAKE_TOPIC, self.name, topic)
+            rows = (yield from connection.execute(_TOPIC, self.name, topic)).rows
         if len(self._topics) >= _MAX_TOPICS:
             self._topics.clear()
         number: int = rows[0][0]
@@ -155,35 +155,23 @@ class PostgresPubSub(PubSubDriver):
 
     # -- subscribing ------------------------------------------------------
 
-    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        return self._component.engine.run(op, lambda connection: self._join(connection, request))
-
-    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        return await self._component.engine.run_async(
-            op, lambda connection: self._join(connection, request), self.executor
-        )
-
-    def _join(self, connection: Connection, request: SubscribeRequest) -> Flow[EventSource]:
+    def _join(self, connection: Connection, request: SubscribeRequest, /) -> Flow[EventSource]:
         topic = yield from self.find_topic(connection, request.topic)
         dead = None
         if request.dead_letter_topic is not None:
             dead = yield from self.find_topic(connection, request.dead_letter_topic)
-        yield from connection.run(_MAKE_GROUP, topic, request.group, begins_at(request))
-        rows = (yield from connection.run(_GROUP, topic, request.group)).rows
-        yield from connection.run(_SEEN, rows[0][0])
-        return _Member(self._component, self._name, request, topic, rows[0][0], dead)
+        yield from connection.execute(_MAKE_GROUP, topic, request.group, begins_at(request))
+        rows = (yield from connection.execute(_GROUP, topic, request.group)).rows
+        yield from connection.execute(_SEEN, rows[0][0])
+        return _Member(self.component, self.name, request, topic, rows[0][0], dead)
 
-    def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
-        return self._component.engine.run(op, lambda connection: self._lag(connection, topic, group))
+    subscribe, subscribe_async = on_connection(_join)
 
-    async def lag_async(self, op: Operation, topic: str, group: str, /) -> int | None:
-        return await self._component.engine.run_async(
-            op, lambda connection: self._lag(connection, topic, group), self.executor
-        )
-
-    def _lag(self, connection: Connection, topic: str, group: str) -> Flow[int | None]:
-        rows = (yield from connection.run(_LAG, self._name, topic, group)).rows
+    def _lag(self, connection: Connection, topic: str, group: str, /) -> Flow[int | None]:
+        rows = (yield from connection.execute(_LAG, self.name, topic, group)).rows
         return rows[0][0] if rows else None
+
+    lag, lag_async = on_connection(_lag)
 
 
 class _Member(LogMember):
@@ -199,7 +187,7 @@ class _Member(LogMember):
         dead_letters: int | None,
     ) -> None:
         super().__init__(pubsub, request)
-        self._component = component
+        self.component = component
         self._topic = topic
         self._group = group
         self._dead_letters = dead_letters
@@ -211,11 +199,11 @@ class _Member(LogMember):
         return self._server_us
 
     def _wait_on(self) -> Waits:
-        return self._component.engine.notifier.subscribe(_channel(self._topic))
+        return self.component.engine.notifier.subscribe(_channel(self._topic))
 
     def _look(self) -> tuple[bool, float | None]:
-        self._component.check_open()
-        result = self._component.engine.run(self._operation(), lambda connection: connection.run(_LOOK, self._group))
+        self.component.check_open()
+        result = self.component.engine.run(self._operation(), lambda connection: connection.execute(_LOOK, self._group))
         if not result.rows:
             return False, None
         fresh, overdue, due = result.rows[0]
@@ -226,14 +214,14 @@ class _Member(LogMember):
     def _commit(
         self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
     ) -> tuple[Collection[int], list[Claimed]]:
-        settle = _Settle(self._component, self, writes, changes is not None)
-        self._component.commit(op, [settle, *(changes or ())], relaxed=not (writes.durable and self._component.durable))
+        settle = _Settle(self.component, self, writes, changes is not None)
+        self.component.commit(op, [settle, *(changes or ())], relaxed=not (writes.durable and self.component.durable))
         return settle.lost, settle.claimed
 
     def _give_back(self, claims: Sequence[int]) -> None:
         # waits for a transaction that holds them
-        self._component.engine.run(
-            self._operation(), lambda connection: connection.run(_RELEASE, list(claims), self.name)
+        self.component.engine.run(
+            self._operation(), lambda connection: connection.execute(_RELEASE, list(claims), self.name)
         )
 
     def since(self, opened: float) -> None:
@@ -266,12 +254,12 @@ class _Member(LogMember):
         if self._next_due is None or self._next_due > 0:
             return
         try:
-            yield from connection.run(_MOVE, self._topic)
+            yield from connection.execute(_MOVE, self._topic)
         except SqlFailure as error:
             if error.state != NO_PARTITION:
                 raise
-            yield from make_partitions(connection, self._component.settings.retention)
-            yield from connection.run(_MOVE, self._topic)
+            yield from make_partitions(connection, self.component.settings.retention)
+            yield from connection.execute(_MOVE, self._topic)
 
     def calls(self, writes: Writes) -> list[Call]:
         """Return what settles, renews and claims."""
@@ -308,7 +296,9 @@ class _Member(LogMember):
     def _load(self, frame: int) -> bytes | None:
         body = self._bodies.pop(frame, None)  # it came with its claim
         if body is None:
-            rows = self._component.engine.run(self._operation(), lambda connection: connection.run(_BODY, frame)).rows
+            rows = self.component.engine.run(
+                self._operation(), lambda connection: connection.execute(_BODY, frame)
+            ).rows
             body = rows[0][0] if rows else None
         return body
 

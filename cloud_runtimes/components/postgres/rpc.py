@@ -9,6 +9,7 @@ from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
 from .._servers import read_servers
 from .connection import Connection, Flow
+from .driver import on_connection
 from .statement import RELAXED, Statement
 
 if TYPE_CHECKING:
@@ -42,39 +43,33 @@ class PostgresRpc(RegistryRpc):
 
 class _Registry(Registry):
     def __init__(self, component: PostgresComponent) -> None:
-        self._component = component
+        self.database, self.executor = component.engine, component.executor
         self._secret: bytes | None = None
 
     @property
     def where(self) -> str:
-        return self._component.engine.where
+        return self.database.where
 
-    def find(self, op: Operation, app_id: str) -> list[Entry]:
-        return self._component.engine.run(op, lambda connection: self._find(connection, app_id))
+    def _find(self, connection: Connection, app_id: str, /) -> Flow[list[Entry]]:
+        return read_servers(app_id, (yield from connection.execute(_FIND, app_id)).rows)
 
-    async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
-        return await self._component.engine.run_async(
-            op, lambda connection: self._find(connection, app_id), self._component.executor
-        )
-
-    def _find(self, connection: Connection, app_id: str) -> Flow[list[Entry]]:
-        return read_servers(app_id, (yield from connection.run(_FIND, app_id)).rows)
+    find, find_async = on_connection(_find)
 
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:
-            self._secret = self._component.engine.run(op, self._find_secret)
+            self._secret = self.database.run(op, self._find_secret)
         return self._secret
 
     def _find_secret(self, connection: Connection) -> Flow[bytes]:
-        rows = (yield from connection.run(_SECRET)).rows
+        rows = (yield from connection.execute(_SECRET)).rows
         if not rows:
-            yield from connection.run(_MAKE_SECRET, os.urandom(_SIZE))
-            rows = (yield from connection.run(_SECRET)).rows
+            yield from connection.execute(_MAKE_SECRET, os.urandom(_SIZE))
+            rows = (yield from connection.execute(_SECRET)).rows
         secret: bytes = rows[0][0]
         return secret
 
     def own_host(self, op: Operation) -> str:
-        return self._component.engine.run(op, self._own_host) or super().own_host(op)
+        return self.database.run(op, self._own_host) or super().own_host(op)
 
     def _own_host(self, connection: Connection) -> Flow[str | None]:
         yield from ()
@@ -83,7 +78,7 @@ class _Registry(Registry):
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
         # a registration is worth nothing after a crash of the server
         calls = [(RELAXED, ()), *([(_TIDY, ())] if first else []), (_ENTER, (*entry, int(seconds * 1000)))]
-        self._component.engine.run(op, lambda connection: connection.pipeline(calls))
+        self.database.run(op, lambda connection: connection.pipeline(calls))
 
     def leave(self, op: Operation, entry: Entry) -> None:
-        self._component.engine.run(op, lambda connection: connection.run(_LEAVE, entry.instance))
+        self.database.run(op, lambda connection: connection.execute(_LEAVE, entry.instance))

@@ -27,6 +27,7 @@ from .._jobs import (
 from .._notify import Waiter
 from .._runs import CHANNEL, LeasedRuns, RunToken
 from .connection import Connection, Flow
+from .driver import PostgresDriver, on_connection
 from .notifier import notification
 from .statement import BEGIN, COMMIT, ROLLBACK, Statement
 
@@ -161,28 +162,20 @@ _RENEW: Final = Statement(
 )
 
 
-class PostgresSchedule(ScheduleDriver):
+class PostgresSchedule(PostgresDriver, ScheduleDriver):
     """The jobs of one application."""
 
     features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
-        self._component = component
+        super().__init__(component, name)
         self._app = component.context.app_id
 
     # -- jobs -------------------------------------------------------------
 
-    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        self._component.engine.run(op, lambda connection: self._save(connection, spec, overwrite))
-
-    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        await self._component.engine.run_async(
-            op, lambda connection: self._save(connection, spec, overwrite), self.executor
-        )
-
-    def _save(self, connection: Connection, spec: JobSpec, overwrite: bool) -> Flow[None]:
-        now = (yield from connection.run(_NOW)).rows[0][0]
-        spec, first = planned(spec, now, self._component.settings.max_value_bytes)
+    def _save(self, connection: Connection, spec: JobSpec, overwrite: bool, /) -> Flow[None]:
+        now = (yield from connection.execute(_NOW)).rows[0][0]
+        spec, first = planned(spec, now, self.component.settings.max_value_bytes)
         handler = spec.target if isinstance(spec.target, str) else None
         values = (self._app, spec.name, handler, written(spec), spec.data, first)
         _, inserted, found = yield from connection.pipeline(
@@ -190,47 +183,45 @@ class PostgresSchedule(ScheduleDriver):
         )
         if not inserted.count:
             if not overwrite:
-                yield from connection.run(ROLLBACK)
+                yield from connection.execute(ROLLBACK)
                 raise exists(spec.name)
-            yield from connection.run(_REDEFINE if stays_due(spec, *found.rows[0]) else _REPLACE, *values)
+            yield from connection.execute(_REDEFINE if stays_due(spec, *found.rows[0]) else _REPLACE, *values)
         yield from connection.pipeline([self._notification(), (COMMIT, ())])
 
-    def _notification(self) -> tuple[Statement, Sequence[Any]]:
-        return notification(self._component.settings.schema, [CHANNEL])
+    save, save_async = on_connection(_save)
 
-    def get(self, op: Operation, name: str, /) -> StoredJob | None:
-        rows = self._component.engine.run(op, lambda connection: connection.run(_GET, self._app, name)).rows
+    def _notification(self) -> tuple[Statement, Sequence[Any]]:
+        return notification(self.component.settings.schema, [CHANNEL])
+
+    def _get(self, connection: Connection, name: str, /) -> Flow[StoredJob | None]:
+        rows = (yield from connection.execute(_GET, self._app, name)).rows
         return stored(rows[0]) if rows else None
 
-    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
-        result = await self._component.engine.run_async(
-            op, lambda connection: connection.run(_GET, self._app, name), self.executor
-        )
-        return stored(result.rows[0]) if result.rows else None
+    get, get_async = on_connection(_get)
 
     def list_jobs(self, op: Operation, /) -> list[StoredJob]:
-        rows = self._component.engine.run(op, lambda connection: connection.run(_ALL, self._app)).rows
+        rows = self.component.engine.run(op, lambda connection: connection.execute(_ALL, self._app)).rows
         return [stored(row) for row in rows]
 
     def delete(self, op: Operation, name: str, /) -> None:
         calls = [(_DELETE, (self._app, name)), (_CANCEL_WAITING, (self._app, name))]
-        self._component.engine.run(op, lambda connection: connection.pipeline(calls))
+        self.component.engine.run(op, lambda connection: connection.pipeline(calls))
 
     # -- runs -------------------------------------------------------------
 
     def run_now(self, op: Operation, name: str, /) -> str | None:
         run = str(uuid4())
         calls = [(_RUN_NOW, (self._app, name, run)), self._notification()]
-        results = self._component.engine.run(op, lambda connection: connection.pipeline(calls))
+        results = self.component.engine.run(op, lambda connection: connection.pipeline(calls))
         return run if results[0].count else None
 
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
-        rows = self._component.engine.run(op, lambda connection: connection.run(_RUNS, self._app, name)).rows
+        rows = self.component.engine.run(op, lambda connection: connection.execute(_RUNS, self._app, name)).rows
         return records(name, rows)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        self._component.engine.open(op)
-        return _Runs(self._component, self._app, handlers)
+        self.component.engine.open(op)
+        return _Runs(self.component, self._app, handlers)
 
 
 class _Runs(LeasedRuns):
@@ -238,14 +229,14 @@ class _Runs(LeasedRuns):
 
     def __init__(self, component: PostgresComponent, app: str, handlers: Callable[[], frozenset[str]]) -> None:
         super().__init__(app, handlers)
-        self._component = component
+        self.component = component
 
     def _subscribe(self) -> Waiter:
-        return self._component.engine.notifier.subscribe(CHANNEL)
+        return self.component.engine.notifier.subscribe(CHANNEL)
 
     def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
-        self._component.check_open()
-        database = self._component.engine
+        self.component.check_open()
+        database = self.component.engine
         renew = self._to_renew()
         due = self._is_due(database.run(self._operation(), self._peek) if want else ())
         if not (outcomes or renew or due):
@@ -258,7 +249,7 @@ class _Runs(LeasedRuns):
 
     def _peek(self, connection: Connection) -> Flow[Sequence[int | None]]:
         self._look_again()
-        return (yield from connection.run(_PEEK, self._app, *self._chosen())).rows[0]
+        return (yield from connection.execute(_PEEK, self._app, *self._chosen())).rows[0]
 
     def _chosen(self) -> tuple[list[str], list[str]]:
         """Return the handlers that there are, and versions of jobs that are left to others."""
@@ -268,13 +259,13 @@ class _Runs(LeasedRuns):
         self, connection: Connection, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
     ) -> Flow[tuple[list[DueRun], list[RunToken]]]:
         # durable: after a crash of the server a lease ends no earlier than its holder was told
-        yield from connection.run(BEGIN)
+        yield from connection.execute(BEGIN)
         for outcome in outcomes:
             yield from self._settle(connection, outcome)
         renewed: list[RunToken] = []
         if renew:
             ids, attempts = zip(*renew, strict=True)
-            rows = (yield from connection.run(_RENEW, ids, attempts, self._member, self.lease_ms)).rows
+            rows = (yield from connection.execute(_RENEW, ids, attempts, self._member, self.lease_ms)).rows
             kept = {row[0] for row in rows}
             renewed = [token for token in renew if token.id in kept]
         runs = (yield from self._claim(connection, want)) if want else []
@@ -283,43 +274,43 @@ class _Runs(LeasedRuns):
         return runs, renewed
 
     def _notification(self) -> tuple[Statement, Sequence[Any]]:
-        return notification(self._component.settings.schema, [CHANNEL])
+        return notification(self.component.settings.schema, [CHANNEL])
 
     def _settle(self, connection: Connection, outcome: Outcome) -> Flow[None]:
         token = outcome.token
         assert isinstance(token, RunToken)
         mine = (token.id, token.attempt, self._member)
         if not outcome.begun:
-            yield from connection.run(_GIVE_BACK, *mine)
+            yield from connection.execute(_GIVE_BACK, *mine)
             return
         if outcome.retry_after is not None:
             delay = int(outcome.retry_after * 1000)
-            if (yield from connection.run(_AGAIN, *mine, outcome.error, delay)).count:
+            if (yield from connection.execute(_AGAIN, *mine, outcome.error, delay)).count:
                 return
         status = "succeeded" if outcome.error is None else "failed"
-        if (yield from connection.run(_END, *mine, status, outcome.error)).count:
-            yield from connection.run(_RETIRE, token.id)
+        if (yield from connection.execute(_END, *mine, status, outcome.error)).count:
+            yield from connection.execute(_RETIRE, token.id)
 
     def _claim(self, connection: Connection, want: int) -> Flow[list[DueRun]]:
         runs: list[DueRun] = []
-        locked = (yield from connection.run(_LOCK_OPEN, self._app, *self._chosen(), want)).rows
+        locked = (yield from connection.execute(_LOCK_OPEN, self._app, *self._chosen(), want)).rows
         if locked:
-            found = (yield from connection.run(_OPEN, [row[0] for row in locked])).rows
+            found = (yield from connection.execute(_OPEN, [row[0] for row in locked])).rows
             for id, run, fire, attempt, failures, version, *columns in found:
                 if version is None:  # deleted while its holder had it
-                    yield from connection.run(_CANCEL, id)
+                    yield from connection.execute(_CANCEL, id)
                     continue
                 job = stored(columns)
                 if job.error is not None:
                     self._set_aside(job, version)
                     continue
-                yield from connection.run(_TAKE, id, attempt + 1, self._member, self.lease_ms)
+                yield from connection.execute(_TAKE, id, attempt + 1, self._member, self.lease_ms)
                 runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, job.spec))
         if len(runs) < want:
-            locked = (yield from connection.run(_LOCK_DUE, self._app, *self._chosen(), want - len(runs))).rows
+            locked = (yield from connection.execute(_LOCK_DUE, self._app, *self._chosen(), want - len(runs))).rows
             if locked:
-                now = (yield from connection.run(_NOW)).rows[0][0]
-                found = (yield from connection.run(_DUE, [row[0] for row in locked], now)).rows
+                now = (yield from connection.execute(_NOW)).rows[0][0]
+                found = (yield from connection.execute(_DUE, [row[0] for row in locked], now)).rows
                 for id, version, *columns in found:
                     job = stored(columns)
                     step = self._advance(job, version, now)
@@ -333,12 +324,12 @@ class _Runs(LeasedRuns):
         if step.skipped:
             fires, lasts, counts = zip(*step.skipped, strict=True)
             ids = [run_id(self._app, name, fire) for fire in fires]
-            yield from connection.run(_SKIPPED, self._app, name, id, ids, fires, lasts, counts)
-        yield from connection.run(_MOVE, id, step.following, step.due, step.missed)
+            yield from connection.execute(_SKIPPED, self._app, name, id, ids, fires, lasts, counts)
+        yield from connection.execute(_MOVE, id, step.following, step.due, step.missed)
         if step.fire is None:
             if step.following is None:
-                yield from connection.run(_OVER, id)
+                yield from connection.execute(_OVER, id)
             return []
         run = run_id(self._app, name, step.fire)
-        made = yield from connection.run(_NEW, self._app, name, id, run, step.fire, self._member, self.lease_ms)
+        made = yield from connection.execute(_NEW, self._app, name, id, run, step.fire, self._member, self.lease_ms)
         return [DueRun(RunToken(made.rows[0][0], 1), run, step.fire, 1, 0, job.spec)]

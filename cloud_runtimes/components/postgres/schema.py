@@ -294,11 +294,11 @@ def _version(connection: psycopg.Connection, schema: str) -> int:
 
 def make_partitions(connection: Connection, retention: float) -> Flow[None]:
     """Make the partition of frames for now and the one after it."""
-    now = (yield from connection.run(_NOW)).rows[0][0]
+    now = (yield from connection.execute(_NOW)).rows[0][0]
     width = partition_ms(retention)
     for start in (now // width * width, (now // width + 1) * width):
         try:
-            yield from connection.run(_PARTITION, start, start + width)
+            yield from connection.execute(_PARTITION, start, start + width)
         except SqlFailure as error:
             if error.state not in ("42P17", "42P07"):  # it overlaps one of another width, or was just made
                 raise

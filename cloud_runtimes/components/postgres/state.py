@@ -12,6 +12,7 @@ from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
 from .changes import Call, PostgresChange
 from .connection import Connection, Flow
+from .driver import PostgresDriver, on_connection
 from .keys import prefix_end
 from .statement import Result, Statement
 
@@ -67,73 +68,56 @@ _RAISE_FENCE: Final = Statement(
 _FENCE: Final = Statement("SELECT token FROM {schema}.fences WHERE store = $1 AND key = $2", "int8 text")
 
 
-class PostgresState(StateDriver):
+class PostgresState(PostgresDriver, StateDriver):
     """One store: a namespace in the state table."""
 
     features = FEATURES | {OUTBOX}
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
-        self._component = component
-        self.name = name
+        super().__init__(component, name)
         self._store: int | None = None
         self._max_value = component.settings.max_value_bytes
 
     @property
     def engine(self) -> Hashable:
-        return database_of(self._component.settings.url)
+        return database_of(self.component.settings.url)
 
     # -- reading ----------------------------------------------------------
 
-    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self._component.engine.run(op, lambda connection: self._get(connection, key))
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._component.engine.run_async(op, lambda connection: self._get(connection, key), self.executor)
-
-    def _get(self, connection: Connection, key: str) -> Flow[StoredValue | None]:
+    def _get(self, connection: Connection, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         store = self._store or (yield from self._find(connection))
         if store is None:
             return None
-        rows = (yield from connection.run(_GET, store, key)).rows
+        rows = (yield from connection.execute(_GET, store, key)).rows
         return stored(rows[0]) if rows else None
 
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        return self._component.engine.run(op, lambda connection: self._get_bulk(connection, keys))
+    get, get_async = on_connection(_get)
 
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
-        return await self._component.engine.run_async(
-            op, lambda connection: self._get_bulk(connection, keys), self.executor
-        )
-
-    def _get_bulk(self, connection: Connection, keys: Sequence[str]) -> Flow[dict[str, StoredValue]]:
+    def _get_bulk(
+        self, connection: Connection, keys: Sequence[str], consistency: str | None, /
+    ) -> Flow[dict[str, StoredValue]]:
         store = yield from self._find(connection)
         if store is None:
             return {}
-        rows = (yield from connection.run(_GET_BULK, store, keys)).rows
+        rows = (yield from connection.execute(_GET_BULK, store, keys)).rows
         found = {key: stored(columns) for key, *columns in rows}
         return {key: found[key] for key in keys if key in found}
 
-    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return self._component.engine.run(op, lambda connection: self._list(connection, prefix, limit, after))
+    get_bulk, get_bulk_async = on_connection(_get_bulk)
 
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return await self._component.engine.run_async(
-            op, lambda connection: self._list(connection, prefix, limit, after), self.executor
-        )
-
-    def _list(self, connection: Connection, prefix: str, limit: int | None, after: str | None) -> Flow[list[str]]:
+    def _list(self, connection: Connection, prefix: str, limit: int | None, after: str | None, /) -> Flow[list[str]]:
         store = yield from self._find(connection)
         if store is None:
             return []
-        rows = (yield from connection.run(_LIST, store, after or "", prefix, prefix_end(prefix), limit)).rows
+        rows = (yield from connection.execute(_LIST, store, after or "", prefix, prefix_end(prefix), limit)).rows
         return [row[0] for row in rows]
+
+    list_keys, list_keys_async = on_connection(_list)
 
     def _find(self, connection: Connection) -> Flow[int | None]:
         """Return the store's number, ``None`` before its first write."""
         if self._store is None:
-            rows = (yield from connection.run(_FIND, self.name)).rows
+            rows = (yield from connection.execute(_FIND, self.name)).rows
             self._store = rows[0][0] if rows else None
         return self._store
 
@@ -143,7 +127,7 @@ class PostgresState(StateDriver):
         failed = oversized(self.name, writes, self._max_value, atomic)
         for part in self._parts(writes, atomic, failed):
             try:
-                self._component.commit(op, [part])
+                self.component.commit(op, [part])
             except ConflictError:
                 if atomic or not part.errors:
                     raise
@@ -156,7 +140,7 @@ class PostgresState(StateDriver):
         failed = oversized(self.name, writes, self._max_value, atomic)
         for part in self._parts(writes, atomic, failed):
             try:
-                await self._component.commit_async(op, [part])
+                await self.component.commit_async(op, [part])
             except ConflictError:
                 if atomic or not part.errors:
                     raise
@@ -168,27 +152,27 @@ class PostgresState(StateDriver):
         return self._parts(writes, True, {})[0]
 
     def commit(self, op: Operation, changes: Sequence[Change], /) -> None:
-        self._component.commit(op, changes)
+        self.component.commit(op, changes)
 
     async def commit_async(self, op: Operation, changes: Sequence[Change], /) -> None:
-        await self._component.commit_async(op, changes)
+        await self.component.commit_async(op, changes)
 
     def _parts(self, writes: Sequence[StateWrite], atomic: bool, failed: Collection[int]) -> list[_Write]:
         """Return what is one transaction each: all writes, or the fenced ones by themselves and the rest."""
         if len(writes) == 1:
-            return [] if failed else [_Write(self._component, self, writes, (0,), True)]
+            return [] if failed else [_Write(self.component, self, writes, (0,), True)]
         # in the order of their keys, so that transactions wait for each other's rows in one order
         places = sorted((place for place in range(len(writes)) if place not in failed), key=lambda at: writes[at].key)
         if atomic:
-            return [_Write(self._component, self, writes, places, True)]
+            return [_Write(self.component, self, writes, places, True)]
         parts = [[place] for place in places if writes[place].fence is not None]
         parts.append([place for place in places if writes[place].fence is None])
-        return [_Write(self._component, self, writes, part, len(part) == 1) for part in parts if part]
+        return [_Write(self.component, self, writes, part, len(part) == 1) for part in parts if part]
 
     def store(self, connection: Connection) -> Flow[int]:
         """Return the store's number; makes it if need be."""
         if self._store is None:
-            yield from connection.run(_MAKE, self.name)
+            yield from connection.execute(_MAKE, self.name)
             yield from self._find(connection)
             assert self._store is not None
         return self._store
@@ -238,7 +222,7 @@ class _Write(PostgresChange):
             if not result.count and place not in errors:
                 write = self._writes[place]
                 if statement is _RAISE_FENCE:
-                    rows = (yield from connection.run(_FENCE, self._store, write.key)).rows
+                    rows = (yield from connection.execute(_FENCE, self._store, write.key)).rows
                     errors[place] = passed_fence(write, rows[0][0])
                 elif (error := conflict(self._driver.name, write)) is not None:
                     errors[place] = error

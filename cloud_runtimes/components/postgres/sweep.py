@@ -87,7 +87,7 @@ def sweep(connection: Connection, settings: PostgresSettings) -> Flow[None]:
     """Sweep once; does nothing where another process is at it."""
     _, _, mine = yield from connection.pipeline([(BEGIN, ()), (RELAXED, ()), (_MINE, ())])
     if not mine.rows[0][0]:
-        yield from connection.run(ROLLBACK)
+        yield from connection.execute(ROLLBACK)
         return
     calls: list[tuple[Statement, tuple[int, ...]]] = [(statement, ()) for statement in (*_ROWS, _TOMBSTONES)]
     calls.append((_FORGOTTEN, (int(settings.group_expiry * 1000),)))
@@ -98,9 +98,9 @@ def sweep(connection: Connection, settings: PostgresSettings) -> Flow[None]:
 
 
 def _drop_partitions(connection: Connection, settings: PostgresSettings) -> Flow[None]:
-    now = (yield from connection.run(_NOW)).rows[0][0]
+    now = (yield from connection.execute(_NOW)).rows[0][0]
     width = partition_ms(settings.retention)
-    for (name,) in (yield from connection.run(_PARTITIONS)).rows:
+    for (name,) in (yield from connection.execute(_PARTITIONS)).rows:
         start = name.rpartition("_")[2]
         if not start.isdigit() or int(start) + width + settings.retention * 1000 > now:
             continue
@@ -111,7 +111,7 @@ def _drop_partitions(connection: Connection, settings: PostgresSettings) -> Flow
         try:
             # whoever reads or publishes in this moment is not made to wait for long
             timeout = Statement("SELECT set_config('lock_timeout', '200', true)")
-            if not (yield from connection.run(needed)).rows[0][0]:
+            if not (yield from connection.execute(needed)).rows[0][0]:
                 yield from connection.pipeline([(timeout, ()), (_DROP, (int(start),))])
         except SqlFailure as error:
             if error.state not in ("55P03", "42P01"):  # locked: later; gone: another process was faster
