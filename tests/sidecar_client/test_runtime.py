@@ -468,7 +468,7 @@ def test_a_bulk_save_that_ends_half_way_says_so(
 ) -> None:
     runtime: Any = client._context.runtime()
     transport = runtime.transport
-    real, sent = transport._send, []
+    real, sent = transport.exchange, []
 
     def send(op: Any, request: Any) -> Any:
         sent.append(request.http_method)
@@ -479,8 +479,8 @@ def test_a_bulk_save_that_ends_half_way_says_so(
     async def send_async(op: Any, request: Any) -> Any:
         return send(op, request)
 
-    monkeypatch.setattr(transport, "_send", send)
-    monkeypatch.setattr(transport, "_send_async", send_async)
+    monkeypatch.setattr(transport, "exchange", send)
+    monkeypatch.setattr(transport, "exchange_async", send_async)
     many = {str(number): "x" * 300_000 for number in range(6)}  # two batches
     with pytest.raises(type(failure)) as caught:
         call(client.state, api, "save_bulk", "s", many, timeout=5)
