@@ -22,12 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments behind the program's name; the process's own by default.
     """
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        return _execute(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # also while modules are imported
         return 130
 
 
-def _run(arguments: list[str]) -> int:
+def _execute(arguments: list[str]) -> int:
     from ._errors import CLOSED_PIPE, exit_code, explain
     from ._session import Invocation
     from ._streams import abandon_stdout, complain

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated
 
 import typer
+
+from ._daprd import Daprd
 
 __all__ = ["serve"]
 
@@ -70,32 +70,11 @@ def serve(
             help="What is under way has at the end; the command before SIGKILL.",
         ),
     ] = 5.0,
-) -> Callable[[], int]:  # fmt: skip
+) -> int:  # fmt: skip
     """Serve the HTTP and gRPC API of a Dapr sidecar, until interrupted, until the command ends, or until /v1.0/shutdown is called. For development, tests and single machines: run Dapr itself where there are several machines, for its actors, workflows and components, mTLS and access control.
 
     Options mean what they mean to daprd and dapr run; the other options of daprd are taken too, and those without an effect are named. The command finds APP_ID, APP_PORT, APP_PROTOCOL, DAPR_HTTP_PORT and DAPR_GRPC_PORT in its environment, gets the signals that come here, and its exit code is this one's. Without --resources-path every name of a component is there, in the home folder.
     """
-    from ._daprd import Daprd
-    from ._serve import ServeOptions
-    from ._serve import serve as run_serve
+    from ._serve import ServeOptions, serve_sidecar
 
-    daprd: Daprd = context.meta[Daprd.__name__]
-    options = ServeOptions(
-        app_id=app_id,
-        app_port=app_port,
-        app_protocol=app_protocol,
-        app_channel_address=app_channel_address,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        no_grpc=no_grpc,
-        listen=listen,
-        allow_host=allow_host or (),
-        resources=resources or (),
-        api_token=api_token,
-        max_body_size=max_body_size or daprd.max_body_size or "4Mi",
-        grace=grace,
-        command=command or (),
-        configs=daprd.configs,
-        ignored=daprd.ignored,
-    )
-    return partial(run_serve, context.obj, options)
+    return serve_sidecar(context.obj, ServeOptions(**context.params, daprd=context.meta[Daprd.__name__]))

@@ -4,33 +4,52 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from ..configuration import ConfigurationItem
+import typer
+
 from ._errors import NOT_FOUND, UsageError
-from ._session import Invocation, connect
+from ._session import connect
+from ._settings_file import validate
 from ._streams import complain, stopping, write
 from ._tables import Table, record, rows
 
-__all__ = ["delete", "get", "save", "watch"]
+if TYPE_CHECKING:
+    from ..configuration import ConfigurationItem
+
+__all__ = ["config_app"]
 
 _COLUMNS: Final = ("key", "value", "version", "group", "label")
 
 _LOOK: Final = 0.2
 """Seconds between looks at signals."""
 
+config_app = typer.Typer(help="Read, write and follow configuration.", no_args_is_help=True, rich_markup_mode=None)
+config_app.command("validate", short_help="Check a configuration file.")(validate)
 
-def _fields(item: ConfigurationItem) -> dict[str, Any]:
-    fields: dict[str, Any] = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-    return {**fields, "tags": dict(item.tags), "metadata": dict(item.metadata)}
+Store = Annotated[str, typer.Argument(help="Name of the configuration component.", show_default=False)]
+Keys = Annotated[list[str] | None, typer.Argument(help="Keys; none: all.", show_default=False)]
+Group = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Namespace within the store.")]
+Label = Annotated[str | None, typer.Option("--label", metavar="NAME", help="Variant of the values.")]
 
 
+@config_app.command("get", short_help="Write values.")
 def get(
-    invocation: Invocation, store: str, keys: Sequence[str], *, group: str | None, label: str | None, items: bool
+    context: typer.Context,
+    store: Store,
+    keys: Keys = None,
+    group: Group = None,
+    label: Label = None,
+    items: Annotated[
+        bool,
+        typer.Option(
+            "--items", help="All that is known of each item: a table on a terminal, else a JSON object a line."
+        ),
+    ] = False,
 ) -> int:
-    """Write one value, or several as a JSON object; with ``items`` all that is known of each, a line each."""
-    with connect(invocation) as client:
+    """Write the value of one KEY. Several are a table on a terminal, else a JSON object. Exit code 3 where a key has none."""
+    keys = keys or []
+    with connect(context.obj) as client:
         found = client.configuration.get_configuration_items(store, keys, group=group, label=label)
     missing = [key for key in keys if key not in found]
     if items:
@@ -46,55 +65,64 @@ def get(
     return 0
 
 
+def _fields(item: ConfigurationItem) -> dict[str, Any]:
+    fields: dict[str, Any] = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    return {**fields, "tags": dict(item.tags), "metadata": dict(item.metadata)}
+
+
+@config_app.command("set", short_help="Save a value.")
 def save(
-    invocation: Invocation,
-    store: str,
-    key: str,
-    value: str,
-    *,
-    group: str | None,
-    label: str | None,
-    tags: Sequence[str],
+    context: typer.Context,
+    store: Store,
+    key: Annotated[str, typer.Argument(help="Key.", show_default=False)],
+    value: Annotated[str, typer.Argument(help="Text; - is stdin.", show_default=False)],
+    group: Group = None,
+    label: Label = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Tag of the item; repeatable.")] = None,
 ) -> int:
-    """Save a value."""
-    named = {}
-    for each in tags:
-        name, equals, text = each.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--tag {each!r}: give NAME=VALUE")
-        named[name] = text
+    """Save a value; its tags become those given."""
+    from ..configuration import ConfigurationItem
+    from ._values import pairs
+
+    tags = dict(pairs(tag, "--tag"))
     if value == "-":
         try:
             value = sys.stdin.buffer.read().decode()
         except UnicodeDecodeError:
             raise UsageError("the value is not UTF-8: a value is text") from None
-    with connect(invocation) as client:
-        client.configuration.save_configuration(
-            store, [ConfigurationItem(key, value, tags=named)], group=group, label=label
-        )
+    items = [ConfigurationItem(key, value, tags=tags)]
+    with connect(context.obj) as client:
+        client.configuration.save_configuration(store, items, group=group, label=label)
     return 0
 
 
-def delete(invocation: Invocation, store: str, keys: Sequence[str], *, group: str | None, label: str | None) -> int:
-    """Delete keys."""
-    with connect(invocation) as client:
+@config_app.command("delete")
+def delete(
+    context: typer.Context,
+    store: Store,
+    keys: Annotated[list[str], typer.Argument(help="Keys.", show_default=False)],
+    group: Group = None,
+    label: Label = None,
+) -> int:
+    """Delete keys; absent ones are fine."""
+    with connect(context.obj) as client:
         client.configuration.delete_configuration(store, keys, group=group, label=label)
     return 0
 
 
+@config_app.command("watch", short_help="Follow values.")
 def watch(
-    invocation: Invocation,
-    store: str,
-    keys: Sequence[str],
-    *,
-    group: str | None,
-    label: str | None,
-    count: int | None,
+    context: typer.Context,
+    store: Store,
+    keys: Keys = None,
+    group: Group = None,
+    label: Label = None,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N lines.")] = None,
 ) -> int:
-    """Write current values, then what changes, until ``count`` lines or a signal; return the exit code."""
+    """Write current values, then what changes, until interrupted: a table on a terminal, else a JSON object a line."""
     left, table = count, Table(_COLUMNS)
-    with connect(invocation) as client, stopping(interrupt=False) as stop:
-        with client.configuration.subscribe_configuration(store, keys, group=group, label=label) as changes:
+    with connect(context.obj) as client, stopping(interrupt=False) as stop:
+        with client.configuration.subscribe_configuration(store, keys or [], group=group, label=label) as changes:
             while not stop.signal and left != 0:
                 items = list((changes.receive(timeout=_LOOK) or {}).values())[:left]
                 if items:

@@ -6,29 +6,27 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 from urllib.parse import urlsplit
 
+import typer
+
 from .. import config, registry
-from .._core.home import is_memory
 from ..client import SERVICES
-from ..components.local import FILES
-from ..components.sqlite.files import DATABASE
 from ..errors import UnsupportedError
-from ..runtimes.capa import CapaRuntime
-from ..runtimes.capa.homes import Home
 from ..spi.executor import Executor
 from ..spi.operation import Method, Operation
-from ._copying import PortableFiles, Transfer
 from ._errors import NOT_FOUND, UsageError
 from ._progress import progress
 from ._session import Invocation, logging_to_stderr
 from ._streams import BOLD, complain, note, styled, write
 
 if TYPE_CHECKING:
+    from ..runtimes.capa import CapaRuntime
     from ..spi.component import Component
     from ..spi.file import FileDriver
     from ..spi.portable import Portable
+    from ._copying import Transfer
 
 __all__ = ["COPIED", "copy"]
 
@@ -96,6 +94,8 @@ class _Side:
                 component=name,
             )
         if service == "file":
+            from ._copying import PortableFiles
+
             driver = cast("FileDriver", component.driver(service, name))
             driver.executor = self.runtime.executor
             return PortableFiles(driver, lambda: self.operation(name))
@@ -103,31 +103,50 @@ class _Side:
 
 
 def copy(
-    invocation: Invocation,
-    source: str | None,
-    target: str | None,
-    *,
-    services: Sequence[str],
-    names: Sequence[str],
-    overwrite: bool,
+    context: typer.Context,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="HOME", help="Where the data is; else the application's home.", show_default=False
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--to", metavar="HOME", help="Where it goes; else the application's home.", show_default=False),
+    ] = None,
+    service: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="state, pubsub, configuration, file or schedule; repeatable; else all."),
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Store, pub/sub name or application; repeatable; else all.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is different on the target; never events.")
+    ] = False,
 ) -> int:
-    """Copy, compare, and write how they compare; return 0 when they are equal."""
+    """Copy state, configuration, files, jobs and events to another home, and compare both. Stop the application first: what it writes meanwhile may be missed.
+
+    HOME is a folder or a URL. For a URL with a password, give env:VARIABLE, a variable that holds it. config:FILE is the home of another configuration. A name stands for the component tables of that name, such as [state.NAME]. Without --from or --to, that side is the home of the application.
+
+    Events keep their ids, keys and times, and each group finds what it had not settled. Running it again goes on where it was interrupted, and changes nothing where it was not. What the target has otherwise stays, and the exit code is 1.
+    """
     if source is None and target is None:
         raise UsageError("give --from or --to; the one that is not given is the home of the application")
-    for service in services:
-        if service not in COPIED:
-            raise UsageError(f"--service {service!r}: {', '.join(COPIED)} are copied; {_NOT_COPIED}")
+    for each in service or ():
+        if each not in COPIED:
+            raise UsageError(f"--service {each!r}: {', '.join(COPIED)} are copied; {_NOT_COPIED}")
     with logging_to_stderr(), ExitStack() as stack:
-        one = stack.enter_context(_opened(invocation, "--from", source))
-        two = stack.enter_context(_opened(invocation, "--to", target))
-        transfers = list(_plan(one, two, services or COPIED, names))
+        one = stack.enter_context(_opened(context.obj, "--from", source))
+        two = stack.enter_context(_opened(context.obj, "--to", target))
+        transfers = list(_plan(one, two, service or COPIED, name or ()))
         if not transfers:
             complain("--from has nothing that is copied")
             return NOT_FOUND
-        for each in transfers:
-            if user := each.call(each.source.in_use):
-                note(f"warning: {each.service} {each.name!r} is in use: {user}; stop the application first")
-        total = sum(each.call(each.source.count) for each in transfers)
+        for transfer in transfers:
+            if user := transfer.call(transfer.source.in_use):
+                note(f"warning: {transfer.service} {transfer.name!r} is in use: {user}; stop the application first")
+        total = sum(transfer.call(transfer.source.count) for transfer in transfers)
         done = 0
         with progress(total * 2, "records") as show:
 
@@ -136,14 +155,14 @@ def copy(
                 done += records
                 show(done, done)
 
-            for each in transfers:
-                each.copy(overwrite, advance)
-            for each in transfers:
-                each.verify(advance)
+            for transfer in transfers:
+                transfer.copy(overwrite, advance)
+            for transfer in transfers:
+                transfer.verify(advance)
     head, *lines = _table(transfers)
     write("".join(f"{line}\n" for line in (styled(head, BOLD), *lines)).encode())
     note(_NOT_COPIED)
-    if all(each.result.good for each in transfers):
+    if all(transfer.result.good for transfer in transfers):
         return 0
     complain(
         "source and target differ: what is different was left as it is on the target, where it may be newer; "
@@ -154,6 +173,8 @@ def copy(
 
 def _plan(one: _Side, two: _Side, services: Sequence[str], names: Sequence[str]) -> Iterator[Transfer]:
     """Give what is to be copied; what cannot be is refused before anything is written."""
+    from ._copying import Transfer
+
     seen: set[str] = set()
     for service in services:
         for name in one.names(service):
@@ -219,6 +240,11 @@ def _timeout(invocation: Invocation) -> float | None:
 
 def _home(option: str, home: str) -> dict[str, Any]:
     """Return the configuration of a home. A source is not made."""
+    from .._core.home import is_memory
+    from ..components.local import FILES
+    from ..components.sqlite.files import DATABASE
+    from ..runtimes.capa.homes import Home
+
     if is_memory(home):
         raise UsageError(f"{option}: a home in memory ends with its process")
     source = option == "--from"

@@ -5,50 +5,64 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from ..codec import json
-from ..file import FileInfo
-from ..file.types import UrlMethod
+import typer
+
 from ._errors import UsageError
-from ._session import Invocation, connect
+from ._session import connect
 from ._streams import write
 from ._tables import Table, record, rows
 
-__all__ = ["get", "list_files", "put", "remove", "stat", "url"]
+if TYPE_CHECKING:
+    from ..file import FileInfo
+
+__all__ = ["file_app"]
 
 _PAGE: Final = 1000
 _COLUMNS: Final = ("size", "modified", "content_type", "name")
 
+file_app = typer.Typer(help="Store and read files.", no_args_is_help=True, rich_markup_mode=None)
 
+Store = Annotated[str, typer.Argument(help="Name of the file component.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the file.", show_default=False)]
+
+
+@file_app.command("put", short_help="Store a file.")
 def put(
-    invocation: Invocation,
-    store: str,
-    name: str,
-    path: str,
-    *,
-    content_type: str | None,
-    metadata: list[str],
-    overwrite: bool,
+    context: typer.Context,
+    store: Store,
+    name: Name,
+    path: Annotated[str, typer.Argument(help="Where the content is; - is stdin.")] = "-",
+    content_type: Annotated[str | None, typer.Option(metavar="TYPE", help="What it is, e.g. text/csv.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Kept with the file; repeatable.")
+    ] = None,
+    no_overwrite: Annotated[bool, typer.Option("--no-overwrite", help="Only if there is none of that name.")] = False,
 ) -> int:
-    """Store stdin or the content of a path."""
-    pairs = {}
-    for each in metadata:
-        key, equals, value = each.partition("=")
-        if not key or not equals:
-            raise UsageError(f"--metadata {each!r}: give NAME=VALUE")
-        pairs[key] = value
+    """Store a file, whole or not at all. Exit code 4 where --no-overwrite finds one."""
+    from ._values import pairs
+
+    kept = dict(pairs(metadata, "--metadata")) or None
     data: Any = sys.stdin.buffer if path == "-" else Path(path)
-    with connect(invocation) as client:
-        client.file.put_file(store, name, data, content_type=content_type, metadata=pairs or None, overwrite=overwrite)
+    with connect(context.obj) as client:
+        client.file.put_file(store, name, data, content_type=content_type, metadata=kept, overwrite=not no_overwrite)
     return 0
 
 
-def get(invocation: Invocation, store: str, name: str, path: str, *, start: int, length: int | None) -> int:
-    """Write a file, or a part of it, in pieces."""
+@file_app.command("get", short_help="Write a file.")
+def get(
+    context: typer.Context,
+    store: Store,
+    name: Name,
+    path: Annotated[str, typer.Argument(help="Where to; - is stdout.")] = "-",
+    start: Annotated[int, typer.Option(metavar="N", help="First byte.")] = 0,
+    length: Annotated[int | None, typer.Option(metavar="N", help="How many bytes at most.")] = None,
+) -> int:
+    """Write a file's content to stdout or a path. Exit code 3 where there is none."""
     if start < 0 or (length is not None and length < 0):
         raise UsageError("--start and --length are numbers of bytes ≥ 0")
-    with connect(invocation) as client, client.file.open_file(store, name) as file:
+    with connect(context.obj) as client, client.file.open_file(store, name) as file:
         if start:
             file.seek(start)
         left = (file.info.size or 0) if length is None else length
@@ -64,35 +78,24 @@ def get(invocation: Invocation, store: str, name: str, path: str, *, start: int,
     return 0
 
 
-def _fields(info: FileInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "size": info.size,
-        "modified": None if info.modified is None else info.modified.isoformat(),
-        "etag": info.etag,
-        "content_type": info.content_type,
-        "metadata": dict(info.metadata),
-    }
-
-
+@file_app.command("ls", short_help="List files.")
 def list_files(
-    invocation: Invocation,
-    store: str,
-    prefix: str,
-    *,
-    recursive: bool,
-    limit: int | None,
-    after: str | None,
-    long: bool,
-    as_json: bool,
+    context: typer.Context,
+    store: Store,
+    prefix: Annotated[str, typer.Argument(help="With which names begin.", show_default=False)] = "",
+    level: Annotated[bool, typer.Option("--level", help="Stop at the next /: folders end with it.")] = False,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="How many at most.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="NAME", help="Only those behind this name.")] = None,
+    long: Annotated[bool, typer.Option("--long", "-l", help="Size and time before the name.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Each as a JSON object.")] = False,
 ) -> int:
-    """Write names, one a line, a page at a time."""
-    with connect(invocation) as client:
+    """Write the names in byte order: a table on a terminal, else one a line."""
+    with connect(context.obj) as client:
         left, table = limit, Table(_COLUMNS, whole=True)
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
-            page = client.file.list_files(store, prefix, recursive=recursive, limit=size, after=after)
-            _show(page, table, long, as_json)
+            page = client.file.list_files(store, prefix, recursive=not level, limit=size, after=after)
+            _show(page, table, long, json)
             if len(page) < size:
                 break
             after = page[-1].name
@@ -112,6 +115,8 @@ def _show(page: Sequence[FileInfo], table: Table, long: bool, as_json: bool) -> 
 
 def _line(info: FileInfo, long: bool, as_json: bool) -> bytes:
     if as_json:
+        from ..codec import json
+
         return json.encode(_fields(info))
     if not long:
         return info.name.encode()
@@ -119,23 +124,47 @@ def _line(info: FileInfo, long: bool, as_json: bool) -> bytes:
     return f"{'' if info.size is None else info.size:>12} {time:20} {info.name}".encode()
 
 
-def remove(invocation: Invocation, store: str, names: list[str]) -> int:
-    """Delete files."""
-    with connect(invocation) as client:
+def _fields(info: FileInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "size": info.size,
+        "modified": None if info.modified is None else info.modified.isoformat(),
+        "etag": info.etag,
+        "content_type": info.content_type,
+        "metadata": dict(info.metadata),
+    }
+
+
+@file_app.command("rm")
+def remove(
+    context: typer.Context,
+    store: Store,
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Names of files.", show_default=False)],
+) -> int:
+    """Delete files; absent ones are fine."""
+    with connect(context.obj) as client:
         for name in names:
             client.file.delete_file(store, name)
     return 0
 
 
-def stat(invocation: Invocation, store: str, name: str) -> int:
-    """Write what is known of a file."""
-    with connect(invocation) as client:
+@file_app.command("stat")
+def stat(context: typer.Context, store: Store, name: Name) -> int:
+    """Write what is known of a file: a table on a terminal, else a JSON object. Exit code 3 where there is none."""
+    with connect(context.obj) as client:
         record(_fields(client.file.stat_file(store, name)))
     return 0
 
 
-def url(invocation: Invocation, store: str, name: str, *, expires: float, method: UrlMethod) -> int:
-    """Write a signed URL."""
-    with connect(invocation) as client:
+@file_app.command("url", short_help="Write a signed URL of a file.")
+def url(
+    context: typer.Context,
+    store: Store,
+    name: Name,
+    expires: Annotated[float, typer.Option(metavar="SECONDS", help="How long it holds.")] = 900.0,
+    method: Annotated[Literal["GET", "PUT"], typer.Option(help="What may be done with it.")] = "GET",
+) -> int:
+    """Write a URL with which whoever has it may read or write a file for some time. It is a secret while it holds."""
+    with connect(context.obj) as client:
         write(client.file.url(store, name, expires=expires, method=method).encode() + b"\n")
     return 0

@@ -10,17 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
 
 from .._core.os_commands import in_foreground, wait_for_end
 from .._core.os_signals import ENDING, HANGING_UP, PASSED, signals
 from .._core.threads import Background
 from ..errors import CloudRuntimesError, LeaseLostError
-from ..lock import Lease
-from ._session import Invocation, connect
+from ._session import connect
 from ._streams import complain, note
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from ..lock import Lease
+
+__all__ = ["lock_app"]
 
 TOKEN: Final = "CLOUD_RUNTIMES_LOCK_TOKEN"
 _FORWARDED: Final = (*ENDING, *HANGING_UP, *PASSED)
@@ -31,25 +35,40 @@ _NOT_RUN: Final = 126
 _PATIENCE: Final = 5.0
 """Seconds from SIGTERM to SIGKILL."""
 
+lock_app = typer.Typer(help="Hold locks.", no_args_is_help=True, rich_markup_mode=None)
 
+
+@lock_app.callback()
+def _lock() -> None:
+    """Hold locks."""
+
+
+@lock_app.command("run", short_help="Run a command while holding a lock.")
 def run(
-    invocation: Invocation,
-    store: str,
-    resource: str,
-    command: list[str],
-    *,
-    wait: float | None,
-    expiry: float,
-    keep: bool,
+    context: typer.Context,
+    store: Annotated[str, typer.Argument(help="Name of the lock component.", show_default=False)],
+    resource: Annotated[str, typer.Argument(help="What to lock.", show_default=False)],
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run.", show_default=False)
+    ],
+    wait: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the lock; else for ever.")
+    ] = None,
+    expiry: Annotated[
+        float, typer.Option(metavar="SECONDS", help="After which others get the lock when this process dies.")
+    ] = 30.0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Let the command go on when the lease is lost, with a warning.")
+    ] = False,
 ) -> int:
-    """Run a command while holding a lock; return its exit code.
+    """Run a command while holding a lock, and exit with its code (128 + the signal that ended it).
 
-    When the lease is lost others may have the lock, so the command is ended, by SIGTERM and after 5 s by SIGKILL, and the exit code is that of a conflict; with ``keep`` it is left alone and a warning is written.
+    The lease is renewed meanwhile. When the lease is lost, the command gets SIGTERM, and SIGKILL 5 s later. Processes that the command started are not ended. A SIGKILL of this process leaves the command running. Exit code 4: the lease was lost; 5: the lock was not free in time; 126, 127: the command cannot be run. Signals are passed on. The command finds its fencing token in CLOUD_RUNTIMES_LOCK_TOKEN (for: state save --fence).
     """
     code: int | None = None
     signals = _Signals()
     try:
-        with connect(invocation) as client, _installed(signals):
+        with connect(context.obj) as client, _installed(signals):
             try:
                 with client.lock.hold(store, resource, expiry=expiry, wait=wait) as lease:
                     code = _run(command, lease, signals, interval=min(0.2, expiry / 10), keep=keep)

@@ -8,23 +8,24 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 
-from ..codec import json
-from ..codec.payload import JSON
+import typer
+
 from ..errors import CloudRuntimesError, InvalidArgumentError, PayloadError, ResourceExhaustedError
-from ..pubsub import Publisher
 from ._errors import UsageError, exit_code, explain
 from ._progress import Advance, progress
-from ._session import Invocation, connect
+from ._session import connect
 from ._streams import complain, note, stopping
+
+if TYPE_CHECKING:
+    from ..pubsub import Publisher
 
 __all__ = ["publish"]
 
-TEXT: Final = "text/plain"
 _MAX_LINE: Final = 64 * 1024 * 1024
 """A file without line ends must not fill the memory."""
 _LAST_FLUSH: Final = 5.0
@@ -35,38 +36,45 @@ class _BadLine(Exception):
 
 
 def publish(
-    invocation: Invocation,
-    pubsub: str,
-    topic: str,
-    source: str,
-    *,
-    key: str | None,
-    attributes: Sequence[str],
-    raw_lines: bool,
-    batch_events: int,
-    linger: float,
+    context: typer.Context,
+    pubsub: Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)],
+    topic: Annotated[str, typer.Argument(help="Topic.", show_default=False)],
+    file: Annotated[str, typer.Argument(help="Where lines come from; - is stdin.")] = "-",
+    key: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Ordering key: a field of each object, e.g. order.id.")
+    ] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="CloudEvents attribute of all events; repeatable.")
+    ] = None,
+    raw_lines: Annotated[bool, typer.Option("--raw-lines", help="Lines are text/plain, not JSON.")] = False,
+    batch_events: Annotated[int, typer.Option(metavar="N", help="Events of a batch at most.")] = 1000,
+    linger: Annotated[float, typer.Option(metavar="SECONDS", help="How long a batch waits to fill.")] = 0.005,
 ) -> int:
-    """Publish the lines of ``source``; return the exit code."""
+    """Publish lines, one JSON value each, as they are; blank lines are skipped. Stops at a bad line."""
+    from ._values import pairs
+
     if key is not None and raw_lines:
         raise UsageError("--key names a field of JSON: it does not go with --raw-lines")
     path = None if key is None else key.split(".")
-    common = _attributes(attributes)
-    with _opened(source) as (file, name, size), connect(invocation) as client:
+    attributes = dict(pairs(attribute, "--attribute"))
+    if "id" in attributes:
+        raise UsageError("--attribute id=…: every event needs an id of its own")
+    with _opened(file) as (lines, name, size), connect(context.obj) as client:
         client.pubsub._driver(pubsub)  # a wrong name is told before any line is read
         publisher = client.pubsub.publisher(
             pubsub,
             topic,
             batch_events=batch_events,
             linger=linger,
-            content_type=TEXT if raw_lines else JSON,
-            attributes=common or None,
+            content_type="text/plain" if raw_lines else "application/json",
+            attributes=attributes or None,
         )
         started = monotonic()
         code = 0
         with stopping(interrupt=True) as stop:
             try:
                 with progress(size) as advance:
-                    _send(publisher, file, name, path, raw_lines, advance)
+                    _send(publisher, lines, name, path, raw_lines, advance)
             except _BadLine as error:
                 complain(str(error))
                 code = 1
@@ -101,6 +109,8 @@ def _finish(publisher: Publisher, code: int, stop: Any) -> int:
 def _send(
     publisher: Publisher, file: IO[bytes], name: str, path: list[str] | None, raw_lines: bool, advance: Advance
 ) -> None:
+    from ..codec import json
+
     events = read = number = 0
     while line := file.readline(_MAX_LINE):
         number += 1
@@ -135,18 +145,6 @@ def _key(value: Any, path: list[str]) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise PayloadError(f"the field {'.'.join(path)!r} is no text and no integer, so it cannot be the key")
     return str(value)
-
-
-def _attributes(given: Sequence[str]) -> dict[str, str]:
-    attributes: dict[str, str] = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--attribute {each!r}: give NAME=VALUE")
-        if name == "id":
-            raise UsageError("--attribute id=…: every event needs an id of its own")
-        attributes[name] = value
-    return attributes
 
 
 @contextmanager

@@ -4,52 +4,55 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..codec import json
-from ..rpc import RpcResponse
+import typer
+
 from ._errors import UsageError
-from ._session import Invocation, connect
-from ._state import _encode, _is_json, _read, _value
+from ._session import connect
 from ._streams import note, write
+
+if TYPE_CHECKING:
+    from ..rpc import RpcResponse
 
 __all__ = ["invoke"]
 
 
 def invoke(
-    invocation: Invocation,
-    service: str,
-    method: str,
-    data: str | None,
-    *,
-    text: bool,
-    file: str | None,
-    content_type: str | None,
-    http_method: str,
-    headers: Sequence[str],
-    query: Sequence[str],
-    include: bool,
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="The service: its app id.", show_default=False)],
+    method: Annotated[str, typer.Argument(help="Name of the method.", show_default=False)],
+    data: Annotated[str | None, typer.Argument(help="JSON, else text; - is stdin.", show_default=False)] = None,
+    text: Annotated[bool, typer.Option("--text", help="DATA is text/plain, whatever it looks like.")] = False,
+    file: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The bytes of a file (- is stdin), streamed.")
+    ] = None,
+    content_type: Annotated[str | None, typer.Option(metavar="TYPE", help="What the data is.")] = None,
+    http_method: Annotated[str, typer.Option(metavar="VERB", help="POST, GET, PUT …")] = "POST",
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; repeatable.")] = None,
+    query: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the query; repeatable.")] = None,
+    include: Annotated[bool, typer.Option("--include", help="Write status and headers to stderr.")] = False,
 ) -> int:
-    """Call a method and write its reply."""
+    """Call a method and write its reply: JSON on a line, text and bytes as they are. Exit codes: 3 no such method, 5 not reached, 1 status 400 and above."""
+    from ._values import pairs, value
+
     if data is not None and file is not None:
         raise UsageError("give DATA or --file PATH, not both")
     if text and (data is None or content_type is not None):
         raise UsageError("--text says what DATA is: it does not go with --file or --content-type")
     given: Any = None
     if data is not None:
-        raw = _read("-") if data == "-" else _encode(data)
-        given, content_type = _value(raw, "text/plain" if text else content_type)
-    values: dict[str, list[str]] = {}
-    for name, value in _pairs(query, "--query"):
-        values.setdefault(name, []).append(value)
+        given, content_type = value(data, "text/plain" if text else content_type)
+    queried: dict[str, list[str]] = {}
+    for name, each in pairs(query, "--query"):
+        queried.setdefault(name, []).append(each)
     options: dict[str, Any] = {
         "http_method": http_method,
         "content_type": content_type,
-        "headers": dict(_pairs(headers, "--header")) or None,
-        "query": values or None,
+        "headers": dict(pairs(header, "--header")) or None,
+        "query": queried or None,
     }
-    with connect(invocation) as client:
+    with connect(context.obj) as client:
         if file is None:
             response = client.rpc.invoke(service, method, given, **options)
         else:
@@ -57,8 +60,8 @@ def invoke(
                 response = client.rpc.invoke(service, method, stream, **options)
         if include:
             note(f"{response.status}")
-            for name, value in response.headers.items():
-                note(f"{name}: {value}")
+            for name, line in response.headers.items():
+                note(f"{name}: {line}")
         if response.status >= 300:
             from ..rpc.failures import failure
             from ..spi.rpc import RpcReply
@@ -71,23 +74,16 @@ def invoke(
 
 
 def _show(response: RpcResponse) -> None:
+    from ..codec import json
+    from ._values import is_json
+
     if not response.data:
         return
-    if _is_json(response.content_type):
+    if is_json(response.content_type):
         write(response.data + b"\n")
         return
     value = response.decode()
     write(response.data if isinstance(value, (bytes, str)) else json.encode(value) + b"\n")
-
-
-def _pairs(given: Sequence[str], option: str) -> list[tuple[str, str]]:
-    pairs = []
-    for each in given:
-        name, sign, value = each.partition("=")
-        if not name or not sign:
-            raise UsageError(f"{option} {each!r}: give NAME=VALUE")
-        pairs.append((name, value))
-    return pairs
 
 
 def _opened(path: str) -> Any:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
 
 from .._core import extras
 from .._core.os_commands import KILL, send, start
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
-from .._http.threaded import INHERITED, listen
 from ..client import CloudRuntimesClient
 from ..config import DEFAULT_TIMEOUT
-from ..rpc.server import checked_place
 from ._errors import USAGE, UsageError
 from ._session import Invocation
 from ._streams import complain, note
 
-__all__ = ["RunOptions", "run"]
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["run"]
 
 _FORMAT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _STEADY: Final = 5.0
@@ -41,35 +41,60 @@ _IMPATIENT: Final = 0.5
 """Seconds for what runs to end after a second signal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """The options of the command, as they were given."""
+def run(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="MODULE:CLIENT", help="E.g. shop.main:client.", show_default=False)],
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; fd://3: a socket that is inherited.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Of all workers; else APP_PORT, else a free one for each.")
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; one that dies is replaced.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Begin anew when a module below changes.")] = False,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True, help="End with the parent process.")] = False,
+) -> int:
+    """Import a module and run what its client has registered, until interrupted: methods of RPC, subscriptions and due jobs. What is in hand is finished at the end.
 
-    target: str
-    host: str
-    port: int | None
-    workers: int
-    reload: bool
-    supervised: bool
-    """Whether this process is a worker of another."""
-
-
-def run(invocation: Invocation, options: RunOptions) -> int:
-    """Run until a signal; return the exit code."""
+    With methods, or a port, it serves HTTP, with a health check at /healthz. Logs go to stderr unless the module configures logging. --config, --runtime and --app-id hold for clients that are made without these.
+    """
+    invocation: Invocation = context.obj
     _export(invocation)
-    if options.workers == 1 and not options.reload:
-        return _run_here(options, invocation.timeout)
-    with _listening(options) as listening:
-        return _Workers(invocation, options, listening).run()
+    if workers == 1 and not reload:
+        if supervised:  # before an import that takes its time
+            Background(_end_with_supervisor, "cloud-runtimes-supervisor-watch").start()
+        return _run_here(target, host, port, invocation.timeout)
+    with _listening(host, port) as listening:
+        timeout = DEFAULT_TIMEOUT if invocation.timeout is None else invocation.timeout
+        inherited = () if listening is None else (listening.fileno(),)
+        command = _command(invocation, target, host, inherited)
+        changes = Changes()
+        made = [_Worker(command, inherited, changes) for _ in range(workers)]
+        return _Workers(made, changes, reload, timeout + _GRACE).run()
+
+
+def _command(invocation: Invocation, target: str, host: str, inherited: Sequence[int]) -> list[str]:
+    """Return the command line of a worker."""
+    from .._http.threaded import INHERITED
+
+    command = [sys.executable, "-m", "cloud_runtimes"]
+    if invocation.timeout is not None:
+        command += ["--timeout", str(invocation.timeout)]
+    command += ["--debug"] * invocation.debug
+    address = [f"{INHERITED}{inherited[0]}", "--port", "0"] if inherited else [host]
+    return [*command, "run", target, "--supervised", "--host", *address]
 
 
 @contextmanager
-def _listening(options: RunOptions) -> Iterator[socket.socket | None]:
+def _listening(host: str, port: int | None) -> Iterator[socket.socket | None]:
     """Listen on a port that is given, for all workers; without one each takes a free one."""
-    if options.port is None and not os.environ.get("APP_PORT"):
+    from .._http.threaded import listen
+    from ..rpc.server import checked_place
+
+    if port is None and not os.environ.get("APP_PORT"):
         yield None
         return
-    made, _ = listen(*checked_place(options.host, options.port), "give another --host or --port, or unset APP_PORT")
+    made, _ = listen(*checked_place(host, port), "give another --host or --port, or unset APP_PORT")
     with made:
         yield made
 
@@ -88,16 +113,16 @@ def _export(invocation: Invocation) -> None:
 # -- one process ----------------------------------------------------------
 
 
-def _run_here(options: RunOptions, timeout: float | None) -> int:
-    if options.supervised:  # before an import that takes its time
-        Background(_end_with_supervisor, "cloud-runtimes-supervisor-watch").start()
-    client = _client(options.target)
+def _run_here(target: str, host: str, port: int | None, timeout: float | None) -> int:
+    import logging
+
+    client = _client(target)
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format=_FORMAT)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
     limits = {} if timeout is None else {"timeout": timeout}
     with client:
-        application = client.running(host=options.host, port=options.port, **limits)
+        application = client.running(host=host, port=port, **limits)
         try:
             application._run_until_closed(lambda: note(f"{client._context.settings.app_id} {application.summary}"))
         except KeyboardInterrupt:  # the second one: whoever sends it has waited
@@ -188,20 +213,13 @@ class _Worker:
 class _Workers:
     """Several workers, or one that is reloaded."""
 
-    def __init__(self, invocation: Invocation, options: RunOptions, listening: socket.socket | None) -> None:
-        self._reload = options.reload
-        self._changes = Changes()
+    def __init__(self, workers: Sequence[_Worker], changes: Changes, reload: bool, timeout: float) -> None:
+        self._workers = workers
+        self._changes = changes
+        self._reload = reload
+        self._timeout = timeout
         self._changed: str | None = None
         self._signal = 0
-        self._timeout = (DEFAULT_TIMEOUT if invocation.timeout is None else invocation.timeout) + _GRACE
-        command = [sys.executable, "-m", "cloud_runtimes"]
-        if invocation.timeout is not None:
-            command += ["--timeout", str(invocation.timeout)]
-        command += ["--debug"] * invocation.debug
-        inherited = () if listening is None else (listening.fileno(),)
-        places = [[f"{INHERITED}{each}", "--port", "0"] for each in inherited]
-        command += ["run", options.target, "--supervised", "--host", *(places[0] if places else [options.host])]
-        self._workers = [_Worker(command, inherited, self._changes) for _ in range(options.workers)]
 
     def run(self) -> int:
         """Run until a signal, or until no worker is left; return the exit code."""

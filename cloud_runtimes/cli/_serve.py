@@ -19,11 +19,12 @@ from ..dapr_server import Sidecar, SidecarSettings
 from ..dapr_server.server import need_grpc
 from ..errors import UnsupportedError
 from ._child import Child
+from ._daprd import Daprd
 from ._errors import UsageError
 from ._session import APP_ID, Invocation, logging_to_stderr
 from ._streams import complain, note, write
 
-__all__ = ["ServeOptions", "serve"]
+__all__ = ["ServeOptions", "serve_sidecar"]
 
 _NOT_FOUND: Final = 127
 _NOT_RUN: Final = 126
@@ -35,25 +36,24 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 class ServeOptions:
     """The options of the command, as they were given."""
 
-    app_id: str | None = None
-    app_port: int | None = None
-    app_protocol: str = "http"
-    app_channel_address: str = "127.0.0.1"
-    http_port: int = 3500
-    grpc_port: int | None = None
-    no_grpc: bool = False
-    listen: str = "127.0.0.1"
-    allow_host: Sequence[str] = ()
-    resources: Sequence[str] = ()
-    api_token: str | None = dataclasses.field(default=None, repr=False)
-    max_body_size: str = "4Mi"
-    grace: float = 5.0
-    command: Sequence[str] = ()
-    configs: Sequence[str] = ()
-    ignored: Sequence[str] = ()
+    app_id: str | None
+    app_port: int | None
+    app_protocol: str
+    app_channel_address: str
+    http_port: int
+    grpc_port: int | None
+    no_grpc: bool
+    listen: str
+    allow_host: Sequence[str] | None
+    resources: Sequence[str] | None
+    api_token: str | None = dataclasses.field(repr=False)
+    max_body_size: str | None
+    grace: float
+    command: Sequence[str] | None
+    daprd: Daprd
 
 
-def serve(invocation: Invocation, options: ServeOptions) -> int:
+def serve_sidecar(invocation: Invocation, options: ServeOptions) -> int:
     """Serve until a signal, the end of the command, or a call of ``/v1.0/shutdown``; return the exit code."""
     with logging_to_stderr():
         tables, origin = config.read(invocation.config)
@@ -173,12 +173,12 @@ def _environment(sidecar: Sidecar, options: ServeOptions) -> dict[str, str]:
 
 
 def _resources(options: ServeOptions, app_id: str) -> Any:
-    if options.ignored:
-        note(f"warning: without effect here: {', '.join(options.ignored)}")
-    if options.configs:
+    if options.daprd.ignored:
+        note(f"warning: without effect here: {', '.join(options.daprd.ignored)}")
+    if options.daprd.configs:
         from ..dapr_server.resources import check_configs
 
-        for each in check_configs(options.configs, app_id):
+        for each in check_configs(options.daprd.configs, app_id):
             note(f"warning: {each}")
     if not options.resources:
         return None
@@ -218,12 +218,12 @@ def _settings(options: ServeOptions, app_id: str, found: Any) -> SidecarSettings
         app_port=options.app_port if options.app_port is not None and options.app_port > 0 else None,
         app_protocol=options.app_protocol,
         host=host,
-        allowed_hosts=tuple(options.allow_host),
+        allowed_hosts=tuple(options.allow_host or ()),
         http_port=max(0, options.http_port),
         grpc_port=grpc_port,
         api_token=token or None,
         app_token=os.environ.get("APP_API_TOKEN") or None,
-        max_body=quantity(options.max_body_size),
+        max_body=quantity(options.max_body_size or options.daprd.max_body_size or "4Mi"),
         grace=options.grace,
         **known,
     )

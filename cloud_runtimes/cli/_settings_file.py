@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import Annotated, Final
+
+import typer
 
 from .. import config
 from .._core import extras
@@ -48,9 +50,9 @@ app_id = {app_id}     # name of the application: source of its events, consumer 
 """
 
 
-def init(invocation: Invocation) -> int:
-    """Write a configuration file with comments."""
-    app_id = invocation.app_id or "".join(
+def init(context: typer.Context) -> int:
+    """Write cloud-runtimes.toml, with comments, in the working directory. It is found there and in all folders below."""
+    app_id = context.obj.app_id or "".join(
         each if each.isascii() and (each.isalnum() or each in "._-") else "-" for each in os.path.basename(os.getcwd())
     )
     try:
@@ -63,8 +65,14 @@ def init(invocation: Invocation) -> int:
     return 0
 
 
-def validate(invocation: Invocation, path: str | None) -> int:
-    """Read a configuration file, and make each of its components without I/O."""
+def validate(
+    context: typer.Context,
+    path: Annotated[
+        str | None, typer.Argument(help="File or folder; else the one that counts here.", show_default=False)
+    ] = None,
+) -> int:
+    """Check the configuration of this command and of applications here, without reaching any server. Exit code 2 where something is wrong."""
+    invocation: Invocation = context.obj
     if path is not None:
         invocation.config = path
     found = find(invocation.config)

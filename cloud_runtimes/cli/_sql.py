@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from ..codec import json
-from ..database import Row
-from ..errors import PayloadError
-from ..spi.sql import scan
+import typer
+
 from ._errors import UsageError
-from ._session import Invocation, connect
+from ._session import connect
 from ._streams import note, write
 from ._tables import Table
 
-__all__ = ["FORMATS", "sql"]
+if TYPE_CHECKING:
+    from ..database import Row
 
-FORMATS: Final = ("table", "csv", "json")
+__all__ = ["sql"]
+
+_FORMATS: Final = ("table", "csv", "json")
 _BATCH: Final = 1000
 
 
-def sql(invocation: Invocation, store: str, statement: str, params: list[str], output: str | None) -> int:
-    """Run a statement: rows to stdout, as they come, or how many were changed to stderr."""
-    if output is not None and output not in FORMATS:
-        raise UsageError(f"--format {output}: give {', '.join(FORMATS)}")
+def sql(
+    context: typer.Context,
+    store: Annotated[str, typer.Argument(help="Name of the database component.", show_default=False)],
+    statement: Annotated[str, typer.Argument(help="One statement; - is stdin.", show_default=False)],
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter :NAME, JSON, else text; repeatable.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--format", metavar="table|csv|json", help="By default table to a terminal, else csv.")
+    ] = None,
+) -> int:
+    """Run one statement, in a transaction of its own: rows to stdout, as they come; else their number to stderr."""
+    from ..spi.sql import scan
+    from ._values import json_or_text, pairs
+
+    if output is not None and output not in _FORMATS:
+        raise UsageError(f"--format {output}: give {', '.join(_FORMATS)}")
     if statement == "-":
         statement = sys.stdin.read()
-    given = dict(_parameter(each) for each in params)
+    given = {name: json_or_text(value) for name, value in pairs(param, "--param")}
     scanned = scan(statement)
-    with connect(invocation) as client:
+    with connect(context.obj) as client:
         if scanned.returns:
             with client.database.stream(store, statement, given) as rows:
                 _show(iter(rows), output or ("table" if sys.stdout.isatty() else "csv"))
@@ -42,19 +54,10 @@ def sql(invocation: Invocation, store: str, statement: str, params: list[str], o
     return 0
 
 
-def _parameter(text: str) -> tuple[str, Any]:
-    """Read ``name=value``: JSON where it is JSON, else text."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--param {text}: give NAME=VALUE")
-    try:
-        return name, json.decode(value.encode())
-    except (PayloadError, UnicodeEncodeError):
-        return name, value
-
-
 def _show(rows: Iterator[Row], output: str) -> None:
     if output == "json":
+        from ..codec import json
+
         for row in rows:
             write(json.encode({name: _json(value) for name, value in row.items()}) + b"\n")
         return
@@ -82,11 +85,16 @@ def _text(value: Any, null: str) -> str:
         return null
     if isinstance(value, (bytes, memoryview)):
         return value.hex()
+    from ..codec import json
+
     return json.encode(value).decode() if isinstance(value, (dict, list)) else str(value)
 
 
 def _csv(rows: list[list[str]]) -> bytes:
     """Write RFC 4180, with the line ends of the system's tools."""
+    import csv
+    import io
+
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue().encode("utf-8", "surrogateescape")

@@ -1,48 +1,54 @@
-"""``state get|save|delete|list``."""
+"""``state get|save|delete|list`` and ``secret get``."""
 
 from __future__ import annotations
 
-import base64
 import sys
-from typing import Any, Final
+from typing import Annotated, Any
 
-from ..codec import json
-from ..codec.payload import JSON, decode_payload
-from ..errors import PayloadError
+import typer
+
 from ._errors import NOT_FOUND, UsageError
-from ._session import Invocation, connect
+from ._session import connect
 from ._streams import complain, write
 from ._tables import Table, record
 
-__all__ = ["delete", "get", "list_keys", "save"]
+__all__ = ["secret_app", "state_app"]
 
-_BEGINS_JSON: Final = frozenset('{["')
-"""What begins so and is no JSON is a slip, not a text."""
+state_app = typer.Typer(help="Read and write keys.", no_args_is_help=True, rich_markup_mode=None)
+secret_app = typer.Typer(help="Read secrets.", no_args_is_help=True, rich_markup_mode=None)
 
-
-def _is_json(content_type: str | None) -> bool:
-    kind = (content_type or "").partition(";")[0].strip().lower()
-    return kind == JSON or kind.endswith("+json")
+Store = Annotated[str, typer.Argument(help="Name of the state component.", show_default=False)]
+Key = Annotated[str, typer.Argument(help="Key.", show_default=False)]
 
 
-def get(invocation: Invocation, store: str, key: str, item: bool) -> int:
-    """Write the value of a key (or all that is known of it)."""
-    with connect(invocation) as client:
+@state_app.command("get", short_help="Write a value.")
+def get(
+    context: typer.Context,
+    store: Store,
+    key: Key,
+    item: Annotated[bool, typer.Option("--item", help="A JSON object with etag, content type and expiry.")] = False,
+) -> int:
+    """Write a value: JSON on a line, text and bytes as they are. Exit code 3 where there is none."""
+    from ..codec import json
+    from ..codec.payload import decode_payload
+    from ._values import is_json
+
+    with connect(context.obj) as client:
         found = client.state.get_item(store, key, type=bytes)
     if found is None:
         complain(f"no key {key!r} in {store!r}")
         return NOT_FOUND
-    value: Any = None if _is_json(found.content_type) and not item else decode_payload(found.value, found.content_type)
+    if not item and is_json(found.content_type):
+        write(found.value + b"\n")  # the stored bytes: exact, whatever the size of a number
+        return 0
+    value: Any = decode_payload(found.value, found.content_type)
     if not item:
-        if _is_json(found.content_type):
-            write(found.value + b"\n")  # the stored bytes: exact, whatever the size of a number
-        elif isinstance(value, (bytes, str)):
-            write(found.value)
-        else:
-            write(json.encode(value) + b"\n")
+        write(found.value if isinstance(value, (bytes, str)) else json.encode(value) + b"\n")
         return 0
     shown: dict[str, Any] = {"key": key}
     if isinstance(value, bytes):
+        import base64
+
         shown["value_base64"] = base64.b64encode(value).decode()
     else:
         shown["value"] = value
@@ -57,21 +63,25 @@ def get(invocation: Invocation, store: str, key: str, item: bool) -> int:
     return 0
 
 
+@state_app.command("save", short_help="Save a value.")
 def save(
-    invocation: Invocation,
-    store: str,
-    key: str,
-    value: str | None,
-    *,
-    text: bool,
-    file: str | None,
-    content_type: str | None,
-    ttl: float | None,
-    etag: str | None,
-    first_write: bool,
-    fence: int | None = None,
+    context: typer.Context,
+    store: Store,
+    key: Key,
+    value: Annotated[str | None, typer.Argument(help="JSON, else text; - is stdin.", show_default=False)] = None,
+    text: Annotated[bool, typer.Option("--text", help="VALUE is text/plain, whatever it looks like.")] = False,
+    file: Annotated[str | None, typer.Option(metavar="PATH", help="The bytes of a file (- is stdin).")] = None,
+    content_type: Annotated[str | None, typer.Option(metavar="TYPE", help="What the value is.")] = None,
+    ttl: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time to live.")] = None,
+    etag: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if this is still current.")] = None,
+    first_write: Annotated[bool, typer.Option("--first-write", help="Only if there is no value yet.")] = False,
+    fence: Annotated[
+        int | None, typer.Option(metavar="TOKEN", help="A lock's token: only if the key saw no higher one.")
+    ] = None,
 ) -> int:
-    """Save a value."""
+    """Save a value. Exit code 4 where a condition does not hold."""
+    from . import _values
+
     if (value is None) == (file is None):
         raise UsageError("give a VALUE (- is stdin) or --file PATH, one of them")
     if text and (file is not None or content_type is not None):
@@ -80,77 +90,69 @@ def save(
         raise UsageError("--etag and --first-write exclude each other")
     data: Any
     if file is not None:
-        data = _read(file)
+        data = _values.read(file)
     else:
         assert value is not None
-        data, content_type = _value(
-            _read("-") if value == "-" else _encode(value), "text/plain" if text else content_type
-        )
-    with connect(invocation) as client:
+        data, content_type = _values.value(value, "text/plain" if text else content_type)
+    concurrency: Any = "first-write" if first_write else None
+    with connect(context.obj) as client:
         client.state.save(
-            store,
-            key,
-            data,
-            etag=etag,
-            ttl=ttl,
-            concurrency="first-write" if first_write else None,
-            content_type=content_type,
-            fence=fence,
+            store, key, data, etag=etag, ttl=ttl, concurrency=concurrency, content_type=content_type, fence=fence
         )
     return 0
 
 
-def _encode(value: str) -> bytes:
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        raise UsageError("VALUE is not UTF-8: give such bytes with --file") from None
-
-
-def _read(path: str) -> bytes:
-    if path == "-":
-        return sys.stdin.buffer.read()
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-
-
-def _value(given: bytes, content_type: str | None) -> tuple[Any, str | None]:
-    """Return what to save, and as what: JSON keeps its own bytes, what is no JSON is a string."""
-    try:
-        text = given.decode()
-    except UnicodeDecodeError:
-        raise UsageError("the value is not UTF-8: give such bytes with --file -") from None
-    if content_type is not None and not _is_json(content_type):
-        if content_type.partition(";")[0].strip().lower() in ("application/msgpack", "application/x-msgpack"):
-            return json.decode(given), content_type
-        return given, content_type
-    try:
-        json.decode(given)
-    except PayloadError as error:
-        if content_type is not None or text.lstrip()[:1] in _BEGINS_JSON:
-            raise UsageError(f"the value is {error}: --text takes it as it is") from None
-        return text, None
-    return given.strip(b" \t\r\n"), content_type or JSON
-
-
-def delete(invocation: Invocation, store: str, key: str, etag: str | None) -> int:
-    """Delete a key."""
-    with connect(invocation) as client:
+@state_app.command("delete")
+def delete(
+    context: typer.Context,
+    store: Store,
+    key: Key,
+    etag: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if this is still current.")] = None,
+) -> int:
+    """Delete a key; an absent one is fine."""
+    with connect(context.obj) as client:
         client.state.delete(store, key, etag=etag)
     return 0
 
 
+@state_app.command("list")
 def list_keys(
-    invocation: Invocation, store: str, *, prefix: str, limit: int | None, after: str | None, as_json: bool
+    context: typer.Context,
+    store: Store,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="With which keys begin.", show_default=False)] = "",
+    limit: Annotated[int | None, typer.Option(metavar="N", help="How many at most.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="KEY", help="Only those behind this key.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Each key as a JSON string.")] = False,
 ) -> int:
-    """Write keys, one a line."""
-    with connect(invocation) as client:
+    """Write the keys in byte order: a table on a terminal, else one a line."""
+    from ..codec.json import encode
+
+    with connect(context.obj) as client:
         keys = client.state.list_keys(store, prefix, limit=limit, after=after)
-    if keys and sys.stdout.isatty() and not as_json:
+    if keys and sys.stdout.isatty() and not json:
         Table(("key",), whole=True).add([[key] for key in keys])
     else:
-        write(b"".join((json.encode(key) if as_json else key.encode()) + b"\n" for key in keys))
+        write(b"".join((encode(key) if json else key.encode()) + b"\n" for key in keys))
+    return 0
+
+
+@secret_app.command("get", short_help="Write a secret.")
+def get_secret(
+    context: typer.Context,
+    store: Annotated[str, typer.Argument(help="Name of the secret store.", show_default=False)],
+    key: Annotated[str, typer.Argument(help="Key of the secret.", show_default=False)],
+    entry: Annotated[str | None, typer.Option(metavar="NAME", help="Which entry, where it has several.")] = None,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Write it to a terminal too.")] = False,
+) -> int:
+    """Write a secret, as it is, to a pipe or file. Exit code 3 where there is none."""
+    terminal = sys.stdout.isatty()
+    if terminal and not reveal:
+        raise UsageError("stdout is a terminal, so the secret is not read: send it to a pipe or file, or give --reveal")
+    with connect(context.obj) as client:
+        secret = client.secret.get_secret(store, key)
+    if entry is None and len(secret) != 1:
+        raise UsageError(f"{secret!r} has {len(secret)} entries: give --entry NAME")
+    if entry is not None and entry not in secret:
+        raise UsageError(f"{secret!r} has no entry {entry!r}")
+    write((secret.value if entry is None else secret[entry]).encode() + (b"\n" if terminal else b""))
     return 0

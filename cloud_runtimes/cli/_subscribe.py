@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from datetime import datetime
 from time import monotonic
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from ..codec import json
-from ..codec.payload import decode_payload
+import typer
+
 from ..errors import PayloadError
-from ..pubsub import Event, Subscription
-from ..pubsub.service import Start
 from ._errors import UsageError
-from ._session import Invocation, connect
+from ._session import connect
 from ._streams import note, stopping, write
 from ._tables import Table
+
+if TYPE_CHECKING:
+    from ..pubsub import Event, Subscription
+    from ..pubsub.service import Start
 
 __all__ = ["subscribe"]
 
@@ -29,23 +30,26 @@ _UNSETTLED: Final = 100_000
 
 
 def subscribe(
-    invocation: Invocation,
-    pubsub: str,
-    topic: str,
-    *,
-    group: str | None,
-    start: str | None,
-    count: int | None,
-    idle: float | None,
-    batch: int,
-    ack: bool,
-    data_only: bool,
+    context: typer.Context,
+    pubsub: Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)],
+    topic: Annotated[str, typer.Argument(help="Topic.", show_default=False)],
+    group: Annotated[str | None, typer.Option(metavar="NAME", help="Consumer group; else the app id.")] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="earliest|latest|TIME", help="Where a new group begins: TIME in ISO 8601.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N events.")] = None,
+    idle: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="Stop when nothing came for so long.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Events written and acknowledged at once.")] = 100,
+    no_ack: Annotated[bool, typer.Option("--no-ack", help="Leave the events to be delivered again.")] = False,
+    data_only: Annotated[bool, typer.Option("--data-only", help="Write the data, not the CloudEvent.")] = False,
 ) -> int:
-    """Write events until ``count``, ``idle`` seconds or a signal; return the exit code."""
-    in_flight = max(256, 2 * batch) if ack else (count or _UNSETTLED)
+    """Write events until interrupted: a table on a terminal, else a line of CloudEvents JSON each. An event is acknowledged once it is written."""
+    in_flight = (count or _UNSETTLED) if no_ack else max(256, 2 * batch)
     left = count
     wanted = _read_start(start)
-    with connect(invocation) as client, stopping(interrupt=False) as stop:
+    with connect(context.obj) as client, stopping(interrupt=False) as stop:
         with client.pubsub.subscribe(
             pubsub, topic, group=group, start=wanted, max_in_flight=in_flight, type=bytes
         ) as events:
@@ -66,7 +70,7 @@ def subscribe(
                     write(b"".join(_line(event, data_only) for event in taken))
                 else:
                     table.add([_cells(event) for event in taken])
-                if ack:
+                if not no_ack:
                     for event in taken:
                         event.ack()
                 if left is not None:
@@ -107,8 +111,13 @@ def _cells(event: Event[bytes]) -> list[str]:
 
 def _data(event: Event[bytes]) -> bytes:
     """Return the data as JSON: JSON as it was sent, text as a string, bytes as base64 in a string."""
-    kind = (event.content_type or "").partition(";")[0].strip().lower()
-    if kind == "application/json" or kind.endswith("+json"):
+    import base64
+
+    from ..codec import json
+    from ..codec.payload import decode_payload
+    from ._values import is_json
+
+    if is_json(event.content_type):
         return event.data
     try:
         value: Any = decode_payload(event.data, event.content_type)

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
-from .._core.home import home_folder
-from .._core.signals import ending_signals
-from ..dashboard.server import Viewer
-from ._session import Invocation, logging_to_stderr, make_client
+import typer
+
+from ._session import logging_to_stderr, make_client
 from ._streams import write
 
-__all__ = ["serve"]
+__all__ = ["telemetry_app"]
+
+telemetry_app = typer.Typer(
+    help="Look at traces, logs and metrics while developing.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
+@telemetry_app.callback()
+def _telemetry() -> None:
+    """Look at traces, logs and metrics while developing."""
+
+
+@telemetry_app.command("serve", short_help="Receive and show telemetry.")
 def serve(
-    invocation: Invocation, host: str, port: int, home: str | None, max_bytes: int, allowed_hosts: Sequence[str]
+    context: typer.Context,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="Where to listen; 0: a free one.")] = 4318,
+    home: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Folder of the database, or :memory:; else the home of [capa].")
+    ] = None,
+    max_bytes: Annotated[
+        int, typer.Option(metavar="N", min=1 << 20, help="Limit of the database; the oldest records go first.")
+    ] = 256
+    << 20,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further name of this server; repeatable.", show_default=False),
+    ] = None,
 ) -> int:
-    """Receive and show telemetry until a signal; return the exit code."""
+    """Receive traces, logs and metrics by OTLP over HTTP, keep them in telemetry.db, and show them on a page, until interrupted. For development: whoever reaches the address sees all."""
+    from .._core.home import home_folder
+    from .._core.signals import ending_signals
+    from ..dashboard.server import Viewer
+
     if home is None:
-        home = make_client(invocation)._context.settings.runtime_settings.get("home")
-    viewer = Viewer(home_folder(home), host, port, allowed_hosts=allowed_hosts, max_bytes=max_bytes)
+        home = make_client(context.obj)._context.settings.runtime_settings.get("home")
+    viewer = Viewer(home_folder(home), host, port, allowed_hosts=allow_host or (), max_bytes=max_bytes)
     with logging_to_stderr(), ending_signals(viewer.signalled), viewer:
         write(f"{viewer.address} for a browser, OTEL_EXPORTER_OTLP_ENDPOINT={viewer.address} for clients\n".encode())
         viewer.wait()
