@@ -49,13 +49,13 @@ $(STAMP): $(SOURCES) | $(BIN)/python
 $(DEMO_STAMP): export PIP_NO_CACHE_DIR = 1
 $(DEMO_STAMP): export UV_NO_CACHE = 1
 $(DEMO_STAMP): $(SOURCES) | $(BIN)/python
-	$(PIP_INSTALL) -e ".[demo]"
+	$(PIP_INSTALL) -e ".[cli,rpc]"
 	@$(PIP_INSTALL) $(DATA)
 	@$(SAY)
 	@touch $(DEMO_STAMP)
 
 demo: $(DEMO_STAMP) ## publish and consume 336,776 flights on the embedded default
-	$(BIN)/python -m cloud_runtimes.demo
+	$(BIN)/python -m examples.demo
 
 test: setup ## run all tests, or those of TESTS=…
 	@# those of time first: one process collects, and leaves the workers the bytecode of all tests

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from cloud_runtimes.demo import _flights as flights
-from cloud_runtimes.demo._home import HomeError, prepare, remove
-from cloud_runtimes.demo._report import Outcome, report
-from cloud_runtimes.demo._settings import Settings, sign
+from examples.demo import flights
+from examples.demo.home import HomeError, prepare, remove
+from examples.demo.report import Outcome, report
+from examples.demo.settings import Settings, sign
 from tests.support.ports import reserved_port
 
+ROOT = Path(__file__).parents[2]
 HEADER = (
     "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,"
     "carrier,flight,tailnum,origin,dest,air_time,distance,hour,minute,time_hour"
@@ -62,8 +63,12 @@ def test_it_moves_from_the_laptop_to_postgresql(tmp_path: Path, postgres_databas
 
 
 def _run(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cloud_runtimes.demo", *argv]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return _process(folder, [sys.executable, "-m", "examples.demo", *argv])
+
+
+def _process(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def _settings(**options: str) -> Settings:
@@ -135,10 +140,10 @@ def test_over_a_sidecar_by_configuration_alone(tmp_path: Path, monkeypatch: pyte
     # the sidecar's: over it neither of the demo's processes knows a store
     monkeypatch.setenv("CLOUD_RUNTIMES_SECRET_DEMO_REPORT__KEY", "a key of the test")
     serve = [sys.executable, "-m", "cloud_runtimes", "serve", "--app-id", "flights-demo"]
-    demo = [sys.executable, "-m", "cloud_runtimes.demo", "--config", "dapr.toml", "--events", "400"]
+    demo = [sys.executable, "-m", "examples.demo", "--config", "dapr.toml", "--events", "400"]
     with reserved_port() as port:
         command = [*serve, "--app-port", str(port), "-H", "0", "-G", "0", "--", *demo]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        result = _process(tmp_path, command)
     assert result.returncode == 0, result.stderr
     assert "all totals as in the file, nothing lost" in result.stdout
     assert re.search(r"^report +[0-9.]+ ms by RPC, signed$", result.stdout, re.MULTILINE)
@@ -183,7 +188,7 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
 def test_without_the_flights_it_says_how_to_get_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cloud_runtimes.demo.__main__ import main
+    from examples.demo.__main__ import main
 
     monkeypatch.setattr(flights, "find_spec", lambda name: None)
     assert main([]) == 1
@@ -192,7 +197,7 @@ def test_without_the_flights_it_says_how_to_get_them(
 
 @pytest.mark.parametrize("argv", [["--events", "0"], ["--events", "x"], ["--home", "a", "--config", "b"]])
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from cloud_runtimes.demo.__main__ import main
+    from examples.demo.__main__ import main
 
     with pytest.raises(SystemExit, match="2"):
         main(argv)
@@ -249,7 +254,7 @@ def test_the_report_tells_what_is_wrong() -> None:
 
 def test_what_comes_twice_is_counted_and_not_added(data: Path) -> None:
     from cloud_runtimes import CloudRuntimesClient
-    from cloud_runtimes.demo._consumer import _Tally
+    from examples.demo.consumer import _Tally
 
     tally = _Tally(late=15)
     with CloudRuntimesClient(config={"capa": {"home": ":memory:demo-test"}}) as client:

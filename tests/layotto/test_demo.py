@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.demo import _flights as flights
+from examples.demo import flights
 from tests.support.fake_layotto import FakeLayotto
 from tests.support.layotto import layotto_process
 from tests.support.ports import reserved_port
@@ -37,7 +37,8 @@ def run(folder: Path, endpoint: str, port: int, events: int) -> str:
     path = folder / "cloud.toml"
     path.write_text(f'runtime = "layotto"\nendpoint = "{endpoint}"\n', encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "cloud_runtimes.demo", "--config", str(path), "--events", str(events)],
+        [sys.executable, "-W", "error", "-m", "examples.demo", "--config", str(path), "--events", str(events)],
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "APP_PORT": str(port)},
         capture_output=True,
         text=True,

@@ -140,7 +140,7 @@ def test_all_is_every_extra_for_users_and_the_readme_tells_of_each() -> None:
     extras = _pyproject()["project"]["optional-dependencies"]
     named = {name: set(re.findall(r"[\w-]+", "".join(each[:1]).partition("[")[2])) for name, each in extras.items()}
     assert named["standard"] == {"cli", "database", "rpc", "schedule"}
-    users = set(extras) - {"all", "bench", "demo", "dev", "docs"}
+    users = set(extras) - {"all", "bench", "dev", "docs"}
     assert {"standard"} | named["standard"] | named["all"] == users
     assert named["dev"] == {"all", "docs"}
     install = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[2].partition("\n## ")[0]

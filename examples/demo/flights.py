@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from ._settings import FIELDS, Totals
+from .settings import FIELDS, Totals
 
 __all__ = ["CARRIER", "MissingDataError", "archive", "count", "event", "rows", "totals"]
 

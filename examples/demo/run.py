@@ -13,13 +13,13 @@ from pathlib import Path
 from time import monotonic, sleep, time
 from typing import Any, Final
 
-from ..client import CloudRuntimesClient
-from ..errors import InternalError
-from . import _flights as flights
-from ._home import prepare, remove
-from ._progress import Show, progress
-from ._report import Outcome, report
-from ._settings import APPLIED, DEFAULTS, REPORT, SECRET, TOPIC, Settings, sign, state_key
+from cloud_runtimes.client import CloudRuntimesClient
+from cloud_runtimes.errors import InternalError
+
+from . import flights
+from .home import prepare, remove
+from .report import Outcome, Show, progress, report
+from .settings import APPLIED, DEFAULTS, REPORT, SECRET, TOPIC, Settings, sign, state_key
 
 __all__ = ["run"]
 
@@ -110,7 +110,7 @@ class _Watch:
 @contextmanager
 def _consumer(settings: Settings) -> Iterator[subprocess.Popen[str]]:
     """Start the second process, wait until it is subscribed, and end it afterwards."""
-    command = [sys.executable, "-m", "cloud_runtimes.demo", "consumer", *settings.arguments()]
+    command = [sys.executable, "-m", "examples.demo", "consumer", *settings.arguments()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

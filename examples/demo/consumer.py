@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from ..client import CloudRuntimesClient
-from ..pubsub import Event, EventBatch
-from ._settings import APPLIED, BATCH, DEFAULTS, FIELDS, LATE, REPORT, SECRET, TOPIC, Settings, Totals, sign, state_key
+from cloud_runtimes.client import CloudRuntimesClient
+from cloud_runtimes.pubsub import Event, EventBatch
+
+from .settings import APPLIED, BATCH, DEFAULTS, FIELDS, LATE, REPORT, SECRET, TOPIC, Settings, Totals, sign, state_key
 
 __all__ = ["consume"]
 

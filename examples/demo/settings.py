@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..client import CloudRuntimesClient
-from ..codec import json
+from cloud_runtimes.client import CloudRuntimesClient
 
 __all__ = [
     "APPLIED",
@@ -51,7 +51,7 @@ def state_key(carrier: str) -> str:
 
 def sign(report: Mapping[str, Any], key: str) -> str:
     """Return the HMAC-SHA256 (RFC 2104) of a report."""
-    return hmac.new(key.encode(), json.encode(sorted(report.items())), "sha256").hexdigest()
+    return hmac.new(key.encode(), json.dumps(sorted(report.items())).encode(), "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

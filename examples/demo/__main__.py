@@ -6,17 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..errors import CloudRuntimesError
-from ._flights import MissingDataError
-from ._home import HomeError
-from ._settings import Settings
+from cloud_runtimes.errors import CloudRuntimesError
+
+from .flights import MissingDataError
+from .home import HomeError
+from .settings import Settings
 
 __all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m cloud_runtimes.demo",
+        prog="python -m examples.demo",
         description="Publish the flights that left New York in 2013, total them in a second process, and compare.",
         allow_abbrev=False,
     )
@@ -66,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(**vars(given))
     try:
         if role == "consumer":
-            from ._consumer import consume
+            from .consumer import consume
 
             return consume(settings)
-        from ._run import run
+        from .run import run
 
         return run(settings)
     except KeyboardInterrupt:

@@ -1,16 +1,61 @@
-"""The table at the end."""
+"""How far it is, and the table at the end."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
-from .. import native_status
-from ._settings import FIELDS, Settings, Totals
+from cloud_runtimes import native_status
 
-__all__ = ["Outcome", "report"]
+from .settings import FIELDS, Settings, Totals
+
+__all__ = ["Outcome", "Show", "progress", "report"]
+
+Show = Callable[[int, int], None]
+"""Called with how many events were published and how many consumed."""
+
+_LINE_EVERY: Final = 2.0
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Show]:
+    """Give the function that shows how far it is."""
+    if not sys.stderr.isatty():
+        yield _lines(total)
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError:
+        yield _lines(total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        published = bars.add_task("published", total=total)
+        consumed = bars.add_task("consumed", total=total)
+
+        def show(sent: int, done: int) -> None:
+            bars.update(published, completed=sent)
+            bars.update(consumed, completed=done)
+
+        yield show
+
+
+def _lines(total: int) -> Show:
+    due = monotonic() + _LINE_EVERY
+
+    def show(sent: int, done: int) -> None:
+        nonlocal due
+        if monotonic() >= due:
+            due = monotonic() + _LINE_EVERY
+            sys.stderr.write(f"published {sent:,} of {total:,}, consumed {done:,}\n")
+            sys.stderr.flush()
+
+    return show
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +133,6 @@ def report(outcome: Outcome, settings: Settings) -> str:
 
 
 def _store(settings: Settings) -> str:
-    from ..components.sqlite.files import DATABASE
-
     if settings.folder is None:
         return "the server of --home"
-    path = os.path.join(settings.folder, DATABASE)
-    return path if settings.keep or settings.home is not None else f"{path} (removed; --keep leaves it)"
+    return f"{settings.folder}" + ("" if settings.keep or settings.home else " (removed; --keep leaves it)")

@@ -1,0 +1,1 @@
+"""Programs on the library, run from the top of the checkout."""
