@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from . import config
 from ._core.arguments import CLIENT_TIMEOUT, check_timeout
+from ._core.backoff import NONE, Backoff
 from ._core.os_errors import resource_exhausted
 from ._service import ClientContext, threaded
 from ._version import __version__
@@ -312,7 +313,7 @@ class CloudRuntimesClient:
         runtime = self._context.runtime()
         limit = check_timeout(timeout, self._context.timeout)
         end = None if limit is None else time.monotonic() + limit
-        delay = 0.02
+        pauses = Backoff(0.02, 1.0, jitter=NONE)
         while True:
             try:
                 runtime.ready()
@@ -320,6 +321,7 @@ class CloudRuntimesClient:
                     self._read_policies().policies.check(runtime.stores())
                 return
             except UnavailableError as error:
+                delay = pauses.next()
                 if end is not None and time.monotonic() + delay >= end:
                     raise DeadlineExceededError(
                         f"the runtime {runtime.name} is not ready after {limit:g} s: {error}"
@@ -329,7 +331,6 @@ class CloudRuntimesClient:
             except Exception as error:
                 raise InternalError(f"the runtime {runtime.name} failed: {type(error).__name__}: {error}") from error
             yield delay
-            delay = min(delay * 2, 1.0)
 
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Refuse further calls, let handlers end, flush publishers, and let go of everything.

@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import random
+from typing import Final
 
-__all__ = ["Backoff"]
+__all__ = ["FULL", "HALF", "NONE", "Backoff"]
+
+NONE: Final = (1.0, 1.0)
+HALF: Final = (0.5, 1.0)
+FULL: Final = (0.0, 1.0)
+"""Ranges of jitter. Callers that failed together do not come back together."""
 
 
 class Backoff:
-    """Pauses that double from ``first`` to ``limit`` seconds, each by up to half shorter, so that processes do not try together."""
+    """Pauses of ``first`` seconds, then each ``growth`` times the one before it, ``limit`` at most.
 
-    def __init__(self, first: float, limit: float) -> None:
+    Each is multiplied by a random factor from the range ``jitter``.
+    """
+
+    def __init__(self, first: float, limit: float, *, growth: float = 2.0, jitter: tuple[float, float] = HALF) -> None:
         self._first = first
         self._limit = limit
-        self._last = 0.0
+        self._growth = growth
+        self._jitter = jitter
+        self._failures = 0
+
+    def after(self, failures: int) -> float:
+        """Return the seconds to wait after so many failures in a row."""
+        if not failures:
+            return 0.0
+        try:
+            pause = min(self._limit, self._first * self._growth ** (failures - 1))
+        except OverflowError:
+            pause = self._limit
+        low, high = self._jitter
+        return random.uniform(low * pause, high * pause)
 
     def next(self) -> float:
-        """Return the next pause in seconds."""
-        self._last = min(self._limit, self._last * 2 or self._first)
-        return random.uniform(self._last / 2, self._last)
+        """Note a failure, and return the seconds to wait."""
+        self._failures += 1
+        return self.after(self._failures)
 
     def reset(self) -> None:
-        """Begin again with the first pause, after an attempt that worked."""
-        self._last = 0.0
+        """Note an attempt that worked: the next pause is the first one again."""
+        self._failures = 0

@@ -30,6 +30,7 @@ _imports_rest = False
 at_fork: Final[Callable[..., None]] = getattr(os, "register_at_fork", lambda **hooks: None)
 """`os.register_at_fork`; where no process can be forked it does nothing."""
 _members: weakref.WeakValueDictionary[int, _Forkable] = weakref.WeakValueDictionary()
+_kept: list[Any] = []
 
 
 def generation() -> int:
@@ -40,6 +41,11 @@ def generation() -> int:
 def register(member: _Forkable) -> None:
     """Have ``member.forked()`` called in every child forked from now on; held weakly."""
     _members[next(_numbers)] = member  # one number for each, also where threads do this at once
+
+
+def keep(*objects: Any) -> None:
+    """In a forked child: keep objects of the parent from being collected. Closing a connection there, such as one of TLS, would end it for the parent too."""
+    _kept.extend(objects)
 
 
 def _resting() -> list[Any]:

@@ -17,6 +17,7 @@ from time import sleep
 from typing import Any, Final
 
 from ..errors import UnsupportedError
+from .backoff import NONE, Backoff
 
 __all__ = ["lock", "try_lock", "unlock"]
 
@@ -66,7 +67,6 @@ else:
         _locking = None
     _UNLOCK, _LOCK = 0, 2  # LK_UNLCK, LK_NBLCK
     _BYTE: Final = 1 << 30
-    _FIRST_PAUSE, _MAX_PAUSE = 0.0005, 0.004
 
     def _byte(file: int, mode: int) -> bool:
         """Lock or unlock the byte, and leave the file's position as it was."""
@@ -92,10 +92,9 @@ else:
 
     def lock(file: int) -> None:
         """Lock an open file, and wait for it."""
-        pause = _FIRST_PAUSE
+        pauses = Backoff(0.0005, 0.004, growth=1.5, jitter=NONE)
         while not try_lock(file):
-            sleep(pause)
-            pause = min(pause * 1.5, _MAX_PAUSE)
+            sleep(pauses.next())
 
     def unlock(file: int) -> None:
         """Unlock an open file; does nothing where it is not locked."""

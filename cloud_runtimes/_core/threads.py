@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Callable, Sequence
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from ..errors import CloudRuntimesError
 
 if TYPE_CHECKING:
     import asyncio
@@ -203,6 +205,30 @@ class Background:
             return not self.started
         ticket = self._changes.ticket()
         return self._over or self._changes.wait(ticket, timeout)
+
+
+def in_background(
+    name: str, call: Callable[[], object], pauses: Sequence[float] = (0.0,), *, again: bool = False
+) -> None:
+    """Make a call in a thread of its own, for work that a caller left behind.
+
+    Args:
+        name: of the thread, behind "cloud-runtimes-".
+        pauses: seconds before each attempt. The next one follows a `CloudRuntimesError`; after the last one it is given up.
+        again: make them all, also after one that worked.
+    """
+
+    def run() -> None:
+        for pause in pauses:
+            sleep(pause)
+            try:
+                call()
+            except CloudRuntimesError:
+                continue
+            if not again:
+                return
+
+    Background(run, f"cloud-runtimes-{name}").start()
 
 
 def _acquired(ticket: threading.Lock, timeout: float | None) -> bool:

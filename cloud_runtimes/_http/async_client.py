@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
+from .._core import fork
 from .._core.os_sockets import POLLIN, poll
 from ..spi.operation import Operation, mark_interrupted
 from ..spi.rpc import RpcCall, RpcReply
@@ -203,7 +204,7 @@ class AsyncPool:
     def forget(self) -> None:
         """In a forked child: the transports are of the parent's loops; they are kept from being closed."""
         self._lock = threading.Lock()
-        _inherited.extend(self._pools.values())
+        fork.keep(*self._pools.values())
         self._pools = {}
 
     def close(self) -> None:
@@ -219,9 +220,6 @@ class AsyncPool:
                     pool.loop.call_soon_threadsafe(pool.close)
             except RuntimeError:  # that loop is closed, and its connections with it
                 continue
-
-
-_inherited: list[_LoopPool] = []
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

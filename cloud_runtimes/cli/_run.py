@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from .._core import extras
+from .._core.backoff import NONE, Backoff
 from .._core.os_commands import KILL, send, start
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
@@ -33,8 +34,7 @@ __all__ = ["run"]
 _FORMAT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _STEADY: Final = 5.0
 """Seconds after which a worker that ends is begun anew at once; one that ends before waits."""
-_FIRST_PAUSE: Final = 0.1
-_MAX_PAUSE: Final = 10.0
+_PAUSES: Final = Backoff(0.1, 10.0, jitter=NONE)
 _GRACE: Final = 5.0
 """Seconds beyond the time that a worker gives itself to end."""
 _IMPATIENT: Final = 0.5
@@ -173,7 +173,7 @@ class _Worker:
         self._command = command
         self._inherited = inherited
         self._changes = changes
-        self._pause = 0.0
+        self._failures = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.code: int | None = 0
         self.is_news = False
@@ -195,14 +195,14 @@ class _Worker:
         code = process.wait()
         if process.stdin is not None:
             process.stdin.close()
-        self._pause = 0.0 if monotonic() - self._began >= _STEADY else min(_MAX_PAUSE, self._pause * 2 or _FIRST_PAUSE)
-        self.begin_at = monotonic() + self._pause
+        self._failures = 0 if monotonic() - self._began >= _STEADY else self._failures + 1
+        self.begin_at = monotonic() + _PAUSES.after(self._failures)
         self.code, self.is_news = code, True
         self._changes.announce()
 
     def renew(self) -> None:
         """Have the next process begin at once, and forget how the last ones ended."""
-        self._pause = self.begin_at = 0.0
+        self._failures, self.begin_at = 0, 0.0
 
     def send(self, number: int) -> None:
         """Signal the process, if one runs."""

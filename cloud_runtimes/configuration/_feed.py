@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
+from .._core import fork
 from .._core.logs import repeated
 from .._core.threads import Background, Changes, Mutex
 from .._service import Health
@@ -19,9 +20,6 @@ Items = dict[str, ConfigurationItem]
 
 _IDLE: Final = 5.0
 """Seconds between looks, where the source does not want more of them."""
-
-# sources that a forked child inherited: what they hold is the parent's and must not be released here
-_inherited: list[Any] = []
 
 
 class Feed:
@@ -212,5 +210,5 @@ class Feed:
 
     def forked(self) -> None:
         """In a forked child: the thread and the source are the parent's."""
-        _inherited.append(self._source)
+        fork.keep(self._source)
         self.error = ClosedError("this subscription was opened before fork and belongs to the parent: open another")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.backoff import NONE, Backoff
 from .._core.handlers import CLIENT, is_async_callable
 from .._core.handles import Handle
 from .._core.logs import kind_of, repeated
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ConfigurationSubscription"]
 
-_FIRST_RETRY: Final = 0.05
-"""Seconds until a handler that failed is called again; doubles each time."""
-_MAX_RETRY: Final = 5.0
+_RETRIES: Final = Backoff(0.05, 5.0, jitter=NONE)
+"""Pauses until a handler that failed is called again."""
 
 
 class ConfigurationSubscription(Handle):
@@ -152,16 +152,16 @@ class ConfigurationSubscription(Handle):
     # -- handlers ---------------------------------------------------------
 
     def _work(self, handler: Callable[..., Any]) -> None:
-        pause = 0.0
+        failures = 0
         while (items := self._take_or_end()) is not None:
             try:
                 handler(*self._arguments(items))
             except BaseException as error:
                 self._failed(items, error)
-                pause = min(_MAX_RETRY, pause * 2 or _FIRST_RETRY)
-                self._feed.pause(pause)
+                failures += 1
+                self._feed.pause(_RETRIES.after(failures))
             else:
-                pause = 0.0
+                failures = 0
 
     def _take_or_end(self) -> dict[str, ConfigurationItem] | None:
         try:
@@ -174,7 +174,7 @@ class ConfigurationSubscription(Handle):
         import asyncio
 
         self._running, self._loop_ident = asyncio.current_task(), threading.get_ident()
-        pause = 0.0
+        failures = 0
         while True:
             try:
                 items = await self._feed.take_async(None)
@@ -189,10 +189,10 @@ class ConfigurationSubscription(Handle):
                 return  # its loop ends
             except Exception as error:
                 self._failed(items, error)
-                pause = min(_MAX_RETRY, pause * 2 or _FIRST_RETRY)
-                await self._feed.pause_async(pause)
+                failures += 1
+                await self._feed.pause_async(_RETRIES.after(failures))
             else:
-                pause = 0.0
+                failures = 0
 
     def _arguments(self, items: dict[str, ConfigurationItem]) -> list[Any]:
         return [self._service._context.client if each == CLIENT else items for each in self._takes]

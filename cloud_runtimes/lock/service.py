@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import random
 from collections.abc import Iterator, Mapping
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.backoff import Backoff
 from .._core.clocks import since_boot
 from .._core.handles import Handle
 from .._service import Service, error_context
@@ -30,8 +30,7 @@ _HOLD: Final = Method("lock", "hold", repeatable=False)
 
 _MAX_BYTES: Final = 1024
 _MAX_EXPIRY: Final = 1e9
-_FIRST_PAUSE: Final = 0.02
-_LAST_PAUSE: Final = 1.0
+_PAUSES: Final = Backoff(0.02, 1.0, growth=1.5)
 # what a try has at least, however little is left to wait: one cut off may have taken the lock for nobody
 _LEAST_TRY: Final = 1.0
 
@@ -250,17 +249,18 @@ class _Wait(Operation):
 
 
 class _Try(NamedTuple):
-    """One call of a driver's ``acquire``, and how long to wait after it."""
+    """One call of a driver's ``acquire``."""
 
     op: Operation
     driver: LockDriver
     wait: bool
-    pause: float = 0.0
+    number: int = 0
     end: float | None = None
 
     def rest(self) -> float:
-        """Seconds until the next try."""
-        return self.pause if self.end is None else max(0.0, min(self.pause, self.end - monotonic()))
+        """Return the seconds until the next try."""
+        pause = _PAUSES.after(self.number)
+        return pause if self.end is None else max(0.0, min(pause, self.end - monotonic()))
 
 
 class LockHold(Handle):
@@ -303,7 +303,7 @@ class LockHold(Handle):
         if spi.FAIR in driver.features:
             yield _Try(_Wait(_HOLD, self._store_name, self._wait, self._metadata), driver, True)
             return
-        pause, left = _FIRST_PAUSE, math.inf
+        tries, left = 0, math.inf
         while left > 0:
             left = math.inf if end is None else end - monotonic()
             seconds = max(left, _LEAST_TRY)
@@ -311,8 +311,8 @@ class LockHold(Handle):
                 once: Operation = _Wait(_HOLD, self._store_name, None if end is None else seconds, self._metadata)
             else:
                 once = Operation(_HOLD, self._store_name, op.timeout, self._metadata)
-            yield _Try(once, driver, False, random.uniform(pause / 2, pause), end)
-            pause = min(pause * 1.5, _LAST_PAUSE)
+            tries += 1
+            yield _Try(once, driver, False, tries, end)
             driver = self._service._driver(self._store_name)  # refuses once the client is closed
 
     def __enter__(self) -> Lease:  # type: ignore[override]

@@ -175,7 +175,7 @@ class Lane:
     def __init__(self) -> None:
         self._parts: deque[_Part] = deque()
         self.again = 0.0  # before this time there is no other attempt
-        self.pause = 0.01  # seconds until the attempt after the next one that fails
+        self.failures = 0  # in a row, of attempts that brought nothing forward
         self.delivered = 0.0  # when events of it were last delivered: those behind them waited until then
         self.alone = 0  # parts to send one by one, since one of them may be what the broker does not take
         self.attempt: Attempt | None = None  # that is under way

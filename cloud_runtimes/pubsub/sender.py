@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from .._core.backoff import NONE, Backoff
 from .._core.logs import repeated
 from .._core.threads import Background, Changes, Mutex
 from .._core.workers import Workers
@@ -33,6 +34,7 @@ __all__ = ["PUBLISHER", "Sender"]
 PUBLISHER: Final = Method("pubsub", "publisher", repeatable=False)
 _TAKE_BYTES: Final = 8 * 1024 * 1024
 _KEPT_FAILURES: Final = 1000
+_PAUSES: Final = Backoff(0.01, 1.0, jitter=NONE)
 _MARKS: Final = 4096
 _NEVER: Final = float("inf")
 _OF_TOPIC: Final = frozenset(
@@ -295,7 +297,7 @@ class Sender:
         lane.advance()
         goes_on = arrived > 0 and (not lane or lane.front != front)
         if goes_on:
-            lane.delivered, lane.pause = monotonic(), 0.01
+            lane.delivered, lane.failures = monotonic(), 0
         if failure is None:
             return
         if not is_passing(failure):
@@ -306,8 +308,8 @@ class Sender:
         elif not goes_on and monotonic() >= expiry:
             lane.give_up(None, failure)
         else:
-            lane.again = monotonic() + min(lane.pause, max(0.0, expiry - monotonic()))
-            lane.pause = min(lane.pause * 2, 1.0)
+            lane.failures += 1
+            lane.again = monotonic() + min(_PAUSES.after(lane.failures), max(0.0, expiry - monotonic()))
             return
         lane.advance()
 

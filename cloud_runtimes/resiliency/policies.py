@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ast
 import operator
-import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
+
+from .._core.backoff import FULL, NONE, Backoff
 
 __all__ = ["BreakerPolicy", "Counts", "Policy", "Ranges", "Resiliency", "Retries", "Trip", "code_ranges", "read_trip"]
 
@@ -154,17 +155,17 @@ class Retries:
 
     def delays(self) -> Iterator[float]:
         """Yield the seconds to wait before each retry."""
-        count, delay = 0, 0.5 if self.exponential else self.interval
+        first = 0.5 if self.exponential else self.interval
+        if self.growth is not None:
+            pauses = Backoff(first, self.max_interval, growth=self.growth, jitter=FULL)
+        elif self.exponential:
+            pauses = Backoff(first, self.max_interval, growth=1.5, jitter=(0.5, 1.5))
+        else:
+            pauses = Backoff(first, first, jitter=NONE)
+        count = 0
         while self.most is None or count < self.most:
             count += 1
-            if self.growth is not None:
-                # full jitter: callers that failed together do not come back together
-                yield random.uniform(0, min(self.max_interval, delay))
-                delay = min(self.max_interval, delay * self.growth)
-            else:
-                yield delay * random.uniform(0.5, 1.5) if self.exponential else delay
-                if self.exponential:
-                    delay = min(self.max_interval, delay * 1.5)
+            yield pauses.after(count)
 
 
 @dataclass(frozen=True, slots=True)

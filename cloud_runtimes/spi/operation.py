@@ -5,11 +5,11 @@ An `Operation` never sleeps or sends. `Service._call` and `Service._call_async` 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, ClassVar, Final
 
+from .._core.backoff import FULL, Backoff
 from .._core.os_errors import resource_exhausted
 from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, UnsupportedError
 
@@ -17,8 +17,7 @@ __all__ = ["Method", "Operation", "mark_interrupted", "place"]
 
 
 MAX_ATTEMPTS: Final = 3
-_FIRST_BACKOFF: Final = 0.05
-_MAX_BACKOFF: Final = 2.0
+_BACKOFF: Final = Backoff(0.1, 2.0, jitter=FULL)
 
 
 class Method:
@@ -142,8 +141,7 @@ class Operation:
         """Return the seconds to wait before the next attempt, which is counted here; where there is none, raise ``error``, wrapped once where it is not ours."""
         mapped = self.mapped(error, runtime)
         if mapped.retryable and self.repeatable and self.attempt < MAX_ATTEMPTS:
-            # full jitter: callers that failed together do not come back together
-            delay = random.uniform(0, min(_MAX_BACKOFF, _FIRST_BACKOFF * 2**self.attempt))
+            delay = _BACKOFF.after(self.attempt)
             if self.deadline is None or monotonic() + delay < self.deadline:
                 self.attempt += 1
                 return delay

@@ -44,7 +44,6 @@ _REST_AT_MOST: Final = 10.0
 _NAME: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 # channels of a parent: kept, since letting go of one would close it
-_inherited: list[Any] = []
 _exporters: weakref.WeakSet[GrpcExporter] = weakref.WeakSet()
 
 
@@ -172,7 +171,7 @@ class GrpcExporter(Exporter):
 
     def forked(self) -> None:
         """Leave the parent's channels to it."""
-        _inherited.append(self._channels)
+        fork.keep(self._channels)
         self._begin()
 
 

@@ -6,7 +6,6 @@ Each signal has its own `Buffer`. The thread takes what is sealed, seals what is
 from __future__ import annotations
 
 import atexit
-import random
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
+from .._core.backoff import Backoff
 from .._core.heap import keep_freed
 from .._core.logs import repeated
 from .._core.threads import Background, Changes
@@ -31,8 +31,7 @@ CHUNK_BYTES: Final = 1 << 20
 _REJECTED, _UNREACHABLE, _EXPORT_ERROR, _CLOSED = map(
     kernel.CAUSES.index, ("rejected", "unreachable", "export_error", "closed")
 )
-_FIRST_BACKOFF: Final = 0.5
-_MAX_BACKOFF: Final = 10.0
+_RETRIES: Final = Backoff(0.5, 10.0)
 _PATIENCE: Final = 5.0
 """Seconds in which nothing was accepted, after which closing gives up: a program must not wait long for telemetry alone."""
 
@@ -257,7 +256,7 @@ class Pipeline:
     def _send(self, signal: str, body: bytes, count: int) -> tuple[int, int]:
         """Send one batch until it is accepted or given up; return how many were dropped, and why."""
         end = time.monotonic() + self._retry_timeout
-        delay = _FIRST_BACKOFF
+        failures = 0
         exporter = self._exporters[signal]
         while True:
             try:
@@ -269,8 +268,8 @@ class Pipeline:
                     )
                 return refused, _REJECTED
             except RetryError as error:
-                wait = error.after if error.after is not None else random.uniform(0.5, 1.0) * delay
-                delay = min(2 * delay, _MAX_BACKOFF)
+                failures += 1
+                wait = error.after if error.after is not None else _RETRIES.after(failures)
                 repeated(f"telemetry-retry-{signal}", "telemetry: %s cannot be sent: %s", signal, error)
                 if time.monotonic() + wait >= end:
                     return count, _UNREACHABLE

@@ -6,6 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
+from .._core.backoff import NONE, Backoff
 from .._core.logs import logger, repeated
 from .._core.threads import Background, Changes
 from .._native import telemetry as kernel
@@ -25,8 +26,7 @@ SAMPLERS: Final = (
     "parentbased_rate_limited",
 )
 """The names of ``OTEL_TRACES_SAMPLER``, and one of ours."""
-_FIRST_RETRY: Final = 0.5
-_MAX_RETRY: Final = 30.0
+_RETRIES: Final = Backoff(0.5, 30.0, jitter=NONE)
 
 Sampling = tuple[float, float, bool]
 """Arguments of the kernel's `Sampler`: ratio, traces per second, whether the parent decides."""
@@ -108,7 +108,7 @@ class LiveSampler:
     # -- the thread --
 
     def _run(self) -> None:
-        delay = _FIRST_RETRY
+        failures = 0
         while not self._ending:
             ticket = self._changes.ticket()
             try:
@@ -122,8 +122,8 @@ class LiveSampler:
                     return
                 repeated(f"telemetry-sampler-{self._store}", "telemetry: sampler_store %r: %s", self._store, error)
             if not self._ending:
-                self._changes.wait(ticket, delay)
-            delay = min(2 * delay, _MAX_RETRY)
+                failures += 1
+                self._changes.wait(ticket, _RETRIES.after(failures))
 
     def _follow(self) -> None:
         context = self._context()

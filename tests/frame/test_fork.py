@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sqlite3
@@ -84,6 +85,19 @@ def test_a_child_waits_for_no_thread_of_the_parent(request: pytest.FixtureReques
         finally:
             other.submit(lambda: [mutex.release() for mutex in held]).result()
     assert client.state.get("store", "child") == 2
+
+
+def test_what_is_kept_is_not_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork, "_kept", [])
+    closed: list[str] = []
+
+    class Connection:
+        def __del__(self) -> None:
+            closed.append("closed")
+
+    fork.keep(Connection(), Connection())
+    gc.collect()
+    assert closed == []
 
 
 def test_handles_belong_to_the_parent(client: CloudRuntimesClient) -> None:

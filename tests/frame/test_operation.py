@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core import backoff
 from cloud_runtimes._core.arguments import CLIENT_TIMEOUT, check_timeout
 from cloud_runtimes._service import base
 from cloud_runtimes.errors import (
@@ -70,7 +71,7 @@ def slept(monkeypatch: pytest.MonkeyPatch, now: Callable[[float], None]) -> list
     async def sleep_async(seconds: float) -> None:
         sleep(seconds)
 
-    monkeypatch.setattr(operation, "random", types.SimpleNamespace(uniform=lambda low, high: high))
+    monkeypatch.setattr(backoff, "random", types.SimpleNamespace(uniform=lambda low, high: high))
     monkeypatch.setattr(base, "time", types.SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(asyncio, "sleep", sleep_async)
     return waits
@@ -127,7 +128,7 @@ def test_backoff_doubles_within_full_jitter(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append((low, high))
         return high / 2
 
-    monkeypatch.setattr(operation, "random", types.SimpleNamespace(uniform=uniform))
+    monkeypatch.setattr(backoff, "random", types.SimpleNamespace(uniform=uniform))
     op = Operation(READ, "store", None)
     delays = [op.failed(away(), "r"), op.failed(away(), "r")]
     assert asked == [(0, pytest.approx(0.1)), (0, pytest.approx(0.2))]

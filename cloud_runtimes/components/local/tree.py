@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from ..._core import fork
+from ..._core.backoff import NONE, Backoff
 from ..._core.home import make_home
 from ..._core.os_folders import Folder, open_folder
 from ..._core.threads import Mutex
@@ -31,6 +32,7 @@ __all__ = ["Tree"]
 # no locks here, or no folder any more, which is looked at next
 _NO_LOCKS: Final = frozenset({errno.ENOENT, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS})
 # what is left of a folder that another process has removed, or of a name that is now a file
+_PAUSES: Final = Backoff(0.0002, 0.01, growth=1.5, jitter=NONE)
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 # the same, and of a name that is now a link or a socket
 _CHANGED: Final = _GONE | {errno.ELOOP, errno.ENXIO}
@@ -161,7 +163,7 @@ class Tree:
     @contextmanager
     def writing(self, op: Operation, root: Folder) -> Iterator[None]:
         """Change the name space, alone among all threads and processes."""
-        delay = 0.0002
+        tries = 0
         while True:
             with self._write_lock:
                 outer = self._inside  # true in a signal handler that came while its own thread has the lock
@@ -181,8 +183,8 @@ class Tree:
                             root.unlock()
             if op.remaining() == 0:
                 raise op.timed_out("the lock of the store")
-            time.sleep(delay)
-            delay = min(delay * 1.5, 0.01)
+            tries += 1
+            time.sleep(_PAUSES.after(tries))
 
     @staticmethod
     def _try_lock(root: Folder) -> bool:

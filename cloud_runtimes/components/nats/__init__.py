@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._core.threads import Background
-from ...errors import CloudRuntimesError, UnsupportedError
+from ..._core.threads import in_background
+from ...errors import UnsupportedError
 from ...spi.component import no_native
 from ...spi.operation import Method, Operation
 from .._engines import EngineComponent
@@ -49,12 +48,7 @@ class NatsComponent(EngineComponent["NatsEngine"]):
 
     def behind(self, flow: Flow[Any]) -> None:
         """Run a flow in a thread, for what a caller left behind; where that fails, a lease expires."""
-
-        def run() -> None:
-            with suppress(CloudRuntimesError):
-                self.engine.run(Operation(_BEHIND, self.name, 5.0), flow)
-
-        Background(run, "cloud-runtimes-nats-behind").start()
+        in_background("nats-behind", lambda: self.engine.run(Operation(_BEHIND, self.name, 5.0), flow))
 
     def native(self, service: str, name: str) -> Any:
         """Refuse: this component speaks the protocol itself, and nats-py has no connection without an event loop."""

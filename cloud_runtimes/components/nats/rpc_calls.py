@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
+from ..._core.backoff import Backoff
 from ..._core.logs import logger, repeated
 from ..._http.limits import MAX_SERVED
 from ..._http.proof import CALLER_HEADER, STATUS_HEADER, TIMEOUT_HEADER
@@ -122,7 +123,7 @@ class NatsCalls(CallSource):
                     await self._fence(connection, _ANSWER)
 
     async def _connect_again(self) -> None:
-        before, delay = self._connection, 0.02
+        before, pauses = self._connection, Backoff(0.02, 2.0)
         assert before is not None
         while not self._stopping:
             op = Operation(_SERVE, self._service, _CONNECT)
@@ -142,11 +143,9 @@ class NatsCalls(CallSource):
             if not isinstance(error, CloudRuntimesError):
                 raise error
             repeated(f"calls of {self._service}", "calls of %s do not arrive: %s", self._service, error)
-            try:
-                async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pauses.next()):
                     await self._changed.wait()
-            except TimeoutError:
-                delay = min(2.0, delay * 2)
 
     async def _leave(self, connection: LoopConnection) -> None:
         """Get no more calls over a connection, and take in those that are on their way."""

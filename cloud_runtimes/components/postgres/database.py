@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from time import sleep
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import psycopg
@@ -16,8 +15,7 @@ from psycopg import conninfo
 
 from ..._core import fork
 from ..._core.home import is_durable
-from ..._core.threads import Background, Mutex
-from ...errors import CloudRuntimesError
+from ..._core.threads import Mutex, in_background
 from ...spi.operation import Method, Operation
 from ...spi.sql_states import by_state
 from .._engines import Engine
@@ -133,16 +131,10 @@ class PostgresDatabase(Engine):
 
     def behind(self, work: Work[T]) -> None:
         """Run a flow in a thread, for what a caller left behind: now, and once more when the server has noticed the caller's end."""
-
-        def run() -> None:
-            for pause in (0.0, 0.5):
-                sleep(pause)
-                try:
-                    self.run(Operation(_BEHIND, "postgres", 5.0), work)
-                except CloudRuntimesError:
-                    pass  # closed, or the server is gone: the lease expires
-
-        Background(run, "cloud-runtimes-postgres-behind").start()
+        # closed, or the server is gone: the lease expires
+        in_background(
+            "postgres-behind", lambda: self.run(Operation(_BEHIND, "postgres", 5.0), work), (0.0, 0.5), again=True
+        )
 
     def open(self, op: Operation) -> None:
         """Make or migrate the schema, once.

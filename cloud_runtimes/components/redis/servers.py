@@ -12,6 +12,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from ..._core import fork
+from ..._core.backoff import NONE, Backoff
 from ..._core.logs import repeated
 from ...errors import (
     ClosedError,
@@ -41,15 +42,13 @@ _CONNECT: Final = 2.0
 """Seconds that connecting may take where another server may take over."""
 _ASK: Final = 1.0
 """Seconds that one server has to say where others are."""
-_PAUSES: Final = (0.02, 0.5)
+_PAUSES: Final = Backoff(0.02, 0.5, jitter=NONE)
 _INFO: Final = Batch(("INFO", "server"), ("INFO", "memory"))
 _LOOK: Final = 60.0
 """Seconds after which a server is asked again what it drops, before the next call."""
 _TOLD: Final = 3600.0
 """Seconds after which that is said again."""
 _ROLE: Final = Batch(("ROLE",))
-_inherited: list[Any] = []
-"""Of a parent process; kept, since closing a TLS connection would end it for the parent."""
 
 
 class Servers:
@@ -72,7 +71,7 @@ class Servers:
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connections are the parent's."""
-        _inherited.append((getattr(self, "_idle", None), list(getattr(self, "_loops", {}).values())))
+        fork.keep(getattr(self, "_idle", None), list(getattr(self, "_loops", {}).values()))
         self._looking = threading.Lock()
         self._idle: dict[Address, list[Connection]] = {}
         # a token for each connection; threading's semaphore costs threads that wait for it a multiple
@@ -173,7 +172,7 @@ class Servers:
         Where another server may take over, this ``waits`` for it.
         """
         end = monotonic() + PATIENCE if op.deadline is None else op.deadline
-        pause, longest = _PAUSES
+        failures = 0
         while True:
             if self._closed:
                 raise ClosedError("this client is closed: make another")
@@ -185,12 +184,13 @@ class Servers:
                 limited = isinstance(error, DeadlineExceededError)
                 if to or not waits or not self.topology.follows or not (error.retryable or limited):
                     raise
+                failures += 1
+                pause = _PAUSES.after(failures)
                 if monotonic() + pause >= end:
                     if limited:
                         raise op.timed_out(f"redis {self.where}") from None
                     raise
             sleep(pause)
-            pause = min(longest, pause * 2)
 
     def _open(self, op: Operation, address: Address) -> Connection:
         connection = Connection(address)

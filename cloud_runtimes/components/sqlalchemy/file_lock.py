@@ -12,6 +12,7 @@ from time import sleep
 from typing import Any, Final
 
 from ..._core import fork
+from ..._core.backoff import NONE, Backoff
 from ..._core.os_files import real_path
 from ..._core.os_locks import try_lock, unlock
 from .calls import Call
@@ -20,8 +21,7 @@ __all__ = ["FileLock", "file_lock"]
 
 _LOOK: Final = 0.05
 """Seconds between two looks whether a call that waits for another thread was stopped."""
-_POLL: Final = 0.0005
-_MAX_POLL: Final = 0.004
+_PAUSES: Final = Backoff(0.0005, 0.004, growth=1.5, jitter=NONE)
 
 
 class FileLock:
@@ -72,12 +72,12 @@ class FileLock:
     def _lock(self, call: Call[Any]) -> None:
         for name in ("turn", "gate")[len(self._files) :]:
             self._files += (os.open(f"{self._path}-{name}", os.O_RDWR | os.O_CREAT, 0o600),)
-        pause = _POLL
+        tries = 0
         for file in self._files:
             while not try_lock(file):
                 call.check()
-                sleep(pause)
-                pause = min(pause * 1.5, _MAX_POLL)
+                tries += 1
+                sleep(_PAUSES.after(tries))
         unlock(self._files[0])
 
     def forked(self) -> None:

@@ -46,7 +46,6 @@ _LOOK_MS: Final = 500
 _BLOCKING: Final = {"sqlite+aiosqlite": "sqlite", "postgresql+psycopg_async": "postgresql+psycopg"}
 _connecting: ContextVar[Call[Any]] = ContextVar("connecting")
 # a forked child must not close what it inherited
-_inherited: list[Any] = []
 
 
 class ConnectionPool:
@@ -283,7 +282,7 @@ class ConnectionPool:
 
     def forked(self) -> None:
         """In a forked child: keep what belongs to the parent, and close nothing of it."""
-        _inherited.append(self)
+        fork.keep(self)
         self.closed = True
 
     def close(self, timeout: float | None) -> None:

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._core.backoff import NONE, Backoff
 from ..._core.heap import keep_freed
 from ..._core.logs import logger, repeated
 from ..._core.threads import Background, Mutex
@@ -29,6 +30,7 @@ __all__ = ["GroupCommit"]
 
 MAX_TASKS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
+_PAUSES: Final = Backoff(0.001, 0.05, jitter=NONE)
 
 
 class GroupCommit:
@@ -228,7 +230,7 @@ class GroupCommit:
 
     def _write_batch(self, task: WriteTask) -> None:
         tasks = self._gather(task)
-        pause = 0.001
+        failures = 0
         while tasks:
             try:
                 self._batches.commit(tasks)
@@ -242,8 +244,8 @@ class GroupCommit:
                     return
                 for each in tasks:
                     each.give_back()
-                sleep(pause)
-                pause = min(pause * 2, 0.05)
+                failures += 1
+                sleep(_PAUSES.after(failures))
                 tasks = [each for each in tasks if each.take()]
 
     def close(self, timeout: float | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from ..._core.backoff import NONE, Backoff
 from ..settings import SidecarSettings
 
 __all__ = ["HOP_BY_HOP", "AppAnswer", "AppCall", "AppChannel", "Body", "NotReached", "passed_on"]
@@ -28,8 +29,6 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers of one connection (RFC 9110, section 7.6.1; RFC 7540, section 3.2.1), never passed on."""
 
-_FIRST_LOOK: Final = 0.05
-_LAST_LOOK: Final = 0.5
 _LOOK_TIME: Final = 5.0
 
 
@@ -126,10 +125,9 @@ class AppChannel(ABC):
 
     async def look(self) -> None:
         """Look until the application listens, as daprd does before it asks it anything."""
-        pause = _FIRST_LOOK
+        pauses = Backoff(0.05, 0.5, growth=1.5, jitter=NONE)
         while not await self._listens():
-            await asyncio.sleep(pause)
-            pause = min(_LAST_LOOK, pause * 1.5)
+            await asyncio.sleep(pauses.next())
         self._seen.set()
 
     async def _listens(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any, ClassVar, Final, NamedTuple
 
+from ..._core.backoff import Backoff
 from ..._core.logs import repeated
 from ...errors import CloudRuntimesError
 from ...spi.flow import both_apis
@@ -41,7 +41,6 @@ _ROOM: Final = 64 << 10
 _EVENT_ROOM: Final = 2048
 """Bytes that an event of several has for all but data."""
 _LEAVING: Final = 5.0
-_FIRST_BACKOFF: Final = 0.05
 
 
 class SidecarPubSub(SidecarDriver, PubSubDriver):
@@ -139,8 +138,8 @@ class StreamSubscription(PushSource):
         self._stream: Stream | None = None
         self._live = self._begun = False
         self._failure: CloudRuntimesError | None = None
-        # after a failure: seconds, and the time before which there is no other try
-        self._backoff = self._again = self._since = 0.0
+        self._pauses = Backoff(0.05, self._patience)
+        self._again = self._since = 0.0  # before `_again`, which follows a failure, there is no other try
 
     @abstractmethod
     def _record(self, event: Any) -> EventRecord:
@@ -212,9 +211,8 @@ class StreamSubscription(PushSource):
             self._forget()
             self._failure = None
             if self._live and monotonic() - self._since >= self._steady:
-                self._backoff = 0.0
-            self._backoff = min(self._patience, self._backoff * 2 or _FIRST_BACKOFF)
-            self._again = monotonic() + random.uniform(self._backoff / 2, self._backoff)
+                self._pauses.reset()
+            self._again = monotonic() + self._pauses.next()
             raise failure
         if self._stream is None:
             if (left := self._again - monotonic()) > 0:
