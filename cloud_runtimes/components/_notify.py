@@ -5,18 +5,16 @@ A lost notification costs a waiter at most `NET` seconds: then it looks by itsel
 
 from __future__ import annotations
 
-import select
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from time import monotonic
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from .._core import fork
+from .._core.backoff import Backoff
 from .._core.logs import repeated
-from .._core.os_sockets import POLLIN, poll
 from .._core.threads import Background, Changes, Mutex
+from ._messages.waker import Waker
 
 __all__ = ["NET", "Listener", "Notifier", "Waiter"]
 
@@ -24,10 +22,10 @@ NET: Final = 2.0
 """Seconds after which a waiter looks by itself."""
 _NET_ALONE: Final = 0.5
 """The same while no connection listens."""
-_BACK_OFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+_PAUSES: Final = Backoff(0.1, 5.0)
+_STEADY: Final = 5.0
+"""Seconds after which a connection that ends is made anew soon."""
 _QUIET_MS: Final = 30_000
-_inherited: list[Any] = []
-"""Of a parent process; kept, since closing a TLS connection would end it for the parent."""
 
 
 class Waiter:
@@ -91,7 +89,7 @@ class Notifier(ABC):
     """
 
     failures: ClassVar[tuple[type[Exception], ...]]
-    _wakers: tuple[socket.socket, socket.socket] | None = None
+    _waker: Waker | None = None
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -103,16 +101,16 @@ class Notifier(ABC):
 
     def forked(self) -> None:
         """In a forked child nobody listens, and waiters are the parent's. Closing copies of its sockets leaves the parent its own."""
-        for end in self._wakers or ():
-            end.close()
+        if self._waker is not None:
+            self._waker.close()
         if self._listener is not None:
-            _inherited.append(self._listener)
+            fork.keep(self._listener)
         self._lock = Mutex()
         self._waiters: dict[str, set[Waiter]] = {}
         self._listening: set[str] = set()
         self._listener = None
         self._thread: Background | None = None
-        self._wakers = None
+        self._waker = None
 
     @abstractmethod
     def connect(self) -> Listener:
@@ -129,9 +127,7 @@ class Notifier(ABC):
         with self._lock:
             self._waiters.setdefault(channel, set()).add(waiter)
             if self._thread is None and not self._closed:
-                self._wakers = socket.socketpair()
-                for end in self._wakers:
-                    end.setblocking(False)
+                self._waker = Waker()
                 self._thread = Background(self._run, f"cloud-runtimes-{self._name}-listen")
                 self._thread.start()
             elif channel in self._listening:
@@ -169,19 +165,20 @@ class Notifier(ABC):
             self._thread.join(1.0)
 
     def _wake_thread(self) -> None:
-        if (wakers := self._wakers) is not None:
-            with suppress(OSError):  # full: it looks anyway
-                wakers[1].send(b"!")
+        if (waker := self._waker) is not None:
+            waker.wake()
 
     # -- the thread -------------------------------------------------------
 
     def _run(self) -> None:
+        waker = self._waker
+        assert waker is not None
         failures = 0
         generation = fork.generation()
         while not self._closed and generation == fork.generation():
             began = monotonic()
             try:
-                self._listen()
+                self._listen(waker)
             except self.failures as error:
                 if not self._closed:
                     name = f"{self._name} listen"
@@ -192,40 +189,20 @@ class Notifier(ABC):
                 if listener is not None:
                     listener.close()
             self.wake_all()  # what was notified meanwhile is not known
-            if monotonic() - began > _BACK_OFF[-1]:
-                failures = 0
-            end = monotonic() + _BACK_OFF[min(failures, len(_BACK_OFF) - 1)]
-            failures += 1
+            failures = 1 if monotonic() - began > _STEADY else failures + 1
+            end = monotonic() + _PAUSES.after(failures)
             while not self._closed and (left := end - monotonic()) > 0:
-                self._sleep(left)
-        if self._wakers is not None:
-            for each in self._wakers:
-                each.close()
+                waker.wait(None, left)
+        waker.close()
 
-    def _sleep(self, seconds: float) -> None:
-        assert self._wakers is not None
-        if select.select([self._wakers[0]], [], [], seconds)[0]:
-            self._drain()
-
-    def _drain(self) -> None:
-        assert self._wakers is not None
-        with suppress(OSError):
-            while self._wakers[0].recv(4096):
-                pass
-
-    def _listen(self) -> None:
-        assert self._wakers is not None
+    def _listen(self, waker: Waker) -> None:
         self._listener = listener = self.connect()
         self.count += 1
-        waiting = poll()
-        waiting.register(self._wakers[0], POLLIN)
-        waiting.register(listener.fileno(), POLLIN)
         while not self._closed:
             self._follow(listener)
             self.notify_here(listener.receive())
-            if not waiting.poll(_QUIET_MS):
+            if waker.wait(listener, _QUIET_MS / 1000) is None:
                 listener.ask()
-            self._drain()
 
     def _follow(self, listener: Listener) -> None:
         """Listen to the channels that have waiters, and to no others."""

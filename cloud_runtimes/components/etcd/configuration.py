@@ -6,14 +6,11 @@ A value is the text alone, so that other programs read and write it too, unless 
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from ..._core.os_sockets import POLLIN, poll
 from ...errors import CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
@@ -21,6 +18,7 @@ from ...spi.operation import Method, Operation
 from .._connections import Lost
 from .._engines import EngineDriver
 from .._items import FEATURES, columns, items, place
+from .._messages.waker import Waker
 from .engine import Flow, Request
 from .messages import (
     RANGE,
@@ -148,7 +146,7 @@ class EtcdSource(ConfigurationSource):
         self._stale = False
         self._changes: dict[bytes, tuple[KeyValue, bool]] = {}
         self._watching: Watching | None = None
-        self._wake: tuple[socket.socket, socket.socket] | None = None
+        self._waker: Waker | None = None
 
     def began(self, found: tuple[int, dict[str, ConfigurationItem]]) -> Update:
         """Take in all that there is, at a revision."""
@@ -167,14 +165,13 @@ class EtcdSource(ConfigurationSource):
         return Update(changed, False)
 
     def wait(self, timeout: float, /) -> None:
-        if self._wake is None:
-            self._wake = socket.socketpair()
-            self._wake[1].setblocking(False)
+        if self._waker is None:
+            self._waker = Waker()
         try:
             if self._watching is None:
                 self._watching = Watching(self._driver.component.engine)
                 self._watching.send(watch(1, self._prefix, under(self._prefix), self._seen + 1))
-            self._listen(self._watching, self._wake[0], monotonic() + timeout)
+            self._listen(self._watching, self._waker, monotonic() + timeout)
         except (Lost, CloudRuntimesError) as error:
             self._forget()
             if isinstance(error, CloudRuntimesError):
@@ -182,17 +179,13 @@ class EtcdSource(ConfigurationSource):
             where = self._driver.component.engine.where
             raise UnavailableError(f"etcd {where}: the connection ended: {error}") from error
 
-    def _listen(self, watching: Watching, woken: socket.socket, deadline: float) -> None:
-        waiting = poll()
-        waiting.register(watching.connection.fileno(), POLLIN)
-        waiting.register(woken, POLLIN)
+    def _listen(self, watching: Watching, waker: Waker, deadline: float) -> None:
         while not self._changes and not self._stale and (left := deadline - monotonic()) > 0:
             watching.check()
-            ready = waiting.poll(min(left, _LONGEST) * 1000)
-            if any(descriptor == woken.fileno() for descriptor, _ in ready):
-                woken.recv(64)
+            readable = waker.wait(watching.connection, min(left, _LONGEST))
+            if readable is False:
                 return
-            if ready:
+            if readable:
                 for message in watching.receive():
                     self._take(watching, message)
 
@@ -216,14 +209,13 @@ class EtcdSource(ConfigurationSource):
             watching.close()
 
     def wake(self) -> None:
-        if (wake := self._wake) is not None:
-            with suppress(OSError):
-                wake[1].send(b"\0")
+        if (waker := self._waker) is not None:
+            waker.wake()
 
     def close(self) -> None:
         self._forget()
-        for end in self._wake or ():
-            end.close()
+        if self._waker is not None:
+            self._waker.close()
 
 
 def _columns(row: tuple[str, KeyValue, bool]) -> tuple[Any, ...]:

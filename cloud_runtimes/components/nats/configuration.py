@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._core.os_sockets import POLLIN, poll
 from ...errors import UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
@@ -17,6 +14,7 @@ from ...spi.operation import Method, Operation
 from .._connections import Lost
 from .._engines import EngineDriver
 from .._items import FEATURES, columns, items, place
+from .._messages.waker import Waker
 from .._unreadable import read_entries, skip
 from .._values import too_large
 from .buckets import Bucket
@@ -151,7 +149,7 @@ class NatsSource(ConfigurationSource):
         self._heard = False
         self._asked = 0.0
         self._connection: Connection | None = None
-        self._wake: tuple[socket.socket, socket.socket] | None = None
+        self._waker: Waker | None = None
 
     def _operation(self) -> Operation:
         return Operation(_LOOK, self.component.name, _TIMEOUT)
@@ -167,9 +165,8 @@ class NatsSource(ConfigurationSource):
         return None if self._seen == seen else update
 
     def wait(self, timeout: float, /) -> None:
-        if self._wake is None:
-            self._wake = socket.socketpair()
-            self._wake[1].setblocking(False)
+        if self._waker is None:
+            self._waker = Waker()
         if self._connection is None:  # what changed before was not heard: look first
             self._connection = self.component.engine.open(
                 self._operation(), subscribe(self._driver.subject(self._selection), 1)
@@ -177,7 +174,7 @@ class NatsSource(ConfigurationSource):
             self._connection.session.callbacks[1] = self._hear
             return
         try:
-            self._listen(self._connection, self._wake[0], monotonic() + timeout)
+            self._listen(self._connection, self._waker, monotonic() + timeout)
         except (Lost, TimeoutError) as error:
             self._connection.close()
             self._connection = None
@@ -186,11 +183,8 @@ class NatsSource(ConfigurationSource):
     def _hear(self, message: Any) -> None:
         self._heard = True
 
-    def _listen(self, connection: Connection, woken: socket.socket, deadline: float) -> None:
+    def _listen(self, connection: Connection, waker: Waker, deadline: float) -> None:
         self._heard = False
-        waiting = poll()
-        waiting.register(connection.fileno(), POLLIN)
-        waiting.register(woken, POLLIN)
         while not self._heard and (left := deadline - monotonic()) > 0:
             quiet = monotonic() - connection.heard
             if quiet >= 3 * _SILENT:
@@ -198,11 +192,10 @@ class NatsSource(ConfigurationSource):
             if quiet >= _SILENT and connection.heard >= self._asked:
                 self._asked = monotonic()
                 connection.send(b"PING\r\n", self._asked + 1.0)
-            ready = waiting.poll(min(left, _SILENT) * 1000)
-            if any(descriptor == woken.fileno() for descriptor, _ in ready):
-                woken.recv(64)
+            readable = waker.wait(connection, min(left, _SILENT))
+            if readable is False:
                 return
-            if ready:
+            if readable:
                 connection.receive()
                 while connection.has_decrypted():
                     connection.receive()
@@ -210,16 +203,15 @@ class NatsSource(ConfigurationSource):
                     connection.send(answer, monotonic() + 1.0)
 
     def wake(self) -> None:
-        if (wake := self._wake) is not None:
-            with suppress(OSError):
-                wake[1].send(b"\0")
+        if (waker := self._waker) is not None:
+            waker.wake()
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-        for end in self._wake or ():
-            end.close()
+        if self._waker is not None:
+            self._waker.close()
 
 
 def _place(subject: str) -> tuple[str, str]:
