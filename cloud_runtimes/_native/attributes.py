@@ -9,7 +9,18 @@ from typing import Any, TypeAlias, Union
 
 from ..errors import InvalidArgumentError, PayloadError
 
-__all__ = ["TEXT_MAX", "check_template", "check_text", "encode_extensions", "encode_metadata", "escape", "parse_object"]
+__all__ = [
+    "CONTEXT",
+    "FORMAT",
+    "TEXTS",
+    "TEXT_MAX",
+    "check_template",
+    "check_text",
+    "encode_extensions",
+    "encode_metadata",
+    "escape",
+    "parse_object",
+]
 
 TEXT_MAX = 65_536
 # CloudEvents §3.1, String: no control characters, no noncharacters (and no surrogates, which UTF-8 refuses)
@@ -21,10 +32,13 @@ _FORBIDDEN = re.compile(
 _ESCAPE = re.compile(rb'["\\\x00-\x1f]')
 _SHORT = {b'"': b'\\"', b"\\": b"\\\\", b"\b": b"\\b", b"\t": b"\\t", b"\n": b"\\n", b"\f": b"\\f", b"\r": b"\\r"}
 _NAME = re.compile(r"[a-z0-9]{1,100}", re.ASCII)
-# attributes that have an argument of their own, or a meaning in the JSON format
-_RESERVED = frozenset(
-    {"id", "source", "specversion", "type", "datacontenttype", "subject", "time", "data", "partitionkey", "expirytime"}
-)
+CONTEXT = ("id", "type", "source", "subject", "time")
+"""Attributes of the context, which are arguments of their own."""
+FORMAT = ("datacontenttype", "data", "data_base64", "specversion")
+"""Members of the JSON format that come from the data."""
+_RESERVED = frozenset({*CONTEXT, *FORMAT, "partitionkey", "expirytime"})
+TEXTS = frozenset({*CONTEXT, "specversion", "datacontenttype", "traceparent", "partitionkey", "expirytime"})
+"""Attributes that are text and no extensions of a record."""
 
 
 def escape(text: bytes) -> bytes:

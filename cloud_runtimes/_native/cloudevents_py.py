@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from ..errors import InvalidArgumentError, PayloadError
 from . import record_py as layout
-from .attributes import TEXT_MAX, check_text, escape
+from .attributes import TEXT_MAX, TEXTS, check_text, escape
 from .ids_py import now_us, parse_uuid7
 from .otlp_py import varint
 from .record_py import EXTENSIONS, ID_TEXT, KEY, SOURCE, SUBJECT, TIME_TEXT, TRACEPARENT, TYPE
@@ -138,8 +138,6 @@ def is_value(data: bytes) -> bool:
 # ---- events ----
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,100}", re.ASCII)
-_TEXTS = frozenset({"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "traceparent"})
-_TEXTS |= {"partitionkey", "expirytime"}
 
 
 def is_json(content_type: bytes) -> bool:
@@ -197,13 +195,13 @@ def _read_member(data: bytes, at: int, name: str, members: _Members) -> int:
         text = unescape(data, at, stop, name)
         if name == "data_base64":
             members.base64 = text
-        elif name in _TEXTS:
+        elif name in TEXTS:
             members.texts[name] = text.decode()
         else:
             value = check_text(name, text.decode(), PayloadError, empty=name != "dataschema")
             members.extend(b'"%s":"%s"' % (name.encode(), escape(value)))
         return stop
-    if name in _TEXTS or name in ("data_base64", "dataschema"):
+    if name in TEXTS or name in ("data_base64", "dataschema"):
         bad(at, f"{name} is no string")
     if data.startswith((b"true", b"false"), at):
         value = b"true" if data[at] == 0x74 else b"false"

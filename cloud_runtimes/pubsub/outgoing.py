@@ -12,8 +12,10 @@ from .._core import propagation
 from .._core.arguments import check_several
 from .._native import events as kernel
 from .._native import telemetry
+from .._native.attributes import CONTEXT, FORMAT
 from ..codec.payload import encode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError
+from ..spi.events import EVENT_TYPE
 from ..spi.pubsub import OutgoingBatch
 from .types import OutgoingEvent
 
@@ -31,12 +33,10 @@ __all__ = [
     "make_record",
 ]
 
-EVENT_TYPE: Final = "cloud_runtimes.event"
 _FRAME_EVENTS: Final = 1000
 _FRAME_BYTES: Final = 1024 * 1024
 # RFC 3986, appendix A
 _URI_REFERENCE: Final = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
-_CONTEXT: Final = ("id", "type", "source", "subject", "time")
 
 
 def check_topic(topic: Any, what: str = "topic") -> str:
@@ -105,7 +105,7 @@ def make_record(
 def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return CloudEvents attributes as arguments of the kernel's `encode_record`; those that are `None` are left out."""
     given = {name: value for name, value in attributes.items() if value is not None}
-    found: dict[str, Any] = {name: given.pop(name) for name in _CONTEXT if name in given}
+    found: dict[str, Any] = {name: given.pop(name) for name in CONTEXT if name in given}
     for name in ("source", "dataschema"):
         value = attributes.get(name)
         if isinstance(value, str) and value and not is_uri_reference(value):
@@ -118,7 +118,7 @@ def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         if time.tzinfo is None:
             raise InvalidArgumentError("attribute time: give a datetime with a tzinfo, or RFC 3339 text")
         found["time"] = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    for name in ("datacontenttype", "data", "data_base64", "specversion"):
+    for name in FORMAT:
         if name in attributes:
             raise InvalidArgumentError(f"attribute {name!r} is set by the event itself: use data= and content_type=")
     if "partitionkey" in attributes:

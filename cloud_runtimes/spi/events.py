@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from .._native import events as kernel
+from .._native.attributes import CONTEXT
 from ..errors import PayloadError
 from .pubsub import Cause, EventRecord
 
 __all__ = ["cause_of", "dead_letter", "make_event", "read_binary", "read_structured", "to_binary"]
 
-_TYPE: Final = "cloud_runtimes.event"
-_ATTRIBUTES: Final = ("id", "type", "source", "subject", "time")
+EVENT_TYPE: Final = "cloud_runtimes.event"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ERROR_BYTES: Final = 1024
 _LETTER: Final = ("dlreason", "dlerror", "dlcount", "dlfirst", "dllast", "dltopic", "dlgroup")
@@ -68,7 +68,7 @@ def _frame(
     record = kernel.encode_record(
         data, content_type, source=source, type=type, extensions=extensions or None, **attributes
     )
-    body: bytes = kernel.build_frame(source or topic, type or _TYPE, topic, (record,))
+    body: bytes = kernel.build_frame(source or topic, type or EVENT_TYPE, topic, (record,))
     return body
 
 
@@ -99,7 +99,7 @@ def pack_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: 
         raise PayloadError(f"the message has no header {prefix}specversion of 1.0, so it is no CloudEvent")
     given = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
     del given["specversion"]
-    known: dict[str, Any] = {name: given.pop(name, None) for name in _ATTRIBUTES}
+    known: dict[str, Any] = {name: given.pop(name, None) for name in CONTEXT}
     key, traceparent = given.pop("partitionkey", None), given.pop("traceparent", None)
     content_type = headers.get("content-type") or given.pop("datacontenttype", None)
     return _frame(data, content_type, topic, key=key, traceparent=traceparent, extensions=given, **known)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ..._native import events as kernel
 from ..._native.record_py import read_varint
 from ...errors import CloudRuntimesError, PayloadError
-from ...spi.events import pack_binary
+from ...spi.events import EVENT_TYPE, pack_binary
 
 __all__ = ["LaterVersionError", "is_frame", "pack_payload", "read_count", "read_message", "text_of"]
 
@@ -78,7 +78,7 @@ def pack_payload(data: bytes, content_type: str | None, topic: str, id: str | No
         except CloudRuntimesError:
             pass
     assert record is not None
-    frame: bytes = kernel.build_frame(topic, "cloud_runtimes.event", topic, (record,))
+    frame: bytes = kernel.build_frame(topic, EVENT_TYPE, topic, (record,))
     return frame
 
 

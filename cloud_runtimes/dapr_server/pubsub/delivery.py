@@ -7,19 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from ..._core.logs import repeated
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import PayloadError
+from ...protocols.dapr.events import BULK_TYPE, CLOUD_EVENT
 from ..app.channel import AppAnswer, AppCall, AppChannel
-from .envelope import CLOUD_EVENT, Envelope
+from .envelope import Envelope
 from .types import Subscription
 
 __all__ = ["BULK_TYPE", "Delivery", "HttpDelivery", "Item", "Place", "Said"]
-
-BULK_TYPE: Final = "com.dapr.event.sent.bulk"
 
 
 class Said(Enum):

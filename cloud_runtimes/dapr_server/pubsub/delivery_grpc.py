@@ -12,11 +12,12 @@ from grpc import StatusCode, aio
 from ..._core.logs import repeated
 from ..._core.propagation import extract
 from ...errors import PayloadError
+from ...protocols.dapr.events import BULK_TYPE, CLOUD_EVENT
 from ...protocols.dapr.messages import messages
 from ..app.channel import NotReached
 from ..app.grpc import ALPHA, CALLBACK, GrpcChannel, metadata_of
-from .delivery import BULK_TYPE, Delivery, Item, Place, Said
-from .envelope import CLOUD_EVENT, Envelope
+from .delivery import Delivery, Item, Place, Said
+from .envelope import Envelope
 
 __all__ = ["GrpcDelivery", "event_message", "said_of"]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import PayloadError
+from ...protocols.dapr.events import ADDED, CLOUD_EVENT, EVENT_TYPE, FIELDS
 from ...pubsub import Event
 from ..app.channel import passed_on
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABSENT",
-    "CLOUD_EVENT",
-    "EVENT_TYPE",
     "Envelope",
     "is_cloud_event",
     "is_json",
@@ -30,18 +29,13 @@ __all__ = [
     "read",
 ]
 
-CLOUD_EVENT: Final = "application/cloudevents+json"
-EVENT_TYPE: Final = "com.dapr.event.sent"
 OCTETS: Final = "application/octet-stream"
 ABSENT: Final = "cloudRuntimesAbsent"
 """Metadata of an event that was one already: which of ``data`` and ``datacontenttype`` it lacks. The application gets neither."""
-_DAPRS: Final = frozenset(["topic", "pubsubname", "traceid", "traceparent"])
-"""What Dapr writes over, whatever a publisher gave."""
 _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 _KEPT_BACK: Final = frozenset(["dapr-api-token", "host", "pubsubname", "traceparent", "tracestate"])
 """Names of metadata that are headers of the delivery itself."""
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-_OWN: Final = ("id", "source", "type", "specversion", "datacontenttype", "data", "data_base64")
 
 
 def media_type(content_type: str) -> str:
@@ -114,7 +108,7 @@ class Envelope:
     @property
     def extensions(self) -> dict[str, Any]:
         """What has no field of its own over gRPC."""
-        return {name: value for name, value in self.attributes.items() if name not in _OWN}
+        return {name: value for name, value in self.attributes.items() if name not in FIELDS}
 
     def text(self, name: str) -> str:
         """Return an attribute that is text, else ``""``."""
@@ -202,7 +196,7 @@ def _told(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def _enveloped(record: EventRecord, pubsub_name: str, metadata: Mapping[str, str]) -> Envelope:
     content_type = record.content_type or JSON
-    extensions = {name: value for name, value in record.extensions.items() if name not in _DAPRS}
+    extensions = {name: value for name, value in record.extensions.items() if name not in ADDED}
     absent = record.metadata.get(ABSENT, "").split()
     # so the kernel writes and reads an event without data
     bare = "data" in absent or (not record.payload and is_json(content_type))

@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from ...codec import json
 from ...errors import PayloadError
+from ...protocols.dapr.events import ADDED, CLOUD_EVENT, CONTEXT, EVENT_TYPE, FORMAT
 from ...pubsub.outgoing import is_uri_reference
-from .envelope import ABSENT, CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json, media_type
+from .envelope import ABSENT, is_cloud_event, is_json, media_type
 
 __all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]
 
@@ -23,7 +24,7 @@ _EXTENSION: Final = re.compile(r"[a-z0-9]{1,100}")
 _DIGITS: Final = re.compile(r"[1-9][0-9]{0,8}")
 _BARE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 _URI: Final = "%:/?#[]@!$&'()*+,;=~"
-_FIELDS: Final = ("specversion", "datacontenttype", "data", "data_base64", "topic", "pubsubname", "traceid")
+_FIELDS: Final = ADDED.union(FORMAT) - {"traceparent"}
 
 
 class NotAnEvent(Exception):
@@ -182,7 +183,7 @@ def _plain(attributes: dict[str, Any]) -> bool:
         and name != "partitionkey"
         and isinstance(value, (str, bool, int))
         and (not isinstance(value, str) or (value.isprintable() and len(value) < 16384))
-        and (name not in ("id", "source", "type", "subject", "time") or isinstance(value, str))
+        and (name not in CONTEXT or isinstance(value, str))
         and (name != "traceparent" or _fits(value))
         and (name not in ("source", "dataschema") or is_uri_reference(str(value)))
         and (isinstance(value, (str, bool)) or -(2**31) <= value < 2**31)

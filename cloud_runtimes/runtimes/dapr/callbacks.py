@@ -13,6 +13,7 @@ from urllib.parse import quote
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import InvalidArgumentError, PayloadError, UnsupportedError
+from ...protocols.dapr.events import BULK_TYPE
 from ...spi.pubsub import Settlement, SubscribeRequest
 from ...spi.rpc import Callback, Callbacks, RpcReply
 
@@ -34,7 +35,6 @@ _STATUS: Final = {
 }
 _GATHERING: Final = 10
 """Milliseconds in which the sidecar may gather a batch; by default Dapr waits for a second, also where as many events as it takes at once are there."""
-_BULK: Final = "com.dapr.event.sent.bulk"
 
 
 class DaprCallbacks(Callbacks):
@@ -130,7 +130,7 @@ async def _answer_events(source: CallbackSubscription | None, data: bytes) -> Rp
         document = None
     if not isinstance(document, dict):
         return RpcReply(400, {}, None, b"")  # none of Dapr's: it comes again, or goes to the dead letters
-    if document.get("type") != _BULK or not isinstance(document.get("entries"), list):
+    if document.get("type") != BULK_TYPE or not isinstance(document.get("entries"), list):
         settlement = Settlement.RELEASE if source is None else await source.deliver(document)
         return RpcReply(200, {}, JSON, json.encode({"status": _STATUS[settlement]}))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from ..._http.http1 import Endpoint
+from ...protocols.dapr.events import CLOUD_EVENT
 from ...protocols.dapr.messages import VALUE_TYPE, messages, plain
 from ...spi.configuration import ConfigurationItem
 from ...spi.operation import Operation
@@ -21,7 +22,6 @@ from .transport import DaprSidecarError
 
 __all__ = ["CombinedTransport", "GrpcTransport"]
 
-_CLOUD_EVENT: Final = "application/cloudevents+json"
 _MOST: Final = 1000
 
 
@@ -102,7 +102,7 @@ class GrpcTransport(Channel):
         """Publish CloudEvents with their metadata; `SidecarError.failed` has the numbers of those that failed, where they are told."""
         pb = messages()
         made = [
-            pb.BulkPublishRequestEntry(entry_id=str(number), event=event, content_type=_CLOUD_EVENT, metadata=metadata)
+            pb.BulkPublishRequestEntry(entry_id=str(number), event=event, content_type=CLOUD_EVENT, metadata=metadata)
             for number, (event, metadata) in enumerate(events)
         ]
         message = pb.BulkPublishRequest(pubsub_name=pubsub, topic=topic, entries=made)

@@ -13,6 +13,7 @@ from ..._core.logs import repeated
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import CloudRuntimesError, InvalidArgumentError
+from ...protocols.dapr.events import ADDED, CLOUD_EVENT, FIELDS
 from ...spi import pubsub as spi
 from ...spi.events import make_event
 from ...spi.operation import Operation
@@ -26,15 +27,11 @@ from .grpc_transport import GrpcTransport
 
 __all__ = ["DaprPubSub"]
 
-_CLOUD_EVENT: Final = "application/cloudevents+json"
 _JSON: Final = re.compile(r"[/+]json *(;|$)", re.IGNORECASE)
 _EXPIRY: Final = re.compile(rb',"expirytime":"[^"]*"')
 _NAME: Final = re.compile(r"[a-z0-9]{1,100}")
-_DAPRS: Final = frozenset(
-    ["topic", "pubsubname", "traceid", "traceparent", "tracestate", "partitionkey", "subject", "time", "expiration"]
-)
+_DAPRS: Final = ADDED | {"tracestate", "partitionkey", "subject", "time", "expiration"}
 """Attributes of a delivery that are no extensions of the event."""
-_OWN: Final = frozenset(["id", "type", "source", "specversion", "datacontenttype", "data", "data_base64"])
 
 
 class DaprSubscription(StreamSubscription):
@@ -63,7 +60,7 @@ class DaprPubSub(SidecarPubSub):
             content_type = record.content_type or "application/octet-stream"
             yield from self._transport.publish(self._name, topic, record.payload, content_type, metadata)
         else:
-            yield from self._transport.publish(self._name, topic, _outgoing(record), _CLOUD_EVENT, metadata)
+            yield from self._transport.publish(self._name, topic, _outgoing(record), CLOUD_EVENT, metadata)
 
     def _many(self, op: Operation, topic: str, records: Sequence[EventRecord]) -> Flow[None]:
         events = [(_outgoing(record), self.metadata(op, record)) for record in records]
@@ -170,7 +167,7 @@ def _posted(event: Any, raw: bool) -> EventRecord:
             content_type = content_type or JSON
     except ValueError:
         raise InvalidArgumentError("the event's data_base64 is not base64") from None
-    told = {name: each for name, each in event.items() if name not in _OWN and isinstance(each, str | int | float)}
+    told = {name: each for name, each in event.items() if name not in FIELDS and isinstance(each, str | int | float)}
     return _record(
         texts["id"], texts["type"], texts["source"], content_type, data, told, texts["topic"] or "unknown", raw
     )

@@ -15,7 +15,7 @@ from ...codec import json
 from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, PayloadError
 from ...spi import pubsub as spi
-from ...spi.events import dead_letter, make_event, read_structured
+from ...spi.events import EVENT_TYPE, dead_letter, make_event, read_structured
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
 from .._sidecar.channel import Channel
@@ -111,7 +111,7 @@ class LayottoPubSub(SidecarPubSub):
 
 def _dead_letter_bytes(record: bytes, topic: str) -> bytes:
     """Return the bytes of an encoded dead letter that was first published to a topic."""
-    event = kernel.Frame(kernel.build_frame("Layotto", "cloud_runtimes.event", topic, [record]))[0].to_json()
+    event = kernel.Frame(kernel.build_frame("Layotto", EVENT_TYPE, topic, [record]))[0].to_json()
     return b'{"cloudruntimestopic":%b,%b' % (json.encode(topic), event[1:])
 
 
