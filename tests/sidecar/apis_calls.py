@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from tests.sidecar.rows import Api, Case, Http, Rpc
+from tests.sidecar.rows import Api, Case, Http
 
 PUBSUB, INVOKE, JOBS = "Publish and subscribe", "Service invocation", "Jobs"
 CLOUD_EVENT = {"content-type": "application/cloudevents+json"}
@@ -17,34 +17,18 @@ def _publishing(path: str, body: Any, **fields: Any) -> tuple[Case, ...]:
     prefix = f"/v1.0/publish{path}"
     return (
         Case(
-            what="no such pub/sub component",
-            http=Http("POST", f"{prefix}/nope/t", body),
-            status=404,
-            error="ERR_PUBSUB_NOT_FOUND",
-            rpc=Rpc({"pubsub_name": "nope", "topic": "t", **fields}),
-            code="INVALID_ARGUMENT",
-            reason="DAPR_PUBSUB_NOT_FOUND",
+            "no such pub/sub component",
+            "404 ERR_PUBSUB_NOT_FOUND, INVALID_ARGUMENT DAPR_PUBSUB_NOT_FOUND",
+            Http("POST", f"{prefix}/nope/t", body),
+            {"pubsub_name": "nope", "topic": "t", **fields},
         ),
+        Case("no name", "-, INVALID_ARGUMENT DAPR_PUBSUB_NAME_EMPTY", rpc={"topic": "t", **fields}),
+        Case("no topic", "-, INVALID_ARGUMENT DAPR_PUBSUB_TOPIC_NAME_EMPTY", rpc={"pubsub_name": "store", **fields}),
         Case(
-            what="no name",
-            rpc=Rpc({"topic": "t", **fields}),
-            code="INVALID_ARGUMENT",
-            reason="DAPR_PUBSUB_NAME_EMPTY",
-        ),
-        Case(
-            what="no topic",
-            rpc=Rpc({"pubsub_name": "store", **fields}),
-            code="INVALID_ARGUMENT",
-            reason="DAPR_PUBSUB_TOPIC_NAME_EMPTY",
-        ),
-        Case(
-            what="`rawPayload` is neither true nor false",
-            http=Http("POST", f"{prefix}/store/t?metadata.rawPayload=maybe", body),
-            status=400,
-            error="ERR_PUBSUB_REQUEST_METADATA",
-            rpc=Rpc({"pubsub_name": "store", "topic": "t", "metadata": {"rawPayload": "maybe"}, **fields}),
-            code="INVALID_ARGUMENT",
-            reason="DAPR_PUBSUB_METADATA_DESERIALIZATION",
+            "`rawPayload` is neither true nor false",
+            "400 ERR_PUBSUB_REQUEST_METADATA, INVALID_ARGUMENT DAPR_PUBSUB_METADATA_DESERIALIZATION",
+            Http("POST", f"{prefix}/store/t?metadata.rawPayload=maybe", body),
+            {"pubsub_name": "store", "topic": "t", "metadata": {"rawPayload": "maybe"}, **fields},
         ),
     )
 
@@ -64,45 +48,36 @@ def _bulk(name: str, path: str, rpc: str, note: str = "") -> Api:
         note=note,
         cases=(
             Case(
-                what="published",
-                http=Http("POST", f"{path}/store/t", [ENTRY]),
-                status=204,
-                rpc=Rpc({"pubsub_name": "store", "topic": "t", "entries": ENTRIES}),
+                "published",
+                "204, OK",
+                Http("POST", f"{path}/store/t", [ENTRY]),
+                {"pubsub_name": "store", "topic": "t", "entries": ENTRIES},
             ),
             Case(
-                what="two entries of one id",
-                http=Http("POST", f"{path}/store/t", [ENTRY, ENTRY]),
-                status=400,
-                error="ERR_PUBSUB_EVENTS_SER",
-                rpc=Rpc({"pubsub_name": "store", "topic": "t", "entries": ENTRIES * 2}),
-                code="INVALID_ARGUMENT",
-                reason="DAPR_PUBSUB_MARSHAL_EVENTS",
+                "two entries of one id",
+                "400 ERR_PUBSUB_EVENTS_SER, INVALID_ARGUMENT DAPR_PUBSUB_MARSHAL_EVENTS",
+                Http("POST", f"{path}/store/t", [ENTRY, ENTRY]),
+                {"pubsub_name": "store", "topic": "t", "entries": ENTRIES * 2},
             ),
             Case(
-                what="a body that is no array",
-                http=Http("POST", f"{path}/store/t", {"entryId": "1"}),
-                status=400,
-                error="ERR_PUBSUB_EVENTS_SER",
+                "a body that is no array",
+                "400 ERR_PUBSUB_EVENTS_SER, -",
+                Http("POST", f"{path}/store/t", {"entryId": "1"}),
             ),
             Case(
-                what="one of them fails",
-                http=Http("POST", f"{path}/store/t", [{**ENTRY, "contentType": "no media type"}]),
-                status=500,
-                error="ERR_PUBSUB_PUBLISH_MESSAGE",
-                rpc=Rpc(
-                    {"pubsub_name": "store", "topic": "t", "entries": [{**ENTRIES[0], "content_type": "no media type"}]}
-                ),
-                code="INTERNAL",
-                reason="DAPR_PUBSUB_PUBLISH_MESSAGE",
+                "one of them fails",
+                "500 ERR_PUBSUB_PUBLISH_MESSAGE, INTERNAL DAPR_PUBSUB_PUBLISH_MESSAGE",
+                Http("POST", f"{path}/store/t", [{**ENTRY, "contentType": "no media type"}]),
+                {"pubsub_name": "store", "topic": "t", "entries": [{**ENTRIES[0], "content_type": "no media type"}]},
             ),
             *(_publishing("/bulk", [ENTRY]) if rpc == "BulkPublishEvent" else ()),
         ),
     )
 
 
-def _streamed(what: str, code: str = "OK", reason: str | None = None, **fields: str) -> Case:
+def _streamed(what: str, answer: str = "OK", **fields: str) -> Case:
     initial = {"pubsub_name": "store", "topic": "t", **fields}
-    return Case(what=what, rpc=Rpc({"initial_request": initial}), code=code, reason=reason)
+    return Case(what, f"-, {answer}", rpc={"initial_request": initial})
 
 
 def _no_job(client: CloudRuntimesClient) -> None:
@@ -122,13 +97,10 @@ def _schedule(version: str, suffix: str) -> Api:
 
     def refused(what: str, body: Any, job: dict[str, Any] | None, reason: str) -> Case:
         return Case(
-            what=what,
-            http=Http("POST", at, body),
-            status=400,
-            error=f"DAPR_SCHEDULER_{reason}",
-            rpc=None if job is None else Rpc({"job": job}),
-            code="INVALID_ARGUMENT",
-            reason=f"DAPR_SCHEDULER_{reason}",
+            what,
+            f"400 DAPR_SCHEDULER_{reason}, INVALID_ARGUMENT DAPR_SCHEDULER_{reason}",
+            Http("POST", at, body),
+            None if job is None else {"job": job},
         )
 
     return Api(
@@ -140,27 +112,24 @@ def _schedule(version: str, suffix: str) -> Api:
         reply="ScheduleJobResponse",
         cases=(
             Case(
-                what="scheduled",
-                http=Http("POST", at, {"schedule": "@every 1h"}),
-                status=204,
-                rpc=Rpc({"job": {"name": "j", "schedule": "0 30 4 * * *"}}),
+                "scheduled",
+                "204, OK",
+                Http("POST", at, {"schedule": "@every 1h"}),
+                {"job": {"name": "j", "schedule": "0 30 4 * * *"}},
                 before=_no_job,
             ),
             Case(
-                what="there is one of the name",
-                http=Http("POST", at, {"dueTime": "1h"}),
-                status=409,
-                error="DAPR_SCHEDULER_SCHEDULE_JOB",
-                rpc=Rpc({"job": {"name": "j", "due_time": "1h"}}),
-                code="ALREADY_EXISTS",
-                reason="DAPR_SCHEDULER_SCHEDULE_JOB",
+                "there is one of the name",
+                "409 DAPR_SCHEDULER_SCHEDULE_JOB, ALREADY_EXISTS DAPR_SCHEDULER_SCHEDULE_JOB",
+                Http("POST", at, {"dueTime": "1h"}),
+                {"job": {"name": "j", "due_time": "1h"}},
                 before=_job,
             ),
             Case(
-                what="overwritten",
-                http=Http("POST", at, {"dueTime": "1h", "overwrite": True}),
-                status=204,
-                rpc=Rpc({"job": {"name": "j", "due_time": "1h"}, "overwrite": True}),
+                "overwritten",
+                "204, OK",
+                Http("POST", at, {"dueTime": "1h", "overwrite": True}),
+                {"job": {"name": "j", "due_time": "1h"}, "overwrite": True},
                 before=_job,
             ),
             refused("neither schedule nor due time", {}, {"name": "j"}, "SCHEDULE_EMPTY"),
@@ -168,12 +137,7 @@ def _schedule(version: str, suffix: str) -> Api:
                 "cron of five fields", {"schedule": "* * * * *"}, {"name": "j", "schedule": "* * * * *"}, "SCHEDULE_JOB"
             ),
             refused("a name in the body", {"name": "j", "dueTime": "1h"}, None, "JOB_NAME"),
-            Case(
-                what="no name",
-                rpc=Rpc({"job": {"due_time": "1h"}}),
-                code="INVALID_ARGUMENT",
-                reason="DAPR_SCHEDULER_JOB_NAME_EMPTY",
-            ),
+            Case("no name", "-, INVALID_ARGUMENT DAPR_SCHEDULER_JOB_NAME_EMPTY", rpc={"job": {"due_time": "1h"}}),
         ),
     )
 
@@ -182,7 +146,7 @@ def _jobs(version: str, suffix: str) -> tuple[Api, ...]:
     at = f"/{version}/jobs/j"
     named = {"name": "j"}
     alpha = " (alpha)" if suffix else ""
-    nameless = Case(what="no name", rpc=Rpc(), code="INVALID_ARGUMENT", reason="DAPR_SCHEDULER_JOB_NAME_EMPTY")
+    nameless = Case("no name", "-, INVALID_ARGUMENT DAPR_SCHEDULER_JOB_NAME_EMPTY", rpc={})
     return (
         _schedule(version, suffix),
         Api(
@@ -193,15 +157,12 @@ def _jobs(version: str, suffix: str) -> tuple[Api, ...]:
             request="GetJobRequest",
             reply="GetJobResponse",
             cases=(
-                Case(what="found", http=Http("GET", at), status=200, rpc=Rpc(named), before=_job),
+                Case("found", "200, OK", Http("GET", at), named, before=_job),
                 Case(
-                    what="absent",
-                    http=Http("GET", at),
-                    status=500,
-                    error="DAPR_SCHEDULER_GET_JOB",
-                    rpc=Rpc(named),
-                    code="INTERNAL",
-                    reason="DAPR_SCHEDULER_GET_JOB",
+                    "absent",
+                    "500 DAPR_SCHEDULER_GET_JOB, INTERNAL DAPR_SCHEDULER_GET_JOB",
+                    Http("GET", at),
+                    named,
                     before=_no_job,
                 ),
                 nameless,
@@ -215,8 +176,8 @@ def _jobs(version: str, suffix: str) -> tuple[Api, ...]:
             request="DeleteJobRequest",
             reply="DeleteJobResponse",
             cases=(
-                Case(what="deleted", http=Http("DELETE", at), status=204, rpc=Rpc(named), before=_job),
-                Case(what="absent", http=Http("DELETE", at), status=204, rpc=Rpc(named), before=_no_job),
+                Case("deleted", "204, OK", Http("DELETE", at), named, before=_job),
+                Case("absent", "204, OK", Http("DELETE", at), named, before=_no_job),
                 nameless,
             ),
         ),
@@ -226,7 +187,7 @@ def _jobs(version: str, suffix: str) -> tuple[Api, ...]:
             rpc=f"ListJobs{suffix}",
             request="ListJobsRequest",
             reply="ListJobsResponse",
-            cases=(Case(what="listed", rpc=Rpc(), before=_job),),
+            cases=(Case("listed", "-, OK", rpc={}, before=_job),),
         ),
         Api(
             block=JOBS,
@@ -234,7 +195,7 @@ def _jobs(version: str, suffix: str) -> tuple[Api, ...]:
             rpc=f"DeleteJobsByPrefix{suffix}",
             request="DeleteJobsByPrefixRequest",
             reply="DeleteJobsByPrefixResponse",
-            cases=(Case(what="deleted", rpc=Rpc({"name_prefix": "j"}), before=_job),),
+            cases=(Case("deleted", "-, OK", rpc={"name_prefix": "j"}, before=_job),),
         ),
     )
 
@@ -250,42 +211,29 @@ APIS: tuple[Api, ...] = (
         request="PublishEventRequest",
         cases=(
             Case(
-                what="published",
-                http=Http("POST", "/v1.0/publish/store/a/topic", {"x": 1}),
-                status=204,
-                rpc=Rpc({"pubsub_name": "store", "topic": "a/topic", "data": b"1"}),
+                "published",
+                "204, OK",
+                Http("POST", "/v1.0/publish/store/a/topic", {"x": 1}),
+                {"pubsub_name": "store", "topic": "a/topic", "data": b"1"},
             ),
             Case(
-                what="a CloudEvent that is none",
-                http=Http("POST", "/v1.0/publish/store/t", b"what", CLOUD_EVENT),
-                status=500,
-                error="ERR_PUBSUB_CLOUD_EVENTS_SER",
-                rpc=Rpc(
-                    {
-                        "pubsub_name": "store",
-                        "topic": "t",
-                        "data": b"what",
-                        "data_content_type": CLOUD_EVENT["content-type"],
-                    }
-                ),
-                code="INVALID_ARGUMENT",
-                reason="DAPR_PUBSUB_CLOUD_EVENT_CREATION",
+                "a CloudEvent that is none",
+                "500 ERR_PUBSUB_CLOUD_EVENTS_SER, INVALID_ARGUMENT DAPR_PUBSUB_CLOUD_EVENT_CREATION",
+                Http("POST", "/v1.0/publish/store/t", b"what", CLOUD_EVENT),
+                {
+                    "pubsub_name": "store",
+                    "topic": "t",
+                    "data": b"what",
+                    "data_content_type": CLOUD_EVENT["content-type"],
+                },
             ),
             Case(
-                what="the component takes it not",
-                http=Http("POST", f"/v1.0/publish/store/{'x' * 300}", {"x": 1}),
-                status=500,
-                error="ERR_PUBSUB_PUBLISH_MESSAGE",
-                rpc=Rpc({"pubsub_name": "store", "topic": "x" * 300}),
-                code="INTERNAL",
-                reason="DAPR_PUBSUB_PUBLISH_MESSAGE",
+                "the component takes it not",
+                "500 ERR_PUBSUB_PUBLISH_MESSAGE, INTERNAL DAPR_PUBSUB_PUBLISH_MESSAGE",
+                Http("POST", f"/v1.0/publish/store/{'x' * 300}", {"x": 1}),
+                {"pubsub_name": "store", "topic": "x" * 300},
             ),
-            Case(
-                what="no topic in the path",
-                http=Http("POST", "/v1.0/publish/store", {"x": 1}),
-                status=404,
-                error="ERR_TOPIC_NAME_EMPTY",
-            ),
+            Case("no topic in the path", "404 ERR_TOPIC_NAME_EMPTY, -", Http("POST", "/v1.0/publish/store", {"x": 1})),
             *_publishing("", {"x": 1}),
         ),
     ),
@@ -307,8 +255,8 @@ APIS: tuple[Api, ...] = (
             _streamed("subscribed"),
             _streamed("no name", "UNKNOWN", pubsub_name=""),
             _streamed("no topic", "UNKNOWN", topic=""),
-            _streamed("no such pub/sub component", "INVALID_ARGUMENT", "DAPR_PUBSUB_NOT_FOUND", pubsub_name="nope"),
-            Case(what="the first request is not the initial one", rpc=Rpc(), code="UNKNOWN"),
+            _streamed("no such pub/sub component", "INVALID_ARGUMENT DAPR_PUBSUB_NOT_FOUND", pubsub_name="nope"),
+            Case("the first request is not the initial one", "-, UNKNOWN", rpc={}),
         ),
     ),
     Api(
@@ -321,35 +269,26 @@ APIS: tuple[Api, ...] = (
         note="Or any other path with the header `dapr-app-id`, and any other method of gRPC with that metadata. Status, headers and body of the application pass through.",
         cases=(
             Case(
-                what="answered",
-                http=Http("POST", "/v1.0/invoke/app/method/x", {"x": 1}),
-                status=200,
-                rpc=Rpc({"id": "app", "message": MESSAGE}),
+                "answered",
+                "200, OK",
+                Http("POST", "/v1.0/invoke/app/method/x", {"x": 1}),
+                {"id": "app", "message": MESSAGE},
                 over=APP,
             ),
             Case(
-                what="the application refuses",
-                http=Http("POST", "/v1.0/invoke/app/method/missing", {"x": 1}),
-                status=404,
-                rpc=Rpc({"id": "app", "message": {**MESSAGE, "method": "missing"}}),
-                code="NOT_FOUND",
-                reason="Not Found",
+                "the application refuses",
+                "404, NOT_FOUND Not Found",
+                Http("POST", "/v1.0/invoke/app/method/missing", {"x": 1}),
+                {"id": "app", "message": {**MESSAGE, "method": "missing"}},
                 over=APP,
             ),
             Case(
-                what="no such application",
-                http=Http("POST", "/v1.0/invoke/nobody/method/x", {"x": 1}),
-                status=500,
-                error="ERR_DIRECT_INVOKE",
-                rpc=Rpc({"id": "nobody", "message": MESSAGE}),
-                code="INTERNAL",
+                "no such application",
+                "500 ERR_DIRECT_INVOKE, INTERNAL",
+                Http("POST", "/v1.0/invoke/nobody/method/x", {"x": 1}),
+                {"id": "nobody", "message": MESSAGE},
             ),
-            Case(
-                what="no application named",
-                http=Http("POST", "/v1.0/invoke/app", {"x": 1}),
-                status=404,
-                error="ERR_DIRECT_INVOKE",
-            ),
+            Case("no application named", "404 ERR_DIRECT_INVOKE, -", Http("POST", "/v1.0/invoke/app", {"x": 1})),
         ),
     ),
     *_jobs("v1.0", ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from tests.sidecar.rows import Api, Case, Http, Rpc
+from tests.sidecar.rows import Api, Case, Http
 
 STATE = "State"
 
@@ -23,50 +23,33 @@ def _stores(method: str, path: str, body: Any = None, **fields: Any) -> tuple[Ca
     name = fields.pop("name", "store_name")
     return tuple(
         Case(
-            what=what,
-            http=Http(method, path.format("nope"), body) if method else None,
-            status=status,
-            error=error,
-            rpc=Rpc({name: "nope", **fields}),
-            code=code,
-            reason=reason,
+            what,
+            answers,
+            Http(method, path.format("nope"), body) if method else None,
+            {name: "nope", **fields},
             over=over,
         )
-        for what, status, error, code, reason, over in (
+        for what, over, answers in (
             (
                 "no such store",
-                400,
-                "ERR_STATE_STORE_NOT_FOUND",
-                "INVALID_ARGUMENT",
-                "DAPR_STATE_NOT_FOUND",
                 "declared",
+                "400 ERR_STATE_STORE_NOT_FOUND, INVALID_ARGUMENT DAPR_STATE_NOT_FOUND",
             ),
             (
                 "no state store at all",
-                500,
-                "ERR_STATE_STORE_NOT_CONFIGURED",
-                "FAILED_PRECONDITION",
-                "DAPR_STATE_NOT_CONFIGURED",
                 "other",
+                "500 ERR_STATE_STORE_NOT_CONFIGURED, FAILED_PRECONDITION DAPR_STATE_NOT_CONFIGURED",
             ),
         )
     )
 
 
 def _illegal(http: Http | None, **fields: Any) -> Case:
-    return Case(
-        what="key with `||`",
-        http=http,
-        status=400,
-        error="ERR_MALFORMED_REQUEST",
-        rpc=Rpc(fields),
-        code="INVALID_ARGUMENT",
-        reason="DAPR_STATE_ILLEGAL_KEY",
-    )
+    return Case("key with `||`", "400 ERR_MALFORMED_REQUEST, INVALID_ARGUMENT DAPR_STATE_ILLEGAL_KEY", http, fields)
 
 
 def _malformed(what: str, method: str, path: str, body: Any) -> Case:
-    return Case(what=what, http=Http(method, path, body), status=400, error="ERR_MALFORMED_REQUEST")
+    return Case(what, "400 ERR_MALFORMED_REQUEST, -", Http(method, path, body))
 
 
 SAVE = "/v1.0/state/store"
@@ -85,17 +68,17 @@ APIS = (
         note="Absent is an empty reply over gRPC, without an etag. MessagePack, which only our own client saves, is read as JSON.",
         cases=(
             Case(
-                what="success",
-                http=Http("GET", "/v1.0/state/store/k"),
-                status=200,
-                rpc=Rpc({"store_name": "store", "key": "k"}),
+                "success",
+                "200, OK",
+                Http("GET", "/v1.0/state/store/k"),
+                {"store_name": "store", "key": "k"},
                 before=_saved,
             ),
             Case(
-                what="absent key",
-                http=Http("GET", "/v1.0/state/store/k"),
-                status=204,
-                rpc=Rpc({"store_name": "store", "key": "k"}),
+                "absent key",
+                "204, OK",
+                Http("GET", "/v1.0/state/store/k"),
+                {"store_name": "store", "key": "k"},
                 before=_deleted,
             ),
             _illegal(Http("GET", "/v1.0/state/store/a%7C%7Cb"), store_name="store", key="a||b"),
@@ -111,76 +94,57 @@ APIS = (
         note="Over HTTP the JSON encoding of `value` is kept, over gRPC the bytes. An empty etag is none; `first-write` without an etag only creates. Of several items each is tried.",
         cases=(
             Case(
-                what="success",
-                http=Http("POST", SAVE, [{"key": "k", "value": {"a": 1}}]),
-                status=204,
-                rpc=Rpc({"store_name": "store", "states": [{"key": "k", "value": b"1"}]}),
+                "success",
+                "204, OK",
+                Http("POST", SAVE, [{"key": "k", "value": {"a": 1}}]),
+                {"store_name": "store", "states": [{"key": "k", "value": b"1"}]},
             ),
-            Case(what="`PUT`", http=Http("PUT", SAVE, [{"key": "k", "value": 1}]), status=204),
-            Case(what="no items", http=Http("POST", SAVE, []), status=204, rpc=Rpc({"store_name": "store"})),
+            Case("`PUT`", "204, -", Http("PUT", SAVE, [{"key": "k", "value": 1}])),
+            Case("no items", "204, OK", Http("POST", SAVE, []), {"store_name": "store"}),
             Case(
-                what="stale etag",
-                http=Http("POST", SAVE, [{"key": "k", "value": 1, "etag": "stale"}]),
-                status=409,
-                error="ERR_STATE_SAVE",
-                rpc=Rpc({"store_name": "store", "states": [STALE]}),
-                code="ABORTED",
-                reason="ERR_STATE_SAVE",
+                "stale etag",
+                "409 ERR_STATE_SAVE, ABORTED ERR_STATE_SAVE",
+                Http("POST", SAVE, [{"key": "k", "value": 1, "etag": "stale"}]),
+                {"store_name": "store", "states": [STALE]},
                 before=_saved,
             ),
             Case(
-                what="`first-write` of what is there",
-                http=Http("POST", SAVE, [{"key": "k", "value": 1, "options": {"concurrency": "first-write"}}]),
-                status=409,
-                error="ERR_STATE_SAVE",
-                rpc=Rpc(
-                    {"store_name": "store", "states": [{"key": "k", "value": b"1", "options": {"concurrency": 1}}]}
-                ),
-                code="ABORTED",
-                reason="ERR_STATE_SAVE",
+                "`first-write` of what is there",
+                "409 ERR_STATE_SAVE, ABORTED ERR_STATE_SAVE",
+                Http("POST", SAVE, [{"key": "k", "value": 1, "options": {"concurrency": "first-write"}}]),
+                {"store_name": "store", "states": [{"key": "k", "value": b"1", "options": {"concurrency": 1}}]},
                 before=_saved,
             ),
             Case(
-                what="`ttlInSeconds` that is no number",
-                http=Http("POST", SAVE, [{"key": "k", "value": 1, "metadata": {"ttlInSeconds": "soon"}}]),
-                status=500,
-                error="ERR_STATE_SAVE",
-                rpc=Rpc(
-                    {
-                        "store_name": "store",
-                        "states": [{"key": "k", "value": b"1", "metadata": {"ttlInSeconds": "soon"}}],
-                    }
-                ),
-                code="INTERNAL",
-                reason="ERR_STATE_SAVE",
+                "`ttlInSeconds` that is no number",
+                "500 ERR_STATE_SAVE, INTERNAL ERR_STATE_SAVE",
+                Http("POST", SAVE, [{"key": "k", "value": 1, "metadata": {"ttlInSeconds": "soon"}}]),
+                {
+                    "store_name": "store",
+                    "states": [{"key": "k", "value": b"1", "metadata": {"ttlInSeconds": "soon"}}],
+                },
             ),
             Case(
-                what="unknown concurrency",
-                http=Http("POST", SAVE, [{"key": "k", "value": 1, "options": {"concurrency": "best"}}]),
-                status=500,
-                error="ERR_STATE_SAVE",
+                "unknown concurrency",
+                "500 ERR_STATE_SAVE, -",
+                Http("POST", SAVE, [{"key": "k", "value": 1, "options": {"concurrency": "best"}}]),
             ),
             Case(
-                what="no key",
-                http=Http("POST", SAVE, [{"value": 1}]),
-                status=400,
-                error="ERR_MALFORMED_REQUEST",
-                rpc=Rpc({"store_name": "store", "states": [{"value": b"1"}]}),
-                code="INVALID_ARGUMENT",
-                reason="ERR_STATE_SAVE",
+                "no key",
+                "400 ERR_MALFORMED_REQUEST, INVALID_ARGUMENT ERR_STATE_SAVE",
+                Http("POST", SAVE, [{"value": 1}]),
+                {"store_name": "store", "states": [{"value": b"1"}]},
             ),
             _malformed("not JSON", "POST", SAVE, b"{"),
             _malformed("an object", "POST", SAVE, {"key": "k", "value": 1}),
             _malformed("an etag that is no string", "POST", SAVE, [{"key": "k", "value": 1, "etag": 1}]),
             Case(
-                what="`contentType` JSON, but other bytes",
-                rpc=Rpc(
-                    {
-                        "store_name": "store",
-                        "states": [{"key": "k", "value": b"{", "metadata": {"contentType": "application/json"}}],
-                    }
-                ),
-                code="UNKNOWN",
+                "`contentType` JSON, but other bytes",
+                "-, UNKNOWN",
+                rpc={
+                    "store_name": "store",
+                    "states": [{"key": "k", "value": b"{", "metadata": {"contentType": "application/json"}}],
+                },
             ),
             _illegal(
                 Http("POST", SAVE, [{"key": "a||b", "value": 1}]),
@@ -199,34 +163,28 @@ APIS = (
         note="The etag is the header `If-Match` over HTTP.",
         cases=(
             Case(
-                what="success",
-                http=Http("DELETE", "/v1.0/state/store/k"),
-                status=204,
-                rpc=Rpc({"store_name": "store", "key": "k"}),
+                "success",
+                "204, OK",
+                Http("DELETE", "/v1.0/state/store/k"),
+                {"store_name": "store", "key": "k"},
                 before=_saved,
             ),
             Case(
-                what="absent key",
-                http=Http("DELETE", "/v1.0/state/store/k"),
-                status=204,
-                rpc=Rpc({"store_name": "store", "key": "k"}),
+                "absent key",
+                "204, OK",
+                Http("DELETE", "/v1.0/state/store/k"),
+                {"store_name": "store", "key": "k"},
                 before=_deleted,
             ),
             Case(
-                what="stale etag",
-                http=Http("DELETE", "/v1.0/state/store/k", headers={"If-Match": "stale"}),
-                status=409,
-                error="ERR_STATE_DELETE",
-                rpc=Rpc({"store_name": "store", "key": "k", "etag": {"value": "stale"}}),
-                code="ABORTED",
-                reason="ERR_STATE_DELETE",
+                "stale etag",
+                "409 ERR_STATE_DELETE, ABORTED ERR_STATE_DELETE",
+                Http("DELETE", "/v1.0/state/store/k", headers={"If-Match": "stale"}),
+                {"store_name": "store", "key": "k", "etag": {"value": "stale"}},
                 before=_saved,
             ),
             Case(
-                what="unknown concurrency",
-                http=Http("DELETE", "/v1.0/state/store/k?concurrency=best"),
-                status=500,
-                error="ERR_STATE_DELETE",
+                "unknown concurrency", "500 ERR_STATE_DELETE, -", Http("DELETE", "/v1.0/state/store/k?concurrency=best")
             ),
             _illegal(Http("DELETE", "/v1.0/state/store/a%7C%7Cb"), store_name="store", key="a||b"),
             *_stores("DELETE", "/v1.0/state/{}/k", key="k"),
@@ -242,13 +200,13 @@ APIS = (
         note="An item for each key, in their order; of an absent one the key alone. Over HTTP text and bytes that are no JSON come as a string, bytes as base64.",
         cases=(
             Case(
-                what="success",
-                http=Http("POST", BULK, {"keys": ["k", "absent"]}),
-                status=200,
-                rpc=Rpc({"store_name": "store", "keys": ["k", "absent"]}),
+                "success",
+                "200, OK",
+                Http("POST", BULK, {"keys": ["k", "absent"]}),
+                {"store_name": "store", "keys": ["k", "absent"]},
                 before=_saved,
             ),
-            Case(what="no keys", http=Http("POST", BULK, {"keys": []}), status=200, rpc=Rpc({"store_name": "store"})),
+            Case("no keys", "200, OK", Http("POST", BULK, {"keys": []}), {"store_name": "store"}),
             _malformed("not JSON", "POST", BULK, b"["),
             _malformed("keys that are no strings", "POST", BULK, {"keys": [1]}),
             _illegal(Http("POST", BULK, {"keys": ["a||b"]}), store_name="store", keys=["a||b"]),
@@ -262,15 +220,15 @@ APIS = (
         request="DeleteBulkStateRequest",
         cases=(
             Case(
-                what="success",
-                rpc=Rpc({"store_name": "store", "states": [{"key": "k"}, {"key": "absent"}]}),
+                "success",
+                "-, OK",
+                rpc={"store_name": "store", "states": [{"key": "k"}, {"key": "absent"}]},
                 before=_saved,
             ),
             Case(
-                what="stale etag",
-                rpc=Rpc({"store_name": "store", "states": [{"key": "x"}, {"key": "k", "etag": {"value": "stale"}}]}),
-                code="ABORTED",
-                reason="ERR_STATE_BULK_DELETE",
+                "stale etag",
+                "-, ABORTED ERR_STATE_BULK_DELETE",
+                rpc={"store_name": "store", "states": [{"key": "x"}, {"key": "k", "etag": {"value": "stale"}}]},
                 before=_saved,
             ),
             _illegal(None, store_name="store", states=[{"key": "a||b"}]),
@@ -286,8 +244,9 @@ APIS = (
         note="All or none. A stale etag is told as any other failure, as Dapr does.",
         cases=(
             Case(
-                what="success",
-                http=Http(
+                "success",
+                "204, OK",
+                Http(
                     "POST",
                     TRANSACTION,
                     {
@@ -297,45 +256,31 @@ APIS = (
                         ]
                     },
                 ),
-                status=204,
-                rpc=Rpc(
-                    {
-                        "storeName": "store",
-                        "operations": [
-                            {"operationType": "upsert", "request": {"key": "k", "value": b"1"}},
-                            {"operationType": "delete", "request": {"key": "x"}},
-                        ],
-                    }
-                ),
+                {
+                    "storeName": "store",
+                    "operations": [
+                        {"operationType": "upsert", "request": {"key": "k", "value": b"1"}},
+                        {"operationType": "delete", "request": {"key": "x"}},
+                    ],
+                },
             ),
+            Case("no operations", "204, OK", Http("POST", TRANSACTION, {"operations": []}), {"storeName": "store"}),
             Case(
-                what="no operations",
-                http=Http("POST", TRANSACTION, {"operations": []}),
-                status=204,
-                rpc=Rpc({"storeName": "store"}),
-            ),
-            Case(
-                what="stale etag",
-                http=Http(
+                "stale etag",
+                "500 ERR_STATE_TRANSACTION, INTERNAL ERR_STATE_TRANSACTION",
+                Http(
                     "POST",
                     TRANSACTION,
                     {"operations": [{"operation": "upsert", "request": {"key": "k", "value": 1, "etag": "stale"}}]},
                 ),
-                status=500,
-                error="ERR_STATE_TRANSACTION",
-                rpc=Rpc({"storeName": "store", "operations": [{"operationType": "upsert", "request": STALE}]}),
-                code="INTERNAL",
-                reason="ERR_STATE_TRANSACTION",
+                {"storeName": "store", "operations": [{"operationType": "upsert", "request": STALE}]},
                 before=_saved,
             ),
             Case(
-                what="unknown operation",
-                http=Http("POST", TRANSACTION, {"operations": [{"operation": "merge", "request": {"key": "k"}}]}),
-                status=400,
-                error="ERR_NOT_SUPPORTED_STATE_OPERATION",
-                rpc=Rpc({"storeName": "store", "operations": [{"operationType": "merge", "request": {"key": "k"}}]}),
-                code="UNIMPLEMENTED",
-                reason="ERR_NOT_SUPPORTED_STATE_OPERATION",
+                "unknown operation",
+                "400 ERR_NOT_SUPPORTED_STATE_OPERATION, UNIMPLEMENTED ERR_NOT_SUPPORTED_STATE_OPERATION",
+                Http("POST", TRANSACTION, {"operations": [{"operation": "merge", "request": {"key": "k"}}]}),
+                {"storeName": "store", "operations": [{"operationType": "merge", "request": {"key": "k"}}]},
             ),
             _malformed("not JSON", "POST", TRANSACTION, b"["),
             _malformed("an array", "POST", TRANSACTION, [1]),
@@ -358,13 +303,10 @@ APIS = (
         note="Refused as of a store that has no queries.",
         cases=(
             Case(
-                what="any query",
-                http=Http("POST", "/v1.0-alpha1/state/store/query", {"filter": {}}),
-                status=500,
-                error="ERR_STATE_STORE_NOT_SUPPORTED",
-                rpc=Rpc({"store_name": "store", "query": "{}"}),
-                code="INTERNAL",
-                reason="DAPR_STATE_QUERYING_NOT_SUPPORTED",
+                "any query",
+                "500 ERR_STATE_STORE_NOT_SUPPORTED, INTERNAL DAPR_STATE_QUERYING_NOT_SUPPORTED",
+                Http("POST", "/v1.0-alpha1/state/store/query", {"filter": {}}),
+                {"store_name": "store", "query": "{}"},
             ),
             *_stores("POST", "/v1.0-alpha1/state/{}/query", {}, query="{}"),
         ),

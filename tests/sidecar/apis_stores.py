@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from tests.sidecar.rows import Api, Case, Http, Rpc
+from tests.sidecar.rows import Api, Case, Http
 
 SECRETS = "Secrets"
 CONFIGURATION = "Configuration"
@@ -49,20 +49,16 @@ def _table(client: CloudRuntimesClient) -> None:
 def _secret_stores(path: str, **fields: Any) -> tuple[Case, ...]:
     return (
         Case(
-            what="no such store",
-            http=Http("GET", path),
-            status=401,
-            error="ERR_SECRET_STORE_NOT_FOUND",
-            rpc=Rpc({"store_name": "nope", **fields}),
-            code="INVALID_ARGUMENT",
+            "no such store",
+            "401 ERR_SECRET_STORE_NOT_FOUND, INVALID_ARGUMENT",
+            Http("GET", path),
+            {"store_name": "nope", **fields},
         ),
         Case(
-            what="no secret store at all",
-            http=Http("GET", path),
-            status=500,
-            error="ERR_SECRET_STORES_NOT_CONFIGURED",
-            rpc=Rpc({"store_name": "nope", **fields}),
-            code="FAILED_PRECONDITION",
+            "no secret store at all",
+            "500 ERR_SECRET_STORES_NOT_CONFIGURED, FAILED_PRECONDITION",
+            Http("GET", path),
+            {"store_name": "nope", **fields},
             over="other",
         ),
     )
@@ -71,22 +67,16 @@ def _secret_stores(path: str, **fields: Any) -> tuple[Case, ...]:
 def _configuration_stores(path: str, *, rpc: bool = True) -> tuple[Case, ...]:
     return (
         Case(
-            what="no such store",
-            http=Http("GET", path),
-            status=400,
-            error="ERR_CONFIGURATION_STORE_NOT_FOUND",
-            rpc=Rpc({"store_name": "nope"}) if rpc else None,
-            code="INVALID_ARGUMENT",
-            reason="ERR_CONFIGURATION_STORE_NOT_FOUND",
+            "no such store",
+            "400 ERR_CONFIGURATION_STORE_NOT_FOUND, INVALID_ARGUMENT ERR_CONFIGURATION_STORE_NOT_FOUND",
+            Http("GET", path),
+            {"store_name": "nope"} if rpc else None,
         ),
         Case(
-            what="no configuration store at all",
-            http=Http("GET", path),
-            status=500,
-            error="ERR_CONFIGURATION_STORE_NOT_CONFIGURED",
-            rpc=Rpc({"store_name": "nope"}) if rpc else None,
-            code="FAILED_PRECONDITION",
-            reason="ERR_CONFIGURATION_STORE_NOT_CONFIGURED",
+            "no configuration store at all",
+            "500 ERR_CONFIGURATION_STORE_NOT_CONFIGURED, FAILED_PRECONDITION ERR_CONFIGURATION_STORE_NOT_CONFIGURED",
+            Http("GET", path),
+            {"store_name": "nope"} if rpc else None,
             over="other",
         ),
     )
@@ -105,26 +95,23 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
             note="Without keys: all. Absent keys are left out.",
             cases=(
                 Case(
-                    what="success",
-                    http=Http("GET", f"{base}/store?key=k"),
-                    status=200,
-                    rpc=Rpc({"store_name": "store", "keys": ["k"]}),
+                    "success",
+                    "200, OK",
+                    Http("GET", f"{base}/store?key=k"),
+                    {"store_name": "store", "keys": ["k"]},
                     before=_configured,
                 ),
                 Case(
-                    what="absent keys",
-                    http=Http("GET", f"{base}/store?key=absent"),
-                    status=204,
-                    rpc=Rpc({"store_name": "store", "keys": ["absent"]}),
+                    "absent keys",
+                    "204, OK",
+                    Http("GET", f"{base}/store?key=absent"),
+                    {"store_name": "store", "keys": ["absent"]},
                 ),
                 Case(
-                    what="key with `||`",
-                    http=Http("GET", f"{base}/store?key=a%7C%7Cb"),
-                    status=500,
-                    error="ERR_CONFIGURATION_GET",
-                    rpc=Rpc({"store_name": "store", "keys": ["a||b"]}),
-                    code="INTERNAL",
-                    reason="ERR_CONFIGURATION_GET",
+                    "key with `||`",
+                    "500 ERR_CONFIGURATION_GET, INTERNAL ERR_CONFIGURATION_GET",
+                    Http("GET", f"{base}/store?key=a%7C%7Cb"),
+                    {"store_name": "store", "keys": ["a||b"]},
                 ),
                 *_configuration_stores(f"{base}/nope"),
             ),
@@ -140,26 +127,18 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
             note="Over HTTP the application gets `POST /configuration/{store}/{key}` for each change; over gRPC the stream's first message has the id. What there is already does not come, and a deleted key comes without a value.",
             cases=(
                 Case(
-                    what="success",
-                    http=Http("GET", f"{base}/store/subscribe?key=k"),
-                    status=200,
-                    rpc=Rpc({"store_name": "store", "keys": ["k"]}),
+                    "success",
+                    "200, OK",
+                    Http("GET", f"{base}/store/subscribe?key=k"),
+                    {"store_name": "store", "keys": ["k"]},
                     over="application",
                 ),
+                Case("no application", "500 ERR_APP_CHANNEL_NIL, -", Http("GET", f"{base}/store/subscribe")),
                 Case(
-                    what="no application",
-                    http=Http("GET", f"{base}/store/subscribe"),
-                    status=500,
-                    error="ERR_APP_CHANNEL_NIL",
-                ),
-                Case(
-                    what="key with `||`",
-                    http=Http("GET", f"{base}/store/subscribe?key=a%7C%7Cb"),
-                    status=500,
-                    error="ERR_CONFIGURATION_SUBSCRIBE",
-                    rpc=Rpc({"store_name": "store", "keys": ["a||b"]}),
-                    code="INVALID_ARGUMENT",
-                    reason="ERR_CONFIGURATION_SUBSCRIBE",
+                    "key with `||`",
+                    "500 ERR_CONFIGURATION_SUBSCRIBE, INVALID_ARGUMENT ERR_CONFIGURATION_SUBSCRIBE",
+                    Http("GET", f"{base}/store/subscribe?key=a%7C%7Cb"),
+                    {"store_name": "store", "keys": ["a||b"]},
                     over="application",
                 ),
                 *_configuration_stores(f"{base}/nope/subscribe"),
@@ -175,10 +154,10 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
             note="What cannot be ended is told in the reply: `message`, over gRPC with `ok` false.",
             cases=(
                 Case(
-                    what="no such subscription",
-                    http=Http("GET", f"{base}/store/nope/unsubscribe"),
-                    status=500,
-                    rpc=Rpc({"store_name": "store", "id": "nope"}),
+                    "no such subscription",
+                    "500, OK",
+                    Http("GET", f"{base}/store/nope/unsubscribe"),
+                    {"store_name": "store", "id": "nope"},
                 ),
                 *_configuration_stores(f"{base}/nope/x/unsubscribe", rpc=False),
             ),
@@ -186,53 +165,38 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
     )
 
 
-def _lock_stores(path: str, body: dict[str, Any], **fields: Any) -> tuple[Case, ...]:
+def _lock_stores(failure: str, path: str, body: dict[str, Any], **fields: Any) -> tuple[Case, ...]:
     return (
         Case(
-            what="no resource",
-            http=Http("POST", f"{path}/store", {**body, "resourceId": ""}),
-            status=400,
-            error="ERR_MALFORMED_REQUEST",
-            rpc=Rpc({"store_name": "store", **fields, "resource_id": ""}),
-            code="INVALID_ARGUMENT",
+            "no resource",
+            "400 ERR_MALFORMED_REQUEST, INVALID_ARGUMENT",
+            Http("POST", f"{path}/store", {**body, "resourceId": ""}),
+            {"store_name": "store", **fields, "resource_id": ""},
         ),
         Case(
-            what="no owner",
-            http=Http("POST", f"{path}/store", {**body, "lockOwner": ""}),
-            status=400,
-            error="ERR_MALFORMED_REQUEST",
-            rpc=Rpc({"store_name": "store", **fields, "lock_owner": ""}),
-            code="INVALID_ARGUMENT",
+            "no owner",
+            "400 ERR_MALFORMED_REQUEST, INVALID_ARGUMENT",
+            Http("POST", f"{path}/store", {**body, "lockOwner": ""}),
+            {"store_name": "store", **fields, "lock_owner": ""},
+        ),
+        Case("not JSON", "400 ERR_MALFORMED_REQUEST, -", Http("POST", f"{path}/store", b"{")),
+        Case(
+            "resource with `||`",
+            f"500 {failure}, INTERNAL",
+            Http("POST", f"{path}/store", {**body, "resourceId": "a||b"}),
+            {"store_name": "store", **fields, "resource_id": "a||b"},
         ),
         Case(
-            what="not JSON",
-            http=Http("POST", f"{path}/store", b"{"),
-            status=400,
-            error="ERR_MALFORMED_REQUEST",
+            "no such store",
+            "400 ERR_LOCK_STORE_NOT_FOUND, INVALID_ARGUMENT",
+            Http("POST", f"{path}/nope", body),
+            {"store_name": "nope", **fields},
         ),
         Case(
-            what="resource with `||`",
-            http=Http("POST", f"{path}/store", {**body, "resourceId": "a||b"}),
-            status=500,
-            error="ERR_TRY_LOCK" if "expiryInSeconds" in body else "ERR_UNLOCK",
-            rpc=Rpc({"store_name": "store", **fields, "resource_id": "a||b"}),
-            code="INTERNAL",
-        ),
-        Case(
-            what="no such store",
-            http=Http("POST", f"{path}/nope", body),
-            status=400,
-            error="ERR_LOCK_STORE_NOT_FOUND",
-            rpc=Rpc({"store_name": "nope", **fields}),
-            code="INVALID_ARGUMENT",
-        ),
-        Case(
-            what="no lock store at all",
-            http=Http("POST", f"{path}/nope", body),
-            status=500,
-            error="ERR_LOCK_STORE_NOT_CONFIGURED",
-            rpc=Rpc({"store_name": "nope", **fields}),
-            code="FAILED_PRECONDITION",
+            "no lock store at all",
+            "500 ERR_LOCK_STORE_NOT_CONFIGURED, FAILED_PRECONDITION",
+            Http("POST", f"{path}/nope", body),
+            {"store_name": "nope", **fields},
             over="other",
         ),
     )
@@ -250,14 +214,12 @@ def _binding(
     """Return a case of a binding; ``status`` 500: it is refused."""
     body = {"operation": operation, "metadata": metadata, **({} if data is None else {"data": data})}
     raw = b"" if data is None else str(data).encode()
+    refused = "500 ERR_INVOKE_OUTPUT_BINDING, INTERNAL ERR_INVOKE_OUTPUT_BINDING"
     return Case(
-        what=what,
-        http=Http("POST", f"/v1.0/bindings/{name}", body),
-        status=status,
-        error="ERR_INVOKE_OUTPUT_BINDING" if status == 500 else None,
-        rpc=Rpc({"name": name, "operation": operation, "data": raw, "metadata": metadata}),
-        code="INTERNAL" if status == 500 else "OK",
-        reason="ERR_INVOKE_OUTPUT_BINDING" if status == 500 else None,
+        what,
+        refused if status == 500 else f"{status}, OK",
+        Http("POST", f"/v1.0/bindings/{name}", body),
+        {"name": name, "operation": operation, "data": raw, "metadata": metadata},
         before=before,
     )
 
@@ -272,19 +234,12 @@ APIS = (
         reply="GetSecretResponse",
         note="Absent has no code of its own. There are no scopes: what a store has, every caller may read.",
         cases=(
+            Case("success", "200, OK", Http("GET", "/v1.0/secrets/store/key"), {"store_name": "store", "key": "key"}),
             Case(
-                what="success",
-                http=Http("GET", "/v1.0/secrets/store/key"),
-                status=200,
-                rpc=Rpc({"store_name": "store", "key": "key"}),
-            ),
-            Case(
-                what="absent secret",
-                http=Http("GET", "/v1.0/secrets/store/absent"),
-                status=500,
-                error="ERR_SECRET_GET",
-                rpc=Rpc({"store_name": "store", "key": "absent"}),
-                code="INTERNAL",
+                "absent secret",
+                "500 ERR_SECRET_GET, INTERNAL",
+                Http("GET", "/v1.0/secrets/store/absent"),
+                {"store_name": "store", "key": "absent"},
             ),
             *_secret_stores("/v1.0/secrets/nope/key", key="key"),
         ),
@@ -297,12 +252,7 @@ APIS = (
         request="GetBulkSecretRequest",
         reply="GetBulkSecretResponse",
         cases=(
-            Case(
-                what="success",
-                http=Http("GET", "/v1.0/secrets/store/bulk"),
-                status=200,
-                rpc=Rpc({"store_name": "store"}),
-            ),
+            Case("success", "200, OK", Http("GET", "/v1.0/secrets/store/bulk"), {"store_name": "store"}),
             *_secret_stores("/v1.0/secrets/nope/bulk"),
         ),
     ),
@@ -318,28 +268,26 @@ APIS = (
         note="Not re-entrant: who has the lock gets `false` too.",
         cases=(
             Case(
-                what="free",
-                http=Http("POST", "/v1.0-alpha1/lock/store", TRY),
-                status=200,
-                rpc=Rpc({"store_name": "store", **TRY_RPC}),
+                "free",
+                "200, OK",
+                Http("POST", "/v1.0-alpha1/lock/store", TRY),
+                {"store_name": "store", **TRY_RPC},
                 before=_free,
             ),
             Case(
-                what="taken",
-                http=Http("POST", "/v1.0-alpha1/lock/store", TRY),
-                status=200,
-                rpc=Rpc({"store_name": "store", **TRY_RPC}),
+                "taken",
+                "200, OK",
+                Http("POST", "/v1.0-alpha1/lock/store", TRY),
+                {"store_name": "store", **TRY_RPC},
                 before=_taken,
             ),
             Case(
-                what="no expiry",
-                http=Http("POST", "/v1.0-alpha1/lock/store", {**TRY, "expiryInSeconds": 0}),
-                status=400,
-                error="ERR_MALFORMED_REQUEST",
-                rpc=Rpc({"store_name": "store", **TRY_RPC, "expiry_in_seconds": 0}),
-                code="INVALID_ARGUMENT",
+                "no expiry",
+                "400 ERR_MALFORMED_REQUEST, INVALID_ARGUMENT",
+                Http("POST", "/v1.0-alpha1/lock/store", {**TRY, "expiryInSeconds": 0}),
+                {"store_name": "store", **TRY_RPC, "expiry_in_seconds": 0},
             ),
-            *_lock_stores("/v1.0-alpha1/lock", TRY, **TRY_RPC),
+            *_lock_stores("ERR_TRY_LOCK", "/v1.0-alpha1/lock", TRY, **TRY_RPC),
         ),
     ),
     Api(
@@ -352,20 +300,20 @@ APIS = (
         note="`status` in the reply: 0 unlocked, 1 nobody holds it, 2 somebody else does.",
         cases=(
             Case(
-                what="the owner's",
-                http=Http("POST", "/v1.0-alpha1/unlock/store", UNLOCK),
-                status=200,
-                rpc=Rpc({"store_name": "store", **UNLOCK_RPC}),
+                "the owner's",
+                "200, OK",
+                Http("POST", "/v1.0-alpha1/unlock/store", UNLOCK),
+                {"store_name": "store", **UNLOCK_RPC},
                 before=_mine,
             ),
             Case(
-                what="another's",
-                http=Http("POST", "/v1.0-alpha1/unlock/store", UNLOCK),
-                status=200,
-                rpc=Rpc({"store_name": "store", **UNLOCK_RPC}),
+                "another's",
+                "200, OK",
+                Http("POST", "/v1.0-alpha1/unlock/store", UNLOCK),
+                {"store_name": "store", **UNLOCK_RPC},
                 before=_taken,
             ),
-            *_lock_stores("/v1.0-alpha1/unlock", UNLOCK, **UNLOCK_RPC),
+            *_lock_stores("ERR_UNLOCK", "/v1.0-alpha1/unlock", UNLOCK, **UNLOCK_RPC),
         ),
     ),
     Api(
@@ -402,12 +350,7 @@ APIS = (
             _binding("no operation", "files", "", status=500),
             _binding("unknown operation", "files", "move", status=500),
             _binding("no such binding", "nope", "get", status=500),
-            Case(
-                what="not JSON",
-                http=Http("POST", "/v1.0/bindings/files", b"{"),
-                status=400,
-                error="ERR_MALFORMED_REQUEST",
-            ),
+            Case("not JSON", "400 ERR_MALFORMED_REQUEST, -", Http("POST", "/v1.0/bindings/files", b"{")),
         ),
     ),
 )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from tests.sidecar.rows import Api, Case, Http, Rpc
+from tests.sidecar.rows import Api, Case, Http
 
 SYSTEM = "The sidecar"
 ABSENT = "Not served"
 
 
-def _refused(
-    name: str, http: tuple[str, str, str], rpc: str, status: int, error: str, code: str, note: str = ""
-) -> Api:
+def _refused(name: str, http: tuple[str, str, str], rpc: str, answers: str) -> Api:
     documented, method, path = http
     return Api(
         block=ABSENT,
@@ -18,18 +16,17 @@ def _refused(
         http=documented,
         rpc=rpc,
         served=False,
-        note=note,
-        cases=(Case(what="always", http=Http(method, path, {}), status=status, error=error, rpc=Rpc(), code=code),),
+        cases=(Case("always", answers, Http(method, path, {}), {}),),
     )
 
 
-_NO_PLACEMENT = (400, "ERR_ACTOR_NO_PLACEMENT", "UNAVAILABLE")
+_NO_PLACEMENT = "400 ERR_ACTOR_NO_PLACEMENT, UNAVAILABLE"
 
 
 def _actor(name: str, method: str, rest: str, rpc: str) -> Api:
     path = f"/v1.0/actors/{{type}}/{{id}}/{rest}"
     sent = path.replace("{type}", "t").replace("{id}", "1").replace("{method}", "m").replace("{key}", "k")
-    return _refused(name, (f"{method} {path}", method, sent.replace("{name}", "n")), rpc, *_NO_PLACEMENT)
+    return _refused(name, (f"{method} {path}", method, sent.replace("{name}", "n")), rpc, _NO_PLACEMENT)
 
 
 def _alone(name: str, rpc: str) -> Api:
@@ -38,7 +35,7 @@ def _alone(name: str, rpc: str) -> Api:
         name=name,
         rpc=rpc,
         served=False,
-        cases=(Case(what="always", rpc=Rpc(), code="UNAVAILABLE"),),
+        cases=(Case("always", "-, UNAVAILABLE", rpc={}),),
     )
 
 
@@ -61,7 +58,7 @@ def _workflow(operation: str, version: str, suffix: str) -> Api:
         f"{operation} workflow ({suffix.lower()})",
         (f"{method} {path}", method, sent),
         f"{operation}Workflow{suffix}",
-        *_NO_PLACEMENT,
+        _NO_PLACEMENT,
     )
 
 
@@ -71,9 +68,7 @@ def _subtle(operation: str) -> Api:
         f"Subtle crypto: {operation}",
         (f"POST {path}", "POST", path.replace("{name}", "n")),
         f"Subtle{operation}Alpha1",
-        501,
-        "ERR_API_UNIMPLEMENTED",
-        "UNIMPLEMENTED",
+        "501 ERR_API_UNIMPLEMENTED, UNIMPLEMENTED",
     )
 
 
@@ -85,7 +80,7 @@ APIS = (
         rpc="GetMetadata",
         request="GetMetadataRequest",
         reply="GetMetadataResponse",
-        cases=(Case(what="success", http=Http("GET", "/v1.0/metadata"), status=200, rpc=Rpc()),),
+        cases=(Case("success", "200, OK", Http("GET", "/v1.0/metadata"), {}),),
     ),
     Api(
         block=SYSTEM,
@@ -95,13 +90,8 @@ APIS = (
         request="SetMetadataRequest",
         note="The body is the value.",
         cases=(
-            Case(
-                what="success",
-                http=Http("PUT", "/v1.0/metadata/k", b"v"),
-                status=204,
-                rpc=Rpc({"key": "k", "value": "v"}),
-            ),
-            Case(what="no key", rpc=Rpc({"value": "v"})),
+            Case("success", "204, OK", Http("PUT", "/v1.0/metadata/k", b"v"), {"key": "k", "value": "v"}),
+            Case("no key", "-, OK", rpc={"value": "v"}),
         ),
     ),
     Api(
@@ -110,20 +100,16 @@ APIS = (
         http="GET /v1.0/healthz",
         note="Without a token. `?appid=` asks whose sidecar it is.",
         cases=(
-            Case(what="success", http=Http("GET", "/v1.0/healthz"), status=204),
-            Case(what="the application's", http=Http("GET", "/v1.0/healthz?appid=app"), status=204),
+            Case("success", "204, -", Http("GET", "/v1.0/healthz")),
+            Case("the application's", "204, -", Http("GET", "/v1.0/healthz?appid=app")),
             Case(
-                what="the application does not listen yet",
-                http=Http("GET", "/v1.0/healthz"),
-                status=500,
-                error="ERR_HEALTH_NOT_READY",
+                "the application does not listen yet",
+                "500 ERR_HEALTH_NOT_READY, -",
+                Http("GET", "/v1.0/healthz"),
                 over="absent application",
             ),
             Case(
-                what="another application's",
-                http=Http("GET", "/v1.0/healthz?appid=other"),
-                status=500,
-                error="ERR_HEALTH_APPID_NOT_MATCH",
+                "another application's", "500 ERR_HEALTH_APPID_NOT_MATCH, -", Http("GET", "/v1.0/healthz?appid=other")
             ),
         ),
     ),
@@ -133,11 +119,11 @@ APIS = (
         http="GET /v1.0/healthz/outbound",
         note="Without a token.",
         cases=(
-            Case(what="success", http=Http("GET", "/v1.0/healthz/outbound"), status=204),
+            Case("success", "204, -", Http("GET", "/v1.0/healthz/outbound")),
             Case(
-                what="the application does not listen yet",
-                http=Http("GET", "/v1.0/healthz/outbound"),
-                status=204,
+                "the application does not listen yet",
+                "204, -",
+                Http("GET", "/v1.0/healthz/outbound"),
                 over="absent application",
             ),
         ),
@@ -150,8 +136,8 @@ APIS = (
         request="ShutdownRequest",
         note="What is under way is answered first. `dapr-force-shutdown` makes no difference.",
         cases=(
-            Case(what="over HTTP", http=Http("POST", "/v1.0/shutdown"), status=204, over="shutdown over HTTP"),
-            Case(what="over gRPC", rpc=Rpc(), over="shutdown over gRPC"),
+            Case("over HTTP", "204, -", Http("POST", "/v1.0/shutdown"), over="shutdown over HTTP"),
+            Case("over gRPC", "-, OK", rpc={}, over="shutdown over gRPC"),
         ),
     ),
     _actor("Invoke actor", "POST", "method/{method}", "InvokeActor"),
@@ -175,9 +161,7 @@ APIS = (
             name,
             (f"PUT /v1.0-alpha1/crypto/{{name}}/{name.lower()}", "PUT", f"/v1.0-alpha1/crypto/n/{name.lower()}"),
             f"{name}Alpha1",
-            500,
-            "ERR_CRYPTO_PROVIDERS_NOT_CONFIGURED",
-            "INTERNAL",
+            "500 ERR_CRYPTO_PROVIDERS_NOT_CONFIGURED, INTERNAL",
         )
         for name in ("Encrypt", "Decrypt")
     ),
@@ -191,9 +175,7 @@ APIS = (
                 f"/v1.0-{version}/conversation/n/converse",
             ),
             f"Converse{version.capitalize()}",
-            400,
-            "ERR_CONVERSATION_NOT_FOUND",
-            "INVALID_ARGUMENT",
+            "400 ERR_CONVERSATION_NOT_FOUND, INVALID_ARGUMENT",
         )
         for version in ("alpha1", "alpha2")
     ),

@@ -20,34 +20,36 @@ class Http:
 
 
 @dataclass(frozen=True)
-class Rpc:
-    """A call of the API's method: the fields of its request (nested messages as dicts, lists of dicts)."""
-
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Case:
     """One thing that can happen.
 
     Attributes:
         what: in the words of the documentation.
-        http, rpc: what to send; ``None``: not over this protocol.
-        status, error: expected over HTTP; ``error`` is the ``errorCode``.
-        code, reason: expected over gRPC; ``reason`` is that of the ``ErrorInfo``.
+        answers: expected over HTTP (the status and the ``errorCode``), a comma, and over gRPC (the code and the ``reason`` of its ``ErrorInfo``).
+        http: what to send; ``None``: not over this protocol.
+        rpc: the fields of the request of the API's method (nested messages as dicts, lists of dicts); ``None`` likewise.
         over: which sidecar: ``"declared"`` (stores named ``store`` of every kind, and the bindings ``files`` and ``sql``), ``"other"`` (one declared schedule store, so that no other kind is configured) or a name that `running.SIDECARS` has.
         before: done with the sidecar's client beforehand.
     """
 
     what: str
+    answers: str
     http: Http | None = None
-    status: int = 0
-    error: str | None = None
-    rpc: Rpc | None = None
-    code: str = "OK"
-    reason: str | None = None
-    over: str = "declared"
-    before: Callable[[CloudRuntimesClient], object] | None = None
+    rpc: Mapping[str, Any] | None = None
+    over: str = field(default="declared", kw_only=True)
+    before: Callable[[CloudRuntimesClient], object] | None = field(default=None, kw_only=True)
+
+    @property
+    def answer(self) -> tuple[int, str | None]:
+        """The status and the ``errorCode`` over HTTP."""
+        status, _, error = self.answers.partition(", ")[0].partition(" ")
+        return int(status), error or None
+
+    @property
+    def reply(self) -> tuple[str, str | None]:
+        """The code and the reason over gRPC."""
+        code, _, reason = self.answers.partition(", ")[2].partition(" ")
+        return code, reason or None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,15 +52,15 @@ def _code(text: str) -> str:
 
 
 def _http(case: Case) -> str:
-    if case.http is None:
-        return "-"
-    return f"{case.status} `{case.error}`" if case.error else str(case.status)
+    return "-" if case.http is None else _answer(*case.answer)
 
 
 def _grpc(case: Case) -> str:
-    if case.rpc is None:
-        return "-"
-    return f"{case.code} `{case.reason}`" if case.reason else case.code
+    return "-" if case.rpc is None else _answer(*case.reply)
+
+
+def _answer(status: int | str, error: str | None) -> str:
+    return f"{status} `{error}`" if error else str(status)
 
 
 if __name__ == "__main__":

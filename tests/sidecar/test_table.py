@@ -23,8 +23,8 @@ def test_http(api: Api, case: Case, sidecars: Callable[[str], Sidecar]) -> None:
     sidecar = _ready(sidecars, case)
     assert case.http is not None
     answer = send(sidecar.http_address, case.http.method, case.http.path, case.http.body, case.http.headers)
-    assert (answer.status, answer.error) == (case.status, case.error), answer.body
-    if case.status >= 400 and case.error is not None:
+    assert (answer.status, answer.error) == case.answer, answer.body
+    if answer.status >= 400 and answer.error is not None:
         assert answer.headers["content-type"] == "application/json"
         assert answer.json.get("message") or answer.json["failedEntries"]
 
@@ -33,12 +33,12 @@ def test_http(api: Api, case: Case, sidecars: Callable[[str], Sidecar]) -> None:
 def test_grpc(api: Api, case: Case, sidecars: Callable[[str], Sidecar]) -> None:
     sidecar = _ready(sidecars, case)
     assert case.rpc is not None
-    request = getattr(messages(), api.request or "Empty")(**case.rpc.fields)
+    request = getattr(messages(), api.request or "Empty")(**case.rpc)
     if api.streams:
         answer = _first(sidecar.grpc_address, api, request)
     else:
         answer = call(sidecar.grpc_address, api.rpc, request, api.reply)
-    assert (answer.code, answer.reason) == (case.code, case.reason), answer.text
+    assert (answer.code, answer.reason) == case.reply, answer.text
 
 
 def _ready(sidecars: Callable[[str], Sidecar], case: Case) -> Sidecar:
