@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cloud_runtimes.errors import ConflictError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.schedule import TopicTarget
 from tests.cli.conftest import Run
+from tests.support import Rounds
 
 BIG = bytes(range(256)) * 12_000
 """3 MiB: several chunks on PostgreSQL."""
@@ -244,7 +244,7 @@ sys.exit(main())
 
 
 @pytest.mark.process
-def test_killed_in_the_middle(cli: Run, ways: tuple[str, str], rounds: Callable[[int, int], int]) -> None:
+def test_killed_in_the_middle(cli: Run, ways: tuple[str, str], rounds: Rounds) -> None:
     source, target = ways
     with _client(source) as client:
         _fill(client)

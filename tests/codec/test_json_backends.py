@@ -16,11 +16,7 @@ from cloud_runtimes.errors import PayloadError
 
 pytest.importorskip("orjson")
 
-QUICK = settings(
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+QUICK = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclasses.dataclass

@@ -13,6 +13,7 @@ import pytest
 from cloud_runtimes.codec import json as codec
 from cloud_runtimes.errors import PayloadError
 from tests.codec.conftest import load_native
+from tests.support import Rounds
 
 Decode = Callable[[Any], Any]
 SPACES = b" " * 131_072  # from here on a document is looked at first
@@ -110,7 +111,7 @@ def outcome(function: Decode, data: bytes) -> Any:
         return "refused"
 
 
-def test_numbers_about_the_largest(decode: Decode, rounds: Callable[[int, int], int]) -> None:
+def test_numbers_about_the_largest(decode: Decode, rounds: Rounds) -> None:
     """What rounds to infinity is refused, and nothing else, however it is written."""
     rng = random.Random(12)
     edge = 2**1024 - 2**970  # the least that rounds to infinity
@@ -159,7 +160,7 @@ def test_numbers_about_the_largest(decode: Decode, rounds: Callable[[int, int], 
     assert seen == {True, False}
 
 
-def test_surrogates_as_orjson_says(decode: Decode, rounds: Callable[[int, int], int]) -> None:
+def test_surrogates_as_orjson_says(decode: Decode, rounds: Rounds) -> None:
     rng = random.Random(13)
     pieces = [
         b"\\ud800",
@@ -190,7 +191,7 @@ SEEDS = [
 ]
 
 
-def test_truncated_and_mutated_as_orjson_says(decode: Decode, rounds: Callable[[int, int], int]) -> None:
+def test_truncated_and_mutated_as_orjson_says(decode: Decode, rounds: Rounds) -> None:
     """The looks that are taken first, at limits, grammar and brackets, refuse nothing that orjson takes, nor take what it refuses."""
     rng = random.Random(11)
     pieces = [

@@ -75,14 +75,7 @@ def test_what_is_set_stays_and_the_rest_too() -> None:
     with codec_limits():
         assert limits(depth=5) == Limits(5, 1_000_000, 64 * 1024 * 1024)
         assert limits(items=7, bytes=100) == Limits(5, 7, 100) == limits()
-        for name, value in (
-            ("depth", 0),
-            ("depth", 513),
-            ("items", 0),
-            ("bytes", -1),
-            ("items", 1.5),
-            ("depth", True),
-        ):
+        for name, value in (("depth", 0), ("depth", 513), ("items", 0), ("bytes", -1), ("items", 1.5), ("depth", True)):
             with pytest.raises(InvalidArgumentError, match=rf"limits\({name}="):
                 limits(**{"items": 9, name: value})  # type: ignore[arg-type]
         assert limits() == Limits(5, 7, 100)

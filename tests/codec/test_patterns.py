@@ -58,8 +58,7 @@ def test_parameters_of_media_types(text: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "value"),
-    [("x:", ""), ("x: \t", ""), ("x: a \t b  ", "a \t b"), ("x:a", "a"), ("x:\ta,  b", "a,  b")],
+    ("line", "value"), [("x:", ""), ("x: \t", ""), ("x: a \t b  ", "a \t b"), ("x:a", "a"), ("x:\ta,  b", "a,  b")]
 )
 def test_values_of_headers(line: str, value: str) -> None:
     found = _HEADER.fullmatch(line)

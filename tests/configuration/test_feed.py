@@ -133,7 +133,7 @@ def test_a_lost_connection_and_a_hundred_updates(stage: Stage, caplog: pytest.Lo
         assert time.monotonic() - back < 5  # or 2, on a machine that has nothing else to do
         assert sub.receive(0.1) is None
     assert [record.message for record in caplog.records] == [
-        "configuration 'app': connection lost; trying again",
+        "configuration 'app': connection lost; trying again"
     ], "said once"
 
 

@@ -24,8 +24,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
-
-Make = Callable[..., CloudRuntimesClient]
+from tests.support import Figure, Make
 
 HOW = pytest.mark.parametrize("watch", ["poll", "watchfiles"])
 SETTINGS: dict[str, dict[str, str]] = {
@@ -96,11 +95,7 @@ def text(number: int) -> str:
 @HOW
 @pytest.mark.parametrize("write", [rename, rewrite, remake, swap], ids=lambda write: write.__name__)
 def test_two_hundred_changes(
-    on_file: Make,
-    tmp_path: Path,
-    watch: str,
-    write: Callable[[Path, str], None],
-    figure: Callable[[str, str], None],
+    on_file: Make, tmp_path: Path, watch: str, write: Callable[[Path, str], None], figure: Figure
 ) -> None:
     path = tmp_path / "config" / "app.toml"
     path.parent.mkdir()
@@ -125,9 +120,7 @@ def test_two_hundred_changes(
 
 
 @HOW
-def test_a_change_is_soon_heard_of(
-    on_file: Make, tmp_path: Path, watch: str, figure: Callable[[str, str], None]
-) -> None:
+def test_a_change_is_soon_heard_of(on_file: Make, tmp_path: Path, watch: str, figure: Figure) -> None:
     path = tmp_path / "app.toml"
     path.write_text("x = 0")
     took = []
@@ -148,7 +141,7 @@ def test_a_change_is_soon_heard_of(
 
 
 @HOW
-def test_idle_it_costs_little(on_file: Make, tmp_path: Path, watch: str, figure: Callable[[str, str], None]) -> None:
+def test_idle_it_costs_little(on_file: Make, tmp_path: Path, watch: str, figure: Figure) -> None:
     path = tmp_path / "app.toml"
     path.write_text("x = 0")
     with on_file(path, watch=watch, poll_interval="500ms").configuration.subscribe_configuration("app") as sub:
@@ -169,10 +162,7 @@ def test_half_written_for_long(on_file: Make, tmp_path: Path, caplog: pytest.Log
     path = tmp_path / "app.json"
     path.write_text('{"x": 1}')
     client = on_file(path)
-    with (
-        caplog.at_level(logging.WARNING, "cloud_runtimes"),
-        client.configuration.subscribe_configuration("app") as sub,
-    ):
+    with caplog.at_level(logging.WARNING, "cloud_runtimes"), client.configuration.subscribe_configuration("app") as sub:
         sub.receive(10)
         path.write_text('{"x": ')
         assert sub.receive(1.5) is None

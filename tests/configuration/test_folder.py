@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.testing import Api
+from tests.support import Make, Rounds
 from tests.support.mounts import Mount
 from tests.support.waiting import until
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 def values(api: Api, client: CloudRuntimesClient) -> dict[str, str]:
@@ -49,9 +47,7 @@ def test_a_mounted_volume(on_file: Make, volume: Path, api: Api) -> None:
 
 
 @pytest.mark.parametrize("watch", ["poll", "watchfiles"])
-def test_values_of_one_change_come_together(
-    on_file: Make, volume: Path, watch: str, rounds: Callable[[int, int], int]
-) -> None:
+def test_values_of_one_change_come_together(on_file: Make, volume: Path, watch: str, rounds: Rounds) -> None:
     count = rounds(50, 2000)
     mount = Mount(volume)
     mount.change({"a": "0", "b": "0"})

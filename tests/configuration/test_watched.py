@@ -118,10 +118,7 @@ def test_what_is_empty_or_broken_changes_nothing(
 
 
 def test_it_is_said_once_a_minute(
-    path: Path,
-    watched: ConfigurationFile,
-    clocks: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    path: Path, watched: ConfigurationFile, clocks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(configuration, "repeated", lambda key, message, *arguments: said.append(message % arguments))

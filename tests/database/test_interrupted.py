@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Rounds
 
 # an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it
 pytestmark = [
@@ -98,7 +99,7 @@ def interrupted(seconds: float, call: Callable[[], Any]) -> KeyboardInterrupt | 
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_writes(client: CloudRuntimesClient, name: str, rounds: Callable[[int, int], int]) -> None:
+def test_writes(client: CloudRuntimesClient, name: str, rounds: Rounds) -> None:
     size, call = WRITES[name]
     durations = []
     for number in range(5):

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Figure, Rounds
 
 pytestmark = pytest.mark.process
 CHILDREN = Path(__file__).parent / "children.py"
@@ -20,10 +20,7 @@ CHILDREN = Path(__file__).parent / "children.py"
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-W", "error", CHILDREN, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-W", "error", CHILDREN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -52,9 +49,7 @@ def connect(home: str) -> CloudRuntimesClient:
     return CloudRuntimesClient(config={"capa": {"home": home}})
 
 
-def test_a_stream_needs_little_memory(
-    home: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_a_stream_needs_little_memory(home: str, rounds: Rounds, figure: Figure) -> None:
     count = rounds(300_000, 5_000_000)
     (line,) = finish(start("stream", home, str(count)))
     mebibytes, seconds = line.split()
@@ -76,7 +71,7 @@ def test_forks(home: str) -> None:
     assert finish(start("forks", home)) == ["82"]
 
 
-def test_kills_leave_whole_transactions(home: str, rounds: Callable[[int, int], int]) -> None:
+def test_kills_leave_whole_transactions(home: str, rounds: Rounds) -> None:
     with connect(home) as client:
         client.database.execute("main", "CREATE TABLE pair (who integer, n integer)")
         for _ in range(rounds(3, 30)):
@@ -96,7 +91,7 @@ def test_kills_leave_whole_transactions(home: str, rounds: Callable[[int, int], 
                 assert len([row for row in found if row.who == who]) >= last + 1
 
 
-def test_two_writers_share_a_file(tmp_path: Path, figure: Callable[[str, str], None]) -> None:
+def test_two_writers_share_a_file(tmp_path: Path, figure: Figure) -> None:
     home = str(tmp_path / "home")
     with connect(home) as client:
         client.database.execute("main", "CREATE TABLE pair (who integer, n integer)")

@@ -5,18 +5,17 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.etcd.messages import STATUS, pack, read_fields
 from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, LeaseLostError, UnavailableError
+from tests.support import Figure, Make, Rounds
 from tests.support.counting import Counting
 from tests.support.etcd import EtcdServer, Missing, asked, serve_cluster
 from tests.support.waiting import until
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 @pytest.fixture
@@ -51,13 +50,7 @@ def leader(servers: list[EtcdServer]) -> int:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("harm", ["kill", "stop", "move"])
-def test_a_leader_is_gone(
-    cluster: list[EtcdServer],
-    client: Make,
-    harm: str,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
-) -> None:
+def test_a_leader_is_gone(cluster: list[EtcdServer], client: Make, harm: str, rounds: Rounds, figure: Figure) -> None:
     """Nothing acknowledged is lost, tokens only grow, subscribers get the last value."""
     count, chance = rounds(1, 20), random.Random(5)
     url = "etcd://" + ",".join(server.url.removeprefix("etcd://") for server in cluster)

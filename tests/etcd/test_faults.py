@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components._connections import FRESH
 from cloud_runtimes.components.etcd import configuration, connection, engine, lock, notifier
 from cloud_runtimes.components.etcd.failures import Refused, explained
 from cloud_runtimes.components.etcd.messages import REVOKE, pack
-from cloud_runtimes.errors import (
-    CloudRuntimesError,
-    DeadlineExceededError,
-    LeaseLostError,
-    UnavailableError,
-)
+from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, LeaseLostError, UnavailableError
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.lock import LockRequest
 from cloud_runtimes.testing import Api
+from tests.support import Figure, Make, Rounds
 from tests.support.counting import Counting
-from tests.support.etcd import EtcdServer, asked, compact, leases, stopped
+from tests.support.etcd import Serve, asked, compact, leases, stopped
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.etcd import EtcdHome
 from tests.support.waiting import Stopwatch, until
 
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., EtcdServer]
 
-
-def test_a_server_is_killed(
-    served: Serve, client: Make, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_a_server_is_killed(served: Serve, client: Make, rounds: Rounds, figure: Figure) -> None:
     """Nothing acknowledged is lost, tokens only grow, and a subscriber gets the last value."""
     server = served()
     count = rounds(2, 100)

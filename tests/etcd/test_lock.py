@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from zlib import crc32
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.etcd import lock as etcd_lock
 from cloud_runtimes.components.etcd.messages import put
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.testing import Api
-from tests.support.etcd import EtcdServer, asked
+from tests.support import Make
+from tests.support.etcd import Serve, asked
 from tests.support.harnesses.etcd import EtcdHome
 
 PUT = "/etcdserverpb.KV/Put"
 
 
-def test_tokens_grow_over_a_server_restored_from_a_backup(
-    served: Callable[..., EtcdServer], client: Callable[..., CloudRuntimesClient], api: Api
-) -> None:
+def test_tokens_grow_over_a_server_restored_from_a_backup(served: Serve, client: Make, api: Api) -> None:
     server = served()
     lock = client(server.url).lock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components._deliveries import POLL
 from cloud_runtimes.components._engines import engines
 from cloud_runtimes.components.etcd.address import parse_url
@@ -34,16 +33,13 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
-from tests.support import STRANGER
-from tests.support.etcd import EtcdServer, Missing, asked, serve
+from tests.support import STRANGER, Make
+from tests.support.etcd import EtcdServer, Missing, Serve, asked, serve
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.forked import connects_anew
 from tests.support.harnesses.etcd import EtcdHome
 from tests.support.homes import Homes
 from tests.support.waiting import until
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., EtcdServer]
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing.apis import Api
 from tests.support.fault_proxy import FaultProxy
 
-__all__ = ["BREAKS", "SOON", "Connect", "Consumer", "publish_through", "wait_for_value"]
+__all__ = ["BREAKS", "SOON", "Consumer", "publish_through", "wait_for_value"]
 
 SOON = 30.0
-Connect = Callable[..., CloudRuntimesClient]
 
 
 def _break(proxy: FaultProxy, how: Any, *, at: int | None = None, way: str = "down") -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Api
-from tests.faults.fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
+from tests.faults.fault_cases import BREAKS, SOON, Consumer, publish_through, wait_for_value
 from tests.faults.fault_harnesses import TOKEN, Beneath
+from tests.support import Make, Rounds
 from tests.support.daprd import Daprd, component, redis_call, redis_component, redis_process, tried_again
 from tests.support.fault_proxy import FaultProxy
 
@@ -79,7 +80,7 @@ def beneath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaprdFaults]:
 
 @pytest.mark.parametrize("name", LOUD)
 def test_a_subscription_resumes(
-    name: str, beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Connect, rounds: Callable[[int, int], int]
+    name: str, beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Make, rounds: Rounds
 ) -> None:
     topic, numbers = next(_topics), itertools.count()
 
@@ -104,7 +105,7 @@ def test_a_subscription_resumes(
 
 
 def test_a_subscription_to_configuration_resumes(
-    beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Connect
+    beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Make
 ) -> None:
     def change(value: str) -> None:
         redis_call(beneath.redis, "SET", "a", value, database=1)
@@ -121,13 +122,13 @@ def test_a_subscription_to_configuration_resumes(
             wait_for_value(api, sub, "a", str(number))
 
 
-def test_a_publisher_gets_through(beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Connect) -> None:
+def test_a_publisher_gets_through(beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Make) -> None:
     topic, count = next(_topics), 300
     publish_through(beneath.behind, connect(timeout=SOON), proxy, api, topic, count, every=100)
 
 
 def test_one_that_is_killed_in_mid_stream(
-    beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Connect, rounds: Callable[[int, int], int]
+    beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Make, rounds: Rounds
 ) -> None:
     topic, count = next(_topics), 0
     client = connect(timeout=SOON)

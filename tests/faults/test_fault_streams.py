@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,9 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import _lanes
 from cloud_runtimes.testing import Api, SyncApi
-from tests.faults.fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
+from tests.faults.fault_cases import BREAKS, SOON, Consumer, publish_through, wait_for_value
 from tests.faults.fault_harnesses import FAULTS, Beneath, LayottoFaults
+from tests.support import Make, Rounds
 from tests.support.attempts import attempts_that_ran_out
 from tests.support.fault_proxy import FaultProxy
 from tests.support.ports import reserved_port
@@ -28,7 +28,7 @@ _topics = (f"topic-{number}" for number in itertools.count())
 @streaming
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_subscription_resumes(
-    name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, rounds: Callable[[int, int], int]
+    name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, rounds: Rounds
 ) -> None:
     topic, numbers = next(_topics), itertools.count()
 
@@ -61,7 +61,7 @@ def test_a_subscription_resumes(
 
 @pytest.mark.parametrize("beneath", [LayottoFaults.name], indirect=True)
 def test_a_sidecar_that_notices_late(
-    beneath: LayottoFaults, proxy: FaultProxy, api: Api, connect: Connect, rounds: Callable[[int, int], int]
+    beneath: LayottoFaults, proxy: FaultProxy, api: Api, connect: Make, rounds: Rounds
 ) -> None:
     """It lets nobody in, and gives events to nobody, until it has seen that the stream is gone."""
     topic, late = next(_topics), float(rounds(1, 30))
@@ -81,9 +81,7 @@ def test_a_sidecar_that_notices_late(
 
 
 @streaming
-def test_a_subscription_to_configuration_resumes(
-    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect
-) -> None:
+def test_a_subscription_to_configuration_resumes(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     store = next(_topics)
     beneath.behind.configuration.save_configuration(store, {"a": "0"})
     sub = api.call(connect().configuration, "subscribe_configuration", store, ["a"], timeout=SOON)
@@ -97,13 +95,13 @@ def test_a_subscription_to_configuration_resumes(
             wait_for_value(api, sub, "a", str(number))
 
 
-def test_a_publisher_gets_through(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
+def test_a_publisher_gets_through(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     topic, count = next(_topics), 600
     publish_through(beneath.behind, connect(timeout=SOON), proxy, api, topic, count, every=150)
 
 
 def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
-    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic, batches, size = next(_topics), 12 if beneath.bulk else 3, 5
     beneath.publish_in_parts(monkeypatch, size)
@@ -131,7 +129,7 @@ def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
 
 
 @pytest.mark.process
-def test_a_sidecar_that_is_killed(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
+def test_a_sidecar_that_is_killed(tmp_path: Path, rounds: Rounds) -> None:
     home = str(tmp_path / "home")
     with (
         reserved_port() as port,

@@ -22,7 +22,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from tests.faults.fault_harnesses import FAULTS, LIMIT, Beneath
-from tests.support import PEM
+from tests.support import PEM, Figure, Make, Rounds
 from tests.support.fault_proxy import End, FaultProxy
 from tests.support.waiting import longer
 
@@ -31,7 +31,6 @@ TIMEOUT = 0.25
 SOON = 20.0
 GARBAGE = b"\x00\xff\x17 no protocol has this \xfe" * 40
 
-Connect = Callable[..., CloudRuntimesClient]
 InTime = Callable[..., AbstractContextManager[pytest.ExceptionInfo[CloudRuntimesError]]]
 _keys = (f"key-{number}" for number in itertools.count())
 
@@ -41,9 +40,7 @@ _latest: dict[str, float] = {}
 
 
 @pytest.fixture
-def in_time(
-    beneath: Beneath, api: Api, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> Iterator[InTime]:
+def in_time(beneath: Beneath, api: Api, rounds: Rounds, figure: Figure) -> Iterator[InTime]:
     """Return what expects one of these classes, itself and not one below it, within a timeout and a quarter of a second; in CI, where machines are loaded, more."""
     limit = rounds(5000, 250) / 1000
     name = f"{beneath.name}, {api.name}"
@@ -130,7 +127,7 @@ SILENT = {
 
 
 @pytest.mark.parametrize("name", [*BROKEN, *SILENT])
-def test_a_write(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
+def test_a_write(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime) -> None:
     fault = (BROKEN | SILENT)[name]
     client, keys = connect(), list[str]()
     comes = fault.held or (fault.held is None and beneath.quiet)
@@ -159,7 +156,7 @@ def test_a_write(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, conne
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_read_is_made_again(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
+def test_a_read_is_made_again(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     client, key = connect(), next(_keys)
     create(api, client, key, SOON)
     BROKEN[name].begin(proxy)
@@ -168,9 +165,7 @@ def test_a_read_is_made_again(name: str, beneath: Beneath, proxy: FaultProxy, ap
 
 
 @pytest.mark.parametrize("name", ["the answer is lost", "half-open"])
-def test_a_read_ends(
-    name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime
-) -> None:
+def test_a_read_ends(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime) -> None:
     client, key = connect(), next(_keys)
     create(api, client, key, SOON)
     SILENT[name].begin(proxy)
@@ -179,7 +174,7 @@ def test_a_read_ends(
     assert not caught.value.maybe_applied
 
 
-def test_a_write_that_may_be_repeated(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
+def test_a_write_that_may_be_repeated(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     client, key = connect(), next(_keys)
     create(api, client, next(_keys), SOON)
     BROKEN["the answer is reset"].begin(proxy)
@@ -190,7 +185,7 @@ def test_a_write_that_may_be_repeated(beneath: Beneath, proxy: FaultProxy, api: 
 # -- where nothing is sent --------------------------------------------------------------
 
 
-def test_the_sidecar_is_gone(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
+def test_the_sidecar_is_gone(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime) -> None:
     client, key = connect(), next(_keys)
     create(api, client, next(_keys), SOON)
     proxy.gone()
@@ -208,7 +203,7 @@ def test_the_sidecar_is_gone(beneath: Beneath, proxy: FaultProxy, api: Api, conn
 
 
 def test_a_new_connection_that_hangs(
-    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime
+    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime
 ) -> None:
     client, key = connect(), next(_keys)
     proxy.up.lost = proxy.down.lost = True
@@ -221,7 +216,7 @@ def test_a_new_connection_that_hangs(
 
 
 @pytest.mark.parametrize("beneath", [name for name, each in FAULTS.items() if each.has_token], indirect=True)
-def test_the_wrong_token(beneath: Beneath, api: Api, connect: Connect, in_time: InTime) -> None:
+def test_the_wrong_token(beneath: Beneath, api: Api, connect: Make, in_time: InTime) -> None:
     client, key = connect(token="wrong-sesame"), next(_keys)
     with in_time(SOON, UnauthenticatedError) as caught:
         create(api, client, key, SOON)
@@ -249,7 +244,7 @@ def secure(beneath: Beneath) -> Iterator[FaultProxy]:
 
 
 def test_a_certificate_of_another_name(
-    beneath: Beneath, secure: FaultProxy, api: Api, connect: Connect, in_time: InTime, trusted: None
+    beneath: Beneath, secure: FaultProxy, api: Api, connect: Make, in_time: InTime, trusted: None
 ) -> None:
     key = next(_keys)
     good = connect(port=secure.port, host="localhost", tls=True)
@@ -265,7 +260,7 @@ def test_a_certificate_of_another_name(
 
 
 def test_a_handshake_that_crawls(
-    beneath: Beneath, secure: FaultProxy, api: Api, connect: Connect, in_time: InTime, trusted: None
+    beneath: Beneath, secure: FaultProxy, api: Api, connect: Make, in_time: InTime, trusted: None
 ) -> None:
     with FaultProxy(secure.port) as crawling:
         crawling.down.piece, crawling.down.latency = 8, 0.05
@@ -282,7 +277,7 @@ def test_a_handshake_that_crawls(
 # -- answers that are none ----------------------------------------------------------------
 
 
-def test_garbage(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
+def test_garbage(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime) -> None:
     client, key = connect(), next(_keys)
     kind = InternalError if beneath.sees_garbage else GONE
     create(api, client, next(_keys), SOON)
@@ -301,7 +296,7 @@ def test_garbage(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect
 
 
 def test_garbage_that_does_not_end(
-    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime
+    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime
 ) -> None:
     client, key = connect(), next(_keys)
     proxy.down.instead = b"HTTP/1.1 200 OK\r\nx: " + bytes(1 << 20)
@@ -314,7 +309,7 @@ def test_garbage_that_does_not_end(
 # -- slow and sliced, but whole -----------------------------------------------------------
 
 
-def test_slices(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
+def test_slices(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     client, key, value = connect(), next(_keys), {"text": "ünïcødé" * 50, "n": [1.5, None, 2**60]}
     proxy.up.piece, proxy.down.piece = 1, 3
     api.call(client.state, "save", "store", key, value, timeout=SOON)
@@ -327,7 +322,7 @@ def test_slices(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect)
     assert proxy.accepted == 1
 
 
-def test_latency(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
+def test_latency(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     client, key = connect(), next(_keys)
     proxy.up.latency = proxy.down.latency = 0.02
     calls = [(client.state, "save", ("store", f"{key}-{n}", n), {"timeout": SOON}) for n in range(20)]
@@ -338,7 +333,7 @@ def test_latency(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect
 # -- what is too large ----------------------------------------------------------------------
 
 
-def test_5_mib(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
+def test_5_mib(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime) -> None:
     key, large = next(_keys), "x" * (5 << 20)
     assert len(large) > LIMIT
     client, wide = connect(), connect(config={beneath.table: {"max_message": "64MiB"}})
@@ -365,7 +360,7 @@ def test_5_mib(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, 
 
 
 @pytest.mark.parametrize("name", ["the request is cut", "the answer is reset", "the request is lost", "half-open"])
-def test_a_call(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
+def test_a_call(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime) -> None:
     fault, client = (BROKEN | SILENT)[name], connect()
     for timeout in longer(lambda: fault.kind is GONE or caught.value.maybe_applied, TIMEOUT):
         proxy.heal()

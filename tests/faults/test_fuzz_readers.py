@@ -24,6 +24,7 @@ from cloud_runtimes.components.rabbitmq import connection as rabbitmq
 from cloud_runtimes.components.rabbitmq import wire
 from cloud_runtimes.components.rabbitmq.address import parse_url as rabbitmq_url
 from cloud_runtimes.components.rabbitmq.session import CALLS, CONFIRMS, Ask, Publish
+from tests.support import Rounds
 from tests.support.hostile import http2_frame
 
 _SERVER = ("server", 1)
@@ -85,7 +86,7 @@ def fuzz(
 # -- NATS ---------------------------------------------------------------------
 
 
-def test_nats(rounds: Callable[[int, int], int]) -> None:
+def test_nats(rounds: Rounds) -> None:
     settings = NatsSettings(url="nats://h:1")
     address = nats_address.parse_url("nats://h:1")
     replies: list[bytes] = []
@@ -115,7 +116,7 @@ def test_nats(rounds: Callable[[int, int], int]) -> None:
 # -- RabbitMQ -----------------------------------------------------------------
 
 
-def test_rabbitmq(rounds: Callable[[int, int], int]) -> None:
+def test_rabbitmq(rounds: Rounds) -> None:
     address = rabbitmq_url("amqp://h:1")
     start = wire.method(0, (10, 10), "ootSS", 0, 9, {"product": "RabbitMQ", "n": {"a": [1, None]}}, "PLAIN", "en_US")
     login = start + wire.method(0, (10, 30), "hlh", 2047, 4096, 60) + wire.method(0, (10, 41), "s", "")
@@ -145,7 +146,7 @@ def test_rabbitmq(rounds: Callable[[int, int], int]) -> None:
     fuzz(rounds(2_000, 100_000), seeds, alphabet, working, 3)
 
 
-def test_headers_of_rabbitmq(rounds: Callable[[int, int], int]) -> None:
+def test_headers_of_rabbitmq(rounds: Rounds) -> None:
     """What another program wrote into a message breaks nothing."""
     chance = random.Random(4)
     headers = {"a": {"b": [1, {"c": None}], "d": 2.5}, "e": b"x", "f": True, "g": "text", "h": [[[1]]]}
@@ -158,7 +159,7 @@ def test_headers_of_rabbitmq(rounds: Callable[[int, int], int]) -> None:
 # -- etcd ---------------------------------------------------------------------
 
 
-def test_etcd(rounds: Callable[[int, int], int]) -> None:
+def test_etcd(rounds: Rounds) -> None:
     settings = EtcdSettings(url="etcd://h:1")
     address = etcd_url("etcd://h:1")
 
@@ -205,7 +206,7 @@ def read(module: ModuleType, parts: Sequence[bytes]) -> tuple[list[Any], bool]:
 
 
 @pytest.mark.native_only
-def test_redis(rounds: Callable[[int, int], int]) -> None:
+def test_redis(rounds: Rounds) -> None:
     """Both twins give the same replies; the compiled one may find out later than the other that there are none."""
     from cloud_runtimes._native import events
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Rounds
 
 # descriptors of what is interrupted while it is made; a callback of a weak reference swallows an interrupt
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -56,7 +57,7 @@ def contents(client: CloudRuntimesClient) -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_writes(at: Any, root: Path, name: str, rounds: Callable[[int, int], int], figure: Any) -> None:
+def test_writes(at: Any, root: Path, name: str, rounds: Rounds, figure: Any) -> None:
     before = {"f": (b"old", "old"), "g": (b"other", "other")}
     after = {
         "put": before | {"f": (b"new", "new")},

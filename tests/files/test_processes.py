@@ -15,6 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import CloudRuntimesError, PermissionDeniedError
+from tests.support import Figure, Rounds
 
 pytestmark = pytest.mark.process
 SIZES = (10, 300_000, 5_000_000)
@@ -24,9 +25,7 @@ def temporaries(root: Path) -> list[str]:
     return [each.name for each in (root / "%%tmp").iterdir()] if (root / "%%tmp").exists() else []
 
 
-def test_killed_puts(
-    start: Any, at: Any, root: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_killed_puts(start: Any, at: Any, root: Path, rounds: Rounds, figure: Figure) -> None:
     count, files, swept = rounds(6, 200), 0, 0
     with at(root, durability="relaxed") as client:
         client.file.put_file("store", "folder/old", b"0" * 10, metadata={"digit": "0"})
@@ -50,9 +49,7 @@ def test_killed_puts(
     figure(f"SIGKILL of a put, {count} rounds", f"{files} files whole, 0 mixed, {swept} temporaries swept, 0 left")
 
 
-def test_killed_moves(
-    start: Any, at: Any, root: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_killed_moves(start: Any, at: Any, root: Path, rounds: Rounds, figure: Figure) -> None:
     count = rounds(5, 200)
     found = {"here/a": 0, "there/a": 0}
     with at(root, durability="relaxed") as client:
@@ -99,9 +96,7 @@ def test_processes_that_create_the_same(start: Any, client: CloudRuntimesClient,
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not on this Python: /proc")
-def test_much_in_little_memory(
-    start: Any, root: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_much_in_little_memory(start: Any, root: Path, rounds: Rounds, figure: Figure) -> None:
     size = rounds(96, 1024)
     line = start("stream", root, size).line()
     assert line["total"] == size * 1_048_576
@@ -114,12 +109,7 @@ def test_much_in_little_memory(
 
 
 def test_links_swapped_in(
-    start: Any,
-    client: CloudRuntimesClient,
-    root: Path,
-    tmp_path: Path,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    start: Any, client: CloudRuntimesClient, root: Path, tmp_path: Path, rounds: Rounds, figure: Figure
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -165,9 +155,7 @@ def test_links_swapped_in(
     )
 
 
-def test_a_listing_of_many(
-    at: Any, root: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_a_listing_of_many(at: Any, root: Path, rounds: Rounds, figure: Figure) -> None:
     count = rounds(5_000, 100_000)
     (root / "flat").mkdir()
     names = [f"flat/{number:06}" for number in range(count)]

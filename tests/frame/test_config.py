@@ -282,8 +282,7 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"),
-    [("json", '{"a": WORD'), ("toml", "a = WORD"), ("yaml", "a: *WORD"), ("yaml", "a: !WORD x")],
+    ("kind", "text"), [("json", '{"a": WORD'), ("toml", "a = WORD"), ("yaml", "a: *WORD"), ("yaml", "a: !WORD x")]
 )
 def test_the_words_of_a_parser_are_not_told(kind: str, text: str) -> None:
     """They quote the document, which may hold secrets."""

@@ -28,6 +28,7 @@ from cloud_runtimes.runtimes.dapr import DaprSettings
 from cloud_runtimes.runtimes.layotto import LayottoSettings
 from cloud_runtimes.telemetry.settings import TelemetrySettings
 from cloud_runtimes.testing.canary import Canary
+from tests.support import Figure, Rounds
 
 yaml = pytest.importorskip("yaml")
 
@@ -251,12 +252,7 @@ def use(path: Path) -> Iterator[CloudRuntimesError]:
 
 @pytest.mark.parametrize("kind", ["toml", "json", "yaml", "resources"])
 def test_no_value_is_shown(
-    kind: str,
-    tmp_path: Path,
-    canary: Canary,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, tmp_path: Path, canary: Canary, rounds: Rounds, figure: Figure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canary.declare(tmp_path)
     # what is installed stays the same: looking for it takes most of the time

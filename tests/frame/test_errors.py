@@ -99,12 +99,7 @@ def test_an_error_travels_whole(name: str, through: Callable[[Any], Any]) -> Non
     assert back.args == made.args == ("ünïcode",)
     assert str(back) == "ünïcode"
     assert vars(back) == vars(made)
-    assert (back.code, back.retryable, back.maybe_applied, *place_of(back)) == (
-        "ABORTED",
-        True,
-        True,
-        *PLACE.values(),
-    )
+    assert (back.code, back.retryable, back.maybe_applied, *place_of(back)) == ("ABORTED", True, True, *PLACE.values())
     assert back.__notes__ == ["a note"]
 
 

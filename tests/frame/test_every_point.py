@@ -24,6 +24,7 @@ from cloud_runtimes.components.sqlite.files import WriteLock
 from cloud_runtimes.components.sqlite.writes import WriteTask
 from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.spi.operation import Method, Operation
+from tests.support import Rounds
 from tests.support.points import Interrupted, every_point
 
 # an object that is interrupted while it is made is left to the garbage collector, which complains of its socket;
@@ -138,7 +139,7 @@ def test_others_are_told(client: CloudRuntimesClient) -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_first_calls(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
+def test_first_calls(tmp_path: Path, rounds: Rounds) -> None:
     """Opening the store, and everything that is made on first use."""
     for folder, call in (
         ("state", lambda client: client.state.save("store", "k", 1)),

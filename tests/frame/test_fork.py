@@ -23,6 +23,7 @@ from cloud_runtimes.components.config_file.watched import QUIET
 from cloud_runtimes.errors import ClosedError
 from cloud_runtimes.runtimes.capa import CapaRuntime
 from cloud_runtimes.spi.executor import Executor
+from tests.support import Rounds
 from tests.support.forked import in_child
 from tests.support.waiting import until
 
@@ -241,7 +242,7 @@ def test_a_publisher_starts_empty(client: CloudRuntimesClient) -> None:
     assert len({event.id for event in events}) == 13
 
 
-def test_forks_beside_writers(client: CloudRuntimesClient, home: Path, rounds: Callable[[int, int], int]) -> None:
+def test_forks_beside_writers(client: CloudRuntimesClient, home: Path, rounds: Rounds) -> None:
     """Forks fall into every moment of other threads' writes: holding the mutex, the write lock, in the commit."""
     stop = threading.Event()
     written = [0, 0]
@@ -386,7 +387,7 @@ def test_a_child_that_leaves_the_block_by_an_exception_keeps_the_lock(client: Cl
     assert client.lock.try_lock("locks", "r") is not None
 
 
-def test_forks_beside_waiters(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -> None:
+def test_forks_beside_waiters(client: CloudRuntimesClient, rounds: Rounds) -> None:
     """Forks fall into every moment of waiting, renewing and releasing; children lock too."""
     stop = threading.Event()
     held = [0, 0]

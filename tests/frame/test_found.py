@@ -91,8 +91,7 @@ def test_a_pyproject_that_is_not_meant_for_us_is_passed_over(project: Path, text
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
-    [("cloud-runtimes.toml", "a = secret"), ("pyproject.toml", '[tool."cloud-runtimes"]\na = secret')],
+    ("name", "text"), [("cloud-runtimes.toml", "a = secret"), ("pyproject.toml", '[tool."cloud-runtimes"]\na = secret')]
 )
 def test_a_broken_file_is_an_error(project: Path, name: str, text: str) -> None:
     put(project / name, text)

@@ -114,11 +114,7 @@ def test_a_given_type_wins(client: CloudRuntimesClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("handler", "said"),
-    [
-        (lambda one, two, three: None, "needs 'three' too"),
-        (lambda *, one: None, "needs 'one' too"),
-    ],
+    ("handler", "said"), [(lambda one, two, three: None, "needs 'three' too"), (lambda *, one: None, "needs 'one' too")]
 )
 def test_handlers_that_ask_for_more(client: CloudRuntimesClient, handler: Callable[..., Any], said: str) -> None:
     with pytest.raises(InvalidArgumentError, match=said):

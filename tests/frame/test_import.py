@@ -6,9 +6,10 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
+
+from tests.support import Figure
 
 pytestmark = pytest.mark.process
 
@@ -103,7 +104,7 @@ def test_using_services_loads_no_package_of_an_extra() -> None:
 
 
 @pytest.mark.soak
-def test_import_time(figure: Callable[[str, str], None]) -> None:
+def test_import_time(figure: Figure) -> None:
     def seconds(statement: str) -> float:
         return float(run(TIMED.format(statement=statement)))
 

@@ -25,6 +25,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.files import WriteLock
 from cloud_runtimes.errors import ClosedError, UnavailableError
 from cloud_runtimes.pubsub.sender import Sender
+from tests.support import Figure, Rounds
 from tests.support.alarms import alarms, silence
 
 
@@ -288,8 +289,8 @@ def test_interrupted_writes(
     client: CloudRuntimesClient,
     home: Path,
     interrupts: Interrupts,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    rounds: Rounds,
+    figure: Figure,
     name: str,
     beside: bool,
 ) -> None:
@@ -354,9 +355,7 @@ def test_interrupted_writes(
 
 # an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_interrupted_reads_and_waits(
-    client: CloudRuntimesClient, interrupts: Interrupts, rounds: Callable[[int, int], int]
-) -> None:
+def test_interrupted_reads_and_waits(client: CloudRuntimesClient, interrupts: Interrupts, rounds: Rounds) -> None:
     sub = client.pubsub.subscribe("bus", "t")
     publisher = client.pubsub.publisher("bus", "t")
     calls: tuple[Callable[[], Any], ...] = (
@@ -477,9 +476,7 @@ def test_a_signal_handler_may_be_the_first_to_send(
     assert publisher.stats().delivered == 2
 
 
-def test_a_signal_handler_may_receive_and_settle(
-    client: CloudRuntimesClient, rounds: Callable[[int, int], int]
-) -> None:
+def test_a_signal_handler_may_receive_and_settle(client: CloudRuntimesClient, rounds: Rounds) -> None:
     count = rounds(150, 2000)
     client.pubsub.publish_bulk("bus", "t", list(range(count)))
     done: list[int] = []

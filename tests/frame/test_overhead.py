@@ -23,6 +23,7 @@ from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.telemetry.interceptor import SpanInterceptor
 from cloud_runtimes.telemetry.interceptor import _Description as Description
+from tests.support import Figure, Rounds
 from tests.support.harnesses.state_fakes import DictStateRuntime
 from tests.support.policies_fakes import ConstantState, no_file
 
@@ -30,8 +31,6 @@ T = TypeVar("T")
 
 CALLS = 500
 SLICES = 60
-Rounds = Callable[[int, int], int]
-Figure = Callable[[str, str], None]
 
 _METHOD = Method("state", "get", repeatable=True, writes=False)
 

@@ -6,7 +6,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.kafka.test_faults import at
+from tests.support import Figure, Rounds
 from tests.support.kafka import KafkaServer, Missing, serve_cluster
 from tests.support.waiting import until
 
@@ -50,9 +50,7 @@ class Leaders:
 @pytest.mark.parametrize(
     ("setting", "value"), [("retry", "topic"), ("retry", "in_order"), ("group_type", "share")], ids=lambda each: each
 )
-def test_leaders_change(
-    setting: str, value: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_leaders_change(setting: str, value: str, rounds: Rounds, figure: Figure) -> None:
     chance = random.Random(7)
     seen: Counter[int] = Counter()
     order: dict[str | None, list[int]] = {}

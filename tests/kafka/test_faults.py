@@ -33,7 +33,7 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.pubsub.sender import PUBLISHER
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
-from tests.support import PEM, STRANGER
+from tests.support import PEM, STRANGER, Figure, Rounds
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.kafka import KafkaHome
 from tests.support.kafka import PASSWORD, USER, KafkaServer, Missing, serve, stopped
@@ -93,12 +93,7 @@ def at(settings: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("retry", ["topic", "in_order"])
 @pytest.mark.parametrize("instance", ["one", None])
 def test_nothing_acknowledged_is_lost(
-    server: KafkaServer,
-    retry: str,
-    instance: str | None,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
-    tmp_path: Path,
+    server: KafkaServer, retry: str, instance: str | None, rounds: Rounds, figure: Figure, tmp_path: Path
 ) -> None:
     """With a name, a consumer takes the place of the one that was killed; without, that must be noticed first."""
     more = {"prefix": f"{retry}-{instance}.", "retry": retry, "instance": instance, "session_timeout": 6}
@@ -108,7 +103,7 @@ def test_nothing_acknowledged_is_lost(
 
 @pytest.mark.soak
 def test_nothing_acknowledged_is_lost_in_a_share_group(
-    server: KafkaServer, rounds: Callable[[int, int], int], figure: Callable[[str, str], None], tmp_path: Path
+    server: KafkaServer, rounds: Rounds, figure: Figure, tmp_path: Path
 ) -> None:
     """What a dead member had comes again once its connection or its lock ends."""
     more = {"prefix": "share.", "group_type": "share", "session_timeout": 6}
@@ -116,7 +111,7 @@ def test_nothing_acknowledged_is_lost_in_a_share_group(
     figure(f"{KILLS}, Kafka with group_type = share", found)
 
 
-def test_publishers_outlast(server: KafkaServer, rounds: Callable[[int, int], int]) -> None:
+def test_publishers_outlast(server: KafkaServer, rounds: Rounds) -> None:
     """A broker that is slow, hung or dead. In CI each harm is tried with one API."""
     with ExitStack() as resources:
         apis = [SyncApi(), AsyncApi()]
@@ -271,9 +266,7 @@ def stored(server: KafkaServer, topic: str) -> int:
         reader.close()
 
 
-def test_connections_are_cut_amid_a_batch(
-    server: KafkaServer, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_connections_are_cut_amid_a_batch(server: KafkaServer, rounds: Rounds, figure: Figure) -> None:
     """After some bytes of a batch, or of its answer: what was acknowledged comes, and nothing twice that was sent twice."""
     chance = random.Random(7)
     count = rounds(1_000, 200_000)
@@ -308,11 +301,7 @@ def test_connections_are_cut_amid_a_batch(
     ],
 )
 def test_members_that_come_and_go_settle_all(
-    home: KafkaHome,
-    layout: str,
-    setting: str,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    home: KafkaHome, layout: str, setting: str, rounds: Rounds, figure: Figure
 ) -> None:
     """A frame that goes to another while it is half handed out comes again as a whole."""
     name, value = setting.split(" = ")

@@ -16,14 +16,7 @@ from typing import Any
 import pytest
 from cloudevents.core.bindings import kafka as binding
 from cloudevents.core.v1.event import CloudEvent
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cloud_runtimes.components.kafka.fetcher import Fetcher
@@ -32,6 +25,7 @@ from cloud_runtimes.components.kafka.producer import KafkaProducer
 from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.testing import Api
+from tests.support import Rounds
 from tests.support.forked import in_child
 from tests.support.harnesses.kafka import KafkaHome
 from tests.support.kafka import HOLDER, taken
@@ -311,7 +305,7 @@ def test_a_child_publishes(on: Any) -> None:
 # -- order --------------------------------------------------------------------
 
 
-def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Callable[[int, int], int]) -> None:
+def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Rounds) -> None:
     """Members come and go, handlers fail: the events of a key are settled in their order, one at a time."""
     settings = {"retry": "in_order", "partitions": 4}
     keys, count = 8, rounds(20, 500)

@@ -16,9 +16,7 @@ from cloud_runtimes._native import cloudevents_py
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 QUICK = settings(
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 MINIMAL: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 FULL = (

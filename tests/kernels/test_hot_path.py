@@ -25,9 +25,9 @@ from cloud_runtimes.codec import cloudevents, json, msgpack
 from cloud_runtimes.errors import CloudRuntimesError, PayloadError
 from tests.kernels import held_memory
 from tests.kernels.held_memory import EVENT, buffer_and_send
+from tests.support import Rounds
 from tests.support.forked import Forked
 
-Rounds = Callable[[int, int], int]
 THROUGH_THE_LOG = Path(__file__).with_name("through_the_log.py")
 needs_orjson = pytest.mark.skipif(find_spec("orjson") is None, reason="orjson is not installed: JSON has no short way")
 
@@ -265,11 +265,7 @@ def test_mutations_and_truncations(decoder: str, rounds: Rounds, figure: Any) ->
             module._set_clock(lambda: 1_700_000_000_000)
     value = {**EVENT, "deep": [[[{"x": [2**63, -(2**63), 2**64 - 1, 1.5, b"\x00\xff", "é"]}]]], "more": list(range(20))}
     text = cloudevents.encode(EVENT, "/s", "t", subject="x", extensions={"tenant": "a", "flag": True})
-    sources = {
-        decoder: msgpack.encode(value),
-        "event": text,
-        "frame": events.parse_cloudevent(text),
-    }
+    sources = {decoder: msgpack.encode(value), "event": text, "frame": events.parse_cloudevent(text)}
 
     def read(module: ModuleType) -> Callable[[bytes], Any]:
         if packed:

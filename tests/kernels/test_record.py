@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 QUICK = settings(
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 V7 = "01890a5d-ac96-774b-bcce-b302099a8057"
 ALL: dict[str, Any] = {

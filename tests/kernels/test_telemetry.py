@@ -15,6 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.support import Rounds
 from tests.support.telemetry_kernel import buffer, drain, logs, spans, tracer
 
 CLOCK = 1_700_000_000_123_456_789  # of the fixtures `kernel` and `twins`
@@ -153,7 +154,7 @@ def record_log(kernel: ModuleType, into: Any, draw: random.Random) -> LogRecord:
 
 
 @pytest.mark.parametrize("kind", ["span", "log"])
-def test_random_records_are_read_back(kernel: ModuleType, kind: str, rounds: Callable[[int, int], int]) -> None:
+def test_random_records_are_read_back(kernel: ModuleType, kind: str, rounds: Rounds) -> None:
     draw = random.Random(7)
     for _ in range(rounds(20, 1000)):
         into = buffer(kernel)
@@ -171,7 +172,7 @@ def test_random_records_are_read_back(kernel: ModuleType, kind: str, rounds: Cal
 @pytest.mark.native_only
 @pytest.mark.parametrize("record", [record_span, record_log])
 def test_the_twins_write_equal_bytes(
-    twins: tuple[ModuleType, ModuleType], record: Callable[..., Any], rounds: Callable[[int, int], int]
+    twins: tuple[ModuleType, ModuleType], record: Callable[..., Any], rounds: Rounds
 ) -> None:
     for seed in range(rounds(20, 1000)):
         bodies = []
@@ -292,7 +293,7 @@ def test_values_that_cannot_be_written(kernel: ModuleType) -> None:
     assert logs(drain(written))[0].body.string_value == "<str() of Broken failed>"
 
 
-def test_attributes_set_one_by_one(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
+def test_attributes_set_one_by_one(kernel: ModuleType, rounds: Rounds) -> None:
     """In any order, number and kind, set again or not, they are what a dict of them would be, and nothing is kept of what was replaced."""
     draw = random.Random(7)
     names = [f"{'n' * draw.randrange(1, 4)}{number % 7}" for number in range(12)] + ["", "é", "\ud800"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
+from tests.support import Rounds
 from tests.support.telemetry_kernel import buffer, drain, logs, spans, tracer
 
 # -- logs --------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_a_child_begins_anew(kernel: ModuleType) -> None:
     assert tracer(kernel, into).start_span("s").context.trace_id != first
 
 
-def test_threads_that_end_one_span_record_it_once(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
+def test_threads_that_end_one_span_record_it_once(kernel: ModuleType, rounds: Rounds) -> None:
     into = buffer(kernel)
     made = tracer(kernel, into)
     count = rounds(100, 5_000)
@@ -126,7 +126,7 @@ def test_threads_that_end_one_span_record_it_once(kernel: ModuleType, rounds: Ca
     assert len(spans(drain(into))) == count
 
 
-def test_many_threads_lose_nothing(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
+def test_many_threads_lose_nothing(kernel: ModuleType, rounds: Rounds) -> None:
     into = buffer(kernel, 1 << 16, 1 << 12)
     each = rounds(2000, 50_000)
     taken: list[int] = []

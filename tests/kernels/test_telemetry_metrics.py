@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from cloud_runtimes.errors import InvalidArgumentError
+from tests.support import Rounds
 
 START = 1_700_000_000_123_456_789  # of the fixtures' clock
 NOW = START + 10**10
@@ -286,7 +287,7 @@ KINDS: dict[str, Callable[[ModuleType], tuple[Any, str]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_threads_and_collections_lose_nothing(kernel: ModuleType, kind: str, rounds: Callable[[int, int], int]) -> None:
+def test_threads_and_collections_lose_nothing(kernel: ModuleType, kind: str, rounds: Rounds) -> None:
     """Sets that stand in the table, and that do not, none, and a bound one; some that another thread changes meanwhile."""
     instrument, name = KINDS[kind](kernel)
     measure, bound = getattr(instrument, name), getattr(instrument.bind({"bound": True}), name)
@@ -356,13 +357,13 @@ def measure(kernel: ModuleType, seed: int, count: int) -> list[bytes]:
 
 
 @pytest.mark.native_only
-def test_the_twins_write_equal_bytes(twins: tuple[ModuleType, ModuleType], rounds: Callable[[int, int], int]) -> None:
+def test_the_twins_write_equal_bytes(twins: tuple[ModuleType, ModuleType], rounds: Rounds) -> None:
     for seed in range(rounds(20, 500)):
         native, python = (measure(kernel, seed, 200) for kernel in twins)
         assert native == python
 
 
-def test_random_measurements_are_read_back(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
+def test_random_measurements_are_read_back(kernel: ModuleType, rounds: Rounds) -> None:
     draw = random.Random(3)
     counter, histogram = kernel.Counter(buffer(kernel), "c"), kernel.Histogram(buffer(kernel), "h", bounds=BOUNDS)
     sums: dict[tuple[tuple[str, Any], ...], int] = {}

@@ -19,10 +19,9 @@ from cloud_runtimes.codec import msgpack
 from cloud_runtimes.errors import PayloadError
 from tests.kernels.test_telemetry import buffer, drain, spans, tracer
 from tests.kernels.test_telemetry_metrics import attributes, collected
+from tests.support import Rounds
 
 THREADS = 4
-
-Rounds = Callable[[int, int], int]
 
 
 def at_once(*works: Callable[[], None]) -> None:

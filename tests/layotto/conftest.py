@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Make
 from tests.support.fake_layotto import FakeLayotto, Quirks
-
-Clients = Callable[..., CloudRuntimesClient]
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def fake(beneath: CloudRuntimesClient, quirks: Quirks) -> Iterator[FakeLayotto]:
 
 
 @pytest.fixture
-def clients(fake: FakeLayotto) -> Iterator[Clients]:
+def clients(fake: FakeLayotto) -> Iterator[Make]:
     """Makes clients of the fake."""
     made: list[CloudRuntimesClient] = []
 
@@ -51,7 +50,7 @@ def clients(fake: FakeLayotto) -> Iterator[Clients]:
 
 
 @pytest.fixture
-def client(clients: Clients) -> CloudRuntimesClient:
+def client(clients: Make) -> CloudRuntimesClient:
     """One of them."""
     return clients()
 

@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from examples.demo import flights
+from tests.support import Figure, Rounds
 from tests.support.fake_layotto import FakeLayotto
 from tests.support.layotto import layotto_process
 from tests.support.ports import reserved_port
@@ -53,19 +53,14 @@ def run(folder: Path, endpoint: str, port: int, events: int) -> str:
 def test_the_demo_runs_over_layotto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUD_RUNTIMES_SECRET_DEMO_REPORT__KEY", "a key of sixteen characters")
     config = {"capa": {"home": ":memory:demo"}}
-    with (
-        reserved_port() as port,
-        CloudRuntimesClient(runtime="capa", app_id="flights-demo", config=config) as beneath,
-    ):
+    with reserved_port() as port, CloudRuntimesClient(runtime="capa", app_id="flights-demo", config=config) as beneath:
         with FakeLayotto(beneath, app_id="flights-demo") as fake:
             fake.invoke.routes["flights-demo"] = f"127.0.0.1:{port}"
             run(tmp_path, fake.endpoint, port, EVENTS)
 
 
 @pytest.mark.skipif(not os.environ.get("LAYOTTO"), reason="LAYOTTO names no Layotto")
-def test_the_demo_runs_over_a_real_layotto(
-    tmp_path: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_the_demo_runs_over_a_real_layotto(tmp_path: Path, rounds: Rounds, figure: Figure) -> None:
     with layotto_process(tmp_path, app_id="flights-demo", service="flights-demo") as layotto:
         if layotto is None:
             pytest.skip("there is no redis-server")

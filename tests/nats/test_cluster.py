@@ -22,14 +22,13 @@ from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from tests.support import Figure, Make, Rounds
 from tests.support.counting import Counting
-from tests.support.nats import Missing, NatsServer, serve_cluster, stopped
+from tests.support.nats import Missing, NatsServer, Serve, serve_cluster, stopped
 from tests.support.ports import reserved_port
 from tests.support.traffic import Traffic
 from tests.support.waiting import until
 
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., NatsServer]
 STREAM = "KV_cr-state-s"
 EVENTS = "cr-pubsub-bus"
 
@@ -95,9 +94,7 @@ def client_of(servers: list[NatsServer]) -> Callable[[], CloudRuntimesClient]:
 
 
 @pytest.mark.soak
-def test_a_leader_is_killed(
-    cluster: list[NatsServer], client: Make, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Rounds, figure: Figure) -> None:
     """State, configuration, locks and events go on; nothing acknowledged is absent. The client knows one server, which is the one that is killed."""
     count, longest = rounds(1, 60), 0.0
     watching = client(url(*cluster), replicas=3)
@@ -168,7 +165,7 @@ def test_a_leader_is_killed(
 
 
 @pytest.mark.soak
-def test_a_leader_that_hangs(cluster: list[NatsServer], client: Make, figure: Callable[[str, str], None]) -> None:
+def test_a_leader_that_hangs(cluster: list[NatsServer], client: Make, figure: Figure) -> None:
     """Another is elected. The old one believes to lead when it goes on, and nothing acknowledged is lost."""
     made = client(url(*cluster), replicas=3)
     clients = [made, client(url(*reversed(cluster)), replicas=3)]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.components.nats.requests import Batch, Request
 from cloud_runtimes.components.nats.settings import NatsSettings
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
+from tests.support import Make, Rounds
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats import NatsServer
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., NatsServer]
+from tests.support.nats import Serve
 
 
 def receive(api: Api, subscription: Any, key: str, value: str) -> None:
@@ -31,9 +27,7 @@ def receive(api: Api, subscription: Any, key: str, value: str) -> None:
     pytest.fail(f"{key} = {value} did not come")
 
 
-def test_connections_that_are_cut_miss_nothing(
-    home: NatsHome, client: Make, api: Api, rounds: Callable[[int, int], int]
-) -> None:
+def test_connections_that_are_cut_miss_nothing(home: NatsHome, client: Make, api: Api, rounds: Rounds) -> None:
     other = home.client()
     with FaultProxy(home.server.port) as proxy:
         mine = client(f"nats://127.0.0.1:{proxy.port}", prefix=home.prefix)

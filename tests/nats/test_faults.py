@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import (
-    DeadlineExceededError,
-    PermissionDeniedError,
-    ResourceExhaustedError,
-    UnavailableError,
-)
+from cloud_runtimes.errors import DeadlineExceededError, PermissionDeniedError, ResourceExhaustedError, UnavailableError
 from cloud_runtimes.testing import Api
+from tests.support import Figure, Make, Rounds
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
 from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast_harm, slow, stall
-from tests.support.nats import NatsServer, stopped
+from tests.support.nats import NatsServer, Serve, stopped
 from tests.support.nats_other import beside
 from tests.support.waiting import until
 
@@ -41,38 +36,26 @@ HARMS = {
 }
 
 
-def test_nothing_acknowledged_is_lost(
-    served: Callable[..., NatsServer],
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
-    tmp_path: Path,
-) -> None:
+def test_nothing_acknowledged_is_lost(served: Serve, rounds: Rounds, figure: Figure, tmp_path: Path) -> None:
     server = served(jetstream={"sync_interval": "always"})
     figure(f"{KILLS}, JetStream with sync_interval always", kill_all(server, rounds(1, 1000), tmp_path))
 
 
 @pytest.mark.parametrize("layout", ["event", "frame"])
-def test_members_that_come_and_go_settle_all(home: NatsHome, layout: str, rounds: Callable[[int, int], int]) -> None:
+def test_members_that_come_and_go_settle_all(home: NatsHome, layout: str, rounds: Rounds) -> None:
     come_and_go({"url": home.server.url, "prefix": home.prefix, "layout": layout}, rounds(3_000, 500_000))
     with beside(home.server.port, home.prefix) as other:
         until(lambda: other.pending() == 0)
 
 
 @pytest.mark.parametrize("harm", [*HARMS])
-def test_publishers_outlast(
-    served: Callable[..., NatsServer],
-    client: Callable[..., CloudRuntimesClient],
-    harm: str,
-    rounds: Callable[[int, int], int],
-) -> None:
+def test_publishers_outlast(served: Serve, client: Make, harm: str, rounds: Rounds) -> None:
     """A server that is slow, full or dead. In CI each harm is tried with one API."""
     server = served(jetstream={"sync_interval": "always", "max_file_store": 1 << 20})
     outlast_harm(server, client, HARMS, harm, rounds(1, 2))
 
 
-def test_a_publisher_outlasts_a_stall(
-    served: Callable[..., NatsServer], client: Callable[..., CloudRuntimesClient]
-) -> None:
+def test_a_publisher_outlasts_a_stall(served: Serve, client: Make) -> None:
     server = served()
     stall(client(server.url), stopped(server))
 

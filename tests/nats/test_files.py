@@ -12,12 +12,11 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats import objects
 from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.components.nats.requests import Batch, Flow, Request
@@ -33,11 +32,9 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
+from tests.support import Make, Rounds
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats import NatsServer
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., NatsServer]
+from tests.support.nats import Serve
 
 
 class Raw:
@@ -283,7 +280,7 @@ while True:
 
 
 def test_a_writer_that_is_killed(
-    home: NatsHome, raw: Raw, api: Api, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int, int], int]
+    home: NatsHome, raw: Raw, api: Api, monkeypatch: pytest.MonkeyPatch, rounds: Rounds
 ) -> None:
     monkeypatch.setattr("cloud_runtimes.components.nats.file._SWEEP", 0.0)
     files = home.client().file
@@ -326,7 +323,7 @@ for number in itertools.count():
 
 
 def test_writers_of_small_files_that_are_killed(
-    home: NatsHome, raw: Raw, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int, int], int]
+    home: NatsHome, raw: Raw, monkeypatch: pytest.MonkeyPatch, rounds: Rounds
 ) -> None:
     """Wherever that was: each name tells of what is there, and nothing else is left."""
     monkeypatch.setattr("cloud_runtimes.components.nats.file._SWEEP", 0.0)

@@ -13,16 +13,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, UnauthenticatedError, UnavailableError, UnsupportedError
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
-from tests.support import PEM
+from tests.support import PEM, Make
 from tests.support.fault_proxy import FaultProxy
-from tests.support.nats import NatsServer
+from tests.support.nats import Serve
 
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., NatsServer]
 Watch = Callable[[str], None]
 _KINDS = {"O": 14, "A": 0, "U": 20}
 ALL: dict[str, Any] = dict.fromkeys(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -14,11 +13,11 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.errors import NotFoundError, PermissionDeniedError
-from tests.support.nats import NatsServer
+from tests.support import Make
+from tests.support.nats import Serve
 from tests.support.ports import reserved_port
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "move-to-nats.md"
-Make = Callable[..., CloudRuntimesClient]
 
 
 def _configuration() -> str:
@@ -50,7 +49,7 @@ def _use(one: CloudRuntimesClient) -> None:
         assert one.file.get_file("f", "a.txt") == b"y"
 
 
-def test_the_accounts_of_the_guide(served: Callable[..., NatsServer], client: Make) -> None:
+def test_the_accounts_of_the_guide(served: Serve, client: Make) -> None:
     with reserved_port() as port:
         server = served(text=f'http: "127.0.0.1:{port}"\n{_configuration()}')
         where = server.url.partition("://")[2]

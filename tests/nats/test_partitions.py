@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from tests.nats.test_cluster import EVENTS, STREAM, client_of, lead, url, whole
+from tests.support import Figure, Make, Rounds
 from tests.support.counting import Counting
 from tests.support.nats import Missing, NatsServer, Network, serve_cluster
 from tests.support.traffic import Traffic
@@ -30,11 +30,7 @@ def cluster(network: Network) -> Iterator[list[NatsServer]]:
 
 @pytest.mark.soak
 def test_a_leader_that_is_cut_off(
-    cluster: list[NatsServer],
-    network: Network,
-    client: Callable[..., CloudRuntimesClient],
-    figure: Callable[[str, str], None],
-    rounds: Callable[[int, int], int],
+    cluster: list[NatsServer], network: Network, client: Make, figure: Figure, rounds: Rounds
 ) -> None:
     """What it acknowledges is there afterwards. The others elect another, and all go on once the network is whole."""
     count = rounds(1, 10)

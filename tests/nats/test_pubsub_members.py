@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.errors import (
-    ResourceExhaustedError,
-    UnavailableError,
-)
+from cloud_runtimes.errors import ResourceExhaustedError, UnavailableError
 from cloud_runtimes.spi.pubsub import Settlement
+from tests.support import Make
 from tests.support.harnesses.nats import NatsHome
 from tests.support.members import SOON, answer, die, join, poll
-from tests.support.nats_other import Make, Other, Serve, beside, on, payloads
+from tests.support.nats import Serve
+from tests.support.nats_other import Other, beside, on, payloads
 from tests.support.waiting import Stopwatch, until
 
 # -- frames -------------------------------------------------------------------

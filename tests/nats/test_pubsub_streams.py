@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,10 +21,12 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from cloud_runtimes.testing import Api
+from tests.support import Make, Rounds
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
 from tests.support.members import SOON, answer, join, poll
-from tests.support.nats_other import Make, Other, Serve, on
+from tests.support.nats import Serve
+from tests.support.nats_other import Other, on
 from tests.support.waiting import Stopwatch, until
 
 # -- what is trimmed ----------------------------------------------------------
@@ -75,7 +76,7 @@ def test_a_group_that_nobody_asks_for_goes(home: NatsHome, other: Other) -> None
 # -- what a server may do -----------------------------------------------------
 
 
-def test_a_group_that_has_gone_is_made_again(home: NatsHome, other: Other, rounds: Callable[[int, int], int]) -> None:
+def test_a_group_that_has_gone_is_made_again(home: NatsHome, other: Other, rounds: Rounds) -> None:
     """At once, while the server is still deleting it: the new one must not have its state, which holds back what was delivered."""
     client = home.client()
     for turn in range(rounds(1, 200)):
@@ -92,7 +93,7 @@ def test_a_group_that_has_gone_is_made_again(home: NatsHome, other: Other, round
             until(lambda topic=topic: other.pending(f"suite={topic}") == 0)  # type: ignore[misc]
 
 
-def test_a_stream_that_has_gone_is_made_again(home: NatsHome, other: Other, rounds: Callable[[int, int], int]) -> None:
+def test_a_stream_that_has_gone_is_made_again(home: NatsHome, other: Other, rounds: Rounds) -> None:
     """Not at once: one that is made while the server is still deleting the other never answers."""
     client = home.client()
     with client.pubsub.subscribe("bus", "t") as sub:

@@ -31,13 +31,11 @@ from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.support import Make, Rounds
 from tests.support.harnesses.nats import NatsHome
 from tests.support.harnesses.rpc import NatsRpc
-from tests.support.nats import NatsServer, stopped
+from tests.support.nats import NatsServer, Serve, stopped
 from tests.support.waiting import Stopwatch, until
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., NatsServer]
 
 
 @pytest.fixture
@@ -343,7 +341,7 @@ def test_who_may_call_and_serve(served: Serve, client: Make, api: Api, apart: No
 
 
 def test_servers_are_restarted_under_load(
-    served: Serve, process: Callable[[NatsServer], NatsRpc], client: Make, rounds: Callable[[int, int], int]
+    served: Serve, process: Callable[[NatsServer], NatsRpc], client: Make, rounds: Rounds
 ) -> None:
     """Processes of a service are killed one after the other: a call that was not answered says that it may have run."""
     server = served()

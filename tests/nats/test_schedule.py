@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -16,13 +16,11 @@ from cloud_runtimes.errors import CloudRuntimesError, ResourceExhaustedError, Un
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
 from cloud_runtimes.testing import Api
+from tests.support import Make
 from tests.support.harnesses.nats import NatsClock, NatsHome
 from tests.support.leased_jobs import ClaimedJobs, Member, driver_of
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, Serve
 from tests.support.waiting import until
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., NatsServer]
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components._engines import engines
 from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.errors import (
@@ -32,16 +31,13 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.state import StateItem
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
-from tests.support import PEM
+from tests.support import PEM, Make, Rounds
 from tests.support.fault_proxy import FaultProxy
 from tests.support.forked import Forked
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats import NatsServer, stopped
+from tests.support.nats import Serve, stopped
 from tests.support.ports import reserved_port
 from tests.support.waiting import Stopwatch, until
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., NatsServer]
 
 
 @contextmanager
@@ -91,11 +87,7 @@ def test_servers_that_will_not_do(client: Make, api: Api, info: dict[str, Any], 
 
 @pytest.mark.parametrize(
     ("url", "settings"),
-    [
-        ("tls", {}),
-        ("nats", {"tls_ca": str(PEM)}),
-        ("nats", {"tls_certificate": str(PEM), "tls_key": str(PEM)}),
-    ],
+    [("tls", {}), ("nats", {"tls_ca": str(PEM)}), ("nats", {"tls_certificate": str(PEM), "tls_key": str(PEM)})],
 )
 def test_no_password_without_tls_where_that_was_asked_for(
     client: Make, api: Api, url: str, settings: dict[str, str]
@@ -328,9 +320,7 @@ def test_callers_count_together(home: NatsHome) -> None:
     assert len(state.list_keys("s", "n-")) == 24
 
 
-def test_what_was_acknowledged_is_there_after_kills(
-    served: Serve, client: Make, rounds: Callable[[int, int], int]
-) -> None:
+def test_what_was_acknowledged_is_there_after_kills(served: Serve, client: Make, rounds: Rounds) -> None:
     server = served(jetstream={"sync_interval": "always"})
     state = client(server.url).state
     acknowledged: dict[str, int] = {}

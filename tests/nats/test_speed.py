@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
 from cloud_runtimes.components.nats.entries import encode
+from tests.support import Figure
 from tests.support.harnesses.nats import NatsHome
 from tests.support.wires import BODY, EVENT, NatsWire, beside
 
 pytestmark = pytest.mark.soak
 COUNT = 1000
 FLIGHT = 50
-Figure = Callable[[str, str], None]
 
 
 def test_reading(home: NatsHome, figure: Figure) -> None:

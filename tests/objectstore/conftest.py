@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Make
 from tests.support.fault_proxy import FaultProxy
 from tests.support.objectstore import buckets, table
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from cloud_runtimes.testing import Api
+from tests.support import Figure, Rounds
 from tests.support.fault_proxy import FaultProxy
 from tests.support.forked import in_child
 from tests.support.objectstore import s3, table
@@ -249,7 +250,7 @@ with CloudRuntimesClient(app_id="child", config=config) as client:
 @pytest.mark.process
 def test_a_put_that_is_killed(
     make: Make, objectstore_url: str, proxied: str, proxy: FaultProxy, bucket: str,
-    rounds: Callable[[int, int], int], figure: Callable[[str, str], None],
+    rounds: Rounds, figure: Figure,
 ) -> None:  # fmt: skip
     """It leaves the old file or the new one. Parts of it wait for the bucket's rule, and are nothing meanwhile."""
     size, times = 12 * MIB, rounds(4, 50)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
+from tests.support import Figure, Rounds
 from tests.support.objectstore import table
 
 MIB = 1024 * 1024
@@ -77,7 +77,7 @@ print(peak() - before)
 @pytest.mark.process
 @pytest.mark.parametrize("api", ["sync", pytest.param("async", marks=pytest.mark.soak)])
 def test_memory_does_not_grow_with_a_file(
-    objectstore_url: str, bucket: str, api: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+    objectstore_url: str, bucket: str, api: str, rounds: Rounds, figure: Figure
 ) -> None:
     size = rounds(72, 5 * 1024) * MIB
     config = json.dumps({"file": {"s": table(objectstore_url, bucket)}})

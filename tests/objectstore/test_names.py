@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import urllib.request
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +16,7 @@ from cloud_runtimes.errors import ConflictError, InvalidArgumentError, ResourceE
 from cloud_runtimes.spi.file import FileWrite
 from cloud_runtimes.state import StateItem
 from cloud_runtimes.testing import Api
+from tests.support import Figure, Rounds
 from tests.support.objectstore import s3
 
 from .conftest import Make
@@ -36,9 +36,7 @@ def hostile(source: random.Random) -> str:
             return name
 
 
-def test_hostile_names(
-    make: Make, api: Api, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_hostile_names(make: Make, api: Api, rounds: Rounds, figure: Figure) -> None:
     source = random.Random(23)
     names = {hostile(source) for _ in range(rounds(60, 1100))}
     client = make()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from tests.packaging.builds import ROOT, environment, fresh, run
 from tests.packaging.programs import RUNNABLE, check_program, programs
 from tests.packaging.reader import Reader
-from tests.support import redis
+from tests.support import Rounds, redis
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 
@@ -45,7 +44,7 @@ client.close()
 """
 
 
-def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
+def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: Rounds) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     with redis.serve() as server:
         elsewhere = {"make demo\nmake test": "true"}
@@ -76,9 +75,7 @@ def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: 
     assert done.stderr.startswith("note: HTTP alone, since gRPC needs an extra")
 
 
-def test_a_reader_of_the_tutorial(
-    tmp_path: Path, rounds: Callable[[int, int], int], request: pytest.FixtureRequest
-) -> None:
+def test_a_reader_of_the_tutorial(tmp_path: Path, rounds: Rounds, request: pytest.FixtureRequest) -> None:
     """Its first steps; with ``--soak`` all but the containers, in a fresh environment, the second home on PostgreSQL."""
     steps = re.split(r"^## \d+\. ", (ROOT / "docs/tutorial/index.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     port = free_port()

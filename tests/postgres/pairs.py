@@ -301,10 +301,7 @@ def main(me: str, kind: str, *names: str) -> None:
     def run(name: str) -> None:
         try:
             PAIRS[name].write(
-                client,
-                AsyncApi() if kind == "async" else SyncApi(),
-                me,
-                lambda **fields: say(pair=name, **fields),
+                client, AsyncApi() if kind == "async" else SyncApi(), me, lambda **fields: say(pair=name, **fields)
             )
         except BaseException as error:
             say(pair=name, broken=repr(error))

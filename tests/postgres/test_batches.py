@@ -18,6 +18,7 @@ from cloud_runtimes.components.postgres.database import PostgresDatabase
 from cloud_runtimes.components.postgres.settings import PostgresSettings
 from cloud_runtimes.errors import CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from cloud_runtimes.spi import Method, Operation
+from tests.support import Rounds
 from tests.support.forked import in_child
 from tests.support.harnesses.postgres import PostgresHome
 
@@ -283,9 +284,7 @@ def test_a_child_has_batches_of_its_own(client: CloudRuntimesClient) -> None:
     assert asyncio.run(main()) == [0] * COUNT
 
 
-def test_nothing_acknowledged_is_lost(
-    home: PostgresHome, client: CloudRuntimesClient, rounds: Callable[[int, int], int]
-) -> None:
+def test_nothing_acknowledged_is_lost(home: PostgresHome, client: CloudRuntimesClient, rounds: Rounds) -> None:
     """Calls are cancelled, run out of time and lose their connections. What was acknowledged is there; what is said not to be applied is not."""
     acknowledged: set[str] = set()
     refused: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -14,6 +14,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from cloud_runtimes.testing import Api
+from tests.support import Rounds
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import Stopwatch, until
 
@@ -237,7 +238,7 @@ def test_callers_of_a_server_that_hangs_keep_their_deadlines(forgetful: Postgres
 
 
 def test_listening_goes_on_after_a_server_that_hung(
-    forgetful: PostgresServer, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int, int], int]
+    forgetful: PostgresServer, monkeypatch: pytest.MonkeyPatch, rounds: Rounds
 ) -> None:
     from cloud_runtimes.components._notify import NET
     from cloud_runtimes.components.postgres import notifier

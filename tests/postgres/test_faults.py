@@ -29,6 +29,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from tests.support import Rounds
 from tests.support.forked import in_child
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.ports import reserved_port
@@ -289,7 +290,7 @@ def sockets() -> set[str]:
     return found
 
 
-def test_consumers_that_are_killed_lose_nothing(home: PostgresHome, rounds: Callable[[int, int], int]) -> None:
+def test_consumers_that_are_killed_lose_nothing(home: PostgresHome, rounds: Rounds) -> None:
     """Members die in the middle of their events; others get what they held."""
     client = home.client()
     program = (

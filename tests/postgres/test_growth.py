@@ -16,6 +16,7 @@ import psycopg
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.state import StateItem
+from tests.support import Figure, Rounds
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.postgres import PostgresServer, processor_seconds
 
@@ -203,9 +204,7 @@ def scanned(home: PostgresHome, client: CloudRuntimesClient, log: Path) -> list[
     return [plan for plan in plans if set(re.findall(r"Seq Scan on (?:\w+\.)?(\w+)", plan)) & big]
 
 
-def test_nothing_grows(
-    postgres_url: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_nothing_grows(postgres_url: str, rounds: Rounds, figure: Figure) -> None:
     full = bool(rounds(0, 1))
     size = Size(1000, 100, 1000, 10, 20_000) if full else Size(40, 20, 200, 3, 8000)
     with ExitStack() as stack:

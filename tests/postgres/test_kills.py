@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +16,13 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.postgres.pairs import PAIRS, Pair, Said
+from tests.support import Figure, Rounds
 from tests.support.child import Child
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
 
-Rounds = Callable[[int, int], int]
 SCRIPT = Path(__file__).parent / "pairs.py"
 _SOON = 30.0
 
@@ -211,18 +211,10 @@ def standby_takes_over(cluster: Cluster, _: Storm) -> None:
     cluster.fail_over()
 
 
-FAULTS = [
-    client_dies,
-    connections_die,
-    server_dies,
-    standby_takes_over,
-    server_restarts,
-    server_hangs,
-    postmaster_dies,
-]
+FAULTS = [client_dies, connections_die, server_dies, standby_takes_over, server_restarts, server_hangs, postmaster_dies]
 
 
-def test_nothing_acknowledged_is_lost(rounds: Rounds, figure: Callable[[str, str], None]) -> None:
+def test_nothing_acknowledged_is_lost(rounds: Rounds, figure: Figure) -> None:
     count, slowest = rounds(1, 20), 0.0
     with Cluster() as cluster, storm(cluster.url, rounds(2, 4)) as made:
         faults = FAULTS[: rounds(4, len(FAULTS))]

@@ -6,10 +6,10 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 
 import psycopg
 
+from tests.support import Figure, Rounds
 from tests.support.harnesses.postgres import PostgresHome
 
 WRITERS = 4
@@ -45,9 +45,7 @@ def receive(home: PostgresHome, group: str, batch: int, found: list[int], ended:
                 return
 
 
-def test_each_event_comes_once(
-    home: PostgresHome, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_each_event_comes_once(home: PostgresHome, rounds: Rounds, figure: Figure) -> None:
     count = rounds(200, 40_000)
     client = home.client()
     client.pubsub.publish("bus", "orders", -1)

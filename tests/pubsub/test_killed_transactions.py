@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.pubsub.transacting import handler
+from tests.support import Figure, Rounds
 from tests.support.child import Child
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.waiting import until
@@ -45,9 +46,7 @@ def _numbers(keys: list[str], kind: str) -> set[int]:
     return {int(key.removeprefix(kind)) for key in keys if key.startswith(kind)}
 
 
-def test_killed_transactions(
-    config: dict[str, Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None], request: Any
-) -> None:
+def test_killed_transactions(config: dict[str, Any], rounds: Rounds, figure: Figure, request: Any) -> None:
     count, seed = rounds(5, 200), random.randrange(10_000)
     script = Path(__file__).parent / "transacting.py"
     child = Child(script, json.dumps(config), seed, count)

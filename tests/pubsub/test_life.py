@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.resp import reader
+from tests.support import Rounds
 from tests.support.life import Life
 from tests.support.waiting import until
 
 ALL = ("pubsub", "configuration", "schedule")
-Rounds = Callable[[int, int], int]
 
 
 def seconds(rounds: Rounds) -> float:

@@ -19,6 +19,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats.protocol import Session
 from cloud_runtimes.components.redis.resp import NOTHING, pack, reader
 from cloud_runtimes.pubsub import Event
+from tests.support import Figure
 from tests.support.odd_messages import LATER, ODD, Odd
 from tests.support.waiting import until
 
@@ -187,9 +188,7 @@ class _Group:
             assert self._changed.wait_for(lambda: len(self.seen) >= count, SOON), len(self.seen)
 
 
-def test_a_good_message_follows_each(
-    neighbour: Any, request: pytest.FixtureRequest, figure: Callable[[str, str], None]
-) -> None:
+def test_a_good_message_follows_each(neighbour: Any, request: pytest.FixtureRequest, figure: Figure) -> None:
     group = _Group(neighbour.home.client(), dead_letter_topic="dead", max_deliveries=3)
     group.client.pubsub.publish("bus", "t", "first")
     group.wait(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from cloud_runtimes.errors import ClosedError, CloudRuntimesError, InvalidArgume
 from cloud_runtimes.pubsub import PublisherStats
 from cloud_runtimes.spi.pubsub import BatchLimits, Delivery
 from cloud_runtimes.testing import Api
+from tests.support import Figure, Rounds
 from tests.support.fake_broker import AcknowledgingBroker, AsyncBroker, FakeBroker, FakeRuntime, PushingBroker
 from tests.support.waiting import until
 
@@ -42,7 +42,7 @@ def record(number: int) -> Any:
 @pytest.mark.parametrize("keys", [None, 1000], ids=["no keys", "1000 keys"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_batches_in_flight_are_six_times_as_fast(
-    kind: type[FakeBroker], keys: int | None, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+    kind: type[FakeBroker], keys: int | None, rounds: Rounds, figure: Figure
 ) -> None:
     seconds = []
     for in_flight in (1, 8):

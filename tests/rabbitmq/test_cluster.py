@@ -5,19 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.rabbitmq.test_faults import YOUNG
+from tests.support import Figure, Rounds
 from tests.support.rabbitmq import Missing, serve_cluster
 
 pytestmark = pytest.mark.soak
 
 
-def test_nodes_are_killed(rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
+def test_nodes_are_killed(rounds: Rounds, figure: Figure) -> None:
     """One node after another, while a publisher and a member go on: nothing acknowledged is lost."""
     chance = random.Random(7)
     turns = rounds(2, 30)

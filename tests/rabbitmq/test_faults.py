@@ -8,15 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from tests.support import Figure, Make, Rounds
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.rabbitmq import RabbitHome
 from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow, stall
@@ -73,11 +73,7 @@ def server() -> Iterator[RabbitServer]:
 
 
 def test_nothing_acknowledged_is_lost(
-    server: RabbitServer,
-    client: Callable[..., CloudRuntimesClient],
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
-    tmp_path: Path,
+    server: RabbitServer, client: Make, rounds: Rounds, figure: Figure, tmp_path: Path
 ) -> None:
     with client(server.url) as made:
         made.pubsub.subscribe("bus", "t").close()
@@ -87,11 +83,7 @@ def test_nothing_acknowledged_is_lost(
     figure(f"{KILLS}, RabbitMQ", kill_all(server, rounds(1, 200), tmp_path, GROUPS, None))
 
 
-def test_publishers_outlast(
-    server: RabbitServer,
-    client: Callable[..., CloudRuntimesClient],
-    rounds: Callable[[int, int], int],
-) -> None:
+def test_publishers_outlast(server: RabbitServer, client: Make, rounds: Rounds) -> None:
     """A server that is slow, out of memory, hung or dead. In CI each harm is tried with one API."""
     with FaultProxy(server.port) as proxy:
         home = client(server.url.replace(str(server.port), str(proxy.port)))
@@ -106,11 +98,11 @@ def test_publishers_outlast(
             api.close()
 
 
-def test_a_publisher_outlasts_a_stall(server: RabbitServer, client: Callable[..., CloudRuntimesClient]) -> None:
+def test_a_publisher_outlasts_a_stall(server: RabbitServer, client: Make) -> None:
     stall(client(server.url), stopped(server))
 
 
-def test_members_that_come_and_go_settle_all(home: RabbitHome, rounds: Callable[[int, int], int]) -> None:
+def test_members_that_come_and_go_settle_all(home: RabbitHome, rounds: Rounds) -> None:
     come_and_go(home.home, rounds(1_000, 300_000), None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from cloud_runtimes.testing import Api
+from tests.support import Make
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.rabbitmq import RabbitHome
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,6 +14,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.rabbitmq import member
 from cloud_runtimes.errors import BulkError, InvalidArgumentError, NotFoundError, UnsupportedError
 from cloud_runtimes.testing import Api
+from tests.support import Make
 from tests.support.harnesses.rabbitmq import RabbitHome
 from tests.support.waiting import until
 
@@ -252,7 +253,7 @@ def test_what_is_not_there(home: RabbitHome, api: Api) -> None:
     api.call(client, "wait_ready")
 
 
-def test_a_declared_component(home: RabbitHome, api: Api, client: Callable[..., CloudRuntimesClient]) -> None:
+def test_a_declared_component(home: RabbitHome, api: Api, client: Make) -> None:
     tables = {name: {"component": "rabbitmq", **home.home} for name in ("bus", "other")}
     with CloudRuntimesClient(app_id="suite", config={"pubsub": tables}) as made:
         with (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -15,6 +15,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.rabbitmq import replay
 from cloud_runtimes.errors import ConflictError
 from cloud_runtimes.testing import Api
+from tests.support import Rounds
 from tests.support.harnesses.rabbitmq import StreamHome
 from tests.support.waiting import until
 
@@ -93,7 +94,7 @@ def test_messages_of_all_kinds(home: StreamHome, api: Api) -> None:
         event.ack()
 
 
-def test_a_member_that_leaves_amid_a_replay(home: StreamHome, api: Api, rounds: Callable[[int, int], int]) -> None:
+def test_a_member_that_leaves_amid_a_replay(home: StreamHome, api: Api, rounds: Rounds) -> None:
     """Another member begins it again."""
     client, count = home.client(), rounds(2_000, 300_000)
     fill(client, count)
@@ -132,7 +133,7 @@ def test_a_connection_that_ends_amid_a_replay(home: StreamHome, api: Api, monkey
     assert sum(copies) > 1_502  # it went on
 
 
-def test_what_is_published_amid_a_replay(home: StreamHome, api: Api, rounds: Callable[[int, int], int]) -> None:
+def test_what_is_published_amid_a_replay(home: StreamHome, api: Api, rounds: Rounds) -> None:
     """Nothing is missed, those before come first, and only what is published while the queue is bound comes twice."""
     client, before = home.client(), rounds(1_000, 200_000)
     fill(client, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,14 +15,12 @@ from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, Inv
 from cloud_runtimes.rpc.registry import Entry
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from tests.support import Figure, Make, Rounds
 from tests.support.harnesses.redis import ClusterHome
 from tests.support.ports import free_port
-from tests.support.redis import Missing, RedisServer, stopped
+from tests.support.redis import Missing, Serve, stopped
 from tests.support.redis_sets import RedisCluster, serve_cluster, until
 from tests.support.traffic import Traffic
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., RedisServer]
 
 
 @pytest.fixture
@@ -101,7 +99,7 @@ def test_urls_that_do_not_fit(cluster: RedisCluster, served: Serve, client: Make
     api.fails(InvalidArgumentError, match="database 0 alone")(state, "get", "s", "k")
 
 
-def test_slots_that_move(cluster: RedisCluster, client: Make, rounds: Callable[[int, int], int]) -> None:
+def test_slots_that_move(cluster: RedisCluster, client: Make, rounds: Rounds) -> None:
     """Key by key, while events are published and received: nothing is lost."""
     prefix = "moves"
     config = {"capa": {"home": {"url": cluster.url, "prefix": prefix}}}
@@ -148,9 +146,7 @@ def test_a_slot_on_its_way(cluster: RedisCluster, client: Make, api: Api) -> Non
 
 
 @pytest.mark.soak
-def test_a_failover(
-    failing: RedisCluster, kind: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_a_failover(failing: RedisCluster, kind: str, rounds: Rounds, figure: Figure) -> None:
     """Killed masters: a replica has what was acknowledged, and publishers and members go on there."""
     home = {"url": failing.url, "wait_replicas": 1}
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.configuration import TOMBSTONE_MS
 from cloud_runtimes.errors import PermissionDeniedError
 from cloud_runtimes.spi.configuration import Selection
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.testing import Api
+from tests.support import Make, Rounds
 from tests.support.harnesses.redis import RedisHome
-from tests.support.redis import RedisServer
+from tests.support.redis import Serve
 
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., RedisServer]
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 _LOOK = Method("configuration", "look", repeatable=True, writes=False)
 
@@ -32,9 +29,7 @@ def receive(api: Api, subscription: Any, key: str, value: str | None) -> None:
     pytest.fail(f"{key} = {value} did not come")
 
 
-def test_connections_that_are_cut_miss_nothing(
-    served: Serve, client: Make, api: Api, rounds: Callable[[int, int], int]
-) -> None:
+def test_connections_that_are_cut_miss_nothing(served: Serve, client: Make, api: Api, rounds: Rounds) -> None:
     server = served()
     mine, other = client(server.url), client(server.url)
     with api.opened(mine.configuration.subscribe_configuration("app", ["k"])) as subscription:

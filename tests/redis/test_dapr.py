@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from cloud_runtimes.errors import ConflictError, InvalidArgumentError, Unsupport
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.redis import DaprHome
 from tests.support.ports import free_port
-from tests.support.redis import RedisServer
+from tests.support.redis import Serve
 from tests.support.waiting import until
 
 # Of Dapr's state/redis/redis.go, but for white space: setDefaultQuery and delDefaultQuery
@@ -265,7 +265,7 @@ def test_dead_letters_are_where_dapr_looks(client: CloudRuntimesClient, dapr: Da
     assert (json.loads(letter)["id"], json.loads(letter)["data"]) == ("bad", {"n": 1})
 
 
-def test_a_cluster_must_be_named(served: Callable[..., RedisServer]) -> None:
+def test_a_cluster_must_be_named(served: Serve) -> None:
     server = served(cluster_enabled="yes", cluster_port=free_port())
     assert server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == b"+OK\r\n"
     server.advance(2.5)  # a master that starts waits for 2 s

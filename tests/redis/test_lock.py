@@ -14,14 +14,13 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, UnavailableError
 from cloud_runtimes.testing import Api
+from tests.support import Make
 from tests.support.child import Child
 from tests.support.forked import Forked
 from tests.support.harnesses.redis import RedisHome
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisServer, Serve
 from tests.support.waiting import Stopwatch
 
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., RedisServer]
 Start = Callable[..., Child]
 _CHILDREN = Path(__file__).parent.parent / "sqlite" / "children.py"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.address import parse_url
 from cloud_runtimes.errors import (
     DeadlineExceededError,
@@ -22,13 +21,11 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
-from tests.support import PEM
+from tests.support import PEM, Make
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.redis import RedisHome
-from tests.support.redis import RedisServer
+from tests.support.redis import Serve
 
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., RedisServer]
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from cloud_runtimes.components import _notify
 from cloud_runtimes.components.redis.engine import RedisEngine
 from cloud_runtimes.components.redis.settings import RedisSettings
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisServer, Serve
 from tests.support.waiting import until
-
-Serve = Callable[..., RedisServer]
 
 
 @pytest.fixture

@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import PermissionDeniedError
-from tests.support.redis import RedisServer
+from tests.support import Make
+from tests.support.redis import Serve
 
 GUIDES = Path(__file__).parents[2] / "docs" / "how-to"
-Make = Callable[..., CloudRuntimesClient]
 
 
 def _account() -> list[str]:
@@ -28,9 +26,7 @@ def _account() -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_an_account_with_few_rights_has_every_service(
-    served: Callable[..., RedisServer], client: Make, kind: str
-) -> None:
+def test_an_account_with_few_rights_has_every_service(served: Serve, client: Make, kind: str) -> None:
     server = served(kind)
     assert server.command(*_account()) == b"+OK\r\n"
     url = f"redis://shop:secret@127.0.0.1:{server.port}/1"
@@ -72,7 +68,7 @@ def test_an_account_with_few_rights_has_every_service(
     assert b"\r\nkey\r\n" in server.command("ACL", "LOG")
 
 
-def test_the_rest_of_the_guide_is_what_servers_take(served: Callable[..., RedisServer]) -> None:
+def test_the_rest_of_the_guide_is_what_servers_take(served: Serve) -> None:
     text = (GUIDES / "run-on-redis.md").read_text(encoding="utf-8")
     commands = re.findall(
         r"^(?:redis-cli )?((?:CONFIG|INFO|XINFO|XLEN|ZCARD|HGETALL|BGSAVE|LASTSAVE)\b.*)$", text, re.MULTILINE

@@ -15,11 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.resp import NOTHING, pack, reader
-from cloud_runtimes.errors import (
-    DeadlineExceededError,
-    UnavailableError,
-    UnsupportedError,
-)
+from cloud_runtimes.errors import DeadlineExceededError, UnavailableError, UnsupportedError
 from cloud_runtimes.spi.pubsub import Settlement
 from tests.support.harnesses.redis import RedisHome
 from tests.support.members import SOON, answer, die, join, poll

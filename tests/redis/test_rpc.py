@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.rpc import _Registry
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.rpc.registry import Entry
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
+from tests.support import Make
 from tests.support.harnesses.redis import RedisHome
 from tests.support.harnesses.rpc import ServerRegistryRpc
-from tests.support.redis import RedisServer
+from tests.support.redis import Serve
 
 
 def operation() -> Operation:
@@ -57,9 +56,7 @@ def test_all_have_one_secret(home: RedisHome) -> None:
     assert len(secrets.pop()) == 32
 
 
-def test_calls_while_the_server_is_away(
-    served: Callable[..., RedisServer], client: Callable[..., CloudRuntimesClient], api: Api, tmp_path: Path
-) -> None:
+def test_calls_while_the_server_is_away(served: Serve, client: Make, api: Api, tmp_path: Path) -> None:
     """What is known goes on for a moment, then calls say so; another prefix is another home."""
     server = served(appendonly="yes", appendfsync="always")
     there = ServerRegistryRpc(tmp_path, server.url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -12,12 +11,10 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.schedule import _Runs
 from cloud_runtimes.components.redis.schedule_scripts import MOVE
 from cloud_runtimes.testing import Api
+from tests.support import Make
 from tests.support.harnesses.redis import RedisHome
 from tests.support.leased_jobs import LeasedJobs, Member
-from tests.support.redis import RedisServer
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., RedisServer]
+from tests.support.redis import Serve
 
 
 @pytest.fixture

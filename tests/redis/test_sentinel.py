@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,13 +21,11 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from cloud_runtimes.testing.canary import Canary
-from tests.support.redis import Missing, RedisServer, stopped
+from tests.support import Figure, Make, Rounds
+from tests.support.redis import Missing, Serve, stopped
 from tests.support.redis_sets import MASTER, SentinelSet, serve_sentinels
 from tests.support.traffic import Traffic
 from tests.support.waiting import until
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., RedisServer]
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +132,7 @@ def test_a_url_that_is_none(client: Make, canary: Canary, url: str) -> None:
         made.state.get("s", "k")
 
 
-def test_a_failover(
-    watched: SentinelSet, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_a_failover(watched: SentinelSet, rounds: Rounds, figure: Figure) -> None:
     """Killed masters: where all replicas have each write, nothing acknowledged is lost. Publishers and members go on."""
 
     def make() -> CloudRuntimesClient:

@@ -27,15 +27,14 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from cloud_runtimes.testing import Api
+from tests.support import Make, Rounds
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.forked import in_child
 from tests.support.harnesses.redis import RedisHome
 from tests.support.ports import reserved_port
-from tests.support.redis import RedisServer, stopped
+from tests.support.redis import RedisServer, Serve, stopped
 from tests.support.waiting import Stopwatch, until
 
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., RedisServer]
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
 
@@ -440,7 +439,7 @@ def test_large_values_cross_in_pieces(home: RedisHome, api: Api) -> None:
             assert found == list(values.values())
 
 
-def test_faults_at_random(home: RedisHome, api: Api, rounds: Callable[[int, int], int]) -> None:
+def test_faults_at_random(home: RedisHome, api: Api, rounds: Rounds) -> None:
     """What was acknowledged is there, what is said not to have been applied is not, and the server is found again."""
     chance = random.Random(1)
     acknowledged, refused = set(), set()

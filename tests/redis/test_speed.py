@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
+from tests.support import Figure
 from tests.support.harnesses.redis import RedisHome
 from tests.support.wires import BODY, EVENT, RedisWire, beside
 
 pytestmark = pytest.mark.soak
 COUNT = 20_000
-Figure = Callable[[str, str], None]
 
 
 def test_sending(home: RedisHome, figure: Figure) -> None:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from cloud_runtimes.testing import Api
-from tests.support import PEM, STRANGER
+from tests.support import PEM, STRANGER, Make
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.ports import reserved_port
 from tests.support.redis import Missing, RedisServer, serve
 from tests.support.waiting import Stopwatch
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 def tls_server(certificate: Path, clients: str) -> Iterator[int]:

@@ -15,10 +15,10 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InternalError, UnavailableError
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.telemetry.interceptor import SpanInterceptor
+from tests.support import Make
 from tests.support.points import Interrupted
 from tests.support.policies_fakes import Fake
 
-Ruled = Callable[..., CloudRuntimesClient]
 Api = Callable[..., Any]
 
 CONSTANT = {"policy": "constant", "duration": 0.5, "max_retries": 3, "budget_reserve": 100}
@@ -34,7 +34,7 @@ def away(**options: Any) -> UnavailableError:
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, asyncio.CancelledError])
 def test_an_interrupt_goes_through_and_says_nothing_about_the_target(
-    ruled: Ruled, answers: Any, clock: Any, api: Api, interrupt: type[BaseException]
+    ruled: Make, answers: Any, clock: Any, api: Api, interrupt: type[BaseException]
 ) -> None:
     client = ruled({"state": {"retry": CONSTANT, "breaker": BREAKER}})
     for _ in range(3):
@@ -54,7 +54,7 @@ def test_an_interrupt_goes_through_and_says_nothing_about_the_target(
     assert stats(client)["state.orders"].state == "closed"
 
 
-def test_an_interrupt_between_two_attempts(ruled: Ruled, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_between_two_attempts(ruled: Make, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -70,7 +70,7 @@ def test_an_interrupt_between_two_attempts(ruled: Ruled, answers: Any, monkeypat
 # what is swallowed by a finalizer the interpreter has a word about
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("probe", [False, True], ids=["repeated", "the probe"])
-def test_an_interrupt_at_every_point(ruled: Ruled, answers: Any, clock: Any, probe: bool) -> None:
+def test_an_interrupt_at_every_point(ruled: Make, answers: Any, clock: Any, probe: bool) -> None:
     """Nothing stays locked, what is said is true, and the target is called again as if nothing had been."""
     client = ruled({"state": {"timeout": 5, "retry": CONSTANT, "breaker": {**BREAKER, "consecutive_failures": 2}}})
     rules: Any = client._policies
@@ -148,7 +148,7 @@ def test_a_task_that_is_cancelled_between_attempts_ends(answers: Any) -> None:
 
 
 def test_a_call_has_one_span_with_an_event_for_each_retry(
-    ruled: Ruled, answers: Any, api: Api, monkeypatch: pytest.MonkeyPatch
+    ruled: Make, answers: Any, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLOUD_RUNTIMES_HOME", ":memory:")
     client = ruled({"state": {"retry": CONSTANT}})
@@ -216,7 +216,7 @@ def test_what_runs_in_a_transaction_is_part_of_it(tmp_path: Path) -> None:
         assert stats(client)["database.bank"].calls == 1
 
 
-def test_a_forked_child_begins_anew(ruled: Ruled, answers: Any, clock: Any) -> None:
+def test_a_forked_child_begins_anew(ruled: Make, answers: Any, clock: Any) -> None:
     client = ruled({"state": {"breaker": {"consecutive_failures": 1}}})
     answers.script = [InternalError("x")]
     with pytest.raises(InternalError):

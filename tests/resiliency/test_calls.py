@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,
@@ -21,8 +20,8 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.rpc import RpcReply
+from tests.support import Make
 
-Ruled = Callable[..., CloudRuntimesClient]
 Api = Callable[..., Any]
 
 CONSTANT = {"policy": "constant", "duration": 0.5, "max_retries": 3, "budget_reserve": 100}
@@ -40,7 +39,7 @@ def reply(status: int) -> RpcReply:
 
 
 def test_without_a_policy_of_its_own_a_target_is_tried_as_by_the_frame(
-    ruled: Ruled, answers: Any, clock: Any, api: Api
+    ruled: Make, answers: Any, clock: Any, api: Api
 ) -> None:
     client = ruled({"default": {"retry": {"budget_reserve": 10}}})
     answers.script = [away(), away()]
@@ -58,7 +57,7 @@ def test_without_a_policy_of_its_own_a_target_is_tried_as_by_the_frame(
     assert (counted.calls, counted.retries, counted.state) == (2, 4, None)
 
 
-def test_constant_intervals(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
+def test_constant_intervals(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state.orders": {"retry": CONSTANT}})
     answers.always = away()
     with pytest.raises(UnavailableError):
@@ -66,7 +65,7 @@ def test_constant_intervals(ruled: Ruled, answers: Any, clock: Any, api: Api) ->
     assert clock.slept == [0.5, 0.5, 0.5]
 
 
-def test_exponential_intervals_double_within_full_jitter(ruled: Ruled, answers: Any, clock: Any) -> None:
+def test_exponential_intervals_double_within_full_jitter(ruled: Make, answers: Any, clock: Any) -> None:
     retry = {"duration": "100ms", "max_interval": "300ms", "max_retries": 4, "budget_reserve": 10_000}
     client = ruled({"state": {"retry": retry}})
     answers.always = away()
@@ -82,7 +81,7 @@ def test_exponential_intervals_double_within_full_jitter(ruled: Ruled, answers: 
     assert min(wait for waits in rounds for wait in waits) < 0.05
 
 
-def test_a_retry_needs_a_budget(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
+def test_a_retry_needs_a_budget(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state": {"retry": {"policy": "constant", "duration": 1, "max_retries": 9}}})
 
     def retries() -> int:
@@ -109,7 +108,7 @@ def test_a_retry_needs_a_budget(ruled: Ruled, answers: Any, clock: Any, api: Api
 
 
 @pytest.mark.parametrize("error", [NotFoundError("x"), InternalError("x"), ConflictError("x"), ValueError("x")])
-def test_what_is_not_transient_is_not_repeated(ruled: Ruled, answers: Any, api: Api, error: Exception) -> None:
+def test_what_is_not_transient_is_not_repeated(ruled: Make, answers: Any, api: Api, error: Exception) -> None:
     client = ruled({})
     answers.script = [error]
     with pytest.raises(CloudRuntimesError) as caught:
@@ -118,7 +117,7 @@ def test_what_is_not_transient_is_not_repeated(ruled: Ruled, answers: Any, api: 
     assert len(answers.operations) == 1
 
 
-def test_codes_say_what_is_repeated(ruled: Ruled, answers: Any, api: Api) -> None:
+def test_codes_say_what_is_repeated(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"state": {"retry": {**CONSTANT, "codes": "INTERNAL, aborted"}}})
     answers.script = [InternalError("x"), CloudRuntimesError("x", code="ABORTED")]
     assert api(client.state, "get", "orders", "k") == 1
@@ -130,7 +129,7 @@ def test_codes_say_what_is_repeated(ruled: Ruled, answers: Any, api: Api) -> Non
         assert len(answers.operations) == 1
 
 
-def test_only_what_may_be_repeated_is_unless_told(ruled: Ruled, answers: Any, api: Api) -> None:
+def test_only_what_may_be_repeated_is_unless_told(ruled: Make, answers: Any, api: Api) -> None:
     once = ruled({"state": {"retry": CONSTANT}})
     answers.script = [away()]
     with pytest.raises(UnavailableError):
@@ -142,7 +141,7 @@ def test_only_what_may_be_repeated_is_unless_told(ruled: Ruled, answers: Any, ap
     assert len(answers.operations) == 4
 
 
-def test_no_retries(ruled: Ruled, answers: Any, api: Api) -> None:
+def test_no_retries(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"default": {"retry": CONSTANT}, "state": {"retry": False}})
     answers.script = [away()]
     with pytest.raises(UnavailableError):
@@ -161,7 +160,7 @@ def test_no_retries(ruled: Ruled, answers: Any, api: Api) -> None:
     ],
 )
 def test_replies_are_repeated_by_their_status(
-    ruled: Ruled, answers: Any, api: Api, http: str | None, statuses: list[int], last: int, calls: int
+    ruled: Make, answers: Any, api: Api, http: str | None, statuses: list[int], last: int, calls: int
 ) -> None:
     retry = {**CONSTANT, "repeat": "all", **({} if http is None else {"http": http})}
     client = ruled({"rpc.inventory": {"retry": retry}})
@@ -170,14 +169,14 @@ def test_replies_are_repeated_by_their_status(
     assert len(answers.operations) == calls
 
 
-def test_calls_of_methods_are_not_repeated_unless_told(ruled: Ruled, answers: Any, api: Api) -> None:
+def test_calls_of_methods_are_not_repeated_unless_told(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"rpc": {"retry": CONSTANT}})
     answers.script = [reply(503)]
     assert api(client.rpc, "invoke", "inventory", "m").status == 503
     assert len(answers.operations) == 1
 
 
-def test_what_can_be_read_once_is_sent_once(ruled: Ruled, answers: Any, api: Api) -> None:
+def test_what_can_be_read_once_is_sent_once(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"rpc": {"retry": {**CONSTANT, "repeat": "all"}}})
     answers.script = [away()]
     with pytest.raises(UnavailableError):
@@ -202,7 +201,7 @@ def slow(clock: Any, seconds: float) -> Callable[[Operation], Any]:
     return answer
 
 
-def test_an_attempt_that_took_too_long_is_repeated(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
+def test_an_attempt_that_took_too_long_is_repeated(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state.orders": {"timeout": "2s", "retry": CONSTANT}})
     answers.script = [slow(clock, 5), slow(clock, 1)]
     begin = clock.now
@@ -216,7 +215,7 @@ def test_an_attempt_that_took_too_long_is_repeated(ruled: Ruled, answers: Any, c
     [({}, True, 1), ({}, False, 2), ({"repeat": "all"}, True, 2), ({"codes": "DEADLINE_EXCEEDED"}, True, 2)],
 )
 def test_a_write_that_was_left_behind_is_not_repeated_unless_told(
-    ruled: Ruled, answers: Any, clock: Any, api: Api, retry: dict[str, str], maybe: bool, calls: int
+    ruled: Make, answers: Any, clock: Any, api: Api, retry: dict[str, str], maybe: bool, calls: int
 ) -> None:
     client = ruled({"state": {"timeout": 2, "retry": {**CONSTANT, **retry}}})
     answers.script = [lambda op: op.timed_out("an answer", maybe_applied=maybe)]
@@ -225,7 +224,7 @@ def test_a_write_that_was_left_behind_is_not_repeated_unless_told(
     assert len(answers.operations) == calls
 
 
-def test_the_deadline_of_the_call_is_never_passed(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
+def test_the_deadline_of_the_call_is_never_passed(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state": {"timeout": 2, "retry": {**CONSTANT, "max_retries": -1, "budget_reserve": 100}}})
     for timeout in (0.3, 2.0, 3.1, 4.7, 5.0, 9.9):
         answers.always = slow(clock, 60)
@@ -238,14 +237,14 @@ def test_the_deadline_of_the_call_is_never_passed(ruled: Ruled, answers: Any, cl
         assert len(answers.operations) == {0.3: 1, 2.0: 1, 3.1: 2, 4.7: 2, 5.0: 2, 9.9: 4}[timeout]
 
 
-def test_the_error_of_an_attempt_tells_the_remedy(ruled: Ruled, answers: Any, clock: Any) -> None:
+def test_the_error_of_an_attempt_tells_the_remedy(ruled: Make, answers: Any, clock: Any) -> None:
     client = ruled({"state": {"timeout": 2, "retry": False}})
     answers.always = slow(clock, 60)
     with pytest.raises(DeadlineExceededError, match=r"2 s were not enough .* raise timeout in \[resiliency\]"):
         client.state.get("orders", "k")
 
 
-def test_an_attempt_does_not_outlast_what_is_left(ruled: Ruled, answers: Any, clock: Any) -> None:
+def test_an_attempt_does_not_outlast_what_is_left(ruled: Make, answers: Any, clock: Any) -> None:
     client = ruled({"state": {"timeout": 2, "retry": CONSTANT}})
     answers.always = slow(clock, 60)
     begin = clock.now
@@ -254,7 +253,7 @@ def test_an_attempt_does_not_outlast_what_is_left(ruled: Ruled, answers: Any, cl
     assert [round(op.deadline - begin, 6) for op in answers.operations] == [2.0, 3.0]
 
 
-def test_a_call_whose_target_gave_up_is_not_repeated(ruled: Ruled, answers: Any, api: Api) -> None:
+def test_a_call_whose_target_gave_up_is_not_repeated(ruled: Make, answers: Any, api: Api) -> None:
     """It is no attempt of ours that took too long."""
     client = ruled({"state": {"timeout": 5, "retry": CONSTANT}})
     answers.script = [DeadlineExceededError("behind a sidecar")]
@@ -280,7 +279,7 @@ def test_the_operation_of_an_attempt_is_the_calls_with_less_time(clock: Any) -> 
 BREAKER = {"consecutive_failures": 3, "timeout": "10s"}
 
 
-def test_retry_breaker_timeout(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
+def test_retry_breaker_timeout(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     """The time is that of an attempt, each attempt counts in the breaker, and asks it."""
     client = ruled({"state": {"timeout": 1, "retry": {**CONSTANT, "max_retries": 9}, "breaker": BREAKER}})
     answers.always = slow(clock, 60)
@@ -303,7 +302,7 @@ def test_retry_breaker_timeout(ruled: Ruled, answers: Any, clock: Any, api: Api)
     assert stats(client)["state.orders"].state == "closed"
 
 
-def test_answers_that_blame_the_caller_do_not_open(ruled: Ruled, answers: Any, api: Api) -> None:
+def test_answers_that_blame_the_caller_do_not_open(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"state": {"breaker": BREAKER}, "rpc": {"breaker": BREAKER}})
     for _ in range(5):
         answers.script = [NotFoundError("x")]
@@ -314,7 +313,7 @@ def test_answers_that_blame_the_caller_do_not_open(ruled: Ruled, answers: Any, a
     assert {each.state for each in stats(client).values()} == {"closed"}
 
 
-def test_what_was_refused_before_it_was_sent_says_nothing(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
+def test_what_was_refused_before_it_was_sent_says_nothing(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state": {"breaker": {"consecutive_failures": 1, "timeout": "10s"}}})
     answers.script = [InternalError("x"), InvalidArgumentError("refused")]
     with pytest.raises(InternalError):
@@ -325,7 +324,7 @@ def test_what_was_refused_before_it_was_sent_says_nothing(ruled: Ruled, answers:
     assert stats(client)["state.orders"].state == "half open"
 
 
-def test_replies_and_errors_of_many_open(ruled: Ruled, answers: Any, api: Api) -> None:
+def test_replies_and_errors_of_many_open(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"default": {"breaker": BREAKER}})
     for _ in range(3):
         answers.script = [reply(500)]
@@ -339,7 +338,7 @@ def test_replies_and_errors_of_many_open(ruled: Ruled, answers: Any, api: Api) -
     }
 
 
-def test_maybe_applied_is_kept_over_attempts(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
+def test_maybe_applied_is_kept_over_attempts(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     for policy in ({}, {"timeout": 1}, {"breaker": BREAKER}):
         client = ruled({"state": {"retry": CONSTANT, **policy}})
         answers.script = [away(maybe_applied=True), away(maybe_applied=False), away(), away()]
@@ -350,7 +349,7 @@ def test_maybe_applied_is_kept_over_attempts(ruled: Ruled, answers: Any, clock: 
 
 
 def test_a_refusal_after_an_attempt_tells_that_it_may_have_been_applied(
-    ruled: Ruled, answers: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+    ruled: Make, answers: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = ruled({"state": {"retry": CONSTANT, "breaker": BREAKER}})
     rules: Any = client._policies

@@ -72,10 +72,7 @@ def test_garbage(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api
 
 @pytest.mark.parametrize(
     "answer",
-    [
-        b"HTTP/1.1 200 OK\r\ncontent-length: 17000000\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nx: " + b"a" * 70_000 + b"\r\n\r\n",
-    ],
+    [b"HTTP/1.1 200 OK\r\ncontent-length: 17000000\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"a" * 70_000 + b"\r\n\r\n"],
     ids=["body", "head"],
 )
 def test_too_much(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, answer: bytes) -> None:

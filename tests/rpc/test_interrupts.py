@@ -12,6 +12,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.rpc import RpcServer
+from tests.support import Rounds
 from tests.support.alarms import silence
 
 
@@ -54,7 +55,7 @@ def test_at_any_moment(
     serving: CloudRuntimesClient,
     caller: CloudRuntimesClient,
     alarm: Callable[[float], None],
-    rounds: Callable[[int, int], int],
+    rounds: Rounds,
 ) -> None:
     calls = told_not = 0
     for _ in range(rounds(150, 1500)):

@@ -19,6 +19,7 @@ from cloud_runtimes.errors import DeadlineExceededError, InternalError, Resource
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Api
 from tests.rpc.http_peers import Raw
+from tests.support import Rounds
 from tests.support.waiting import longer
 
 
@@ -138,7 +139,7 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
     asyncio.run(main())
 
 
-def test_nothing_leaks(server: RpcServer, home: Path, apart: None, rounds: Callable[[int, int], int]) -> None:
+def test_nothing_leaks(server: RpcServer, home: Path, apart: None, rounds: Rounds) -> None:
     def descriptors() -> tuple[int, int]:
         """Those of the store, which keeps as many readers as there ever were at once, and all others."""
         links = []
@@ -167,7 +168,7 @@ def test_nothing_leaks(server: RpcServer, home: Path, apart: None, rounds: Calla
 
 
 def test_requests_that_chance_wrote(
-    raw: Callable[[], Raw], token: str, caller: CloudRuntimesClient, rounds: Callable[[int, int], int]
+    raw: Callable[[], Raw], token: str, caller: CloudRuntimesClient, rounds: Rounds
 ) -> None:
     chance = random.Random(20240917)
     good = (

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import CloudRuntimesError, UnavailableError
+from tests.support import Figure, Rounds
 from tests.support.harnesses.rpc import RegistryRpc
 from tests.support.ports import reserved_port
 
@@ -131,7 +132,7 @@ def _resident(pid: int) -> int:
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024  # type: ignore[index]
 
 
-def test_an_endless_body_costs_no_memory(there: RegistryRpc, figure: Callable[[str, str], None]) -> None:
+def test_an_endless_body_costs_no_memory(there: RegistryRpc, figure: Figure) -> None:
     client = there.client()
     pid: int = client.rpc.invoke_method("there", "describe")["process"]
     before = _resident(pid)
@@ -198,9 +199,7 @@ while True:  # each a byte every two seconds; who is dropped comes back
 
 
 @pytest.mark.timing
-def test_slow_callers_do_not_slow_a_good_one(
-    there: RegistryRpc, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_slow_callers_do_not_slow_a_good_one(there: RegistryRpc, rounds: Rounds, figure: Figure) -> None:
     client = there.client()
     calls, attackers = rounds(500, 20_000), rounds(200, 500)
     parts = urlsplit(there.address)

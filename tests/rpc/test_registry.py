@@ -121,10 +121,7 @@ def test_what_is_inherited_must_listen(serving: CloudRuntimesClient, tmp_path: P
 
 
 def test_the_lease_is_renewed_and_ends_without_renewal(
-    home: Path,
-    closing: Callable[..., CloudRuntimesClient],
-    apart: None,
-    monkeypatch: pytest.MonkeyPatch,
+    home: Path, closing: Callable[..., CloudRuntimesClient], apart: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocks = Clock()
     clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": clocks})

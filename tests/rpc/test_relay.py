@@ -18,10 +18,10 @@ from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.rpc.http_peers import Raw, Relay
+from tests.support import Make
 from tests.support.ports import reserved_port
 
 TOKEN = "what the callers of this application know"
-Make = Callable[..., CloudRuntimesClient]
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,10 +26,8 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.rpc import RpcRequest
 from cloud_runtimes.testing import Api
+from tests.support import Make
 from tests.support.waiting import longer
-
-Make = Callable[..., CloudRuntimesClient]
-
 
 # -- registering --------------------------------------------------------------
 

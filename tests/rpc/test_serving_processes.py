@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -18,16 +17,11 @@ import pytest
 import uvicorn
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import (
-    ClosedError,
-    UnavailableError,
-)
+from cloud_runtimes.errors import ClosedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Api
+from tests.support import Make
 from tests.support.forked import in_child
-
-Make = Callable[..., CloudRuntimesClient]
-
 
 # -- mounting -----------------------------------------------------------------
 

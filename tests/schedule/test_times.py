@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,6 +13,7 @@ from cronsim import CronSim
 
 from cloud_runtimes.errors import InvalidArgumentError
 from cloud_runtimes.schedule.times import from_ms, occurrences, parse_duration, to_ms
+from tests.support import Figure, Rounds
 
 # an hour at night both ways; half an hour; at midnight; no change at all until rules changed; months without Ramadan
 ZONES = ("America/New_York", "Australia/Lord_Howe", "America/Santiago", "Europe/London", "Africa/Casablanca")
@@ -133,7 +134,7 @@ def changes(zone: ZoneInfo, year: int, years: int) -> list[datetime]:
 
 
 @pytest.mark.parametrize("name", ZONES)
-def test_clock_changes(name: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
+def test_clock_changes(name: str, rounds: Rounds, figure: Figure) -> None:
     """Days around each change in ten years; at full length all of them, but for what is due more often than 50,000 times."""
     dice = random.Random(name)
     zone = ZoneInfo(name)

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,12 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
+from tests.support import Make
 from tests.support.aws_gate import AwsGate
 from tests.support.forked import Forked
 from tests.support.moto import REGION, aws
 from tests.support.waiting import until
 
-Make = Callable[..., CloudRuntimesClient]
 GIVEN = {"region": REGION, "access_key": "test", "secret_key": "test"}
 
 

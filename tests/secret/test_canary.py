@@ -82,10 +82,7 @@ LEAKS = {
     "a comparison": ("assert value == 'x'", "the report of {file}::{test}, call"),
     "a file": ("(tmp_path / 'f').write_bytes(b'x' * 1048570 + value.encode())", "the file {test}0/f"),
     "a file's name": ("(tmp_path / value).write_text('')", "the name of {test}0/<the secret>"),
-    "a property": (
-        "request.node.user_properties.append(('a', value))",
-        "the report of {file}::{test}, call",
-    ),
+    "a property": ("request.node.user_properties.append(('a', value))", "the report of {file}::{test}, call"),
     "a skip": ("pytest.skip(value)", "the report of {file}::{test}, call"),
     "the end of a test": ("request.addfinalizer(lambda: print(value))", "Captured stdout teardown of {file}::{test}"),
     "a later test": (
@@ -209,11 +206,7 @@ def test_an_error_that_shows_one(leak: object, tmp_path: Path) -> None:
 def test_a_frame_that_holds_one() -> None:
     canary = Canary()
     source = "def read(value):\n    raise ValueError('no')\n"
-    for module, leaks in (
-        ("cloud_runtimes.components.x", True),
-        ("cloud_runtimes.testing.x", False),
-        ("tests", False),
-    ):
+    for module, leaks in (("cloud_runtimes.components.x", True), ("cloud_runtimes.testing.x", False), ("tests", False)):
         names = {"__name__": module}
         exec(compile(source, "<source>", "exec"), names)
         if leaks:

@@ -25,9 +25,9 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
+from tests.support import Make
 
 Write = Callable[..., Path]
-Make = Callable[..., CloudRuntimesClient]
 
 BEGIN = "CLOUD_RUNTIMES_SECRET_"
 

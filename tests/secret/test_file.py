@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core import config_formats
 from cloud_runtimes.components.config_file import watched
 from cloud_runtimes.errors import (
@@ -31,9 +30,9 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.secret import Secret
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
+from tests.support import Make
 
 Write = Callable[..., Path]
-Make = Callable[..., CloudRuntimesClient]
 
 pytestmark = pytest.mark.usefixtures("clocks")
 
@@ -358,13 +357,7 @@ def test_errors_of_the_system(write: Write, client: Make, monkeypatch: pytest.Mo
     ],
 )
 def test_others_may_read_it(
-    write: Write,
-    client: Make,
-    api: Api,
-    canary: Canary,
-    caplog: pytest.LogCaptureFixture,
-    mode: int,
-    said: str | None,
+    write: Write, client: Make, api: Api, canary: Canary, caplog: pytest.LogCaptureFixture, mode: int, said: str | None
 ) -> None:
     path = write("s.json", {"a": canary.value()}, mode=mode)
     for _ in range(3):

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     InvalidArgumentError,
@@ -23,14 +22,13 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
+from tests.support import Make
 
 keyring = pytest.importorskip("keyring")
 
 from keyring.backend import KeyringBackend  # noqa: E402
 from keyring.backends import fail  # noqa: E402
 from keyring.errors import InitError, KeyringError, KeyringLocked  # noqa: E402
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 class Scripted(KeyringBackend):  # type: ignore[misc]

@@ -14,22 +14,15 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.config_file import secret as secret_file
 from cloud_runtimes.components.config_file import watched
-from cloud_runtimes.errors import (
-    ClosedError,
-    DeadlineExceededError,
-    NotFoundError,
-    PayloadError,
-    UnavailableError,
-)
+from cloud_runtimes.errors import ClosedError, DeadlineExceededError, NotFoundError, PayloadError, UnavailableError
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
+from tests.support import Make, Rounds
 from tests.support.forked import in_child
 
 Write = Callable[..., Path]
-Make = Callable[..., CloudRuntimesClient]
 
 SETTLE_MS = round(watched.QUIET * 1000)
 GRACE_MS = round(secret_file.GRACE * 1000)
@@ -235,7 +228,7 @@ for number in range(rounds):
 
 
 @pytest.mark.process
-def test_a_writer_in_place(write: Write, client: Make, canary: Canary, rounds: Callable[[int, int], int]) -> None:
+def test_a_writer_in_place(write: Write, client: Make, canary: Canary, rounds: Rounds) -> None:
     """Another process writes in small steps; readers see each state whole, and in the end the last."""
     words = [canary.value(), canary.value()]
     path = write("s.json", {"a": words[1] * 50, "b": words[1] * 50})

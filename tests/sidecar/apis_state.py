@@ -30,11 +30,7 @@ def _stores(method: str, path: str, body: Any = None, **fields: Any) -> tuple[Ca
             over=over,
         )
         for what, over, answers in (
-            (
-                "no such store",
-                "declared",
-                "400 ERR_STATE_STORE_NOT_FOUND, INVALID_ARGUMENT DAPR_STATE_NOT_FOUND",
-            ),
+            ("no such store", "declared", "400 ERR_STATE_STORE_NOT_FOUND, INVALID_ARGUMENT DAPR_STATE_NOT_FOUND"),
             (
                 "no state store at all",
                 "other",
@@ -119,10 +115,7 @@ APIS = (
                 "`ttlInSeconds` that is no number",
                 "500 ERR_STATE_SAVE, INTERNAL ERR_STATE_SAVE",
                 Http("POST", SAVE, [{"key": "k", "value": 1, "metadata": {"ttlInSeconds": "soon"}}]),
-                {
-                    "store_name": "store",
-                    "states": [{"key": "k", "value": b"1", "metadata": {"ttlInSeconds": "soon"}}],
-                },
+                {"store_name": "store", "states": [{"key": "k", "value": b"1", "metadata": {"ttlInSeconds": "soon"}}]},
             ),
             Case(
                 "unknown concurrency",

@@ -30,13 +30,7 @@ def _actor(name: str, method: str, rest: str, rpc: str) -> Api:
 
 
 def _alone(name: str, rpc: str) -> Api:
-    return Api(
-        block=ABSENT,
-        name=name,
-        rpc=rpc,
-        served=False,
-        cases=(Case("always", "-, UNAVAILABLE", rpc={}),),
-    )
+    return Api(block=ABSENT, name=name, rpc=rpc, served=False, cases=(Case("always", "-, UNAVAILABLE", rpc={}),))
 
 
 _WORKFLOW = {

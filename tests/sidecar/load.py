@@ -163,13 +163,7 @@ def at(times: list[float], share: float) -> float:
 
 
 def steady(
-    url: str,
-    rate: str,
-    seconds: str,
-    connections: str,
-    token: str = "",
-    store: str = "store",
-    bus: str = "bus",
+    url: str, rate: str, seconds: str, connections: str, token: str = "", store: str = "store", bus: str = "bus"
 ) -> None:
     """See the module."""
     more = f"dapr-api-token: {token}\r\n" if token else ""

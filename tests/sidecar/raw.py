@@ -55,13 +55,7 @@ class Answer:
         return found
 
 
-def send(
-    address: str,
-    method: str,
-    path: str,
-    body: Any = None,
-    headers: Mapping[str, str] | None = None,
-) -> Answer:
+def send(address: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
     """Send one HTTP request; a ``body`` that is not bytes goes as JSON."""
     given = dict(headers or {})
     if body is not None and not isinstance(body, bytes):
@@ -79,11 +73,7 @@ def send(
 
 
 def call(
-    address: str,
-    method: str,
-    request: Any,
-    reply: str = "Empty",
-    metadata: Mapping[str, str] | None = None,
+    address: str, method: str, request: Any, reply: str = "Empty", metadata: Mapping[str, str] | None = None
 ) -> Answer:
     """Make one unary call; ``reply`` is the name of its message."""
     with grpc.insecure_channel(address) as channel:

@@ -56,12 +56,7 @@ def test_a_job_is_told_as_it_was_given(sidecar: Sidecar, version: str) -> None:
     assert answer.status == 200
     assert answer.json == {"name": "my-job", **given, "data": {"@type": VALUE, "value": given["data"]}}
     found = rpc(sidecar, "GetJob", name="my-job").message.job
-    assert (found.schedule, found.repeats, found.due_time, found.ttl) == (
-        given["schedule"],
-        3,
-        given["dueTime"],
-        "24h",
-    )
+    assert (found.schedule, found.repeats, found.due_time, found.ttl) == (given["schedule"], 3, given["dueTime"], "24h")
     assert found.data.type_url == VALUE
     assert json_format.MessageToDict(messages().Value.FromString(found.data.value)) == given["data"]
     constant = found.failure_policy.constant

@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,14 +20,13 @@ from cloud_runtimes.protocols.dapr.messages import messages
 from tests.sidecar.load import BIG
 from tests.sidecar.others import PATIENCE, Other, other, run, times
 from tests.sidecar.raw import call, send
+from tests.support import Figure, Rounds
 from tests.support.apps import App, Got, Reply
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
 
-Rounds = Callable[[int, int], int]
-Figure = Callable[[str, str], None]
 
 TOKEN = {"dapr-api-token": "secret"}
 RATE = 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -18,13 +17,11 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.protocols.dapr.messages import messages
 from tests.sidecar.others import command, other, run, times
 from tests.sidecar.raw import SERVICE, send
+from tests.support import Figure, Rounds
 from tests.support.apps import App, Got, Reply
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
-
-Rounds = Callable[[int, int], int]
-Figure = Callable[[str, str], None]
 
 
 @pytest.fixture
@@ -83,9 +80,7 @@ def test_the_end_under_load(home: Path, rounds: Rounds) -> None:
                 assert send(url, "POST", "/v1.0/publish/bus/work", number).status == 204
             until(lambda: len(app.at("/events")) >= 5)
             invoke = channel.unary_unary(
-                f"{SERVICE}InvokeService",
-                lambda each: each.SerializeToString(),
-                kinds.InvokeResponse.FromString,
+                f"{SERVICE}InvokeService", lambda each: each.SerializeToString(), kinds.InvokeResponse.FromString
             )
             post = kinds.HTTPExtension(verb=3)
             message = kinds.InvokeRequest(method="slow", http_extension=post)

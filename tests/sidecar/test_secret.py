@@ -77,7 +77,4 @@ def test_sdk_secrets(sdk: Sdk) -> None:
     code, text = sdk.refused("get_secret", "store", "absent")
     assert code == "INTERNAL"
     assert text.startswith("failed getting secret with key absent from secret store store: ")
-    assert sdk.refused("get_secret", "nope", "key") == (
-        "INVALID_ARGUMENT",
-        "failed finding secret store with key nope",
-    )
+    assert sdk.refused("get_secret", "nope", "key") == ("INVALID_ARGUMENT", "failed finding secret store with key nope")

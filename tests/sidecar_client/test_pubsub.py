@@ -390,8 +390,7 @@ def test_what_failed_of_a_bulk_is_told(api: str, monkeypatch: pytest.MonkeyPatch
 
             def publish_bulk(pubsub: str, topic: str, entries: Any, known: bool = known) -> Any:
                 raise DaprSidecarError(
-                    ErrorReply(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", "full"),
-                    frozenset({"1"}) if known else None,
+                    ErrorReply(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", "full"), frozenset({"1"}) if known else None
                 )
                 yield
 

@@ -444,11 +444,7 @@ def test_dapr_s_failures_are_told_from_the_application_s(
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [
-        (b"{", "is no JSON"),
-        ([1], "another form"),
-        ([{"key": "a", "error": "broken"}], "cannot read 'a': broken"),
-    ],
+    [(b"{", "is no JSON"), ([1], "another form"), ([{"key": "a", "error": "broken"}], "cannot read 'a': broken")],
 )
 def test_bulk_answers_that_cannot_be_used(client: CloudRuntimesClient, peer: Peer, answer: Any, said: str) -> None:
     peer.says(200, answer, "POST /v1.0/state/s/bulk")

@@ -12,6 +12,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.writes import Batches
 from cloud_runtimes.errors import DeadlineExceededError
+from tests.support import Figure, Rounds
 
 pytestmark = pytest.mark.process
 
@@ -28,11 +29,7 @@ async def heartbeat(gaps: list[float]) -> None:
 @pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
 @pytest.mark.timing
 def test_the_loop_beats_while_another_process_writes(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    figure: Callable[[str, str], None],
-    rounds: Callable[[int, int], int],
-    holder: str,
+    start: Callable[..., Any], client: CloudRuntimesClient, figure: Figure, rounds: Rounds, holder: str
 ) -> None:
     limit = rounds(1500, 50) / 1000  # a loop that waited for the holder would wait for 2 s
     client.state.save("store", "k", 0)
@@ -68,7 +65,7 @@ def test_the_loop_beats_while_another_process_writes(
 
 @pytest.mark.timing
 def test_first_use_does_not_block_the_loop(
-    start: Callable[..., Any], client: CloudRuntimesClient, home: Any, rounds: Callable[[int, int], int]
+    start: Callable[..., Any], client: CloudRuntimesClient, home: Any, rounds: Rounds
 ) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
@@ -89,7 +86,7 @@ def test_first_use_does_not_block_the_loop(
 @pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.timing
 def test_the_deadline_of_a_first_call_is_kept(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Callable[[int, int], int], api: str
+    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, api: str
 ) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
@@ -109,7 +106,7 @@ def test_the_deadline_of_a_first_call_is_kept(
 @pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.timing
 def test_a_deadline_is_kept(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Callable[[int, int], int], holder: str, api: str
+    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, holder: str, api: str
 ) -> None:
     client.state.save("store", "k", "old")
     child = start(holder, 2).ready()

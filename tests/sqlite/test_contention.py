@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Figure, Rounds
 
 pytestmark = pytest.mark.process
 
 
 @pytest.mark.timing
-def test_writers_take_turns(
-    start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_writers_take_turns(start: Callable[..., Any], rounds: Rounds, figure: Figure) -> None:
     seconds = rounds(3, 8)
     publishers = [start("publish_for", seconds) for _ in range(3)]
     for publisher in publishers:
@@ -44,7 +43,7 @@ def test_writers_take_turns(
 
 
 @pytest.mark.timing
-def test_threads_take_turns(home: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
+def test_threads_take_turns(home: Path, rounds: Rounds, figure: Figure) -> None:
     seconds = rounds(1, 8)
     calls, longest = [0, 0], [0.0, 0.0]
     barrier = threading.Barrier(2)
@@ -72,12 +71,7 @@ def test_threads_take_turns(home: Path, rounds: Callable[[int, int], int], figur
     assert max(longest) < 1.0
 
 
-def test_first_starts(
-    start: Callable[..., Any],
-    home: Path,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
-) -> None:
+def test_first_starts(start: Callable[..., Any], home: Path, rounds: Rounds, figure: Figure) -> None:
     count = rounds(5, 50)
     for _ in range(count):
         shutil.rmtree(home, ignore_errors=True)
@@ -96,10 +90,7 @@ def test_first_starts(
 
 @pytest.mark.timing
 def test_a_waiting_process_wakes(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:
     count = rounds(100, 1000)
     client.pubsub.publish("bus", "other", "warm")
@@ -122,9 +113,7 @@ def test_a_waiting_process_wakes(
         assert p99 <= 20
 
 
-def test_an_idle_waiter_costs_little(
-    start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_an_idle_waiter_costs_little(start: Callable[..., Any], rounds: Rounds, figure: Figure) -> None:
     waiter = start("idle", rounds(3, 20))
     line = waiter.line()
     share = line["cpu"] / line["seconds"]
@@ -133,7 +122,7 @@ def test_an_idle_waiter_costs_little(
 
 
 def test_full_means_synced(
-    start: Callable[..., Any], client: CloudRuntimesClient, tmp_path: Path, figure: Callable[[str, str], None]
+    start: Callable[..., Any], client: CloudRuntimesClient, tmp_path: Path, figure: Figure
 ) -> None:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
@@ -149,9 +138,7 @@ def test_full_means_synced(
 
 
 @pytest.mark.timing
-def test_a_busy_main_thread_still_stores(
-    client: CloudRuntimesClient, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_a_busy_main_thread_still_stores(client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     seconds = rounds(2, 8)
     publisher = client.pubsub.publisher("bus", "t")
     rate = 20_000
@@ -176,8 +163,7 @@ def test_a_busy_main_thread_still_stores(
                 asked = then
     publisher.close()
     figure(
-        f"{rate:,} events/s from a spinning main thread for {seconds} s",
-        f"{in_time / asked:.1%} stored within 0.5 s",
+        f"{rate:,} events/s from a spinning main thread for {seconds} s", f"{in_time / asked:.1%} stored within 0.5 s"
     )
     assert asked >= 0.5 * sent
     assert in_time >= rounds(50, 90) / 100 * asked

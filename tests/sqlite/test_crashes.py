@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Figure, Rounds
 
 pytestmark = pytest.mark.process
 
 
 @pytest.mark.parametrize("body", ["publish_until_killed", "batch_until_killed"])
 def test_killed_producers_lose_nothing_acknowledged(
-    start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None], body: str
+    start: Callable[..., Any], rounds: Rounds, figure: Figure, body: str
 ) -> None:
     acknowledged: set[tuple[str, int]] = set()
     count = rounds(3, 20)
@@ -46,10 +47,7 @@ def test_killed_producers_lose_nothing_acknowledged(
 
 
 def test_killed_consumers_leave_nothing_unhandled(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:
     ack_wait = 0.5
     late = 0.0

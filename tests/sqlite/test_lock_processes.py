@@ -17,6 +17,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.os_clocks import find_boot_id
 from cloud_runtimes.lock import Lease
+from tests.support import Figure, Rounds
 
 pytestmark = pytest.mark.process
 
@@ -58,10 +59,7 @@ class _Contender:
 
 @pytest.mark.timing
 def test_contention_with_kills(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:
     seconds = rounds(6, 30)
     dice = random.Random(1)
@@ -131,10 +129,7 @@ def test_contention_with_kills(
 
 
 def test_a_stopped_holder_is_fenced(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:
     """SIGSTOP for twice its expiry, another takes the lock and writes, SIGCONT: it knows, and its write is refused."""
     expiry, count = 0.3, rounds(5, 100)
@@ -162,12 +157,7 @@ def test_a_stopped_holder_is_fenced(
 # without a name of the boot, it is the time of the boot by the wall clock
 @pytest.mark.skipif(find_boot_id().startswith("since"), reason="not on this Python: a name of the boot")
 @pytest.mark.parametrize("kind", ["renewed", "not-renewed"])
-def test_wall_clock_steps(
-    step: Callable[[float], None],
-    start: Callable[..., Any],
-    figure: Callable[[str, str], None],
-    kind: str,
-) -> None:
+def test_wall_clock_steps(step: Callable[[float], None], start: Callable[..., Any], figure: Figure, kind: str) -> None:
     holder, other = start("hold_under_steps", kind).ready(), start("try_under_steps").ready()
     for seconds in (0.0, 3600.0, -3600.0, 10 * 86400.0, -10 * 86400.0, 0.0):
         step(seconds)
@@ -190,10 +180,7 @@ def test_wall_clock_steps(
 
 @pytest.mark.timing
 def test_a_waiting_process_wakes(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:
     count = rounds(50, 500)
     client.lock.unlock("locks", "r", "nobody")
@@ -221,10 +208,7 @@ def test_a_waiting_process_wakes(
 
 
 def test_an_idle_waiter_costs_little(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
+    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:
     with client.lock.hold("locks", "r"):
         line = start("idle_for_lock", rounds(3, 20)).line()

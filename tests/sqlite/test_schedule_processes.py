@@ -18,12 +18,10 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.os_clocks import find_boot_id
 from cloud_runtimes.schedule import RunRecord
+from tests.support import Figure, Rounds
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
-
-Rounds = Callable[[int, int], int]
-Figure = Callable[[str, str], None]
 
 
 class Runner:
@@ -76,11 +74,7 @@ def tick(client: CloudRuntimesClient) -> Callable[..., Any]:
 
 
 def test_a_thousand_jobs_in_two_processes(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    tick: Callable[..., Any],
-    rounds: Rounds,
-    figure: Figure,
+    start: Callable[..., Any], client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
 ) -> None:
     """``@every 1s``, ``misfire="all"``: each occurrence exactly once, by one of the two."""
     jobs, repeats = rounds(200, 1000), rounds(3, 30)
@@ -109,11 +103,7 @@ def test_a_thousand_jobs_in_two_processes(
 
 
 def test_killed_runners_lose_nothing(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    tick: Callable[..., Any],
-    rounds: Rounds,
-    figure: Figure,
+    start: Callable[..., Any], client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
 ) -> None:
     """kill −9 during runs: each fire time is run with one id, and for each kill at most once more."""
     jobs, repeats, kills = 40, rounds(8, 100), rounds(3, 40)
@@ -258,11 +248,7 @@ def test_wall_clock_steps(
 
 @pytest.mark.timing
 def test_a_job_from_another_process_wakes_the_runner(
-    start: Callable[..., Any],
-    client: CloudRuntimesClient,
-    tick: Callable[..., Any],
-    rounds: Rounds,
-    figure: Figure,
+    start: Callable[..., Any], client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
 ) -> None:
     runner = Runner(start("run_jobs"))
     latencies = []

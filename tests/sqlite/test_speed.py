@@ -12,16 +12,14 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import Figure
 
 orjson = pytest.importorskip("orjson")
 pytestmark = [pytest.mark.process, pytest.mark.soak]
 
 
 def test_a_read_costs_at_most_twice_the_select(
-    start: Callable[..., Any],
-    home: Path,
-    client: CloudRuntimesClient,
-    figure: Callable[[str, str], None],
+    start: Callable[..., Any], home: Path, client: CloudRuntimesClient, figure: Figure
 ) -> None:
     value = {"order": 4711, "status": "paid", "items": ["a", "b"], "total": 59.9}
     client.state.save("store", "k", value)

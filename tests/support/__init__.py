@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["PEM", "STRANGER"]
+from cloud_runtimes import CloudRuntimesClient
+
+__all__ = ["PEM", "STRANGER", "Figure", "Make", "Rounds"]
+
+Rounds = Callable[[int, int], int]
+"""The fixture ``rounds``: the length of a proof."""
+Figure = Callable[[str, str], None]
+"""The fixture ``figure``: what was measured, and its value."""
+Make = Callable[..., CloudRuntimesClient]
+"""A fixture that makes clients."""
 
 PEM = Path(__file__).with_name("localhost.pem")
 """A certificate of ``localhost`` and its key."""

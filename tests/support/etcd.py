@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from cloud_runtimes.components.etcd.address import parse_url
@@ -18,7 +18,7 @@ from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
 from tests.support.waiting import until
 
-__all__ = ["EtcdServer", "Missing", "asked", "compact", "leases", "serve", "serve_cluster", "stopped"]
+__all__ = ["EtcdServer", "Missing", "Serve", "asked", "compact", "leases", "serve", "serve_cluster", "stopped"]
 
 _ASK = Method("etcd", "test", repeatable=True)
 
@@ -71,6 +71,10 @@ class EtcdServer(Server):
             self.wait_until(lambda: _listens(self.port))
         else:
             self.wait_until(lambda: _answers(self.url))
+
+
+Serve = Callable[..., EtcdServer]
+"""A fixture that starts servers of the test's own."""
 
 
 def _listens(port: int) -> bool:

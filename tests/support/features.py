@@ -168,9 +168,7 @@ def _table(found: Mapping[str, Mapping[str, frozenset[str]]]) -> str:
         rows.append([f"`{service}`", DESCRIPTIONS[service], *_marks(each is not None for each in has.values())])
         for feature in constants(service):
             full = f"{service}.{feature}"
-            rows.append(
-                [f"`{full}`", DESCRIPTIONS[full], *_marks(feature in (each or ()) for each in has.values())],
-            )
+            rows.append([f"`{full}`", DESCRIPTIONS[full], *_marks(feature in (each or ()) for each in has.values())])
     return _markdown(rows)
 
 

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components._runs import LeasedRuns
 from cloud_runtimes.schedule import JobRun, Retry
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
 from cloud_runtimes.testing import Api
+from tests.support import Make, Rounds
 
 __all__ = ["ClaimedJobs", "LeasedJobs", "Member", "driver_of", "members"]
 
@@ -83,7 +83,7 @@ class LeasedJobs:
 
     durable: ClassVar[dict[str, Any]]
 
-    def test_processes_share(self, home: Any, rounds: Callable[[int, int], int]) -> None:
+    def test_processes_share(self, home: Any, rounds: Rounds) -> None:
         """No occurrence is run twice while its holder lives; none is lost, though processes are killed."""
         client = home.client()
         handler = client.schedule.job("j")(lambda: None)  # as the processes have it; this one runs none
@@ -224,9 +224,7 @@ class LeasedJobs:
         assert job.data in range(8)
         assert api.call(client.schedule, "get_job", "j") == job
 
-    def test_a_server_that_restarts_during_a_run(
-        self, served: Callable[..., Any], client: Callable[..., CloudRuntimesClient], api: Api
-    ) -> None:
+    def test_a_server_that_restarts_during_a_run(self, served: Callable[..., Any], client: Make, api: Api) -> None:
         """The outcome lands when it is back, and jobs go on."""
         server = served(**self.durable)
         made = client(server.url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.ports import reserved_port
 from tests.support.servers import Missing, Server, stopped
 from tests.support.waiting import until
 
-__all__ = ["Missing", "NatsServer", "Network", "serve", "serve_cluster", "stopped"]
+__all__ = ["Missing", "NatsServer", "Network", "Serve", "serve", "serve_cluster", "stopped"]
 
 
 def _program() -> str:
@@ -72,6 +72,10 @@ class NatsServer(Server):
             asked.request("GET", "/healthz")
             with asked.getresponse() as answer:
                 return answer.status == 200
+
+
+Serve = Callable[..., NatsServer]
+"""A fixture that starts servers of the test's own."""
 
 
 @contextmanager

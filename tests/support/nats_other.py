@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,8 @@ from cloud_runtimes._native import events as kernel
 from cloud_runtimes.components.nats.protocol import Message, Session, publish
 from cloud_runtimes.spi.pubsub import OutgoingBatch
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats import NatsServer
 
-__all__ = ["Make", "Other", "Serve", "batch", "beside", "on", "payloads"]
-
-Make = Callable[..., CloudRuntimesClient]
-Serve = Callable[..., NatsServer]
+__all__ = ["Other", "batch", "beside", "on", "payloads"]
 
 
 class Other:

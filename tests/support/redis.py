@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.support.servers import Missing, Server, stopped
 
-__all__ = ["Missing", "RedisServer", "preloaded", "program", "serve", "stopped"]
+__all__ = ["Missing", "RedisServer", "Serve", "preloaded", "program", "serve", "stopped"]
 
 _AHEAD = Path(__file__).parent / "ahead.c"
 
@@ -126,6 +126,10 @@ class RedisServer(Server):
     def _time(self) -> float:
         _, _, seconds, _, microseconds, _ = self.command("TIME").split(b"\r\n")
         return int(seconds) * 1000 + int(microseconds) / 1000
+
+
+Serve = Callable[..., RedisServer]
+"""A fixture that starts servers of the test's own."""
 
 
 @contextmanager

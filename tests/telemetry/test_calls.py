@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from cloud_runtimes.pubsub import DropEvent, Event
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.schedule import JobRun, Retry
 from cloud_runtimes.spi.operation import Operation
+from tests.support import Make
 from tests.telemetry.otlp_receiver import Receiver
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = range(1, 6)
@@ -73,14 +74,14 @@ def spans(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spans]:
         client.close(timeout=5)
 
 
-def test_off_by_default(client: Callable[..., CloudRuntimesClient]) -> None:
+def test_off_by_default(client: Make) -> None:
     made = client(home=":memory:")
     made.state.save("s", "k", 1)
     assert made.state._interceptors == ()
     assert "telemetry" not in made._context._services
 
 
-def test_a_wrong_setting_is_refused(client: Callable[..., CloudRuntimesClient]) -> None:
+def test_a_wrong_setting_is_refused(client: Make) -> None:
     made = client(home=":memory:", instrument="yes please")
     with pytest.raises(ValueError, match="instrument"):
         made.state.get("s", "k")

@@ -21,16 +21,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 from cloud_runtimes.telemetry import _grpc
-from tests.support import PEM
+from tests.support import PEM, Make, Rounds
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
 from tests.telemetry.emitting import exact_at_any_time, record
 from tests.telemetry.grpc_receiver import GrpcReceiver, Refusal
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 @pytest.fixture
@@ -275,7 +272,7 @@ def test_flush_and_close_keep_their_word(client: Make, endpoint: Callable[[], tu
         listener.close()
 
 
-def test_counters_are_exact_at_any_time(over: Callable[..., Any], rounds: Callable[[int, int], int]) -> None:
+def test_counters_are_exact_at_any_time(over: Callable[..., Any], rounds: Rounds) -> None:
     def answer(number: int) -> bytes:
         if number % 7 == 1:
             raise Refusal("UNAVAILABLE", retry_info(0))

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -23,11 +23,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.telemetry import TelemetryService
+from tests.support import Make
 from tests.telemetry.otlp_receiver import Receiver
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 def application(telemetry: TelemetryService) -> Starlette:

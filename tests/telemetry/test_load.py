@@ -15,13 +15,10 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import native_status
-from tests.support import PEM
+from tests.support import PEM, Figure, Rounds
 from tests.telemetry import telemetry_load
 
 pytestmark = [pytest.mark.process, pytest.mark.native_only]
-
-Rounds = Callable[[int, int], int]
-Figure = Callable[[str, str], None]
 
 
 class Other:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError
+from tests.support import Make
 from tests.telemetry.otlp_receiver import Receiver
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 def values(metric: Any) -> list[float]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,11 @@ from opentelemetry._logs import NoOpLogger
 from opentelemetry.propagate import extract
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import telemetry as kernel
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 from cloud_runtimes.telemetry import _install, _otel
+from tests.support import Make
 from tests.telemetry.otlp_receiver import Receiver
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 def test_providers_are_made_once(client: Make) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
-from cloud_runtimes import CloudRuntimesClient
+from tests.support import Make
 from tests.telemetry.otlp_receiver import Receiver
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 def test_events_and_calls(client: Make) -> None:

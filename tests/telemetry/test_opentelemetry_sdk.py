@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -34,10 +34,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
-from cloud_runtimes import CloudRuntimesClient
+from tests.support import Make
 from tests.telemetry.otlp_receiver import Receiver
 
-Make = Callable[..., CloudRuntimesClient]
 HEADERS = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "one=1,two=2"}
 NOT_SAMPLED = {"traceparent": f"00-{'c' * 32}-{'d' * 16}-00"}
 

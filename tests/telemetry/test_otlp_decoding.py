@@ -313,8 +313,7 @@ def test_json_nested_too_deeply() -> None:
 
 def test_what_json_may_write_in_several_ways() -> None:
     (span,) = otlp_json.decode(
-        "traces",
-        a_span(traceId="ABCDEF", startTimeUnixNano=5, kind="2", attributes=[{"value": {"bytesValue": "_-8"}}]),
+        "traces", a_span(traceId="ABCDEF", startTimeUnixNano=5, kind="2", attributes=[{"value": {"bytesValue": "_-8"}}])
     )["resourceSpans"][0]["scopeSpans"][0]["spans"]
     assert span == {
         "traceId": "abcdef",

@@ -6,7 +6,6 @@ import asyncio
 import queue
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ from cloud_runtimes.codec import cloudevents
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.rpc import RpcRequest
 from cloud_runtimes.rpc.host import hosts
+from tests.support import Make
 
-Make = Callable[..., CloudRuntimesClient]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 REMOTE = f"00-{TRACE}-00f067aa0ba902b7-01"
 
@@ -343,10 +342,7 @@ def test_what_is_too_long_for_headers_is_left_out(client: Make) -> None:
     def m(data: Any, request: RpcRequest) -> Any:
         return sorted(request.headers)
 
-    with (
-        made.telemetry.tracer("t").span("caller"),
-        made.telemetry.use_baggage({f"k{n}": "v" * 500 for n in range(16)}),
-    ):
+    with made.telemetry.tracer("t").span("caller"), made.telemetry.use_baggage({f"k{n}": "v" * 500 for n in range(16)}):
         assert made.rpc.invoke_method("shop", "m") == ["baggage", "traceparent"]
         headers = {"x-long": "x" * (16 * 1024 - 100)}
         assert made.rpc.invoke_method("shop", "m", headers=headers) == ["traceparent", "x-long"]

@@ -13,13 +13,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.telemetry import _pipeline
 from cloud_runtimes.telemetry._http import HttpExporter
+from tests.support import Make, Rounds
 from tests.telemetry.emitting import exact, exact_at_any_time, record
 from tests.telemetry.otlp_receiver import Receiver
 
-Make = Callable[..., CloudRuntimesClient]
 OK = (200, {}, b"")
 
 
@@ -182,14 +181,14 @@ def test_a_full_buffer_drops_and_counts(client: Make) -> None:
     listener.close()
 
 
-def test_counters_are_exact_at_any_time(client: Make, rounds: Callable[[int, int], int]) -> None:
+def test_counters_are_exact_at_any_time(client: Make, rounds: Rounds) -> None:
     answers = [OK, (503, {"Retry-After": "0"}, b""), (400, {}, b""), None]
     with Receiver(lambda n: answers[n % 7] if n % 7 < 4 else OK) as receiver:
         telemetry = client(endpoint=receiver.url, trace_delay=0.001, buffer_bytes=50_000).telemetry
         exact_at_any_time(telemetry, rounds(2_000, 100_000))
 
 
-def test_nothing_is_lost_or_twice_at_speed(client: Make, rounds: Callable[[int, int], int]) -> None:
+def test_nothing_is_lost_or_twice_at_speed(client: Make, rounds: Rounds) -> None:
     count = rounds(20_000, 1_000_000)
     with Receiver() as receiver:
         telemetry = client(endpoint=receiver.url, buffer_bytes=1 << 30).telemetry

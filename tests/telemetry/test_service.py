@@ -9,7 +9,6 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError
 from cloud_runtimes.telemetry._file import read_batches
+from tests.support import Make
 from tests.telemetry.otlp_receiver import Receiver
-
-Make = Callable[..., CloudRuntimesClient]
 
 
 def stored(home: Path, signal: str) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dashboard import queries
 from cloud_runtimes.dashboard.server import Viewer
+from tests.support import Make
 from tests.support.browsing import OtherOrigin, chrome
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
@@ -391,7 +391,7 @@ def test_it_says_when_the_receiver_is_gone_and_goes_on_when_it_is_back(browser: 
     browser.get_log("browser")  # the connections that were refused
 
 
-def test_a_trace_of_our_own_client(page: Page, viewer: Viewer, client: Callable[..., CloudRuntimesClient]) -> None:
+def test_a_trace_of_our_own_client(page: Page, viewer: Viewer, client: Make) -> None:
     telemetry = client(endpoint=viewer.address).telemetry
     with telemetry.tracer("lib").span("outer"):
         with telemetry.tracer("lib").span("inner", attributes={"n": 2**62}):

@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http.limits import MAX_BODY
 from cloud_runtimes.dashboard import app, queries
 from cloud_runtimes.dashboard.server import Viewer
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.rpc import asgi
+from tests.support import Make
 from tests.telemetry.viewing import JSON, PROTOBUF, TRACE, ask, gauge, logs, metrics, send, spans, text, viewing
 
 RESPONSES: dict[str, Any] = {
@@ -77,7 +77,7 @@ def as_protobuf(request: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_our_own_exporter(viewer: Viewer, client: Callable[..., CloudRuntimesClient], compression: str) -> None:
+def test_our_own_exporter(viewer: Viewer, client: Make, compression: str) -> None:
     telemetry = client(endpoint=viewer.address, compression=compression).telemetry
     with telemetry.tracer("lib", "1.2").span("outer", kind="server", attributes={"n": 2**60, "l": [1, "a"]}) as outer:
         with telemetry.tracer("lib", "1.2").span("inner") as inner:
@@ -349,7 +349,7 @@ def test_too_much_at_once_is_503_and_told_to_come_again(viewer: Viewer, monkeypa
 
 
 def test_a_store_that_fails_is_503_and_clients_come_again(
-    viewer: Viewer, client: Callable[..., CloudRuntimesClient], monkeypatch: pytest.MonkeyPatch
+    viewer: Viewer, client: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any) -> None:
         monkeypatch.undo()

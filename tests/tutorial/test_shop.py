@@ -9,11 +9,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support import Figure, Rounds
 from tests.support.ports import free_port
 from tests.tutorial.conftest import RUN, Shop, ask, wait_until
 from tests.tutorial.pages import files_of, write_files
@@ -95,9 +95,7 @@ SLOW = """    client.state.save("begun", order.id, True)
     with event.transaction"""
 
 
-def test_nothing_is_lost_while_workers_die_and_reload(
-    shop: Shop, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_nothing_is_lost_while_workers_die_and_reload(shop: Shop, rounds: Rounds, figure: Figure) -> None:
     count, limit = rounds(1, 20), rounds(20, 2)
     source, mended = shop.handlers.read_text(encoding="utf-8"), []
     process = shop.start(*RUN, "--workers", "2", "--reload")

@@ -79,10 +79,7 @@ TRANSACTION = {
     "delete": "key, *, etag=None, fence=None",
     "publish": _OUTBOX,
 }
-SECRET = {
-    "get_secret": "store_name, key, *, …",
-    "get_bulk_secret": "store_name, *, …",
-}
+SECRET = {"get_secret": "store_name, key, *, …", "get_bulk_secret": "store_name, *, …"}
 METER = {
     **dict.fromkeys(("counter", "up_down_counter", "gauge"), "name, unit='', description=''"),
     "histogram": "name, unit='', description='', *, bounds=None",
@@ -123,11 +120,7 @@ PUBLISHER = {
     "close": "*, timeout=<client>",
     "stats": "",
 }
-SUBSCRIPTION = {
-    "receive": "timeout=None",
-    "wait": "",
-    "close": "*, timeout=<client>",
-}
+SUBSCRIPTION = {"receive": "timeout=None", "wait": "", "close": "*, timeout=<client>"}
 _CALL = "service, method, data=None, *, http_method='POST', content_type=None, headers=None, query=None, "
 _SERVE = "*, host='127.0.0.1', port=None, …"
 RPC = {
