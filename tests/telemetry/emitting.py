@@ -1,13 +1,41 @@
-"""Spans by the thousand, and counters that must be exact at any time."""
+"""Spans by the thousand, counters that must be exact at any time, and what a receiver makes of requests."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
 from cloud_runtimes.telemetry import SignalStats
 
-__all__ = ["exact", "exact_at_any_time", "record"]
+__all__ = ["Received", "exact", "exact_at_any_time", "record"]
+
+
+class Received:
+    """The requests of a receiver, read by opentelemetry-proto."""
+
+    requests: list[tuple[str, dict[str, Any], bytes]]
+
+    def spans(self) -> list[Any]:
+        """Return all spans received."""
+        return self._of("trace", ExportTraceServiceRequest, "resource_spans", "scope_spans", "spans")
+
+    def logs(self) -> list[Any]:
+        """Return all log records received."""
+        return self._of("logs", ExportLogsServiceRequest, "resource_logs", "scope_logs", "log_records")
+
+    def metrics(self) -> list[Any]:
+        """Return all metrics received, in the order of their collection."""
+        return self._of("metrics", ExportMetricsServiceRequest, "resource_metrics", "scope_metrics", "metrics")
+
+    def _of(self, signal: str, kind: Any, *levels: str) -> list[Any]:
+        found: list[Any] = [kind.FromString(body) for path, _, body in list(self.requests) if signal in path]
+        for level in levels:
+            found = [each for above in found for each in getattr(above, level)]
+        return found
 
 
 def exact(stats: SignalStats) -> bool:

@@ -1,6 +1,6 @@
 """An OTLP/gRPC receiver for tests: grpcio's own server with generic handlers; bodies are read by opentelemetry-proto. What it answers can be scripted.
 
-As a program (``python grpc_receiver.py FOLDER``) it writes its port to ``FOLDER/port`` and each request to a file of its own.
+As a program (``python -m tests.telemetry.grpc_receiver FOLDER DELAY``) it writes its port to ``FOLDER/port`` and each request to a file of its own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,27 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+
+from tests.telemetry.emitting import Received
 
 TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+
+
+def retry_info(seconds: float, nanos: int = 0) -> bytes:
+    """A ``google.rpc.Status`` with two details, of which the second is a ``RetryInfo``; written by protobuf's own classes where there are any."""
+
+    def field(number: int, content: bytes) -> bytes:
+        assert len(content) < 128
+        return bytes((number << 3 | 2, len(content))) + content
+
+    delay = Duration(seconds=int(seconds), nanos=nanos or round(seconds % 1 * 1e9)).SerializeToString()
+    other = AnyMessage(type_url="type.googleapis.com/google.rpc.DebugInfo", value=b"\x12\x01x")
+    info = AnyMessage(type_url="type.googleapis.com/google.rpc.RetryInfo", value=field(1, delay))
+    return b"\x08\x0e" + field(2, b"busy") + field(3, other.SerializeToString()) + field(3, info.SerializeToString())
 
 
 class Refusal(Exception):
@@ -37,7 +51,7 @@ class Refusal(Exception):
         self.details = details
 
 
-class GrpcReceiver:
+class GrpcReceiver(Received):
     """``with GrpcReceiver() as receiver``: listens on a port of the loopback.
 
     Args:
@@ -92,39 +106,6 @@ class GrpcReceiver:
 
     def __exit__(self, *error: object) -> None:
         self._server.stop(0).wait()
-
-    def spans(self) -> list[Any]:
-        """Return all spans received."""
-        return [
-            span
-            for method, _, body in list(self.requests)
-            if method == TRACES
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def logs(self) -> list[Any]:
-        """Return all log records received."""
-        return [
-            record
-            for method, _, body in list(self.requests)
-            if method == LOGS
-            for resource in ExportLogsServiceRequest.FromString(body).resource_logs
-            for scope in resource.scope_logs
-            for record in scope.log_records
-        ]
-
-    def metrics(self) -> list[Any]:
-        """Return all metrics received, in the order of their collection."""
-        return [
-            metric
-            for method, _, body in list(self.requests)
-            if method == METRICS
-            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        ]
 
 
 def main(folder: Path, delay: float) -> None:

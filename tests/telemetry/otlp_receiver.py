@@ -9,14 +9,12 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.telemetry.emitting import Received
 
 Answer = tuple[int, dict[str, str], bytes]
 
 
-class Receiver:
+class Receiver(Received):
     """``with Receiver() as receiver``: listens on a free port of the loopback.
 
     Args:
@@ -79,36 +77,3 @@ class Receiver:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-    def spans(self) -> list[Any]:
-        """Return all spans received."""
-        return [
-            span
-            for path, _, body in list(self.requests)
-            if path == "/v1/traces"
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def logs(self) -> list[Any]:
-        """Return all log records received."""
-        return [
-            record
-            for path, _, body in list(self.requests)
-            if path == "/v1/logs"
-            for resource in ExportLogsServiceRequest.FromString(body).resource_logs
-            for scope in resource.scope_logs
-            for record in scope.log_records
-        ]
-
-    def metrics(self) -> list[Any]:
-        """Return all metrics received, in the order of their collection."""
-        return [
-            metric
-            for path, _, body in list(self.requests)
-            if path == "/v1/metrics"
-            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        ]

@@ -11,9 +11,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.support.waiting import until
-from tests.telemetry import grpc_receiver
 
 pytestmark = pytest.mark.process
+ROOT = Path(__file__).parents[2]
 
 
 class Elsewhere:
@@ -23,7 +23,7 @@ class Elsewhere:
         folder.mkdir()
         self._folder = folder
         self._process = subprocess.Popen(
-            [sys.executable, grpc_receiver.__file__, folder, str(delay)], stdin=subprocess.PIPE
+            [sys.executable, "-m", "tests.telemetry.grpc_receiver", folder, str(delay)], stdin=subprocess.PIPE, cwd=ROOT
         )
         until((folder / "port").exists)
         self.url = f"http://127.0.0.1:{(folder / 'port').read_text()}"

@@ -1,11 +1,12 @@
-"""The pipeline before endpoints that fail: what is sent again, what is dropped, counters exact, flush and close in time."""
+"""The pipeline before endpoints that fail, over HTTP and gRPC: what is sent again, what is dropped, counters exact, flush and close in time."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -16,67 +17,126 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from cloud_runtimes.telemetry import _pipeline
 from cloud_runtimes.telemetry._http import HttpExporter
 from tests.support import Make, Rounds
+from tests.support.waiting import until
 from tests.telemetry.emitting import exact, exact_at_any_time, record
+from tests.telemetry.grpc_receiver import GrpcReceiver, Refusal, retry_info
 from tests.telemetry.otlp_receiver import Receiver
 
-OK = (200, {}, b"")
+
+class No(NamedTuple):
+    """A refusal, and the seconds that the endpoint asks to wait before another try."""
+
+    code: Any
+    wait: float | None = None
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_is_sent_again(client: Make, status: int) -> None:
-    with Receiver(lambda n: (status, {"Retry-After": "0"}, b"") if n < 2 else OK) as receiver:
-        telemetry = client(endpoint=receiver.url).telemetry
+Said = Callable[[int], No | bytes | None]
+"""What the n-th request (from 0) is answered; ``None``: nothing."""
+
+
+class Http:
+    """OTLP over HTTP."""
+
+    again = (429, 502, 503, 504)
+    never = (400, 401, 404, 413, 500, 501, 301)
+    busy, pause, broken = 503, 1.0, None
+    settings: ClassVar[dict[str, str]] = {}
+
+    @staticmethod
+    def receiver(said: Said) -> Any:
+        def answer(number: int) -> Any:
+            found = said(number)
+            if isinstance(found, No):
+                return found.code, {} if found.wait is None else {"Retry-After": f"{found.wait:g}"}, b""
+            return found if found is None else (200, {}, found)
+
+        return Receiver(answer)
+
+
+class Grpc:
+    """OTLP over gRPC."""
+
+    again = ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "DATA_LOSS")
+    never = ("INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "INTERNAL", "UNKNOWN")
+    busy, pause, broken = "UNAVAILABLE", 1.2, No("INVALID_ARGUMENT")
+    settings: ClassVar[dict[str, str]] = {"protocol": "grpc", "home": ":memory:"}
+
+    @staticmethod
+    def receiver(said: Said) -> Any:
+        def answer(number: int) -> bytes:
+            found = said(number)
+            if isinstance(found, No):
+                raise Refusal(found.code, None if found.wait is None else retry_info(found.wait))
+            assert found is not None
+            return found
+
+        return GrpcReceiver(answer)
+
+
+Way = type[Http] | type[Grpc]
+both_ways = pytest.mark.parametrize("way", [Http, Grpc])
+
+
+@contextmanager
+def endpoint(client: Make, way: Way, said: Said, **settings: Any) -> Iterator[tuple[Any, Any]]:
+    """Run a receiver, and give it with the telemetry of a client that sends to it."""
+    with way.receiver(said) as receiver:
+        yield receiver, client(endpoint=receiver.url, **way.settings, **settings).telemetry
+
+
+@pytest.mark.parametrize(("way", "code"), [(way, code) for way in (Http, Grpc) for code in way.again])
+def test_what_is_sent_again(client: Make, way: Way, code: Any) -> None:
+    with endpoint(client, way, lambda n: No(code, 0) if n < 2 else b"") as (receiver, telemetry):
         record(telemetry, 3)
-        assert telemetry.flush(10)
+        assert telemetry.flush(30)
         assert [body for _, _, body in receiver.requests] == [receiver.requests[0][2]] * 3
-        assert receiver.connections == 1
+        assert way is Grpc or receiver.connections == 1
         assert telemetry.stats().spans.exported == 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 413, 500, 501, 301])
-def test_what_is_refused_for_good(client: Make, status: int) -> None:
-    with Receiver(lambda n: (status, {}, b"") if n == 0 else OK) as receiver:
-        telemetry = client(endpoint=receiver.url).telemetry
+@pytest.mark.parametrize(("way", "code"), [(way, code) for way in (Http, Grpc) for code in way.never])
+def test_what_is_refused_for_good(client: Make, way: Way, code: Any) -> None:
+    refusal = No(code, 0 if way is Grpc else None)
+    with endpoint(client, way, lambda n: refusal if n == 0 else b"") as (receiver, telemetry):
         record(telemetry, 3)
-        assert not telemetry.flush(10)
+        assert not telemetry.flush(30)
         record(telemetry, 2)
-        assert telemetry.flush(10)
+        assert telemetry.flush(30)
         stats = telemetry.stats().spans
         assert (stats.exported, dict(stats.dropped), len(receiver.requests)) == (2, {"rejected": 3}, 2)
 
 
 def test_a_broken_connection_is_made_anew(client: Make) -> None:
-    with Receiver(lambda n: None if n == 0 else OK) as receiver:
-        telemetry = client(endpoint=receiver.url).telemetry
+    with endpoint(client, Http, lambda n: None if n == 0 else b"") as (receiver, telemetry):
         record(telemetry, 1)
         assert telemetry.flush(20)
         assert receiver.connections == 2
 
 
-def test_partial_success_is_counted(client: Make) -> None:
+@both_ways
+def test_partial_success_is_counted(client: Make, way: Way) -> None:
     answer = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(rejected_spans=2, error_message="no"))
-    with Receiver(lambda n: (200, {}, answer.SerializeToString())) as receiver:
-        telemetry = client(endpoint=receiver.url).telemetry
+    with endpoint(client, way, lambda n: answer.SerializeToString()) as (receiver, telemetry):
         record(telemetry, 5)
-        assert not telemetry.flush(10)
+        assert not telemetry.flush(30)
         stats = telemetry.stats().spans
         assert (stats.exported, dict(stats.dropped), len(receiver.requests)) == (3, {"rejected": 2}, 1)
 
 
-def test_retry_after_is_honoured(client: Make) -> None:
-    with Receiver(lambda n: (503, {"Retry-After": "1"}, b"") if n == 0 else OK) as receiver:
-        telemetry = client(endpoint=receiver.url).telemetry
+@both_ways
+def test_the_pause_that_is_asked_for_is_kept(client: Make, way: Way) -> None:
+    with endpoint(client, way, lambda n: No(way.busy, way.pause) if n == 0 else b"") as (_, telemetry):
         record(telemetry, 1)
         began = time.monotonic()
-        assert telemetry.flush(20)
-        assert time.monotonic() - began >= 1.0
+        assert telemetry.flush(30)
+        assert time.monotonic() - began >= way.pause
 
 
-def test_given_up_after_retry_timeout(client: Make) -> None:
-    with Receiver(lambda n: (503, {"Retry-After": "3600"}, b"")) as receiver:
-        telemetry = client(endpoint=receiver.url).telemetry
+@both_ways
+def test_given_up_after_retry_timeout(client: Make, way: Way) -> None:
+    with endpoint(client, way, lambda n: No(way.busy, 3600)) as (_, telemetry):
         record(telemetry, 4)
-        assert not telemetry.flush(10)
+        assert not telemetry.flush(30)
         assert dict(telemetry.stats().spans.dropped) == {"unreachable": 4}
 
 
@@ -109,10 +169,11 @@ def black_hole() -> tuple[str, Any]:
     return f"http://127.0.0.1:{listener.getsockname()[1]}", listener
 
 
-@pytest.mark.parametrize("endpoint", [refused, black_hole])
-def test_flush_and_close_keep_their_word(client: Make, endpoint: Callable[[], tuple[str, Any]]) -> None:
-    url, listener = endpoint()
-    made = client(endpoint=url)
+@both_ways
+@pytest.mark.parametrize("nowhere", [refused, black_hole])
+def test_flush_and_close_keep_their_word(client: Make, way: Way, nowhere: Callable[[], tuple[str, Any]]) -> None:
+    url, listener = nowhere()
+    made = client(endpoint=url, **way.settings)
     telemetry = made.telemetry
     record(telemetry, 10)
     began = time.monotonic()
@@ -120,13 +181,10 @@ def test_flush_and_close_keep_their_word(client: Make, endpoint: Callable[[], tu
     flushed = time.monotonic()
     made.close(timeout=0.3)
     closed = time.monotonic()
-    # promised are 0.2 s over; a machine with other things to do gets a few seconds
+    # promised are 0.2 s over; a machine with other things to do gets a few seconds, and not the 10 s of an attempt
     assert 0.5 <= flushed - began < 5
     assert closed - flushed < 5
-    for _ in range(3_000):
-        if not telemetry.stats().spans.buffered:
-            break
-        time.sleep(0.01)
+    until(lambda: not telemetry.stats().spans.buffered)
     stats = telemetry.stats().spans
     assert (stats.recorded, stats.exported, sum(stats.dropped.values()), stats.buffered) == (10, 0, 10, 0)
     if listener:
@@ -142,10 +200,7 @@ def test_closing_gives_up_where_nothing_is_accepted(client: Make, monkeypatch: p
     began = time.monotonic()
     made.close()  # which has the client's 30 s
     assert time.monotonic() - began < 8
-    for _ in range(3_000):
-        if not telemetry.stats().spans.buffered:
-            break
-        time.sleep(0.01)
+    until(lambda: not telemetry.stats().spans.buffered)
     stats = telemetry.stats().spans
     assert exact(stats)
     assert (stats.exported, sum(stats.dropped.values())) == (0, 10)
@@ -157,11 +212,11 @@ def test_closing_waits_for_a_slow_endpoint(client: Make, monkeypatch: pytest.Mon
     monkeypatch.setattr(_pipeline, "CHUNK_BYTES", 2_000)
     monkeypatch.setattr(HttpExporter, "batch_bytes", 2_500)
 
-    def slow(number: int) -> Any:
+    def slow(number: int) -> bytes:
         time.sleep(0.15)
-        return OK
+        return b""
 
-    with Receiver(slow) as receiver:
+    with Http.receiver(slow) as receiver:
         made = client(endpoint=receiver.url)
         telemetry = made.telemetry
         record(telemetry, 300, text="x" * 100)
@@ -181,11 +236,11 @@ def test_a_full_buffer_drops_and_counts(client: Make) -> None:
     listener.close()
 
 
-def test_counters_are_exact_at_any_time(client: Make, rounds: Rounds) -> None:
-    answers = [OK, (503, {"Retry-After": "0"}, b""), (400, {}, b""), None]
-    with Receiver(lambda n: answers[n % 7] if n % 7 < 4 else OK) as receiver:
-        telemetry = client(endpoint=receiver.url, trace_delay=0.001, buffer_bytes=50_000).telemetry
-        exact_at_any_time(telemetry, rounds(2_000, 100_000))
+@both_ways
+def test_counters_are_exact_at_any_time(client: Make, way: Way, rounds: Rounds) -> None:
+    answers = {1: No(way.busy, 0), 2: No(way.never[0]), 3: way.broken}
+    with endpoint(client, way, lambda n: answers.get(n % 7, b""), trace_delay=0.001, buffer_bytes=50_000) as found:
+        exact_at_any_time(found[1], rounds(2_000, 100_000))
 
 
 def test_nothing_is_lost_or_twice_at_speed(client: Make, rounds: Rounds) -> None:
