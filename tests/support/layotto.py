@@ -15,9 +15,9 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.support.daprd import redis_call, redis_process
+from tests.support.harnesses.clients import Clients
 from tests.support.harnesses.rpc import HereRpc
 from tests.support.ports import free_port
 
@@ -203,7 +203,7 @@ class Layotto:
         self._log.close()
 
 
-class LayottoProcess(Harness):
+class LayottoProcess(Clients):
     """Clients of it.
 
     Attributes:
@@ -221,7 +221,6 @@ class LayottoProcess(Harness):
         self._layotto = layotto
         self.topics = topics
         self.bulk_order = topics == "ordered"
-        self._clients: list[CloudRuntimesClient] = []
         self._free = {kind: [f"{kind}-{number}" for number in range(STORES)] for kind in ("state", "lock")}
         self._free["configuration"] = [f"etcd-{number}" for number in range(len(layotto.etcd))] or ["settings"]
         self._free |= {"file": ["files"], "secret": ["vault"]}
@@ -236,18 +235,11 @@ class LayottoProcess(Harness):
             return f"{self.topics}-{next(self._layotto.topics[self.topics])}"
         return self._free[kind].pop(0)
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
         table = {"actuator": self._layotto.actuator, "file_roots": self._roots, "max_message": 64 << 20}
         table |= arguments.pop("table", {})
         endpoint = arguments.pop("endpoint", f"grpc://127.0.0.1:{self._layotto.grpc}")
-        client = CloudRuntimesClient(endpoint, runtime="layotto", config={"layotto": table}, **arguments)
-        self._clients.append(client)
-        return client
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        return CloudRuntimesClient(endpoint, runtime="layotto", config={"layotto": table}, **arguments)
 
 
 class LayottoFiles(LayottoProcess):
@@ -283,16 +275,13 @@ class LayottoRpc(HereRpc):
     def config(self) -> dict[str, Any]:
         return {"capa": {"home": ":memory:", "rpc_open": True}}  # the sidecar has no token to show
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return CloudRuntimesClient(
             f"grpc://127.0.0.1:{self._layotto.grpc}",
             runtime="layotto",
             config={"layotto": {"max_message": 64 << 20}},
             **arguments,
         )
-        self._clients.append(client)
-        return client
 
     def close(self) -> None:
         self._serving.__exit__(None, None, None)

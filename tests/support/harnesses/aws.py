@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import Clients
 from tests.support.harnesses.secrets import _Harness
 from tests.support.moto import REGION, aws
 
@@ -91,7 +91,7 @@ class ParameterStoreHarness(SecretsManagerHarness):
 AWS_SECRETS = {each.name: each for each in (SecretsManagerHarness, MultiValuedHarness, ParameterStoreHarness)}
 
 
-class ParametersHarness(Harness):
+class ParametersHarness(Clients):
     """Configuration in Parameter Store."""
 
     name = "aws"
@@ -99,7 +99,6 @@ class ParametersHarness(Harness):
     odd_settings = False
 
     def __init__(self, url: str) -> None:
-        self._clients: list[CloudRuntimesClient] = []
         self._url = url
         self._id = uuid.uuid4().hex
         # the configuration declares them all before the first call
@@ -110,13 +109,10 @@ class ParametersHarness(Harness):
     def prefix(self, store: str) -> str:
         return f"/{self._id}/{store}/"
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def config(self) -> dict[str, Any]:
         table = {"component": "aws", "url": self._url, "poll_interval": "50ms", **LOGIN}
         tables = {name: {**table, "prefix": self.prefix(name)} for name in self._names}
-        client = CloudRuntimesClient(config={"configuration": tables}, **arguments)
-        self._clients.append(client)
-        return client
+        return {"configuration": tables}
 
     def store(self, kind: str = "store") -> str:
         return next(self._unused)
@@ -130,10 +126,6 @@ class ParametersHarness(Harness):
                 )
         for start in range(0, len(gone), 10):
             self._api.delete_parameters(Names=gone[start : start + 10])
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 AWS = {ParametersHarness.name: ParametersHarness}

@@ -10,8 +10,8 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
-from cloud_runtimes.testing import Harness
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.support.harnesses.clients import Clients
 from tests.support.harnesses.embedded import MemoryHarness
 from tests.support.harnesses.rpc import HereRpc
 from tests.support.ports import reserved_port
@@ -36,7 +36,7 @@ class Beside:
         self.harness.close()
 
 
-class DaprHttp(Harness):
+class DaprHttp(Clients):
     """Clients of a sidecar over HTTP."""
 
     name = "dapr"
@@ -50,13 +50,9 @@ class DaprHttp(Harness):
 
     def __init__(self, beside: Beside) -> None:
         self.beside = beside
-        self._clients: list[CloudRuntimesClient] = []
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = client_of(self.beside.sidecar, self.grpc, arguments, both=self.both)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return client_of(self.beside.sidecar, self.grpc, arguments, both=self.both)
 
     def configure(self, client: CloudRuntimesClient, store: str, values: Mapping[str, str | None]) -> None:
         super().configure(self.beside.client, store, values)  # Dapr has no way to write
@@ -65,8 +61,7 @@ class DaprHttp(Harness):
         self.beside.harness.advance(seconds)
 
     def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        super().close()
         self.beside.harness.clocks.ahead_ms = 0  # the next test has stores of its own
 
 
@@ -130,11 +125,8 @@ class DaprRpcHarness(HereRpc):
         self._serving = app.rpc.serving(port=self._port)
         self._serving.__enter__()
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = client_of(self._sidecar, False, arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return client_of(self._sidecar, False, arguments)
 
     def close(self) -> None:
         self._serving.__exit__(None, None, None)

@@ -70,10 +70,8 @@ class DaprPostgres(PostgresHarness):
         self._sidecar = Sidecar(self._beneath, settings)
         self._sidecar.__enter__()
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        client = client_of(self._sidecar, self.grpc, arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return client_of(self._sidecar, self.grpc, arguments)
 
     def close(self) -> None:
         super().close()

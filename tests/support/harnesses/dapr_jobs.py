@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.dapr import Beside, DaprGrpc, DaprHttp
 from tests.support.ports import reserved_port
 
@@ -27,9 +25,6 @@ class DaprJobs(DaprHttp):
     """Over HTTP."""
 
     applications = False
-
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        return super().client(**arguments)
 
     def close(self) -> None:
         super().close()

@@ -11,6 +11,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.testing import SecretHarness
+from tests.support.harnesses.clients import Clients
 from tests.support.harnesses.dapr import client_of
 from tests.support.harnesses.secrets import MultipleHarness
 
@@ -31,7 +32,7 @@ class SecretsBeside:
         self._patched.undo()
 
 
-class DaprSecrets(SecretHarness):
+class DaprSecrets(Clients, SecretHarness):
     """Clients of that sidecar over HTTP."""
 
     name = "dapr"
@@ -41,7 +42,6 @@ class DaprSecrets(SecretHarness):
 
     def __init__(self, beside: SecretsBeside) -> None:
         self._beside = beside
-        self._clients: list[CloudRuntimesClient] = []
         self._inner = beside.harness
         self._inner._stores.clear()
         for _ in range(2):  # both are empty
@@ -51,11 +51,8 @@ class DaprSecrets(SecretHarness):
     def store(self, kind: str = "store") -> str:
         return self._free.pop(0)
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = client_of(self._beside.sidecar, self.grpc, arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return client_of(self._beside.sidecar, self.grpc, arguments)
 
     def put(self, store: str, key: str, value: str) -> None:
         self._inner.put(store, key, value)
@@ -65,10 +62,6 @@ class DaprSecrets(SecretHarness):
 
     def remove(self, store: str, key: str) -> None:
         self._inner.remove(store, key)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 class DaprSecretsGrpc(DaprSecrets):

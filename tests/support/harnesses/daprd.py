@@ -15,9 +15,10 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.runtimes.dapr.http_transport import HttpTransport
-from cloud_runtimes.testing import Harness, SecretHarness
+from cloud_runtimes.testing import SecretHarness
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.support.daprd import Beneath, Daprd, component, redis_call
+from tests.support.harnesses.clients import Clients
 from tests.support.harnesses.rpc import HereRpc
 
 MAX_MESSAGE = 64 << 20
@@ -31,7 +32,7 @@ return 'OK'
 """Of Redis, whose clock nobody sets: what expires does so that much sooner."""
 
 
-class DaprdHttp(Harness):
+class DaprdHttp(Clients):
     """Clients of it over HTTP.
 
     Attributes:
@@ -55,7 +56,6 @@ class DaprdHttp(Harness):
         self.daprd = daprd
         self._databases = list(daprd.databases)
         self._in_redis: list[int] = []
-        self._clients: list[CloudRuntimesClient] = []
 
     def store(self, kind: str = "store") -> str:
         if kind == "pubsub":
@@ -104,16 +104,12 @@ class DaprdHttp(Harness):
             assert self.daprd.redis is not None
             redis_call(self.daprd.redis, "EVAL", _SOONER, "0", str(int(seconds * 1000)), database=database)
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
         config = {"dapr": {"max_message": MAX_MESSAGE}}
-        client = CloudRuntimesClient(self.address.format(self.daprd), config=config, **arguments)
-        self._clients.append(client)
-        return client
+        return CloudRuntimesClient(self.address.format(self.daprd), config=config, **arguments)
 
     def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        super().close()
         if self.daprd.scheduler:
             with CloudRuntimesClient(f"grpc://127.0.0.1:{self.daprd.grpc}") as client:
                 for job in client.schedule.list_jobs():
@@ -154,13 +150,11 @@ class DaprdPublishing(DaprdGrpc):
 
     name = "daprd, publishing over HTTP"
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
         table = {"max_message": MAX_MESSAGE, "http_endpoint": f"http://127.0.0.1:{self.daprd.http}"}
         client = CloudRuntimesClient(self.address.format(self.daprd), config={"dapr": table}, **arguments)
         transport: Any = client._context.runtime().transport  # type: ignore[attr-defined]
         transport.publish_bulk = MethodType(HttpTransport.publish_bulk, transport)
-        self._clients.append(client)
         return client
 
 
@@ -184,12 +178,9 @@ class DaprdRpc(HereRpc):
         self._serving = app.rpc.serving(port=self._daprd.port)
         self._serving.__enter__()
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
         config = {"dapr": {"max_message": MAX_MESSAGE}}
-        client = CloudRuntimesClient(self.address.format(self._daprd), config=config, **arguments)
-        self._clients.append(client)
-        return client
+        return CloudRuntimesClient(self.address.format(self._daprd), config=config, **arguments)
 
     def close(self) -> None:
         self._serving.__exit__(None, None, None)
@@ -244,7 +235,7 @@ class Secrets(Daprd):
             return None  # just now there is no such component
 
 
-class DaprdSecrets(SecretHarness):
+class DaprdSecrets(Clients, SecretHarness):
     """Clients of that one over HTTP."""
 
     name = "daprd"
@@ -255,7 +246,6 @@ class DaprdSecrets(SecretHarness):
     def __init__(self, daprd: Secrets) -> None:
         self._daprd = daprd
         self._stores: dict[str, dict[str, Any]] = {}
-        self._clients: list[CloudRuntimesClient] = []
         for name in daprd.names:
             daprd.hold(name, {})
 
@@ -264,11 +254,8 @@ class DaprdSecrets(SecretHarness):
         self._stores[name] = {}
         return name
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(self.address.format(self._daprd), **arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return CloudRuntimesClient(self.address.format(self._daprd), **arguments)
 
     def put(self, store: str, key: str, value: str) -> None:
         self._stores[store][key] = value
@@ -281,10 +268,6 @@ class DaprdSecrets(SecretHarness):
     def remove(self, store: str, key: str) -> None:
         del self._stores[store][key]
         self._daprd.hold(store, self._stores[store])
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 class DaprdSecretsGrpc(DaprdSecrets):

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import Clients
 
 
-class UrlHarness(Harness):
+class UrlHarness(Clients):
     """A database by its URL; two store names are declared."""
 
     stores: ClassVar[tuple[str, ...]] = ("first", "second")
@@ -21,19 +20,12 @@ class UrlHarness(Harness):
         tables = {name: {"component": "sqlalchemy", "url": url} for name, url in zip(self.stores, urls, strict=True)}
         self._config = {"database": tables}
         self._free = list(self.stores)
-        self._clients: list[CloudRuntimesClient] = []
 
     def store(self, kind: str = "store") -> str:
         return self._free.pop(0)
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        client = CloudRuntimesClient(config=self._config, **arguments)
-        self._clients.append(client)
-        return client
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
+    def config(self) -> dict[str, Any]:
+        return self._config
 
 
 class PostgresHarness(UrlHarness):

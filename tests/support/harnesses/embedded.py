@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, registry
-from cloud_runtimes.testing import Clock, Harness
+from cloud_runtimes import registry
+from cloud_runtimes.testing import Clock
+from tests.support.harnesses.clients import Clients
 
 _numbers = itertools.count()
 
 
-class SqliteHarness(Harness):
+class SqliteHarness(Clients):
     """SQLite in a file."""
 
     name = "sqlite"
@@ -22,24 +23,16 @@ class SqliteHarness(Harness):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.home = self._home(folder)
         self.clocks = Clock()
-        self._clients: list[CloudRuntimesClient] = []
         monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), self.clocks.component)
 
     def _home(self, folder: Path) -> str:
         return str(folder / "home")
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(config={"capa": {"home": self.home}}, **arguments)
-        self._clients.append(client)
-        return client
+    def config(self) -> dict[str, Any]:
+        return {"capa": {"home": self.home}}
 
     def advance(self, seconds: float) -> None:
         self.clocks.advance(seconds)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 class MemoryHarness(SqliteHarness):

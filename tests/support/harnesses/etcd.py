@@ -2,58 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
 from typing import Any
 
-import pytest
-
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components._engines import engines
 from cloud_runtimes.components.etcd import schedule
 from cloud_runtimes.components.etcd.engine import EtcdEngine
-from cloud_runtimes.testing import Harness
 from tests.support.etcd import EtcdServer, leases
+from tests.support.harnesses.clients import RealTime, own_name
 
 __all__ = ["ETCD", "EtcdClock", "EtcdHome"]
 
-_numbers = itertools.count(1)
 
-
-class EtcdHome(Harness):
+class EtcdHome(RealTime):
     """A prefix of its own on the test run's server; a test may wait for ``longest`` seconds."""
 
     name = "etcd"
+    server_kind, folder = "an etcd server", "etcd"
     bad_etag = "999999999999"
     longest = 2.5
 
     def __init__(self, server: EtcdServer) -> None:
         self.server = server
-        self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
-        self._clients: list[CloudRuntimesClient] = []
+        self.prefix = own_name()
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def config(self) -> dict[str, Any]:
         home = {"url": self.server.url, "prefix": self.prefix}
-        client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
-        self._clients.append(client)
-        return client
+        return {"capa": {"home": home}}
 
     def advance(self, seconds: float) -> None:
-        if seconds > self.longest:
-            pytest.skip(f"the clock of an etcd server cannot be set, and {seconds:g} s are long: see tests/etcd")
         before = leases(self.server.url)
-        time.sleep(seconds)
+        super().advance(seconds)
         # the server looks for leases that are over every half second
         ending = {id for id, left in before.items() if left <= seconds}
         end = time.monotonic() + 3
         while time.monotonic() < end and any(left == 0 for id, left in leases(self.server.url).items() if id in ending):
             time.sleep(0.05)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 class EtcdClock(EtcdHome):

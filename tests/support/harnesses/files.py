@@ -12,19 +12,18 @@ import pytest
 import yaml
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import Clients
 
 _numbers = itertools.count()
 
 
-class FileHarness(Harness):
+class FileHarness(Clients):
     """A watched file per store, which the test writes as its owner would: whole, beside it, and renamed over it."""
 
     suffix: ClassVar[str]
     watch: ClassVar[str] = "poll"
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self._clients: list[CloudRuntimesClient] = []
         # the configuration declares them all before the first call
         self._names = [f"configuration-{next(_numbers)}" for _ in range(3)]
         self._unused = iter(self._names)
@@ -44,8 +43,7 @@ class FileHarness(Harness):
         beside.write_text(self.text(self._values[store]), encoding="utf-8")
         beside.replace(self._path(store))
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def config(self) -> dict[str, Any]:
         # with notices it hardly ever looks by itself, so that they are what is tested
         interval = "20ms" if self.watch == "poll" else "10s"
         tables = {
@@ -57,9 +55,7 @@ class FileHarness(Harness):
             }
             for name in self._names
         }
-        client = CloudRuntimesClient(config={"configuration": tables}, **arguments)
-        self._clients.append(client)
-        return client
+        return {"configuration": tables}
 
     def store(self, kind: str = "store") -> str:
         return next(self._unused)
@@ -72,10 +68,6 @@ class FileHarness(Harness):
             else:
                 held[key] = value
         self._write(store)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 class JsonFileHarness(FileHarness):

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from typing import Any, ClassVar
 
-import pytest
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import RealTime, own_name
 
 __all__ = ["KAFKA", "KAFKA_SHARED", "KAFKA_SHARED_STORM", "KAFKA_STORM", "KAFKA_THREE", "KafkaHome", "OrderedHome"]
 
-_numbers = itertools.count(1)
 
-
-class KafkaHome(Harness):
+class KafkaHome(RealTime):
     """Topics with a prefix of their own on the test run's broker; a test may wait for ``longest`` seconds."""
 
     name = "kafka"
+    server_kind, folder = "a Kafka broker", "kafka"
     event_metadata = False  # CloudEvents have no place for it
-    longest = 1.0
     settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, servers: str) -> None:
         self.servers = servers
-        self.prefix = f"home-{os.getpid()}-{next(_numbers)}."
-        self._clients: list[CloudRuntimesClient] = []
+        self.prefix = own_name() + "."
         self._stores = itertools.count()
 
     def store(self, kind: str = "store") -> str:
@@ -42,21 +36,9 @@ class KafkaHome(Harness):
         settings = {"servers": self.servers, "prefix": f"{self.prefix}{name}.", "ensure": "create"}
         return {"component": "kafka", **settings, **self.settings, **more}
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def config(self) -> dict[str, Any]:
         config = {"pubsub": {name: self.table(name) for name in (f"bus-{number}" for number in range(4))}}
-        client = CloudRuntimesClient(config=config, **arguments)
-        self._clients.append(client)
-        return client
-
-    def advance(self, seconds: float) -> None:
-        if seconds > self.longest:
-            pytest.skip(f"the clock of a Kafka broker cannot be set, and {seconds:g} s are long: see tests/kafka")
-        time.sleep(seconds)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        return config
 
 
 class OrderedHome(KafkaHome):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.support.fake_layotto import FakeLayotto, Quirks
 from tests.support.fake_layotto.files import BUCKET
+from tests.support.harnesses.clients import Clients
 from tests.support.harnesses.embedded import MemoryHarness
 from tests.support.harnesses.rpc import HereRpc
 
@@ -32,7 +32,7 @@ class BesideLayotto:
         self.harness.close()
 
 
-class LayottoHarness(Harness):
+class LayottoHarness(Clients):
     """Clients of that fake."""
 
     name = "layotto"
@@ -44,7 +44,6 @@ class LayottoHarness(Harness):
 
     def __init__(self, beside: BesideLayotto) -> None:
         self.beside = beside
-        self._clients: list[CloudRuntimesClient] = []
         self._roots: dict[str, str] = {}
 
     def store(self, kind: str = "store") -> str:
@@ -52,17 +51,14 @@ class LayottoHarness(Harness):
         self._roots[name] = BUCKET
         return name
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        client = client_of(self.beside.fake, {"file_roots": self._roots}, arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return client_of(self.beside.fake, {"file_roots": self._roots}, arguments)
 
     def advance(self, seconds: float) -> None:
         self.beside.harness.advance(seconds)
 
     def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        super().close()
         self.beside.fake.reset()
         self.beside.harness.clocks.ahead_ms = 0  # the next test has stores of its own
 
@@ -96,10 +92,8 @@ class LayottoRpcHarness(HereRpc):
         self._serving.__enter__()
         self._beside.fake.invoke.routes[self.service] = self._serving.address.removeprefix("http://")
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        client = client_of(self._beside.fake, {}, arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return client_of(self._beside.fake, {}, arguments)
 
     def close(self) -> None:
         self._serving.__exit__(None, None, None)

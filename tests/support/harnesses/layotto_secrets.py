@@ -38,10 +38,8 @@ class LayottoSecrets(DaprSecrets):
         super().__init__(beside)  # type: ignore[arg-type]
         self._fake = beside.fake
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        client = client_of(self._fake, {}, arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return client_of(self._fake, {}, arguments)
 
 
 LAYOTTO_SECRETS = {LayottoSecrets.name: LayottoSecrets}

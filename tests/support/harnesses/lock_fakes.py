@@ -18,7 +18,8 @@ from cloud_runtimes.spi.component import Runtime
 from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.lock import Grant, LockDriver, LockRequest
 from cloud_runtimes.spi.operation import Operation
-from cloud_runtimes.testing import Clock, Harness
+from cloud_runtimes.testing import Clock
+from tests.support.harnesses.clients import Clients
 
 
 class DictLocks:
@@ -101,7 +102,7 @@ class DictLockRuntime(Runtime):
         self.executor.close(timeout)
 
 
-class DictLockHarness(Harness):
+class DictLockHarness(Clients):
     """Clients over the fake."""
 
     name = "dict in threads"
@@ -109,16 +110,9 @@ class DictLockHarness(Harness):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.clocks = Clock()
         self._stores: dict[str, DictLocks] = {}
-        self._clients: list[CloudRuntimesClient] = []
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        client = CloudRuntimesClient(runtime=DictLockRuntime(self._stores, self.clocks), app_id="suite", **arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return CloudRuntimesClient(runtime=DictLockRuntime(self._stores, self.clocks), **arguments)
 
     def advance(self, seconds: float) -> None:
         self.clocks.ahead_ms += round(seconds * 1000)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import time
 from typing import Any
 
-import pytest
-
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components._engines import engines
 from cloud_runtimes.components.nats import buckets
 from cloud_runtimes.components.nats.engine import NatsEngine
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import RealTime, own_name
 from tests.support.nats import NatsServer
 
 __all__ = ["NATS", "NATS_EVENTS", "NATS_FRAMED", "NatsClock", "NatsHome"]
 
-_numbers = itertools.count(1)
 
-
-class NatsHome(Harness):
+class NatsHome(RealTime):
     """A prefix of its own on the test run's server; a test may wait for ``longest`` seconds."""
 
     name = "nats"
+    server_kind, folder = "a NATS server", "nats"
     bad_etag = "fffffffffffffff"
     event_metadata = False  # CloudEvents have no place for it
     layout = "event"
@@ -32,24 +25,11 @@ class NatsHome(Harness):
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server
-        self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
-        self._clients: list[CloudRuntimesClient] = []
+        self.prefix = own_name()
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def config(self) -> dict[str, Any]:
         home = {"url": self.server.url, "prefix": self.prefix, "layout": self.layout}
-        client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
-        self._clients.append(client)
-        return client
-
-    def advance(self, seconds: float) -> None:
-        if seconds > self.longest:
-            pytest.skip(f"the clock of a NATS server cannot be set, and {seconds:g} s are long: see tests/nats")
-        time.sleep(seconds)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        return {"capa": {"home": home}}
 
 
 class NatsClock(NatsHome):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.objectstore import state
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import Clients
 from tests.support.objectstore import buckets, table
 
 __all__ = ["OBJECTSTORE", "OBJECTSTORE_STATE", "BucketState", "Buckets"]
 
 
-class Buckets(Harness):
+class Buckets(Clients):
     """Files of a run's server. The configuration declares all stores before the first call."""
 
     name = "objectstore"
@@ -25,21 +24,13 @@ class Buckets(Harness):
         self.url = url
         self.names = buckets(url, 3)
         self._unused = iter(self.names)
-        self._clients: list[CloudRuntimesClient] = []
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def config(self) -> dict[str, Any]:
         config = {self.service: {name: table(self.url, name) for name in self.names}}
-        client = CloudRuntimesClient(config=config, **arguments)
-        self._clients.append(client)
-        return client
+        return config
 
     def store(self, kind: str = "store") -> str:
         return next(self._unused)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 class BucketState(Buckets):

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
 from functools import cached_property
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components._runs import LeasedRuns
 from cloud_runtimes.components.postgres.schedule import _Runs
 from cloud_runtimes.spi import Method, Operation
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import Clients, own_name
 
-_numbers = itertools.count(1)
 _SWEEP = Method("postgres", "sweep", repeatable=True)
 
 
-class PostgresHome(Harness):
+class PostgresHome(Clients):
     """A schema of its own in the test run's server."""
 
     name = "postgres"
@@ -28,19 +24,15 @@ class PostgresHome(Harness):
     def __init__(self, url: str) -> None:
         self._psycopg: Any = pytest.importorskip("psycopg")
         self.url = url
-        self.schema = f"home_{os.getpid()}_{next(_numbers)}"
+        self.schema = own_name("_")
         self._schemas = [self.schema]
         self._ahead_ms = 0
-        self._clients: list[CloudRuntimesClient] = []
         # whoever runs jobs renews its leases by a clock that goes as fast
         _Runs._clock = lambda _: time.monotonic() + self._ahead_ms / 1000  # type: ignore[method-assign]
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def config(self) -> dict[str, Any]:
         home = {"url": self.url, "schema": self.schema}
-        client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
-        self._clients.append(client)
-        return client
+        return {"capa": {"home": home}}
 
     @cached_property
     def _connection(self) -> Any:
@@ -74,8 +66,7 @@ class PostgresHome(Harness):
         return name
 
     def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        super().close()
         _Runs._clock = LeasedRuns._clock  # type: ignore[method-assign]
         with self._connection as connection:
             connection.execute("SET client_min_messages = error")

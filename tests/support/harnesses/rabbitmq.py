@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import time
 from typing import Any, ClassVar
 
-import pytest
-
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import RealTime, own_name
 
 __all__ = ["RABBITMQ", "RABBITMQ_BINARY", "RABBITMQ_FRAMED", "RABBITMQ_STREAMS", "RabbitHome", "StreamHome"]
 
-_numbers = itertools.count(1)
 
-
-class RabbitHome(Harness):
+class RabbitHome(RealTime):
     """A prefix of its own on the test run's server. The group of the suite has a queue from the first event on, since a queue does not have those before it."""
 
     name = "rabbitmq"
+    server_kind, folder = "a RabbitMQ server", "rabbitmq"
     event_metadata = False  # CloudEvents have no place for it
-    longest = 1.0
     settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.prefix = f"{os.getpid()}-{next(_numbers)}"
+        self.prefix = own_name()
         self.home = {"url": url, "prefix": self.prefix + ".{name}.", "groups": ["suite"], **self.settings}
-        self._clients: list[CloudRuntimesClient] = []
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(config={"capa": {"home": self.home}}, **arguments)
-        self._clients.append(client)
-        return client
-
-    def advance(self, seconds: float) -> None:
-        if seconds > self.longest:
-            pytest.skip(f"the clock of a RabbitMQ server cannot be set, and {seconds:g} s are long: see tests/rabbitmq")
-        time.sleep(seconds)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
+    def config(self) -> dict[str, Any]:
+        return {"capa": {"home": self.home}}
 
 
 class FramedHome(RabbitHome):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
+from tests.support.harnesses.clients import Clients, own_name
 from tests.support.redis import RedisServer
 from tests.support.redis_sets import RedisCluster
 
 __all__ = ["CLUSTER", "FRAMED", "IN_DAPRS", "REDIS", "REDIS8", "VALKEY", "ClusterHome", "RedisHome"]
 
-_numbers = itertools.count(1)
 
-
-class RedisHome(Harness):
+class RedisHome(Clients):
     """A prefix of its own on the test run's server."""
 
     name = "redis"
@@ -29,15 +24,11 @@ class RedisHome(Harness):
     def __init__(self, server: RedisServer | RedisCluster) -> None:
         self.server = server
         self.url = server.url
-        self.prefix = f"home-{os.getpid()}-{next(_numbers)}"
-        self._clients: list[CloudRuntimesClient] = []
+        self.prefix = own_name()
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
+    def config(self) -> dict[str, Any]:
         home = {"url": self.url, "prefix": self.prefix, "layout": self.layout, **self.more}
-        client = CloudRuntimesClient(config={"capa": {"home": home}}, **arguments)
-        self._clients.append(client)
-        return client
+        return {"capa": {"home": home}}
 
     def advance(self, seconds: float) -> None:
         self.server.advance(seconds)
@@ -45,8 +36,7 @@ class RedisHome(Harness):
         self.server.command("PUBLISH", f"{self.prefix}:schedule:suite", "")
 
     def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        super().close()
         self.server.reset()
 
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import RpcHarness
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.support.harnesses.clients import Clients
 
 
-class HereRpc(RpcHarness):
+class HereRpc(Clients, RpcHarness):
     """Methods in the caller's own process."""
 
     name = "in the process"
@@ -20,7 +20,6 @@ class HereRpc(RpcHarness):
 
     def __init__(self, folder: Path) -> None:
         self.home = str(folder / "home")
-        self._clients: list[CloudRuntimesClient] = []
         self._start()
 
     def _start(self) -> None:
@@ -28,16 +27,6 @@ class HereRpc(RpcHarness):
 
     def config(self) -> dict[str, Any]:
         return {"capa": {"home": self.home}}
-
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(config=self.config(), **arguments)
-        self._clients.append(client)
-        return client
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 class RegistryRpc(HereRpc):

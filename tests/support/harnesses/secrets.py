@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
 from cloud_runtimes.testing import Clock, SecretHarness
+from tests.support.harnesses.clients import Clients
 from tests.support.mounts import Mount
 from tests.support.vault import VaultStub
 
 
-class _Harness(SecretHarness):
+class _Harness(Clients, SecretHarness):
     """What all have in common: clients, a folder of sources, clocks ahead of the files' times, so that no file counts as just written."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -31,7 +31,6 @@ class _Harness(SecretHarness):
         monkeypatch.setattr(EnvComponent, "clocks", self.clocks)
         monkeypatch.setattr(FileComponent, "clocks", self.clocks)
         self._stores: dict[str, dict[str, Any]] = {}
-        self._clients: list[CloudRuntimesClient] = []
 
     def table(self, store: str) -> dict[str, Any]:
         """The settings of a store."""
@@ -45,12 +44,6 @@ class _Harness(SecretHarness):
         self._stores[name] = {}
         self.write(name)
         return name
-
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(config=self.config(), **arguments)
-        self._clients.append(client)
-        return client
 
     def put(self, store: str, key: str, value: str) -> None:
         self._stores[store][key] = value
@@ -69,10 +62,6 @@ class _Harness(SecretHarness):
         path.with_name("new").write_text(text, encoding="utf-8")
         path.with_name("new").chmod(0o600)
         path.with_name("new").replace(path)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 class EnvHarness(_Harness):

@@ -18,7 +18,8 @@ from cloud_runtimes.spi.component import Runtime
 from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.state import StateDriver, StateWrite, StoredValue
-from cloud_runtimes.testing import Clock, Harness
+from cloud_runtimes.testing import Clock
+from tests.support.harnesses.clients import Clients
 
 
 class DictStore:
@@ -128,7 +129,7 @@ class DictStateRuntime(Runtime):
         self.executor.close(timeout)
 
 
-class DictStateHarness(Harness):
+class DictStateHarness(Clients):
     """A fake in the process whose driver has no async methods of its own."""
 
     name = "dict in threads"
@@ -137,20 +138,12 @@ class DictStateHarness(Harness):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.clocks = Clock()
         self._stores: dict[str, DictStore] = {}
-        self._clients: list[CloudRuntimesClient] = []
 
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(runtime=DictStateRuntime(self.kind, self._stores, self.clocks), **arguments)
-        self._clients.append(client)
-        return client
+    def make(self, **arguments: Any) -> CloudRuntimesClient:
+        return CloudRuntimesClient(runtime=DictStateRuntime(self.kind, self._stores, self.clocks), **arguments)
 
     def advance(self, seconds: float) -> None:
         self.clocks.ahead_ms += round(seconds * 1000)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
 
 
 # not among the harnesses that docs/features.toml pins: what it proves is the threads of the default, not a component
