@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 
 import pytest
 
-from tests.support.etcd import EtcdServer, Missing, serve
+from tests.support.etcd import EtcdServer, serve
 from tests.support.harnesses.etcd import EtcdHome
 from tests.support.homes import clients  # noqa: F401
 from tests.support.leased_jobs import members  # noqa: F401
+from tests.support.needs import served_by
 
 
 @pytest.fixture
@@ -20,15 +20,4 @@ def home(etcd_server: EtcdServer) -> Iterator[EtcdHome]:
     made.close()
 
 
-@pytest.fixture
-def served() -> Iterator[Callable[..., EtcdServer]]:
-    """Start a server of the test's own."""
-    with ExitStack() as resources:
-
-        def start(*options: str) -> EtcdServer:
-            try:
-                return resources.enter_context(serve(*options))
-            except Missing as error:
-                pytest.skip(str(error))
-
-        yield start
+served = served_by(serve)

@@ -14,17 +14,15 @@ from cloud_runtimes.components.etcd.messages import STATUS, pack, read_fields
 from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, LeaseLostError, UnavailableError
 from tests.support import Figure, Make, Rounds
 from tests.support.counting import Counting
-from tests.support.etcd import EtcdServer, Missing, asked, serve_cluster
+from tests.support.etcd import EtcdServer, asked, serve_cluster
+from tests.support.needs import present
 from tests.support.waiting import until
 
 
 @pytest.fixture
 def cluster() -> Iterator[list[EtcdServer]]:
-    try:
-        with serve_cluster() as servers:
-            yield servers
-    except Missing as error:
-        pytest.skip(str(error))
+    with present(serve_cluster()) as servers:
+        yield servers
 
 
 def status(server: EtcdServer) -> tuple[int, int]:

@@ -72,22 +72,6 @@ def test_what_passes_without_a_code(text: str, unsure: bool) -> None:
     assert error.maybe_applied == refused.unsure == unsure
 
 
-def test_a_server_that_hangs(home: EtcdHome, client: Make, api: Api, served: Serve) -> None:
-    """Each call ends at its deadline; a write says that it may have been applied."""
-    server = served()
-    made = client(server.url)
-    api.call(made.state, "save", "s", "k", 1)
-    with stopped(server):
-        with Stopwatch() as watch:
-            error = api.fails(DeadlineExceededError, match="0.3 s were not enough")(
-                made.state, "get", "s", "k", timeout=0.3
-            )
-            assert not error.maybe_applied
-            error = api.fails(DeadlineExceededError)(made.state, "save", "s", "k", 2, timeout=0.3)
-            assert watch.seconds < 2
-    assert until(lambda: api.call(made.state, "get", "s", "k") in (1, 2))
-
-
 def test_a_call_without_a_limit_ends_too(
     served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

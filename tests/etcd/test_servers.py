@@ -23,7 +23,6 @@ from cloud_runtimes.components.etcd.engine import EtcdEngine
 from cloud_runtimes.components.etcd.messages import pack, under
 from cloud_runtimes.components.etcd.settings import EtcdSettings
 from cloud_runtimes.errors import (
-    InvalidArgumentError,
     PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
@@ -34,11 +33,12 @@ from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support import STRANGER, Make
-from tests.support.etcd import EtcdServer, Missing, Serve, asked, serve
+from tests.support.etcd import EtcdServer, Serve, asked, serve
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.forked import connects_anew
 from tests.support.harnesses.etcd import EtcdHome
 from tests.support.homes import Homes
+from tests.support.needs import present
 from tests.support.waiting import until
 
 
@@ -142,21 +142,9 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def secure(pem: Path) -> Iterator[EtcdServer]:
     """A server that wants a certificate of its clients."""
-    options = (
-        "cert-file",
-        pem,
-        "key-file",
-        pem,
-        "trusted-ca-file",
-        pem.with_suffix(".crt"),
-        "client-cert-auth",
-        "true",
-    )
-    try:
-        with serve(*map(str, options)) as server:
-            yield server
-    except Missing as error:
-        pytest.skip(str(error))
+    files = {"cert-file": pem, "key-file": pem, "trusted-ca-file": pem.with_suffix(".crt"), "client-cert-auth": "true"}
+    with present(serve(*(str(each) for option in files.items() for each in option))) as server:
+        yield server
 
 
 def test_tls(secure: EtcdServer, pem: Path, client: Make, api: Api) -> None:
@@ -246,6 +234,8 @@ class TestHome(Homes):
     engine = "etcd"
     service = "lock"
     features: ClassVar = ["fair", "renew", "token"]
+    wrong_urls = ("etcd://", "etcd://user:{}@a/b", "etcd://user@a", "etcd://a/b", "etcd://a?x={}", "etcd://:{}@a:port")
+    url_help = "etcd://user:password@host:2379"
 
 
 def test_what_it_has_not(home: EtcdHome, api: Api) -> None:
@@ -264,12 +254,6 @@ def test_urls(url: str, servers: list[tuple[str, int]], user: tuple[str, str] | 
     assert list(address.servers) == servers
     assert (address.username, address.password) == (user or (None, None))
     assert address.tls == url.startswith("etcds")
-
-
-@pytest.mark.parametrize("url", ["etcd://", "etcd://user@a", "etcd://a/b", "etcd://a?x=1", "etcd://a:port", "http://a"])
-def test_urls_that_are_none(url: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="etcd://user:password@host:2379"):
-        parse_url(url)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.kafka import KafkaHome
-from tests.support.kafka import Missing, serve_cluster
+from tests.support.kafka import serve_cluster
+from tests.support.needs import present
 
 
 @pytest.fixture
@@ -40,9 +40,5 @@ def on(home: KafkaHome) -> Iterator[Callable[..., CloudRuntimesClient]]:
 @pytest.fixture(scope="session")
 def kafka_cluster() -> Iterator[str]:
     """The addresses of three brokers."""
-    with ExitStack() as resources:
-        try:
-            servers = resources.enter_context(serve_cluster())
-        except Missing as error:
-            pytest.skip(str(error))
+    with present(serve_cluster()) as servers:
         yield ",".join(server.url for server in servers)

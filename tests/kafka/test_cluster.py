@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient
 from cloud_runtimes import CloudRuntimesClient
 from tests.kafka.test_faults import at
 from tests.support import Figure, Rounds
-from tests.support.kafka import KafkaServer, Missing, serve_cluster
+from tests.support.kafka import KafkaServer, serve_cluster
+from tests.support.needs import present
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.soak
@@ -64,10 +65,7 @@ def test_leaders_change(setting: str, value: str, rounds: Rounds, figure: Figure
         order.setdefault(event.key, []).append(event.data)
 
     with ExitStack() as resources:
-        try:
-            servers = resources.enter_context(serve_cluster())
-        except Missing as error:
-            pytest.skip(str(error))
+        servers = resources.enter_context(present(serve_cluster()))
         url = ",".join(each.url for each in servers)
         config = at({"url": url, "partitions": 3, setting: value})
         client = resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=60))

@@ -36,8 +36,9 @@ from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support import PEM, STRANGER, Figure, Rounds
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.kafka import KafkaHome
-from tests.support.kafka import PASSWORD, USER, KafkaServer, Missing, serve, stopped
+from tests.support.kafka import PASSWORD, USER, KafkaServer, serve, stopped
 from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow
+from tests.support.needs import present
 from tests.support.waiting import until
 
 
@@ -64,11 +65,8 @@ ACLS = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[KafkaServer]:
     """A broker behind a proxy, which tests may break; they leave it whole, since another takes long to start."""
-    with ExitStack() as resources:
-        try:
-            yield resources.enter_context(serve(proxied=True, group_min_session_timeout_ms=1000, **ACLS))
-        except Missing as error:
-            pytest.skip(str(error))
+    with present(serve(proxied=True, group_min_session_timeout_ms=1000, **ACLS)) as found:
+        yield found
 
 
 def proxy(server: KafkaServer) -> FaultProxy:

@@ -18,7 +18,8 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from cloud_runtimes.testing import Api
 from tests.support.harnesses.kafka import KafkaHome, ShareHome
-from tests.support.kafka import HOLDER, Missing, serve, taken
+from tests.support.kafka import HOLDER, serve, taken
+from tests.support.needs import present
 from tests.support.waiting import until
 
 SOON = 20.0
@@ -231,11 +232,8 @@ def test_a_client_without_share_groups(api: Api, on: Any, monkeypatch: pytest.Mo
 
 @pytest.mark.soak
 def test_brokers_without_share_groups(api: Api) -> None:
-    try:
-        with serve(features=["share.version=0"]) as server:
-            table = KafkaHome(server.url).table("bus", group_type="share")
-            with CloudRuntimesClient(config={"pubsub": {"bus": table}}, timeout=15) as client:
-                with pytest.raises(UnsupportedError, match=r'share\.version: set group_type = "consumer"'):
-                    receive(api, client, "g")
-    except Missing as error:
-        pytest.skip(str(error))
+    with present(serve(features=["share.version=0"])) as server:
+        table = KafkaHome(server.url).table("bus", group_type="share")
+        with CloudRuntimesClient(config={"pubsub": {"bus": table}}, timeout=15) as client:
+            with pytest.raises(UnsupportedError, match=r'share\.version: set group_type = "consumer"'):
+                receive(api, client, "g")

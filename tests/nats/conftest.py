@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.harnesses.nats import NatsHome
 from tests.support.homes import clients  # noqa: F401
 from tests.support.leased_jobs import members  # noqa: F401
-from tests.support.nats import Missing, NatsServer, serve
+from tests.support.nats import NatsServer, serve
 from tests.support.nats_other import Other, beside
+from tests.support.needs import served_by
 
 
 @pytest.fixture
@@ -22,18 +21,7 @@ def home(nats_server: NatsServer) -> Iterator[NatsHome]:
     made.close()
 
 
-@pytest.fixture
-def served() -> Iterator[Callable[..., NatsServer]]:
-    """Start a server of the test's own."""
-    with ExitStack() as resources:
-
-        def start(**options: Any) -> NatsServer:
-            try:
-                return resources.enter_context(serve(**options))
-            except Missing as error:
-                pytest.skip(str(error))
-
-        yield start
+served = served_by(serve)
 
 
 @pytest.fixture

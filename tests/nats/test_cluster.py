@@ -24,7 +24,8 @@ from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support import Figure, Make, Rounds
 from tests.support.counting import Counting
-from tests.support.nats import Missing, NatsServer, Serve, serve_cluster, stopped
+from tests.support.nats import NatsServer, Serve, serve_cluster, stopped
+from tests.support.needs import present
 from tests.support.ports import reserved_port
 from tests.support.traffic import Traffic
 from tests.support.waiting import until
@@ -35,11 +36,8 @@ EVENTS = "cr-pubsub-bus"
 
 @pytest.fixture
 def cluster() -> Iterator[list[NatsServer]]:
-    try:
-        with serve_cluster(jetstream={"sync_interval": "always"}, lame_duck_grace_period="0s") as servers:
-            yield servers
-    except Missing as error:
-        pytest.skip(str(error))
+    with present(serve_cluster(jetstream={"sync_interval": "always"}, lame_duck_grace_period="0s")) as servers:
+        yield servers
 
 
 def url(*servers: NatsServer) -> str:

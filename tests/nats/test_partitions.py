@@ -9,7 +9,8 @@ import pytest
 from tests.nats.test_cluster import EVENTS, STREAM, client_of, lead, url, whole
 from tests.support import Figure, Make, Rounds
 from tests.support.counting import Counting
-from tests.support.nats import Missing, NatsServer, Network, serve_cluster
+from tests.support.nats import NatsServer, Network, serve_cluster
+from tests.support.needs import present
 from tests.support.traffic import Traffic
 from tests.support.waiting import until
 
@@ -21,11 +22,8 @@ def network() -> Network:
 
 @pytest.fixture
 def cluster(network: Network) -> Iterator[list[NatsServer]]:
-    try:
-        with serve_cluster(jetstream={"sync_interval": "always"}, network=network) as servers:
-            yield servers
-    except Missing as error:
-        pytest.skip(str(error))
+    with present(serve_cluster(jetstream={"sync_interval": "always"}, network=network)) as servers:
+        yield servers
 
 
 @pytest.mark.soak

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,7 +20,6 @@ from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,
     DeadlineExceededError,
-    InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
     ResourceExhaustedError,
@@ -32,12 +31,19 @@ from cloud_runtimes.state import StateItem
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support import PEM, Make, Rounds
-from tests.support.fault_proxy import FaultProxy
-from tests.support.forked import Forked
 from tests.support.harnesses.nats import NatsHome
+from tests.support.homes import Homes
 from tests.support.nats import Serve, stopped
-from tests.support.ports import reserved_port
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import until
+
+
+class TestHome(Homes):
+    engine = "nats"
+    service = "rpc"
+    features: ClassVar = ["headers", "host", "http_method", "status"]
+    wrong_urls = ("nats://:{}@host:port", "nats://{}@[host", "nats://host/{}", "nats://host?x={}")
+    url_help = "url of a nats component"
+    after_hanging = (2,)  # what may have been applied was
 
 
 @contextmanager
@@ -61,14 +67,6 @@ def telling(received: list[bytes] | None = None, **info: Any) -> Iterator[str]:
         threading.Thread(target=run, daemon=True).start()
         yield f"nats://127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
-
-
-def test_nobody_listens(client: Make, api: Api) -> None:
-    with reserved_port() as port:
-        state = client(f"nats://127.0.0.1:{port}").state
-        error = api.fails(UnavailableError, match="can be reached")(state, "save", "s", "k", 1)
-    assert not error.maybe_applied
-    assert f"127.0.0.1:{port}" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -101,20 +99,6 @@ def test_no_password_without_tls_where_that_was_asked_for(
     assert not b"".join(received)
 
 
-def test_a_server_that_stands_still(served: Serve, client: Make, api: Api) -> None:
-    server = served()
-    state = client(server.url).state
-    api.call(state, "save", "s", "k", 1)
-    with stopped(server):
-        with Stopwatch() as watch:
-            error = api.fails(DeadlineExceededError)(state, "save", "s", "k", 2, timeout=0.3)
-            assert error.maybe_applied
-            error = api.fails(DeadlineExceededError)(state, "get", "s", "k", timeout=0.3)
-            assert not error.maybe_applied
-            assert watch.seconds < 2
-    assert api.until(lambda: state.get("s", "k") == 2)  # what may have been applied was
-
-
 def test_threads_beside_one_whose_time_is_over(served: Serve, client: Make) -> None:
     """Who reads for all gives up, and another reads on."""
     server = served()
@@ -141,28 +125,6 @@ def test_another_connection_after_a_silent_one(
         api.fails(DeadlineExceededError)(state, "get", "s", "k", timeout=0.3)
         api.call(state, "save", "s", "k", "other", timeout=5)
         assert api.call(state, "get", "s", "k") == "other"
-
-
-def test_a_server_that_is_killed(served: Serve, client: Make, api: Api) -> None:
-    server = served()
-    made = client(server.url)
-    for turn in range(3):
-        api.call(made.state, "save", "s", "k", turn)
-        server.kill()
-        error = api.fails(UnavailableError)(made.state, "save", "s", "k", -1)
-        assert not error.maybe_applied
-        server.start()
-        assert api.call(made.state, "get", "s", "k") == turn
-
-
-def test_connections_that_were_cut_are_replaced(home: NatsHome, client: Make, api: Api) -> None:
-    with FaultProxy(home.server.port) as proxy:
-        state = client(f"nats://127.0.0.1:{proxy.port}", prefix=home.prefix).state
-        for turn in range(4):
-            api.call(state, "save", "s", "k", turn)
-            proxy.break_all("reset" if turn % 2 else "close")
-            api.pause(0.05)
-            assert api.call(state, "get", "s", "k") == turn
 
 
 def test_tls(home: NatsHome, served: Serve, client: Make, api: Api) -> None:
@@ -204,13 +166,6 @@ def test_a_token(served: Serve, client: Make, api: Api) -> None:
     state = client(f"nats://right@127.0.0.1:{server.port}").state
     api.call(state, "save", "s", "k", 1)
     api.fails(UnauthenticatedError)(client(f"nats://wrong@127.0.0.1:{server.port}").state, "get", "s", "k")
-
-
-@pytest.mark.parametrize("url", ["nats://:{}@host:port", "nats://{}@[host", "nats://host/{}", "nats://host?x={}"])
-def test_a_url_that_is_none(client: Make, canary: Canary, url: str) -> None:
-    made = client(url.replace("{}", canary.value()))
-    with canary.raises(InvalidArgumentError, match="url of a nats component"):
-        made.state.get("s", "k")
 
 
 def test_a_bucket_that_must_be_there(home: NatsHome, client: Make, api: Api) -> None:
@@ -284,16 +239,6 @@ def test_one_value_that_does_not_fit(home: NatsHome, api: Api, conditional: bool
 def test_a_service_that_is_not_there(home: NatsHome, api: Api) -> None:
     error = api.fails(UnsupportedError, match=r"\[database\.bus\]")(home.client().database, "query", "bus", "SELECT 1")
     assert not error.maybe_applied
-
-
-def test_a_child_connects_anew(home: NatsHome) -> None:
-    client = home.client()
-    client.state.save("s", "k", 1)
-    child = Forked(lambda: client.state.save("s", "child", client.state.get("s", "k") + 1))
-    for _ in range(100):
-        assert client.state.get("s", "k") == 1
-    child.result()
-    assert client.state.get("s", "child") == 2
 
 
 def test_callers_count_together(home: NatsHome) -> None:

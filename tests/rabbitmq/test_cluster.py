@@ -12,7 +12,8 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from tests.rabbitmq.test_faults import YOUNG
 from tests.support import Figure, Rounds
-from tests.support.rabbitmq import Missing, serve_cluster
+from tests.support.needs import present
+from tests.support.rabbitmq import serve_cluster
 
 pytestmark = pytest.mark.soak
 
@@ -22,10 +23,7 @@ def test_nodes_are_killed(rounds: Rounds, figure: Figure) -> None:
     chance = random.Random(7)
     turns = rounds(2, 30)
     with ExitStack() as resources:
-        try:
-            nodes = resources.enter_context(serve_cluster())
-        except Missing as error:
-            pytest.skip(str(error))
+        nodes = resources.enter_context(present(serve_cluster()))
         url = "amqp://guest:guest@" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
         config = {"capa": {"home": {"url": url, "groups": ["suite"]}}}
         client = resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=60))

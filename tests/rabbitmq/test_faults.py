@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,8 @@ from tests.support import Figure, Make, Rounds
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.rabbitmq import RabbitHome
 from tests.support.loss import KILLS, come_and_go, dead, kill_all, outlast, slow, stall
-from tests.support.rabbitmq import Missing, RabbitServer, serve, stopped
+from tests.support.needs import present
+from tests.support.rabbitmq import RabbitServer, serve, stopped
 
 GROUPS = {"groups": ["suite"]}
 YOUNG = 4.0
@@ -65,11 +66,8 @@ HARMS = (
 @pytest.fixture(scope="module")
 def server() -> Iterator[RabbitServer]:
     """A server that tests may break; they leave it whole, since another takes long to start."""
-    with ExitStack() as resources:
-        try:
-            yield resources.enter_context(serve())
-        except Missing as error:
-            pytest.skip(str(error))
+    with present(serve()) as found:
+        yield found
 
 
 def test_nothing_acknowledged_is_lost(

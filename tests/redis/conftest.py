@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.harnesses.redis import RedisHome
 from tests.support.homes import clients  # noqa: F401
 from tests.support.leased_jobs import members  # noqa: F401
-from tests.support.redis import Missing, RedisServer, serve
+from tests.support.needs import served_by
+from tests.support.redis import serve
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,15 +28,4 @@ def home(request: pytest.FixtureRequest) -> Iterator[RedisHome]:
     made.close()
 
 
-@pytest.fixture
-def served() -> Iterator[Callable[..., RedisServer]]:
-    """Start a server of the test's own."""
-    with ExitStack() as resources:
-
-        def start(kind: str = "valkey", **options: object) -> RedisServer:
-            try:
-                return resources.enter_context(serve(kind, **options))
-            except Missing as error:
-                pytest.skip(str(error))
-
-        yield start
+served = served_by(serve)

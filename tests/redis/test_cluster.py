@@ -17,8 +17,9 @@ from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from tests.support import Figure, Make, Rounds
 from tests.support.harnesses.redis import ClusterHome
+from tests.support.needs import present
 from tests.support.ports import free_port
-from tests.support.redis import Missing, Serve, stopped
+from tests.support.redis import Serve, stopped
 from tests.support.redis_sets import RedisCluster, serve_cluster, until
 from tests.support.traffic import Traffic
 
@@ -32,13 +33,10 @@ def cluster(valkey_cluster: RedisCluster) -> RedisCluster:
 @pytest.fixture
 def failing(kind: str) -> Iterator[RedisCluster]:
     """One with replicas, whose nodes a test may kill: it notices soon."""
-    try:
-        with serve_cluster(kind, replicas=True) as found:
-            for node in found.nodes:
-                node.set("cluster-node-timeout", 600)
-            yield found
-    except Missing as error:
-        pytest.skip(str(error))
+    with present(serve_cluster(kind, replicas=True)) as found:
+        for node in found.nodes:
+            node.set("cluster-node-timeout", 600)
+        yield found
 
 
 @pytest.mark.parametrize(

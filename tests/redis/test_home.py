@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import redis
@@ -17,22 +17,38 @@ from cloud_runtimes.errors import DeadlineExceededError, InvalidArgumentError, U
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support.harnesses.redis import RedisHome
+from tests.support.homes import Homes
 from tests.support.ports import reserved_port
 
 
-def test_by_the_environment(home: RedisHome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api: Api) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLOUD_RUNTIMES_HOME", home.server.url)
-    store = home.store()
-    with (
-        CloudRuntimesClient(app_id="suite") as one,
-        CloudRuntimesClient(config={"capa": {"home": home.server.url}}) as two,
-    ):
-        api.call(one.state, "save", store, "k", 1)
-        assert api.call(two.state, "get", store, "k") == 1
-        one.telemetry.logger("test").info("here")
-        two.wait_ready()
-    assert {path.name for path in tmp_path.iterdir()} <= {".cloud_runtimes"}
+class TestHome(Homes):
+    engine = "redis"
+    url_help = "url of a redis component"
+    durable: ClassVar = {"appendonly": "yes", "appendfsync": "always"}
+    wrong_urls = (
+        "redis://:{}@host:port/0", "redis://:{}@host/zero", "redis://:{}@host/-1", "redis://{}@[host/0", "redis://host/0?{}",
+        "redis://host/0?{}=1", "redis://:{}@host?ssl_cert_reqs=none", "rediss://:{}@host/0?ssl_cert_reqs={}",
+        "rediss://:{}@host/0?ssl_ca_cert=x", "unix://:{}@", "unix:///s?db={}", "redis://:{}\udc80@host/0",
+        "redis+sentinel://:{}@h:1", "redis+sentinel://:{}@h/m/{}", "redis+sentinel://h/m?{}", "redis+sentinel://h/m?{}=1",
+        "redis+sentinel://:{}@h:port/m", "redis+cluster://:{}@h:1,i:port", "redis+cluster://:{}@[h", "redis+cluster://h?sentinel_password={}",
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("where", ["environment", "file"])
+    def test_doctor_shows_the_home(self, home: RedisHome, tmp_path: Path, where: str) -> None:
+        url = f"redis://default:canary-password@127.0.0.1:{home.server.port}/3?password=canary-password"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUD_RUNTIMES")}
+        if where == "environment":
+            environment["CLOUD_RUNTIMES_HOME"] = url
+        else:
+            (tmp_path / "cloud-runtimes.toml").write_text(f'[capa.home]\nurl = "{url}"\n')
+        command = [sys.executable, "-m", "cloud_runtimes", "doctor", "--json"]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert "canary" not in result.stdout + result.stderr
+        report = json.loads(result.stdout)
+        assert report["home"] == f"redis://127.0.0.1:{home.server.port}/3"
+        assert report["ready"]
+        (found,) = [each for each in report["components"] if each["name"] == "redis"]
+        assert found["services"]["rpc"] == ["headers", "host", "http_method", "status"]
 
 
 @pytest.mark.parametrize("service", ["file", "database"])
@@ -66,46 +82,11 @@ def test_what_is_declared_beside_it(home: RedisHome, tmp_path: Path, api: Api) -
                 client.wait_ready(timeout=0.2)
 
 
-def test_waiting_for_the_server(home: RedisHome, api: Api) -> None:
-    from tests.support.redis import serve
-
-    with reserved_port() as port:
-        with CloudRuntimesClient(config={"capa": {"home": f"redis://127.0.0.1:{port}/0"}}) as client:
-            with pytest.raises(DeadlineExceededError, match="ready"):
-                client.wait_ready(timeout=0.1)
-    with serve() as server:
-        server.kill()
-        starting = threading.Timer(0.3, server.start)
-        starting.start()
-        with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
-            api.call(client, "wait_ready", timeout=60)
-            assert api.call(client.state, "get", "s", "k") is None
-        starting.join()
-
-
 @pytest.mark.parametrize("scheme", ["redis+tls", "valkey", "memcached"])
 def test_a_home_of_an_unknown_kind(canary: Canary, scheme: str) -> None:
     with CloudRuntimesClient(config={"capa": {"home": f"{scheme}://user:{canary.value()}@host/0"}}) as client:
         with canary.raises(InvalidArgumentError, match="rediss"):
             client.state.get("s", "k")
-
-
-@pytest.mark.parametrize("where", ["environment", "file"])
-def test_doctor_shows_no_password(home: RedisHome, tmp_path: Path, where: str) -> None:
-    url = f"redis://default:canary-password@127.0.0.1:{home.server.port}/3?password=canary-password"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUD_RUNTIMES")}
-    if where == "environment":
-        environment["CLOUD_RUNTIMES_HOME"] = url
-    else:
-        (tmp_path / "cloud-runtimes.toml").write_text(f'[capa.home]\nurl = "{url}"\n')
-    command = [sys.executable, "-m", "cloud_runtimes", "doctor", "--json"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert "canary" not in result.stdout + result.stderr
-    report = json.loads(result.stdout)
-    assert report["home"] == f"redis://127.0.0.1:{home.server.port}/3"
-    assert report["ready"]
-    (found,) = [each for each in report["components"] if each["name"] == "redis"]
-    assert found["services"]["rpc"] == ["headers", "host", "http_method", "status"]
 
 
 def test_native_is_redis_py(home: RedisHome) -> None:

@@ -170,20 +170,6 @@ def test_a_server_that_does_not_answer_learns_the_password_and_nobody_else(
     assert not canary.shows(parse_url(url))
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://:{}@host:port/0", "redis://:{}@host/zero", "redis://:{}@host/-1", "redis://{}@[host/0", "redis://host/0?{}",
-        "redis://host/0?{}=1", "redis://:{}@host?ssl_cert_reqs=none", "rediss://:{}@host/0?ssl_cert_reqs={}",
-        "rediss://:{}@host/0?ssl_ca_cert=x", "unix://:{}@", "unix:///s?db={}", "redis://:{}\udc80@host/0",
-    ],
-)  # fmt: skip
-def test_a_url_that_is_none(client: Make, canary: Canary, url: str) -> None:
-    made = client(url.replace("{}", canary.value()))
-    with canary.raises(InvalidArgumentError, match=r"url of a redis component"):
-        made.state.get("s", "k")
-
-
 def test_a_database_that_is_not_there(home: RedisHome, client: Make, api: Api) -> None:
     url = f"redis://127.0.0.1:{home.server.port}/99"
     api.fails(InvalidArgumentError, match="no database of this number")(client(url).state, "get", "s", "k")

@@ -22,7 +22,8 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 from cloud_runtimes.testing.canary import Canary
 from tests.support import Figure, Make, Rounds
-from tests.support.redis import Missing, Serve, stopped
+from tests.support.needs import present
+from tests.support.redis import Serve, stopped
 from tests.support.redis_sets import MASTER, SentinelSet, serve_sentinels
 from tests.support.traffic import Traffic
 from tests.support.waiting import until
@@ -31,11 +32,8 @@ from tests.support.waiting import until
 @pytest.fixture(scope="module")
 def watched() -> Iterator[SentinelSet]:
     """A master and its replica, which a test leaves as it found them, perhaps in other roles."""
-    try:
-        with serve_sentinels() as found:
-            yield found
-    except Missing as error:
-        pytest.skip(str(error))
+    with present(serve_sentinels()) as found:
+        yield found
 
 
 def test_all_services_find_the_master(watched: SentinelSet, client: Make, api: Api) -> None:
@@ -117,19 +115,6 @@ def test_urls(url: str, server: tuple[Any, ...], seeds: list[tuple[Any, ...]]) -
     assert found.server == server
     assert list(found.seeds) == seeds
     assert not {"p@", "s@"} & set(found.where.split(","))
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis+sentinel://:{}@h:1", "redis+sentinel://:{}@h/m/{}", "redis+sentinel://h/m?{}", "redis+sentinel://h/m?{}=1",
-        "redis+sentinel://:{}@h:port/m", "redis+cluster://:{}@h:1,i:port", "redis+cluster://:{}@[h", "redis+cluster://h?sentinel_password={}",
-    ],
-)  # fmt: skip
-def test_a_url_that_is_none(client: Make, canary: Canary, url: str) -> None:
-    made = client(url.replace("{}", canary.value()))
-    with canary.raises(InvalidArgumentError, match=r"url of a redis component"):
-        made.state.get("s", "k")
 
 
 def test_a_failover(watched: SentinelSet, rounds: Rounds, figure: Figure) -> None:

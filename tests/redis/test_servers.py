@@ -29,11 +29,9 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds
 from tests.support.fault_proxy import FaultProxy, Way
-from tests.support.forked import in_child
 from tests.support.harnesses.redis import RedisHome
-from tests.support.ports import reserved_port
 from tests.support.redis import RedisServer, Serve, stopped
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import until
 
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
@@ -56,15 +54,6 @@ def answering(*replies: bytes) -> socket.socket:
 
     threading.Thread(target=run, daemon=True).start()
     return listener
-
-
-def test_nobody_listens(client: Make, api: Api) -> None:
-    with reserved_port() as port:
-        error = api.fails(UnavailableError, match="cannot be reached")(
-            client(f"redis://127.0.0.1:{port}/0").state, "save", "s", "k", 1
-        )
-    assert not error.maybe_applied
-    assert f"127.0.0.1:{port}" in str(error)
 
 
 def test_a_socket_that_is_not_there(client: Make, api: Api) -> None:
@@ -151,23 +140,6 @@ def test_who_does_not_know_a_command_tells_no_arguments(client: Make, api: Api) 
         error = error.__cause__ or error.__context__
 
 
-def test_connections_that_were_cut_are_replaced(home: RedisHome, api: Api) -> None:
-    with FaultProxy(home.server.port) as proxy:
-        client = CloudRuntimesClient(
-            app_id="suite",
-            timeout=5,
-            config={"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}},
-        )
-        with client:
-            for turn in range(4):
-                api.call(client.state, "save", "s", "k", turn)
-                proxy.break_all("reset" if turn % 2 else "close")
-                api.pause(0.05)
-                assert api.call(client.state, "get", "s", "k") == turn
-                proxy.break_all("close" if turn % 2 else "reset")
-                api.pause(0.05)
-
-
 def test_a_write_that_is_cut_off_may_have_been_applied(home: RedisHome, api: Api) -> None:
     with FaultProxy(home.server.port) as proxy:
         config = {"capa": {"home": {"url": f"redis://127.0.0.1:{proxy.port}/0", "prefix": home.prefix}}}
@@ -191,23 +163,6 @@ def test_a_write_that_is_cut_off_may_have_been_applied(home: RedisHome, api: Api
             assert failure.maybe_applied
             assert api.call(client.state, "get", "s", "k") == 2  # as it was here
             assert not api.fails(ConflictError)(client.state, "save", "s", "k", 3, etag=item.etag).maybe_applied
-
-
-def test_a_server_that_hangs(served: Serve, client: Make, api: Api) -> None:
-    """Deadlines hold, and calls after it need no restart."""
-    server = served()
-    client_ = client(server.url)
-    api.call(client_.state, "save", "s", "k", 1)
-    with stopped(server):
-        with Stopwatch() as watch:
-            written = api.fails(DeadlineExceededError)(client_.state, "save", "s", "k", 2, timeout=0.3)
-            read = api.fails(DeadlineExceededError)(client_.state, "get", "s", "k", timeout=0.3)
-            assert watch.seconds < 3
-    assert written.maybe_applied
-    assert not read.maybe_applied
-    assert api.call(client_.state, "get", "s", "k") in (1, 2)
-    api.call(client_.state, "save", "s", "k", 3)
-    assert api.call(client_.state, "get", "s", "k") == 3
 
 
 def test_more_than_the_system_takes_at_once(served: Serve, client: Make, api: Api) -> None:
@@ -256,20 +211,6 @@ def test_a_network_that_loses_all(home: RedisHome, api: Api) -> None:
             proxy.heal()
             assert api.call(client.state, "get", "s", "k", timeout=20) == 1
             assert api.until(lambda: proxy.sockets() == 1)
-
-
-def test_a_restart(served: Serve, client: Make, api: Api) -> None:
-    """Scripts that a new server has not seen are sent again."""
-    server = served(appendonly="yes", appendfsync="always")
-    client_ = client(server.url)
-    for turn in range(2):
-        api.call(client_.state, "save", "s", "k", turn)
-        server.kill()
-        api.pause(0.02)
-        error = api.fails(UnavailableError)(client_.state, "save", "s", "k", 7, timeout=1)
-        assert error.retryable
-        server.start()
-        assert api.call(client_.state, "get", "s", "k") == turn
 
 
 def test_redis_8(redis8_server: RedisServer, client: Make, api: Api) -> None:
@@ -411,20 +352,6 @@ def _attempt(call: Callable[[], object]) -> None:
 def test_a_key_of_another_program(home: RedisHome, api: Api) -> None:
     home.server.command("SET", f"{{{home.prefix}:state:s}}:v:k", "text")
     api.fails(InternalError, match="choose another prefix")(home.client().state, "save", "s", "k", 1)
-
-
-def test_a_child_leaves_the_connections_of_its_parent_alone(home: RedisHome, api: Api) -> None:
-    client = home.client()
-    api.call(client.state, "save", "s", "k", 1)
-    assert in_child(lambda: client.state.get("s", "k")) == 1
-    assert api.call(client.state, "get", "s", "k") == 1
-
-
-def test_an_error_of_ours_is_not_its_own_cause(home: RedisHome, api: Api) -> None:
-    client = home.client()
-    api.call(client.state, "save", "s", "k", 1)
-    error = api.fails(ConflictError)(client.state, "save", "s", "k", 2, etag=home.bad_etag)
-    assert error.__cause__ is None
 
 
 def test_large_values_cross_in_pieces(home: RedisHome, api: Api) -> None:

@@ -13,21 +13,17 @@ from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, Una
 from cloud_runtimes.testing import Api
 from tests.support import PEM, STRANGER, Make
 from tests.support.fault_proxy import FaultProxy, Way
+from tests.support.needs import present
 from tests.support.ports import reserved_port
-from tests.support.redis import Missing, RedisServer, serve
+from tests.support.redis import RedisServer, serve
 from tests.support.waiting import Stopwatch
 
 
 def tls_server(certificate: Path, clients: str) -> Iterator[int]:
     with reserved_port() as port:
-        try:
-            with serve(
-                "redis",
-                tls_port=port, tls_cert_file=certificate, tls_key_file=certificate, tls_ca_cert_file=PEM, tls_auth_clients=clients,
-            ):  # fmt: skip
-                yield port
-        except Missing as error:
-            pytest.skip(str(error))
+        files = {"tls_cert_file": certificate, "tls_key_file": certificate, "tls_ca_cert_file": PEM}
+        with present(serve("redis", tls_port=port, tls_auth_clients=clients, **files)):
+            yield port
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from tests.sidecar.test_resources import SUBSCRIPTION, component, open_client, r
 from tests.support.apps import App, Got, Reply
 from tests.support.etcd import EtcdServer
 from tests.support.nats import serve as serve_nats
+from tests.support.needs import present
 from tests.support.redis import RedisServer, serve
 from tests.support.running import serving
-from tests.support.servers import Missing
 from tests.support.waiting import until
 
 PASSWORD = "hunter2-canary"
@@ -124,10 +124,7 @@ def test_an_application_gets_what_daprs_publish(files: Path) -> None:
 
 def test_nats(files: Path) -> None:
     with ExitStack() as resources:
-        try:
-            server = resources.enter_context(serve_nats(authorization={"token": PASSWORD}))
-        except Missing as error:
-            pytest.skip(str(error))
+        server = resources.enter_context(present(serve_nats(authorization={"token": PASSWORD})))
         (files / "secrets.json").write_text(f'{{"nats": "{PASSWORD}"}}')
         token = "{name: token, secretKeyRef: {name: nats, key: nats}}"
         metadata = [item("natsURL", server.url), token, item("name", "shop")]

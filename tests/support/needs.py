@@ -1,12 +1,41 @@
-"""What a test needs of its user and its file system."""
+"""What a test needs of its user, its file system and the programs of this machine."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["needs_attributes", "needs_root"]
+from tests.support.servers import Missing
+
+__all__ = ["needs_attributes", "needs_root", "present", "served_by"]
+
+T = TypeVar("T")
 
 needs_attributes = pytest.mark.skipif(not hasattr(os, "setxattr"), reason="not on this Python: attributes of files")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+@contextmanager
+def present(server: AbstractContextManager[T]) -> Iterator[T]:
+    """Run a server, or skip the test where its program is missing."""
+    with ExitStack() as resources:
+        try:
+            found = resources.enter_context(server)
+        except Missing as error:
+            pytest.skip(str(error))
+        yield found
+
+
+def served_by(serve: Callable[..., AbstractContextManager[Any]]) -> Any:
+    """Return the fixture ``served``, by which a test starts servers of its own."""
+
+    @pytest.fixture
+    def served() -> Iterator[Callable[..., Any]]:
+        with ExitStack() as resources:
+            yield lambda *arguments, **options: resources.enter_context(present(serve(*arguments, **options)))
+
+    return served
