@@ -16,15 +16,9 @@ from cloud_runtimes.cli import main
 from tests.support.waiting import until
 
 _ENVIRONMENT = (
-    "APP_ID",
-    "CLOUD_RUNTIMES_RUNTIME",
-    "DAPR_HTTP_ENDPOINT",
-    "DAPR_GRPC_ENDPOINT",
-    "DAPR_HTTP_PORT",
-    "DAPR_GRPC_PORT",
-    "LAYOTTO_GRPC_ENDPOINT",
-    "NAMESPACE",
-)
+    "APP_ID", "CLOUD_RUNTIMES_RUNTIME", "DAPR_HTTP_ENDPOINT", "DAPR_GRPC_ENDPOINT", "DAPR_HTTP_PORT",
+    "DAPR_GRPC_PORT", "LAYOTTO_GRPC_ENDPOINT", "NAMESPACE",
+)  # fmt: skip
 
 
 class Result(NamedTuple):

@@ -163,16 +163,9 @@ def test_numbers_about_the_largest(decode: Decode, rounds: Rounds) -> None:
 def test_surrogates_as_orjson_says(decode: Decode, rounds: Rounds) -> None:
     rng = random.Random(13)
     pieces = [
-        b"\\ud800",
-        b"\\uDBFF",
-        b"\\udc00",
-        b"\\uDFff",
-        b"\\ud83d\\ude00",
-        b"\\u0041",
-        b"\\ud7ff",
-        b"\\ue000",
+        b"\\ud800", b"\\uDBFF", b"\\udc00", b"\\uDFff", b"\\ud83d\\ude00", b"\\u0041", b"\\ud7ff", b"\\ue000",
         b"\\\\",
-    ]
+    ]  # fmt: skip
     pieces += [b'\\"', b"u", b"d800", b"\\n", "\u00e9".encode(), b"plain text of some length"]
     seen = set()
     for _ in range(rounds(3_000, 300_000)):
@@ -195,24 +188,9 @@ def test_truncated_and_mutated_as_orjson_says(decode: Decode, rounds: Rounds) ->
     """The looks that are taken first, at limits, grammar and brackets, refuse nothing that orjson takes, nor take what it refuses."""
     rng = random.Random(11)
     pieces = [
-        b'"',
-        b"\\",
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b",",
-        b":",
-        b"0",
-        b"-",
-        b".",
-        b"e",
-        b"\\u",
-        b"\xe9",
-        b" ",
-        b"null",
+        b'"', b"\\", b"[", b"]", b"{", b"}", b",", b":", b"0", b"-", b".", b"e", b"\\u", b"\xe9", b" ", b"null",
         b"\x00",
-    ]
+    ]  # fmt: skip
     taken = 0
     for seed in SEEDS:
         for end in range(len(seed)):

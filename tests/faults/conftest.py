@@ -18,15 +18,9 @@ from tests.faults.fault_harnesses import FAULTS, Beneath
 from tests.support.fault_proxy import FaultProxy
 
 _THEIRS = (
-    "asyncio_",
-    "cloud-runtimes-executor",
-    "cloud-runtimes-poller",
-    "cloud-runtimes-rpc-worker",
-    "cloud-runtimes-scheduler",
-    "cloud-runtimes-writer",
-    "fake-layotto",
-    "fault-proxy",
-)
+    "asyncio_", "cloud-runtimes-executor", "cloud-runtimes-poller", "cloud-runtimes-rpc-worker",
+    "cloud-runtimes-scheduler", "cloud-runtimes-writer", "fake-layotto", "fault-proxy",
+)  # fmt: skip
 """Threads of the sidecar, its application and the tests, which stay; those of the sidecar's subscriptions are to end with their streams."""
 
 

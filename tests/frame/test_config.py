@@ -501,14 +501,5 @@ def test_read_gives_the_origin(tmp_path: Path) -> None:
     assert read(tmp_path) == ({"capa": {"home": f"{tmp_path}/.cloud_runtimes"}}, str(tmp_path))
     assert set(config.load.__kwdefaults__ or {}) == set(), "every source is said"
     assert sorted(SERVICES) == [
-        "configuration",
-        "database",
-        "file",
-        "lock",
-        "pubsub",
-        "rpc",
-        "schedule",
-        "secret",
-        "state",
-        "telemetry",
-    ]
+        "configuration", "database", "file", "lock", "pubsub", "rpc", "schedule", "secret", "state", "telemetry",
+    ]  # fmt: skip

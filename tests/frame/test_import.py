@@ -14,21 +14,9 @@ from tests.support import Figure
 pytestmark = pytest.mark.process
 
 EXTRAS = (
-    "cronsim",
-    "google",
-    "grpc",
-    "h11",
-    "keyring",
-    "opentelemetry",
-    "psycopg",
-    "rich",
-    "sqlalchemy",
-    "starlette",
-    "typer",
-    "uvicorn",
-    "watchfiles",
-    "yaml",
-)
+    "cronsim", "google", "grpc", "h11", "keyring", "opentelemetry", "psycopg", "rich", "sqlalchemy", "starlette",
+    "typer", "uvicorn", "watchfiles", "yaml",
+)  # fmt: skip
 HEAVY = (*EXTRAS, "asyncio", "concurrent.futures", "http", "importlib.metadata", "logging", "orjson", "sqlite3")
 
 USED = """

@@ -51,19 +51,8 @@ EXEMPT: dict[str, set[str]] = {
     "RpcService": {"asgi_app", "method", "register_method", "serving"},
     "StateService": {"transaction"},
     "TelemetryService": {
-        "baggage",
-        "extract",
-        "extract_baggage",
-        "inject",
-        "logger",
-        "logger_provider",
-        "logging_handler",
-        "meter",
-        "meter_provider",
-        "stats",
-        "tracer",
-        "tracer_provider",
-        "use_baggage",
+        "baggage", "extract", "extract_baggage", "inject", "logger", "logger_provider", "logging_handler", "meter",
+        "meter_provider", "stats", "tracer", "tracer_provider", "use_baggage",
     },
     "Lease": {"check"},
     "LockHold": set(),
@@ -85,7 +74,7 @@ EXEMPT: dict[str, set[str]] = {
     "Application": set(),
     "RpcServer": set(),
     "StateDriver": {"change"},
-}
+}  # fmt: skip
 
 
 def services() -> list[type[Any]]:
@@ -106,19 +95,9 @@ def drivers() -> list[type[Any]]:
 
 
 HANDLES: list[type[Any]] = [
-    Application,
-    ConfigurationSubscription,
-    DatabaseTransaction,
-    FileHandle,
-    JobRunner,
-    Lease,
-    LockHold,
-    Publisher,
-    RpcServer,
-    RowStream,
-    Subscription,
-    StateTransaction,
-]
+    Application, ConfigurationSubscription, DatabaseTransaction, FileHandle, JobRunner, Lease, LockHold, Publisher,
+    RpcServer, RowStream, Subscription, StateTransaction,
+]  # fmt: skip
 CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
 
 
@@ -154,16 +133,9 @@ def returned(function: Callable[..., Any]) -> Any:
 def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
     assert set(drivers()) == {
-        ConfigurationDriver,
-        DatabaseDriver,
-        FileDriver,
-        LockDriver,
-        PubSubDriver,
-        RpcDriver,
-        ScheduleDriver,
-        SecretDriver,
-        StateDriver,
-    }
+        ConfigurationDriver, DatabaseDriver, FileDriver, LockDriver, PubSubDriver, RpcDriver, ScheduleDriver,
+        SecretDriver, StateDriver,
+    }  # fmt: skip
     for cls in CLASSES:
         assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
     assert len(list(pairs())) >= 20

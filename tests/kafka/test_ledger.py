@@ -133,19 +133,10 @@ def test_counts_go_from_member_to_member_before_anything_else() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "a:5",
-        "cr1:",
-        "cr1:x",
-        "cr1:1-",
-        "cr1:5-3",
-        "cr1:-1",
-        "cr1:1;x:2",
-        "cr2:1",
-        "cr1:;dropped:x",
+        "", "a:5", "cr1:", "cr1:x", "cr1:1-", "cr1:5-3", "cr1:-1", "cr1:1;x:2", "cr2:1", "cr1:;dropped:x",
         "cr1:0-99999999999",
     ],
-)
+)  # fmt: skip
 def test_texts_of_others_do_no_harm(text: str) -> None:
     ledger = Ledger(7, text)
     assert ledger.base == 7

@@ -12,22 +12,9 @@ import pytest
 
 PACKAGE = "cloud_runtimes._native."
 FIELDS = (
-    "id",
-    "source",
-    "type",
-    "topic",
-    "subject",
-    "time_us",
-    "time_text",
-    "key",
-    "traceparent",
-    "content_type",
-    "payload",
-    "extensions",
-    "metadata",
-    "expires_us",
-    "raw",
-)
+    "id", "source", "type", "topic", "subject", "time_us", "time_text", "key", "traceparent", "content_type",
+    "payload", "extensions", "metadata", "expires_us", "raw",
+)  # fmt: skip
 
 
 def load_native(name: str) -> ModuleType:

@@ -87,22 +87,9 @@ def test_truncation_raises_at_decode(module: ModuleType, text: str) -> None:
 def test_mutations(both: tuple[ModuleType, ModuleType], rounds: Any) -> None:
     chance = random.Random(23)
     pieces = [
-        b'"',
-        b"\\",
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b",",
-        b":",
-        b"null",
-        b"1",
-        b"\\u00e9",
-        b"\\ud83d",
-        b"\xff",
-        b"\xc3\xa9",
+        b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"1", b"\\u00e9", b"\\ud83d", b"\xff", b"\xc3\xa9",
         b"\x00",
-    ]
+    ]  # fmt: skip
     accepted = 0
     count = rounds(3_000, 100_000)
     for number in range(count):

@@ -155,34 +155,12 @@ def test_broken_text_raises_when_touched(both: tuple[ModuleType, ModuleType], sa
 @pytest.mark.parametrize(
     "text",
     [
-        "{}",
-        "{a:1}",
-        '{"a":1,}',
-        '{"a":1 }',
-        '{"a" :1}',
-        '{"a":01}',
-        '{"a":1.0}',
-        '{"a":1e2}',
-        '{"a":null}',
-        '{"a":[1]}',
-        '{"a":2147483648}',
-        '{"a":-0}',
-        '{"a":"\\ud83d\\ude00\\n\\/"}',
-        '{"a":"\\ud83d"}',
-        '{"a":"\\x"}',
-        '{"a":truex}',
-        '{"a":"}',
-        '["a":1]',
-        '{"a":1}}',
-        '{"a":12345678901}',
-        '{"a":-}',
-        '{"a":}',
-        '{"a"}',
-        '{"a":"b","a":true}',
-        '{"":"b"}',
-        '{"a":"\n"}',
+        "{}", "{a:1}", '{"a":1,}', '{"a":1 }', '{"a" :1}', '{"a":01}', '{"a":1.0}', '{"a":1e2}', '{"a":null}',
+        '{"a":[1]}', '{"a":2147483648}', '{"a":-0}', '{"a":"\\ud83d\\ude00\\n\\/"}', '{"a":"\\ud83d"}',
+        '{"a":"\\x"}', '{"a":truex}', '{"a":"}', '["a":1]', '{"a":1}}', '{"a":12345678901}', '{"a":-}', '{"a":}',
+        '{"a"}', '{"a":"b","a":true}', '{"":"b"}', '{"a":"\n"}',
     ],
-)
+)  # fmt: skip
 def test_stored_objects(both: tuple[ModuleType, ModuleType], same_frame: Any, text: str) -> None:
     body = sample(both[1])
     old = b'{"n":7,"f":false,"s":"x\\"\xc3\xa9"}'

@@ -232,17 +232,10 @@ def mutated(seeded: random.Random, data: bytes) -> bytes:
         elif kind == 3:
             out[at:at] = seeded.choice(
                 [
-                    b"\xdd\xff\xff\xff\xff",
-                    b"\xdf\x7f\xff\xff\xff",
-                    b"\xc6\xff\xff\xff\xff",
-                    b"null",
-                    b"[",
-                    b'{"',
-                    b"\\ud800",
-                    b"\xed\xa0\x80",
-                    b"\xff\x7f",
+                    b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"null", b"[", b'{"',
+                    b"\\ud800", b"\xed\xa0\x80", b"\xff\x7f",
                 ]
-            )
+            )  # fmt: skip
         else:
             out[at:at] = out[at : at + seeded.randrange(1, 30)]
     return bytes(out)

@@ -28,18 +28,10 @@ class _Info(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_size_t)
         for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
             "keepcost",
         ]
-    )
+    )  # fmt: skip
 
 
 def held() -> int:

@@ -24,20 +24,11 @@ Watch = Callable[[str], None]
 _KINDS = {"O": 14, "A": 0, "U": 20}
 ALL: dict[str, Any] = dict.fromkeys(
     [
-        "subs",
-        "data",
-        "payload",
-        "imports",
-        "exports",
-        "conn",
-        "leaf",
-        "mem_storage",
-        "disk_storage",
-        "streams",
+        "subs", "data", "payload", "imports", "exports", "conn", "leaf", "mem_storage", "disk_storage", "streams",
         "consumer",
     ],
     -1,
-)
+)  # fmt: skip
 
 
 def text(raw: bytes) -> str:

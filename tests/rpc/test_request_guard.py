@@ -30,20 +30,11 @@ def status(guard: RequestGuard, host: str | None, path: str = "/v1.0/state/s", *
 @pytest.mark.parametrize(
     "host",
     [
-        "127.0.0.1:3500",
-        "LOCALHOST",
-        "localhost.:3500",
-        "app.localhost:3500",
-        "[::1]:3500",
-        "10.0.0.7:3500",
-        "dapr",
-        "host.docker.internal:3500",
-        "dapr.example.com",
-        "Dapr.Example.Com:3500",
-        "two.example:8080",
+        "127.0.0.1:3500", "LOCALHOST", "localhost.:3500", "app.localhost:3500", "[::1]:3500", "10.0.0.7:3500",
+        "dapr", "host.docker.internal:3500", "dapr.example.com", "Dapr.Example.Com:3500", "two.example:8080",
         "a.b.mesh.example",
     ],
-)
+)  # fmt: skip
 def test_programs_reach_a_server_by_names_that_nobody_can_register(host: str) -> None:
     assert status(GUARD, host) == 0
     assert status(GUARD, host, user_agent="curl/8") == 0

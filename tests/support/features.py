@@ -25,17 +25,9 @@ from cloud_runtimes.errors import UnsupportedError
 from cloud_runtimes.spi.executor import Executor
 
 __all__ = [
-    "BACKED",
-    "DESCRIPTIONS",
-    "constants",
-    "declared",
-    "feature_table",
-    "main",
-    "rewrite",
-    "runtime_table",
-    "runtimes",
-    "settings_table",
-]
+    "BACKED", "DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "runtime_table",
+    "runtimes", "settings_table",
+]  # fmt: skip
 
 BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 """The services that stand on components."""

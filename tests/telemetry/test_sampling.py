@@ -39,20 +39,11 @@ def test_values(text: str, expected: Any) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "sometimes",
-        "traceidratio:",
-        "traceidratio:half",
-        "traceidratio:1.5",
-        "traceidratio:-1",
-        "traceidratio:nan",
-        "parentbased_rate_limited:-1",
-        "parentbased_rate_limited:inf",
-        "always_on:1",
-        "rate_limited:5",
-        "ALWAYS_ON",
+        "", "sometimes", "traceidratio:", "traceidratio:half", "traceidratio:1.5", "traceidratio:-1",
+        "traceidratio:nan", "parentbased_rate_limited:-1", "parentbased_rate_limited:inf", "always_on:1",
+        "rate_limited:5", "ALWAYS_ON",
     ],
-)
+)  # fmt: skip
 def test_wrong_values(text: str) -> None:
     with pytest.raises(InvalidArgumentError):
         parse(text)

@@ -146,25 +146,9 @@ CLIENT = {
     "native": "service, name",
 }
 NO_TWIN = {
-    "register_method",
-    "method",
-    "serving",
-    "running",
-    "subscription",
-    "asgi_app",
-    "open_file",
-    "stream",
-    "__init__",
-    "native",
-    "supports",
-    "transaction",
-    "publisher",
-    "stats",
-    "ack",
-    "retry",
-    "drop",
-    "to_json",
-}
+    "register_method", "method", "serving", "running", "subscription", "asgi_app", "open_file", "stream", "__init__",
+    "native", "supports", "transaction", "publisher", "stats", "ack", "retry", "drop", "to_json",
+}  # fmt: skip
 CLASSES: dict[type[Any], dict[str, str]] = {
     CloudRuntimesClient: CLIENT,
     DatabaseService: DATABASE,
@@ -186,21 +170,9 @@ CLASSES: dict[type[Any], dict[str, str]] = {
 }
 # the attributes of an event
 ATTRIBUTES = {
-    "id",
-    "source",
-    "type",
-    "subject",
-    "time",
-    "topic",
-    "pubsub_name",
-    "key",
-    "content_type",
-    "data",
-    "extensions",
-    "metadata",
-    "traceparent",
-    "delivery_count",
-}
+    "id", "source", "type", "subject", "time", "topic", "pubsub_name", "key", "content_type", "data", "extensions",
+    "metadata", "traceparent", "delivery_count",
+}  # fmt: skip
 
 
 def signature(method: Callable[..., Any]) -> str:

@@ -293,17 +293,7 @@ class VaultFirstHarness(VaultHarness):
 SECRET_HARNESSES = {
     harness.name: harness
     for harness in (
-        EnvHarness,
-        PrefixHarness,
-        DotenvHarness,
-        JsonHarness,
-        MultipleHarness,
-        TomlHarness,
-        YamlHarness,
-        DotenvFileHarness,
-        FolderHarness,
-        KeyringHarness,
-        VaultHarness,
-        VaultFirstHarness,
+        EnvHarness, PrefixHarness, DotenvHarness, JsonHarness, MultipleHarness, TomlHarness, YamlHarness,
+        DotenvFileHarness, FolderHarness, KeyringHarness, VaultHarness, VaultFirstHarness,
     )
-}
+}  # fmt: skip
