@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.lock import UnlockStatus
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
 
@@ -137,10 +137,7 @@ def test_a_signal_ends_the_wait(
     assert lease is not None
     with _started("locks", "r", *_python("print('ran')")) as process:
         engine = client.state._driver("s")._engine
-        end = time.monotonic() + 30
-        while not engine.query(None, "SELECT 1 FROM lock_line"):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: engine.query(None, "SELECT 1 FROM lock_line"), seconds=30)
         signalled(process.pid, number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (code, "", "")

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import pytest
 from cloud_runtimes.cli._daprd import Daprd, taken_out
 from cloud_runtimes.cli._serve import _merged, _Signals
 from tests.support.ports import reserved_port
+from tests.support.waiting import until
 
 CLI = [sys.executable, "-W", "error", "-m", "cloud_runtimes"]
 FREE = ("--dapr-http-port", "0", "--dapr-grpc-port", "0")
@@ -62,13 +62,6 @@ def _status(url: str, method: str = "GET", **headers: str) -> int:
     except urllib.error.HTTPError as error:
         with error:
             return error.code
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def _runs(pid: int) -> bool:
@@ -256,7 +249,7 @@ def test_what_does_not_hear_is_killed_with_all_it_started(home: Path, times: int
             assert process.stdout.readline() == "heard\n"
             process.send_signal(signal.SIGINT)
         assert process.wait(60) == 137
-    _until(lambda: not any(map(_runs, pids)))
+    until(lambda: not any(map(_runs, pids)))
 
 
 LEAVES = """
@@ -271,7 +264,7 @@ def test_what_the_command_leaves_behind_is_ended(home: Path) -> None:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         assert process.wait(60) == 0
-    _until(lambda: not _runs(pid))
+    until(lambda: not _runs(pid))
 
 
 @pytest.mark.process

@@ -25,6 +25,7 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from tests.support import Figure, Make
+from tests.support.waiting import running
 
 HOW = pytest.mark.parametrize("watch", ["poll", "watchfiles"])
 SETTINGS: dict[str, dict[str, str]] = {
@@ -109,10 +110,8 @@ def test_two_hundred_changes(
                 write(path, text(number))
                 time.sleep(0.003 * (number % 7))
 
-        writer = threading.Thread(target=change)
-        writer.start()
-        seen = last(sub, "first", "200", 30)
-        writer.join()
+        with running(change):
+            seen = last(sub, "first", "200", 30)
         assert {key: item.value for key, item in sub.current().items()} == {"first": "200", "last.number": "200"}
         assert sub.receive(0.3) is None
     assert seen == sorted(seen, key=int), "never an older one after a newer one"
@@ -232,10 +231,8 @@ def test_a_file_that_is_not_there_yet(on_file: Make, tmp_path: Path) -> None:
         path.parent.mkdir()
         path.write_text("x = 1")
 
-    thread = threading.Thread(target=mount)
-    thread.start()
-    client.wait_ready(timeout=20)
-    thread.join()
+    with running(mount):
+        client.wait_ready(timeout=20)
     assert client.configuration.get_configuration("app") == {"x": "1"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds
 from tests.support.mounts import Mount
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 
 
 def values(api: Api, client: CloudRuntimesClient) -> dict[str, str]:
@@ -59,14 +58,12 @@ def test_values_of_one_change_come_together(on_file: Make, volume: Path, watch: 
             time.sleep(0.003 * (number % 7))
 
     with client.configuration.subscribe_configuration("app") as sub:
-        writer = threading.Thread(target=change)
-        writer.start()
-        seen: list[int] = []
-        while not seen or seen[-1] != count:
-            found = {key: item.value for key, item in (sub.receive(10) or {}).items()}
-            assert found["a"] == found["b"]
-            seen.append(int(found["a"]))
-        writer.join()
+        with running(change):
+            seen: list[int] = []
+            while not seen or seen[-1] != count:
+                found = {key: item.value for key, item in (sub.receive(10) or {}).items()}
+                assert found["a"] == found["b"]
+                seen.append(int(found["a"]))
     assert seen == sorted(seen)
 
 

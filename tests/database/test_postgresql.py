@@ -25,6 +25,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from tests.support.ports import reserved_port
+from tests.support.waiting import until
 
 
 def configured(url: str, **settings: Any) -> CloudRuntimesClient:
@@ -55,10 +56,7 @@ def test_a_forgotten_transaction_ends_without_another_call(postgres: CloudRuntim
     del tx
     gc.collect()
     pool = postgres._context.runtime().driver("database", "main")._pool_of().engine.pool
-    end = time.monotonic() + 10
-    while pool.checkedout():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    until(lambda: not pool.checkedout(), seconds=10)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

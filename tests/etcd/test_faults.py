@@ -21,7 +21,7 @@ from tests.support.counting import Counting
 from tests.support.etcd import Serve, asked, compact, leases, stopped
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.etcd import EtcdHome
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import Stopwatch, running, until
 
 
 def test_a_server_is_killed(served: Serve, client: Make, rounds: Rounds, figure: Figure) -> None:
@@ -194,11 +194,9 @@ def test_a_notification_that_was_lost(home: EtcdHome, client: Make, api: Api) ->
             proxy.break_all("reset")
             lease.release()
 
-        releasing = threading.Thread(target=release)
-        releasing.start()
-        with api.opened(made.lock.hold("l", "r", wait=20)) as mine:
-            assert mine.token > lease.token  # type: ignore[operator]
-        releasing.join()
+        with running(release):
+            with api.opened(made.lock.hold("l", "r", wait=20)) as mine:
+                assert mine.token > lease.token  # type: ignore[operator]
 
 
 def test_a_watch_that_is_silent(home: EtcdHome, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

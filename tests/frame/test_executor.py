@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from cloud_runtimes.spi.flow import run_sync
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.state import StateWrite, StoredValue
 from tests.support.harnesses.state_fakes import DictStateInThreads, DictStateRuntime, DictStore
-from tests.support.waiting import longer
+from tests.support.waiting import longer, until
 
 READ = Method("state", "get", repeatable=True, writes=False)
 WRITE = Method("state", "save", repeatable=False)
@@ -219,10 +218,7 @@ def test_a_closed_executor_starts_nothing(store: DictStore) -> None:
         with pytest.raises(ClosedError):
             call()
     executor.close(5.0)
-    end = time.monotonic() + 30.0
-    while threads() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not threads()
+    until(lambda: not threads(), seconds=30.0)
 
 
 def test_closing_does_not_begin_what_waits_for_a_thread(store: DictStore) -> None:

@@ -11,6 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from tests.support import Rounds
 from tests.support.telemetry_kernel import buffer, drain, logs, spans, tracer
+from tests.support.waiting import in_threads
 
 # -- logs --------------------------------------------------------------------
 
@@ -118,11 +119,7 @@ def test_threads_that_end_one_span_record_it_once(kernel: ModuleType, rounds: Ro
             ready.wait()
             span.end()
 
-        threads = [threading.Thread(target=end) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(*[end] * 4)
     assert len(spans(drain(into))) == count
 
 

@@ -20,6 +20,7 @@ from cloud_runtimes.errors import PayloadError
 from tests.kernels.test_telemetry import buffer, drain, spans, tracer
 from tests.kernels.test_telemetry_metrics import attributes, collected
 from tests.support import Rounds
+from tests.support.waiting import in_threads, running
 
 THREADS = 4
 
@@ -36,11 +37,7 @@ def at_once(*works: Callable[[], None]) -> None:
         except BaseException as error:
             raised.append(error)
 
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*[threading.Thread(target=run, args=(work,)) for work in works])
     for error in raised:
         raise error
 
@@ -123,11 +120,9 @@ def test_instruments(kernel: ModuleType, rounds: Rounds) -> None:
             if last:
                 return
 
-    collecting = threading.Thread(target=collect)
-    collecting.start()
-    at_once(*(lambda n=n: add(n) for n in range(THREADS)))  # type: ignore[misc]
-    over.set()
-    collecting.join()
+    with running(collect):
+        at_once(*(lambda n=n: add(n) for n in range(THREADS)))  # type: ignore[misc]
+        over.set()
     assert totals[()] == THREADS * each
     assert totals[("way", "bound"),] == 2 * THREADS * each
     assert sum(totals.values()) == 4 * THREADS * each
@@ -164,11 +159,9 @@ def test_a_buffer_of_events(batch: ModuleType, events: ModuleType, rounds: Round
                 bodies.append((chunk.first, chunk.body))
                 into.settle(chunk.count, len(chunk.body), 0)
 
-    taking = threading.Thread(target=take)
-    taking.start()
-    at_once(*(lambda n=n: send(n) for n in range(THREADS)))  # type: ignore[misc]
-    over.set()
-    taking.join()
+    with running(take):
+        at_once(*(lambda n=n: send(n) for n in range(THREADS)))  # type: ignore[misc]
+        over.set()
     assert sorted(n for mine in numbers for n in mine) == list(range(1, THREADS * each + 1))
     assert all(mine == sorted(mine) for mine in numbers)
     found: dict[int, list[int]] = {}

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from tests.support.forked import Forked
+from tests.support.waiting import in_threads
 
 
 def test_layout(events: ModuleType) -> None:
@@ -71,14 +72,12 @@ def test_threads(events: ModuleType) -> None:
     old = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        threads = [
-            threading.Thread(target=lambda mine=mine: mine.extend(events.uuid7() for _ in range(5000)))
-            for mine in drawn
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(
+            *[
+                threading.Thread(target=lambda mine=mine: mine.extend(events.uuid7() for _ in range(5000)))
+                for mine in drawn
+            ]
+        )
     finally:
         sys.setswitchinterval(old)
     for mine in drawn:

@@ -35,6 +35,7 @@ from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds
 from tests.support.harnesses.nats import NatsHome
 from tests.support.nats import Serve
+from tests.support.waiting import running
 
 
 class Raw:
@@ -425,10 +426,8 @@ def test_a_chunk_is_sent_once(served: Serve, client: Make, api: Api, monkeypatch
     with api.opened(files.open_file("s", "f", "wb")) as writer:
         api.call(writer, "write", data[: 2 * WINDOW])
         server.signal(signal.SIGSTOP)
-        resumed = threading.Timer(0.3, server.signal, [signal.SIGCONT])
-        resumed.start()
-        api.call(writer, "write", data[2 * WINDOW :])
-        resumed.join()
+        with running(threading.Timer(0.3, server.signal, [signal.SIGCONT])):
+            api.call(writer, "write", data[2 * WINDOW :])
     assert api.call(files, "get_file", "s", "f") == data
 
 

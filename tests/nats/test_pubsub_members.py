@@ -16,7 +16,7 @@ from tests.support.harnesses.nats import NatsHome
 from tests.support.members import SOON, answer, die, join, poll
 from tests.support.nats import Serve
 from tests.support.nats_other import Other, beside, on, payloads
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import Stopwatch, running, until
 
 # -- frames -------------------------------------------------------------------
 
@@ -95,10 +95,8 @@ def test_a_lease_is_renewed_while_a_handler_lives(home: NatsHome) -> None:
         source, other = (join(home.client(), topic=topic, ack_wait=lease) for _ in range(2))
         home.client().pubsub.publish("bus", topic, 1)
         found = poll(source)
-        watched = threading.Thread(target=poll, args=(source, (), 0, 3 * lease))
-        watched.start()
-        taken = poll(other, timeout=3 * lease)
-        watched.join()
+        with running(*[threading.Thread(target=poll, args=(source, (), 0, 3 * lease))]):
+            taken = poll(other, timeout=3 * lease)
         source.close(answer(found))
         if not taken:
             assert not poll(other, timeout=0.3)

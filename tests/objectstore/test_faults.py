@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -31,7 +30,7 @@ from tests.support import Figure, Rounds
 from tests.support.fault_proxy import FaultProxy
 from tests.support.forked import in_child
 from tests.support.objectstore import s3, table
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import Stopwatch, running, until
 
 from .conftest import Make
 
@@ -104,10 +103,8 @@ def test_throttling_is_waited_for(make: Make, proxied: str, proxy: FaultProxy, a
         until(lambda: proxy.accepted > 2)
         proxy.heal()
 
-    relenting = threading.Thread(target=relent)
-    relenting.start()
-    api.call(client.file, "put_file", "s", "f", b"x")
-    relenting.join()
+    with running(relent):
+        api.call(client.file, "put_file", "s", "f", b"x")
     assert api.call(client.file, "get_file", "s", "f") == b"x"
     assert proxy.accepted > 2
 

@@ -16,7 +16,7 @@ from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, Una
 from cloud_runtimes.testing import Api
 from tests.support import Rounds
 from tests.support.postgres import PostgresServer
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import Stopwatch, in_threads, until
 
 
 @pytest.fixture(scope="module")
@@ -226,11 +226,7 @@ def test_callers_of_a_server_that_hangs_keep_their_deadlines(forgetful: Postgres
     forgetful.signal(signal.SIGSTOP)
     try:
         with client_of(forgetful) as client:
-            threads = [threading.Thread(target=call, args=(client,)) for _ in range(6)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            in_threads(*[threading.Thread(target=call, args=(client,)) for _ in range(6)])
     finally:
         forgetful.signal(signal.SIGCONT)
     assert len(took) == 6

@@ -34,7 +34,7 @@ from tests.support.forked import in_child
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.ports import reserved_port
 from tests.support.postgres import GUARDED
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 
 
 def home_client(url: str, **more: Any) -> CloudRuntimesClient:
@@ -182,18 +182,16 @@ def test_no_connection_is_free(home: PostgresHome) -> None:
     with home_client(home.url, schema=home.schema, max_connections=2) as client, psycopg.connect(home.url) as blocker:
         client.state.save("s", "k", 1)
         blocker.execute(f"SELECT 1 FROM {home.schema}.state FOR UPDATE")
-        threads = [
-            threading.Thread(target=attempt, args=(lambda: client.state.save("s", "k", 2, timeout=60),))
-            for _ in range(2)
-        ]
-        for thread in threads:
-            thread.start()
-        until(lambda: waiting(home) == 2)
-        with pytest.raises(DeadlineExceededError, match="max_connections"):
-            client.state.get("s", "k", timeout=0.2)
-        blocker.rollback()
-        for thread in threads:
-            thread.join()
+        with running(
+            *[
+                threading.Thread(target=attempt, args=(lambda: client.state.save("s", "k", 2, timeout=60),))
+                for _ in range(2)
+            ]
+        ):
+            until(lambda: waiting(home) == 2)
+            with pytest.raises(DeadlineExceededError, match="max_connections"):
+                client.state.get("s", "k", timeout=0.2)
+            blocker.rollback()
         assert client.state.get("s", "k") == 2
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 import psycopg
 
 from tests.support.harnesses.postgres import PostgresHome
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 
 
 def test_a_value_that_is_renewed_meanwhile_stays(home: PostgresHome) -> None:
@@ -20,16 +18,14 @@ def test_a_value_that_is_renewed_meanwhile_stays(home: PostgresHome) -> None:
         watching.execute(f"UPDATE {home.schema}.state SET expires = 1")
         watching.execute(f"VACUUM FULL ANALYZE {home.schema}.state")
         other.execute(f"UPDATE {home.schema}.state SET expires = {2**60} WHERE key = 'renewed'")
-        sweep = threading.Thread(target=home.sweep)
-        sweep.start()
-        until(
-            lambda: watching.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s",
-                (f"DELETE FROM {home.schema}.state %",),
-            ).fetchone()
-        )
-        other.commit()
-        sweep.join()
+        with running(home.sweep):
+            until(
+                lambda: watching.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s",
+                    (f"DELETE FROM {home.schema}.state %",),
+                ).fetchone()
+            )
+            other.commit()
         left = watching.execute(f"SELECT key FROM {home.schema}.state").fetchall()
     assert left == [("renewed",)]
     assert client.state.get("s", "renewed") == 2

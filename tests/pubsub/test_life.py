@@ -18,7 +18,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.resp import reader
 from tests.support import Rounds
 from tests.support.life import Life
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 
 ALL = ("pubsub", "configuration", "schedule")
 
@@ -91,14 +91,12 @@ def test_postgres_statements_are_cancelled(postgres: tuple[_Postgres, Life], rou
                     f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = '{server.role}' AND wait_event_type = 'Lock'"
                 )
 
-    canceller = threading.Thread(target=cancel)
-    canceller.start()
-    with server.connection.transaction():
-        tables = server.run("SELECT tablename FROM pg_tables WHERE schemaname = 'home'").fetchall()
-        with life.troubled(seconds(rounds)):
-            server.run(f"LOCK TABLE {', '.join(f'home.{table}' for (table,) in tables)} IN ACCESS EXCLUSIVE MODE")
-    over.set()
-    canceller.join()
+    with running(cancel):
+        with server.connection.transaction():
+            tables = server.run("SELECT tablename FROM pg_tables WHERE schemaname = 'home'").fetchall()
+            with life.troubled(seconds(rounds)):
+                server.run(f"LOCK TABLE {', '.join(f'home.{table}' for (table,) in tables)} IN ACCESS EXCLUSIVE MODE")
+        over.set()
     life.check()
 
 

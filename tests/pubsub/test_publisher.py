@@ -27,7 +27,7 @@ from cloud_runtimes.testing.suites.pubsub import drain
 from tests.support.arguments import one_each
 from tests.support.harnesses.embedded import MemoryHarness
 from tests.support.harnesses.rows import rows
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import Stopwatch, in_threads, until
 
 SOON = 30.0
 
@@ -299,11 +299,7 @@ class TestPublisher(Suite):
             for number in range(200):
                 publisher.send([thread, number], key=str(thread))
 
-        threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(*[threading.Thread(target=run, args=(number,)) for number in range(8)])
         publisher.close()
         sent = [event.data for event in drain(api, call, 1600)]
         for each in range(8):

@@ -22,6 +22,7 @@ from tests.support.ports import free_port
 from tests.support.redis import Serve, stopped
 from tests.support.redis_sets import RedisCluster, serve_cluster, until
 from tests.support.traffic import Traffic
+from tests.support.waiting import running
 
 
 @pytest.fixture
@@ -81,12 +82,10 @@ def test_a_waiter_is_woken_whatever_the_node(
     home = client(cluster.url, prefix=f"wait-{api.name}")
     for number in (1, 2, 3):
         lease = api.call(home.lock, "try_lock", f"l{number}", "r", expiry=60)
-        timer = threading.Timer(0.05, lease.release)
-        timer.start()
-        begun = time.monotonic()
-        with api.opened(home.lock.hold(f"l{number}", "r", wait=55)):
-            assert time.monotonic() - begun < 20
-        timer.join()
+        with running(threading.Timer(0.05, lease.release)):
+            begun = time.monotonic()
+            with api.opened(home.lock.hold(f"l{number}", "r", wait=55)):
+                assert time.monotonic() - begun < 20
 
 
 def test_urls_that_do_not_fit(cluster: RedisCluster, served: Serve, client: Make, api: Api) -> None:

@@ -19,7 +19,7 @@ from tests.support.child import Child
 from tests.support.forked import Forked
 from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import RedisServer, Serve
-from tests.support.waiting import Stopwatch
+from tests.support.waiting import Stopwatch, until
 
 Start = Callable[..., Child]
 _CHILDREN = Path(__file__).parent.parent / "sqlite" / "children.py"
@@ -75,10 +75,7 @@ class Waiting:
 
 def in_line(server: RedisServer, count: int = 1) -> None:
     """Wait until so many wait for the lock ``r``."""
-    end = time.monotonic() + 10
-    while server.command("ZCARD", "{cr:lock:locks}:q:r") != b":%d\r\n" % count:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: server.command("ZCARD", "{cr:lock:locks}:q:r") == b":%d\r\n" % count, seconds=10)
     time.sleep(0.1)  # the last of them listens
 
 

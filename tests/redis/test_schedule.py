@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +14,7 @@ from tests.support import Make
 from tests.support.harnesses.redis import RedisHome
 from tests.support.leased_jobs import LeasedJobs, Member
 from tests.support.redis import Serve
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -102,10 +102,7 @@ def test_records_of_runs_go(home: RedisHome, settings: dict[str, int]) -> None:
         client.schedule.job("j")(lambda data, run: seen.append(run.run_id))
         client.schedule.schedule_job("j", schedule="@every 50ms", due_time=0, misfire="all", repeats=12)
         with client.schedule.running():
-            end = time.monotonic() + 20
-            while client.schedule.list_jobs():
-                assert time.monotonic() < end
-                time.sleep(0.02)
+            until(lambda: not client.schedule.list_jobs(), seconds=20)
         assert len(seen) == 12
         found = [each.run_id for each in client.schedule.list_runs("j")]
         assert found == (seen[-5:] if "history_runs" in settings else seen)

@@ -26,7 +26,7 @@ from tests.support.needs import present
 from tests.support.redis import Serve, stopped
 from tests.support.redis_sets import MASTER, SentinelSet, serve_sentinels
 from tests.support.traffic import Traffic
-from tests.support.waiting import until
+from tests.support.waiting import in_threads, until
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +138,7 @@ def test_a_failover(watched: SentinelSet, rounds: Rounds, figure: Figure) -> Non
             old = watched.master()
             old.kill()
             begun = time.monotonic()
-            threads = [threading.Thread(target=wait, args=(api,)) for api in apis]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            in_threads(*[threading.Thread(target=wait, args=(api,)) for api in apis])
             assert len(waits) == 2 * (turn + 1)
             until(lambda old=old: watched.master() is not old)  # type: ignore[misc]
             watched.rejoin(old)

@@ -31,7 +31,7 @@ from tests.support import Make, Rounds
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import RedisServer, Serve, stopped
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
@@ -153,12 +153,10 @@ def test_a_write_that_is_cut_off_may_have_been_applied(home: RedisHome, api: Api
                 until(lambda: beside.get("s", "k") == 2)
                 proxy.break_all("reset")
 
-            cutter = threading.Thread(target=cut)
-            cutter.start()
-            failure = api.fails(UnavailableError, match="cannot be reached")(
-                client.state, "save", "s", "k", 2, etag=item.etag
-            )
-            cutter.join()
+            with running(cut):
+                failure = api.fails(UnavailableError, match="cannot be reached")(
+                    client.state, "save", "s", "k", 2, etag=item.etag
+                )
             proxy.heal()
             assert failure.maybe_applied
             assert api.call(client.state, "get", "s", "k") == 2  # as it was here
@@ -382,18 +380,16 @@ def test_faults_at_random(home: RedisHome, api: Api, rounds: Rounds) -> None:
                     lambda: setattr(proxy, "down", Way(cut=chance.randrange(1, 100), once=True)),
                     proxy.heal,
                 ]
-                timer = threading.Timer(chance.random() * 0.004, chance.choice(faults))
-                timer.start()
-                keys = [f"{turn}-{number}" for number in range(8)]
-                calls = [(client.state, "save", ("s", key, "x" * chance.choice((1, 2000))), {}) for key in keys]
-                for key, answer in zip(keys, api.together(calls), strict=True):
-                    if answer is None:
-                        acknowledged.add(key)
-                    else:
-                        assert isinstance(answer, (UnavailableError, DeadlineExceededError)), answer
-                        if not answer.maybe_applied:
-                            refused.add(key)
-                timer.join()
+                with running(threading.Timer(chance.random() * 0.004, chance.choice(faults))):
+                    keys = [f"{turn}-{number}" for number in range(8)]
+                    calls = [(client.state, "save", ("s", key, "x" * chance.choice((1, 2000))), {}) for key in keys]
+                    for key, answer in zip(keys, api.together(calls), strict=True):
+                        if answer is None:
+                            acknowledged.add(key)
+                        else:
+                            assert isinstance(answer, (UnavailableError, DeadlineExceededError)), answer
+                            if not answer.maybe_applied:
+                                refused.add(key)
                 proxy.heal()
             assert api.call(client.state, "list_keys", "s", timeout=5) is not None
             assert api.until(lambda: proxy.sockets() <= 8)

@@ -16,7 +16,7 @@ from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.needs import present
 from tests.support.ports import reserved_port
 from tests.support.redis import RedisServer, serve
-from tests.support.waiting import Stopwatch
+from tests.support.waiting import Stopwatch, running
 
 
 def tls_server(certificate: Path, clients: str) -> Iterator[int]:
@@ -64,12 +64,10 @@ def test_a_waiter_is_woken(open_port: int, client: Make, api: Api, monkeypatch: 
     monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
     home = client(f"rediss://localhost:{open_port}/0?ssl_ca_certs={PEM}", prefix=f"lock-{api.name}")
     lease = api.call(home.lock, "try_lock", "l", "r", expiry=60)
-    timer = threading.Timer(0.1, lease.release)
-    timer.start()
-    begun = time.monotonic()
-    with api.opened(home.lock.hold("l", "r", wait=55)):
-        assert time.monotonic() - begun < 20
-    timer.join()
+    with running(threading.Timer(0.1, lease.release)):
+        begun = time.monotonic()
+        with api.opened(home.lock.hold("l", "r", wait=55)):
+            assert time.monotonic() - begun < 20
 
 
 def fails(client: Make, api: Api, url: str) -> CloudRuntimesError:

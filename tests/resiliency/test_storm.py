@@ -17,6 +17,7 @@ from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.spi import operation
 from tests.support.policies_fakes import Answers, Fake, under
+from tests.support.waiting import in_threads
 
 CLIENTS = 50
 
@@ -219,11 +220,7 @@ def test_threads_in_real_time() -> None:
                 time.sleep(0.005)
             calls.append(made)
 
-        threads = [threading.Thread(target=caller) for _ in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(*[caller] * CLIENTS)
         assert len(calls) == CLIENTS
         counted = stats(client)["state.orders"]
         assert counted.calls == sum(calls) >= 250

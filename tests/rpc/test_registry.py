@@ -27,6 +27,7 @@ from cloud_runtimes.rpc.registry import LEASE
 from cloud_runtimes.testing import Api, Clock
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.rpc.http_peers import Hostile
+from tests.support.waiting import in_threads
 
 
 def rows(home: Path) -> list[Any]:
@@ -307,11 +308,7 @@ def test_the_secret_is_made_once_for_its_owner(tmp_path: Path, known: None) -> N
         barrier.wait()
         made.append(home_secret(tmp_path))
 
-    threads = [threading.Thread(target=make) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*[make] * 8)
     assert len(set(made)) == 1
     assert len(made[0]) == 32
     assert [path.name for path in tmp_path.iterdir()] == [SECRET]

@@ -34,7 +34,7 @@ from tests.support import Make
 from tests.support.aws_gate import AwsGate
 from tests.support.forked import Forked
 from tests.support.moto import REGION, aws
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 
 GIVEN = {"region": REGION, "access_key": "test", "secret_key": "test"}
 
@@ -493,11 +493,9 @@ def test_a_forked_child_looks_for_itself(on: Make, name: str) -> None:
             held.set()
             end.wait()
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    child = Forked(lambda: client.secret.get_secret("s", name, timeout=20).value)
-    end.set()
-    thread.join()
+    with running(hold):
+        held.wait()
+        child = Forked(lambda: client.secret.get_secret("s", name, timeout=20).value)
+        end.set()
     assert child.result() == name
     assert client.secret.get_secret("s", name).value == name

@@ -21,6 +21,7 @@ from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support import Make, Rounds
 from tests.support.forked import in_child
+from tests.support.waiting import until
 
 Write = Callable[..., Path]
 
@@ -255,10 +256,7 @@ def test_a_writer_in_place(write: Write, client: Make, canary: Canary, rounds: R
     assert wrong == []
     assert looks > 100
     last = words[(count - 1) % 2] * 50
-    end = time.monotonic() + 10
-    while made.secret.get_secret("s", "a").value != last:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: made.secret.get_secret("s", "a").value == last, seconds=10)
 
 
 @pytest.mark.process

@@ -28,7 +28,7 @@ from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.support import Make
 from tests.support.vault import VaultStub
-from tests.support.waiting import until
+from tests.support.waiting import in_threads, until
 
 
 @pytest.fixture
@@ -284,14 +284,12 @@ def test_a_credential_that_cannot_be_renewed_is_replaced(vault: VaultStub, on: M
 def test_many_who_ask_at_once_share_one(vault: VaultStub, on: Make) -> None:
     client = dynamic(on, vault)
     found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(client.secret.get_secret("s", "readonly")["username"]))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(
+        *[
+            threading.Thread(target=lambda: found.append(client.secret.get_secret("s", "readonly")["username"]))
+            for _ in range(8)
+        ]
+    )
     assert len(found) == 8
     assert len({*found}) == 1
 

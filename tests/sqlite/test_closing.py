@@ -12,6 +12,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite import engine as engines
 from cloud_runtimes.errors import ClosedError, UnavailableError
+from tests.support.waiting import running
 
 
 @pytest.mark.parametrize("service", ["configuration", "lock", "pubsub", "rpc", "schedule", "state"])
@@ -41,13 +42,9 @@ def test_a_close_beside_calls_leaves_no_engine(home: Path) -> None:
                     number += 4
                     client.state.save(f"store-{number}", "k", 1)  # noqa: B023
 
-        threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
-        for each in threads:
-            each.start()
-        begun.wait()
-        client.close()
-        for each in threads:
-            each.join()
+        with running(*[threading.Thread(target=use, args=(number,)) for number in range(4)]):
+            begun.wait()
+            client.close()
         assert str(home / "cloud_runtimes.db") not in engines._engines
 
 

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -27,6 +27,7 @@ from cloud_runtimes.errors import ConflictError, DeadlineExceededError, LeaseLos
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.spi.lock import LockRequest
 from cloud_runtimes.spi.operation import Method, Operation
+from tests.support.waiting import until
 
 _ANY = Method("lock", "test", repeatable=False)
 
@@ -277,12 +278,12 @@ def test_a_waiter_that_was_skipped_waits_on(client: CloudRuntimesClient, driver:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    _until(lambda: len(rows(driver, "lock_line")) == 1)
+    until(lambda: len(rows(driver, "lock_line")) == 1, seconds=20)
     (before,) = rows(driver, "lock_line")
     driver._engine.run(
         locks.WriteTask(lambda connection: connection.execute("DELETE FROM lock_line"), durable=False), operation()
     )
-    _until(lambda: rows(driver, "lock_line") == [before])  # it sees that when it looks by itself
+    until(lambda: rows(driver, "lock_line") == [before], seconds=20)  # it sees that when it looks by itself
     lease.release()
     thread.join(20)
     assert got.is_set()
@@ -293,7 +294,7 @@ def test_who_gives_up_makes_room(client: CloudRuntimesClient, driver: SqliteLock
     assert lease is not None
     with pytest.raises(DeadlineExceededError):
         client.lock.hold("locks", "r", wait=0.1).__enter__()
-    _until(lambda: not rows(driver, "lock_line"))
+    until(lambda: not rows(driver, "lock_line"), seconds=20)
     lease.release()
     assert rows(driver, "locks") == []
 
@@ -322,11 +323,11 @@ def test_what_is_left_behind_is_swept(client: CloudRuntimesClient, driver: Sqlit
     assert len(rows(driver, "locks")) == 1
     clocks.boot += LOCK_MS
     sweep(driver._engine, LOCKS, SqliteSettings())
-    _until(lambda: not rows(driver, "locks") and not rows(driver, "lock_line"))
+    until(lambda: not rows(driver, "locks") and not rows(driver, "lock_line"), seconds=20)
     assert driver.acquire(operation(), request("b"), False) is not None
     clocks.boot_name = "boot-2"
     sweep(driver._engine, LOCKS, SqliteSettings())
-    _until(lambda: not rows(driver, "locks"))
+    until(lambda: not rows(driver, "locks"), seconds=20)
 
 
 def test_waiters_leave_no_sockets(client: CloudRuntimesClient, home: Path) -> None:
@@ -504,10 +505,3 @@ def test_the_line_is_in_the_file(client: CloudRuntimesClient, driver: SqliteLock
         assert connection.execute("SELECT count(*) FROM lock_line").fetchone() == (1,)
     finally:
         connection.close()
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)

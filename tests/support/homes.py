@@ -23,7 +23,7 @@ from tests.support.fault_proxy import End, FaultProxy
 from tests.support.forked import Forked
 from tests.support.ports import reserved_port
 from tests.support.servers import stopped
-from tests.support.waiting import Stopwatch
+from tests.support.waiting import Stopwatch, running
 
 __all__ = ["Homes", "clients"]
 
@@ -77,12 +77,10 @@ class Homes:
                         client.wait_ready(timeout=0.1)
         server = served()
         server.kill()
-        starting = threading.Timer(0.2, server.start)
-        starting.start()
-        with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
-            api.call(client, "wait_ready", timeout=60)
-            assert api.call(client.state, "get", "s", "k") is None
-        starting.join()
+        with running(threading.Timer(0.2, server.start)):
+            with CloudRuntimesClient(config={"capa": {"home": server.url}}) as client:
+                api.call(client, "wait_ready", timeout=60)
+                assert api.call(client.state, "get", "s", "k") is None
 
     def test_nobody_listens(self, client: Make, api: Api) -> None:
         with reserved_port() as port:

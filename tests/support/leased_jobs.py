@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
 from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds
+from tests.support.waiting import until
 
 __all__ = ["ClaimedJobs", "LeasedJobs", "Member", "driver_of", "members"]
 
@@ -102,10 +102,7 @@ class LeasedJobs:
             first.stdout.readline()
             first.kill()
         with runner(home, 0), runner(home, 0):
-            end = time.monotonic() + 240
-            while client.schedule.list_jobs():
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            until(lambda: not client.schedule.list_jobs(), seconds=240)
         begun = [key.split() for key in client.state.list_keys("begun")]
         assert len({run for run, *_ in begun}) == jobs * repeats
         tries = Counter((run, attempt) for run, attempt, *_ in begun)

@@ -1,14 +1,16 @@
-"""Waiting for what a test brought about."""
+"""Waiting for what a test brought about, and for its threads."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cloud_runtimes.testing.suites._stopwatch import Stopwatch
 
-__all__ = ["Stopwatch", "longer", "until"]
+__all__ = ["Stopwatch", "in_threads", "longer", "running", "until"]
 
 
 def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:
@@ -27,3 +29,20 @@ def longer(begun: Callable[[], Any], seconds: float = 0.2) -> Iterator[float]:
         seconds *= 4
         assert seconds < 60, f"it never began: {begun}"
         yield seconds
+
+
+@contextmanager
+def running(*works: Callable[[], object] | threading.Thread) -> Iterator[None]:
+    """Run each in a thread of its own, and join them at the end of the block."""
+    threads = [each if isinstance(each, threading.Thread) else threading.Thread(target=each) for each in works]
+    for each in threads:
+        each.start()
+    yield
+    for each in threads:
+        each.join()
+
+
+def in_threads(*works: Callable[[], object] | threading.Thread) -> None:
+    """Run each in a thread of its own, and join them."""
+    with running(*works):
+        pass

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support.waiting import running
 
 ATTRIBUTES = {
     "http.request.method": "GET",
@@ -249,12 +250,10 @@ def spinning(url: str, home: str, rate: str, seconds: str) -> None:
             alone = turns(float(seconds) / 10)
             over.clear()
             recorded = 0
-            thread = threading.Thread(target=work)
-            thread.start()
-            beside = turns(float(seconds) / 10)
-            reached.append(recorded / (float(seconds) / 10))
-            over.set()
-            thread.join()
+            with running(work):
+                beside = turns(float(seconds) / 10)
+                reached.append(recorded / (float(seconds) / 10))
+                over.set()
             shares.append(beside / alone)
         made.telemetry.flush(30)
     say(share=sorted(shares)[2], rate=sorted(reached)[2])

@@ -30,6 +30,7 @@ from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.schedule import JobRun, Retry
 from cloud_runtimes.spi.operation import Operation
 from tests.support import Make
+from tests.support.waiting import in_threads
 from tests.telemetry.otlp_receiver import Receiver
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = range(1, 6)
@@ -597,11 +598,7 @@ def test_a_call_inside_of_a_call_has_its_own(spans: Spans) -> None:
                 client.state.get("orders", "k")
             wanted[above.context.trace_id] = above.context.span_id
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*[threading.Thread(target=work, args=(number,)) for number in range(4)])
     gets = [span for span in spans.all() if span.name == "state.get"]
     assert len(gets) == 80
     for span in gets:

@@ -17,6 +17,7 @@ from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.rpc import RpcRequest
 from cloud_runtimes.rpc.host import hosts
 from tests.support import Make
+from tests.support.waiting import in_threads
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 REMOTE = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -104,17 +105,9 @@ def send_async(made: CloudRuntimesClient, topic: str) -> None:
 
 
 WAYS = [
-    publish,
-    publish_async,
-    publish_with_attributes,
-    publish_bulk,
-    publish_bulk_async,
-    send_first,
-    send,
-    send_text,
-    send_with_attributes,
-    send_async,
-]
+    publish, publish_async, publish_with_attributes, publish_bulk, publish_bulk_async, send_first, send, send_text,
+    send_with_attributes, send_async,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -408,11 +401,7 @@ def test_threads_send_under_their_own_spans(client: Make) -> None:
                 for _ in range(200):
                     publisher.send({"thread": number})
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(*[threading.Thread(target=work, args=(number,)) for number in range(4)])
         for _ in range(800):
             event = events.receive(30)
             assert event is not None

@@ -37,6 +37,7 @@ from cloud_runtimes.dashboard.server import Viewer
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.rpc import asgi
 from tests.support import Make
+from tests.support.waiting import in_threads
 from tests.telemetry.viewing import JSON, PROTOBUF, TRACE, ask, gauge, logs, metrics, send, spans, text, viewing
 
 RESPONSES: dict[str, Any] = {
@@ -182,11 +183,7 @@ def test_many_at_once(viewer: Viewer) -> None:
             if reply.status != 200 or ask(viewer, "/api/traces?name=work").status != 200:
                 failures.append(reply)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*[threading.Thread(target=run, args=(number,)) for number in range(6)])
     assert not failures
     assert kept(viewer) == (240, 120, 0)
 
