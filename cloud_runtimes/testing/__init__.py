@@ -9,7 +9,7 @@
 
 Fixtures for users of the package, a client in memory and a sidecar, are in `cloud_runtimes.testing.plugin`, which pytest finds by itself; so importing this loads nothing.
 
-Needs pytest, which is not a dependency of the package.
+Needs pytest 9 or newer, the extra ``testing``.
 """
 
 from __future__ import annotations

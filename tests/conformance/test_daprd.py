@@ -216,10 +216,7 @@ class TestRpc(RpcSuite):
     test_a_handler_s_own_calls_inherit: Any = None
     test_a_method_s_name_is_data: Any = None
 
-    @pytest.mark.parametrize("http_method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-    @pytest.mark.parametrize("data", [None, {"a": 1}])
-    def test_http_methods(self, call: Call, http_method: str, data: Any, harness: Harness) -> None:
-        super().test_http_methods(call, http_method, data, harness)
+    HTTP_METHODS = RpcSuite.HTTP_METHODS[:-1]
 
     @pytest.fixture
     def harness(self, served: DaprdRpc) -> Harness:

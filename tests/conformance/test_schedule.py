@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
-from cloud_runtimes.testing import AsyncApi, Harness, ScheduleSuite, SyncApi
+from cloud_runtimes.testing import Api, Harness, ScheduleSuite
 from cloud_runtimes.testing.suites._base import Call
 from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
@@ -51,23 +51,14 @@ class TestSchedule(ScheduleSuite):
         harness.close()
 
 
-@pytest.mark.parametrize("api", [SyncApi, AsyncApi])
-@pytest.mark.parametrize(("feature", "method", "arguments"), OPTIONAL)
 def test_a_driver_that_declares_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    api: type[SyncApi] | type[AsyncApi],
-    feature: str,
-    method: str,
-    arguments: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api: Api, subtests: pytest.Subtests
 ) -> None:
     monkeypatch.setattr(SqliteSchedule, "features", frozenset())
-    harness, made = MemoryHarness(monkeypatch, tmp_path), api()
-    client = harness.client()
-    call = Call(made, client, "schedule")
-    assert call.lacks(feature)
-    ScheduleSuite().test_undeclared(call, feature, method, arguments)
+    harness = MemoryHarness(monkeypatch, tmp_path)
+    call = Call(api, harness.client(), "schedule")
+    assert all(call.lacks(feature) for feature, _, _ in OPTIONAL)
+    ScheduleSuite().test_undeclared(call, subtests)
     monkeypatch.undo()
     assert harness.client().schedule.list_jobs() == []
-    made.close()
     harness.close()

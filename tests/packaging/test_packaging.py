@@ -140,9 +140,9 @@ def test_all_is_every_extra_for_users_and_the_readme_tells_of_each() -> None:
     extras = _pyproject()["project"]["optional-dependencies"]
     named = {name: set(re.findall(r"[\w-]+", "".join(each[:1]).partition("[")[2])) for name, each in extras.items()}
     assert named["standard"] == {"cli", "database", "rpc", "schedule"}
-    users = set(extras) - {"all", "bench", "dev", "docs"}
+    users = set(extras) - {"all", "bench", "dev", "docs", "testing"}
     assert {"standard"} | named["standard"] | named["all"] == users
-    assert named["dev"] == {"all", "docs"}
+    assert named["dev"] == {"all", "docs", "testing"}
     install = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[2].partition("\n## ")[0]
     assert install.split("```")[1].strip() == f"{install_line('standard')}  # {WHERE}"
     assert {name for name in users if f"`{name}`" not in install} == set()

@@ -154,12 +154,13 @@ class SessionTests(Suite):
         assert self.count(call) == 2
 
     @requires("database.transaction", "database.isolation")
-    @pytest.mark.parametrize("level", ["read-uncommitted", "read-committed", "repeatable-read", "serializable"])
-    def test_isolation(self, call: Call, api: Api, items: str, level: Any) -> None:
-        with call.opened("transaction", level) as tx:
-            assert api.call(tx, "query", "SELECT count(*) FROM item", type=int) == [2]
-        with pytest.raises(InvalidArgumentError, match=f"isolation '{level.upper()}'"):
-            call.plain("transaction", level.upper())
+    def test_isolation(self, call: Call, api: Api, items: str, subtests: pytest.Subtests) -> None:
+        for level in ("read-uncommitted", "read-committed", "repeatable-read", "serializable"):
+            with subtests.test(level):
+                with call.opened("transaction", level) as tx:
+                    assert api.call(tx, "query", "SELECT count(*) FROM item", type=int) == [2]
+                with pytest.raises(InvalidArgumentError, match=f"isolation '{level.upper()}'"):
+                    call.plain("transaction", level.upper())
 
     @requires("database.transaction")
     def test_transactions_at_once(self, call: Call, items: str) -> None:
@@ -191,15 +192,16 @@ class SessionTests(Suite):
     NUMBERS = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < :n) SELECT x, 'r' AS r FROM t"
 
     @requires("database.stream")
-    @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 5000])
-    def test_a_stream(self, call: Call, api: Api, count: int) -> None:
+    def test_a_stream(self, call: Call, api: Api, subtests: pytest.Subtests) -> None:
         sql = f"SELECT x FROM ({self.NUMBERS}) AS s WHERE x > 1 OR :n > 0"
-        with call.opened("stream", sql, {"n": count}, type=int) as stream:
-            expected = list(range(1, max(count, 1) + 1)) if count else []
-            assert api.take(stream) == expected
-            assert api.take(stream) == []
-        with pytest.raises(ClosedError, match="closed"):
-            api.take(stream)
+        for count in (0, 1, 999, 1000, 1001, 5000):
+            with subtests.test(count=count):
+                with call.opened("stream", sql, {"n": count}, type=int) as stream:
+                    expected = list(range(1, max(count, 1) + 1)) if count else []
+                    assert api.take(stream) == expected
+                    assert api.take(stream) == []
+                with pytest.raises(ClosedError, match="closed"):
+                    api.take(stream)
 
     @requires("database.stream")
     def test_streams_without_a_block_and_left_early(self, call: Call, api: Api) -> None:

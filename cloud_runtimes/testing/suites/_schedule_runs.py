@@ -193,18 +193,22 @@ class PolicyTests(Suite):
         assert record.fire_time <= record.started_at <= record.ended_at
 
     @requires("schedule.list_runs")
-    @pytest.mark.parametrize(("policy", "tries"), [("drop", 1), (Retry(0), 1), (Retry(2, 0), 3)])
-    def test_failed_for_good(self, call: Call, api: Api, runs: Runs, policy: Any, tries: int) -> None:
+    def test_failed_for_good(self, call: Call, api: Api, subtests: pytest.Subtests) -> None:
         """The job goes on with its next occurrence."""
-        runs.fails = tries
+        policies: dict[str, tuple[Any, int]] = {"drop": ("drop", 1), "no retry": (Retry(0), 1), "two": (Retry(2, 0), 3)}
+        every = {name: Runs(call, api, name) for name in policies}
         with call.opened("running"):
-            call("schedule_job", "j", schedule="@every 300ms", due_time=0, failure_policy=policy)
-            assert api.until(lambda: "succeeded" in states(call))
-        # what a busy machine made late was skipped
-        first, *_ = [each for each in call("list_runs", "j") if each.status != "skipped"]
-        assert (first.status, first.attempt, first.error) == ("failed", tries, f"ValueError: attempt {tries}")
-        assert runs.ids[:tries] == [first.run_id] * tries
-        assert runs.ids[tries] != first.run_id
+            for name, (policy, tries) in policies.items():
+                every[name].fails = tries
+                call("schedule_job", name, schedule="@every 300ms", due_time=0, failure_policy=policy)
+            assert api.until(lambda: all("succeeded" in states(call, name) for name in policies))
+        for name, (policy, tries) in policies.items():
+            with subtests.test(policy=policy):
+                # what a busy machine made late was skipped
+                first, *_ = [each for each in call("list_runs", name) if each.status != "skipped"]
+                assert (first.status, first.attempt, first.error) == ("failed", tries, f"ValueError: attempt {tries}")
+                assert every[name].ids[:tries] == [first.run_id] * tries
+                assert every[name].ids[tries] != first.run_id
 
     @requires("schedule.list_runs")
     def test_delete_cancels_what_waits(self, call: Call, api: Api, runs: Runs) -> None:

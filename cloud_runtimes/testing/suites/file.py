@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,18 @@ class FileSuite(HandleTests):
 
     # -- content --------------------------------------------------------------
 
-    @pytest.mark.parametrize("data", [b"", b"x", b"\x00\xff" * 50, bytes(range(256)) * 5000], ids=len)
-    def test_round_trip(self, call: Call, data: bytes) -> None:
-        before = datetime.now(UTC) - timedelta(seconds=2)
-        for given in (data, bytearray(data), memoryview(data), io.BytesIO(data), iter([data])):
-            info = call("put_file", "f", given)
-            assert call("get_file", "f") == data
-            assert call("stat_file", "f") == info
-        assert isinstance(info, FileInfo)
-        assert (info.name, info.size, info.is_folder) == ("f", len(data), False)
-        if info.modified is not None:
-            assert before < info.modified < datetime.now(UTC) + timedelta(seconds=2)
+    def test_round_trip(self, call: Call, subtests: pytest.Subtests) -> None:
+        for data in (b"", b"x", b"\x00\xff" * 50, bytes(range(256)) * 5000):
+            with subtests.test(bytes=len(data)):
+                before, name = datetime.now(UTC) - timedelta(seconds=2), f"f{len(data)}"
+                for given in (data, bytearray(data), memoryview(data), io.BytesIO(data), iter([data])):
+                    info = call("put_file", name, given)
+                    assert call("get_file", name) == data
+                    assert call("stat_file", name) == info
+                assert isinstance(info, FileInfo)
+                assert (info.name, info.size, info.is_folder) == (name, len(data), False)
+                if info.modified is not None:
+                    assert before < info.modified < datetime.now(UTC) + timedelta(seconds=2)
 
     def test_a_path_gives_its_content(self, call: Call, tmp_path: Path) -> None:
         source = tmp_path / "source"
@@ -210,24 +212,24 @@ class FileSuite(HandleTests):
             assert not call("exists", name), repr(name)
         assert call("list_files") == []
 
-    @pytest.mark.parametrize("name", ["a", "x" * 253, "x" * 300, "%%=a"], ids=["short", "edge", "long", "marked"])
-    @pytest.mark.parametrize("file_first", [True, False])
-    def test_a_file_and_a_folder_of_one_name(self, call: Call, name: str, file_first: bool) -> None:
-        names = [name, f"{name}/b", f"{name}/b/c"]
-        for each in names if file_first else reversed(names):
-            call("put_file", each, each.encode(), metadata=None)
-        for each in names:
-            assert call("get_file", each) == each.encode()
-            call("put_file", each, b"new " + each.encode())
-        assert [info.name for info in call("list_files")] == names
-        call("delete_file", f"{name}/b")
-        assert [info.name for info in call("list_files")] == [name, f"{name}/b/c"]
-        call("delete_file", f"{name}/b/c")
-        assert call("get_file", name) == b"new " + name.encode()
-        call("put_file", name, b"again")
-        assert [info.name for info in call("list_files")] == [name]
-        call("delete_file", name)
-        assert call("list_files") == []
+    def test_a_file_and_a_folder_of_one_name(self, call: Call, subtests: pytest.Subtests) -> None:
+        for name, file_first in product(("a", "x" * 253, "x" * 300, "%%=a"), (True, False)):
+            with subtests.test(name=name, file_first=file_first):
+                names = [name, f"{name}/b", f"{name}/b/c"]
+                for each in names if file_first else reversed(names):
+                    call("put_file", each, each.encode(), metadata=None)
+                for each in names:
+                    assert call("get_file", each) == each.encode()
+                    call("put_file", each, b"new " + each.encode())
+                assert [info.name for info in call("list_files")] == names
+                call("delete_file", f"{name}/b")
+                assert [info.name for info in call("list_files")] == [name, f"{name}/b/c"]
+                call("delete_file", f"{name}/b/c")
+                assert call("get_file", name) == b"new " + name.encode()
+                call("put_file", name, b"again")
+                assert [info.name for info in call("list_files")] == [name]
+                call("delete_file", name)
+                assert call("list_files") == []
 
     def test_absent(self, call: Call, store: str) -> None:
         for created in (False, True):

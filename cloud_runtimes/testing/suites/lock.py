@@ -260,16 +260,17 @@ class LockSuite(Suite):
         assert call("unlock", "r", "me") is UnlockStatus.SUCCESS
         assert call("try_lock", "r") is not None  # who gave up is not in line
 
-    @pytest.mark.parametrize("wait", [None, 20])
-    def test_waits_for_a_release(self, call: Call, wait: float | None) -> None:
-        lease = call.plain("try_lock", "r", expiry=3600)
-        timer = threading.Timer(0.1, lease.release)
-        timer.start()
-        with call.opened("hold", "r", wait=wait) as mine:
-            mine.check()
-            if mine.token is not None and lease.token is not None:
-                assert mine.token > lease.token
-        timer.join()
+    def test_waits_for_a_release(self, call: Call, subtests: pytest.Subtests) -> None:
+        for wait in (None, 20):
+            with subtests.test(wait=wait):
+                lease = call.plain("try_lock", f"r{wait}", expiry=3600)
+                timer = threading.Timer(0.1, lease.release)
+                timer.start()
+                with call.opened("hold", f"r{wait}", wait=wait) as mine:
+                    mine.check()
+                    if mine.token is not None and lease.token is not None:
+                        assert mine.token > lease.token
+                timer.join()
 
     def test_waits_for_a_dead_holder(self, call: Call) -> None:
         dead = call("try_lock", "r", expiry=0.4)

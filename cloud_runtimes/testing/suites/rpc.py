@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import AsyncIterator, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -67,19 +68,20 @@ class RpcSuite(Suite):
 
     # -- payloads -------------------------------------------------------------
 
-    @pytest.mark.parametrize(
-        "value", [each for each in values() if each is not None], ids=lambda value: repr(value)[:20]
-    )
-    def test_round_trip(self, call: Call, value: Any) -> None:
-        got = call("invoke_method", "echo", value)
-        assert got == value
-        assert type(got) is type(value)
-        assert call("invoke_method", "echo-async", value) == value
+    def test_round_trip(self, call: Call, subtests: pytest.Subtests) -> None:
+        for value in values():
+            if value is not None:
+                with subtests.test(value=value):
+                    got = call("invoke_method", "echo", value)
+                    assert got == value
+                    assert type(got) is type(value)
+                    assert call("invoke_method", "echo-async", value) == value
 
-    @pytest.mark.parametrize("data", [b"x", b"\x00\xff" * 50, b'{"json": 1}', bytes(range(256)) * 4096])
-    def test_bytes(self, call: Call, data: bytes) -> None:
-        for given in (data, bytearray(data), memoryview(data)):
-            assert call("invoke_method", "echo", given) == data
+    def test_bytes(self, call: Call, subtests: pytest.Subtests) -> None:
+        for data in (b"x", b"\x00\xff" * 50, b'{"json": 1}', bytes(range(256)) * 4096):
+            with subtests.test(data=data):
+                for given in (data, bytearray(data), memoryview(data)):
+                    assert call("invoke_method", "echo", given) == data
 
     def test_none_is_no_body_both_ways(self, call: Call) -> None:
         assert call("invoke_method", "nothing") is None
@@ -121,30 +123,33 @@ class RpcSuite(Suite):
         got = call("invoke_method", "mutate", mine)
         assert (mine, got) == ({"list": [1]}, {"list": [1, "changed"]})
 
-    @pytest.mark.parametrize("kind", ["file", "iterator", "async"])
-    def test_streamed_request(self, call: Call, api: Api, kind: str) -> None:
+    def test_streamed_request(self, call: Call, api: Api, subtests: pytest.Subtests) -> None:
         pieces = [b"a" * 100_000, b"", b"b" * 300_001, b"c"]
 
         async def generate() -> AsyncIterator[bytes]:
             for piece in pieces:
                 yield piece
 
-        data: Any = {"file": io.BytesIO(b"".join(pieces)), "iterator": iter(pieces), "async": generate()}[kind]
-        if kind == "async" and api.name == "sync":
-            call.fails(InvalidArgumentError, match="_async")("invoke_method", "describe", data)
-        else:
-            assert call("invoke_method", "raw", data, type=bytes) == b"".join(pieces)
+        for data in (io.BytesIO(b"".join(pieces)), iter(pieces), generate()):
+            with subtests.test(data=type(data)):
+                if isinstance(data, AsyncIterator) and api.name == "sync":
+                    call.fails(InvalidArgumentError, match="_async")("invoke_method", "describe", data)
+                else:
+                    assert call("invoke_method", "raw", data, type=bytes) == b"".join(pieces)
 
-    @pytest.mark.parametrize("kind", ["text", "error"])
-    def test_a_stream_that_fails(self, call: Call, kind: str) -> None:
-        def generate() -> Iterator[Any]:
+    def test_a_stream_that_fails(self, call: Call, subtests: pytest.Subtests) -> None:
+        def text() -> Iterator[Any]:
             yield b"a"
-            if kind == "error":
-                raise KeyError("mine")
             yield "text"
 
-        call.fails((InvalidArgumentError, InternalError))("invoke_method", "describe", generate())
-        assert call("invoke_method", "echo", 1) == 1
+        def error() -> Iterator[Any]:
+            yield b"a"
+            raise KeyError("mine")
+
+        for stream in (text, error):
+            with subtests.test(stream.__name__):
+                call.fails((InvalidArgumentError, InternalError))("invoke_method", "describe", stream())
+                assert call("invoke_method", "echo", 1) == 1
 
     # -- the call -------------------------------------------------------------
 
@@ -163,15 +168,18 @@ class RpcSuite(Suite):
         seen = call("invoke_method", "describe", timeout=None)
         assert seen["remaining"] is None or seen["remaining"] > 20  # the server's own
 
+    HTTP_METHODS: tuple[str, ...] = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE")
+
     @requires("rpc.http_method")
-    @pytest.mark.parametrize("http_method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"])
-    @pytest.mark.parametrize("data", [None, {"a": 1}])
-    def test_http_methods(self, call: Call, http_method: str, data: Any, harness: Harness) -> None:
-        if http_method == "PURGE" and not harness.any_http_method:
-            call.fails(UnsupportedError, match="PURGE")("invoke_method", "describe", data, http_method=http_method)
-            return
-        seen = call("invoke_method", "describe", data, http_method=http_method)
-        assert (seen["http_method"], seen["data"]) == (http_method, data)
+    def test_http_methods(self, call: Call, harness: Harness, subtests: pytest.Subtests) -> None:
+        for http_method, data in product(self.HTTP_METHODS, (None, {"a": 1})):
+            with subtests.test(http_method=http_method, data=data):
+                if http_method == "PURGE" and not harness.any_http_method:
+                    refused = call.fails(UnsupportedError, match="PURGE")
+                    refused("invoke_method", "describe", data, http_method=http_method)
+                else:
+                    seen = call("invoke_method", "describe", data, http_method=http_method)
+                    assert (seen["http_method"], seen["data"]) == (http_method, data)
 
     def test_a_method_s_name_is_data(self, call: Call) -> None:
         assert call("invoke_method", "a/deep/näme%20%")["method"] == "a/deep/näme%20%"
@@ -201,16 +209,17 @@ class RpcSuite(Suite):
     # -- failures -------------------------------------------------------------
 
     @requires("rpc.status")
-    @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "CloudRuntimesError"])
-    def test_an_error_of_ours_arrives(self, call: Call, store: str, name: str) -> None:
-        kind = getattr(errors, name)
-        for method in ("fail", "fail-async"):
-            error = call.fails(CloudRuntimesError)("invoke_method", method, {"error": name, "message": "mäßig ✗"})
-            assert (type(error), error.message, error.code) == (kind, "mäßig ✗", kind.code)
-            assert error.retryable is kind.retryable
-            assert (error.service, error.operation, error.component) == ("rpc", "invoke_method", store)
-            assert error.response is not None
-            assert error.response.status >= 400
+    def test_an_error_of_ours_arrives(self, call: Call, store: str, subtests: pytest.Subtests) -> None:
+        names = (name for name in errors.__all__ if name != "CloudRuntimesError")
+        for name, method in product(names, ("fail", "fail-async")):
+            with subtests.test(method, error=name):
+                kind = getattr(errors, name)
+                error = call.fails(CloudRuntimesError)("invoke_method", method, {"error": name, "message": "mäßig ✗"})
+                assert (type(error), error.message, error.code) == (kind, "mäßig ✗", kind.code)
+                assert error.retryable is kind.retryable
+                assert (error.service, error.operation, error.component) == ("rpc", "invoke_method", store)
+                assert error.response is not None
+                assert error.response.status >= 400
 
     @requires("rpc.status")
     def test_what_an_error_says_of_itself_arrives(self, call: Call) -> None:
@@ -219,30 +228,33 @@ class RpcSuite(Suite):
         assert type(caught) is ConflictError  # an application's own class: the nearest of ours
         assert (caught.code, caught.retryable, caught.maybe_applied) == ("MINE", True, True)
 
-    @pytest.mark.parametrize("method", ["crash", "crash-async", "exit", "cancel", "garbage"])
-    def test_any_other_failure_is_bare(self, call: Call, method: str) -> None:
-        caught = call.fails(InternalError)("invoke_method", method)
-        assert caught.response is not None
-        assert (caught.response.status, caught.response.data) == (500, b"")
-        assert caught.maybe_applied
-        assert CANARY not in f"{caught!r} {caught} {caught.response!r} {caught.__cause__!r}"
-        assert call("invoke_method", "echo", 1) == 1
+    def test_any_other_failure_is_bare(self, call: Call, subtests: pytest.Subtests) -> None:
+        for method in ("crash", "crash-async", "exit", "cancel", "garbage"):
+            with subtests.test(method):
+                caught = call.fails(InternalError)("invoke_method", method)
+                assert caught.response is not None
+                assert (caught.response.status, caught.response.data) == (500, b"")
+                assert caught.maybe_applied
+                assert CANARY not in f"{caught!r} {caught} {caught.response!r} {caught.__cause__!r}"
+                assert call("invoke_method", "echo", 1) == 1
 
-    @pytest.mark.parametrize("kind", ["status", "header", "framing", "data"])
-    def test_a_response_that_cannot_be_sent(self, call: Call, kind: str) -> None:
-        response = call("invoke", "bad-response", kind)
-        assert (response.status, response.data) == (500, b"")
-        assert "set-cookie" not in response.headers
+    def test_a_response_that_cannot_be_sent(self, call: Call, subtests: pytest.Subtests) -> None:
+        for kind in ("status", "header", "framing", "data"):
+            with subtests.test(kind):
+                response = call("invoke", "bad-response", kind)
+                assert (response.status, response.data) == (500, b"")
+                assert "set-cookie" not in response.headers
 
     @requires("rpc.status")
-    @pytest.mark.parametrize(("status", "code"), STATUSES)
-    def test_a_status_raises(self, call: Call, status: int, code: str) -> None:
-        caught = call.fails(CloudRuntimesError)("invoke_method", "status", status)
-        assert caught.code == code
-        response = caught.response
-        assert response is not None
-        assert (response.status, response.content_type, response.data) == (status, "text/plain", b"told")
-        assert response.headers["x-told"] == "1"
+    def test_a_status_raises(self, call: Call, subtests: pytest.Subtests) -> None:
+        for status, code in STATUSES:
+            with subtests.test(status=status):
+                caught = call.fails(CloudRuntimesError)("invoke_method", "status", status)
+                assert caught.code == code
+                response = caught.response
+                assert response is not None
+                assert (response.status, response.content_type, response.data) == (status, "text/plain", b"told")
+                assert response.headers["x-told"] == "1"
 
     def test_redirects_are_never_followed(self, call: Call) -> None:
         for target in ("http://127.0.0.1:1/", "http://169.254.169.254/latest", "file:///etc/passwd", "echo"):
@@ -283,24 +295,26 @@ class RpcSuite(Suite):
                 return True
         return False
 
-    @pytest.mark.parametrize("method", ["sleep-async", "deaf"])
-    def test_a_deadline(self, call: Call, api: Api, method: str) -> None:
+    def test_a_deadline(self, call: Call, api: Api, subtests: pytest.Subtests) -> None:
         here = call("invoke_method", "describe")["process"] == os.getpid()  # and the service is found
-        assert self.comes_too_late(call, method, 2.0)
+        for method in ("sleep-async", "deaf"):
+            with subtests.test(method):
+                assert self.comes_too_late(call, method, 2.0)
         # what does not heed its cancellation may still run in this loop
-        api.pause(2.1 if here and method == "deaf" and api.name == "async" else 0)
+        api.pause(2.1 if here and api.name == "async" else 0)
 
     def test_a_plain_handler_past_the_deadline(self, call: Call) -> None:
         call("invoke_method", "describe")  # now the service is found
         assert self.comes_too_late(call, "sleep", 1.0)
 
-    @pytest.mark.parametrize("method", ["chain", "chain-async"])
-    def test_a_handler_s_own_calls_inherit(self, call: Call, store: str, method: str) -> None:
+    def test_a_handler_s_own_calls_inherit(self, call: Call, store: str, subtests: pytest.Subtests) -> None:
         headers = {"traceparent": TRACE, "tracestate": "a=b"}
-        seen = call("invoke_method", method, {"a": 1}, headers=headers, timeout=5)
-        assert seen["headers"] == headers
-        assert seen["remaining"] <= 5
-        assert seen["caller"] == store
-        for bad in ("00-" + "0" * 32 + "-00f067aa0ba902b7-01", "nonsense"):
-            seen = call("invoke_method", method, headers={"traceparent": bad})
-            assert seen["headers"] == {}
+        for method in ("chain", "chain-async"):
+            with subtests.test(method):
+                seen = call("invoke_method", method, {"a": 1}, headers=headers, timeout=5)
+                assert seen["headers"] == headers
+                assert seen["remaining"] <= 5
+                assert seen["caller"] == store
+                for bad in ("00-" + "0" * 32 + "-00f067aa0ba902b7-01", "nonsense"):
+                    seen = call("invoke_method", method, headers={"traceparent": bad})
+                    assert seen["headers"] == {}

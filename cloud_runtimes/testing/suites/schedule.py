@@ -130,15 +130,16 @@ class ScheduleSuite(PolicyTests):
             assert (error.operation, error.maybe_applied) == ("schedule_job", False)
         assert gone(call)
 
-    @pytest.mark.parametrize(("feature", "method", "arguments"), OPTIONAL)
-    def test_undeclared(self, call: Call, feature: str, method: str, arguments: dict[str, Any]) -> None:
-        job = () if method == "list_jobs" else ("j",)
-        if call.lacks(feature):
-            call.fails(UnsupportedError)(method, *job, **arguments)
-        elif method == "run_now":
-            call.fails(NotFoundError, match="'j'")(method, *job)
-        else:
-            call(method, *job, **arguments)
+    def test_undeclared(self, call: Call, subtests: pytest.Subtests) -> None:
+        for number, (feature, method, arguments) in enumerate(OPTIONAL):
+            with subtests.test(method, arguments=arguments):
+                job = () if method == "list_jobs" else (f"j{number}",)
+                if call.lacks(feature):
+                    call.fails(UnsupportedError)(method, *job, **arguments)
+                elif method == "run_now":
+                    call.fails(NotFoundError, match=f"'j{number}'")(method, *job)
+                else:
+                    call(method, *job, **arguments)
 
     # -- running --------------------------------------------------------------
 
@@ -157,11 +158,14 @@ class ScheduleSuite(PolicyTests):
         if not call.lacks("schedule.progress"):
             assert abs(run.fire_time - due) < timedelta(milliseconds=2)
 
-    @pytest.mark.parametrize("due", [0, "0s", timedelta(0), "2020-01-01T00:00:00Z"])
-    def test_due_at_once(self, call: Call, api: Api, runs: Runs, due: Any) -> None:
+    def test_due_at_once(self, call: Call, api: Api, runs: Runs, subtests: pytest.Subtests) -> None:
         with call.opened("running"):
-            call("schedule_job", "j", due_time=due)
-            assert api.until(lambda: len(runs.seen) == 1)
+            for due in (0, "0s", timedelta(0), "2020-01-01T00:00:00Z"):
+                with subtests.test(due=due):
+                    call("schedule_job", "j", due_time=due)
+                    assert api.until(lambda: len(runs.seen) == 1)
+                    assert api.until(lambda: gone(call))
+                    runs.seen.clear()
 
     def test_again_and_again(self, call: Call, api: Api, runs: Runs) -> None:
         """In real time: as many as there are to be, in order, evenly spaced, each with an id of its own."""
