@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from .._core.threads import Mutex
+from .._core.threads import Mutex, in_background
 from ..errors import ClosedError
 from ..spi.flow import FlowDriver
+from ..spi.operation import Method, Operation
 from ._home import HomeComponent
 
 if TYPE_CHECKING:
-    from ..spi.operation import Operation
     from ..spi.portable import Portable
     from ._notify import Notifier
 
@@ -112,6 +113,22 @@ class EngineComponent(HomeComponent, Generic[E]):
     @abstractmethod
     def _acquire(self) -> E:
         """Import the engine's module and acquire it."""
+
+    def in_background(
+        self, work: Callable[[], Any], pauses: Sequence[float] = (0.0, 0.5, 2.0, 5.0), *, again: bool = False
+    ) -> None:
+        """Run a flow of the engine in a thread, for what a caller left behind; where that fails, a lease expires.
+
+        Args:
+            work: makes the flow, for each attempt.
+            pauses, again: see `_core.threads.in_background`.
+        """
+        with suppress(ClosedError):
+            engine: Any = self.engine
+            undo = Method(self.name, "undo", repeatable=True)
+            in_background(
+                f"{self.name}-undo", lambda: engine.run(Operation(undo, self.name, 5.0), work()), pauses, again=again
+            )
 
     def _module(self, name: str) -> Any:
         """Import one of the component's modules."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from contextlib import suppress
-from time import monotonic, sleep
+from collections.abc import Generator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from ..._core import fork
-from ..._core.threads import Background
 from ...errors import ClosedError, CloudRuntimesError, UnavailableError
 from ...spi.flow import FlowEngine
-from ...spi.operation import Method, Operation
+from ...spi.operation import Operation
 from .._connections import Lost, Servers
 from .._engines import Engine
 from .._loops import LoopConnections
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["EtcdEngine", "Flow", "Lease", "Request"]
 
 T = TypeVar("T")
-_BEHIND: Final = Method("etcd", "undo", repeatable=True)
 _PATIENCE: Final = 5.0
 """Seconds that a call waits for a cluster to elect a leader."""
 _PAUSE: Final = 0.1
@@ -39,8 +36,6 @@ _IDLE: Final = 32
 """Free connections that are kept for threads."""
 _SHARED: Final = 10
 """Seconds of a lease from which on it serves all that is written within one second."""
-_inherited: list[Any] = []
-"""Of a parent process; kept, since closing them would end them for the parent."""
 
 
 class Request:
@@ -100,8 +95,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connections are the parent's."""
-        _inherited.extend(getattr(self, "_idle", ()))
-        _inherited.append(getattr(self, "_loops", None))
+        fork.keep(getattr(self, "_idle", None), getattr(self, "_loops", None))
         self._idle: list[Connection] = []
         self._loops: LoopConnections[LoopConnection] = LoopConnections(f"etcd {self.where}")
         self._leases: dict[int, Lease] = {}
@@ -203,18 +197,6 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         if _leaves(stream):
             connection.retire(Lost("the server refused a call"))
         return stream
-
-    def behind(self, flow: Callable[[], Flow[Any]]) -> None:
-        """Run the steps of a call in a thread, for what a caller left behind; where that fails, a lease expires."""
-
-        def run() -> None:
-            for pause in (0.0, 0.5, 2.0):
-                sleep(pause)
-                with suppress(CloudRuntimesError):
-                    self.run(Operation(_BEHIND, "etcd", 5.0), flow())
-                    return
-
-        Background(run, "cloud-runtimes-etcd-behind").start()
 
     def ready(self, op: Operation) -> None:
         """Ask whether there are servers, and a leader among them."""

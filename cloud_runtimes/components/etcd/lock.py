@@ -98,7 +98,7 @@ class EtcdLock(QueuedLock):
         return await self._component.engine.run_async(op, work)
 
     def _behind(self, request: LockRequest, *, queued: bool) -> None:
-        self._component.engine.behind(lambda: self._releasing(request, queued=queued))
+        self._component.in_background(lambda: self._releasing(request, queued=queued))
 
     def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
         return self._component.engine.notifier.subscribe(place.channel)

@@ -28,7 +28,6 @@ _DRIVERS: Final = {
     "state": "NatsState",
 }
 _READY: Final = Method("nats", "wait_ready", repeatable=True, writes=False)
-_BEHIND: Final = Method("nats", "undo", repeatable=True)
 
 
 class NatsComponent(EngineComponent["NatsEngine"]):
@@ -45,10 +44,6 @@ class NatsComponent(EngineComponent["NatsEngine"]):
         from .engine import NatsEngine
 
         return NatsEngine.acquire(self.settings)
-
-    def behind(self, flow: Flow[Any]) -> None:
-        """Run a flow in a thread, for what a caller left behind; where that fails, a lease expires."""
-        in_background("nats-behind", lambda: self.engine.run(Operation(_BEHIND, self.name, 5.0), flow))
 
     def native(self, service: str, name: str) -> Any:
         """Refuse: this component speaks the protocol itself, and nats-py has no connection without an event loop."""

@@ -36,8 +36,6 @@ _WRITTEN: Final = 2.0
 """The same of a write, and longer each time: a server that is slow has it in hand."""
 _PAUSE: Final = 0.05
 """Seconds before a flow tries again what nobody was there for."""
-_inherited: list[Any] = []
-"""Of a parent process; kept, since closing them would end them for the parent."""
 
 
 class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
@@ -67,7 +65,7 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connections are the parent's."""
-        _inherited.extend([getattr(self, "_shared", None), getattr(self, "_loops", None)])
+        fork.keep(getattr(self, "_shared", None), getattr(self, "_loops", None))
         self._connecting = Mutex()
         self._shared: ThreadConnection | None = None
         self._loops: LoopConnections[LoopConnection] = LoopConnections(f"nats {self.where}")

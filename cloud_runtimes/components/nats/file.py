@@ -169,11 +169,7 @@ class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
         """Remove in the background what may go, from time to time."""
         if (now := monotonic()) >= self._sweep_at:
             self._sweep_at = now + _SWEEP
-            self.in_background(self.bucket.sweep())
-
-    def in_background(self, flow: Flow[None]) -> None:
-        """Run a flow in a thread."""
-        self.component.behind(flow)
+            self.component.in_background(self.bucket.sweep, (0.0,))
 
     def _delete(self, op: Operation, name: str, /) -> Flow[None]:
         yield from self.bucket.remove(name)
@@ -302,7 +298,7 @@ class _Writer(FileWriter):
         if not self._ended:
             self._ended = True
             if self._upload.due:
-                self._files.in_background(self._files.bucket.purge([self._upload.nuid]))
+                self._files.component.in_background(lambda: self._files.bucket.purge([self._upload.nuid]))
 
     async def abort_async(self, op: Operation, /) -> None:
         self.abort(op)

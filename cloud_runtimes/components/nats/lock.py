@@ -150,6 +150,6 @@ class NatsLock(EngineDriver["NatsComponent"], LockDriver):
         """Release in the background what may have been taken, or was to be released."""
         if isinstance(error, CloudRuntimesError) and not error.maybe_applied:
             return
-        self.component.behind(self._give(request))
+        self.component.in_background(lambda: self._give(request))
         if not isinstance(error, Exception):
             mark_interrupted(error, True)

@@ -73,11 +73,6 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
             connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
         )
 
-    def behind(self, work: Any) -> None:
-        """Run a flow in the background; see `PostgresDatabase.behind`."""
-        with suppress(ClosedError):  # then the lease expires
-            self.engine.behind(work)
-
     def native(self, service: str, name: str) -> Any:
         """Return a new ``psycopg.Connection`` to the database. Its caller closes it."""
         self.ready()

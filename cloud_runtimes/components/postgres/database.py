@@ -8,15 +8,15 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import psycopg
 from psycopg import conninfo
 
 from ..._core import fork
 from ..._core.home import is_durable
-from ..._core.threads import Mutex, in_background
-from ...spi.operation import Method, Operation
+from ..._core.threads import Mutex
+from ...spi.operation import Operation
 from ...spi.sql_states import by_state
 from .._engines import Engine
 from .batches import OWN, Batches, SharedConnection
@@ -36,7 +36,6 @@ __all__ = ["PostgresDatabase"]
 
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
-_BEHIND: Final = Method("postgres", "undo", repeatable=True)
 
 
 class PostgresDatabase(Engine):
@@ -128,13 +127,6 @@ class PostgresDatabase(Engine):
             }
         found: Batches = self._local.kinds[statement.shares]
         return found
-
-    def behind(self, work: Work[T]) -> None:
-        """Run a flow in a thread, for what a caller left behind: now, and once more when the server has noticed the caller's end."""
-        # closed, or the server is gone: the lease expires
-        in_background(
-            "postgres-behind", lambda: self.run(Operation(_BEHIND, "postgres", 5.0), work), (0.0, 0.5), again=True
-        )
 
     def open(self, op: Operation) -> None:
         """Make or migrate the schema, once.

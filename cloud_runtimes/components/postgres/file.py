@@ -309,7 +309,7 @@ class _Writer(FileWriter):
     def abort(self, op: Operation, /) -> None:
         if not self._ended:
             self._ended = True
-            self._files.component.behind(lambda connection: connection.execute(_DROP, self._content))
+            self._files.component.in_background(lambda: lambda connection: connection.execute(_DROP, self._content))
 
     async def abort_async(self, op: Operation, /) -> None:
         self.abort(op)

@@ -97,7 +97,9 @@ class PostgresLock(QueuedLock):
         return await self._component.engine.run_async(op, work, self.executor)
 
     def _behind(self, request: LockRequest, *, queued: bool) -> None:
-        self._component.behind(self._releasing(request, queued=queued))
+        # once more when the server has noticed the caller's end
+        work = self._releasing(request, queued=queued)
+        self._component.in_background(lambda: work, (0.0, 0.5), again=True)
 
     def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
         return self._component.engine.notifier.subscribe(f"lock-{place.ticket}")

@@ -20,8 +20,6 @@ __all__ = ["Pool"]
 
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
-_inherited: list[Connection] = []
-"""Connections of a parent process: never closed, since that would end them for the parent."""
 
 
 class _Waiter:
@@ -76,7 +74,7 @@ class Pool:
 
     def forked(self) -> None:
         """In a forked child: begin anew."""
-        _inherited.extend(getattr(self, "_idle", ()))
+        fork.keep(getattr(self, "_idle", None))
         self._lock = Mutex()
         self._idle: list[Connection] = []
         self._waiters: deque[_Waiter] = deque()

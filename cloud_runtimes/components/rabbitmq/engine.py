@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator, Sequence
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from ..._core import fork
 from ..._core.threads import Mutex
@@ -31,8 +31,6 @@ Flow: TypeAlias = Generator[tuple[Step, ...], None, T]
 """The steps of a call, without I/O: yields some, and goes on once they have settled."""
 _SILENT: Final = 2.0
 """Seconds without a byte after which a caller that gave up lets others try another connection."""
-_inherited: list[Any] = []
-"""Of a parent process; kept, since closing them would end them for the parent."""
 
 
 class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
@@ -59,7 +57,7 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
 
     def forked(self) -> None:
         """In a forked child: begin anew; the connection is the parent's."""
-        _inherited.append(self._link)
+        fork.keep(self._link)
         self._link = None
         self._connecting = Mutex()
         self.made: set[str] = set()

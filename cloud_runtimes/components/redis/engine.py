@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
-from time import monotonic, sleep
+from collections.abc import Generator, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from ..._core.threads import Background
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.flow import FlowEngine
-from ...spi.operation import Method, Operation
+from ...spi.operation import Operation
 from .._connections import Lost
 from .._deliveries import POLL
 from .._engines import Engine
@@ -30,7 +28,6 @@ __all__ = ["RedisEngine", "Script", "is_unknown"]
 T = TypeVar("T")
 _Steps: TypeAlias = Generator[Batch | float, Any, T]
 """Yields commands, and gets their replies, or seconds to wait."""
-_BEHIND: Final = Method("redis", "undo", repeatable=True)
 _AT_ONCE: Final = 5
 """How often a server may refer to another before a pause."""
 _PAUSES: Final = (0.02, 0.5)
@@ -211,18 +208,6 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
     ) -> CloudRuntimesError:
         """Return our error for one of a server or of a connection to it."""
         return self.servers.explained(error, maybe_applied, address)
-
-    def behind(self, flow: Callable[[], Flow[Any]]) -> None:
-        """Run the steps of a call in a thread, for what a caller left behind, until they are done or the server is away for too long."""
-
-        def run() -> None:
-            for pause in (0.0, 0.5, 2.0, 5.0):
-                sleep(pause)
-                with suppress(CloudRuntimesError):
-                    self.run(Operation(_BEHIND, "redis", 5.0), flow())
-                    return
-
-        Background(run, "cloud-runtimes-redis-behind").start()
 
     # -- connections ------------------------------------------------------
 

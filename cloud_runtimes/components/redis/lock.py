@@ -16,7 +16,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import ClosedError, DeadlineExceededError, UnavailableError
+from ...errors import DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import FORGET_MS, TURN, Calls, Place, QueuedLock, trying
@@ -146,10 +146,7 @@ class RedisLock(QueuedLock):
 
     def _behind(self, request: LockRequest, *, queued: bool) -> None:
         self._late.discard(request.claim)
-        try:
-            self._component.engine.behind(lambda: self._release(request, True))
-        except ClosedError:
-            return  # the lease expires, the place in the queue lapses
+        self._component.in_background(lambda: self._release(request, True))
 
     def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
         return self._component.engine.notifier.subscribe(f"lock-{request.claim}")
