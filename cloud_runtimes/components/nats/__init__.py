@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._core.threads import in_background
 from ...errors import UnsupportedError
 from ...spi.component import no_native
 from ...spi.operation import Method, Operation

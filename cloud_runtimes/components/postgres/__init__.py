@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
 from ..._core.home import is_durable
 from ...config import ClientSettings
-from ...errors import ClosedError
 from ...spi.operation import Method, Operation
 from .._engines import EngineComponent
 from .settings import PostgresSettings
