@@ -14,7 +14,7 @@ from .._core import fork
 from .._core.backoff import Backoff
 from .._core.logs import repeated
 from .._core.threads import Background, Changes, Mutex
-from ._messages.waker import Waker
+from .._core.waker import Waker
 
 __all__ = ["NET", "Listener", "Notifier", "Waiter"]
 

@@ -79,7 +79,7 @@ class PubSubService(Declaring):
         if made is not None:
             made.tell("messaging.message.id", id)
         frame = kernel.build_frame(self._context.settings.app_id, EVENT_TYPE, topic, (record,))
-        return op, driver, OutgoingBatch(topic, (frame,), 1, delay_ms), id
+        return op, driver, OutgoingBatch(topic, (frame,), 1, delay_ms, raw=raw), id
 
     @error_context(_PUBLISH)
     def publish(

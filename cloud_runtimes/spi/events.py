@@ -156,8 +156,8 @@ def dead_letter(
     count: int | None = None,
     first_us: int | None = None,
     last_us: int | None = None,
-) -> bytes:
-    """Return a record that is the same event and says why it is a dead letter.
+) -> EventRecord:
+    """Return the same event, which says in extensions why it is a dead letter. `OutgoingBatch.of` publishes it.
 
     Args:
         record: the event.
@@ -168,6 +168,21 @@ def dead_letter(
 
         What is ``None`` is not known, and left out.
     """
+    told = {"topic": topic, "group": group, "count": count, "first_us": first_us, "last_us": last_us}
+    return _event(record, dead_letter_record(record, cause, **told))
+
+
+def dead_letter_record(
+    record: EventRecord,
+    cause: Cause,
+    *,
+    topic: Any,
+    group: Any,
+    count: Any = None,
+    first_us: Any = None,
+    last_us: Any = None,
+) -> bytes:
+    """Return what `dead_letter` does, as a record of a frame."""
     extensions = {name: value for name, value in record.extensions.items() if name not in _LETTER}
     known = (cause.reason, cause.error, count, _time(first_us), _time(last_us), topic, group)
     extensions |= {name: value for name, value in zip(_LETTER, known, strict=True) if value is not None}
@@ -190,6 +205,16 @@ def changed(record: EventRecord, **arguments: Any) -> bytes:
         "raw": record.raw,
     }
     return kernel.encode_record(record.payload, record.content_type, **{**same, **arguments})
+
+
+def frame_of(record: EventRecord, topic: str | None = None) -> bytes:
+    """Return an event as a frame, of another topic if one is given."""
+    body: bytes = kernel.build_frame(record.source, record.type, topic or record.topic, (changed(record),))
+    return body
+
+
+def _event(record: EventRecord, encoded: bytes) -> EventRecord:
+    return kernel.Frame(kernel.build_frame(record.source, record.type, record.topic, (encoded,)))[0]
 
 
 def _time(us: int | None) -> str | None:

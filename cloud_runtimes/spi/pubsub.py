@@ -103,15 +103,27 @@ class OutgoingBatch:
         frames: the events as they lie in memory, without a copy.
         count: of events.
         delay_ms: milliseconds until they may be delivered; ``None``: at once.
+        raw: whether they are published without an envelope.
     """
 
-    __slots__ = ("count", "delay_ms", "frames", "topic")
+    __slots__ = ("count", "delay_ms", "frames", "raw", "topic")
 
-    def __init__(self, topic: str, frames: Sequence[bytes], count: int, delay_ms: int | None = None) -> None:
+    def __init__(
+        self, topic: str, frames: Sequence[bytes], count: int, delay_ms: int | None = None, *, raw: bool = False
+    ) -> None:
         self.topic = topic
         self.frames = frames
         self.count = count
         self.delay_ms = delay_ms
+        self.raw = raw
+
+    @classmethod
+    def of(cls, topic: str, records: Sequence[EventRecord], delay_ms: int | None = None) -> OutgoingBatch:
+        """Return a batch of events that were received or made (`cloud_runtimes.spi.events`). They are all raw, or none is."""
+        from .events import frame_of
+
+        frames = [frame_of(record, topic) for record in records]
+        return cls(topic, frames, len(frames), delay_ms, raw=bool(records) and records[0].raw)
 
     def __len__(self) -> int:
         return self.count

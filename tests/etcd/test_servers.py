@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from cloud_runtimes.components._deliveries import POLL
 from cloud_runtimes.components._engines import engines
 from cloud_runtimes.components.etcd.address import parse_url
 from cloud_runtimes.components.etcd.engine import EtcdEngine
@@ -29,6 +28,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.spi.broker.policy import POLL
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary

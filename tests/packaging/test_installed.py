@@ -112,7 +112,12 @@ def test_a_component_of_others_passes_its_suites(pure: Path, tmp_path: Path) -> 
     """The package of docs/how-to/write-a-component.md, installed beside the wheel."""
     page = (ROOT / "docs/how-to/write-a-component.md").read_text(encoding="utf-8")
     files = dict(re.findall(r"```(?:python|toml)\n# (\S+\.\w+)\n(.*?)```", page, re.DOTALL))
-    assert sorted(files) == ["acme_memory/__init__.py", "pyproject.toml", "test_acme_memory.py"]
+    assert sorted(files) == [
+        "acme_memory/__init__.py",
+        "acme_memory/broker.py",
+        "pyproject.toml",
+        "test_acme_memory.py",
+    ]
     for name, text in files.items():
         path = tmp_path / "acme" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import pytest
 
 from cloud_runtimes._native import events
 from cloud_runtimes.spi.events import cause_of, dead_letter
-from cloud_runtimes.spi.pubsub import Cause
+from cloud_runtimes.spi.pubsub import Cause, OutgoingBatch
 
 
 class Mute(Exception):
@@ -53,13 +53,19 @@ def test_the_event_stays_what_it_was(raw: bool) -> None:
     read = events.Frame(events.build_frame("src", "t", "topic", [record]))[0]
     letter = dead_letter(read, Cause("dropped"), topic="t", group="g")
     says = {"level": 2, "dlreason": "dropped", "dltopic": "t", "dlgroup": "g"}
-    assert letter == events.encode_record(b"\x00\xff", "application/x", extensions=says, **given)
-    # a dead letter that is dropped once more tells of that alone
-    again = events.Frame(events.build_frame("src", "t", "topic", [letter]))[0]
-    second = dead_letter(
-        again, Cause("deliveries", "E: no"), topic="dead", group="g", count=3, first_us=0, last_us=1_500_000
+    encoded = events.encode_record(b"\x00\xff", "application/x", extensions=says, **given)
+    batch = OutgoingBatch.of("dead", [letter])
+    assert (batch.raw, len(batch), [events.Frame(frame).record_bytes(0) for frame in batch.frames]) == (
+        raw,
+        1,
+        [encoded],
     )
-    assert events.Frame(events.build_frame("src", "t", "topic", [second]))[0].extensions == {
+    assert [(each.id, each.source, each.topic, each.extensions) for each in batch] == [("one", "/here", "dead", says)]
+    # a dead letter that is dropped once more tells of that alone
+    second = dead_letter(
+        letter, Cause("deliveries", "E: no"), topic="dead", group="g", count=3, first_us=0, last_us=1_500_000
+    )
+    assert second.extensions == {
         "level": 2,
         "dlreason": "deliveries",
         "dlerror": "E: no",

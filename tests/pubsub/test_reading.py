@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from cloud_runtimes._native import events as chosen
 from cloud_runtimes._native import events_py as twin
-from cloud_runtimes.components._deliveries import NO_PAST, Past
-from cloud_runtimes.components._messages import reading
-from cloud_runtimes.components._messages.parts import read_past, write_past
-from cloud_runtimes.components._messages.reading import LaterVersionError, read_count, read_message
+from cloud_runtimes.spi.broker import reading
+from cloud_runtimes.spi.broker.policy import NO_HISTORY, DeliveryHistory
+from cloud_runtimes.spi.broker.reading import LaterVersionError, read_count, read_message
+from cloud_runtimes.spi.broker.redelivery import read_history, write_history
 from tests.support.odd_messages import LATER, ODD, Odd, with_frame_header
 
 
@@ -50,14 +50,14 @@ def test_any_message_is_read(data: bytes, headers: dict[str, str]) -> None:
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10**15), st.integers(0, 10**15), st.text())
 def test_a_past_survives_its_header(deliveries: int, first: int, last: int, error: str) -> None:
-    told = Past(first or None, last or None, error or None)
-    count, found = read_past(write_past(deliveries, told))
+    told = DeliveryHistory(first or None, last or None, error or None)
+    count, found = read_history(write_history(deliveries, told))
     assert (count, found[:2]) == (deliveries, told[:2])
 
 
 @pytest.mark.parametrize("text", ["", "x", "² 0 0 ", "-1 0 0 x", "1 2", "7" * 5000 + " 0 0 ", "1 " + "9" * 18 + " 0 "])
 def test_a_past_of_another_program_is_none(text: str) -> None:
-    assert read_past(text) == (0, NO_PAST)
+    assert read_history(text) == (0, NO_HISTORY)
 
 
 def test_counts_of_other_programs() -> None:

@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple, Protocol
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import ConflictError, PayloadError
+from ...spi.broker.policy import NO_HISTORY, POLL, POLL_TIMEOUT, DeliveryHistory, DeliveryPolicy
+from ...spi.broker.reading import pack_payload
 from ...spi.change import Change
 from ...spi.events import cause_of
 from ...spi.operation import Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
-from .._deliveries import NO_PAST, POLL, POLL_TIMEOUT, Past, Rules
-from .._messages.reading import pack_payload
 from .claims import Again, Claimed, Dead, Held, Writes, with_places
 
 __all__ = ["LogMember", "Waits"]
@@ -89,7 +89,7 @@ class LogMember(EventSource):
     def __init__(self, pubsub: str, request: SubscribeRequest) -> None:
         self.pubsub = pubsub
         self.request = request
-        self._rules = rules = Rules(pubsub, request)
+        self._policy = rules = DeliveryPolicy(pubsub, request)
         self.name, self.label, self.ack_wait_ms = rules.name, rules.label, rules.ack_wait_ms
         self._begin()
 
@@ -106,7 +106,7 @@ class LogMember(EventSource):
         self._doubtful: set[int] = set()
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         # of events that were retried, by frame and place
-        self._past: OrderedDict[tuple[int, int], Past] = OrderedDict()
+        self._past: OrderedDict[tuple[int, int], DeliveryHistory] = OrderedDict()
         self._renewed = self._clock()
         self._seen = monotonic()
         self._next_due: float | None = None
@@ -189,7 +189,7 @@ class LogMember(EventSource):
         idle = not self._held
         begun = self._clock()
         lost, claimed = self._commit(self._operation(), writes)
-        self._exhausted = [claim for claim in claimed if self._rules.is_over(claim.deliveries)]
+        self._exhausted = [claim for claim in claimed if self._policy.is_exhausted(claim.deliveries)]
         self._claimed += [claim for claim in claimed if claim not in self._exhausted]
         if renew or idle:
             self._renewed = begun
@@ -282,7 +282,7 @@ class LogMember(EventSource):
         dead: list[_Event] = []
         for record, settlement, delay, cause in self._unwritten:
             claim: Claimed = record.marks.claim
-            answer = self._rules.answer(settlement, delay, cause, claim.deliveries)
+            answer = self._policy.decide(settlement, delay, cause, claim.deliveries)
             if isinstance(answer, Cause):
                 dead.append(_Event(claim, record.place, answer))
             else:
@@ -293,7 +293,7 @@ class LogMember(EventSource):
             writes.settled.append((claim.id, None))
         writes.dead = self._dead(dead)
         # deliveries that are limited are counted for good; a dead letter is a publish
-        writes.durable = bool(writes.dead) or self._rules.max_deliveries is not None
+        writes.durable = bool(writes.dead) or self._policy.max_deliveries is not None
         return writes
 
     # -- dead letters -----------------------------------------------------
@@ -309,7 +309,7 @@ class LogMember(EventSource):
         frame = None if self.request.dead_letter_topic is None else self._frame(events[0].claim.frame)
         if frame is None:
             if (cause := events[0].cause).reason != "dropped":
-                self._rules.tell_lost(len(events), cause)
+                self._policy.log_lost(len(events), cause)
             return len(events), None
         if isinstance(frame, _Unread):  # one letter has all of it
             frame, events = frame.letter(self.request.topic, events[0].claim.frame), [events[0].first()]
@@ -318,14 +318,14 @@ class LogMember(EventSource):
 
     def _dead_record(self, frame: kernel.Frame, event: _Event) -> bytes:
         place = event.claim.start + event.place
-        past = self._past.get((event.claim.frame, place), NO_PAST)
-        return self._rules.letter(frame, place, event.cause, event.claim.deliveries, past)
+        past = self._past.get((event.claim.frame, place), NO_HISTORY)
+        return self._policy.dead_letter(frame, place, event.cause, event.claim.deliveries, past)
 
     def _remember(self, record: Any, cause: Cause | None) -> None:
         """Note what a dead letter will tell of an event that was delivered and not acknowledged."""
         held = record.marks
         place = held.claim.frame, held.claim.start + record.place
-        past = self._past.pop(place, NO_PAST)
+        past = self._past.pop(place, NO_HISTORY)
         self._past[place] = past.after(held.at, held.claim.deliveries, cause)
         if len(self._past) > _PAST_KEPT:
             self._past.popitem(last=False)

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from ..._core.waker import Waker
 from ...errors import CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
@@ -18,7 +19,6 @@ from ...spi.operation import Method, Operation
 from .._connections import Lost
 from .._engines import EngineDriver
 from .._items import FEATURES, columns, items, place
-from .._messages.waker import Waker
 from .engine import Flow, Request
 from .messages import (
     RANGE,

@@ -19,10 +19,10 @@ from confluent_kafka import KafkaError
 
 from ..._core.logs import repeated
 from ...errors import CloudRuntimesError, UnavailableError
+from ...spi.broker.in_flight import Held, InFlight, Unacked
+from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy, begins_at
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
-from .._deliveries import POLL, POLL_TIMEOUT, Rules, begins_at
-from .._messages.holding import Held, Holding, Part
 from .failures import MISSING, explained
 from .fetcher import LEAVING, Fetched, Fetcher, Origin
 from .ledger import Ledger
@@ -51,10 +51,10 @@ class _Later(NamedTuple):
 class KafkaMember(EventSource):
     """See the module. Making one sees that its topics are there and its group has begun."""
 
-    def __init__(self, component: KafkaComponent, driver: KafkaPubSub, rules: Rules, op: Operation) -> None:
+    def __init__(self, component: KafkaComponent, driver: KafkaPubSub, rules: DeliveryPolicy, op: Operation) -> None:
         self._component = component
         self._driver = driver
-        self._rules = rules
+        self._policy = rules
         self._topics = component.topics
         request = rules.request
         self._topic = self._topics.name(request.topic)
@@ -64,7 +64,7 @@ class KafkaMember(EventSource):
         dead = [self._topics.name(request.dead_letter_topic)] if request.dead_letter_topic else []
         self._topics.ensure(op, [*topics, *dead])
         self._adding: Origin = (self._topic, 0)
-        self._holding = Holding(rules, lambda offset: f"{self._adding[0]}-{self._adding[1]}-{offset}", "ce_")
+        self._in_flight = InFlight(rules, lambda offset: f"{self._adding[0]}-{self._adding[1]}-{offset}", "ce_")
         self._woken = False
         self._later: list[_Later] = []
         # how many parts of a message are still to be settled, if not one
@@ -84,7 +84,7 @@ class KafkaMember(EventSource):
             raise
 
     def _join(self, op: Operation, topic: str) -> Fetcher:
-        settings, request = self._component.settings, self._rules.request
+        settings, request = self._component.settings, self._policy.request
         group = self._topics.group(request.group) if topic == self._topic else topic
         more = {"group.id": group}
         if settings.instance is not None:
@@ -108,14 +108,14 @@ class KafkaMember(EventSource):
         self._component.check_open()
         for each in self._fetchers:
             each.start()
-        self._holding.settle(settled)
+        self._in_flight.settle(settled)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             self._settle()
             self._leave_partitions()
             self._take(want)
-            deliveries = self._holding.deliver(want, time.time_ns() // 1000)
-            if self._holding.done or self._holding.parts:  # those that have expired, or are given up
+            deliveries = self._in_flight.deliver(want, time.time_ns() // 1000)
+            if self._in_flight.done or self._in_flight.unacked:  # those that have expired, or are given up
                 self._settle()
             if deliveries:
                 self._hand(deliveries)
@@ -137,7 +137,7 @@ class KafkaMember(EventSource):
             else:
                 kept.groups.append(group)
         try:
-            self._holding.settle(kept)
+            self._in_flight.settle(kept)
             self._give_back(released)
             self._settle(wait=True)
             with self._fetched.changed:  # what was not handed out does not count as a delivery
@@ -155,7 +155,7 @@ class KafkaMember(EventSource):
     def _give_back(self, released: Sequence[Any]) -> None:
         """Make parts of what would not come again as it should by not being committed."""
         if self._keys is None:
-            self._holding.give_back_begun(released)
+            self._in_flight.release_begun(released)
 
     def _wait(self, end: float | None, want: int) -> bool:
         """Wait for messages, for `wake`, or for what is due; tells whether to look again."""
@@ -186,7 +186,7 @@ class KafkaMember(EventSource):
 
     def _take(self, want: int) -> None:
         """Take in what was fetched, and what has become due."""
-        if not want or self._holding.is_ready:
+        if not want or self._in_flight.is_ready:
             return
         now = time.time()
         while self._later and self._later[0].at <= now:
@@ -235,7 +235,7 @@ class KafkaMember(EventSource):
         self._fetched.open[origin] = self._fetched.open.get(origin, 0) + len(messages)
         if run.plain and not known:
             self._adding = origin
-            self._holding.add(origin, wanted, messages)
+            self._in_flight.add(origin, wanted, messages)
             return
         found = list(map(Incoming, wanted, itertools.repeat(None), messages)) if run.plain else messages
         if known:
@@ -250,13 +250,13 @@ class KafkaMember(EventSource):
         for plain, group in itertools.groupby(messages, lambda each: each.is_plain):
             if plain:
                 those = list(group)
-                self._holding.add(origin, [each.offset for each in those], [each.data for each in those])
+                self._in_flight.add(origin, [each.offset for each in those], [each.data for each in those])
                 continue
             for each in group:
                 if each.due > time.time():
                     heappush(self._later, _Later(each.due, next(_numbers), origin, each._replace(due=0.0)))
                 else:
-                    each.put(self._holding, origin)
+                    each.put(self._in_flight, origin)
 
     def _hand(self, deliveries: Deliveries) -> None:
         """Note in the ledgers what is being delivered, in case that this process dies with it."""
@@ -270,16 +270,16 @@ class KafkaMember(EventSource):
 
     def _settle(self, *, wait: bool = False) -> None:
         """Say what became of messages. What is to be written of some first goes out meanwhile, and they are settled once it is there; with ``wait`` it is."""
-        holding = self._holding
-        for origin, tokens in holding.done.items():
-            if holding.expired:  # the counts of all partitions are one group's
-                self._end(origin, "expired", holding.expired)  # type: ignore[arg-type]
-                holding.expired = 0
+        in_flight = self._in_flight
+        for origin, tokens in in_flight.done.items():
+            if in_flight.expired:  # the counts of all partitions are one group's
+                self._end(origin, "expired", in_flight.expired)  # type: ignore[arg-type]
+                in_flight.expired = 0
             self._done(origin, tokens)  # type: ignore[arg-type]
-        holding.done.clear()
-        while holding.parts:
+        in_flight.done.clear()
+        while in_flight.unacked:
             if not self._written:
-                self._write(holding.parts)
+                self._write(in_flight.unacked)
             if not wait and not self._is_written:
                 break
             writing, self._writing = self._writing, []
@@ -287,14 +287,14 @@ class KafkaMember(EventSource):
             for future in writing:
                 for error in future.result().values():
                     raise error
-            for part in holding.parts[:count]:
+            for part in in_flight.unacked[:count]:
                 self._finish(part)
-            del holding.parts[:count]
+            del in_flight.unacked[:count]
         following, self._following = self._following, []
         for origin, message in following:
             self._deliver(origin, [message])
 
-    def _write(self, parts: Sequence[Part]) -> None:
+    def _write(self, parts: Sequence[Unacked]) -> None:
         """Begin to write what comes again, and dead letters."""
         self._written = len(parts)
         now_ms = time.time_ns() // 1_000_000
@@ -304,11 +304,11 @@ class KafkaMember(EventSource):
             if part.frame is None:
                 continue
             if part.delay_ms is None:
-                dead += self._driver.writer.dead(part, self._rules.request.topic)
+                dead += self._driver.writer.dead(part, self._policy.request.topic)
             elif self._keys is None:
                 again += self._driver.writer.again(part, now_ms)
         op = Operation(POLL, self._driver.name, POLL_TIMEOUT)
-        letters = self._rules.request.dead_letter_topic
+        letters = self._policy.request.dead_letter_topic
         for topic, messages in ((self._retry_topic, again), (letters and self._topics.name(letters), dead)):
             if topic and messages:
                 future = self._component.producer.send(op, topic, messages)
@@ -323,7 +323,7 @@ class KafkaMember(EventSource):
         with self._fetched.changed:
             self._fetched.changed.notify_all()
 
-    def _finish(self, part: Part) -> None:
+    def _finish(self, part: Unacked) -> None:
         """Settle a part of which nothing is to be written any more."""
         origin: Origin = part.held.origin  # type: ignore[assignment]
         if self._keys is not None and part.delay_ms is not None and part.frame is not None:
@@ -333,7 +333,7 @@ class KafkaMember(EventSource):
         if part.delay_ms is None and part.events:
             self._end(origin, "dropped" if part.frame is None else "dead_lettered", part.events)
 
-    def _hold_back(self, origin: Origin, part: Part) -> None:
+    def _hold_back(self, origin: Origin, part: Unacked) -> None:
         """Have a part come again from memory."""
         assert part.frame is not None
         assert part.delay_ms is not None
@@ -344,7 +344,7 @@ class KafkaMember(EventSource):
                 ledger.counts[token] = part.deliveries
                 ledger.changed = True
         self._twice[origin, token] = self._twice.get((origin, token), 1) + 1
-        message = Incoming(token, None, part.frame, deliveries=part.deliveries + 1, past=part.past)
+        message = Incoming(token, None, part.frame, deliveries=part.deliveries + 1, past=part.history)
         heappush(self._later, _Later(time.time() + part.delay_ms / 1000, next(_numbers), origin, message))
 
     def _done(self, origin: Origin, tokens: Sequence[int]) -> None:
@@ -380,7 +380,7 @@ class KafkaMember(EventSource):
             going = list(self._fetched.going)
             self._fetched.new = deque(run for run in self._fetched.new if run[0] not in self._fetched.going)
         for origin in going:
-            left = self._let_go(origin) or any(part.held.origin == origin for part in self._holding.parts)
+            left = self._let_go(origin) or any(part.held.origin == origin for part in self._in_flight.unacked)
             self._left.add(origin)
             if not left or time.monotonic() >= self._fetched.going[origin]:
                 self._left.discard(origin)
@@ -395,14 +395,14 @@ class KafkaMember(EventSource):
             self._keys.forget(origin)
         self._later = [each for each in self._later if each.origin != origin]
         heapify(self._later)
-        return self._holding.leave(origin)
+        return self._in_flight.leave(origin)
 
     def _forget(self, origin: Origin) -> None:
         """Have what is left of a partition be settled by nobody here."""
-        self._holding.lose(origin, set(self._holding.tokens(origin)))
+        self._in_flight.lose(origin, set(self._in_flight.tokens(origin)))
         self._fetched.open.pop(origin, None)
         self._twice = {place: count for place, count in self._twice.items() if place[0] != origin}
-        for part in self._holding.parts:
+        for part in self._in_flight.unacked:
             if part.held.origin == origin:
                 part.held.origin = None
 

@@ -10,12 +10,12 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import KafkaError, Message
 
 from ..._native import events as kernel
+from ...spi.broker.in_flight import InFlight, Unacked, as_messages
+from ...spi.broker.policy import NO_HISTORY, DeliveryHistory
+from ...spi.broker.reading import read_count
+from ...spi.broker.redelivery import pieces, read_history, write_history
 from ...spi.events import to_binary
 from ...spi.pubsub import EventRecord
-from .._deliveries import NO_PAST, Past
-from .._messages.holding import Holding, Part, as_messages
-from .._messages.parts import pieces, read_past, write_past
-from .._messages.reading import read_count
 from .producer import Headers, Outgoing
 from .settings import KafkaSettings
 
@@ -47,17 +47,17 @@ class Writer:
             return [(piece, None, []) for piece in parts], [len(kernel.Frame(piece)) for piece in parts]
         return list(itertools.chain.from_iterable(self._events(frame, raw=True) for frame in frames)), None
 
-    def dead(self, part: Part, topic: str) -> Iterator[Outgoing]:
+    def dead(self, part: Unacked, topic: str) -> Iterator[Outgoing]:
         """Return the messages of a part that goes to a dead-letter topic."""
         assert part.frame is not None
         for data, key, headers in self._events(part.frame, raw=False):
             yield data, key, [*headers, (_TOPIC, topic.encode())]
 
     @staticmethod
-    def again(part: Part, now_ms: int) -> Iterator[Outgoing]:
+    def again(part: Unacked, now_ms: int) -> Iterator[Outgoing]:
         """Return the messages of a part that comes again."""
         assert part.frame is not None
-        headers = [(_PAST, write_past(part.deliveries, part.past).encode())]
+        headers = [(_PAST, write_history(part.deliveries, part.history).encode())]
         if part.delay_ms:
             headers.append((_DUE, str(now_ms + part.delay_ms).encode()))
         for piece in pieces(part.frame, _ROOM):
@@ -105,7 +105,7 @@ class Incoming(NamedTuple):
     data: bytes
     headers: Mapping[str, str] | None = None
     deliveries: int = 1
-    past: Past = NO_PAST
+    past: DeliveryHistory = NO_HISTORY
     due: float = 0.0
 
     @property
@@ -113,11 +113,11 @@ class Incoming(NamedTuple):
         """Whether nothing but its data matters."""
         return self.headers is None and self.deliveries == 1 and not self.due
 
-    def put(self, holding: Holding, origin: Hashable) -> None:
-        """Put it into a holding."""
+    def put(self, in_flight: InFlight, origin: Hashable) -> None:
+        """Put it into a in_flight."""
         headers = self.headers or {}
         topic = headers.get(_TOPIC)
-        holding.add_message(origin, self.offset, self.data, headers, self.deliveries, self.past, topic)
+        in_flight.add_message(origin, self.offset, self.data, headers, self.deliveries, self.past, topic)
 
 
 class Run(NamedTuple):
@@ -184,6 +184,6 @@ def _read(message: Any) -> Incoming:
     if _is_plain(headers):
         return Incoming(offset, key, data)
     found = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
-    deliveries, past = read_past(found.get(_PAST, ""))
+    deliveries, past = read_history(found.get(_PAST, ""))
     due = read_count(found.get(_DUE)) / 1000
     return Incoming(offset, key, data, found, deliveries + 1, past, due if due > time.time() else 0.0)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from ..._core import fork
 from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi import pubsub as spi
+from ...spi.broker.in_flight import spread
+from ...spi.broker.policy import FEATURES, DeliveryPolicy
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .._deliveries import FEATURES, Rules
 from .member import KafkaMember
 from .messages import Writer
 
@@ -68,9 +69,9 @@ class KafkaPubSub(PubSubDriver):
         sent = self._component.producer.send(op, topic, messages)
         if counts is None:
             return sent  # type: ignore[return-value]
-        spread: Future[Failures] = Future()
-        sent.add_done_callback(lambda done: _spread(done, counts, spread))
-        return spread
+        failures: Future[Failures] = Future()
+        sent.add_done_callback(lambda done: _spread(done, counts, failures))
+        return failures
 
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
         return self.begin(op, batch).result()
@@ -84,7 +85,7 @@ class KafkaPubSub(PubSubDriver):
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         made = _share_member() if self._component.settings.group_type == "share" else KafkaMember
-        return made(self._component, self, Rules(self.name, request), op)
+        return made(self._component, self, DeliveryPolicy(self.name, request), op)
 
     def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
         topics = self._component.topics
@@ -106,13 +107,7 @@ def _share_member() -> type[KafkaMember]:
 
 def _spread(done: Future[dict[int, CloudRuntimesError]], counts: list[int], into: Future[Failures]) -> None:
     """Give each event of a message the error of the message."""
-    if error := done.exception():
+    try:
+        into.set_result(spread(counts, done.result()))
+    except CloudRuntimesError as error:
         into.set_exception(error)
-        return
-    failures: dict[int, CloudRuntimesError] = {}
-    place = 0
-    for number, count in enumerate(counts):
-        if (why := done.result().get(number)) is not None:
-            failures.update(dict.fromkeys(range(place, place + count), why))
-        place += count
-    into.set_result(failures)

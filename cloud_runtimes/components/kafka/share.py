@@ -230,7 +230,7 @@ class KafkaShareMember(KafkaMember):
     def _join(self, op: Operation, topic: str) -> Fetcher:
         if topic != self._topic:
             return super()._join(op, topic)
-        request = self._rules.request
+        request = self._policy.request
         group = self._topics.group(request.group)
         found = self._topics.share_group(op, group)
         # one more is left for the case that this member dies
@@ -251,7 +251,7 @@ class KafkaShareMember(KafkaMember):
     def _deliver(self, origin: Origin, messages: list[Incoming]) -> None:
         super()._deliver(origin, messages)
         if origin[0] == self._topic:  # else the brokers would drop it unsettled
-            self._holding.give_back(lambda held: held.origin == origin and held.deliveries >= self._limit)
+            self._in_flight.release(lambda held: held.origin == origin and held.deliveries >= self._limit)
 
     def _give_back(self, released: Sequence[Any]) -> None:
         """Have all that is left go on in the retry topic: the brokers would count also what was not handed out as delivered.
@@ -269,12 +269,12 @@ class KafkaShareMember(KafkaMember):
         handed = Settlements()
         left = [each for each in released if each.marks.left]  # the origin of others may be forgotten
         handed.add([each for each in left if each.marks.origin[0] == self._topic], Settlement.RELEASE)
-        self._holding.settle(handed)
-        self._holding.give_back(lambda held: held.origin[0] == self._topic)  # type: ignore[index]
+        self._in_flight.settle(handed)
+        self._in_flight.release(lambda held: held.origin[0] == self._topic)  # type: ignore[index]
         super()._give_back(released)
 
     def _end(self, origin: Origin, how: str, events: int) -> None:
         if origin in self._fetched.ledgers and origin[0] == self._topic and how != "dead_lettered":
-            label = self._rules.label  # a share group has no commits, which could count it
+            label = self._policy.label  # a share group has no commits, which could count it
             repeated(f"{how} {label}", "%s: %d events were %s", label, events, how)
         super()._end(origin, how, events)

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 
 from ..._core import fork
 from ...errors import NotFoundError
-from .._deliveries import LATEST
+from ...spi.broker.policy import LATEST
 from .failures import MISSING, OLD, explained, without_shares
 from .ledger import Ledger
 from .threads import client, keep

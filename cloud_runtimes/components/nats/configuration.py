@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._core.waker import Waker
 from ...errors import UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
@@ -14,7 +15,6 @@ from ...spi.operation import Method, Operation
 from .._connections import Lost
 from .._engines import EngineDriver
 from .._items import FEATURES, columns, items, place
-from .._messages.waker import Waker
 from .._unreadable import read_entries, skip
 from .._values import too_large
 from .buckets import Bucket

@@ -13,13 +13,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import InternalError, UnavailableError
-from ...spi.operation import Operation
-from ...spi.pubsub import Deliveries, EventSource, Settled
+from ...spi.broker.in_flight import InFlight, Unacked
+from ...spi.broker.member import SocketMember
+from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
+from ...spi.broker.redelivery import pieces
 from .._connections import Lost
-from .._deliveries import POLL, POLL_TIMEOUT, Rules
-from .._messages.holding import Holding, Part
-from .._messages.parts import pieces
-from .._messages.waker import Waker
 from .entries import read_reply
 from .failures import Refused, explained
 from .messages import TOPIC, Due, Reader, part_headers, sequence_of
@@ -46,21 +44,21 @@ _ACK: Final = b"+ACK"
 _TERM: Final = b"+TERM"
 
 
-class NatsMember(EventSource):
+class NatsMember(SocketMember):
     """See the module; made by `NatsPubSub.subscribe` once the group exists."""
 
-    def __init__(self, component: NatsComponent, driver: NatsPubSub, rules: Rules) -> None:
-        self._component = component
+    component: NatsComponent
+    failures = (Lost, TimeoutError)
+
+    def __init__(self, component: NatsComponent, driver: NatsPubSub, rules: DeliveryPolicy) -> None:
+        self._stream = stream = driver.stream
+        super().__init__(component, rules, InFlight(rules, lambda token: f"{stream.name}-{sequence_of(token)}"))
         self._driver = driver
-        self._stream = driver.stream
-        self._rules = rules
-        self._holding = Holding(rules, lambda token: f"{self._stream.name}-{sequence_of(token)}")
-        self._reader = Reader(self._holding)
+        self._reader = Reader(self.in_flight)
         request = rules.request
         self._names = {each: self._stream.consumer(each, request.topic, request.group) for each in (MAIN, RETRY)}
         self._ack_wait = rules.ack_wait_ms / 1000
         self._connection: Connection | None = None
-        self._waker = Waker()
         self._inbox = ""
         self._new: dict[int, list[Message]] = {MAIN: [], RETRY: []}
         self._asked = {MAIN: 0, RETRY: 0}  # messages that the server may still send
@@ -76,40 +74,22 @@ class NatsMember(EventSource):
 
     # -- the source -------------------------------------------------------
 
-    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
-        self._component.check_open()
-        holding = self._holding
-        holding.settle(settled)
-        try:
-            if self._connection is None:
-                self._connect()
-            self._settle(leaving=False)
-            self._renew()
-            if want and not holding.is_ready:
-                self._ask(want)
-            self._flush()
-            if not (want and holding.is_ready):
-                self._wait(want, timeout)
-        except Lost as error:
-            self._disconnect()
-            raise UnavailableError(f"nats {self._where}: {error}") from error
-        except TimeoutError as error:
-            self._disconnect()
-            raise UnavailableError(f"nats {self._where}: the server does not read") from error
-        return holding.deliver(want, self._now_us())
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
 
-    def wake(self) -> None:
-        self._waker.wake()
+    def _exchange(self, want: int) -> None:
+        self._settle(leaving=False)
+        self._renew()
+        if want and not self.in_flight.is_ready:
+            self._ask(want)
+        self._flush()
 
-    def close(self, settled: Sequence[Settled], /) -> None:
-        self._holding.settle(settled)
-        try:
-            self._leave()
-        except (Lost, TimeoutError) as error:
-            raise UnavailableError(f"nats {self._where}: {error}: what was held goes to another member") from error
-        finally:
-            self._disconnect()
-            self._waker.close()
+    def _failed(self, error: Exception, *, leaving: bool = False) -> UnavailableError:
+        self._disconnect()
+        what = str(error) if isinstance(error, Lost) or leaving else "the server does not read"
+        held = ": what was held goes to another member" if leaving else ""
+        return UnavailableError(f"nats {self._where}: {what}{held}")
 
     def _leave(self) -> None:
         if self._connection is None:
@@ -117,29 +97,28 @@ class NatsMember(EventSource):
         assert self._connection is not None
         self._out += [unsubscribe(origin) for origin in self._names]
         self._meet()
-        self._holding.give_back()
+        self.in_flight.release()
         self._settle(leaving=True)
         self._meet()
 
     @property
     def _where(self) -> str:
-        return self._component.engine.where
+        return self.component.engine.where
 
     def _now_us(self) -> int:
         return int(self._stream.now() * 1e6)
 
     def _run(self, flow: Flow[Any]) -> Any:
         """Run steps on the connection of the process."""
-        return self._component.engine.run(Operation(POLL, self._driver.name, POLL_TIMEOUT), flow)
+        return self.component.engine.run(self.operation(), flow)
 
     # -- the connection ---------------------------------------------------
 
     def _connect(self) -> None:
         """Connect; what was asked for by an earlier connection does not come."""
-        self._inbox = f"{self._component.settings.inbox_prefix}.{secrets.token_hex(12)}"
+        self._inbox = f"{self.component.settings.inbox_prefix}.{secrets.token_hex(12)}"
         greeting = b"".join(subscribe(f"{self._inbox}.{origin}.*", origin) for origin in self._names)
-        operation = Operation(POLL, self._driver.name, POLL_TIMEOUT)
-        self._connection = connection = self._component.engine.open(operation, greeting)
+        self._connection = connection = self.component.engine.open(self.operation(), greeting)
         for origin, new in self._new.items():
             connection.session.callbacks[origin] = new.append
         self._asked = dict.fromkeys(self._asked, 0)
@@ -177,45 +156,45 @@ class NatsMember(EventSource):
 
     def _settle(self, leaving: bool) -> None:
         """Say what became of messages; what is to be published first has been, once this returns."""
-        holding = self._holding
-        native = [not leaving and self._is_whole(part) for part in holding.parts]
+        in_flight = self.in_flight
+        native = [not leaving and self._is_whole(part) for part in in_flight.unacked]
         requests = [
             request
-            for part, alone in zip(holding.parts, native, strict=True)
+            for part, alone in zip(in_flight.unacked, native, strict=True)
             if not alone
             for request in self._publishing(part)
         ]
         counters = list(self._counters())
         if requests or counters:
             self._run(self._published(requests, counters))
-        for part, alone in zip(holding.parts, native, strict=True):
+        for part, alone in zip(in_flight.unacked, native, strict=True):
             if alone:
                 for token in part.tokens:
-                    self._reader.remember(part.held.origin, token, part.past)
+                    self._reader.remember(part.held.origin, token, part.history)
                 self._say(b"-NAK %b" % _delayed(part.delay_ms or 0), part.tokens)
             elif part.done:
                 self._say(_ACK if part.delay_ms is not None or not part.events else _TERM, part.tokens)
-        holding.parts.clear()
-        for tokens in holding.done.values():
+        in_flight.unacked.clear()
+        for tokens in in_flight.done.values():
             self._say(_ACK, tokens)
-        holding.done.clear()
-        holding.expired = 0
+        in_flight.done.clear()
+        in_flight.expired = 0
 
     def _give_back_early(self) -> None:
         for token, delay_ms in self._reader.early:
             self._say(b"-NAK %b" % _delayed(delay_ms), (token,))
         self._reader.early.clear()
 
-    def _is_whole(self, part: Part) -> bool:
+    def _is_whole(self, part: Unacked) -> bool:
         """Tell whether a part is all that is in its messages, so that they can come again themselves."""
         whole = part.done and (part.held.single or part.events == part.held.length)
         return whole and part.delay_ms is not None and not isinstance(part.tokens[0], Due)
 
-    def _publishing(self, part: Part) -> Iterable[Request]:
+    def _publishing(self, part: Unacked) -> Iterable[Request]:
         """Return what is published of a part before its messages are acknowledged."""
         if part.frame is None:
             return
-        request, now_ms = self._rules.request, self._now_us() // 1000
+        request, now_ms = self.policy.request, self._now_us() // 1000
         consumer = self._names[part.held.origin]  # type: ignore[index]
         if part.delay_ms is None:
             subject = self._stream.topic(request.dead_letter_topic or "")
@@ -224,21 +203,21 @@ class NatsMember(EventSource):
                 yield Request(subject, data, headers | {TOPIC: request.topic})
         else:
             subject = self._stream.subject(RETRY, request.topic, request.group)
-            for piece in pieces(part.frame, self._component.engine.max_payload - _ROOM):
+            for piece in pieces(part.frame, self.component.engine.max_payload - _ROOM):
                 yield Request(subject, piece, part_headers(part, consumer, now_ms, piece))
 
     def _counters(self) -> Iterator[Request]:
         """Return what counts events that come no more, and were not acknowledged."""
-        request = self._rules.request
-        for part in self._holding.parts:
+        request = self.policy.request
+        for part in self.in_flight.unacked:
             if part.events and part.delay_ms is None:
                 what = "dropped" if part.frame is None else "dead_lettered"
                 consumer = self._names[part.held.origin]  # type: ignore[index]
                 id = f"{consumer} {sequence_of(part.tokens[0])} {what} {part.held.left} {part.events}"
                 yield self._stream.counter(what, request, part.events, id)
-        if expired := self._holding.expired:
+        if expired := self.in_flight.expired:
             yield self._stream.counter(
-                "expired", request, expired, f"{self._rules.name} {self._requests} {monotonic()}"
+                "expired", request, expired, f"{self.policy.name} {self._requests} {monotonic()}"
             )
 
     def _published(self, requests: Sequence[Request], counters: Sequence[Request]) -> Flow[None]:
@@ -256,11 +235,11 @@ class NatsMember(EventSource):
     def _renew(self) -> None:
         """Renew the leases of what is held."""
         now = monotonic()
-        if self._holding.held and now >= self._renewed + self._ack_wait / 3:
+        if self.in_flight.held and now >= self._renewed + self._ack_wait / 3:
             for origin in self._names:
-                self._say(b"+WPI", self._holding.tokens(origin))
+                self._say(b"+WPI", self.in_flight.tokens(origin))
             self._renewed = now
-        elif not self._holding.held:
+        elif not self.in_flight.held:
             self._renewed = now
 
     # -- asking -----------------------------------------------------------
@@ -282,7 +261,7 @@ class NatsMember(EventSource):
         asked = {
             "batch": count, "expires": int(_IDLE * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9),
             # frames may be where events were expected; a server gives up clients that are too far behind
-            "max_bytes": _MOST + 2 * self._component.engine.max_payload,
+            "max_bytes": _MOST + 2 * self.component.engine.max_payload,
         }  # fmt: skip
         body = json.dumps(asked)
         reply = f"{self._inbox}.{origin}.{self._requests}"
@@ -304,10 +283,10 @@ class NatsMember(EventSource):
             now = monotonic()
             due = self._due(now)
             left = (due if end is None else min(end, due)) - now
-            readable = connection.has_decrypted() or self._waker.wait(connection, max(0.0, left))
+            readable = connection.has_decrypted() or self.waker.wait(connection, max(0.0, left))
             if readable:
                 self._hear()
-                if (want and self._holding.is_ready) or self._holding.parts or self._holding.done:
+                if (want and self.in_flight.is_ready) or self.in_flight.unacked or self.in_flight.done:
                     return
                 if end is not None and monotonic() >= end:  # it sends without an end
                     return
@@ -325,7 +304,7 @@ class NatsMember(EventSource):
     def _due(self, now: float) -> float:
         """Return when there is something to do without being told."""
         due = now + _IDLE
-        if self._holding.held:
+        if self.in_flight.held:
             due = min(due, self._renewed + self._ack_wait / 3)
         return min(due, self._silent_from() + 0.01)
 
@@ -386,13 +365,13 @@ class NatsMember(EventSource):
         self._gone = False
         self._asked = dict.fromkeys(self._asked, 0)
         self._stream.forget()
-        if self._run(self._stream.join(self._rules.request, self._rules.ack_wait_ms, None, None)):
-            self._holding.forget()
+        if self._run(self._stream.join(self.policy.request, self.policy.ack_wait_ms, None, None)):
+            self.in_flight.forget()
             raise UnavailableError(
-                f"nats {self._where}: the consumer of {self._rules.label} had gone, and was made again"
+                f"nats {self._where}: the consumer of {self.policy.label} had gone, and was made again"
             )
         raise UnavailableError(
-            f"nats {self._where}: the consumer of {self._rules.label} has no leader now: "
+            f"nats {self._where}: the consumer of {self.policy.label} has no leader now: "
             "most of its servers must run and have caught up, which /healthz of each tells"
         )
 

@@ -10,10 +10,10 @@ from zlib import crc32
 
 from ..._native import events as kernel
 from ...errors import PayloadError
-from .._deliveries import Past
-from .._messages.holding import Holding, Part
-from .._messages.parts import read_past, write_past
-from .._messages.reading import is_frame, read_count
+from ...spi.broker.in_flight import InFlight, Unacked
+from ...spi.broker.policy import DeliveryHistory
+from ...spi.broker.reading import is_frame, read_count
+from ...spi.broker.redelivery import read_history, write_history
 from .protocol import Message
 from .streams import RETRY
 
@@ -55,18 +55,18 @@ class _Early(NamedTuple):
 
 
 class Reader:
-    """Puts messages into a holding.
+    """Puts messages into a in_flight.
 
     Attributes:
         early: messages that the driver is to give back.
     """
 
-    def __init__(self, holding: Holding) -> None:
-        self._holding = holding
-        self._pasts: dict[tuple[int, str], Past] = {}
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._pasts: dict[tuple[int, str], DeliveryHistory] = {}
         self.early: list[_Early] = []
 
-    def remember(self, origin: Any, token: bytes, past: Past) -> None:
+    def remember(self, origin: Any, token: bytes, past: DeliveryHistory) -> None:
         """Keep what is known of a message that comes again, in case that it comes to this member."""
         if len(self._pasts) >= _MOST:
             self._pasts.clear()
@@ -85,18 +85,18 @@ class Reader:
                 bodies.append(data)
                 continue
             if tokens:
-                found += self._holding.add(origin, tokens, bodies)
+                found += self._in_flight.add(origin, tokens, bodies)
                 tokens, bodies = [], []
             if not _TOKEN.fullmatch(reply):
                 continue  # sent past the stream: nothing could acknowledge it
             if deliveries_of(reply) > 1:
                 if held is None:
-                    held = set(map(sequence_of, self._holding.tokens(origin)))
+                    held = set(map(sequence_of, self._in_flight.tokens(origin)))
                 if sequence_of(reply) in held:
                     continue  # its lease ended, and the member still has it
             found += self._take_one(origin, message, now_ms)
         if tokens:
-            found += self._holding.add(origin, tokens, bodies)
+            found += self._in_flight.add(origin, tokens, bodies)
         return found
 
     def _take_one(self, origin: int, message: Message, now_ms: int) -> int:
@@ -109,18 +109,21 @@ class Reader:
                 self.early.append(_Early(token, due - now_ms))
                 return 0
             token, deliveries = Due(token), max(1, deliveries - 1)
-        before, past = read_past(headers.get(_PAST.lower(), ""))
+        before, past = read_history(headers.get(_PAST.lower(), ""))
         past = self._pasts.pop((origin, sequence_of(token)), past)
         topic = headers.get(TOPIC.lower())
-        return self._holding.add_message(origin, token, message.data, headers, before + deliveries, past, topic)
+        return self._in_flight.add_message(origin, token, message.data, headers, before + deliveries, past, topic)
 
 
-def part_headers(part: Part, consumer: str, now_ms: int, data: bytes) -> dict[str, str]:
+def part_headers(part: Unacked, consumer: str, now_ms: int, data: bytes) -> dict[str, str]:
     """Return the headers of a message of a part; its id is that of no other, also when it is written by another member."""
     id = f"{consumer} {sequence_of(part.tokens[0])}"
     if part.delay_ms is None:
         return {"Nats-Msg-Id": f"{id} dead {crc32(_identity(data))}"}
-    headers = {"Nats-Msg-Id": f"{id} {part.deliveries} {crc32(data)}", _PAST: write_past(part.deliveries, part.past)}
+    headers = {
+        "Nats-Msg-Id": f"{id} {part.deliveries} {crc32(data)}",
+        _PAST: write_history(part.deliveries, part.history),
+    }
     if part.delay_ms:
         headers[DUE] = str(now_ms + part.delay_ms)
     return headers

@@ -13,14 +13,14 @@ from zlib import crc32
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, ResourceExhaustedError
+from ...spi.broker.in_flight import as_messages, spread
+from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
+from ...spi.broker.redelivery import pieces
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
-from .._deliveries import FEATURES, Rules, begins_at
 from .._engines import EngineDriver
 from .._log.claims import count_in
-from .._messages.holding import as_messages
-from .._messages.parts import pieces
 from .entries import read_reply
 from .failures import NO_STREAM, Refused, explained
 from .member import NatsMember
@@ -60,16 +60,14 @@ class _Published:
 
     def failures(self, error: CloudRuntimesError | None = None) -> Failures:
         """Return which events failed, and why; with an error, all did that the server is not known to have."""
-        failures: dict[int, CloudRuntimesError] = {}
-        place = 0
-        for number, (bulk, events) in enumerate(self.parts):
-            why = self.errors.get(number) or (None if bulk.taken == bulk.answers else error)
-            if why is not None:
-                failures.update(dict.fromkeys(range(place, place + events), why))
-            place += events
-        if len(failures) == place:
-            raise error or failures[0]
-        return failures
+        errors = dict(self.errors)
+        if error is not None:
+            if not self.parts:
+                raise error
+            for number, (bulk, _) in enumerate(self.parts):
+                if bulk.taken != bulk.answers:
+                    errors.setdefault(number, error)
+        return spread([events for _, events in self.parts], errors)
 
 
 class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
@@ -95,7 +93,7 @@ class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
         if monotonic() >= self._trim_at:
             yield from self._trim()
         published = _Published()
-        rendered = not (batch.delay_ms is not None or self._framed or kernel.Frame(batch.frames[0])[0].raw)
+        rendered = not (batch.delay_ms is not None or self._framed or batch.raw)
         if rendered:
             for frame in batch.frames:
                 self._rendered(batch.topic, frame, published)
@@ -194,7 +192,7 @@ class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        rules = Rules(self.name, request)
+        rules = DeliveryPolicy(self.name, request)
         self.component.engine.run(op, self.stream.join(request, rules.ack_wait_ms, begins_at(request)))
         return NatsMember(self.component, self, rules)
 

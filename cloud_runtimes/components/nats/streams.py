@@ -15,8 +15,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import NotFoundError, UnsupportedError
+from ...spi.broker.policy import LATEST
 from ...spi.pubsub import SubscribeRequest
-from .._deliveries import LATEST
 from .buckets import patient
 from .entries import API, encode, milliseconds, read_reply
 from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ...spi.broker.policy import FEATURES, begins_at
 from ...spi.change import Change, database_of
 from ...spi.operation import Operation
 from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .._deliveries import FEATURES, begins_at
 from .._log.claims import Claimed, Writes, count_in
 from .._log.member import LogMember, Waits
 from .changes import Call, PostgresChange

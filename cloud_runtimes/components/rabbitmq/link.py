@@ -9,8 +9,8 @@ from time import monotonic
 from typing import Final
 
 from ..._core.threads import Background, Mutex
+from ..._core.waker import Waker
 from .._connections import Lost
-from .._messages.waker import Waker
 from .connection import Connection
 from .failures import Refused
 from .session import CLOSE, Ask, Publish, Step

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from time import monotonic, time_ns
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.logs import repeated
-from ...errors import UnavailableError
-from ...spi.operation import Operation
-from ...spi.pubsub import Deliveries, EventSource, Settled
+from ...errors import CloudRuntimesError, UnavailableError
+from ...spi.broker.in_flight import InFlight
+from ...spi.broker.member import SocketMember
+from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
+from ...spi.broker.redelivery import write_history
+from ...spi.pubsub import Settled
 from .._connections import Lost
-from .._deliveries import POLL, POLL_TIMEOUT, Rules
-from .._messages.holding import Holding
-from .._messages.parts import write_past
-from .._messages.waker import Waker
 from .failures import NOT_FOUND, Refused
 from .link import PATIENCE, ask
 from .messages import FRAME, PAST, TOPIC, Reader, id_of
@@ -40,24 +39,24 @@ _LOOK = 30.0
 """Seconds without a message after which an idle member begins its consumer again: RabbitMQ 3.10 does not always say that a queue was deleted."""
 
 
-class RabbitmqMember(EventSource):
+class RabbitmqMember(SocketMember):
     """See the module; made by `RabbitmqPubSub.subscribe` once the group exists."""
 
+    component: RabbitmqComponent
+    failures = (Lost, Refused, TimeoutError)
+
     def __init__(
-        self, component: RabbitmqComponent, driver: RabbitmqPubSub, rules: Rules, replay: Replay | None = None
+        self, component: RabbitmqComponent, driver: RabbitmqPubSub, rules: DeliveryPolicy, replay: Replay | None = None
     ) -> None:
         """``replay`` is closed with it."""
-        self._component = component
+        super().__init__(component, rules, InFlight(rules, id_of))
         self._driver = driver
-        self._rules = rules
         self._replay = replay
         self._topology = driver.topology
-        self._holding = Holding(rules, id_of)
-        self._reader = Reader(self._holding)
+        self._reader = Reader(self.in_flight)
         request = rules.request
         self._queue = self._topology.queue(request.topic, request.group)
         self._connection: Connection | None = None
-        self._waker = Waker()
         self._out: list[bytes] = []
         self._most = 0  # events that were wanted at once
         self._prefetch = 0  # messages
@@ -69,43 +68,33 @@ class RabbitmqMember(EventSource):
 
     # -- the source -------------------------------------------------------
 
-    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
-        self._component.check_open()
-        holding = self._holding
-        holding.settle(settled)
-        try:
-            if self._connection is None:
-                self._connect()
-            self._settle()
-            self._consume(want)
-            self._hear()
-            self._flush()
-            if not (want and holding.is_ready):
-                self._wait(want, timeout)
-        except (Lost, Refused) as error:
-            self._disconnect()
-            if isinstance(error, Refused) and error.code == NOT_FOUND:
-                self._rejoin()
-                message = f"the queue of {self._rules.label} had gone, and was made again"
-                raise UnavailableError(f"rabbitmq {self._where}: {message}") from error
-            raise self._component.engine.explained(error) from error
-        except TimeoutError as error:
-            self._disconnect()
-            raise UnavailableError(f"rabbitmq {self._where}: the server does not read") from error
-        return holding.deliver(want, time_ns() // 1000)
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
 
-    def wake(self) -> None:
-        self._waker.wake()
+    def _exchange(self, want: int) -> None:
+        self._settle()
+        self._consume(want)
+        self._hear()
+        self._flush()
+
+    def _failed(self, error: Exception, *, leaving: bool = False) -> CloudRuntimesError:
+        self._disconnect()
+        if leaving:
+            return UnavailableError(f"rabbitmq {self._where}: {error}: what was held goes to another member")
+        if isinstance(error, TimeoutError):
+            return UnavailableError(f"rabbitmq {self._where}: the server does not read")
+        if isinstance(error, Refused) and error.code == NOT_FOUND:
+            self._rejoin()
+            return UnavailableError(
+                f"rabbitmq {self._where}: the queue of {self.policy.label} had gone, and was made again"
+            )
+        return self.component.engine.explained(error)
 
     def close(self, settled: Sequence[Settled], /) -> None:
-        self._holding.settle(settled)
         try:
-            self._leave()
-        except (Lost, Refused, TimeoutError) as error:
-            raise UnavailableError(f"rabbitmq {self._where}: {error}: what was held goes to another member") from error
+            super().close(settled)
         finally:
-            self._disconnect()
-            self._waker.close()
             if self._replay is not None:
                 self._replay.close()
 
@@ -114,7 +103,7 @@ class RabbitmqMember(EventSource):
             return  # what was held has gone to others with the connection
         self._cancel()
         self._hear()
-        self._holding.give_back()
+        self.in_flight.release()
         self._settle()
         self._out.append(CLOSE)
         self._flush()
@@ -126,21 +115,20 @@ class RabbitmqMember(EventSource):
 
     @property
     def _where(self) -> str:
-        return self._component.engine.where
+        return self.component.engine.where
 
     def _run(self, flow: Flow[Any]) -> Any:
         """Run steps on the connection of the process."""
-        return self._component.engine.run(Operation(POLL, self._driver.name, POLL_TIMEOUT), flow)
+        return self.component.engine.run(self.operation(), flow)
 
     # -- the connection ---------------------------------------------------
 
     def _connect(self) -> None:
         """Connect; what an earlier connection had is delivered again."""
-        request, engine = self._rules.request, self._component.engine
+        request, engine = self.policy.request, self.component.engine
         name = f"{request.topic} of {request.group}"
-        op = Operation(POLL, self._driver.name, POLL_TIMEOUT)
         # a server gives up a client that says nothing for two intervals
-        self._connection = engine.open(op, name, self._rules.ack_wait_ms / 2000)
+        self._connection = engine.open(self.operation(), name, self.policy.ack_wait_ms / 2000)
         self._prefetch = self._low = 0
         self._beyond.clear()
         self._out.clear()
@@ -149,15 +137,15 @@ class RabbitmqMember(EventSource):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-            holding = self._holding
-            holding.forget()
-            holding.parts.clear()
-            holding.done.clear()
+            in_flight = self.in_flight
+            in_flight.forget()
+            in_flight.unacked.clear()
+            in_flight.done.clear()
             self._reader.early.clear()
 
     def _rejoin(self) -> None:
         """Make the group again, whose queue has gone."""
-        request = self._rules.request
+        request = self.policy.request
         self._topology.forget()
         self._run(self._topology.join(request.topic, request.group, request.dead_letter_topic))
 
@@ -198,39 +186,39 @@ class RabbitmqMember(EventSource):
 
     def _settle(self) -> None:
         """Say what became of messages; what is to be published first has been, once this returns."""
-        holding, early = self._holding, self._reader.early
+        in_flight, early = self.in_flight, self._reader.early
         self._tell_gone()
-        done = [tag for tags in holding.done.values() for tag in tags]
-        if holding.parts or early:
+        done = [tag for tags in in_flight.done.values() for tag in tags]
+        if in_flight.unacked or early:
             self._run(self._publish())
-            done += [tag for part in holding.parts if part.done for tag in part.tokens]
+            done += [tag for part in in_flight.unacked if part.done for tag in part.tokens]
             done += [each.tag for each in early]
-            holding.parts.clear()
+            in_flight.unacked.clear()
             early.clear()
-        holding.done.clear()
+        in_flight.done.clear()
         # at once: a queue of RabbitMQ forgets acknowledgements beyond some 32 if the connection ends with them
         self._acknowledge(done)
 
     def _tell_gone(self) -> None:
         """Say what comes no more, since RabbitMQ has nothing that counts it."""
-        holding, label = self._holding, self._rules.label
-        if holding.dropped:
+        in_flight, label = self.in_flight, self.policy.label
+        if in_flight.dropped:
             message = "%s: %d events were dropped: there is no dead-letter topic"
-            repeated(f"gone {label}", message, label, holding.dropped)
-            holding.dropped = 0
-        if holding.expired:
-            repeated(f"expired {label}", "%s: %d events had expired", label, holding.expired)
-            holding.expired = 0
+            repeated(f"gone {label}", message, label, in_flight.dropped)
+            in_flight.dropped = 0
+        if in_flight.expired:
+            repeated(f"expired {label}", "%s: %d events had expired", label, in_flight.expired)
+            in_flight.expired = 0
 
     def _publish(self) -> Flow[None]:
         """Publish what comes again, and dead letters."""
         steps: list[Publish] = []
-        request = self._rules.request
+        request = self.policy.request
 
         def add(exchange: str, key: str, about: Properties, body: bytes) -> None:
             steps.append(Publish(self._driver.message(exchange, key, about, body), 1, exchange))
 
-        for part in self._holding.parts:
+        for part in self.in_flight.unacked:
             if part.frame is None:
                 continue
             if part.delay_ms is None:
@@ -239,7 +227,7 @@ class RabbitmqMember(EventSource):
                     add(exchange, "", _with(about, {TOPIC: request.topic}), body)
                 continue
             exchange, rest = yield from self._topology.park(part.delay_ms)
-            about = _with(FRAME, {PAST: write_past(part.deliveries, part.past)})
+            about = _with(FRAME, {PAST: write_history(part.deliveries, part.history)})
             add(exchange, self._queue, waiting(about, rest), part.frame)
         for each in self._reader.early:
             exchange, rest = yield from self._topology.park(each.delay_ms)
@@ -278,13 +266,13 @@ class RabbitmqMember(EventSource):
         assert connection is not None
         end = monotonic() + (3600.0 if timeout is None else timeout)
         while True:
-            look = self._heard + _LOOK if want and self._prefetch and not self._holding.held else inf
+            look = self._heard + _LOOK if want and self._prefetch and not self.in_flight.held else inf
             due = min(end, connection.beat(), look)
-            readable = connection.has_decrypted() or self._waker.wait(connection, max(0.0, due - monotonic()))
+            readable = connection.has_decrypted() or self.waker.wait(connection, max(0.0, due - monotonic()))
             if readable:
                 connection.receive()
                 self._hear()
-                if (want and self._holding.is_ready) or self._reader.early or self._holding.parts:
+                if (want and self.in_flight.is_ready) or self._reader.early or self.in_flight.unacked:
                     return
                 if monotonic() >= end:  # it sends without an end
                     return

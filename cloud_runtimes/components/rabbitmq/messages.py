@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from ..._native import events as kernel
+from ...spi.broker.in_flight import InFlight, as_messages
+from ...spi.broker.reading import read_count
+from ...spi.broker.redelivery import read_history
 from ...spi.events import to_binary
-from .._messages.holding import Holding, as_messages
-from .._messages.parts import read_past
-from .._messages.reading import read_count
 from .session import Delivered
 from .topology import REST
 from .wire import Properties, properties, read_properties
@@ -69,14 +69,14 @@ class _Early(NamedTuple):
 
 
 class Reader:
-    """Puts messages into a holding.
+    """Puts messages into a in_flight.
 
     Attributes:
         early: messages that are not due.
     """
 
-    def __init__(self, holding: Holding) -> None:
-        self._holding = holding
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
         self.early: list[_Early] = []
 
     def take(self, deliveries: Sequence[Delivered]) -> int:
@@ -90,11 +90,11 @@ class Reader:
                 bodies.append(body)
                 continue
             if tags:
-                found += self._holding.add(0, tags, bodies)
+                found += self._in_flight.add(0, tags, bodies)
                 tags, bodies = [], []
             found += self._take_one(tag, told, body)
         if tags:
-            found += self._holding.add(0, tags, bodies)
+            found += self._in_flight.add(0, tags, bodies)
         return found
 
     def _take_one(self, tag: int, told: bytes, data: bytes) -> int:
@@ -103,12 +103,12 @@ class Reader:
         if rest := read_count(headers.get(REST)):
             self.early.append(_Early(tag, about._replace(headers=published(headers, REST)), data, rest))
             return 0
-        before, past = read_past(str(headers.get(PAST, "")))
+        before, past = read_history(str(headers.get(PAST, "")))
         deliveries = 1 + before + read_count(headers.get("x-delivery-count"))
         tag = Tag(tag)
         tag.id = about.message_id or ""
         attributes = _attributes(headers) | {"content-type": about.content_type or ""}
-        return self._holding.add_message(0, tag, data, attributes, deliveries, past, headers.get(TOPIC))
+        return self._in_flight.add_message(0, tag, data, attributes, deliveries, past, headers.get(TOPIC))
 
 
 def published(headers: Mapping[str, Any], without: str = "") -> dict[str, Any] | None:

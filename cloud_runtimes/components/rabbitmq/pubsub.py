@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, NotFoundError
 from ...spi import pubsub as spi
+from ...spi.broker.policy import FEATURES, DeliveryPolicy
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .._deliveries import FEATURES, Rules
 from .._engines import EngineDriver
 from .._log.claims import count_in
 from .failures import NOT_FOUND, Refused
@@ -100,13 +100,13 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
         """Return the messages of a batch."""
         exchange, rest = self.topology.exchange(batch.topic), 0
         plain = batch.delay_ms is None and not self._framed and self._settings.content_mode == "structured"
-        if plain and not kernel.Frame(batch.frames[0])[0].raw and self._fits(batch.frames):
+        if plain and not batch.raw and self._fits(batch.frames):
             published.events = [1] * batch.count
             data = b"".join([self._by_kernel(exchange, frame) for frame in batch.frames])
             return Publish(data, batch.count, exchange)
         if batch.delay_ms is not None:
             exchange, rest = yield from self.topology.park(batch.delay_ms, batch.topic)
-        messages = self.messages(batch.frames, raw=True)
+        messages = self.messages(batch.frames, raw=batch.raw)
         published.events = [count_in(body) if about is FRAME else 1 for about, body in messages]
         published.bodies = [body for _, body in messages]
         parts = [self.message(exchange, "", waiting(about, rest), body) for about, body in messages]
@@ -143,7 +143,7 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
         """Return frames as messages in the layout of this component."""
         if self._framed:
             return [(FRAME, frame) for frame in frames]
-        if self._settings.content_mode == "binary" and not (raw and kernel.Frame(frames[0])[0].raw):
+        if self._settings.content_mode == "binary" and not raw:
             return as_binary(frames)
         return as_plain(frames, raw=raw)
 
@@ -189,7 +189,7 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
         from .member import RabbitmqMember
         from .replay import Replay, is_replayed
 
-        rules, engine, topology = Rules(self.name, request), self.component.engine, self.topology
+        rules, engine, topology = DeliveryPolicy(self.name, request), self.component.engine, self.topology
         replays = topology.replays and request.start != "latest" and engine.run(op, is_replayed(self, request))
         engine.run(op, topology.join(request.topic, request.group, request.dead_letter_topic, begins=not replays))
         replay = Replay(self.component, self, rules) if replays else None

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.logs import repeated
 from ..._core.threads import Background
+from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
-from .._deliveries import POLL, POLL_TIMEOUT, Rules
 from .failures import NOT_FOUND, Refused
 from .link import PATIENCE, ask
 from .messages import OFFSET, published
@@ -66,7 +66,7 @@ def _publish(driver: RabbitmqPubSub, messages: list[tuple[str, Properties, bytes
 class Replay:
     """A thread that ends once the group has all, or by `close`."""
 
-    def __init__(self, component: RabbitmqComponent, driver: RabbitmqPubSub, rules: Rules) -> None:
+    def __init__(self, component: RabbitmqComponent, driver: RabbitmqPubSub, rules: DeliveryPolicy) -> None:
         request = rules.request
         self._engine = component.engine
         self._driver = driver

@@ -165,11 +165,11 @@ class DaprPubSub(RedisPubSub):
     def keys_of(self, topic: str) -> TopicKeys:
         return TopicKeys.of(partial(self._beside, topic), topic)._replace(stream=topic.encode())
 
-    def commands(self, topic: Topic, frame: bytes) -> bytes:
+    def commands(self, topic: Topic, frame: bytes, raw: bool) -> bytes:
         events = kernel.Frame(frame)
         noted = [encode_note(record.metadata) for record in map(events.__getitem__, range(len(events)))]
-        if not any(noted) or events[0].raw:
-            return super().commands(topic, frame)
+        if not any(noted) or raw:
+            return super().commands(topic, frame, raw)
         head = ("XADD", topic.keys.stream, "*", "data")
         pairs = zip(events.structured(), noted, strict=True)
         return b"".join([pack((*head, event, *((NOTE, note) if note else ()))) for event, note in pairs])

@@ -8,10 +8,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
+from ...spi.broker.policy import POLL
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
 from .._connections import Lost
-from .._deliveries import POLL
 from .._engines import Engine
 from .connection import Connection, answer
 from .failures import checked, explained

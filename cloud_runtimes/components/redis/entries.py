@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..._native import events as kernel
-from .._deliveries import NO_PAST
-from .._messages.holding import Holding, Part
-from .._messages.parts import read_past, write_past
+from ...spi.broker.in_flight import InFlight, Unacked
+from ...spi.broker.policy import NO_HISTORY
+from ...spi.broker.redelivery import read_history, write_history
 from .notes import NOTE, with_note
 from .resp import Value
 
@@ -21,27 +21,27 @@ STREAM, RETRY = 1, 2
 _DATA: Final = b"data"
 
 
-def take_in(holding: Holding, origin: int, entries: Sequence[Any], deliveries: int) -> tuple[int, bool]:
+def take_in(in_flight: InFlight, origin: int, entries: Sequence[Any], deliveries: int) -> tuple[int, bool]:
     """Take in entries; returns how many events they have, and whether a bell was among them."""
     if origin == STREAM and deliveries == 1 and not [1 for _, each in entries if len(each) != 2 or each[0] != _DATA]:
-        return holding.add(origin, [id for id, _ in entries], [fields[1] for _, fields in entries]), False
+        return in_flight.add(origin, [id for id, _ in entries], [fields[1] for _, fields in entries]), False
     found, bell = 0, False
     for id, pairs in entries:
         fields = dict(zip(pairs[::2], pairs[1::2], strict=False))
-        before, past = 0, NO_PAST
+        before, past = 0, NO_HISTORY
         if origin == RETRY:
             if b"bell" in fields:
-                holding.done.setdefault(origin, []).append(id)
+                in_flight.done.setdefault(origin, []).append(id)
                 bell = True
                 continue
-            before, past = read_past(_text(fields.get(b"past", b"")))
+            before, past = read_history(_text(fields.get(b"past", b"")))
         data, kind, topic = fields.get(_DATA), _text(fields.get(b"datacontenttype", b"")), fields.get(b"topic")
-        first = holding.topic if topic is None else _text(topic)
+        first = in_flight.topic if topic is None else _text(topic)
         if data is None:  # of another program: its fields are the event
             data, kind = json.dumps(dict(map(_member, fields.items()))).encode(), "application/json"
         elif NOTE in fields and not kind:
             data = with_note(data, fields[NOTE], first, _text(id))
-        found += holding.add_message(origin, id, data, {"content-type": kind}, before + deliveries, past, first)
+        found += in_flight.add_message(origin, id, data, {"content-type": kind}, before + deliveries, past, first)
     return found, bell
 
 
@@ -58,13 +58,13 @@ def _member(field: tuple[bytes, bytes]) -> tuple[str, str]:
         return f"{_text(name)}_base64", b2a_base64(value, newline=False).decode()
 
 
-def part_arguments(parts: Iterable[Part], messages: Callable[..., list[tuple[str | None, bytes]]]) -> list[Value]:
+def part_arguments(parts: Iterable[Unacked], messages: Callable[..., list[tuple[str | None, bytes]]]) -> list[Value]:
     """Return parts as the scripts that settle have them; ``messages`` puts dead letters into their layout."""
     arguments: list[Value] = []
     for part in parts:
         origin: Any = part.held.origin
         for what, count, data, done in _becomes(part, messages):
-            past = write_past(part.deliveries, part.past).encode() if what == "again" else b""
+            past = write_history(part.deliveries, part.history).encode() if what == "again" else b""
             topic = kernel.Frame(part.frame).topic if what == "dead" and part.frame is not None else ""
             delay = part.delay_ms or 0
             arguments += (what, origin, int(done), count, delay, past or topic, data, len(part.tokens))
@@ -72,7 +72,9 @@ def part_arguments(parts: Iterable[Part], messages: Callable[..., list[tuple[str
     return arguments
 
 
-def _becomes(part: Part, messages: Callable[..., list[tuple[str | None, bytes]]]) -> list[tuple[str, int, bytes, bool]]:
+def _becomes(
+    part: Unacked, messages: Callable[..., list[tuple[str | None, bytes]]]
+) -> list[tuple[str, int, bytes, bool]]:
     if part.frame is None:
         return [("drop" if part.events else "done", part.events, b"", part.done)]
     if part.delay_ms is not None:

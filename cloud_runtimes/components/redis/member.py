@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.logs import repeated
 from ...errors import CloudRuntimesError, UnavailableError
+from ...spi.broker.in_flight import InFlight
+from ...spi.broker.member import SocketMember
+from ...spi.broker.policy import DeliveryPolicy
 from ...spi.operation import Operation
-from ...spi.pubsub import Deliveries, EventSource, Settled, SubscribeRequest
+from ...spi.pubsub import SubscribeRequest
 from .._connections import Lost
-from .._deliveries import POLL, POLL_TIMEOUT, Rules
-from .._messages.holding import Holding
-from .._messages.waker import Waker
 from .entries import RETRY, STREAM, part_arguments, take_in
 from .failures import checked
 from .resp import NOTHING, Batch, Flow, ReplyError, Value
@@ -39,30 +39,31 @@ _MANY: Final = 1_000_000_000
 _START: Final = b"0-0"
 
 
-class RedisMember(EventSource):
+class RedisMember(SocketMember):
     """See the module; made by `RedisPubSub.subscribe` once the group exists."""
 
+    component: RedisComponent
+    failures = (Lost, ReplyError, CloudRuntimesError)
+
     def __init__(self, component: RedisComponent, driver: RedisPubSub, request: SubscribeRequest, now_ms: int) -> None:
-        self._component = component
+        policy = DeliveryPolicy(driver.name, request)
+        super().__init__(component, policy, InFlight(policy))
         self._driver = driver
-        self._rules = Rules(driver.name, request)
-        self._holding = Holding(self._rules)
         self._group: Value = request.group
-        self._me: Value = self._rules.name
+        self._me: Value = self.policy.name
         keys, group = driver.keys(request.topic), GroupKeys.of(driver.keys(request.topic), request.group)
         self._streams: dict[Any, bytes] = {STREAM: keys.stream, RETRY: group.retry}
         self._keys = (keys.stream, group.retry, keys.delayed, group.later)
         dead = keys if request.dead_letter_topic is None else driver.keys(request.dead_letter_topic)
         self._settling = (*self._keys, dead.stream, keys.counters)
         self._seen = keys.seen
-        self._ack_wait = self._rules.ack_wait_ms / 1000
+        self._ack_wait = self.policy.ack_wait_ms / 1000
         self._connection: Connection | None = None
         self._client = 0
         self._before = False  # whether there was a connection before
         self._blocked = False  # a read is at the server
         self._blocks = False  # the last read was one that waits
         self._answer_by = 0.0
-        self._waker = Waker()
         self._clock = now_ms / 1000 - monotonic()
         self._renewed = monotonic()
         self._look_at = 0.0
@@ -73,33 +74,21 @@ class RedisMember(EventSource):
 
     # -- the source -------------------------------------------------------
 
-    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
-        self._component.check_open()
-        holding = self._holding
-        holding.settle(settled)
-        try:
-            if self._connection is None:
-                self._connect()
-            if not self._blocked:
-                self._trip(0 if holding.is_ready else want)
-            elif holding.done or holding.parts or holding.expired:
-                self._run(self._beside())
-            if not (want and holding.is_ready):
-                self._wait(timeout)
-        except (Lost, ReplyError) as error:
-            raise self._failed(error) from error
-        except CloudRuntimesError as error:
-            if isinstance(error.__cause__, ReplyError) and _is_gone(error.__cause__):
-                raise self._rejoin() from error
-            self._disconnect()
-            raise
-        return holding.deliver(want, int((monotonic() + self._clock) * 1e6))
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
 
-    def wake(self) -> None:
-        self._waker.wake()
+    def _now_us(self) -> int:
+        return int((monotonic() + self._clock) * 1e6)
 
-    def close(self, settled: Sequence[Settled], /) -> None:
-        self._holding.settle(settled)
+    def _exchange(self, want: int) -> None:
+        in_flight = self.in_flight
+        if not self._blocked:
+            self._trip(0 if in_flight.is_ready else want)
+        elif in_flight.done or in_flight.unacked or in_flight.expired:
+            self._run(self._beside())
+
+    def _leave(self) -> None:
         try:
             if self._connection is None:
                 self._connect()
@@ -107,45 +96,39 @@ class RedisMember(EventSource):
                 self._end_read(self._connection)
         except (Lost, ReplyError, CloudRuntimesError):
             pass  # what was under way goes to another member after ack_wait
-        try:
-            self._holding.give_back()
-            self._run(self._leave())
-        finally:
-            self._disconnect()
-            self._waker.close()
+        self.in_flight.release()
+        self._run(self._leaving())
 
     def _end_read(self, connection: Connection) -> None:
         """Have the read at the server end, and take in what it brings."""
         end = monotonic() + 1.0
         while (reply := connection.next()) is NOTHING and monotonic() < end:
             if self._run(_one(Batch(("CLIENT", "UNBLOCK", self._client)).sent_to(connection.address))):
-                reply = connection.receive(1, self._operation())[0]
+                reply = connection.receive(1, self.operation())[0]
                 break
             sleep(0.01)  # the read is on its way to the server, or its answer on the way back
         self._answered(reply)
 
-    def _operation(self) -> Operation:
-        return Operation(POLL, self._driver.name, POLL_TIMEOUT)
-
     def _run(self, flow: Flow[Any]) -> Any:
         """Run steps on another connection."""
-        return self._component.engine.run(self._operation(), flow)
+        return self.component.engine.run(self.operation(), flow)
 
-    def _failed(self, error: Lost | ReplyError) -> CloudRuntimesError:
-        if isinstance(error, ReplyError) and _is_gone(error):
+    def _failed(self, error: Exception, *, leaving: bool = False) -> Exception:
+        refusal = error.__cause__ if isinstance(error, CloudRuntimesError) else error
+        if isinstance(refusal, ReplyError) and _is_gone(refusal) and not leaving:
             return self._rejoin()
         address = None if self._connection is None else self._connection.address
         self._disconnect()
-        return self._component.engine.explained(error, True, address)
+        return self.component.engine.explained(error, True, address) if isinstance(error, (Lost, ReplyError)) else error
 
     def _rejoin(self) -> CloudRuntimesError:
         """Make the group again where it does not exist, from the beginning: what is there may come twice, and nothing is missed."""
         self._disconnect()
-        where = f"redis {self._component.engine.where}"
-        _, made = self._run(self._driver.join(self._rules.request, "0"))
+        where = f"redis {self.component.engine.where}"
+        _, made = self._run(self._driver.join(self.policy.request, "0"))
         if not made:
             return UnavailableError(f"{where}: the keys of the group have moved")
-        self._holding.forget()
+        self.in_flight.forget()
         return UnavailableError(
             f"{where}: the group had gone, since its keys were deleted or the server lost its data; it was made again"
         )
@@ -153,15 +136,15 @@ class RedisMember(EventSource):
     # -- the connection ---------------------------------------------------
 
     def _connect(self) -> None:
-        op = self._operation()
-        connection = self._component.engine.open(op, self._keys[0])
+        op = self.operation()
+        connection = self.component.engine.open(op, self._keys[0])
         try:
             (self._client,) = checked(connection.exchange(Batch(("CLIENT", "ID")).data, 1, op))
             self._connection = connection
             if self._before:
                 self._look_at = 0.0  # perhaps it is another server
                 self._recover(connection, op)
-            connection.topic = self._rules.request.topic
+            connection.topic = self.policy.request.topic
         except BaseException:
             self._disconnect()
             connection.close()
@@ -187,12 +170,12 @@ class RedisMember(EventSource):
 
     def _trip(self, want: int) -> None:
         """Do all that is due, and begin to read where events are wanted."""
-        connection, now, op = self._connection, monotonic(), self._operation()
+        connection, now, op = self._connection, monotonic(), self.operation()
         assert connection is not None
         trip = Trip(self._run, self._keys[0])
         due = min(self._due(), now + self._soonest())
         self._settlements(trip)
-        if self._holding.held and now >= self._renewed + self._ack_wait / 3:
+        if self.in_flight.held and now >= self._renewed + self._ack_wait / 3:
             self._renew(trip, now)
         count = max(1, want // self._per_entry)
         if now >= self._look_at:
@@ -217,46 +200,46 @@ class RedisMember(EventSource):
 
     def _due(self) -> float:
         """Return when there is something to do without being told."""
-        renewal = self._renewed + self._ack_wait / 3 if self._holding.held else self._look_at
+        renewal = self._renewed + self._ack_wait / 3 if self.in_flight.held else self._look_at
         return min(renewal, self._look_at)
 
     def _soonest(self) -> float:
         """Return in how many seconds the first of the events comes again that are to be settled now."""
-        delays = [part.delay_ms / 1000 for part in self._holding.parts if part.delay_ms is not None]
+        delays = [part.delay_ms / 1000 for part in self.in_flight.unacked if part.delay_ms is not None]
         return min(delays, default=_IDLE)
 
     # -- settling ---------------------------------------------------------
 
     def _settlements(self, trip: Trip) -> None:
         """Add what settles; what a server takes is forgotten, the rest goes by the next trip."""
-        holding = self._holding
+        in_flight = self.in_flight
 
         def written(reply: Any) -> None:
-            del holding.parts[:count]
+            del in_flight.unacked[:count]
             self._next(reply[1])
 
         def noted(reply: Any) -> None:
-            holding.expired = 0
+            in_flight.expired = 0
 
-        if count := len(holding.parts):
+        if count := len(in_flight.unacked):
             trip.run(written, SETTLE, self._settling, *self._parts())
-        for origin, ids in holding.done.items():
+        for origin, ids in in_flight.done.items():
             trip.add(partial(self._acknowledged, origin), "XACK", self._streams[origin], self._group, *ids)
             if origin == RETRY:
                 trip.add(None, "XDEL", self._streams[origin], *ids)
-        if holding.expired:
-            trip.add(noted, *self._count("expired", holding.expired))
+        if in_flight.expired:
+            trip.add(noted, *self._count("expired", in_flight.expired))
 
     def _acknowledged(self, origin: Hashable, reply: Any) -> None:
-        del self._holding.done[origin]
+        del self.in_flight.done[origin]
 
     def _count(self, what: str, count: int) -> tuple[Value, ...]:
-        return ("HINCRBY", self._settling[5], f"{what}:{self._rules.label}", count)
+        return ("HINCRBY", self._settling[5], f"{what}:{self.policy.label}", count)
 
     def _parts(self) -> list[Value]:
         """Return the arguments of the scripts that settle what was not acknowledged."""
-        parts = part_arguments(self._holding.parts, self._driver.messages)
-        return [self._group, self._me, self._rules.label, *parts]
+        parts = part_arguments(self.in_flight.unacked, self._driver.messages)
+        return [self._group, self._me, self.policy.label, *parts]
 
     def _beside(self) -> Flow[None]:
         """Settle while a read is at the server."""
@@ -268,9 +251,9 @@ class RedisMember(EventSource):
         assert self._connection is not None
         trip.taken((yield trip.batch().sent_to(self._connection.address)))
 
-    def _leave(self) -> Flow[None]:
+    def _leaving(self) -> Flow[None]:
         trip = Trip(self._run, self._keys[0])
-        parts, self._holding.parts = self._parts(), []
+        parts, self.in_flight.unacked = self._parts(), []
         self._settlements(trip)
         if trip:
             checked((yield trip.batch()))
@@ -282,7 +265,7 @@ class RedisMember(EventSource):
         # after a stall others may have some: only what is still held is renewed
         stalled = now > self._renewed + self._ack_wait * 0.8
         for origin, stream in self._streams.items():
-            ids = list(self._holding.tokens(origin))
+            ids = list(self.in_flight.tokens(origin))
             if ids and stalled:
                 arguments = (self._group, self._me, *ids)
                 trip.run(partial(self._gone, origin), RENEW, (stream,), *arguments)
@@ -292,7 +275,7 @@ class RedisMember(EventSource):
 
     def _gone(self, origin: int, lost: list[bytes]) -> None:
         if lost:
-            self._holding.lose(origin, set(lost))
+            self.in_flight.lose(origin, set(lost))
 
     def _looking(self, reply: Any) -> None:
         now = monotonic()
@@ -315,13 +298,13 @@ class RedisMember(EventSource):
             self._take_over(origin, entries, 0)
             self._lost(origin, deleted)
 
-        ack_wait, cursor = self._rules.ack_wait_ms, self._cursors[origin]
+        ack_wait, cursor = self.policy.ack_wait_ms, self._cursors[origin]
         claim = ("XAUTOCLAIM", self._streams[origin], self._group, self._me, ack_wait, cursor, "COUNT", count)
         trip.add(take, *claim)
 
     def _take_over(self, origin: int, entries: list[Any], uncounted: int) -> None:
         """Take in entries that were delivered before; ``uncounted`` times that was not to anybody."""
-        held = set(self._holding.tokens(origin))
+        held = set(self.in_flight.tokens(origin))
         entries = [entry for entry in entries if entry[0] not in held]
         if not entries:
             return
@@ -335,9 +318,9 @@ class RedisMember(EventSource):
         if not ids:
             return
         repeated(
-            f"trimmed {self._rules.label}",
+            f"trimmed {self.policy.label}",
             "%s: %d events were deleted from the stream before they were settled: raise the stream's limit, or consume faster",
-            self._rules.label,
+            self.policy.label,
             len(ids),
         )
         self._run(_one(Batch(self._count("lost", len(ids)))))
@@ -346,7 +329,7 @@ class RedisMember(EventSource):
 
     # -- reading ----------------------------------------------------------
 
-    def _wait(self, timeout: float | None) -> None:
+    def _wait(self, want: int, timeout: float | None) -> None:
         """Wait for the answer to the read, for `wake`, or for what is due."""
         end = monotonic() + (_IDLE if timeout is None else timeout)
         connection = self._connection if self._blocked else None
@@ -355,7 +338,7 @@ class RedisMember(EventSource):
         elif self._answered(connection.next()):  # it came with the answers before it
             return
         while (left := end - monotonic()) > 0:
-            found = self._waker.wait(connection, left)
+            found = self.waker.wait(connection, left)
             if connection is not None and found and self._answered(self._answer(connection)):
                 return
             if not found:
@@ -366,7 +349,7 @@ class RedisMember(EventSource):
     def _answer(self, connection: Connection) -> Any:
         """Return the answer to the read, of which something has come; `NOTHING`: it was something else."""
         if connection.address.tls is None:
-            return connection.receive(1, self._operation())[0]  # what has begun is soon whole
+            return connection.receive(1, self.operation())[0]  # what has begun is soon whole
         reply = connection.next()
         while reply is NOTHING and connection.is_readable():
             reply = connection.next()
@@ -389,7 +372,7 @@ class RedisMember(EventSource):
             return
         if isinstance(reply, tuple):
             name, ids, frame = reply
-            self._per_entry = self._holding.add_packed(self._origin(name), ids, frame) // len(ids)
+            self._per_entry = self.in_flight.add_packed(self._origin(name), ids, frame) // len(ids)
             return
         found = entries = 0
         for name, those in reply:
@@ -402,7 +385,7 @@ class RedisMember(EventSource):
         return STREAM if name == self._streams[STREAM] else RETRY
 
     def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
-        found, bell = take_in(self._holding, origin, entries, deliveries)
+        found, bell = take_in(self.in_flight, origin, entries, deliveries)
         if bell:
             self._look_at = 0.0
         return found

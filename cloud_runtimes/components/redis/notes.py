@@ -8,8 +8,8 @@ from typing import Final
 from ..._native import events as kernel
 from ...codec import json
 from ...errors import CloudRuntimesError
+from ...spi.broker.reading import LaterVersionError, read_message
 from ...spi.events import changed
-from .._messages.reading import LaterVersionError, read_message
 
 __all__ = ["NOTE", "encode_note", "with_note"]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
+from ...spi.broker.in_flight import as_messages, spread
+from ...spi.broker.policy import FEATURES, LATEST, begins_at
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
-from .._deliveries import FEATURES, LATEST, begins_at
 from .._engines import EngineDriver
 from .._log.claims import count_in
-from .._messages.holding import as_messages
 from .failures import explained
 from .member import RedisMember
 from .resp import Batch, Flow, ReplyError, Value, pack
@@ -54,17 +54,17 @@ class Topic:
 class _Commands(Iterable[bytes]):
     """What appends a batch, frame by frame: each is rendered while the server takes in those before it."""
 
-    def __init__(self, driver: RedisPubSub, topic: Topic, frames: Sequence[bytes]) -> None:
+    def __init__(self, driver: RedisPubSub, topic: Topic, batch: OutgoingBatch) -> None:
         self._driver = driver
         self._topic = topic
-        self._frames = frames
+        self._batch = batch
 
     def __iter__(self) -> Iterator[bytes]:
-        for place, frame in enumerate(self._frames):
+        for index, frame in enumerate(self._batch.frames):
             try:
-                yield self._driver.commands(self._topic, frame)
+                yield self._driver.commands(self._topic, frame, self._batch.raw)
             except CloudRuntimesError as error:
-                error.maybe_applied = place > 0
+                error.maybe_applied = index > 0
                 raise
 
 
@@ -109,18 +109,21 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
             return {}
         counts = list(map(count_in, batch.frames)) if self._framed else None
         count = batch.count if counts is None else len(counts)
-        replies = yield Batch.rendered(_Commands(self, topic, batch.frames), count, topic.keys.stream)
-        return self._failures(replies, counts)
+        replies = yield Batch.rendered(_Commands(self, topic, batch), count, topic.keys.stream)
+        if ReplyError not in set(map(type, replies)):
+            return {}
+        where = self.component.engine.where
+        errors = {index: explained(where, each) for index, each in enumerate(replies) if isinstance(each, ReplyError)}
+        return spread(counts or [1] * count, errors)
 
     publish, publish_async = both_apis(_publish)
 
-    def commands(self, topic: Topic, frame: bytes) -> bytes:
+    def commands(self, topic: Topic, frame: bytes, raw: bool) -> bytes:
         """Return what appends the events of a frame."""
         if self._framed:
             return b"".join((topic.head, b"$%d\r\n" % len(frame), frame, b"\r\n"))
-        events = kernel.Frame(frame)
-        if not events[0].raw:
-            rendered: bytes = events.render(topic.template)
+        if not raw:
+            rendered: bytes = kernel.Frame(frame).render(topic.template)
             return rendered
         head = ("XADD", topic.keys.stream, "*", "data")
         messages = self.messages([frame], raw=True)
@@ -131,21 +134,6 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
         if self._framed:
             return [(None, frame) for frame in frames]
         return as_messages(frames, raw=raw)
-
-    def _failures(self, replies: list[Any], counts: list[int] | None) -> Failures:
-        failures: dict[int, CloudRuntimesError] = {}
-        if ReplyError not in set(map(type, replies)):
-            return failures
-        place = 0
-        for number, reply in enumerate(replies):
-            count = 1 if counts is None else counts[number]
-            if isinstance(reply, ReplyError):
-                for each in range(place, place + count):
-                    failures[each] = explained(self.component.engine.where, reply)
-            place += count
-        if failures and len(failures) == place:
-            raise failures[0]
-        return failures
 
     def _delay(self, topic: Topic, batch: OutgoingBatch) -> Flow[None]:
         assert batch.delay_ms is not None

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
-from .._deliveries import LATEST
+from ...spi.broker.policy import LATEST
 from .._log.claims import Claimed, cut
 
 _BATCH: Final = 64

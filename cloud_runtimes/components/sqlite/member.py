@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ...spi.broker.policy import begins_at
 from ...spi.change import Change
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, Settled, SubscribeRequest
-from .._deliveries import begins_at
 from .._log.claims import Claimed, Writes
 from .._log.member import LogMember
 from . import log

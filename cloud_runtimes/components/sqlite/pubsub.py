@@ -7,9 +7,9 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import ResourceExhaustedError
+from ...spi.broker.policy import FEATURES
 from ...spi.operation import Operation
 from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .._deliveries import FEATURES
 from .._log.claims import count_in
 from . import log
 from .member import Member

@@ -15,7 +15,7 @@ from ...codec import json
 from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, PayloadError
 from ...spi import pubsub as spi
-from ...spi.events import EVENT_TYPE, dead_letter, make_event, read_structured
+from ...spi.events import EVENT_TYPE, dead_letter_record, make_event, read_structured
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
 from .._sidecar.channel import Channel
@@ -83,7 +83,7 @@ class LayottoSubscription(StreamSubscription):
         """Return the data and content type of a dead letter. What is no event goes as it came."""
         if record is None:
             return bytes(event.data), event.data_content_type or OCTETS
-        letter = dead_letter(record, cause, topic=self._topic, group=self._group, last_us=came_us)
+        letter = dead_letter_record(record, cause, topic=self._topic, group=self._group, last_us=came_us)
         return _dead_letter_bytes(letter, record.topic), OCTETS
 
     def _connect(self) -> None:

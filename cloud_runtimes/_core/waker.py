@@ -6,7 +6,7 @@ import socket
 from contextlib import suppress
 from typing import Protocol
 
-from ..._core.os_sockets import POLLIN, POLLOUT, poll
+from .os_sockets import POLLIN, POLLOUT, poll
 
 __all__ = ["Waker"]
 

@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 
 from ..._core.logs import repeated
 from ..._native import events as kernel
-from ...errors import PayloadError
-from ...spi.events import cause_of
-from ...spi.pubsub import Cause, Deliveries, Settled, Settlement, Settlements
-from .._deliveries import NO_PAST, Past, Rules
+from ...errors import CloudRuntimesError, PayloadError
+from ..events import cause_of
+from ..pubsub import Cause, Deliveries, Settled, Settlement, Settlements
+from .policy import NO_HISTORY, DeliveryHistory, DeliveryPolicy
 from .reading import LaterVersionError, is_frame, pack_payload, read_message, text_of
 
-__all__ = ["Held", "Holding", "Part", "as_messages"]
+__all__ = ["Held", "InFlight", "Unacked", "as_messages", "spread"]
 
 _marks_of = attrgetter("marks")
 _OCTETS: Final = "application/octet-stream"
@@ -43,6 +43,27 @@ def as_messages(frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None,
     return found
 
 
+def spread(counts: Sequence[int], errors: Mapping[int, CloudRuntimesError]) -> dict[int, CloudRuntimesError]:
+    """Return the errors of messages as those of their events, by index.
+
+    Args:
+        counts: how many events each message has.
+        errors: of messages, by index.
+
+    Raises:
+        CloudRuntimesError: all failed; the first error.
+    """
+    failures: dict[int, CloudRuntimesError] = {}
+    index = 0
+    for number, count in enumerate(counts):
+        if (error := errors.get(number)) is not None:
+            failures.update(dict.fromkeys(range(index, index + count), error))
+        index += count
+    if failures and len(failures) == index:
+        raise failures[0]
+    return failures
+
+
 class Held(kernel.Marks):
     """One message with many events, or many messages (``single``) with one each; the places of its marks are those of the frame.
 
@@ -51,7 +72,7 @@ class Held(kernel.Marks):
         frame: the events.
         tokens: of the messages, for the driver.
         deliveries: this one included.
-        past: of the events.
+        history: of the events.
         at: when they were delivered, microseconds since 1970 UTC.
         next: the first place that was not delivered.
         holes: whether some that were not delivered have gone to another member.
@@ -65,7 +86,7 @@ class Held(kernel.Marks):
         tokens: Sequence[Any],
         single: bool,
         deliveries: int,
-        past: Past,
+        history: DeliveryHistory,
         unread: bytes | None = None,
     ) -> None:
         super().__init__(len(frame))
@@ -74,7 +95,7 @@ class Held(kernel.Marks):
         self.tokens = tokens
         self.single = single
         self.deliveries = deliveries
-        self.past = past
+        self.history = history
         self.at = 0
         self.next = 0
         self.holes = False
@@ -93,10 +114,10 @@ class Held(kernel.Marks):
         return [place for place in range(start, stop) if not bits >> place & 1]
 
 
-class Part(NamedTuple):
-    """Events of a message that were not acknowledged; without any it only says that the message is done with.
+class Unacked(NamedTuple):
+    """Events of one message that were not acknowledged: they come again, are dead letters, or are dropped. Without events it only says that the message is done with.
 
-    The parts of a member are written in their order, and one that could not be written before what follows.
+    A driver publishes them in their order, then acknowledges the message where it is ``done``.
 
     Attributes:
         held: what they belong to.
@@ -104,9 +125,9 @@ class Part(NamedTuple):
         done: whether nothing else of these messages is left.
         frame: the events; those of dead letters tell why. ``None``: they are dropped.
         events: how many.
-        delay_ms: until they come again; ``None``: they do not.
+        delay_ms: milliseconds until they come again; ``None``: they do not.
         deliveries: so far.
-        past: of the events.
+        history: of the events.
     """
 
     held: Held
@@ -116,39 +137,43 @@ class Part(NamedTuple):
     events: int
     delay_ms: int | None
     deliveries: int
-    past: Past
+    history: DeliveryHistory
+
+    def structured(self) -> list[bytes]:
+        """Return each event as CloudEvents structured JSON; none where they are dropped."""
+        return [] if self.frame is None else [data for _, data in as_messages([self.frame], raw=False)]
 
 
 def _text(token: Any) -> str:
     return token.decode(errors="replace") if isinstance(token, bytes) else str(token)
 
 
-class Holding:
+class InFlight:
     """The messages of one member.
 
     Args:
-        rules: of the member.
+        policy: of the member.
         id_of: returns the id of the message of a token.
         prefix: of headers that are attributes of an event; see `read_binary`.
 
     Attributes:
         topic: of the subscription.
         held: all of them with anything left.
-        done: origin → tokens of messages whose events are acknowledged or expired; the driver takes them.
-        parts: what was not acknowledged; the driver takes them.
+        done: origin → tokens of messages whose events are acknowledged or expired; see `take_done`.
+        unacked: what was not acknowledged; see `take_unacked`.
         expired: how many events were; the driver counts them.
         dropped: how many events were, as their handler wanted; the driver may count them.
     """
 
-    def __init__(self, rules: Rules, id_of: Callable[[Any], str] = _text, prefix: str = "ce-") -> None:
-        self._rules = rules
+    def __init__(self, policy: DeliveryPolicy, id_of: Callable[[Any], str] = _text, prefix: str = "ce-") -> None:
+        self._policy = policy
         self._id_of = id_of
         self._prefix = prefix
-        self.topic = rules.request.topic
+        self.topic = policy.request.topic
         self._ready: deque[Held] = deque()
         self.held: dict[Held, None] = {}
         self.done: dict[Hashable, list[Any]] = {}
-        self.parts: list[Part] = []
+        self.unacked: list[Unacked] = []
         self.expired = self.dropped = 0
 
     # -- what came --------------------------------------------------------
@@ -177,7 +202,7 @@ class Holding:
         data: bytes,
         headers: Mapping[str, str] = _NO_HEADERS,
         deliveries: int = 1,
-        past: Past = NO_PAST,
+        history: DeliveryHistory = NO_HISTORY,
         topic: Any = None,
     ) -> int:
         """Take in one message; return how many events it has.
@@ -187,7 +212,7 @@ class Holding:
             data: its body.
             headers: ``content-type``, and those of an event in binary mode; names in lower case.
             deliveries: this one included.
-            past: of its events.
+            history: of its events.
             topic: it was first published to; ``None``: where it is.
         """
         topic = self.topic if topic is None else text_of(topic, self.topic)
@@ -199,20 +224,20 @@ class Holding:
             cause = cause_of("undecodable", error)
             body = pack_payload(data, None, topic, id)
         unread = None if cause is None else data
-        held = Held(origin, kernel.Frame(body), (token,), body is not data, deliveries, past, unread)
+        held = Held(origin, kernel.Frame(body), (token,), body is not data, deliveries, history, unread)
         return self._hold(held, cause)
 
     def add_packed(self, origin: Hashable, tokens: Sequence[Any], frame: bytes) -> int:
         """Take in messages that have one event each, of which the driver made a frame."""
-        return self._hold(Held(origin, kernel.Frame(frame), tokens, True, 1, NO_PAST))
+        return self._hold(Held(origin, kernel.Frame(frame), tokens, True, 1, NO_HISTORY))
 
     def _hold(self, held: Held, cause: Cause | None = None) -> int:
         """Keep a message for delivery. ``cause``: it cannot be read, and is delivered to nobody."""
         if held.left:
             self.held[held] = None
-        if self._rules.is_over(held.deliveries):
+        if self._policy.is_exhausted(held.deliveries):
             # the last holder died with it
-            self._give_up(held, range(held.length), Cause("deliveries"), held.deliveries - 1, held.past)
+            self._give_up(held, range(held.length), Cause("deliveries"), held.deliveries - 1, held.history)
         elif cause is not None:
             self._refuse(held, cause)
         elif held.left:
@@ -258,13 +283,24 @@ class Holding:
                 continue
             for held, records in groupby(marked, _marks_of):
                 places = [record.place for record in records]
-                answer = self._rules.answer(settlement, delay, cause, held.deliveries)
-                past = held.past.after(held.at, held.deliveries, cause)
+                answer = self._policy.decide(settlement, delay, cause, held.deliveries)
+                history = held.history.after(held.at, held.deliveries, cause)
                 for each in [[place] for place in places] if held.single else [places]:
                     if isinstance(answer, Cause):
-                        self._give_up(held, each, answer, held.deliveries, past)
+                        self._give_up(held, each, answer, held.deliveries, history)
                     else:
-                        self._part(held, each, held.select(each), answer, held.deliveries, past)
+                        self._part(held, each, held.select(each), answer, held.deliveries, history)
+
+    def take_done(self) -> list[Any]:
+        """Return the tokens of messages that the broker may forget, and forget them here."""
+        done = [token for tokens in self.done.values() for token in tokens]
+        self.done.clear()
+        return done
+
+    def take_unacked(self) -> list[Unacked]:
+        """Return what was not acknowledged, and forget it here."""
+        unacked, self.unacked = self.unacked, []
+        return unacked
 
     def _acknowledge(self, marked: list[kernel.ClaimedRecord]) -> None:
         for held, records in groupby(marked, _marks_of):
@@ -280,58 +316,68 @@ class Holding:
         """Note that an event, or a message without any, needs nothing more."""
         if held.single and place is not None:
             self.done.setdefault(held.origin, []).append(held.tokens[place])
-        elif not held.left and any(part.held is held for part in self.parts):
+        elif not held.left and any(part.held is held for part in self.unacked):
             # acknowledged before the parts of it are written, they would be lost
-            self.parts.append(Part(held, held.tokens, True, None, 0, None, held.deliveries, held.past))
+            self.unacked.append(Unacked(held, held.tokens, True, None, 0, None, held.deliveries, held.history))
         elif not held.left:
             self.done.setdefault(held.origin, []).append(held.tokens[0])
         if not held.left:
             self.held.pop(held, None)
 
-    def _give_up(self, held: Held, places: Sequence[int], cause: Cause, deliveries: int, past: Past) -> None:
+    def _give_up(
+        self, held: Held, places: Sequence[int], cause: Cause, deliveries: int, history: DeliveryHistory
+    ) -> None:
         for place in places:
             held.settle(place)
         frame = None
-        if self._rules.request.dead_letter_topic is not None:
+        if self._policy.request.dead_letter_topic is not None:
             of = held.frame
-            records = [self._rules.letter(of, place, cause, deliveries, past) for place in places]
+            records = [self._policy.dead_letter(of, place, cause, deliveries, history) for place in places]
             frame = kernel.build_frame(of.source, of.type, of.topic, records)
         elif cause.reason == "dropped":
             self.dropped += len(places)
         else:
-            self._rules.tell_lost(len(places), cause)
-        self._part(held, places, frame, None, deliveries, past)
+            self._policy.log_lost(len(places), cause)
+        self._part(held, places, frame, None, deliveries, history)
 
     def _refuse(self, held: Held, cause: Cause) -> None:
         """Have a message that cannot be read become a dead letter, or come again: a newer member may read it."""
-        settlement = Settlement.DROP if self._rules.request.dead_letter_topic else Settlement.RETRY
-        answer = self._rules.answer(settlement, None, cause, held.deliveries)
+        settlement = Settlement.DROP if self._policy.request.dead_letter_topic else Settlement.RETRY
+        answer = self._policy.decide(settlement, None, cause, held.deliveries)
         again = isinstance(answer, int)
         then = "is tried again" if again else "becomes a dead letter" if settlement is Settlement.DROP else "is dropped"
-        name = self._rules.label
+        name = self._policy.label
         repeated(f"poison {name}", "%s: a message cannot be read and %s: %s", name, then, cause.error)
-        past = held.past.after(time_ns() // 1000, held.deliveries, cause)
+        history = held.history.after(time_ns() // 1000, held.deliveries, cause)
         if isinstance(answer, Cause):
-            self._give_up(held, range(held.length), answer, held.deliveries, past)
+            self._give_up(held, range(held.length), answer, held.deliveries, history)
         else:
             held.settle(0)
-            self._part(held, (0,), held.select((0,)), answer, held.deliveries, past)
+            self._part(held, (0,), held.select((0,)), answer, held.deliveries, history)
 
     def _part(
-        self, held: Held, places: Sequence[int], frame: bytes | None, delay: int | None, deliveries: int, past: Past
+        self,
+        held: Held,
+        places: Sequence[int],
+        frame: bytes | None,
+        delay: int | None,
+        deliveries: int,
+        history: DeliveryHistory,
     ) -> None:
         tokens = [held.tokens[place] for place in places] if held.single else held.tokens
-        self.parts.append(Part(held, tokens, held.single or not held.left, frame, len(places), delay, deliveries, past))
+        self.unacked.append(
+            Unacked(held, tokens, held.single or not held.left, frame, len(places), delay, deliveries, history)
+        )
         if not held.left:
             self.held.pop(held, None)
 
-    def give_back(self, which: Callable[[Held], bool] = lambda held: True) -> None:
+    def release(self, which: Callable[[Held], bool] = lambda held: True) -> None:
         """Make parts of all that is left, which the member did not hand out: it does not count as a delivery."""
         for held in list(filter(which, self.held)):
             self._rest(held, held.open(0, held.length), held.deliveries - 1)
         self._ready = deque(held for held in self._ready if held.left)
 
-    def give_back_begun(self, handed: Sequence[Any]) -> None:
+    def release_begun(self, handed: Sequence[Any]) -> None:
         """Make parts of what is left of messages that come again as a whole otherwise, though something of them is settled. ``handed``: events that somebody has; only these count as delivered."""
         for held in list(self.held):
             if not held.single and held.left < held.length:
@@ -344,7 +390,7 @@ class Holding:
         if places:
             for place in places:
                 held.settle(place)
-            self._part(held, places, held.select(places), 0, deliveries, held.past)
+            self._part(held, places, held.select(places), 0, deliveries, held.history)
 
     def forget(self) -> None:
         """Hold nothing: what was held is delivered again, and settlements of it are void."""

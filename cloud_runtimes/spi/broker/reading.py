@@ -11,7 +11,7 @@ from typing import Any, Final
 from ..._native import events as kernel
 from ..._native.record_py import read_varint
 from ...errors import CloudRuntimesError, PayloadError
-from ...spi.events import EVENT_TYPE, pack_binary
+from ..events import EVENT_TYPE, pack_binary
 
 __all__ = ["LaterVersionError", "is_frame", "pack_payload", "read_count", "read_message", "text_of"]
 

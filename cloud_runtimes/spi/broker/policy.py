@@ -1,4 +1,4 @@
-"""What members of a consumer group do alike on every component: how soon an event comes again, when it is given up, what a dead letter tells."""
+"""How soon an event comes again, when it is given up, and what a dead letter says: alike for every component."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from .._core.logs import repeated
-from .._native import events as kernel
-from ..errors import CloudRuntimesError
-from ..spi import pubsub as spi
-from ..spi.events import dead_letter
-from ..spi.operation import Method
-from ..spi.pubsub import Cause, Settlement, SubscribeRequest
+from ..._core.logs import repeated
+from ..._native import events as kernel
+from ...errors import CloudRuntimesError
+from .. import pubsub as spi
+from ..events import dead_letter_record
+from ..operation import Method
+from ..pubsub import Cause, Settlement, SubscribeRequest
 
-__all__ = ["FEATURES", "LATEST", "NO_PAST", "POLL", "POLL_TIMEOUT", "Past", "Rules", "begins_at"]
+__all__ = ["FEATURES", "LATEST", "NO_HISTORY", "POLL", "POLL_TIMEOUT", "DeliveryHistory", "DeliveryPolicy", "begins_at"]
 
 FEATURES: Final = frozenset(
     {
@@ -54,25 +54,26 @@ def begins_at(request: SubscribeRequest) -> int | None:
     return LATEST if request.start == "latest" else None
 
 
-class Past(NamedTuple):
-    """What is known of an event that comes again: its first and last delivery (microseconds since 1970 UTC), and the last error."""
+class DeliveryHistory(NamedTuple):
+    """Earlier deliveries of an event: its first and last delivery (microseconds since 1970 UTC), and the last error."""
 
-    first: int | None
-    last: int | None
-    error: str | None
+    first: int | None = None
+    last: int | None = None
+    error: str | None = None
 
-    def after(self, at: int, deliveries: int, cause: Cause | None) -> Past:
-        """Return the past once a delivery, the one of this number, has ended."""
-        return Past(at if deliveries == 1 else self.first, at, self.error if cause is None else cause.error)
-
-
-NO_PAST: Final = Past(None, None, None)
+    def after(self, at: int, deliveries: int, cause: Cause | None) -> DeliveryHistory:
+        """Return the history after a delivery, the one of this number."""
+        return DeliveryHistory(at if deliveries == 1 else self.first, at, self.error if cause is None else cause.error)
 
 
-class Rules:
-    """Those of one member.
+NO_HISTORY: Final = DeliveryHistory()
+
+
+class DeliveryPolicy:
+    """The rules of one member.
 
     Attributes:
+        pubsub: name of the bus.
         request: of the member.
         name: of the member; no other has it.
         label: what counters and messages call the group.
@@ -81,17 +82,18 @@ class Rules:
     """
 
     def __init__(self, pubsub: str, request: SubscribeRequest) -> None:
+        self.pubsub = pubsub
         self.request = request
         self.name = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
         self.label = f"{pubsub}/{request.topic}/{request.group}"
         self.ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
         self.max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
 
-    def is_over(self, deliveries: int) -> bool:
-        """Tell whether an event that would be delivered for this time is given up instead, since its last holder died with it."""
+    def is_exhausted(self, deliveries: int) -> bool:
+        """Return whether an event that would be delivered for this time is given up instead, since its last holder died with it."""
         return self.max_deliveries is not None and deliveries > self.max_deliveries
 
-    def answer(self, settlement: Settlement, delay: float | None, cause: Cause | None, deliveries: int) -> int | Cause:
+    def decide(self, settlement: Settlement, delay: float | None, cause: Cause | None, deliveries: int) -> int | Cause:
         """Return in how many milliseconds an event that was not acknowledged comes again; a `Cause`: it does not."""
         if settlement is Settlement.DROP:
             return cause or Cause("dropped")
@@ -99,26 +101,31 @@ class Rules:
             return 0
         if self.max_deliveries is not None and deliveries >= self.max_deliveries:
             return cause or Cause("deliveries")
-        back_off = min(_MAX_BACK_OFF_MS, 1000 * 2 ** min(deliveries - 1, 10))
-        return back_off if delay is None else int(delay * 1000)
+        return self.back_off(deliveries) if delay is None else int(delay * 1000)
 
-    def tell_lost(self, events: int, cause: Cause) -> None:
+    def back_off(self, deliveries: int) -> int:
+        """Return the milliseconds until an event comes again that was delivered so often, where its handler asked for no delay."""
+        return min(_MAX_BACK_OFF_MS, 1000 << min(max(deliveries - 1, 0), 10))
+
+    def log_lost(self, events: int, cause: Cause) -> None:
         """Log events that failed, come no more and go to no dead-letter topic; a line a second at most."""
         why = "the last delivery failed" if cause.reason == "deliveries" else "they cannot be read"
         message = "%s: %d events are lost, since %s and there is no dead-letter topic: %s"
         repeated(f"lost {self.label}", message, self.label, events, why, cause.error or "their holder died", every=1.0)
 
-    def letter(self, frame: kernel.Frame, place: int, cause: Cause, deliveries: int, past: Past) -> bytes:
+    def dead_letter(
+        self, frame: kernel.Frame, place: int, cause: Cause, deliveries: int, history: DeliveryHistory
+    ) -> bytes:
         """Return the record of an event as a dead letter."""
         try:
-            return dead_letter(
+            return dead_letter_record(
                 frame[place],
-                cause if cause.error else cause._replace(error=past.error),
+                cause if cause.error else cause._replace(error=history.error),
                 topic=self.request.topic,
                 group=self.request.group,
                 count=deliveries,
-                first_us=past.first,
-                last_us=past.last,
+                first_us=history.first,
+                last_us=history.last,
             )
         except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
             record: bytes = frame.record_bytes(place)

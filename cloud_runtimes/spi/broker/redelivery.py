@@ -8,10 +8,10 @@ from typing import Final
 
 from ..._native import events as kernel
 from ...errors import PayloadError
-from ...spi.events import printable
-from .._deliveries import NO_PAST, Past
+from ..events import printable
+from .policy import NO_HISTORY, DeliveryHistory
 
-__all__ = ["pieces", "read_past", "write_past"]
+__all__ = ["pieces", "read_history", "write_history"]
 
 _PAST: Final = re.compile(r"(\d{1,10}) (\d{1,18}) (\d{1,18})(?: (.*))?", re.ASCII | re.DOTALL)
 _LAST: Final = 253_402_300_799_999_999
@@ -33,16 +33,16 @@ def pieces(frame: bytes, room: int) -> Iterator[bytes]:
         yield from pieces(whole.select(places), room)
 
 
-def write_past(deliveries: int, past: Past) -> str:
+def write_history(deliveries: int, history: DeliveryHistory) -> str:
     """Return how often an event was delivered and what is known of it, as text."""
-    error = "" if past.error is None else past.error.replace("\n", " ")
-    return f"{deliveries} {past.first or 0} {past.last or 0} {error}"
+    error = "" if history.error is None else history.error.replace("\n", " ")
+    return f"{deliveries} {history.first or 0} {history.last or 0} {error}"
 
 
-def read_past(text: str) -> tuple[int, Past]:
-    """Read what `write_past` made; 0 and nothing where it is of another program."""
+def read_history(text: str) -> tuple[int, DeliveryHistory]:
+    """Read what `write_history` made; 0 and nothing where it is of another program."""
     found = _PAST.fullmatch(text)
     if found is None or max(int(found[2]), int(found[3])) > _LAST:
-        return 0, NO_PAST
+        return 0, NO_HISTORY
     error = printable(found[4] or "")
-    return min(int(found[1]), _MOST), Past(int(found[2]) or None, int(found[3]) or None, error or None)
+    return min(int(found[1]), _MOST), DeliveryHistory(int(found[2]) or None, int(found[3]) or None, error or None)

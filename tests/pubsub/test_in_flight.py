@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from cloud_runtimes._native import events as kernel
-from cloud_runtimes.components._deliveries import Past, Rules
-from cloud_runtimes.components._messages.holding import Holding, Part
+from cloud_runtimes.spi.broker.in_flight import InFlight, Unacked
+from cloud_runtimes.spi.broker.policy import DeliveryHistory, DeliveryPolicy
 from cloud_runtimes.spi.pubsub import Cause, Delivery, Settlement, Settlements, SubscribeRequest
 
 NOW = 1_700_000_000_000_000
 
 
-def holding(**asked: Any) -> Holding:
+def in_flight(**asked: Any) -> InFlight:
     fields = dict.fromkeys(SubscribeRequest._fields) | {"topic": "t", "group": "g", "raw": False} | asked
-    return Holding(Rules("bus", SubscribeRequest(**fields)))
+    return InFlight(DeliveryPolicy("bus", SubscribeRequest(**fields)))
 
 
 def record(number: int, **more: Any) -> bytes:
@@ -43,13 +43,13 @@ def settled(given: list[Delivery], settlement: Settlement, delay: float | None =
     return made
 
 
-def events(part: Part) -> list[int]:
+def events(part: Unacked) -> list[int]:
     assert part.frame is not None
     return [int(each.payload) for each in kernel.Frame(part.frame)]
 
 
 def test_messages_with_an_event_each_are_done_with_one_by_one() -> None:
-    held = holding()
+    held = in_flight()
     assert held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)]) == 3
     first = list(held.deliver(2, NOW))
     rest = list(held.deliver(9, NOW))
@@ -60,28 +60,28 @@ def test_messages_with_an_event_each_are_done_with_one_by_one() -> None:
     held.settle(settled(first, Settlement.ACK))
     held.settle(settled(first, Settlement.RETRY))
     assert held.done == {"s": ["c", "a", "b"]}
-    assert not held.parts
+    assert not held.unacked
     assert not held.held
 
 
 def test_a_frame_is_done_with_once_all_of_it_is() -> None:
-    held = holding()
+    held = in_flight()
     held.add("s", ["f"], [frame(*map(record, range(4)))])
     one, two, three, four = held.deliver(9, NOW)
     held.settle(settled([one], Settlement.ACK))
     held.settle(settled([two, four], Settlement.RETRY, 1.5))
-    (part,) = held.parts
+    (part,) = held.unacked
     assert (events(part), part.delay_ms, part.deliveries, part.done) == ([1, 3], 1500, 1, False)
-    assert part.past == Past(NOW, NOW, None)
+    assert part.history == DeliveryHistory(NOW, NOW, None)
     held.settle(settled([three], Settlement.ACK))
     # behind the part, since a broker that took the acknowledgement alone would lose two events
     assert not held.done
-    assert [(each.events, each.done, each.tokens) for each in held.parts] == [(2, False, ("f",)), (0, True, ("f",))]
+    assert [(each.events, each.done, each.tokens) for each in held.unacked] == [(2, False, ("f",)), (0, True, ("f",))]
     assert not held.held
 
 
 def test_kinds_of_messages_keep_their_order() -> None:
-    held = holding()
+    held = in_flight()
     messages = [
         document(0),
         frame(record(1), record(2)),
@@ -105,7 +105,7 @@ def test_kinds_of_messages_keep_their_order() -> None:
 
 
 def test_expired_events_are_not_delivered() -> None:
-    held = holding()
+    held = in_flight()
     held.add("s", ["f"], [frame(record(0, expires=NOW), record(1, expires=NOW + 1), record(2))])
     held.add("s", ["g"], [frame(record(3, expires=NOW))])
     held.add("s", ["h"], [kernel.Frame(frame(record(4, expires=NOW)))[0].to_json()])
@@ -117,42 +117,42 @@ def test_expired_events_are_not_delivered() -> None:
 
 
 def test_back_off_and_the_last_delivery() -> None:
-    held = holding(max_deliveries=3)
+    held = in_flight(max_deliveries=3)
     for deliveries, delay in ((1, 1000), (2, 2000), (3, None)):
         held.add_message("s", deliveries, document(1), deliveries=deliveries)
         held.settle(settled(list(held.deliver(1, NOW)), Settlement.RETRY))
-        assert held.parts.pop().delay_ms == delay
+        assert held.unacked.pop().delay_ms == delay
     # of one who died with it in the last delivery
     held.add_message("s", 4, document(1), deliveries=4)
     assert not held.deliver(1, NOW)
-    (part,) = held.parts
+    (part,) = held.unacked
     assert (part.frame, part.events, part.deliveries, part.done) == (None, 1, 3, True)
     assert not held.held
 
 
 def test_dead_letters_tell_why() -> None:
-    held = holding(dead_letter_topic="dead")
-    held.add_message("s", "f", frame(*map(record, range(3))), deliveries=2, past=Past(5, 6, "Before: x"))
+    held = in_flight(dead_letter_topic="dead")
+    held.add_message("s", "f", frame(*map(record, range(3))), deliveries=2, history=DeliveryHistory(5, 6, "Before: x"))
     one, two, three = held.deliver(9, NOW)
     held.settle([*settled([one], Settlement.DROP), *settled([two], Settlement.DROP, error="Now: y")])
     held.settle(settled([three], Settlement.RELEASE))
-    letters = [kernel.Frame(part.frame)[0].extensions for part in held.parts[:2]]
+    letters = [kernel.Frame(part.frame)[0].extensions for part in held.unacked[:2]]
     assert [each["dlerror"] for each in letters] == ["Before: x", "Now: y"]
     assert letters[0]["dlcount"] == 2
     assert letters[0]["dlfirst"] == "1970-01-01T00:00:00.000005Z"
     assert letters[0]["dllast"] == "2023-11-14T22:13:20.000000Z"
-    assert [part.done for part in held.parts] == [False, False, True]
-    assert (held.parts[2].delay_ms, held.parts[2].deliveries) == (0, 2)
+    assert [part.done for part in held.unacked] == [False, False, True]
+    assert (held.unacked[2].delay_ms, held.unacked[2].deliveries) == (0, 2)
 
 
 def test_what_is_given_back_was_not_delivered() -> None:
-    held = holding()
+    held = in_flight()
     held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)])
     held.add_message("r", "f", frame(record(4), record(5)), deliveries=3)
     found = list(held.deliver(4, NOW))
     held.settle(settled(found[:1], Settlement.ACK))
-    held.give_back()
-    assert [(events(part), part.deliveries, part.tokens, part.done) for part in held.parts] == [
+    held.release()
+    assert [(events(part), part.deliveries, part.tokens, part.done) for part in held.unacked] == [
         ([2, 3], 0, ["b", "c"], True),
         ([4, 5], 2, ("f",), True),
     ]
@@ -160,20 +160,20 @@ def test_what_is_given_back_was_not_delivered() -> None:
 
 
 def test_of_a_frame_that_is_begun_only_what_somebody_had_was_delivered() -> None:
-    held = holding()
+    held = in_flight()
     held.add_message("s", "f", frame(*map(record, range(5))), deliveries=2)
     held.add_message("s", "whole", frame(record(5), record(6)), deliveries=2)
     one, two, *_ = held.deliver(9, NOW)
     held.settle(settled([one], Settlement.ACK))
-    held.give_back_begun([two.token])
-    found = [(events(part), part.deliveries, part.tokens, part.done) for part in held.parts]
+    held.release_begun([two.token])
+    found = [(events(part), part.deliveries, part.tokens, part.done) for part in held.unacked]
     assert found == [([1], 2, ("f",), False), ([2, 3, 4], 1, ("f",), True)]
     # this one comes again by itself, as a whole
     assert list(held.tokens("s")) == ["whole"]
 
 
 def test_what_has_gone_to_another_is_void() -> None:
-    held = holding()
+    held = in_flight()
     held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)])
     held.add("s", ["f"], [frame(record(4), record(5))])
     found = list(held.deliver(2, NOW))
