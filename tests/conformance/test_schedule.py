@@ -15,7 +15,7 @@ from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 from tests.support.harnesses.etcd import ETCD, EtcdClock
 from tests.support.harnesses.nats import NATS, NatsClock
-from tests.support.harnesses.postgres import POSTGRES
+from tests.support.harnesses.postgres import POSTGRES_JOBS
 from tests.support.harnesses.redis import VALKEY
 
 
@@ -28,7 +28,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 
 
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **ETCD, **NATS, **POSTGRES, **VALKEY}))
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **ETCD, **NATS, **POSTGRES_JOBS, **VALKEY}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -41,8 +41,8 @@ class TestSchedule(ScheduleSuite):
             harness = EtcdClock(request.getfixturevalue("etcd_server"))
         elif request.param == NatsClock.name:
             harness = NatsClock(request.getfixturevalue("nats_server"))
-        elif request.param in POSTGRES:
-            harness = POSTGRES[request.param](request.getfixturevalue("postgres_url"))
+        elif request.param in POSTGRES_JOBS:
+            harness = POSTGRES_JOBS[request.param](request.getfixturevalue("postgres_url"))
         elif request.param in VALKEY:
             harness = VALKEY[request.param](request.getfixturevalue("valkey_server"))
         else:

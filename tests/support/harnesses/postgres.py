@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import cached_property
 from typing import Any
 
 import pytest
 
+from cloud_runtimes.components._engines import engines
 from cloud_runtimes.components._runs import LeasedRuns
+from cloud_runtimes.components.postgres.database import PostgresDatabase
 from cloud_runtimes.components.postgres.schedule import _Runs
+from cloud_runtimes.components.postgres.settings import PostgresSettings
+from cloud_runtimes.components.postgres.sweep import sweep
 from cloud_runtimes.spi import Method, Operation
 from tests.support.harnesses.clients import Clients, own_name
 
@@ -46,13 +51,12 @@ class PostgresHome(Clients):
             f"'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8 + {ahead}'"
         )
         self._ahead_ms = ahead
+        # members and runners sleep until something is due; they have slept so long now
+        for each in engines(PostgresDatabase):
+            each.notifier.wake_all()
 
     def sweep(self, url: str | None = None) -> None:
         """Sweep now, as the component does once a minute; ``url`` is of another account."""
-        from cloud_runtimes.components.postgres.database import PostgresDatabase
-        from cloud_runtimes.components.postgres.settings import PostgresSettings
-        from cloud_runtimes.components.postgres.sweep import sweep
-
         settings = PostgresSettings(url=url or self.url, schema=self.schema)
         database = PostgresDatabase.acquire(settings)
         try:
@@ -62,16 +66,18 @@ class PostgresHome(Clients):
 
     def store(self, kind: str = "store") -> str:
         name = super().store(kind)
-        self._schemas.append(name)
+        if kind == "database":
+            self._schemas.append(name)
         return name
 
     def close(self) -> None:
         super().close()
         _Runs._clock = LeasedRuns._clock  # type: ignore[method-assign]
-        with self._connection as connection:
-            connection.execute("SET client_min_messages = error")
-            for schema in self._schemas:  # databases have one for each store name
-                self._drop(connection, schema)
+        if self._schemas or "_connection" in vars(self):
+            with self._connection as connection:
+                connection.execute("SET client_min_messages = error")
+                for schema in self._schemas:
+                    self._drop(connection, schema)
 
     def _drop(self, connection: Any, schema: str) -> None:
         for last in (False, False, True):
@@ -83,4 +89,19 @@ class PostgresHome(Clients):
                     raise
 
 
-POSTGRES: dict[str, type[PostgresHome]] = {PostgresHome.name: PostgresHome}
+class SharedHome(PostgresHome):
+    """The same in one schema for all tests of the process, each with stores of its own: making one takes longer than most tests."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.schema = f"home_{os.getpid()}"
+        self._schemas.clear()
+
+    def close(self) -> None:
+        if self._ahead_ms:
+            self.advance(-self._ahead_ms / 1000)
+        super().close()
+
+
+POSTGRES: dict[str, type[PostgresHome]] = {SharedHome.name: SharedHome}
+POSTGRES_JOBS: dict[str, type[PostgresHome]] = {PostgresHome.name: PostgresHome}
