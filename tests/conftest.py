@@ -68,6 +68,9 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        short = item.get_closest_marker("short")
+        if short is not None and getattr(item, "originalname", None) not in short.args:
+            item.add_marker("soak")
         if (
             {"rounds", "figure"} & {*getattr(item, "fixturenames", ())}
             or getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
@@ -75,9 +78,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ):
             item.add_marker("long")
     if not config.getoption("--soak"):
-        long = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak")])
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
 
 
 def pytest_collection_finish() -> None:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from cloud_runtimes.testing import DatabaseSuite, Harness
-from tests.support.harnesses.dapr_bindings import DAPR_DATABASES, DAPR_FILES
+from cloud_runtimes.testing import DatabaseSuite
+from tests.support.harnesses.dapr_bindings import DAPR_DATABASES, DAPR_FILES, DaprGrpcPostgres
 from tests.support.harnesses.databases import DATABASES
-from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 from tests.support.harnesses.postgres import POSTGRES
-
-_DATABASES = {**DATABASES, **DAPR_DATABASES}
+from tests.support.harnesses.rows import rows
 
 
 class TestDatabase(DatabaseSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **_DATABASES, **DAPR_FILES, **POSTGRES}))
-    def harness(
-        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> Iterator[Harness]:
-        harness: Harness
-        if request.param in _DATABASES:
-            harness = _DATABASES[request.param](request, tmp_path)
-        elif request.param in POSTGRES:
-            harness = POSTGRES[request.param](request.getfixturevalue("postgres_url"))
-        elif request.param in DAPR_FILES:
-            harness = DAPR_FILES[request.param](request.getfixturevalue("bindings"))
-        else:
-            harness = HARNESSES[request.param](monkeypatch, tmp_path)
-        yield harness
-        harness.close()
+    harness = rows(
+        HARNESSES,
+        second=(MemoryHarness.name, DaprGrpcPostgres.name),
+        short=(
+            DatabaseSuite.test_not_declared_is_refused,
+            DatabaseSuite.test_rows,
+            DatabaseSuite.test_every_kind_of_column,
+            DatabaseSuite.test_execute,
+            DatabaseSuite.test_errors,
+            DatabaseSuite.test_a_timeout_ends_the_work,
+            DatabaseSuite.test_stores_and_clients,
+            DatabaseSuite.test_a_transaction,
+            DatabaseSuite.test_an_exception_rolls_back,
+            DatabaseSuite.test_transactions_at_once,
+            DatabaseSuite.test_a_stream,
+        ),
+        bindings=DAPR_FILES,
+        postgres_url={**DATABASES, **DAPR_DATABASES, **POSTGRES},
+    )

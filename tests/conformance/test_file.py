@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloud_runtimes.testing import FileSuite
 from tests.support.harnesses.dapr_bindings import DAPR_FILES
-from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS
 from tests.support.harnesses.objectstore import OBJECTSTORE
@@ -15,6 +15,19 @@ from tests.support.harnesses.rows import rows
 class TestFile(FileSuite):
     harness = rows(
         HARNESSES,
+        second=(MemoryHarness.name,),
+        short=(
+            FileSuite.test_round_trip,
+            FileSuite.test_a_source_that_fails_stores_nothing,
+            FileSuite.test_attributes,
+            FileSuite.test_of_many_creators_one_wins,
+            FileSuite.test_names_are_literal,
+            FileSuite.test_list,
+            FileSuite.test_move,
+            FileSuite.test_a_handle_writes,
+            FileSuite.test_a_reader_keeps_its_version,
+            FileSuite.test_readers_never_see_a_mixture,
+        ),
         bindings=DAPR_FILES,
         beside_layotto=LAYOTTO,
         nats_server=NATS,

@@ -5,18 +5,36 @@ from __future__ import annotations
 from cloud_runtimes.testing import Api, Harness, PubSubSuite
 from cloud_runtimes.testing.suites._base import Call, Suite
 from tests.support.harnesses.dapr import DaprGrpc
-from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 from tests.support.harnesses.layotto import LAYOTTO
 from tests.support.harnesses.nats import NATS_EVENTS, NATS_FRAMED
 from tests.support.harnesses.postgres import POSTGRES
 from tests.support.harnesses.rabbitmq import RABBITMQ, RABBITMQ_FRAMED, RABBITMQ_STREAMS
-from tests.support.harnesses.redis import FRAMED, REDIS, VALKEY
+from tests.support.harnesses.redis import FRAMED, REDIS, VALKEY, RedisHome
 from tests.support.harnesses.rows import rows
 
 
 class TestPubSub(PubSubSuite):
     harness = rows(
         HARNESSES,
+        second=(MemoryHarness.name, RedisHome.name),
+        short=(
+            PubSubSuite.test_members_share,
+            PubSubSuite.test_each_group_gets_all,
+            PubSubSuite.test_start,
+            PubSubSuite.test_what_is_settled_does_not_come_again,
+            PubSubSuite.test_retry,
+            PubSubSuite.test_dead_letter,
+            PubSubSuite.test_last_delivery,
+            PubSubSuite.test_unsettled_comes_again,
+            PubSubSuite.test_close_gives_back,
+            PubSubSuite.test_handler,
+            PubSubSuite.test_bulk_in_order,
+            PubSubSuite.test_ttl,
+            PubSubSuite.test_delay,
+            PubSubSuite.test_publisher,
+            PubSubSuite.test_an_event_and_its_writes,
+        ),
         beside={DaprGrpc.name: DaprGrpc},
         beside_layotto=LAYOTTO,
         postgres_url=POSTGRES,

@@ -9,6 +9,7 @@ import pytest
 from cloud_runtimes.testing import Harness, RpcSuite
 from tests.support.harnesses.dapr import DAPR_RPC
 from tests.support.harnesses.layotto import LAYOTTO_RPC
+from tests.support.harnesses.rows import short_list
 from tests.support.harnesses.rpc import RPC, HereRpc, NatsRpc, ServerRegistryRpc
 
 _SERVERS = {"etcd": "etcd_server", "postgres": "postgres_url", "valkey": "valkey_server"}
@@ -21,10 +22,24 @@ _ROWS = {
 _HERE = (HereRpc, *DAPR_RPC.values(), *LAYOTTO_RPC.values())
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=[] if kind in _HERE else pytest.mark.process) for name, kind in _ROWS.items()],
+_SHORT = short_list(
+    RpcSuite.test_bytes,
+    RpcSuite.test_what_a_handler_sees,
+    RpcSuite.test_many_at_once,
+    RpcSuite.test_an_unknown_service,
+    RpcSuite.test_an_error_of_ours_arrives,
+    RpcSuite.test_after_close,
+    RpcSuite.test_a_deadline,
 )
+
+
+def _marks(kind: type[HereRpc]) -> list[pytest.MarkDecorator]:
+    if kind in _HERE:
+        return []
+    return [pytest.mark.process, _SHORT] if kind is ServerRegistryRpc else [pytest.mark.process]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=_marks(kind)) for name, kind in _ROWS.items()])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HereRpc]:
     """One row of the table; its process serves all tests."""
     kind, folder = _ROWS[request.param], tmp_path_factory.mktemp("rpc")

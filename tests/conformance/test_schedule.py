@@ -8,47 +8,54 @@ from pathlib import Path
 import pytest
 
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
-from cloud_runtimes.testing import Api, Harness, ScheduleSuite
+from cloud_runtimes.testing import Api, ScheduleSuite
 from cloud_runtimes.testing.suites._base import Call
 from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
-from tests.support.harnesses.etcd import ETCD, EtcdClock
-from tests.support.harnesses.nats import NATS, NatsClock
+from tests.support.harnesses.etcd import EtcdClock
+from tests.support.harnesses.nats import NatsClock
 from tests.support.harnesses.postgres import POSTGRES_JOBS
 from tests.support.harnesses.redis import VALKEY
+from tests.support.harnesses.rows import rows
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+def beside_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     """A sidecar of ours with an application, for all tests of this module."""
     made = Jobs(tmp_path_factory.mktemp("jobs"))
     yield made
     made.close()
 
 
+@pytest.fixture
+def jobs(beside_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    """That sidecar; the client under test is its application."""
+    monkeypatch.setenv("APP_PORT", str(beside_jobs.port))
+    return beside_jobs
+
+
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS, **ETCD, **NATS, **POSTGRES_JOBS, **VALKEY}))
-    def harness(
-        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> Iterator[Harness]:
-        harness: Harness
-        if request.param in DAPR_JOBS:
-            made: Jobs = request.getfixturevalue("jobs")
-            monkeypatch.setenv("APP_PORT", str(made.port))
-            harness = DAPR_JOBS[request.param](made)
-        elif request.param == EtcdClock.name:
-            harness = EtcdClock(request.getfixturevalue("etcd_server"))
-        elif request.param == NatsClock.name:
-            harness = NatsClock(request.getfixturevalue("nats_server"))
-        elif request.param in POSTGRES_JOBS:
-            harness = POSTGRES_JOBS[request.param](request.getfixturevalue("postgres_url"))
-        elif request.param in VALKEY:
-            harness = VALKEY[request.param](request.getfixturevalue("valkey_server"))
-        else:
-            harness = HARNESSES[request.param](monkeypatch, tmp_path)
-        yield harness
-        harness.close()
+    harness = rows(
+        HARNESSES,
+        second=(MemoryHarness.name,),
+        short=(
+            ScheduleSuite.test_store_get_list_delete,
+            ScheduleSuite.test_every_argument_is_kept,
+            ScheduleSuite.test_applications_are_apart,
+            ScheduleSuite.test_once,
+            ScheduleSuite.test_several_share,
+            ScheduleSuite.test_a_jobs_runs_follow_one_another,
+            ScheduleSuite.test_run_now,
+            ScheduleSuite.test_missed_once,
+            ScheduleSuite.test_retry,
+        ),
+        jobs=DAPR_JOBS,
+        etcd_server={EtcdClock.name: EtcdClock},
+        nats_server={NatsClock.name: NatsClock},
+        postgres_url=POSTGRES_JOBS,
+        valkey_server=VALKEY,
+    )
 
 
 def test_a_driver_that_declares_nothing(

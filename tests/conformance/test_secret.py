@@ -9,10 +9,11 @@ import pytest
 
 from cloud_runtimes.testing import SecretHarness, SecretSuite
 from cloud_runtimes.testing.canary import Canary
-from tests.support.harnesses.aws import AWS_SECRETS
+from tests.support.harnesses.aws import AWS_SECRETS, MultiValuedHarness
 from tests.support.harnesses.dapr_secrets import DAPR_SECRETS, SecretsBeside
 from tests.support.harnesses.layotto_secrets import LAYOTTO_SECRETS, SecretsBesideLayotto
-from tests.support.harnesses.secrets import SECRET_HARNESSES
+from tests.support.harnesses.rows import parameters
+from tests.support.harnesses.secrets import FORMATS, SECRET_HARNESSES, PrefixHarness, VaultFirstHarness
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,20 @@ def secrets_beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 class TestSecret(SecretSuite):
-    @pytest.fixture(params=sorted({**SECRET_HARNESSES, **AWS_SECRETS, **DAPR_SECRETS, **LAYOTTO_SECRETS}))
+    @pytest.fixture(
+        params=parameters(
+            {**SECRET_HARNESSES, **AWS_SECRETS, **DAPR_SECRETS, **LAYOTTO_SECRETS},
+            second=(*FORMATS, PrefixHarness.name, VaultFirstHarness.name, MultiValuedHarness.name),
+            short=(
+                SecretSuite.test_get,
+                SecretSuite.test_all_of_a_store,
+                SecretSuite.test_values_come_as_they_are,
+                SecretSuite.test_several_entries,
+                SecretSuite.test_a_changed_and_a_removed_secret,
+                SecretSuite.test_odd_keys_that_the_component_can_hold,
+            ),
+        )
+    )
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, canary: Canary
     ) -> Iterator[SecretHarness]:

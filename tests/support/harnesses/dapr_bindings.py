@@ -6,8 +6,6 @@ import itertools
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
-
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.dapr_server.settings import ComponentInfo
@@ -55,8 +53,8 @@ class DaprPostgres(PostgresHarness):
     grpc: ClassVar[bool] = False
     refuses_rowless = True
 
-    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
-        super().__init__(request, folder)
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
         self._beneath = CloudRuntimesClient(config=self._config, app_id="suite")
         settings = SidecarSettings(
             app_id="suite",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -34,10 +33,9 @@ class PostgresHarness(UrlHarness):
     name = "postgresql"
     driver: ClassVar[str] = "psycopg"
 
-    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
+    def __init__(self, url: str) -> None:
         psycopg = pytest.importorskip("psycopg")
         pytest.importorskip(self.driver)
-        url: str = request.getfixturevalue("postgres_url")
         with psycopg.connect(url, autocommit=True) as connection:
             there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
             for name in {*self.stores} - there:

@@ -290,6 +290,8 @@ class VaultFirstHarness(VaultHarness):
         self.stub.kv["secret"][f"{store}/{key}"] = [dict(entries)]
 
 
+FORMATS = (TomlHarness.name, YamlHarness.name, DotenvFileHarness.name)
+"""Rows that differ from JSON's by how a file is read."""
 SECRET_HARNESSES = {
     harness.name: harness
     for harness in (
