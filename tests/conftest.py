@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import pytest
 import cloud_runtimes
 from cloud_runtimes._core import logs
 from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from tests.support.servers import Address, own_server, shared_server
 
 # a secret that leaks anywhere in a run fails it
 pytest_plugins = ["cloud_runtimes.testing.canary"]
@@ -135,25 +135,17 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     return lambda short, full: full if soak else short
 
 
-def _served(serve: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
-    """Start a server, or skip the test where it is not installed."""
-    from tests.support.servers import Missing
-
-    with ExitStack() as resources:
-        try:
-            found = resources.enter_context(serve(*arguments))
-        except Missing as error:
-            pytest.skip(str(error))
-        yield found
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server of this run."""
-    from tests.support.postgres import PostgresServer
-
-    for server in _served(PostgresServer):
-        yield server.url
+# of Redis' protocol each worker has servers of its own, since tests set their clocks forward
+redis_server = own_server("redis:serve", "redis")
+valkey_server = own_server("redis:serve", "valkey")
+redis8_server = own_server("redis:serve", "redis8")
+valkey_cluster = own_server("redis_sets:serve_cluster")
+postgres_url = shared_server("postgres:PostgresServer")
+nats_server = shared_server("nats:serve", Address)
+etcd_server = shared_server("etcd:serve", Address)
+kafka_servers = shared_server("kafka:serve")
+moto_url = shared_server("moto:serve")
+rabbitmq_url = shared_server("rabbitmq:serve", variable="RABBITMQ_URL")
 
 
 @pytest.fixture
@@ -168,94 +160,12 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[Any]:
-    """A Redis server of this run."""
-    from tests.support.redis import serve
-
-    yield from _served(serve, "redis")
-
-
-@pytest.fixture(scope="session")
-def valkey_server() -> Iterator[Any]:
-    """A Valkey server of this run."""
-    from tests.support.redis import serve
-
-    yield from _served(serve, "valkey")
-
-
-@pytest.fixture(scope="session")
-def redis8_server() -> Iterator[Any]:
-    """A Redis 8 server of this run."""
-    from tests.support.redis import serve
-
-    yield from _served(serve, "redis8")
-
-
-@pytest.fixture(scope="session")
-def valkey_cluster() -> Iterator[Any]:
-    """A cluster of three Valkey servers of this run."""
-    from tests.support.redis_sets import serve_cluster
-
-    yield from _served(serve_cluster)
-
-
-@pytest.fixture(scope="session")
-def nats_server() -> Iterator[Any]:
-    """A NATS server of this run."""
-    from tests.support.nats import serve
-
-    yield from _served(serve)
-
-
-@pytest.fixture(scope="session")
-def etcd_server() -> Iterator[Any]:
-    """An etcd server of this run."""
-    from tests.support.etcd import serve
-
-    yield from _served(serve)
-
-
-@pytest.fixture(scope="session")
-def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the Kafka broker of this run, which all workers share."""
-    from tests.support.kafka import serve
-
-    yield from _shared(tmp_path_factory, "kafka", serve)
-
-
-@pytest.fixture(scope="session")
 def objectstore_url(request: pytest.FixtureRequest) -> str:
     """The URL of the object store of this run, with a key and a secret; ``OBJECTSTORE`` names another."""
     if "OBJECTSTORE" in os.environ:
         return os.environ["OBJECTSTORE"]
     moto: str = request.getfixturevalue("moto_url")
     return moto.replace("://", "://key:secret@")
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the RabbitMQ server of this run, which all workers share; ``RABBITMQ_URL`` names another, such as one of a later version."""
-    if "RABBITMQ_URL" in os.environ:
-        yield os.environ["RABBITMQ_URL"]
-        return
-    from tests.support.rabbitmq import serve
-
-    yield from _shared(tmp_path_factory, "rabbitmq", serve)
-
-
-@pytest.fixture(scope="session")
-def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the server of this run that answers as AWS does, which all workers share."""
-    from tests.support.moto import serve
-
-    yield from _shared(tmp_path_factory, "moto", serve)
-
-
-def _shared(factory: pytest.TempPathFactory, name: str, serve: Callable[..., Any]) -> Iterator[str]:
-    from tests.support.servers import shared
-
-    folder = factory.getbasetemp()
-    yield from _served(shared, folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder, name, serve)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -43,11 +44,10 @@ def _marks(kind: type[HereRpc]) -> list[pytest.MarkDecorator]:
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HereRpc]:
     """One row of the table; its process serves all tests."""
     kind, folder = _ROWS[request.param], tmp_path_factory.mktemp("rpc")
-    if issubclass(kind, NatsRpc):
-        harness: HereRpc = kind(folder, request.getfixturevalue("nats_server").url)
-    elif issubclass(kind, ServerRegistryRpc):
-        server = request.getfixturevalue(_SERVERS[request.param.rpartition(" ")[2]])
-        harness = kind(folder, server if isinstance(server, str) else server.url)
+    if issubclass(kind, ServerRegistryRpc):
+        name = "nats_server" if kind is NatsRpc else _SERVERS[request.param.rpartition(" ")[2]]
+        server = request.getfixturevalue(name)
+        harness: HereRpc = kind(folder, server if isinstance(server, str) else server.url, f"there-{os.getpid()}")
     else:
         harness = kind(folder)
     yield harness

@@ -11,6 +11,10 @@ from tests.support.harnesses.etcd import EtcdHome
 from tests.support.homes import clients  # noqa: F401
 from tests.support.leased_jobs import members  # noqa: F401
 from tests.support.needs import served_by
+from tests.support.servers import own_server
+
+# leases are counted, and revisions compacted
+etcd_server = own_server("etcd:serve")
 
 
 @pytest.fixture

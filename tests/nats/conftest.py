@@ -12,6 +12,10 @@ from tests.support.leased_jobs import members  # noqa: F401
 from tests.support.nats import NatsServer, serve
 from tests.support.nats_other import Other, beside
 from tests.support.needs import served_by
+from tests.support.servers import own_server
+
+# what the server says of itself is looked at
+nats_server = own_server("nats:serve")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from cloud_runtimes.components.nats.entries import encode
 from tests.support import Figure
 from tests.support.harnesses.nats import NatsHome
+from tests.support.nats import NatsServer
 from tests.support.wires import BODY, EVENT, NatsWire, beside
 
 pytestmark = pytest.mark.soak
@@ -17,9 +18,9 @@ COUNT = 1000
 FLIGHT = 50
 
 
-def test_reading(home: NatsHome, figure: Figure) -> None:
+def test_reading(home: NatsHome, nats_server: NatsServer, figure: Figure) -> None:
     """One after another."""
-    assert home.server.process is not None
+    assert nats_server.process is not None
     with closing(NatsWire(home.server.port)) as wire, home.client() as client:
         client.state.save("store", "key", EVENT)
         bucket = f"{home.prefix}-state-store"
@@ -34,14 +35,14 @@ def test_reading(home: NatsHome, figure: Figure) -> None:
             for _ in range(COUNT):
                 wire.exchange(ask, 1, b"Nats-Sequence:")
 
-        found = beside(home.server.process.pid, ours, bare, COUNT, 50)
+        found = beside(nats_server.process.pid, ours, bare, COUNT, 50)
     figure("state get on NATS beside a bare socket", str(found))
     assert found.client <= 8
 
 
-def test_writing(home: NatsHome, figure: Figure) -> None:
+def test_writing(home: NatsHome, nats_server: NatsServer, figure: Figure) -> None:
     """Fifty at once, in an event loop."""
-    assert home.server.process is not None
+    assert nats_server.process is not None
     with closing(NatsWire(home.server.port)) as wire, home.client() as client, asyncio.Runner() as runner:
         client.state.save("store", "key", EVENT)
         put = f"PUB $KV.{home.prefix}-state-store.v.bare _INBOX.wire.a {len(BODY)}\r\n".encode()
@@ -58,6 +59,6 @@ def test_writing(home: NatsHome, figure: Figure) -> None:
             for _ in range(COUNT // FLIGHT):
                 wire.exchange(commands, FLIGHT)
 
-        found = beside(home.server.process.pid, lambda: runner.run(all_of_them()), bare, COUNT, 50)
+        found = beside(nats_server.process.pid, lambda: runner.run(all_of_them()), bare, COUNT, 50)
     figure("50 state saves at once on NATS beside a bare socket", str(found))
     assert found.rate >= 0.15

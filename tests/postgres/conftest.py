@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.harnesses.postgres import PostgresHome
+from tests.support.servers import shared_server
+
+# sessions are counted and ended, and settings changed
+postgres_url = shared_server("postgres:PostgresServer", workers=False)
 
 
 @pytest.fixture

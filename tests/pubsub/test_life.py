@@ -18,8 +18,11 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.redis.resp import reader
 from tests.support import Rounds
 from tests.support.life import Life
+from tests.support.servers import own_server
 from tests.support.waiting import running, until
 
+# all streams of it are listed
+nats_server = own_server("nats:serve")
 ALL = ("pubsub", "configuration", "schedule")
 
 

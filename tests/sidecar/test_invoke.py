@@ -17,9 +17,12 @@ from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
 from tests.sidecar.raw import call, send
 from tests.support.apps import App, Got, GrpcApp, Reply, serving_grpc
+from tests.support.servers import own_server
 from tests.support.sidecar_calls import Streams, beside
 from tests.support.waiting import until
 
+# where nobody else has these names of applications
+nats_server = own_server("nats:serve")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

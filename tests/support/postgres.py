@@ -142,7 +142,7 @@ class PostgresServer(_Program):
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": self.folder,
             "fsync": "off",
-            "max_connections": 200,
+            "max_connections": 400,
             "log_min_messages": "panic",
             **settings,
         }

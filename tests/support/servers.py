@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
 
 from tests.support.ports import reserved_port
 
-__all__ = ["Missing", "Server", "shared", "stopped"]
+__all__ = ["Address", "Missing", "Server", "own_server", "shared_server", "stopped"]
 
 
 class Missing(Exception):
@@ -90,8 +94,72 @@ def stopped(server: Server) -> Iterator[None]:
         server.signal(signal.SIGCONT)
 
 
+class Address(NamedTuple):
+    """A server that another process may have started."""
+
+    url: str
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        found = urlsplit(self.url).port
+        assert found is not None
+        return found
+
+
+def own_server(name: str, *arguments: str) -> Any:
+    """Return the fixture of a server of this process.
+
+    Args:
+        name: ``MODULE:FUNCTION`` of what starts it, below ``tests.support``.
+        arguments: of the function.
+    """
+
+    @pytest.fixture(scope="session")
+    def server() -> Iterator[Any]:
+        yield from _started(lambda: resolve_name(f"tests.support.{name}")(*arguments))
+
+    return server
+
+
+def shared_server(name: str, made: Callable[[str], Any] = str, *, variable: str = "", workers: bool = True) -> Any:
+    """Return the fixture of a server that the first test which needs it starts.
+
+    Args:
+        name: as of `own_server`.
+        made: returns what the fixture gives, from the server's URL.
+        variable: of the environment, which may name a server that runs already.
+        workers: whether all workers of the run share it.
+    """
+
+    @pytest.fixture(scope="session")
+    def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+        if variable in os.environ:
+            yield made(os.environ[variable])
+            return
+        folder, told = tmp_path_factory.getbasetemp(), name.partition(":")[0]
+        if not workers:
+            told = f"own-{told}"
+        elif "PYTEST_XDIST_WORKER" in os.environ:
+            folder = folder.parent
+        for url in _started(lambda: _shared(folder, told, resolve_name(f"tests.support.{name}"))):
+            yield made(url)
+
+    return server
+
+
+def _started(serve: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    """Start a server, or skip the test where it is not installed."""
+    with ExitStack() as resources:
+        try:
+            found = resources.enter_context(serve())
+        except Missing as error:
+            pytest.skip(str(error))
+        yield found
+
+
 @contextmanager
-def shared(folder: Path, name: str, serve: Callable[[], AbstractContextManager[Any]]) -> Iterator[str]:
+def _shared(folder: Path, name: str, serve: Callable[[], AbstractContextManager[Any]]) -> Iterator[str]:
     """Give the URL of a server that takes long to start: the first process that asks in a folder starts it, and ends it once the last has left."""
     import fcntl  # which a run without Linux's extras does not have, nor these servers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -36,11 +37,12 @@ class PostgresHarness(UrlHarness):
     def __init__(self, url: str) -> None:
         psycopg = pytest.importorskip("psycopg")
         pytest.importorskip(self.driver)
+        names = [f"{name}_{os.getpid()}" for name in self.stores]
         with psycopg.connect(url, autocommit=True) as connection:
             there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
-            for name in {*self.stores} - there:
+            for name in {*names} - there:
                 connection.execute(f"CREATE DATABASE {name}")
-        urls = [url.rpartition("/")[0] + f"/{name}" for name in self.stores]
+        urls = [url.rpartition("/")[0] + f"/{name}" for name in names]
         for each in urls:
             with psycopg.connect(each, autocommit=True) as connection:
                 # a lock that a test before left behind fails here

@@ -10,6 +10,7 @@ from cloud_runtimes.components.etcd import schedule
 from cloud_runtimes.components.etcd.engine import EtcdEngine
 from tests.support.etcd import EtcdServer, leases
 from tests.support.harnesses.clients import RealTime, own_name
+from tests.support.servers import Address
 
 __all__ = ["ETCD", "EtcdClock", "EtcdHome"]
 
@@ -22,7 +23,7 @@ class EtcdHome(RealTime):
     bad_etag = "999999999999"
     longest = 2.5
 
-    def __init__(self, server: EtcdServer) -> None:
+    def __init__(self, server: EtcdServer | Address) -> None:
         self.server = server
         self.prefix = own_name()
 
@@ -43,7 +44,7 @@ class EtcdHome(RealTime):
 class EtcdClock(EtcdHome):
     """The same for jobs, whose times are those of their processes: theirs is moved on."""
 
-    def __init__(self, server: EtcdServer) -> None:
+    def __init__(self, server: EtcdServer | Address) -> None:
         super().__init__(server)
         self._ahead = 0
         self._told = schedule.now_ms

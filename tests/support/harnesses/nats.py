@@ -9,6 +9,7 @@ from cloud_runtimes.components.nats import buckets
 from cloud_runtimes.components.nats.engine import NatsEngine
 from tests.support.harnesses.clients import RealTime, own_name
 from tests.support.nats import NatsServer
+from tests.support.servers import Address
 
 __all__ = ["NATS", "NATS_EVENTS", "NATS_FRAMED", "NatsClock", "NatsHome"]
 
@@ -23,7 +24,7 @@ class NatsHome(RealTime):
     layout = "event"
     longest = 2.5
 
-    def __init__(self, server: NatsServer) -> None:
+    def __init__(self, server: NatsServer | Address) -> None:
         self.server = server
         self.prefix = own_name()
 
@@ -35,7 +36,7 @@ class NatsHome(RealTime):
 class NatsClock(NatsHome):
     """The same for jobs: their times are only those that the server tells and those that clients wrote, so what it tells is moved on."""
 
-    def __init__(self, server: NatsServer) -> None:
+    def __init__(self, server: NatsServer | Address) -> None:
         super().__init__(server)
         self._ahead = 0
         self._told = buckets.milliseconds

@@ -76,10 +76,11 @@ class ConfiguredRpc(RegistryRpc):
 
 
 class ServerRegistryRpc(RegistryRpc):
-    """Methods in another process whose home is the same server."""
+    """Methods in another process whose home is the same server; where others use it too they give a name of their own."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, service: str = RegistryRpc.service) -> None:
         self._url = url
+        self.service = service
         super().__init__(folder)
 
     def _start(self) -> None:
