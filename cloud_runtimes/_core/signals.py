@@ -1,27 +1,48 @@
-"""SIGINT and SIGTERM as the end of what runs until then."""
+"""Handlers of signals for as long as a block runs."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
 
 from .os_signals import ENDING
 
+__all__ = ["ending_signals", "handling"]
+
 _ONE: Final = 0.1
 """Seconds within which a signal is the one before: timeout(1) signals its child, then the group that the child is in."""
 
 
 @contextmanager
-def ending_signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call ``handle`` instead of what they did; only the main thread can."""
+def handling(
+    numbers: Iterable[signal.Signals], handler: Callable[[int, Any], None], *, ignored: bool = True
+) -> Iterator[None]:
+    """Have signals call ``handler`` instead of what they did; only the main thread can.
+
+    Args:
+        ignored: also those that are ignored, as by nohup.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: list[tuple[signal.Signals, Any]] = []
+    try:
+        for each in numbers:
+            if ignored or signal.getsignal(each) is not signal.SIG_IGN:
+                before.append((each, signal.signal(each, handler)))
+        yield
+    finally:
+        for each, old in before:
+            signal.signal(each, old)
+
+
+@contextmanager
+def ending_signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM call ``handle`` instead of what they did; only the main thread can."""
     last: list[Any] = [0, 0.0]
 
     def signalled(number: int, frame: Any) -> None:
@@ -30,10 +51,5 @@ def ending_signals(handle: Callable[[int], None]) -> Iterator[None]:
         if number != number_before or last[1] - when > _ONE:
             handle(number)
 
-    try:
-        for each in ENDING:
-            before.append((each, signal.signal(each, signalled)))
+    with handling(ENDING, signalled):
         yield
-    finally:
-        for each, old in before:
-            signal.signal(each, old)

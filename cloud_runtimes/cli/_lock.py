@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from .._core.os_commands import in_foreground, wait_for_end
 from .._core.os_signals import ENDING, HANGING_UP, PASSED, signals
+from .._core.signals import handling
 from .._core.threads import Background
 from ..errors import CloudRuntimesError, LeaseLostError
 from ._session import connect
@@ -68,7 +66,7 @@ def run(
     code: int | None = None
     signals = _Signals()
     try:
-        with connect(context.obj) as client, _installed(signals):
+        with connect(context.obj) as client, handling(_FORWARDED, signals.handle, ignored=False):
             try:
                 with client.lock.hold(store, resource, expiry=expiry, wait=wait) as lease:
                     code = _run(command, lease, signals, interval=min(0.2, expiry / 10), keep=keep)
@@ -143,20 +141,3 @@ class _Signals:
         self._child = child
         for number in self._pending:
             child.send_signal(number)
-
-
-@contextmanager
-def _installed(signals: _Signals) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only that one may install handlers
-        yield
-        return
-    before: list[tuple[signal.Signals, Any]] = []
-    try:
-        for each in _FORWARDED:
-            if signal.getsignal(each) is signal.SIG_IGN:  # nohup: the command is to ignore it too
-                continue
-            before.append((each, signal.signal(each, signals.handle)))
-        yield
-    finally:
-        for each, handler in before:
-            signal.signal(each, handler)

@@ -6,14 +6,13 @@ import dataclasses
 import os
 import re
 import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import config
 from .._core.os_signals import ENDING, HANGING_UP, PASSED
+from .._core.signals import handling
 from ..client import SERVICES, CloudRuntimesClient
 from ..dapr_server import Sidecar, SidecarSettings
 from ..dapr_server.server import need_grpc
@@ -76,7 +75,8 @@ def serve_sidecar(invocation: Invocation, options: ServeOptions) -> int:
 
 def _run(sidecar: Sidecar, options: ServeOptions) -> int:
     settings = sidecar.context.settings
-    with _Signals(sidecar).installed() as signals, sidecar:
+    signals = _Signals(sidecar)
+    with handling((*ENDING, *HANGING_UP, *PASSED), signals.handle, ignored=False), sidecar:
         places = [f"{sidecar.http_address} for HTTP"]
         if sidecar.grpc_address:
             places.append(f"{sidecar.grpc_address} for gRPC")
@@ -121,7 +121,8 @@ class _Signals:
         for number in self._pending:
             child.send(number)
 
-    def _handle(self, number: int, frame: Any) -> None:
+    def handle(self, number: int, frame: Any) -> None:
+        """Take a signal."""
         if number in PASSED:
             if self._child is not None:
                 self._child.send(number)
@@ -133,22 +134,6 @@ class _Signals:
             self._sidecar.signalled(number)
         elif not self.starting:  # else a process could be left that nobody knows of
             raise KeyboardInterrupt
-
-    @contextmanager
-    def installed(self) -> Iterator[_Signals]:
-        """Handle signals; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before: list[tuple[signal.Signals, Any]] = []
-        try:
-            for each in (*ENDING, *HANGING_UP, *PASSED):
-                if signal.getsignal(each) is not signal.SIG_IGN:  # nohup
-                    before.append((each, signal.signal(each, self._handle)))
-            yield self
-        finally:
-            for each, handler in before:
-                signal.signal(each, handler)
 
 
 def _environment(sidecar: Sidecar, options: ServeOptions) -> dict[str, str]:

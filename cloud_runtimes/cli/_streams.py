@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
+
+from .._core.signals import handling
 
 __all__ = ["BOLD", "GREEN", "RED", "Stop", "abandon_stdout", "complain", "note", "stopping", "styled", "write"]
 
@@ -82,14 +83,5 @@ def stopping(*, interrupt: bool) -> Iterator[Stop]:
         if interrupt or again:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # only that one may install handlers
+    with handling((signal.SIGINT, signal.SIGTERM), handle):
         yield stop
-        return
-    before: list[tuple[signal.Signals, Any]] = []
-    try:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            before.append((each, signal.signal(each, handle)))
-        yield stop
-    finally:
-        for each, handler in before:
-            signal.signal(each, handler)

@@ -216,11 +216,11 @@ def test_a_signal_that_comes_while_the_command_starts_is_passed_on() -> None:
 
     child: Any = Started()
     signals = _Signals(cast(Any, None))
-    signals._handle(signal.SIGUSR1, None)  # for nobody: there is no command yet
+    signals.handle(signal.SIGUSR1, None)  # for nobody: there is no command yet
     signals.starting = True
-    signals._handle(signal.SIGUSR2, None)
+    signals.handle(signal.SIGUSR2, None)
     signals.forward_to(child)
-    signals._handle(signal.SIGUSR1, None)
+    signals.handle(signal.SIGUSR1, None)
     assert child.heard == [signal.SIGUSR2, signal.SIGUSR1]
 
 
