@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ..spi.configuration import ConfigurationDriver, ConfigurationItem
+from ..spi.configuration import ConfigurationDriver
 from ..spi.operation import Operation
 from ..spi.portable import (
     BATCH_BYTES,
     BATCH_RECORDS,
-    ConfigurationRecord,
     JobRecord,
     JobRun,
     Portable,
@@ -22,8 +20,9 @@ from ..spi.portable import (
 )
 from ..spi.state import StoredValue
 from ._jobs import COLUMNS, stored, written
+from ._portable_stores import StoredConfiguration
 
-__all__ = ["NAMES", "PortableConfiguration", "PortableJobs", "PortableState", "Sql", "Steps", "Tables"]
+__all__ = ["NAMES", "PortableJobs", "PortableState", "Sql", "Steps", "Tables", "stored_configuration"]
 
 
 class Sql(NamedTuple):
@@ -188,52 +187,15 @@ def _etag(text: str | None) -> int:
 
 # -- configuration --------------------------------------------------------
 
-_ITEM: Final = "s.grp, s.label, s.key, s.value, s.tags, s.metadata"
-_COUNT_ITEMS: Final = Sql(f"SELECT count(*) FROM {{schema}}.configuration WHERE {_STORE} AND deleted IS NULL", "text")
-_ITEMS_AFTER: Final = Sql(
-    f"SELECT {_ITEM} FROM {few('configuration', 'grp, label, key', 'value', f'{_STORE} AND deleted IS NULL AND (grp, label, key) > ($2, $3, $4)')} "
-    "JOIN {schema}.configuration s ON s.grp = part.grp AND s.label = part.label AND s.key = part.key "
-    f"WHERE s.{_STORE} AND {_BUDGET} ORDER BY s.grp, s.label, s.key",
-    "text text text text",
-)
-_ITEMS: Final = Sql(
-    f"SELECT {_ITEM} FROM {{schema}}.configuration s WHERE {_STORE} AND deleted IS NULL AND grp = ANY ($2) AND key = ANY ($3)",
-    "text text[] text[]",
+_PLACES: Final = Sql(
+    f"SELECT DISTINCT grp, label FROM {{schema}}.configuration WHERE {_STORE} AND deleted IS NULL ORDER BY grp, label",
+    "text",
 )
 
 
-class PortableConfiguration(Portable):
-    """A configuration store; its driver writes, so that subscribers of the target learn of it."""
-
-    def __init__(self, tables: Tables, name: str, driver: ConfigurationDriver) -> None:
-        self._tables = tables
-        self._name = name
-        self._driver = driver
-
-    def count(self, op: Operation, /) -> int:
-        return int(self._tables.query(op, _COUNT_ITEMS, self._name)[0][0])
-
-    def export(self, op: Operation, after: ConfigurationRecord | None, /) -> list[ConfigurationRecord]:
-        place = after.key if after else ("", "", "")
-        return [_item(row) for row in self._tables.query(op, _ITEMS_AFTER, self._name, *place)]
-
-    def find(
-        self, op: Operation, keys: Sequence[tuple[str, str, str]], /
-    ) -> dict[tuple[str, str, str], ConfigurationRecord]:
-        groups, wanted = sorted({key[0] for key in keys}), sorted({key[2] for key in keys})
-        found = [_item(row) for row in self._tables.query(op, _ITEMS, self._name, groups, wanted)]
-        asked = set(keys)
-        return {each.key: each for each in found if each.key in asked}
-
-    def put(self, op: Operation, records: Records, /) -> None:
-        self._driver.save(op, [record.item for record in records], None)
-
-
-def _item(row: Sequence[Any]) -> ConfigurationRecord:
-    group, label, key, value, tags, metadata = row
-    names = [{} if text is None else json.loads(text) for text in (tags, metadata)]
-    item = ConfigurationItem(key, value, group=group or None, label=label or None, tags=names[0], metadata=names[1])
-    return ConfigurationRecord((group, label, key), item)
+def stored_configuration(tables: Tables, name: str, driver: ConfigurationDriver) -> StoredConfiguration:
+    """Return a configuration store; its driver writes, so that subscribers of the target learn of it."""
+    return StoredConfiguration(driver, lambda op: tables.query(op, _PLACES, name))
 
 
 # -- jobs -----------------------------------------------------------------

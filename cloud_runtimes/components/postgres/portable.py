@@ -10,7 +10,7 @@ from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable, Slice
 from .._log.portable import LogSql, PortableLog
-from .._portable import NAMES, PortableConfiguration, PortableJobs, PortableState, Rows, Sql, Steps, Tables
+from .._portable import NAMES, PortableJobs, PortableState, Rows, Sql, Steps, Tables, stored_configuration
 from .claim import UNSEEN
 from .configuration import PostgresConfiguration
 from .connection import Connection, Flow
@@ -162,7 +162,7 @@ def portable(component: PostgresComponent, service: str, name: str) -> Portable:
     if service == "state":
         return PortableState(tables, name, _RAISE_TOKENS)
     if service == "configuration":
-        return PortableConfiguration(tables, name, PostgresConfiguration(component, name))
+        return stored_configuration(tables, name, PostgresConfiguration(component, name))
     if service == "pubsub":
         return PortableLog(tables, name, _LOG)
     if service == "schedule":
