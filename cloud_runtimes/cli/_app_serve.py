@@ -1,4 +1,4 @@
-"""The front of ``serve``; see `_app`."""
+"""``serve``: its options. What it does is in `_serve`, which imports the sidecar."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ..._version import __version__
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation
-from .grpc_stream import GrpcStream, active, inherited, serialized
+from .grpc_stream import GrpcStream, active, serialized
 from .transport import Ended, ErrorReply, Flow, Receive, SidecarError, Stream, Transport
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class GrpcCalls(Transport):
 
     def forked(self) -> None:
         """In a forked child: the channel is the parent's."""
-        inherited.append((self._made, self._methods))
+        fork.keep(self._made, self._methods)
         self._made = None
         self._methods = {}
 

@@ -26,8 +26,6 @@ _PATIENCE: Final = 1.0
 _LOOK: Final = 0.001
 _SPINNING: Final = "channel_spin"
 """In the name of the library's thread that waits for the answers of futures, which ends soon after the last one."""
-inherited: list[Any] = []
-"""Channels and streams of a parent: kept, since letting go of one would close it, by locks that nobody releases in a child."""
 
 
 class _Active:
@@ -137,7 +135,7 @@ class GrpcStream:
 
     def forked(self) -> None:
         """In a forked child: the stream is the parent's."""
-        inherited.append(self)
+        fork.keep(self)  # its end takes locks that nobody releases in a child
 
     def send(self, message: Any) -> None:
         self._outgoing.put(message)
