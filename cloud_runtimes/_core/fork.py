@@ -44,7 +44,7 @@ def register(member: _Forkable) -> None:
 
 
 def keep(*objects: Any) -> None:
-    """In a forked child: keep objects of the parent from being collected. Closing a connection there, such as one of TLS, would end it for the parent too."""
+    """Keep objects of the parent from being collected in a forked child. Closing a connection of TLS there would end it for the parent too."""
     _kept.extend(objects)
 
 

@@ -1,4 +1,7 @@
-"""The front with the extra ``[cli]``: the program with its options, and its commands, each a function with its options that imports in its body what it does not always need."""
+"""The front with the extra ``[cli]``: the program and its commands.
+
+A command and its options are one function. Its body imports what `--help` does not need.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ __all__ = ["app", "run"]
 
 
 class _Program(TyperGroup):
-    """Parses its own options and returns the rest as a callable: typer has ideas of its own about interrupts and closed pipes, so `run` calls it once typer has let go."""
+    """Group of commands that parses its own options and returns the rest as a callable.
+
+    `run` calls it once typer has let go, which has ideas of its own about interrupts and closed pipes.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         return partial(super().invoke, ctx)

@@ -14,7 +14,7 @@ from ._errors import UsageError
 __all__ = ["encode", "is_json", "json_or_text", "pairs", "read", "value"]
 
 _BEGINS_JSON: Final = frozenset('{["')
-"""What begins so and is no JSON is a slip, not a text."""
+"""First characters of JSON: a value that begins so and is none is a slip, not a text."""
 
 
 def is_json(content_type: str | None) -> bool:
