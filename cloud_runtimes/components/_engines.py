@@ -132,7 +132,7 @@ class EngineComponent(HomeComponent, Generic[E]):
 
     def _module(self, name: str) -> Any:
         """Import one of the component's modules."""
-        return import_module(f"{__package__}.{self.name}.{name}")
+        return import_module(f"cloud_runtimes.components.{self.name}.{name}")
 
     def names(self, op: Operation, service: str) -> Sequence[str]:
         found: Sequence[str] = self._module("portable").names(self, op, service)
