@@ -16,7 +16,7 @@ from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscri
 from cloud_runtimes.configuration._feed import Feed
 from cloud_runtimes.errors import ClosedError, PermissionDeniedError, UnavailableError
 from cloud_runtimes.spi.configuration import ConfigurationSource, Update
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_in_vain
 
 Values = dict[str, str | None]
 
@@ -277,20 +277,7 @@ def test_takers_share(stage: Stage) -> None:
 def test_waiting_in_vain_leaves_nothing_behind(stage: Stage) -> None:
     with stage.subscribe() as sub:
         sub.receive(5)
-
-        async def poll() -> None:
-            for _ in range(50):
-                assert await sub.receive_async(0.001) is None
-            for _ in range(50):
-                task = asyncio.create_task(sub.receive_async())
-                await asyncio.sleep(0)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-
-        asyncio.run(poll())
-        for _ in range(50):
-            assert sub.receive(0.001) is None
+        wait_in_vain(sub)
         assert len(sub._feed._changes._futures) <= 1
         assert len(sub._feed._changes._tickets) <= 1
 

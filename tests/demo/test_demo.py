@@ -17,6 +17,7 @@ from examples.demo import flights
 from examples.demo.home import HomeError, prepare, remove
 from examples.demo.report import Outcome, report
 from examples.demo.settings import Settings, sign
+from tests.support.needs import needs_flights
 from tests.support.ports import reserved_port
 
 ROOT = Path(__file__).parents[2]
@@ -44,13 +45,8 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.process
+@needs_flights
 def test_it_moves_from_the_laptop_to_postgresql(tmp_path: Path, postgres_database: str) -> None:
-    try:
-        flights.archive()
-    except flights.MissingDataError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
     home, events = str(tmp_path / "laptop"), ("--events", "3000")
     assert _run(tmp_path, "--part", "publish", "--home", home, *events).returncode == 0
     command = [sys.executable, "-m", "cloud_runtimes", "copy", "--from", home, "--to", postgres_database]
@@ -72,28 +68,14 @@ def _process(folder: Path, command: list[str]) -> subprocess.CompletedProcess[st
 
 
 def _settings(**options: str) -> Settings:
-    plain = {
-        "events": None,
-        "home": None,
-        "keep": False,
-        "part": None,
-        "config": None,
-        "pubsub": "b",
-        "store": "s",
-        "app_id": "a",
-    }
-    plain |= {"configuration": "c", "secret": "x"}
+    plain = {"keep": False, "pubsub": "b", "store": "s", "app_id": "a", "configuration": "c", "secret": "x"}
+    plain |= dict.fromkeys(("events", "home", "part", "config"))
     return Settings(**{**plain, **options})  # type: ignore[arg-type]
 
 
 @pytest.mark.process
+@needs_flights
 def test_it_runs(tmp_path: Path) -> None:
-    try:
-        flights.archive()
-    except flights.MissingDataError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
     result = _run(tmp_path, "--events", "3000")
     succeeded(result)
     assert "all totals as in the file, nothing lost" in result.stdout
@@ -104,13 +86,8 @@ def test_it_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+@needs_flights
 def test_a_configuration_and_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        flights.archive()
-    except flights.MissingDataError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
     config = tmp_path / "runtimes.toml"
     config.write_text(
         f'[pubsub.events]\ncomponent = "sqlite"\npath = "{tmp_path}/one.db"\n'
@@ -129,13 +106,8 @@ def test_a_configuration_and_a_folder_of_ones_own(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.process
+@needs_flights
 def test_over_a_sidecar_by_configuration_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        flights.archive()
-    except flights.MissingDataError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
     (tmp_path / "dapr.toml").write_text('runtime = "dapr"\n')
     # the sidecar's: over it neither of the demo's processes knows a store
     monkeypatch.setenv("CLOUD_RUNTIMES_SECRET_DEMO_REPORT__KEY", "a key of the test")

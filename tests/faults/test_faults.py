@@ -351,8 +351,7 @@ def test_5_mib(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_
         with in_time(SOON, ResourceExhaustedError) as caught:
             api.call(client.state, "get", "store", key, timeout=SOON)
         assert not caught.value.maybe_applied
-    with pytest.raises(ResourceExhaustedError):
-        api.call(client.pubsub, "publish", "bus", "topic", large, timeout=SOON)
+    api.fails(ResourceExhaustedError)(client.pubsub, "publish", "bus", "topic", large, timeout=SOON)
     works_again(api, client, beneath)
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from tests.support.child import Child
+from tests.support.child import Child, Start
+from tests.support.mounts import small_disk  # noqa: F401
 
 CHILDREN = Path(__file__).parent / "children.py"
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Child]]:
+def start() -> Iterator[Start]:
     """Start children; all are ended afterwards."""
     children: list[Child] = []
 

@@ -30,16 +30,6 @@ from tests.support.needs import needs_attributes, needs_root
 # -- disks in trouble ---------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 @pytest.mark.root
 @needs_root
 def test_full_disk(small_disk: Path, at: Any) -> None:

@@ -1,9 +1,10 @@
-"""The client's own life: made lazily, asked what it can, waited for, closed once, and closed at exit where it was forgotten."""
+"""The client's own life: made lazily, asked what it can, waited for, closed once and at exit; and its native clients."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,47 +18,33 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
     ClosedError,
+    ComponentNotFoundError,
     DeadlineExceededError,
     InternalError,
     InvalidArgumentError,
     PermissionDeniedError,
     UnavailableError,
+    UnsupportedError,
 )
-
-APIS = pytest.mark.parametrize("api", ["sync", "async"])
-
-
-def own(client: CloudRuntimesClient, api: str, name: str, **options: Any) -> None:
-    """Call one of the client's own methods."""
-    if api == "sync":
-        getattr(client, name)(**options)
-    else:
-        asyncio.run(_awaited(client, name, options))
-
-
-async def _awaited(client: CloudRuntimesClient, name: str, options: dict[str, Any]) -> None:
-    await getattr(client, f"{name}_async")(**options)
-
+from cloud_runtimes.testing import Api
 
 # -- closing ------------------------------------------------------------------
 
 
-@APIS
-def test_close_twice(runtime: Any, api: str) -> None:
+def test_close_twice(runtime: Any, api: Api) -> None:
     client = CloudRuntimesClient(runtime=runtime)
     assert client.state.get("store", "k") == 1
-    own(client, api, "close", timeout=5.0)
-    own(client, api, "close")
+    api.call(client, "close", timeout=5.0)
+    api.call(client, "close")
     client.close()
     assert len(runtime.closed) == 1
     assert 0 < runtime.closed[0] <= 5.0
     assert repr(client).endswith("closed>")
 
 
-@APIS
-def test_close_without_a_call(api: str, tmp_path: Path) -> None:
+def test_close_without_a_call(api: Api, tmp_path: Path) -> None:
     client = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}})
-    own(client, api, "close")
+    api.call(client, "close")
     assert list(tmp_path.iterdir()) == [], "closing opened something"
     with pytest.raises(ClosedError):
         client.state.get("store", "k")
@@ -65,28 +52,16 @@ def test_close_without_a_call(api: str, tmp_path: Path) -> None:
         client.supports("state.ttl")
 
 
-@APIS
-def test_with(runtime: Any, api: str) -> None:
-    async def run() -> None:
-        async with CloudRuntimesClient(runtime=runtime) as client:
-            assert await client.state.get_async("store", "k") == 1
-            raise LookupError("mine")
-
-    with pytest.raises(LookupError, match="mine"):
-        if api == "async":
-            asyncio.run(run())
-        else:
-            with CloudRuntimesClient(runtime=runtime) as client:
-                assert client.state.get("store", "k") == 1
-                raise LookupError("mine")
+def test_with(runtime: Any, api: Api) -> None:
+    with pytest.raises(LookupError, match="mine"), api.opened(CloudRuntimesClient(runtime=runtime)) as client:
+        assert api.call(client.state, "get", "store", "k") == 1
+        raise LookupError("mine")
     assert len(runtime.closed) == 1
 
 
-@APIS
-def test_bad_timeouts(scripted: CloudRuntimesClient, api: str) -> None:
+def test_bad_timeouts(scripted: CloudRuntimesClient, api: Api) -> None:
     for name in ("close", "wait_ready"):
-        with pytest.raises(InvalidArgumentError, match="timeout"):
-            own(scripted, api, name, timeout=0)
+        api.fails(InvalidArgumentError, match="timeout")(scripted, name, timeout=0)
     assert scripted.state.get("store", "k") == 1, "a refused close closes nothing"
 
 
@@ -145,51 +120,43 @@ def test_a_client_that_nobody_holds_goes_away(runtime: Any) -> None:
 # -- readiness ----------------------------------------------------------------
 
 
-@APIS
-def test_wait_ready_tries_until_it_is(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
+def test_wait_ready_tries_until_it_is(scripted: CloudRuntimesClient, runtime: Any, api: Api) -> None:
     runtime.readiness = [UnavailableError("starting"), UnavailableError("starting")]
-    own(scripted, api, "wait_ready")
+    api.call(scripted, "wait_ready")
     assert runtime.readiness == []
 
 
-@APIS
-def test_wait_ready_gives_up(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
+def test_wait_ready_gives_up(scripted: CloudRuntimesClient, runtime: Any, api: Api) -> None:
     runtime.readiness = [UnavailableError(f"starting {number}") for number in range(1000)]
     begin = time.monotonic()
-    with pytest.raises(DeadlineExceededError, match=r"scripted is not ready after 0\.2 s: starting \d") as caught:
-        own(scripted, api, "wait_ready", timeout=0.2)
+    error = api.fails(DeadlineExceededError, match=r"scripted is not ready after 0\.2 s: starting \d")(
+        scripted, "wait_ready", timeout=0.2
+    )
     assert time.monotonic() - begin < 5.0
-    assert isinstance(caught.value.__cause__, UnavailableError)
+    assert isinstance(error.__cause__, UnavailableError)
     assert 990 < len(runtime.readiness) < 1000, "it waits longer each time"
 
 
-@APIS
-def test_wait_ready_raises_what_will_not_pass(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
+def test_wait_ready_raises_what_will_not_pass(scripted: CloudRuntimesClient, runtime: Any, api: Api) -> None:
     runtime.readiness = [PermissionDeniedError("never"), UnavailableError("not reached")]
-    with pytest.raises(PermissionDeniedError, match="never"):
-        own(scripted, api, "wait_ready")
+    api.fails(PermissionDeniedError, match="never")(scripted, "wait_ready")
     assert len(runtime.readiness) == 1
 
 
-@APIS
-def test_wait_ready_wraps_a_native_error(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
+def test_wait_ready_wraps_a_native_error(scripted: CloudRuntimesClient, runtime: Any, api: Api) -> None:
     runtime.readiness = [ZeroDivisionError("native")]
-    with pytest.raises(InternalError, match=r"scripted.*ZeroDivisionError: native") as caught:
-        own(scripted, api, "wait_ready")
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    error = api.fails(InternalError, match=r"scripted.*ZeroDivisionError: native")(scripted, "wait_ready")
+    assert isinstance(error.__cause__, ZeroDivisionError)
 
 
-@APIS
-def test_wait_ready_of_a_closed_client(runtime: Any, api: str) -> None:
+def test_wait_ready_of_a_closed_client(runtime: Any, api: Api) -> None:
     client = CloudRuntimesClient(runtime=runtime)
     client.close()
-    with pytest.raises(ClosedError):
-        own(client, api, "wait_ready")
+    api.fails(ClosedError)(client, "wait_ready")
 
 
-@APIS
-def test_wait_ready_opens_the_embedded_store(client: CloudRuntimesClient, home: Path, api: str) -> None:
-    own(client, api, "wait_ready")
+def test_wait_ready_opens_the_embedded_store(client: CloudRuntimesClient, home: Path, api: Api) -> None:
+    api.call(client, "wait_ready")
     assert (home / "cloud_runtimes.db").exists()
 
 
@@ -263,3 +230,46 @@ def test_a_closed_client_leaves_another_alone(home: Path, closing: Keep) -> None
     first.state.save("store", "k", 1)
     first.close()
     assert second.state.get("store", "k") == 1
+
+
+# -- `client.native`: the vendor's client or connection behind a component
+
+
+def test_sqlite(home: Path) -> None:
+    with CloudRuntimesClient(config={"capa": {"home": str(home)}}) as client:
+        connection = client.native("state", "orders")  # before the first call, too
+        client.state.save("orders", "k", 1)
+        assert connection.execute("SELECT count(*) FROM state").fetchone() == (1,)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            connection.execute("DELETE FROM state")
+        connection.close()
+        client.state.save("orders", "k", 2)
+        assert client.state.get("orders", "k") == 2
+
+
+def test_local_and_sqlalchemy(home: Path) -> None:
+    with CloudRuntimesClient(config={"capa": {"home": str(home)}}) as client:
+        client.file.put_file("docs", "a", b"x")
+        assert [path.name for path in client.native("file", "docs").iterdir() if path.is_file()] == ["a"]
+        assert client.native("database", "shop").dialect.name == "sqlite"
+
+
+@pytest.mark.parametrize("service", ["state", "file", "rpc", "lock"])
+def test_nothing_of_a_vendor(service: str) -> None:
+    with CloudRuntimesClient(config={"capa": {"home": ":memory:native"}}) as client:
+        with pytest.raises(UnsupportedError, match=f"{service} 'x' has no client"):
+            client.native(service, "x")
+
+
+def test_what_is_not_there(home: Path) -> None:
+    config: dict[str, Any] = {"state": {"orders": {"component": "sqlite", "home": str(home)}}, "capa": {"strict": True}}
+    with CloudRuntimesClient(config=config) as client:
+        with pytest.raises(ComponentNotFoundError, match=r"add \[state.carts\]"):
+            client.native("state", "carts")
+        with pytest.raises(InvalidArgumentError, match="'stat' is no service; there are configuration"):
+            client.native("stat", "orders")
+
+
+def test_dir_lists_the_services() -> None:
+    names = dir(CloudRuntimesClient())
+    assert {"state", "pubsub", "telemetry", "close", "native"} <= set(names)

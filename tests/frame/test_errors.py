@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import pickle
 import sqlite3
@@ -25,6 +24,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.testing import Api
 
 # name → (bases besides Exception's own, code, retryable)
 TREE: dict[str, tuple[tuple[type, ...], str, bool]] = {
@@ -172,19 +172,14 @@ WRONG: list[Call] = [
 ]
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize("call", WRONG, ids=lambda call: f"{call[1]}-{call[4].__name__}")
-def test_every_error_says_where(client: CloudRuntimesClient, api: str, call: Call) -> None:
+def test_every_error_says_where(client: CloudRuntimesClient, api: Api, call: Call) -> None:
     service, name, arguments, options, expected = call
     client.state.save("store", "text", "no number")
     client.pubsub.publish("store", "warm", 1)
     client.file.exists("store", "warm")
-    with pytest.raises(expected) as caught:
-        if api == "sync":
-            getattr(getattr(client, service), name)("store", *arguments, **options)
-        else:
-            asyncio.run(getattr(getattr(client, service), f"{name}_async")("store", *arguments, **options))
-    assert place_of(caught.value) == (service, name, "capa", "store")
+    error = api.fails(expected)(getattr(client, service), name, "store", *arguments, **options)
+    assert place_of(error) == (service, name, "capa", "store")
 
 
 def test_a_transaction_says_where(client: CloudRuntimesClient) -> None:
@@ -232,17 +227,12 @@ def test_an_undeclared_feature_says_where(scripted: CloudRuntimesClient) -> None
     assert place_of(caught.value) == ("state", "list_keys", "scripted", "store")
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
-def test_a_native_error_becomes_ours_once(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
+def test_a_native_error_becomes_ours_once(scripted: CloudRuntimesClient, runtime: Any, api: Api) -> None:
     native = OSError("the wire broke")
     runtime.state.script = [native]
-    with pytest.raises(InternalError, match="OSError: the wire broke") as caught:
-        if api == "sync":
-            scripted.state.get("store", "k")
-        else:
-            asyncio.run(scripted.state.get_async("store", "k"))
-    assert caught.value.__cause__ is native
-    assert place_of(caught.value) == ("state", "get", "scripted", "store")
+    error = api.fails(InternalError, match="OSError: the wire broke")(scripted.state, "get", "store", "k")
+    assert error.__cause__ is native
+    assert place_of(error) == ("state", "get", "scripted", "store")
 
 
 def test_an_error_of_ours_is_not_wrapped(scripted: CloudRuntimesClient, runtime: Any) -> None:

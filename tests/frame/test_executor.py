@@ -16,6 +16,7 @@ from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.flow import run_sync
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.state import StateWrite, StoredValue
+from cloud_runtimes.testing import Api
 from tests.support.harnesses.state_fakes import DictStateInThreads, DictStateRuntime, DictStore
 from tests.support.waiting import longer, until
 
@@ -146,16 +147,6 @@ def test_the_pool_does_not_block_the_callers_loop(make: Callable[[type[Any]], Cl
 # -- deadlines ----------------------------------------------------------------
 
 
-def in_api(client: CloudRuntimesClient, api: str, name: str, *args: Any, **options: Any) -> Any:
-    if api == "sync":
-        return getattr(client.state, name)(*args, **options)
-
-    async def run() -> Any:
-        return await getattr(client.state, f"{name}_async")(*args, **options)
-
-    return asyncio.run(run())
-
-
 def test_deadline_of_a_blocking_driver_in_the_async_api(make: Callable[[type[Any]], CloudRuntimesClient]) -> None:
     inside, release = threading.Event(), threading.Event()
 
@@ -171,7 +162,7 @@ def test_deadline_of_a_blocking_driver_in_the_async_api(make: Callable[[type[Any
     try:
         for timeout in longer(inside.is_set, 0.1):
             with pytest.raises(DeadlineExceededError) as caught:
-                in_api(client, "async", "save", "store", "k", 1, timeout=timeout)
+                asyncio.run(client.state.save_async("store", "k", 1, timeout=timeout))
     finally:
         release.set()
     assert caught.value.maybe_applied is True, "its thread runs to the end"
@@ -250,11 +241,8 @@ def test_closing_does_not_begin_what_waits_for_a_thread(store: DictStore) -> Non
     assert begun == ["first"]
 
 
-def test_a_client_refuses_after_close(make: Callable[[type[Any]], CloudRuntimesClient]) -> None:
+def test_a_client_refuses_after_close(make: Callable[[type[Any]], CloudRuntimesClient], api: Api) -> None:
     client = make(DictStateInThreads)
-    for api in ("sync", "async"):
-        in_api(client, api, "save", "store", "k", 1)
+    api.call(client.state, "save", "store", "k", 1)
     client.close()
-    for api in ("sync", "async"):
-        with pytest.raises(ClosedError):
-            in_api(client, api, "get", "store", "k")
+    api.fails(ClosedError)(client.state, "get", "store", "k")

@@ -41,6 +41,14 @@ def client(home: Path) -> Iterator[CloudRuntimesClient]:
         yield made
 
 
+def refused(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except ClosedError as error:
+        return str(error)
+    return "not refused"
+
+
 def integrity(home: Path) -> str:
     connection = sqlite3.connect(home / "cloud_runtimes.db")
     try:
@@ -105,13 +113,6 @@ def test_handles_belong_to_the_parent(client: CloudRuntimesClient) -> None:
     sub = client.pubsub.subscribe("bus", "t")
     tx = client.state.transaction("store")
 
-    def refused(call: Callable[[], Any]) -> str:
-        try:
-            call()
-        except ClosedError as error:
-            return str(error)
-        return "not refused"
-
     def body() -> Any:
         return [
             refused(lambda: sub.receive(1)),
@@ -139,13 +140,6 @@ def test_a_configuration_subscription_belongs_to_the_parent(client: CloudRuntime
         for sub in subs:
             assert sub.receive(30) is not None
         time.sleep(0.3)  # until all is connected
-
-        def refused(call: Callable[[], Any]) -> str:
-            try:
-                call()
-            except ClosedError as error:
-                return str(error)
-            return "not refused"
 
         def body() -> Any:
             said = [
@@ -348,13 +342,6 @@ def test_a_lease_belongs_to_the_parent(client: CloudRuntimesClient) -> None:
     with client.lock.hold("locks", "r", expiry=6.0) as lease:
         waiting = client.lock.hold("locks", "other")
 
-        def refused(call: Callable[[], Any]) -> str:
-            try:
-                call()
-            except ClosedError as error:
-                return str(error)
-            return "not refused"
-
         def body() -> Any:
             said = [refused(call) for call in (lease.renew, lease.release, lease.check, lambda: lease.lost)]
             said += [refused(waiting.__enter__), refused(lambda: lease.__exit__(None, None, None))]
@@ -427,13 +414,6 @@ def test_a_runner_belongs_to_the_parent(client: CloudRuntimesClient) -> None:
 
     with client.schedule.running() as runner:
 
-        def refused(call: Callable[[], Any]) -> str:
-            try:
-                call()
-            except ClosedError as error:
-                return str(error)
-            return "not refused"
-
         def body() -> Any:
             said = [
                 refused(call) for call in (runner.close, runner.__enter__, lambda: runner.__exit__(None, None, None))
@@ -442,16 +422,12 @@ def test_a_runner_belongs_to_the_parent(client: CloudRuntimesClient) -> None:
             with client.schedule.running():
                 for n in range(10):
                     client.schedule.schedule_job(f"child.{n}", due_time=0, target=handler)
-                end = time.monotonic() + 20
-                while client.schedule.list_jobs() and time.monotonic() < end:
-                    time.sleep(0.01)
+                until(lambda: not client.schedule.list_jobs(), seconds=20)
             return said, threads.count("cloud-runtimes-scheduler"), mine
 
         said, threads, theirs = in_child(body)
         assert all("before fork" in each for each in said)
         assert threads == 0
         client.schedule.schedule_job("after", due_time=0, target=handler)
-        end = time.monotonic() + 20
-        while client.schedule.list_jobs() and time.monotonic() < end:
-            time.sleep(0.01)
+        until(lambda: not client.schedule.list_jobs(), seconds=20)
     assert len(set(mine) | set(theirs)) == len(mine) + len(theirs) == 11

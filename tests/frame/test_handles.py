@@ -23,6 +23,8 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.pubsub import DeliveryReport
+from cloud_runtimes.testing import Api
+from tests.support.waiting import wait_in_vain
 
 APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
@@ -187,17 +189,12 @@ def test_flush_in_on_delivery_is_an_error(client: CloudRuntimesClient) -> None:
     assert all("on_delivery" in str(error) for error in raised)
 
 
-@APIS
-def test_a_flush_that_is_late_loses_nothing(scripted_bus: Any, api: str) -> None:
+def test_a_flush_that_is_late_loses_nothing(scripted_bus: Any, api: Api) -> None:
     client, bus = scripted_bus
     publisher = client.pubsub.publisher("bus", "t", delivery_timeout=30)
     bus.away = True
     publisher.send(1)
-    with pytest.raises(DeadlineExceededError, match=r"1 events .* not settled after 0\.05 s"):
-        if api == "sync":
-            publisher.flush(0.05)
-        else:
-            asyncio.run(publisher.flush_async(0.05))
+    api.fails(DeadlineExceededError, match=r"1 events .* not settled after 0\.05 s")(publisher, "flush", 0.05)
     bus.away = False
     publisher.flush(10)
     assert publisher.stats()[:3] == (1, 1, 0)
@@ -206,25 +203,16 @@ def test_a_flush_that_is_late_loses_nothing(scripted_bus: Any, api: str) -> None
             publisher.flush(bad)
 
 
-@APIS
-def test_failures_are_told_once(scripted_bus: Any, api: str) -> None:
+def test_failures_are_told_once(scripted_bus: Any, api: Api) -> None:
     client, bus = scripted_bus
     bus.away = True
     publisher = client.pubsub.publisher("bus", "t", delivery_timeout=0.05)
     publisher.send(1)
     publisher.send(2)
-
-    def flush() -> None:
-        if api == "sync":
-            publisher.flush(10)
-        else:
-            asyncio.run(publisher.flush_async(10))
-
-    with pytest.raises(BulkError) as caught:
-        flush()
-    assert sorted(caught.value.failed) == [1, 2]
-    assert (caught.value.code, caught.value.service, caught.value.component) == ("UNAVAILABLE", "pubsub", "bus")
-    flush()
+    error = api.fails(BulkError)(publisher, "flush", 10)
+    assert sorted(error.failed) == [1, 2]
+    assert (error.code, error.service, error.component) == ("UNAVAILABLE", "pubsub", "bus")
+    api.call(publisher, "flush", 10)
     publisher.close()
     assert publisher.stats()[:3] == (2, 0, 2)
 
@@ -332,20 +320,7 @@ def test_a_subscription_with_a_handler_lives_without_a_reference(client: CloudRu
 def test_waiters_that_give_up_are_forgotten(client: CloudRuntimesClient) -> None:
     """Polling an empty topic for days must not fill the memory."""
     with client.pubsub.subscribe("bus", "t") as sub:
-
-        async def poll() -> None:
-            for _ in range(50):
-                assert await sub.receive_async(0.001) is None
-            for _ in range(50):
-                task = asyncio.create_task(sub.receive_async())
-                await asyncio.sleep(0)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-
-        asyncio.run(poll())
-        for _ in range(50):
-            assert sub.receive(0.001) is None
+        wait_in_vain(sub)
         assert len(sub._fetcher._changes._futures) <= 1
         assert len(sub._fetcher._changes._tickets) <= 1
 

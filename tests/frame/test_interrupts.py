@@ -10,7 +10,6 @@ import asyncio
 import gc
 import random
 import signal
-import sqlite3
 import threading
 import time
 import weakref
@@ -25,8 +24,10 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.files import WriteLock
 from cloud_runtimes.errors import ClosedError, UnavailableError
 from cloud_runtimes.pubsub.sender import Sender
+from tests.frame.test_every_point import assert_free, stored
 from tests.support import Figure, Rounds
 from tests.support.alarms import alarms, silence
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -35,20 +36,6 @@ def client(home: Path) -> Iterator[CloudRuntimesClient]:
         made.state.save("store", "there", 0)
         made.pubsub.publish("bus", "other", "warm")
         yield made
-
-
-def stored(home: Path) -> set[Any]:
-    """Return the data of all events in the log, read beside the client."""
-    import json
-
-    from cloud_runtimes._native import events
-
-    connection = sqlite3.connect(home / "cloud_runtimes.db")
-    try:
-        frames = [events.Frame(row[0]) for row in connection.execute("SELECT body FROM frames")]
-    finally:
-        connection.close()
-    return {json.loads(frame[index].payload) for frame in frames for index in range(len(frame))}
 
 
 Call = Callable[[CloudRuntimesClient, int], Coroutine[Any, Any, Any]]
@@ -170,6 +157,16 @@ def test_cancelled_at_every_step(client: CloudRuntimesClient, home: Path, name: 
         assert any(maybe is not False for _, maybe in said)
 
 
+async def cancelled(call: Coroutine[Any, Any, Any], steps: int) -> Any:
+    """Cancel a call after so many turns of the loop; return what came of it."""
+    task = asyncio.create_task(call)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    (found,) = await asyncio.gather(task, return_exceptions=True)
+    return found
+
+
 def test_cancelled_reads_and_waits(client: CloudRuntimesClient) -> None:
     async def run() -> None:
         for steps in range(6):
@@ -178,18 +175,10 @@ def test_cancelled_reads_and_waits(client: CloudRuntimesClient) -> None:
                 client.state.get_bulk_async("store", [f"k{n}" for n in range(50)]),
                 client.state.list_keys_async("store"),
             ):
-                task = asyncio.create_task(call)
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await cancelled(call, steps)
         async with await client.pubsub.subscribe_async("bus", "t") as sub:
             for steps in range(6):
-                task = asyncio.create_task(sub.receive_async(5))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await cancelled(sub.receive_async(5), steps)
             await client.pubsub.publish_async("bus", "t", "for the one that is left")
             event = await sub.receive_async(5)
             assert event is not None
@@ -197,10 +186,7 @@ def test_cancelled_reads_and_waits(client: CloudRuntimesClient) -> None:
             event.ack()
         publisher = client.pubsub.publisher("bus", "t", linger=60)
         publisher.send(1)
-        task = asyncio.create_task(publisher.flush_async())
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancelled(publisher.flush_async(), 1)
         await publisher.flush_async(5)
         await publisher.close_async()
         assert publisher.stats().delivered == 1
@@ -257,29 +243,19 @@ def interrupts() -> Iterator[Interrupts]:
     made.close()
 
 
-def _sync_save(client: CloudRuntimesClient, number: int) -> None:
-    client.state.save("store", f"k{number}", number)
-
-
 def _sync_transaction(client: CloudRuntimesClient, number: int) -> None:
     with client.state.transaction("store") as tx:
         tx.save(f"k{number}", number)
         tx.save(f"second{number}", number)
 
 
-def _sync_publish(client: CloudRuntimesClient, number: int) -> None:
-    client.pubsub.publish("bus", "t", number)
-
-
-def _sync_configure(client: CloudRuntimesClient, number: int) -> None:
-    client.configuration.save_configuration("app", {f"k{number}": str(number), f"second{number}": str(number)})
-
-
-SYNC: dict[str, Callable[[CloudRuntimesClient, int], None]] = {
-    "save": _sync_save,
+SYNC: dict[str, Callable[[CloudRuntimesClient, int], object]] = {
+    "save": lambda client, n: client.state.save("store", f"k{n}", n),
     "transaction": _sync_transaction,
-    "publish": _sync_publish,
-    "configure": _sync_configure,
+    "publish": lambda client, n: client.pubsub.publish("bus", "t", n),
+    "configure": lambda client, n: client.configuration.save_configuration(
+        "app", {f"k{n}": str(n), f"second{n}": str(n)}
+    ),
 }
 
 
@@ -331,13 +307,7 @@ def test_interrupted_writes(
         if beside:
             writer.join(30)
             assert not writer.is_alive(), "the other writer hangs"
-    write_lock = WriteLock(str(home / "cloud_runtimes.db"))
-    end = time.monotonic() + 30  # the writer thread may be in it for what waits
-    while not (entered := write_lock.try_acquire()) and time.monotonic() < end:
-        time.sleep(0.001)
-    assert entered, "an interrupted call left the write lock held"
-    write_lock.release()
-    write_lock.close()
+    assert_free(home)
     client.state.save("store", "later", 1)
     interrupted = [each for each in said if each[1] is not None]
     for number, maybe in said:
@@ -393,21 +363,13 @@ def test_cancelled_waits_for_configuration(client: CloudRuntimesClient) -> None:
                 client.configuration.get_configuration_async("app"),
                 client.configuration.subscribe_configuration_async("app"),
             ):
-                task: asyncio.Task[Any] = asyncio.create_task(call)
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                task.cancel()
-                (made,) = await asyncio.gather(task, return_exceptions=True)
+                made = await cancelled(call, steps)
                 if hasattr(made, "close_async"):
                     await made.close_async()
         async with await client.configuration.subscribe_configuration_async("app") as sub:
             assert await sub.receive_async(5) == {}
             for steps in range(6):
-                task = asyncio.create_task(sub.receive_async(5))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await cancelled(sub.receive_async(5), steps)
             # beside an arrival: whatever a cancelled task did not give comes to the next
             for number in range(100):
                 task = asyncio.create_task(sub.receive_async(5))
@@ -538,10 +500,7 @@ def test_a_signal_handler_may_close(home: Path, under_way: str) -> None:
     assert client._context.join(10)
     stats = publisher.stats()
     assert stats.accepted == stats.delivered
-    end = time.monotonic() + 30  # a thread that said it is over may have a step to go
-    while (left := set(threading.enumerate()) - others) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not left
+    until(lambda: not set(threading.enumerate()) - others, seconds=30)  # one that said it is over may have a step to go
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["free", "held"])
@@ -584,10 +543,7 @@ def test_a_cancelled_acquire_leaves_no_lock(client: CloudRuntimesClient, held: b
 
     asyncio.run(run())
     engine = client.lock._driver("locks")._engine
-    end = time.monotonic() + 10
-    while engine.query(None, "SELECT 1 FROM lock_line"):
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    until(lambda: not engine.query(None, "SELECT 1 FROM lock_line"), seconds=10)
     assert said >= {False}
     if other is not None:
         other.check()

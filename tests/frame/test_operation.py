@@ -26,25 +26,14 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.spi import operation
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.state import StateItem
+from cloud_runtimes.testing import Api
 
 READ = Method("state", "get", repeatable=True, writes=False)
 ONCE = Method("state", "transaction", repeatable=False)
 
-APIS = pytest.mark.parametrize("api", ["sync", "async"])
-
 
 def away(**options: Any) -> UnavailableError:
     return UnavailableError("away", **options)
-
-
-def call(client: CloudRuntimesClient, api: str, name: str, *args: Any, **options: Any) -> Any:
-    if api == "sync":
-        return getattr(client.state, name)(*args, **options)
-
-    async def run() -> Any:
-        return await getattr(client.state, f"{name}_async")(*args, **options)
-
-    return asyncio.run(run())
 
 
 @pytest.fixture
@@ -191,24 +180,21 @@ def test_an_error_is_wrapped_once() -> None:
 # -- through the service ------------------------------------------------------
 
 
-@APIS
-def test_a_read_is_tried_three_times(scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str) -> None:
+def test_a_read_is_tried_three_times(scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: Api) -> None:
     runtime.state.script = [away(), away()]
-    assert call(scripted, api, "get", "store", "k") == 1
+    assert api.call(scripted.state, "get", "store", "k") == 1
     assert runtime.state.attempts == [1, 2, 3]
     assert slept == [pytest.approx(0.1), pytest.approx(0.2)]
     assert len(set(map(id, runtime.state.operations))) == 1, "one operation, one deadline"
     runtime.state.attempts.clear()
     last = away()
     runtime.state.script = [away(), away(), last, "never asked for"]
-    with pytest.raises(UnavailableError) as caught:
-        call(scripted, api, "get", "store", "k")
-    assert caught.value is last
+    error = api.fails(UnavailableError)(scripted.state, "get", "store", "k")
+    assert error is last
     assert runtime.state.attempts == [1, 2, 3]
     assert runtime.state.script == ["never asked for"]
 
 
-@APIS
 @pytest.mark.parametrize(
     ("name", "args", "options", "attempts"),
     [
@@ -233,7 +219,7 @@ def test_conditional_writes_are_sent_once(
     scripted: CloudRuntimesClient,
     runtime: Any,
     slept: list[float],
-    api: str,
+    api: Api,
     name: str,
     args: Any,
     options: Any,
@@ -242,81 +228,62 @@ def test_conditional_writes_are_sent_once(
     # the first attempt may have been applied: a condition would then fail by the caller's own write
     runtime.state.script = [away(maybe_applied=True)]
     if attempts == 1:
-        with pytest.raises(UnavailableError):
-            call(scripted, api, name, "store", *args, **options)
+        api.fails(UnavailableError)(scripted.state, name, "store", *args, **options)
     else:
-        call(scripted, api, name, "store", *args, **options)
+        api.call(scripted.state, name, "store", *args, **options)
     assert len(runtime.state.attempts) == attempts
     assert len(slept) == attempts - 1
 
 
-@APIS
-def test_a_transaction_is_sent_once(scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str) -> None:
+def test_a_transaction_is_sent_once(scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: Api) -> None:
     runtime.state.script = [away()]
 
-    async def run() -> None:
-        async with scripted.state.transaction("store") as tx:
-            tx.save("k", 1)
-
-    with pytest.raises(UnavailableError):
-        if api == "async":
-            asyncio.run(run())
-        else:
-            with scripted.state.transaction("store") as tx:
-                tx.save("k", 1)
+    with pytest.raises(UnavailableError), api.opened(scripted.state.transaction("store")) as tx:
+        tx.save("k", 1)
     assert runtime.state.attempts == [1]
     assert slept == []
 
 
-@APIS
 def test_retries_stay_within_the_timeout(
-    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str
+    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: Api
 ) -> None:
     runtime.state.script = [away(), away()]
-    with pytest.raises(UnavailableError):
-        call(scripted, api, "get", "store", "k", timeout=0.25)
+    api.fails(UnavailableError)(scripted.state, "get", "store", "k", timeout=0.25)
     assert runtime.state.attempts == [1, 2]
     assert slept == [pytest.approx(0.1)]
 
 
-@APIS
 def test_an_earlier_attempt_is_remembered(
-    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str
+    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: Api
 ) -> None:
     runtime.state.script = [away(maybe_applied=True), ConflictError("full of something else")]
-    with pytest.raises(ConflictError) as caught:
-        call(scripted, api, "save", "store", "k", 1)
-    assert caught.value.maybe_applied, "the first attempt may have been applied"
+    error = api.fails(ConflictError)(scripted.state, "save", "store", "k", 1)
+    assert error.maybe_applied, "the first attempt may have been applied"
 
 
-@APIS
-def test_the_timeout_given_wins(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
-    call(scripted, api, "get", "store", "k")
-    call(scripted, api, "get", "store", "k", timeout=2.5)
-    call(scripted, api, "get", "store", "k", timeout=None)
+def test_the_timeout_given_wins(scripted: CloudRuntimesClient, runtime: Any, api: Api) -> None:
+    api.call(scripted.state, "get", "store", "k")
+    api.call(scripted.state, "get", "store", "k", timeout=2.5)
+    api.call(scripted.state, "get", "store", "k", timeout=None)
     assert [op.timeout for op in runtime.state.operations] == [30.0, 2.5, None]
 
 
-@APIS
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), True, "5"])
 def test_a_bad_timeout_comes_before_the_driver(
-    scripted: CloudRuntimesClient, runtime: Any, api: str, timeout: Any
+    scripted: CloudRuntimesClient, runtime: Any, api: Api, timeout: Any
 ) -> None:
     for name, args in (("get", ("k",)), ("save", ("k", 1)), ("delete", ("k",)), ("get_bulk", (["k"],))):
-        with pytest.raises(InvalidArgumentError, match="timeout"):
-            call(scripted, api, name, "store", *args, timeout=timeout)
+        api.fails(InvalidArgumentError, match="timeout")(scripted.state, name, "store", *args, timeout=timeout)
     with pytest.raises(InvalidArgumentError, match="timeout"):
         scripted.state.transaction("store", timeout=timeout)
     assert runtime.state.operations == []
 
 
-@APIS
 def test_failures_of_single_items_are_not_retried(
-    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str
+    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: Api
 ) -> None:
     runtime.state.script = [{1: away()}]
-    with pytest.raises(BulkError) as caught:
-        call(scripted, api, "save_bulk", "store", {"a": 1, "b": 2})
-    assert list(caught.value.failed) == ["b"]
-    assert caught.value.retryable
+    error = api.fails(BulkError)(scripted.state, "save_bulk", "store", {"a": 1, "b": 2})
+    assert list(error.failed) == ["b"]
+    assert error.retryable
     assert runtime.state.attempts == [1]

@@ -25,8 +25,7 @@ def memory(closing: Keep) -> CloudRuntimesClient:
 
 def test_an_argument_of_another_library(memory: CloudRuntimesClient, api: Api) -> None:
     message = r"unexpected keyword argument 'max_retries'; did you mean 'max_deliveries'\?$"
-    with pytest.raises(TypeError, match=message):
-        api.call(memory.pubsub, "subscribe", "bus", "t", print, max_retries=3)
+    api.fails(TypeError, match=message)(memory.pubsub, "subscribe", "bus", "t", print, max_retries=3)
     with pytest.raises(TypeError, match=message):
         memory.pubsub.subscription("bus", "t", max_retries=3)(print)
     with pytest.raises(TypeError, match="unexpected keyword argument 'topik'; did you mean 'topic'"):
@@ -77,8 +76,7 @@ def test_a_method_that_is_nearly_there(memory: CloudRuntimesClient, api: Api) ->
     memory.rpc.register_method("place-order", lambda: None)
     with pytest.raises(NotFoundError, match=r"has no method 'plcae-order'; did you mean 'place-order'\?$"):
         api.call(memory.rpc, "invoke_method", "shop", "plcae-order")
-    with pytest.raises(NotFoundError, match=r"has no method 'teleport'$"):
-        api.call(memory.rpc, "invoke_method", "shop", "teleport")
+    api.fails(NotFoundError, match=r"has no method 'teleport'$")(memory.rpc, "invoke_method", "shop", "teleport")
 
 
 def test_an_unknown_scheme_of_a_component_elsewhere(closing: Keep, monkeypatch: pytest.MonkeyPatch) -> None:

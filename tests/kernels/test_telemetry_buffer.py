@@ -1,14 +1,21 @@
-"""The buffer of the telemetry kernel, its log records, and what leaves with an event or a call; each body on both twins."""
+"""The buffer of the telemetry kernel, its log records, attributes around their limits, and `with` on spans."""
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from types import ModuleType
 from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
+from tests.kernels.test_telemetry import pairs
+from tests.kernels.test_telemetry_api import bridged, tracer_of
 from tests.support import Rounds
 from tests.support.telemetry_kernel import buffer, drain, logs, spans, tracer
 from tests.support.waiting import in_threads
@@ -191,3 +198,173 @@ def test_a_span_leaves_by_its_own_header(kernel: ModuleType) -> None:
             assert kernel.outgoing() == (span.context.traceparent, False)
             assert span.context.traceparent[-2:] == flags
     assert kernel.outgoing() == (None, False)
+
+
+# -- attributes around the limits of what is written in one go, however they are given, and the counts of references; each body on both twins
+
+VALUES: list[Any] = [True, False, 0, 1, -1, 127, 128, 2**30 - 1, 2**30, -(2**30), 2**63 - 1, -(2**63), 2**63, 0.0, -1.5]
+
+
+def cut(value: Any, limit: int) -> Any:
+    """What of a value is written: one that is no number of 64 bits is text."""
+    if value == 2**63:
+        value = str(value)
+    return value[:limit] if isinstance(value, str) and limit >= 0 else value
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 5, 300])
+def test_every_length_of_key_and_value(kernel: ModuleType, limit: int) -> None:
+    """From one byte for a length to two, of the key, the value, and both together."""
+    into, expected = buffer(kernel), []
+    made = tracer(kernel, into, (128, limit))
+    for size in [*range(1, 6), *range(15, 19), *range(31, 34), *range(50, 60), *range(95, 131), 255, 256]:
+        texts = ["v" * more for more in (0, 1, 16, 33, 52, 56, 112 - min(size, 112), 113)]
+        for value in [*VALUES, *texts, "é" * 60]:
+            attributes = {"k" * size: value, "ключ" * size: value}
+            with made.span("one by one") as span:
+                for key, each in attributes.items():
+                    span.set_attribute(key, each)
+            made.start_span("at once", attributes=attributes).end()
+            expected += [pairs({key: cut(each, limit) for key, each in attributes.items()})] * 2
+    for read, wanted in zip(spans(drain(into)), expected, strict=True):
+        assert [each.SerializeToString() for each in read.attributes] == [each.SerializeToString() for each in wanted]
+
+
+def test_by_position_and_by_name(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    with tracer(kernel, into).span("s") as span:
+        assert span.set_attribute("a", 1) is None
+        assert span.set_attribute("b", value=2) is None
+        assert span.set_attribute(value=3, key="c") is None
+        assert type(span).set_attribute(span, "d", 4) is None
+        span.set_attribute(*("e", 5))
+        setting = span.set_attribute
+        setting("f", 6)
+        for wrong in [(), ("g",), ("g", 1, 2)]:
+            with pytest.raises(TypeError):
+                span.set_attribute(*wrong)
+        for named in [{"key": "g"}, {"value": 1}, {"key": "g", "value": 1, "other": 2}]:
+            with pytest.raises(TypeError):
+                span.set_attribute(**named)
+        with pytest.raises(TypeError):
+            span.set_attribute("g", 1, key="h")
+        with pytest.raises((TypeError, AttributeError)):
+            type(span).set_attribute(object(), "g", 1)
+    assert {each.key: each.value.int_value for each in spans(drain(into))[0].attributes} == dict(
+        zip("abcdef", range(1, 7), strict=True)
+    )
+
+
+def test_equal_keys_of_one_length(kernel: ModuleType) -> None:
+    """Keys of one length are told apart by their text, in each kind of string that there is."""
+    into = buffer(kernel)
+    kinds = ["ab", "ac", "é1", "é2", "ж1", "ж2", "🎈1"]
+    with tracer(kernel, into).span("s") as span:
+        for number, key in enumerate(kinds * 2):
+            span.set_attribute("".join(list(key)), number)
+        assert span.attributes == {key: number + len(kinds) for number, key in enumerate(kinds)}
+    assert [each.key for each in spans(drain(into))[0].attributes] == kinds
+
+
+def test_spans_that_end_while_an_exception_is_on_its_way(kernel: ModuleType) -> None:
+    """The exception is what it was, and the attributes are gone with their span."""
+    into = buffer(kernel)
+    made = tracer(kernel, into)
+    key, value = "key of a span".upper(), "value of a span".upper()
+    before = sys.getrefcount(key), sys.getrefcount(value)
+
+    def fail() -> None:
+        span = made.start_span("never ended")
+        span.set_attribute(key, value)
+        raise LookupError(span.name)
+
+    for _ in range(3):
+        with pytest.raises(LookupError, match="never ended"):
+            fail()
+    assert (sys.getrefcount(key), sys.getrefcount(value)) == before
+    assert drain(into) == b""
+
+
+# -- `with` on spans: the two methods behind it, however they are looked up and called, each body on both twins
+
+Entered = tuple[Callable[[], Any], Any, ModuleType]
+
+
+@pytest.fixture(params=["a span", "a scope of the API"])
+def entered(kernel: ModuleType, request: pytest.FixtureRequest) -> Iterator[Entered]:
+    """What makes one to enter, the buffer behind it, and the kernel."""
+    into = buffer(kernel)
+    api = request.param == "a scope of the API"
+    with bridged(kernel) if api else nullcontext():
+        made = tracer_of(kernel, into) if api else tracer(kernel, into)
+        start = made.start_as_current_span if api else made.span
+        yield lambda: start("s"), into, kernel
+
+
+def test_called_by_hand(entered: Entered) -> None:
+    make, into, kernel = entered
+    one = make()
+    enter, leave = one.__enter__, one.__exit__
+    span = enter()
+    assert kernel.current_span() is getattr(span, "native", span)
+    with pytest.raises(TypeError):
+        leave()
+    with pytest.raises(TypeError):
+        enter(None)
+    nothing = (None, None, None)
+    assert leave(*nothing) is None
+    assert kernel.current_span() is None
+    leave(*nothing)  # once more changes nothing
+    assert len(spans(drain(into))) == 1
+
+
+def test_looked_up_in_the_class(entered: Entered) -> None:
+    make, into, kernel = entered
+    one = make()
+    type(one).__enter__(one)
+    assert kernel.current_span() is not None
+    type(one).__exit__(one, None, None, None)
+    with ExitStack() as stack:
+        stack.enter_context(make())
+        stack.push(make().__exit__)
+        assert kernel.current_span() is not None
+    assert kernel.current_span() is None
+    assert len(spans(drain(into))) >= 2
+
+
+def test_the_method_keeps_what_it_is_of(entered: Entered) -> None:
+    make, into, _ = entered
+    gone = None
+    leave = make().__exit__
+    for _ in range(100):  # others come and go meanwhile
+        with make() as span:
+            gone = weakref.ref(span)
+    leave(None, None, None)
+    del span, leave
+    gc.collect()
+    assert gone is not None
+    assert gone() is None
+    assert len(spans(drain(into))) in (100, 101)
+
+
+def test_nothing_stays_behind(entered: Entered) -> None:
+    make, into, _ = entered
+    name = f"value {id(into)}"
+    before = sys.getrefcount(name)
+    held = [make() for _ in range(100)]
+    for one in held:
+        with one as span:
+            span.set_attribute("k", name)
+    del held, one, span
+    gc.collect()
+    assert sys.getrefcount(name) == before
+
+
+def test_what_is_raised_goes_on(entered: Entered) -> None:
+    make, into, kernel = entered
+    with pytest.raises(ValueError, match="no"), make():
+        raise ValueError("no")
+    with pytest.raises(KeyboardInterrupt), make():
+        raise KeyboardInterrupt
+    assert kernel.current_span() is None
+    assert [len(each.events) for each in spans(drain(into))] == [1, 0]

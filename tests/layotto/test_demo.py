@@ -11,25 +11,15 @@ from pathlib import Path
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from examples.demo import flights
 from tests.support import Figure, Rounds
 from tests.support.fake_layotto import FakeLayotto
 from tests.support.layotto import layotto_process
+from tests.support.needs import needs_flights
 from tests.support.ports import reserved_port
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, needs_flights]
 EVENTS = 1500
 DEADLINE = 120
-
-
-@pytest.fixture(autouse=True)
-def _archive() -> None:
-    try:
-        flights.archive()
-    except flights.MissingDataError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 def run(folder: Path, endpoint: str, port: int, events: int) -> str:

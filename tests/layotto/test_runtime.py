@@ -98,11 +98,11 @@ def test_ready_by_hello(clients: Any, api: Api) -> None:
 
 def test_not_ready(api: Api) -> None:
     with CloudRuntimesClient("grpc://127.0.0.1:1", runtime="layotto") as client:
-        with pytest.raises(DeadlineExceededError, match="not ready"):
-            api.call(client, "wait_ready", timeout=0.3)
-        with pytest.raises(UnavailableError, match=r"grpc://127\.0\.0\.1:1.*layotto start") as caught:
-            api.call(client.state, "save", "s", "k", 1, timeout=2)
-        assert not caught.value.maybe_applied
+        api.fails(DeadlineExceededError, match="not ready")(client, "wait_ready", timeout=0.3)
+        error = api.fails(UnavailableError, match=r"grpc://127\.0\.0\.1:1.*layotto start")(
+            client.state, "save", "s", "k", 1, timeout=2
+        )
+        assert not error.maybe_applied
 
 
 @contextmanager
@@ -131,8 +131,7 @@ def test_ready_by_its_actuator(clients: Any, api: Api) -> None:
     with actuator(200) as address:
         api.call(clients(actuator=address), "wait_ready")
     with actuator(503) as address:
-        with pytest.raises(DeadlineExceededError, match="503"):
-            api.call(clients(actuator=address), "wait_ready", timeout=0.3)
+        api.fails(DeadlineExceededError, match="503")(clients(actuator=address), "wait_ready", timeout=0.3)
 
 
 # -- what it lacks -------------------------------------------------------------
@@ -140,10 +139,8 @@ def test_ready_by_its_actuator(clients: Any, api: Api) -> None:
 
 def test_what_it_lacks_is_refused_before_anything_is_sent(api: Api) -> None:
     with CloudRuntimesClient("grpc://127.0.0.1:1", runtime="layotto") as client:
-        with pytest.raises(UnsupportedError, match="fallback"):
-            api.call(client.database, "query", "s", "SELECT 1")
-        with pytest.raises(UnsupportedError, match="fallback"):
-            api.call(client.schedule, "list_jobs")
+        api.fails(UnsupportedError, match="fallback")(client.database, "query", "s", "SELECT 1")
+        api.fails(UnsupportedError, match="fallback")(client.schedule, "list_jobs")
         for call in (
             lambda: api.call(client.state, "list_keys", "s"),
             lambda: api.call(client.state, "save", "s", "k", 1, fence=1),
@@ -168,8 +165,7 @@ def test_what_it_lacks_falls_to_the_process(fake: FakeLayotto, api: Api) -> None
     with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite", config=config) as client:
         assert api.call(client.database, "query", "bank", "SELECT 1 AS one")[0]["one"] == 1
         assert client.supports("database.transaction", "bank")
-        with pytest.raises(ComponentNotFoundError):
-            api.call(client.database, "query", "other", "SELECT 1")
+        api.fails(ComponentNotFoundError)(client.database, "query", "other", "SELECT 1")
         api.call(client.state, "save", "s", "k", 1)
         assert api.call(client.state, "get", "s", "k") == 1
         assert api.call(fake.client.state, "get", "s", "k", type=bytes) == b"1"
@@ -223,10 +219,8 @@ def test_a_delete_needs_no_etag(client: CloudRuntimesClient, api: Api) -> None:
 
 
 def test_an_etag_of_an_absent_key_is_a_conflict(client: CloudRuntimesClient, api: Api) -> None:
-    with pytest.raises(ConflictError):
-        api.call(client.state, "save", "s", "k", 1, etag="1")
-    with pytest.raises(ConflictError):
-        api.call(client.state, "delete", "s", "k", etag="1")
+    api.fails(ConflictError)(client.state, "save", "s", "k", 1, etag="1")
+    api.fails(ConflictError)(client.state, "delete", "s", "k", etag="1")
     assert api.call(client.state, "get_item", "s", "k") is None
 
 
@@ -287,12 +281,10 @@ def test_no_such_component(client: CloudRuntimesClient, api: Api) -> None:
         ("file", "put_file", "none", "f", b""),
         ("file", "list_files", "none"),
     ):
-        with pytest.raises(ComponentNotFoundError):
-            api.call(getattr(client, service), method, *arguments)
+        api.fails(ComponentNotFoundError)(getattr(client, service), method, *arguments)
     with pytest.raises(InternalError):  # configuration has no code of its own for it
         api.call(client.configuration, "get_configuration", "none", ["k"])
-    with pytest.raises(ComponentNotFoundError):
-        api.call(Sequencer(client), "next_id", "none", "k")
+    api.fails(ComponentNotFoundError)(Sequencer(client), "next_id", "none", "k")
 
 
 def test_configuration_that_the_sidecar_does_not_tell_of(clients: Any, api: Api) -> None:
@@ -334,8 +326,7 @@ def test_locks(client: CloudRuntimesClient, api: Api) -> None:
     assert lease.token is None
     assert api.call(client.lock, "try_lock", "l", "r", "me") is None
     assert api.call(client.lock, "unlock", "l", "r", "you") is UnlockStatus.NOT_OWNER
-    with pytest.raises(UnsupportedError):
-        api.call(lease, "renew")
+    api.fails(UnsupportedError)(lease, "renew")
     api.call(lease, "release")
     assert api.call(client.lock, "unlock", "l", "r", "me") is UnlockStatus.NOT_FOUND
 
@@ -345,11 +336,9 @@ def test_sequencers(client: CloudRuntimesClient, api: Api) -> None:
     numbers = [api.call(sequencer, "next_id", "q", f"k-{api.name}", strong=strong) for strong in (False, True)]
     assert numbers == [1, 2]
     for key in ("", "a||b", 5):
-        with pytest.raises(InvalidArgumentError):
-            api.call(sequencer, "next_id", "q", key)
+        api.fails(InvalidArgumentError)(sequencer, "next_id", "q", key)
     with CloudRuntimesClient(runtime="capa", config={"capa": {"home": ":memory:"}}) as other:
-        with pytest.raises(UnsupportedError, match="Layotto's"):
-            api.call(Sequencer(other), "next_id", "q", "k")
+        api.fails(UnsupportedError, match="Layotto's")(Sequencer(other), "next_id", "q", "k")
 
 
 @pytest.mark.parametrize("local", [False, True])
@@ -369,8 +358,7 @@ def test_files_of_both_kinds_of_components(clients: Any, fake: FakeLayotto, api:
     assert [info.name for info in api.call(client.file, "list_files", "f", after="b/c", limit=2)] == ["b/d/e", "b/d/f"]
     assert api.call(client.file, "list_files", "f", "none/") == []
     for method in ("get_file", "stat_file"):
-        with pytest.raises(MissingFileError):
-            api.call(client.file, method, "f", "absent")
+        api.fails(MissingFileError)(client.file, method, "f", "absent")
     api.call(client.file, "delete_file", "f", "a")
     api.call(client.file, "delete_file", "f", "a")
     assert not api.call(client.file, "exists", "f", "a")
@@ -381,9 +369,10 @@ def test_a_foreign_application_s_status_is_unavailable(
 ) -> None:
     with actuator(418) as address:
         fake.invoke.routes["teapot"] = address.removeprefix("http://").rstrip("/")
-        with pytest.raises(UnavailableError, match="418") as caught:
-            api.call(client.rpc, "invoke_method", "teapot", "actuator/health/readiness", http_method="GET")
-        assert (caught.value.retryable, caught.value.maybe_applied) == (False, True)
+        error = api.fails(UnavailableError, match="418")(
+            client.rpc, "invoke_method", "teapot", "actuator/health/readiness", http_method="GET"
+        )
+        assert (error.retryable, error.maybe_applied) == (False, True)
 
 
 # -- what it declares ----------------------------------------------------------
@@ -426,7 +415,6 @@ def test_what_a_delete_takes_along_is_told_where_it_cannot_be_put_back(
         raise UnavailableError("away")
 
     monkeypatch.setattr("cloud_runtimes.runtimes.layotto.stores.LayottoConfiguration._save", broken)
-    with pytest.raises(UnavailableError) as caught:
-        api.call(configuration, "delete_configuration", "c", ["a"])
-    assert caught.value.maybe_applied
-    assert "'ab'" in "".join(getattr(caught.value.__cause__ or caught.value, "__notes__", []))
+    error = api.fails(UnavailableError)(configuration, "delete_configuration", "c", ["a"])
+    assert error.maybe_applied
+    assert "'ab'" in "".join(getattr(error.__cause__ or error, "__notes__", []))

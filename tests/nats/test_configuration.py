@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.components.nats.requests import Batch, Request
 from cloud_runtimes.components.nats.settings import NatsSettings
@@ -14,17 +12,7 @@ from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harnesses.nats import NatsHome
-from tests.support.nats import Serve
-
-
-def receive(api: Api, subscription: Any, key: str, value: str) -> None:
-    """Receive until a key has a value."""
-    for _ in range(20):
-        items = api.call(subscription, "receive", 10)
-        assert items is not None, f"{key} = {value} did not come"
-        if key in items and items[key].value == value:
-            return
-    pytest.fail(f"{key} = {value} did not come")
+from tests.support.homes import receive
 
 
 def test_connections_that_are_cut_miss_nothing(home: NatsHome, client: Make, api: Api, rounds: Rounds) -> None:
@@ -36,19 +24,6 @@ def test_connections_that_are_cut_miss_nothing(home: NatsHome, client: Make, api
                 proxy.break_all("reset" if number % 2 else "close")
                 other.configuration.save_configuration("app", {"k": str(number)})
                 receive(api, subscription, "k", str(number))
-
-
-def test_a_restart_misses_nothing(served: Serve, client: Make, api: Api) -> None:
-    server = served()
-    mine = client(server.url)
-    mine.configuration.save_configuration("app", {"k": "1", "kept": "1"})
-    with api.opened(mine.configuration.subscribe_configuration("app")) as subscription:
-        receive(api, subscription, "k", "1")
-        server.kill()
-        server.start()
-        client(server.url).configuration.save_configuration("app", {"k": "2"})
-        receive(api, subscription, "k", "2")
-    assert mine.configuration.get_configuration("app") == {"k": "2", "kept": "1"}
 
 
 def test_a_bucket_that_was_removed(home: NatsHome, api: Api) -> None:

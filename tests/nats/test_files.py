@@ -392,8 +392,7 @@ def test_servers_that_die_meanwhile(served: Serve, client: Make, api: Api) -> No
     api.call(writer, "write", data[: 2 * WINDOW])
     assert api.call(reader, "read", WINDOW) == data[:WINDOW]
     server.kill()
-    error = api.fails(UnavailableError)(files, "put_file", "s", "h", b"x")
-    assert not error.maybe_applied
+    assert not api.fails(UnavailableError)(files, "put_file", "s", "h", b"x").maybe_applied
     server.start()
     assert api.call(reader, "read") == data[WINDOW:]
     api.call(writer, "write", data[2 * WINDOW :])
@@ -437,8 +436,7 @@ def test_a_bucket_that_is_deleted(home: NatsHome, raw: Raw, api: Api) -> None:
     with api.opened(files.open_file("s", "f")) as file:
         api.call(file, "read", 10)
         raw.api("STREAM.DELETE")
-        with pytest.raises(Exception, match=r"stream|removed"):
-            api.call(file, "read", 3 * WINDOW)
+        api.fails(Exception, match=r"stream|removed")(file, "read", 3 * WINDOW)
     assert api.call(files, "list_files", "s") == []  # it is made again
     assert api.call(files, "put_file", "s", "f", b"new").etag != before.etag
     assert api.call(files, "get_file", "s", "f") == b"new"

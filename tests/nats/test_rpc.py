@@ -90,8 +90,7 @@ def test_processes_share_the_work_and_one_dies(
     rpc = client(server.url).rpc
     seen = {api.call(rpc, "invoke_method", "there", "describe")["process"] for _ in range(64)}
     assert seen == {each._process.pid for each in processes}
-    error = api.fails(DeadlineExceededError)(rpc, "invoke_method", "there", "die", timeout=0.3)
-    assert error.maybe_applied
+    assert api.fails(DeadlineExceededError)(rpc, "invoke_method", "there", "die", timeout=0.3).maybe_applied
     for _ in range(20):
         assert api.call(rpc, "invoke_method", "there", "describe")["process"] in seen
     (alive,) = [each for each in processes if each._process.poll() is None]
@@ -115,8 +114,7 @@ def test_while_nats_is_away(served: Serve, process: Callable[[NatsServer], NatsR
     rpc = client(server.url).rpc
     assert api.call(rpc, "invoke_method", "there", "echo", 1) == 1
     threading.Timer(0.5, server.kill).start()
-    error = api.fails(UnavailableError)(rpc, "invoke_method", "there", "sleep", 3.0, timeout=10)
-    assert error.maybe_applied
+    assert api.fails(UnavailableError)(rpc, "invoke_method", "there", "sleep", 3.0, timeout=10).maybe_applied
     error = api.fails(UnavailableError, match="no server can be reached")(rpc, "invoke_method", "there", "echo", 1)
     assert not error.maybe_applied
     server.start()
@@ -209,8 +207,7 @@ def test_a_deadline_is_the_handler_s_too(home: NatsHome, serving: CloudRuntimesC
     serving.rpc.register_method("waits", waits)
     with api.opened(serving.rpc.serving()):
         begun = time.monotonic()
-        error = api.fails(DeadlineExceededError)(rpc, "invoke_method", "there", "waits", timeout=0.2)
-        assert error.maybe_applied
+        assert api.fails(DeadlineExceededError)(rpc, "invoke_method", "there", "waits", timeout=0.2).maybe_applied
         assert api.until(ended.is_set, 20)
         assert time.monotonic() - begun < 20
 

@@ -136,8 +136,7 @@ def test_a_server_that_is_gone(served: Serve, client: Make, api: Api) -> None:
     schedule = client(server.url).schedule
     api.call(schedule, "schedule_job", "j", schedule="@hourly")
     server.kill()
-    error = api.fails(UnavailableError)(schedule, "schedule_job", "k", schedule="@hourly")
-    assert not error.maybe_applied
+    assert not api.fails(UnavailableError)(schedule, "schedule_job", "k", schedule="@hourly").maybe_applied
 
 
 def test_what_others_see_of_a_job(home: NatsHome, api: Api) -> None:

@@ -163,8 +163,7 @@ def test_a_large_file_that_is_replaced_while_it_is_read(make: Make, api: Api) ->
     with api.opened(client.file.open_file("s", "f")) as file:
         assert api.call(file, "read", MIB) == bytes(MIB)
         api.call(client.file, "put_file", "s", "f", b"1" * 3 * MIB)
-        error = api.fails(ConflictError, "open it again")(file, "read", MIB)
-        assert error.__cause__ is None
+        assert api.fails(ConflictError, "open it again")(file, "read", MIB).__cause__ is None
 
 
 def test_what_is_given_up_leaves_no_parts(make: Make, objectstore_url: str, bucket: str, api: Api) -> None:
@@ -204,8 +203,7 @@ def test_a_source_that_takes_too_long_leaves_no_parts(make: Make, objectstore_ur
         await asyncio.sleep(20)
 
     source = slow() if api.name == "sync" else slow_async()
-    error = api.fails(DeadlineExceededError)(client.file, "put_file", "s", "f", source, timeout=1)
-    assert not error.maybe_applied
+    assert not api.fails(DeadlineExceededError)(client.file, "put_file", "s", "f", source, timeout=1).maybe_applied
     if "key:secret@" in objectstore_url:
         until(lambda: not uploads(objectstore_url, bucket))
     assert not api.call(client.file, "exists", "s", "f")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import random
@@ -13,6 +12,7 @@ import pytest
 
 from cloud_runtimes.components.postgres.file import _ENTRIES
 from cloud_runtimes.spi import Method, Operation
+from cloud_runtimes.testing import Api
 from tests.support.harnesses.postgres import PostgresHome
 
 _LIST = Method("file", "list_files", repeatable=True, writes=False)
@@ -53,8 +53,7 @@ def test_a_listing_skips_from_folder_to_folder(home: PostgresHome, mode: str) ->
     assert rows_read(found[0][0]["Plan"]) < 20, json.dumps(found[0])
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_listings_hold_what_a_full_scan_holds(home: PostgresHome, kind: str) -> None:
+def test_listings_hold_what_a_full_scan_holds(home: PostgresHome, api: Api) -> None:
     client = home.client()
     assert client.file.list_files("s") == []
     letters = ["a", "b", "/", "0", ".", "é", "\U0010ffff"]
@@ -72,5 +71,5 @@ def test_listings_hold_what_a_full_scan_holds(home: PostgresHome, kind: str) -> 
                 wanted.add(name if recursive else prefix + folder + slash)
         expected = sorted(each for each in wanted if after is None or each > after)[:limit]
         arguments = (Operation(_LIST, "s", 10.0), prefix, recursive, limit, after)
-        found = driver.list_files(*arguments) if kind == "sync" else asyncio.run(driver.list_files_async(*arguments))
+        found = api.call(driver, "list_files", *arguments)
         assert [each.name for each in found] == expected, (prefix, recursive, after, limit)

@@ -80,8 +80,7 @@ def test_what_is_prepared_does_not_pass(pooled: Pooled, api: Api) -> None:
             api.call(client.state, "save", "s", "k", number)
         other.execute("SELECT 1")
         one.commit()
-        with pytest.raises(InvalidArgumentError, match="prepare = false"):
-            api.call(client.state, "save", "s", "k", 10)
+        api.fails(InvalidArgumentError, match="prepare = false")(client.state, "save", "s", "k", 10)
 
 
 def test_without_a_url_to_listen_it_polls_and_says_so(

@@ -1,10 +1,12 @@
-"""Batches in flight, and sources that push, over brokers of `fake_broker`."""
+"""Batches in flight, sources that push, and slow brokers."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,11 +14,16 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events as kernel
 from cloud_runtimes.errors import ClosedError, CloudRuntimesError, InvalidArgumentError, UnavailableError
-from cloud_runtimes.pubsub import PublisherStats
+from cloud_runtimes.pubsub import PublisherStats, sender
 from cloud_runtimes.spi.pubsub import BatchLimits, Delivery
 from cloud_runtimes.testing import Api
+from cloud_runtimes.testing.suites._base import Call, Suite
+from cloud_runtimes.testing.suites.pubsub import drain
 from tests.support import Figure, Rounds
 from tests.support.fake_broker import AcknowledgingBroker, AsyncBroker, FakeBroker, FakeRuntime, PushingBroker
+from tests.support.harnesses.embedded import MemoryHarness
+from tests.support.harnesses.rows import rows
+from tests.support.slow_broker import SlowBroker
 from tests.support.waiting import until
 
 SOON = 30.0
@@ -192,39 +199,83 @@ def test_an_asyncio_source_needs_no_thread() -> None:
             assert [thread.name for thread in set(threading.enumerate()) - before] == ["cloud-runtimes-loop"]
 
 
+@pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
-def test_leaving_a_group_that_fails_is_told_and_ends(
-    kind: type[PushingBroker], api: Api, caplog: pytest.LogCaptureFixture
+def test_leaving_a_group_that_fails_ends_and_is_told_while_the_client_is_open(
+    kind: type[PushingBroker], closed: bool, api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """At exit, where a handler that does not end outlives its client, nothing is told."""
     broker = kind()
     with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
         sub = api.call(client.pubsub, "subscribe", "bus", "t")
 
         def fails(settled: Any) -> Any:
+            if closed:
+                raise ClosedError("home.db is closed: its last client has closed it")
             raise UnavailableError("the broker went away")
 
         broker.source.close = fails  # type: ignore[method-assign]
         api.call(sub, "close")
         runner = sub._fetcher._runner
         assert runner.join(SOON)
-        if kind is AsyncBroker:
+        if kind is AsyncBroker and not closed:
             assert runner._future.exception() is None
-    assert "leaving the group failed: the broker went away" in caplog.text
+    assert ("leaving the group failed: the broker went away" in caplog.text) is not closed
+    assert ("leaving the group failed" in caplog.text) is not closed
 
 
-@pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
-def test_leaving_a_group_of_a_closed_client_is_not_told(
-    kind: type[PushingBroker], api: Api, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As at exit, where a handler that does not end outlives its client."""
-    broker = kind()
-    with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
-        sub = api.call(client.pubsub, "subscribe", "bus", "t")
+# -- what a publisher makes of a slow broker: events come, and few of them twice
 
-        def fails(settled: Any) -> Any:
-            raise ClosedError("home.db is closed: its last client has closed it")
 
-        broker.source.close = fails  # type: ignore[method-assign]
-        api.call(sub, "close")
-        assert sub._fetcher._runner.join(SOON)
-    assert "leaving the group failed" not in caplog.text
+class TestSlowBroker(Suite):
+    service = "pubsub"
+    harness = rows({MemoryHarness.name: MemoryHarness})
+
+    @pytest.mark.parametrize(
+        ("rate", "latency"),
+        [
+            pytest.param(lambda at: 10_000, 0.0, id="slow"),
+            pytest.param(lambda at: 1_000, 0.0, id="very slow"),
+            pytest.param(lambda at: 1_000_000 if at < 0.01 else 4_000, 0.0, id="falling"),
+            pytest.param(lambda at: 1_000 if at < 20 else 1_000_000, 0.0, id="recovering"),
+            pytest.param(lambda at: 1_000_000, 3.0, id="far"),
+        ],
+    )
+    def test_a_slow_broker(
+        self, call: Call, api: Api, monkeypatch: pytest.MonkeyPatch, rate: Callable[[float], float], latency: float
+    ) -> None:
+        monkeypatch.setattr(sender, "_TAKE_BYTES", 48_000)
+        broker = SlowBroker(monkeypatch, call.plain("_driver"), rate, latency)
+        count = 120
+        with call.opened("publisher", "t", linger=60, batch_events=40) as publisher:
+            for number in range(count):
+                api.call(publisher, "send", {"n": number, "text": "x" * 900}, key=f"k{number % 3}")
+            api.call(publisher, "flush")
+            stats = publisher.stats()
+            assert (stats.accepted, stats.delivered, stats.failed, stats.buffered) == (count, count, 0, 0)
+        late = [size for _, size, in_time in broker.attempts if not in_time]
+        # attempts are halved until they fit, and fit from then on
+        assert len(late) <= 6
+        assert all(left >= 1.8 * right for left, right in pairwise(late))
+        assert len(broker.stored) <= 3 * count
+        came = drain(api, call, len(broker.stored))
+        assert sorted(event.id for event in came) == sorted(broker.stored)
+        order = {event.id: event.data["n"] for event in came}
+        assert [order[id] for id in dict.fromkeys(broker.stored)] == list(range(count))
+
+    def test_a_broker_that_recovers_gets_more_again(
+        self, call: Call, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        driver = call.plain("_driver")
+        if driver.limits.events < 200:
+            pytest.skip("a batch of 200 events is not declared")
+        broker = SlowBroker(monkeypatch, driver, lambda at: 1_000 if at < 60 else 1_000_000)
+        with call.opened("publisher", "t", linger=60) as publisher:
+            for number in range(200):
+                api.call(publisher, "send", {"n": number, "text": "x" * 900})
+            api.call(publisher, "flush")
+            assert publisher.stats().delivered == 200
+        slow = [size for begun, size, in_time in broker.attempts if in_time and begun < 60]
+        fast = [size for begun, size, _ in broker.attempts if begun >= 60]
+        assert max(slow) < 10_000 < 50_000 < max(fast)
+        assert len(fast) <= 8

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cloud_runtimes.components.redis.configuration import TOMBSTONE_MS
@@ -13,20 +11,11 @@ from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds
 from tests.support.harnesses.redis import RedisHome
+from tests.support.homes import receive
 from tests.support.redis import Serve
 
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 _LOOK = Method("configuration", "look", repeatable=True, writes=False)
-
-
-def receive(api: Api, subscription: Any, key: str, value: str | None) -> None:
-    """Receive until a key has a value; ``None``: until it is deleted."""
-    for _ in range(20):
-        items = api.call(subscription, "receive", 10)
-        assert items is not None, f"{key} = {value} did not come"
-        if key in items and (None if items[key].deleted else items[key].value) == value:
-            return
-    pytest.fail(f"{key} = {value} did not come")
 
 
 def test_connections_that_are_cut_miss_nothing(served: Serve, client: Make, api: Api, rounds: Rounds) -> None:
@@ -37,19 +26,6 @@ def test_connections_that_are_cut_miss_nothing(served: Serve, client: Make, api:
             server.command("CLIENT", "KILL", "TYPE", "PUBSUB")
             other.configuration.save_configuration("app", {"k": str(number)})
             receive(api, subscription, "k", str(number))
-
-
-def test_a_restart_misses_nothing(served: Serve, client: Make, api: Api) -> None:
-    server = served(appendonly="yes")
-    mine = client(server.url)
-    mine.configuration.save_configuration("app", {"k": "1", "kept": "1"})
-    with api.opened(mine.configuration.subscribe_configuration("app")) as subscription:
-        receive(api, subscription, "k", "1")
-        server.kill()
-        server.start()
-        client(server.url).configuration.save_configuration("app", {"k": "2"})
-        receive(api, subscription, "k", "2")
-    assert mine.configuration.get_configuration("app") == {"k": "2", "kept": "1"}
 
 
 @pytest.mark.parametrize("how", ["restart", "flush"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, UnavailableError
 from cloud_runtimes.testing import Api
 from tests.support import Make
-from tests.support.child import Child
+from tests.support.child import Child, Start
 from tests.support.forked import Forked
 from tests.support.harnesses.redis import RedisHome
 from tests.support.redis import RedisServer, Serve
 from tests.support.waiting import Stopwatch, until
 
-Start = Callable[..., Child]
 _CHILDREN = Path(__file__).parent.parent / "sqlite" / "children.py"
 
 

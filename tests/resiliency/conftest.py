@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -48,19 +47,3 @@ def ruled(answers: Answers, clock: Clock) -> Iterator[Callable[..., CloudRuntime
     yield make
     for client in made:
         client.close()
-
-
-@pytest.fixture(params=["sync", "async"])
-def api(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Call a method by name, by either of its APIs."""
-
-    def call(service: Any, name: str, *args: Any, **options: Any) -> Any:
-        if request.param == "sync":
-            return getattr(service, name)(*args, **options)
-
-        async def run() -> Any:
-            return await getattr(service, f"{name}_async")(*args, **options)
-
-        return asyncio.run(run())
-
-    return call

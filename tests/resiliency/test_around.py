@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InternalError, UnavailableError
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.telemetry.interceptor import SpanInterceptor
+from cloud_runtimes.testing import Api
 from tests.support import Make
 from tests.support.points import Interrupted
 from tests.support.policies_fakes import Fake
-
-Api = Callable[..., Any]
 
 CONSTANT = {"policy": "constant", "duration": 0.5, "max_retries": 3, "budget_reserve": 100}
 BREAKER = {"consecutive_failures": 3, "timeout": "10s"}
@@ -39,18 +38,16 @@ def test_an_interrupt_goes_through_and_says_nothing_about_the_target(
     client = ruled({"state": {"retry": CONSTANT, "breaker": BREAKER}})
     for _ in range(3):
         answers.script = [InternalError("x")]
-        with pytest.raises(InternalError):
-            api(client.state, "get", "orders", "k")
+        api.fails(InternalError)(client.state, "get", "orders", "k")
     clock.now += 10
     answers.script = [away(maybe_applied=True), interrupt()]
     with pytest.raises(UnavailableError):  # the probe, which opens it again
-        api(client.state, "save", "orders", "k", 1)
+        api.call(client.state, "save", "orders", "k", 1)
     clock.now += 10
-    with pytest.raises(interrupt) as caught:
-        api(client.state, "save", "orders", "k", 1)
-    assert getattr(caught.value, "maybe_applied", None) is True
+    error = api.fails(interrupt)(client.state, "save", "orders", "k", 1)
+    assert getattr(error, "maybe_applied", None) is True
     assert stats(client)["state.orders"].state == "half open"
-    assert api(client.state, "get", "orders", "k") == 1, "its place as a probe is free"
+    assert api.call(client.state, "get", "orders", "k") == 1, "its place as a probe is free"
     assert stats(client)["state.orders"].state == "closed"
 
 
@@ -167,7 +164,7 @@ def test_a_call_has_one_span_with_an_event_for_each_retry(
     noted = Noted(client.state._drivers.get, client.telemetry.tracer("t"), "test")
     client.state._interceptors = (noted, *client.state._interceptors)
     answers.script = [away(), away()]
-    api(client.state, "get", "orders", "k")
+    api.call(client.state, "get", "orders", "k")
     assert seen == ["state.get", "UnavailableError 2", "UnavailableError 3"]
 
 

@@ -20,9 +20,8 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.rpc import RpcReply
+from cloud_runtimes.testing import Api
 from tests.support import Make
-
-Api = Callable[..., Any]
 
 CONSTANT = {"policy": "constant", "duration": 0.5, "max_retries": 3, "budget_reserve": 100}
 
@@ -43,14 +42,14 @@ def test_without_a_policy_of_its_own_a_target_is_tried_as_by_the_frame(
 ) -> None:
     client = ruled({"default": {"retry": {"budget_reserve": 10}}})
     answers.script = [away(), away()]
-    assert api(client.state, "get", "orders", "k") == 1
+    assert api.call(client.state, "get", "orders", "k") == 1
     assert [op.attempt for op in answers.operations] == [3, 3, 3], "one operation"
     first, second = clock.slept
     assert 0 <= first <= 0.1
     assert 0 <= second <= 0.2
     answers.always = away()
     with pytest.raises(UnavailableError) as caught:
-        api(client.state, "get", "orders", "k")
+        api.call(client.state, "get", "orders", "k")
     error = caught.value
     assert (error.service, error.operation, error.component, error.runtime) == ("state", "get", "orders", "fake")
     counted = stats(client)["state.orders"]
@@ -60,8 +59,7 @@ def test_without_a_policy_of_its_own_a_target_is_tried_as_by_the_frame(
 def test_constant_intervals(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state.orders": {"retry": CONSTANT}})
     answers.always = away()
-    with pytest.raises(UnavailableError):
-        api(client.state, "get", "orders", "k")
+    api.fails(UnavailableError)(client.state, "get", "orders", "k")
     assert clock.slept == [0.5, 0.5, 0.5]
 
 
@@ -87,21 +85,20 @@ def test_a_retry_needs_a_budget(ruled: Make, answers: Any, clock: Any, api: Api)
     def retries() -> int:
         before = stats(client)["state.orders"].retries if stats(client) else 0
         answers.always = away()
-        with pytest.raises(UnavailableError):
-            api(client.state, "get", "orders", "k")
+        api.fails(UnavailableError)(client.state, "get", "orders", "k")
         answers.always = None
         return stats(client)["state.orders"].retries - before
 
     assert retries() == 2, "the reserve"
     assert retries() == 0
     for _ in range(20):
-        api(client.state, "get", "orders", "k")
+        api.call(client.state, "get", "orders", "k")
     assert retries() == 2, "filled up by successes"
     for _ in range(20 + 35):
-        api(client.state, "get", "orders", "k")
+        api.call(client.state, "get", "orders", "k")
     assert retries() == 5, "and what 35 calls have earned beside it"
     for _ in range(20 + 45):
-        api(client.state, "get", "orders", "k")
+        api.call(client.state, "get", "orders", "k")
     clock.now += 60
     assert retries() == 2, "which fades"
     assert stats(client)["state.orders"].over_budget == 5
@@ -112,7 +109,7 @@ def test_what_is_not_transient_is_not_repeated(ruled: Make, answers: Any, api: A
     client = ruled({})
     answers.script = [error]
     with pytest.raises(CloudRuntimesError) as caught:
-        api(client.state, "get", "orders", "k")
+        api.call(client.state, "get", "orders", "k")
     assert caught.value is error or caught.value.__cause__ is error
     assert len(answers.operations) == 1
 
@@ -120,32 +117,29 @@ def test_what_is_not_transient_is_not_repeated(ruled: Make, answers: Any, api: A
 def test_codes_say_what_is_repeated(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"state": {"retry": {**CONSTANT, "codes": "INTERNAL, aborted"}}})
     answers.script = [InternalError("x"), CloudRuntimesError("x", code="ABORTED")]
-    assert api(client.state, "get", "orders", "k") == 1
+    assert api.call(client.state, "get", "orders", "k") == 1
     for error in (away(), ConflictError("a condition that fails again")):
         answers.operations.clear()
         answers.script = [error]
-        with pytest.raises(type(error)):
-            api(client.state, "get", "orders", "k")
+        api.fails(type(error))(client.state, "get", "orders", "k")
         assert len(answers.operations) == 1
 
 
 def test_only_what_may_be_repeated_is_unless_told(ruled: Make, answers: Any, api: Api) -> None:
     once = ruled({"state": {"retry": CONSTANT}})
     answers.script = [away()]
-    with pytest.raises(UnavailableError):
-        api(once.state, "save", "orders", "k", 1, etag="e1")
+    api.fails(UnavailableError)(once.state, "save", "orders", "k", 1, etag="e1")
     assert len(answers.operations) == 1
     told = ruled({"state": {"retry": {**CONSTANT, "repeat": "all"}}})
     answers.script = [away(), away()]
-    api(told.state, "save", "orders", "k", 1, etag="e1")
+    api.call(told.state, "save", "orders", "k", 1, etag="e1")
     assert len(answers.operations) == 4
 
 
 def test_no_retries(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"default": {"retry": CONSTANT}, "state": {"retry": False}})
     answers.script = [away()]
-    with pytest.raises(UnavailableError):
-        api(client.state, "get", "orders", "k")
+    api.fails(UnavailableError)(client.state, "get", "orders", "k")
     assert len(answers.operations) == 1
 
 
@@ -165,22 +159,21 @@ def test_replies_are_repeated_by_their_status(
     retry = {**CONSTANT, "repeat": "all", **({} if http is None else {"http": http})}
     client = ruled({"rpc.inventory": {"retry": retry}})
     answers.script = [reply(status) for status in statuses]
-    assert api(client.rpc, "invoke", "inventory", "m", {"a": 1}).status == last
+    assert api.call(client.rpc, "invoke", "inventory", "m", {"a": 1}).status == last
     assert len(answers.operations) == calls
 
 
 def test_calls_of_methods_are_not_repeated_unless_told(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"rpc": {"retry": CONSTANT}})
     answers.script = [reply(503)]
-    assert api(client.rpc, "invoke", "inventory", "m").status == 503
+    assert api.call(client.rpc, "invoke", "inventory", "m").status == 503
     assert len(answers.operations) == 1
 
 
 def test_what_can_be_read_once_is_sent_once(ruled: Make, answers: Any, api: Api) -> None:
     client = ruled({"rpc": {"retry": {**CONSTANT, "repeat": "all"}}})
     answers.script = [away()]
-    with pytest.raises(UnavailableError):
-        api(client.rpc, "invoke", "inventory", "m", iter([b"a", b"b"]))
+    api.fails(UnavailableError)(client.rpc, "invoke", "inventory", "m", iter([b"a", b"b"]))
     assert len(answers.operations) == 1
 
 
@@ -205,7 +198,7 @@ def test_an_attempt_that_took_too_long_is_repeated(ruled: Make, answers: Any, cl
     client = ruled({"state.orders": {"timeout": "2s", "retry": CONSTANT}})
     answers.script = [slow(clock, 5), slow(clock, 1)]
     begin = clock.now
-    assert api(client.state, "get", "orders", "k", timeout=10) == 1
+    assert api.call(client.state, "get", "orders", "k", timeout=10) == 1
     assert clock.now - begin == pytest.approx(2 + 0.5 + 1)
     assert len({id(op) for op in answers.operations}) == 2, "what was left behind keeps its own deadline"
 
@@ -220,7 +213,7 @@ def test_a_write_that_was_left_behind_is_not_repeated_unless_told(
     client = ruled({"state": {"timeout": 2, "retry": {**CONSTANT, **retry}}})
     answers.script = [lambda op: op.timed_out("an answer", maybe_applied=maybe)]
     with pytest.raises(DeadlineExceededError) if calls == 1 else nullcontext():
-        api(client.state, "save", "orders", "k", 1)
+        api.call(client.state, "save", "orders", "k", 1)
     assert len(answers.operations) == calls
 
 
@@ -230,8 +223,7 @@ def test_the_deadline_of_the_call_is_never_passed(ruled: Make, answers: Any, clo
         answers.always = slow(clock, 60)
         answers.operations.clear()
         begin = clock.now
-        with pytest.raises(DeadlineExceededError):
-            api(client.state, "get", "orders", "k", timeout=timeout)
+        api.fails(DeadlineExceededError)(client.state, "get", "orders", "k", timeout=timeout)
         assert clock.now - begin <= timeout + 1e-9
         assert all(op.deadline <= begin + timeout for op in answers.operations)
         assert len(answers.operations) == {0.3: 1, 2.0: 1, 3.1: 2, 4.7: 2, 5.0: 2, 9.9: 4}[timeout]
@@ -257,8 +249,7 @@ def test_a_call_whose_target_gave_up_is_not_repeated(ruled: Make, answers: Any, 
     """It is no attempt of ours that took too long."""
     client = ruled({"state": {"timeout": 5, "retry": CONSTANT}})
     answers.script = [DeadlineExceededError("behind a sidecar")]
-    with pytest.raises(DeadlineExceededError):
-        api(client.state, "get", "orders", "k", timeout=4)
+    api.fails(DeadlineExceededError)(client.state, "get", "orders", "k", timeout=4)
     assert len(answers.operations) == 1
 
 
@@ -283,22 +274,22 @@ def test_retry_breaker_timeout(ruled: Make, answers: Any, clock: Any, api: Api) 
     """The time is that of an attempt, each attempt counts in the breaker, and asks it."""
     client = ruled({"state": {"timeout": 1, "retry": {**CONSTANT, "max_retries": 9}, "breaker": BREAKER}})
     answers.always = slow(clock, 60)
-    with pytest.raises(DeadlineExceededError):
-        api(client.state, "get", "orders", "k", timeout=60)
+    api.fails(DeadlineExceededError)(client.state, "get", "orders", "k", timeout=60)
     assert len(answers.operations) == 3, "the third failure opens the circuit, so there is no fourth attempt"
     assert clock.slept == [0.5, 0.5]
     answers.always = None
-    with pytest.raises(UnavailableError, match=r"circuit breaker of state\.orders is open .* 10\.0 s") as caught:
-        api(client.state, "get", "orders", "k", timeout=60)
-    assert not caught.value.maybe_applied
-    assert (caught.value.component, caught.value.operation) == ("orders", "get")
+    error = api.fails(UnavailableError, match=r"circuit breaker of state\.orders is open .* 10\.0 s")(
+        client.state, "get", "orders", "k", timeout=60
+    )
+    assert not error.maybe_applied
+    assert (error.component, error.operation) == ("orders", "get")
     assert (len(answers.operations), len(clock.slept)) == (3, 2), "refused, and not repeated"
     counted = stats(client)["state.orders"]
     assert (counted.refused, counted.calls, counted.retries, counted.state) == (1, 1, 2, "open")
-    assert api(client.state, "get", "other", "k") == 1, "each target has its own"
+    assert api.call(client.state, "get", "other", "k") == 1, "each target has its own"
     clock.now += 10
     assert stats(client)["state.orders"].state == "half open"
-    assert api(client.state, "get", "orders", "k") == 1
+    assert api.call(client.state, "get", "orders", "k") == 1
     assert stats(client)["state.orders"].state == "closed"
 
 
@@ -306,21 +297,18 @@ def test_answers_that_blame_the_caller_do_not_open(ruled: Make, answers: Any, ap
     client = ruled({"state": {"breaker": BREAKER}, "rpc": {"breaker": BREAKER}})
     for _ in range(5):
         answers.script = [NotFoundError("x")]
-        with pytest.raises(NotFoundError):
-            api(client.state, "get", "orders", "k")
+        api.fails(NotFoundError)(client.state, "get", "orders", "k")
         answers.script = [reply(404)]
-        assert api(client.rpc, "invoke", "inventory", "m").status == 404
+        assert api.call(client.rpc, "invoke", "inventory", "m").status == 404
     assert {each.state for each in stats(client).values()} == {"closed"}
 
 
 def test_what_was_refused_before_it_was_sent_says_nothing(ruled: Make, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state": {"breaker": {"consecutive_failures": 1, "timeout": "10s"}}})
     answers.script = [InternalError("x"), InvalidArgumentError("refused")]
-    with pytest.raises(InternalError):
-        api(client.state, "get", "orders", "k")
+    api.fails(InternalError)(client.state, "get", "orders", "k")
     clock.now += 10
-    with pytest.raises(InvalidArgumentError):
-        api(client.state, "get", "orders", "k")
+    api.fails(InvalidArgumentError)(client.state, "get", "orders", "k")
     assert stats(client)["state.orders"].state == "half open"
 
 
@@ -328,10 +316,9 @@ def test_replies_and_errors_of_many_open(ruled: Make, answers: Any, api: Api) ->
     client = ruled({"default": {"breaker": BREAKER}})
     for _ in range(3):
         answers.script = [reply(500)]
-        assert api(client.rpc, "invoke", "inventory", "m").status == 500
+        assert api.call(client.rpc, "invoke", "inventory", "m").status == 500
         answers.script = [{0: away()}]
-        with pytest.raises(CloudRuntimesError):
-            api(client.state, "save_bulk", "orders", {"a": 1})
+        api.fails(CloudRuntimesError)(client.state, "save_bulk", "orders", {"a": 1})
     assert {name: each.state for name, each in stats(client).items()} == {
         "rpc.inventory": "open",
         "state.orders": "open",
@@ -342,9 +329,7 @@ def test_maybe_applied_is_kept_over_attempts(ruled: Make, answers: Any, clock: A
     for policy in ({}, {"timeout": 1}, {"breaker": BREAKER}):
         client = ruled({"state": {"retry": CONSTANT, **policy}})
         answers.script = [away(maybe_applied=True), away(maybe_applied=False), away(), away()]
-        with pytest.raises(UnavailableError) as caught:
-            api(client.state, "save", "orders", "k", 1)
-        assert caught.value.maybe_applied
+        assert api.fails(UnavailableError)(client.state, "save", "orders", "k", 1).maybe_applied
         answers.script.clear()
 
 

@@ -64,20 +64,19 @@ def made(request: pytest.FixtureRequest, behaviour: Behaviour) -> Iterator[Calla
 def test_statuses(made: Any, behaviour: Behaviour, api: Any) -> None:
     with made({"retry": RETRY}) as client:
         behaviour.script = [503, 429, 200]
-        assert api(client.rpc, "invoke_method", "app", "m", 7) == 1
+        assert api.call(client.rpc, "invoke_method", "app", "m", 7) == 1
         assert behaviour.seen == 3
         behaviour.script = [503, 503, 503]
-        with pytest.raises(UnavailableError) as caught:
-            api(client.rpc, "invoke_method", "app", "m", 7)
-        assert caught.value.response is not None
-        assert caught.value.response.status == 503
+        error = api.fails(UnavailableError)(client.rpc, "invoke_method", "app", "m", 7)
+        assert error.response is not None
+        assert error.response.status == 503
         assert behaviour.seen == 6
 
 
 def test_an_attempt_that_takes_too_long(made: Any, behaviour: Behaviour, api: Any) -> None:
     with made({"timeout": "400ms", "retry": RETRY}) as client:
         behaviour.script = [0]
-        assert api(client.rpc, "invoke_method", "app", "m", 7, timeout=60) == 1
+        assert api.call(client.rpc, "invoke_method", "app", "m", 7, timeout=60) == 1
         assert stats(client)["rpc.app"].retries >= 1
         behaviour.go_on.set()
 
@@ -86,8 +85,7 @@ def test_a_breaker(made: Any, behaviour: Behaviour, api: Any) -> None:
     with made({"retry": False, "breaker": {"consecutive_failures": 2, "timeout": 60}}) as client:
         behaviour.script = [500, 500]
         for _ in range(2):
-            assert api(client.rpc, "invoke", "app", "m").status == 500
-        with pytest.raises(UnavailableError, match=r"circuit breaker of rpc\.app is open"):
-            api(client.rpc, "invoke", "app", "m")
+            assert api.call(client.rpc, "invoke", "app", "m").status == 500
+        api.fails(UnavailableError, match=r"circuit breaker of rpc\.app is open")(client.rpc, "invoke", "app", "m")
         assert behaviour.seen == 2
         assert stats(client)["rpc.app"].refused == 1

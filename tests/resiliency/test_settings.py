@@ -1,19 +1,23 @@
-"""``[resiliency]`` and Dapr's resources → what holds for which target."""
+"""``[resiliency]`` and Dapr's resources → what holds for which target, and the targets that are waited for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.cli import main
 from cloud_runtimes.client import SERVICES
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError
 from cloud_runtimes.protocols.dapr.documents import read_file
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.resiliency.policies import Counts
 from cloud_runtimes.resiliency.settings import Policies, load
+from cloud_runtimes.testing import Api
 
 RESOURCES = """
 apiVersion: dapr.io/v1alpha1
@@ -213,3 +217,62 @@ def test_from_files(tmp_path: Path, suffix: str, resources: str) -> None:
         rules: Any = client._policies
         assert rules.target("state", "orders").timeout == 5.0
         assert rules.target("rpc", "inventory").timeout == 0.5
+
+
+# -- `wait_ready` looks at what ``[resiliency]`` refers to
+
+
+def table(*targets: str) -> dict[str, Any]:
+    return {"resiliency": {"targets": {target: {"timeout": 1.0} for target in targets}}}
+
+
+def ready(client: CloudRuntimesClient, api: Api) -> None:
+    with client:
+        api.call(client, "wait_ready")
+
+
+STORES = {"state": {"orders": {"component": "sqlite", "path": ":memory:targets"}}}
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("state.ordres", "there is no state 'ordres': .*'orders'"),
+        ("pubsub.bus", "there is no pubsub 'bus': there is no component of pubsub"),
+        ("stat.orders", "unknown target 'stat'; did you mean 'state'"),
+    ],
+)
+def test_what_is_not_declared(api: Api, target: str, message: str) -> None:
+    strict = {"capa": {"strict": True}}
+    with pytest.raises(InvalidArgumentError, match=message):
+        ready(CloudRuntimesClient(config={**strict, **STORES, **table("default", "state", target)}), api)
+
+
+def test_what_is_there(api: Api) -> None:
+    ready(CloudRuntimesClient(config={**STORES, **table("default", "state.orders", "rpc.anyone", "schedule")}), api)
+    ready(CloudRuntimesClient(config={"capa": {"home": ":memory:targets"}, **table("state.any")}), api)
+
+
+@pytest.fixture(scope="module")
+def sidecar() -> Iterator[Sidecar]:
+    config = {**STORES, "capa": {"home": ":memory:targets-beneath"}}
+    beneath = CloudRuntimesClient(config=config, app_id="shop")
+    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_over_a_sidecar(sidecar: Sidecar, api: Api, transport: str) -> None:
+    address = sidecar.http_address if transport == "http" else f"grpc://{sidecar.grpc_address}"
+    ready(CloudRuntimesClient(address, config=table("state.orders", "rpc.anyone")), api)
+    with pytest.raises(InvalidArgumentError, match=r"there is no state 'ordres': .*'orders'"):
+        ready(CloudRuntimesClient(address, config=table("state.ordres")), api)
+
+
+def test_doctor_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cloud.toml"
+    path.write_text(
+        '[capa]\nstrict = true\n[state.orders]\ncomponent = "sqlite"\npath = ":memory:doctor"\n[resiliency.targets."state.ordres"]\ntimeout = "1s"\n'
+    )
+    assert main(["--config", str(path), "doctor"]) == 1
+    assert "there is no state 'ordres'" in capsys.readouterr().err

@@ -63,10 +63,9 @@ def test_a_plain_server_is_called_without_a_token(
 def test_garbage(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, answer: bytes) -> None:
     server = hostile(answer)
     client = to(server.address)
-    with pytest.raises(InternalError, match=r"HTTP/1\.1") as caught:
-        api.call(client.rpc, "invoke_method", "x", "m", 1)
-    assert caught.value.maybe_applied
-    assert not caught.value.retryable
+    error = api.fails(InternalError, match=r"HTTP/1\.1")(client.rpc, "invoke_method", "x", "m", 1)
+    assert error.maybe_applied
+    assert not error.retryable
     assert server.connections == 1
 
 
@@ -76,9 +75,8 @@ def test_garbage(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api
     ids=["body", "head"],
 )
 def test_too_much(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, answer: bytes) -> None:
-    with pytest.raises(ResourceExhaustedError) as caught:
-        api.call(to(hostile(answer).address).rpc, "invoke_method", "x", "m", 1)
-    assert caught.value.maybe_applied
+    error = api.fails(ResourceExhaustedError)(to(hostile(answer).address).rpc, "invoke_method", "x", "m", 1)
+    assert error.maybe_applied
 
 
 def test_a_second_response_is_never_the_next_call_s(
@@ -107,9 +105,8 @@ def test_a_connection_that_ends_before_the_answer(
     hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, answer: bytes
 ) -> None:
     server = hostile(answer)
-    with pytest.raises(UnavailableError, match="broke") as caught:
-        api.call(to(server.address).rpc, "invoke_method", "x", "m", 1)
-    assert caught.value.maybe_applied
+    error = api.fails(UnavailableError, match="broke")(to(server.address).rpc, "invoke_method", "x", "m", 1)
+    assert error.maybe_applied
     assert server.connections == 1  # nobody sends it again
 
 
@@ -132,9 +129,7 @@ def test_a_kept_connection_that_breaks_is_replaced_only_for_a_safe_call(
     server = hostile(OK, b"")  # the second request on a connection is read, and the connection closed
     client = to(server.address)
     assert api.call(client.rpc, "invoke_method", "x", "m", 1) == 42
-    with pytest.raises(UnavailableError) as caught:
-        api.call(client.rpc, "invoke_method", "x", "m", 1)
-    assert caught.value.maybe_applied
+    assert api.fails(UnavailableError)(client.rpc, "invoke_method", "x", "m", 1).maybe_applied
     assert server.connections == 1
     assert api.call(client.rpc, "invoke_method", "x", "m", http_method="GET") == 42
     assert api.call(client.rpc, "invoke_method", "x", "m", http_method="GET") == 42
@@ -147,8 +142,7 @@ def test_a_server_that_only_hangs_up(hostile: Make, to: Callable[..., CloudRunti
         client = to(hostile(read=0).address, **more)
         begin = time.monotonic()
         for _ in range(20):
-            with pytest.raises(UnavailableError):
-                api.call(client.rpc, "invoke_method", "x", "m", 1, timeout=None)
+            api.fails(UnavailableError)(client.rpc, "invoke_method", "x", "m", 1, timeout=None)
         assert time.monotonic() - begin < 30
 
 
@@ -157,19 +151,19 @@ def test_a_server_that_says_nothing(hostile: Make, to: Callable[..., CloudRuntim
     client = to(server.address)
     for timeout in longer(lambda: any(server.received), 0.3):
         begin = time.monotonic()
-        with pytest.raises(DeadlineExceededError, match="timeout=") as caught:
-            api.call(client.rpc, "invoke_method", "x", "m", 1, timeout=timeout)
+        error = api.fails(DeadlineExceededError, match="timeout=")(
+            client.rpc, "invoke_method", "x", "m", 1, timeout=timeout
+        )
         assert timeout - 0.1 < time.monotonic() - begin < timeout + 4
-    assert caught.value.maybe_applied
+    assert error.maybe_applied
 
 
 def test_an_answer_that_drips(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     server = hostile(OK[:10], close=False)
     client = to(server.address)
     for timeout in longer(lambda: any(server.received), 0.3):
-        with pytest.raises(DeadlineExceededError) as caught:
-            api.call(client.rpc, "invoke_method", "x", "m", 1, timeout=timeout)
-    assert caught.value.maybe_applied
+        error = api.fails(DeadlineExceededError)(client.rpc, "invoke_method", "x", "m", 1, timeout=timeout)
+    assert error.maybe_applied
 
 
 def test_an_early_refusal_of_a_stream_is_heard(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
@@ -218,18 +212,18 @@ def test_nothing_goes_to_a_second_address_that_a_first_may_have_got(
     hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api
 ) -> None:
     broken, other = hostile(b""), hostile(OK)
-    with pytest.raises(UnavailableError) as caught:
-        api.call(to(broken.address, other.address).rpc, "invoke_method", "x", "m", 1)
-    assert caught.value.maybe_applied
+    error = api.fails(UnavailableError)(to(broken.address, other.address).rpc, "invoke_method", "x", "m", 1)
+    assert error.maybe_applied
     assert other.connections == 0
 
 
 def test_nobody_there(to: Callable[..., CloudRuntimesClient], api: Api) -> None:
-    with pytest.raises(UnavailableError, match=r"'x' cannot be reached: http://127\.0\.0\.1:1: ") as caught:
-        api.call(to("http://127.0.0.1:1").rpc, "invoke_method", "x", "m", 1)
-    assert caught.value.retryable
-    assert not caught.value.maybe_applied
-    assert isinstance(caught.value.__cause__, OSError)
+    error = api.fails(UnavailableError, match=r"'x' cannot be reached: http://127\.0\.0\.1:1: ")(
+        to("http://127.0.0.1:1").rpc, "invoke_method", "x", "m", 1
+    )
+    assert error.retryable
+    assert not error.maybe_applied
+    assert isinstance(error.__cause__, OSError)
 
 
 @pytest.mark.parametrize(
@@ -247,9 +241,8 @@ def test_who_does_not_prove_to_be_the_service_gets_nothing(
 ) -> None:
     server = hostile(answer, answer)
     client = to(server.address, token="a secret of many characters")
-    with pytest.raises(UnauthenticatedError, match="not trusted") as caught:
-        api.call(client.rpc, "invoke_method", "x", "m", {"canary": 1})
-    assert not caught.value.maybe_applied
+    error = api.fails(UnauthenticatedError, match="not trusted")(client.rpc, "invoke_method", "x", "m", {"canary": 1})
+    assert not error.maybe_applied
     sent = b"".join(server.received)
     assert sent.startswith(b"GET /cloud-runtimes/hello?nonce=")
     assert b"canary" not in sent

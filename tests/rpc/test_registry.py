@@ -53,8 +53,7 @@ def test_a_server_is_registered_while_it_is_open(
         [(app_id, address, process, _)] = rows(home)
         assert (app_id, address, process) == ("there", server.address, process_name(os.getpid()))
     assert rows(home) == []
-    with pytest.raises(UnavailableError, match="no process has registered"):
-        api.call(caller.rpc, "invoke_method", "there", "echo", 1)
+    api.fails(UnavailableError, match="no process has registered")(caller.rpc, "invoke_method", "there", "echo", 1)
 
 
 def test_several_servers_share_calls_that_run_at_once(
@@ -209,8 +208,7 @@ def test_who_took_over_a_port_is_not_trusted(
         connection.execute("DELETE FROM services")
         connection.close()
         _register(home, server.address)
-        with pytest.raises(UnavailableError, match="belongs to another process"):
-            api.call(caller.rpc, "invoke_method", "there", "echo", 1)
+        api.fails(UnavailableError, match="belongs to another process")(caller.rpc, "invoke_method", "there", "echo", 1)
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "http://a@b", "", "http://127.0.0.1:1/../x"])

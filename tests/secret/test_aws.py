@@ -271,8 +271,7 @@ def test_answers_that_are_none(gate: AwsGate, on: Make, api: Api, canary: Canary
     for engine, pages in {"secretsmanager": [{}, {"SecretList": 1}], "parameterstore": [{"Parameters": [{}]}]}.items():
         for page in pages:
             gate.planned = [(200, page)]
-            with pytest.raises(InternalError, match="this is no answer of AWS"):
-                api.call(on(engine=engine).secret, "get_bulk_secret", "s")
+            api.fails(InternalError, match="this is no answer of AWS")(on(engine=engine).secret, "get_bulk_secret", "s")
 
 
 def test_an_answer_that_does_not_come(gate: AwsGate, on: Make, api: Api, name: str) -> None:

@@ -76,9 +76,10 @@ def test_which_variable(
 
 @pytest.mark.parametrize("store", ["my_store", "My", "a.b", "a--b", "-a", "a-", "a b", "ä", "a/b", "_"])
 def test_a_store_without_variables_of_its_own(plain: CloudRuntimesClient, api: Api, store: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"no variables of its own: .*or declare") as caught:
-        api.call(plain.secret, "get_secret", store, "key")
-    assert caught.value.component == store
+    error = api.fails(InvalidArgumentError, match=r"no variables of its own: .*or declare")(
+        plain.secret, "get_secret", store, "key"
+    )
+    assert error.component == store
     assert not plain.supports("secret", store)
 
 
@@ -86,8 +87,7 @@ def test_a_store_without_variables_of_its_own(plain: CloudRuntimesClient, api: A
     "key", ["a.b", "a:b", "a__b", "a--b", "a-_b", "_a", "a_", "-a", "a-", "a b", "ä", "a/b", "a\n"]
 )
 def test_a_key_without_a_variable(plain: CloudRuntimesClient, api: Api, key: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="cannot be written as a variable"):
-        api.call(plain.secret, "get_secret", "store", key)
+    api.fails(InvalidArgumentError, match="cannot be written as a variable")(plain.secret, "get_secret", "store", key)
 
 
 _PART = st.text(st.sampled_from("abz09"), min_size=1, max_size=3)
@@ -130,8 +130,7 @@ def test_never_the_whole_environment(plain: CloudRuntimesClient, api: Api, monke
         monkeypatch.setenv(name, "2")
     assert api.call(plain.secret, "get_bulk_secret", "s") == {"a": {"a": "1"}}
     for key in ("path", "home", "b"):
-        with pytest.raises(NotFoundError):
-            api.call(plain.secret, "get_secret", "s", key)
+        api.fails(NotFoundError)(plain.secret, "get_secret", "s", key)
 
 
 # -- settings -----------------------------------------------------------------
@@ -171,8 +170,7 @@ def test_beside_what_is_declared(api: Api, monkeypatch: pytest.MonkeyPatch) -> N
     with CloudRuntimesClient(config={"secret": {"s": {"component": "env"}}}) as client:
         assert api.call(client.secret, "get_secret", "s", "a").value == "1"
     with CloudRuntimesClient(config={"secret": {"s": {"component": "sqlite"}}}) as client:
-        with pytest.raises(Exception, match="the component 'sqlite' has no secret"):
-            api.call(client.secret, "get_secret", "s", "a")
+        api.fails(Exception, match="the component 'sqlite' has no secret")(client.secret, "get_secret", "s", "a")
 
 
 def test_the_other_services_stand_on_sqlite_beside_it(
@@ -221,12 +219,10 @@ def test_another_file(client: Make, write: Write, sources: Path, api: Api) -> No
     assert api.call(client("env", prefix="P_").secret, "get_secret", "s", "a").value == "1"
     assert api.call(client("env", prefix="P_", file="other").secret, "get_secret", "s", "a").value == "2"
     none = client("env", prefix="P_", file="")
-    with pytest.raises(NotFoundError, match=r"set the variable P_A$"):
-        api.call(none.secret, "get_secret", "s", "a")
+    api.fails(NotFoundError, match=r"set the variable P_A$")(none.secret, "get_secret", "s", "a")
     assert api.call(none.secret, "get_bulk_secret", "s") == {}
     absent = client("env", prefix="P_", file="absent")
-    with pytest.raises(UnavailableError, match="absent does not exist"):
-        api.call(absent.secret, "get_secret", "s", "a")
+    api.fails(UnavailableError, match="absent does not exist")(absent.secret, "get_secret", "s", "a")
     with pytest.raises(InvalidArgumentError, match="NUL"):
         client("env", file="a\0").secret.get_secret("s", "a")
 

@@ -250,10 +250,8 @@ def test_settings_that_are_wrong(sources: Path, client: Make, api: Api) -> None:
         ({"path": "s.json", "watch": "poll"}, r"\[secret\.s\]: the setting 'watch' .* is for configuration only"),
         ({"path": "s.json", "poll_interval": 1}, "the setting 'poll_interval' .* is for configuration only"),
     ):
-        with pytest.raises(InvalidArgumentError, match=message):
-            api.call(client(**settings).secret, "get_secret", "s", "a")
-        with pytest.raises(InvalidArgumentError, match=message):
-            api.call(client(**settings), "wait_ready", timeout=5)
+        api.fails(InvalidArgumentError, match=message)(client(**settings).secret, "get_secret", "s", "a")
+        api.fails(InvalidArgumentError, match=message)(client(**settings), "wait_ready", timeout=5)
 
 
 @pytest.mark.parametrize(
@@ -268,17 +266,16 @@ def test_a_format_by_setting(write: Write, client: Make, api: Api, format: str, 
 
 def test_no_such_file(sources: Path, client: Make, api: Api) -> None:
     made = client(path="absent.json")
-    with pytest.raises(UnavailableError, match=r"absent\.json does not exist: make it") as caught:
-        api.call(made.secret, "get_secret", "s", "a", timeout=1)
-    assert not isinstance(caught.value, LookupError), "an absent store is not an absent secret"
-    assert isinstance(caught.value.__cause__, FileNotFoundError)
-    with pytest.raises(DeadlineExceededError, match="does not exist"):
-        api.call(made, "wait_ready", timeout=0.05)
+    error = api.fails(UnavailableError, match=r"absent\.json does not exist: make it")(
+        made.secret, "get_secret", "s", "a", timeout=1
+    )
+    assert not isinstance(error, LookupError), "an absent store is not an absent secret"
+    assert isinstance(error.__cause__, FileNotFoundError)
+    api.fails(DeadlineExceededError, match="does not exist")(made, "wait_ready", timeout=0.05)
     (sources / "absent.json").write_text("{}")
     (sources / "absent.json").chmod(0o600)
     api.call(made, "wait_ready")
-    with pytest.raises(NotFoundError):
-        api.call(made.secret, "get_secret", "s", "a")
+    api.fails(NotFoundError)(made.secret, "get_secret", "s", "a")
 
 
 def test_what_is_no_file(sources: Path, client: Make, api: Api) -> None:
@@ -294,8 +291,7 @@ def test_what_is_no_file(sources: Path, client: Make, api: Api) -> None:
 def test_a_file_that_is_too_large(sources: Path, client: Make, api: Api) -> None:
     with (sources / "s.json").open("wb") as file:
         file.truncate(watched.MAX_BYTES + 1)
-    with pytest.raises(ResourceExhaustedError, match="16,777,217 bytes"):
-        api.call(client(path="s.json").secret, "get_secret", "s", "a")
+    api.fails(ResourceExhaustedError, match="16,777,217 bytes")(client(path="s.json").secret, "get_secret", "s", "a")
 
 
 NOBODY = """

@@ -78,18 +78,17 @@ def test_it_cannot_list(client: Make, api: Api) -> None:
     made = client("keyring")
     assert made.supports("secret", "s")
     assert not made.supports("secret.bulk", "s")
-    with pytest.raises(UnsupportedError, match="get_bulk_secret is not supported by 's'"):
-        api.call(made.secret, "get_bulk_secret", "s")
+    api.fails(UnsupportedError, match="get_bulk_secret is not supported by 's'")(made.secret, "get_bulk_secret", "s")
 
 
 def test_no_backend(use: Any, client: Make, api: Api) -> None:
     use(fail.Keyring())
     made = client("keyring")
-    with pytest.raises(UnavailableError, match="no keyring that could be used: start one") as caught:
-        api.call(made.secret, "get_secret", "s", "a")
-    assert not caught.value.retryable
-    with pytest.raises(DeadlineExceededError, match="no keyring"):
-        api.call(made, "wait_ready", timeout=0.05)
+    error = api.fails(UnavailableError, match="no keyring that could be used: start one")(
+        made.secret, "get_secret", "s", "a"
+    )
+    assert not error.retryable
+    api.fails(DeadlineExceededError, match="no keyring")(made, "wait_ready", timeout=0.05)
     use(lambda service, username: "x")
     api.call(made, "wait_ready")
 
@@ -145,8 +144,7 @@ def test_the_package_is_missing(client: Make, api: Api, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(UnsupportedError, match=r'pip install "\.\[keyring\]" in the checkout'):
         api.call(made.secret, "get_secret", "s", "a")
-    with pytest.raises(UnsupportedError, match="component 'keyring' needs an extra"):
-        api.call(made, "wait_ready")
+    api.fails(UnsupportedError, match="component 'keyring' needs an extra")(made, "wait_ready")
 
 
 @pytest.mark.parametrize("service", ["", "a\0"])

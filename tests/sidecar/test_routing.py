@@ -1,13 +1,25 @@
-"""Routing rules: the expressions, what of CEL they are, and what is refused."""
+"""Routing rules: the expressions, their patterns, and which of several subscriptions counts."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.dapr_server.pubsub import subscriber
 from cloud_runtimes.dapr_server.pubsub.cel import Expression, ExpressionError
-from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.dapr_server.pubsub.patterns import MAX_TEXT, Pattern, TooLong
+from cloud_runtimes.dapr_server.pubsub.types import Subscription
+from cloud_runtimes.errors import InvalidArgumentError, PermissionDeniedError, UnavailableError
+from tests.sidecar.raw import send
+from tests.sidecar.test_subscriptions_grpc import listing, saying
+from tests.support.apps import App, GrpcApp, serving_grpc
+from tests.support.sidecar_events import beside, publish
+from tests.support.waiting import until
 
 EVENT: dict[str, Any] = {
     "type": "order.created",
@@ -99,3 +111,254 @@ def test_what_is_not_known_is_refused_with_its_place(text: str, why: str) -> Non
     with pytest.raises(InvalidArgumentError, match=r"cannot be used") as caught:
         Expression(text)
     assert why in str(caught.value)
+
+
+# -- the patterns of rules: by RE2 in linear time, and by `re` within a bound
+
+SLOW = [
+    (".*error.*timeout.*retry$", "errortimeout"),
+    (".*a.*b.*c$", "ab"),
+    ("[a-z]{0,30}x[a-z]{0,30}y", "ab"),
+    ("(a|a)?(a|a)?(a|a)?(a|a)?b", "a"),
+    ("a?" * 12 + "a" * 12 + "b", "a"),
+    (r"\w+@\w+\.\w+", "a"),
+]
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if google-re2 were not installed."""
+    monkeypatch.setitem(sys.modules, "re2", None)
+
+
+@pytest.fixture(params=["RE2", "re"])
+def either(request: pytest.FixtureRequest) -> None:
+    if request.param == "re":
+        request.getfixturevalue("alone")
+    elif sys.version_info >= (3, 15):
+        pytest.skip("google-re2 is not on this Python")
+    else:
+        import re2  # noqa: F401
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        (r"^order\.[a-z]+$", "order.created", True),
+        ("^created", "order.created", False),
+        ("(?i)^ORDER[.](created|deleted)$", "order.deleted", True),
+        (".*error.*retry$", "an error, so retry", True),
+        ("é$", "café", True),
+        ("(?:a|b)c?", "b", True),
+        ("a{2,3}", "a", False),
+    ],
+)
+def test_what_matches(pattern: str, text: str, found: bool) -> None:
+    assert Pattern(pattern).search(text) is found
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("pattern", ["[", "(?=a)", r"(a)\1", "(a{100}){100}", "a" * 501])
+def test_what_is_no_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"is none|takes no|at most 500"):
+        Pattern(pattern)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="google-re2 is not on this Python")
+@pytest.mark.parametrize(("pattern", "unit"), [*SLOW, ("(a+)+$", "a"), ("(a*)*b", "a")])
+def test_a_long_text_takes_linear_time(pattern: str, unit: str) -> None:
+    """A millisecond for a million characters, where `re` takes hours."""
+    begin = time.thread_time()
+    Pattern(pattern).search((unit * MAX_TEXT)[: MAX_TEXT - 1] + "-")
+    assert time.thread_time() - begin < 5
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("pattern", "unit"), SLOW)
+def test_without_re2_time_is_bounded(pattern: str, unit: str) -> None:
+    """The longest text that is taken costs parts of a second; a longer one is refused before it is looked at."""
+
+    def search(length: int) -> bool:
+        return Pattern(pattern).search((unit * length)[:length])
+
+    most = longest(search)
+    assert 50 < most < MAX_TEXT
+    begin = time.thread_time()
+    search(most)
+    assert time.thread_time() - begin < 5
+    with pytest.raises(TooLong, match=r"characters: matches takes [0-9,]+ with .*; pip install google-re2 takes more"):
+        search(most + 1)
+
+
+def longest(search: Callable[[int], bool]) -> int:
+    """Return the length of the longest text that is taken, by halving."""
+    low, high = 1, MAX_TEXT + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            if middle > 1_000_000 or search(middle) is None:
+                raise TooLong
+            low = middle
+        except TooLong:
+            high = middle
+    return low
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a*){2}", "(a?){1,30}a"])
+def test_without_re2_repeated_groups_are_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="no repeated groups, look-around or references: pip install google-re2"):
+        Pattern(pattern)
+
+
+@pytest.mark.usefixtures("either")
+def test_a_text_that_is_too_long_has_no_value() -> None:
+    rule = Expression("event.data.matches('a')")
+    assert rule.matches({"data": "b" * (MAX_TEXT - 1) + "a"})
+    with pytest.raises(ExpressionError, match="1,048,577 characters: matches takes 1,048,576"):
+        rule.matches({"data": "b" * MAX_TEXT + "a"})
+
+
+def test_sums_are_bounded() -> None:
+    rule = Expression(f"size({' + '.join(['event.data'] * 50)}) > 0")
+    assert rule.matches({"data": "x" * 1000})
+    for data in ("x" * 100_000, [1] * 100_000):
+        with pytest.raises(ExpressionError, match="of more than 1,048,576 elements is not made"):
+            rule.matches({"data": data})
+
+
+# -- which of several subscriptions to one topic counts, as Dapr's own integration suite asks it (``suite/daprd/subscriptions``), and what becomes of one that cannot work
+
+
+@pytest.fixture
+def home(request: pytest.FixtureRequest) -> str:
+    return f"chosen-{request.node.name}"
+
+
+def rules(match: str | None, path: str) -> dict[str, Any]:
+    """Return routes with one rule; ``None``: a default instead."""
+    return {"default": path} if match is None else {"rules": [{"match": match, "path": path}]}
+
+
+def told(**more: Any) -> dict[str, Any]:
+    return {"pubsubname": "store", "topic": "t", **more}
+
+
+def declared(match: str | None, path: str) -> Subscription:
+    return Subscription("store", "t", path) if match is None else Subscription("store", "t", "", ((match, path),))
+
+
+MATCHES = [None, "", 'event.topic == "t"']
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_what_the_application_tells_takes_the_place_of_what_is_declared(home: str, match: str | None) -> None:
+    for first, second in ((None, match), (match, None)):
+        with App([told(routes=rules(second, "/told"))]) as app:
+            with beside(app, home, subscriptions=(declared(first, "/declared"),)) as sidecar:
+                publish(sidecar, "t", 1)
+                assert until(lambda app=app: app.got)[0].path == "/told"
+                answer = send(sidecar.http_address, "GET", "/v1.0/metadata")
+                assert [each["type"] for each in answer.json["subscriptions"]] == ["PROGRAMMATIC"]
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_it_does_so_over_grpc(home: str, match: str | None) -> None:
+    for first, second in ((None, match), (match, None)):
+        given = {"pubsub_name": "store", "topic": "t", "routes": rules(second, "/told")}
+        app = GrpcApp(ListTopicSubscriptions=listing(given), OnTopicEvent=saying())
+        with serving_grpc(app), beside(app, home, subscriptions=(declared(first, "/declared"),)) as sidecar:
+            publish(sidecar, "t", 1)
+            until(lambda app=app: app.named("OnTopicEvent"))
+            assert app.named("OnTopicEvent")[0].path == "/told"
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_of_several_that_the_application_tells_the_last_counts(home: str, match: str | None) -> None:
+    of_rules, of_route = told(routes=rules(match, "/rules")), told(route="/route")
+    both = told(route="/route", routes=rules(match, "/rules"))  # of one that has both the routes count
+    for given, expected in (([of_route, of_rules], "/rules"), ([of_rules, of_route], "/route"), ([both], "/rules")):
+        with App(given) as app, beside(app, home) as sidecar:
+            publish(sidecar, "t", 1)
+            assert until(lambda app=app: app.got)[0].path == expected
+
+
+def test_of_several_that_it_tells_over_grpc_the_last_counts(home: str) -> None:
+    given = [{"pubsub_name": "store", "topic": "t", "routes": {"default": path}} for path in ("/one", "/two")]
+    app = GrpcApp(ListTopicSubscriptions=listing(*given), OnTopicEvent=saying())
+    with serving_grpc(app), beside(app, home) as sidecar:
+        publish(sidecar, "t", 1)
+        until(lambda: app.named("OnTopicEvent"))
+        assert app.named("OnTopicEvent")[0].path == "/two"
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_of_several_that_are_declared_the_first_counts(home: str, match: str | None) -> None:
+    for first, second in ((None, match), (match, None)):
+        subscriptions = (declared(first, "/first"), declared(second, "/second"))
+        with App() as app, beside(app, home, subscriptions=subscriptions) as sidecar:
+            publish(sidecar, "t", 1)
+            assert until(lambda app=app: app.got)[0].path == "/first"
+
+
+# -- one that cannot work ---------------------------------------------------
+
+
+def health(sidecar: Sidecar) -> tuple[int, str]:
+    answer = send(sidecar.http_address, "GET", "/v1.0/healthz")
+    return answer.status, "" if answer.status == 204 else answer.json["message"]
+
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Soon(subscriber.Backoff):
+        def next(self) -> float:
+            return super().next() / 100
+
+    monkeypatch.setattr(subscriber, "Backoff", Soon)
+
+
+@pytest.mark.usefixtures("_soon")
+def test_one_that_cannot_be_opened_is_tried_again(
+    home: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, opened = [True], subscriber.open_handle
+
+    async def opening(*args: Any) -> Any:
+        if broken:
+            raise UnavailableError("the broker is away")
+        return await opened(*args)
+
+    monkeypatch.setattr(subscriber, "open_handle", opening)
+    with App([told(route="/in")]) as app, beside(app, home, 0) as sidecar:
+        why = "dapr is not ready: [the subscription to 't' of 'store': the broker is away]"
+        until(lambda: health(sidecar) == (500, why))
+        assert send(sidecar.http_address, "GET", "/v1.0/healthz/outbound").status == 204
+        publish(sidecar, "t", 1)
+        broken.clear()
+        until(lambda: app.got)
+        assert health(sidecar) == (204, "")
+    assert caplog.text.count("the subscription to 't' of 'store' cannot work now, and is tried again") == 1
+
+
+@pytest.mark.usefixtures("_soon")
+def test_one_that_an_error_ends_is_opened_anew(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    handles, opened = [], subscriber.open_handle
+
+    async def opening(*args: Any) -> Any:
+        if len(handles) == 1 and not app.at("/go/on"):
+            raise PermissionDeniedError("no rights")
+        handles.append(await opened(*args))
+        return handles[-1]
+
+    monkeypatch.setattr(subscriber, "open_handle", opening)
+    with App([told(route="/in")]) as app, beside(app, home) as sidecar:
+        handles[0]._fetcher._end(PermissionDeniedError("the rights are gone"))
+        until(lambda: health(sidecar)[0] == 500)
+        publish(sidecar, "t", 1)
+        assert not app.at("/in")
+        assert send(sidecar.http_address, "POST", "/v1.0/invoke/app/method/go/on").status == 200
+        until(lambda: app.at("/in"))
+        until(lambda: health(sidecar) == (204, ""))
+    assert len(handles) == 2

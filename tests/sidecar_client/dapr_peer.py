@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -83,12 +82,3 @@ def peer() -> Iterator[Peer]:
 def client(peer: Peer) -> Iterator[CloudRuntimesClient]:
     with CloudRuntimesClient(peer.url, app_id="shop", api_token="hidden") as made:
         yield made
-
-
-def call(client: Any, api: str, method: str, *arguments: Any, **options: Any) -> Any:
-    if api == "sync":
-        return getattr(client, method)(*arguments, **options)
-    return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
-
-
-both = pytest.mark.parametrize("api", ["sync", "async"])

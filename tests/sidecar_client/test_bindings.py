@@ -20,7 +20,8 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from tests.sidecar_client.dapr_peer import Peer, both, call, client, peer
+from cloud_runtimes.testing import Api
+from tests.sidecar_client.dapr_peer import Peer, client, peer
 from tests.support.waiting import longer
 
 __all__ = ["client", "peer"]
@@ -40,18 +41,16 @@ def fails(peer: Peer, words: str) -> None:
 # -- files -------------------------------------------------------------------------
 
 
-@both
-def test_content_goes_as_base64(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_content_goes_as_base64(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     is_binding(peer, "bindings.localstorage")
     for data in (b"", b"aGFsbG8=", b"\x00\xff"):
-        call(client.file, api, "put_file", "s", "d/f", data)
+        api.call(client.file, "put_file", "s", "d/f", data)
         sent = peer.writes()[-1]
         assert base64.b64decode(sent["data"]) == data
         assert (sent["operation"], sent["metadata"]) == ("create", {"fileName": "d/f"})
 
 
-@both
-def test_names_as_daprs_machine_has_them(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_names_as_daprs_machine_has_them(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     is_binding(peer, "bindings.localstorage")
     peer.says(200, ["/data/a/f", "/data/a/b/g"], POST)
 
@@ -67,66 +66,57 @@ def test_names_as_daprs_machine_has_them(client: CloudRuntimesClient, peer: Peer
             return super().get(key, default)
 
     peer.answers = Answers(peer.answers)
-    assert [each.name for each in call(client.file, api, "list_files", "s")] == ["a/b/g", "a/f"]
-    assert call(client.file, api, "list_files", "s")[0].size is None
+    assert [each.name for each in api.call(client.file, "list_files", "s")] == ["a/b/g", "a/f"]
+    assert api.call(client.file, "list_files", "s")[0].size is None
     assert sum(b'"get"' in body for _, _, _, body in peer.asked) == 1
     peer.says(200, b"null", POST)
-    assert call(client.file, api, "list_files", "s", "a/") == []
+    assert api.call(client.file, "list_files", "s", "a/") == []
 
 
-@both
 @pytest.mark.parametrize("words", ["file not found: /data/f", "error deleting file /data/f: no such file or directory"])
-def test_an_absent_file(client: CloudRuntimesClient, peer: Peer, api: str, words: str) -> None:
+def test_an_absent_file(client: CloudRuntimesClient, peer: Peer, api: Api, words: str) -> None:
     is_binding(peer, "bindings.localstorage")
     fails(peer, words)
-    assert call(client.file, api, "exists", "s", "f") is False
-    call(client.file, api, "delete_file", "s", "f")
+    assert api.call(client.file, "exists", "s", "f") is False
+    api.call(client.file, "delete_file", "s", "f")
 
 
-@both
-def test_other_failures_of_a_binding(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_other_failures_of_a_binding(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     is_binding(peer, "bindings.localstorage")
     fails(peer, "error opening path /data/not found: permission denied")
-    with pytest.raises(InternalError, match="permission denied"):
-        call(client.file, api, "get_file", "s", "not found")
+    api.fails(InternalError, match="permission denied")(client.file, "get_file", "s", "not found")
     fails(peer, "couldn't find output binding s")
-    with pytest.raises(ComponentNotFoundError):
-        call(client.file, api, "get_file", "s", "f")
+    api.fails(ComponentNotFoundError)(client.file, "get_file", "s", "f")
     is_binding(peer, "bindings.postgresql")
-    with pytest.raises(ComponentNotFoundError):
-        call(client.database, api, "query", "s", "SELECT 1")
+    api.fails(ComponentNotFoundError)(client.database, "query", "s", "SELECT 1")
 
 
-@both
-def test_a_binding_of_another_kind_is_refused(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_a_binding_of_another_kind_is_refused(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     is_binding(peer, "bindings.kafka")
-    with pytest.raises(UnsupportedError, match=r"'s' is bindings\.kafka: files need"):
-        call(client.file, api, "put_file", "s", "f", b"x")
+    api.fails(UnsupportedError, match=r"'s' is bindings\.kafka: files need")(client.file, "put_file", "s", "f", b"x")
     with pytest.raises(UnsupportedError, match=r"'s' is bindings\.kafka: databases need"):
-        call(client.database, api, "execute", "s", "DELETE FROM t")
+        api.call(client.database, "execute", "s", "DELETE FROM t")
     assert peer.writes() == []
 
 
-@both
-def test_what_is_too_large_is_refused_before_it_is_sent(peer: Peer, api: str) -> None:
+def test_what_is_too_large_is_refused_before_it_is_sent(peer: Peer, api: Api) -> None:
     with CloudRuntimesClient(peer.url, config={"dapr": {"max_message": "1MiB"}}) as client:
-        with pytest.raises(ResourceExhaustedError, match="raise max_message") as caught:
-            call(client.file, api, "put_file", "s", "f", b"x" * 800_000)
-        assert not caught.value.maybe_applied
-        with pytest.raises(ResourceExhaustedError):
-            call(client.file, api, "put_file", "s", "f", iter([b"x" * 400_000] * 2))
+        error = api.fails(ResourceExhaustedError, match="raise max_message")(
+            client.file, "put_file", "s", "f", b"x" * 800_000
+        )
+        assert not error.maybe_applied
+        api.fails(ResourceExhaustedError)(client.file, "put_file", "s", "f", iter([b"x" * 400_000] * 2))
     assert peer.asked == []
 
 
 # -- databases ---------------------------------------------------------------------
 
 
-@both
-def test_what_postgresql_is_asked(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_what_postgresql_is_asked(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     is_binding(peer, "bindings.postgresql")
     peer.says(200, [['{"a":1,"b":{"c":[1.5,null]},"n":123456789012345678.000000001}']], POST)
     sql = "SELECT ':x' AS t, a FROM t WHERE a = :a AND b = :b AND c = :a"
-    [row] = call(client.database, api, "query", "s", sql, {"a": 2**60, "b": "text"})
+    [row] = api.call(client.database, "query", "s", sql, {"a": 2**60, "b": "text"})
     assert list(row) == ["a", "b", "n"]
     assert (row.a, row.b, str(row.n)) == (1, {"c": [1.5, None]}, "123456789012345678.000000001")
     sent = peer.writes()[-1]["metadata"]
@@ -138,7 +128,6 @@ def test_what_postgresql_is_asked(client: CloudRuntimesClient, peer: Peer, api: 
     assert sorted(peer.writes()[-1]) == ["metadata", "operation"]
 
 
-@both
 @pytest.mark.parametrize(
     ("state", "kind", "applied"),
     [
@@ -149,45 +138,39 @@ def test_what_postgresql_is_asked(client: CloudRuntimesClient, peer: Peer, api: 
     ],
 )
 def test_what_postgresql_says(
-    client: CloudRuntimesClient, peer: Peer, api: str, state: str, kind: type[Exception], applied: bool
+    client: CloudRuntimesClient, peer: Peer, api: Api, state: str, kind: type[Exception], applied: bool
 ) -> None:
     is_binding(peer, "bindings.postgresql")
     fails(peer, f'error executing query: ERROR: words with "a value" (SQLSTATE {state})')
-    with pytest.raises(kind) as caught:
-        call(client.database, api, "execute", "s", "INSERT INTO t VALUES (1)")
-    assert type(caught.value) is kind
-    assert caught.value.maybe_applied is applied  # type: ignore[attr-defined]
-    assert ("a value" in str(caught.value)) is not state.startswith("23")
+    error = api.fails(kind)(client.database, "execute", "s", "INSERT INTO t VALUES (1)")
+    assert type(error) is kind
+    assert error.maybe_applied is applied  # type: ignore[attr-defined]
+    assert ("a value" in str(error)) is not state.startswith("23")
 
 
-@both
-def test_a_query_without_rows_is_never_sent(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"use execute\(\)"):
-        call(client.database, api, "query", "s", "DELETE FROM t")
+def test_a_query_without_rows_is_never_sent(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
+    api.fails(InvalidArgumentError, match=r"use execute\(\)")(client.database, "query", "s", "DELETE FROM t")
     assert peer.asked == []
 
 
-@both
-def test_answers_of_another_form(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_answers_of_another_form(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     is_binding(peer, "bindings.postgresql")
     for answer in (b"nothing", [[1]], [["[1]"]], [["{"]], {"a": 1}):
         peer.says(200, answer, POST)
-        with pytest.raises(InternalError, match="another form"):
-            call(client.database, api, "query", "s", "SELECT 1")
+        api.fails(InternalError, match="another form")(client.database, "query", "s", "SELECT 1")
 
 
-@both
-def test_a_statement_that_is_given_up_may_be_applied(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_a_statement_that_is_given_up_may_be_applied(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     is_binding(peer, "bindings.postgresql")
     peer.says(200, b"", POST)
     peer.stalls = True
     try:
         for timeout in longer(lambda: any(verb == "POST" for verb, *_ in peer.asked)):
             with pytest.raises(DeadlineExceededError) as caught:
-                call(client.database, api, "execute", "s", "DELETE FROM t", timeout=timeout)
+                api.call(client.database, "execute", "s", "DELETE FROM t", timeout=timeout)
         assert caught.value.maybe_applied
         with pytest.raises(DeadlineExceededError) as caught:
-            call(client.database, api, "query", "s", "SELECT 1", timeout=0.2)
+            api.call(client.database, "query", "s", "SELECT 1", timeout=0.2)
         assert not caught.value.maybe_applied
     finally:
         peer.stalls = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 from cloud_runtimes.pubsub import DropEvent
-from tests.sidecar_client.dapr_peer import both, call
+from cloud_runtimes.testing import Api
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
 
@@ -50,8 +49,7 @@ def post(port: int, path: str, document: Any) -> Any:
         return json.loads(answer.read())
 
 
-@both
-def test_events_arrive_as_they_were(api: str) -> None:
+def test_events_arrive_as_they_were(api: Api) -> None:
     sent = [b"", b"\x00\xff", 1, 2**63 - 1, 0.1, 1e300, 2.0, None, "", "text", "ünïcødé 🎉", {"a": [1.5, None]}, []]
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     given = {"id": "mine", "subject": "s", "time": "2025-01-15T09:30:12Z", "level": 7, "urgent": True}
@@ -60,10 +58,10 @@ def test_events_arrive_as_they_were(api: str) -> None:
         assert client.supports("pubsub.subscribe", "bus")
         with client.pubsub.subscribe("bus", "t/x y", events.append), client.rpc.serving(port=port):
             for value in sent:
-                call(client.pubsub, api, "publish", "bus", "t/x y", value)
-            call(client.pubsub, api, "publish_bulk", "bus", "t/x y", sent)
+                api.call(client.pubsub, "publish", "bus", "t/x y", value)
+            api.call(client.pubsub, "publish_bulk", "bus", "t/x y", sent)
             options = {"key": "k", "attributes": {**given, "traceparent": trace, "tracestate": "a=b"}}
-            call(client.pubsub, api, "publish", "bus", "t/x y", "x", content_type="text/plain", **options)
+            api.call(client.pubsub, "publish", "bus", "t/x y", "x", content_type="text/plain", **options)
             until(lambda: len(events) == 2 * len(sent) + 1)
     got = sorted((event.data for event in events if event.id != "mine"), key=repr)
     assert got == sorted([*sent, *sent], key=repr)
@@ -76,8 +74,7 @@ def test_events_arrive_as_they_were(api: str) -> None:
     )  # fmt: skip
 
 
-@both
-def test_answers(api: str) -> None:
+def test_answers(api: Api) -> None:
     """An exception comes again, a drop goes to the dead letters, and each is asked for in the answer of its own request."""
     seen: list[Any] = []
     dead: list[Any] = []
@@ -89,26 +86,21 @@ def test_answers(api: str) -> None:
         if event.data == "bad":
             raise DropEvent
 
-    async def handle_async(event: Any) -> None:
-        await asyncio.sleep(0)
-        handle(event)
-
     with beside() as (_, port, client):
         with (
-            client.pubsub.subscribe("bus", "t", handle if api == "sync" else handle_async),
+            client.pubsub.subscribe("bus", "t", api.handler(handle)),
             client.pubsub.subscribe("bus", "u", handle, dead_letter_topic="dead"),
             client.pubsub.subscribe("bus", "dead", dead.append),
             client.rpc.serving(port=port),
         ):
             for topic, data in (("t", "again"), ("t", "good"), ("u", "bad")):
-                call(client.pubsub, api, "publish", "bus", topic, data)
+                api.call(client.pubsub, "publish", "bus", topic, data)
             until(lambda: seen.count("again") == 3 and "good" in seen and len(dead) == 1)
     assert dead[0].data == "bad"
     assert seen.count("good") == seen.count("bad") == 1
 
 
-@both
-def test_batches(api: str) -> None:
+def test_batches(api: Api) -> None:
     batches: list[list[Any]] = []
 
     def handle(batch: Any) -> None:
@@ -121,7 +113,7 @@ def test_batches(api: str) -> None:
         with client.pubsub.subscribe("bus", "t", handle, batch=50), client.rpc.serving(port=port):
             [told] = get(port, "dapr/subscribe")
             assert told["bulkSubscribe"] == {"enabled": True, "maxMessagesCount": 50, "maxAwaitDurationMs": 10}
-            call(client.pubsub, api, "publish_bulk", "bus", "t", list(range(100)))
+            api.call(client.pubsub, "publish_bulk", "bus", "t", list(range(100)))
             until(lambda: sum(map(len, batches)) == 101)
     assert sorted(data for each in batches for data in each) == sorted([*range(100), 7])
     assert max(map(len, batches)) > 1
@@ -160,13 +152,12 @@ def test_what_is_told() -> None:
                 event.ack()
 
 
-@both
-def test_a_subscription_comes_before_the_sidecar_asks(api: str) -> None:
+def test_a_subscription_comes_before_the_sidecar_asks(api: Api) -> None:
     with beside() as (_, port, client):
         with client.pubsub.subscribe("bus", "early"), client.rpc.serving(port=port):
             assert len(get(port, "dapr/subscribe")) == 1
             with pytest.raises(UnsupportedError, match="before it serves, or give the sidecar's gRPC address"):
-                call(client.pubsub, api, "subscribe", "bus", "late")
+                api.call(client.pubsub, "subscribe", "bus", "late")
             # one that the sidecar knows may come back
             with client.pubsub.subscribe("bus", "early"):
                 pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import UnavailableError
-from tests.sidecar_client.dapr_peer import both
+from cloud_runtimes.testing import Api
 from tests.support.running import declared
 
 NOBODY = "127.0.0.1:1"
@@ -30,10 +29,9 @@ def _client(http: str, grpc: str) -> CloudRuntimesClient:
     return CloudRuntimesClient(http, config={"dapr": {"grpc_endpoint": f"grpc://{grpc}"}}, app_id="app")
 
 
-def _call(client: CloudRuntimesClient, api: str, path: str, *arguments: Any, **options: Any) -> Any:
+def _call(client: CloudRuntimesClient, api: Api, path: str, *arguments: Any, **options: Any) -> Any:
     service, method = path.split(".")
-    found = getattr(getattr(client, service), method if api == "sync" else f"{method}_async")
-    return found(*arguments, **options) if api == "sync" else asyncio.run(found(*arguments, **options))
+    return api.call(getattr(client, service), method, *arguments, **options)
 
 
 EITHER: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -50,9 +48,8 @@ GRPC: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 
 
-@both
 @pytest.mark.parametrize("name", sorted(EITHER))
-def test_a_call_goes_over_http(sidecar: Sidecar, name: str, api: str) -> None:
+def test_a_call_goes_over_http(sidecar: Sidecar, name: str, api: Api) -> None:
     path, arguments = EITHER[name]
     with _client(sidecar.http_address, NOBODY) as client:
         _call(client, api, path, *arguments)
@@ -60,9 +57,8 @@ def test_a_call_goes_over_http(sidecar: Sidecar, name: str, api: str) -> None:
         _call(client, api, path, *arguments, timeout=5)
 
 
-@both
 @pytest.mark.parametrize("name", sorted(GRPC))
-def test_what_http_has_not_whole_goes_over_grpc(sidecar: Sidecar, name: str, api: str) -> None:
+def test_what_http_has_not_whole_goes_over_grpc(sidecar: Sidecar, name: str, api: Api) -> None:
     path, arguments = GRPC[name]
     with _client(sidecar.http_address, sidecar.grpc_address) as client:
         _call(client, api, path, *arguments)
@@ -70,8 +66,7 @@ def test_what_http_has_not_whole_goes_over_grpc(sidecar: Sidecar, name: str, api
         _call(client, api, path, *arguments, timeout=5)
 
 
-@both
-def test_a_fraction_stands_plain_and_comes_as_it_was(sidecar: Sidecar, api: str) -> None:
+def test_a_fraction_stands_plain_and_comes_as_it_was(sidecar: Sidecar, api: Api) -> None:
     value = {"text": "1.5", "n": 0.1, "long": 12345678901234567890}
     with _client(sidecar.http_address, sidecar.grpc_address) as client:
         _call(client, api, "state.save", "store", "plain", value)

@@ -30,7 +30,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.rpc import RpcRequest
-from tests.sidecar_client.dapr_peer import both, call
+from cloud_runtimes.testing import Api
 from tests.support import PEM, grpc_forks
 from tests.support.ports import reserved_port
 
@@ -109,7 +109,6 @@ def sidecar(tmp_path: Path, port: int) -> Iterator[Sidecar]:
 # -- refusals ----------------------------------------------------------------
 
 
-@both
 @pytest.mark.parametrize(
     ("code", "reason", "kind"),
     [
@@ -128,15 +127,14 @@ def sidecar(tmp_path: Path, port: int) -> Iterator[Sidecar]:
         ("DEADLINE_EXCEEDED", "", DeadlineExceededError),
     ],
 )
-def test_a_refusal_is_one_class(peer: Peer, api: str, code: str, reason: str, kind: type[Exception]) -> None:
+def test_a_refusal_is_one_class(peer: Peer, api: Api, code: str, reason: str, kind: type[Exception]) -> None:
     with CloudRuntimesClient(peer.url) as client:
-        call(client.state, api, "save", "s", "k", 1)  # from here on the component's type is known
+        api.call(client.state, "save", "s", "k", 1)  # from here on the component's type is known
         peer.code, peer.reason = grpc.StatusCode[code], reason
-        with pytest.raises(kind, match=r"words|token") as read:
-            call(client.state, api, "get", "s", "k")
+        error = api.fails(kind, match=r"words|token")(client.state, "get", "s", "k")
         with pytest.raises(kind) as written:
-            call(client.state, api, "save", "s", "k", 1, etag="1")
-    one: Any = read.value
+            api.call(client.state, "save", "s", "k", 1, etag="1")
+    one: Any = error
     other: Any = written.value
     assert type(one) is kind
     assert not one.maybe_applied
@@ -147,31 +145,27 @@ def test_a_refusal_is_one_class(peer: Peer, api: str, code: str, reason: str, ki
 # -- the way -------------------------------------------------------------------
 
 
-@both
-def test_nobody_there(api: str) -> None:
+def test_nobody_there(api: Api) -> None:
     with CloudRuntimesClient("grpc://127.0.0.1:1") as client:
-        with pytest.raises(UnavailableError, match="cloud-runtimes serve, dapr run") as caught:
-            call(client.state, api, "save", "s", "k", 1)
-    assert not caught.value.maybe_applied
+        error = api.fails(UnavailableError, match="cloud-runtimes serve, dapr run")(client.state, "save", "s", "k", 1)
+    assert not error.maybe_applied
 
 
-@both
-def test_a_deadline(peer: Peer, api: str) -> None:
+def test_a_deadline(peer: Peer, api: Api) -> None:
     peer.gate.clear()
     with CloudRuntimesClient(peer.url) as client:
         with pytest.raises(DeadlineExceededError, match="give a longer timeout") as caught:
-            call(client.state, api, "get", "s", "k", timeout=0.2)
+            api.call(client.state, "get", "s", "k", timeout=0.2)
         assert not caught.value.maybe_applied
         peer.gate.set()
-        assert call(client.state, api, "get", "s", "k") is None
-        call(client.state, api, "save", "s", "k", 1)  # the component's type is known
+        assert api.call(client.state, "get", "s", "k") is None
+        api.call(client.state, "save", "s", "k", 1)  # the component's type is known
         peer.gate.clear()
         with pytest.raises(DeadlineExceededError) as caught:
-            call(client.state, api, "save", "s", "k", 1, timeout=0.2)
+            api.call(client.state, "save", "s", "k", 1, timeout=0.2)
         assert caught.value.maybe_applied
 
 
-@both
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -180,25 +174,23 @@ def test_a_deadline(peer: Peer, api: str) -> None:
         ("UNKNOWN", "failed to invoke, id: s, err: context deadline exceeded"),
     ],
 )
-def test_a_sidecar_may_notice_first_that_a_call_is_late(peer: Peer, api: str, code: str, words: str) -> None:
+def test_a_sidecar_may_notice_first_that_a_call_is_late(peer: Peer, api: Api, code: str, words: str) -> None:
     peer.late, peer.code, peer.words = True, grpc.StatusCode[code], words
     with CloudRuntimesClient(peer.url) as client:
-        with pytest.raises(DeadlineExceededError) as caught:
-            call(client.rpc, api, "invoke_method", "s", "m", timeout=0.3)
-        assert caught.value.maybe_applied
+        assert api.fails(DeadlineExceededError)(client.rpc, "invoke_method", "s", "m", timeout=0.3).maybe_applied
 
 
-@both
-def test_a_body_that_is_a_stream_is_collected(sidecar: Sidecar, port: int, api: str) -> None:
+def test_a_body_that_is_a_stream_is_collected(sidecar: Sidecar, port: int, api: Api) -> None:
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", app_id="beside", api_token="opens") as client:
         client.rpc.register_method("size", lambda data, request: len(request.data))
         with client.rpc.serving(port=port):
-            assert call(client.rpc, api, "invoke_method", "beside", "size", iter([b"a" * 70_000, b"b"])) == 70_001
+            assert api.call(client.rpc, "invoke_method", "beside", "size", iter([b"a" * 70_000, b"b"])) == 70_001
         with pytest.raises(InvalidArgumentError, match="a stream must give bytes, not str"):
-            call(client.rpc, api, "invoke_method", "beside", "size", iter(["text"]))
-        with pytest.raises(ResourceExhaustedError, match="max_message in \\[dapr\\]") as caught:
-            call(client.rpc, api, "invoke_method", "beside", "size", iter([bytes(3 << 20)] * 2))
-        assert not caught.value.maybe_applied
+            api.call(client.rpc, "invoke_method", "beside", "size", iter(["text"]))
+        error = api.fails(ResourceExhaustedError, match="max_message in \\[dapr\\]")(
+            client.rpc, "invoke_method", "beside", "size", iter([bytes(3 << 20)] * 2)
+        )
+        assert not error.maybe_applied
 
         def slow() -> Iterator[bytes]:
             yield b"a"
@@ -206,7 +198,7 @@ def test_a_body_that_is_a_stream_is_collected(sidecar: Sidecar, port: int, api: 
             yield b"b"
 
         with pytest.raises(DeadlineExceededError, match="the end of the body") as late:
-            call(client.rpc, api, "invoke_method", "beside", "size", slow(), timeout=0.1)
+            api.call(client.rpc, "invoke_method", "beside", "size", slow(), timeout=0.1)
         assert not late.value.maybe_applied
 
 
@@ -382,36 +374,31 @@ def test_a_forked_child_works_or_says_why_not(sidecar: Sidecar, what: str) -> No
         assert set(ends) == {2}
 
 
-@both
-def test_the_token(sidecar: Sidecar, api: str) -> None:
+def test_the_token(sidecar: Sidecar, api: Api) -> None:
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="wrong-one") as client:
-        with pytest.raises(UnauthenticatedError, match="give its DAPR_API_TOKEN") as caught:
-            call(client.state, api, "get", "s", "k")
-        assert "wrong-one" not in repr(caught.value)
-        with pytest.raises(UnauthenticatedError):
-            call(client, api, "wait_ready", timeout=5)
+        error = api.fails(UnauthenticatedError, match="give its DAPR_API_TOKEN")(client.state, "get", "s", "k")
+        assert "wrong-one" not in repr(error)
+        api.fails(UnauthenticatedError)(client, "wait_ready", timeout=5)
 
 
-@both
-def test_waiting_until_it_is_ready(sidecar: Sidecar, api: str) -> None:
+def test_waiting_until_it_is_ready(sidecar: Sidecar, api: Api) -> None:
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens") as client:
-        call(client, api, "wait_ready")
+        api.call(client, "wait_ready")
     with CloudRuntimesClient("grpc://127.0.0.1:1") as client, pytest.raises(DeadlineExceededError):
-        call(client, api, "wait_ready", timeout=0.3)
+        api.call(client, "wait_ready", timeout=0.3)
 
 
 # -- subscribing to configuration ------------------------------------------------
 
 
-@both
-def test_a_subscription_outlives_its_sidecar(tmp_path: Path, port: int, api: str) -> None:
+def test_a_subscription_outlives_its_sidecar(tmp_path: Path, port: int, api: Api) -> None:
     beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="beside")
     settings = SidecarSettings(app_id="beside", http_port=0, grpc_port=port)
     with beneath:
         beneath.configuration.save_configuration("s", {"a": "1", "b": "1"})
         with Sidecar(beneath, settings):
             client = CloudRuntimesClient(f"grpc://127.0.0.1:{port}")
-            sub = call(client.configuration, api, "subscribe_configuration", "s", ["a", "b"])
+            sub = api.call(client.configuration, "subscribe_configuration", "s", ["a", "b"])
             seen = {key: item.value for key, item in sub.receive(20).items()}
             assert seen == {"a": "1", "b": "1"}
             beneath.configuration.save_configuration("s", {"a": "2"})
@@ -441,8 +428,7 @@ def test_a_subscription_outlives_a_refusal(peer: Peer) -> None:
 # -- calls of applications -------------------------------------------------------
 
 
-@both
-def test_calls(sidecar: Sidecar, port: int, api: str) -> None:
+def test_calls(sidecar: Sidecar, port: int, api: Api) -> None:
     app = CloudRuntimesClient(sidecar.http_address, app_id="beside", api_token="opens")
 
     @app.rpc.method("echo")
@@ -456,21 +442,18 @@ def test_calls(sidecar: Sidecar, port: int, api: str) -> None:
     with app, app.rpc.serving(port=port):
         with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens") as client:
             assert not client.supports("rpc.status", "beside")
-            found = call(
-                client.rpc, api, "invoke_method", "beside", "echo", {"n": 1.5}, http_method="PUT",
+            found = api.call(
+                client.rpc, "invoke_method", "beside", "echo", {"n": 1.5}, http_method="PUT",
                 headers={"x-mine": "1"}, query={"a": "b c"},
             )  # fmt: skip
             assert found == {"data": {"n": 1.5}, "verb": "PUT", "x": "1", "q": {"a": ["b c"]}}
             # of a failure the status comes, and the beginning of its body
-            answer = call(client.rpc, api, "invoke", "beside", "fail")
+            answer = api.call(client.rpc, "invoke", "beside", "fail")
             assert answer.status == 409
             assert b"a long story" in answer.data
-            with pytest.raises(errors.CloudRuntimesError) as caught:
-                call(client.rpc, api, "invoke_method", "beside", "fail")
-            assert caught.value.response is not None
-            with pytest.raises(errors.NotFoundError):
-                call(client.rpc, api, "invoke_method", "beside", "no-such-method")
-            with pytest.raises(UnavailableError, match="was not reached"):
-                call(client.rpc, api, "invoke_method", "nobody-there", "m")
+            error = api.fails(errors.CloudRuntimesError)(client.rpc, "invoke_method", "beside", "fail")
+            assert error.response is not None
+            api.fails(errors.NotFoundError)(client.rpc, "invoke_method", "beside", "no-such-method")
+            api.fails(UnavailableError, match="was not reached")(client.rpc, "invoke_method", "nobody-there", "m")
             with pytest.raises(UnsupportedError, match="over HTTP alone"):
-                call(client.rpc, api, "invoke_method", "beside", "echo", http_method="PURGE")
+                api.call(client.rpc, "invoke_method", "beside", "echo", http_method="PURGE")

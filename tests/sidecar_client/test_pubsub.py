@@ -27,7 +27,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.pubsub import OutgoingEvent
-from tests.sidecar_client.dapr_peer import both, call
+from cloud_runtimes.testing import Api
 from tests.support import grpc_forks
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
@@ -67,19 +67,18 @@ def over_grpc(sidecar: Sidecar) -> Iterator[CloudRuntimesClient]:
 # -- publishing over HTTP ----------------------------------------------------------
 
 
-@both
 def test_over_http_events_arrive_as_they_were(
-    over_http: CloudRuntimesClient, over_grpc: CloudRuntimesClient, api: str
+    over_http: CloudRuntimesClient, over_grpc: CloudRuntimesClient, api: Api
 ) -> None:
     sent = [b"", b"\x00\xff", 1, 2**63 - 1, 0.1, 1e300, 2.0, None, "", "text", "ünïcødé 🎉", {"a": [1.5, None]}, []]
     attributes = {"id": "mine", "subject": "s", "time": "2025-01-15T09:30:12Z", "level": 7, "urgent": True}
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     with over_grpc.pubsub.subscribe("bus", f"http-{api}") as sub:
         for value in sent:
-            call(over_http.pubsub, api, "publish", "bus", f"http-{api}", value)
-        call(over_http.pubsub, api, "publish_bulk", "bus", f"http-{api}", sent)
+            api.call(over_http.pubsub, "publish", "bus", f"http-{api}", value)
+        api.call(over_http.pubsub, "publish_bulk", "bus", f"http-{api}", sent)
         options = {"key": "k", "attributes": {**attributes, "traceparent": trace, "tracestate": "a=b"}}
-        call(over_http.pubsub, api, "publish", "bus", f"http-{api}", "x", content_type="text/plain", **options)
+        api.call(over_http.pubsub, "publish", "bus", f"http-{api}", "x", content_type="text/plain", **options)
         *events, last = take(sub, 2 * len(sent) + 1)
     got = [event.data for event in events]
     assert got == sent + sent
@@ -91,18 +90,16 @@ def test_over_http_events_arrive_as_they_were(
     )  # fmt: skip
 
 
-@both
 def test_over_http_raw_ttl_and_what_is_not_there(
-    over_http: CloudRuntimesClient, over_grpc: CloudRuntimesClient, api: str
+    over_http: CloudRuntimesClient, over_grpc: CloudRuntimesClient, api: Api
 ) -> None:
     with over_grpc.pubsub.subscribe("bus", f"raw-{api}", raw=True) as sub:
-        call(over_http.pubsub, api, "publish", "bus", f"raw-{api}", b"\x01", raw=True)
-        call(over_http.pubsub, api, "publish", "bus", f"raw-{api}", "in an envelope", ttl=60)
+        api.call(over_http.pubsub, "publish", "bus", f"raw-{api}", b"\x01", raw=True)
+        api.call(over_http.pubsub, "publish", "bus", f"raw-{api}", "in an envelope", ttl=60)
         plain, wrapped = take(sub, 2)
     assert plain.data == b"\x01"
     assert json.loads(wrapped.data)["data"] == "in an envelope"
-    with pytest.raises(UnsupportedError):
-        call(over_http.pubsub, api, "publish", "bus", "t", 1, delay=1)
+    api.fails(UnsupportedError)(over_http.pubsub, "publish", "bus", "t", 1, delay=1)
 
 
 def test_others_see_plain_json(over_grpc: CloudRuntimesClient, sidecar: Sidecar) -> None:
@@ -290,15 +287,13 @@ def test_closing_answers_first() -> None:
         assert [server.came.get(timeout=SOON) for _ in range(3)] == [(1, "a", 0), (1, "c", 2), (1, "end", 0)]
 
 
-@both
-def test_a_subscription_that_is_refused(api: str) -> None:
+def test_a_subscription_that_is_refused(api: Api) -> None:
     with streams() as (server, client):
         sub = client.pubsub.subscribe("bus", "t")
         server.say.put(grpc.StatusCode.PERMISSION_DENIED)
-        with pytest.raises(PermissionDeniedError):
-            call(sub, api, "receive", SOON)
+        api.fails(PermissionDeniedError)(sub, "receive", SOON)
     with CloudRuntimesClient("grpc://127.0.0.1:1") as client, pytest.raises(UnavailableError):
-        call(client.pubsub, api, "subscribe", "bus", "t")
+        api.call(client.pubsub, "subscribe", "bus", "t")
 
 
 def test_it_reconnects_to_a_sidecar_that_comes_back(tmp_path: Path) -> None:
@@ -364,23 +359,19 @@ def test_fork(sidecar: Sidecar) -> None:
 # -- failures -----------------------------------------------------------------------------
 
 
-@both
-def test_no_such_component(sidecar: Sidecar, api: str, tmp_path: Path) -> None:
+def test_no_such_component(sidecar: Sidecar, api: Api, tmp_path: Path) -> None:
     config = {"capa": {"home": str(tmp_path), "strict": True}, "pubsub": {"bus": {"component": "sqlite"}}}
     beneath = CloudRuntimesClient(config=config, app_id="shop")
     with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
         for address in (made.http_address, f"grpc://{made.grpc_address}"):
             with CloudRuntimesClient(address) as client:
                 if address.startswith("grpc"):
-                    with pytest.raises(ComponentNotFoundError):
-                        call(client.pubsub, api, "subscribe", "no-such-bus", "t")
+                    api.fails(ComponentNotFoundError)(client.pubsub, "subscribe", "no-such-bus", "t")
                 for method, data in (("publish", 1), ("publish_bulk", [1, OutgoingEvent(2)])):
-                    with pytest.raises(ComponentNotFoundError):
-                        call(client.pubsub, api, method, "no-such-bus", "t", data)
+                    api.fails(ComponentNotFoundError)(client.pubsub, method, "no-such-bus", "t", data)
 
 
-@both
-def test_what_failed_of_a_bulk_is_told(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_of_a_bulk_is_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     from cloud_runtimes.runtimes._sidecar.transport import ErrorReply
     from cloud_runtimes.runtimes.dapr.transport import DaprSidecarError
 
@@ -395,9 +386,10 @@ def test_what_failed_of_a_bulk_is_told(api: str, monkeypatch: pytest.MonkeyPatch
                 yield
 
             monkeypatch.setattr(transport, "publish_bulk", publish_bulk)
-            with pytest.raises(errors.BulkError if known else InternalError, match="full") as caught:
-                call(client.pubsub, api, "publish_bulk", "bus", "t", [1, 2, 3])
-            told: Any = caught.value
+            error = api.fails(errors.BulkError if known else InternalError, match="full")(
+                client.pubsub, "publish_bulk", "bus", "t", [1, 2, 3]
+            )
+            told: Any = error
             assert told.maybe_applied
             if known:
                 assert list(told.failed) == [1]

@@ -28,8 +28,9 @@ from cloud_runtimes.runtimes._sidecar.runtime import target
 from cloud_runtimes.runtimes._sidecar.stores import unwrap, wrap
 from cloud_runtimes.runtimes._sidecar.transport import ErrorReply
 from cloud_runtimes.runtimes.dapr.transport import error
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
-from tests.sidecar_client.dapr_peer import Peer, both, call, client, peer
+from tests.sidecar_client.dapr_peer import Peer, client, peer
 
 __all__ = ["client", "peer"]
 
@@ -132,10 +133,9 @@ def test_components_in_the_configuration_are_refused() -> None:
             client.state.get("orders", "k")
 
 
-@both
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{}", "grpc://127.0.0.1:{}"])
 @pytest.mark.parametrize("listens", [False, True], ids=["refuses", "hangs up"])
-def test_errors_of_a_sidecar_that_is_away_hold_no_token(api: str, url: str, listens: bool, canary: Canary) -> None:
+def test_errors_of_a_sidecar_that_is_away_hold_no_token(api: Api, url: str, listens: bool, canary: Canary) -> None:
     def hang_up() -> None:
         with suppress(OSError):
             while True:
@@ -155,65 +155,59 @@ def test_errors_of_a_sidecar_that_is_away_hold_no_token(api: str, url: str, list
         try:
             with CloudRuntimesClient(address, api_token=canary.value(), timeout=2) as client:
                 with canary.raises(CloudRuntimesError):
-                    call(client.state, api, "get", "s", "k")
+                    api.call(client.state, "get", "s", "k")
                 with canary.raises(CloudRuntimesError):
-                    call(client.state, api, "save", "s", "k", 1, etag="1")
+                    api.call(client.state, "save", "s", "k", 1, etag="1")
         finally:
             if listens:
                 server.shutdown(socket.SHUT_RDWR)
                 thread.join()
 
 
-@both
-def test_waiting_until_it_is_ready(tmp_path: Path, api: str, peer: Peer) -> None:
+def test_waiting_until_it_is_ready(tmp_path: Path, api: Api, peer: Peer) -> None:
     peer.says(500, b"not yet")
     with CloudRuntimesClient(peer.url) as client:
-        with pytest.raises(DeadlineExceededError, match=r"not ready yet \(status 500\)"):
-            call(client, api, "wait_ready", timeout=0.2)
+        api.fails(DeadlineExceededError, match=r"not ready yet \(status 500\)")(client, "wait_ready", timeout=0.2)
         peer.says(204, b"")
-        call(client, api, "wait_ready")
+        api.call(client, "wait_ready")
     beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}, app_id="x")
     settings = SidecarSettings(app_id="x", http_port=0, grpc_port=None)
     with beneath, Sidecar(beneath, settings) as sidecar, CloudRuntimesClient(sidecar.http_address) as client:
-        call(client, api, "wait_ready")
+        api.call(client, "wait_ready")
 
 
-@both
-def test_nobody_there(api: str) -> None:
+def test_nobody_there(api: Api) -> None:
     with CloudRuntimesClient("http://127.0.0.1:1") as client:
-        with pytest.raises(UnavailableError, match="cloud-runtimes serve, dapr run") as caught:
-            call(client.state, api, "save", "s", "k", 1)
-        assert not caught.value.maybe_applied
-        assert caught.value.runtime == "dapr"
+        error = api.fails(UnavailableError, match="cloud-runtimes serve, dapr run")(client.state, "save", "s", "k", 1)
+        assert not error.maybe_applied
+        assert error.runtime == "dapr"
 
 
-@both
-def test_the_token_goes_along_and_its_refusal_is_told(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
-    assert call(client.state, api, "get", "s", "k") is None
-    call(client.rpc, api, "invoke", "app", "m", headers={"x-mine": "1"})
+def test_the_token_goes_along_and_its_refusal_is_told(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
+    assert api.call(client.state, "get", "s", "k") is None
+    api.call(client.rpc, "invoke", "app", "m", headers={"x-mine": "1"})
     assert [headers["dapr-api-token"] for _, _, headers, _ in peer.asked] == ["hidden"] * 2
     peer.says(401, b"invalid api token")
     for attempt in (("state", "get", "s", "k"), ("rpc", "invoke", "app", "m")):
-        with pytest.raises(UnauthenticatedError, match="give its DAPR_API_TOKEN") as caught:
-            call(getattr(client, attempt[0]), api, *attempt[1:])
-        assert "hidden" not in repr(caught.value)
+        error = api.fails(UnauthenticatedError, match="give its DAPR_API_TOKEN")(
+            getattr(client, attempt[0]), *attempt[1:]
+        )
+        assert "hidden" not in repr(error)
 
 
 # -- state ---------------------------------------------------------------------
 
 
-@both
-def test_keys_are_one_segment(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_keys_are_one_segment(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     for key in ("a/b", "..", "a b+c?d#e%", "ü"):
-        call(client.state, api, "get", "s.1", key)
-        call(client.state, api, "delete", "s.1", key)
+        api.call(client.state, "get", "s.1", key)
+        api.call(client.state, "delete", "s.1", key)
     paths = [path for verb, path, _, _ in peer.asked if path != "/v1.0/metadata"]
     assert paths[::2] == paths[1::2]
     assert paths[::2] == [f"/v1.0/state/s%2E1/{each}" for each in ("a%2Fb", "%2E%2E", "a%20b%2Bc%3Fd%23e%25", "%C3%BC")]
 
 
-@both
-def test_create_only_and_ttl_on_redis_and_elsewhere(peer: Peer, api: str) -> None:
+def test_create_only_and_ttl_on_redis_and_elsewhere(peer: Peer, api: Api) -> None:
     for kind, etag, options, ttl in (
         ("state.redis", "-1", None, "-1"),
         ("state.sqlite", None, {"concurrency": "first-write"}, None),
@@ -221,9 +215,9 @@ def test_create_only_and_ttl_on_redis_and_elsewhere(peer: Peer, api: str) -> Non
         peer.asked.clear()
         peer.is_component(kind)
         with CloudRuntimesClient(peer.url) as client:
-            call(client.state, api, "save", "s", "k", 1, concurrency="first-write")
-            call(client.state, api, "save", "s", "k", 1, ttl=1.5)
-            call(client.state, api, "save", "s", "k", 1, etag="7", concurrency="last-write")
+            api.call(client.state, "save", "s", "k", 1, concurrency="first-write")
+            api.call(client.state, "save", "s", "k", 1, ttl=1.5)
+            api.call(client.state, "save", "s", "k", 1, etag="7", concurrency="last-write")
         [create], [timed], [conditional] = peer.writes()
         assert (create.get("etag"), create.get("options")) == (etag, options)
         assert create.get("metadata", {}).get("ttlInSeconds") == ttl
@@ -232,8 +226,7 @@ def test_create_only_and_ttl_on_redis_and_elsewhere(peer: Peer, api: str) -> Non
         assert [path for verb, path, _, _ in peer.asked].count("/v1.0/metadata") == 1
 
 
-@both
-def test_conditions_in_a_transaction_on_redis(peer: Peer, api: str) -> None:
+def test_conditions_in_a_transaction_on_redis(peer: Peer, api: Api) -> None:
     peer.is_component("state.redis")
     with CloudRuntimesClient(peer.url) as client, pytest.raises(UnsupportedError, match="Redis behind Dapr"):
         with client.state.transaction("s") as tx:
@@ -306,7 +299,6 @@ def test_what_is_wrapped(content_type: str) -> None:
 # -- secrets, configuration, locks ---------------------------------------------------
 
 
-@both
 @pytest.mark.parametrize(
     ("key", "message", "kind"),
     [
@@ -316,62 +308,54 @@ def test_what_is_wrapped(content_type: str) -> None:
     ],
 )
 def test_absent_secrets(
-    client: CloudRuntimesClient, peer: Peer, api: str, key: str, message: str, kind: type[Exception]
+    client: CloudRuntimesClient, peer: Peer, api: Api, key: str, message: str, kind: type[Exception]
 ) -> None:
     peer.says(500, {"errorCode": "ERR_SECRET_GET", "message": message})
-    with pytest.raises(kind) as caught:
-        call(client.secret, api, "get_secret", "vault", key)
-    assert type(caught.value) is kind
+    error = api.fails(kind)(client.secret, "get_secret", "vault", key)
+    assert type(error) is kind
     peer.says(401, {"errorCode": "ERR_SECRET_STORE_NOT_FOUND", "message": "x"})
-    with pytest.raises(errors.ComponentNotFoundError):
-        call(client.secret, api, "get_secret", "vault", "k")
+    api.fails(errors.ComponentNotFoundError)(client.secret, "get_secret", "vault", "k")
     peer.says(403, {"errorCode": "ERR_PERMISSION_DENIED", "message": "x"})
-    with pytest.raises(errors.PermissionDeniedError):
-        call(client.secret, api, "get_bulk_secret", "vault")
+    api.fails(errors.PermissionDeniedError)(client.secret, "get_bulk_secret", "vault")
 
 
-@both
 @pytest.mark.parametrize("answer", [b"{", b"[1]", b'{"k": {"a": 5, "b": "sesame-open"}}', b'{"k": "sesame-open"}'])
 def test_answers_that_are_no_secrets(
-    client: CloudRuntimesClient, peer: Peer, api: str, answer: bytes, canary: Canary
+    client: CloudRuntimesClient, peer: Peer, api: Api, answer: bytes, canary: Canary
 ) -> None:
     value = canary.value()
     peer.says(200, answer.replace(b"sesame-open", value.encode()))
     with canary.raises(InternalError, match="another form"):
-        call(client.secret, api, "get_bulk_secret", "vault")
+        api.call(client.secret, "get_bulk_secret", "vault")
     if b'"k": "' not in answer:  # which is a secret
         with canary.raises(InternalError, match="another form"):
-            call(client.secret, api, "get_secret", "vault", "k")
+            api.call(client.secret, "get_secret", "vault", "k")
 
 
-@both
-def test_subscribing_needs_a_stream(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_subscribing_needs_a_stream(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     assert not client.supports("configuration.subscribe")
     with pytest.raises(UnsupportedError, match='endpoint="grpc://localhost:50001"'):
-        call(client.configuration, api, "subscribe_configuration", "s")
+        api.call(client.configuration, "subscribe_configuration", "s")
     assert peer.asked == []
 
 
-@both
-def test_configuration_is_asked_for_by_keys(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_configuration_is_asked_for_by_keys(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     peer.says(200, {"a b": {"value": "1", "version": "v", "metadata": {"m": "n"}}, "gone": {"value": ""}})
-    items = call(client.configuration, api, "get_configuration_items", "s.1", ["a b", "gone"], metadata={"x": "y"})
+    items = api.call(client.configuration, "get_configuration_items", "s.1", ["a b", "gone"], metadata={"x": "y"})
     assert {key: (item.value, item.version, item.metadata) for key, item in items.items()} == {
         "a b": ("1", "v", {"m": "n"})
     }
     assert peer.asked[0][1] == "/v1.0/configuration/s%2E1?key=a+b&key=gone&metadata.x=y"
     for odd in (["a"], {"a": 1}, {"a": {"value": "1", "metadata": {"m": 1}}}):
         peer.says(200, odd)
-        with pytest.raises(InternalError, match="another form"):
-            call(client.configuration, api, "get_configuration", "s")
+        api.fails(InternalError, match="another form")(client.configuration, "get_configuration", "s")
 
 
-@both
-def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
+def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, api: Api) -> None:
     peer.says(200, {"success": True}, "POST /v1.0-alpha1/lock/s")
     peer.says(200, {"status": 0}, "POST /v1.0-alpha1/unlock/s")
-    call(client.lock, api, "try_lock", "s", "r", expiry=1.2)
-    named = call(client.lock, api, "try_lock", "s", "r", "me", expiry=30)
+    api.call(client.lock, "try_lock", "s", "r", expiry=1.2)
+    named = api.call(client.lock, "try_lock", "s", "r", "me", expiry=30)
     [own, mine] = peer.writes()
     assert (own["expiryInSeconds"], mine["expiryInSeconds"]) == (2, 30)
     assert (own["resourceId"], mine["lockOwner"]) == ("r", "me")
@@ -380,13 +364,10 @@ def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, api: st
     now = client.lock._now()
     peer.asked.clear()
     named._request = named._request._replace(now=lambda: now + 31)
-    with pytest.raises(errors.LeaseLostError):
-        call(named, api, "release")
+    api.fails(errors.LeaseLostError)(named, "release")
     assert peer.asked == []
     peer.says(200, {"status": 3}, "POST /v1.0-alpha1/unlock/s")
-    with pytest.raises(InternalError) as caught:
-        call(client.lock, api, "unlock", "s", "r", "me")
-    assert caught.value.maybe_applied
+    assert api.fails(InternalError)(client.lock, "unlock", "s", "r", "me").maybe_applied
 
 
 # -- refusals --------------------------------------------------------------------
@@ -418,7 +399,6 @@ def test_a_refusal_is_one_class(status: int, code: str, reason: str, kind: type[
     assert made.maybe_applied is (kind in (InternalError, UnavailableError))
 
 
-@both
 @pytest.mark.parametrize(
     ("status", "document", "kind"),
     [
@@ -431,13 +411,12 @@ def test_a_refusal_is_one_class(status: int, code: str, reason: str, kind: type[
     ],
 )
 def test_dapr_s_failures_are_told_from_the_application_s(
-    client: CloudRuntimesClient, peer: Peer, api: str, status: int, document: Any, kind: type[Exception]
+    client: CloudRuntimesClient, peer: Peer, api: Api, status: int, document: Any, kind: type[Exception]
 ) -> None:
     peer.says(status, document)
-    with pytest.raises(kind) as caught:
-        call(client.rpc, api, "invoke_method", "app", "m")
-    assert type(caught.value) is kind
-    told: Any = caught.value
+    error = api.fails(kind)(client.rpc, "invoke_method", "app", "m")
+    assert type(error) is kind
+    told: Any = error
     own = not (isinstance(document, dict) and document.get("errorCode") == "ERR_DIRECT_INVOKE")
     assert (told.response is not None) is own
 
@@ -457,10 +436,9 @@ def test_absent_keys_of_a_bulk_answer(client: CloudRuntimesClient, peer: Peer) -
     assert set(client.state.get_bulk("s", ["a", "b"])) == {"b"}
 
 
-@both
 @pytest.mark.parametrize("failure", [UnavailableError("gone", maybe_applied=False), KeyboardInterrupt()])
 def test_a_bulk_save_that_ends_half_way_says_so(
-    client: CloudRuntimesClient, peer: Peer, api: str, failure: BaseException, monkeypatch: pytest.MonkeyPatch
+    client: CloudRuntimesClient, peer: Peer, api: Api, failure: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime: Any = client._context.runtime()
     transport = runtime.transport
@@ -478,7 +456,6 @@ def test_a_bulk_save_that_ends_half_way_says_so(
     monkeypatch.setattr(transport, "exchange", send)
     monkeypatch.setattr(transport, "exchange_async", send_async)
     many = {str(number): "x" * 300_000 for number in range(6)}  # two batches
-    with pytest.raises(type(failure)) as caught:
-        call(client.state, api, "save_bulk", "s", many, timeout=5)
-    told: Any = caught.value
+    error = api.fails(type(failure))(client.state, "save_bulk", "s", many, timeout=5)
+    told: Any = error
     assert told.maybe_applied

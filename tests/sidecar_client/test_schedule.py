@@ -19,7 +19,7 @@ from cloud_runtimes._http.threaded import listen
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from cloud_runtimes.schedule import JobRun, Retry, RpcTarget, TopicTarget
-from tests.sidecar_client.dapr_peer import both
+from cloud_runtimes.testing import Api
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
 
@@ -164,16 +164,15 @@ def test_who_has_no_token_runs_nothing(client: CloudRuntimesClient, port: int) -
     assert seen == ["true"]
 
 
-@both
 def test_a_runner_needs_the_port_that_the_sidecar_knows(
-    client: CloudRuntimesClient, api: str, monkeypatch: pytest.MonkeyPatch, port: int
+    client: CloudRuntimesClient, api: Api, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     async def run() -> None:
         async with client.schedule.running():
             pass
 
     def attempt() -> None:
-        if api == "async":
+        if api.name == "async":
             asyncio.run(run())
         else:
             with client.schedule.running():

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from tests.support.child import Child
+from tests.support.child import Child, Start
+from tests.support.mounts import small_disk  # noqa: F401
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 CHILDREN = Path(__file__).parent / "children.py"
@@ -24,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def start(home: Path) -> Iterator[Callable[..., Child]]:
+def start(home: Path) -> Iterator[Start]:
     """Start children; all are ended afterwards."""
     children: list[Child] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +11,9 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.writes import Batches
 from cloud_runtimes.errors import DeadlineExceededError
+from cloud_runtimes.testing import Api
 from tests.support import Figure, Rounds
+from tests.support.child import Start
 
 pytestmark = pytest.mark.process
 
@@ -29,7 +30,7 @@ async def heartbeat(gaps: list[float]) -> None:
 @pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
 @pytest.mark.timing
 def test_the_loop_beats_while_another_process_writes(
-    start: Callable[..., Any], client: CloudRuntimesClient, figure: Figure, rounds: Rounds, holder: str
+    start: Start, client: CloudRuntimesClient, figure: Figure, rounds: Rounds, holder: str
 ) -> None:
     limit = rounds(1500, 50) / 1000  # a loop that waited for the holder would wait for 2 s
     client.state.save("store", "k", 0)
@@ -65,7 +66,7 @@ def test_the_loop_beats_while_another_process_writes(
 
 @pytest.mark.timing
 def test_first_use_does_not_block_the_loop(
-    start: Callable[..., Any], client: CloudRuntimesClient, home: Any, rounds: Rounds
+    start: Start, client: CloudRuntimesClient, home: Any, rounds: Rounds
 ) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
@@ -83,41 +84,29 @@ def test_first_use_does_not_block_the_loop(
     assert asyncio.run(run()) <= rounds(1500, 50) / 1000  # a loop that waited would wait for 2 s
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.timing
 def test_the_deadline_of_a_first_call_is_kept(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, api: str
+    start: Start, client: CloudRuntimesClient, rounds: Rounds, api: Api
 ) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
     child = start("hold_write_lock", 2).ready()
     started = time.monotonic()
-    with pytest.raises(DeadlineExceededError, match="turn to open"):
-        if api == "sync":
-            client.state.get("store", "k", timeout=0.3)
-        else:
-            asyncio.run(client.state.get_async("store", "k", timeout=0.3))
+    api.fails(DeadlineExceededError, match="turn to open")(client.state, "get", "store", "k", timeout=0.3)
     assert 0.25 < time.monotonic() - started < rounds(1500, 600) / 1000
     assert child.line() == {"done": True}
     assert client.state.get("store", "k") == 1
 
 
 @pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
-@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.timing
-def test_a_deadline_is_kept(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, holder: str, api: str
-) -> None:
+def test_a_deadline_is_kept(start: Start, client: CloudRuntimesClient, rounds: Rounds, holder: str, api: Api) -> None:
     client.state.save("store", "k", "old")
     child = start(holder, 2).ready()
     started = time.monotonic()
-    with pytest.raises(DeadlineExceededError, match="turn") as caught:
-        if api == "sync":
-            client.state.save("store", "k", "new", timeout=0.3)
-        else:
-            asyncio.run(client.state.save_async("store", "k", "new", timeout=0.3))
+    error = api.fails(DeadlineExceededError, match="turn")(client.state, "save", "store", "k", "new", timeout=0.3)
     assert 0.25 < time.monotonic() - started < rounds(1500, 600) / 1000
-    assert caught.value.maybe_applied is False
+    assert error.maybe_applied is False
     assert client.state.get("store", "k") == "old"  # readers do not wait for writers
     assert child.line() == {"done": True}
     client.state.save("store", "other", 1)

@@ -20,6 +20,7 @@ from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscri
 from cloud_runtimes.errors import ResourceExhaustedError, UnavailableError
 from cloud_runtimes.testing.apis import Api, AsyncApi, SyncApi
 from tests.support import Figure, Rounds
+from tests.support.child import Start
 from tests.support.waiting import until
 
 
@@ -284,7 +285,7 @@ def test_a_closed_subscription_leaves_no_socket(client: CloudRuntimesClient, hom
 
 
 @pytest.mark.process
-def test_two_hundred_saves_of_another_process(start: Callable[..., Any], client: CloudRuntimesClient) -> None:
+def test_two_hundred_saves_of_another_process(start: Start, client: CloudRuntimesClient) -> None:
     for _ in range(3):
         writer = start("configure", 200).ready()
         seen: list[int] = []
@@ -304,7 +305,7 @@ def test_two_hundred_saves_of_another_process(start: Callable[..., Any], client:
 @pytest.mark.process
 @pytest.mark.timing
 def test_a_change_is_heard_of_in_another_process(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
+    start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:
     count = rounds(100, 1000)
     client.configuration.save_configuration("app", {"k": "warm"})
@@ -327,7 +328,7 @@ def test_a_change_is_heard_of_in_another_process(
 
 
 @pytest.mark.process
-def test_an_idle_subscriber_costs_little(start: Callable[..., Any], rounds: Rounds, figure: Figure) -> None:
+def test_an_idle_subscriber_costs_little(start: Start, rounds: Rounds, figure: Figure) -> None:
     line = start("idle_configuration", rounds(3, 20)).line()
     share = line["cpu"] / line["seconds"]
     figure("an idle subscriber of configuration", f"{share:.2%} of a core")
@@ -335,7 +336,7 @@ def test_an_idle_subscriber_costs_little(start: Callable[..., Any], rounds: Roun
 
 
 @pytest.mark.process
-def test_killed_writers(start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
+def test_killed_writers(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     """What was acknowledged is there and was told, and both keys of a save are of one save."""
     count = rounds(3, 20)
     acknowledged = 0

@@ -8,20 +8,19 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support import Figure, Rounds
+from tests.support.child import Start
 
 pytestmark = pytest.mark.process
 
 
 @pytest.mark.timing
-def test_writers_take_turns(start: Callable[..., Any], rounds: Rounds, figure: Figure) -> None:
+def test_writers_take_turns(start: Start, rounds: Rounds, figure: Figure) -> None:
     seconds = rounds(3, 8)
     publishers = [start("publish_for", seconds) for _ in range(3)]
     for publisher in publishers:
@@ -71,7 +70,7 @@ def test_threads_take_turns(home: Path, rounds: Rounds, figure: Figure) -> None:
     assert max(longest) < 1.0
 
 
-def test_first_starts(start: Callable[..., Any], home: Path, rounds: Rounds, figure: Figure) -> None:
+def test_first_starts(start: Start, home: Path, rounds: Rounds, figure: Figure) -> None:
     count = rounds(5, 50)
     for _ in range(count):
         shutil.rmtree(home, ignore_errors=True)
@@ -89,9 +88,7 @@ def test_first_starts(start: Callable[..., Any], home: Path, rounds: Rounds, fig
 
 
 @pytest.mark.timing
-def test_a_waiting_process_wakes(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
-) -> None:
+def test_a_waiting_process_wakes(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     count = rounds(100, 1000)
     client.pubsub.publish("bus", "other", "warm")
     waiter = start("wait_for_events", count).ready()
@@ -113,7 +110,7 @@ def test_a_waiting_process_wakes(
         assert p99 <= 20
 
 
-def test_an_idle_waiter_costs_little(start: Callable[..., Any], rounds: Rounds, figure: Figure) -> None:
+def test_an_idle_waiter_costs_little(start: Start, rounds: Rounds, figure: Figure) -> None:
     waiter = start("idle", rounds(3, 20))
     line = waiter.line()
     share = line["cpu"] / line["seconds"]
@@ -121,9 +118,7 @@ def test_an_idle_waiter_costs_little(start: Callable[..., Any], rounds: Rounds, 
     assert share <= 0.03
 
 
-def test_full_means_synced(
-    start: Callable[..., Any], client: CloudRuntimesClient, tmp_path: Path, figure: Figure
-) -> None:
+def test_full_means_synced(start: Start, client: CloudRuntimesClient, tmp_path: Path, figure: Figure) -> None:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     client.state.save("store", "k", "there")

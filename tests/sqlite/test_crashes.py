@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support import Figure, Rounds
+from tests.support.child import Start
 
 pytestmark = pytest.mark.process
 
 
 @pytest.mark.parametrize("body", ["publish_until_killed", "batch_until_killed"])
-def test_killed_producers_lose_nothing_acknowledged(
-    start: Callable[..., Any], rounds: Rounds, figure: Figure, body: str
-) -> None:
+def test_killed_producers_lose_nothing_acknowledged(start: Start, rounds: Rounds, figure: Figure, body: str) -> None:
     acknowledged: set[tuple[str, int]] = set()
     count = rounds(3, 20)
     for number in range(count):
@@ -47,7 +44,7 @@ def test_killed_producers_lose_nothing_acknowledged(
 
 
 def test_killed_consumers_leave_nothing_unhandled(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
+    start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure
 ) -> None:
     ack_wait = 0.5
     late = 0.0

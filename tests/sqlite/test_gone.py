@@ -15,6 +15,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.files import Watch
 from cloud_runtimes.errors import InternalError, LeaseLostError, UnavailableError
 from cloud_runtimes.testing.apis import Api, SyncApi
+from tests.support.child import Start
 
 DATABASE = "cloud_runtimes.db"
 
@@ -66,10 +67,11 @@ KEEPING = [remove_the_log, remove_the_log_and_its_index, remove_the_gate]
 
 def refused(api: Api, target: Any, method: str, *arguments: Any) -> UnavailableError:
     """Call what must be refused once; returns the refusal."""
-    with pytest.raises(UnavailableError, match=r"(removed|replaced) while .*cloud_runtimes\.db was in use") as caught:
-        api.call(target, method, *arguments)
-    assert not caught.value.maybe_applied
-    return caught.value
+    error = api.fails(UnavailableError, match=r"(removed|replaced) while .*cloud_runtimes\.db was in use")(
+        target, method, *arguments
+    )
+    assert not error.maybe_applied
+    return error
 
 
 @pytest.mark.parametrize("lose", [*LOSING, *KEEPING])
@@ -116,7 +118,7 @@ def test_a_read_does_not_answer_from_files_that_are_gone(
 @pytest.mark.process
 @pytest.mark.parametrize("lose", LOSING)
 def test_no_lock_is_held_twice(
-    home: Path, client: CloudRuntimesClient, start: Callable[..., Any], lose: Callable[[Path], None]
+    home: Path, client: CloudRuntimesClient, start: Start, lose: Callable[[Path], None]
 ) -> None:
     lease = client.lock.try_lock("locks", "it", expiry=600)
     assert lease is not None

@@ -18,6 +18,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.os_clocks import find_boot_id
 from cloud_runtimes.lock import Lease
 from tests.support import Figure, Rounds
+from tests.support.child import Start
 
 pytestmark = pytest.mark.process
 
@@ -58,9 +59,7 @@ class _Contender:
 
 
 @pytest.mark.timing
-def test_contention_with_kills(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
-) -> None:
+def test_contention_with_kills(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     seconds = rounds(6, 30)
     dice = random.Random(1)
     client.lock.unlock("locks", "r", "nobody")
@@ -128,9 +127,7 @@ def test_contention_with_kills(
     assert client.lock.try_lock("locks", "r") is not None or client.lock.hold("locks", "r", wait=20).__enter__()
 
 
-def test_a_stopped_holder_is_fenced(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
-) -> None:
+def test_a_stopped_holder_is_fenced(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     """SIGSTOP for twice its expiry, another takes the lock and writes, SIGCONT: it knows, and its write is refused."""
     expiry, count = 0.3, rounds(5, 100)
     holder = start("hold_and_write", expiry)
@@ -157,7 +154,7 @@ def test_a_stopped_holder_is_fenced(
 # without a name of the boot, it is the time of the boot by the wall clock
 @pytest.mark.skipif(find_boot_id().startswith("since"), reason="not on this Python: a name of the boot")
 @pytest.mark.parametrize("kind", ["renewed", "not-renewed"])
-def test_wall_clock_steps(step: Callable[[float], None], start: Callable[..., Any], figure: Figure, kind: str) -> None:
+def test_wall_clock_steps(step: Callable[[float], None], start: Start, figure: Figure, kind: str) -> None:
     holder, other = start("hold_under_steps", kind).ready(), start("try_under_steps").ready()
     for seconds in (0.0, 3600.0, -3600.0, 10 * 86400.0, -10 * 86400.0, 0.0):
         step(seconds)
@@ -179,9 +176,7 @@ def test_wall_clock_steps(step: Callable[[float], None], start: Callable[..., An
 
 
 @pytest.mark.timing
-def test_a_waiting_process_wakes(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
-) -> None:
+def test_a_waiting_process_wakes(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     count = rounds(50, 500)
     client.lock.unlock("locks", "r", "nobody")
     waiter = start("wait_for_lock", count).ready()
@@ -207,9 +202,7 @@ def test_a_waiting_process_wakes(
     assert statistics.median(latencies) <= 50
 
 
-def test_an_idle_waiter_costs_little(
-    start: Callable[..., Any], client: CloudRuntimesClient, rounds: Rounds, figure: Figure
-) -> None:
+def test_an_idle_waiter_costs_little(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
     with client.lock.hold("locks", "r"):
         line = start("idle_for_lock", rounds(3, 20)).line()
     share = line["cpu"] / line["seconds"]
@@ -217,9 +210,7 @@ def test_an_idle_waiter_costs_little(
     assert share <= 0.05
 
 
-def test_a_killed_holder_is_waited_for_no_longer_than_its_lease(
-    start: Callable[..., Any], client: CloudRuntimesClient
-) -> None:
+def test_a_killed_holder_is_waited_for_no_longer_than_its_lease(start: Start, client: CloudRuntimesClient) -> None:
     holder = start("hold_and_write", 1.0)
     holder.line()
     holder.kill()

@@ -19,6 +19,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.os_clocks import find_boot_id
 from cloud_runtimes.schedule import RunRecord
 from tests.support import Figure, Rounds
+from tests.support.child import Start
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
@@ -74,7 +75,7 @@ def tick(client: CloudRuntimesClient) -> Callable[..., Any]:
 
 
 def test_a_thousand_jobs_in_two_processes(
-    start: Callable[..., Any], client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
+    start: Start, client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
 ) -> None:
     """``@every 1s``, ``misfire="all"``: each occurrence exactly once, by one of the two."""
     jobs, repeats = rounds(200, 1000), rounds(3, 30)
@@ -103,7 +104,7 @@ def test_a_thousand_jobs_in_two_processes(
 
 
 def test_killed_runners_lose_nothing(
-    start: Callable[..., Any], client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
+    start: Start, client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
 ) -> None:
     """kill −9 during runs: each fire time is run with one id, and for each kill at most once more."""
     jobs, repeats, kills = 40, rounds(8, 100), rounds(3, 40)
@@ -141,7 +142,7 @@ def test_killed_runners_lose_nothing(
 
 
 def test_a_run_longer_than_its_lease_is_not_run_twice_but_a_stopped_holders_is(
-    start: Callable[..., Any], client: CloudRuntimesClient, tick: Callable[..., Any]
+    start: Start, client: CloudRuntimesClient, tick: Callable[..., Any]
 ) -> None:
     hold = client.schedule._handlers["hold"].function
     for lease in (0.6, 3.0, 12.0):
@@ -181,7 +182,7 @@ def _occurrences(records: list[RunRecord]) -> int:
 
 @pytest.mark.parametrize("misfire", ["once", "all"])
 def test_a_laptops_sleep(
-    start: Callable[..., Any],
+    start: Start,
     client: CloudRuntimesClient,
     tick: Callable[..., Any],
     rounds: Rounds,
@@ -218,7 +219,7 @@ def test_a_laptops_sleep(
 @pytest.mark.skipif(find_boot_id().startswith("since"), reason="not on this Python: a name of the boot")
 def test_wall_clock_steps(
     step: Callable[[float], None],
-    start: Callable[..., Any],
+    start: Start,
     client: CloudRuntimesClient,
     tick: Callable[..., Any],
     figure: Figure,
@@ -248,7 +249,7 @@ def test_wall_clock_steps(
 
 @pytest.mark.timing
 def test_a_job_from_another_process_wakes_the_runner(
-    start: Callable[..., Any], client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
+    start: Start, client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
 ) -> None:
     runner = Runner(start("run_jobs"))
     latencies = []
@@ -267,7 +268,7 @@ def test_a_job_from_another_process_wakes_the_runner(
 
 
 def test_an_idle_runner_costs_little(
-    start: Callable[..., Any], client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
+    start: Start, client: CloudRuntimesClient, tick: Callable[..., Any], rounds: Rounds, figure: Figure
 ) -> None:
     """Also one with jobs that are due and whose handler it has not, and with a run that waits behind another."""
 

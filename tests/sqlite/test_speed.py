@@ -5,21 +5,20 @@ from __future__ import annotations
 import sqlite3
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support import Figure
+from tests.support.child import Start
 
 orjson = pytest.importorskip("orjson")
 pytestmark = [pytest.mark.process, pytest.mark.soak]
 
 
 def test_a_read_costs_at_most_twice_the_select(
-    start: Callable[..., Any], home: Path, client: CloudRuntimesClient, figure: Figure
+    start: Start, home: Path, client: CloudRuntimesClient, figure: Figure
 ) -> None:
     value = {"order": 4711, "status": "paid", "items": ["a", "b"], "total": 59.9}
     client.state.save("store", "k", value)

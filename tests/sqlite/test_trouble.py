@@ -8,7 +8,6 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,9 @@ from cloud_runtimes.errors import (
     ResourceExhaustedError,
     UnsupportedError,
 )
+from tests.support.child import Start
 from tests.support.needs import needs_root
 from tests.support.waiting import until
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def client_at(path: Path, **settings: Any) -> CloudRuntimesClient:
@@ -327,7 +317,7 @@ def test_a_relaxed_store_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.process
-def test_a_stranger_without_manners(start: Callable[..., Any], client: CloudRuntimesClient) -> None:
+def test_a_stranger_without_manners(start: Start, client: CloudRuntimesClient) -> None:
     client.state.save("store", "k", 0)
     child = start("hold_lock", 0.5).ready()
     client.state.save("store", "k", 1)

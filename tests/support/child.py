@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Child"]
+__all__ = ["Child", "Start"]
 
 
 class Child:
@@ -71,3 +71,7 @@ class Child:
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
+
+
+Start = Callable[..., Child]
+"""A fixture that starts children, which are ended afterwards."""

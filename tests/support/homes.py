@@ -25,7 +25,7 @@ from tests.support.ports import reserved_port
 from tests.support.servers import stopped
 from tests.support.waiting import Stopwatch, running
 
-__all__ = ["Homes", "clients"]
+__all__ = ["Homes", "clients", "receive"]
 
 
 @pytest.fixture(name="client")
@@ -38,6 +38,16 @@ def clients() -> Iterator[Callable[..., CloudRuntimesClient]]:
             return resources.enter_context(CloudRuntimesClient(app_id="suite", config=config, timeout=20))
 
         yield make
+
+
+def receive(api: Api, subscription: Any, key: str, value: str | None) -> None:
+    """Receive until a key of configuration has a value; ``None``: until it is deleted."""
+    for _ in range(20):
+        items = api.call(subscription, "receive", 10)
+        assert items is not None, f"{key} = {value} did not come"
+        if key in items and (None if items[key].deleted else items[key].value) == value:
+            return
+    pytest.fail(f"{key} = {value} did not come")
 
 
 class Homes:
@@ -125,6 +135,18 @@ class Homes:
             assert error.retryable
             server.start()
             assert api.call(state, "get", "s", "k") == turn
+
+    def test_a_restart_misses_nothing(self, served: Callable[..., Any], client: Make, api: Api) -> None:
+        server = served(**self.durable)
+        mine = client(server.url)
+        mine.configuration.save_configuration("app", {"k": "1", "kept": "1"})
+        with api.opened(mine.configuration.subscribe_configuration("app")) as subscription:
+            receive(api, subscription, "k", "1")
+            server.kill()
+            server.start()
+            client(server.url).configuration.save_configuration("app", {"k": "2"})
+            receive(api, subscription, "k", "2")
+        assert mine.configuration.get_configuration("app") == {"k": "2", "kept": "1"}
 
     def test_connections_that_were_cut_are_replaced(self, home: Any, client: Make, api: Api) -> None:
         with FaultProxy(home.server.port) as proxy:

@@ -1,14 +1,27 @@
-"""A volume as the kubelet mounts it: values in a folder of their own, a link to it that is swapped, and a link for each value."""
+"""A small disk, and a volume as the kubelet mounts it: values in a folder of their own, a link to it that is swapped, and a link for each value."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import shutil
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["Mount"]
+import pytest
+
+__all__ = ["Mount", "small_disk"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 class Mount:

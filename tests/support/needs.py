@@ -9,13 +9,26 @@ from typing import Any, TypeVar
 
 import pytest
 
+from examples.demo import flights
 from tests.support.servers import Missing
 
-__all__ = ["needs_attributes", "needs_root", "present", "served_by"]
+__all__ = ["needs_attributes", "needs_flights", "needs_root", "present", "served_by"]
 
 T = TypeVar("T")
 
+
+def _flights() -> bool:
+    try:
+        flights.archive()
+    except flights.MissingDataError:
+        return False
+    return True
+
+
 needs_attributes = pytest.mark.skipif(not hasattr(os, "setxattr"), reason="not on this Python: attributes of files")
+needs_flights = pytest.mark.skipif(
+    not os.environ.get("CI") and not _flights(), reason="the flights of the demo are not here: make setup"
+)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 

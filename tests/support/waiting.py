@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from cloud_runtimes.testing.suites._stopwatch import Stopwatch
 
-__all__ = ["Stopwatch", "in_threads", "longer", "running", "until"]
+__all__ = ["Stopwatch", "in_threads", "longer", "running", "until", "wait_in_vain"]
 
 
 def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:
@@ -46,3 +49,21 @@ def in_threads(*works: Callable[[], object] | threading.Thread) -> None:
     """Run each in a thread of its own, and join them."""
     with running(*works):
         pass
+
+
+def wait_in_vain(sub: Any) -> None:
+    """Wait for what does not come, by both APIs, with time-outs and cancelled tasks."""
+
+    async def poll() -> None:
+        for _ in range(50):
+            assert await sub.receive_async(0.001) is None
+        for _ in range(50):
+            task = asyncio.create_task(sub.receive_async())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(poll())
+    for _ in range(50):
+        assert sub.receive(0.001) is None

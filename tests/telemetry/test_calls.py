@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from cloud_runtimes.pubsub import DropEvent, Event
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.schedule import JobRun, Retry
 from cloud_runtimes.spi.operation import Operation
+from cloud_runtimes.testing import Api
 from tests.support import Make
 from tests.support.waiting import in_threads
 from tests.telemetry.otlp_receiver import Receiver
@@ -104,15 +104,8 @@ def test_scopes_have_a_version_and_a_schema(spans: Spans) -> None:
             make("app", schema_url=1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
-def test_calls_without_a_convention(spans: Spans, api: str) -> None:
-    client = spans.client
-
-    def call(service: Any, name: str, *args: Any, **options: Any) -> Any:
-        if api == "sync":
-            return getattr(service, name)(*args, **options)
-        return asyncio.run(getattr(service, f"{name}_async")(*args, **options))
-
+def test_calls_without_a_convention(spans: Spans, api: Api) -> None:
+    client, call = spans.client, api.call
     with client.telemetry.tracer("app").span("above") as above:
         call(client.state, "save", "orders", f"key-{SECRET}", {"value": SECRET})
         call(client.configuration, "save_configuration", "conf", {f"key-{SECRET}": SECRET})
@@ -145,21 +138,15 @@ def test_calls_without_a_convention(spans: Spans, api: str) -> None:
         assert text.encode() not in spans.texts()
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
-def test_an_error_is_told_by_its_type_alone(spans: Spans, api: str) -> None:
-    with pytest.raises(ConflictError):
-        if api == "sync":
-            spans.client.state.save("orders", SECRET, 1, etag="stale")
-        else:
-            asyncio.run(spans.client.state.save_async("orders", SECRET, 1, etag="stale"))
+def test_an_error_is_told_by_its_type_alone(spans: Spans, api: Api) -> None:
+    api.fails(ConflictError)(spans.client.state, "save", "orders", SECRET, 1, etag="stale")
     span = spans.one("state.save")
     assert (span.status.code, span.status.message, list(span.events)) == (ERROR, "", [])
     assert attributes(span)[ERROR_TYPE] == "cloud_runtimes.errors.ConflictError"
     assert SECRET.encode() not in spans.texts()
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
-def test_a_retry_is_an_event(spans: Spans, api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_is_an_event(spans: Spans, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     state = spans.client.state
     driver = state._driver("orders")
     fails = iter([True, True, False])
@@ -174,8 +161,7 @@ def test_a_retry_is_an_event(spans: Spans, api: str, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(driver, "get", flaky(driver.get))
     monkeypatch.setattr(driver, "get_async", flaky(driver.get_async))
-    found = state.get("orders", "k") if api == "sync" else asyncio.run(state.get_async("orders", "k"))
-    assert found is None
+    assert api.call(state, "get", "orders", "k") is None
     span = spans.one("state.get")
     assert span.status.code == 0
     assert [(event.name, attributes(event)) for event in span.events] == [
@@ -188,9 +174,8 @@ def test_a_retry_is_an_event(spans: Spans, api: str, monkeypatch: pytest.MonkeyP
 # -- RPC ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize("way", ["process", "http"])
-def test_rpc(spans: Spans, api: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rpc(spans: Spans, api: Api, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = spans.client
 
     @client.rpc.method("orders/get")
@@ -207,9 +192,7 @@ def test_rpc(spans: Spans, api: str, way: str, monkeypatch: pytest.MonkeyPatch) 
         raise LookupError(SECRET)
 
     def call(method: str) -> Any:
-        if api == "sync":
-            return client.rpc.invoke_method("shop", method, {"secret": SECRET})
-        return asyncio.run(client.rpc.invoke_method_async("shop", method, {"secret": SECRET}))
+        return api.call(client.rpc, "invoke_method", "shop", method, {"secret": SECRET})
 
     if way == "http":
         monkeypatch.setattr(hosts, "find", lambda app_id: None)
@@ -245,8 +228,7 @@ def test_a_traceparent_given_by_hand_stays(spans: Spans) -> None:
 # -- pub/sub ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
-def test_publish_and_process(spans: Spans, api: str) -> None:
+def test_publish_and_process(spans: Spans, api: Api) -> None:
     client = spans.client
     handled: queue.Queue[str] = queue.Queue()
 
@@ -254,14 +236,8 @@ def test_publish_and_process(spans: Spans, api: str) -> None:
         client.state.save("inside", "k", 1)
         handled.put(event.id)
 
-    async def handle_async(event: Any) -> None:
-        handle(event)
-
-    with client.pubsub.subscribe("bus", "orders", handle if api == "sync" else handle_async, group="billing"):
-        if api == "sync":
-            id = client.pubsub.publish("bus", "orders", SECRET, key=SECRET)
-        else:
-            id = asyncio.run(client.pubsub.publish_async("bus", "orders", SECRET, key=SECRET))
+    with client.pubsub.subscribe("bus", "orders", api.handler(handle), group="billing"):
+        id = api.call(client.pubsub, "publish", "bus", "orders", SECRET, key=SECRET)
         assert handled.get(timeout=30) == id
     made = spans.all()
     publish = next(s for s in made if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == PRODUCER)
@@ -305,8 +281,7 @@ def test_a_handler_that_fails(spans: Spans) -> None:
     assert SECRET.encode() not in spans.texts()
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
-def test_a_run_of_a_job(spans: Spans, api: str) -> None:
+def test_a_run_of_a_job(spans: Spans, api: Api) -> None:
     """Each try begins a trace, of which the calls of the handler are a part."""
     client = spans.client
     ended = threading.Event()
@@ -320,7 +295,7 @@ def test_a_run_of_a_job(spans: Spans, api: str) -> None:
     async def work_async(run: JobRun) -> None:
         work(run)
 
-    client.schedule.job("report")(work if api == "sync" else work_async)
+    client.schedule.job("report")(work if api.name == "sync" else work_async)
     client.schedule.schedule_job("report", due_time=0, failure_policy=Retry(1, 0.0))
     with client.schedule.running():
         assert ended.wait(30)
@@ -340,14 +315,10 @@ def test_a_run_of_a_job(spans: Spans, api: str) -> None:
     assert SECRET.encode() not in spans.texts()
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
-def test_batches_have_links(spans: Spans, api: str) -> None:
+def test_batches_have_links(spans: Spans, api: Api) -> None:
     client = spans.client
     handled: queue.Queue[int] = queue.Queue()
-    if api == "sync":
-        client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
-    else:
-        asyncio.run(client.pubsub.publish_bulk_async("bus", "t", [1, 2, 3]))
+    api.call(client.pubsub, "publish_bulk", "bus", "t", [1, 2, 3])
     with client.pubsub.subscribe("bus", "t", lambda events: handled.put(len(events)), batch=10):
         assert handled.get(timeout=30) == 3
     publish, process = spans.one("publish t"), spans.one("process t")
@@ -408,14 +379,9 @@ def test_what_failed_of_many_is_an_error(spans: Spans, monkeypatch: pytest.Monke
 # -- databases ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
-def test_database(spans: Spans, api: str) -> None:
-    database = spans.client.database
-
+def test_database(spans: Spans, api: Api) -> None:
     def call(name: str, *args: Any) -> Any:
-        if api == "sync":
-            return getattr(database, name)(*args)
-        return asyncio.run(getattr(database, f"{name}_async")(*args))
+        return api.call(spans.client.database, name, *args)
 
     call("execute", "main", "CREATE TABLE people (name TEXT)")
     call("insert", "main", "people", {"name": SECRET})

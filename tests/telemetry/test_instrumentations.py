@@ -1,9 +1,12 @@
-"""Instrumentation packages of OpenTelemetry, as they are, over our providers: real requests, and what comes to the endpoint."""
+"""OpenTelemetry beside ours: instrumentation packages, current spans of events and calls, and another SDK."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
+import subprocess
+import sys
+import textwrap
 import threading
 import urllib.error
 import urllib.request
@@ -13,11 +16,13 @@ from typing import Any
 
 import pytest
 import uvicorn
+from opentelemetry import trace
 from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor
 from opentelemetry.instrumentation.starlette import StarletteInstrumentor
 from opentelemetry.instrumentation.urllib import URLLibInstrumentor
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -174,3 +179,115 @@ def test_a_context_from_elsewhere(client: Make) -> None:
     (server,) = (span for span in found["starlette"] if span.kind == Span.SPAN_KIND_SERVER)
     assert (server.parent_span_id.hex(), server.trace_state, server.flags) == ("b" * 16, "v=1", 0x301)
     assert len(found["sqlite3"]) == 1
+
+
+# -- events and calls carry the current span of OpenTelemetry's API, and give it to their handlers
+
+
+def test_events_and_calls(client: Make) -> None:
+    with Receiver() as receiver:
+        made = client(endpoint=receiver.url, instrument=True)
+        telemetry = made.telemetry
+        tracer = telemetry.tracer_provider().get_tracer("t")
+        remote = NonRecordingSpan(SpanContext(0xABC, 0xDEF, True, TraceFlags(1)))
+        stateful = NonRecordingSpan(SpanContext(0xABC, 0xDEE, True, TraceFlags(1), TraceState([("v", "1")])))
+
+        def called(request: Any) -> str:
+            with tracer.start_as_current_span("in the handler"):
+                return "done"
+
+        made.rpc.register_method("work", called)
+        with made.pubsub.publisher("bus", "topic") as publisher:
+            with trace.use_span(remote):  # by the API alone
+                publisher.send({"n": 1})
+            with trace.use_span(stateful):
+                publisher.send({"n": 2})
+            with tracer.start_as_current_span("root") as root:
+                publisher.send({"n": 3})
+                assert made.rpc.invoke_method("shop", "work", {}) == "done"
+            publisher.send({"n": 4})
+            publisher.flush()
+        found = {}
+        with made.pubsub.subscribe("bus", "topic", start="earliest", group="g") as subscription:
+            for _ in range(4):
+                event = subscription.receive(timeout=60)
+                assert event is not None
+                found[event.data["n"]] = event.traceparent
+                event.ack()
+        assert telemetry.flush(60)
+        by_id = {span.span_id: span for span in receiver.spans()}
+    own = root.get_span_context()
+    assert found[1] == f"00-{0xABC:032x}-{0xDEF:016x}-01"
+    assert found[2] == f"00-{0xABC:032x}-{0xDEE:016x}-01"
+    assert found[3] is not None
+    assert found[3].split("-")[1] == trace.format_trace_id(own.trace_id)
+    (inner,) = (span for span in by_id.values() if span.name == "in the handler")
+    assert inner.trace_id.hex() == trace.format_trace_id(own.trace_id)
+    above = []
+    while inner.parent_span_id:
+        inner = by_id[inner.parent_span_id]
+        above.append(inner.name)
+    assert above[-1] == "root"
+    assert len(above) > 1  # the spans of the call stand between
+
+
+# -- another OpenTelemetry SDK that is set up beside ours: one warning, and nothing is imported to find it
+
+BEFORE = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+"""
+METRICS = """
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+metrics.set_meter_provider(MeterProvider())
+"""
+CALL = """
+import sys
+from cloud_runtimes import CloudRuntimesClient
+client = CloudRuntimesClient(app_id="shop", config={"capa": {"home": ":memory:"}, "telemetry": {"instrument": True}})
+for number in range(3):
+    client.state.save("s", "k", number)
+"""
+CLOSE = """
+assert client.telemetry.flush(10)
+client.close()
+"""
+INSTALL = """
+from cloud_runtimes.telemetry import install
+install().close()
+"""
+NOTHING = "assert 'opentelemetry' not in sys.modules\n"
+NO_OP = "from opentelemetry import trace\ntrace.set_tracer_provider(trace.NoOpTracerProvider())\n"
+
+
+def warnings_of(*parts: str) -> list[str]:
+    """Return the lines of stderr of a program, which warnings of ours go to."""
+    program = textwrap.dedent("".join(parts))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stderr.splitlines()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "parts",
+    [(BEFORE, CALL, CALL, CLOSE), (METRICS, CALL, CLOSE), (CALL, BEFORE, CLOSE)],
+    ids=["before", "metrics alone", "after the first call"],
+)
+def test_another_sdk_is_told_of_once(parts: tuple[str, ...]) -> None:
+    (line,) = warnings_of(*parts)
+    assert "OpenTelemetry's global provider is opentelemetry.sdk." in line
+    assert "cloud_runtimes.telemetry.install()" in line
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "parts",
+    [(CALL, NOTHING, CLOSE, NOTHING), ("import os\nos.environ['OTEL_PYTHON_TRACER_PROVIDER'] = 'sdk_tracer_provider'\nimport opentelemetry.trace\n", CALL, CLOSE),
+     (INSTALL, CALL, CLOSE), (NO_OP, CALL, CLOSE)],
+    ids=["none", "the API alone", "ours", "one that does nothing"],
+)  # fmt: skip
+def test_without_another_nothing_is_said(parts: tuple[str, ...]) -> None:
+    assert warnings_of(*parts) == []

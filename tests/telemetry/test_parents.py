@@ -16,6 +16,7 @@ from cloud_runtimes.codec import cloudevents
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.rpc import RpcRequest
 from cloud_runtimes.rpc.host import hosts
+from cloud_runtimes.testing import Api
 from tests.support import Make
 from tests.support.waiting import in_threads
 
@@ -292,15 +293,12 @@ def service(request: pytest.FixtureRequest, client: Make, monkeypatch: pytest.Mo
         yield made, client()
 
 
-@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize("method", ["plain", "async"])
-def test_a_call_carries_the_span_that_is_current(service: Any, method: str, api: str) -> None:
+def test_a_call_carries_the_span_that_is_current(service: Any, method: str, api: Api) -> None:
     made, caller = service
 
     def call(**options: Any) -> Any:
-        if api == "sync":
-            return caller.rpc.invoke_method("shop", method, 1, **options)
-        return asyncio.run(caller.rpc.invoke_method_async("shop", method, 1, **options))
+        return api.call(caller.rpc, "invoke_method", "shop", method, 1, **options)
 
     assert call() == {"remote": False, "seen": None}
     parent = made.telemetry.extract({"traceparent": REMOTE, "tracestate": "a=b"})

@@ -11,8 +11,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.configuration import ConfigurationItem
 from cloud_runtimes.protocols.layotto.messages import messages
 
-from .quirks import Quirks
-from .refusals import check_store
+from .quirks import Quirks, check_store
 
 __all__ = ["Configuration"]
 

@@ -9,8 +9,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import NotFoundError
 from cloud_runtimes.protocols.layotto.messages import messages
 
-from .quirks import Quirks
-from .refusals import Refuse, check_store
+from .quirks import Quirks, Refuse, check_store
 
 __all__ = ["BUCKET", "Files"]
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from cloud_runtimes.protocols.layotto.messages import messages
 
-from .quirks import Quirks
-from .refusals import Refuse
+from .quirks import Quirks, Refuse
 
 __all__ = ["Invoke"]
 

@@ -1,4 +1,4 @@
-"""Locks and sequencers."""
+"""Locks, sequencers and secrets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from collections import defaultdict
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.protocols.layotto.messages import messages
 
-from .quirks import Quirks
-from .refusals import Refuse, check_store
-
-__all__ = ["Locks"]
+from .quirks import Quirks, Refuse, check_store
 
 _STATUS = {UnlockStatus.SUCCESS: 0, UnlockStatus.NOT_FOUND: 1, UnlockStatus.NOT_OWNER: 2}
 
@@ -50,3 +48,34 @@ class Locks:
         with self._lock:
             # what has a segment is known by its key alone
             return messages().GetNextIdResponse(next_id=next(self._numbers[request.key]))
+
+
+# -- secrets
+
+
+class Secrets:
+    """Secrets of the embedded runtime."""
+
+    def __init__(self, client: CloudRuntimesClient) -> None:
+        self._secrets = client.secret
+
+    def GetSecret(self, request: Any, context: Any) -> Any:
+        store = check_store(request.store_name)
+        try:
+            found = self._secrets.get_secret(store, request.key)
+        except CloudRuntimesError:
+            raise Refuse(
+                "INTERNAL", f"failed getting secret with key {request.key} from secret store {store}"
+            ) from None
+        return messages().GetSecretResponse(data=dict(found))
+
+    def GetBulkSecret(self, request: Any, context: Any) -> Any:
+        store = check_store(request.store_name)
+        kinds = messages()
+        try:
+            found = self._secrets.get_bulk_secret(store)
+        except CloudRuntimesError:
+            raise Refuse("INTERNAL", f"failed getting secrets from secret store {store}") from None
+        return kinds.GetBulkSecretResponse(
+            data={key: kinds.SecretResponse(secrets=dict(each)) for key, each in found.items()}
+        )

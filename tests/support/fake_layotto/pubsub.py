@@ -19,8 +19,7 @@ from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.protocols.layotto.messages import APP, messages
 from cloud_runtimes.pubsub import Event, Subscription
 
-from .quirks import Quirks
-from .refusals import Refuse, check_store
+from .quirks import Quirks, Refuse, check_store
 
 __all__ = ["PubSub"]
 

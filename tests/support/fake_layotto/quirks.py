@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Quirks"]
-
 
 @dataclass
 class Quirks:
@@ -56,3 +54,24 @@ class Quirks:
     tells_of_grpc: bool = True
     only_200: bool = True
     expired_is_empty: bool = True
+
+
+# -- how the fake says no
+
+NONE = "none"
+"""A name of a component that is not configured."""
+
+
+class Refuse(Exception):
+    """A status and its text."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def check_store(name: str, code: str = "INVALID_ARGUMENT") -> str:
+    """Return the name of a component that there is."""
+    if not name or name == NONE:
+        raise Refuse(code, f"store {name} is not found")
+    return name

@@ -17,11 +17,9 @@ from cloud_runtimes.protocols.layotto.messages import messages
 from .configuration import Configuration
 from .files import Files
 from .invoke import Invoke
-from .locks import Locks
+from .locks import Locks, Secrets
 from .pubsub import PubSub
-from .quirks import Quirks
-from .refusals import NONE, Refuse
-from .secrets import Secrets
+from .quirks import NONE, Quirks, Refuse
 from .state import State
 
 __all__ = ["NONE", "FakeLayotto"]

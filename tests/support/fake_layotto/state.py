@@ -9,8 +9,7 @@ from typing import Any
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.protocols.layotto.messages import messages
 
-from .quirks import Quirks
-from .refusals import Refuse, check_store
+from .quirks import Quirks, Refuse, check_store
 
 __all__ = ["State"]
 

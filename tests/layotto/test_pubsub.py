@@ -1,18 +1,26 @@
-"""What a subscription over Layotto does beyond the suite: what is shared, dropped, given up, and found again."""
+"""Publishing to Layotto, and what a subscription does beyond the suite, by a stream or by callbacks."""
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
-from cloud_runtimes.errors import ComponentNotFoundError
+from cloud_runtimes.errors import AlreadyExistsError, ComponentNotFoundError, UnavailableError
 from cloud_runtimes.protocols.layotto.messages import messages
+from cloud_runtimes.pubsub import _lanes
 from cloud_runtimes.runtimes._sidecar.pubsub import StreamSubscription
 from cloud_runtimes.testing import Api
+from tests.support.attempts import attempts_that_ran_out
 from tests.support.fake_layotto import FakeLayotto, Quirks
 from tests.support.ports import reserved_port
 
@@ -134,10 +142,8 @@ def test_dead_letters_are_ours(client: CloudRuntimesClient, api: Api) -> None:
 
 
 def test_no_such_component(client: CloudRuntimesClient, api: Api) -> None:
-    with pytest.raises(ComponentNotFoundError):
-        api.call(client.pubsub, "subscribe", "none", "t")
-    with pytest.raises(ComponentNotFoundError):
-        api.call(client.pubsub, "publish", "none", "t", 1)
+    api.fails(ComponentNotFoundError)(client.pubsub, "subscribe", "none", "t")
+    api.fails(ComponentNotFoundError)(client.pubsub, "publish", "none", "t", 1)
 
 
 def test_a_sidecar_that_starts_again_in_mid_stream(beneath: CloudRuntimesClient, api: Api) -> None:
@@ -193,3 +199,127 @@ def test_quirks_can_be_switched_off(beneath: CloudRuntimesClient, api: Api) -> N
             with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
                 api.call(client.pubsub, "publish", "bus", "t", 0.125)
                 assert api.call(sub, "receive", SOON).data == 0.125
+
+
+# -- events by callbacks: the application serves, and the sidecar asks once, when it starts
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as number:
+        yield number
+
+
+@contextmanager
+def client_on(address: str, port: int) -> Iterator[CloudRuntimesClient]:
+    config = {"layotto": {"callback_port": port}}
+    with CloudRuntimesClient(f"grpc://{address}", runtime="layotto", app_id="suite", config=config) as client:
+        yield client
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with reserved_port() as number:
+        yield f"127.0.0.1:{number}"
+
+
+def test_events_come_back(beneath: CloudRuntimesClient, address: str, port: int, api: Api) -> None:
+    with client_on(address, port) as client, ExitStack() as stack:
+        # the application first, since the sidecar asks but once
+        sub = stack.enter_context(api.opened(api.call(client.pubsub, "subscribe", "bus", "t")))
+        other = stack.enter_context(api.opened(api.call(client.pubsub, "subscribe", "bus", "u")))
+        stack.enter_context(FakeLayotto(beneath, address=address, callback_port=port))
+        api.call(client.pubsub, "publish_bulk", "bus", "t", [1, 2.5, b"\xff"])
+        api.call(client.pubsub, "publish", "bus", "u", "other", attributes={"subject": "s"})
+        events = [api.call(sub, "receive", SOON) for _ in range(3)]
+        assert sorted((event.data for event in events), key=repr) == sorted([1, 2.5, b"\xff"], key=repr)
+        for event in events[1:]:
+            event.ack()
+        events[0].retry(0)
+        again = api.call(sub, "receive", SOON)
+        assert again.data == events[0].data
+        again.ack()
+        told = api.call(other, "receive", SOON)
+        assert (told.data, told.subject, told.topic) == ("other", "s", "u")
+        told.ack()
+
+
+def test_members_share(beneath: CloudRuntimesClient, address: str, port: int, api: Api) -> None:
+    with client_on(address, port) as one, client_on(address, port) as two, ExitStack() as stack:
+        subs = [
+            stack.enter_context(api.opened(api.call(each.pubsub, "subscribe", "bus", "t", max_in_flight=1)))
+            for each in (one, two)
+        ]
+        stack.enter_context(FakeLayotto(beneath, address=address, callback_port=port))
+        api.call(one.pubsub, "publish_bulk", "bus", "t", [1, 2])
+        got = [api.call(sub, "receive", SOON) for sub in subs]
+        assert sorted(event.data for event in got) == [1, 2]
+        for event in got:
+            event.ack()
+
+
+def test_what_is_subscribed_to_too_late_is_refused(
+    beneath: CloudRuntimesClient, address: str, port: int, api: Api
+) -> None:
+    with client_on(address, port) as client, api.opened(api.call(client.pubsub, "subscribe", "bus", "t")):
+        with FakeLayotto(beneath, address=address, callback_port=port):
+            api.fails(AlreadyExistsError, match="before there was 'late'")(client.pubsub, "subscribe", "bus", "late")
+
+
+def test_the_port_is_taken(address: str, port: int, api: Api) -> None:
+    with client_on(address, port) as client:
+        with socket.create_server(("127.0.0.1", port)):
+            error = api.fails(UnavailableError, match=f"{port} is taken.*callback_port")(
+                client.pubsub, "subscribe", "bus", "t"
+            )
+            assert not error.retryable
+        # what failed has left nothing behind
+        with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")):
+            pass
+
+
+def test_a_sidecar_that_starts_again_asks_again(
+    beneath: CloudRuntimesClient, address: str, port: int, api: Api
+) -> None:
+    with client_on(address, port) as client, api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+        for number in range(2):
+            with FakeLayotto(beneath, address=address, callback_port=port):
+                api.call(client.pubsub, "publish", "bus", "t", number, timeout=SOON)
+                event = api.call(sub, "receive", SOON)
+                assert event.data == number
+                event.ack()
+                assert api.until(lambda: _settled(beneath))
+
+
+def _settled(beneath: CloudRuntimesClient) -> bool:
+    with beneath.pubsub.subscribe("bus", "t", group="suite") as probe:
+        return probe.receive(0.05) is None
+
+
+# -- A publisher over Layotto, where each event is a request
+
+
+def test_a_slow_answer_to_each_event(
+    fake: FakeLayotto, client: CloudRuntimesClient, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came: Counter[int] = Counter()
+    inner = fake.pubsub._envelope
+
+    def slow(request: Any) -> Any:
+        came[json.loads(request.data)["data"]] += 1
+        time.sleep(0.002)
+        return inner(request)
+
+    monkeypatch.setattr(fake.pubsub, "_envelope", slow)
+    # of a batch's 500 events an attempt's time is enough for fifty, if that
+    monkeypatch.setattr(_lanes, "ATTEMPT", 0.1)
+    monkeypatch.setattr(_lanes, "_SLOW", 0.4)
+    ended = attempts_that_ran_out(monkeypatch)
+    with api.opened(client.pubsub.publisher("bus", "t")) as publisher:
+        for number in range(500):
+            publisher.send(number, key="k")
+        api.call(publisher, "flush", SOON)
+        assert publisher.stats().delivered == 500
+    assert list(came) == list(range(500))
+    # those that were under way when an attempt ended
+    assert came.total() - 500 <= len(ended)
