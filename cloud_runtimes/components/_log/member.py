@@ -135,7 +135,7 @@ class LogMember(EventSource):
     ) -> tuple[Collection[int], list[Claimed]]:
         """Settle, renew and claim in one transaction; returns the claims that had gone to others, whose settlements are void, and what was claimed.
 
-        With ``changes``, which are applied too, none of the claims may have gone: the transaction fails by the error of `_gone`.
+        With ``changes``, which are applied too, none of the claims may have gone: the transaction fails by the error of `gone`.
         """
 
     @abstractmethod
@@ -216,7 +216,7 @@ class LogMember(EventSource):
         writes.durable = True
         for held, settled in places.items():
             if held.void:
-                raise self._gone()
+                raise self.gone()
             left = held.left - len(settled)
             writes.settled.append((held.claim.id, with_places(held, settled) if left else None))
         try:
@@ -232,7 +232,8 @@ class LogMember(EventSource):
                 held.void = True
                 del self._held[held.claim.id]
 
-    def _gone(self) -> ConflictError:
+    def gone(self) -> ConflictError:
+        """Return the error of a transaction whose claims have gone."""
         return ConflictError(
             f"an event of {self.label} has gone to another member, since its lease was over: it is handled there"
         )

@@ -356,7 +356,7 @@ class _Settle(PostgresChange):
                 self.claimed = self._member.claimed(result)
         self.lost = {id for id, _ in self._writes.settled} - kept
         if self.lost and self._whole:
-            raise self._member._gone()
+            raise self._member.gone()
         yield from ()
 
 

@@ -106,7 +106,7 @@ class Member(LogMember):
             lost = self._settle(connection, writes, now, wall, task)
             if changes is not None:
                 if lost:
-                    raise self._gone()
+                    raise self.gone()
                 task.channels += apply_all(connection, changes)
             if writes.renew:
                 connection.execute(
