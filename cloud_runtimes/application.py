@@ -9,14 +9,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._core import fork
-from ._service import ClosingHandle, RunningHandle
+from ._core.handles import close_by
+from ._service import ClosingHandle, RunningHandle, context_of
 from .errors import ClosedError, InvalidArgumentError
 
 if TYPE_CHECKING:
     import asyncio
 
     from .client import CloudRuntimesClient
-    from .pubsub import Subscription
     from .rpc import RpcServer
 
 __all__ = ["Application", "lifespan"]
@@ -47,14 +47,13 @@ class Application(RunningHandle):
     @property
     def summary(self) -> str:
         """What runs, for a line of a log."""
-        client = self._client
-        parts: dict[str, Mapping[Any, Any]] = {
-            "methods": client.rpc._host.handlers,
-            "subscriptions": client.pubsub._declared,
-            "jobs": client.schedule._handlers,
-        }
+        parts = {"methods": "rpc", "subscriptions": "pubsub", "jobs": "schedule"}
         place = "" if self._server is None else f"at {self._server.address} "
-        return f"{place}with {', '.join(f'{len(those)} {name}' for name, those in parts.items())}"
+        return f"{place}with {', '.join(f'{len(self._handlers(service))} {name}' for name, service in parts.items())}"
+
+    def _handlers(self, service: str) -> Mapping[Any, Any]:
+        """Return what is registered with a service."""
+        return self._frame.context.frame(service).handlers
 
     def _runners(self) -> list[RunningHandle]:
         """Return what runs beside the subscriptions. A server runs the due jobs too."""
@@ -62,30 +61,29 @@ class Application(RunningHandle):
             raise ClosedError("this application has run: ask for another by running()")
         self._opened = True
         client, (host, port) = self._client, self._at
-        methods, jobs = client.rpc._host.handlers, client.schedule._handlers
         runners: list[RunningHandle] = []
-        if not self._mounted and (methods or port is not None or os.environ.get("APP_PORT")):
+        if not self._mounted and (self._handlers("rpc") or port is not None or os.environ.get("APP_PORT")):
             self._server = client.rpc.serving(host=host, port=port, timeout=self._timeout)
             runners.append(self._server)
-        elif jobs:
+        elif self._handlers("schedule"):
             runners.append(client.schedule.running(timeout=self._timeout))
-        if not (runners or self._mounted or client.pubsub._declared):
+        if not (runners or self._mounted or self._handlers("pubsub")):
             raise InvalidArgumentError(
                 "nothing is registered to run: use @client.rpc.method(…), @client.pubsub.subscription(…) "
                 "or @client.schedule.job(…), and import the modules that do"
             )
         for each in runners:
-            each._changes = self._changes
-        self._service._context.handles.add(self)
+            self._follow(each)
+        self._frame.context.handles.add(self)
         return runners
 
     def _open(self) -> None:
         try:
             for runner in self._runners():
-                runner._open()
+                runner.__enter__()
                 self._parts.append(runner)
-            for each in self._client.pubsub._declared.values():
-                self._begun(each.subscribe(timeout=self._timeout))
+            for each in self._handlers("pubsub").values():
+                self._parts.append(each.subscribe(self._part_ended, timeout=self._timeout))
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -95,40 +93,32 @@ class Application(RunningHandle):
 
         try:
             for runner in self._runners():
-                await runner._open_async()
+                await runner.__aenter__()
                 self._parts.append(runner)
-            for each in self._client.pubsub._declared.values():
-                self._begun(await each.subscribe_async(timeout=self._timeout))
+            for each in self._handlers("pubsub").values():
+                self._parts.append(await each.subscribe_async(self._part_ended, timeout=self._timeout))
         except BaseException:
             await asyncio.to_thread(self._close_by_client, monotonic() + 5.0)
             raise
-
-    def _begun(self, subscription: Subscription[Any]) -> None:
-        self._parts.append(subscription)
-        subscription._when_ended(self._part_ended)
 
     def _part_ended(self, error: Any) -> None:
         self.error = self.error or error
         self._changes.announce()
 
     def _over(self) -> bool:
-        for each in self._parts:
-            if isinstance(each, RunningHandle) and each._over():
-                self.error = self.error or each.error
-                return True
-        return bool(self.signal or self._closed or self.error)
+        return any(map(self._has_ended, self._parts)) or bool(self.signal or self._closed or self.error)
 
     def _loop(self) -> asyncio.AbstractEventLoop:
-        return self._service._context.loop()
+        return self._frame.context.loop()
 
     def _close_by_client(self, end: float | None) -> None:
         if self._generation != fork.generation():
             return
         # subscriptions first: what they have in hand may call the rest
         while self._parts:
-            self._parts.pop()._close_by_client(end)
+            close_by(self._parts.pop(), end)
         self._closed = True
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
         self._changes.announce()
 
 
@@ -142,7 +132,7 @@ def lifespan(client: CloudRuntimesClient) -> Callable[[Any], AbstractAsyncContex
 
     @asynccontextmanager
     async def running(app: Any) -> AsyncIterator[None]:
-        async with Application(client, "127.0.0.1", None, client._context.timeout, mounted=True):
+        async with Application(client, "127.0.0.1", None, context_of(client).timeout, mounted=True):
             yield
 
     return running

@@ -17,7 +17,7 @@ from . import config
 from ._core.arguments import CLIENT_TIMEOUT, check_timeout
 from ._core.backoff import NONE, Backoff
 from ._core.os_errors import resource_exhausted
-from ._service import ClientContext, threaded
+from ._service import ClientContext, ServiceFrame, context_of, run_until_closed, run_until_closed_async, threaded
 from ._version import __version__
 from .errors import CloudRuntimesError, DeadlineExceededError, InternalError, InvalidArgumentError, UnavailableError
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .state import StateService
     from .telemetry import TelemetryService
 
-__all__ = ["SERVICES", "CloudRuntimesClient"]
+__all__ = ["SERVICES", "CloudRuntimesClient", "ServiceFrame", "context_of"]
 
 SERVICES: Final[Mapping[str, str]] = {
     "configuration": "ConfigurationService",
@@ -111,7 +111,6 @@ class CloudRuntimesClient:
             self._make,
             self._interceptors,
         )
-        self._policies: PolicyInterceptor | None = None
         _open_clients.add(self)
 
     def __del__(self) -> None:
@@ -167,24 +166,8 @@ class CloudRuntimesClient:
             tracer = self.telemetry.tracer("cloud_runtimes", __version__)
             chain.append(SpanInterceptor(find, tracer, settings.app_id))
         if service != "telemetry" and settings.resiliency is not None:
-            chain.append(self._read_policies())
+            chain.append(read_policies(self._context))
         return tuple(chain)
-
-    def _read_policies(self) -> PolicyInterceptor:
-        """Return the policies of all calls, read when first asked for."""
-        if self._policies is None:
-            from .resiliency.interceptor import PolicyInterceptor
-            from .resiliency.settings import load
-
-            settings = self._context.settings
-
-            def read_file(path: str, where: str) -> Resiliency:
-                from .protocols.dapr.documents import read_file
-
-                return read_file(path, settings.app_id, where)
-
-            self._policies = PolicyInterceptor(load(settings.resiliency or {}, settings.origin, SERVICES, read_file))
-        return self._policies
 
     # -- the client's own methods -----------------------------------------
 
@@ -204,9 +187,9 @@ class CloudRuntimesClient:
         runtime = self._context.runtime()
         declared = sorted(name for service, name in runtime.declared() if service == service_name)
         names = [component] if component is not None else declared or ["default"]
-        service: Service = self._context.service(service_name)
+        frame = self._context.frame(service_name)
         try:
-            drivers = [service._driver(name) for name in names]
+            drivers = [frame.driver(name) for name in names]
         except CloudRuntimesError:
             return False
         return all(not wanted or wanted in driver.features for driver in drivers)
@@ -258,7 +241,7 @@ class CloudRuntimesClient:
             InvalidArgumentError, UnavailableError: as in `running`.
             CloudRuntimesError: a subscription, or running jobs, cannot work as asked for and never has.
         """
-        self.running(host=host, port=port, timeout=timeout)._run_until_closed()
+        run_until_closed(self.running(host=host, port=port, timeout=timeout))
 
     async def run_async(
         self, *, host: str = "127.0.0.1", port: int | None = None, timeout: float | None = CLIENT_TIMEOUT
@@ -274,7 +257,7 @@ class CloudRuntimesClient:
             InvalidArgumentError, UnavailableError: as in `running`.
             CloudRuntimesError: a subscription, or running jobs, cannot work as asked for and never has.
         """
-        await self.running(host=host, port=port, timeout=timeout)._run_until_closed_async()
+        await run_until_closed_async(self.running(host=host, port=port, timeout=timeout))
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *SERVICES})
@@ -318,7 +301,7 @@ class CloudRuntimesClient:
             try:
                 runtime.ready()
                 if self._context.settings.resiliency is not None:
-                    self._read_policies().policies.check(runtime.stores())
+                    read_policies(self._context).policies.check(runtime.stores())
                 return
             except UnavailableError as error:
                 delay = pauses.next()
@@ -366,6 +349,24 @@ class CloudRuntimesClient:
         await self.close_async()
 
 
+def read_policies(context: ClientContext) -> PolicyInterceptor:
+    """Return the policies of all calls of a client, read when first asked for."""
+    if context.policies is None:
+        from .resiliency.interceptor import PolicyInterceptor
+        from .resiliency.settings import load
+
+        settings = context.settings
+
+        def read_file(path: str, where: str) -> Resiliency:
+            from .protocols.dapr.documents import read_file
+
+            return read_file(path, settings.app_id, where)
+
+        context.policies = PolicyInterceptor(load(settings.resiliency or {}, settings.origin, SERVICES, read_file))
+    policies: PolicyInterceptor = context.policies
+    return policies
+
+
 def _load(source: Any, arguments: Mapping[str, Any]) -> config.ClientSettings:
     return config.load(source, services=SERVICES, **arguments)
 
@@ -375,7 +376,7 @@ def _close_forgotten() -> None:
     for client in list(_open_clients):
         try:
             client.close(timeout=5.0)
-            client._context.join(5.0)
+            context_of(client).join(5.0)
         except Exception as error:
             from ._core.logs import logger
 

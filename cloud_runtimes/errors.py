@@ -93,8 +93,6 @@ class CloudRuntimesError(Exception):
     runtime: str | None = None
     component: str | None = None
     response: Response | None = None
-    # the driver that raised this serves nothing any more: the service makes another for its next call
-    _ends_driver: bool = False
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from ._core import extras
 from .config import unknown, without_values
 from .errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, UnavailableError
 
-__all__ = ["COMPONENTS", "RUNTIMES", "built_in", "find", "names"]
+__all__ = ["COMPONENTS", "RUNTIMES", "built_in", "find", "loaded", "names"]
 
 RUNTIMES: Final = "cloud_runtimes.runtimes"
 COMPONENTS: Final = "cloud_runtimes.components"
@@ -23,7 +23,8 @@ COMPONENTS: Final = "cloud_runtimes.components"
 _SIDECARS: Final = ("dapr", "layotto")
 _KINDS: Final = {RUNTIMES: "runtime", COMPONENTS: "component"}
 _RENAMED: Final = {"file": "config_file"}
-_found: dict[tuple[str, str], type[Any]] = {}
+loaded: Final[dict[tuple[str, str], type[Any]]] = {}
+"""Group and name → the class that was found."""
 
 
 @functools.cache
@@ -44,9 +45,9 @@ def names(group: str) -> list[str]:
 @without_values
 def find(group: str, name: str, *, where: str = "", service: str = "") -> type[Any]:
     """Return the class that ``name`` stands for. A message about an unknown one says ``where`` it stands, and lists the components that have the ``service``."""
-    cached = _found.get((group, name))
+    cached = loaded.get((group, name))
     if cached is None:
-        cached = _found[group, name] = _built_in(group, name) or _entry_point(group, name, where, service)
+        cached = loaded[group, name] = _built_in(group, name) or _entry_point(group, name, where, service)
     return cached
 
 

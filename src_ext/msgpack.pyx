@@ -141,7 +141,7 @@ def decode(data, *, type=None) -> object:
 
     Args:
         data: contiguous bytes.
-        type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
+        type: what to convert the result into, strictly (see `cloud_runtimes.codec.convert`); None leaves it.
 
     Raises:
         PayloadError: not one whole MessagePack value (with the offset), beyond `cloud_runtimes.codec.limits`, or not of `type` (with the path).

@@ -8,7 +8,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from ..errors import ClosedError
 from . import fork
@@ -69,6 +69,18 @@ class Handle:
             await self._exit_async(error)
 
 
+class Closable(Protocol):
+    """Whatever closing a client ends."""
+
+    def _close_by_client(self, end: float | None) -> None:
+        """End it by a time of `time.monotonic`; again does nothing."""
+
+
+def close_by(handle: Closable, end: float | None) -> None:
+    """End a handle that a client ends at the latest, by a time of `time.monotonic`; again does nothing."""
+    handle._close_by_client(end)
+
+
 class Handles:
     """The handles that closing a client ends."""
 
@@ -83,8 +95,8 @@ class Handles:
         """Return the handles that do not end by themselves. Thread-safe."""
         return tuple(self._held)
 
-    def add(self, handle: Any, *, loose: bool = False) -> None:
-        """Add a handle, which has a ``_close_by_client``. A ``loose`` one ends by itself once nobody has it."""
+    def add(self, handle: Closable, *, loose: bool = False) -> None:
+        """Add a handle. A ``loose`` one ends by itself once nobody has it."""
         (self._loose if loose else self._held).add(handle)
 
     def discard(self, handle: Any) -> None:

@@ -161,13 +161,12 @@ def headers_of(carrier: Any) -> Any:
     return event_headers(carrier) if isinstance(carrier, events.ReceivedEvent) else carrier
 
 
-def event_headers(event: events.ReceivedEvent) -> dict[str, str]:
+def event_headers(event: Any) -> dict[str, str]:
     """Return what an event carries (CloudEvents, "Distributed Tracing" extension; baggage stands beside it), as headers."""
     headers = {}
-    record = event._record
-    if record.traceparent is not None:
-        headers["traceparent"] = record.traceparent
-    extensions = record.extensions
+    if (traceparent := event.traceparent) is not None:
+        headers["traceparent"] = traceparent
+    extensions = event.extensions
     for name in ("tracestate", "baggage"):
         if isinstance(value := extensions.get(name), str):
             headers[name] = value

@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["convert", "encode_payload"]
 
 convert: Callable[[Any, Any], Any]
-"""Gives decoded data as a value of a type; `codec._convert` sets it, which `codec.json` and `codec.msgpack` import."""
+"""Gives decoded data as a value of a type; `codec.convert` sets it, which `codec.json` and `codec.msgpack` import."""
 
 encode_payload: Callable[[Any, str | None], tuple[bytes, str]]
 """Encodes a value by its content type; `codec.payload` sets it, which `codec.cloudevents` imports."""

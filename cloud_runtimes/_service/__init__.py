@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from .base import MAX_NAMES, Call, Interceptor, Outgoing, Service, error_context
-from .context import Client, ClientContext
-from .handle import ClosingHandle, Opening, RunningHandle, opening, threaded
+from .base import MAX_NAMES, Call, Framed, Interceptor, Outgoing, Service, ServiceFrame, error_context, frame_of
+from .context import Client, ClientContext, context_of
+from .handle import (
+    ClosingHandle,
+    Opening,
+    RunningHandle,
+    ServiceHandle,
+    opening,
+    run_in,
+    run_until_closed,
+    run_until_closed_async,
+    threaded,
+)
 from .health import Health
 from .outbox import Outbox
 
@@ -14,6 +24,7 @@ __all__ = [
     "Client",
     "ClientContext",
     "ClosingHandle",
+    "Framed",
     "Health",
     "Interceptor",
     "Opening",
@@ -21,7 +32,14 @@ __all__ = [
     "Outgoing",
     "RunningHandle",
     "Service",
+    "ServiceFrame",
+    "ServiceHandle",
+    "context_of",
     "error_context",
+    "frame_of",
     "opening",
+    "run_in",
+    "run_until_closed",
+    "run_until_closed_async",
     "threaded",
 ]

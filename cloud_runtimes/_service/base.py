@@ -7,16 +7,17 @@ import inspect
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
 
 from .._core import fork
 from .._core.os_errors import resource_exhausted
 from ..config import suggest
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
-from ..spi.operation import Method, Operation, mark_interrupted, place
+from ..spi.operation import Method, Operation, ends_driver, mark_interrupted, place
 
 if TYPE_CHECKING:
     from .._core.propagation import Entered
+    from ..spi.change import Change
     from ..spi.driver import Driver
     from ..spi.pubsub import SubscribeRequest
     from ..spi.schedule import DueRun
@@ -27,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def error_context(method: Method, *, named: bool = True) -> Callable[[F], F]:
-    """Have every error that leaves a service method say where it happened: also those of arguments, before the driver is asked, and of decoding, after it. An interrupt says ``maybe_applied``. ``named``: the first argument is the component's name.
+    """Have every error that leaves a service method say where it happened: also those of arguments, before the driver is asked, and of decoding, after it. An interrupt says ``maybe_applied``. A service or handle has ``_add_context`` for it. ``named``: the first argument is the component's name.
 
     The wrapper costs 0.3 µs; the hottest methods have the same ``except`` in their own bodies.
     """
@@ -41,7 +42,7 @@ def error_context(method: Method, *, named: bool = True) -> Callable[[F], F]:
         if inspect.iscoroutinefunction(inner):
 
             @functools.wraps(inner)
-            async def call_async(self: Service, *args: Any, **kwargs: Any) -> Any:
+            async def call_async(self: Any, *args: Any, **kwargs: Any) -> Any:
                 try:
                     return await inner(self, *args, **kwargs)
                 except BaseException as error:
@@ -52,7 +53,7 @@ def error_context(method: Method, *, named: bool = True) -> Callable[[F], F]:
             return cast(F, call_async)
 
         @functools.wraps(inner)
-        def call(self: Service, *args: Any, **kwargs: Any) -> Any:
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 return inner(self, *args, **kwargs)
             except BaseException as error:
@@ -122,40 +123,49 @@ MAX_NAMES: Final = 4096
 """Of components that a service remembers: callers of a sidecar may give any, and the oldest is made anew."""
 
 
-class Service:
-    """Base of the services: looks up drivers and runs operations."""
+class ServiceFrame:
+    """Stand between the methods of a service and its drivers: look up drivers, refuse, run operations, complete errors.
 
-    name: ClassVar[str]
+    A service has one, which its handles share. Other packages get it by `frame_of`, so that users find nothing of it on ``client.state``.
 
-    def __init__(self, context: ClientContext) -> None:
-        self._context = context
-        self._timeout = context.timeout
-        self._runtime_name = ""
-        # emptied when the client closes or is forked, so that the hot path needs no other check
-        self._drivers: dict[str, Any] = {}
-        # outermost first; there are some where the configuration says so
-        self._interceptors: tuple[Interceptor, ...] = ()
+    Attributes:
+        name: of the service.
+        context: of the client.
+        timeout: seconds for a call that gives none.
+        runtime_name: ``""`` until the first driver is made.
+        drivers: those made so far, by component. Emptied when the client closes or is forked, so that the hot path needs no other check.
+        interceptors: outermost first; there are some where the configuration says so.
+        handlers: what the application has registered with the service.
+        make_change: of pub/sub alone: makes an event a change for a transaction of another service, with its id.
+    """
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._context.client!r}>"
+    def __init__(self, name: str, context: ClientContext) -> None:
+        self.name = name
+        self.context = context
+        self.timeout = context.timeout
+        self.runtime_name = ""
+        self.drivers: dict[str, Any] = {}
+        self.interceptors: tuple[Interceptor, ...] = ()
+        self.handlers: dict[Any, Any] = {}
+        self.make_change: Callable[..., tuple[Change, str]]
 
-    def _driver(self, name: str) -> Any:
+    def driver(self, name: str) -> Any:
         """Return the driver for a store name; the first time it is made, without I/O."""
-        driver = self._drivers.get(name)
+        driver = self.drivers.get(name)
         if driver is None:
             if not isinstance(name, str) or not name or len(name) > 255 or not name.isprintable():
                 raise self._no_name(name)
             with fork.importing:
-                runtime = self._context.runtime(self)
-                self._runtime_name = runtime.name
-                self._timeout = self._context.timeout
-                driver = self._drivers.get(name)
+                runtime = self.context.runtime(self)
+                self.runtime_name = runtime.name
+                self.timeout = self.context.timeout
+                driver = self.drivers.get(name)
                 if driver is None:
-                    if len(self._drivers) >= MAX_NAMES:
-                        del self._drivers[next(iter(self._drivers))]
+                    if len(self.drivers) >= MAX_NAMES:
+                        del self.drivers[next(iter(self.drivers))]
                     driver = runtime.driver(self.name, name)
                     driver.executor = runtime.executor
-                    self._drivers[name] = driver
+                    self.drivers[name] = driver
         return driver
 
     def _no_name(self, name: Any) -> InvalidArgumentError:
@@ -163,16 +173,16 @@ class Service:
             f"{self.name}: {name!r} is no name of a component: give printable text of 1 to 255 characters"
         )
 
-    def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
+    def add_context(self, error: BaseException, method: Method, component: Any) -> None:
         """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied. Two others become ours: a component's name that cannot be looked up, no memory or too many open files."""
         name = component if isinstance(component, str) else None
         if isinstance(error, CloudRuntimesError):
-            place(error, method, name, self._runtime_name or None)
+            place(error, method, name, self.runtime_name or None)
         elif isinstance(error, TypeError) and isinstance(component, (list, dict, set, bytearray)):
             raise self._no_name(component) from None  # drivers are looked up by it first of all
         elif (exhausted := resource_exhausted(error)) is not None:
             exhausted.maybe_applied = method.writes and isinstance(error, MemoryError)  # of a reply, perhaps
-            place(exhausted, method, name, self._runtime_name or None)
+            place(exhausted, method, name, self.runtime_name or None)
             raise exhausted from error
         elif not isinstance(error, Exception) and not hasattr(error, "maybe_applied"):
             mark_interrupted(error, method.writes)
@@ -181,53 +191,55 @@ class Service:
         """Complete an interrupt that leaves a call; let go of a driver that is at its end."""
         if not isinstance(error, Exception):
             op.interrupted(error)
-        elif getattr(error, "_ends_driver", False):
-            self._drivers.pop(op.component, None)
+        elif ends_driver(error):
+            self.drivers.pop(op.component, None)
 
-    def _outgoing(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def outgoing(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments as the driver gets them, inside of all interceptors."""
         return args
 
-    def _need(self, driver: Driver, feature: str, what: str, component: str) -> None:
+    def need(self, driver: Driver, feature: str, what: str, component: str) -> None:
         """Refuse, before any I/O, what the driver does not declare."""
         if feature not in driver.features:
-            vendor = self._context.runtime().vendor(self.name, component)
+            vendor = self.context.runtime().vendor(self.name, component)
             has = (
                 f"it has: {', '.join(sorted(driver.features)) or 'nothing beyond the minimum'}; for the components "
                 f"that have {self.name}.{feature}, one of which [{self.name}.{component}] may name, see {_FEATURES}"
             )
             raise UnsupportedError(
-                f"{what} is not supported by {component!r}{vendor and f', {vendor}'} on the runtime {self._runtime_name}; "
+                f"{what} is not supported by {component!r}{vendor and f', {vendor}'} on the runtime {self.runtime_name}; "
                 f"{driver.instead.get(feature, has)}",
                 service=self.name,
-                runtime=self._runtime_name,
+                runtime=self.runtime_name,
                 component=component,
             )
 
-    def _first(self, ask: Callable[[Interceptor], R | None]) -> R | None:
+    def first(self, ask: Callable[[Interceptor], R | None]) -> R | None:
         """Return what the first of the interceptors has that has any."""
-        return next((found for each in self._interceptors if (found := ask(each)) is not None), None)
+        return next((found for each in self.interceptors if (found := ask(each)) is not None), None)
 
-    def _call(self, op: Operation, method: Callable[..., R], *args: Any) -> R:
+    def call(self, op: Operation, method: Callable[..., R], *args: Any) -> R:
+        """Run ``method(op, *args)`` of a driver, or of what it returned: inside the interceptors, again while that may help."""
         try:
-            if not self._interceptors:
+            if not self.interceptors:
                 try:
                     return method(op, *args)
                 except Exception as error:
-                    delay = op.failed(error, self._runtime_name)
+                    delay = op.failed(error, self.runtime_name)
                 time.sleep(delay)
             return cast(R, Call(self, op, method, args).proceed())
         except BaseException as error:
             self._ends(op, error)
             raise
 
-    async def _call_async(self, op: Operation, method: Callable[..., Awaitable[R]], *args: Any) -> R:
+    async def call_async(self, op: Operation, method: Callable[..., Awaitable[R]], *args: Any) -> R:
+        """Asynchronous `call`."""
         try:
-            if not self._interceptors:
+            if not self.interceptors:
                 try:
                     return await method(op, *args)
                 except Exception as error:
-                    delay = op.failed(error, self._runtime_name)
+                    delay = op.failed(error, self.runtime_name)
                 import asyncio
 
                 await asyncio.sleep(delay)
@@ -237,13 +249,38 @@ class Service:
             raise
 
 
+class Framed(Protocol):
+    """A service or one of its handles."""
+
+    _frame: ServiceFrame
+
+
+class Service:
+    """Base of the services."""
+
+    name: ClassVar[str]
+    _frame_type: ClassVar[type[ServiceFrame]] = ServiceFrame
+
+    def __init__(self, context: ClientContext) -> None:
+        self._frame = self._frame_type(self.name, context)
+        self._add_context = self._frame.add_context
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._frame.context.client!r}>"
+
+
+def frame_of(service: Framed) -> ServiceFrame:
+    """Return what stands between a service, or a handle of one, and its drivers."""
+    return service._frame
+
+
 class Call:
     """One call on its way through the interceptors, to the attempts at its end: ``method(op, *args)`` of the driver, or of what it returned."""
 
-    __slots__ = ("_passed", "_service", "args", "method", "op")
+    __slots__ = ("_frame", "_passed", "args", "method", "op")
 
-    def __init__(self, service: Service, op: Operation, method: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self._service = service
+    def __init__(self, frame: ServiceFrame, op: Operation, method: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._frame = frame
         self._passed = 0
         self.op = op
         self.method = method
@@ -252,10 +289,10 @@ class Call:
     @property
     def runtime(self) -> str:
         """The runtime's name."""
-        return self._service._runtime_name
+        return self._frame.runtime_name
 
     def _next(self) -> Interceptor | None:
-        chain = self._service._interceptors
+        chain = self._frame.interceptors
         if self._passed == len(chain):
             return None
         self._passed += 1
@@ -289,9 +326,9 @@ class Call:
 
     def attempt(self, op: Operation) -> Any:
         """Ask the driver once: for the result, or for what is awaited for it."""
-        return self.method(op, *self._service._outgoing(self.args))
+        return self.method(op, *self._frame.outgoing(self.args))
 
     def retrying(self, error: Exception) -> None:
         """Tell all interceptors that another attempt follows."""
-        for each in self._service._interceptors:
+        for each in self._frame.interceptors:
             each.retrying(self.op, error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import registry
 from .._core import fork
+from .._core.clocks import since_boot
 from .._core.handles import Handles
 from .._core.threads import Background, Mutex
 from ..errors import ClosedError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..config import ClientSettings
     from ..spi.component import Runtime
     from ..spi.driver import Driver
-    from .base import Interceptor, Service
+    from .base import Interceptor, Service, ServiceFrame
 
 
 class Client(Protocol):
@@ -28,6 +29,11 @@ class Client(Protocol):
 
     @property
     def _context(self) -> ClientContext: ...
+
+
+def context_of(client: Client) -> ClientContext:
+    """Return what the services of a client share."""
+    return client._context
 
 
 class ClientContext:
@@ -49,6 +55,8 @@ class ClientContext:
         self.timeout = timeout
         self.closed = False
         self.handles = Handles()
+        self.now = since_boot  # the clock of leases
+        self.policies: Any = None  # the interceptor of [resiliency], once it is read
         self._load = load
         self._make = make
         self._find_interceptors = interceptors
@@ -83,11 +91,16 @@ class ClientContext:
                 service = self._services[name] = self._make(name)
             return service
 
-    def runtime(self, service: Service | None = None) -> Runtime:
-        """Return the runtime, made when first asked for; the service that asks has its interceptors from now on."""
+    def frame(self, name: str) -> ServiceFrame:
+        """Return the frame of a service, made when first asked for."""
+        frame: ServiceFrame = self.service(name)._frame
+        return frame
+
+    def runtime(self, frame: ServiceFrame | None = None) -> Runtime:
+        """Return the runtime, made when first asked for; the frame of a service that asks has its interceptors from now on."""
         with fork.importing, self._lock:
             if self.closed:
-                raise ClosedError("this client is closed: make another", service=service.name if service else None)
+                raise ClosedError("this client is closed: make another", service=frame.name if frame else None)
             if self._runtime is None:
                 settings = self.settings
                 if self._given_runtime is not None:
@@ -96,8 +109,8 @@ class ClientContext:
                 else:
                     made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
                     self._runtime = made(settings, self._executor)
-            if service is not None and not service._interceptors:
-                service._interceptors = self._find_interceptors(service.name, service._drivers.get)
+            if frame is not None and not frame.interceptors:
+                frame.interceptors = self._find_interceptors(frame.name, frame.drivers.get)
             return self._runtime
 
     @property
@@ -152,7 +165,7 @@ class ClientContext:
 
     def _forget_drivers(self) -> None:
         for service in self._services.values():
-            service._drivers.clear()
+            service._frame.drivers.clear()
 
     def forked(self) -> None:
         """Forget, in a forked child, all that belongs to the parent; the next call connects anew."""

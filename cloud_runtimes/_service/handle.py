@@ -10,6 +10,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
+from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handles import Handle
 from .._core.logs import logger
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from ..errors import CloudRuntimesError
-    from .base import Service
+    from .base import Framed
 
 _PATIENCE: Final = 1.0
 """Seconds after a signal until somebody may wonder."""
@@ -86,12 +87,19 @@ def opening(method: Callable[P, Coroutine[Any, Any, H]]) -> Callable[P, Opening[
     return opens
 
 
-class ClosingHandle(Handle):
+class ServiceHandle(Handle):
+    """A handle of a service, or of one of its handles, whose frame it shares."""
+
+    def __init__(self, service: Framed) -> None:
+        self._generation = fork.generation()
+        self._frame = service._frame
+
+
+class ClosingHandle(ServiceHandle):
     """A handle that the client ends at the latest, by ``_close_by_client``."""
 
-    def __init__(self, service: Service, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        super().__init__()
-        self._service = service
+    def __init__(self, service: Framed, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        super().__init__(service)
         self._timeout = timeout
 
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
@@ -107,7 +115,7 @@ class ClosingHandle(Handle):
             DeadlineExceededError: of a publisher: the broker has not answered, so that events are not settled.
         """
         self._check_process()
-        limit = check_timeout(timeout, self._service._context.timeout)
+        limit = check_timeout(timeout, self._frame.context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     close_async = threaded(close)
@@ -137,7 +145,7 @@ class RunningHandle(ClosingHandle):
     needed: bool = True
     _loop: Callable[[], asyncio.AbstractEventLoop]
 
-    def __init__(self, service: Service, timeout: float | None) -> None:
+    def __init__(self, service: Framed, timeout: float | None) -> None:
         super().__init__(service, timeout)
         self._changes = Changes()
 
@@ -145,19 +153,16 @@ class RunningHandle(ClosingHandle):
         """Tell whether it has ended, or a signal has come."""
         raise NotImplementedError
 
-    def _run_until_closed(self, opened: Callable[[], None] = lambda: None) -> None:
-        with ending_signals(self._signalled), self._patience(), self:
-            opened()
-            self._changes.wait_for(self._over, None)
-        if self.error is not None:
-            raise self.error
+    def _follow(self, part: RunningHandle) -> None:
+        """Have a handle that runs as a part of this one announce its end to whoever waits for this one."""
+        part._changes = self._changes
 
-    async def _run_until_closed_async(self) -> None:
-        with ending_signals(self._signalled), self._patience():
-            async with self:
-                await self._changes.wait_for_async(self._over, None)
-        if self.error is not None:
-            raise self.error
+    def _has_ended(self, part: ClosingHandle) -> bool:
+        """Return whether a part has ended; what ended it has ended this one."""
+        if not isinstance(part, RunningHandle) or not part._over():
+            return False
+        self.error = self.error or part.error
+        return True
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -175,3 +180,26 @@ class RunningHandle(ClosingHandle):
         if again:
             raise KeyboardInterrupt
         self._notice.start()
+
+
+def run_until_closed(handle: RunningHandle, opened: Callable[[], None] = lambda: None) -> None:
+    """Run a handle until it ends or a signal comes; call ``opened`` once it is open."""
+    with ending_signals(handle._signalled), handle._patience(), handle:
+        opened()
+        handle._changes.wait_for(handle._over, None)
+    if handle.error is not None:
+        raise handle.error
+
+
+async def run_until_closed_async(handle: RunningHandle) -> None:
+    """Run a handle in the running loop until it ends or a signal comes."""
+    with ending_signals(handle._signalled), handle._patience():
+        async with handle:
+            await handle._changes.wait_for_async(handle._over, None)
+    if handle.error is not None:
+        raise handle.error
+
+
+def run_in(handle: RunningHandle, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Have the async handlers of a handle that is opened by ``with`` run in a given loop."""
+    handle._loop = loop

@@ -6,25 +6,24 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._core.handles import Handle
+from .handle import ServiceHandle
 
 if TYPE_CHECKING:
     from ..spi.change import Change
     from ..spi.driver import Driver
     from ..spi.operation import Method
-    from .base import Service
+    from .base import Framed
 
 __all__ = ["Outbox"]
 
 
-class Outbox(Handle):
+class Outbox(ServiceHandle):
     """Base of transaction handles."""
 
     _method: ClassVar[Method]
 
-    def __init__(self, service: Service, store_name: str) -> None:
-        super().__init__()
-        self._service = service
+    def __init__(self, service: Framed, store_name: str) -> None:
+        super().__init__(service)
         self._store_name = store_name
         self._changes: list[Change] = []
 
@@ -61,11 +60,11 @@ class Outbox(Handle):
         try:
             self._check_process()
             engine = self._publishing().engine
-            place = (self._service.name, self._store_name, engine)
+            place = (self._frame.name, self._store_name, engine)
             event = (topic, data, content_type, key, attributes, ttl, delay, raw)
-            change, id = self._service._context.service("pubsub")._change(place, pubsub_name, *event, metadata)
+            change, id = self._frame.context.frame("pubsub").make_change(place, pubsub_name, *event, metadata)
         except BaseException as error:
-            self._service._add_context(error, self._method, self._store_name)
+            self._frame.add_context(error, self._method, self._store_name)
             raise
         self._changes.append(change)
         return str(id)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import __version__, config, registry
 from .._core.urls import without_secrets
-from ..client import SERVICES, CloudRuntimesClient
+from ..client import SERVICES, CloudRuntimesClient, context_of
 from ._errors import explain
 from ._session import Invocation, make_client
 from ._streams import GREEN, RED, complain, styled, write
@@ -105,7 +105,9 @@ def _workers(client: CloudRuntimesClient) -> str | None:
     from ..errors import CloudRuntimesError
 
     try:
-        reply = client.rpc.invoke(client._context.settings.app_id, "healthz", http_method="GET", timeout=_READY_TIMEOUT)
+        reply = client.rpc.invoke(
+            context_of(client).settings.app_id, "healthz", http_method="GET", timeout=_READY_TIMEOUT
+        )
     except CloudRuntimesError:
         return None
     if reply.status != 503:
@@ -121,7 +123,7 @@ def _found(invocation: Invocation) -> dict[str, str | None]:
 
 
 def _settings(client: CloudRuntimesClient | None) -> config.ClientSettings | None:
-    return None if client is None else client._context.settings
+    return None if client is None else context_of(client).settings
 
 
 def _kernels() -> dict[str, Any]:
@@ -142,14 +144,14 @@ def _homes(client: CloudRuntimesClient | None) -> dict[str, Any]:
 def _capa(client: CloudRuntimesClient | None) -> CapaRuntime | None:
     from ..runtimes.capa import CapaRuntime
 
-    runtime = None if client is None else client._context.runtime()
+    runtime = None if client is None else context_of(client).runtime()
     return runtime if isinstance(runtime, CapaRuntime) else None
 
 
 def _declared(client: CloudRuntimesClient | None) -> list[dict[str, str]]:
     if client is None:
         return []
-    found = client._context.runtime().declared()
+    found = context_of(client).runtime().declared()
     return [{"service": service, "name": name, "component": found[service, name]} for service, name in sorted(found)]
 
 

@@ -51,6 +51,7 @@ def publish(
     linger: Annotated[float, typer.Option(metavar="SECONDS", help="How long a batch waits to fill.")] = 0.005,
 ) -> int:
     """Publish lines, one JSON value each, as they are; blank lines are skipped. Stops at a bad line."""
+    from ..client import context_of
     from ._values import pairs
 
     if key is not None and raw_lines:
@@ -60,7 +61,7 @@ def publish(
     if "id" in attributes:
         raise UsageError("--attribute id=…: every event needs an id of its own")
     with _opened(file) as (lines, name, size), connect(context.obj) as client:
-        client.pubsub._driver(pubsub)  # a wrong name is told before any line is read
+        context_of(client).frame("pubsub").driver(pubsub)  # a wrong name is told before any line is read
         publisher = client.pubsub.publisher(
             pubsub,
             topic,

@@ -20,7 +20,8 @@ from .._core.backoff import NONE, Backoff
 from .._core.os_commands import KILL, send, start
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
-from ..client import CloudRuntimesClient
+from .._service import run_until_closed
+from ..client import CloudRuntimesClient, context_of
 from ..config import DEFAULT_TIMEOUT
 from ._errors import USAGE, UsageError
 from ._session import Invocation
@@ -124,7 +125,7 @@ def _run_here(target: str, host: str, port: int | None, timeout: float | None) -
     with client:
         application = client.running(host=host, port=port, **limits)
         try:
-            application._run_until_closed(lambda: note(f"{client._context.settings.app_id} {application.summary}"))
+            run_until_closed(application, lambda: note(f"{context_of(client).settings.app_id} {application.summary}"))
         except KeyboardInterrupt:  # the second one: whoever sends it has waited
             client.close(timeout=_IMPATIENT)
             raise

@@ -13,7 +13,7 @@ from typing import Any, Final
 from .. import config
 from .._core.os_signals import ENDING, HANGING_UP, PASSED
 from .._core.signals import handling
-from ..client import SERVICES, CloudRuntimesClient
+from ..client import SERVICES, CloudRuntimesClient, context_of
 from ..dapr_server import Sidecar, SidecarSettings
 from ..dapr_server.server import need_grpc
 from ..errors import UnsupportedError
@@ -69,7 +69,7 @@ def serve_sidecar(invocation: Invocation, options: ServeOptions) -> int:
             config=_merged(tables, origin, {} if found is None else found.config),
         )
         with client:
-            client._context.runtime()  # what is wrong with the configuration is told before anything runs
+            context_of(client).runtime()  # what is wrong with the configuration is told before anything runs
             return _run(Sidecar(client, settings), options)
 
 

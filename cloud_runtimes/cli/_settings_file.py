@@ -79,15 +79,17 @@ def validate(
     if found is None:
         raise UsageError("there is no configuration file: name one, or make one by cloud-runtimes init")
     config.read(invocation.config)
+    from ..client import context_of, read_policies
     from ..runtimes.capa import CapaRuntime
 
     with connect(invocation) as client:
-        runtime = client._context.runtime()
+        shared = context_of(client)
+        runtime = shared.runtime()
         for service, name in (declared := sorted(runtime.declared())):
-            client._context.service(service)._driver(name)
-        client._context.service("telemetry")
-        if client._context.settings.resiliency is not None:
-            for target, service, name in client._read_policies().policies.named():
+            shared.frame(service).driver(name)
+        shared.service("telemetry")
+        if shared.settings.resiliency is not None:
+            for target, service, name in read_policies(shared).policies.named():
                 known = [each for kind, each in declared if kind == service]
                 if name not in known and (meant := config.typo(name, known)):
                     note(f'warning: [resiliency.targets."{target}"]: is [{service}.{meant}] meant?')

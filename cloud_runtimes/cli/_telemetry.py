@@ -41,10 +41,11 @@ def serve(
     """Receive traces, logs and metrics by OTLP over HTTP, keep them in telemetry.db, and show them on a page, until interrupted. For development: whoever reaches the address sees all."""
     from .._core.home import home_folder
     from .._core.signals import ending_signals
+    from ..client import context_of
     from ..dashboard.server import Viewer
 
     if home is None:
-        home = make_client(context.obj)._context.settings.runtime_settings.get("home")
+        home = context_of(make_client(context.obj)).settings.runtime_settings.get("home")
     viewer = Viewer(home_folder(home), host, port, allowed_hosts=allow_host or (), max_bytes=max_bytes)
     with logging_to_stderr(), ending_signals(viewer.signalled), viewer:
         write(f"{viewer.address} for a browser, OTEL_EXPORTER_OTLP_ENDPOINT={viewer.address} for clients\n".encode())

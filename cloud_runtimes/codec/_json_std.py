@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from .._native.json_limits import check
 from .._native.plain import NONFINITE, Refused, has_nonfinite, located, payload_error, plain
 from ..errors import PayloadError
-from ._convert import convert
+from .convert import convert
 
 _MAX_ENCODE_DEPTH = 254  # orjson's
 

@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
         Args:
             data: UTF-8 bytes, or a str.
-            type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
+            type: what to convert the result into, strictly (see `cloud_runtimes.codec.convert`); None leaves it.
 
         Raises:
             PayloadError: not JSON (with the position), beyond a limit, or not of `type` (with the path).

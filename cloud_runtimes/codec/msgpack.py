@@ -9,7 +9,7 @@ from builtins import type as _type
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._native import msgpack as _kernel
-from . import _convert  # noqa: F401  what `type` is converted by
+from . import convert  # noqa: F401  what `type` is converted by
 
 __all__ = ["decode", "encode"]
 

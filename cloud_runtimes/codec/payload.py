@@ -10,7 +10,7 @@ from typing import Any
 
 from .._native import hooks
 from ..errors import InvalidArgumentError, PayloadError
-from ._convert import convert
+from .convert import convert
 from .json import _decode as _decode_json
 from .json import decode as _decode_json_into
 from .json import encode as _encode_json

@@ -41,8 +41,8 @@ class ConfigurationService(Service):
     def _operation(
         self, method: Method, store_name: str, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> tuple[Operation, ConfigurationDriver]:
-        driver: ConfigurationDriver = self._drivers.get(store_name) or self._driver(store_name)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        driver: ConfigurationDriver = self._frame.drivers.get(store_name) or self._frame.driver(store_name)
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, store_name, limit, check_metadata(metadata)), driver
 
     def _selecting(
@@ -54,9 +54,9 @@ class ConfigurationService(Service):
 
     def _check_namespaces(self, driver: ConfigurationDriver, store_name: str, group: Any, label: Any) -> None:
         if group is not None:
-            self._need(driver, spi.GROUP, "group=", store_name)
+            self._frame.need(driver, spi.GROUP, "group=", store_name)
         if label is not None:
-            self._need(driver, spi.LABEL, "label=", store_name)
+            self._frame.need(driver, spi.LABEL, "label=", store_name)
 
     # -- reading ----------------------------------------------------------
 
@@ -88,7 +88,7 @@ class ConfigurationService(Service):
         """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._selecting(_GET, store_name, wanted, timeout)
-        return _values(self._call(op, driver.get, wanted))
+        return _values(self._frame.call(op, driver.get, wanted))
 
     @error_context(_GET)
     async def get_configuration_async(
@@ -118,7 +118,7 @@ class ConfigurationService(Service):
         """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._selecting(_GET, store_name, wanted, timeout)
-        return _values(await self._call_async(op, driver.get_async, wanted))
+        return _values(await self._frame.call_async(op, driver.get_async, wanted))
 
     @error_context(_GET_ITEMS)
     def get_configuration_items(
@@ -143,7 +143,7 @@ class ConfigurationService(Service):
         """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._selecting(_GET_ITEMS, store_name, wanted, timeout)
-        return self._call(op, driver.get, wanted)
+        return self._frame.call(op, driver.get, wanted)
 
     @error_context(_GET_ITEMS)
     async def get_configuration_items_async(
@@ -168,7 +168,7 @@ class ConfigurationService(Service):
         """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._selecting(_GET_ITEMS, store_name, wanted, timeout)
-        return await self._call_async(op, driver.get_async, wanted)
+        return await self._frame.call_async(op, driver.get_async, wanted)
 
     # -- writing ----------------------------------------------------------
 
@@ -176,11 +176,11 @@ class ConfigurationService(Service):
         self, store_name: str, items: Sequence[ConfigurationItem], timeout: float | None, metadata: Any
     ) -> tuple[Operation, ConfigurationDriver]:
         op, driver = self._operation(_SAVE, store_name, timeout, metadata)
-        self._need(driver, spi.WRITE, "saving", store_name)
+        self._frame.need(driver, spi.WRITE, "saving", store_name)
         for item in items:
             self._check_namespaces(driver, store_name, item.group, item.label)
             if item.tags:
-                self._need(driver, spi.TAGS, "an item with tags", store_name)
+                self._frame.need(driver, spi.TAGS, "an item with tags", store_name)
         return op, driver
 
     @error_context(_SAVE)
@@ -211,7 +211,7 @@ class ConfigurationService(Service):
         prepared = items_to_save(items, group, label)
         op, driver = self._saving(store_name, prepared, timeout, metadata)
         if prepared:
-            self._call(op, driver.save, prepared, metadata)
+            self._frame.call(op, driver.save, prepared, metadata)
 
     @error_context(_SAVE)
     async def save_configuration_async(
@@ -241,13 +241,13 @@ class ConfigurationService(Service):
         prepared = items_to_save(items, group, label)
         op, driver = self._saving(store_name, prepared, timeout, metadata)
         if prepared:
-            await self._call_async(op, driver.save_async, prepared, metadata)
+            await self._frame.call_async(op, driver.save_async, prepared, metadata)
 
     def _deleting(
         self, store_name: str, wanted: Selection, timeout: float | None
     ) -> tuple[Operation, ConfigurationDriver]:
         op, driver = self._selecting(_DELETE, store_name, wanted, timeout)
-        self._need(driver, spi.WRITE, "deleting", store_name)
+        self._frame.need(driver, spi.WRITE, "deleting", store_name)
         return op, driver
 
     @error_context(_DELETE)
@@ -274,7 +274,7 @@ class ConfigurationService(Service):
         wanted = selection(keys, group, label, metadata)
         op, driver = self._deleting(store_name, wanted, timeout)
         if wanted.keys:
-            self._call(op, driver.delete, wanted)
+            self._frame.call(op, driver.delete, wanted)
 
     @error_context(_DELETE)
     async def delete_configuration_async(
@@ -300,7 +300,7 @@ class ConfigurationService(Service):
         wanted = selection(keys, group, label, metadata)
         op, driver = self._deleting(store_name, wanted, timeout)
         if wanted.keys:
-            await self._call_async(op, driver.delete_async, wanted)
+            await self._frame.call_async(op, driver.delete_async, wanted)
 
     # -- subscribing ------------------------------------------------------
 
@@ -311,7 +311,7 @@ class ConfigurationService(Service):
         if handler is not None:
             if not callable(handler):
                 raise InvalidArgumentError(f"handler must be callable, not {type(handler).__name__}")
-            label, client = f"the handler of configuration {store_name!r}", self._context.client
+            label, client = f"the handler of configuration {store_name!r}", self._frame.context.client
             takes = signature(handler, label, context=dict, client=client, places=(CONTEXT,)).takes
         return *self._selecting(_SUBSCRIBE, store_name, wanted, timeout), takes
 
@@ -326,14 +326,14 @@ class ConfigurationService(Service):
         source, first = made
 
         def place(error: CloudRuntimesError) -> None:
-            self._add_context(error, _SUBSCRIBE, store_name)
+            self._frame.add_context(error, _SUBSCRIBE, store_name)
 
         feed = Feed(source, first, name=f"configuration {store_name!r}", place=place)
         subscription = ConfigurationSubscription(self, feed, handler, takes)
         try:
             subscription._start(loop)
         except BaseException:  # the client's loop is closed, say: nobody gets it
-            self._context.handles.discard(subscription)
+            self._frame.context.handles.discard(subscription)
             feed.stop()
             raise
         return subscription
@@ -364,7 +364,7 @@ class ConfigurationService(Service):
         """
         wanted = selection(keys, group, label, metadata)
         op, driver, takes = self._subscribing(store_name, wanted, handler, timeout)
-        return self._subscription(store_name, self._call(op, driver.subscribe, wanted), handler, takes, None)
+        return self._subscription(store_name, self._frame.call(op, driver.subscribe, wanted), handler, takes, None)
 
     @opening
     @error_context(_SUBSCRIBE)
@@ -395,7 +395,7 @@ class ConfigurationService(Service):
 
         wanted = selection(keys, group, label, metadata)
         op, driver, takes = self._subscribing(store_name, wanted, handler, timeout)
-        made = await self._call_async(op, driver.subscribe_async, wanted)
+        made = await self._frame.call_async(op, driver.subscribe_async, wanted)
         return self._subscription(store_name, made, handler, takes, asyncio.get_running_loop())
 
 

@@ -13,9 +13,9 @@ from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.backoff import NONE, Backoff
 from .._core.handlers import CLIENT, is_async_callable
-from .._core.handles import Handle
 from .._core.logs import kind_of, repeated
 from .._core.threads import Background
+from .._service import ServiceHandle
 from ..errors import InvalidArgumentError
 from ..spi.configuration import ConfigurationItem
 from ._feed import Feed
@@ -32,7 +32,7 @@ _RETRIES: Final = Backoff(0.05, 5.0, jitter=NONE)
 """Pauses until a handler that failed is called again."""
 
 
-class ConfigurationSubscription(Handle):
+class ConfigurationSubscription(ServiceHandle):
     """Live values of a store; made by `ConfigurationService.subscribe_configuration`.
 
     What it gives is a ``dict`` from keys to items: first all that there are, ``{}`` where there are none, then what changed. A deleted key comes as an item with ``deleted=True``. A key's last value always arrives; those between may be skipped.
@@ -43,8 +43,7 @@ class ConfigurationSubscription(Handle):
     def __init__(
         self, service: Service, feed: Feed, handler: Callable[..., Any] | None, takes: tuple[int, ...]
     ) -> None:
-        super().__init__()
-        self._service = service
+        super().__init__(service)
         self._feed = feed
         self.health = feed.health
         self._handler = handler
@@ -59,7 +58,7 @@ class ConfigurationSubscription(Handle):
 
     def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Begin; from now on it has threads, and the client closes it."""
-        context = self._service._context
+        context = self._frame.context
         fork.register(self)
         if self._handler is None:
             context.handles.add(self, loose=True)
@@ -195,7 +194,7 @@ class ConfigurationSubscription(Handle):
                 failures = 0
 
     def _arguments(self, items: dict[str, ConfigurationItem]) -> list[Any]:
-        return [self._service._context.client if each == CLIENT else items for each in self._takes]
+        return [self._frame.context.client if each == CLIENT else items for each in self._takes]
 
     def _failed(self, items: dict[str, ConfigurationItem], error: BaseException) -> None:
         repeated(
@@ -225,7 +224,7 @@ class ConfigurationSubscription(Handle):
             ClosedError: a forked child inherited it.
         """
         self._check_process()
-        limit = check_timeout(timeout, self._service._context.timeout)
+        limit = check_timeout(timeout, self._frame.context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None, inside: bool = False) -> None:
@@ -241,7 +240,7 @@ class ConfigurationSubscription(Handle):
             wait([self._task], _left(end))
         self._feed.end(_left(end))
         self._closed = True
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
         if self._finalizer is not None:
             self._finalizer.detach()
 
@@ -258,7 +257,7 @@ class ConfigurationSubscription(Handle):
         import asyncio
 
         self._check_process()
-        limit = check_timeout(timeout, self._service._context.timeout)
+        limit = check_timeout(timeout, self._frame.context.timeout)
         end = None if limit is None else monotonic() + limit
         inside = self._running is not None and asyncio.current_task() is self._running
         await asyncio.to_thread(self._close_by_client, end, inside)

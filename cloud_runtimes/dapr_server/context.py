@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from ..client import ServiceFrame, context_of
 from ..errors import CloudRuntimesError, ComponentNotFoundError
 from .limits import Budget
 from .pubsub.types import Subscription
@@ -57,7 +58,7 @@ class Context:
 
         Dapr tells "none of this kind" (not configured) from "none of this name" (not found).
         """
-        declared = self.client._context.runtime().declared()
+        declared = context_of(self.client).runtime().declared()
         return not declared or any(kind == service for kind, _ in declared)
 
     def lack(self, service: str, store: str) -> Lack | None:
@@ -68,7 +69,7 @@ class Context:
             return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
         except CloudRuntimesError:
             # what is wrong with a declared one, its first use says; else it is no name of a component
-            if (service, store) not in self.client._context.runtime().declared():
+            if (service, store) not in context_of(self.client).runtime().declared():
                 return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
         return None
 
@@ -77,6 +78,10 @@ class Context:
         limits = self.settings.limits
         return Budget(replace(limits, bytes=max(limits.bytes, self.settings.max_body)), what, remedy)
 
+    def frame(self, service: str) -> ServiceFrame:
+        """Return what stands between a service of the client and its drivers."""
+        return context_of(self.client).frame(service)
+
     def driver(self, service: str, store: str) -> Any:
         """Return a component's driver, whose ``features`` tell what it can.
 
@@ -84,4 +89,4 @@ class Context:
             ComponentNotFoundError: there is none.
             CloudRuntimesError: the name is none of a component, or its settings are wrong.
         """
-        return getattr(self.client, service)._driver(store)
+        return self.frame(service).driver(store)

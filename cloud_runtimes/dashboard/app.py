@@ -16,11 +16,11 @@ from urllib.parse import parse_qs
 from .._core.logs import logger
 from .._http.limits import HEAD_TIME, MAX_BODY, MAX_LINE
 from .._http.request_guard import RequestGuard
-from .._native.otlp_py import bytes_field, varint
 from ..codec import json
 from ..errors import CloudRuntimesError, InternalError, PayloadError, ResourceExhaustedError
 from ..rpc.asgi import BodyRefusedError, not_http, read_body
 from ..telemetry import json_records
+from ..telemetry.schema import bytes_field, varint
 from . import otlp_json, queries, rows
 from .store import Store
 

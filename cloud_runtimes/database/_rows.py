@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypedDict, TypeVar, cast
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
-from .._core.handles import Handle
+from .._service import ServiceHandle
 from ..errors import ClosedError
 from ..spi.database import DatabaseCursor, DatabaseDriver, Query, RowSet
 from ..spi.operation import Method, Operation
 from ._typed import maker
 
 if TYPE_CHECKING:
-    from .._service import Service
+    from .._service import Framed
     from ._session import Transaction
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def rows(found: RowSet, type: Any, lacks: frozenset[type]) -> list[Any]:
     return [make(number, values) for number, values in enumerate(found.rows)]
 
 
-class RowStream(Handle, Generic[T]):
+class RowStream(ServiceHandle, Generic[T]):
     """Rows as they come; made by ``stream``.
 
     ``for row in stream`` and ``async for row in stream``, once. It holds a connection (in a transaction: that one) from its first step until it is exhausted, closed or left by ``with``. On SQLite an unfinished one keeps the log of writes from being cut back.
@@ -49,7 +49,7 @@ class RowStream(Handle, Generic[T]):
 
     def __init__(
         self,
-        service: Service,
+        service: Framed,
         store_name: str,
         driver: DatabaseDriver,
         statement: Query,
@@ -58,8 +58,7 @@ class RowStream(Handle, Generic[T]):
         metadata: Mapping[str, str] | None,
         transaction: Transaction | None,
     ) -> None:
-        super().__init__()
-        self._service = service
+        super().__init__(service)
         self._store_name = store_name
         self._driver = driver
         self._statement = statement
@@ -78,7 +77,7 @@ class RowStream(Handle, Generic[T]):
     # -- steps ------------------------------------------------------------
 
     def _operation(self) -> Operation:
-        limit = check_timeout(self._timeout, self._service._timeout)
+        limit = check_timeout(self._timeout, self._frame.timeout)
         return Operation(self._method, self._store_name, limit, self._metadata)
 
     def _check(self) -> None:
@@ -88,7 +87,7 @@ class RowStream(Handle, Generic[T]):
 
     def _opened(self, cursor: DatabaseCursor) -> None:
         self._cursor = cursor
-        self._service._context.handles.add(self, loose=True)
+        self._frame.context.handles.add(self, loose=True)
         self._make = maker(cursor.columns, self._type, self._driver.lacks)
 
     def _open(self) -> None:
@@ -99,7 +98,7 @@ class RowStream(Handle, Generic[T]):
                 if self._transaction is not None:
                     self._opened(self._transaction._stream(op, statement))
                 else:
-                    self._opened(self._service._call(op, self._driver.stream, statement))
+                    self._opened(self._frame.call(op, self._driver.stream, statement))
             except BaseException as error:
                 self._failed(error)
                 self.close()
@@ -113,14 +112,14 @@ class RowStream(Handle, Generic[T]):
                 if self._transaction is not None:
                     self._opened(await self._transaction._stream_async(op, statement))
                 else:
-                    self._opened(await self._service._call_async(op, self._driver.stream_async, statement))
+                    self._opened(await self._frame.call_async(op, self._driver.stream_async, statement))
             except BaseException as error:
                 self._failed(error)
                 await self.close_async()
                 raise
 
     def _failed(self, error: BaseException) -> None:
-        self._service._add_context(error, self._method, self._store_name)
+        self._frame.add_context(error, self._method, self._store_name)
 
     def _received(self, batch: Sequence[Sequence[Any]]) -> None:
         make, first = self._make, self._count
@@ -133,7 +132,7 @@ class RowStream(Handle, Generic[T]):
         self._ready = (make(number, values) for number, values in enumerate(batch, first))
 
     def _let_go(self) -> None:
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
         self._cursor = None
 
     def __iter__(self) -> Self:
@@ -148,7 +147,7 @@ class RowStream(Handle, Generic[T]):
                     raise StopIteration
                 self._open()
                 assert self._cursor is not None
-                self._received(self._service._call(self._operation(), self._cursor.fetch))
+                self._received(self._frame.call(self._operation(), self._cursor.fetch))
         except StopIteration:
             raise
         except BaseException as error:
@@ -169,7 +168,7 @@ class RowStream(Handle, Generic[T]):
                     raise StopAsyncIteration
                 await self._open_async()
                 assert self._cursor is not None
-                self._received(await self._service._call_async(self._operation(), self._cursor.fetch_async))
+                self._received(await self._frame.call_async(self._operation(), self._cursor.fetch_async))
         except StopAsyncIteration:
             raise
         except BaseException as error:
@@ -181,7 +180,7 @@ class RowStream(Handle, Generic[T]):
     # -- the end ----------------------------------------------------------
 
     def _ending(self, timeout: float | None) -> tuple[Operation, DatabaseCursor | None]:
-        limit = check_timeout(timeout, self._service._timeout)
+        limit = check_timeout(timeout, self._frame.timeout)
         cursor, self._closed = self._cursor, True
         self._ready = iter(())
         self._let_go()

@@ -51,11 +51,11 @@ class Transaction(Outbox):
 
     def _operation(self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None) -> Operation:
         check_metadata(metadata)
-        return Operation(method, self._store_name, check_timeout(timeout, self._service._timeout), metadata)
+        return Operation(method, self._store_name, check_timeout(timeout, self._frame.timeout), metadata)
 
     def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
         """Complete an error as the service does, for `error_context`."""
-        self._service._add_context(error, method, self._store_name)
+        self._frame.add_context(error, method, self._store_name)
 
     def _check(self) -> None:
         self._check_process()
@@ -64,12 +64,12 @@ class Transaction(Outbox):
 
     def _publishing(self) -> DatabaseDriver:
         self._check()
-        self._service._need(self._driver, spi.OUTBOX, "publish in a transaction", self._store_name)
+        self._frame.need(self._driver, spi.OUTBOX, "publish in a transaction", self._store_name)
         return self._driver
 
     def _begun(self, session: DatabaseSession) -> DatabaseSession:
         self._session = session
-        self._service._context.handles.add(self, loose=True)
+        self._frame.context.handles.add(self, loose=True)
         return session
 
     def _open(self) -> None:
@@ -84,7 +84,7 @@ class Transaction(Outbox):
         if self._session is not None:
             return self._session
         op = self._operation(_BEGIN, self._timeout, self._metadata)
-        return self._begun(self._service._call(op, self._driver.begin, self._isolation))
+        return self._begun(self._frame.call(op, self._driver.begin, self._isolation))
 
     @error_context(_BEGIN, named=False)
     async def _begin_async(self) -> DatabaseSession:
@@ -92,7 +92,7 @@ class Transaction(Outbox):
         if self._session is not None:
             return self._session
         op = self._operation(_BEGIN, self._timeout, self._metadata)
-        return self._begun(await self._service._call_async(op, self._driver.begin_async, self._isolation))
+        return self._begun(await self._frame.call_async(op, self._driver.begin_async, self._isolation))
 
     # -- run --------------------------------------------------------------
 
@@ -101,40 +101,40 @@ class Transaction(Outbox):
     ) -> Outcome:
         op = self._step(method, statement, timeout, metadata)
         session = self._begin()
-        return self._service._call(op, session.run, statement)
+        return self._frame.call(op, session.run, statement)
 
     async def _run_async(
         self, method: Method, statement: Statement, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> Outcome:
         op = self._step(method, statement, timeout, metadata)
         session = await self._begin_async()
-        return await self._service._call_async(op, session.run_async, statement)
+        return await self._frame.call_async(op, session.run_async, statement)
 
     def _step(
         self, method: Method, statement: Statement, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> Operation:
         self._check()
         if isinstance(statement, spi.ExecuteMany):
-            self._service._need(self._driver, spi.EXECUTE_MANY, method.name, self._store_name)
+            self._frame.need(self._driver, spi.EXECUTE_MANY, method.name, self._store_name)
         elif not isinstance(statement, (spi.Query, spi.Execute)):
-            self._service._need(self._driver, spi.SCHEMA, method.name, self._store_name)
+            self._frame.need(self._driver, spi.SCHEMA, method.name, self._store_name)
         op = self._operation(method, timeout, metadata)
         op.repeatable = False  # what failed is rolled back
         return op
 
     def _stream(self, op: Operation, query: Query) -> DatabaseCursor:
         session = self._begin()
-        return self._service._call(op, session.stream, query)
+        return self._frame.call(op, session.stream, query)
 
     async def _stream_async(self, op: Operation, query: Query) -> DatabaseCursor:
         session = await self._begin_async()
-        return await self._service._call_async(op, session.stream_async, query)
+        return await self._frame.call_async(op, session.stream_async, query)
 
     # -- end --------------------------------------------------------------
 
     def _ending(self) -> DatabaseSession | None:
         session, self._session, self._ended = self._session, None, True
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
         return session
 
     @error_context(_COMMIT, named=False)
@@ -153,10 +153,10 @@ class Transaction(Outbox):
         self._check()
         op = self._operation(_COMMIT, timeout, metadata)
         if self._changes:
-            self._service._call(self._operation(_PUBLISH, timeout, None), self._begin().apply, self._changes)
+            self._frame.call(self._operation(_PUBLISH, timeout, None), self._begin().apply, self._changes)
         session = self._ending()
         if session is not None:
-            self._service._call(op, session.commit)
+            self._frame.call(op, session.commit)
 
     @error_context(_COMMIT, named=False)
     async def commit_async(
@@ -177,12 +177,10 @@ class Transaction(Outbox):
         op = self._operation(_COMMIT, timeout, metadata)
         if self._changes:
             session = await self._begin_async()
-            await self._service._call_async(
-                self._operation(_PUBLISH, timeout, None), session.apply_async, self._changes
-            )
+            await self._frame.call_async(self._operation(_PUBLISH, timeout, None), session.apply_async, self._changes)
         ending = self._ending()
         if ending is not None:
-            await self._service._call_async(op, ending.commit_async)
+            await self._frame.call_async(op, ending.commit_async)
 
     @error_context(_ROLLBACK, named=False)
     def rollback(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
@@ -199,7 +197,7 @@ class Transaction(Outbox):
         op = self._operation(_ROLLBACK, timeout, metadata)
         session = self._ending()
         if session is not None:
-            self._service._call(op, session.rollback)
+            self._frame.call(op, session.rollback)
 
     @error_context(_ROLLBACK, named=False)
     async def rollback_async(
@@ -218,7 +216,7 @@ class Transaction(Outbox):
         op = self._operation(_ROLLBACK, timeout, metadata)
         session = self._ending()
         if session is not None:
-            await self._service._call_async(op, session.rollback_async)
+            await self._frame.call_async(op, session.rollback_async)
 
     def _exit(self, error: BaseException | None) -> None:
         if self._ended:

@@ -19,7 +19,7 @@ from ..spi.database import (
     TableSchema,
 )
 from ..spi.operation import Method, Operation
-from . import _prepare as prepare
+from . import prepare
 
 TABLES = Method("database", "tables", repeatable=True, writes=False)
 TABLE_SCHEMA = Method("database", "table_schema", repeatable=True, writes=False)
@@ -38,13 +38,13 @@ class TableMethods(Service):
         self, method: Method, store_name: str, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> Operation:
         check_metadata(metadata)
-        return Operation(method, store_name, check_timeout(timeout, self._timeout), metadata)
+        return Operation(method, store_name, check_timeout(timeout, self._frame.timeout), metadata)
 
     def _with_schema(
         self, method: Method, store_name: str, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> tuple[DatabaseDriver, Operation]:
-        driver: DatabaseDriver = self._driver(store_name)
-        self._need(driver, spi.SCHEMA, method.name, store_name)
+        driver: DatabaseDriver = self._frame.driver(store_name)
+        self._frame.need(driver, spi.SCHEMA, method.name, store_name)
         return driver, self._operation(method, store_name, timeout, metadata)
 
     @error_context(TABLES)
@@ -60,7 +60,7 @@ class TableMethods(Service):
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         driver, op = self._with_schema(TABLES, store_name, timeout, metadata)
-        return cast("list[str]", self._call(op, driver.run, ListTables()))
+        return cast("list[str]", self._frame.call(op, driver.run, ListTables()))
 
     @error_context(TABLES)
     async def tables_async(
@@ -75,7 +75,7 @@ class TableMethods(Service):
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         driver, op = self._with_schema(TABLES, store_name, timeout, metadata)
-        return cast("list[str]", await self._call_async(op, driver.run_async, ListTables()))
+        return cast("list[str]", await self._frame.call_async(op, driver.run_async, ListTables()))
 
     @error_context(TABLE_SCHEMA)
     def table_schema(
@@ -96,7 +96,7 @@ class TableMethods(Service):
             NotFoundError: there is no such table.
         """
         driver, op = self._with_schema(TABLE_SCHEMA, store_name, timeout, metadata)
-        return cast("TableSchema", self._call(op, driver.run, DescribeTable(prepare.check_table(table))))
+        return cast("TableSchema", self._frame.call(op, driver.run, DescribeTable(prepare.check_table(table))))
 
     @error_context(TABLE_SCHEMA)
     async def table_schema_async(
@@ -118,7 +118,7 @@ class TableMethods(Service):
         """
         driver, op = self._with_schema(TABLE_SCHEMA, store_name, timeout, metadata)
         return cast(
-            "TableSchema", await self._call_async(op, driver.run_async, DescribeTable(prepare.check_table(table)))
+            "TableSchema", await self._frame.call_async(op, driver.run_async, DescribeTable(prepare.check_table(table)))
         )
 
     @error_context(CREATE_TABLE)
@@ -142,7 +142,7 @@ class TableMethods(Service):
             AlreadyExistsError: there is one of that name.
         """
         driver, op = self._with_schema(CREATE_TABLE, store_name, timeout, metadata)
-        self._call(op, driver.run, prepare.create_table(table, columns))
+        self._frame.call(op, driver.run, prepare.create_table(table, columns))
 
     @error_context(CREATE_TABLE)
     async def create_table_async(
@@ -165,7 +165,7 @@ class TableMethods(Service):
             AlreadyExistsError: there is one of that name.
         """
         driver, op = self._with_schema(CREATE_TABLE, store_name, timeout, metadata)
-        await self._call_async(op, driver.run_async, prepare.create_table(table, columns))
+        await self._frame.call_async(op, driver.run_async, prepare.create_table(table, columns))
 
     @error_context(DROP_TABLE)
     def drop_table(
@@ -187,7 +187,7 @@ class TableMethods(Service):
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         driver, op = self._with_schema(DROP_TABLE, store_name, timeout, metadata)
-        self._call(op, driver.run, DropTable(prepare.check_table(table)))
+        self._frame.call(op, driver.run, DropTable(prepare.check_table(table)))
 
     @error_context(DROP_TABLE)
     async def drop_table_async(
@@ -209,7 +209,7 @@ class TableMethods(Service):
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         driver, op = self._with_schema(DROP_TABLE, store_name, timeout, metadata)
-        await self._call_async(op, driver.run_async, DropTable(prepare.check_table(table)))
+        await self._frame.call_async(op, driver.run_async, DropTable(prepare.check_table(table)))
 
     @error_context(INSERT)
     def insert(
@@ -234,7 +234,7 @@ class TableMethods(Service):
             NotFoundError: there is no such table.
         """
         driver, op = self._with_schema(INSERT, store_name, timeout, metadata)
-        return cast("ExecuteResult", self._call(op, driver.run, prepare.insert(table, values)))
+        return cast("ExecuteResult", self._frame.call(op, driver.run, prepare.insert(table, values)))
 
     @error_context(INSERT)
     async def insert_async(
@@ -259,7 +259,7 @@ class TableMethods(Service):
             NotFoundError: there is no such table.
         """
         driver, op = self._with_schema(INSERT, store_name, timeout, metadata)
-        return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.insert(table, values)))
+        return cast("ExecuteResult", await self._frame.call_async(op, driver.run_async, prepare.insert(table, values)))
 
     @error_context(UPDATE)
     def update(
@@ -284,7 +284,7 @@ class TableMethods(Service):
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
         """
         driver, op = self._with_schema(UPDATE, store_name, timeout, metadata)
-        return cast("ExecuteResult", self._call(op, driver.run, prepare.update(table, values, where)))
+        return cast("ExecuteResult", self._frame.call(op, driver.run, prepare.update(table, values, where)))
 
     @error_context(UPDATE)
     async def update_async(
@@ -309,4 +309,6 @@ class TableMethods(Service):
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
         """
         driver, op = self._with_schema(UPDATE, store_name, timeout, metadata)
-        return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.update(table, values, where)))
+        return cast(
+            "ExecuteResult", await self._frame.call_async(op, driver.run_async, prepare.update(table, values, where))
+        )

@@ -27,7 +27,7 @@ def maker(columns: tuple[str, ...], type: Any, lacks: frozenset[type]) -> Callab
         index = {name: at for at, name in enumerate(columns)}
         made = Row._made
         return lambda number, values: made(index, values)
-    from ..codec._convert import convert
+    from ..codec.convert import convert
 
     if _is_named(type):
         adapted = _adapters(type, columns, lacks)

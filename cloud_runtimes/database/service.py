@@ -11,7 +11,7 @@ from .._service import error_context
 from ..spi import database as spi
 from ..spi.database import ExecuteResult, Isolation, RowSet
 from ..spi.operation import Method
-from . import _prepare as prepare
+from . import prepare
 from ._rows import EXECUTE, EXECUTE_MANY, QUERY_WRITES, STREAM, CallOptions, RowStream, rows
 from ._tables import TableMethods
 from .transaction import TRANSACTION, DatabaseTransaction
@@ -70,10 +70,10 @@ class DatabaseService(TableMethods):
             DeadlineExceededError: the time is up.
             UnavailableError: the database cannot be reached.
         """
-        driver = self._driver(store_name)
+        driver = self._frame.driver(store_name)
         statement = prepare.query(sql, params, driver.mysql)
         op = self._operation(_QUERY if statement.sql.reads else QUERY_WRITES, store_name, timeout, metadata)
-        return rows(cast("RowSet", self._call(op, driver.run, statement)), type, driver.lacks)
+        return rows(cast("RowSet", self._frame.call(op, driver.run, statement)), type, driver.lacks)
 
     @overload
     async def query_async(
@@ -117,10 +117,10 @@ class DatabaseService(TableMethods):
             DeadlineExceededError: the time is up.
             UnavailableError: the database cannot be reached.
         """
-        driver = self._driver(store_name)
+        driver = self._frame.driver(store_name)
         statement = prepare.query(sql, params, driver.mysql)
         op = self._operation(_QUERY if statement.sql.reads else QUERY_WRITES, store_name, timeout, metadata)
-        return rows(cast("RowSet", await self._call_async(op, driver.run_async, statement)), type, driver.lacks)
+        return rows(cast("RowSet", await self._frame.call_async(op, driver.run_async, statement)), type, driver.lacks)
 
     @error_context(EXECUTE)
     def execute(
@@ -142,9 +142,9 @@ class DatabaseService(TableMethods):
             ConflictError: another constraint does not hold; a deadlock or a serialization failure, which are ``retryable``.
             InvalidArgumentError, NotFoundError: as in `query`.
         """
-        driver = self._driver(store_name)
+        driver = self._frame.driver(store_name)
         op = self._operation(EXECUTE, store_name, timeout, metadata)
-        return cast("ExecuteResult", self._call(op, driver.run, prepare.execute(sql, params, driver.mysql)))
+        return cast("ExecuteResult", self._frame.call(op, driver.run, prepare.execute(sql, params, driver.mysql)))
 
     @error_context(EXECUTE)
     async def execute_async(
@@ -166,10 +166,11 @@ class DatabaseService(TableMethods):
             ConflictError: another constraint does not hold; a deadlock or a serialization failure, which are ``retryable``.
             InvalidArgumentError, NotFoundError: as in `query`.
         """
-        driver = self._driver(store_name)
+        driver = self._frame.driver(store_name)
         op = self._operation(EXECUTE, store_name, timeout, metadata)
         return cast(
-            "ExecuteResult", await self._call_async(op, driver.run_async, prepare.execute(sql, params, driver.mysql))
+            "ExecuteResult",
+            await self._frame.call_async(op, driver.run_async, prepare.execute(sql, params, driver.mysql)),
         )
 
     @error_context(EXECUTE_MANY)
@@ -191,13 +192,13 @@ class DatabaseService(TableMethods):
         Raises:
             AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError: as in `execute`.
         """
-        driver = self._driver(store_name)
-        self._need(driver, spi.EXECUTE_MANY, "execute_many", store_name)
+        driver = self._frame.driver(store_name)
+        self._frame.need(driver, spi.EXECUTE_MANY, "execute_many", store_name)
         statement = prepare.execute_many(sql, rows, driver.mysql)
         op = self._operation(EXECUTE_MANY, store_name, timeout, metadata)
         if not statement.rows:
             return ExecuteResult(0)
-        return cast("ExecuteResult", self._call(op, driver.run, statement))
+        return cast("ExecuteResult", self._frame.call(op, driver.run, statement))
 
     @error_context(EXECUTE_MANY)
     async def execute_many_async(
@@ -218,13 +219,13 @@ class DatabaseService(TableMethods):
         Raises:
             AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError: as in `execute`.
         """
-        driver = self._driver(store_name)
-        self._need(driver, spi.EXECUTE_MANY, "execute_many", store_name)
+        driver = self._frame.driver(store_name)
+        self._frame.need(driver, spi.EXECUTE_MANY, "execute_many", store_name)
         statement = prepare.execute_many(sql, rows, driver.mysql)
         op = self._operation(EXECUTE_MANY, store_name, timeout, metadata)
         if not statement.rows:
             return ExecuteResult(0)
-        return cast("ExecuteResult", await self._call_async(op, driver.run_async, statement))
+        return cast("ExecuteResult", await self._frame.call_async(op, driver.run_async, statement))
 
     @overload
     def stream(
@@ -267,8 +268,8 @@ class DatabaseService(TableMethods):
         >>> with client.database.stream("main", "SELECT id FROM orders", type=int) as ids:  # doctest: +SKIP
         ...     for id in ids: ...
         """
-        driver = self._driver(store_name)
-        self._need(driver, spi.STREAM, "stream", store_name)
+        driver = self._frame.driver(store_name)
+        self._frame.need(driver, spi.STREAM, "stream", store_name)
         statement = prepare.query(sql, params, driver.mysql)
         check_timeout(timeout)
         check_metadata(metadata)
@@ -300,11 +301,11 @@ class DatabaseService(TableMethods):
         ...     tx.execute("UPDATE accounts SET balance = balance - :n WHERE id = :id", {"n": 5, "id": 1})
         ...     tx.execute("UPDATE accounts SET balance = balance + :n WHERE id = :id", {"n": 5, "id": 2})
         """
-        driver = self._driver(store_name)
-        self._need(driver, spi.TRANSACTION, "transaction", store_name)
+        driver = self._frame.driver(store_name)
+        self._frame.need(driver, spi.TRANSACTION, "transaction", store_name)
         prepare.check_isolation(isolation)
         if isolation is not None:
-            self._need(driver, spi.ISOLATION, "isolation=", store_name)
+            self._frame.need(driver, spi.ISOLATION, "isolation=", store_name)
         check_timeout(timeout)
         check_metadata(metadata)
         return DatabaseTransaction(self, store_name, driver, isolation, timeout, metadata)

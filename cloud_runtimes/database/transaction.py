@@ -10,7 +10,7 @@ from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import error_context
 from ..spi import database as spi
 from ..spi.database import Column, ColumnKind, DescribeTable, DropTable, ExecuteResult, ListTables, RowSet, TableSchema
-from . import _prepare as prepare
+from . import prepare
 from ._rows import EXECUTE, EXECUTE_MANY, QUERY_WRITES, STREAM, CallOptions, RowStream, rows
 from ._session import TRANSACTION, Transaction
 from ._tables import CREATE_TABLE, DROP_TABLE, INSERT, TABLE_SCHEMA, TABLES, UPDATE
@@ -210,10 +210,10 @@ class DatabaseTransaction(Transaction):
             UnsupportedError: the component cannot stream.
         """
         statement = prepare.query(sql, params, self._mysql)
-        self._service._need(self._driver, spi.STREAM, "stream", self._store_name)
+        self._frame.need(self._driver, spi.STREAM, "stream", self._store_name)
         check_timeout(timeout)
         check_metadata(metadata)
-        return RowStream(self._service, self._store_name, self._driver, statement, type, timeout, metadata, self)
+        return RowStream(self, self._store_name, self._driver, statement, type, timeout, metadata, self)
 
     # -- without SQL ------------------------------------------------------
 

@@ -31,9 +31,9 @@ class FileReads(Service):
     def _prepare(
         self, method: Method, store_name: str, timeout: float | None, metadata: Any
     ) -> tuple[Operation, FileDriver]:
-        driver: FileDriver = self._drivers.get(store_name) or self._driver(store_name)
+        driver: FileDriver = self._frame.drivers.get(store_name) or self._frame.driver(store_name)
         check_metadata(metadata)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, store_name, limit, metadata), driver
 
     def _missing(self, name: str, store_name: str) -> MissingFileError:
@@ -45,13 +45,13 @@ class FileReads(Service):
         return found
 
     def _writing(self, store_name: str, how: FileWrite, given_type: Any) -> None:
-        driver = self._driver(store_name)
+        driver = self._frame.driver(store_name)
         if given_type is not None:
-            self._need(driver, spi.CONTENT_TYPE, "content_type=", store_name)
+            self._frame.need(driver, spi.CONTENT_TYPE, "content_type=", store_name)
         if how.metadata:
-            self._need(driver, spi.METADATA, "metadata= of a file", store_name)
+            self._frame.need(driver, spi.METADATA, "metadata= of a file", store_name)
         if not how.overwrite:
-            self._need(driver, spi.EXCLUSIVE, "overwrite=False", store_name)
+            self._frame.need(driver, spi.EXCLUSIVE, "overwrite=False", store_name)
 
     @error_context(_GET)
     def get_file(
@@ -82,7 +82,7 @@ class FileReads(Service):
             PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
         """
         op, driver = self._getting(store_name, name, start, length, timeout, metadata)
-        return self._found(self._call(op, driver.read, name, start, length), name, store_name)
+        return self._found(self._frame.call(op, driver.read, name, start, length), name, store_name)
 
     @error_context(_GET)
     async def get_file_async(
@@ -113,7 +113,7 @@ class FileReads(Service):
             PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
         """
         op, driver = self._getting(store_name, name, start, length, timeout, metadata)
-        return self._found(await self._call_async(op, driver.read_async, name, start, length), name, store_name)
+        return self._found(await self._frame.call_async(op, driver.read_async, name, start, length), name, store_name)
 
     def _getting(
         self, store_name: str, name: str, start: int, length: int | None, timeout: float | None, metadata: Any
@@ -122,7 +122,7 @@ class FileReads(Service):
         check_range(start, length)
         op, driver = self._prepare(_GET, store_name, timeout, metadata)
         if start or length is not None:
-            self._need(driver, spi.RANGE, "start= and length=", store_name)
+            self._frame.need(driver, spi.RANGE, "start= and length=", store_name)
         return op, driver
 
     @error_context(OPEN_FILE)
@@ -187,7 +187,7 @@ class FileReads(Service):
         """
         check_name(name)
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
-        return self._found(self._call(op, driver.stat, name), name, store_name)
+        return self._found(self._frame.call(op, driver.stat, name), name, store_name)
 
     @error_context(_STAT)
     async def stat_file_async(
@@ -209,7 +209,7 @@ class FileReads(Service):
         """
         check_name(name)
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
-        return self._found(await self._call_async(op, driver.stat_async, name), name, store_name)
+        return self._found(await self._frame.call_async(op, driver.stat_async, name), name, store_name)
 
     @error_context(_EXISTS)
     def exists(
@@ -230,7 +230,7 @@ class FileReads(Service):
         """
         check_name(name)
         op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
-        return self._call(op, driver.stat, name) is not None
+        return self._frame.call(op, driver.stat, name) is not None
 
     @error_context(_EXISTS)
     async def exists_async(
@@ -251,7 +251,7 @@ class FileReads(Service):
         """
         check_name(name)
         op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
-        return await self._call_async(op, driver.stat_async, name) is not None
+        return await self._frame.call_async(op, driver.stat_async, name) is not None
 
     @error_context(_LIST)
     def list_files(
@@ -279,7 +279,7 @@ class FileReads(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._listing(store_name, prefix, recursive, limit, after, timeout, metadata)
-        return self._call(op, driver.list_files, prefix, recursive, limit, after)
+        return self._frame.call(op, driver.list_files, prefix, recursive, limit, after)
 
     @error_context(_LIST)
     async def list_files_async(
@@ -307,7 +307,7 @@ class FileReads(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._listing(store_name, prefix, recursive, limit, after, timeout, metadata)
-        return await self._call_async(op, driver.list_files_async, prefix, recursive, limit, after)
+        return await self._frame.call_async(op, driver.list_files_async, prefix, recursive, limit, after)
 
     def _listing(
         self, store_name: str, prefix: Any, recursive: Any, limit: Any, after: Any, timeout: float | None, metadata: Any

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
-from .._core.handles import Handle
-from .._service import error_context
+from .._service import ServiceHandle, error_context
 from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError, UnsupportedError
 from ..spi import file as spi
 from ..spi.file import FileInfo, FileReader, FileWrite, FileWriter
@@ -41,7 +40,7 @@ class Chunks:
             yield data
 
 
-class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
+class FileHandle(ServiceHandle, io.RawIOBase):  # the first one's with block counts
     """A file, open for reading or writing; made without I/O, opened by ``with``, ``async with`` or its first I/O.
 
     Reading sees one version of the file, whatever is stored meanwhile. Writing stores the file when the block ends or by `close`, in one step; an exception in the block stores nothing, nor does a handle that nobody closes. It serves one thread at a time, or one loop.
@@ -50,7 +49,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
     def __init__(
         self, service: FileReads, store_name: str, name: str, mode: FileMode, how: FileWrite, timeout: float | None
     ) -> None:
-        super().__init__()
+        super().__init__(service)
         self.name = name
         self.mode = mode
         self._service = service
@@ -94,31 +93,31 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise self._service._missing(self.name, self._store_name)
         else:
             self._reader, self._info = found, found.info
-        self._service._context.handles.add(self, loose=True)
+        self._frame.context.handles.add(self, loose=True)
 
     @error_context(_READ, named=False)
     def _open(self) -> None:
         op, driver = self._operation(self.mode == "wb")
         if self._reader is None and self._writer is None:
             if self.mode == "rb":
-                self._opened(self._service._call(op, driver.open_read, self.name))
+                self._opened(self._frame.call(op, driver.open_read, self.name))
             else:
-                self._opened(self._service._call(op, driver.open_write, self.name, self._how))
+                self._opened(self._frame.call(op, driver.open_write, self.name, self._how))
 
     @error_context(_READ, named=False)
     async def _open_async(self) -> None:
         op, driver = self._operation(self.mode == "wb")
         if self._reader is None and self._writer is None:
             if self.mode == "rb":
-                self._opened(await self._service._call_async(op, driver.open_read_async, self.name))
+                self._opened(await self._frame.call_async(op, driver.open_read_async, self.name))
             else:
-                self._opened(await self._service._call_async(op, driver.open_write_async, self.name, self._how))
+                self._opened(await self._frame.call_async(op, driver.open_write_async, self.name, self._how))
 
     def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
         """Complete an error, for `error_context`; only closing stores anything."""
         if method is _READ and not isinstance(error, Exception):
             mark_interrupted(error, False)
-        self._service._add_context(error, OPEN_FILE, self._store_name)
+        self._frame.add_context(error, OPEN_FILE, self._store_name)
 
     # -- reading ----------------------------------------------------------
 
@@ -132,7 +131,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
 
     def seekable(self) -> bool:
         """Whether `seek` works: when reading, where the component declares ``range``."""
-        return self.mode == "rb" and spi.RANGE in self._service._driver(self._store_name).features
+        return self.mode == "rb" and spi.RANGE in self._frame.driver(self._store_name).features
 
     def tell(self) -> int:
         """Return the position."""
@@ -172,14 +171,14 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
     def _some(self, size: int) -> bytes:
         op, _ = self._operation(False)
         assert self._reader is not None
-        data = self._service._call(op, self._reader.read, self._position, size)
+        data = self._frame.call(op, self._reader.read, self._position, size)
         self._position += len(data)
         return data
 
     async def _some_async(self, size: int) -> bytes:
         op, _ = self._operation(False)
         assert self._reader is not None
-        data = await self._service._call_async(op, self._reader.read_async, self._position, size)
+        data = await self._frame.call_async(op, self._reader.read_async, self._position, size)
         self._position += len(data)
         return data
 
@@ -288,7 +287,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         op, _ = self._operation(True)
         assert self._writer is not None
         try:
-            self._service._call(op, self._writer.write, chunk)
+            self._frame.call(op, self._writer.write, chunk)
         except BaseException as error:
             self._broken = error
             raise
@@ -312,7 +311,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         op, _ = self._operation(True)
         assert self._writer is not None
         try:
-            await self._service._call_async(op, self._writer.write_async, chunk)
+            await self._frame.call_async(op, self._writer.write_async, chunk)
         except BaseException as error:
             self._broken = error
             raise
@@ -367,7 +366,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         if self._writer is not None:
             try:
                 if storing:
-                    self._info = self._service._call(op, self._writer.commit)
+                    self._info = self._frame.call(op, self._writer.commit)
             finally:
                 self._writer.abort(op)
 
@@ -380,7 +379,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         if self._writer is not None:
             try:
                 if storing:
-                    self._info = await self._service._call_async(op, self._writer.commit_async)
+                    self._info = await self._frame.call_async(op, self._writer.commit_async)
             finally:
                 await self._writer.abort_async(op)
 

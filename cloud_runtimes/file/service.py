@@ -83,7 +83,7 @@ class FileService(FileReads):
         if source.asynchronous:
             raise InvalidArgumentError("data is an asynchronous iterable: await put_file_async")
         try:
-            return self._call(op, driver.write, name, source, how)
+            return self._frame.call(op, driver.write, name, source, how)
         except CloudRuntimesError:
             if source.failure is not None and not isinstance(source.failure, CloudRuntimesError):
                 raise source.failure from None
@@ -121,8 +121,8 @@ class FileService(FileReads):
         op, driver, source, how = self._putting(store_name, name, data, content_type, metadata, overwrite, timeout)
         try:
             if source.asynchronous:
-                return await self._call_async(op, self._stream, driver, name, source, how)
-            return await self._call_async(op, driver.write_async, name, source, how)
+                return await self._frame.call_async(op, self._stream, driver, name, source, how)
+            return await self._frame.call_async(op, driver.write_async, name, source, how)
         except CloudRuntimesError:
             if source.failure is not None and not isinstance(source.failure, CloudRuntimesError):
                 raise source.failure from None
@@ -174,7 +174,7 @@ class FileService(FileReads):
         """
         check_name(name)
         op, driver = self._prepare(_DELETE, store_name, timeout, metadata)
-        self._call(op, driver.delete, name)
+        self._frame.call(op, driver.delete, name)
 
     @error_context(_DELETE)
     async def delete_file_async(
@@ -196,7 +196,7 @@ class FileService(FileReads):
         """
         check_name(name)
         op, driver = self._prepare(_DELETE, store_name, timeout, metadata)
-        await self._call_async(op, driver.delete_async, name)
+        await self._frame.call_async(op, driver.delete_async, name)
 
     def _pair(
         self, method: Method, feature: str, store_name: str, source: str, target: str, timeout: Any, metadata: Any
@@ -204,7 +204,7 @@ class FileService(FileReads):
         check_name(source, "source")
         check_name(target, "target")
         op, driver = self._prepare(method, store_name, timeout, metadata)
-        self._need(driver, feature, method.name, store_name)
+        self._frame.need(driver, feature, method.name, store_name)
         return op, driver
 
     @error_context(_COPY)
@@ -231,7 +231,7 @@ class FileService(FileReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
-        return self._found(self._call(op, driver.copy, source, target), source, store_name)
+        return self._found(self._frame.call(op, driver.copy, source, target), source, store_name)
 
     @error_context(_COPY)
     async def copy_file_async(
@@ -257,7 +257,7 @@ class FileService(FileReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
-        return self._found(await self._call_async(op, driver.copy_async, source, target), source, store_name)
+        return self._found(await self._frame.call_async(op, driver.copy_async, source, target), source, store_name)
 
     @error_context(_MOVE)
     def move_file(
@@ -283,7 +283,7 @@ class FileService(FileReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
-        return self._found(self._call(op, driver.move, source, target), source, store_name)
+        return self._found(self._frame.call(op, driver.move, source, target), source, store_name)
 
     @error_context(_MOVE)
     async def move_file_async(
@@ -309,7 +309,7 @@ class FileService(FileReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
-        return self._found(await self._call_async(op, driver.move_async, source, target), source, store_name)
+        return self._found(await self._frame.call_async(op, driver.move_async, source, target), source, store_name)
 
     def _signing(
         self, store_name: str, name: str, expires: Any, method: Any, timeout: float | None, metadata: Any
@@ -319,7 +319,7 @@ class FileService(FileReads):
         if method not in ("GET", "PUT"):
             raise InvalidArgumentError(f"method {method!r}: give 'GET' or 'PUT'")
         op, driver = self._prepare(_URL, store_name, timeout, metadata)
-        self._need(driver, spi.URL, "url", store_name)
+        self._frame.need(driver, spi.URL, "url", store_name)
         return op, driver, seconds
 
     @error_context(_URL)
@@ -351,7 +351,7 @@ class FileService(FileReads):
         >>> client.file.url("reports", "2026.csv", expires=600)  # doctest: +SKIP
         """
         op, driver, seconds = self._signing(store_name, name, expires, method, timeout, metadata)
-        return self._call(op, driver.url, name, method, seconds)
+        return self._frame.call(op, driver.url, name, method, seconds)
 
     @error_context(_URL)
     async def url_async(
@@ -382,4 +382,4 @@ class FileService(FileReads):
         >>> client.file.url("reports", "2026.csv", expires=600)  # doctest: +SKIP
         """
         op, driver, seconds = self._signing(store_name, name, expires, method, timeout, metadata)
-        return await self._call_async(op, driver.url_async, name, method, seconds)
+        return await self._frame.call_async(op, driver.url_async, name, method, seconds)

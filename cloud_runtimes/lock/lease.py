@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.handles import Handle
 from .._core.logs import repeated
 from .._core.threads import Background, Changes
-from .._service import error_context
+from .._service import ServiceHandle, error_context, frame_of
 from ..errors import ClosedError, CloudRuntimesError, LeaseLostError
 from ..spi import lock as spi
 from ..spi.lock import Grant, LockDriver, LockRequest
@@ -28,7 +27,7 @@ _RENEW: Final = Method("lock", "renew", repeatable=False)
 _RELEASE: Final = Method("lock", "release", repeatable=False)
 
 
-class Lease(Handle):
+class Lease(ServiceHandle):
     """A lock that is held until its expiry; made by `LockService.try_lock` and `LockService.hold`.
 
     ``with lease:`` (or ``async with``) releases it at the end, and raises `LeaseLostError` if it was lost before, unless an exception leaves the block.
@@ -44,7 +43,7 @@ class Lease(Handle):
     def __init__(
         self, service: LockService, store_name: str, request: LockRequest, grant: Grant, timeout: float | None
     ) -> None:
-        super().__init__()
+        super().__init__(service)
         self.resource_id = request.resource_id
         self.owner = request.owner
         self.token = grant.token
@@ -63,7 +62,7 @@ class Lease(Handle):
 
     def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
         """Complete an error as the service does, for `error_context`."""
-        self._service._add_context(error, method, self._store_name)
+        self._frame.add_context(error, method, self._store_name)
 
     # -- what it knows without asking -------------------------------------
 
@@ -80,7 +79,7 @@ class Lease(Handle):
         """
         self._check_process()
         if not self._lost and not self._released:
-            over = self._service._now() >= self._deadline
+            over = self._frame.context.now() >= self._deadline
             self._lost = over or (self._holds is not None and not self._holds())
         return self._lost
 
@@ -121,7 +120,7 @@ class Lease(Handle):
             UnsupportedError: the store does not renew.
         """
         op, driver, began = self._renewing(timeout, metadata)
-        self._renewed(self._service._call(op, driver.renew, self._request), began)
+        self._renewed(self._frame.call(op, driver.renew, self._request), began)
 
     @error_context(_RENEW, named=False)
     async def renew_async(
@@ -138,15 +137,15 @@ class Lease(Handle):
             UnsupportedError: the store does not renew.
         """
         op, driver, began = self._renewing(timeout, metadata)
-        self._renewed(await self._service._call_async(op, driver.renew_async, self._request), began)
+        self._renewed(await self._frame.call_async(op, driver.renew_async, self._request), began)
 
     def _renewing(
         self, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> tuple[Operation, LockDriver, float]:
         self.check()
         op, driver = self._operation(_RENEW, timeout, metadata)
-        self._service._need(driver, spi.RENEW, "renew", self._store_name)
-        return op, driver, self._service._now()
+        self._frame.need(driver, spi.RENEW, "renew", self._store_name)
+        return op, driver, self._frame.context.now()
 
     def _renewed(self, alive: bool, began: float) -> None:
         if self._ending:
@@ -159,20 +158,20 @@ class Lease(Handle):
 
     def _set_deadline(self, began: float) -> None:
         expiry = self._request.expiry_ms / 1000
-        now = self._service._now()
+        now = self._frame.context.now()
         self._deadline = began + expiry
         self._due = began + expiry / 3
         self._expires_at = datetime.now(UTC) + timedelta(seconds=self._deadline - now)
 
     def _renew_in_background(self, op: Operation, driver: LockDriver) -> None:
         """Renew, on the renewing thread; what fails is tried again until the lease is lost."""
-        began = self._service._now()
+        began = self._frame.context.now()
         try:
-            self._renewed(self._service._call(op, driver.renew, self._request), began)
+            self._renewed(self._frame.call(op, driver.renew, self._request), began)
         except LeaseLostError:
             repeated(f"lost {self._store_name}", "%s: the lock %r was lost", self._store_name, self.resource_id)
         except Exception as error:
-            self._due = self._service._now() + min(1.0, self._request.expiry_ms / 10_000)
+            self._due = self._frame.context.now() + min(1.0, self._request.expiry_ms / 10_000)
             repeated(
                 f"renew {self._store_name}",
                 "%s: renewing the lock %r failed and is tried again: %s",
@@ -198,7 +197,7 @@ class Lease(Handle):
         if self._released:
             return
         op, driver, lost = self._releasing(timeout, metadata)
-        self._gone(self._service._call(op, driver.release, self._request), lost)
+        self._gone(self._frame.call(op, driver.release, self._request), lost)
 
     @error_context(_RELEASE, named=False)
     async def release_async(
@@ -217,7 +216,7 @@ class Lease(Handle):
         if self._released:
             return
         op, driver, lost = self._releasing(timeout, metadata)
-        self._gone(await self._service._call_async(op, driver.release_async, self._request), lost)
+        self._gone(await self._frame.call_async(op, driver.release_async, self._request), lost)
 
     def _releasing(
         self, timeout: float | None, metadata: Mapping[str, str] | None
@@ -240,7 +239,7 @@ class Lease(Handle):
     ) -> tuple[Operation, LockDriver]:
         check_metadata(metadata)
         limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
-        driver: LockDriver = self._service._driver(self._store_name)
+        driver: LockDriver = self._frame.driver(self._store_name)
         return Operation(method, self._store_name, limit, metadata), driver
 
     # -- blocks -----------------------------------------------------------
@@ -275,6 +274,7 @@ class LeaseRenewer:
 
     def __init__(self, service: LockService) -> None:
         self._service = service
+        self._frame = frame_of(service)
         self._begin()
         fork.register(self)
 
@@ -291,7 +291,7 @@ class LeaseRenewer:
     def add(self, lease: Lease) -> None:
         """Renew a lease from now on."""
         self._leases[id(lease)] = weakref.ref(lease)
-        self._service._context.handles.add(self)
+        self._frame.context.handles.add(self)
         self._thread.start()
         self._changes.announce()
 
@@ -312,19 +312,19 @@ class LeaseRenewer:
             if lease is None or lease._ending or lease.lost:
                 self._leases.pop(key, None)
                 continue
-            now = self._service._now()
+            now = self._frame.context.now()
             if lease._due <= now and not self._closed:
                 # one that hangs must leave time for another try, and for the others
                 limit = max(0.05, (lease._deadline - now) / 3)
                 if lease._timeout is not None:
                     limit = min(limit, lease._timeout)
                 try:
-                    driver = self._service._driver(lease._store_name)
+                    driver = self._frame.driver(lease._store_name)
                 except CloudRuntimesError:  # the client is being closed
                     self._leases.pop(key, None)
                     continue
                 lease._renew_in_background(Operation(_RENEW, lease._store_name, limit), driver)
-            pauses.append(max(0.0, min(lease._due, lease._deadline) - self._service._now()))
+            pauses.append(max(0.0, min(lease._due, lease._deadline) - self._frame.context.now()))
         return min(pauses) if pauses else None
 
     def _close_by_client(self, end: float | None) -> None:
@@ -332,4 +332,4 @@ class LeaseRenewer:
         self._closed = True
         self._changes.announce()
         self._thread.join(None if end is None else max(0.0, end - monotonic()))
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.backoff import Backoff
-from .._core.clocks import since_boot
-from .._core.handles import Handle
-from .._service import Service, error_context
+from .._service import Service, ServiceHandle, error_context
 from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError
 from ..spi import lock as spi
 from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
@@ -45,7 +43,6 @@ class LockService(Service):
 
     def __init__(self, context: ClientContext) -> None:
         super().__init__(context)
-        self._now = since_boot
         self._renewer = LeaseRenewer(self)
 
     # -- one try ----------------------------------------------------------
@@ -84,7 +81,7 @@ class LockService(Service):
         """
         request = self._request(resource_id, owner, expiry)
         op, driver = self._asking(_TRY, store_name, timeout, metadata)
-        grant = self._call(op, driver.acquire, request, False)
+        grant = self._frame.call(op, driver.acquire, request, False)
         return None if grant is None else Lease(self, store_name, request, grant, op.timeout)
 
     @error_context(_TRY)
@@ -121,7 +118,7 @@ class LockService(Service):
         """
         request = self._request(resource_id, owner, expiry)
         op, driver = self._asking(_TRY, store_name, timeout, metadata)
-        grant = await self._call_async(op, driver.acquire_async, request, False)
+        grant = await self._frame.call_async(op, driver.acquire_async, request, False)
         return None if grant is None else Lease(self, store_name, request, grant, op.timeout)
 
     def _request(self, resource_id: str, owner: str | None, expiry: float) -> LockRequest:
@@ -135,14 +132,16 @@ class LockService(Service):
             raise InvalidArgumentError(
                 f"expiry must be more than 0 and at most {_MAX_EXPIRY:,.0f} seconds, not {expiry}"
             )
-        return LockRequest(resource_id, claim if owner is None else owner, claim, math.ceil(expiry * 1000), self._now)
+        return LockRequest(
+            resource_id, claim if owner is None else owner, claim, math.ceil(expiry * 1000), self._frame.context.now
+        )
 
     def _asking(
         self, method: Method, store_name: str, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> tuple[Operation, LockDriver]:
         check_metadata(metadata)
-        driver: LockDriver = self._driver(store_name)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        driver: LockDriver = self._frame.driver(store_name)
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, store_name, limit, metadata), driver
 
     # -- by name ----------------------------------------------------------
@@ -168,7 +167,7 @@ class LockService(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `try_lock`.
         """
         op, driver = self._asking(_UNLOCK, store_name, timeout, metadata)
-        return self._call(op, driver.unlock, _text("resource_id", resource_id), _text("owner", owner))
+        return self._frame.call(op, driver.unlock, _text("resource_id", resource_id), _text("owner", owner))
 
     @error_context(_UNLOCK)
     async def unlock_async(
@@ -191,7 +190,9 @@ class LockService(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `try_lock`.
         """
         op, driver = self._asking(_UNLOCK, store_name, timeout, metadata)
-        return await self._call_async(op, driver.unlock_async, _text("resource_id", resource_id), _text("owner", owner))
+        return await self._frame.call_async(
+            op, driver.unlock_async, _text("resource_id", resource_id), _text("owner", owner)
+        )
 
     # -- for a block ------------------------------------------------------
 
@@ -233,9 +234,9 @@ class LockService(Service):
             raise InvalidArgumentError(f"renew must be True, False or None, not {type(renew).__name__}")
         check_timeout(timeout)
         check_metadata(metadata)
-        driver: LockDriver = self._driver(store_name)
+        driver: LockDriver = self._frame.driver(store_name)
         if renew:
-            self._need(driver, spi.RENEW, "renew=True", store_name)
+            self._frame.need(driver, spi.RENEW, "renew=True", store_name)
         if renew is None:
             renew = spi.RENEW in driver.features
         return LockHold(self, store_name, request, wait, renew, timeout, metadata)
@@ -263,7 +264,7 @@ class _Try(NamedTuple):
         return pause if self.end is None else max(0.0, min(pause, self.end - monotonic()))
 
 
-class LockHold(Handle):
+class LockHold(ServiceHandle):
     """A lock for one block; made by `LockService.hold`. Entering gives the `Lease`."""
 
     def __init__(
@@ -276,7 +277,7 @@ class LockHold(Handle):
         timeout: float | None,
         metadata: Mapping[str, str] | None,
     ) -> None:
-        super().__init__()
+        super().__init__(service)
         self._service = service
         self._store_name = store_name
         self._request = request
@@ -313,7 +314,7 @@ class LockHold(Handle):
                 once = Operation(_HOLD, self._store_name, op.timeout, self._metadata)
             tries += 1
             yield _Try(once, driver, False, tries, end)
-            driver = self._service._driver(self._store_name)  # refuses once the client is closed
+            driver = self._frame.driver(self._store_name)  # refuses once the client is closed
 
     def __enter__(self) -> Lease:  # type: ignore[override]
         grant: Grant | None = None
@@ -321,7 +322,7 @@ class LockHold(Handle):
         try:
             for current in self._tries():
                 asked = True
-                grant = self._service._call(current.op, current.driver.acquire, self._request, current.wait)
+                grant = self._frame.call(current.op, current.driver.acquire, self._request, current.wait)
                 if grant is not None:
                     break
                 asked = False
@@ -339,7 +340,7 @@ class LockHold(Handle):
         try:
             for current in self._tries():
                 asked = True
-                grant = await self._service._call_async(
+                grant = await self._frame.call_async(
                     current.op, current.driver.acquire_async, self._request, current.wait
                 )
                 if grant is not None:
@@ -367,7 +368,7 @@ class LockHold(Handle):
     def _add_context(self, error: BaseException, *, asked: bool) -> None:
         if not asked and not isinstance(error, Exception):
             mark_interrupted(error, False)
-        self._service._add_context(error, _HOLD, self._store_name)
+        self._frame.add_context(error, _HOLD, self._store_name)
 
     def _exit(self, error: BaseException | None) -> None:
         if self._lease is not None:

@@ -11,7 +11,6 @@ from ._subscribing import SubscribeOptions, Subscribing
 from .outgoing import check_topic
 
 if TYPE_CHECKING:
-    from .._service import ClientContext
     from .subscription import Subscription
 
 __all__ = ["Declared", "Declaring"]
@@ -41,24 +40,23 @@ class Declared:
         self._of = pubsub_name, topic, handler
         self._options: dict[str, Any] = {**options}
 
-    def subscribe(self, *, timeout: float | None) -> Subscription[Any]:
-        """Begin it."""
-        return self._service.subscribe(*self._of, **{"timeout": timeout, **self._options})
+    def subscribe(self, ended: Callable[[Exception], None], *, timeout: float | None) -> Subscription[Any]:
+        """Begin it, and have an error that ends it told."""
+        made = self._service.subscribe(*self._of, **{"timeout": timeout, **self._options})
+        made._when_ended(ended)
+        return made
 
-    async def subscribe_async(self, *, timeout: float | None) -> Subscription[Any]:
-        """Begin it."""
+    async def subscribe_async(self, ended: Callable[[Exception], None], *, timeout: float | None) -> Subscription[Any]:
+        """Begin it, and have an error that ends it told."""
         made: Subscription[Any] = await self._service.subscribe_async(
             *self._of, **{"timeout": timeout, **self._options}
         )
+        made._when_ended(ended)
         return made
 
 
 class Declaring(Subscribing):
     """The decorator of `PubSubService`."""
-
-    def __init__(self, context: ClientContext) -> None:
-        super().__init__(context)
-        self._declared: dict[tuple[str, str, str], Declared] = {}
 
     def subscription(self, pubsub_name: str, topic: str, **options: Unpack[HandlerOptions]) -> Callable[[F], F]:
         """Return a decorator for a handler of events: ``@client.pubsub.subscription("bus", "orders")``.
@@ -87,11 +85,11 @@ class Declaring(Subscribing):
             check_topic(topic)
             self._check(request, handler, given.get("type"), given.get("workers", 1), given.get("max_in_flight"))
             place = pubsub_name, topic, request.group
-            if place in self._declared:
+            if place in self._frame.handlers:
                 raise InvalidArgumentError(
                     f"{pubsub_name}/{topic}: the group {request.group!r} has a handler already: give another group="
                 )
-            self._declared[place] = Declared(self, pubsub_name, topic, handler, options)
+            self._frame.handlers[place] = Declared(self, pubsub_name, topic, handler, options)
             return handler
 
         return register

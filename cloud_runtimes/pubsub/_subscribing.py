@@ -56,14 +56,14 @@ class Subscribing(Service):
     def _asking(
         self, method: Method, pubsub_name: str, topic: str, timeout: float | None, metadata: Any
     ) -> tuple[Operation, PubSubDriver]:
-        driver: PubSubDriver = self._drivers.get(pubsub_name) or self._driver(pubsub_name)
+        driver: PubSubDriver = self._frame.drivers.get(pubsub_name) or self._frame.driver(pubsub_name)
         check_topic(topic)
         check_metadata(metadata)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, pubsub_name, limit, metadata), driver
 
     def _request(self, topic: str, group: str | None, *rest: Any) -> SubscribeRequest:
-        return SubscribeRequest(topic, self._context.settings.app_id if group is None else group, *rest)
+        return SubscribeRequest(topic, self._frame.context.settings.app_id if group is None else group, *rest)
 
     def _joining(
         self,
@@ -78,9 +78,9 @@ class Subscribing(Service):
         """Refuse, before any I/O, what cannot be asked for."""
         taken = self._check(request, handler, type, workers, max_in_flight)
         op, driver = self._asking(_SUBSCRIBE, pubsub_name, request.topic, timeout, request.metadata)
-        for feature, name, given in _needed(request, self._context.settings.app_id):
+        for feature, name, given in _needed(request, self._frame.context.settings.app_id):
             if given:
-                self._need(driver, feature, name, pubsub_name)
+                self._frame.need(driver, feature, name, pubsub_name)
         return op, driver, taken
 
     def _check(self, request: SubscribeRequest, handler: Any, type: Any, workers: Any, max_in_flight: Any) -> Signature:
@@ -102,7 +102,7 @@ class Subscribing(Service):
             )
         if handler is None:
             return Signature((), type)
-        return _taken(handler, request, type, self._context.client)
+        return _taken(handler, request, type, self._frame.context.client)
 
     def _live(
         self,
@@ -147,7 +147,7 @@ class Subscribing(Service):
                 f"the events of {pubsub_name!r} and the {service} {name!r} are not in one database, so no transaction "
                 "holds both: give both names one component, such as the home's",
                 service="pubsub",
-                runtime=self._runtime_name,
+                runtime=self._frame.runtime_name,
                 component=pubsub_name,
             )
 
@@ -162,19 +162,22 @@ class Subscribing(Service):
     ) -> StateTransaction:
         """Return a state transaction that settles events too."""
         try:
-            self._need(driver, spi.INBOX, "event.transaction", pubsub_name)
-            state: StateService = self._context.service("state")
-            transaction = state._settling(store_name, settling, timeout, metadata)
-            self._same_engine(driver, pubsub_name, "state", store_name, state._driver(store_name).engine)
+            self._frame.need(driver, spi.INBOX, "event.transaction", pubsub_name)
+            from ..state.transaction import settling_transaction
+
+            state: StateService = self._frame.context.service("state")
+            transaction = settling_transaction(state, store_name, settling, timeout, metadata)
+            engine = self._frame.context.frame("state").driver(store_name).engine
+            self._same_engine(driver, pubsub_name, "state", store_name, engine)
         except BaseException as error:
-            self._add_context(error, _TRANSACTION, pubsub_name)
+            self._frame.add_context(error, _TRANSACTION, pubsub_name)
             raise
         return transaction
 
     def _run_task(self, task: Coroutine[Any, Any, None]) -> Future[None]:
         import asyncio
 
-        return asyncio.run_coroutine_threadsafe(task, self._context.loop())
+        return asyncio.run_coroutine_threadsafe(task, self._frame.context.loop())
 
     @overload
     def subscribe(
@@ -265,7 +268,7 @@ class Subscribing(Service):
             topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
         )
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
-        source = self._call(op, driver.subscribe, request)
+        source = self._frame.call(op, driver.subscribe, request)
         return self._live(source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, None)
 
     @overload
@@ -360,7 +363,7 @@ class Subscribing(Service):
             topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
         )
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
-        source = await self._call_async(op, driver.subscribe_async, request)
+        source = await self._frame.call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()
         return self._live(source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, loop)
 

@@ -20,6 +20,8 @@ from ..spi.pubsub import OutgoingBatch
 from .types import OutgoingEvent
 
 if TYPE_CHECKING:
+    from .._service import ServiceFrame
+    from ..spi.operation import Operation
     from ..spi.pubsub import BatchLimits, Failures, PubSubDriver
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "event_attributes",
     "is_uri_reference",
     "make_record",
+    "publish_all",
+    "publish_all_async",
 ]
 
 _FRAME_EVENTS: Final = 1000
@@ -225,3 +229,23 @@ class OutgoingBulk:
                 component=pubsub_name,
             )
         return self.ids
+
+
+def publish_all(frame: ServiceFrame, op: Operation, driver: PubSubDriver, batches: OutgoingBatches) -> None:
+    """Publish batches in order; every event is tried."""
+    while (batch := batches.next()) is not None:
+        try:
+            batches.landed(frame.call(op, driver.publish, batch))
+        except CloudRuntimesError as error:
+            batches.stopped(error)
+        op = op.following()
+
+
+async def publish_all_async(frame: ServiceFrame, op: Operation, driver: PubSubDriver, batches: OutgoingBatches) -> None:
+    """Publish batches in order; every event is tried."""
+    while (batch := batches.next()) is not None:
+        try:
+            batches.landed(await frame.call_async(op, driver.publish_async, batch))
+        except CloudRuntimesError as error:
+            batches.stopped(error)
+        op = op.following()

@@ -76,7 +76,7 @@ class Publisher(ClosingHandle):
         self._entry = kernel.Entry(encode, self.send, self._failing, content_type, kind, constant)
         # the call is the kernel's own; the method below stands for it and documents it
         self.__dict__["send"] = self._entry.send
-        service._context.handles.add(self)
+        self._frame.context.handles.add(self)
         fork.register(self)
 
     def forked(self) -> None:
@@ -94,7 +94,7 @@ class Publisher(ClosingHandle):
                     raise self._refusal()
                 # until the next `send` has raised a refusal, all events go the other way
                 refuse = partial(self._entry.aim, None)
-                sender = Sender(self._service, self._pubsub_name, self._topic, *self._sending, refuse)
+                sender = Sender(self._frame, self._pubsub_name, self._topic, *self._sending, refuse)
                 if self._sender is None:  # else a signal handler came first, and sent by its own
                     self._sender = sender
                     self._entry.aim(sender.buffer, sender.driver.max_event_bytes)
@@ -145,7 +145,7 @@ class Publisher(ClosingHandle):
             raise
 
     def _failing(self, error: BaseException) -> None:
-        self._service._add_context(error, _SEND, self._pubsub_name)
+        self._frame.add_context(error, _SEND, self._pubsub_name)
 
     def send(
         self,
@@ -177,7 +177,7 @@ class Publisher(ClosingHandle):
             return sequence
         if sender.is_current() or _in_loop():
             raise self._no_room("a thread that must not wait (use send_async there)")
-        limit = check_timeout(timeout, self._service._context.timeout)
+        limit = check_timeout(timeout, self._frame.context.timeout)
         again = partial(self._again, sender, data, key, attributes, metadata)
         return sender.changes.wait_for(again, limit) or self._late(limit)
 
@@ -209,7 +209,7 @@ class Publisher(ClosingHandle):
         sequence = self._add(sender, data, key, attributes, metadata)
         if sequence or not self._may_wait(sender):
             return sequence
-        limit = check_timeout(timeout, self._service._context.timeout)
+        limit = check_timeout(timeout, self._frame.context.timeout)
         again = partial(self._again, sender, data, key, attributes, metadata)
         return await sender.changes.wait_for_async(again, limit) or self._late(limit)
 
@@ -306,7 +306,7 @@ class Publisher(ClosingHandle):
             sender = self._sender
         # whoever interrupts this leaves it to the client's end
         ended = sender is None or sender.close(end)
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
         if sender is not None:
             sender.raise_failures()
             if not ended:

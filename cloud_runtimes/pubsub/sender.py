@@ -26,7 +26,7 @@ from .outgoing import EVENT_TYPE
 from .types import DeliveryReport, FailedEvent
 
 if TYPE_CHECKING:
-    from .._service import Service
+    from .._service import ServiceFrame
     from ..spi.pubsub import PubSubDriver
 
 __all__ = ["PUBLISHER", "Sender"]
@@ -58,7 +58,7 @@ class Sender:
 
     def __init__(
         self,
-        service: Service,
+        frame: ServiceFrame,
         pubsub_name: str,
         topic: str,
         limits: Mapping[str, int],
@@ -67,14 +67,14 @@ class Sender:
         on_delivery: Callable[[DeliveryReport], None] | None,
         on_refusal: Callable[[], None],
     ) -> None:
-        self._service = service
+        self._frame = frame
         self._pubsub_name = pubsub_name
         self._topic = topic
         self._linger = linger
         self._delivery_timeout = delivery_timeout
         self._on_delivery = on_delivery
-        self.driver: PubSubDriver = service._driver(pubsub_name)
-        source = service._context.settings.app_id
+        self.driver: PubSubDriver = frame.driver(pubsub_name)
+        source = frame.context.settings.app_id
         self._window = Window(min(_TAKE_BYTES, self.driver.limits.bytes))
         self.buffer = kernel.BatchBuffer(source, EVENT_TYPE, topic, ready=self._on_ready, **limits)
         # a SimpleQueue, since signal handlers may send too
@@ -226,7 +226,7 @@ class Sender:
     def _send(self, lane: Lane) -> bool:
         """Make one attempt, and tell whether it has landed; else it is under way."""
         try:
-            self.driver = self._service._driver(self._pubsub_name)
+            self.driver = self._frame.driver(self._pubsub_name)
         except ClosedError:
             pass  # the client closes, and waits for this
         limits = self.driver.limits
@@ -237,14 +237,14 @@ class Sender:
         attempt = lane.next(self._topic, limits, self._window.size)
         attempt.op = op = _AttemptOperation(PUBLISHER, self._pubsub_name, seconds)
         attempt.begun = monotonic()
-        publish = partial(self._service._call, op, self.driver.publish, attempt.batch)
+        publish = partial(self._frame.call, op, self.driver.publish, attempt.batch)
         if len(self._lanes) == 1 and not limits.retries:
             self._note(attempt, publish)
             self._landed(attempt)
             return True
         lane.attempt = attempt
         future: Future[Failures] | None = None
-        if not self._service._interceptors:
+        if not self._frame.interceptors:
             try:
                 future = self.driver.begin(op, attempt.batch)
             except Exception as error:
@@ -260,7 +260,7 @@ class Sender:
         try:
             attempt.failures = publish()
         except Exception as error:
-            attempt.error = attempt.op.mapped(error, self._service._runtime_name)
+            attempt.error = attempt.op.mapped(error, self._frame.runtime_name)
         attempt.ended = monotonic()
 
     def _returned(self, attempt: Attempt, future: Future[Failures]) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core import sigterm
 from .._core.arguments import CLIENT_TIMEOUT
 from .._native import events as kernel
 from .._service import Outgoing, error_context
-from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError
+from ..errors import InvalidArgumentError, NotFoundError
 from ..spi import pubsub as spi
 from ..spi.change import Change
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import OutgoingBatch, PubSubDriver
 from ._declaring import Declaring
 from ._subscribing import Start, seconds
-from .outgoing import EVENT_TYPE, OutgoingBatches, OutgoingBulk, check_topic, make_record
+from .outgoing import EVENT_TYPE, OutgoingBulk, check_topic, make_record, publish_all, publish_all_async
 from .publisher import PUBLISHER, OnFull, Publisher
 from .types import DeliveryReport, OutgoingEvent
+
+if TYPE_CHECKING:
+    from .._service import ClientContext
 
 __all__ = ["PubSubService", "Start"]
 
@@ -32,6 +35,10 @@ _SIGTERM_SECONDS: Final = 10.0
 
 class PubSubService(Declaring):
     """Events to topics, at least once, as CloudEvents 1.0 with W3C trace context."""
+
+    def __init__(self, context: ClientContext) -> None:
+        super().__init__(context)
+        self._frame.make_change = self._change
 
     def _one(
         self,
@@ -50,15 +57,15 @@ class PubSubService(Declaring):
         op, driver = self._asking(_PUBLISH, pubsub_name, topic, timeout, metadata)
         expires_us = delay_ms = None
         if ttl is not None:
-            self._need(driver, spi.TTL, "ttl=", pubsub_name)
+            self._frame.need(driver, spi.TTL, "ttl=", pubsub_name)
             expires_us = time.time_ns() // 1000 + int(seconds("ttl", ttl, least=0.001) * 1_000_000)
         if delay is not None:
-            self._need(driver, spi.DELAY, "delay=", pubsub_name)
+            self._frame.need(driver, spi.DELAY, "delay=", pubsub_name)
             delay_ms = int(seconds("delay", delay, least=0.0) * 1000)
         if raw:
-            self._need(driver, spi.RAW, "raw=True", pubsub_name)
+            self._frame.need(driver, spi.RAW, "raw=True", pubsub_name)
         id = kernel.uuid7_text(kernel.uuid7())
-        made = self._creating(op, topic) if self._interceptors else None
+        made = self._creating(op, topic) if self._frame.interceptors else None
         try:
             record = make_record(
                 data,
@@ -78,7 +85,7 @@ class PubSubService(Declaring):
             id = attributes.get("id") or id
         if made is not None:
             made.tell("messaging.message.id", id)
-        frame = kernel.build_frame(self._context.settings.app_id, EVENT_TYPE, topic, (record,))
+        frame = kernel.build_frame(self._frame.context.settings.app_id, EVENT_TYPE, topic, (record,))
         return op, driver, OutgoingBatch(topic, (frame,), 1, delay_ms, raw=raw), id
 
     @error_context(_PUBLISH)
@@ -120,7 +127,7 @@ class PubSubService(Declaring):
         op, driver, batch, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
         )
-        for error in self._call(op, driver.publish, batch).values():
+        for error in self._frame.call(op, driver.publish, batch).values():
             raise error
         return id
 
@@ -163,7 +170,7 @@ class PubSubService(Declaring):
         op, driver, batch, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
         )
-        for error in (await self._call_async(op, driver.publish_async, batch)).values():
+        for error in (await self._frame.call_async(op, driver.publish_async, batch)).values():
             raise error
         return id
 
@@ -188,14 +195,14 @@ class PubSubService(Declaring):
         return driver.change(batch), id
 
     def _creating(self, op: Operation, topic: str) -> Outgoing | None:
-        return self._first(lambda each: each.creating(op, topic))
+        return self._frame.first(lambda each: each.creating(op, topic))
 
     def _many(
         self, pubsub_name: str, topic: str, events: Iterable[Any], timeout: float | None, metadata: Any
     ) -> tuple[Operation, PubSubDriver, OutgoingBulk]:
         op, driver = self._asking(_PUBLISH_BULK, pubsub_name, topic, timeout, metadata)
-        app_id = self._context.settings.app_id
-        made = self._creating(op, topic) if self._interceptors else None
+        app_id = self._frame.context.settings.app_id
+        made = self._creating(op, topic) if self._frame.interceptors else None
         try:
             bulk = OutgoingBulk(events, app_id, topic, metadata, driver)
         finally:
@@ -204,23 +211,6 @@ class PubSubService(Declaring):
         if made is not None:
             made.tell("messaging.batch.message_count", len(bulk.ids))
         return op, driver, bulk
-
-    def _publish_all(self, op: Operation, driver: PubSubDriver, batches: OutgoingBatches) -> None:
-        """Publish batches in order; every event is tried."""
-        while (batch := batches.next()) is not None:
-            try:
-                batches.landed(self._call(op, driver.publish, batch))
-            except CloudRuntimesError as error:
-                batches.stopped(error)
-            op = op.following()
-
-    async def _publish_all_async(self, op: Operation, driver: PubSubDriver, batches: OutgoingBatches) -> None:
-        while (batch := batches.next()) is not None:
-            try:
-                batches.landed(await self._call_async(op, driver.publish_async, batch))
-            except CloudRuntimesError as error:
-                batches.stopped(error)
-            op = op.following()
 
     @error_context(_PUBLISH_BULK)
     def publish_bulk(
@@ -243,7 +233,7 @@ class PubSubService(Declaring):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         op, driver, bulk = self._many(pubsub_name, topic, events, timeout, metadata)
-        self._publish_all(op, driver, bulk.batches)
+        publish_all(self._frame, op, driver, bulk.batches)
         return bulk.finish(pubsub_name)
 
     @error_context(_PUBLISH_BULK)
@@ -267,15 +257,15 @@ class PubSubService(Declaring):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         op, driver, bulk = self._many(pubsub_name, topic, events, timeout, metadata)
-        await self._publish_all_async(op, driver, bulk.batches)
+        await publish_all_async(self._frame, op, driver, bulk.batches)
         return bulk.finish(pubsub_name)
 
     def _group(
         self, pubsub_name: str, topic: str, group: str | None, timeout: float | None, metadata: Any
     ) -> tuple[Operation, PubSubDriver, str]:
         op, driver = self._asking(_LAG, pubsub_name, topic, timeout, metadata)
-        self._need(driver, spi.LAG, "lag", pubsub_name)
-        return op, driver, check_topic(self._context.settings.app_id if group is None else group, "group")
+        self._frame.need(driver, spi.LAG, "lag", pubsub_name)
+        return op, driver, check_topic(self._frame.context.settings.app_id if group is None else group, "group")
 
     @error_context(_LAG)
     def lag(
@@ -301,7 +291,7 @@ class PubSubService(Declaring):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         op, driver, name = self._group(pubsub_name, topic, group, timeout, metadata)
-        return _found(self._call(op, driver.lag, topic, name), pubsub_name, topic, name)
+        return _found(self._frame.call(op, driver.lag, topic, name), pubsub_name, topic, name)
 
     @error_context(_LAG)
     async def lag_async(
@@ -327,7 +317,7 @@ class PubSubService(Declaring):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         op, driver, name = self._group(pubsub_name, topic, group, timeout, metadata)
-        return _found(await self._call_async(op, driver.lag_async, topic, name), pubsub_name, topic, name)
+        return _found(await self._frame.call_async(op, driver.lag_async, topic, name), pubsub_name, topic, name)
 
     @error_context(PUBLISHER)
     def publisher(

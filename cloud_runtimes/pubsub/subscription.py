@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .._service import Service
 
-__all__ = ["Subscription"]
+__all__ = ["Subscription", "hold"]
 
 I_co = TypeVar("I_co", covariant=True)
 
@@ -67,18 +67,18 @@ class Subscription(ClosingHandle, Generic[I_co]):
         """Become live; after an interrupt in here call `_abandon`."""
         fork.register(self)
         if self._handler is None:
-            self._service._context.handles.add(self, loose=True)
+            self._frame.context.handles.add(self, loose=True)
             self._finalizer = weakref.finalize(self, self._fetcher.abandon)
             self._finalizer.atexit = False
         else:
-            self._service._context.handles.add(self)
+            self._frame.context.handles.add(self)
         self._fetcher.start()
         if self._handler is not None:
             self._start(self._handler, workers, loop)
 
     def _abandon(self) -> None:
         """Leave the group without waiting."""
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
         self._fetcher.abandon()
         self._fetcher.start()  # its thread does the leaving
 
@@ -161,7 +161,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
         if is_async_callable(handler):
             import asyncio
 
-            home = loop if loop is not None else self._service._context.loop()
+            home = loop if loop is not None else self._frame.context.loop()
             flows = [self._work(handler, sync=False) for _ in range(workers)]
             self._tasks = [asyncio.run_coroutine_threadsafe(flow, home) for flow in flows]
             return
@@ -172,9 +172,9 @@ class Subscription(ClosingHandle, Generic[I_co]):
 
     def _entered(self, events: list[Event[Any]]) -> propagation.Entered | None:
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
-        if self._service._interceptors:
+        if self._frame.interceptors:
             name, request, batch = self._fetcher.pubsub_name, self._request, self._batch is not None
-            found = self._service._first(lambda each: each.processing(name, request, events, batch=batch))
+            found = self._frame.first(lambda each: each.processing(name, request, events, batch=batch))
             if found is not None:
                 return found
         event = events[0]
@@ -218,7 +218,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
             return EventBatch(events) if self._batch else events[0]
         if what == DATA:
             return [event.data for event in events] if self._batch else events[0].data
-        return self._service._context.client
+        return self._frame.context.client
 
     def _failed(self, events: list[Event[Any]], error: BaseException) -> None:
         if isinstance(error, DropEvent):
@@ -263,9 +263,14 @@ class Subscription(ClosingHandle, Generic[I_co]):
             wait(self._tasks, _left(end))
         self._fetcher.end(_left(end))
         self._closed = True
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
         if self._finalizer is not None:
             self._finalizer.detach()
+
+
+def hold(subscription: Subscription[Any], seconds: float) -> None:
+    """Redeliver unsettled events after ``seconds``, even if the broker's own lease is shorter."""
+    subscription._fetcher.hold(seconds)
 
 
 def _id(event: Event[Any]) -> str:

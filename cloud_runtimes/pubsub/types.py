@@ -12,7 +12,7 @@ from .._core.arguments import CLIENT_TIMEOUT
 from .._native import events as kernel
 from ..codec.payload import JSON, decode_payload
 from ..errors import CloudRuntimesError, UnsupportedError
-from ..spi.pubsub import Cause, Settlement
+from ..spi.pubsub import Cause, EventRecord, Settlement
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -97,7 +97,7 @@ class Event(ReceivedEvent, Generic[T]):
 
     def ack(self) -> None:
         """Queue the answer "done"; of several answers the first counts. Never waits."""
-        self._settle(Settlement.ACK, None)
+        answer(self, Settlement.ACK, None)
 
     def retry(self, delay: float | None = None) -> None:
         """Queue the answer "again", after ``delay`` seconds; ``None``: the component backs off. Never waits."""
@@ -105,11 +105,11 @@ class Event(ReceivedEvent, Generic[T]):
             from ..errors import InvalidArgumentError
 
             raise InvalidArgumentError(f"delay must be seconds ≥ 0 or None, got {delay!r}")
-        self._settle(Settlement.RETRY, delay)
+        answer(self, Settlement.RETRY, delay)
 
     def drop(self) -> None:
         """Queue the answer "never again": to the dead-letter topic, without one away. Never waits."""
-        self._settle(Settlement.DROP, None)
+        answer(self, Settlement.DROP, None)
 
     def transaction(
         self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
@@ -132,9 +132,17 @@ class Event(ReceivedEvent, Generic[T]):
         """
         return _transaction((self,), self._fetcher, store_name, timeout, metadata)
 
-    def _settle(self, settlement: Settlement, delay: float | None, cause: Cause | None = None) -> None:
-        if self._fetcher is not None:
-            self._fetcher.settle((self,), settlement, delay, cause)
+
+def answer(event: Event[Any], settlement: Settlement, delay: float | None, cause: Cause | None = None) -> None:
+    """Queue the answer to an event; a dead letter has the cause."""
+    if event._fetcher is not None:
+        event._fetcher.settle((event,), settlement, delay, cause)
+
+
+def record_of(event: Event[Any]) -> EventRecord:
+    """Return what was published: the payload undecoded, and whether it came without an envelope."""
+    record: EventRecord = event._record
+    return record
 
 
 kernel.receive_as(Event)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
+from .._service import Client, context_of
 from .breaker import TargetStats
-
-if TYPE_CHECKING:
-    from .interceptor import PolicyInterceptor
 
 __all__ = ["TargetStats", "stats"]
 
 
-class _Client(Protocol):
-    @property
-    def _policies(self) -> PolicyInterceptor | None: ...
-
-
-def stats(client: _Client) -> dict[str, TargetStats]:
+def stats(client: Client) -> dict[str, TargetStats]:
     """Return what became of a client's calls, by ``"<service>.<name>"``; only of targets that were called. Does no I/O."""
-    return {} if client._policies is None else client._policies.stats()
+    policies = context_of(client).policies
+    return {} if policies is None else policies.stats()

@@ -71,7 +71,7 @@ class RpcApp:
         self._hosting = hosting
         self._instance = instance
         self._guard = guard
-        self._opening: asyncio.Future[None] | None = None
+        self._opening: asyncio.Future[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<RpcApp of {len(self._host.handlers)} methods>"
@@ -179,7 +179,7 @@ class RpcApp:
             lifespan = self._host.lifespan(self._host.context.timeout)
             if lifespan is None:
                 return
-            self._opening = asyncio.ensure_future(lifespan._open_async())
+            self._opening = asyncio.ensure_future(lifespan.__aenter__())
         await asyncio.shield(self._opening)
 
     def _hello(self, guard: Guard, query: str, scope: Scope, headers: dict[str, str]) -> RpcReply:

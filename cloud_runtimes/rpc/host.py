@@ -33,7 +33,7 @@ from .types import RpcRequest, RpcResponse, decode_body
 if TYPE_CHECKING:
     import asyncio
 
-    from .._service import RunningHandle, Service
+    from .._service import RunningHandle, ServiceFrame
 
 __all__ = ["Handler", "Host", "Lifespans", "begin", "deadline", "hosts", "run"]
 
@@ -51,13 +51,13 @@ _EMPTY: Final = RpcReply(200, _NO_HEADERS, None, b"")
 class Handler:
     """One method: what to call, with which arguments, and into what its data is decoded."""
 
-    __slots__ = ("function", "is_async", "label", "service", "takes", "type")
+    __slots__ = ("frame", "function", "is_async", "label", "takes", "type")
 
-    def __init__(self, service: Service, label: str, function: Callable[..., Any], type: Any) -> None:
-        self.service = service
+    def __init__(self, frame: ServiceFrame, label: str, function: Callable[..., Any], type: Any) -> None:
+        self.frame = frame
         self.label = label
         self.function = function
-        client = service._context.client
+        client = frame.context.client
         self.takes, self.type = signature(function, label, context=RpcRequest, client=client, type=type)
         self.is_async = is_async_callable(function)
 
@@ -93,8 +93,8 @@ class Handler:
     def _entered(self, incoming: Incoming) -> propagation.Entered | None:
         """Let the handler run in the context that came with the call, or in a span of its own below it."""
         headers = incoming.headers
-        if self.service._interceptors:
-            found = self.service._first(lambda each: each.serving(incoming.method, headers))
+        if self.frame.interceptors:
+            found = self.frame.first(lambda each: each.serving(incoming.method, headers))
             if found is not None:
                 return found
         if headers and ("traceparent" in headers or "baggage" in headers):
@@ -107,7 +107,7 @@ class Handler:
     def _argument(self, what: int, incoming: Incoming) -> Any:
         if what == DATA:
             return decode_body(incoming.data, incoming.content_type, self.type)
-        return _request(incoming) if what == CONTEXT else self.service._context.client
+        return _request(incoming) if what == CONTEXT else self.frame.context.client
 
     def _reply(self, result: Any) -> RpcReply:
         if result is None:
@@ -134,11 +134,11 @@ Lifespans: TypeAlias = "Callable[[float | None], RunningHandle | None]"
 class Host:
     """The methods of one client."""
 
-    def __init__(self, service: Service, lifespan: Lifespans) -> None:
+    def __init__(self, frame: ServiceFrame, lifespan: Lifespans) -> None:
         self.lifespan = lifespan
-        self.context = service._context
-        self._service = service
-        self.handlers: dict[str, Handler] = {}
+        self.context = frame.context
+        self._frame = frame
+        self.handlers: dict[str, Handler] = frame.handlers
         # where the async handlers of a served client run; else it is the caller's loop, or the client's own
         self.loop: asyncio.AbstractEventLoop | None = None
         # how many servers are open, and whether there is an application to mount in another one
@@ -168,7 +168,7 @@ class Host:
             raise InvalidArgumentError(f"method {name!r} is registered already: one handler has it")
         if not callable(function):
             raise InvalidArgumentError(f"method {name!r}: the handler must be callable, not {function!r:.80}")
-        self.handlers[name] = Handler(self._service, f"{self.app_id}.{name}", function, type)
+        self.handlers[name] = Handler(self._frame, f"{self.app_id}.{name}", function, type)
         hosts.add(self)
         self.context.handles.add(self)
 

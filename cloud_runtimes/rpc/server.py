@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from .._core import fork
+from .._core.handles import close_by
 from .._core.logs import logger
 from .._core.threads import Background
 from .._http.threaded import INHERITED, listen
-from .._service import RunningHandle
+from .._service import RunningHandle, run_in
 from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError, PermissionDeniedError
 from ..spi.operation import Operation
 from ..spi.rpc import Announcement, CallSource, Guard, RpcDriver
@@ -96,9 +97,9 @@ class RpcServer(RunningHandle):
                 self._announcement = driver.announce(op, self._instance, self._listening)
             self._lifespan = self._make_lifespan()
             if self._lifespan is not None:
-                self._lifespan._loop = self._loop
+                run_in(self._lifespan, self._loop)
                 try:
-                    self._lifespan._open()
+                    self._lifespan.__enter__()
                 except PermissionDeniedError as error:
                     self._go_on_without(self._lifespan, error)
         except BaseException:
@@ -123,7 +124,7 @@ class RpcServer(RunningHandle):
             self._lifespan = await asyncio.to_thread(self._make_lifespan)
             if self._lifespan is not None:
                 try:
-                    await self._lifespan._open_async()
+                    await self._lifespan.__aenter__()
                 except PermissionDeniedError as error:
                     self._go_on_without(self._lifespan, error)
         except BaseException:
@@ -151,7 +152,7 @@ class RpcServer(RunningHandle):
         if self._address is not None or self._closed:
             raise ClosedError("this server has served: ask for another by serving()")
         driver = self._service._hosting()
-        self._service._context.handles.add(self)
+        self._frame.context.handles.add(self)
         self._service._host.servers += 1
         return self._service._operation(self._timeout), driver
 
@@ -185,7 +186,7 @@ class RpcServer(RunningHandle):
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         """Return where async handlers run."""
-        return self._service._host.loop or self._service._context.loop()
+        return self._service._host.loop or self._frame.context.loop()
 
     def _begun(self) -> bool:
         return self._started or self._ended
@@ -277,7 +278,7 @@ class RpcServer(RunningHandle):
         """Withdraw the announcement, so that nobody comes any more, and have the server end."""
         lifespan, self._lifespan = self._lifespan, None
         if lifespan is not None:
-            lifespan._close_by_client(end)
+            close_by(lifespan, end)
         announcement, self._announcement = self._announcement, None
         if announcement is not None:
             try:
@@ -297,7 +298,7 @@ class RpcServer(RunningHandle):
         self._closed = True
         if self._socket is not None and (self._server is None or not self._started):
             self._socket.close()
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
         self._changes.announce()
 
 

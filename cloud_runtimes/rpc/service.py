@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
-from .._service import Service, error_context
+from .._service import Service, ServiceFrame, error_context, run_until_closed, run_until_closed_async
 from ..spi import rpc as spi
 from ..spi.operation import Method, Operation
 from ..spi.rpc import RpcCall, RpcDriver
@@ -31,6 +31,19 @@ _INVOKE = Method("rpc", "invoke", repeatable=False)
 _SERVE = Method("rpc", "serve", repeatable=False, writes=False)
 
 
+class _RpcFrame(ServiceFrame):
+    """Look up services by the names that applications may have; calls carry the trace context."""
+
+    def driver(self, name: str) -> Any:
+        """Return the driver for calls of a service."""
+        driver = self.drivers.get(name)
+        return driver if driver is not None else super().driver(check_service(name))
+
+    def outgoing(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments as the driver gets them, inside of all interceptors."""
+        return (carrying(args[0]), *args[1:]) if args and isinstance(args[0], RpcCall) else args
+
+
 class RpcService(Service):
     """Calls methods of services by name, and offers this application's own.
 
@@ -38,14 +51,11 @@ class RpcService(Service):
     """
 
     name = "rpc"
+    _frame_type = _RpcFrame
 
     def __init__(self, context: ClientContext, *, lifespan: Lifespans = lambda timeout: None) -> None:
         super().__init__(context)
-        self._host = Host(self, lifespan)
-
-    def _driver(self, name: str) -> Any:
-        driver = self._drivers.get(name)
-        return driver if driver is not None else super()._driver(check_service(name))
+        self._host = Host(self._frame, lifespan)
 
     # -- calling ----------------------------------------------------------
 
@@ -62,15 +72,15 @@ class RpcService(Service):
         timeout: float | None,
         metadata: Mapping[str, str] | None,
     ) -> tuple[Operation, RpcDriver, RpcCall]:
-        driver: RpcDriver = self._drivers.get(service) or self._driver(service)
+        driver: RpcDriver = self._frame.drivers.get(service) or self._frame.driver(service)
         call = prepare(method, data, http_method, content_type, headers, query, metadata)
         features = driver.features
         if http_method != "POST" and spi.HTTP_METHOD not in features:
-            self._need(driver, spi.HTTP_METHOD, f"http_method={http_method!r}", service)
+            self._frame.need(driver, spi.HTTP_METHOD, f"http_method={http_method!r}", service)
         if (headers is not None or query is not None) and spi.HEADERS not in features:
-            self._need(driver, spi.HEADERS, "headers= and query=", service)
+            self._frame.need(driver, spi.HEADERS, "headers= and query=", service)
         op = Operation(
-            operation, service, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
+            operation, service, self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
         )
         # a handler's own calls end with the call that it serves
         inherited = deadline.get()
@@ -79,10 +89,7 @@ class RpcService(Service):
             op.timeout = op.remaining()
             if not op.timeout:
                 raise op.timed_out("its own caller, who has given up")
-        return op, driver, call if self._interceptors else carrying(call)
-
-    def _outgoing(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (carrying(args[0]), *args[1:]) if args and isinstance(args[0], RpcCall) else args
+        return op, driver, call if self._frame.interceptors else carrying(call)
 
     @overload
     def invoke_method(
@@ -128,7 +135,7 @@ class RpcService(Service):
         op, driver, call = self._calling(
             _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
         )
-        reply = self._call(op, driver.invoke, call)
+        reply = self._frame.call(op, driver.invoke, call)
         if reply[0] >= 300:  # a redirect is never followed, and no reply
             raise failure(reply, service, method)
         return decode_body(reply[3], reply[2], type)
@@ -177,7 +184,7 @@ class RpcService(Service):
         op, driver, call = self._calling(
             _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
         )
-        reply = await self._call_async(op, driver.invoke_async, call)
+        reply = await self._frame.call_async(op, driver.invoke_async, call)
         if reply[0] >= 300:  # a redirect is never followed, and no reply
             raise failure(reply, service, method)
         return decode_body(reply[3], reply[2], type)
@@ -208,7 +215,7 @@ class RpcService(Service):
         op, driver, call = self._calling(
             _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
         )
-        return _response(self._call(op, driver.invoke, call))
+        return _response(self._frame.call(op, driver.invoke, call))
 
     @error_context(_INVOKE)
     async def invoke_async(
@@ -236,7 +243,7 @@ class RpcService(Service):
         op, driver, call = self._calling(
             _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
         )
-        return _response(await self._call_async(op, driver.invoke_async, call))
+        return _response(await self._frame.call_async(op, driver.invoke_async, call))
 
     # -- offering ---------------------------------------------------------
 
@@ -251,7 +258,7 @@ class RpcService(Service):
         Raises:
             InvalidArgumentError: the name is taken or no name, the handler takes something else, or an annotation cannot be resolved.
         """
-        self._context.runtime(self)  # a closed client refuses
+        self._frame.context.runtime(self._frame)  # a closed client refuses
         self._host.register(method, handler, type)
 
     def method(self, name: str, *, type: Any = None) -> Callable[[F], F]:
@@ -273,9 +280,9 @@ class RpcService(Service):
 
     def _hosting(self) -> RpcDriver:
         """Return the driver that lets others find this application."""
-        name = self._context.settings.app_id
-        driver: RpcDriver = self._driver(name)
-        self._need(driver, spi.HOST, "serving methods", name)
+        name = self._frame.context.settings.app_id
+        driver: RpcDriver = self._frame.driver(name)
+        self._frame.need(driver, spi.HOST, "serving methods", name)
         return driver
 
     def serve(
@@ -298,7 +305,7 @@ class RpcService(Service):
         Raises:
             InvalidArgumentError, UnavailableError: ``host`` or ``port`` is wrong, or the port is taken.
         """
-        self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._run_until_closed()
+        run_until_closed(self.serving(host=host, port=port, timeout=timeout, metadata=metadata))
 
     async def serve_async(
         self,
@@ -320,7 +327,7 @@ class RpcService(Service):
         Raises:
             InvalidArgumentError, UnavailableError: ``host`` or ``port`` is wrong, or the port is taken.
         """
-        await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._run_until_closed_async()
+        await run_until_closed_async(self.serving(host=host, port=port, timeout=timeout, metadata=metadata))
 
     def serving(
         self,
@@ -343,7 +350,7 @@ class RpcService(Service):
         from .server import RpcServer
 
         check_metadata(metadata)
-        return RpcServer(self, host, port, check_timeout(timeout, self._context.timeout))
+        return RpcServer(self, host, port, check_timeout(timeout, self._frame.context.timeout))
 
     def asgi_app(self) -> RpcApp:
         """Return an ASGI application with the registered methods, to mount in Starlette, FastAPI or any server.
@@ -356,7 +363,7 @@ class RpcService(Service):
         return RpcApp(self._host, self._hosting, "")
 
     def _operation(self, timeout: float | None) -> Operation:
-        return Operation(_SERVE, self._context.settings.app_id, timeout)
+        return Operation(_SERVE, self._frame.context.settings.app_id, timeout)
 
 
 def _response(reply: tuple[int, Mapping[str, str], str | None, bytes]) -> RpcResponse:

@@ -96,6 +96,6 @@ def decode_body(data: bytes, content_type: str | None, type: Any) -> Any:
         return None
     if type is bytes:
         return b""
-    from ..codec._convert import convert
+    from ..codec.convert import convert
 
     return convert(None, type)

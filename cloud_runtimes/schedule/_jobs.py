@@ -83,7 +83,7 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_GET, timeout, metadata)
-        return _job(name, self._call(op, driver.get, name))
+        return _job(name, self._frame.call(op, driver.get, name))
 
     @error_context(_GET, named=False)
     async def get_job_async(
@@ -101,7 +101,7 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_GET, timeout, metadata)
-        return _job(name, await self._call_async(op, driver.get_async, name))
+        return _job(name, await self._frame.call_async(op, driver.get_async, name))
 
     @error_context(_LIST, named=False)
     def list_jobs(
@@ -117,7 +117,7 @@ class StoredJobs(Service):
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
-        return [_listed(each) for each in self._call(op, driver.list_jobs)]
+        return [_listed(each) for each in self._frame.call(op, driver.list_jobs)]
 
     @error_context(_LIST, named=False)
     async def list_jobs_async(
@@ -133,7 +133,7 @@ class StoredJobs(Service):
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
-        return [_listed(each) for each in await self._call_async(op, driver.list_jobs_async)]
+        return [_listed(each) for each in await self._frame.call_async(op, driver.list_jobs_async)]
 
     @error_context(_DELETE, named=False)
     def delete_job(
@@ -150,7 +150,7 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_DELETE, timeout, metadata)
-        self._call(op, driver.delete, name)
+        self._frame.call(op, driver.delete, name)
 
     @error_context(_DELETE, named=False)
     async def delete_job_async(
@@ -167,7 +167,7 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_DELETE, timeout, metadata)
-        await self._call_async(op, driver.delete_async, name)
+        await self._frame.call_async(op, driver.delete_async, name)
 
     @error_context(_RUN_NOW, named=False)
     def run_now(
@@ -186,7 +186,7 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_RUN_NOW, timeout, metadata, spi.RUN_NOW)
-        return _run_id(name, self._call(op, driver.run_now, name))
+        return _run_id(name, self._frame.call(op, driver.run_now, name))
 
     @error_context(_RUN_NOW, named=False)
     async def run_now_async(
@@ -205,7 +205,7 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_RUN_NOW, timeout, metadata, spi.RUN_NOW)
-        return _run_id(name, await self._call_async(op, driver.run_now_async, name))
+        return _run_id(name, await self._frame.call_async(op, driver.run_now_async, name))
 
     @error_context(_LIST_RUNS, named=False)
     def list_runs(
@@ -223,8 +223,8 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
-        found = self._call(op, driver.list_runs, name)
-        return with_waiting(self._call(op, driver.get, name), found) if needs_handler(driver) else found
+        found = self._frame.call(op, driver.list_runs, name)
+        return with_waiting(self._frame.call(op, driver.get, name), found) if needs_handler(driver) else found
 
     @error_context(_LIST_RUNS, named=False)
     async def list_runs_async(
@@ -242,9 +242,11 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
-        found = await self._call_async(op, driver.list_runs_async, name)
+        found = await self._frame.call_async(op, driver.list_runs_async, name)
         return (
-            with_waiting(await self._call_async(op, driver.get_async, name), found) if needs_handler(driver) else found
+            with_waiting(await self._frame.call_async(op, driver.get_async, name), found)
+            if needs_handler(driver)
+            else found
         )
 
     def _asking(
@@ -253,15 +255,17 @@ class StoredJobs(Service):
         check_metadata(metadata)
         name, driver = self._component()
         if feature is not None:
-            self._need(driver, feature, method.name, name)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+            self._frame.need(driver, feature, method.name, name)
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, name, limit, metadata), driver
 
     def _component(self) -> tuple[str, ScheduleDriver]:
         """Return the one component: the only one that is declared, else ``default``."""
-        declared = [name for service, name in self._context.runtime(self).declared() if service == "schedule"]
+        declared = [
+            name for service, name in self._frame.context.runtime(self._frame).declared() if service == "schedule"
+        ]
         name = declared[0] if len(declared) == 1 else "default"
-        return name, self._driver(name)
+        return name, self._frame.driver(name)
 
 
 def _job(name: str, stored: StoredJob | None) -> Job:

@@ -9,6 +9,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.logs import once
+from .._service import frame_of
 from ..config import suggest
 from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
@@ -67,6 +68,7 @@ class UnhandledJobs:
 
     def __init__(self, service: ScheduleService) -> None:
         self._service = service
+        self._handlers = frame_of(service).handlers
         self._next = monotonic() + AFTER
 
     def look(self) -> None:
@@ -87,7 +89,7 @@ class UnhandledJobs:
             if job.next_ms is None or not _is_overdue(job.next_ms) or not isinstance(target, str):
                 continue
             # else a process that has the handler may be busy with an earlier run
-            if target not in self._service._handlers and any(
+            if target not in self._handlers and any(
                 each.error == _missing(target) for each in with_waiting(job, driver.list_runs(op, job.spec.name))
             ):
                 self._warn(job.spec.name, target)
@@ -97,4 +99,4 @@ class UnhandledJobs:
             "the job %r is due, but no process has a handler %r; %s "
             "Register it by @client.schedule.job(%r), or store the job with another target."
         )
-        once(f"unhandled {name} {target}", what, name, target, suggest(target, self._service._handlers), target)
+        once(f"unhandled {name} {target}", what, name, target, suggest(target, self._handlers), target)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
 from .._core.handlers import CONTEXT, DATA
+from .._core.handles import close_by
 from .._core.logs import kind_of, logger, repeated
 from .._core.threads import Background
 from .._core.workers import Workers
@@ -69,7 +70,7 @@ class JobRunner(RunningHandle):
         self._done: deque[Outcome] = deque()
         self._under_way: set[object] = set()
         self._source: RunSource | None = None
-        self._loop = service._context.loop
+        self._loop = self._frame.context.loop
         self._thread: Background | None = None
         self._workers: Any = None
         self._closing = self._ending = self._closed = False
@@ -79,13 +80,13 @@ class JobRunner(RunningHandle):
     @property
     def needed(self) -> bool:  # type: ignore[override]
         """Whether there are handlers; without any it runs jobs that call methods or publish."""
-        return bool(self._service._handlers)
+        return bool(self._frame.handlers)
 
     # -- opening ----------------------------------------------------------
 
     def _open(self) -> None:
         op, driver = self._opening()
-        self._start(self._service._call(op, driver.join, self._names))
+        self._start(self._frame.call(op, driver.join, self._names))
         self._serve(driver)
 
     async def _open_async(self) -> None:
@@ -94,7 +95,7 @@ class JobRunner(RunningHandle):
         loop = asyncio.get_running_loop()
         self._loop = lambda: loop
         op, driver = self._opening()
-        self._start(await self._service._call_async(op, driver.join_async, self._names))
+        self._start(await self._frame.call_async(op, driver.join_async, self._names))
         await asyncio.to_thread(self._serve, driver)
 
     def _opening(self) -> tuple[Operation, ScheduleDriver]:
@@ -110,7 +111,7 @@ class JobRunner(RunningHandle):
         with fork.importing:
             from ..rpc.server import callback_server
         try:
-            self._server = callback_server(self._service._context.service("rpc"), self._timeout)
+            self._server = callback_server(self._frame.context.service("rpc"), self._timeout)
             if self._server is not None:
                 self._server.__enter__()
         except BaseException:
@@ -118,14 +119,14 @@ class JobRunner(RunningHandle):
             raise
 
     def _names(self) -> frozenset[str]:
-        return frozenset(self._service._handlers)
+        return frozenset(self._frame.handlers)
 
     def _start(self, source: RunSource) -> None:
         self._source = source
         self.health.works()  # it has joined
         self._workers = Workers("cloud-runtimes-job", _AT_ONCE)
         self._thread = Background(self._run, "cloud-runtimes-scheduler")
-        self._service._context.handles.add(self)
+        self._frame.context.handles.add(self)
         self._thread.start()
 
     # -- the thread -------------------------------------------------------
@@ -175,7 +176,7 @@ class JobRunner(RunningHandle):
 
     def _begin(self, run: DueRun) -> None:
         self._under_way.add(run.token)
-        handler = self._service._handlers.get(run.spec.target) if isinstance(run.spec.target, str) else None
+        handler = self._frame.handlers.get(run.spec.target) if isinstance(run.spec.target, str) else None
         if handler is None or not handler.is_async:
             self._workers.submit(lambda: run_sync(self._execute(run, handler, sync=True)))
             return
@@ -196,7 +197,7 @@ class JobRunner(RunningHandle):
         if not self._source.holds(run.token):  # lost, while this process was held up
             self._settle(Outcome(run.token, begun=False))
             return
-        entered = self._service._first(lambda each: each.running(run))
+        entered = self._frame.first(lambda each: each.running(run))
         outcome, failure = Outcome(run.token), None
         try:
             target = run.spec.target
@@ -224,12 +225,12 @@ class JobRunner(RunningHandle):
         if what == CONTEXT:
             return JobRun(spec.name, run.run_id, from_ms(run.fire_ms), run.attempt)
         if what != DATA:
-            return self._service._context.client
+            return self._frame.context.client
         if spec.data is not None:
             return decode_payload(spec.data, spec.content_type, handler.type)
         if handler.type is None:
             return None
-        from ..codec._convert import convert
+        from ..codec.convert import convert
 
         return convert(None, handler.type)
 
@@ -241,13 +242,13 @@ class JobRunner(RunningHandle):
             "job-attempt": str(run.attempt),
         }
         data, content_type = run.spec.data, run.spec.content_type
-        self._service._context.service("rpc").invoke_method(
+        self._frame.context.service("rpc").invoke_method(
             target.service, target.method, data, content_type=content_type, headers=headers, type=bytes
         )
 
     def _publish(self, run: DueRun, target: TopicTarget) -> None:
         data, content_type = run.spec.data, run.spec.content_type
-        self._service._context.service("pubsub").publish(
+        self._frame.context.service("pubsub").publish(
             target.pubsub_name, target.topic, data, content_type=content_type, attributes={"id": run.run_id}
         )
 
@@ -287,8 +288,8 @@ class JobRunner(RunningHandle):
                 self._source.wake()
                 self._thread.join(1.0)
         if self._server is not None:
-            self._server._close_by_client(end)
+            close_by(self._server, end)
         if self._workers is not None:
             self._workers.close()
         self._closed = True
-        self._service._context.handles.discard(self)
+        self._frame.context.handles.discard(self)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.handlers import is_async_callable, signature
-from .._service import error_context
+from .._service import error_context, run_until_closed, run_until_closed_async
 from ..errors import InvalidArgumentError
 from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
@@ -16,9 +16,6 @@ from ..spi.schedule import FailurePolicy, Misfire, Retry, RpcTarget, ScheduleDri
 from ._jobs import StoredJobs
 from ._prepare import check_job_name, make_spec
 from .runner import JobRun, JobRunner
-
-if TYPE_CHECKING:
-    from .._service import ClientContext
 
 __all__ = ["Handler", "ScheduleService"]
 
@@ -46,10 +43,6 @@ class ScheduleService(StoredJobs):
 
     Over a sidecar the jobs are the sidecar's, which sends those that are due to this application's server, and holds itself to no more than docs/reference/sidecar.md says.
     """
-
-    def __init__(self, context: ClientContext) -> None:
-        super().__init__(context)
-        self._handlers: dict[str, Handler] = {}
 
     # -- jobs -------------------------------------------------------------
 
@@ -97,7 +90,7 @@ class ScheduleService(StoredJobs):
             name, target, failure_policy, overwrite, schedule, due_time, repeats, ttl, data, misfire, timezone
         )
         op, driver = self._storing(spec, overwrite, timeout, metadata)
-        self._call(op, driver.save, spec, overwrite)
+        self._frame.call(op, driver.save, spec, overwrite)
 
     @error_context(_SCHEDULE, named=False)
     async def schedule_job_async(
@@ -143,7 +136,7 @@ class ScheduleService(StoredJobs):
             name, target, failure_policy, overwrite, schedule, due_time, repeats, ttl, data, misfire, timezone
         )
         op, driver = self._storing(spec, overwrite, timeout, metadata)
-        await self._call_async(op, driver.save_async, spec, overwrite)
+        await self._frame.call_async(op, driver.save_async, spec, overwrite)
 
     def _spec(self, name: str, target: Any, policy: Any, overwrite: Any, *rest: Any) -> spi.JobSpec:
         if not isinstance(overwrite, bool):
@@ -164,14 +157,14 @@ class ScheduleService(StoredJobs):
     ) -> tuple[Operation, ScheduleDriver]:
         op, driver = self._asking(_SCHEDULE, timeout, metadata)
         if spec.misfire != "once":
-            self._need(driver, spi.MISFIRE, f"misfire={spec.misfire!r}", op.component)
+            self._frame.need(driver, spi.MISFIRE, f"misfire={spec.misfire!r}", op.component)
         op.repeatable = overwrite  # then it is the same job, however often it is stored
         return op, driver
 
     def _registered(self, function: Callable[..., Any]) -> str:
-        for handler in self._handlers.values():
+        for name, handler in self._frame.handlers.items():
             if handler.function == function:
-                return handler.name
+                return str(name)
         raise InvalidArgumentError(
             f"target {function!r:.80} is no handler of this client: register it by @client.schedule.job('name')"
         )
@@ -193,16 +186,16 @@ class ScheduleService(StoredJobs):
             InvalidArgumentError: the name has a handler, the function takes something else, or an annotation cannot be resolved.
         """
         check_job_name(name)
-        self._context.runtime(self)  # a closed client refuses
+        self._frame.context.runtime(self._frame)  # a closed client refuses
 
         def register(function: F) -> F:
-            if name in self._handlers:
+            if name in self._frame.handlers:
                 raise InvalidArgumentError(f"job {name!r} has a handler already: one handler has it")
             if not callable(function):
                 raise InvalidArgumentError(f"job {name!r}: the handler must be callable, not {function!r:.80}")
-            client = self._context.client
+            client = self._frame.context.client
             takes, kind = signature(function, f"job {name!r}", context=JobRun, client=client, type=type)
-            self._handlers[name] = Handler(name, function, takes, is_async_callable(function), kind)
+            self._frame.handlers[name] = Handler(name, function, takes, is_async_callable(function), kind)
             return function
 
         return register
@@ -219,7 +212,7 @@ class ScheduleService(StoredJobs):
             UnsupportedError: the runtime has no schedules.
             CloudRuntimesError: the store refused the first attempt.
         """
-        self.running(timeout=timeout, metadata=metadata)._run_until_closed()
+        run_until_closed(self.running(timeout=timeout, metadata=metadata))
 
     async def run_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
@@ -235,7 +228,7 @@ class ScheduleService(StoredJobs):
             UnsupportedError: the runtime has no schedules.
             CloudRuntimesError: the store refused the first attempt.
         """
-        await self.running(timeout=timeout, metadata=metadata)._run_until_closed_async()
+        await run_until_closed_async(self.running(timeout=timeout, metadata=metadata))
 
     def running(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
@@ -253,4 +246,4 @@ class ScheduleService(StoredJobs):
             UnsupportedError: on entering: the runtime has no schedules.
         """
         check_metadata(metadata)
-        return JobRunner(self, check_timeout(timeout, self._context.timeout))
+        return JobRunner(self, check_timeout(timeout, self._frame.context.timeout))

@@ -28,10 +28,10 @@ class SecretService(Service):
     def _reading(
         self, method: Method, store_name: str, timeout: float | None, metadata: Any
     ) -> tuple[Operation, SecretDriver]:
-        driver: SecretDriver = self._drivers.get(store_name) or self._driver(store_name)
+        driver: SecretDriver = self._frame.drivers.get(store_name) or self._frame.driver(store_name)
         if metadata is not None:
             check_metadata(metadata)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, store_name, limit, metadata), driver
 
     @error_context(_GET)
@@ -58,7 +58,7 @@ class SecretService(Service):
             PermissionDeniedError, UnauthenticatedError, UnavailableError: it cannot be read, or not now.
         """
         op, driver = self._reading(_GET, store_name, timeout, metadata)
-        return self._call(op, driver.get, check_key(key, bars=True))
+        return self._frame.call(op, driver.get, check_key(key, bars=True))
 
     @error_context(_GET)
     async def get_secret_async(
@@ -84,7 +84,7 @@ class SecretService(Service):
             PermissionDeniedError, UnauthenticatedError, UnavailableError: it cannot be read, or not now.
         """
         op, driver = self._reading(_GET, store_name, timeout, metadata)
-        return await self._call_async(op, driver.get_async, check_key(key, bars=True))
+        return await self._frame.call_async(op, driver.get_async, check_key(key, bars=True))
 
     @error_context(_GET_BULK)
     def get_bulk_secret(
@@ -100,8 +100,8 @@ class SecretService(Service):
             BulkError: ``failed`` maps each key that cannot be read to its error; the others are its ``result``.
         """
         op, driver = self._reading(_GET_BULK, store_name, timeout, metadata)
-        self._need(driver, spi.BULK, "get_bulk_secret", store_name)
-        return self._call(op, driver.get_bulk)
+        self._frame.need(driver, spi.BULK, "get_bulk_secret", store_name)
+        return self._frame.call(op, driver.get_bulk)
 
     @error_context(_GET_BULK)
     async def get_bulk_secret_async(
@@ -117,5 +117,5 @@ class SecretService(Service):
             BulkError: ``failed`` maps each key that cannot be read to its error; the others are its ``result``.
         """
         op, driver = self._reading(_GET_BULK, store_name, timeout, metadata)
-        self._need(driver, spi.BULK, "get_bulk_secret", store_name)
-        return await self._call_async(op, driver.get_bulk_async)
+        self._frame.need(driver, spi.BULK, "get_bulk_secret", store_name)
+        return await self._frame.call_async(op, driver.get_bulk_async)

@@ -1,6 +1,6 @@
 """One call of a service, without I/O: its name, deadline, attempt, and what its failure means.
 
-An `Operation` never sleeps or sends. `Service._call` and `Service._call_async` do the waiting; they ask `failed` what to do next.
+An `Operation` never sleeps or sends. The services do the waiting; they ask `failed` what to do next.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .._core.backoff import FULL, Backoff
 from .._core.os_errors import resource_exhausted
 from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, UnsupportedError
 
-__all__ = ["Method", "Operation", "mark_interrupted", "place"]
+__all__ = ["Method", "Operation", "end_driver", "ends_driver", "mark_interrupted", "place"]
 
 
 MAX_ATTEMPTS: Final = 3
@@ -178,3 +178,14 @@ def mark_interrupted(error: BaseException, maybe_applied: bool) -> None:
     """Tell on a ``CancelledError`` or ``KeyboardInterrupt`` whether the write may have happened."""
     interrupted: Any = error
     interrupted.maybe_applied = maybe_applied
+
+
+def end_driver(error: CloudRuntimesError) -> None:
+    """Have the service make another driver for its next call: the one that raises this error serves nothing any more."""
+    ending: Any = error
+    ending._ends_driver = True
+
+
+def ends_driver(error: BaseException) -> bool:
+    """Return whether `end_driver` was called for an error."""
+    return getattr(error, "_ends_driver", False)

@@ -32,16 +32,16 @@ class StateReads(Service):
     def _reading(
         self, method: Method, store_name: str, consistency: Any, timeout: float | None, metadata: Any
     ) -> tuple[Operation, StateDriver]:
-        driver: StateDriver = self._drivers.get(store_name) or self._driver(store_name)
+        driver: StateDriver = self._frame.drivers.get(store_name) or self._frame.driver(store_name)
         if consistency is not None or metadata is not None:
             self._check_options(driver, store_name, consistency, metadata)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        limit = self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, store_name, limit, metadata), driver
 
     def _check_options(self, driver: StateDriver, store_name: str, consistency: Any, metadata: Any) -> None:
         if consistency is not None:
             check_consistency(consistency)
-            self._need(driver, spi.CONSISTENCY, "consistency=", store_name)
+            self._frame.need(driver, spi.CONSISTENCY, "consistency=", store_name)
         check_metadata(metadata)
 
     @overload
@@ -76,16 +76,16 @@ class StateReads(Service):
         """
         try:
             # what `_reading` does, without its call
-            driver = self._drivers.get(store_name) or self._driver(store_name)
+            driver = self._frame.drivers.get(store_name) or self._frame.driver(store_name)
             if consistency is not None or metadata is not None:
                 self._check_options(driver, store_name, consistency, metadata)
             op = Operation(
-                _GET, store_name, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
+                _GET, store_name, self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
             )
-            stored = self._call(op, driver.get, check_key(key), consistency)
+            stored = self._frame.call(op, driver.get, check_key(key), consistency)
             return None if stored is None else decode_payload(stored[0], stored[1], type)
         except BaseException as error:
-            self._add_context(error, _GET, store_name)
+            self._frame.add_context(error, _GET, store_name)
             raise
 
     @overload
@@ -124,16 +124,16 @@ class StateReads(Service):
         """
         try:
             # what `_reading` does, without its call
-            driver = self._drivers.get(store_name) or self._driver(store_name)
+            driver = self._frame.drivers.get(store_name) or self._frame.driver(store_name)
             if consistency is not None or metadata is not None:
                 self._check_options(driver, store_name, consistency, metadata)
             op = Operation(
-                _GET, store_name, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
+                _GET, store_name, self._frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
             )
-            stored = await self._call_async(op, driver.get_async, check_key(key), consistency)
+            stored = await self._frame.call_async(op, driver.get_async, check_key(key), consistency)
             return None if stored is None else decode_payload(stored[0], stored[1], type)
         except BaseException as error:
-            self._add_context(error, _GET, store_name)
+            self._frame.add_context(error, _GET, store_name)
             raise
 
     @overload
@@ -165,7 +165,7 @@ class StateReads(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         op, driver = self._reading(_GET_ITEM, store_name, consistency, timeout, metadata)
-        stored = self._call(op, driver.get, check_key(key), consistency)
+        stored = self._frame.call(op, driver.get, check_key(key), consistency)
         return None if stored is None else item(key, stored, type)
 
     @overload
@@ -197,7 +197,7 @@ class StateReads(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         op, driver = self._reading(_GET_ITEM, store_name, consistency, timeout, metadata)
-        stored = await self._call_async(op, driver.get_async, check_key(key), consistency)
+        stored = await self._frame.call_async(op, driver.get_async, check_key(key), consistency)
         return None if stored is None else item(key, stored, type)
 
     @overload
@@ -231,7 +231,7 @@ class StateReads(Service):
         """
         wanted = check_keys(keys)
         op, driver = self._reading(_GET_BULK, store_name, consistency, timeout, metadata)
-        return bulk_items(wanted, self._call(op, driver.get_bulk, wanted, consistency), type)
+        return bulk_items(wanted, self._frame.call(op, driver.get_bulk, wanted, consistency), type)
 
     @overload
     async def get_bulk_async(
@@ -264,13 +264,13 @@ class StateReads(Service):
         """
         wanted = check_keys(keys)
         op, driver = self._reading(_GET_BULK, store_name, consistency, timeout, metadata)
-        return bulk_items(wanted, await self._call_async(op, driver.get_bulk_async, wanted, consistency), type)
+        return bulk_items(wanted, await self._frame.call_async(op, driver.get_bulk_async, wanted, consistency), type)
 
     def _listing(
         self, store_name: str, prefix: Any, limit: Any, after: Any, timeout: float | None, metadata: Any
     ) -> Any:
         op, driver = self._reading(_LIST_KEYS, store_name, None, timeout, metadata)
-        self._need(driver, spi.LIST_KEYS, "list_keys", store_name)
+        self._frame.need(driver, spi.LIST_KEYS, "list_keys", store_name)
         if prefix != "":
             check_key(prefix)
         if after is not None:
@@ -303,7 +303,7 @@ class StateReads(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
-        return self._call(op, driver.list_keys, prefix, limit, after)
+        return self._frame.call(op, driver.list_keys, prefix, limit, after)
 
     @error_context(_LIST_KEYS)
     async def list_keys_async(
@@ -329,4 +329,4 @@ class StateReads(Service):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
-        return await self._call_async(op, driver.list_keys_async, prefix, limit, after)
+        return await self._frame.call_async(op, driver.list_keys_async, prefix, limit, after)

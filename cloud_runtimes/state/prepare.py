@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from .._core.arguments import check_key, check_metadata, check_several
+from .._core.arguments import CLIENT_TIMEOUT, check_key, check_metadata, check_several, check_timeout
 from ..codec.payload import decode_payload, encode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, PayloadError
-from ..spi.state import StateWrite, StoredValue
+from ..spi import state as spi
+from ..spi.operation import Method, Operation
+from ..spi.state import StateDriver, StateWrite, StoredValue
 from .types import StateItem
+
+if TYPE_CHECKING:
+    from .._service import ServiceFrame
 
 __all__ = [
     "bulk_items",
@@ -20,12 +25,20 @@ __all__ = [
     "delete_write",
     "finish_bulk",
     "item",
+    "prepare_write",
     "save_write",
     "ttl_ms",
 ]
 
 PLAIN: Final = StateWrite("", None)[3:]
 """The conditions and options of a write that has none."""
+_OPTIONAL: Final = (
+    ("etag", spi.ETAG, "etag="),
+    ("create", spi.FIRST_WRITE, 'concurrency="first-write"'),
+    ("ttl_ms", spi.TTL, "ttl="),
+    ("fence", spi.FENCE, "fence="),
+    ("consistency", spi.CONSISTENCY, "consistency="),
+)
 _new_tuple = tuple.__new__  # half the cost of a NamedTuple's own
 _MAX_TTL: Final = 100 * 365 * 86400.0
 
@@ -193,3 +206,31 @@ def finish_bulk(
             operation=name,
             component=store_name,
         )
+
+
+def prepare_write(
+    frame: ServiceFrame,
+    method: Method,
+    store_name: str,
+    writes: Sequence[StateWrite],
+    timeout: float | None,
+    metadata: Mapping[str, str] | None,
+) -> tuple[Operation, StateDriver]:
+    """Return the operation and the driver for writes; refuse what the driver does not declare."""
+    driver: StateDriver = frame.drivers.get(store_name) or frame.driver(store_name)
+    if metadata is not None:
+        check_metadata(metadata)
+    limit = frame.timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+    op = Operation(method, store_name, limit, metadata)
+    for write in writes:
+        if write[3:] != PLAIN:
+            _check_features(frame, driver, write, store_name)
+            if write.etag is not None or write.create or write.fence is not None:
+                op.repeatable = False
+    return op, driver
+
+
+def _check_features(frame: ServiceFrame, driver: StateDriver, write: StateWrite, store_name: str) -> None:
+    for attribute, feature, what in _OPTIONAL:
+        if getattr(write, attribute) not in (None, False):
+            frame.need(driver, feature, what, store_name)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._core.arguments import CLIENT_TIMEOUT, check_keys, check_metadata, check_timeout
 from .._service import error_context
 from ..spi import state as spi
-from ..spi.operation import Method, Operation
-from ..spi.state import StateDriver, StateWrite
+from ..spi.operation import Method
+from ..spi.state import StateWrite
 from ._reads import StateReads
-from .prepare import PLAIN, bulk_writes, delete_write, finish_bulk, save_write
-from .transaction import TRANSACTION, Settling, StateTransaction
+from .prepare import bulk_writes, delete_write, finish_bulk, prepare_write, save_write
+from .transaction import TRANSACTION, StateTransaction
 from .types import Concurrency, Consistency, StateItem, Ttl
 
 __all__ = ["StateService"]
@@ -22,40 +22,12 @@ _SAVE_BULK = Method("state", "save_bulk", repeatable=True)
 _DELETE = Method("state", "delete", repeatable=True)
 _DELETE_BULK = Method("state", "delete_bulk", repeatable=True)
 
-_OPTIONAL = (
-    ("etag", spi.ETAG, "etag="),
-    ("create", spi.FIRST_WRITE, 'concurrency="first-write"'),
-    ("ttl_ms", spi.TTL, "ttl="),
-    ("fence", spi.FENCE, "fence="),
-    ("consistency", spi.CONSISTENCY, "consistency="),
-)
-
 
 class StateService(StateReads):
     """Key-value storage.
 
     A key is 1 to 1,024 bytes of UTF-8 without NUL or ``||``, compared byte for byte. Values are payloads: bytes as they are, the rest as JSON unless ``content_type`` says otherwise; ``None`` is saved as ``null``.
     """
-
-    def _writing(
-        self, method: Method, store_name: str, writes: Sequence[StateWrite], timeout: float | None, metadata: Any
-    ) -> tuple[Operation, StateDriver]:
-        driver: StateDriver = self._drivers.get(store_name) or self._driver(store_name)
-        if metadata is not None:
-            check_metadata(metadata)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
-        op = Operation(method, store_name, limit, metadata)
-        for write in writes:
-            if write[3:] != PLAIN:
-                self._check_features(driver, write, store_name)
-                if write.etag is not None or write.create or write.fence is not None:
-                    op.repeatable = False
-        return op, driver
-
-    def _check_features(self, driver: StateDriver, write: StateWrite, store_name: str) -> None:
-        for attribute, feature, what in _OPTIONAL:
-            if getattr(write, attribute) not in (None, False):
-                self._need(driver, feature, what, store_name)
 
     def save(
         self,
@@ -96,10 +68,10 @@ class StateService(StateReads):
         """
         try:
             write = save_write(key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence)
-            op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
-            self._call(op, driver.write, (write,), True)
+            op, driver = prepare_write(self._frame, _SAVE, store_name, (write,), timeout, metadata)
+            self._frame.call(op, driver.write, (write,), True)
         except BaseException as error:
-            self._add_context(error, _SAVE, store_name)
+            self._frame.add_context(error, _SAVE, store_name)
             raise
 
     async def save_async(
@@ -141,10 +113,10 @@ class StateService(StateReads):
         """
         try:
             write = save_write(key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence)
-            op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
-            await self._call_async(op, driver.write_async, (write,), True)
+            op, driver = prepare_write(self._frame, _SAVE, store_name, (write,), timeout, metadata)
+            await self._frame.call_async(op, driver.write_async, (write,), True)
         except BaseException as error:
-            self._add_context(error, _SAVE, store_name)
+            self._frame.add_context(error, _SAVE, store_name)
             raise
 
     @error_context(_SAVE_BULK)
@@ -167,9 +139,9 @@ class StateService(StateReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         keys, writes, failed = bulk_writes(items, metadata)
-        op, driver = self._writing(_SAVE_BULK, store_name, writes, timeout, metadata)
+        op, driver = prepare_write(self._frame, _SAVE_BULK, store_name, writes, timeout, metadata)
         finish_bulk(
-            "save_bulk", store_name, keys, failed, self._call(op, driver.write, writes, False) if writes else {}
+            "save_bulk", store_name, keys, failed, self._frame.call(op, driver.write, writes, False) if writes else {}
         )
 
     @error_context(_SAVE_BULK)
@@ -192,8 +164,8 @@ class StateService(StateReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         keys, writes, failed = bulk_writes(items, metadata)
-        op, driver = self._writing(_SAVE_BULK, store_name, writes, timeout, metadata)
-        found = await self._call_async(op, driver.write_async, writes, False) if writes else {}
+        op, driver = prepare_write(self._frame, _SAVE_BULK, store_name, writes, timeout, metadata)
+        found = await self._frame.call_async(op, driver.write_async, writes, False) if writes else {}
         finish_bulk("save_bulk", store_name, keys, failed, found)
 
     @error_context(_DELETE)
@@ -220,8 +192,8 @@ class StateService(StateReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         write = delete_write(key, etag, fence, metadata)
-        op, driver = self._writing(_DELETE, store_name, (write,), timeout, metadata)
-        self._call(op, driver.write, (write,), True)
+        op, driver = prepare_write(self._frame, _DELETE, store_name, (write,), timeout, metadata)
+        self._frame.call(op, driver.write, (write,), True)
 
     @error_context(_DELETE)
     async def delete_async(
@@ -247,8 +219,8 @@ class StateService(StateReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         write = delete_write(key, etag, fence, metadata)
-        op, driver = self._writing(_DELETE, store_name, (write,), timeout, metadata)
-        await self._call_async(op, driver.write_async, (write,), True)
+        op, driver = prepare_write(self._frame, _DELETE, store_name, (write,), timeout, metadata)
+        await self._frame.call_async(op, driver.write_async, (write,), True)
 
     @error_context(_DELETE_BULK)
     def delete_bulk(
@@ -271,9 +243,9 @@ class StateService(StateReads):
         """
         wanted = check_keys(keys)
         writes = [StateWrite(key, None) for key in wanted]
-        op, driver = self._writing(_DELETE_BULK, store_name, writes, timeout, metadata)
+        op, driver = prepare_write(self._frame, _DELETE_BULK, store_name, writes, timeout, metadata)
         finish_bulk(
-            "delete_bulk", store_name, wanted, {}, self._call(op, driver.write, writes, False) if writes else {}
+            "delete_bulk", store_name, wanted, {}, self._frame.call(op, driver.write, writes, False) if writes else {}
         )
 
     @error_context(_DELETE_BULK)
@@ -297,8 +269,8 @@ class StateService(StateReads):
         """
         wanted = check_keys(keys)
         writes = [StateWrite(key, None) for key in wanted]
-        op, driver = self._writing(_DELETE_BULK, store_name, writes, timeout, metadata)
-        found = await self._call_async(op, driver.write_async, writes, False) if writes else {}
+        op, driver = prepare_write(self._frame, _DELETE_BULK, store_name, writes, timeout, metadata)
+        found = await self._frame.call_async(op, driver.write_async, writes, False) if writes else {}
         finish_bulk("delete_bulk", store_name, wanted, {}, found)
 
     @error_context(TRANSACTION)
@@ -323,13 +295,5 @@ class StateService(StateReads):
         """
         check_timeout(timeout)
         check_metadata(metadata)
-        self._need(self._driver(store_name), spi.TRANSACTION, "transaction", store_name)
+        self._frame.need(self._frame.driver(store_name), spi.TRANSACTION, "transaction", store_name)
         return StateTransaction(self, store_name, timeout, metadata)
-
-    def _settling(
-        self, store_name: str, settling: Settling, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> StateTransaction:
-        """Return a transaction that also settles events."""
-        transaction = self.transaction(store_name, timeout=timeout, metadata=metadata)
-        transaction._settling = settling
-        return transaction

@@ -12,13 +12,13 @@ from ..spi.change import Change
 from ..spi.driver import Driver
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite
-from .prepare import delete_write, save_write
+from .prepare import delete_write, prepare_write, save_write
 from .types import Concurrency, Consistency, Ttl
 
 if TYPE_CHECKING:
     from .service import StateService
 
-__all__ = ["TRANSACTION", "Settling", "StateTransaction"]
+__all__ = ["TRANSACTION", "Settling", "StateTransaction", "settling_transaction"]
 
 TRANSACTION = Method("state", "transaction", repeatable=False)
 
@@ -39,7 +39,6 @@ class StateTransaction(Outbox):
     Its methods wait for nothing. It serves one ``with`` block. That of `Event.transaction` acknowledges the event as well.
     """
 
-    _service: StateService
     _method = TRANSACTION
 
     def __init__(
@@ -98,7 +97,7 @@ class StateTransaction(Outbox):
             self._open()
             self._writes.append(prepare(*arguments))
         except CloudRuntimesError as error:
-            self._service._add_context(error, TRANSACTION, self._store_name)
+            self._frame.add_context(error, TRANSACTION, self._store_name)
             raise
 
     def _open(self) -> None:
@@ -111,16 +110,16 @@ class StateTransaction(Outbox):
 
     def _publishing(self) -> Driver:
         self._open()
-        driver = self._service._driver(self._store_name)
-        self._service._need(driver, spi.OUTBOX, "publish in a transaction", self._store_name)
+        driver = self._frame.driver(self._store_name)
+        self._frame.need(driver, spi.OUTBOX, "publish in a transaction", self._store_name)
         found: Driver = driver
         return found
 
     def _sending(self) -> tuple[Operation, StateDriver, list[StateWrite]]:
         writes = self._writes
-        op, driver = self._service._writing(TRANSACTION, self._store_name, writes, self._timeout, self._metadata)
+        op, driver = prepare_write(self._frame, TRANSACTION, self._store_name, writes, self._timeout, self._metadata)
         if any(write.etag is not None or write.create for write in writes):
-            self._service._need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", self._store_name)
+            self._frame.need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", self._store_name)
         return op, driver, writes
 
     def _exit(self, error: BaseException | None) -> None:
@@ -128,18 +127,31 @@ class StateTransaction(Outbox):
         if error is None and (self._writes or self._changes or self._settling):
             op, driver, writes = self._sending()
             if self._settling or self._changes:
-                self._service._call(op, (self._settling or driver).commit, self._all(driver))
+                self._frame.call(op, (self._settling or driver).commit, self._all(driver))
             else:
-                self._service._call(op, driver.write, writes, True)
+                self._frame.call(op, driver.write, writes, True)
 
     async def _exit_async(self, error: BaseException | None) -> None:
         self._done = True
         if error is None and (self._writes or self._changes or self._settling):
             op, driver, writes = self._sending()
             if self._settling or self._changes:
-                await self._service._call_async(op, (self._settling or driver).commit_async, self._all(driver))
+                await self._frame.call_async(op, (self._settling or driver).commit_async, self._all(driver))
             else:
-                await self._service._call_async(op, driver.write_async, writes, True)
+                await self._frame.call_async(op, driver.write_async, writes, True)
 
     def _all(self, driver: StateDriver) -> list[Change]:
         return [driver.change(self._writes), *self._changes] if self._writes else self._changes
+
+
+def settling_transaction(
+    state: StateService,
+    store_name: str,
+    settling: Settling,
+    timeout: float | None,
+    metadata: Mapping[str, str] | None,
+) -> StateTransaction:
+    """Return a transaction that also settles events."""
+    transaction = state.transaction(store_name, timeout=timeout, metadata=metadata)
+    transaction._settling = settling
+    return transaction

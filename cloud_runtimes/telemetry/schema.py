@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["MESSAGES", "ONE_OF"]
+from .._native.otlp_py import bytes_field, varint
+
+__all__ = ["MESSAGES", "ONE_OF", "bytes_field", "varint"]
 
 _TABLE: Final = """
 traces: 1 resourceSpans [ResourceSpans]

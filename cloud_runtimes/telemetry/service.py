@@ -326,7 +326,7 @@ class TelemetryService(Service):
         if self._live is not None:
             self._live.close()
         self._pipeline.close(None if end is None else max(0.0, end - time.monotonic()))
-        self._context.handles.discard(self)
+        self._frame.context.handles.discard(self)
 
 
 def _resource(context: ClientContext, loaded: Loaded) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def cloud_runtimes_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     from .clock import Clock
 
     clock = Clock()
-    monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clock.component)
+    monkeypatch.setitem(registry.loaded, (registry.COMPONENTS, "sqlite"), clock.component)
     return clock
 
 

@@ -136,7 +136,7 @@ def test_a_signal_ends_the_wait(
     lease = client.lock.try_lock("locks", "r", expiry=60)
     assert lease is not None
     with _started("locks", "r", *_python("print('ran')")) as process:
-        engine = client.state._driver("s")._engine
+        engine = client.state._frame.driver("s")._engine
         until(lambda: engine.query(None, "SELECT 1 FROM lock_line"), seconds=30)
         signalled(process.pid, number)
         out, err = process.communicate(timeout=30)
@@ -153,7 +153,7 @@ def test_a_lost_lease_ends_the_command(client: CloudRuntimesClient, stubborn: bo
     with _started("locks", "r", "--expiry", "3", *_python(code)) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        (owner,) = client.lock._driver("locks")._engine.query(None, "SELECT owner FROM locks")[0]
+        (owner,) = client.lock._frame.driver("locks")._engine.query(None, "SELECT owner FROM locks")[0]
         assert client.lock.unlock("locks", "r", owner) is UnlockStatus.SUCCESS
         _, err = process.communicate(timeout=40)
     assert process.returncode == 4
@@ -172,7 +172,7 @@ def test_a_lost_lease_with_keep(client: CloudRuntimesClient, home: Path) -> None
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
-        (owner,) = client.lock._driver("locks")._engine.query(None, "SELECT owner FROM locks")[0]
+        (owner,) = client.lock._frame.driver("locks")._engine.query(None, "SELECT owner FROM locks")[0]
         assert client.lock.unlock("locks", "r", owner) is UnlockStatus.SUCCESS
         while "warning: the lease of 'r' was lost while the command runs" not in (line := process.stderr.readline()):
             assert line

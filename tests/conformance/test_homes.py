@@ -241,7 +241,7 @@ def test_a_name_that_is_nearly_declared_is_told_once(make: Make, api: Api, caplo
     client = make({"state": {name: {"component": "sqlite"} for name in names}})
     (declared,) = names - {"shard1"}
     for name in (declared[:-1], "shard2", "quite-another", declared[:-1]):
-        client._context.service("state")._drivers.clear()
+        client._context.service("state")._frame.drivers.clear()
         api.call(client.state, "save", name, "k", 1)
     (record,) = caplog.records
     assert f"is [state.{declared}] meant?" in record.getMessage()

@@ -327,7 +327,7 @@ def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
 def test_a_url_that_cannot_be_split_is_left_to_the_first_call() -> None:
     table = {"component": "sqlalchemy", "url": "postgresql://[x/y"}
     with CloudRuntimesClient(config={"database": {"main": table}}) as client:
-        driver: Any = client.database._driver("main")
+        driver: Any = client.database._frame.driver("main")
         assert driver.namespace is None
 
 

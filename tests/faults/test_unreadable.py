@@ -183,7 +183,7 @@ def test_a_job_that_cannot_be_read(
     schedule.job("good")(lambda data: seen.append("good"))
     schedule.job("odd")(lambda data: seen.append(data))
     for number, data in enumerate(ODD):
-        api.call(schedule, "schedule_job", f"odd{number}", due_time=0, target=schedule._handlers["odd"].function)
+        api.call(schedule, "schedule_job", f"odd{number}", due_time=0, target=schedule._frame.handlers["odd"].function)
         entries.job(f"odd{number}", data)
     api.call(schedule, "schedule_job", "good", schedule="@every 50ms", due_time=0)
     monkeypatch.setattr(_jobs, "read_spec", lambda *row: reads.append(row[0]) or read(*row))  # type: ignore[func-returns-value]
@@ -203,7 +203,7 @@ def test_a_job_that_cannot_be_read(
             assert "overwrite=True" in str(error)
             api.fails(AlreadyExistsError)(schedule, "schedule_job", name, due_time=0)
         assert jobs["good"].error is None
-        handler = schedule._handlers["odd"].function
+        handler = schedule._frame.handlers["odd"].function
         api.call(schedule, "schedule_job", "odd0", due_time=0, data="mended", target=handler, overwrite=True)
         assert api.until(lambda: "mended" in seen), "overwrite=True replaces it"
         for number in range(1, len(ODD)):

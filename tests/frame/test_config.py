@@ -139,7 +139,7 @@ def test_api_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _home_of(client: CloudRuntimesClient, store: str = "store") -> Path:
     client.state.save(store, "k", 1)
-    return Path(client.state._driver(store)._engine.path)
+    return Path(client.state._frame.driver(store)._engine.path)
 
 
 def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: Keep) -> None:
@@ -164,7 +164,7 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: Keep) ->
 def test_durability(monkeypatch: pytest.MonkeyPatch, closing: Keep) -> None:
     def durable(**table: Any) -> bool:
         declared = {"state": {"s": {"component": "sqlite", "home": ":memory:", **table}}}
-        found: bool = closing(CloudRuntimesClient(config=declared)).state._driver("s")._context.durable
+        found: bool = closing(CloudRuntimesClient(config=declared)).state._frame.driver("s")._context.durable
         return found
 
     assert durable()

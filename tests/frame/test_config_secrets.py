@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
-from cloud_runtimes.client import SERVICES
+from cloud_runtimes.client import SERVICES, read_policies
 from cloud_runtimes.config import RUNTIMES
 from cloud_runtimes.dapr_server.resources import load
 from cloud_runtimes.dapr_server.resources.engines import known_types
@@ -232,7 +232,7 @@ def steps(client: CloudRuntimesClient) -> Iterator[Callable[[], object]]:
         ):
             yield lambda component=component: component._make("s")
     yield lambda: runtime.driver("rpc", "stock")
-    yield lambda: client._read_policies()
+    yield lambda: read_policies(client._context)
     yield lambda: client.telemetry.stats()
 
 

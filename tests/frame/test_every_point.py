@@ -78,7 +78,7 @@ def applied(client: CloudRuntimesClient, home: Path, name: str) -> Callable[[int
         data = stored(home)
         return lambda number: number in data
     if name == "lock":
-        rows = client.lock._driver("locks")._engine.query(None, "SELECT resource FROM locks")
+        rows = client.lock._frame.driver("locks")._engine.query(None, "SELECT resource FROM locks")
         return lambda number: (f"r{number}",) in rows
     return lambda number: client.state.get("store", f"k{number}") is not None
 
@@ -90,7 +90,7 @@ def test_writes(client: CloudRuntimesClient, tmp_path: Path, name: str, queued: 
     call = WRITES[name]
     call(client, 0)
     told: dict[int, bool | None] = {}
-    commits = client.state._drivers["store"]._engine._group_commit
+    commits = client.state._frame.drivers["store"]._engine._group_commit
 
     def write(number: int) -> None:
         if queued:
@@ -206,7 +206,7 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
     """Whether it may be applied is said, and nothing half: a job with all of it, or none; a run of it, or none."""
     service = client.schedule
     service.schedule_job("there", schedule="@yearly")
-    engine = service._driver("default")._engine
+    engine = service._frame.driver("default")._engine
     said: set[Any] = set()
 
     def call(number: int) -> None:

@@ -191,7 +191,7 @@ def test_a_fork_beside_a_look_at_a_file(tmp_path: Path, service: str) -> None:
             return client.configuration.get_configuration("app")["x"]
 
         assert get() == "1"
-        component = getattr(client, service)._driver("app")._component
+        component = getattr(client, service)._frame.driver("app")._component
         watched = (component.secrets if service == "secret" else component.configuration)._file
         path.write_text("x = '2'")  # what is new is told under the lock
         with ThreadPoolExecutor(1) as pool:
@@ -276,7 +276,7 @@ def test_forks_beside_writers(client: CloudRuntimesClient, home: Path, rounds: R
 
 def test_a_dead_parents_write_lock_is_free(client: CloudRuntimesClient, home: Path) -> None:
     """The child does not keep alive a lock that the parent held when it forked."""
-    engine = client.state._driver("store")._engine
+    engine = client.state._frame.driver("store")._engine
     write_lock = engine._write_lock
     write_lock.acquire()
     try:
@@ -355,7 +355,7 @@ def test_a_lease_belongs_to_the_parent(client: CloudRuntimesClient) -> None:
         assert all("before fork" in each for each in said)
         assert taken
         assert renewers == 1  # of the child's own
-        engine = client.lock._driver("locks")._engine
+        engine = client.lock._frame.driver("locks")._engine
         (before,) = engine.query(None, "SELECT deadline FROM locks WHERE resource = 'r'")
         until(lambda: engine.query(None, "SELECT deadline FROM locks WHERE resource = 'r'") > [before])
         lease.check()

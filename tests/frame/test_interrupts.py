@@ -274,7 +274,7 @@ def test_interrupted_writes(
     said: list[tuple[int, bool | None]] = []
     stop = threading.Event()
     for service in (client.configuration, client.pubsub, client.state):
-        service._driver("store")  # an import that is interrupted is the interpreter's
+        service._frame.driver("store")  # an import that is interrupted is the interpreter's
 
     def write_beside() -> None:
         while not stop.is_set():
@@ -542,7 +542,7 @@ def test_a_cancelled_acquire_leaves_no_lock(client: CloudRuntimesClient, held: b
                     break
 
     asyncio.run(run())
-    engine = client.lock._driver("locks")._engine
+    engine = client.lock._frame.driver("locks")._engine
     until(lambda: not engine.query(None, "SELECT 1 FROM lock_line"), seconds=10)
     assert said >= {False}
     if other is not None:

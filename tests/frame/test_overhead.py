@@ -108,7 +108,7 @@ def costs(rounds: Rounds, figure: Figure) -> Callable[..., None]:
 
 def direct(client: CloudRuntimesClient) -> tuple[ConstantState, Operation]:
     """Return the driver, and an operation to call it with."""
-    driver: Any = client.state._driver("store")
+    driver: Any = client.state._frame.driver("store")
     return driver, Operation(_METHOD, "store", 30.0)
 
 
@@ -132,10 +132,10 @@ def test_async(constant: CloudRuntimesClient, costs: Callable[..., None]) -> Non
 
 def test_interceptors_that_there_are_not(constant: CloudRuntimesClient, costs: Callable[..., None]) -> None:
     state: Service = constant.state
-    assert state._interceptors == ()
+    assert state._frame.interceptors == ()
 
     def off() -> None:
-        if state._interceptors:
+        if state._frame.interceptors:
             raise AssertionError("on")
 
     costs("interceptors that there are not", off, lambda: None, 0, 0.1)
@@ -145,7 +145,7 @@ def test_policies_that_are_on(constant: CloudRuntimesClient, costs: Callable[...
     driver, op = direct(constant)
     targets = {"state": {"timeout": 1, "breaker": {}}}
     policies = PolicyInterceptor(load({"targets": targets}, "the test", SERVICES, no_file))
-    constant.state._interceptors = (policies,)
+    constant.state._frame.interceptors = (policies,)
     get = constant.state.get
     costs("a service call, sync, policies on", lambda: get("store", "k"), lambda: driver.get(op, "k", None), 65, 6)
     assert policies.stats()["state.store"].calls >= 2
@@ -169,7 +169,9 @@ def test_spans_that_are_on_are_made(constant: CloudRuntimesClient, monkeypatch: 
             seen.append(what.name)
             return super()._start(what, links, parent)
 
-    constant.state._interceptors = (Noted(constant.state._drivers.get, constant.telemetry.tracer("t"), "test"),)
+    constant.state._frame.interceptors = (
+        Noted(constant.state._frame.drivers.get, constant.telemetry.tracer("t"), "test"),
+    )
     constant.state.get("store", "k")
     drive(constant.state.get_async("store", "k"))
     constant.state.save("store", "k", b"")

@@ -105,7 +105,7 @@ class Refusals(Suite):
     @pytest.fixture
     def call(self, client: CloudRuntimesClient, api: Api, store: str, monkeypatch: pytest.MonkeyPatch) -> Call:
         name = "default" if self.service == "schedule" else store
-        driver = getattr(client, self.service)._driver(name)
+        driver = getattr(client, self.service)._frame.driver(name)
 
         def asked(*arguments: Any, **options: Any) -> Any:
             raise AssertionError("the driver was asked")

@@ -45,7 +45,7 @@ Install = Callable[..., None]
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Install a distribution with entry points, as a folder on the path."""
-    monkeypatch.setattr(registry, "_found", {})
+    monkeypatch.setattr(registry, "loaded", {})
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def install(name: str, *, module: str = MODULE, **groups: dict[str, str]) -> None:
@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     """Add a folder to the built-in components."""
     import cloud_runtimes.components as package
 
-    monkeypatch.setattr(registry, "_found", {})
+    monkeypatch.setattr(registry, "loaded", {})
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "built_in")])
     made: list[str] = []
 
@@ -88,7 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 
 def test_built_in_by_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_found", {})
+    monkeypatch.setattr(registry, "loaded", {})
 
     def forbidden(**options: Any) -> Any:
         raise AssertionError("a built-in needs no scan of the installed packages")
@@ -119,7 +119,7 @@ def test_a_component_by_entry_point(install: Install) -> None:
     declared = {"state": {"s": {"component": "mine", "home": ":memory:mine"}}}
     with CloudRuntimesClient(config=declared) as client:
         client.state.save("s", "k", 1)
-        assert type(client.state._driver("s")._context).__name__ == "Mine"
+        assert type(client.state._frame.driver("s")._context).__name__ == "Mine"
     wrong = {"state": {"s": {"component": "mine", "hom": "x"}}}
     with CloudRuntimesClient(config=wrong) as client, pytest.raises(InvalidArgumentError, match="did you mean 'home'"):
         client.state.get("s", "k")

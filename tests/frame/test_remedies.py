@@ -61,7 +61,7 @@ def test_a_component_that_has_another_name_now(closing: Keep, service: str) -> N
     with pytest.raises(
         ComponentNotFoundError, match=rf"\[{service}.app\]: component 'file' is called 'config_file' now"
     ):
-        client._context.service(service)._driver("app")
+        client._context.service(service)._frame.driver("app")
 
 
 def test_a_loop_of_another_library(memory: CloudRuntimesClient) -> None:
@@ -93,7 +93,7 @@ def test_an_unknown_scheme_of_a_component_elsewhere(closing: Keep, monkeypatch: 
             return {"home": f":memory:{url.partition('://')[2]}"}
 
     found = registry.names
-    monkeypatch.setitem(registry._found, (registry.COMPONENTS, "acme"), Acme)
+    monkeypatch.setitem(registry.loaded, (registry.COMPONENTS, "acme"), Acme)
     monkeypatch.setattr(registry, "names", lambda group: [*found(group), "acme"])
     client = closing(CloudRuntimesClient(config={"capa": {"home": f"acme://{uuid.uuid4().hex}"}}))
     client.state.save("s", "k", 1)

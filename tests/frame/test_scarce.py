@@ -141,9 +141,9 @@ def test_components(monkeypatch: pytest.MonkeyPatch) -> None:
     with CloudRuntimesClient(config={"capa": {"home": ":memory:names"}}) as client:
         for number in range(5):
             client.state.save(f"store{number}", "k", number)
-        assert set(client.state._drivers) == {"store2", "store3", "store4"}
+        assert set(client.state._frame.drivers) == {"store2", "store3", "store4"}
         assert [client.state.get(f"store{number}", "k") for number in range(5)] == [*range(5)]
-        assert len(client.state._drivers) == 3
+        assert len(client.state._frame.drivers) == 3
 
 
 def test_topics(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_topics(monkeypatch: pytest.MonkeyPatch) -> None:
             for number in [*range(5), 0]:
                 client.pubsub.publish("bus", f"topic{number}", number)
             assert [events.receive(10).data, events.receive(10).data] == [0, 0]
-        assert len(client.pubsub._drivers["bus"]._topics) <= 3
+        assert len(client.pubsub._frame.drivers["bus"]._topics) <= 3
 
 
 def test_schedules() -> None:

@@ -239,7 +239,7 @@ def test_a_fatal_error_ends_what_is_under_way(server: KafkaServer) -> None:
     """librdkafka has nothing acknowledged any more; what is sent next has another producer."""
     with client(server, "fatal") as made:
         made.pubsub.publish("bus", "t", 0, timeout=60)  # the broker may still come to itself
-        producer: Any = made.pubsub._driver("bus")._component.producer  # type: ignore[attr-defined]
+        producer: Any = made.pubsub._frame.driver("bus")._component.producer  # type: ignore[attr-defined]
         first = producer.client
         with stopped(server):
             sent = [producer.send(Operation(PUBLISHER, "bus", 60), "fatal.t", [(b"%d" % n, None, [])]) for n in (1, 2)]

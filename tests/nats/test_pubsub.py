@@ -98,7 +98,7 @@ def test_both_layouts_in_one_topic(home: NatsHome, other: Other, layout: str) ->
 
 @pytest.mark.parametrize("settings", [{"layout": "frame"}, {"duplicate_window": 30}, {}])
 def test_a_batch_that_is_sent_again(home: NatsHome, other: Other, settings: dict[str, Any]) -> None:
-    driver: Any = on(home, **settings).pubsub._driver("bus")
+    driver: Any = on(home, **settings).pubsub._frame.driver("bus")
     sent = batch("t", *range(3))
     for _ in range(2):
         assert driver.publish(operation(), sent) == {}

@@ -34,7 +34,7 @@ from tests.support.waiting import Stopwatch, until
 
 def test_nothing_is_trimmed_that_a_group_has_not_settled(home: NatsHome, other: Other) -> None:
     client = on(home, retention=0.2)
-    driver: Any = client.pubsub._driver("bus")
+    driver: Any = client.pubsub._frame.driver("bus")
 
     def publish_later(topic: str = "t", **options: Any) -> None:
         time.sleep(0.25)

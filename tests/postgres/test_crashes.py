@@ -242,7 +242,7 @@ def test_listening_goes_on_after_a_server_that_hung(
     with client_of(forgetful) as client, client_of(forgetful) as publisher:
         with client.pubsub.subscribe("bus", "hung", start="earliest") as sub:
             assert sub.receive(0.2) is None
-            listening = client.pubsub._driver("bus").component.engine.notifier
+            listening = client.pubsub._frame.driver("bus").component.engine.notifier
             until(lambda: listening.net == NET)
             with psycopg.connect(forgetful.url, autocommit=True) as connection:
                 connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")

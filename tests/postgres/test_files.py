@@ -60,7 +60,7 @@ def test_listings_hold_what_a_full_scan_holds(home: PostgresHome, api: Api) -> N
     names = {"".join(random.choices(letters, k=random.randint(1, 6))).replace("//", "/") for _ in range(300)}
     names = {name for name in names if not name.startswith("/") and not name.endswith("/")}
     fill(home, *names)
-    driver: Any = client.file._driver("s")
+    driver: Any = client.file._frame.driver("s")
     for prefix, recursive, after, limit in itertools.product(
         ["", "a", "a/", "ab/a", "é", "\U0010ffff"], [True, False], [None, "a", "a/", "a/b", "b/", "é/a"], [None, 3]
     ):

@@ -40,7 +40,7 @@ class Scripted:
         self.attempts: list[list[int]] = []
         self.began, self.gate = threading.Event(), threading.Event()
         self.gate.set()
-        monkeypatch.setattr(client.pubsub._driver("bus"), "publish", self._publish)
+        monkeypatch.setattr(client.pubsub._frame.driver("bus"), "publish", self._publish)
 
     def _publish(self, op: Operation, batch: OutgoingBatch) -> Failures:
         sent = [int(record.payload) for record in batch]
@@ -150,7 +150,7 @@ def test_what_is_too_much_at_once_is_halved(client: CloudRuntimesClient, broker:
 def test_an_event_alone_gets_more_time(
     client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker = SlowBroker(monkeypatch, client.pubsub._driver("bus"), lambda at: 100.0)
+    broker = SlowBroker(monkeypatch, client.pubsub._frame.driver("bus"), lambda at: 100.0)
     with caplog.at_level(logging.WARNING), client.pubsub.publisher("bus", "t", linger=60) as publisher:
         publisher.send(b"x" * 2_500)  # it takes longer than 25 s
         publisher.send(b"y" * 2_500)
@@ -162,7 +162,7 @@ def test_an_event_alone_gets_more_time(
 
 
 def test_a_broker_too_slow_for_delivery_timeout(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker = SlowBroker(monkeypatch, client.pubsub._driver("bus"), lambda at: 1.0)
+    broker = SlowBroker(monkeypatch, client.pubsub._frame.driver("bus"), lambda at: 1.0)
     reports: list[DeliveryReport] = []
     with client.pubsub.publisher("bus", "t", on_delivery=reports.append, delivery_timeout=20) as publisher:
         publisher.send(1)

@@ -245,7 +245,7 @@ class TestSlowBroker(Suite):
         self, call: Call, api: Api, monkeypatch: pytest.MonkeyPatch, rate: Callable[[float], float], latency: float
     ) -> None:
         monkeypatch.setattr(sender, "_TAKE_BYTES", 48_000)
-        broker = SlowBroker(monkeypatch, call.plain("_driver"), rate, latency)
+        broker = SlowBroker(monkeypatch, call.driver(), rate, latency)
         count = 120
         with call.opened("publisher", "t", linger=60, batch_events=40) as publisher:
             for number in range(count):
@@ -266,7 +266,7 @@ class TestSlowBroker(Suite):
     def test_a_broker_that_recovers_gets_more_again(
         self, call: Call, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        driver = call.plain("_driver")
+        driver = call.driver()
         if driver.limits.events < 200:
             pytest.skip("a batch of 200 events is not declared")
         broker = SlowBroker(monkeypatch, driver, lambda at: 1_000 if at < 60 else 1_000_000)

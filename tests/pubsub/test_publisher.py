@@ -59,7 +59,7 @@ class TestPublisher(Suite):
     @pytest.fixture
     def broken(self, call: Call, monkeypatch: pytest.MonkeyPatch) -> Broken:
         """The driver, which can be made to fail."""
-        return Broken(monkeypatch, call.plain("_driver"))
+        return Broken(monkeypatch, call.driver())
 
     def test_unused_publisher_closes(self, call: Call, api: Api) -> None:
         with call.opened("publisher", "t") as publisher:
@@ -183,7 +183,7 @@ class TestPublisher(Suite):
         assert [event.data for event in drain(api, call, 1)] == ["kept"]
 
     def test_waiting_is_not_being_tried(self, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-        driver = call.plain("_driver")
+        driver = call.driver()
         inner = driver.publish
 
         def slow(op: Operation, batch: OutgoingBatch) -> Failures:

@@ -51,7 +51,7 @@ def test_tombstones_are_swept_and_who_is_behind_gets_all(home: RedisHome, api: A
     client = home.client()
     configuration = client.configuration
     api.call(configuration, "save_configuration", "app", {"a": "1", "b": "1", "c": "1"})
-    source, update = configuration._driver("app").subscribe(
+    source, update = configuration._frame.driver("app").subscribe(
         Operation(_LOOK, "app", 5.0), Selection((), None, None, None)
     )
     assert set(update.items) == {"a", "b", "c"}

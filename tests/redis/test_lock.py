@@ -273,7 +273,7 @@ def test_what_a_hung_server_does_late_is_undone(served: Serve, client: Make, api
 def test_a_mark_refuses_what_comes_after_the_undoing(served: Serve, client: Make, api: Api) -> None:
     server = served()
     mine = client(server.url)
-    driver = mine.lock._driver("locks")
+    driver = mine.lock._frame.driver("locks")
     request = mine.lock._request("r", None, 3600)
     op, _ = mine.lock._asking(_method(mine), "locks", 5.0, None)
     assert not driver._run(op, driver._releasing(request, queued=True))
@@ -294,7 +294,7 @@ def test_a_try_whose_answer_was_lost_is_repeated(served: Serve, client: Make, ap
     """The same claim asks again, as a waiter does: it gets the lease that it has."""
     server = served()
     mine = client(server.url)
-    driver = mine.lock._driver("locks")
+    driver = mine.lock._frame.driver("locks")
     request = mine.lock._request("r", None, 3600)
     op, _ = mine.lock._asking(_method(mine), "locks", 5.0, None)
     grants = [api.call(driver, "acquire", op, request, False) for _ in range(2)]

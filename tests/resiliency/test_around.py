@@ -70,7 +70,7 @@ def test_an_interrupt_between_two_attempts(ruled: Make, answers: Any, monkeypatc
 def test_an_interrupt_at_every_point(ruled: Make, answers: Any, clock: Any, probe: bool) -> None:
     """Nothing stays locked, what is said is true, and the target is called again as if nothing had been."""
     client = ruled({"state": {"timeout": 5, "retry": CONSTANT, "breaker": {**BREAKER, "consecutive_failures": 2}}})
-    rules: Any = client._policies
+    rules: Any = client._context.policies
     client.state.get("warm", "k")
     applied: set[str] = set()
 
@@ -161,8 +161,8 @@ def test_a_call_has_one_span_with_an_event_for_each_retry(
             super().retrying(op, error)
 
     client.state.get("orders", "k")
-    noted = Noted(client.state._drivers.get, client.telemetry.tracer("t"), "test")
-    client.state._interceptors = (noted, *client.state._interceptors)
+    noted = Noted(client.state._frame.drivers.get, client.telemetry.tracer("t"), "test")
+    client.state._frame.interceptors = (noted, *client.state._frame.interceptors)
     answers.script = [away(), away()]
     api.call(client.state, "get", "orders", "k")
     assert seen == ["state.get", "UnavailableError 2", "UnavailableError 3"]
@@ -171,7 +171,7 @@ def test_a_call_has_one_span_with_an_event_for_each_retry(
 def test_without_the_table_there_are_no_rules(answers: Any) -> None:
     with CloudRuntimesClient(config={"capa": {"home": ":memory:plain"}}) as client:
         client.state.save("orders", "k", 1)
-        assert client.state._interceptors == ()
+        assert client.state._frame.interceptors == ()
         assert stats(client) == {}
 
 
@@ -218,7 +218,7 @@ def test_a_forked_child_begins_anew(ruled: Make, answers: Any, clock: Any) -> No
     answers.script = [InternalError("x")]
     with pytest.raises(InternalError):
         client.state.get("orders", "k")
-    rules: Any = client._policies
+    rules: Any = client._context.policies
     with rules._lock:  # as if another thread held it in the moment of the fork
         client._context.forked()
         rules.forked()

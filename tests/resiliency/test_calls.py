@@ -337,7 +337,7 @@ def test_a_refusal_after_an_attempt_tells_that_it_may_have_been_applied(
     ruled: Make, answers: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = ruled({"state": {"retry": CONSTANT, "breaker": BREAKER}})
-    rules: Any = client._policies
+    rules: Any = client._context.policies
     breaker: Any = rules.target("state", "orders").breaker
 
     def opened_by_others(seconds: float) -> None:

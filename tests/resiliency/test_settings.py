@@ -214,7 +214,7 @@ def test_from_files(tmp_path: Path, suffix: str, resources: str) -> None:
         assert client.state.get("orders", "k") == 1
         assert stats(client)["state.orders"].calls == 2
         assert stats(client)["state.orders"].state == "closed"
-        rules: Any = client._policies
+        rules: Any = client._context.policies
         assert rules.target("state", "orders").timeout == 5.0
         assert rules.target("rpc", "inventory").timeout == 0.5
 

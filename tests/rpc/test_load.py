@@ -25,7 +25,7 @@ from tests.support.waiting import longer
 
 def _pools(client: CloudRuntimesClient) -> list[Any]:
     """The async pools that the registry's driver of a client uses."""
-    driver: Any = client.rpc._driver("there")
+    driver: Any = client.rpc._frame.driver("there")
     return list(driver._store._component.peers._async._pools.values())
 
 

@@ -77,7 +77,7 @@ def test_several_servers_share_calls_that_run_at_once(
         called.clear()
         assert api.together([(caller.rpc, "invoke_method", ("there", "meet"), {})] * 4) == [True] * 4
         assert sorted(called) == sorted([one.address, two.address] * 2)
-        driver: Any = caller.rpc._driver("there")
+        driver: Any = caller.rpc._frame.driver("there")
         assert [each.calls for each in driver._store._known] == [[], []]
     with serving.rpc.serving() as one:
         with serving.rpc.serving():
@@ -96,7 +96,7 @@ def test_servers_of_one_socket_are_one_to_callers(
             assert one.address == two.address == address
             for _ in range(4):
                 assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
-            driver: Any = caller.rpc._driver("there")
+            driver: Any = caller.rpc._frame.driver("there")
             assert [each.endpoint.url for each in driver._store._known] == [address]
             assert len(rows(home)) == 2
         for _ in range(4):  # on new connections, which the first one takes
@@ -125,7 +125,7 @@ def test_the_lease_is_renewed_and_ends_without_renewal(
 ) -> None:
     clocks = Clock()
     clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": clocks})
-    monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clocked)
+    monkeypatch.setitem(registry.loaded, (registry.COMPONENTS, "sqlite"), clocked)
     monkeypatch.setattr(services, "_FRESH", 0.0)
     client = closing(app_id="there", config={"capa": {"home": str(home)}})
     other = closing(app_id="suite", config={"capa": {"home": str(home)}})
@@ -260,7 +260,7 @@ def test_no_secret_is_shown(home: Path, closing: Callable[..., CloudRuntimesClie
             "rpc": {"x": {"address": "http://h", "token": secret}},
         },
     )
-    driver: Any = client.rpc._driver("x")
+    driver: Any = client.rpc._frame.driver("x")
     with client.rpc.serving() as server:
         guard = driver.guard(client.rpc._operation(5))
         for each in (

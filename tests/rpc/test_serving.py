@@ -438,7 +438,7 @@ def test_a_runtime_without_hosting(closing: Make) -> None:
 
     client = closing(app_id="there", config={"capa": {"home": ":memory:"}})
     driver: Any = Narrow()
-    client.rpc._drivers["there"] = driver
+    client.rpc._frame.drivers["there"] = driver
     assert not issubclass(Narrow, RpcDriver)
     with pytest.raises(UnsupportedError, match="serving"):
         with client.rpc.serving():

@@ -484,7 +484,7 @@ def test_a_forked_child_looks_for_itself(on: Make, name: str) -> None:
     """Also while another thread of the parent looks for credentials."""
     client = on()
     assert client.secret.get_secret("s", name).value == name
-    driver: Any = client.secret._driver("s")
+    driver: Any = client.secret._frame.driver("s")
     held, end = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -87,7 +87,7 @@ def _no_job(client: CloudRuntimesClient) -> None:
 def _job(client: CloudRuntimesClient) -> None:
     from cloud_runtimes.dapr_server.jobs.api import HANDLER
 
-    handler = client.schedule._handlers[HANDLER].function
+    handler = client.schedule._frame.handlers[HANDLER].function
     client.schedule.schedule_job("j", due_time="1h", data={"dueTime": "1h"}, target=handler, overwrite=True)
 
 

@@ -114,7 +114,7 @@ def test_others_see_plain_json(over_grpc: CloudRuntimesClient, sidecar: Sidecar)
 def test_an_event_that_no_message_holds(sidecar: Sidecar) -> None:
     config = {"dapr": {"max_message": "128KiB"}}
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", config=config) as client:
-        most = client.pubsub._driver("bus").max_event_bytes
+        most = client.pubsub._frame.driver("bus").max_event_bytes
         assert most == 48 << 10
         client.pubsub.publish("bus", "large", bytes(most))
         client.pubsub.publish_bulk("bus", "large", [bytes(most)] * 3)  # one after the other
@@ -315,7 +315,7 @@ def test_it_reconnects_to_a_sidecar_that_comes_back(tmp_path: Path) -> None:
 def test_a_sidecar_that_stays_away_is_not_asked_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     with streams() as (server, client):
         opened: list[float] = []
-        transport = client.pubsub._driver("bus")._transport
+        transport = client.pubsub._frame.driver("bus")._transport
         real = transport.open
 
         def open(*arguments: Any) -> Any:
@@ -376,7 +376,7 @@ def test_what_failed_of_a_bulk_is_told(api: Api, monkeypatch: pytest.MonkeyPatch
     from cloud_runtimes.runtimes.dapr.transport import DaprSidecarError
 
     with CloudRuntimesClient("http://h") as client:
-        transport = client.pubsub._driver("bus")._transport
+        transport = client.pubsub._frame.driver("bus")._transport
         for known in (True, False):
 
             def publish_bulk(pubsub: str, topic: str, entries: Any, known: bool = known) -> Any:

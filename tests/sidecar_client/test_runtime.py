@@ -361,7 +361,7 @@ def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, api: Ap
     assert (own["resourceId"], mine["lockOwner"]) == ("r", "me")
     assert own["lockOwner"] != mine["lockOwner"]
     # a lease that has ended is not released under a name that another may have as well
-    now = client.lock._now()
+    now = client._context.now()
     peer.asked.clear()
     named._request = named._request._replace(now=lambda: now + 31)
     api.fails(errors.LeaseLostError)(named, "release")

@@ -50,7 +50,7 @@ def test_a_close_beside_calls_leaves_no_engine(home: Path) -> None:
 
 def test_a_handler_in_the_middle_of_a_write_is_refused_once(client: CloudRuntimesClient) -> None:
     client.state.save("store", "k", 1)
-    driver: Any = client.state._drivers["store"]
+    driver: Any = client.state._frame.drivers["store"]
     attempts: list[int] = []
     refusals: list[UnavailableError] = []
     apply, write = driver._apply, driver.write

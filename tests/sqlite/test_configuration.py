@@ -50,7 +50,7 @@ def store(request: pytest.FixtureRequest, home: Path, ahead: Ahead) -> Iterator[
 
 
 def engine(client: CloudRuntimesClient) -> Any:
-    return client.configuration._driver("app")._engine
+    return client.configuration._frame.driver("app")._engine
 
 
 def sweep_all(client: CloudRuntimesClient) -> None:

@@ -204,7 +204,7 @@ def test_a_transaction_is_refused_whole_when_the_home_goes_meanwhile(home: Path,
         return found
 
     driver._apply = slowly
-    client.state._drivers["store"] = driver
+    client.state._frame.drivers["store"] = driver
     with pytest.raises(UnavailableError, match="was removed while"):
         with client.state.transaction("store") as tx:
             tx.save("a", 1)

@@ -56,7 +56,7 @@ class SetClocks(Clocks):
 def clocks(monkeypatch: pytest.MonkeyPatch) -> SetClocks:
     clocks = SetClocks()
     clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": clocks})
-    monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clocked)
+    monkeypatch.setitem(registry.loaded, (registry.COMPONENTS, "sqlite"), clocked)
     return clocks
 
 
@@ -68,7 +68,7 @@ def client(clocks: SetClocks, home: Path) -> Iterator[CloudRuntimesClient]:
 
 @pytest.fixture
 def driver(client: CloudRuntimesClient) -> SqliteLock:
-    driver: SqliteLock = client.lock._driver("locks")
+    driver: SqliteLock = client.lock._frame.driver("locks")
     return driver
 
 
@@ -139,7 +139,7 @@ def test_tokens_outlive_rows_and_processes(clocks: SetClocks, home: Path) -> Non
                 assert lease is not None
                 tokens.append(lease.token)
                 lease.release()
-            assert rows(client.lock._driver("locks"), "locks") == []
+            assert rows(client.lock._frame.driver("locks"), "locks") == []
     assert all(earlier < later for earlier, later in itertools.pairwise(tokens))
 
 
@@ -167,7 +167,7 @@ def test_a_grant_is_synced_though_the_store_is_relaxed(home: Path, monkeypatch: 
     monkeypatch.setenv("CLOUD_RUNTIMES_DURABILITY", "relaxed")
     with CloudRuntimesClient() as client:
         client.state.save("s", "k", 1)
-        commits = client.state._driver("s")._engine._group_commit._batches
+        commits = client.state._frame.driver("s")._engine._group_commit._batches
         assert commits._synchronous is False
         lease = client.lock.try_lock("locks", "r")
         assert lease is not None
@@ -228,7 +228,7 @@ def test_nothing_overtakes_what_the_writer_thread_has_fetched(home: Path, monkey
     order: list[str] = []
     with CloudRuntimesClient() as client:
         client.state.save("store", "k", 1)
-        engine = client.state._drivers["store"]._engine
+        engine = client.state._frame.drivers["store"]._engine
         for number in range(3):
             engine.submit(WriteTask(lambda connection: order.append("left"), durable=False))
             time.sleep(0.05 * number)
@@ -357,7 +357,7 @@ def test_renewal_goes_on_after_errors(
     client: CloudRuntimesClient, driver: SqliteLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    client.lock._now = lambda: now[0]
+    client._context.now = lambda: now[0]
     calls: list[str] = []
     renew = driver.renew
 
@@ -397,7 +397,7 @@ def test_renewal_goes_on_after_errors(
 
 def test_a_renewal_that_comes_late_revives_nothing(client: CloudRuntimesClient) -> None:
     now = [1000.0]
-    client.lock._now = lambda: now[0]
+    client._context.now = lambda: now[0]
     lease = client.lock.try_lock("locks", "r", expiry=30)
     assert lease is not None
     op, driver, began = lease._renewing(None, None)
@@ -411,7 +411,7 @@ def test_a_renewal_that_comes_late_revives_nothing(client: CloudRuntimesClient) 
 
 def test_the_deadline_counts_from_before_the_request(client: CloudRuntimesClient, driver: SqliteLock) -> None:
     now = [1000.0]
-    client.lock._now = lambda: now[0]
+    client._context.now = lambda: now[0]
     run = driver._engine.run
 
     def slow(job: Any, op: Operation) -> Any:

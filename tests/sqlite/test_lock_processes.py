@@ -181,7 +181,7 @@ def test_a_waiting_process_wakes(start: Start, client: CloudRuntimesClient, roun
     client.lock.unlock("locks", "r", "nobody")
     waiter = start("wait_for_lock", count).ready()
     latencies = []
-    engine = client.lock._driver("locks")._engine
+    engine = client.lock._frame.driver("locks")._engine
     for _ in range(count):
         lease: Lease | None = None
         while lease is None:

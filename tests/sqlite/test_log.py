@@ -55,7 +55,7 @@ def clocks() -> SetClocks:
 @pytest.fixture
 def client(home: Path, monkeypatch: pytest.MonkeyPatch, clocks: SetClocks) -> Iterator[CloudRuntimesClient]:
     clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": clocks})
-    monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clocked)
+    monkeypatch.setitem(registry.loaded, (registry.COMPONENTS, "sqlite"), clocked)
     with CloudRuntimesClient(app_id="test") as made:
         yield made
 
@@ -66,7 +66,7 @@ def member(client: CloudRuntimesClient, **changes: Any) -> Any:
 
     request = SubscribeRequest("t", "g", None, 30.0, None, None, False, None)._replace(**changes)
     op = Operation(Method("pubsub", "subscribe", repeatable=False), "bus", 5.0)
-    return client.pubsub._driver("bus").subscribe(op, request)
+    return client.pubsub._frame.driver("bus").subscribe(op, request)
 
 
 def data(deliveries: list[Any]) -> list[int]:
@@ -84,7 +84,7 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
     swept = 0
     with CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}) as client:
         client.pubsub.publish("bus", "t", 1)
-        engine = client.pubsub._driver("bus")._engine
+        engine = client.pubsub._frame.driver("bus")._engine
 
         def sweeper() -> bool:
             nonlocal swept
@@ -106,7 +106,7 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
 
 
 def settle_sweeps(client: CloudRuntimesClient, retention: float = DAY, group_expiry: float = 7 * DAY) -> None:
-    engine = client.pubsub._driver("bus")._engine
+    engine = client.pubsub._frame.driver("bus")._engine
     settings = SqliteSettings(retention=retention, group_expiry=group_expiry)
     until(lambda: not sweep.sweep(engine, sweep.FRAMES, settings))
 
@@ -296,7 +296,7 @@ def test_expired_rows_are_swept(client: CloudRuntimesClient, clocks: SetClocks, 
     client.state.save("store", "stays", 1)
     clocks.advance(6)
     assert client.state.list_keys("store") == ["stays"]  # filtered before anything is swept
-    engine = client.state._driver("store")._engine
+    engine = client.state._frame.driver("store")._engine
     until(lambda: not sweep.sweep(engine, sweep.EXPIRED, SqliteSettings()))
     assert rows(home, "SELECT key FROM state") == [("stays",)]
 
@@ -357,7 +357,7 @@ def test_answers_survive_a_failed_round(
         Settled(done.token, Settlement.ACK),
         Settled(away.token, Settlement.DROP),
     ]
-    engine = client.pubsub._driver("bus")._engine
+    engine = client.pubsub._frame.driver("bus")._engine
 
     def failing(*arguments: Any) -> Any:
         raise UnavailableError("for a moment")

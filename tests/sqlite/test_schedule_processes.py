@@ -144,7 +144,7 @@ def test_killed_runners_lose_nothing(
 def test_a_run_longer_than_its_lease_is_not_run_twice_but_a_stopped_holders_is(
     start: Start, client: CloudRuntimesClient, tick: Callable[..., Any]
 ) -> None:
-    hold = client.schedule._handlers["hold"].function
+    hold = client.schedule._frame.handlers["hold"].function
     for lease in (0.6, 3.0, 12.0):
         first = Runner(start("run_jobs", 0, lease))
         name = f"j{lease}"
@@ -279,7 +279,7 @@ def test_an_idle_runner_costs_little(
     client.schedule.schedule_job("theirs", due_time=0, target=elsewhere)
     client.schedule.schedule_job("later", schedule="@hourly", target=tick)
     client.schedule.schedule_job(
-        "held", schedule="@hourly", due_time=0, target=client.schedule._handlers["hold"].function
+        "held", schedule="@hourly", due_time=0, target=client.schedule._frame.handlers["hold"].function
     )
     runner = Runner(start("run_jobs"))
     until(lambda: runner.runs)

@@ -88,7 +88,7 @@ def test_pages(path: Path, made: int) -> None:
         connection.close()
     with CloudRuntimesClient() as client:
         client.state.save("store", "k", 5)
-        ours = client.state._drivers["store"]._engine._group_commit.connection
+        ours = client.state._frame.drivers["store"]._engine._group_commit.connection
         (size,) = ours.execute("PRAGMA page_size").fetchone()
         assert size == (made or 8192)
         assert ours.execute("PRAGMA wal_autocheckpoint").fetchone() == (16 * 1024 * 1024 // size,)

@@ -20,7 +20,7 @@ def operation(seconds: float = 10.0) -> Operation:
 
 def join(client: CloudRuntimesClient, **asked: Any) -> Any:
     """A member without a thread behind it."""
-    driver: Any = client.pubsub._driver("bus")
+    driver: Any = client.pubsub._frame.driver("bus")
     fields = dict.fromkeys(SubscribeRequest._fields) | {"topic": "t", "group": "suite", "raw": False} | asked
     made: EventSource = driver.subscribe(operation(), SubscribeRequest(**fields))
     return made

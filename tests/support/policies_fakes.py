@@ -178,5 +178,5 @@ def no_file(path: str, where: str) -> Resiliency:
 
 def under(client: CloudRuntimesClient, targets: Mapping[str, Any], now: Callable[[], float]) -> PolicyInterceptor:
     """Put a client under policies whose time is the test's."""
-    client._policies = PolicyInterceptor(load({"targets": targets}, "the test", SERVICES, no_file), now)
-    return client._policies
+    client._context.policies = PolicyInterceptor(load({"targets": targets}, "the test", SERVICES, no_file), now)
+    return client._context.policies

@@ -78,7 +78,7 @@ def spans(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spans]:
 def test_off_by_default(client: Make) -> None:
     made = client(home=":memory:")
     made.state.save("s", "k", 1)
-    assert made.state._interceptors == ()
+    assert made.state._frame.interceptors == ()
     assert "telemetry" not in made._context._services
 
 
@@ -148,7 +148,7 @@ def test_an_error_is_told_by_its_type_alone(spans: Spans, api: Api) -> None:
 
 def test_a_retry_is_an_event(spans: Spans, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     state = spans.client.state
-    driver = state._driver("orders")
+    driver = state._frame.driver("orders")
     fails = iter([True, True, False])
 
     def flaky(original: Any) -> Any:
@@ -368,7 +368,7 @@ def test_dropping_an_event_is_no_failure(spans: Spans) -> None:
 
 
 def test_what_failed_of_many_is_an_error(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = spans.client.pubsub._driver("bus")
+    driver = spans.client.pubsub._frame.driver("bus")
     monkeypatch.setattr(driver, "publish", lambda *_: {1: UnavailableError(SECRET)})
     with pytest.raises(BulkError):
         spans.client.pubsub.publish_bulk("bus", "t", [1, 2])
@@ -518,7 +518,7 @@ def test_a_handler_that_outlives_its_client_s_drivers(spans: Spans) -> None:
     assert begun.wait(30)
     closing = threading.Thread(target=client.close)
     closing.start()
-    while client.pubsub._drivers:
+    while client.pubsub._frame.drivers:
         threading.Event().wait(0.01)
     go.set()
     closing.join(60)

@@ -21,7 +21,7 @@ from ..._core.os_files import real_path
 from ..._core.sqlite_failures import explain, is_busy
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
-from ...spi.operation import Operation
+from ...spi.operation import Operation, end_driver
 from . import schema
 from .connections import IMMUTABLE, Readers, keep_forever, open_file, open_memory
 from .files import NoWriteLock, Watch, WriteLock, check_emptied
@@ -229,7 +229,7 @@ class Engine:
             "then: put the files back first if they are needed",
             retryable=False,
         )
-        error._ends_driver = True
+        end_driver(error)
         return error
 
     def unless_gone(self, call: Callable[[], T], again: Callable[[], T]) -> T:

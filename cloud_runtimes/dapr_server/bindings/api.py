@@ -45,10 +45,9 @@ class BindingsApi:
             raise InvalidArgumentError(
                 f"binding {name} does not support operation {operation}. supported operations:{' '.join(operations)}"
             )
-        client = self._context.client
         if kind == "file":
             budget = self._context.budget(f"the answer of binding {name}", "ask for less at a time")
-            found = await files.invoke(client.file, store, operation, data, metadata, budget)
+            found = await files.invoke(self._context, store, operation, data, metadata, budget)
             return None if found is None else (found, {})
         if operation == "close":
             # for callers of the sidecar alone: the client's database serves others too
@@ -58,6 +57,6 @@ class BindingsApi:
             raise UnavailableError("component is closed")
         budget = self._context.budget(f"the rows of binding {name}", "add a condition or LIMIT")
         try:
-            return await sql.invoke(client.database, store, operation, metadata, budget)
+            return await sql.invoke(self._context.frame("database"), store, operation, metadata, budget)
         except CloudRuntimesError as error:
             raise type(error)(f"{error.message} (SQLSTATE {sql.state(error)})") from error

@@ -12,6 +12,7 @@ from ...codec import json
 from ...errors import CloudRuntimesError, InvalidArgumentError, MissingFileError
 from ...file.service import FileService
 from ...spi.file import RANGE
+from ..context import Context
 from ..limits import Budget
 
 __all__ = ["OPERATIONS", "invoke"]
@@ -20,7 +21,7 @@ OPERATIONS: Final = ("create", "get", "delete", "list")
 
 
 async def invoke(
-    files: FileService, store: str, operation: str, data: bytes, metadata: Mapping[str, str], budget: Budget
+    context: Context, store: str, operation: str, data: bytes, metadata: Mapping[str, str], budget: Budget
 ) -> bytes | None:
     """Do one of `OPERATIONS` with the file ``fileName`` of the metadata, or ``key``, as ``bindings.aws.s3`` calls it; return the reply's data, ``None``: it has none.
 
@@ -29,6 +30,7 @@ async def invoke(
         InvalidArgumentError: no name where one is needed, or one that the store does not take.
         DaprError: a file or list is larger than the budget.
     """
+    files = context.client.file
     name = _name(metadata.get("fileName") or metadata.get("key", ""))
     if operation == "create":
         name = name or str(uuid.uuid4())
@@ -40,7 +42,7 @@ async def invoke(
         raise InvalidArgumentError(f"metadata fileName is missing: {operation} needs it")
     if operation == "get":
         # one that cannot read a part is behind a sidecar, whose messages are smaller
-        can_stop = RANGE in files._driver(store).features
+        can_stop = RANGE in context.driver("file", store).features
         found = await files.get_file_async(store, name, length=budget.left[0] + 1 if can_stop else None)
         budget.add(len(found))
         return found

@@ -12,10 +12,9 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ...client import ServiceFrame
 from ...codec import json
-from ...database._prepare import execute as prepare_execute
-from ...database._prepare import query as prepare_query
-from ...database.service import DatabaseService
+from ...database.prepare import execute, query
 from ...errors import (
     AlreadyExistsError,
     CloudRuntimesError,
@@ -58,7 +57,7 @@ OPERATIONS: Final = ("exec", "query", "close")
 
 
 async def invoke(
-    database: DatabaseService, store: str, operation: str, metadata: Mapping[str, str], budget: Budget
+    database: ServiceFrame, store: str, operation: str, metadata: Mapping[str, str], budget: Budget
 ) -> tuple[bytes, dict[str, str]]:
     """Run a statement, confined to its database; return the reply's data and metadata.
 
@@ -67,7 +66,7 @@ async def invoke(
         PermissionDeniedError: the statement reaches outside of the database.
         DaprError: its rows are more than the budget.
     """
-    driver: DatabaseDriver = database._driver(store)
+    driver: DatabaseDriver = database.driver(store)
     sql = metadata.get("sql", "")
     prepared = partial(_statement, operation, metadata, driver.mysql, Confined(*reversed(budget.left)))
     statement = await asyncio.to_thread(prepared) if len(sql) > _LONG else prepared()
@@ -108,7 +107,7 @@ def state(error: CloudRuntimesError) -> str:
 
 
 async def _run(
-    database: DatabaseService,
+    database: ServiceFrame,
     method: Method,
     store: str,
     driver: DatabaseDriver,
@@ -116,10 +115,10 @@ async def _run(
     budget: Budget,
 ) -> Outcome:
     timeout = budget.remaining()
-    if database._timeout is not None:
-        timeout = min(timeout, database._timeout)
+    if database.timeout is not None:
+        timeout = min(timeout, database.timeout)
     op = Operation(method, store, timeout)
-    outcome: Outcome = await database._call_async(op, driver.run_async, statement)
+    outcome: Outcome = await database.call_async(op, driver.run_async, statement)
     return outcome
 
 
@@ -135,7 +134,7 @@ def _statement(operation: str, metadata: Mapping[str, str], mysql: bool, confine
         text, given = named(sql, values, mysql=mysql)
     except (PayloadError, ValueError) as error:
         raise InvalidArgumentError(f"invalid metadata property params: {error}") from error
-    prepare = prepare_execute if operation == "exec" else prepare_query
+    prepare = execute if operation == "exec" else query
     return replace(prepare(text, given, mysql), confined=confined)
 
 

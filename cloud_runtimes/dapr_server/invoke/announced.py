@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from ..._core.logs import logger
 from ..._http.asgi_server import make_server
 from ..._http.threaded import listen
+from ...client import context_of
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import CloudRuntimesError, NotFoundError, UnavailableError
@@ -108,7 +109,7 @@ class _Gate:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.context = context.client._context
+        self.context = context_of(context.client)
         self.app_id = context.settings.app_id
         self.handlers = _All(self)
 

@@ -42,7 +42,7 @@ class JobsBlock:
     async def start(self) -> None:
         """Begin to run due jobs, once the application listens."""
         # a handler of a sidecar that is over, of the same client, gives way
-        self._context.client.schedule._handlers.pop(HANDLER, None)
+        self._context.frame("schedule").handlers.pop(HANDLER, None)
         if self._context.app is None:
             # jobs can be scheduled by their handler's name, and wait for a sidecar that has an application
             self._context.client.schedule.job(HANDLER)(_nobody)
@@ -55,7 +55,7 @@ class JobsBlock:
         await app.ready()
         runner = self._context.client.schedule.running(timeout=self._context.settings.grace)
         try:
-            await runner._open_async()
+            await runner.__aenter__()
         except CloudRuntimesError as error:
             logger().warning("due jobs are not run: %s", error)
             return
@@ -74,7 +74,7 @@ class JobsBlock:
             if self._trigger is not None:
                 await self._trigger.end()
             await closing
-        self._context.client.schedule._handlers.pop(HANDLER, None)
+        self._context.frame("schedule").handlers.pop(HANDLER, None)
 
 
 async def _nobody(data: Any) -> None:

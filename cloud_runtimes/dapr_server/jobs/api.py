@@ -39,7 +39,7 @@ class JobsApi:
                 repeats=job.repeats,
                 ttl=job.ttl,
                 data=job.stored(),
-                target=self._schedule._handlers[HANDLER].function,
+                target=self._context.frame("schedule").handlers[HANDLER].function,
                 overwrite=overwrite,
                 failure_policy=None if job.policy is None else job.policy.ours(),
                 timezone=timezone,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from ..._native import events as kernel
 from ...codec import json
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.failures import DaprError
-from ...pubsub.outgoing import OutgoingBatches, check_topic, make_record
+from ...pubsub.outgoing import OutgoingBatches, check_topic, make_record, publish_all_async
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import RAW, TTL, PubSubDriver
 from ..context import Context
@@ -113,8 +113,9 @@ class PubSubApi:
         batches = OutgoingBatches(self._app_id, topic, driver.limits, records)
         try:
             check_topic(topic)
-            op = Operation(_BULK, pubsub_name, self._context.client._context.timeout, passed_on(metadata))
-            await self._pubsub._publish_all_async(op, driver, batches)
+            frame = self._context.frame("pubsub")
+            op = Operation(_BULK, pubsub_name, frame.timeout, passed_on(metadata))
+            await publish_all_async(frame, op, driver, batches)
         except CloudRuntimesError as error:
             return {entry_id: error.message for entry_id, _ in records}
         return {entry_id: error.message for entry_id, error in batches.failed.items()}
@@ -127,7 +128,7 @@ class PubSubApi:
             key=outgoing.key,
             attributes=outgoing.attributes,
             metadata=passed_on(metadata, outgoing.note),
-            id=kernel.uuid7_text(kernel.uuid7()),
+            id=str(uuid.uuid4()),
             expires_us=None if ttl is None else time.time_ns() // 1000 + int(ttl * 1_000_000),
             raw=outgoing.attributes is None,
             driver=driver,

@@ -14,10 +14,11 @@ from ...codec.payload import JSON
 from ...errors import PayloadError
 from ...protocols.dapr.events import ADDED, CLOUD_EVENT, EVENT_TYPE, FIELDS
 from ...pubsub import Event
+from ...pubsub.types import record_of
 from ..app.channel import passed_on
 
 if TYPE_CHECKING:
-    from ..._native.events_py import EventRecord
+    from ...spi.pubsub import EventRecord
 
 __all__ = [
     "ABSENT",
@@ -163,7 +164,7 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
     Raises:
         PayloadError: it was published without an envelope, and is no CloudEvent itself.
     """
-    record = event._record
+    record = record_of(event)
     metadata = _told(record.metadata)
     if not raw and record.raw:
         envelope = _parsed(record.payload, metadata)

@@ -14,6 +14,7 @@ from ...protocols.dapr.failures import DaprError
 from ...protocols.dapr.messages import messages
 from ...pubsub import Event
 from ...pubsub import Subscription as Handle
+from ...pubsub.types import answer
 from ...spi.events import cause_of
 from ...spi.pubsub import Settlement
 from ..context import Context
@@ -149,7 +150,7 @@ class _Stream:
                     message = event_message(self._place, envelope)
                 except PayloadError as error:
                     repeated(f"stream {subscription.topic}", "event %s is dropped: %s", event.id, error)
-                    event._settle(Settlement.DROP, None, cause_of("undecodable", error))
+                    answer(event, Settlement.DROP, None, cause_of("undecodable", error))
                     continue
                 if envelope.expired:
                     event.drop()

@@ -16,6 +16,8 @@ from ..._core.logs import logger, repeated
 from ...errors import CloudRuntimesError, PayloadError
 from ...pubsub import Event
 from ...pubsub import Subscription as Handle
+from ...pubsub.subscription import hold
+from ...pubsub.types import answer
 from ...spi.events import cause_of
 from ...spi.pubsub import ACK_WAIT, DEAD_LETTER, RAW, Cause, Settlement
 from ..app.channel import NotReached
@@ -67,7 +69,7 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
         subscription.pubsub_name, subscription.topic, **options
     )
     # the application has longer for its answer than a sidecar that is dead
-    handle._fetcher.hold(settings.timeout + _LATE)
+    hold(handle, settings.timeout + _LATE)
     return handle
 
 
@@ -86,7 +88,7 @@ def settle(event: Event[Any], subscription: Subscription, said: Said) -> None:
     elif dead_letters == subscription.topic or (said is Said.RETRY and not dead_letters):
         event.retry()
     else:
-        event._settle(Settlement.DROP, None, None if said is Said.DROP else Cause("deliveries"))
+        answer(event, Settlement.DROP, None, None if said is Said.DROP else Cause("deliveries"))
 
 
 class Subscriber:
@@ -276,7 +278,7 @@ class Subscriber:
     def _poison(self, event: Event[Any], error: PayloadError) -> None:
         """An event that cannot be told: no other try would be better."""
         repeated(f"poison {self._name}", "%s: event %s is dropped: %s", self._name, event.id, error)
-        event._settle(Settlement.DROP, None, cause_of("undecodable", error))
+        answer(event, Settlement.DROP, None, cause_of("undecodable", error))
 
     def _unreached(self, events: Sequence[Event[Any]], error: NotReached) -> None:
         """The application did not answer, so it has said nothing against the events: they come again, also where there is a dead-letter topic."""

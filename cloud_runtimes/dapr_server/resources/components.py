@@ -286,12 +286,12 @@ class Components:
 
     def _check(self, document: Document, kind: ComponentType, table: dict[str, Any], secret: bool) -> None:
         """Have the component look at its settings, and take it."""
-        from ...client import CloudRuntimesClient
+        from ...client import CloudRuntimesClient, context_of
 
         service, name = kind.service, document.name
         try:
             with CloudRuntimesClient(runtime="capa", app_id=self._app_id, config={service: {name: table}}) as client:
-                features = client._context.runtime().driver(service, name).features  # without I/O
+                features = context_of(client).runtime().driver(service, name).features  # without I/O
         except CloudRuntimesError as error:
             told = error.message.rpartition("]: ")[2]
             self._problems.add(

@@ -15,7 +15,7 @@ from ...protocols.dapr.failures import DaprError
 from ...spi import state as spi
 from ...spi.operation import Method
 from ...spi.state import StateWrite
-from ...state.prepare import delete_write, save_write
+from ...state.prepare import delete_write, prepare_write, save_write
 from ...state.types import StateItem
 from ..context import Context
 from ..limits import Budget
@@ -190,10 +190,11 @@ class StateApi:
                 if etags and change.etag and change.data is not None and re.fullmatch(etags, change.etag) is None:
                     raise failures.no_etag(code, text, change.etag)
             writes = [self._write(store, change) for change in changes]
-            op, driver = self._state._writing(method, store, writes, CLIENT_TIMEOUT, None)
+            frame = self._context.frame("state")
+            op, driver = prepare_write(frame, method, store, writes, CLIENT_TIMEOUT, None)
             if atomic and any(write.etag is not None or write.create for write in writes):
-                self._state._need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", store)
-            found = await self._state._call_async(op, driver.write_async, writes, atomic or len(writes) == 1)
+                frame.need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", store)
+            found = await frame.call_async(op, driver.write_async, writes, atomic or len(writes) == 1)
         except CloudRuntimesError as error:
             raise failures.failed(code, text, error) from error
         if found:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..._core.logs import logger
+from ...client import context_of
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.failures import DaprError
 from ...spi import state as state
@@ -57,7 +58,7 @@ class SystemApi:
 
     def attributes(self) -> dict[str, str]:
         """Return what was set, and the version."""
-        from ..._version import __version__
+        from ... import __version__
 
         return {
             **self._context.attributes,
@@ -99,7 +100,7 @@ class SystemApi:
         self._shutdown()
 
     def _declared(self) -> Iterator[ComponentInfo]:
-        declared = self._context.client._context.runtime().declared()
+        declared = context_of(self._context.client).runtime().declared()
         for (service, name), vendor in declared.items():
             if service in _KINDS:
                 yield ComponentInfo(name, f"{_KINDS[service]}.{vendor}", capabilities=self._capabilities(service, name))

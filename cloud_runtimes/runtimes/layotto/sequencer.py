@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from ..._service import Service, error_context
+from ..._service import Service, context_of, error_context
 from ...errors import InvalidArgumentError, UnsupportedError
 from ...protocols.layotto.messages import messages
 from ...spi.operation import Method, Operation
@@ -33,7 +33,7 @@ class Sequencer(Service):
     name = "sequencer"
 
     def __init__(self, client: Client) -> None:
-        super().__init__(client._context)
+        super().__init__(context_of(client))
 
     @error_context(_NEXT)
     def next_id(
@@ -59,7 +59,7 @@ class Sequencer(Service):
             ComponentNotFoundError: there is no such sequencer.
         """
         op, transport, request = self._prepared(store_name, key, strong, timeout, metadata)
-        return self._call(op, lambda each: transport.run(each, _next(transport, request)))
+        return self._frame.call(op, lambda each: transport.run(each, _next(transport, request)))
 
     @error_context(_NEXT)
     async def next_id_async(
@@ -73,7 +73,7 @@ class Sequencer(Service):
     ) -> int:
         """Asynchronous `next_id`."""
         op, transport, request = self._prepared(store_name, key, strong, timeout, metadata)
-        return await self._call_async(op, lambda each: transport.run_async(each, _next(transport, request)))
+        return await self._frame.call_async(op, lambda each: transport.run_async(each, _next(transport, request)))
 
     def _prepared(
         self, store_name: str, key: str, strong: bool, timeout: float | None, metadata: Mapping[str, str] | None
@@ -84,11 +84,11 @@ class Sequencer(Service):
         if not isinstance(strong, bool):
             raise InvalidArgumentError(f"strong must be True or False, got {strong!r}")
         check_metadata(metadata)
-        runtime = self._context.runtime()
-        self._runtime_name = runtime.name
+        runtime = self._frame.context.runtime()
+        self._frame.runtime_name = runtime.name
         if not isinstance(runtime, LayottoRuntime):
             raise UnsupportedError(f"sequencers are Layotto's, and the runtime is {runtime.name}")
-        limit = check_timeout(timeout, self._context.timeout)
+        limit = check_timeout(timeout, self._frame.context.timeout)
         pb = messages()
         options = pb.SequencerOptions(increment=int(strong))
         request = pb.GetNextIdRequest(store_name=store_name, key=key, options=options, metadata=metadata or {})

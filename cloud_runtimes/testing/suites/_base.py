@@ -61,6 +61,12 @@ class Call:
             [(self._service, method, (*self._component, *arguments), options) for method, *arguments in calls]
         )
 
+    def driver(self) -> Any:
+        """Return the driver of the component."""
+        from ...client import context_of
+
+        return context_of(self._client).frame(self._name).driver(*self._component)
+
     def lacks(self, feature: str) -> bool:
         """Tell whether a feature is not declared, so that using it must be refused."""
         return not self._client.supports(feature, *(self._component or ("default",)))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ...client import CloudRuntimesClient
+from ..._service import frame_of
+from ...client import CloudRuntimesClient, context_of
 from ...errors import ClosedError, ConflictError, PayloadError, UnsupportedError
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import SubscribeRequest
@@ -104,12 +105,13 @@ class OutboxTests(Suite):
     def test_another_engine_is_refused(self, call: Call, store: str) -> None:
         other = CloudRuntimesClient(config={"capa": {"home": ":memory:"}})
         with other, call.opened("transaction") as tx:
-            tx._service._context, ours = other._context, tx._service._context
+            frame = frame_of(tx)
+            frame.context, ours = context_of(other), frame.context
             try:
                 with pytest.raises(UnsupportedError, match="not in one database"):
                     tx.publish("bus", "t", 1)
             finally:
-                tx._service._context = ours
+                frame.context = ours
 
 
 class InboxTests(Suite):
@@ -135,13 +137,13 @@ class InboxTests(Suite):
                     event.transaction("orders")
 
     @requires("pubsub.inbox")
-    def test_an_event_and_its_writes(self, call: Call, state: Call, orders: str, api: Api) -> None:
+    def test_an_event_and_its_writes(self, call: Call, state: Call, store: str, orders: str, api: Api) -> None:
         call("publish_bulk", "t", ["first", "second"])
         with call.opened("subscribe", "t") as sub:
             first, second = collect(api, sub, 2, ack=False)
             with api.opened(first.transaction(orders)) as tx:
                 tx.save("done", first.data)
-                tx.publish(sub._fetcher.pubsub_name, "results", "made of first")
+                tx.publish(store, "results", "made of first")
             first.retry(0)  # too late: it is settled
             with pytest.raises(ConflictError, match="settled already"), api.opened(first.transaction(orders)) as tx:
                 tx.save("done", "twice")
@@ -240,10 +242,10 @@ class InboxTests(Suite):
     ) -> None:
         """The last to commit is the one that holds the lease."""
         call("publish", "t", 1)
-        driver = client.pubsub._driver(store)
+        driver = call.driver()
         request = SubscribeRequest("t", "suite", None, 50.0, None, None, False, None)
         op = Operation(_OPERATION, store, 10.0)
-        writes = client.state._driver(orders)
+        writes = state.driver()
         slow, fast = driver.subscribe(op, request), driver.subscribe(op, request)
         (lost,) = slow.poll((), 1, 10.0)
         harness.advance(60.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ...client import CloudRuntimesClient
+from ...client import CloudRuntimesClient, context_of
 from ...errors import (
     ClosedError,
     ConflictError,
@@ -107,8 +107,9 @@ class LockSuite(Suite):
     def test_the_holder_is_the_first_to_know(self, call: Call, client: CloudRuntimesClient, api: Api) -> None:
         lease = call("try_lock", "r", expiry=30)
         lease.check()
-        later = client.lock._now() + 30
-        client.lock._now = lambda: later
+        context = context_of(client)
+        later = context.now() + 30
+        context.now = lambda: later
         assert lease.lost
         assert call("try_lock", "r") is None
         api.fails(LeaseLostError)(lease, "release")

@@ -59,7 +59,7 @@ class PubSubSuite(AnswerTests, InboxTests):
             call.fails(UnsupportedError, match="lag is not supported")("lag", "t")
 
     def test_too_large_is_refused(self, call: Call, client: CloudRuntimesClient, api: Api, store: str) -> None:
-        driver = client.pubsub._driver(store)
+        driver = call.driver()
         largest = driver.max_event_bytes
         message = re.escape(f"has {largest + 1:,} bytes, {largest:,} are taken: {driver.larger_events}")
         call.fails(ResourceExhaustedError, match=message)("publish", "t", bytes(largest + 1))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ... import errors
+from ..._service import context_of
 from ...rpc import RpcRequest, RpcResponse
 
 if TYPE_CHECKING:
@@ -158,11 +159,11 @@ def register(client: CloudRuntimesClient) -> None:
 
     @rpc.method("chain")
     def chain(data: Any) -> Any:
-        return rpc.invoke_method(client._context.settings.app_id, "describe", data)
+        return rpc.invoke_method(context_of(client).settings.app_id, "describe", data)
 
     @rpc.method("chain-async")
     async def chain_async(data: Any) -> Any:
-        return await rpc.invoke_method_async(client._context.settings.app_id, "describe", data)
+        return await rpc.invoke_method_async(context_of(client).settings.app_id, "describe", data)
 
     @rpc.method("die")
     def die() -> None:

@@ -23,7 +23,7 @@ class SqliteHarness(Clients):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.home = self._home(folder)
         self.clocks = Clock()
-        monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), self.clocks.component)
+        monkeypatch.setitem(registry.loaded, (registry.COMPONENTS, "sqlite"), self.clocks.component)
 
     def _home(self, folder: Path) -> str:
         return str(folder / "home")
