@@ -110,11 +110,13 @@ class Component(ABC):
     Attributes:
         name: of its folder or entry point.
         Settings: a frozen dataclass; see `cloud_runtimes.config.setting`.
+        system: what spans call its engine, where that is not its name (see `Driver`).
         services: which services it has drivers for.
         home_schemes: schemes of the URLs by which it is a home, for undeclared names of these services.
     """
 
     name: ClassVar[str]
+    system: ClassVar[str] = ""
     Settings: ClassVar[type[Any]]
     services: ClassVar[tuple[str, ...]]
     home_schemes: ClassVar[tuple[str, ...]] = ()

@@ -324,13 +324,11 @@ class DatabaseDriver(Driver, ABC):
     Attributes:
         mysql: whether texts are scanned by the rules of MySQL, where a backslash escapes.
         lacks: types that the database has none of and gives back as others: ``bool`` as int, ``Decimal`` as int, float or text, ``dict`` (JSON) as text, ``UUID`` as a class of the driver's own, ``bytes`` as text that begins with ``\\x``.
-        system: the database's name in OpenTelemetry's semantic conventions (``db.system.name``); ``""``: not known.
-        namespace: the name of the database in it; ``None``: it has none.
+        namespace: the name of the database; ``None``: it has none.
     """
 
     mysql: bool = False
     lacks: frozenset[type] = frozenset()
-    system: str = ""
     namespace: str | None = None
 
     @abstractmethod

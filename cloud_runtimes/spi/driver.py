@@ -25,11 +25,13 @@ class Driver(Blocking):
         features: what this driver can do beyond the minimum, by the service's feature names. The service refuses the rest before any I/O, so a feature that is declared must work and one that is not must not be needed.
         instead: feature that it does not declare → what to do instead, for the message that refuses it.
         engine: what commits its transactions. Drivers of which it is equal write each other's changes (`cloud_runtimes.spi.change`); ``None``: none does.
+        system: what spans call the engine, as in OpenTelemetry's ``db.system.name`` and ``messaging.system``; ``""``: not known. A runtime sets it where the driver does not.
         server: host of what it talks to, or the path of a socket, and the port, for spans; ``None``: nothing, or it is not known. A runtime sets it where the driver does not.
     """
 
     features: frozenset[str] = frozenset()
     instead: Mapping[str, str] = MappingProxyType({})
+    system: str = ""
     server: tuple[str, int | None] | None = None
 
     @property

@@ -52,25 +52,22 @@ class _Description(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """What a component is: the folder of its driver, ``sqlite``, ``redis`` …, or the package of one from elsewhere; a database's ``db.system.name`` and ``db.namespace``; where its server is."""
+    """A component's engine, a database's ``db.namespace``, and where its server is."""
 
-    vendor: str
     system: str
     namespace: str | None
     server: Mapping[str, str | int]
 
 
-_UNKNOWN: Final = _Place("_OTHER", "other_sql", None, {})
+_UNKNOWN: Final = _Place("", None, {})
 
 
 def _place(driver: Any) -> _Place:
     """Return what the component of a driver is."""
-    parts = type(driver).__module__.split(".")
-    vendor = parts[2] if parts[:2] == ["cloud_runtimes", "components"] and len(parts) > 2 else parts[0]
     server = dict(
         zip(("server.address", "server.port"), filter(None, getattr(driver, "server", None) or ()), strict=False)
     )
-    return _Place(vendor, getattr(driver, "system", "") or "other_sql", getattr(driver, "namespace", None), server)
+    return _Place(getattr(driver, "system", ""), getattr(driver, "namespace", None), server)
 
 
 def _described(op: Operation, at: _Place, args: tuple[Any, ...]) -> _Description:
@@ -95,7 +92,7 @@ def _described(op: Operation, at: _Place, args: tuple[Any, ...]) -> _Description
 def _messaging(op: Operation, at: _Place, topic: str, count: int | None = None) -> _Description:
     """Return the description of a call that publishes; of a batch with the count of its events."""
     attributes: dict[str, Any] = {
-        "messaging.system": at.vendor,
+        "messaging.system": at.system or "_OTHER",
         "messaging.operation.name": "publish",
         "messaging.operation.type": "send",
         "messaging.destination.name": topic,
@@ -110,7 +107,7 @@ def _messaging(op: Operation, at: _Place, topic: str, count: int | None = None) 
 def _database(op: Operation, at: _Place, statement: sql.Statement | None) -> _Description:
     """Return the description of a call of a database; what an SQL text is about stands in its summary alone."""
     attributes: dict[str, Any] = {
-        "db.system.name": at.system,
+        "db.system.name": at.system or "other_sql",
         "cloud_runtimes.component": op.component,
         **at.server,
     }
@@ -265,7 +262,7 @@ class SpanInterceptor(Interceptor):
         """Return the span around a handler of events; of a batch it has a link for each event instead of a parent."""
         at = self._place(pubsub_name)
         attributes: dict[str, Any] = {
-            "messaging.system": at.vendor,
+            "messaging.system": at.system or "_OTHER",
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
             "messaging.destination.name": request.topic,

@@ -37,6 +37,7 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
     """Drivers over one shared database."""
 
     name = "postgres"
+    system = "postgresql"
     Settings = PostgresSettings
     services = tuple(_DRIVERS)
     home_schemes = ("postgresql", "postgres")

@@ -90,6 +90,7 @@ class SidecarRuntime(Runtime):
             )
         module, kind = self.drivers[service]
         driver: Driver = getattr(import_module(module, self.package), kind)(self.transport, name)
+        driver.system = self.name
         driver.server = server_of(self.transport.url.partition(" ")[0])
         return driver
 

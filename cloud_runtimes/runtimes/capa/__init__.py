@@ -172,6 +172,7 @@ class CapaRuntime(Runtime):
                 runtime=self.name,
             )
         driver = component.driver(service, name)
+        driver.system = driver.system or component.system or component.name
         driver.server = driver.server or component.server
         return driver
 
