@@ -25,7 +25,7 @@ _GET = Method("configuration", "get_configuration", repeatable=True, writes=Fals
 _GET_ITEMS = Method("configuration", "get_configuration_items", repeatable=True, writes=False)
 _SAVE = Method("configuration", "save_configuration", repeatable=True)
 _DELETE = Method("configuration", "delete_configuration", repeatable=True)
-_SUBSCRIBE = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
+_SUBSCRIBE = Method("configuration", "subscribe_configuration", repeatable=True, writes=False, handle=True)
 
 Handler = Callable[..., Any]
 

@@ -21,8 +21,8 @@ T = TypeVar("T")
 QUERY_WRITES: Final = Method("database", "query", repeatable=False)
 EXECUTE: Final = Method("database", "execute", repeatable=False)
 EXECUTE_MANY: Final = Method("database", "execute_many", repeatable=False)
-STREAM: Final = Method("database", "stream", repeatable=False, writes=False)
-_STREAM_WRITES: Final = Method("database", "stream", repeatable=False)
+STREAM: Final = Method("database", "stream", repeatable=False, writes=False, handle=True)
+_STREAM_WRITES: Final = Method("database", "stream", repeatable=False, handle=True)
 _NONE: Final = object()
 _CLOSING: Final = 5.0
 """Seconds for letting go of a stream that its owner left."""

@@ -15,8 +15,8 @@ from ..spi.operation import Method, Operation
 if TYPE_CHECKING:
     from .._service import Service
 
-TRANSACTION: Final = Method("database", "transaction", repeatable=False)
-_BEGIN: Final = Method("database", "transaction", repeatable=True, writes=False)
+TRANSACTION: Final = Method("database", "transaction", repeatable=False, handle=True)
+_BEGIN: Final = Method("database", "transaction", repeatable=True, writes=False, handle=True)
 _PUBLISH: Final = Method("database", "publish", repeatable=False)
 _COMMIT: Final = Method("database", "commit", repeatable=False)
 _ROLLBACK: Final = Method("database", "rollback", repeatable=False, writes=False)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OPEN_FILE", "Chunks", "FileHandle"]
 
-OPEN_FILE: Final = Method("file", "open_file", repeatable=False)
-_READ: Final = Method("file", "open_file", repeatable=True, writes=False)
+OPEN_FILE: Final = Method("file", "open_file", repeatable=False, handle=True)
+_READ: Final = Method("file", "open_file", repeatable=True, writes=False, handle=True)
 
 
 class Chunks:

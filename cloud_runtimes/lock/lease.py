@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease", "LeaseRenewer"]
 
-_RENEW: Final = Method("lock", "renew", repeatable=False)
-_RELEASE: Final = Method("lock", "release", repeatable=False)
+_RENEW: Final = Method("lock", "renew", repeatable=False, handle=True)
+_RELEASE: Final = Method("lock", "release", repeatable=False, handle=True)
 
 
 class Lease(ServiceHandle):

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LockHold", "LockService"]
 
-_TRY: Final = Method("lock", "try_lock", repeatable=False)
+_TRY: Final = Method("lock", "try_lock", repeatable=False, handle=True)
 _UNLOCK: Final = Method("lock", "unlock", repeatable=False)
-_HOLD: Final = Method("lock", "hold", repeatable=False)
+_HOLD: Final = Method("lock", "hold", repeatable=False, handle=True)
 
 _MAX_BYTES: Final = 1024
 _MAX_EXPIRY: Final = 1e9

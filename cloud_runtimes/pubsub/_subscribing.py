@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SUBSCRIBE = Method("pubsub", "subscribe", repeatable=True)
+_SUBSCRIBE = Method("pubsub", "subscribe", repeatable=True, handle=True)
 _TRANSACTION = Method("pubsub", "transaction", repeatable=False)
 
 Start: TypeAlias = Literal["earliest", "latest"] | datetime

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PUBLISHER", "Sender"]
 
-PUBLISHER: Final = Method("pubsub", "publisher", repeatable=False)
+PUBLISHER: Final = Method("pubsub", "publisher", repeatable=False, handle=True)
 _TAKE_BYTES: Final = 8 * 1024 * 1024
 _KEPT_FAILURES: Final = 1000
 _PAUSES: Final = Backoff(0.01, 1.0, jitter=NONE)

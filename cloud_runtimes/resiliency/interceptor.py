@@ -25,23 +25,6 @@ from .settings import Policies
 
 __all__ = ["PolicyInterceptor"]
 
-_HANDLES: Final = frozenset(
-    [
-        "configuration.subscribe_configuration",
-        "database.stream",
-        "database.transaction",
-        "file.open_file",
-        "lock.hold",
-        "lock.release",
-        "lock.renew",
-        "lock.try_lock",
-        "pubsub.publisher",
-        "pubsub.subscribe",
-        "rpc.serve",
-        "schedule.run",
-    ]
-)
-"""Steps of handles, which have rules of their own. What they return is let go of by the service alone, so no interrupt may come between, and there are points for one between a driver's return and `PolicedCall`'s."""
 _FAULTS: Final = frozenset(["DATA_LOSS", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"])
 _UNASKED: Final = frozenset(
     ["CANCELLED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"]
@@ -287,8 +270,8 @@ class PolicedCall:
 
 
 def _is_step(call: Call) -> bool:
-    """Tell whether a call is a step of a handle or stream, which has rules of its own."""
-    return str(call.op.method) in _HANDLES or not isinstance(getattr(call.method, "__self__", None), Driver)
+    """Return whether a call is a step of a handle or stream, which has rules of its own."""
+    return call.op.method.handle or not isinstance(getattr(call.method, "__self__", None), Driver)
 
 
 def _streams(args: tuple[Any, ...]) -> bool:

@@ -51,7 +51,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_GUARD: Final = Method("rpc", "serve", repeatable=False, writes=False)
+_GUARD: Final = Method("rpc", "serve", repeatable=False, writes=False, handle=True)
 _HEALTHY: Final = RpcReply(204, {}, None, b"")
 _CONFIG: Final = RpcReply(200, {}, JSON, b"{}")
 _SUBSCRIBE: Final = RpcReply(200, {}, JSON, b"[]")

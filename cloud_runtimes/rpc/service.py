@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _INVOKE_METHOD = Method("rpc", "invoke_method", repeatable=False)
 _INVOKE = Method("rpc", "invoke", repeatable=False)
-_SERVE = Method("rpc", "serve", repeatable=False, writes=False)
+_SERVE = Method("rpc", "serve", repeatable=False, writes=False, handle=True)
 
 
 class _RpcFrame(ServiceFrame):

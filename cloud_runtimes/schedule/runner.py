@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobRun", "JobRunner"]
 
-_RUN: Final = Method("schedule", "run", repeatable=True, writes=False)
+_RUN: Final = Method("schedule", "run", repeatable=True, writes=False, handle=True)
 _AT_ONCE: Final = 64
 """Runs under way. What else is due waits, or goes to other processes."""
 _LOOK: Final = 1.0

@@ -27,15 +27,17 @@ class Method:
         service, name: as in ``state.get``.
         repeatable: whether a failed attempt may be repeated.
         writes: whether it may change anything, so that an interrupted call has to say whether it did.
+        handle: whether it opens a handle or is a step of one. Policies skip it: an interrupt between driver and service would leak the handle.
     """
 
-    __slots__ = ("name", "repeatable", "service", "writes")
+    __slots__ = ("handle", "name", "repeatable", "service", "writes")
 
-    def __init__(self, service: str, name: str, *, repeatable: bool, writes: bool = True) -> None:
+    def __init__(self, service: str, name: str, *, repeatable: bool, writes: bool = True, handle: bool = False) -> None:
         self.service = service
         self.name = name
         self.repeatable = repeatable
         self.writes = writes
+        self.handle = handle
 
     def __repr__(self) -> str:
         return f"{self.service}.{self.name}"
