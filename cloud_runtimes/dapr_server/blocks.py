@@ -1,18 +1,18 @@
 """The building blocks of a sidecar, put together.
 
-A block is a folder's worth of three things: what it does, in words of neither protocol (``<block>/api.py``), its routes (``<block>/http.py``) and its methods (``<block>/grpc.py``).
+A block is three things: what it does, in words of neither protocol, its routes over HTTP and its methods over gRPC. A small block is one module. A large one is a folder: ``api.py``, ``http.py`` and ``grpc.py``, put together by its ``__init__.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from .app import AppBlock
 from .bindings import BindingsBlock
 from .configuration import ConfigurationBlock
-from .context import Context
+from .context import Block, Context
 from .http.app import HttpApi
 from .invoke import InvokeBlock
 from .jobs import JobsBlock
@@ -22,23 +22,7 @@ from .secret import SecretBlock
 from .state import StateBlock
 from .system import SystemBlock
 
-__all__ = ["Block", "Blocks", "install"]
-
-
-class Block(Protocol):
-    """One building block."""
-
-    def routes(self, http: HttpApi) -> None:
-        """Add its routes."""
-
-    def methods(self, grpc: Any) -> None:
-        """Add its methods."""
-
-    async def start(self) -> None:
-        """Begin what runs by itself; before the first request."""
-
-    async def stop(self) -> None:
-        """End it; after the last request."""
+__all__ = ["Blocks", "install"]
 
 
 class Blocks:

@@ -1,4 +1,4 @@
-"""What the building blocks of a sidecar share."""
+"""What the building blocks of a sidecar share: their base, and what they know of it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from ..client import ServiceFrame, context_of
 from ..errors import CloudRuntimesError, ComponentNotFoundError
 from .limits import Budget
-from .pubsub.types import Subscription
-from .settings import SidecarSettings
+from .settings import SidecarSettings, Subscription
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
     from .app.channel import AppChannel
+    from .http.app import HttpApi
 
-__all__ = ["Context", "Lack"]
+__all__ = ["Block", "Context", "Lack"]
 
 
 class Lack(Enum):
@@ -90,3 +90,19 @@ class Context:
             CloudRuntimesError: the name is none of a component, or its settings are wrong.
         """
         return self.frame(service).driver(store)
+
+
+class Block:
+    """Base of a building block: routes over HTTP, methods over gRPC, and what runs by itself."""
+
+    def routes(self, http: HttpApi) -> None:
+        """Add its routes."""
+
+    def methods(self, grpc: Any) -> None:
+        """Add its methods."""
+
+    async def start(self) -> None:
+        """Begin what runs by itself; before the first request."""
+
+    async def stop(self) -> None:
+        """End it; after the last request."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
-from cloud_runtimes.dapr_server.bindings.positional import named
+from cloud_runtimes.dapr_server.bindings.sql import named
 from cloud_runtimes.errors import InvalidArgumentError
 from cloud_runtimes.spi.sql import MAX_SQL, _scan, scan, tokens
 

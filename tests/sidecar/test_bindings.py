@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_runtimes.dapr_server import Sidecar
-from cloud_runtimes.dapr_server.bindings.positional import named
+from cloud_runtimes.dapr_server.bindings.sql import named
 from cloud_runtimes.dapr_server.resources import load
 from cloud_runtimes.dapr_server.settings import CronBinding
 from cloud_runtimes.protocols.dapr.messages import messages

@@ -203,7 +203,7 @@ def test_sdk_subscription(sdk: Sdk) -> None:
 
 def test_no_more_subscriptions_than_a_sidecar_can_bear(beside: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has a thread; one that has ended makes room, over either protocol."""
-    monkeypatch.setattr("cloud_runtimes.dapr_server.configuration.api.MAX_OPEN", 3)
+    monkeypatch.setattr("cloud_runtimes.dapr_server.configuration.MAX_OPEN", 3)
     request = messages().SubscribeConfigurationRequest(store_name="store")
     ids = [send(beside.http_address, "GET", f"{STORE}/subscribe").json["id"] for _ in range(3)]
     refused = send(beside.http_address, "GET", f"{STORE}/subscribe")
@@ -220,7 +220,7 @@ def test_no_more_subscriptions_than_a_sidecar_can_bear(beside: Sidecar, monkeypa
 
 
 def test_a_subscription_that_fails_takes_no_room(beside: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_runtimes.dapr_server.configuration.api.MAX_OPEN", 1)
+    monkeypatch.setattr("cloud_runtimes.dapr_server.configuration.MAX_OPEN", 1)
     for _ in range(2):
         assert send(beside.http_address, "GET", f"{STORE}/subscribe?key=").status == 500
     assert send(beside.http_address, "GET", f"{STORE}/subscribe").status == 200

@@ -8,8 +8,7 @@ import pytest
 
 import cloud_runtimes
 from cloud_runtimes.dapr_server import Sidecar
-from cloud_runtimes.dapr_server.pubsub.types import Subscription
-from cloud_runtimes.dapr_server.settings import ComponentInfo
+from cloud_runtimes.dapr_server.settings import ComponentInfo, Subscription
 from cloud_runtimes.protocols.dapr.messages import messages
 from tests.sidecar.official import Sdk, sync_sdk
 from tests.sidecar.raw import call, send

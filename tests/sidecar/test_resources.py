@@ -12,11 +12,10 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import SidecarSettings
-from cloud_runtimes.dapr_server.pubsub.types import BulkSubscribe, Subscription
 from cloud_runtimes.dapr_server.resources import Resources, check_configs, load
 from cloud_runtimes.dapr_server.resources.engines import known_types
 from cloud_runtimes.dapr_server.resources.engines.postgres import postgres_url
-from cloud_runtimes.dapr_server.settings import ComponentInfo
+from cloud_runtimes.dapr_server.settings import BulkSubscribe, ComponentInfo, Subscription
 from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
 from cloud_runtimes.protocols.dapr.documents import go_duration
 from cloud_runtimes.resiliency.policies import Policy, Retries

@@ -13,7 +13,7 @@ from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.dapr_server.pubsub import subscriber
 from cloud_runtimes.dapr_server.pubsub.cel import Expression, ExpressionError
 from cloud_runtimes.dapr_server.pubsub.patterns import MAX_TEXT, Pattern, TooLong
-from cloud_runtimes.dapr_server.pubsub.types import Subscription
+from cloud_runtimes.dapr_server.settings import Subscription
 from cloud_runtimes.errors import InvalidArgumentError, PermissionDeniedError, UnavailableError
 from tests.sidecar.raw import send
 from tests.sidecar.test_subscriptions_grpc import listing, saying

@@ -17,7 +17,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
-from cloud_runtimes.dapr_server.pubsub.types import BulkSubscribe, Subscription
+from cloud_runtimes.dapr_server.settings import BulkSubscribe, Subscription
 from cloud_runtimes.errors import InvalidArgumentError
 from tests.sidecar.raw import send
 from tests.support.apps import App, Got, Reply

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from ..context import Context
-from ..http.app import HttpApi
+from ..context import Block, Context
 
 __all__ = ["AppBlock"]
 
 
-class AppBlock:
+class AppBlock(Block):
     """Opens the way to the application, and waits until it listens; it has no routes of its own."""
 
     def __init__(self, context: Context) -> None:
@@ -28,12 +26,6 @@ class AppBlock:
             from .http import HttpChannel
 
             context.app = HttpChannel(settings)
-
-    def routes(self, http: HttpApi) -> None:
-        """It has none."""
-
-    def methods(self, grpc: Any) -> None:
-        """It has none."""
 
     async def start(self) -> None:
         """Begin to look for the application."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -29,13 +29,13 @@ from ...errors import (
 )
 from ...spi.database import Confined, DatabaseDriver, Execute, Outcome, Query, RowSet, RowsTooLargeError
 from ...spi.operation import Method, Operation
+from ...spi.sql import check_sql, tokens
 from ..limits import Budget
-from .positional import named
 
 if TYPE_CHECKING:
     from ...spi.database import ExecuteResult
 
-__all__ = ["OPERATIONS", "invoke", "state"]
+__all__ = ["OPERATIONS", "invoke", "named", "state"]
 
 _QUERY: Final = Method("database", "query", repeatable=True, writes=False)
 _QUERY_WRITES: Final = Method("database", "query", repeatable=False)
@@ -162,3 +162,38 @@ def _value(value: Any) -> Any:
 def _time(moment: datetime) -> str:
     """Return a time as RFC 3339 has it, UTC as ``Z``."""
     return moment.isoformat().replace("+00:00", "Z")
+
+
+def named(sql: str, values: Sequence[Any], *, mysql: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return a statement with parameters ``:p1``, ``:p2`` …, and their values.
+
+    Parameters are ``$1`` (PostgreSQL) or, where there is no such one, ``?`` (MySQL) and ``?1`` (SQLite); without values a question mark is an operator. A colon is no parameter here.
+
+    Args:
+        sql: the statement.
+        values: of its parameters, in their order.
+        mysql: whether it is scanned by the rules of MySQL.
+
+    Raises:
+        InvalidArgumentError: the statement is too long.
+        ValueError: a parameter has no value.
+    """
+    scanned = list(tokens(check_sql(sql), mysql=mysql))
+    dollars = any(kind == "number" for kind, _, _ in scanned)
+    marks = bool(values) and not dollars
+    wanted: set[int] = set()
+    last = 0
+    out: list[str] = []
+    for kind, text, _ in scanned:
+        if kind == "number" or (kind == "mark" and marks):
+            number = last = int(text[1:] or last + 1)
+            wanted.add(number)
+            text = f":p{number}"
+        elif kind in ("param", "escaped"):
+            text = text.replace("\\", "\\\\").replace(":", "\\:")
+        out.append(text)
+    given = {f"p{number}": value for number, value in enumerate(values, 1)}
+    missing = sorted(number for number in wanted if f"p{number}" not in given)
+    if missing:
+        raise ValueError(f"the statement has a parameter {missing[0]}, but there are {len(given)} params")
+    return "".join(out), given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..context import Context
+from ..context import Block, Context
 from ..http.app import HttpApi
 from .announced import Announced
 from .api import InvokeApi
@@ -13,7 +13,7 @@ from .http import InvokeRoutes
 __all__ = ["InvokeBlock"]
 
 
-class InvokeBlock:
+class InvokeBlock(Block):
     """See the module; while it runs, others find the application under its id."""
 
     def __init__(self, context: Context) -> None:
@@ -23,11 +23,9 @@ class InvokeBlock:
         self._proxy: Any = None
 
     def routes(self, http: HttpApi) -> None:
-        """Add its routes."""
         InvokeRoutes(self._api).add_to(http)
 
     def methods(self, grpc: Any) -> None:
-        """Add its methods."""
         from .grpc import InvokeMethods
         from .proxy import Proxy
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ..._core.logs import logger
 from ...errors import CloudRuntimesError
 from ..app.channel import AppChannel
-from ..context import Context
+from ..context import Block, Context
 from ..http.app import HttpApi
 from .api import HANDLER, JobsApi
 from .http import JobRoutes
@@ -19,7 +19,7 @@ __all__ = ["JobsBlock"]
 _LANDING: Final = 5.0
 
 
-class JobsBlock:
+class JobsBlock(Block):
     """See the module."""
 
     def __init__(self, context: Context) -> None:
@@ -30,11 +30,9 @@ class JobsBlock:
         self._trigger: Trigger | None = None
 
     def routes(self, http: HttpApi) -> None:
-        """Add its routes."""
         JobRoutes(self._api).add_to(http)
 
     def methods(self, grpc: Any) -> None:
-        """Add its methods."""
         from .grpc import JobMethods
 
         JobMethods(self._api).add_to(grpc)

@@ -66,7 +66,7 @@ class Trigger:
 
         from ...protocols.dapr.messages import messages
         from ..app.grpc import ALPHA, CALLBACK
-        from .data import any_message
+        from .grpc import any_message
 
         kinds = messages()
         request = kinds.JobEventRequest(
@@ -97,7 +97,7 @@ def _body(data: JobData | None) -> bytes:
     if data.type_url is None:
         return json.encode(data.value)
     if data.type_url == VALUE_TYPE:
-        from .data import json_of
+        from .grpc import json_of
 
         return json_of(data)
     return data.body.strip()

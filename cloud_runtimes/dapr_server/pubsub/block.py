@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..._core.logs import logger
+from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError
+from ...protocols.dapr.messages import messages
 from ..app.channel import AppChannel, NotReached
-from ..context import Context
+from ..context import Block, Context
 from ..http.app import HttpApi
-from .api import PubSubApi
+from ..http.request import Reply, Request, empty, json_reply, members
+from ..http.router import Route
+from ..settings import Subscription
+from .api import Entry, PubSubApi, bytes_of
 from .declared import ask
 from .delivery import Delivery, HttpDelivery
-from .http import PubSubRoutes
+from .outgoing import Trace
 from .routing import Routes
 from .subscriber import Subscriber
-from .types import Subscription
 
 if TYPE_CHECKING:
     from .streaming import Streams
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PubSubBlock"]
 
 
-class PubSubBlock:
+class PubSubBlock(Block):
     """Publishing, and the subscriptions of the application.
 
     Raises:
@@ -49,16 +54,27 @@ class PubSubBlock:
         context.wanted = [each for each, _ in self._declared]
 
     def routes(self, http: HttpApi) -> None:
-        """Add its routes."""
-        PubSubRoutes(self._api).add_to(http)
+        verbs = "POST PUT"
+        http.add(
+            Route(verbs, "/v1.0/publish/bulk/{pubsub}/{topic*}", self._http_publish_bulk),
+            Route(verbs, "/v1.0-alpha1/publish/bulk/{pubsub}/{topic*}", self._http_publish_bulk),
+            Route(verbs, "/v1.0/publish/{pubsub}/{topic*}", self._http_publish),
+            # without a topic it is refused in words of its own
+            Route(verbs, "/v1.0/publish/{pubsub}", self._http_publish),
+        )
 
     def methods(self, grpc: Any) -> None:
-        """Add its methods."""
-        from .grpc import PubSubMethods
         from .streaming import Streams
 
-        self._streams = Streams(self._context)
-        PubSubMethods(self._api, self._streams).add_to(grpc)
+        streams = self._streams = Streams(self._context)
+        grpc.unary("PublishEvent", "PublishEventRequest", self._grpc_publish)
+        for name in ("BulkPublishEvent", "BulkPublishEventAlpha1"):
+            grpc.unary(name, "BulkPublishRequest", self._grpc_publish_bulk)
+        grpc.stream(
+            "SubscribeTopicEventsAlpha1",
+            "SubscribeTopicEventsRequestAlpha1",
+            lambda requests, context: streams.serve(requests),
+        )
 
     async def start(self) -> None:
         """Begin to wait for the application, to ask what it subscribes to."""
@@ -109,6 +125,81 @@ class PubSubBlock:
             return GrpcDelivery(app)
         return HttpDelivery(app)
 
+    # -- over HTTP --------------------------------------------------------
+
+    async def _http_publish(self, request: Request) -> Reply:
+        await self._api.publish(
+            request.params["pubsub"],
+            request.params.get("topic", ""),
+            request.body,
+            request.header("content-type") or "",
+            request.metadata(),
+            _http_trace(request),
+        )
+        return empty
+
+    async def _http_publish_bulk(self, request: Request) -> Reply:
+        pubsub_name, topic = request.params["pubsub"], request.params["topic"]
+        entries = [self._http_entry(pubsub_name, topic, each) for each in self._http_array(request, pubsub_name, topic)]
+        failed = await self._api.publish_bulk(pubsub_name, topic, entries, request.metadata(), _http_trace(request))
+        if not failed:
+            return empty
+        told = [{"entryId": entry_id, "error": why} for entry_id, why in failed.items()]
+        return json_reply({"failedEntries": told, "errorCode": "ERR_PUBSUB_PUBLISH_MESSAGE"}, 500)
+
+    def _http_array(self, request: Request, pubsub_name: str, topic: str) -> list[dict[str, Any]]:
+        self._api.check(pubsub_name, topic, request.metadata())
+        try:
+            found = json.decode(request.body)
+        except PayloadError as error:
+            raise self._api.unreadable(pubsub_name, topic, error.message) from error
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise self._api.unreadable(pubsub_name, topic, "give an array of objects")
+        return found
+
+    def _http_entry(self, pubsub_name: str, topic: str, given: dict[str, Any]) -> Entry:
+        found = members(given)
+        content_type, metadata = found.get("contenttype") or "", found.get("metadata")
+        entry_id = found.get("entryid") or ""
+        if (
+            not isinstance(entry_id, str)
+            or not isinstance(content_type, str)
+            or not isinstance(metadata, dict | None)
+            or not all(isinstance(value, str) for value in (metadata or {}).values())
+        ):
+            raise self._api.unreadable(
+                pubsub_name, topic, "entryId and contentType are text, metadata is an object of text"
+            )
+        try:
+            data = bytes_of(found.get("event"), content_type)
+        except (ValueError, binascii.Error) as error:
+            raise self._api.mismatched(pubsub_name, topic, str(error)) from error
+        return Entry(entry_id, data, content_type, metadata)
+
+    # -- over gRPC --------------------------------------------------------
+
+    async def _grpc_publish(self, request: Any, context: Any) -> Any:
+        await self._api.publish(
+            request.pubsub_name,
+            request.topic,
+            request.data,
+            request.data_content_type,
+            dict(request.metadata),
+            _grpc_trace(context),
+        )
+        return messages().Empty()
+
+    async def _grpc_publish_bulk(self, request: Any, context: Any) -> Any:
+        entries = [
+            Entry(each.entry_id, each.event, each.content_type, dict(each.metadata) or None) for each in request.entries
+        ]
+        failed = await self._api.publish_bulk(
+            request.pubsub_name, request.topic, entries, dict(request.metadata), _grpc_trace(context)
+        )
+        if failed:  # Dapr tells not which
+            raise self._api.failed_bulk(request.pubsub_name, request.topic, failed)
+        return messages().BulkPublishResponse()
+
 
 def _chosen(
     declared: list[tuple[Subscription, Routes]], told: list[tuple[Subscription, Routes]]
@@ -123,3 +214,12 @@ def _chosen(
     for each in told:
         made[each[0].pubsub_name, each[0].topic] = each
     return list(made.values())
+
+
+def _http_trace(request: Request) -> Trace:
+    return Trace(request.header("traceparent") or "", request.header("tracestate") or "")
+
+
+def _grpc_trace(context: Any) -> Trace:
+    found = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return Trace(found.get("traceparent", ""), found.get("tracestate", ""))

@@ -10,7 +10,7 @@ from ..._core.logs import logger
 from ...codec import json
 from ...errors import PayloadError
 from ..app.channel import AppCall, AppChannel, NotReached
-from .types import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
+from ..settings import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
 
 __all__ = ["ask"]
 

@@ -15,8 +15,8 @@ from ...codec.payload import JSON
 from ...errors import PayloadError
 from ...protocols.dapr.events import BULK_TYPE, CLOUD_EVENT
 from ..app.channel import AppAnswer, AppCall, AppChannel
+from ..settings import Subscription
 from .envelope import Envelope
-from .types import Subscription
 
 __all__ = ["BULK_TYPE", "Delivery", "HttpDelivery", "Item", "Place", "Said"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...errors import InvalidArgumentError
+from ..settings import Subscription
 from .cel import Expression
 from .envelope import Envelope
-from .types import Subscription
 
 __all__ = ["Routes"]
 

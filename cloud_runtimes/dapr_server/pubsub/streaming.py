@@ -19,10 +19,10 @@ from ...spi.events import cause_of
 from ...spi.pubsub import Settlement
 from ..context import Context
 from ..limits import MAX_OPEN, no_more
+from ..settings import Subscription
 from .delivery import Place
 from .envelope import read
 from .subscriber import is_raw, open_handle, settle
-from .types import Subscription
 
 __all__ = ["Streams"]
 

@@ -22,12 +22,11 @@ from ...spi.events import cause_of
 from ...spi.pubsub import ACK_WAIT, DEAD_LETTER, RAW, Cause, Settlement
 from ..app.channel import NotReached
 from ..context import Context
-from ..settings import SidecarSettings
+from ..settings import BulkSubscribe, SidecarSettings, Subscription
 from .cel import ExpressionError
 from .delivery import Delivery, Item, Place, Said
 from .envelope import Envelope, read
 from .routing import Routes
-from .types import BulkSubscribe, Subscription
 
 __all__ = ["Subscriber", "is_raw", "open_handle", "settle"]
 

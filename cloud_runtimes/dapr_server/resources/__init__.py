@@ -8,19 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ...config import without_values
-from ...protocols.dapr.documents import Problems, read_all
+from ...protocols.dapr.documents import Document, Problems, read_all, read_resiliency
 from ...resiliency.policies import Resiliency
-from ..pubsub.types import Subscription
-from ..settings import ComponentInfo, CronBinding
+from ..settings import ComponentInfo, CronBinding, Subscription
 from .components import Components
-from .configuration import KIND, configuration
-from .resiliency import resiliency
 from .subscriptions import subscription
 
 __all__ = ["Resources", "check_configs", "load"]
+
+_CONFIGURATION: Final = {"Configuration": ("dapr.io/v1alpha1",)}
+_PROTECTING: Final = (
+    "accessControl", "api", "appHttpPipeline.handlers", "httpPipeline.handlers", "mtls.enabled", "secrets.scopes"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def load(paths: Sequence[str | os.PathLike[str]], app_id: str, namespace: str = 
     documents = read_all(paths, app_id, problems, namespace)
     components = Components([each for each in documents if each.kind == "Component"], app_id, problems, namespace)
     subscriptions = [subscription(each, problems) for each in documents if each.kind == "Subscription"]
-    policies = resiliency([each for each in documents if each.kind == "Resiliency"], problems)
+    policies = _resiliency([each for each in documents if each.kind == "Resiliency"], problems)
     problems.finish()
     return Resources(
         {"capa": {"strict": True}, **components.tables},
@@ -84,7 +86,36 @@ def check_configs(paths: Sequence[str], app_id: str) -> tuple[str, ...]:
         InvalidArgumentError: with all that is wrong, and all that must not be ignored.
     """
     problems = Problems()
-    for each in read_all(paths, app_id, problems, kinds=KIND):
-        configuration(each, problems)
+    for each in read_all(paths, app_id, problems, kinds=_CONFIGURATION):
+        _check_config(each, problems)
     problems.finish()
     return tuple(problems.warnings)
+
+
+def _resiliency(documents: list[Document], problems: Problems) -> Resiliency | None:
+    """Return the policies for calls of applications, which is `Resiliency.app`, and warn of the rest; ``None``: there are no documents."""
+    if not documents:
+        return None
+    actors: list[str] = []
+    found = read_resiliency(documents, problems, actors)
+    unheld = [f"actor {name!r}" for name in actors]
+    unheld += [f"component {name!r}" for name in dict.fromkeys((*found.outbound, *found.inbound))]
+    unheld += [f"default {name!r}" for name in found.defaults if name.startswith(("Actor", "Component"))]
+    if unheld:
+        problems.warn("resiliency", f"has no effect here: {'; '.join(dict.fromkeys(unheld))}")
+    return found
+
+
+def _check_config(document: Document, problems: Problems) -> None:
+    """Refuse what protects something, or it would be without protection unnoticed; warn of the rest, which has no effect here."""
+    spec, where = document.spec, document.where
+    for path in _PROTECTING:
+        found: Any = spec
+        for name in path.split("."):
+            # Go does not mind case
+            found = {str(key).lower(): value for key, value in found.items()} if isinstance(found, Mapping) else {}
+            found = found.get(name.lower())
+        if found:
+            problems.add(where, f"spec.{path} cannot be held here: run daprd for that")
+    if spec:
+        problems.warn(where, "its settings have no effect")

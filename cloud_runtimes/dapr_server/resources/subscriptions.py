@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...protocols.dapr.documents import Document, Problems, scalar
-from ..pubsub.types import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
+from ..settings import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
 
 __all__ = ["subscription"]
 

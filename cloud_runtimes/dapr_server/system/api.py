@@ -11,8 +11,7 @@ from ...errors import CloudRuntimesError
 from ...protocols.dapr.failures import DaprError
 from ...spi import state as state
 from ..context import Context
-from ..pubsub.types import Subscription
-from ..settings import ComponentInfo, SidecarSettings
+from ..settings import ComponentInfo, SidecarSettings, Subscription
 
 __all__ = ["RUNTIME_VERSION", "SystemApi"]
 

@@ -1,4 +1,4 @@
-"""Configuration in words of neither protocol."""
+"""Configuration: ``/v1.0/configuration``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from ..._core.logs import logger
-from ...codec import json
-from ...codec.payload import JSON
-from ...configuration.subscription import ConfigurationSubscription
-from ...errors import CloudRuntimesError
-from ...protocols.dapr.failures import DaprError
-from ...spi.configuration import ConfigurationItem
-from ..app.channel import NotReached
-from ..context import Context, Lack
-from ..limits import MAX_OPEN, Budget, no_more
+from .._core.logs import logger
+from ..codec import json
+from ..codec.payload import JSON
+from ..configuration.subscription import ConfigurationSubscription
+from ..errors import CloudRuntimesError
+from ..protocols.dapr.failures import DaprError
+from ..protocols.dapr.messages import messages
+from ..spi.configuration import ConfigurationItem
+from .app.channel import NotReached
+from .context import Block, Context, Lack
+from .http.app import HttpApi
+from .http.request import Reply, Request, empty, json_reply
+from .http.router import Route
+from .limits import MAX_OPEN, Budget, no_more
 
-__all__ = ["Changes", "ConfigurationApi", "item_document"]
+__all__ = ["Changes", "ConfigurationApi", "item_document", "ConfigurationBlock"]
 
 
 class Changes:
@@ -182,3 +186,92 @@ def _listed(keys: Sequence[str]) -> str:
 def _subscribing_failed(keys: Sequence[str], store: str, error: CloudRuntimesError) -> DaprError:
     text = f"failed to subscribe {_listed(keys)} from Configuration store {store}: {error.message}"
     return DaprError.basic(500, "INVALID_ARGUMENT", "ERR_CONFIGURATION_SUBSCRIBE", text)
+
+
+class ConfigurationBlock(Block):
+    """Configuration: ``/v1.0/configuration``, of which Dapr has each route and method twice."""
+
+    def __init__(self, context: Context) -> None:
+        self._api = ConfigurationApi(context)
+
+    def routes(self, http: HttpApi) -> None:
+        for version in ("v1.0", "v1.0-alpha1"):
+            store = f"/{version}/configuration/{{store}}"
+            http.add(
+                Route("GET", store, self._http_get),
+                Route("GET", f"{store}/subscribe", self._http_subscribe),
+                Route("GET", f"{store}/{{id}}/unsubscribe", self._http_unsubscribe),
+            )
+
+    def methods(self, grpc: Any) -> None:
+        for version in ("", "Alpha1"):
+            grpc.unary(f"GetConfiguration{version}", "GetConfigurationRequest", self._grpc_get)
+            grpc.server_stream(
+                f"SubscribeConfiguration{version}", "SubscribeConfigurationRequest", self._grpc_subscribe
+            )
+            grpc.unary(f"UnsubscribeConfiguration{version}", "UnsubscribeConfigurationRequest", self._grpc_unsubscribe)
+
+    async def stop(self) -> None:
+        """End all subscriptions."""
+        await self._api.close()
+
+    # -- over HTTP --------------------------------------------------------
+
+    async def _http_get(self, request: Request) -> Reply:
+        found = await self._api.get(request.params["store"], _keys(request), request.metadata())
+        if not found:
+            return empty
+        budget = self._api.budget(request.params["store"])
+        members: list[bytes] = []
+        for key, item in found.items():
+            members.append(json.encode(key) + b":" + json.encode(item_document(item)))
+            budget.add(len(members[-1]) + 1)
+        return Reply(200, b"{" + b",".join(members) + b"}", JSON)
+
+    async def _http_subscribe(self, request: Request) -> Reply:
+        store = request.params["store"]
+        return json_reply({"id": await self._api.subscribe_application(store, _keys(request), request.metadata())})
+
+    async def _http_unsubscribe(self, request: Request) -> Reply:
+        self._api.need_store(request.params["store"])
+        failure = await self._api.unsubscribe(request.params["id"])
+        # a false `ok` is left out (dapr/dapr ``pkg/api/http``: omitempty)
+        return json_reply({"message": failure}, 500) if failure else json_reply({"ok": True})
+
+    # -- over gRPC --------------------------------------------------------
+
+    async def _grpc_get(self, request: Any, context: Any) -> Any:
+        found = await self._api.get(request.store_name, list(request.keys), dict(request.metadata))
+        reply = messages().GetConfigurationResponse()
+        budget = self._api.budget(request.store_name)
+        for key, item in found.items():
+            _add(reply, {key: item})
+            budget.add(reply.items[key].ByteSize())
+        return reply
+
+    async def _grpc_subscribe(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        changes = await self._api.subscribe(request.store_name, list(request.keys), dict(request.metadata))
+        try:
+            yield messages().SubscribeConfigurationResponse(id=changes.id)
+            async for items in changes:
+                reply = messages().SubscribeConfigurationResponse(id=changes.id)
+                _add(reply, items)
+                yield reply
+        finally:
+            await self._api.unsubscribe(changes.id)
+
+    async def _grpc_unsubscribe(self, request: Any, context: Any) -> Any:
+        failure = await self._api.unsubscribe(request.id)
+        return messages().UnsubscribeConfigurationResponse(ok=not failure, message=failure)
+
+
+def _keys(request: Request) -> list[str]:
+    return [value for name, value in request.query if name == "key"]
+
+
+def _add(reply: Any, items: Mapping[str, ConfigurationItem]) -> None:
+    for key, item in items.items():
+        told = reply.items[key]
+        if not item.deleted:
+            told.value, told.version = item.value, item.version or ""
+            told.metadata.update(item.metadata)

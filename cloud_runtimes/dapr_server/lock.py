@@ -1,15 +1,19 @@
-"""Locks in words of neither protocol."""
+"""Locks: ``/v1.0-alpha1/lock`` and ``unlock``."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from ...errors import CloudRuntimesError
-from ...protocols.dapr.failures import DaprError
-from ...spi.lock import UnlockStatus
-from ..context import Context, Lack
+from ..errors import CloudRuntimesError
+from ..protocols.dapr.failures import DaprError
+from ..protocols.dapr.messages import messages
+from ..spi.lock import UnlockStatus
+from .context import Block, Context, Lack
+from .http.app import HttpApi
+from .http.request import Reply, Request, integer, json_reply, members, text
+from .http.router import Route
 
-__all__ = ["LockApi"]
+__all__ = ["LockApi", "LockBlock"]
 
 _STATUS: Final = {UnlockStatus.SUCCESS: 0, UnlockStatus.NOT_FOUND: 1, UnlockStatus.NOT_OWNER: 2}
 """``UnlockResponse.Status`` of Dapr: SUCCESS, LOCK_DOES_NOT_EXIST, LOCK_BELONGS_TO_OTHERS."""
@@ -64,3 +68,47 @@ def _malformed(text: str) -> DaprError:
 def _check_bars(resource: str, code: str, text: str) -> None:
     if "||" in resource:
         raise DaprError(500, "INTERNAL", code, f"{text}: input key/keyPrefix '{resource}' can't contain '||'")
+
+
+class LockBlock(Block):
+    """Locks: ``/v1.0-alpha1/lock`` and ``unlock``. Bodies are ProtoJSON, which takes the names of both cases."""
+
+    def __init__(self, context: Context) -> None:
+        self._api = LockApi(context)
+
+    def routes(self, http: HttpApi) -> None:
+        http.add(
+            Route("POST", "/v1.0-alpha1/lock/{store}", self._http_try_lock),
+            Route("POST", "/v1.0-alpha1/unlock/{store}", self._http_unlock),
+        )
+
+    def methods(self, grpc: Any) -> None:
+        grpc.unary("TryLockAlpha1", "TryLockRequest", self._grpc_try_lock)
+        grpc.unary("UnlockAlpha1", "UnlockRequest", self._grpc_unlock)
+
+    # -- over HTTP --------------------------------------------------------
+
+    async def _http_try_lock(self, request: Request) -> Reply:
+        body = members(request.json() if request.body else None)
+        resource = text(body, "resourceId", "resource_id") or ""
+        owner = text(body, "lockOwner", "lock_owner") or ""
+        expiry = integer(body, "expiryInSeconds", "expiry_in_seconds")
+        return json_reply({"success": await self._api.try_lock(request.params["store"], resource, owner, expiry)})
+
+    async def _http_unlock(self, request: Request) -> Reply:
+        body = members(request.json() if request.body else None)
+        resource = text(body, "resourceId", "resource_id") or ""
+        owner = text(body, "lockOwner", "lock_owner") or ""
+        return json_reply({"status": await self._api.unlock(request.params["store"], resource, owner)})
+
+    # -- over gRPC --------------------------------------------------------
+
+    async def _grpc_try_lock(self, request: Any, context: Any) -> Any:
+        success = await self._api.try_lock(
+            request.store_name, request.resource_id, request.lock_owner, request.expiry_in_seconds
+        )
+        return messages().TryLockResponse(success=success)
+
+    async def _grpc_unlock(self, request: Any, context: Any) -> Any:
+        status = await self._api.unlock(request.store_name, request.resource_id, request.lock_owner)
+        return messages().UnlockResponse(status=status)
