@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
 
 from ..._http.proof import CALLER_HEADER, STATUS_HEADER, TIMEOUT_HEADER
 from ...errors import InternalError, InvalidArgumentError, UnavailableError
@@ -18,16 +17,13 @@ from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Answer, CallSource, Guard, RpcCall, RpcDriver, RpcReply
 from .protocol import Message
 from .requests import Batch, Flow, Request
+from .rpc_calls import CONTENT_TYPE, METHOD_HEADER, QUERY_HEADER, NatsCalls
 
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["CONTENT_TYPE", "METHOD_HEADER", "QUERY_HEADER", "NatsRpc", "method_of"]
+__all__ = ["NatsRpc"]
 
-METHOD_HEADER: Final = "cloud-runtimes-method"
-"""Of HTTP; ``POST`` without it."""
-QUERY_HEADER: Final = "cloud-runtimes-query"
-CONTENT_TYPE: Final = "content-type"
 _LONGEST: Final = 3072
 """Bytes of a subject: a server takes lines of 4,096."""
 
@@ -96,8 +92,6 @@ class NatsRpc(RpcDriver):
         return Announcement()
 
     def receive(self, op: Operation, answer: Answer, /) -> CallSource:
-        from .rpc_calls import NatsCalls
-
         return NatsCalls(self.component.engine, self._name, self._prefix, answer).open(op)
 
     async def receive_async(self, op: Operation, answer: Answer, /) -> CallSource:
@@ -108,12 +102,6 @@ class NatsRpc(RpcDriver):
 def _subject(path: str) -> str:
     """Return the subject of a method's percent-encoded path, which has no wildcards."""
     return path.replace(".", "%2E").replace("/", ".")
-
-
-@lru_cache(1024)
-def method_of(subject: bytes) -> str:
-    """Undo `_subject`, and the encoding of the path."""
-    return unquote(subject.decode("utf-8", "replace").replace(".", "/"))
 
 
 def _reply(message: Message) -> RpcReply:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from urllib.parse import unquote
 
 from ..._core.backoff import Backoff
 from ..._core.logs import logger, repeated
@@ -20,7 +21,6 @@ from ...spi.rpc import Answer, CallSource, Incoming, RpcReply
 from .._connections import Lost
 from .protocol import Message, payload_size, publish, subscribe, unsubscribe
 from .requests import Batch, Request
-from .rpc import CONTENT_TYPE, METHOD_HEADER, QUERY_HEADER, method_of
 from .shared import LoopConnection
 
 if TYPE_CHECKING:
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from .engine import NatsEngine
     from .requests import Inbox
 
-__all__ = ["NatsCalls"]
+__all__ = ["CONTENT_TYPE", "METHOD_HEADER", "QUERY_HEADER", "NatsCalls"]
 
+METHOD_HEADER: Final = "cloud-runtimes-method"
+"""Of HTTP; ``POST`` without it."""
+QUERY_HEADER: Final = "cloud-runtimes-query"
+CONTENT_TYPE: Final = "content-type"
 _SERVE: Final = Method("rpc", "serve", repeatable=False, writes=False)
 _SID: Final = 2
 _CONNECT: Final = 5.0
@@ -216,7 +220,7 @@ class NatsCalls(CallSource):
         if limit is not None and (not limit.isascii() or not limit.isdigit() or len(limit) > 12):
             raise InvalidArgumentError(f"{TIMEOUT_HEADER} must be milliseconds")
         return Incoming(
-            method_of(message.subject[len(self._prefix) :]),
+            _method_of(message.subject[len(self._prefix) :]),
             headers.get(METHOD_HEADER, "POST"),
             {name: value for name, value in headers.items() if name not in _HIDDEN and not name.startswith(_OURS)},
             headers.get(QUERY_HEADER, ""),
@@ -254,3 +258,9 @@ def _headers(reply: RpcReply) -> dict[str, str]:
     if reply.content_type is not None:
         headers[CONTENT_TYPE] = reply.content_type
     return headers
+
+
+@lru_cache(1024)
+def _method_of(subject: bytes) -> str:
+    """Return the method of a subject that `NatsRpc` has made of its percent-encoded path."""
+    return unquote(subject.decode("utf-8", "replace").replace(".", "/"))

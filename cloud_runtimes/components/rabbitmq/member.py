@@ -20,8 +20,7 @@ from ...spi.pubsub import Settled
 from .._connections import Lost
 from .failures import NOT_FOUND, Refused
 from .link import PATIENCE, ask
-from .messages import FRAME, PAST, TOPIC, Reader, id_of
-from .pubsub import waiting
+from .messages import FRAME, PAST, TOPIC, Reader, id_of, waiting
 from .session import CALLS, CLOSE, Ask, Publish
 from .wire import Properties, method
 

@@ -28,6 +28,7 @@ __all__ = [
     "as_binary",
     "as_plain",
     "id_of",
+    "waiting",
     "published",
 ]
 
@@ -150,3 +151,8 @@ def as_binary(frames: Sequence[bytes]) -> list[tuple[Properties, bytes]]:
             kind = headers.pop("content-type", None)
             found.append((Properties(kind, headers, 2, frame[place].id), data))
     return found
+
+
+def waiting(about: Properties, rest_ms: int) -> Properties:
+    """Return properties of a message that is to wait so long once it comes."""
+    return about._replace(headers={**(about.headers or {}), REST: rest_ms}) if rest_ms else about

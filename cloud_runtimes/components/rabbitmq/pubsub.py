@@ -16,9 +16,9 @@ from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, Pub
 from .._engines import EngineDriver
 from .._log.claims import count_in
 from .failures import NOT_FOUND, Refused
-from .messages import FRAME, PLAIN, as_binary, as_plain
+from .messages import FRAME, PLAIN, as_binary, as_plain, waiting
 from .session import CONFIRMS, Publish
-from .topology import REST, Topology
+from .topology import Topology
 from .wire import Properties, content, method, properties
 
 if TYPE_CHECKING:
@@ -194,8 +194,3 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
         engine.run(op, topology.join(request.topic, request.group, request.dead_letter_topic, begins=not replays))
         replay = Replay(self.component, self, rules) if replays else None
         return RabbitmqMember(self.component, self, rules, replay)
-
-
-def waiting(about: Properties, rest_ms: int) -> Properties:
-    """Return properties of a message that is to wait so long once it comes."""
-    return about._replace(headers={**(about.headers or {}), REST: rest_ms}) if rest_ms else about

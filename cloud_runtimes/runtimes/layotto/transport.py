@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ... import errors
 from ..._http.proof import CONTENT_TYPE_HEADER, STATUS_HEADER
@@ -13,8 +13,10 @@ from ...spi.rpc import RpcCall, RpcReply
 from .._sidecar.channel import Channel
 from .._sidecar.grpc_calls import Call, StreamMethod, never_sent
 from .._sidecar.transport import Ended, ErrorReply, Flow, Receive, SidecarError, StateItem, Stream
-from . import LayottoSettings
 from .shared_streams import share
+
+if TYPE_CHECKING:
+    from . import LayottoSettings
 
 __all__ = ["LayottoSidecarError", "LayottoTransport"]
 
