@@ -16,7 +16,7 @@ from .errors import ClosedError, InvalidArgumentError
 if TYPE_CHECKING:
     import asyncio
 
-    from .client import CloudRuntimesClient
+    from . import CloudRuntimesClient
     from .rpc import RpcServer
 
 __all__ = ["Application", "lifespan"]

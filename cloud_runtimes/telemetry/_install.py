@@ -11,7 +11,7 @@ from .._core.threads import Mutex
 from ..errors import AlreadyExistsError
 
 if TYPE_CHECKING:
-    from ..client import CloudRuntimesClient
+    from .. import CloudRuntimesClient
 
 _lock = Mutex()
 _PROVIDERS: Final = {
@@ -79,7 +79,7 @@ def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
         if client is not None:
             api.set_providers(client.telemetry)
             return client
-        from ..client import CloudRuntimesClient
+        from .. import CloudRuntimesClient
 
         made = CloudRuntimesClient()
         try:
