@@ -19,7 +19,7 @@ from .limits import MAX_CONNECTIONS
 from .sync_client import BasePool, Connection, Lost, tls_context
 
 
-class _Connection(Connection, asyncio.Protocol):
+class LoopConnection(Connection, asyncio.Protocol):
     """A transport of a loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -128,7 +128,7 @@ def _time_up(waiter: asyncio.Future[None]) -> None:
         waiter.set_exception(TimeoutError())
 
 
-class _LoopPool(BasePool[_Connection]):
+class _LoopPool(BasePool[LoopConnection]):
     """The connections of one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Any) -> None:
@@ -168,10 +168,10 @@ class _LoopPool(BasePool[_Connection]):
         finally:
             slots.release()
 
-    async def _connect(self, endpoint: Endpoint, limit: float | None) -> _Connection:
+    async def _connect(self, endpoint: Endpoint, limit: float | None) -> LoopConnection:
         async with asyncio.timeout(limit):
             _, connection = await self.loop.create_connection(
-                lambda: _Connection(self.loop),
+                lambda: LoopConnection(self.loop),
                 endpoint.host,
                 endpoint.port,
                 ssl=(self._context or tls_context()) if endpoint.tls else None,

@@ -150,7 +150,7 @@ class ResponseParser:
 
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
-        self._state = _HEAD
+        self._state = HEAD
         self._buffer = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -164,7 +164,7 @@ class ResponseParser:
         """Take bytes; tells whether the response is complete. After `ProtocolError` or `TooLargeError` the connection is good for nothing any more."""
         self.begun = True
         state = self._state
-        if state is _HEAD:
+        if state is HEAD:
             data = self._buffer + data if self._buffer else data
             while True:
                 end = data.find(b"\r\n\r\n")
@@ -187,7 +187,7 @@ class ResponseParser:
                 self._headers = {}
             self._buffer = b""
             state = self._state
-        if state is _LENGTH:
+        if state is LENGTH:
             left = self._left = self._left - len(data)
             if data:
                 self._body.append(data)
@@ -196,11 +196,11 @@ class ResponseParser:
             if left < 0:
                 self._body[-1] = data[:left]
                 self.keep_alive = False  # what stands behind the response is not ours to interpret
-            self._state = _DONE
+            self._state = DONE
             return True
-        if state is _CHUNKED:
+        if state is CHUNKED:
             return self._chunks(data)
-        if state is _TO_END:
+        if state is TO_END:
             self._count(len(data))
             self._body.append(data)
             return False
@@ -210,9 +210,9 @@ class ResponseParser:
 
     def eof(self) -> bool:
         """The server closed the connection; tells whether the response was complete by that."""
-        if self._state is _TO_END:
-            self._state = _DONE
-        return self._state is _DONE
+        if self._state is TO_END:
+            self._state = DONE
+        return self._state is DONE
 
     def reply(self) -> RpcReply:
         headers = self._headers
@@ -253,18 +253,18 @@ class ResponseParser:
         ):
             raise ProtocolError("a body of two lengths, or of one that is no number")
         if self._head_only or status in (204, 304):
-            self._state = _DONE
+            self._state = DONE
         elif coding is not None:
             if coding.lower() != "chunked":
                 raise ProtocolError(f"transfer-encoding {coding[:40]!r} was not asked for")
-            self._state = _CHUNKED
+            self._state = CHUNKED
         elif length is not None:
             self._left = int(length)
             self._count(self._left)
-            self._state = _LENGTH
+            self._state = LENGTH
         else:
             self.keep_alive = False
-            self._state = _TO_END
+            self._state = TO_END
 
     def _count(self, size: int) -> None:
         self._size += size
@@ -320,9 +320,9 @@ class ResponseParser:
                 return False
         if len(rest) > end + 2:
             self.keep_alive = False
-        self._state = _DONE
+        self._state = DONE
         return True
 
 
-_HEAD, _LENGTH, _CHUNKED, _TO_END, _DONE = range(5)
+HEAD, LENGTH, CHUNKED, TO_END, DONE = range(5)
 _SIZE, _DATA, _AFTER, _TRAILERS = range(4)

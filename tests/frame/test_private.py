@@ -1,4 +1,4 @@
-"""Private attributes stay in their package: another one reads `x._name` of nothing that it does not define itself."""
+"""Private attributes stay in their package: another one reads no `x._name` that it does not define, and imports no `_name`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAMES = {"_context": "_service", "_frame": "_service"}
 
 def package_of(path: Path) -> str:
     """Return the package: a folder or module of the top level, a component, a runtime, or what components share."""
-    first, *rest = path.relative_to(ROOT).with_suffix("").parts
+    first, *rest = [part.removesuffix(".py") for part in path.relative_to(ROOT).parts] or ["."]
     if first not in ("components", "protocols", "runtimes") or not rest:
         return first
     return f"{first}/_shared" if rest[0].startswith("_") and first == "components" else f"{first}/{rest[0]}"
@@ -37,6 +37,7 @@ def is_own(value: ast.expr) -> bool:
 
 
 def test_no_package_reads_a_private_attribute_of_another() -> None:
+    found: list[str] = []
     owners: defaultdict[str, set[str]] = defaultdict(set)
     reads: list[tuple[Path, ast.Attribute]] = []
     for path in sorted(ROOT.rglob("*.py")):
@@ -46,6 +47,12 @@ def test_no_package_reads_a_private_attribute_of_another() -> None:
             name = ""
             if isinstance(node, ast.Import):
                 foreign.update(alias.asname or alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                if package_of(folder) != package_of(path):
+                    names = [each.name for each in node.names if is_private(each.name)]
+                    modules = {each.stem for each in folder.glob("_*")}
+                    found += [f"{path.relative_to(ROOT)}:{node.lineno} {name}" for name in set(names) - modules]
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 name = node.name
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -58,7 +65,7 @@ def test_no_package_reads_a_private_attribute_of_another() -> None:
             if is_private(name):
                 owners[name].add(package_of(path))
         reads += [(path, node) for node in here if ast.unparse(node.value) not in foreign]
-    found, listed = [], set()
+    listed = set()
     for path, node in reads:
         owned = {FRAMES[node.attr]} if node.attr in FRAMES else owners[node.attr]
         if not owned or package_of(path) in owned or node.attr in TUPLES:  # without owners it is of a foreign package

@@ -7,7 +7,7 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from ..._http.async_client import _Connection
+from ..._http.async_client import LoopConnection
 from ..._http.http1 import ProtocolError, TooLargeError
 from ..._http.sync_client import Lost as _Lost
 from ..settings import SidecarSettings
@@ -31,7 +31,7 @@ class HttpChannel(AppChannel):
         super().__init__(settings)
         host = f"[{self._host}]" if ":" in self._host else self._host
         self._authority = f"{host}:{self._port}"
-        self._idle: list[_Connection] = []
+        self._idle: list[LoopConnection] = []
         self._closed = False
 
     async def invoke(self, call: AppCall, timeout: float | None = None) -> AppAnswer:
@@ -75,7 +75,7 @@ class HttpChannel(AppChannel):
             return answer
 
     async def _begin(
-        self, connection: _Connection, data: bytes, parser: AnswerParser, end: float
+        self, connection: LoopConnection, data: bytes, parser: AnswerParser, end: float
     ) -> asyncio.Future[None] | None:
         """Return once the answer is there, or what goes on until it is, where its body comes without a length."""
         if parser.begun_body is None:
@@ -93,7 +93,7 @@ class HttpChannel(AppChannel):
         asking.result()
         return None
 
-    def _leave(self, connection: _Connection, parser: AnswerParser, whole: bool) -> None:
+    def _leave(self, connection: LoopConnection, parser: AnswerParser, whole: bool) -> None:
         if whole:
             self._give(connection, parser)
         else:
@@ -116,7 +116,7 @@ class HttpChannel(AppChannel):
             raise NotReached("the call has a line end or space where none can be", sent=False)
         return f"{head}\r\n\r\n".encode("latin-1", "replace") + call.body
 
-    def _take(self) -> _Connection | None:
+    def _take(self) -> LoopConnection | None:
         while self._idle:
             connection = self._idle.pop()
             if monotonic() - connection.idle_since < _IDLE and connection.usable():
@@ -124,7 +124,7 @@ class HttpChannel(AppChannel):
             connection.transport.abort()
         return None
 
-    def _give(self, connection: _Connection, parser: AnswerParser) -> None:
+    def _give(self, connection: LoopConnection, parser: AnswerParser) -> None:
         if not parser.keep_alive or connection.lost or self._closed:
             connection.transport.close()
             return
@@ -134,11 +134,11 @@ class HttpChannel(AppChannel):
         while self._idle[0].idle_since < monotonic() - _IDLE:  # the last used is taken first
             self._idle.pop(0).transport.abort()
 
-    async def _connect(self, end: float) -> _Connection:
+    async def _connect(self, end: float) -> LoopConnection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(min(_CONNECT, max(0.0, end - monotonic()))):
-                _, connection = await loop.create_connection(lambda: _Connection(loop), self._host, self._port)
+                _, connection = await loop.create_connection(lambda: LoopConnection(loop), self._host, self._port)
                 return connection
         except TimeoutError as error:
             raise NotReached(f"the application at {self._authority}: no connection in time", sent=False) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Self
 
 from ..._core.logs import repeated
-from ..._http.http1 import _CHUNKED, _DONE, _LENGTH, _TO_END, ResponseParser
+from ..._http.http1 import CHUNKED, DONE, LENGTH, TO_END, ResponseParser
 
 __all__ = ["AnswerParser", "Rest"]
 
@@ -43,10 +43,10 @@ class AnswerParser(ResponseParser):
 
     def eof(self) -> bool:
         """Take an answer that is shorter than its content-length says as it is: daprd passes it on too."""
-        if self._state is _LENGTH:
+        if self._state is LENGTH:
             text = "the application announced %d bytes more than it sent: what came is passed on"
             repeated("content-length", text, self._left)
-            self._state = _DONE
+            self._state = DONE
         return super().eof()
 
     def _take_head(self, head: bytes) -> None:
@@ -54,7 +54,7 @@ class AnswerParser(ResponseParser):
         lines = (line.decode("latin-1").partition(":") for line in head.split(b"\r\n")[1:])
         self.pairs = [(name.lower(), value.strip(" \t")) for name, _, value in lines]
         begun = self.begun_body
-        if begun is not None and not begun.done() and self.status >= 200 and self._state in (_CHUNKED, _TO_END):
+        if begun is not None and not begun.done() and self.status >= 200 and self._state in (CHUNKED, TO_END):
             begun.set_result(None)
 
     def _count(self, size: int) -> None:
