@@ -17,7 +17,7 @@ from .http.app import HttpApi
 from .invoke import InvokeBlock
 from .jobs import JobsBlock
 from .lock import LockBlock
-from .pubsub.block import PubSubBlock
+from .pubsub import PubSubBlock
 from .secret import SecretBlock
 from .state import StateBlock
 from .system import SystemBlock

@@ -18,9 +18,8 @@ from ..protocols.dapr.messages import messages
 from ..spi.configuration import ConfigurationItem
 from .app.channel import NotReached
 from .context import Block, Context, Lack
-from .http.app import HttpApi
+from .http.app import HttpApi, Route
 from .http.request import Reply, Request, empty, json_reply
-from .http.router import Route
 from .limits import MAX_OPEN, Budget, no_more
 
 __all__ = ["Changes", "ConfigurationApi", "item_document", "ConfigurationBlock"]

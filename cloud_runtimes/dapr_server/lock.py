@@ -9,9 +9,8 @@ from ..protocols.dapr.failures import DaprError
 from ..protocols.dapr.messages import messages
 from ..spi.lock import UnlockStatus
 from .context import Block, Context, Lack
-from .http.app import HttpApi
+from .http.app import HttpApi, Route
 from .http.request import Reply, Request, integer, json_reply, members, text
-from .http.router import Route
 
 __all__ = ["LockApi", "LockBlock"]
 

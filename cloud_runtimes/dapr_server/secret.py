@@ -12,9 +12,8 @@ from ..protocols.dapr.failures import DaprError
 from ..protocols.dapr.messages import messages
 from ..spi.secret import Secret
 from .context import Block, Context, Lack
-from .http.app import HttpApi
+from .http.app import HttpApi, Route
 from .http.request import Reply, Request, json_reply
-from .http.router import Route
 from .limits import Budget
 
 __all__ = ["SecretApi", "SecretBlock"]

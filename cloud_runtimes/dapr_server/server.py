@@ -75,7 +75,7 @@ class Sidecar(ThreadedServer):
         http = HttpApi(self.context)
         grpc_api: Any = None
         if settings.grpc_port is not None:
-            from .grpc.api import GrpcApi
+            from .grpc import GrpcApi
 
             grpc_api = GrpcApi(self.context)
         blocks = install(self.context, http, grpc_api, self.stop)

@@ -12,9 +12,8 @@ from ...errors import CloudRuntimesError, InvalidArgumentError, PermissionDenied
 from ...protocols.dapr.failures import DaprError
 from ...protocols.dapr.messages import messages
 from ..context import Block, Context
-from ..http.app import HttpApi
+from ..http.app import HttpApi, Route
 from ..http.request import Reply, Request, empty, mapping, members, text
-from ..http.router import Route
 from . import files, sql
 from .cron import Timers
 

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
@@ -16,12 +17,11 @@ from ...codec.payload import JSON
 from ...protocols.dapr.failures import DaprError
 from ..context import Context
 from .request import Reply, Request
-from .router import Route, Router
 
 if TYPE_CHECKING:
     from ..app.channel import Body
 
-__all__ = ["HttpApi"]
+__all__ = ["HttpApi", "Route"]
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -40,13 +40,54 @@ _UNAUTHENTICATED: Final = Reply(401, b"invalid api token", "text/plain; charset=
 _BUG: Final = DaprError(500, "INTERNAL", "ERROR", "unexpected failure of the sidecar: see its log")
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``Route("GET", "/v1.0/state/{store}/{key*}", handler)``: ``{x}`` is one segment, ``{x*}`` all that follow, at least one.
+
+    Methods are separated by spaces; ``*``: any. ``open``: without a token.
+    """
+
+    methods: str
+    path: str
+    handler: Any
+    open: bool = False
+
+
+class _Router:
+    """Finds the route of a path by its first two segments, then by trying the few that begin with them."""
+
+    def __init__(self) -> None:
+        self._routes: dict[tuple[str, str], list[tuple[tuple[str, ...], frozenset[str], Route]]] = {}
+
+    def add(self, *routes: Route) -> None:
+        """Add routes; of two that fit the first is taken."""
+        for route in routes:
+            segments = tuple(route.path[1:].split("/"))
+            methods = frozenset(route.methods.split())
+            self._routes.setdefault((segments[0], segments[1]), []).append((segments[2:], methods, route))
+
+    def find(self, method: str, path: str) -> tuple[Route | None, dict[str, str]]:
+        """Return the route and what its placeholders hold; ``None``: there is none."""
+        segments = path[1:].split("/")
+        if len(segments) < 2:
+            return None, {}
+        rest = segments[2:]
+        for pattern, methods, route in self._routes.get((segments[0], segments[1]), ()):
+            if method not in methods and "*" not in methods:
+                continue
+            params = _match(pattern, rest)
+            if params is not None:
+                return route, params
+        return None, {}
+
+
 class HttpApi:
     """Routes of all building blocks; ``otherwise`` takes what no route takes, if it wants to."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._guard = RequestGuard(context.settings.allowed_hosts, option="--allow-host")
-        self._router = Router()
+        self._router = _Router()
         self.otherwise: Callable[[Request], Awaitable[Reply | None]] | None = None
 
     def add(self, *routes: Route) -> None:
@@ -194,3 +235,21 @@ async def _send(send: Send, reply: Reply, *, close: bool) -> None:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if reply.status in (204, 304) else reply.body})
+
+
+def _match(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
+    params: dict[str, str] = {}
+    for index, wanted in enumerate(pattern):
+        if wanted.endswith("*}"):
+            rest = "/".join(segments[index:])
+            if not rest:
+                return None
+            params[wanted[1:-2]] = rest
+            return params
+        if index >= len(segments):
+            return None
+        if wanted.startswith("{"):
+            params[wanted[1:-1]] = segments[index]
+        elif wanted != segments[index]:
+            return None
+    return params if len(pattern) == len(segments) else None

@@ -6,9 +6,8 @@ import base64
 
 from ...protocols.dapr.failures import DaprError
 from ..app.channel import AppCall, passed_on
-from ..http.app import HttpApi
+from ..http.app import HttpApi, Route
 from ..http.request import Reply, Request
-from ..http.router import Route
 from .api import InvokeApi, clean_path
 
 __all__ = ["InvokeRoutes"]

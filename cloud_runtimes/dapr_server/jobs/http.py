@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...protocols.dapr.messages import VALUE_TYPE, messages, plain
-from ..http.app import HttpApi
+from ..http.app import HttpApi, Route
 from ..http.request import Reply, Request, empty, integer, json_reply, malformed, members, text
-from ..http.router import Route
 from .api import JobsApi
 from .job import DaprJob, JobData, Policy, go_duration
 

@@ -24,9 +24,8 @@ from ..app.channel import NotReached
 from ..context import Context
 from ..settings import BulkSubscribe, SidecarSettings, Subscription
 from .cel import ExpressionError
-from .delivery import Delivery, Item, Place, Said
+from .delivery import Delivery, Item, Place, Routes, Said
 from .envelope import Envelope, read
-from .routing import Routes
 
 __all__ = ["Subscriber", "is_raw", "open_handle", "settle"]
 

@@ -8,9 +8,8 @@ from typing import Any
 from ...codec import json
 from ...codec.payload import JSON
 from ...protocols.dapr.failures import DaprError
-from ..http.app import HttpApi
+from ..http.app import HttpApi, Route
 from ..http.request import Reply, Request, empty, malformed, mapping, members, text, texts
-from ..http.router import Route
 from . import failures
 from .api import Change, StateApi
 from .values import as_json, raw, reply_type, told

@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from ...protocols.dapr.messages import messages
 from ..context import Block, Context
-from ..http.app import HttpApi
+from ..http.app import HttpApi, Route
 from ..http.request import Reply, Request, empty, json_reply, malformed
-from ..http.router import Route
 from ..settings import Subscription
 from .api import RUNTIME_VERSION, SystemApi
 from .unavailable import APIS, Unavailable

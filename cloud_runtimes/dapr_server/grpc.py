@@ -10,11 +10,11 @@ from typing import Any, Final, cast
 import grpc
 from grpc import aio
 
-from ..._core.logs import logger
-from ...errors import GRPC_CODES
-from ...protocols.dapr.failures import DaprError
-from ...protocols.dapr.messages import messages
-from ..context import Context
+from .._core.logs import logger
+from ..errors import GRPC_CODES
+from ..protocols.dapr.failures import DaprError
+from ..protocols.dapr.messages import messages
+from .context import Context
 
 __all__ = ["GrpcApi", "abort"]
 
