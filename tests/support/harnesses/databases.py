@@ -10,6 +10,9 @@ import pytest
 
 from tests.support.harnesses.clients import Clients
 
+_SERVERS: set[str] = set()
+"""Those on which this process has made its databases."""
+
 
 class UrlHarness(Clients):
     """A database by its URL; two store names are declared."""
@@ -35,21 +38,25 @@ class PostgresHarness(UrlHarness):
     driver: ClassVar[str] = "psycopg"
 
     def __init__(self, url: str) -> None:
-        psycopg = pytest.importorskip("psycopg")
+        self._psycopg = pytest.importorskip("psycopg")
         pytest.importorskip(self.driver)
         names = [f"{name}_{os.getpid()}" for name in self.stores]
-        with psycopg.connect(url, autocommit=True) as connection:
-            there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
-            for name in {*names} - there:
-                connection.execute(f"CREATE DATABASE {name}")
-        urls = [url.rpartition("/")[0] + f"/{name}" for name in names]
-        for each in urls:
-            with psycopg.connect(each, autocommit=True) as connection:
-                # a lock that a test before left behind fails here
-                connection.execute("SET lock_timeout = '10s'")
-                connection.execute("DROP SCHEMA public CASCADE")
-                connection.execute("CREATE SCHEMA public")
-        super().__init__([each.replace("postgresql", self._scheme(), 1) for each in urls])
+        if url not in _SERVERS:
+            _SERVERS.add(url)
+            with self._psycopg.connect(url, autocommit=True) as connection:
+                for name in names:
+                    connection.execute(f"CREATE DATABASE {name}")
+        self._urls = [url.rpartition("/")[0] + f"/{name}" for name in names]
+        super().__init__([each.replace("postgresql", self._scheme(), 1) for each in self._urls])
+
+    def store(self, kind: str = "store") -> str:
+        name = super().store(kind)
+        with self._psycopg.connect(self._urls[self.stores.index(name)], autocommit=True) as connection:
+            # a lock that a test before left behind fails here
+            connection.execute("SET lock_timeout = '10s'")
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return name
 
     def _scheme(self) -> str:
         return "postgresql+psycopg"
