@@ -18,13 +18,3 @@ def home(postgres_url: str) -> Iterator[PostgresHome]:
     made = PostgresHome(postgres_url)
     yield made
     made.close()
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the suites through a pooler every eighth test runs, with ``--soak`` all."""
-    if config.getoption("--soak"):
-        return
-    pooled = [item for item in items if "[pgbouncer-" in item.name]
-    left = {id(item) for place, item in enumerate(pooled) if place % 8}
-    config.hook.pytest_deselected(items=[item for item in items if id(item) in left])
-    items[:] = [item for item in items if id(item) not in left]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import psycopg
@@ -52,19 +52,38 @@ class PooledHome(PostgresHome):
         return made
 
 
-_ROW = rows({}, pooled={PooledHome.name: PooledHome})
+def _row(*short: Callable[..., None]) -> Any:
+    return rows({}, (PooledHome.name,), short, pooled={PooledHome.name: PooledHome})
 
 
 class TestPooledState(StateSuite):
-    harness = _ROW
+    harness = _row(
+        StateSuite.test_keys_are_literal,
+        StateSuite.test_bulk_of_many,
+        StateSuite.test_etag,
+        StateSuite.test_concurrent_compare_and_set,
+        StateSuite.test_a_transaction_publishes,
+    )
 
 
 class TestPooledPubSub(PubSubSuite):
-    harness = _ROW
+    harness = _row(
+        PubSubSuite.test_members_share,
+        PubSubSuite.test_retry,
+        PubSubSuite.test_dead_letter,
+        PubSubSuite.test_handler,
+        PubSubSuite.test_publisher,
+        PubSubSuite.test_an_event_and_its_writes,
+    )
 
 
 class TestPooledLock(LockSuite):
-    harness = _ROW
+    harness = _row(
+        LockSuite.test_tokens_grow,
+        LockSuite.test_held_longer_than_its_expiry,
+        LockSuite.test_in_the_order_of_coming,
+        LockSuite.test_contention,
+    )
 
 
 def test_what_is_prepared_does_not_pass(pooled: Pooled, api: Api) -> None:

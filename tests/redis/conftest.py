@@ -14,7 +14,7 @@ from tests.support.redis import serve
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    kinds = ["valkey", "redis"] if metafunc.config.getoption("--soak") else ["valkey"]
+    kinds = ["valkey", pytest.param("redis", marks=pytest.mark.soak)]
     if "home" in metafunc.fixturenames:
         metafunc.parametrize("home", kinds, indirect=True)
     if "failing" in metafunc.fixturenames:
