@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -26,6 +22,7 @@ from cloud_runtimes.runtimes.layotto.sequencer import Sequencer
 from cloud_runtimes.testing import Api
 from tests.support import features
 from tests.support.fake_layotto import FakeLayotto
+from tests.support.listening import Answer, HttpServer
 
 SOON = 20.0
 NAMES = ("LAYOTTO_GRPC_ENDPOINT", "LAYOTTO_SIDECAR_IP", "LAYOTTO_GRPC_PORT", "runtime_GRPC_PORT")
@@ -105,33 +102,23 @@ def test_not_ready(api: Api) -> None:
         assert not error.maybe_applied
 
 
-@contextmanager
-def actuator(status: int) -> Iterator[str]:
-    asked: list[str] = []
+class Actuator(HttpServer):
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.asked: set[str] = set()
+        super().__init__()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-    assert set(asked) == {"/actuator/health/readiness"}
+    def answered(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
+        self.asked.add(path)
+        return self.status, b"", ()
 
 
 def test_ready_by_its_actuator(clients: Any, api: Api) -> None:
-    with actuator(200) as address:
-        api.call(clients(actuator=address), "wait_ready")
-    with actuator(503) as address:
-        api.fails(DeadlineExceededError, match="503")(clients(actuator=address), "wait_ready", timeout=0.3)
+    with Actuator(200) as server:
+        api.call(clients(actuator=f"{server.url}/"), "wait_ready")
+        server.status = 503
+        api.fails(DeadlineExceededError, match="503")(clients(actuator=f"{server.url}/"), "wait_ready", timeout=0.3)
+    assert server.asked == {"/actuator/health/readiness"}
 
 
 # -- what it lacks -------------------------------------------------------------
@@ -367,12 +354,13 @@ def test_files_of_both_kinds_of_components(clients: Any, fake: FakeLayotto, api:
 def test_a_foreign_application_s_status_is_unavailable(
     fake: FakeLayotto, client: CloudRuntimesClient, api: Api
 ) -> None:
-    with actuator(418) as address:
-        fake.invoke.routes["teapot"] = address.removeprefix("http://").rstrip("/")
+    with Actuator(418) as server:
+        fake.invoke.routes["teapot"] = server.url.removeprefix("http://")
         error = api.fails(UnavailableError, match="418")(
             client.rpc, "invoke_method", "teapot", "actuator/health/readiness", http_method="GET"
         )
         assert (error.retryable, error.maybe_applied) == (False, True)
+    assert server.asked == {"/actuator/health/readiness"}
 
 
 # -- what it declares ----------------------------------------------------------

@@ -33,6 +33,7 @@ from cloud_runtimes.testing.canary import Canary
 from tests.support import PEM, Make, Rounds
 from tests.support.harnesses.nats import NatsHome
 from tests.support.homes import Homes
+from tests.support.listening import Listener
 from tests.support.nats import Serve, stopped
 from tests.support.waiting import until
 
@@ -50,23 +51,15 @@ class TestHome(Homes):
 def telling(received: list[bytes] | None = None, **info: Any) -> Iterator[str]:
     """Listen, and greet who connects like a server; notes what it received."""
     line = f"INFO {json.dumps({'version': '2.12.0', 'jetstream': True, **info})}\r\n".encode()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def run() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.sendall(line)
-                    data = connection.recv(65536)
-                    if received is not None:
-                        received.append(data)
+    def greet(connection: socket.socket) -> None:
+        connection.sendall(line)
+        data = connection.recv(65536)
+        if received is not None:
+            received.append(data)
 
-        threading.Thread(target=run, daemon=True).start()
-        yield f"nats://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
+    with Listener(greet) as listener:
+        yield f"nats://127.0.0.1:{listener.port}"
 
 
 @pytest.mark.parametrize(

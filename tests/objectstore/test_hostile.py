@@ -6,9 +6,8 @@ import logging
 import re
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from cloud_runtimes._core import logs
 from cloud_runtimes.components.objectstore import pages
 from cloud_runtimes.errors import InternalError, MissingFileError, ResourceExhaustedError, UnavailableError
 from cloud_runtimes.testing import Api
+from tests.support.listening import Listener
 from tests.support.objectstore import s3
 
 from .conftest import Make
@@ -32,7 +32,7 @@ OBJECT = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nLast-Modified: Mon, 30 Nov 2026 00:00
 Answer = Callable[[bytes], Iterator[bytes]]
 
 
-class Server:
+class Server(Listener):
     """Answers each request with what it is told, on a connection of its own.
 
     Attributes:
@@ -40,44 +40,28 @@ class Server:
         answer: yields the bytes of an answer to a head.
     """
 
-    def __init__(self, resources: ExitStack, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.requests: list[bytes] = []
         self.answer: Answer = lambda head: iter(())
-        self._listener = socket.create_server((host, 0))
-        self.url = f"http://key:secret@127.0.0.1:{self._listener.getsockname()[1]}"
-        resources.callback(self._listener.close)
-        self._open = True
-        resources.callback(self._close)
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._reply, host)
+        self.url = f"http://key:secret@127.0.0.1:{self.port}"
 
-    def _close(self) -> None:
-        self._open = False
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while self._open:
-                connection = self._listener.accept()[0]
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.settimeout(30)
-            head = b""
-            while b"\r\n\r\n" not in head:
-                if not (data := connection.recv(65536)):
-                    return
-                head += data
-            self.requests.append(head)
-            for piece in self.answer(head):
-                connection.sendall(piece)
+    def _reply(self, connection: socket.socket) -> None:
+        connection.settimeout(30)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (data := connection.recv(65536)):
+                return
+            head += data
+        self.requests.append(head)
+        for piece in self.answer(head):
+            connection.sendall(piece)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with ExitStack() as resources:
-        yield Server(resources)
+    with Server() as made:
+        yield made
 
 
 @pytest.fixture
@@ -173,16 +157,10 @@ def test_objects_without_end(server: Server, client: CloudRuntimesClient, api: A
 
 def test_redirects_are_not_followed(server: Server, client: CloudRuntimesClient, api: Api) -> None:
     """The other server would be sent the session token."""
-    with ExitStack() as resources:
-        other = Server(resources)
+    with Server() as other:
         other.answer = lambda head: iter([OBJECT + b"Content-Length: 2\r\n\r\nhi"])
-        port = other.url.rpartition(":")[2].encode()
-        server.answer = lambda head: iter(
-            [
-                b"HTTP/1.1 307 Away\r\nLocation: http://localhost:%b/f\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                % port
-            ]
-        )
+        away = b"HTTP/1.1 307 Away\r\nLocation: http://localhost:%d/f\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        server.answer = lambda head: iter([away % other.port])
         calls: list[tuple[str, tuple[Any, ...]]] = [
             ("get_file", ("f",)), ("stat_file", ("f",)), ("list_files", ()), ("put_file", ("f", b"x")), ("delete_file", ("f",)),
         ]  # fmt: skip

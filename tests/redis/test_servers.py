@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -30,30 +29,23 @@ from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds
 from tests.support.fault_proxy import FaultProxy, Way
 from tests.support.harnesses.redis import RedisHome
+from tests.support.listening import Listener
 from tests.support.redis import RedisServer, Serve, stopped
 from tests.support.waiting import running, until
 
 KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
 
-def answering(*replies: bytes) -> socket.socket:
-    """Return a listening socket that greets, then answers each command of a connection with the next of the replies."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def answering(*replies: bytes) -> Listener:
+    """Return a server that greets, then answers each command of a connection with the next of the replies."""
 
-    def run() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                for reply in replies:
-                    if not connection.recv(65536):
-                        break
-                    connection.sendall(reply)
+    def serve(connection: socket.socket) -> None:
+        for reply in replies:
+            if not connection.recv(65536):
+                break
+            connection.sendall(reply)
 
-    threading.Thread(target=run, daemon=True).start()
-    return listener
+    return Listener(serve)
 
 
 def test_a_socket_that_is_not_there(client: Make, api: Api) -> None:
@@ -68,37 +60,28 @@ def test_a_socket_that_is_not_there(client: Make, api: Api) -> None:
 def test_a_server_that_is_too_old(client: Make, api: Api, info: str, match: str) -> None:
     reply = f"${len(info)}\r\n{info}\r\n".encode()
     with answering(b"+OK\r\n", reply + reply) as listener:
-        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        url = f"redis://127.0.0.1:{listener.port}/0"
         error = api.fails(UnsupportedError, match=match)(client(url).state, "save", "s", "k", 1)
-        listener.shutdown(socket.SHUT_RDWR)
     assert not error.maybe_applied
 
 
-def node(answer: bytes) -> socket.socket:
-    """Return a listening socket that is the one node of a cluster, and answers all calls in one way."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def node(answer: bytes) -> Listener:
+    """Return a server that is the one node of a cluster, and answers all calls in one way."""
     info = b"redis_version:7.4.0\r\nredis_mode:standalone\r\n"
-    port = listener.getsockname()[1]
 
     def serve(connection: socket.socket) -> None:
-        with suppress(OSError), connection:
-            while request := connection.recv(65536):
-                if b"SETNAME" in request:
-                    connection.sendall(b"+OK\r\n" * (1 + request.count(b"\r\n*")))
-                elif b"INFO" in request:
-                    connection.sendall(b"$%d\r\n%b\r\n$0\r\n\r\n" % (len(info), info))
-                elif b"SLOTS" in request:
-                    connection.sendall(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % port)
-                else:
-                    connection.sendall(answer)
+        while request := connection.recv(65536):
+            if b"SETNAME" in request:
+                connection.sendall(b"+OK\r\n" * (1 + request.count(b"\r\n*")))
+            elif b"INFO" in request:
+                connection.sendall(b"$%d\r\n%b\r\n$0\r\n\r\n" % (len(info), info))
+            elif b"SLOTS" in request:
+                connection.sendall(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % made.port)
+            else:
+                connection.sendall(answer)
 
-    def run() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=run, daemon=True).start()
-    return listener
+    made = Listener(serve)
+    return made
 
 
 @pytest.mark.parametrize("code", ["ASK", "MOVED"])
@@ -108,7 +91,7 @@ def test_servers_that_an_error_names(client: Make, api: Api, code: str) -> None:
         stranger.setblocking(False)
         port = stranger.getsockname()[1]
         with node(f"-{code} {slot_of('{cr:state:s}')} 127.0.0.1:{port}\r\n".encode()) as listener:
-            place = f"127.0.0.1:{listener.getsockname()[1]}"
+            place = f"127.0.0.1:{listener.port}"
             api.fails((UnavailableError, DeadlineExceededError))(
                 client(f"redis://u:password@{place}/0").state, "get", "s", "k", timeout=0.5
             )
@@ -118,23 +101,20 @@ def test_servers_that_an_error_names(client: Make, api: Api, code: str) -> None:
                 client(f"redis+cluster://u:password@{place}").state, "get", "s", "k", timeout=0.5
             )
             stranger.accept()[0].close()
-            listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_another_protocol(client: Make, api: Api) -> None:
     with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as listener:
-        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        url = f"redis://127.0.0.1:{listener.port}/0"
         error = api.fails(UnavailableError, match="does not speak RESP")(client(url).state, "get", "s", "k")
-        listener.shutdown(socket.SHUT_RDWR)
     assert not error.maybe_applied
 
 
 def test_who_does_not_know_a_command_tells_no_arguments(client: Make, api: Api) -> None:
     quoting = b"-ERR unknown command 'AUTH', with args beginning with: 'canary-password' \r\n"
     with answering(quoting * 2) as listener:
-        client_ = client(f"redis://:canary-password@127.0.0.1:{listener.getsockname()[1]}/0")
+        client_ = client(f"redis://:canary-password@127.0.0.1:{listener.port}/0")
         error: BaseException | None = api.fails(UnsupportedError)(client_.state, "get", "s", "k")
-        listener.shutdown(socket.SHUT_RDWR)
     while error is not None:
         assert "canary" not in repr(error)
         error = error.__cause__ or error.__context__

@@ -8,6 +8,8 @@ import threading
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from tests.support.listening import Listener
+
 
 class Raw:
     """A socket to a server; what is sent is anybody's guess."""
@@ -88,37 +90,25 @@ class Hostile:
         self._thread.join(5)
 
 
-class Relay:
+class Relay(Listener):
     """A process that took over a port and passes on what comes, in `received`, to the real server; it may change ``Host``."""
 
     def __init__(self, target: str, *, host: str = "127.0.0.1", port: int = 0, rewrite: bool = False) -> None:
         parts = urlsplit(target)
         self._target = (parts.hostname, parts.port)
         self._rewrite = f"host: {parts.netloc}".encode() if rewrite else None
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family)
-        self.port: int = self._listener.getsockname()[1]
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         self.received = b""
-        self._open: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
+        super().__init__(self._relay, host, port)
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(self._target)
-            except OSError:
-                return
-            self._open += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                thread = threading.Thread(target=self._pass, args=(source, sink, source is near), daemon=True)
-                self._threads.append(thread)
-                thread.start()
+    def _relay(self, near: socket.socket) -> None:
+        far = self.keep(socket.create_connection(self._target))
+        back = self.run(self._pass, far, near, False)
+        self._pass(near, far, True)
+        back.join()
 
     def _pass(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
-        try:
+        with suppress(OSError):
             while data := source.recv(65536):
                 if asks:
                     self.received += data
@@ -126,13 +116,3 @@ class Relay:
                         data = re.sub(rb"host: [^\r]*", self._rewrite, data)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-
-    def close(self) -> None:
-        for each in (self._listener, *self._open):
-            with suppress(OSError):  # which has gone already
-                each.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits on it
-            each.close()
-        for thread in self._threads:
-            thread.join(5)

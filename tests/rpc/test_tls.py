@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,50 +22,32 @@ from cloud_runtimes._http import sync_client
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.testing import Api
 from tests.support import PEM
+from tests.support.listening import Listener
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n42"
 
 
-class TlsServer:
+class TlsServer(Listener):
     """Answers each request on each connection with `OK`."""
 
     def __init__(self) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(PEM)
-        self._listener = socket.create_server(("", 0))
-        self.port = self._listener.getsockname()[1]
         self.received = b""
-        self.connections = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        super().__init__(self._answer, "")
 
-    def _run(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            plain.settimeout(30)
-            try:
-                with self._context.wrap_socket(plain, server_side=True) as connection:
-                    while data := connection.recv(65536):
-                        self.received += data
-                        connection.sendall(OK)
-            except OSError:
-                plain.close()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(40)
+    def _answer(self, plain: socket.socket) -> None:
+        plain.settimeout(30)
+        with self._context.wrap_socket(plain, server_side=True) as connection:
+            while data := connection.recv(65536):
+                self.received += data
+                connection.sendall(OK)
 
 
 @pytest.fixture
 def server() -> Iterator[TlsServer]:
-    made = TlsServer()
-    yield made
-    made.close()
+    with TlsServer() as made:
+        yield made
 
 
 @pytest.fixture

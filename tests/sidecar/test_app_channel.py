@@ -20,6 +20,7 @@ from cloud_runtimes.dapr_server.app.http import HttpChannel
 from cloud_runtimes.protocols.dapr.messages import messages
 from tests.support.apps import App, GrpcApp, Reply, serving_grpc
 from tests.support.fault_proxy import FaultProxy
+from tests.support.listening import Listener
 from tests.support.ports import reserved_port
 from tests.support.waiting import longer
 
@@ -30,29 +31,16 @@ def settings(port: int, **more: Any) -> SidecarSettings:
 
 @contextmanager
 def answering(answer: bytes, *, close: bool = True) -> Iterator[int]:
-    """Serve one connection after the other, with these bytes for each request."""
-    server = socket.create_server(("127.0.0.1", 0))
+    """Serve connections, with these bytes for each request."""
 
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-                if not close:
-                    connection.recv(65536)
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(answer)
+        if not close:
+            connection.recv(65536)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield server.getsockname()[1]
-    finally:
-        server.shutdown(socket.SHUT_RDWR)
-        server.close()
-        thread.join(10)
+    with Listener(serve) as listener:
+        yield listener.port
 
 
 def test_a_callback_arrives_whole_and_the_answer_comes_back_verbatim() -> None:

@@ -20,6 +20,7 @@ from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.protocols.dapr.messages import messages
 from tests.sidecar.raw import call, send
 from tests.support.apps import App, GrpcApp, serving_grpc
+from tests.support.listening import Listener
 from tests.support.running import declared
 from tests.support.sidecar_calls import Streams, beside
 from tests.support.waiting import until
@@ -147,7 +148,7 @@ def test_calls_under_way_end_before_the_sidecar(tmp_path: Path) -> None:
 # -- answers that come piece by piece ---------------------------------------
 
 
-class Events:
+class Events(Listener):
     """An application that sends server-sent events, one whenever it is told to."""
 
     def __init__(self) -> None:
@@ -155,42 +156,27 @@ class Events:
         self.gone = threading.Event()
         self.breaks = False
         self.count = 5
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+        super().__init__(self._answer)
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection:
-            while head := connection.recv(65536):
-                if b" /events " not in head:
-                    connection.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
-                    continue
-                connection.sendall(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: a=1\r\ntransfer-encoding: chunked\r\n\r\n"
-                )
-                for number in range(self.count):
-                    assert self.next.acquire(timeout=60)
-                    if self.breaks:
-                        return
-                    try:
-                        data = b"data: %d\n\n" % number
-                        connection.sendall(b"%x\r\n%b\r\n" % (len(data), data))
-                    except OSError:
-                        self.gone.set()
-                        return
-                connection.sendall(b"0\r\n\r\n")
-
-    def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        while head := connection.recv(65536):
+            if b" /events " not in head:
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                continue
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: a=1\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
+            for number in range(self.count):
+                assert self.next.acquire(timeout=60)
+                if self.breaks:
+                    return
+                try:
+                    data = b"data: %d\n\n" % number
+                    connection.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+                except OSError:
+                    self.gone.set()
+                    return
+            connection.sendall(b"0\r\n\r\n")
 
 
 @pytest.fixture

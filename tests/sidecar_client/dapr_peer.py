@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support.listening import Answer, HttpServer
 
 
-class Peer:
+class Peer(HttpServer):
     """A server that answers as it is told, and keeps what was asked: (method, path, headers, body)."""
 
     def __init__(self) -> None:
@@ -21,38 +21,16 @@ class Peer:
         self.answers: dict[str, tuple[int, bytes, dict[str, str]]] = {}
         self.stalls = False
         self.go_on = threading.Event()
-        peer = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", "0")))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                peer.asked.append((self.command, self.path, headers, body))
-                if peer.stalls and self.command == "POST":
-                    peer.go_on.wait(30)
-                    self.close_connection = True  # the caller has given up
-                    return
-                path = self.path.partition("?")[0]
-                status, data, more = peer.answers.get(f"{self.command} {path}", peer.answers.get("*", (204, b"", {})))
-                self.send_response(status)
-                for name, value in more.items():
-                    self.send_header(name, value)
-                if status != 204:
-                    self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_DELETE = answer
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
+    def answered(self, method: str, path: str, headers: Any, body: bytes) -> Answer | None:
+        self.asked.append((method, path, {name.lower(): value for name, value in headers.items()}, body))
+        if self.stalls and method == "POST":
+            self.go_on.wait(30)
+            return None  # the caller has given up
+        key = f"{method} {path.partition('?')[0]}"
+        status, data, more = self.answers.get(key, self.answers.get("*", (204, b"", {})))
+        return status, data, more.items()
 
     def says(self, status: int, document: Any, where: str = "*", **headers: str) -> None:
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
@@ -66,9 +44,7 @@ class Peer:
 
     def close(self) -> None:
         self.go_on.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().close()
 
 
 @pytest.fixture

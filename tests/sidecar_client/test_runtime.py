@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from cloud_runtimes.runtimes.dapr.transport import error
 from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 from tests.sidecar_client.dapr_peer import Peer, client, peer
+from tests.support.listening import Listener
 
 __all__ = ["client", "peer"]
 
@@ -136,32 +134,15 @@ def test_components_in_the_configuration_are_refused() -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{}", "grpc://127.0.0.1:{}"])
 @pytest.mark.parametrize("listens", [False, True], ids=["refuses", "hangs up"])
 def test_errors_of_a_sidecar_that_is_away_hold_no_token(api: Api, url: str, listens: bool, canary: Canary) -> None:
-    def hang_up() -> None:
-        with suppress(OSError):
-            while True:
-                connection = server.accept()[0]
-                connection.settimeout(5)
-                with suppress(OSError):
-                    connection.recv(65536)
-                connection.close()
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=hang_up)
-        if listens:
-            server.listen()
-            thread.start()
-        address = url.format(server.getsockname()[1])
-        try:
-            with CloudRuntimesClient(address, api_token=canary.value(), timeout=2) as client:
-                with canary.raises(CloudRuntimesError):
-                    api.call(client.state, "get", "s", "k")
-                with canary.raises(CloudRuntimesError):
-                    api.call(client.state, "save", "s", "k", 1, etag="1")
-        finally:
-            if listens:
-                server.shutdown(socket.SHUT_RDWR)
-                thread.join()
+    with Listener(lambda connection: connection.recv(65536)) as server:
+        if not listens:
+            server.close()
+        address = url.format(server.port)
+        with CloudRuntimesClient(address, api_token=canary.value(), timeout=2) as client:
+            with canary.raises(CloudRuntimesError):
+                api.call(client.state, "get", "s", "k")
+            with canary.raises(CloudRuntimesError):
+                api.call(client.state, "save", "s", "k", 1, etag="1")
 
 
 def test_waiting_until_it_is_ready(tmp_path: Path, api: Api, peer: Peer) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.support.listening import Answer, HttpServer
 
 PATIENCE = 60.0
 
@@ -46,7 +45,7 @@ class Reply:
     headers: list[tuple[str, str]] = field(default_factory=list)
 
 
-class App:
+class App(HttpServer):
     """An application over HTTP: ``answer`` gives the reply to what it got, except to ``/dapr/subscribe``, which tells ``subscriptions``."""
 
     def __init__(
@@ -58,40 +57,11 @@ class App:
         self.answer = answer
         self.closing = False
         """Answer each request on a connection of its own."""
-        app = self
+        super().__init__(port, start=False)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                pairs = [(name.lower(), value) for name, value in self.headers.items()]
-                reply = app.take(Got(self.command, self.path, pairs, body))
-                try:
-                    self.reply(reply)
-                except OSError:  # whoever asked is gone
-                    self.close_connection = True
-
-            def reply(self, reply: Reply) -> None:
-                self.send_response(reply.status)
-                for name, value in reply.headers:
-                    self.send_header(name, value)
-                if app.closing:
-                    self.send_header("connection", "close")
-                self.send_header("content-length", str(len(reply.body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(reply.body)
-
-            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = handle_any
-
-            def log_message(self, format: str, *args: Any) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+    def answered(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
+        reply = self.take(Got(method, path, [(name.lower(), value) for name, value in headers.items()], body))
+        return reply.status, reply.body, [*reply.headers, *([("connection", "close")] if self.closing else [])]
 
     def take(self, got: Got) -> Reply:
         """Answer a request."""
@@ -106,14 +76,6 @@ class App:
     def at(self, path: str) -> list[Got]:
         """What came to a path."""
         return [each for each in self.got if each.path == path]
-
-    def __enter__(self) -> App:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class GrpcApp(grpc.GenericRpcHandler):

@@ -7,16 +7,16 @@ import re
 import threading
 import time
 from calendar import timegm
-from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from tests.support.listening import Answer, HttpServer
+
 __all__ = ["AwsGate"]
 
 
-class AwsGate:
+class AwsGate(HttpServer):
     """A server in a thread.
 
     Attributes:
@@ -30,42 +30,24 @@ class AwsGate:
 
     def __init__(self, moto: str) -> None:
         self.keys: dict[str, tuple[str, str | None]] = {"test": ("test", None)}
-        self.ahead = 0.0
         self.planned: list[tuple[int, dict[str, Any]]] = []
         self.silent = False
         self.requests: list[str] = []
         self._lock = threading.Lock()
-        gate = self
+        self._moto = moto
+        super().__init__()
+        self.authority = f"127.0.0.1:{self.port}"
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                while gate.silent:
-                    time.sleep(0.01)
-                with gate._lock:
-                    gate.requests.append(self.headers["X-Amz-Target"].rpartition(".")[2])
-                    status, data = gate.refusal(self.headers, body) or gate.asked(moto, self.headers, body)
-                self.send_response_only(status)
-                self.send_header("Date", formatdate(time.time() + gate.ahead, usegmt=True))
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.authority = f"127.0.0.1:{self._server.server_address[1]}"
-        self.url = f"http://{self.authority}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+    def answered(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
+        while self.silent:
+            time.sleep(0.01)
+        with self._lock:
+            self.requests.append(headers["X-Amz-Target"].rpartition(".")[2])
+            return *(self.refusal(headers, body) or self.asked(headers, body)), ()
 
     def close(self) -> None:
         self.silent = False
-        self._server.shutdown()
-        self._server.server_close()
+        super().close()
 
     def refusal(self, headers: Any, body: bytes) -> tuple[int, bytes] | None:
         """Return why a request is refused, if it is."""
@@ -98,14 +80,14 @@ class AwsGate:
         signature = signer.signature(text, request)
         return f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={';'.join(names)}, Signature={signature}"
 
-    def asked(self, moto: str, headers: Any, body: bytes) -> tuple[int, bytes]:
+    def asked(self, headers: Any, body: bytes) -> tuple[int, bytes]:
         """Return what is planned, else what moto answers."""
         if self.planned:
             status, document = self.planned.pop(0)
             return status, json.dumps(document).encode()
         names = ("Authorization", "Content-Type", "X-Amz-Date", "X-Amz-Target")
         try:
-            with urlopen(Request(moto, body, {name: headers[name] for name in names}), timeout=30) as reply:
+            with urlopen(Request(self._moto, body, {name: headers[name] for name in names}), timeout=30) as reply:
                 return reply.status, reply.read()
         except HTTPError as error:
             with error:

@@ -6,13 +6,12 @@ import os
 import re
 import socket
 import struct
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from cloud_runtimes.components.etcd.hpack import literal
 from cloud_runtimes.components.rabbitmq import wire
+from tests.support.listening import Listener
 
 __all__ = ["PROTOCOLS", "Answer", "HostileServer", "Protocol", "http2_frame"]
 
@@ -41,7 +40,7 @@ class Answer:
     ends: bool = False
 
 
-class HostileServer:
+class HostileServer(Listener):
     """Listens on 127.0.0.1, and gives each connection a greeting, then the answer.
 
     Attributes:
@@ -51,38 +50,18 @@ class HostileServer:
 
     def __init__(self, greet: Callable[[socket.socket], bytes], answer: Answer) -> None:
         self.answer = answer
-        self.connections = 0
         self._greet = greet
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._say)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self.connections += 1
-                self._open.append(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def _say(self, connection: socket.socket) -> None:
         answer = self.answer
-        with suppress(OSError, EOFError):
-            request = b"" if answer.early else self._greet(connection)
-            connection.sendall(answer.data if isinstance(answer.data, bytes) else answer.data(request))
-            while answer.endless:
-                connection.sendall(answer.endless * (_MANY // len(answer.endless) + 1))
-            if not answer.ends:
-                while connection.recv(65536):
-                    pass
-        connection.close()
-
-    def close(self) -> None:
-        for each in (self._listener, *self._open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        request = b"" if answer.early else self._greet(connection)
+        connection.sendall(answer.data if isinstance(answer.data, bytes) else answer.data(request))
+        while answer.endless:
+            connection.sendall(answer.endless * (_MANY // len(answer.endless) + 1))
+        if not answer.ends:
+            while connection.recv(65536):
+                pass
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.listening import Answer, HttpServer
 
 __all__ = ["VaultStub"]
 
 
-class VaultStub:
+class VaultStub(HttpServer):
     """A server in a thread.
 
     Attributes:
@@ -42,36 +43,12 @@ class VaultStub:
         self.requests: list[str] = []
         self._made = 0
         self._lock = threading.Lock()
-        stub = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                size = int(self.headers.get("Content-Length") or 0)
-                body = json.loads(self.rfile.read(size)) if size else {}
-                with stub._lock:
-                    status, found = stub.answer(self.command, self.path, self.headers.get("X-Vault-Token"), body)
-                data = b"" if found is None else json.dumps(found).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_LIST = answer
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def answered(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
+        with self._lock:
+            status, found = self.answer(method, path, headers.get("X-Vault-Token"), json.loads(body) if body else {})
+        return status, b"" if found is None else json.dumps(found).encode(), [("Content-Type", "application/json")]
 
     # -- what tests do ----------------------------------------------------
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 from cloud_runtimes.telemetry import _grpc
+from tests.rpc.http_peers import Relay
 from tests.support import PEM, Make
 from tests.support.ports import reserved_port
 from tests.support.waiting import until
@@ -96,12 +95,12 @@ def test_details_of_a_status(details: bytes, seconds: Any) -> None:
 def test_gzip(over: Callable[..., Any]) -> None:
     sizes = []
     for compression in ("gzip", "none"):
-        with GrpcReceiver() as receiver, Relay(receiver.port) as relay:
-            telemetry = over(relay.url, compression=compression)
+        with GrpcReceiver() as receiver, Relay(f"http://127.0.0.1:{receiver.port}") as relay:
+            telemetry = over(relay.address, compression=compression)
             record(telemetry, 1000, same="value")
             assert telemetry.flush(30)
             assert len(receiver.spans()) == 1000
-            sizes.append((relay.bytes, len(receiver.requests[0][2])))
+            sizes.append((len(relay.received), len(receiver.requests[0][2])))
     (squeezed, whole), (plain, _) = sizes
     assert squeezed < whole / 2 < plain
 
@@ -230,44 +229,3 @@ with CloudRuntimesClient(config={"capa": {"home": ":memory:"}, "telemetry": tabl
     )
     assert done.returncode == 0
     assert done.stderr.count("\n") == done.stderr.count("telemetry: traces cannot be sent: ") == 1
-
-
-class Relay:
-    """Passes bytes on to a port, and counts those of the client."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.bytes = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._sockets: list[socket.socket] = []
-
-    def _pass(self, source: socket.socket, target: socket.socket, *, count: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                if count:
-                    self.bytes += len(data)
-                target.sendall(data)
-        except OSError:
-            pass
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._port))
-            self._sockets += [near, far]
-            for source, target, count in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._pass, args=(source, target), kwargs={"count": count}, daemon=True).start()
-
-    def __enter__(self) -> Relay:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in self._sockets:
-            each.close()
