@@ -93,8 +93,8 @@ class ClientContext:
 
     def frame(self, name: str) -> ServiceFrame:
         """Return the frame of a service, made when first asked for."""
-        frame: ServiceFrame = self.service(name)._frame
-        return frame
+        service: Service = self._services.get(name) or self.service(name)
+        return service._frame
 
     def runtime(self, frame: ServiceFrame | None = None) -> Runtime:
         """Return the runtime, made when first asked for; the frame of a service that asks has its interceptors from now on."""

@@ -19,7 +19,7 @@ from .._core.home import home_folder, is_memory
 from .._core.sigterm import flush_on_sigterm
 from .._core.threads import Mutex
 from .._native import telemetry as kernel
-from .._service import Service, error_context
+from .._service import Service, ServiceFrame, error_context
 from .._version import __version__
 from ..config import without_values
 from ..errors import InvalidArgumentError
@@ -50,6 +50,16 @@ _OFF: Final = 100
 _SIGTERM_SECONDS: Final = 2.0
 
 
+class _Frame(ServiceFrame):
+    """One way out instead of named components."""
+
+    exporter: Any
+
+    def driver(self, name: str) -> Any:
+        """Return what exports spans, whatever the name."""
+        return self.exporter
+
+
 class TelemetryService(Service):
     """Traces, logs and metrics of this application. Made by ``client.telemetry``.
 
@@ -57,6 +67,8 @@ class TelemetryService(Service):
     """
 
     name = "telemetry"
+    _frame_type = _Frame
+    _frame: _Frame
     closes_last = True
     outlives_fork = True
 
@@ -65,6 +77,7 @@ class TelemetryService(Service):
         loaded = load(context.settings.telemetry, context.settings.origin)
         settings = loaded.settings
         self._exporters = _exporters(context, loaded)
+        self._frame.exporter = self._exporters["traces"]
         self._given = _resource(context, loaded)
         self._pipeline = Pipeline(
             self._exporters,
@@ -104,10 +117,6 @@ class TelemetryService(Service):
     @property
     def _resource(self) -> dict[str, Any]:
         return _all(self._given)
-
-    def _driver(self, name: str) -> Any:
-        # one way out instead of named components
-        return self._exporters["traces"]
 
     def _scope(self, name: str, version: str | None, schema_url: str | None) -> int:
         if not isinstance(name, str) or not name:
