@@ -271,7 +271,7 @@ class GrpcCalls(Transport):
     def _gone(maybe_applied: bool) -> errors.ClosedError:
         return errors.ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
 
-    def _writes(self, op: Operation, request: Call) -> bool:
+    def writes(self, op: Operation, request: Call) -> bool:
         return not request.name.startswith(_READS) or request.name == "GetNextId"
 
     # -- streams ------------------------------------------------------------

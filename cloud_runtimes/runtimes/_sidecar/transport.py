@@ -135,7 +135,7 @@ class Transport(FlowEngine[Any, Any]):
                 except BaseException as error:
                     failure = error
                 if failure is None:
-                    wrote = wrote or (op.method.writes and self._writes(op, request) and not self._refuses(reply))
+                    wrote = wrote or (op.method.writes and self.writes(op, request) and not self._refuses(reply))
                     request = flow.send(reply)
                 else:
                     request = flow.throw(failure)  # it may know what that means
@@ -147,7 +147,7 @@ class Transport(FlowEngine[Any, Any]):
             ours.maybe_applied = ours.maybe_applied or wrote
             raise ours from None
         except BaseException as error:
-            may_write = op.method.writes and request is not None and self._writes(op, request)
+            may_write = op.method.writes and request is not None and self.writes(op, request)
             applied = wrote or (may_write and getattr(error, "maybe_applied", True))
             if isinstance(error, CloudRuntimesError):
                 error.maybe_applied = applied
@@ -166,7 +166,7 @@ class Transport(FlowEngine[Any, Any]):
             raise ClosedError("this client is closed: make another")
 
     @abstractmethod
-    def _writes(self, op: Operation, request: Any) -> bool:
+    def writes(self, op: Operation, request: Any) -> bool:
         """Tell whether a request may change anything."""
 
     def _refuses(self, reply: Any) -> bool:

@@ -180,8 +180,8 @@ class CombinedTransport(HttpTransport):
             return await super().exchange_async(op, request)
         return await self._grpc.exchange_async(op, request)
 
-    def _writes(self, op: Operation, request: Any) -> bool:
-        return super()._writes(op, request) if isinstance(request, RpcCall) else self._grpc._writes(op, request)
+    def writes(self, op: Operation, request: Any) -> bool:
+        return super().writes(op, request) if isinstance(request, RpcCall) else self._grpc.writes(op, request)
 
     def _refuses(self, reply: Any) -> bool:
         return isinstance(reply, RpcReply) and super()._refuses(reply)

@@ -83,7 +83,7 @@ class HttpTransport(Transport):
             )
         return reply
 
-    def _writes(self, op: Operation, request: RpcCall) -> bool:
+    def writes(self, op: Operation, request: RpcCall) -> bool:
         return request.http_method != "GET" or op.method.service == "rpc"  # of an application's, nothing is known
 
     def _refuses(self, reply: RpcReply) -> bool:
