@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .._native import events as kernel
 from .._native.attributes import CONTEXT
 from ..errors import PayloadError
-from .pubsub import Cause, EventRecord
 
 __all__ = ["cause_of", "dead_letter", "make_event", "read_binary", "read_structured", "to_binary"]
 
+EventRecord = kernel.EventRecord
 EVENT_TYPE: Final = "cloud_runtimes.event"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ERROR_BYTES: Final = 1024
 _LETTER: Final = ("dlreason", "dlerror", "dlcount", "dlfirst", "dllast", "dltopic", "dlgroup")
+
+
+class Cause(NamedTuple):
+    """Why an event was not acknowledged; a dead letter says so.
+
+    Attributes:
+        reason: ``"dropped"``, ``"deliveries"`` (it failed too often) or ``"undecodable"``.
+        error: type and message of the error; ``None``: not known.
+    """
+
+    reason: str
+    error: str | None = None
 
 
 def make_event(

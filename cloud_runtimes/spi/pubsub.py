@@ -16,10 +16,9 @@ from .._native import events as kernel
 from ..errors import CloudRuntimesError
 from .change import Change
 from .driver import Driver
+from .events import Cause, EventRecord, frame_of
 from .executor import in_thread
 from .operation import Operation
-
-EventRecord = kernel.EventRecord
 
 __all__ = [
     "ACK_WAIT",
@@ -120,8 +119,6 @@ class OutgoingBatch:
     @classmethod
     def of(cls, topic: str, records: Sequence[EventRecord], delay_ms: int | None = None) -> OutgoingBatch:
         """Return a batch of events that were received or made (`cloud_runtimes.spi.events`). They are all raw, or none is."""
-        from .events import frame_of
-
         frames = [frame_of(record, topic) for record in records]
         return cls(topic, frames, len(frames), delay_ms, raw=bool(records) and records[0].raw)
 
@@ -186,18 +183,6 @@ class Delivery(NamedTuple):
     record: EventRecord
     token: Any
     deliveries: int | None
-
-
-class Cause(NamedTuple):
-    """Why an event was not acknowledged; a dead letter says so.
-
-    Attributes:
-        reason: ``"dropped"``, ``"deliveries"`` (it failed too often) or ``"undecodable"``.
-        error: type and message of the error; ``None``: not known.
-    """
-
-    reason: str
-    error: str | None = None
 
 
 class Settled(NamedTuple):
