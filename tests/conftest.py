@@ -67,19 +67,22 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen: list[pytest.Item] = []
+    left: list[pytest.Item] = []
     for item in items:
         short = item.get_closest_marker("short")
-        if short is not None and getattr(item, "originalname", None) not in short.args:
-            item.add_marker("soak")
+        soak = item.get_closest_marker("soak") or (
+            short is not None and getattr(item, "originalname", None) not in short.args
+        )
         if (
-            {"rounds", "figure"} & {*getattr(item, "fixturenames", ())}
+            soak
+            or {"rounds", "figure"} & {*getattr(item, "fixturenames", ())}
             or getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-            or item.get_closest_marker("soak")
         ):
             item.add_marker("long")
-    if not config.getoption("--soak"):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak")])
-        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+        (left if soak and not config.getoption("--soak") else chosen).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = chosen
 
 
 def pytest_collection_finish() -> None:
