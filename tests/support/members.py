@@ -38,7 +38,7 @@ def poll(source: Any, settled: Any = (), want: int = 256, timeout: float = SOON)
 def die(source: Any) -> None:
     """End a member that does not leave."""
     source._disconnect()
-    source._waker.close()
+    source.waker.close()
 
 
 def answer(deliveries: list[Any], settlement: Settlement = Settlement.ACK, delay: float | None = None) -> Settlements:
