@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from ..._core.backoff import NONE, Backoff
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.broker.policy import POLL
 from ...spi.flow import FlowEngine
@@ -30,7 +31,7 @@ _Steps: TypeAlias = Generator[Batch | float, Any, T]
 """Yields commands, and gets their replies, or seconds to wait."""
 _AT_ONCE: Final = 5
 """How often a server may refer to another before a pause."""
-_PAUSES: Final = (0.02, 0.5)
+_PAUSES: Final = Backoff(0.02, 0.5, jitter=NONE)
 
 
 class Script:
@@ -171,37 +172,37 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
 
     def _again(self, op: Operation, batch: Batch, replies: list[Any], kept: list[Any] | None) -> _Steps[None]:
         """Have commands sent again that a server refers to another one, or refuses for now, and replace their replies."""
-        servers, by, referred = self.servers, batch.by, 0
+        servers, by, referred, pauses = self.servers, batch.by, 0, 0
         end = monotonic() + PATIENCE if op.deadline is None else op.deadline
-        pause, longest = _PAUSES
         while True:
-            places = [place for place, reply in enumerate(replies) if servers.topology.refuses(reply)]
-            if not places:
+            refused = [index for index, reply in enumerate(replies) if servers.topology.refuses(reply)]
+            if not refused:
                 return
-            error = replies[places[0]]
+            error = replies[refused[0]]
             assert by is not None
             to = servers.learn(error, by)
             referred += 1
             if referred > _AT_ONCE or not str(error).startswith(("ASK", "MOVED")):
+                pauses += 1
+                pause = _PAUSES.after(pauses)
                 if batch.once or monotonic() + pause >= end:
                     return
                 yield pause
-                pause = min(longest, pause * 2)
             commands = batch.commands()
-            again = [commands[place] for place in places]
+            again = [commands[index] for index in refused]
             if to is not None:
                 again = [each for command in again for each in ([b"ASKING"], command)]
             step = Batch(*again, key=batch.key).sent_to(to)
-            if kept and len(places) == len(replies):
+            if kept and len(refused) == len(replies):
                 kept.pop()  # nothing was written that replicas could have
             try:
                 answers = (yield step) if kept is None else (yield from self._replicated(step, kept))
             except CloudRuntimesError as failed:
-                failed.maybe_applied = failed.maybe_applied or (op.method.writes and len(places) < len(replies))
+                failed.maybe_applied = failed.maybe_applied or (op.method.writes and len(refused) < len(replies))
                 raise
             by = batch.by = step.by
-            for place, reply in zip(places, answers if to is None else answers[1::2], strict=True):
-                replies[place] = reply
+            for index, reply in zip(refused, answers if to is None else answers[1::2], strict=True):
+                replies[index] = reply
 
     def explained(
         self, error: Lost | ReplyError, maybe_applied: bool, address: Address | None = None
