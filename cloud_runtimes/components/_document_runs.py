@@ -23,7 +23,7 @@ from ._runs import LeasedRuns, RunToken
 if TYPE_CHECKING:
     from ._engines import EngineComponent
 
-__all__ = ["DocumentRuns", "DocumentSchedule", "Steps"]
+__all__ = ["DocumentRuns", "DocumentSchedule", "Steps", "version_of"]
 
 C = TypeVar("C", bound="EngineComponent[Any]")
 T = TypeVar("T")
@@ -36,9 +36,10 @@ class DocumentSchedule(EngineDriver[C], ScheduleDriver):
 
     features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
 
-    def __init__(self, component: C, name: str) -> None:
+    def __init__(self, component: C, name: str, app: str | None = None) -> None:
+        """``app``: the application, by default the component's own."""
         super().__init__(component, name)
-        self.app: str = component.context.app_id
+        self.app: str = component.context.app_id if app is None else app
 
     # -- what a store does ------------------------------------------------
 
@@ -47,8 +48,11 @@ class DocumentSchedule(EngineDriver[C], ScheduleDriver):
         """Return a flow that reads the documents of some names."""
 
     @abstractmethod
-    def write(self, documents: Sequence[Document]) -> Steps[list[Document]]:
-        """Return a flow that writes documents and the history of their runs; its result are those that another wrote first."""
+    def write(self, documents: Sequence[Document], adds: bool = False) -> Steps[list[Document]]:
+        """Return a flow that writes documents and the history of their runs; its result are those that another wrote first.
+
+        ``adds``: wake the members, who do not expect what there is to do.
+        """
 
     @abstractmethod
     def notify(self) -> Steps[None]:
@@ -66,15 +70,13 @@ class DocumentSchedule(EngineDriver[C], ScheduleDriver):
     def _history(self, name: str) -> Steps[list[Run]]:
         """Return a flow that reads the history of a name."""
 
-    def _change(self, name: str, change: Callable[[Document, int], bool], notify: bool) -> Steps[bool]:
+    def _change(self, name: str, change: Callable[[Document, int], bool], adds: bool) -> Steps[bool]:
         """Change a document; again where another was faster. ``False``: there was nothing to change."""
         while True:
             document, now = yield from self._current(name)
             if not change(document, now):
                 return False
-            if not (yield from self.write([document])):
-                if notify:
-                    yield from self.notify()
+            if not (yield from self.write([document], adds)):
                 return True
 
     # -- jobs -------------------------------------------------------------
@@ -135,11 +137,18 @@ class DocumentRuns(LeasedRuns):
         self._names: dict[object, str] = {}
 
     @abstractmethod
-    def _look(self) -> Steps[tuple[int, list[Document]]]:
-        """Return a flow that tells the time by which jobs go, and the documents that were written since the last look."""
+    def _look(self, want: int) -> Steps[tuple[int, list[Document]]]:
+        """Return a flow that tells the time by which jobs go, and the documents that were written since the last look.
+
+        ``want``: the runs to claim, for a store that knows which documents are due.
+        """
 
     def _read(self, names: Sequence[str]) -> Steps[list[Document]]:
         return self._driver.read(names)
+
+    def _pauses(self, now: int) -> Iterable[int | None]:
+        """Return the milliseconds until there is something to do, as far as that is known."""
+        return [min(self._dues.values()) - now] if self._dues else ()
 
     def _until(self, now: int) -> int:
         """Return when a lease that begins now ends without a renewal."""
@@ -169,7 +178,7 @@ class DocumentRuns(LeasedRuns):
         driver = self._driver
         if self._look_again():
             self._looked_for = None
-        now, fresh = yield from self._look()
+        now, fresh = yield from self._look(want)
         for document in fresh:
             known = self._documents.get(document.name)
             if known is None or known.version < document.version:
@@ -197,7 +206,7 @@ class DocumentRuns(LeasedRuns):
         self._names = {token: name for token, name in self._names.items() if token in kept}
         self._names |= {run.token: name for name, run in runs.items()}
         if want:
-            self._is_due([min(self._dues.values()) - now] if self._dues else ())
+            self._is_due(self._pauses(now))
         return list(runs.values()), [token for token in renew if token in kept]
 
     def _look_at(self, changed: Iterable[Document], handlers: frozenset[str]) -> None:
@@ -207,7 +216,7 @@ class DocumentRuns(LeasedRuns):
             changed = list(self._documents.values())
         for name in {document.name for document in changed}:
             document = self._documents[name]
-            due = None if _version(document) in self._aside else document.due(handlers)
+            due = None if version_of(document) in self._aside else document.due(handlers)
             if due is None:
                 self._dues.pop(name, None)
             else:
@@ -247,7 +256,7 @@ class DocumentRuns(LeasedRuns):
         changed = []
         for _, name in nsmallest(want, ((due, name) for name, due in self._dues.items() if due <= now)):
             document = self._documents[name]
-            version = _version(document)
+            version = version_of(document)
             advance = partial(self._advance, version=version, now=now)
             run = document.claim(self._app, self._member, now, self._until(now), advance)
             if version in self._aside:
@@ -259,5 +268,6 @@ class DocumentRuns(LeasedRuns):
         return changed
 
 
-def _version(document: Document) -> str:
+def version_of(document: Document) -> str:
+    """Return which job and definition a document is, for jobs that are set aside."""
     return f"{document.name}:{document.version}"

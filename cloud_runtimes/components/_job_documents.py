@@ -13,6 +13,7 @@ from random import getrandbits
 from typing import Any, Final, TypeAlias
 
 from ..errors import PayloadError
+from ..spi.portable import JobRun
 from ..spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
 from ._jobs import (
     RUN_COLUMNS,
@@ -30,7 +31,7 @@ from ._jobs import (
 from ._runs import RunToken
 from ._unreadable import read_entries, skip
 
-__all__ = ["HELD", "Document", "Run", "read_runs", "run_records"]
+__all__ = ["HELD", "Document", "Run", "portable_run", "read_runs", "run_records"]
 
 Run: TypeAlias = dict[str, Any]
 HELD: Final = 1 << 62
@@ -98,7 +99,7 @@ class Document:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to come."""
-        return self.error is None and self.job is None and not any(_is_open(run) for run in self._runs)
+        return self.job is None and self.error is None and not any(_is_open(run) for run in self._runs)
 
     # -- the job ----------------------------------------------------------
 
@@ -130,6 +131,25 @@ class Document:
         handler = spec.target if isinstance(spec.target, str) else None
         self.job = {**state, "handler": handler, "spec": written(spec), "data": spec.data is not None}
         self._spec, self._data = spec, spec.data or b""
+
+    def restore(self, now: int, job: StoredJob, runs: Iterable[JobRun]) -> bool:
+        """Replace the job and its runs by those of another home."""
+        spec, due, occurrences, skipped, created, _ = job
+        handler = spec.target if isinstance(spec.target, str) else None
+        state = {"next": due, "occurrences": occurrences, "skipped": skipped, "created": created}
+        text, has_data = written(spec), spec.data is not None
+        self.error = None
+        self.job = {"id": self._number(now), **state, "handler": handler, "spec": text, "data": has_data}
+        self._spec, self._data, self._runs = spec, spec.data or b"", []
+        for each in runs:
+            run = self._add(
+                each.run_id, each.fire_ms, now, last=each.last_ms, count=each.occurrences, attempt=each.attempt,
+                failures=each.failures, deadline=each.due_ms, started=each.started_ms, error=each.error,
+            )  # fmt: skip
+            if each.due_ms is None:
+                self._end(run, each.status, now)
+            run |= {"status": each.status, "ended": each.ended_ms}
+        return True
 
     def delete(self, now: int) -> bool:
         """Remove the job, and cancel those of its runs that nobody has."""
@@ -193,13 +213,34 @@ class Document:
         """Return when a process that has these handlers has something to do, milliseconds since 1970 UTC."""
         if self.error is not None:
             return None
-        if self.is_over:
+        job = self.job
+        anybody, own = self._times()
+        if job is None or not (job["handler"] is None or job["handler"] in handlers):
+            own = None
+        if job is None and anybody is None:
             return 0 if self.exists else None
-        job, first = self.job, self._open()[:1]
-        times = [run["deadline"] for run in self._runs if _is_open(run) and (job is None or run["job"] != job["id"])]
-        if job is not None and (job["handler"] is None or job["handler"] in handlers):
-            times += [run["deadline"] for run in first] or ([] if job["next"] is None else [job["next"]])
-        return min(times, default=None)
+        return own if anybody is None else anybody if own is None else min(anybody, own)
+
+    def line(self) -> tuple[str, int | None]:
+        """Return the handler of those who have something to do first, ``""``: anybody, and when."""
+        anybody, own = self._times()
+        if self.job is None or own is None or (anybody is not None and anybody <= own):
+            return "", anybody
+        return self.job["handler"] or "", own
+
+    def _times(self) -> tuple[int | None, int | None]:
+        """Return when there is something to do for anybody, and when for those who have the job's handler."""
+        job = self.job
+        anybody = own = None
+        for run in self._runs:
+            deadline = run["deadline"]
+            if deadline is None:
+                continue
+            if job is None or run["job"] != job["id"]:
+                anybody = deadline if anybody is None else min(anybody, deadline)
+            elif own is None:
+                own = deadline
+        return anybody, job["next"] if own is None and job is not None else own
 
     def claim(
         self, app: str, member: str, now: int, until: int, advance: Callable[[StoredJob], Advance | None]
@@ -283,7 +324,7 @@ class Document:
 
     def ended(self) -> list[Run]:
         """Return the runs that have ended; each has a slot of the history."""
-        return [run for run in self._runs if not _is_open(run)]
+        return [run for run in self._runs if run["deadline"] is None]
 
     def forget(self, runs: Sequence[Run]) -> None:
         """Leave out runs that are in the history."""
@@ -319,6 +360,24 @@ def _check(run: Run) -> Run:
                 raise TypeError(f"{name} is of type {type(value).__name__}")
     record(["", *(run[column] for column in _COLUMNS[1:])])
     return run
+
+
+def portable_run(run: Run) -> JobRun:
+    """Return a run as another home gets it; one that is held begins again there."""
+    deadline = run["deadline"]
+    return JobRun(
+        run_id=run["run"],
+        fire_ms=run["fire"],
+        last_ms=run["last"],
+        occurrences=run["count"],
+        status=run["status"] if deadline is None else "waiting",
+        attempt=run["attempt"],
+        failures=run["failures"],
+        due_ms=deadline if run["member"] is None else 0,
+        started_ms=run["started"],
+        ended_ms=run["ended"],
+        error=run["error"],
+    )
 
 
 def _ended(slot: bytes) -> Run:

@@ -103,7 +103,7 @@ class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
         living = frozenset(item.key[len(self.members) :].decode(errors="replace") for item in members)
         return done.revision, documents, living
 
-    def write(self, documents: Sequence[Document]) -> Flow[list[Document]]:
+    def write(self, documents: Sequence[Document], adds: bool = False) -> Flow[list[Document]]:
         refused = []
         for document in documents:
             if not (yield from self._write(document)):
@@ -175,7 +175,7 @@ class _Runs(DocumentRuns):
     def _until(self, now: int) -> int:
         return HELD
 
-    def _look(self) -> Flow[tuple[int, list[Document]]]:
+    def _look(self, want: int) -> Flow[tuple[int, list[Document]]]:
         begun = self._clock()
         if begun >= self._renew_lease_at:
             yield from self._live()

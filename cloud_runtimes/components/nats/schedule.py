@@ -73,7 +73,7 @@ class NatsSchedule(DocumentSchedule["NatsComponent"]):
         read = read_entries("jobs", entries, itemgetter(0), lambda each: self.document(self._name(each[0]), each[1]))
         return now, sequence, list(read)
 
-    def write(self, documents: Sequence[Document]) -> Flow[list[Document]]:
+    def write(self, documents: Sequence[Document], adds: bool = False) -> Flow[list[Document]]:
         """Write documents and the history of their runs; returns those that another wrote first."""
         done = yield from self.bucket.put([self._put(document) for document in documents])
         refused, ended = [], []
@@ -89,6 +89,8 @@ class NatsSchedule(DocumentSchedule["NatsComponent"]):
             yield from self.bucket.put([Put(self._subject(each.name), None, each.version) for each in over])
             for document in over:
                 document.exists = False
+        if adds and ended:
+            yield from self.notify()
         return refused
 
     def _put(self, document: Document) -> Put:
@@ -151,6 +153,6 @@ class _Runs(DocumentRuns):
     def _subscribe(self) -> Waiter:
         return self._driver.component.engine.notifier.subscribe(self._driver.channel)
 
-    def _look(self) -> Flow[tuple[int, list[Document]]]:
+    def _look(self, want: int) -> Flow[tuple[int, list[Document]]]:
         now, self._seen, fresh = yield from self._driver.since(self._seen)
         return now, fresh

@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
-from ...spi.portable import JobRecord, JobRun, Portable, Records
-from .._jobs import written
+from ...spi.portable import JobRecord, Portable, Records
 from .._portable_stores import KeyedPortable, StoredConfiguration, StoredState
-from .._runs import CHANNEL
-from .._unreadable import read_entries
-from . import schedule_scripts as scripts
 from .configuration import RedisConfiguration
 from .failures import checked
 from .resp import Batch, Flow, Value
-from .schedule import JOB, column, read_job
+from .schedule import RedisSchedule
 from .state import RedisState
 
 if TYPE_CHECKING:
@@ -27,14 +23,10 @@ __all__ = ["names", "portable"]
 
 _TOKENS: Final = 1_000_000
 """Of locks in a second: their tokens are microseconds."""
-_RUN: Final = (
-    "run", "fire", "last", "count", "status", "attempt", "failures", "member", "deadline", "started", "ended", "error",
-)  # fmt: skip
-"""As `JobRun` has them, but for who holds it."""
 _KEYS: Final = {
     "configuration": (b"*}:names", re.compile(rb"(.*)}:names", re.DOTALL)),
     "pubsub": (b"*}:topic:*", re.compile(rb"(.*?)}:topic:.*", re.DOTALL)),
-    "schedule": (b"*}:names", re.compile(rb"(.*)}:names", re.DOTALL)),
+    "schedule": (b"*}:jobs", re.compile(rb"(.*)}:jobs", re.DOTALL)),
     "state": (b"*}:[nf]*", re.compile(rb"(?!.*}:v:)(.*)}:(?:names|fences)", re.DOTALL)),
 }
 """Service → a glob for the keys that tell a name, and which name that is; those of all values of state are not looked at."""
@@ -86,56 +78,20 @@ class _Jobs(KeyedPortable):
 
     def __init__(self, component: RedisComponent, app: str) -> None:
         super().__init__()
-        self._component = component
-        self._tag = (component.key("schedule", app, ""),)
-        self._channel = component.engine.notifier.name(f"{CHANNEL}:{app}")
+        self._engine = component.engine
+        self._driver = RedisSchedule(component, app, app)
 
     def keys(self, op: Operation) -> list[str]:
-        rows = self._component.engine.run(op, scripts.JOBS.run(self._tag, 1, "name"))
-        return [name.decode(errors="replace") for (name,) in rows if name]
+        return [job.spec.name for job in self._driver.list_jobs(op)]
 
     def size(self, record: JobRecord) -> int:
         return len(record.job.spec.data or b"")
 
     def find(self, op: Operation, keys: Sequence[str], /) -> dict[str, JobRecord]:
-        return {record.key: record for record in self._component.engine.run(op, self._read(keys))}
-
-    def _read(self, names: Sequence[str]) -> Flow[list[JobRecord]]:
-        found = []
-        for name in names:
-            jobs = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB, name)
-            runs = yield from scripts.RUNS.run(self._tag, name, *_RUN)
-            read = read_entries(f"history of job {name!r}", runs, lambda row: "record", _run)
-            found += [JobRecord(name, job, tuple(read)) for job in map(read_job, jobs) if job.error is None]
-        return found
+        return {record.key: record for record in self._engine.run(op, self._driver.records(keys))}
 
     def put(self, op: Operation, records: Records, /) -> None:
-        self._component.engine.run(op, self._put(records))
-
-    def _put(self, records: Records) -> Flow[None]:
-        history = int(self._component.settings.history * 1000)
-        for name, job, runs in records:
-            spec, *state, _ = job
-            handler = spec.target if isinstance(spec.target, str) else None
-            fields = [*zip(JOB[1:], (written(spec), spec.data, *state), strict=True), ("handler", handler)]
-            arguments = _counted(fields)
-            for run in runs:
-                values = (*run[:7], None, run.due_ms, *run[8:])
-                arguments += _counted(list(zip(_RUN, values, strict=True)))
-            yield from scripts.PUT.run(self._tag, name, history, self._channel, *arguments)
-
-
-def _run(row: Sequence[bytes | None]) -> JobRun:
-    """Return a run; one that is held begins again."""
-    run, fire, last, count, status, attempt, failures, member, deadline, *ended = map(column, _RUN, row)
-    due = None if deadline is None else 0 if member is not None else deadline
-    return JobRun(run, fire, last, count, status if due is None else "waiting", attempt, failures, due, *ended)
-
-
-def _counted(fields: Sequence[tuple[str, Value | None]]) -> list[Value]:
-    """Return fields that have a value, behind how many arguments they are."""
-    found: list[Value] = [part for name, value in fields if value is not None for part in (name, value)]
-    return [len(found), *found]
+        self._engine.run(op, self._driver.restore(records))
 
 
 def _check(component: RedisComponent, service: str) -> None:

@@ -1,230 +1,285 @@
-"""Jobs on Redis, and their runs. See `.schedule_scripts` for the keys.
+"""Jobs on Redis, and their runs: a document for each job. See `_document_runs`.
 
-A run is open while it has a deadline by the server's clock: that of its holder's lease, or of its next try. Only the oldest open run of a job can be claimed, and no further occurrence while there is one. Its holder renews the lease; when the holder dies it ends by itself.
+All keys of an application have the hash tag ``TAG``:
+
+=================== ====================================================================================
+``TAG:jobs``        hash, name → document behind its version, and the length and name of its handler
+``TAG:due:HANDLER`` sorted set of names: when there is something to do for processes that have a handler
+``TAG:runs:NAME``   list of the runs of a name that have ended, in their order
+=================== ====================================================================================
+
+A look hands out the documents that are due, and puts them off for a moment, so that members do not all try to claim the same ones.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from hashlib import sha1
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
+from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
-from ...spi import schedule as spi
-from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
-from .._engines import EngineDriver
-from .._jobs import RUN_COLUMNS, exists, planned, record, records, run_id, stays_due, stored, written
+from ...spi.portable import JobRecord
+from ...spi.schedule import DueRun, Outcome, RunSource
+from .._document_runs import DocumentRuns, DocumentSchedule, version_of
+from .._job_documents import Document, Run, portable_run, read_runs
 from .._notify import Waiter
-from .._runs import CHANNEL, LeasedRuns, RunToken
-from .._unreadable import skip
-from . import schedule_scripts as scripts
-from .resp import Flow, Value
+from .._runs import CHANNEL, RunToken
+from .._unreadable import read_entries
+from .engine import Script
+from .failures import checked
+from .resp import Batch, Flow, Value
 
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["JOB", "RedisSchedule", "column", "read_job"]
+__all__ = ["RedisSchedule"]
 
-_MOVING_MS: Final = 5_000
-"""How long a member has to move a job on. Less than what makes an occurrence a missed one."""
-JOB: Final = ("name", "spec", "data", "next", "occurrences", "skipped", "created")
-_RUN: Final = tuple(RUN_COLUMNS.split(", "))
-_RUN_TEXTS: Final = frozenset(("name", "run", "status", "error", "member"))
+_WINDOW: Final = 500
+_HEAD: Final = re.compile(rb"([1-9]\d*):(\d+):")
+_PUT_OFF_MS: Final = 5_000
+"""How long a member has to claim a job that a look gave it. Less than what makes an occurrence a missed one."""
+
+_COMMON: Final = """
+local TAG, call = KEYS[1], redis.call
+local function version_of(item) return string.match(item or '', '^([1-9]%d*):%d+:') or '0' end
+"""
+# ARGV: channel of members to wake or '', history in milliseconds, and in runs, then for each document: name, version, the next
+# one, line, when it is due, item behind its version or '', how many of its runs have ended, and these. Returns whether each was
+# written, 0: another was faster
+_WRITE_TEXT: Final = _COMMON + """
+local written, i = {}, 4
+while ARGV[i] do
+  local name, version, following, line, due, item, ended = unpack(ARGV, i, i + 6)
+  local old, first = call('HGET', TAG .. 'jobs', name), i + 7
+  i = first + ended
+  if version_of(old) ~= version then
+    written[#written + 1] = 0
+  else
+    written[#written + 1] = 1
+    local size, from = string.match(old or '', '^%d+:(%d+):()')
+    local before = size and string.sub(old, from, from + size - 1)
+    if before and (before ~= line or due == '' or item == '') then call('ZREM', TAG .. 'due:' .. before, name) end
+    if item == '' then
+      call('HDEL', TAG .. 'jobs', name)
+    else
+      call('HSET', TAG .. 'jobs', name, following .. item)
+      if due ~= '' then call('ZADD', TAG .. 'due:' .. line, due, name) end
+    end
+    if first < i then
+      local runs = TAG .. 'runs:' .. name
+      for run = first, i - 1 do call('RPUSH', runs, ARGV[run]) end
+      call('LTRIM', runs, -ARGV[3], -1)
+      call('PEXPIRE', runs, ARGV[2])
+    end
+  end
+end
+if ARGV[1] ~= '' then call('PUBLISH', ARGV[1], '') end
+return written
+"""
+_ADD: Final = Script(_WRITE_TEXT, flags="")
+_WRITE: Final = Script(_WRITE_TEXT, flags="allow-oom")
+# ARGV: how many documents, for how long they are put off, how many handlers, these, then versions that are set aside.
+# Returns the time, milliseconds until another is due, then line, due, name and item of each
+_LOOK: Final = Script(
+    _COMMON + """
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function at(number) return string.format('%.0f', number) end
+local want, aside, found = tonumber(ARGV[1]), {}, {}
+local most = want + #ARGV - 3 - ARGV[3]
+for i = 4 + ARGV[3], #ARGV do aside[ARGV[i]] = true end
+for i = 4, 3 + ARGV[3] do
+  local names = call('ZRANGE', TAG .. 'due:' .. ARGV[i], 0, most, 'WITHSCORES')
+  for place = 1, #names, 2 do found[#found + 1] = {tonumber(names[place + 1]), names[place], ARGV[i]} end
+end
+table.sort(found, function(x, y) if x[1] == y[1] then return x[2] < y[2] end return x[1] < y[1] end)
+local told = {at(now), ''}
+for _, each in ipairs(found) do
+  local due, name, line = unpack(each)
+  local item = call('HGET', TAG .. 'jobs', name)
+  if not item then
+    call('ZREM', TAG .. 'due:' .. line, name)
+  elseif not aside[name .. ':' .. version_of(item)] then
+    if due > now or want == 0 then
+      told[2] = at(math.max(0, due - now))
+      break
+    end
+    want = want - 1
+    call('ZADD', TAG .. 'due:' .. line, at(now + ARGV[2]), name)
+    for _, part in ipairs({line, at(due), name, item}) do told[#told + 1] = part end
+  end
+end
+return told
+""",
+    flags="allow-oom",
+)
 
 
-class RedisSchedule(EngineDriver["RedisComponent"], ScheduleDriver):
+class RedisSchedule(DocumentSchedule["RedisComponent"]):
     """The jobs of one application."""
 
-    features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
-
-    def __init__(self, component: RedisComponent, name: str) -> None:
-        super().__init__(component, name)
-        self._app = component.context.app_id
-        tag = component.key("schedule", self._app, "")
+    def __init__(self, component: RedisComponent, name: str, app: str | None = None) -> None:
+        super().__init__(component, name, app)
+        tag = component.key("schedule", self.app, "")
         # Two that never exist: while the node of a cluster hands over their slot it answers TRYAGAIN to several keys, of
         # which some are not there. So no script sees half of the jobs
-        self._tag = (tag, tag + b"-")
-        self._channel = component.engine.notifier.name(f"{CHANNEL}:{self._app}")
-        settings = component.settings
-        self._kept = (int(settings.history * 1000), settings.history_runs)
+        self.tag = (tag, tag + b"-")
+        self._jobs = tag + b"jobs"
+        self._channel = component.engine.notifier.name(f"{CHANNEL}:{self.app}")
+        self._history_ms = int(component.settings.history * 1000)
+        self._history_runs = component.settings.history_runs
 
-    # -- jobs -------------------------------------------------------------
+    # -- documents --------------------------------------------------------
 
-    def _save(self, op: Operation, given: JobSpec, overwrite: bool, /) -> Flow[None]:
-        while True:
-            now, id, old, due = yield from scripts.FIND.run(self._tag, given.name)
-            spec, first = planned(given, int(now), self.component.settings.max_value_bytes)
-            if id and not overwrite:
-                raise exists(spec.name)
-            keeps = bool(id) and _stays_due(spec, old, due)
-            fields: list[Value] = ["spec", written(spec)]
-            fields += [] if spec.data is None else ["data", spec.data]
-            fields += ["handler", spec.target] if isinstance(spec.target, str) else []
-            saved = yield from scripts.SAVE.run(
-                self._tag, spec.name, id, old, int(keeps), self._channel, first, *fields
-            )
-            if saved:
-                return
+    def document(self, name: str, item: bytes | None) -> Document:
+        """Return what the field of a name has."""
+        if item is None:
+            return Document(name, 0, None, self._history_runs)
+        head = _HEAD.match(item)
+        if head is None:
+            return Document(name, 0, item, self._history_runs)
+        return Document(name, int(head[1]), item[head.end() + int(head[2]) :], self._history_runs)
 
-    save, save_async = both_apis(_save)
+    def read(self, names: Sequence[str]) -> Flow[list[Document]]:
+        found: list[Document] = []
+        for first in range(0, len(names), _WINDOW):
+            some = names[first : first + _WINDOW]
+            (items,) = checked((yield Batch(("HMGET", self._jobs, *some))))
+            found += map(self.document, some, items)
+        return found
 
-    def _get(self, op: Operation, name: str, /) -> Flow[StoredJob | None]:
-        rows = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB, name)
-        return read_job(rows[0]) if rows else None
+    def write(self, documents: Sequence[Document], adds: bool = False) -> Flow[list[Document]]:
+        if not documents:
+            return []
+        arguments: list[Value] = []
+        following = [getrandbits(60) + 1 for _ in documents]
+        for document, version in zip(documents, following, strict=True):
+            if ended := document.ended():
+                document.forget(ended)
+            handler, due = document.line()
+            line = handler.encode()
+            item = b"" if document.is_over else b":%d:%b%b" % (len(line), line, document.message())
+            arguments += (document.name, document.version, version, line, "" if due is None else due, item)
+            arguments += (len(ended), *map(json.dumps, ended))
+        script, channel = (_ADD, self._channel) if adds else (_WRITE, b"")
+        written = yield from script.run(self.tag, channel, self._history_ms, self._history_runs, *arguments)
+        refused = []
+        for document, version, done in zip(documents, following, written, strict=True):
+            if done:
+                document.version, document.exists = version, not document.is_over
+            else:
+                refused.append(document)
+        return refused
 
-    get, get_async = both_apis(_get)
+    def notify(self) -> Flow[None]:
+        checked((yield Batch(("PUBLISH", self._channel, ""), key=self._jobs)))
 
-    def _list_jobs(self, op: Operation, /) -> Flow[list[StoredJob]]:
-        rows = yield from scripts.JOBS.run(self._tag, len(JOB), *JOB)
-        return sorted(map(read_job, rows), key=lambda job: job.spec.name)
+    def _runs_key(self, name: str) -> bytes:
+        """Return the key of the history of a name."""
+        return self.tag[0] + b"runs:" + name.encode()
 
-    list_jobs, list_jobs_async = both_apis(_list_jobs)
+    def _current(self, name: str) -> Flow[tuple[Document, int]]:
+        batch = Batch(("HGET", self._jobs, name), ("LINDEX", self._runs_key(name), -1), ("TIME",))
+        item, newest, time = checked((yield batch))
+        document = self.document(name, item)
+        if not document.exists or document.error is not None:
+            for run in () if newest is None else read_runs(name, [newest]):
+                document.follow(run)
+        return document, _ms(time)
 
-    def _delete(self, op: Operation, name: str, /) -> Flow[None]:
-        yield from scripts.DELETE.run(self._tag, name, *self._kept)
+    def _names(self) -> Flow[list[str]]:
+        (names,) = checked((yield Batch(("HKEYS", self._jobs))))
+        return sorted(read_entries("jobs", names, repr, bytes.decode))
 
-    delete, delete_async = both_apis(_delete)
+    def _history(self, name: str) -> Flow[list[Run]]:
+        runs, time = checked((yield Batch(("LRANGE", self._runs_key(name), 0, -1), ("TIME",))))
+        kept = _ms(time) - self._history_ms
+        return [run for run in read_runs(name, runs) if run["ended"] is None or run["ended"] > kept]
 
-    # -- runs -------------------------------------------------------------
+    # -- records that move to another home --------------------------------
 
-    def _run_now(self, op: Operation, name: str, /) -> Flow[str | None]:
-        run = str(uuid4())
-        return run if (yield from scripts.RUN_NOW.run(self._tag, name, run, self._channel)) else None
+    def records(self, names: Sequence[str]) -> Flow[list[JobRecord]]:
+        """Return a flow that reads jobs with all of their runs."""
+        found: list[JobRecord] = []
+        for document in (yield from self.read(names)):
+            job = document.stored()
+            if job is not None and job.error is None:
+                runs = [*(yield from self._history(document.name)), *document.runs]
+                found.append(JobRecord(document.name, job, tuple(map(portable_run, runs))))
+        return found
 
-    run_now, run_now_async = both_apis(_run_now)
-
-    def _list_runs(self, op: Operation, name: str, /) -> Flow[list[RunRecord]]:
-        rows = yield from scripts.RUNS.run(self._tag, name, *_RUN)
-        return records(name, rows, lambda row: record(map(column, _RUN, row)))
-
-    list_runs, list_runs_async = both_apis(_list_runs)
+    def restore(self, records: Iterable[JobRecord]) -> Flow[None]:
+        """Return a flow that replaces jobs and all of their runs."""
+        for name, job, runs in records:
+            checked((yield Batch(("DEL", self._runs_key(name)))))
+            yield from self._change(name, partial(Document.restore, job=job, runs=runs), True)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         self.component.engine.ready(op)
         return _Runs(self, handlers)
 
 
-class _Runs(LeasedRuns):
-    """One member of an application's runners."""
+class _Runs(DocumentRuns):
+    """One member of an application's runners. It knows the documents of the runs that it holds, and looks for others that are due."""
+
+    _driver: RedisSchedule
 
     def __init__(self, driver: RedisSchedule, handlers: Callable[[], frozenset[str]]) -> None:
-        super().__init__(driver._app, handlers)
-        self.component = driver.component
-        self._tag, self._channel = driver._tag, driver._channel
-        self._terms = {"member": self._member, "lease": self.lease_ms, "moving": _MOVING_MS}
-        self._terms |= zip(("history", "most"), driver._kept, strict=True)
+        super().__init__(driver, handlers)
+        self._pause: int | None = None
+        # name of a document that a look gave → its line, and when it was due
+        self._found: dict[str, tuple[bytes, bytes]] = {}
 
     def _subscribe(self) -> Waiter:
-        return self.component.engine.notifier.subscribe(f"{CHANNEL}:{self._app}")
+        return self._driver.component.engine.notifier.subscribe(f"{CHANNEL}:{self._app}")
 
-    def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
-        self.component.check_open()
-        renew = self._to_renew()
-        if not (outcomes or renew or want):
-            return ()
-        begun = self._clock()
-        runs, renewed = self.component.engine.run(self._operation(), self._exchange(outcomes, renew, want))
-        if not (outcomes or renew or runs):
-            return ()
-        return self._take(outcomes, renew, renewed, runs, want, begun + self.lease_ms / 1000)
+    def _look(self, want: int) -> Flow[tuple[int, list[Document]]]:
+        held = set(self._names.values())
+        self._documents = {name: document for name, document in self._documents.items() if name in held}
+        self._dues = {}
+        handlers = ("", *sorted(self._handlers()))
+        now, pause, *rows = yield from _LOOK.run(
+            self._driver.tag, want, _PUT_OFF_MS, len(handlers), *handlers, *self._aside
+        )
+        self._pause = int(pause) if pause else None
+        fresh = yield from self._read([name for name in held if name not in self._documents])
+        self._found = {}
+        for line, due, field, item in zip(*[iter(rows)] * 4, strict=True):
+            name = field.decode(errors="replace")
+            document = self._driver.document(name, item)
+            self._found[name] = line, due
+            self._documents.pop(name, None)  # versions have no order: what is there counts
+            if document.error is not None:
+                self._set_aside_unread(document)
+            fresh.append(document)
+        return int(now), fresh
+
+    def _set_aside_unread(self, document: Document) -> None:
+        job = document.stored()
+        assert job is not None
+        self._set_aside(job, version_of(document))
+
+    def _pauses(self, now: int) -> Iterable[int | None]:
+        return (self._pause,)
 
     def _exchange(
         self, outcomes: Sequence[Outcome], renew: Sequence[RunToken], want: int
-    ) -> Flow[tuple[list[DueRun], list[RunToken]]]:
-        self._look_again()
-        told = {
-            "want": want, "handlers": sorted(self._handlers()), "aside": sorted(self._aside),
-            "outcomes": [_told(each) for each in outcomes], "held": list(self._held), "renews": bool(renew),
-        }  # fmt: skip
-        now, pause, ids, rows, due, broken = yield from scripts.EXCHANGE.run(
-            self._tag, json.dumps(self._terms | told), self._channel
-        )
-        self._is_due([int(pause) if pause else None])
-        for name, reason in broken:
-            skip("runs of jobs", (name or b"").decode(errors="replace"), ValueError(reason.decode(errors="replace")))
-        renewed = [token for token in renew if token.id in ids]
-        runs: list[DueRun] = []
-        unread: list[Outcome] = []
-        for job_id, columns, id, run, fire, attempt, failures in rows:
-            job, token, reason = read_job(columns), RunToken(id, attempt), None
-            try:
-                made = DueRun(token, run.decode(), int(fire), attempt, int(failures), job.spec)
-            except Exception as error:  # of a run that another program has changed
-                reason = error
-            if reason is None and job.error is None:
-                runs.append(made)
-            else:
-                self._set_aside(job, _version(job_id, columns), reason)
-                unread.append(Outcome(token, begun=False))
-        if unread:
-            yield from self._exchange(unread, (), 0)
-        if due:
-            runs += yield from self._move(due, int(now))
-        return runs, renewed
-
-    def _move(self, due: Sequence[tuple[bytes, Sequence[Any]]], now: int) -> Flow[list[DueRun]]:
-        """Move jobs on to their next occurrences; returns the runs of those that were due, where they are to run."""
-        runs: list[tuple[str, int, JobSpec]] = []
-        moves, left = [], []
-        for id, columns in due:
-            job = read_job(columns)
-            step, spec = self._advance(job, _version(id, columns), now), job.spec
-            if step is None:
-                left.append(int(id))
-                continue
-            fire = "" if step.fire is None else step.fire
-            run = "" if step.fire is None else run_id(self._app, spec.name, step.fire)
-            skipped = [(run_id(self._app, spec.name, each.first), *each) for each in step.skipped]
-            following = "" if step.following is None else step.following
-            moves.append((int(id), following, step.due, step.missed, fire, run, skipped))
-            runs.append((run, step.fire or 0, spec))
-        made = yield from scripts.MOVE.run(self._tag, json.dumps(self._terms | {"jobs": moves, "left": left}))
-        return [
-            DueRun(RunToken(id, 1), run, fire, 1, 0, spec)
-            for id, (run, fire, spec) in zip(made, runs, strict=True)
-            if id
+    ) -> Generator[Any, Any, tuple[list[DueRun], list[RunToken]]]:
+        exchanged = yield from super()._exchange(outcomes, renew, want)
+        # others may be able to run what this process has set aside
+        left = [
+            ("ZADD", self._driver.tag[0] + b"due:" + line, "XX", due, name)
+            for name, (line, due) in self._found.items()
+            if name in self._documents and version_of(self._documents[name]) in self._aside
         ]
+        if left:
+            checked((yield Batch(*left)))
+        return exchanged
 
 
-def _told(outcome: Outcome) -> tuple[int, int, str, str, int]:
-    """Return an outcome as the script takes it."""
-    token = outcome.token
-    assert isinstance(token, RunToken)
-    if not outcome.begun:
-        what = "returned"
-    elif outcome.retry_after is not None:
-        what = "again"
-    else:
-        what = "succeeded" if outcome.error is None else "failed"
-    # the server's JSON has no halves of surrogate pairs
-    error = (outcome.error or "").encode(errors="replace").decode()
-    return (*token, what, error, int((outcome.retry_after or 0) * 1000))
-
-
-def _stays_due(spec: JobSpec, old: bytes, due: bytes) -> bool:
-    return due.isdigit() and stays_due(spec, old.decode(errors="replace"), int(due))
-
-
-def _version(id: bytes, row: Sequence[Any]) -> str:
-    """Return which job and definition a row of `JOB` is, as the script tells it."""
-    return f"{int(id)}:{sha1(row[1] or b'', usedforsecurity=False).hexdigest()}"
-
-
-def read_job(row: Sequence[Any]) -> StoredJob:
-    """Return a row of `JOB` as a job; never raises."""
-    return stored(row, _decoded)
-
-
-def _decoded(row: Sequence[Any]) -> list[Any]:
-    name, spec, data, *state = row
-    return [name.decode(), spec.decode(), data, *(int(each) if each else None for each in state)]
-
-
-def column(name: str, value: bytes | None) -> Any:
-    """Return a field of a run."""
-    if value is None:
-        return None
-    return value.decode() if name in _RUN_TEXTS else int(value)
+def _ms(time: Sequence[bytes]) -> int:
+    seconds, microseconds = map(int, time)
+    return seconds * 1000 + microseconds // 1000
