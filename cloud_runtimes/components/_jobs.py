@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, get_args
 from uuid import UUID, uuid5
 
@@ -150,19 +150,14 @@ def _check_times(*times: int | None) -> None:
             from_ms(each)
 
 
-def stored(row: Sequence[Any], decode: Callable[[Sequence[Any]], Iterable[Any]] = tuple) -> StoredJob:
-    """Return a row of `COLUMNS` as a job; never raises. One that cannot be read is named once, and has an ``error``.
-
-    Args:
-        row: as the store has it.
-        decode: makes the columns of it, where they are not what the database gives.
-    """
+def stored(row: Sequence[Any]) -> StoredJob:
+    """Return a row of `COLUMNS` as a job; never raises. One that cannot be read is named once, and has an ``error``."""
     try:
-        name, spec, data, due, occurrences, skipped, created = decode(row)
+        name, spec, data, due, occurrences, skipped, created = row
         _check_times(due, created)
         return StoredJob(read_spec(name, spec, data), due, occurrences + 0, skipped + 0, created)
     except Exception as error:
-        name = row[0].decode(errors="replace") if isinstance(row[0], bytes) else str(row[0] or "")
+        name = str(row[0] or "")
         skip("jobs", name, error)
         return StoredJob(unreadable_spec(name), error=f"{type(error).__name__}: {error}"[:_MAX_ERROR])
 
@@ -202,9 +197,9 @@ def record(row: Any) -> RunRecord:
     )
 
 
-def records(name: str, rows: Iterable[Any], read: Callable[[Any], RunRecord] = record) -> list[RunRecord]:
+def records(name: str, rows: Iterable[Any]) -> list[RunRecord]:
     """Return the history of a job, without records that cannot be read."""
-    return list(read_entries(f"history of job {name!r}", rows, lambda row: str(row[1]), read))
+    return list(read_entries(f"history of job {name!r}", rows, lambda row: str(row[1]), record))
 
 
 def run_id(app: str, name: str, fire_ms: int) -> str:
