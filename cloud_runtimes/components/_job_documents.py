@@ -49,29 +49,33 @@ class Document:
         exists: whether it is there.
         error: why it cannot be read.
         job: its columns, and which one of that name it is; ``None``: there is none now.
+        data: of the job.
+        is_data_new: whether the store has other data.
     """
 
-    def __init__(self, name: str, version: int, data: bytes | None, most: int) -> None:
-        """``data``: as `message` gave it, ``None``: there is none; ``most``: records that its history has."""
+    def __init__(self, name: str, version: int, text: bytes | None, most: int, data: bytes | None = None) -> None:
+        """``text``: as `message` gave it, or `head` if the store has the job's ``data`` apart, ``None``: there is none; ``most``: records that its history has."""
         self.name = name
         self.version = version
-        self.exists = data is not None
+        self.exists = text is not None
         self._most = most
         self.error: str | None = None
         self.job: dict[str, Any] | None = None
         self._spec: JobSpec | None = None
-        self._data = b""
+        self.data = data or b""
+        self.is_data_new = False
         self._runs: list[Run] = []
         self._last = self._noted = 0
         try:
-            if data is not None:
-                self._read(data)
+            if text is not None:
+                self._read(text)
         except Exception as error:
             skip("jobs", name, error)
             self.error = f"{type(error).__name__}: {error}"
 
-    def _read(self, data: bytes) -> None:
-        head, _, rest = data.partition(b"\n")
+    def _read(self, text: bytes) -> None:
+        head, _, rest = text.partition(b"\n")
+        rest = rest or self.data
         fields = json.loads(head)
         job, runs, last, noted = fields["job"], fields["runs"], fields["last"] + 0, fields["noted"] + 0
         for run in runs:
@@ -85,7 +89,7 @@ class Document:
                 return
             self._spec, target = found.spec, found.spec.target
             job |= {"handler": target if isinstance(target, str) else None, "id": job["id"] + 0}
-        self.job, self._data, self._runs, self._last, self._noted = job, rest, runs, last, noted
+        self.job, self.data, self._runs, self._last, self._noted = job, rest, runs, last, noted
 
     def follow(self, run: Run) -> None:
         """Go on where the history of an earlier job of the name ends, with its newest record."""
@@ -93,8 +97,12 @@ class Document:
 
     def message(self) -> bytes:
         """Return it as it is kept."""
+        return self.head() + b"\n" + self.data
+
+    def head(self) -> bytes:
+        """Return it without the job's data."""
         fields = {"job": self.job, "runs": self._runs, "last": self._last, "noted": self._noted}
-        return json.dumps(fields).encode() + b"\n" + self._data
+        return json.dumps(fields).encode()
 
     @property
     def is_over(self) -> bool:
@@ -130,7 +138,7 @@ class Document:
             state |= {name: old[name] for name in kept[: 5 if stays_due(spec, old["spec"], old["next"]) else 2]}
         handler = spec.target if isinstance(spec.target, str) else None
         self.job = {**state, "handler": handler, "spec": written(spec), "data": spec.data is not None}
-        self._spec, self._data = spec, spec.data or b""
+        self._spec, self.data, self.is_data_new = spec, spec.data or b"", True
 
     def restore(self, now: int, job: StoredJob, runs: Iterable[JobRun]) -> bool:
         """Replace the job and its runs by those of another home."""
@@ -140,7 +148,7 @@ class Document:
         text, has_data = written(spec), spec.data is not None
         self.error = None
         self.job = {"id": self._number(now), **state, "handler": handler, "spec": text, "data": has_data}
-        self._spec, self._data, self._runs = spec, spec.data or b"", []
+        self._spec, self.data, self.is_data_new, self._runs = spec, spec.data or b"", True, []
         for each in runs:
             run = self._add(
                 each.run_id, each.fire_ms, now, last=each.last_ms, count=each.occurrences, attempt=each.attempt,
@@ -162,7 +170,7 @@ class Document:
         return True
 
     def _remove_job(self) -> None:
-        self.job, self._spec, self._data, self.error = None, None, b"", None
+        self.job, self._spec, self.data, self.is_data_new, self.error = None, None, b"", True, None
 
     # -- runs -------------------------------------------------------------
 

@@ -4,6 +4,7 @@ All keys of an application have the hash tag ``TAG``:
 
 =================== ====================================================================================
 ``TAG:jobs``        hash, name → document behind its version, and the length and name of its handler
+``TAG:data``        hash, name → data of its job
 ``TAG:due:HANDLER`` sorted set of names: when there is something to do for processes that have a handler
 ``TAG:runs:NAME``   list of the runs of a name that have ended, in their order
 =================== ====================================================================================
@@ -47,13 +48,13 @@ local TAG, call = KEYS[1], redis.call
 local function version_of(item) return string.match(item or '', '^([1-9]%d*):%d+:') or '0' end
 """
 # ARGV: channel of members to wake or '', history in milliseconds, and in runs, then for each document: name, version, the next
-# one, line, when it is due, item behind its version or '', how many of its runs have ended, and these. Returns whether each was
+# one, line, when it is due, item behind its version or '', whether its data stays, its data, how many of its runs have ended, and these. Returns whether each was
 # written, 0: another was faster
 _WRITE_TEXT: Final = _COMMON + """
 local written, i = {}, 4
 while ARGV[i] do
-  local name, version, following, line, due, item, ended = unpack(ARGV, i, i + 6)
-  local old, first = call('HGET', TAG .. 'jobs', name), i + 7
+  local name, version, following, line, due, item, stays, data, ended = unpack(ARGV, i, i + 8)
+  local old, first = call('HGET', TAG .. 'jobs', name), i + 9
   i = first + ended
   if version_of(old) ~= version then
     written[#written + 1] = 0
@@ -64,8 +65,14 @@ while ARGV[i] do
     if before and (before ~= line or due == '' or item == '') then call('ZREM', TAG .. 'due:' .. before, name) end
     if item == '' then
       call('HDEL', TAG .. 'jobs', name)
+      call('HDEL', TAG .. 'data', name)
     else
       call('HSET', TAG .. 'jobs', name, following .. item)
+      if stays == '0' and data ~= '' then
+        call('HSET', TAG .. 'data', name, data)
+      elseif stays == '0' and old then
+        call('HDEL', TAG .. 'data', name)
+      end
       if due ~= '' then call('ZADD', TAG .. 'due:' .. line, due, name) end
     end
     if first < i then
@@ -81,8 +88,17 @@ return written
 """
 _ADD: Final = Script(_WRITE_TEXT, flags="")
 _WRITE: Final = Script(_WRITE_TEXT, flags="allow-oom")
+# ARGV: names. Returns item and data of each by turns
+_READ: Final = Script(
+    _COMMON + """
+local told = {}
+for i, name in ipairs(ARGV) do told[2 * i - 1], told[2 * i] = call('HGET', TAG .. 'jobs', name), call('HGET', TAG .. 'data', name) end
+return told
+""",
+    flags="no-writes",
+)
 # ARGV: how many documents, for how long they are put off, how many handlers, these, then versions that are set aside.
-# Returns the time, milliseconds until another is due, then line, due, name and item of each
+# Returns the time, milliseconds until another is due, then line, due, name, item and data of each
 _LOOK: Final = Script(
     _COMMON + """
 local time = call('TIME')
@@ -109,7 +125,7 @@ for _, each in ipairs(found) do
     end
     want = want - 1
     call('ZADD', TAG .. 'due:' .. line, at(now + ARGV[2]), name)
-    for _, part in ipairs({line, at(due), name, item}) do told[#told + 1] = part end
+    for _, part in ipairs({line, at(due), name, item, call('HGET', TAG .. 'data', name)}) do told[#told + 1] = part end
   end
 end
 return told
@@ -134,21 +150,21 @@ class RedisSchedule(DocumentSchedule["RedisComponent"]):
 
     # -- documents --------------------------------------------------------
 
-    def document(self, name: str, item: bytes | None) -> Document:
-        """Return what the field of a name has."""
+    def document(self, name: str, item: bytes | None, data: bytes | None = None) -> Document:
+        """Return what the fields of a name have."""
         if item is None:
             return Document(name, 0, None, self._history_runs)
         head = _HEAD.match(item)
         if head is None:
             return Document(name, 0, item, self._history_runs)
-        return Document(name, int(head[1]), item[head.end() + int(head[2]) :], self._history_runs)
+        return Document(name, int(head[1]), item[head.end() + int(head[2]) :], self._history_runs, data)
 
     def read(self, names: Sequence[str]) -> Flow[list[Document]]:
         found: list[Document] = []
         for first in range(0, len(names), _WINDOW):
             some = names[first : first + _WINDOW]
-            (items,) = checked((yield Batch(("HMGET", self._jobs, *some))))
-            found += map(self.document, some, items)
+            told = yield from _READ.run(self.tag, *some)
+            found += map(self.document, some, told[::2], told[1::2])
         return found
 
     def write(self, documents: Sequence[Document], adds: bool = False) -> Flow[list[Document]]:
@@ -161,8 +177,9 @@ class RedisSchedule(DocumentSchedule["RedisComponent"]):
                 document.forget(ended)
             handler, due = document.line()
             line = handler.encode()
-            item = b"" if document.is_over else b":%d:%b%b" % (len(line), line, document.message())
+            item = b"" if document.is_over else b":%d:%b%b" % (len(line), line, document.head())
             arguments += (document.name, document.version, version, line, "" if due is None else due, item)
+            arguments += (0, document.data) if document.is_data_new else (1, b"")
             arguments += (len(ended), *map(json.dumps, ended))
         script, channel = (_ADD, self._channel) if adds else (_WRITE, b"")
         written = yield from script.run(self.tag, channel, self._history_ms, self._history_runs, *arguments)
@@ -247,9 +264,9 @@ class _Runs(DocumentRuns):
         self._pause = int(pause) if pause else None
         fresh = yield from self._read([name for name in held if name not in self._documents])
         self._found = {}
-        for line, due, field, item in zip(*[iter(rows)] * 4, strict=True):
+        for line, due, field, item, data in zip(*[iter(rows)] * 5, strict=True):
             name = field.decode(errors="replace")
-            document = self._driver.document(name, item)
+            document = self._driver.document(name, item, data)
             self._found[name] = line, due
             self._documents.pop(name, None)  # versions have no order: what is there counts
             if document.error is not None:
