@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import KafkaError, Message
 
 from ..._native import events as kernel
-from ...spi.broker.in_flight import InFlight, Unacked, as_messages
+from ...spi.broker.in_flight import InFlight, Unacked
 from ...spi.broker.policy import NO_HISTORY, DeliveryHistory
 from ...spi.broker.reading import read_count
-from ...spi.broker.redelivery import pieces, read_history, write_history
+from ...spi.broker.redelivery import as_messages, pieces, read_history, write_history
 from ...spi.events import to_binary
 from ...spi.pubsub import EventRecord
 from .producer import Headers, Outgoing

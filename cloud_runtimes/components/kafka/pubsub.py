@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 from ..._core import fork
 from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi import pubsub as spi
-from ...spi.broker.in_flight import spread
 from ...spi.broker.policy import FEATURES, DeliveryPolicy
+from ...spi.broker.redelivery import spread
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .member import KafkaMember

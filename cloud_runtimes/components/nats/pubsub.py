@@ -13,9 +13,8 @@ from zlib import crc32
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, ResourceExhaustedError
-from ...spi.broker.in_flight import as_messages, spread
 from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
-from ...spi.broker.redelivery import pieces
+from ...spi.broker.redelivery import as_messages, pieces, spread
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template

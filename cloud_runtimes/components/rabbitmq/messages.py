@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from ..._native import events as kernel
-from ...spi.broker.in_flight import InFlight, as_messages
+from ...spi.broker.in_flight import InFlight
 from ...spi.broker.reading import read_count
-from ...spi.broker.redelivery import read_history
+from ...spi.broker.redelivery import as_messages, read_history
 from ...spi.events import to_binary
 from .session import Delivered
 from .topology import REST

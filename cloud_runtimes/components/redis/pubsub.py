@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
-from ...spi.broker.in_flight import as_messages, spread
 from ...spi.broker.policy import FEATURES, LATEST, begins_at
+from ...spi.broker.redelivery import as_messages, spread
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template

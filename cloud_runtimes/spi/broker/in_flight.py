@@ -12,56 +12,16 @@ from typing import Any, Final, NamedTuple
 
 from ..._core.logs import repeated
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError, PayloadError
 from ..events import cause_of
 from ..pubsub import Cause, Deliveries, Settled, Settlement, Settlements
 from .policy import NO_HISTORY, DeliveryHistory, DeliveryPolicy
 from .reading import LaterVersionError, is_frame, pack_payload, read_message, text_of
+from .redelivery import as_messages
 
-__all__ = ["Held", "InFlight", "Unacked", "as_messages", "spread"]
+__all__ = ["Held", "InFlight", "Unacked"]
 
 _marks_of = attrgetter("marks")
-_OCTETS: Final = "application/octet-stream"
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-def as_messages(frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
-    """Return the events of frames as messages of their own: content type and data; ``None``: as structured JSON.
-
-    ``raw``: events that were published without an envelope have none.
-    """
-    found: list[tuple[str | None, bytes]] = []
-    for frame in map(kernel.Frame, frames):
-        if raw and frame[0].raw:
-            records = [frame[place] for place in range(len(frame))]
-            found += [(record.content_type or _OCTETS, record.payload) for record in records]
-            continue
-        try:
-            found += [(None, data) for data in frame.structured()]
-        except PayloadError:  # of another writer, with attributes that have no JSON: as they are
-            found.append((None, frame.select(range(len(frame)))))
-    return found
-
-
-def spread(counts: Sequence[int], errors: Mapping[int, CloudRuntimesError]) -> dict[int, CloudRuntimesError]:
-    """Return the errors of messages as those of their events, by index.
-
-    Args:
-        counts: how many events each message has.
-        errors: of messages, by index.
-
-    Raises:
-        CloudRuntimesError: all failed; the first error.
-    """
-    failures: dict[int, CloudRuntimesError] = {}
-    index = 0
-    for number, count in enumerate(counts):
-        if (error := errors.get(number)) is not None:
-            failures.update(dict.fromkeys(range(index, index + count), error))
-        index += count
-    if failures and len(failures) == index:
-        raise failures[0]
-    return failures
 
 
 class Held(kernel.Marks):

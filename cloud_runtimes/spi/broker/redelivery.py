@@ -1,22 +1,62 @@
-"""Parts of messages that come again: frames that fit a broker, and what is known of their events, as the text of a header."""
+"""Events as messages of their own, the errors of messages as those of events, and what is known of events that come again, as the text of a header."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ..._native import events as kernel
-from ...errors import PayloadError
+from ...errors import CloudRuntimesError, PayloadError
 from ..events import printable
 from .policy import NO_HISTORY, DeliveryHistory
 
-__all__ = ["pieces", "read_history", "write_history"]
+__all__ = ["as_messages", "pieces", "read_history", "spread", "write_history"]
 
 _PAST: Final = re.compile(r"(\d{1,10}) (\d{1,18}) (\d{1,18})(?: (.*))?", re.ASCII | re.DOTALL)
 _LAST: Final = 253_402_300_799_999_999
 """Microseconds from 1970 to the end of the year 9999."""
+_OCTETS: Final = "application/octet-stream"
 _MOST: Final = 2**31 - 1
+
+
+def as_messages(frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None, bytes]]:
+    """Return the events of frames as messages of their own: content type and data; ``None``: as structured JSON.
+
+    ``raw``: events that were published without an envelope have none.
+    """
+    found: list[tuple[str | None, bytes]] = []
+    for frame in map(kernel.Frame, frames):
+        if raw and frame[0].raw:
+            records = [frame[place] for place in range(len(frame))]
+            found += [(record.content_type or _OCTETS, record.payload) for record in records]
+            continue
+        try:
+            found += [(None, data) for data in frame.structured()]
+        except PayloadError:  # of another writer, with attributes that have no JSON: as they are
+            found.append((None, frame.select(range(len(frame)))))
+    return found
+
+
+def spread(counts: Sequence[int], errors: Mapping[int, CloudRuntimesError]) -> dict[int, CloudRuntimesError]:
+    """Return the errors of messages as those of their events, by index.
+
+    Args:
+        counts: how many events each message has.
+        errors: of messages, by index.
+
+    Raises:
+        CloudRuntimesError: all failed; the first error.
+    """
+    failures: dict[int, CloudRuntimesError] = {}
+    index = 0
+    for number, count in enumerate(counts):
+        if (error := errors.get(number)) is not None:
+            failures.update(dict.fromkeys(range(index, index + count), error))
+        index += count
+    if failures and len(failures) == index:
+        raise failures[0]
+    return failures
 
 
 def pieces(frame: bytes, room: int) -> Iterator[bytes]:
