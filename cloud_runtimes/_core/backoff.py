@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from random import SystemRandom
 from typing import Final
 
 __all__ = ["FULL", "HALF", "NONE", "Backoff"]
@@ -11,6 +11,8 @@ NONE: Final = (1.0, 1.0)
 HALF: Final = (0.5, 1.0)
 FULL: Final = (0.0, 1.0)
 """Ranges of jitter. Callers that failed together do not come back together."""
+_chance: Final = SystemRandom()
+"""Apart from the application's own numbers, which it may have seeded."""
 
 
 class Backoff:
@@ -35,7 +37,7 @@ class Backoff:
         except OverflowError:
             pause = self._limit
         low, high = self._jitter
-        return random.uniform(low * pause, high * pause)
+        return _chance.uniform(low * pause, high * pause)
 
     def next(self) -> float:
         """Note a failure, and return the seconds to wait."""

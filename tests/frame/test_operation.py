@@ -60,7 +60,7 @@ def slept(monkeypatch: pytest.MonkeyPatch, now: Callable[[float], None]) -> list
     async def sleep_async(seconds: float) -> None:
         sleep(seconds)
 
-    monkeypatch.setattr(backoff, "random", types.SimpleNamespace(uniform=lambda low, high: high))
+    monkeypatch.setattr(backoff, "_chance", types.SimpleNamespace(uniform=lambda low, high: high))
     monkeypatch.setattr(base, "time", types.SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(asyncio, "sleep", sleep_async)
     return waits
@@ -117,7 +117,7 @@ def test_backoff_doubles_within_full_jitter(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append((low, high))
         return high / 2
 
-    monkeypatch.setattr(backoff, "random", types.SimpleNamespace(uniform=uniform))
+    monkeypatch.setattr(backoff, "_chance", types.SimpleNamespace(uniform=uniform))
     op = Operation(READ, "store", None)
     delays = [op.failed(away(), "r"), op.failed(away(), "r")]
     assert asked == [(0, pytest.approx(0.1)), (0, pytest.approx(0.2))]

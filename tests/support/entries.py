@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -144,14 +145,14 @@ class _Redis(Entries):
         return ":".join((f"{{{self.harness.prefix}:{service}:{name}}}", *rest))
 
     def job(self, name: str, text: bytes) -> None:
-        tag = self.where("schedule", "suite", "")
-        id = self.run("HGET", f"{tag}names", name).decode().split("\r\n")[-2]
-        self.run("HSET", f"{tag}job:{id}", "spec", text)
+        jobs = f"{self.where('schedule', 'suite', '')}jobs"
+        item = self.run("HGET", jobs, name).partition(b"\r\n")[2]
+        head = re.match(rb"\d+:(\d+):", item)
+        assert head is not None
+        self.run("HSET", jobs, name, item[: head.end() + int(head[1])] + text)
 
     def history(self, name: str) -> None:
-        tag = self.where("schedule", "suite", "")
-        id = self.run("GET", f"{tag}ids").decode().split("\r\n")[-2]
-        self.run("HSET", f"{tag}run:{id}", "fire", "soon")
+        self.run("LSET", f"{self.where('schedule', 'suite', '')}runs:{name}", "0", "{}")
 
     def item(self, store: str, key: str, tags: str) -> None:
         self.run("HSET", self.where("configuration", store, "items"), f"\0\0{key}", f"[{tags}")

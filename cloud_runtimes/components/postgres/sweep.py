@@ -5,12 +5,12 @@ Expired state goes, locks that ended, rows of deleted configuration, versions of
 
 from __future__ import annotations
 
-import random
 import weakref
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from ..._core.backoff import Backoff
 from ..._core.logs import repeated
 from ..._core.threads import Background, Changes
 from ...errors import ClosedError, CloudRuntimesError
@@ -30,7 +30,7 @@ __all__ = ["TOMBSTONE_MS", "Sweeper", "sweep"]
 
 TOMBSTONE_MS: Final = 3_600_000
 """How long the row of deleted configuration stays at least. For that long, subscribers read only changes."""
-_EVERY: Final = 60.0
+_PAUSE: Final = Backoff(60.0, 60.0, jitter=(0.5, 1.5))
 _BATCH: Final = 1000
 _SWEEP: Final = Method("postgres", "sweep", repeatable=True)
 
@@ -138,7 +138,7 @@ class Sweeper:
 
     def _run(self) -> None:
         while not self._closed:
-            end = monotonic() + _EVERY * random.uniform(0.5, 1.5)  # processes that started together do not meet
+            end = monotonic() + _PAUSE.after(1)  # processes that started together do not meet
             ticket = self._changes.ticket()
             if self._closed or self._changes.wait(ticket, end - monotonic()):
                 return
