@@ -9,7 +9,7 @@ from typing import Any
 
 from benches.bench_envelope import by_hand
 from benches.engine_peers import BODY, EVENT, FEW, WINDOW, Engine, Peer, decode, decode_by_sdk
-from cloud_runtimes.components._connections import Servers
+from cloud_runtimes.components._net.connections import Servers
 from cloud_runtimes.components.rabbitmq.address import parse_url
 from cloud_runtimes.components.rabbitmq.connection import Connection
 from cloud_runtimes.components.rabbitmq.messages import STRUCTURED

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.components._connections import FRESH
+from cloud_runtimes.components._net.connections import FRESH
 from cloud_runtimes.components.etcd import configuration, connection, engine, lock, notifier
 from cloud_runtimes.components.etcd.failures import Refused, explained
 from cloud_runtimes.components.etcd.messages import REVOKE, pack

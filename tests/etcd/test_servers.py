@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from cloud_runtimes.components._engines import engines
+from cloud_runtimes.components._net.engines import engines
 from cloud_runtimes.components.etcd.address import parse_url
 from cloud_runtimes.components.etcd.engine import EtcdEngine
 from cloud_runtimes.components.etcd.messages import pack, under

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes._native import resp_py
-from cloud_runtimes.components import _connections as connections
-from cloud_runtimes.components._connections import Lost, Refused, ServerConnection
+from cloud_runtimes.components._net import connections
+from cloud_runtimes.components._net.connections import Lost, Refused, ServerConnection
 from cloud_runtimes.components.etcd import connection as etcd
 from cloud_runtimes.components.etcd.address import parse_url as etcd_url
 from cloud_runtimes.components.etcd.hpack import literal

@@ -8,8 +8,8 @@ from time import monotonic
 
 import pytest
 
-from cloud_runtimes.components._connections import Lost, Servers
-from cloud_runtimes.components._partial import Partial
+from cloud_runtimes.components._net.connections import Lost, Servers
+from cloud_runtimes.components._net.partial import Partial
 from cloud_runtimes.components.rabbitmq.address import parse_url
 from cloud_runtimes.components.rabbitmq.connection import Connection
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.components import _jobs
+from cloud_runtimes.components._schedule import jobs as _jobs
 from cloud_runtimes.errors import (
     AlreadyExistsError,
     BulkError,

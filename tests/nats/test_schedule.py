@@ -105,9 +105,9 @@ def _jobs(client: CloudRuntimesClient, api: Api) -> list[Any] | None:
 
 def test_a_job_is_begun_at_once(home: NatsHome, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message wakes runners, who would look by themselves much later."""
-    monkeypatch.setattr("cloud_runtimes.components._runs._LONGEST", 60.0)
-    monkeypatch.setattr("cloud_runtimes.components._runs.LeasedRuns.look_every", 60.0)
-    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
+    monkeypatch.setattr("cloud_runtimes.components._schedule.runs._LONGEST", 60.0)
+    monkeypatch.setattr("cloud_runtimes.components._schedule.runs.LeasedRuns.look_every", 60.0)
+    monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)
     client, other = home.client(), home.client()
     seen: list[float] = []
     handler = client.schedule.job("j")(lambda: seen.append(time.monotonic()))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cloud_runtimes.components._engines import engines
+from cloud_runtimes.components._net.engines import engines
 from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.errors import (
     BulkError,

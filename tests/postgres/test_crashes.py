@@ -235,7 +235,7 @@ def test_callers_of_a_server_that_hangs_keep_their_deadlines(forgetful: Postgres
 def test_listening_goes_on_after_a_server_that_hung(
     forgetful: PostgresServer, monkeypatch: pytest.MonkeyPatch, rounds: Rounds
 ) -> None:
-    from cloud_runtimes.components._notify import NET
+    from cloud_runtimes.components._net.notify import NET
     from cloud_runtimes.components.postgres import notifier
 
     monkeypatch.setattr(notifier, "LISTEN_TIMEOUT", 0.5)

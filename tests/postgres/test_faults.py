@@ -255,7 +255,7 @@ def test_a_quiet_listener_is_asked_and_kept(home: PostgresHome, monkeypatch: pyt
     notifier = PostgresNotifier(home.url, home.schema, direct=False)
     try:
         for quiet in (20, 200, 2000):
-            monkeypatch.setattr("cloud_runtimes.components._notify._QUIET_MS", quiet)
+            monkeypatch.setattr("cloud_runtimes.components._net.notify._QUIET_MS", quiet)
             waiter = notifier.subscribe("channel")
             until(lambda: notifier._listener)
             before = notifier.count
@@ -263,7 +263,7 @@ def test_a_quiet_listener_is_asked_and_kept(home: PostgresHome, monkeypatch: pyt
             if notifier.count == before:  # else a busy server may not have answered in that time
                 break
         waiter.wait(0.05)  # it listens
-        monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
+        monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)
         with psycopg.connect(home.url, autocommit=True) as connection:
             begun = time.monotonic()
             connection.execute(f"SELECT pg_notify('{home.schema}.channel', '')")

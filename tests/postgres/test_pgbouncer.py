@@ -105,7 +105,7 @@ def test_what_is_prepared_does_not_pass(pooled: Pooled, api: Api) -> None:
 def test_without_a_url_to_listen_it_polls_and_says_so(
     pooled: Pooled, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)  # as often as one that hears of everything
+    monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)  # as often as one that hears of everything
     home = {"url": pooled.url, "prepare": False, "schema": "polls"}
     with (
         caplog.at_level(logging.WARNING),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_runtimes.components._connections import Lost
+from cloud_runtimes.components._net.connections import Lost
 from cloud_runtimes.components.rabbitmq.failures import Refused
 from cloud_runtimes.components.rabbitmq.messages import STRUCTURED
 from cloud_runtimes.components.rabbitmq.session import CALLS, CONFIRMS, Ask, Publish, Session

@@ -78,7 +78,7 @@ def test_a_waiter_is_woken_whatever_the_node(
     cluster: RedisCluster, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One connection hears of the locks of all nodes."""
-    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
+    monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)
     home = client(cluster.url, prefix=f"wait-{api.name}")
     for number in (1, 2, 3):
         lease = api.call(home.lock, "try_lock", f"l{number}", "r", expiry=60)

@@ -142,7 +142,7 @@ def test_a_waiter_that_slept_comes_back_to_its_place(served: Serve, client: Make
 def test_waiters_share_one_connection_and_do_not_poll(
     served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)  # else each looks by itself every 2 s
+    monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)  # else each looks by itself every 2 s
     server = served()
     mine = client(server.url)
     lease = mine.lock.try_lock("locks", "r", expiry=3600)
@@ -165,7 +165,7 @@ def processed(server: RedisServer) -> int:
 
 
 def test_a_child_waits_by_itself(served: Serve, client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
+    monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)
     server = served()
     mine = client(server.url)
     lease = mine.lock.try_lock("locks", "r", expiry=3600)
@@ -191,7 +191,7 @@ def test_a_child_waits_by_itself(served: Serve, client: Make, monkeypatch: pytes
 def test_connections_that_are_cut_while_waiting(
     served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
+    monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)
     server = served()
     lease = client(server.url).lock.try_lock("locks", "r", expiry=3600)
     assert lease is not None

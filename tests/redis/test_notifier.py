@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloud_runtimes.components import _notify
+from cloud_runtimes.components._net import notify as _notify
 from cloud_runtimes.components.redis.engine import RedisEngine
 from cloud_runtimes.components.redis.settings import RedisSettings
 from tests.support.redis import RedisServer, Serve

@@ -61,7 +61,7 @@ def test_a_read_that_waits(open_port: int, client: Make, api: Api, piece: int) -
 
 
 def test_a_waiter_is_woken(open_port: int, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_runtimes.components._notify.NET", 60.0)
+    monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)
     home = client(f"rediss://localhost:{open_port}/0?ssl_ca_certs={PEM}", prefix=f"lock-{api.name}")
     lease = api.call(home.lock, "try_lock", "l", "r", expiry=60)
     with running(threading.Timer(0.1, lease.release)):

@@ -380,7 +380,7 @@ def test_a_cache(gate: AwsGate, on: Make, manager: Any, api: Api, name: str, mon
     manager.put_secret_value(SecretId=f"/{ID}/{name}", SecretString="second")
     assert get(api, client, name).value == name
     assert until(lambda: bool(get(api, client, name).value == "second"))
-    monkeypatch.setattr("cloud_runtimes.components._secrets._CACHED", 2)
+    monkeypatch.setattr("cloud_runtimes.components._secret._CACHED", 2)
     for number in range(3):
         manager.create_secret(Name=f"/{ID}/{name}{number}", SecretString="v")
     client = on(cache="1h")

@@ -239,7 +239,7 @@ def test_a_cache(vault: VaultStub, on: Make, api: Api, monkeypatch: pytest.Monke
     assert get(api, client).value == "old"
     vault.put("s/key", {"key": "new"})
     assert get(api, client).value == "old"
-    monkeypatch.setattr("cloud_runtimes.components._secrets.monotonic", lambda: time.monotonic() + 61)
+    monkeypatch.setattr("cloud_runtimes.components._secret.monotonic", lambda: time.monotonic() + 61)
     assert get(api, client).value == "new"
     assert vault.requests.count("GET secret/data/s/key") == 2
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cloud_runtimes.components._runs import LeasedRuns
+from cloud_runtimes.components._schedule.runs import LeasedRuns
 from cloud_runtimes.schedule import JobRun, Retry
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
@@ -28,7 +28,7 @@ Member = Callable[[], Any]
 _RUNNER = """
 import os, sys, time
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components._runs import LeasedRuns
+from cloud_runtimes.components._schedule.runs import LeasedRuns
 url, prefix, seconds, lease = sys.argv[1:]
 LeasedRuns.lease_ms = int(lease)
 told = []

@@ -22,7 +22,7 @@ from ...spi.configuration import (
 from ...spi.flow import FlowDriver, both_apis
 from ...spi.operation import Method, Operation
 from ...spi.secret import Secret
-from .._secrets import Flow, FlowSecret
+from .._secret import Flow, FlowSecret
 from .secret import entries, place
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from ...codec import json
 from ...errors import CloudRuntimesError, InvalidArgumentError, NotFoundError
 from ...spi.operation import Operation
 from ...spi.secret import Secret
-from .._secrets import Flow, FlowSecret, document, together
+from .._secret import Flow, FlowSecret, document, together
 from .client import told
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from ...errors import UnsupportedError
 from ...spi.component import Component, no_native
 from ...spi.operation import Method, Operation
-from .._engines import EngineComponent
+from .._net.engines import EngineComponent
 from .settings import EtcdSettings
 
 if TYPE_CHECKING:

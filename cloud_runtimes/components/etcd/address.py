@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from ...config import without_values
 from ...errors import InvalidArgumentError
-from .._connections import Server, Tls
+from .._net.connections import Server, Tls
 
 __all__ = ["TLS", "Address", "parse_url"]
 

@@ -16,9 +16,9 @@ from ...errors import CloudRuntimesError, ResourceExhaustedError, UnavailableErr
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
 from ...spi.operation import Method, Operation
-from .._connections import Lost
-from .._engines import EngineDriver
-from .._items import FEATURES, columns, items, place
+from .._configuration import FEATURES, columns, items, place
+from .._net.connections import Lost
+from .._net.engines import EngineDriver
 from .engine import Flow, Request
 from .messages import (
     RANGE,
@@ -219,7 +219,7 @@ class EtcdSource(ConfigurationSource):
 
 
 def _columns(row: tuple[str, KeyValue, bool]) -> tuple[Any, ...]:
-    """Return an item in the columns of `_items`."""
+    """Return an item in the columns of `_configuration`."""
     key, item, deleted = row
     tags, metadata, value = None, None, item.value
     if value.startswith(_TAGGED):

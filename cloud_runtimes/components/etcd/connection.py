@@ -8,8 +8,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from ..._core.os_sockets import POLLOUT
-from .. import _loops as loops
-from .._connections import FRESH, Lost, Server, ServerConnection, Servers, address_of
+from .._net import loops
+from .._net.connections import FRESH, Lost, Server, ServerConnection, Servers, address_of
 from .address import TLS, Address
 from .failures import Refused
 from .http2 import Session, Stream

@@ -11,9 +11,9 @@ from ..._core import fork
 from ...errors import ClosedError, CloudRuntimesError, UnavailableError
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .._connections import Lost, Servers
-from .._engines import Engine
-from .._loops import LoopConnections
+from .._net.connections import Lost, Servers
+from .._net.engines import Engine
+from .._net.loops import LoopConnections
 from .address import parse_url
 from .connection import Connection, Login, LoopConnection
 from .failures import Refused, explained

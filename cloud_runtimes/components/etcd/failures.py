@@ -16,7 +16,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from .. import _connections
+from .._net import connections as _connections
 from .http2 import CANCELLED, REFUSED
 
 __all__ = ["Refused", "explained"]

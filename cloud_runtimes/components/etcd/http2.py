@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
 
-from .._partial import Partial
+from .._net.partial import Partial
 from .hpack import decode, literal
 
 __all__ = ["CANCELLED", "REFUSED", "Session", "Stream"]

@@ -23,7 +23,7 @@ from ...errors import DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import Calls, Place, QueuedLock, trying
-from .._notify import Waiter
+from .._net.notify import Waiter
 from .._unreadable import skip
 from .engine import Flow, Request
 from .leases import ensure, lease_of, renew, revoke

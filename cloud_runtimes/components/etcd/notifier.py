@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
-from .._connections import Lost
-from .._notify import Notifier
+from .._net.connections import Lost
+from .._net.notify import Notifier
 from .connection import Connection
 from .failures import Refused, explained
 from .http2 import Stream

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from .._servers import read_servers
+from .._rpc import read_servers
 from .engine import Flow, Request
 from .leases import ensure, lease_of, revoke
 from .messages import (

@@ -1,4 +1,4 @@
-"""Jobs on etcd, and their runs: a document for each job, below its application. See `_document_runs`.
+"""Jobs on etcd, and their runs: a document for each job, below its application. See `_schedule.document_runs`.
 
 The servers tell no time, so occurrences are due by the clocks of the processes that run them. Leases are the servers': a member has one, with a key, while it has runs, and these are nobody else's as long as the key is there. So renewing all runs of a member is one call, and a clock that is wrong takes none from it.
 """
@@ -13,9 +13,9 @@ from urllib.parse import quote, unquote
 
 from ...spi.operation import Operation
 from ...spi.schedule import RunSource
-from .._document_runs import DocumentRuns, DocumentSchedule
-from .._job_documents import HELD, Document, Run, read_runs
-from .._notify import Waiter
+from .._net.notify import Waiter
+from .._schedule.document_runs import DocumentRuns, DocumentSchedule
+from .._schedule.job_documents import HELD, Document, Run, read_runs
 from .._unreadable import read_entries
 from .engine import Flow, Request
 from .failures import Refused

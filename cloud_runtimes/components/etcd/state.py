@@ -13,9 +13,9 @@ from ...errors import CloudRuntimesError, ConflictError, PayloadError, ResourceE
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .._engines import EngineDriver
+from .._net.engines import EngineDriver
+from .._state import FEATURES, conflict, only, oversized, passed_fence, read_fence, read_value
 from .._unreadable import read_entries
-from .._values import FEATURES, conflict, only, oversized, passed_fence, read_fence, read_value
 from .engine import Flow, Lease, Request
 from .failures import Refused
 from .messages import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import UnsupportedError
 from ...spi.component import no_native
 from ...spi.operation import Method, Operation
-from .._engines import EngineComponent
+from .._net.engines import EngineComponent
 from .settings import NatsSettings
 
 if TYPE_CHECKING:

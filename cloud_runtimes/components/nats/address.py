@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from ...config import without_values
 from ...errors import InvalidArgumentError
-from .. import _connections
-from .._connections import Server, Tls
+from .._net import connections as _connections
+from .._net.connections import Server, Tls
 
 __all__ = ["TLS", "Address", "Servers", "parse_url"]
 

@@ -12,11 +12,11 @@ from ...errors import UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
 from ...spi.operation import Method, Operation
-from .._connections import Lost
-from .._engines import EngineDriver
-from .._items import FEATURES, columns, items, place
+from .._configuration import FEATURES, columns, items, place
+from .._net.connections import Lost
+from .._net.engines import EngineDriver
+from .._state import too_large
 from .._unreadable import read_entries, skip
-from .._values import too_large
 from .buckets import Bucket
 from .connection import Connection
 from .entries import Entry, Put, decode

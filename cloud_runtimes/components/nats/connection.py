@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.os_sockets import POLLOUT
 from ..._version import __version__
 from ...errors import UnsupportedError
-from .._connections import Lost, Server, ServerConnection
+from .._net.connections import Lost, Server, ServerConnection
 from .address import TLS, Address, Servers
 from .failures import Refused
 from .protocol import Session

@@ -12,9 +12,9 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .._connections import Lost
-from .._engines import Engine
-from .._loops import LoopConnections
+from .._net.connections import Lost
+from .._net.engines import Engine
+from .._net.loops import LoopConnections
 from .address import Servers, parse_url
 from .connection import Connection
 from .failures import Refused, explained

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from .._connections import Lost
+from .._net.connections import Lost
 from .failures import NO_MESSAGE, WRONG_SEQUENCES, Refused
 from .protocol import Message
 from .requests import Request

@@ -14,7 +14,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from .. import _connections
+from .._net import connections as _connections
 
 __all__ = [
     "CONSUMER_EXISTS",

@@ -13,8 +13,8 @@ from ...spi import file as spi
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from .._engines import EngineDriver
-from .._files import ServerFiles
+from .._file import ServerFiles
+from .._net.engines import EngineDriver
 from .._unreadable import skip
 from .objects import Objects
 from .requests import Flow

@@ -17,7 +17,7 @@ from ...spi import lock as spi
 from ...spi.flow import both_apis
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
-from .._engines import EngineDriver
+from .._net.engines import EngineDriver
 from .._unreadable import skip
 from .buckets import Bucket
 from .entries import Put

@@ -17,7 +17,7 @@ from ...spi.broker.in_flight import InFlight, Unacked
 from ...spi.broker.member import SocketMember
 from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
 from ...spi.broker.redelivery import pieces
-from .._connections import Lost
+from .._net.connections import Lost
 from .entries import read_reply
 from .failures import Refused, explained
 from .messages import TOPIC, Due, Reader, part_headers, sequence_of

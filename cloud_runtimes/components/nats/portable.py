@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import Portable
-from .._portable_stores import StoredConfiguration, StoredState
+from .._copy.stores import StoredConfiguration, StoredState
 from .._unreadable import read_entries
 from .configuration import NatsConfiguration
 from .entries import decode

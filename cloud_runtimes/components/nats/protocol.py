@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
-from .._partial import Partial
+from .._net.partial import Partial
 
 __all__ = ["Message", "Session", "payload_size", "publish", "subscribe", "unsubscribe"]
 

@@ -18,8 +18,8 @@ from ...spi.broker.redelivery import as_messages, pieces, spread
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
-from .._engines import EngineDriver
 from .._log.claims import count_in
+from .._net.engines import EngineDriver
 from .entries import read_reply
 from .failures import NO_STREAM, Refused, explained
 from .member import NatsMember

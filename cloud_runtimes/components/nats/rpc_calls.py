@@ -18,7 +18,7 @@ from ...errors import CloudRuntimesError, InvalidArgumentError, ResourceExhauste
 from ...rpc.failures import error_reply
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Answer, CallSource, Incoming, RpcReply
-from .._connections import Lost
+from .._net.connections import Lost
 from .protocol import Message, payload_size, publish, subscribe, unsubscribe
 from .requests import Batch, Request
 from .shared import LoopConnection

@@ -1,4 +1,4 @@
-"""Jobs on NATS, and their runs: a bucket for each application, with a document for each job. See `_document_runs`.
+"""Jobs on NATS, and their runs: a bucket for each application, with a document for each job. See `_schedule.document_runs`.
 
 Its holder renews a run's lease; when the holder dies it ends by itself.
 """
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from ...spi.operation import Operation
 from ...spi.schedule import RunSource
-from .._document_runs import DocumentRuns, DocumentSchedule
-from .._job_documents import Document, Run, read_runs
-from .._notify import Waiter
-from .._runs import CHANNEL
+from .._net.notify import Waiter
+from .._schedule.document_runs import DocumentRuns, DocumentSchedule
+from .._schedule.job_documents import Document, Run, read_runs
+from .._schedule.runs import CHANNEL
 from .._unreadable import read_entries
 from .buckets import Bucket
 from .entries import Entry, Put, decode, encode

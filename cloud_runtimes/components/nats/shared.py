@@ -14,8 +14,8 @@ from ..._core.logs import repeated
 from ..._core.os_sockets import POLLIN, POLLOUT
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
-from .. import _loops as loops
-from .._connections import Lost
+from .._net import loops
+from .._net.connections import Lost
 from .connection import Connection
 from .requests import Batch, Call, Inbox
 

@@ -9,8 +9,8 @@ from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableErro
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .._engines import EngineDriver
-from .._values import FEATURES, conflict, oversized, passed_fence, read_fence
+from .._net.engines import EngineDriver
+from .._state import FEATURES, conflict, oversized, passed_fence, read_fence
 from .entries import Entry, Put
 from .failures import Refused
 from .keys import KeyBucket

@@ -14,7 +14,7 @@ from ...spi import file as spi
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.flow import FlowDriver, both_apis
 from ...spi.operation import Operation
-from .._files import ServerFiles
+from .._file import ServerFiles
 from .attributes import info
 from .bucket import Flow, Step
 from .failures import bucket_gone, out_of_range

@@ -18,7 +18,7 @@ from ...spi import state as spi
 from ...spi.flow import FlowDriver, both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .._values import conflict, oversized
+from .._state import conflict, oversized
 from .bucket import Flow, Step, Together
 from .failures import bucket_gone
 from .listing import list_files

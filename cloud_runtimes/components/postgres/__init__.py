@@ -9,7 +9,7 @@ from ..._core.extras import importing
 from ..._core.home import is_durable
 from ...config import ClientSettings
 from ...spi.operation import Method, Operation
-from .._engines import EngineComponent
+from .._net.engines import EngineComponent
 from .settings import PostgresSettings
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Configuration on PostgreSQL: one row per store, group, label and key; see `_items`. A change locks its store's row, so versions become visible in their order."""
+"""Configuration on PostgreSQL: one row per store, group, label and key; see `_configuration`. A change locks its store's row, so versions become visible in their order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Operation
-from .._items import COLUMNS, FEATURES, ChangeSource, channel, columns, items, place
-from .._notify import Waiter
+from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, items, place
+from .._net.notify import Waiter
 from .connection import Connection, Flow
 from .driver import PostgresDriver, on_connection
 from .notifier import notification

@@ -18,7 +18,7 @@ from ..._core.home import is_durable
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from ...spi.sql_states import by_state
-from .._engines import Engine
+from .._net.engines import Engine
 from .batches import OWN, Batches, SharedConnection
 from .connection import Connection, Flow
 from .failures import Lost

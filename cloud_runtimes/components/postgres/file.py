@@ -14,9 +14,9 @@ from ...errors import AlreadyExistsError, ClosedError, ConflictError, InternalEr
 from ...spi import file as spi
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
-from .._files import ServerFiles
+from .._file import ServerFiles
+from .._state import dump_names, load_names
 from .._unreadable import read_entries
-from .._values import dump_names, load_names
 from .connection import Connection, Flow
 from .driver import PostgresDriver, on_connection
 from .keys import prefix_end

@@ -18,7 +18,7 @@ from .connection import Connection, Flow
 from .statement import RELAXED, SYNCED, Statement
 
 if TYPE_CHECKING:
-    from .._notify import Waiter
+    from .._net.notify import Waiter
     from . import PostgresComponent
 
 __all__ = ["PostgresLock"]

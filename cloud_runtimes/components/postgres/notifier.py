@@ -9,7 +9,7 @@ import psycopg
 
 from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Method, Operation
-from .._notify import Notifier
+from .._net.notify import Notifier
 from .connection import Connection
 from .failures import Lost, SqlFailure
 from .hosts import Hosts

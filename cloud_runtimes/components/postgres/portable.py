@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable, Slice
-from .._log.portable import LogSql, PortableLog
-from .._portable import NAMES, PortableJobs, PortableState, Rows, Sql, Steps, Tables, stored_configuration
+from .._copy.log import LogSql, PortableLog
+from .._copy.sql import NAMES, PortableJobs, PortableState, Rows, Sql, Steps, Tables, stored_configuration
 from .claim import UNSEEN
 from .configuration import PostgresConfiguration
 from .connection import Connection, Flow

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
-from .._servers import read_servers
+from .._rpc import read_servers
 from .connection import Connection, Flow
 from .driver import on_connection
 from .statement import RELAXED, Statement

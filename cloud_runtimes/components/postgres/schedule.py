@@ -12,7 +12,8 @@ from uuid import uuid4
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
-from .._jobs import (
+from .._net.notify import Waiter
+from .._schedule.jobs import (
     COLUMNS,
     RUN_COLUMNS,
     Advance,
@@ -24,8 +25,7 @@ from .._jobs import (
     stored,
     written,
 )
-from .._notify import Waiter
-from .._runs import CHANNEL, LeasedRuns, RunToken
+from .._schedule.runs import CHANNEL, LeasedRuns, RunToken
 from .connection import Connection, Flow
 from .driver import PostgresDriver, on_connection
 from .notifier import notification

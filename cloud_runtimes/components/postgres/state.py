@@ -9,7 +9,7 @@ from ...errors import CloudRuntimesError, ConflictError
 from ...spi.change import Change, database_of
 from ...spi.operation import Operation
 from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
-from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
+from .._state import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
 from .changes import Call, PostgresChange
 from .connection import Connection, Flow
 from .driver import PostgresDriver, on_connection

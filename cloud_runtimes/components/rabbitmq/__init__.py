@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...spi.component import Component, no_native
 from ...spi.operation import Method, Operation
-from .._engines import EngineComponent
+from .._net.engines import EngineComponent
 from .address import SCHEMES
 from .settings import RabbitmqSettings
 

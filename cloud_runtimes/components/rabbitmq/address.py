@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ...config import without_values
 from ...errors import InvalidArgumentError
-from .._connections import Server, Tls
+from .._net.connections import Server, Tls
 
 __all__ = ["SCHEMES", "TLS", "Address", "parse_url"]
 

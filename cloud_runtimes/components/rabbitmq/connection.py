@@ -9,7 +9,7 @@ from typing import Final
 
 from ..._core.os_sockets import POLLOUT
 from ...errors import UnsupportedError
-from .._connections import Lost, Server, ServerConnection, Servers
+from .._net.connections import Lost, Server, ServerConnection, Servers
 from .address import TLS, Address
 from .session import Session
 from .wire import GREETING, HEARTBEAT

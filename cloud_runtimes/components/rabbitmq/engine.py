@@ -13,8 +13,8 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .._connections import Lost, Servers
-from .._engines import Engine
+from .._net.connections import Lost, Servers
+from .._net.engines import Engine
 from .address import parse_url
 from .connection import Connection
 from .failures import Refused, explained

@@ -15,7 +15,7 @@ from ...errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from .. import _connections
+from .._net import connections as _connections
 
 __all__ = ["NOT_FOUND", "Refused", "explained"]
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from ..._core.threads import Background, Mutex
 from ..._core.waker import Waker
-from .._connections import Lost
+from .._net.connections import Lost
 from .connection import Connection
 from .failures import Refused
 from .session import CLOSE, Ask, Publish, Step

@@ -17,7 +17,7 @@ from ...spi.broker.member import SocketMember
 from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
 from ...spi.broker.redelivery import write_history
 from ...spi.pubsub import Settled
-from .._connections import Lost
+from .._net.connections import Lost
 from .failures import NOT_FOUND, Refused
 from .link import PATIENCE, ask
 from .messages import FRAME, PAST, TOPIC, Reader, id_of, waiting

@@ -13,8 +13,8 @@ from ...spi.broker.policy import FEATURES, DeliveryPolicy
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .._engines import EngineDriver
 from .._log.claims import count_in
+from .._net.engines import EngineDriver
 from .failures import NOT_FOUND, Refused
 from .messages import FRAME, PLAIN, as_binary, as_plain, waiting
 from .session import CONFIRMS, Publish

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..._version import __version__
-from .._connections import Lost
-from .._partial import Partial
+from .._net.connections import Lost
+from .._net.partial import Partial
 from .failures import NOT_FOUND, Refused
 from .wire import BODY, END, HEAD, HEADER, HEARTBEAT, METHOD, Delivered, Row, frame, method, read
 

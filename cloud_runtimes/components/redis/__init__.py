@@ -9,7 +9,7 @@ from ..._core.extras import importing
 from ..._core.logs import once
 from ...errors import UnsupportedError
 from ...spi.operation import Method, Operation
-from .._engines import EngineComponent
+from .._net.engines import EngineComponent
 from .address import SCHEMES
 from .settings import RedisSettings
 

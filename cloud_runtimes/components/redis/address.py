@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlu
 from ..._core.tls import client_context
 from ...config import without_values
 from ...errors import InvalidArgumentError
-from .._connections import Tls
+from .._net.connections import Tls
 
 __all__ = ["SCHEMES", "TLS", "Address", "Target", "parse_target", "parse_url"]
 

@@ -1,4 +1,4 @@
-"""Configuration on Redis: five keys per store; see `_items`.
+"""Configuration on Redis: five keys per store; see `_configuration`.
 
 An item is a field of one hash: its version, a colon, and its text (tags, metadata and value as JSON), which is empty once it was deleted. Three sorted sets have the fields of a store: by name those that there are, by version all, by the time of their end those that were deleted. A version is the server's microseconds since 1970, or one more than the last where the clock is behind that, so that versions which were lost do not come again.
 """
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from .._engines import EngineDriver
-from .._items import FEATURES, ChangeSource, channel, columns, items, place
+from .._configuration import FEATURES, ChangeSource, channel, columns, items, place
+from .._net.engines import EngineDriver
 from .._unreadable import read_entries
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow, Value
 
 if TYPE_CHECKING:
-    from .._notify import Waiter
+    from .._net.notify import Waiter
     from . import RedisComponent
 
 __all__ = ["TOMBSTONE_MS", "RedisConfiguration"]
@@ -94,7 +94,7 @@ return found
 
 
 def columns_of(row: tuple[str, bytes]) -> tuple[Any, ...]:
-    """Return a key and its item in the columns of `_items`."""
+    """Return a key and its item in the columns of `_configuration`."""
     key, item = row
     version, _, text = item.partition(b":")
     tags, metadata, value = json.loads(text) if text else (None, None, "")

@@ -15,7 +15,7 @@ from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLIN, POLLOUT, poll, unix_socket
 from ...errors import CloudRuntimesError, DeadlineExceededError
 from ...spi.operation import Operation
-from .._connections import FRESH, WANTS, Lost, dial
+from .._net.connections import FRESH, WANTS, Lost, dial
 from .address import TLS, Address
 from .failures import checked
 from .resp import NOTHING, ReplyError, pack, reader

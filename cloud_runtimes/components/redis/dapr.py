@@ -16,7 +16,7 @@ from ...errors import CloudRuntimesError
 from ...spi import pubsub, state
 from ...spi.operation import Operation
 from ...spi.state import StateWrite, StoredValue
-from .._values import FEATURES, conflict, only, oversized, read_value
+from .._state import FEATURES, conflict, only, oversized, read_value
 from .engine import Script
 from .notes import NOTE, encode_note
 from .pubsub import RedisPubSub, Topic

@@ -12,8 +12,8 @@ from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableErro
 from ...spi.broker.policy import POLL
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .._connections import Lost
-from .._engines import Engine
+from .._net.connections import Lost
+from .._net.engines import Engine
 from .connection import Connection, answer
 from .failures import checked, explained
 from .notifier import RedisNotifier

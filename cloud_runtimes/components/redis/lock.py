@@ -24,7 +24,7 @@ from .engine import Script
 from .resp import Flow
 
 if TYPE_CHECKING:
-    from .._notify import Waiter
+    from .._net.notify import Waiter
     from . import RedisComponent
 
 __all__ = ["RedisLock"]

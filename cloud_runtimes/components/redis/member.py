@@ -17,7 +17,7 @@ from ...spi.broker.member import SocketMember
 from ...spi.broker.policy import DeliveryPolicy
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
-from .._connections import Lost
+from .._net.connections import Lost
 from .entries import RETRY, STREAM, part_arguments, take_in
 from .failures import checked
 from .resp import NOTHING, Batch, Flow, ReplyError, Value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import JobRecord, Portable, Records
-from .._portable_stores import KeyedPortable, StoredConfiguration, StoredState
+from .._copy.stores import KeyedPortable, StoredConfiguration, StoredState
 from .configuration import RedisConfiguration
 from .failures import checked
 from .resp import Batch, Flow, Value

@@ -15,8 +15,8 @@ from ...spi.broker.redelivery import as_messages, spread
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
-from .._engines import EngineDriver
 from .._log.claims import count_in
+from .._net.engines import EngineDriver
 from .failures import explained
 from .member import RedisMember
 from .resp import Batch, Flow, ReplyError, Value, pack

@@ -1,4 +1,4 @@
-"""Jobs on Redis, and their runs: a document for each job. See `_document_runs`.
+"""Jobs on Redis, and their runs: a document for each job. See `_schedule.document_runs`.
 
 All keys of an application have the hash tag ``TAG``:
 
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Final
 from ...spi.operation import Operation
 from ...spi.portable import JobRecord
 from ...spi.schedule import DueRun, Outcome, RunSource
-from .._document_runs import DocumentRuns, DocumentSchedule, version_of
-from .._job_documents import Document, Run, portable_run, read_runs
-from .._notify import Waiter
-from .._runs import CHANNEL, RunToken
+from .._net.notify import Waiter
+from .._schedule.document_runs import DocumentRuns, DocumentSchedule, version_of
+from .._schedule.job_documents import Document, Run, portable_run, read_runs
+from .._schedule.runs import CHANNEL, RunToken
 from .._unreadable import read_entries
 from .engine import Script
 from .failures import checked

@@ -23,8 +23,8 @@ from ...errors import (
     UnsupportedError,
 )
 from ...spi.operation import Operation
-from .._connections import Lost
-from .._loops import close_soon, made_by
+from .._net.connections import Lost
+from .._net.loops import close_soon, made_by
 from .address import Address, parse_target
 from .connection import Connection, LoopConnection, believing
 from .failures import checked, explained

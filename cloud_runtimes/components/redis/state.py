@@ -9,8 +9,8 @@ from ...errors import CloudRuntimesError, PayloadError
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .._engines import EngineDriver
-from .._values import (
+from .._net.engines import EngineDriver
+from .._state import (
     FEATURES,
     conflict,
     new_etag,

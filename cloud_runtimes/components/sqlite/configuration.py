@@ -1,4 +1,4 @@
-"""Configuration on SQLite: one row per store, group, label and key; see `_items`. `sweep.TOMBSTONES` tells how long tombstones stay."""
+"""Configuration on SQLite: one row per store, group, label and key; see `_configuration`. `sweep.TOMBSTONES` tells how long tombstones stay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Operation
-from .._items import COLUMNS, FEATURES, ChangeSource, channel, columns, items, place
+from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, items, place
 from .writes import WriteTask
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from ..._core.home import is_memory
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable, Slice
-from .._log.portable import LogSql, PortableLog
-from .._portable import NAMES, PortableJobs, PortableState, Rows, Sql, Steps, Tables, stored_configuration
+from .._copy.log import LogSql, PortableLog
+from .._copy.sql import NAMES, PortableJobs, PortableState, Rows, Sql, Steps, Tables, stored_configuration
 from .configuration import SqliteConfiguration
 from .writes import WriteTask
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.clocks import is_alive, process_name
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
-from .._servers import read_servers
+from .._rpc import read_servers
 from .secret import home_secret, restore_secret
 from .writes import WriteTask
 

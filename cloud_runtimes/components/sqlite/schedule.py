@@ -10,8 +10,8 @@ from uuid import uuid4
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
-from .._jobs import COLUMNS, RUN_COLUMNS, exists, planned, records, stays_due, stored, written
-from .._runs import CHANNEL
+from .._schedule.jobs import COLUMNS, RUN_COLUMNS, exists, planned, records, stays_due, stored, written
+from .._schedule.runs import CHANNEL
 from .writes import WriteTask
 
 if TYPE_CHECKING:

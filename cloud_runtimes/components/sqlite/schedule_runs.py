@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.clocks import is_alive, process_name
 from ...schedule.times import occurrences
 from ...spi.schedule import DueRun, Outcome, StoredJob
-from .._jobs import COLUMNS, Advance, run_id, stored
-from .._runs import CHANNEL, LeasedRuns, RunToken
+from .._schedule.jobs import COLUMNS, Advance, run_id, stored
+from .._schedule.runs import CHANNEL, LeasedRuns, RunToken
 from .writes import WriteTask
 
 if TYPE_CHECKING:

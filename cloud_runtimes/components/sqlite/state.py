@@ -12,8 +12,8 @@ from ...errors import CloudRuntimesError, ConflictError, PayloadError
 from ...spi.change import Change
 from ...spi.operation import Operation
 from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
+from .._state import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, read_value, stored
 from .._unreadable import unreadable
-from .._values import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, read_value, stored
 from .writes import SqliteChange, WriteTask, apply_all
 
 if TYPE_CHECKING:

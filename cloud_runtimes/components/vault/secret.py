@@ -14,7 +14,7 @@ from ...errors import (
 )
 from ...spi.operation import Operation
 from ...spi.secret import Secret
-from .._secrets import Flow, FlowSecret, document, together
+from .._secret import Flow, FlowSecret, document, together
 
 if TYPE_CHECKING:
     from . import VaultComponent

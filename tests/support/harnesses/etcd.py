@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cloud_runtimes.components._engines import engines
+from cloud_runtimes.components._net.engines import engines
 from cloud_runtimes.components.etcd import schedule
 from cloud_runtimes.components.etcd.engine import EtcdEngine
 from tests.support.etcd import EtcdServer, leases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloud_runtimes.components._engines import engines
+from cloud_runtimes.components._net.engines import engines
 from cloud_runtimes.components.nats import buckets
 from cloud_runtimes.components.nats.engine import NatsEngine
 from tests.support.harnesses.clients import RealTime, own_name

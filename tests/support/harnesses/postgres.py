@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.components._engines import engines
-from cloud_runtimes.components._runs import LeasedRuns
+from cloud_runtimes.components._net.engines import engines
+from cloud_runtimes.components._schedule.runs import LeasedRuns
 from cloud_runtimes.components.postgres.database import PostgresDatabase
 from cloud_runtimes.components.postgres.schedule import _Runs
 from cloud_runtimes.components.postgres.settings import PostgresSettings

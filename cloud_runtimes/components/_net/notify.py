@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable
 from time import monotonic
 from typing import ClassVar, Final, Protocol
 
-from .._core import fork
-from .._core.backoff import Backoff
-from .._core.logs import repeated
-from .._core.threads import Background, Changes, Mutex
-from .._core.waker import Waker
+from ..._core import fork
+from ..._core.backoff import Backoff
+from ..._core.logs import repeated
+from ..._core.threads import Background, Changes, Mutex
+from ..._core.waker import Waker
 
 __all__ = ["NET", "Listener", "Notifier", "Waiter"]
 

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ..spi.configuration import ConfigurationDriver
-from ..spi.operation import Operation
-from ..spi.portable import (
+from ...spi.configuration import ConfigurationDriver
+from ...spi.operation import Operation
+from ...spi.portable import (
     BATCH_BYTES,
     BATCH_RECORDS,
     JobRecord,
@@ -18,9 +18,9 @@ from ..spi.portable import (
     Records,
     StateRecord,
 )
-from ..spi.state import StoredValue
-from ._jobs import COLUMNS, stored, written
-from ._portable_stores import StoredConfiguration
+from ...spi.state import StoredValue
+from .._schedule.jobs import COLUMNS, stored, written
+from .stores import StoredConfiguration
 
 __all__ = ["NAMES", "PortableJobs", "PortableState", "Sql", "Steps", "Tables", "stored_configuration"]
 

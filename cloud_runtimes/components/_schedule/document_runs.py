@@ -1,6 +1,6 @@
 """Jobs of which each is a document, changed by who knows its latest version: for stores of keys. What a store does for it, a subclass writes.
 
-A member knows the documents and asks for those that changed since, so a look costs what happened. See `_job_documents`.
+A member knows the documents and asks for those that changed since, so a look costs what happened. See `_schedule.job_documents`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
-from ..spi import schedule as spi
-from ..spi.flow import both_apis
-from ..spi.operation import Operation
-from ..spi.schedule import DueRun, JobSpec, Outcome, RunRecord, ScheduleDriver, StoredJob
-from ._engines import EngineDriver
-from ._job_documents import Document, Run, run_records
-from ._runs import LeasedRuns, RunToken
+from ...spi import schedule as spi
+from ...spi.flow import both_apis
+from ...spi.operation import Operation
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, ScheduleDriver, StoredJob
+from .._net.engines import EngineDriver
+from .job_documents import Document, Run, run_records
+from .runs import LeasedRuns, RunToken
 
 if TYPE_CHECKING:
-    from ._engines import EngineComponent
+    from .._net.engines import EngineComponent
 
 __all__ = ["DocumentRuns", "DocumentSchedule", "Steps", "version_of"]
 

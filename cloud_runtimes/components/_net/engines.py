@@ -8,15 +8,15 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from .._core.threads import Mutex, in_background
-from ..errors import ClosedError
-from ..spi.flow import FlowDriver
-from ..spi.operation import Method, Operation
-from ._home import HomeComponent
+from ..._core.threads import Mutex, in_background
+from ...errors import ClosedError
+from ...spi.flow import FlowDriver
+from ...spi.operation import Method, Operation
+from .._home import HomeComponent
 
 if TYPE_CHECKING:
-    from ..spi.portable import Portable
-    from ._notify import Notifier
+    from ...spi.portable import Portable
+    from .notify import Notifier
 
 __all__ = ["Engine", "EngineComponent", "EngineDriver", "engines"]
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
 from typing import Any, Final, TypeAlias
 
-from ..errors import CloudRuntimesError, UnsupportedError
-from ..spi.configuration import ConfigurationDriver, Selection
-from ..spi.operation import Operation
-from ..spi.portable import BATCH_BYTES, BATCH_RECORDS, ConfigurationRecord, Portable, Records, StateRecord
-from ..spi.state import StateDriver, StateWrite, StoredValue
-from ._unreadable import skip
+from ...errors import CloudRuntimesError, UnsupportedError
+from ...spi.configuration import ConfigurationDriver, Selection
+from ...spi.operation import Operation
+from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, ConfigurationRecord, Portable, Records, StateRecord
+from ...spi.state import StateDriver, StateWrite, StoredValue
+from .._unreadable import skip
 
 __all__ = ["Fences", "KeyedPortable", "StoredConfiguration", "StoredState"]
 

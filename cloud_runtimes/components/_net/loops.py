@@ -10,10 +10,10 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from .._core.os_loops import running_loop
-from ..errors import ClosedError, CloudRuntimesError
-from ..spi.operation import Operation
-from ._connections import Lost, ServerConnection
+from ..._core.os_loops import running_loop
+from ...errors import ClosedError, CloudRuntimesError
+from ...spi.operation import Operation
+from .connections import Lost, ServerConnection
 
 __all__ = ["LoopConnection", "LoopConnections", "close_soon", "made_by", "resolve"]
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
-from .._core.os_sockets import POLLIN, poll
-from .._core.threads import Mutex
-from .._core.tls import client_context
-from ..errors import CloudRuntimesError, InvalidArgumentError
-from ..spi.operation import Operation
+from ..._core.os_sockets import POLLIN, poll
+from ..._core.threads import Mutex
+from ..._core.tls import client_context
+from ...errors import CloudRuntimesError, InvalidArgumentError
+from ...spi.operation import Operation
 
 __all__ = ["FRESH", "WANTS", "Lost", "Refused", "Server", "ServerConnection", "Servers", "Tls", "address_of", "dial"]
 

@@ -8,13 +8,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from .._core.logs import once
-from ..spi.operation import Method, Operation
-from ..spi.schedule import DueRun, Outcome, RunSource, StoredJob
-from ._jobs import Advance, advance
+from ..._core.logs import once
+from ...spi.operation import Method, Operation
+from ...spi.schedule import DueRun, Outcome, RunSource, StoredJob
+from .jobs import Advance, advance
 
 if TYPE_CHECKING:
-    from ._log.member import Waits
+    from .._log.member import Waits
 
 __all__ = ["CHANNEL", "LeasedRuns", "RunToken"]
 

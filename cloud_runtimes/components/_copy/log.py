@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from ...errors import AlreadyExistsError
 from ...spi.operation import Operation
 from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, EventsRecord, GroupRecord, Portable, Records, Slice, events_key
-from .._portable import Rows, Sql, Steps, Tables
+from .sql import Rows, Sql, Steps, Tables
 
 __all__ = ["LogSql", "PortableLog"]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, get_args
 from uuid import UUID, uuid5
 
-from ..errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
-from ..schedule.times import QUARTER_MS, Interval, from_ms, occurrences
-from ..spi.schedule import JobSpec, Misfire, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
-from ._unreadable import read_entries, skip
+from ...errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
+from ...schedule.times import QUARTER_MS, Interval, from_ms, occurrences
+from ...spi.schedule import JobSpec, Misfire, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
+from .._unreadable import read_entries, skip
 
 __all__ = [
     "COLUMNS",

@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import getrandbits
 from typing import Any, Final, TypeAlias
 
-from ..errors import PayloadError
-from ..spi.portable import JobRun
-from ..spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
-from ._jobs import (
+from ...errors import PayloadError
+from ...spi.portable import JobRun
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, StoredJob
+from .._unreadable import read_entries, skip
+from .jobs import (
     RUN_COLUMNS,
     Advance,
     exists,
@@ -28,8 +29,7 @@ from ._jobs import (
     unreadable_spec,
     written,
 )
-from ._runs import RunToken
-from ._unreadable import read_entries, skip
+from .runs import RunToken
 
 __all__ = ["HELD", "Document", "Run", "portable_run", "read_runs", "run_records"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..spi import configuration as spi
 from ..spi.configuration import ConfigurationItem, ConfigurationSource, Selection, Update
 from ..spi.operation import Method, Operation
+from ._state import dump_names, load_names, too_large
 from ._unreadable import read_entries
-from ._values import dump_names, load_names, too_large
 
 if TYPE_CHECKING:
     from ._log.member import Waits

@@ -1,0 +1,1 @@
+"""Data as records that move to another home."""

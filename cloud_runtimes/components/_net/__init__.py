@@ -1,0 +1,1 @@
+"""Connections to servers, their engines, and notifications."""

@@ -1,0 +1,1 @@
+"""Jobs and their runs, in rows and in documents."""
