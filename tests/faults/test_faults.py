@@ -189,7 +189,7 @@ def test_the_sidecar_is_gone(beneath: Beneath, proxy: FaultProxy, api: Api, conn
     client, key = connect(), next(_keys)
     create(api, client, next(_keys), SOON)
     proxy.gone()
-    with in_time(SOON, GONE) as caught:
+    with in_time(SOON, GONE):
         create(api, client, key, SOON)
     assert not held(beneath, key)
 
