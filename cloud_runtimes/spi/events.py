@@ -180,19 +180,21 @@ def dead_letter(
 
         What is ``None`` is not known, and left out.
     """
-    told = {"topic": topic, "group": group, "count": count, "first_us": first_us, "last_us": last_us}
-    return _event(record, dead_letter_record(record, cause, **told))
+    letter = dead_letter_record(
+        record, cause, topic=topic, group=group, count=count, first_us=first_us, last_us=last_us
+    )
+    return _event(record, letter)
 
 
 def dead_letter_record(
     record: EventRecord,
     cause: Cause,
     *,
-    topic: Any,
-    group: Any,
-    count: Any = None,
-    first_us: Any = None,
-    last_us: Any = None,
+    topic: str,
+    group: str,
+    count: int | None = None,
+    first_us: int | None = None,
+    last_us: int | None = None,
 ) -> bytes:
     """Return what `dead_letter` does, as a record of a frame."""
     extensions = {name: value for name, value in record.extensions.items() if name not in _LETTER}

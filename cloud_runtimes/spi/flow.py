@@ -45,7 +45,7 @@ class FlowEngine(ABC, Generic[Ask, Answer]):
             step: what `steps` yields. Without steps of the engine's own, an ask of the flow.
 
         Raises:
-            Exception: anything; the flow gets it where it asked.
+            Exception: anything; `steps` gets it where it yielded. Without steps of the engine's own, so does the flow.
         """
 
     @abstractmethod

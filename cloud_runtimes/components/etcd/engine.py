@@ -131,6 +131,8 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
             found = explained(self.where, error)
             found.maybe_applied = written
             raise found from error
+        finally:
+            failure = None  # in no cycle with the frames of an error
 
     def _answered(self, op: Operation, request: Request) -> _Steps[bytes]:
         """Yield a request, again where another server or a moment later helps, and return its answer."""

@@ -112,10 +112,8 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
                         failure = op.timed_out(f"nats {self.where}", maybe_applied=batch.writes)
                 except (Lost, Refused) as error:
                     failure = self._explained(error, batch.writes and batch.sent > 0)
-                except (
-                    BaseException
-                ) as error:  # there is no connection, the message is too large, or the caller was interrupted
-                    failure = error
+                except BaseException as error:
+                    failure = error  # no connection, too large a message, or an interrupt
                 finally:
                     before, written = written, written or (batch.writes and batch.sent > 0)
                 if failure is None:
@@ -129,6 +127,8 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
             return result
         except (Lost, Refused) as error:
             raise self._explained(error, written) from error
+        finally:
+            failure = None  # in no cycle with the frames of an error
 
     def _checked(self, batch: Batch, max_payload: int) -> Batch:
         """Refuse what would make the server close the connection; send it to the domain."""

@@ -175,9 +175,7 @@ class NatsMember(SocketMember):
             elif part.done:
                 self._say(_ACK if part.delay_ms is not None or not part.events else _TERM, part.tokens)
         in_flight.unacked.clear()
-        for tokens in in_flight.done.values():
-            self._say(_ACK, tokens)
-        in_flight.done.clear()
+        self._say(_ACK, in_flight.take_done())
         in_flight.expired = 0
 
     def _give_back_early(self) -> None:

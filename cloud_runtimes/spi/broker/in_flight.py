@@ -258,7 +258,7 @@ class InFlight:
         return done
 
     def take_unacked(self) -> list[Unacked]:
-        """Return what was not acknowledged, and forget it here."""
+        """Return what was not acknowledged, and forget it here. A driver whose writes may fail removes from `unacked` what it has written instead."""
         unacked, self.unacked = self.unacked, []
         return unacked
 

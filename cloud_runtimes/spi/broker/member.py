@@ -20,6 +20,7 @@ class SocketMember(EventSource):
     """The order of what a member does: settle, ask, wait, deliver.
 
     Attributes:
+        component: its ``check_open()`` raises `ClosedError` once the client was closed.
         failures: what a connection raises besides our errors.
         policy: of the member.
         in_flight: what it holds.
