@@ -1,4 +1,4 @@
-"""What the building blocks of a sidecar share: their base, and what they know of it."""
+"""The base of a sidecar's building blocks, and their view of the sidecar."""
 
 from __future__ import annotations
 

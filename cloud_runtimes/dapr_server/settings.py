@@ -68,7 +68,7 @@ class BulkSubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One subscription (Dapr, resource ``Subscription`` and ``GET /dapr/subscribe``).
+    """A subscription (Dapr, resource ``Subscription`` and ``GET /dapr/subscribe``).
 
     Attributes:
         pubsub_name, topic: what is subscribed to.

@@ -250,7 +250,7 @@ class _Wait(Operation):
 
 
 class _Try(NamedTuple):
-    """One call of a driver's ``acquire``."""
+    """A single call of a driver's ``acquire``."""
 
     op: Operation
     driver: LockDriver

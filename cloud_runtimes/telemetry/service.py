@@ -51,7 +51,7 @@ _SIGTERM_SECONDS: Final = 2.0
 
 
 class _Frame(ServiceFrame):
-    """One way out instead of named components."""
+    """A frame with one way out, whatever the component's name."""
 
     exporter: Any
 

@@ -1,4 +1,4 @@
-"""What a test needs of its user, its file system and the programs of this machine."""
+"""Needs of a test: its user, its file system and the programs of this machine."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ class RedisSchedule(DocumentSchedule["RedisComponent"]):
 
 
 class _Runs(DocumentRuns):
-    """One member of an application's runners. It knows the documents of the runs that it holds, and looks for others that are due."""
+    """A member of an application's runners. It knows the documents of the runs that it holds, and looks for others that are due."""
 
     _driver: RedisSchedule
 

@@ -1,4 +1,4 @@
-"""What harnesses have in common: clients that are closed at the end, names of their own, clocks that cannot be set."""
+"""Bases of harnesses: clients that are closed at the end, names of their own, clocks that cannot be set."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RealTime(Clients):
 
     longest = 1.0
     server_kind: ClassVar[str]
-    """What the server is called, and the folder of tests that set its clock otherwise."""
+    """The name of the server, and the folder of tests that set its clock otherwise."""
     folder: ClassVar[str]
 
     def advance(self, seconds: float) -> None:

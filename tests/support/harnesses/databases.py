@@ -11,7 +11,7 @@ import pytest
 from tests.support.harnesses.clients import Clients
 
 _SERVERS: set[str] = set()
-"""Those on which this process has made its databases."""
+"""Servers on which this process has made its databases."""
 
 
 class UrlHarness(Clients):
