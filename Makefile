@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EMBEDDED := not postgres and not redis and not valkey and not nats and not etcd and not rabbitmq and not kafka and not objectstore and not dapr and not layotto
 # what depends on the kernels: what the embedded components do the others do too, and tests with the parameter "python" run on the fallback anyway
 FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py \
 	tests/pubsub/test_publisher.py tests/frame/test_refusals.py tests/frame/test_typed.py
@@ -63,10 +62,10 @@ test: setup ## run all tests, or those of TESTS=…
 	$(PARALLEL) $(TESTS) -m "not timing" || test $$? -eq 5
 
 test-fallback: setup ## run what depends on the kernels, or TESTS=…, on the fallback
-	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not python and $(EMBEDDED)"
+	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing" -k "not python" --embedded
 
 test-bare: setup ## run the embedded components, or TESTS=…, on Linux without what other systems lack
-	CLOUD_RUNTIMES_TEST_PLATFORM=bare $(PARALLEL) $(or $(TESTS),$(BARE)) -m "not timing" -k "$(EMBEDDED)"
+	CLOUD_RUNTIMES_TEST_PLATFORM=bare $(PARALLEL) $(or $(TESTS),$(BARE)) -m "not timing" --embedded
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
 	$(BIN)/python -m pytest --soak -m long -o faulthandler_timeout=7200

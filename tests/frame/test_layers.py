@@ -1,4 +1,4 @@
-"""No circles of imports, those inside functions included; which way they run is held by the contracts in `pyproject.toml`."""
+"""No circles of imports, those inside functions included, and none between components; layers are contracts in `pyproject.toml`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def imports(*, types: bool) -> dict[str, set[str]]:
 
 def siblings(of: dict[str, set[str]], depth: int | None = None) -> dict[str, dict[str, set[str]]]:
     """Return, for each package, which of its members import which others; ``depth``: of packages so deep only."""
-    found: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    imports: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for importer, others in of.items():
         for imported in others:
             one, two = importer.split("."), imported.split(".")
             same = next((at for at, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]), 0)
             if same and (importer, imported) != REGISTERS and depth in (None, same):
-                found[".".join(one[:same])][one[same]].add(two[same])
-    return found  # type: ignore[return-value]
+                imports[".".join(one[:same])][one[same]].add(two[same])
+    return imports  # type: ignore[return-value]
 
 
 def test_modules_import_in_no_circle() -> None:
@@ -43,3 +43,9 @@ def test_packages_import_in_no_circle() -> None:
 
 def test_packages_of_the_top_level_import_in_no_circle_for_types_either() -> None:
     TopologicalSorter(siblings(imports(types=True), depth=1)[ROOT]).prepare()
+
+
+def test_a_component_imports_no_other() -> None:
+    members = siblings(imports(types=True), depth=2)[f"{ROOT}.components"]
+    between = {(one, two) for one, others in members.items() for two in others if not two.startswith("_")}
+    assert between == {("env", "config_file")}, "a .env file is read and watched as a file of secrets is"

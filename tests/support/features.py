@@ -1,6 +1,8 @@
-"""What the built-in components declare, and the tables in the documentation that are made from it.
+"""Features that the built-in components declare, and the documentation tables made from them.
 
-Each folder of `cloud_runtimes.components` is one component; it is made with the settings it has without a configuration, and its drivers are asked for their ``features``, all without I/O. A table stands between two HTML comments, ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; `rewrite` replaces what is between them.
+Each folder of `cloud_runtimes.components` is one component. It is created with its default settings, and its drivers
+report their ``features``, all without I/O. A table stands between two HTML comments, ``<!-- NAME:begin -->`` and
+``<!-- NAME:end -->``; `rewrite` replaces the text between them.
 
 Run as ``python -m tests.support.features [--write FILE …]``.
 """
@@ -23,6 +25,7 @@ from cloud_runtimes import config, registry
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import UnsupportedError
 from cloud_runtimes.spi.executor import Executor
+from tests.support.engines import ENGINES
 
 __all__ = [
     "BACKED", "DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "runtime_table",
@@ -34,14 +37,7 @@ BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 
 _SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "config_file": {"path": "settings.json"},
-    "etcd": {"url": "etcd://localhost"},
-    "kafka": {"servers": "localhost:9092"},
-    "nats": {"url": "nats://localhost"},
-    "objectstore": {"url": "s3://bucket"},
-    "postgres": {"url": "postgresql://localhost/app"},
-    "rabbitmq": {"url": "amqp://localhost"},
-    "redis": {"url": "redis://localhost"},
-    "vault": {"url": "http://localhost:8200"},
+    **{name: engine["settings"] for name, engine in ENGINES.items() if "settings" in engine},
 }
 """Settings without which a component gives no driver."""
 _ADDRESSES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -137,15 +133,15 @@ def declared() -> dict[str, dict[str, frozenset[str]]]:
     plain = config.load(
         {}, services=SERVICES, endpoint=None, timeout=None, runtime="capa", app_id="features", api_token=None
     )
-    found: dict[str, dict[str, frozenset[str]]] = {}
+    features: dict[str, dict[str, frozenset[str]]] = {}
     for name in registry.built_in(registry.COMPONENTS):
-        made = registry.find(registry.COMPONENTS, name)
-        component = made(config.build(made.Settings, _SETTINGS.get(name, {}), name), plain, Executor())
+        factory = registry.find(registry.COMPONENTS, name)
+        component = factory(config.build(factory.Settings, _SETTINGS.get(name, {}), name), plain, Executor())
         try:
-            found[name] = {service: component.driver(service, "features").features for service in made.services}
+            features[name] = {service: component.driver(service, "features").features for service in factory.services}
         finally:
             component.close(None)
-    return found
+    return features
 
 
 def feature_table() -> str:
@@ -153,10 +149,10 @@ def feature_table() -> str:
     return _table(declared() | {name: services for name, services in runtimes().items() if name != "capa"})
 
 
-def _table(found: Mapping[str, Mapping[str, frozenset[str]]]) -> str:
-    rows = [["feature", "what it is", *(f"`{name}`" for name in found)], ["---", "---", *(":-:" for _ in found)]]
+def _table(features: Mapping[str, Mapping[str, frozenset[str]]]) -> str:
+    rows = [["feature", "what it is", *(f"`{name}`" for name in features)], ["---", "---", *(":-:" for _ in features)]]
     for service in BACKED:
-        has = {name: services.get(service) for name, services in found.items()}
+        has = {name: services.get(service) for name, services in features.items()}
         rows.append([f"`{service}`", DESCRIPTIONS[service], *_marks(each is not None for each in has.values())])
         for feature in constants(service):
             full = f"{service}.{feature}"
@@ -166,7 +162,7 @@ def _table(found: Mapping[str, Mapping[str, frozenset[str]]]) -> str:
 
 def runtimes() -> dict[str, dict[str, frozenset[str]]]:
     """Return runtime → service → features, of all built-in runtimes: of sidecars that have both protocols, and of embedded defaults. Does no I/O."""
-    found: dict[str, dict[str, frozenset[str]]] = {}
+    features: dict[str, dict[str, frozenset[str]]] = {}
     for name in registry.built_in(registry.RUNTIMES):
         settings = config.load(
             _ADDRESSES.get(name, {}),
@@ -178,16 +174,16 @@ def runtimes() -> dict[str, dict[str, frozenset[str]]]:
             api_token=None,
         )
         runtime = registry.find(registry.RUNTIMES, name)(settings, Executor())
-        found[name] = {}
+        features[name] = {}
         try:
             for service in BACKED:
                 try:
-                    found[name][service] = runtime.driver(service, "features").features
+                    features[name][service] = runtime.driver(service, "features").features
                 except UnsupportedError:
                     pass
         finally:
             runtime.close(None)
-    return found
+    return features
 
 
 def runtime_table() -> str:
@@ -220,8 +216,8 @@ def settings_table(settings: type[Any]) -> str:
 def _attributes(cls: type[Any]) -> dict[str, str]:
     """Return the section ``Attributes:`` of a docstring, one line per attribute, as Markdown."""
     _, _, section = (inspect.getdoc(cls) or "").partition("Attributes:\n")
-    found = re.findall(r"^ {4}(\w+): (.+)$", section, re.MULTILINE)
-    return {name: re.sub(r"``(.+?)``", r"`\1`", text) for name, text in found}
+    entries = re.findall(r"^ {4}(\w+): (.+)$", section, re.MULTILINE)
+    return {name: re.sub(r"``(.+?)``", r"`\1`", text) for name, text in entries}
 
 
 _DURATIONS: Final = (config.duration, config.period)
@@ -289,12 +285,10 @@ def _tables() -> dict[str, Callable[[], str]]:
     return tables
 
 
-def _settings(found: type[Any]) -> type[Any] | None:
+def _settings(cls: type[Any]) -> type[Any] | None:
     """Return the settings class of a component, or the one beside a runtime, ``<Name>Settings`` in its module."""
-    beside = f"{found.__name__.removesuffix('Runtime')}Settings"
-    settings: type[Any] | None = getattr(found, "Settings", None) or getattr(
-        sys.modules[found.__module__], beside, None
-    )
+    beside = f"{cls.__name__.removesuffix('Runtime')}Settings"
+    settings: type[Any] | None = getattr(cls, "Settings", None) or getattr(sys.modules[cls.__module__], beside, None)
     return settings
 
 
@@ -306,16 +300,16 @@ def rewrite(text: str) -> str:
     """
     tables = _tables()
 
-    def table(place: re.Match[str]) -> str:
-        if place["name"] not in tables:
-            raise ValueError(f"there is no table {place['name']!r}; there are {', '.join(tables)}")
-        return f"{place['begin']}\n{tables[place['name']]()}\n{place['end']}"
+    def table(match: re.Match[str]) -> str:
+        if match["name"] not in tables:
+            raise ValueError(f"there is no table {match['name']!r}; there are {', '.join(tables)}")
+        return f"{match['begin']}\n{tables[match['name']]()}\n{match['end']}"
 
     pattern = r"(?P<begin><!-- (?P<name>[\w.]+):begin -->)\n(?:(?!<!-- ).*\n)*(?P<end><!-- (?P=name):end -->)"
-    made, count = re.subn(pattern, table, text)
+    document, count = re.subn(pattern, table, text)
     if count != text.count(":begin -->"):
         raise ValueError("a place for a table begins and does not end")
-    return made
+    return document
 
 
 def main(argv: Sequence[str] | None = None) -> int:

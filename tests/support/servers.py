@@ -102,9 +102,9 @@ class Address(NamedTuple):
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        found = urlsplit(self.url).port
-        assert found is not None
-        return found
+        number = urlsplit(self.url).port
+        assert number is not None
+        return number
 
 
 def own_server(name: str, *arguments: str) -> Any:
@@ -122,12 +122,12 @@ def own_server(name: str, *arguments: str) -> Any:
     return server
 
 
-def shared_server(name: str, made: Callable[[str], Any] = str, *, variable: str = "", workers: bool = True) -> Any:
+def shared_server(name: str, factory: Callable[[str], Any] = str, *, variable: str = "", workers: bool = True) -> Any:
     """Return the fixture of a server that the first test which needs it starts.
 
     Args:
         name: as of `own_server`.
-        made: returns what the fixture gives, from the server's URL.
+        factory: returns what the fixture gives, from the server's URL.
         variable: of the environment, which may name a server that runs already.
         workers: whether all workers of the run share it.
     """
@@ -135,15 +135,15 @@ def shared_server(name: str, made: Callable[[str], Any] = str, *, variable: str 
     @pytest.fixture(scope="session")
     def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         if variable in os.environ:
-            yield made(os.environ[variable])
+            yield factory(os.environ[variable])
             return
-        folder, told = tmp_path_factory.getbasetemp(), name.partition(":")[0]
+        folder, label = tmp_path_factory.getbasetemp(), name.partition(":")[0]
         if not workers:
-            told = f"own-{told}"
+            label = f"own-{label}"
         elif "PYTEST_XDIST_WORKER" in os.environ:
             folder = folder.parent
-        for url in _started(lambda: _shared(folder, told, resolve_name(f"tests.support.{name}"))):
-            yield made(url)
+        for url in _started(lambda: _shared(folder, label, resolve_name(f"tests.support.{name}"))):
+            yield factory(url)
 
     return server
 
@@ -152,10 +152,10 @@ def _started(serve: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
     """Start a server, or skip the test where it is not installed."""
     with ExitStack() as resources:
         try:
-            found = resources.enter_context(serve())
+            server = resources.enter_context(serve())
         except Missing as error:
             pytest.skip(str(error))
-        yield found
+        yield server
 
 
 @contextmanager
@@ -163,17 +163,17 @@ def _shared(folder: Path, name: str, serve: Callable[[], AbstractContextManager[
     """Give the URL of a server that takes long to start: the first process that asks in a folder starts it, and ends it once the last has left."""
     import fcntl  # which a run without Linux's extras does not have, nor these servers
 
-    told = folder / f"{name}.url"
+    url_file = folder / f"{name}.url"
     with ExitStack() as resources:
         starting = resources.enter_context(open(folder / f"{name}.starting", "w"))
         users = resources.enter_context(open(folder / f"{name}.users", "w"))
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)  # one that is being ended has been, then
-        mine = not told.exists()
+        mine = not url_file.exists()
         if mine:
-            told.write_text(resources.enter_context(serve()).url)
+            url_file.write_text(resources.enter_context(serve()).url)
         fcntl.flock(starting, fcntl.LOCK_UN)
-        yield told.read_text()
+        yield url_file.read_text()
         if mine:
             fcntl.flock(users, fcntl.LOCK_EX)  # a process that dies gives its lock up
-            told.unlink()
+            url_file.unlink()
