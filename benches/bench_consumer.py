@@ -31,18 +31,18 @@ def bench_consume(beside: Any, tmp_path: Path, event: dict[str, Any]) -> None:
             by_hand.execute("COMMIT")
 
         def ours() -> None:
-            left = COUNT
-            while left:
+            remaining = COUNT
+            while remaining:
                 got = subscription.receive(timeout=10)
                 assert got is not None
-                left -= len(got)
+                remaining -= len(got)
                 got.ack()
 
         def delete_returning() -> None:
-            left = COUNT
+            remaining = COUNT
             sql = "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?) RETURNING body"
-            while left:
-                left -= len(by_hand.execute(sql, (BATCH,)).fetchall())
+            while remaining:
+                remaining -= len(by_hand.execute(sql, (BATCH,)).fetchall())
 
         beside(
             "consume in batches of 100",

@@ -70,11 +70,11 @@ def bench_call(
         each.taken.clear()
         each.seconds.clear()
     beside(what, ours, peers, goals={"SDK": goal}, per=COUNT, slices=True)
-    note(f"{what}, by the sidecar {kind()}: ours {ours.told()}; SDK {peers['SDK'].told()}")
+    note(f"{what}, by the sidecar {kind()}: ours {ours.summary()}; SDK {peers['SDK'].summary()}")
 
 
 def bench_invoke_of_the_caller(clients: Clients, beside: Callable[..., Any]) -> None:
-    """What a call takes of the caller's processor, whatever sidecar and application take."""
+    """Processor time of the caller for a call, without that of sidecar and application."""
     name = "invoke over HTTP"
     ours, sdk = (clients.calls["sync"][each][name] for each in ("ours", "SDK"))
     assert ours() == sdk() == DATA

@@ -35,35 +35,35 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if kind == "nats":
         with nats.serve(**options) as server:
             # a message is synced alone
-            made: Engine = NatsEngine(request.param, server, **({"count": 2000} if options else {}))
-            yield made
-            made.close()
+            new_engine: Engine = NatsEngine(request.param, server, **({"count": 2000} if options else {}))
+            yield new_engine
+            new_engine.close()
     elif kind == "rabbitmq":
         with rabbitmq.serve(**options) as broker:
-            made = RabbitmqEngine(request.param, broker, count=20_000)
-            yield made
-            made.close()
+            new_engine = RabbitmqEngine(request.param, broker, count=20_000)
+            yield new_engine
+            new_engine.close()
     else:
         with redis.serve(kind, **options) as other:
-            made = RedisEngine(request.param, other)
-            yield made
-            made.close()
+            new_engine = RedisEngine(request.param, other)
+            yield new_engine
+            new_engine.close()
 
 
 @pytest.fixture
 def client(engine: Engine) -> Iterator[CloudRuntimesClient]:
-    with home(engine, "event") as made:
-        yield made
+    with home(engine, "event") as new_client:
+        yield new_client
 
 
 def home(engine: Engine, layout: str) -> CloudRuntimesClient:
     """Return a client of ours; skips where it has no pub/sub there."""
     settings = {"url": engine.url, "layout": layout, **engine.settings}
-    made = CloudRuntimesClient(app_id="bench", config={"capa": {"home": settings}})
-    if not made.supports("pubsub"):
-        made.close()
+    client = CloudRuntimesClient(app_id="bench", config={"capa": {"home": settings}})
+    if not client.supports("pubsub"):
+        client.close()
         pytest.skip("ours has no pub/sub there")
-    return made
+    return client
 
 
 def sending(client: CloudRuntimesClient, count: int, topic: str = "t") -> Callable[[], None]:
@@ -85,11 +85,11 @@ def taking(subscription: Any, count: int, decode: bool = False) -> Callable[[], 
     """Return what receives a slice in batches and acknowledges each of them."""
 
     def take() -> None:
-        left = count
-        while left:
+        remaining = count
+        while remaining:
             batch = subscription.receive(timeout=10)
             assert batch is not None
-            left -= len(batch)
+            remaining -= len(batch)
             if decode:
                 data = [each.data for each in batch]
                 assert data[0] == data[-1] == EVENT
@@ -168,7 +168,9 @@ def bench_consume(beside: Any, note: Any, engine: Engine, client: CloudRuntimesC
 def bench_consume_frames(beside: Any, engine: Engine, client: CloudRuntimesClient, size: int) -> None:
     """The layout `frame` beside the layout `event`."""
     with home(engine, "frame") as framed:
-        publishers = [made.pubsub.publisher("bus", topic) for made, topic in ((client, "events"), (framed, "frames"))]
+        publishers = [
+            session.pubsub.publisher("bus", topic) for session, topic in ((client, "events"), (framed, "frames"))
+        ]
 
         def fill() -> None:
             for publisher in publishers:

@@ -30,9 +30,9 @@ def server() -> Iterator[etcd.EtcdServer]:
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    made = asyncio.new_event_loop()
-    yield made
-    made.close()
+    event_loop = asyncio.new_event_loop()
+    yield event_loop
+    event_loop.close()
 
 
 def plain(data: bytes) -> bytes:
@@ -43,16 +43,16 @@ def by_hand(grpc: Any, port: int, name: str) -> Callable[[], Any]:
     """Return a call of grpcio's; the module says which API."""
     method, message = ASKED[name]
     channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-    made = channel.unary_unary(f"/etcdserverpb.KV/{method}", request_serializer=plain, response_deserializer=plain)
-    return lambda: made(message, timeout=30)
+    call = channel.unary_unary(f"/etcdserverpb.KV/{method}", request_serializer=plain, response_deserializer=plain)
+    return lambda: call(message, timeout=30)
 
 
 async def client_of(port: int) -> Any:
     import aetcd
 
-    made = aetcd.Client(host="127.0.0.1", port=port)
-    await made.connect()
-    return made
+    client = aetcd.Client(host="127.0.0.1", port=port)
+    await client.connect()
+    return client
 
 
 @pytest.mark.parametrize("flight", [1, FLIGHT])
@@ -81,10 +81,10 @@ def bench_state(
                 return in_flight(call, CALLS, flight, pool)
             return in_flight_async(call, CALLS, flight, loop)
 
-        async def made() -> Callable[[], Any]:
+        async def connect() -> Callable[[], Any]:
             return by_hand(grpc.aio, server.port, name)
 
-        hand = by_hand(grpc, server.port, name) if api == "sync" else loop.run_until_complete(made())
+        hand = by_hand(grpc, server.port, name) if api == "sync" else loop.run_until_complete(connect())
         library = (lambda: aetcd.get(KEY)) if name == "get" else (lambda: aetcd.put(KEY, DATA))
         beside(
             f"state {name}, {api}, {'one caller' if flight == 1 else f'{flight} in flight'}",

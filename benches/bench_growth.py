@@ -79,7 +79,7 @@ def stored_size(size: int) -> int:
     return len(events.encode_record(b"x" * size, "text/plain"))
 
 
-def told(note: Any, what: str, cells: dict[str, Cell], *judged: list[str]) -> None:
+def summary(note: Any, what: str, cells: dict[str, Cell], *judged: list[str]) -> None:
     """Note each cell (seconds, events, bytes grown), and how far the judged ones are from the best of them."""
     costs = {name: taken / count for name, (taken, count, _) in cells.items()}
     row = "; ".join(f"{name}: {costs[name] * 1e9:,.0f} ns, {cells[name][2] / 2**20:+.0f} MiB" for name in cells)
@@ -107,7 +107,7 @@ def judged_of(cells: dict[str, Cell]) -> list[list[str]]:
 def bench_counts(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]) -> None:
     """By number, with all the memory of the machine for files: a virtual one gets it from its host when it touches it first, which costs more than the writing."""
     cells: dict[str, Cell] = benchmark.pedantic(counted, args=(cell,), rounds=1)
-    told(note, "an event of 361 B, by their number", cells, *judged_of(cells))
+    summary(note, "an event of 361 B, by their number", cells, *judged_of(cells))
 
 
 def bench_counts_in_bounded_memory(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]) -> None:
@@ -116,7 +116,7 @@ def bench_counts_in_bounded_memory(benchmark: Any, note: Any, cell: Callable[[st
         if not done:
             pytest.skip("no group with a limit of memory can be made here")
         cells: dict[str, Cell] = benchmark.pedantic(counted, args=(cell,), rounds=1)
-    told(note, f"the same in {MEMORY >> 30} GiB of memory, files' included", cells, *judged_of(cells))
+    summary(note, f"the same in {MEMORY >> 30} GiB of memory, files' included", cells, *judged_of(cells))
 
 
 def bench_sizes(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]) -> None:
@@ -158,4 +158,4 @@ def bench_threads(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cel
             cells[f"{threads} threads"] = cell(value, 1_000_000, threads)
 
     benchmark.pedantic(run, rounds=1)
-    told(note, "an event of 361 B, by threads that send a million", cells, list(cells))
+    summary(note, "an event of 361 B, by threads that send a million", cells, list(cells))

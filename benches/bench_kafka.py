@@ -17,15 +17,15 @@ from tests.support import kafka
 @pytest.fixture(scope="module")
 def engine() -> Iterator[KafkaEngine]:
     with kafka.serve() as server:
-        made = KafkaEngine("Kafka 4.4, one broker", server)
-        yield made
-        made.close()
+        new_engine = KafkaEngine("Kafka 4.4, one broker", server)
+        yield new_engine
+        new_engine.close()
 
 
 @pytest.fixture(scope="module")
 def client(engine: KafkaEngine) -> Iterator[CloudRuntimesClient]:
-    with opened(engine) as made:
-        yield made
+    with opened(engine) as new_client:
+        yield new_client
 
 
 def opened(engine: KafkaEngine, **settings: str) -> CloudRuntimesClient:
@@ -78,7 +78,7 @@ def bench_consume(
 def bench_consume_frames(beside: Any, engine: KafkaEngine, client: CloudRuntimesClient) -> None:
     """The layout `frame` beside the layout `event`."""
     with opened(engine, layout="frame") as framed:
-        sends = [sending(made, engine.count, topic) for made, topic in ((client, "ours"), (framed, "frames"))]
+        sends = [sending(session, engine.count, topic) for session, topic in ((client, "ours"), (framed, "frames"))]
 
         def fill() -> None:
             for send in sends:

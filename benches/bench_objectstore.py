@@ -40,15 +40,15 @@ def bucket(url: str) -> str:
 
 @pytest.fixture(scope="module")
 def store(url: str, bucket: str) -> Any:
-    told = table(url, bucket)
-    keys = {name: told[name] for name in ("endpoint", "region", "access_key_id", "secret_access_key")}
+    settings = table(url, bucket)
+    keys = {name: settings[name] for name in ("endpoint", "region", "access_key_id", "secret_access_key")}
     return S3Store(bucket, client_options={"allow_http": True, "timeout": "60s"}, **keys)
 
 
 @pytest.fixture(scope="module")
 def client(url: str, bucket: str) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(config={"file": {"s": table(url, bucket)}}, app_id="bench", timeout=60) as made:
-        yield made
+    with CloudRuntimesClient(config={"file": {"s": table(url, bucket)}}, app_id="bench", timeout=60) as new_client:
+        yield new_client
 
 
 def content(length: int) -> bytes:

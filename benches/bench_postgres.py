@@ -40,21 +40,21 @@ DELETE, RELAXED = "DELETE … SKIP LOCKED of 100", "the same, synchronous_commit
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with served() as made:
-        yield made
+    with served() as postgres:
+        yield postgres
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(config={"capa": {"home": server.url}}, app_id="bench") as made:
-        yield made
+    with CloudRuntimesClient(config={"capa": {"home": server.url}}, app_id="bench") as new_client:
+        yield new_client
 
 
 @pytest.fixture(scope="module")
 def hand(server: Server) -> Iterator[ByHand]:
-    made = ByHand(server.url)
-    yield made
-    made.close()
+    peer = ByHand(server.url)
+    yield peer
+    peer.close()
 
 
 @pytest.fixture
@@ -74,16 +74,16 @@ def events(event: dict[str, Any]) -> list[dict[str, Any]]:
             "status": status,
         }
 
-    made = [another(number) for number in range(COUNT)]
-    assert {len(orjson.dumps(each)) for each in made} == {361}
-    return made
+    batch = [another(number) for number in range(COUNT)]
+    assert {len(orjson.dumps(each)) for each in batch} == {361}
+    return batch
 
 
 @pytest.fixture(scope="module")
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    made = asyncio.new_event_loop()
-    yield made
-    made.close()
+    event_loop = asyncio.new_event_loop()
+    yield event_loop
+    event_loop.close()
 
 
 def sending(client: CloudRuntimesClient, topic: str, events: Sequence[Any]) -> Callable[[], None]:
@@ -101,26 +101,26 @@ def sending(client: CloudRuntimesClient, topic: str, events: Sequence[Any]) -> C
     return send
 
 
-def taking(subscription: Any, found: list[Any]) -> Callable[[], None]:
+def taking(subscription: Any, batches: list[Any]) -> Callable[[], None]:
     """Return what receives a slice of events in batches, decodes, keeps and acknowledges them."""
 
     def take() -> None:
-        left = COUNT
-        while left:
+        remaining = COUNT
+        while remaining:
             batch = subscription.receive(timeout=10)
             assert batch is not None
             data = [each.data for each in batch]
-            found.append(data)
-            left -= len(data)
+            batches.append(data)
+            remaining -= len(data)
             batch.ack()
 
     return take
 
 
-def check(found: list[Any], events: list[Any]) -> None:
+def check(batches: list[Any], events: list[Any]) -> None:
     """Check that a slice was found, each event once, and forget it."""
-    assert not found or sorted((each for batch in found for each in batch), key=itemgetter("seq")) == events
-    found.clear()
+    assert not batches or sorted((each for batch in batches for each in batch), key=itemgetter("seq")) == events
+    batches.clear()
 
 
 def stored(server: Server, topic: str) -> tuple[int, int]:
@@ -157,21 +157,21 @@ def bench_publish(
 def bench_consume(beside: Any, server: Server, client: CloudRuntimesClient, hand: ByHand, events: list[Any]) -> None:
     """Ours: a group with leases, delivered again if its member dies. The peer takes rows off for good, before they are handled."""
     send = sending(client, "consumed", events)
-    found: dict[str, list[Any]] = {"ours": [], "queue": [], "relaxed": []}
+    batches: dict[str, list[Any]] = {"ours": [], "queue": [], "relaxed": []}
 
     def fill() -> None:
-        for each in found.values():
+        for each in batches.values():
             check(each, events)
         send()
         hand.copy(events, "queue")
         hand.copy(events, "relaxed")
 
     def delete(table: str) -> None:
-        left = COUNT
-        while left:
+        remaining = COUNT
+        while remaining:
             data = hand.take(table, TAKEN)
-            found[table].append(data)
-            left -= len(data)
+            batches[table].append(data)
+            remaining -= len(data)
 
     def relaxed() -> None:
         hand.connection.execute("SET synchronous_commit = off")
@@ -181,7 +181,7 @@ def bench_consume(beside: Any, server: Server, client: CloudRuntimesClient, hand
     with client.pubsub.subscribe("bus", "consumed", group="bench", batch=TAKEN) as subscription:
         beside(
             "consume in batches of 100",
-            taking(subscription, found["ours"]),
+            taking(subscription, batches["ours"]),
             {DELETE: lambda: delete("queue"), RELAXED: relaxed},
             goals={DELETE: 3},
             per=COUNT,
@@ -191,7 +191,7 @@ def bench_consume(beside: Any, server: Server, client: CloudRuntimesClient, hand
             clocks=server.clocks,
         )
         assert subscription.receive(timeout=0.1) is None
-    for each in found.values():
+    for each in batches.values():
         check(each, events)
     assert hand.rows("queue") == hand.rows("relaxed") == 0
 
@@ -250,10 +250,10 @@ def bench_jobs(
     """A job for each event, enqueued by 1,000 and processed by a worker of the library's own defaults."""
     jobs = library(server.url, loop)
     send = sending(client, library.name, events)
-    found: list[Any] = []
+    batches: list[Any] = []
 
     def fill() -> None:
-        check(found, events)
+        check(batches, events)
         send()
         jobs.enqueue(events[:FEW])
 
@@ -265,8 +265,8 @@ def bench_jobs(
     how: dict[str, Any] = {"goals": {library.name: 10}, "per": COUNT, "each": {library.name: FEW}, "unit": "event"}
     how |= {"slices": True, "clocks": server.clocks}
     with client.pubsub.subscribe("bus", library.name, group="bench", batch=TAKEN) as subscription:
-        beside("process", taking(subscription, found), {library.name: process}, **how, before=fill)
-    check(found, events)
+        beside("process", taking(subscription, batches), {library.name: process}, **how, before=fill)
+    check(batches, events)
     jobs.close()
 
 

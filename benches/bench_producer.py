@@ -25,8 +25,8 @@ FEW = 200
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="bench") as made:
-        yield made
+    with CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="bench") as new_client:
+        yield new_client
 
 
 def rows(path: Path) -> sqlite3.Connection:
@@ -118,7 +118,7 @@ def bench_send_beside_a_busy_thread(
 
 @pytest.mark.parametrize("null", [True, False], ids=["with a null", "without a null"])
 def bench_send_into_memory(beside: Any, note: Any, event: dict[str, Any], null: bool) -> None:
-    """One call: JSON, id, time, and the record into the batch. What JSON takes of it is the difference to sending bytes."""
+    """Send one event: JSON, id, time, and the record into the batch. The cost of JSON is the difference to bytes."""
     if not null:
         event = {name: each for name, each in event.items() if each is not None}
     buffer = batch.BatchBuffer(

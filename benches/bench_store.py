@@ -16,8 +16,8 @@ from cloud_runtimes import CloudRuntimesClient
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="bench") as made:
-        yield made
+    with CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="bench") as new_client:
+        yield new_client
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def prometheus(calls: Calls) -> None:
 
 @contextmanager
 def callers() -> Iterator[tuple[Calls, Any]]:
-    """What → who → a call, and the service; peers that are not installed are left out."""
+    """Yield calls by topic and library, and the service; peers that are not installed are omitted."""
     calls: Calls = {
         name: {}
         for name in (
@@ -216,14 +216,14 @@ def _slice(call: Callable[[], Any], count: int) -> float:
 def _measure(calls: dict[str, Callable[[], Any]], rounds: int) -> None:
     counts = {who: max(20, int(3e6 / max(_slice(call, 50), 1))) for who, call in calls.items()}
     names = list(calls)
-    found: dict[str, list[float]] = {who: [] for who in names}
+    samples: dict[str, list[float]] = {who: [] for who in names}
     for number in range(rounds):
         turn = number % len(names)
         for who in names[turn:] + names[:turn]:
-            found[who].append(_slice(calls[who], counts[who]))
+            samples[who].append(_slice(calls[who], counts[who]))
     for who in names:
-        ratio = statistics.median(other / mine for other, mine in zip(found[who], found["ours"], strict=True))
-        say(f"  {who:36} {statistics.median(found[who]):10,.0f} ns  min {min(found[who]):10,.0f}  {ratio:6.1f}×")
+        ratio = statistics.median(other / mine for other, mine in zip(samples[who], samples["ours"], strict=True))
+        say(f"  {who:36} {statistics.median(samples[who]):10,.0f} ns  min {min(samples[who]):10,.0f}  {ratio:6.1f}×")
 
 
 def _encoding(rounds: int, telemetry: Any) -> None:
@@ -260,8 +260,8 @@ def main() -> None:
     """Measure all, interleaved."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 51
     say(f"Python {sys.version.split()[0]}; kernels: {native_status().reason}; CPU time of the caller")
-    with callers() as (made, telemetry):
-        for what, calls in made.items():
+    with callers() as (cases, telemetry):
+        for what, calls in cases.items():
             say(what)
             _measure(calls, rounds)
         if importlib.util.find_spec("opentelemetry") and importlib.util.find_spec("opentelemetry.sdk"):

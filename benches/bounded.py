@@ -14,16 +14,16 @@ _ROOT = Path("/sys/fs/cgroup")
 
 def _groups() -> tuple[Path, Path, str]:
     """Return the group that the process is in, one to make for it, and the name of the limit; of version 1 or 2."""
-    places = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    groups = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
     first = _ROOT / "memory"
     if first.is_dir():
-        return first / places["memory"].lstrip("/"), first / f"bench-{os.getpid()}", "memory.limit_in_bytes"
-    return _ROOT / places[""].lstrip("/"), _ROOT / f"bench-{os.getpid()}", "memory.max"
+        return first / groups["memory"].lstrip("/"), first / f"bench-{os.getpid()}", "memory.limit_in_bytes"
+    return _ROOT / groups[""].lstrip("/"), _ROOT / f"bench-{os.getpid()}", "memory.max"
 
 
 @contextmanager
 def bounded(size: int) -> Iterator[bool]:
-    """Hold the process to so many bytes meanwhile; tells whether that could be done (it takes root and the memory controller)."""
+    """Hold the process to so many bytes meanwhile; returns whether that could be done (it takes root and the memory controller)."""
     try:
         before, group, limit = _groups()
         group.mkdir()

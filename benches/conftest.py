@@ -109,16 +109,16 @@ def beside(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict
         gc.freeze()  # what this process has loaded is no part of anybody's cost
         benchmark.pedantic(mine, setup=others, rounds=rounds)
         topic = request.module.__doc__.split("\n")[0]
-        told: dict[str, dict[str, float]] = {}
-        for place, kind in enumerate(kinds):
-            taken = {name: [each[place] / shares[name] for each in times[name]] for name in calls}
-            told[kind] = {name: ratio(taken["ours"], taken[name]) for name in names}
+        ratios_by_kind: dict[str, dict[str, float]] = {}
+        for index, kind in enumerate(kinds):
+            taken = {name: [each[index] / shares[name] for each in times[name]] for name in calls}
+            ratios_by_kind[kind] = {name: ratio(taken["ours"], taken[name]) for name in names}
             medians = {name: statistics.median(each) for name, each in taken.items()}
-            benchmark.extra_info.update(calls=counts["ours"], seconds=medians, ratios=told[kind])
+            benchmark.extra_info.update(calls=counts["ours"], seconds=medians, ratios=ratios_by_kind[kind])
             title = f"{what}, {kind}" if kind else what
-            goal = {} if place else dict(goals or {})
-            request.config.stash[_rows].append(Row(topic, title, unit, medians, told[kind], goal))
-        return next(iter(told.values()))
+            goal = {} if index else dict(goals or {})
+            request.config.stash[_rows].append(Row(topic, title, unit, medians, ratios_by_kind[kind], goal))
+        return next(iter(ratios_by_kind.values()))
 
     return compare
 

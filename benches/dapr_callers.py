@@ -60,7 +60,7 @@ class Slice:
     async def _together(self) -> None:
         await asyncio.gather(*(self._some_async(self._count // self._flight) for _ in range(self._flight)))
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return p50, p99 and calls a second of all slices."""
         taken = sorted(self.taken)
         p50, p99 = (taken[math.ceil(len(taken) * share) - 1] * 1000 for share in (0.5, 0.99))
@@ -85,7 +85,7 @@ def sync_calls(http: str, grpc: str) -> Iterator[dict[str, dict[str, Call]]]:
         sdk = stack.enter_context(DaprClient())
         ours = {name: stack.enter_context(client) for name, client in _clients(http, grpc).items()}
         ours["ours"].state.save("store", "key", DATA)
-        made: dict[str, dict[str, Call]] = {
+        calls: dict[str, dict[str, Call]] = {
             "SDK": {
                 "state get": lambda: json.loads(sdk.get_state("store", "key").data),
                 "state save": lambda: sdk.save_state("store", "key", TEXT),
@@ -96,8 +96,8 @@ def sync_calls(http: str, grpc: str) -> Iterator[dict[str, dict[str, Call]]]:
             }
         }
         for name, client in ours.items():
-            made[name] = _ours(client, "")
-        yield made
+            calls[name] = _ours(client, "")
+        yield calls
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def async_calls(http: str, grpc: str, loop: Loop) -> Iterator[dict[str, dict[str
         return json.loads((await call).data)
 
     ours = _clients(http, grpc)
-    made: dict[str, dict[str, Call]] = {
+    calls: dict[str, dict[str, Call]] = {
         "SDK": {
             "state get": lambda: decoded(sdk.get_state("store", "key")),
             "state save": lambda: sdk.save_state("store", "key", TEXT),
@@ -127,9 +127,9 @@ def async_calls(http: str, grpc: str, loop: Loop) -> Iterator[dict[str, dict[str
         }
     }
     for name, client in ours.items():
-        made[name] = _ours(client, "_async")
+        calls[name] = _ours(client, "_async")
     try:
-        yield made
+        yield calls
     finally:
         loop.run(sdk.close())
         for client in ours.values():

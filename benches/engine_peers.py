@@ -42,7 +42,7 @@ _BENCHMARK: Final = 200_000
 
 
 class Peer(NamedTuple):
-    """What stands beside ours.
+    """A contender that is measured beside ours.
 
     Attributes:
         run: one slice of it.
@@ -68,15 +68,15 @@ class Decoded:
 
 def decode(body: bytes) -> Decoded:
     """Read an event by hand."""
-    found = orjson.loads(body)
-    return Decoded(found["id"], found["source"], found["type"], found["time"], found["data"])
+    fields = orjson.loads(body)
+    return Decoded(fields["id"], fields["source"], fields["type"], fields["time"], fields["data"])
 
 
 def decode_by_sdk(body: bytes) -> Any:
     """Read it with the CloudEvents SDK; ``.data`` is decoded."""
-    found = JSONFormat().read(None, body)
-    assert found.get_data() is not None
-    return found
+    event = JSONFormat().read(None, body)
+    assert event.get_data() is not None
+    return event
 
 
 class Engine:
@@ -100,7 +100,7 @@ class Engine:
 
     @property
     def clocks(self) -> dict[str, Callable[[], Any]]:
-        """What to time by; goals are for the first."""
+        """Clocks for the measurement; goals are for the first."""
         return {
             "the busier of client and server": lambda: (spent(), served(self._process)),
             "client CPU": spent,
@@ -146,15 +146,15 @@ class Engine:
 
 async def fast_read(broker: Any, subscribe: Callable[..., Any]) -> None:
     """Start a subscriber, have it handle the events of a slice, and stop it."""
-    left = FEW
+    remaining = FEW
     done = asyncio.Event()
 
     @subscribe
     async def handle(events: list[dict[str, Any]]) -> None:
-        nonlocal left
+        nonlocal remaining
         assert events[0] == EVENT
-        left -= len(events)
-        if left <= 0:
+        remaining -= len(events)
+        if remaining <= 0:
             done.set()
 
     await broker.start()
@@ -191,7 +191,7 @@ class RedisEngine(Engine):
         self.run(self._by_faststream())
 
     def senders(self) -> dict[str, Peer]:
-        found = {
+        peers = {
             "bare socket, prepared bytes": Peer(lambda: self._wire.send(b"sent", BODY, self.count)),
             "redis-py pipeline of 1,000, prepared bytes": Peer(lambda: self._by_pipeline(lambda: BODY), goal=4),
             "redis-py pipeline of 1,000, events by hand": Peer(
@@ -200,8 +200,8 @@ class RedisEngine(Engine):
             "FastStream, pipeline of 1,000": Peer(lambda: self.run(self._by_faststream()), FEW),
         }
         if shutil.which("redis-benchmark"):
-            found["redis-benchmark -P 100"] = Peer(self._by_benchmark, _BENCHMARK, 0.8)
-        return found
+            peers["redis-benchmark -P 100"] = Peer(self._by_benchmark, _BENCHMARK, 0.8)
+        return peers
 
     def _by_benchmark(self) -> None:
         options = ("-p", str(self._port), "-n", str(_BENCHMARK), "-P", "100", "-c", "1", "-q")
@@ -242,15 +242,15 @@ class RedisEngine(Engine):
         }
 
     def _take(self, group: str, size: int, decoded: Callable[[bytes], Any] | None = None) -> None:
-        left = self.count
-        while left:
+        remaining = self.count
+        while remaining:
             reply: Any = self._client.xreadgroup(group, "m", {"bench": ">"}, count=size)
             entries = reply[0][1] if isinstance(reply, list) else next(iter(reply.values()))[0]
             if decoded is not None:
-                found = [decoded(fields[b"data"]) for _, fields in entries]
-                assert (found[0].data if decoded is decode else found[0].get_data()) == EVENT
+                events = [decoded(fields[b"data"]) for _, fields in entries]
+                assert (events[0].data if decoded is decode else events[0].get_data()) == EVENT
             assert self._client.xack("bench", group, *[entry[0] for entry in entries]) == len(entries)
-            left -= len(entries)
+            remaining -= len(entries)
 
     async def _fast_read(self, size: int) -> None:
         from faststream.redis import RedisBroker, StreamSub

@@ -24,7 +24,7 @@ _HEADERS: Final = [("content-type", b"application/cloudevents+json; charset=UTF-
 
 
 class KafkaEngine(Engine):
-    """One broker; topics of four partitions."""
+    """A single broker; topics of four partitions."""
 
     def __init__(self, name: str, server: KafkaServer) -> None:
         from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -32,8 +32,8 @@ class KafkaEngine(Engine):
 
         assert server.process is not None
         super().__init__(name, server.url, server.process.pid, count=50_000)
-        made = AdminClient({"bootstrap.servers": self.url})
-        for future in made.create_topics(
+        admin = AdminClient({"bootstrap.servers": self.url})
+        for future in admin.create_topics(
             [NewTopic(each, 4, 1) for each in (TOPIC, _SENT, _FAST, "ours", "frames")]
         ).values():
             future.result()
@@ -116,14 +116,14 @@ class KafkaEngine(Engine):
             }
         )
         consumer.subscribe([TOPIC])
-        left = self.count
-        while left:
-            messages = consumer.consume(min(size, left), 10.0)
-            left -= len(messages)
+        remaining = self.count
+        while remaining:
+            messages = consumer.consume(min(size, remaining), 10.0)
+            remaining -= len(messages)
             if decoded is not None:
                 _check([decoded(message.value()) for message in messages], decoded)
             try:
-                consumer.commit(asynchronous=left > 0)
+                consumer.commit(asynchronous=remaining > 0)
             except self._error as error:  # a rebalance took what was to be committed: it has come again
                 if error.args[0].code() != self._nothing:
                     raise
@@ -139,11 +139,11 @@ class KafkaEngine(Engine):
             auto_offset_reset="earliest",
             enable_auto_commit=False,
         ) as consumer:
-            left = _FEW
-            while left:
-                found = await consumer.getmany(timeout_ms=10_000, max_records=min(size, left))
-                messages = [message for each in found.values() for message in each]
-                left -= len(messages)
+            remaining = _FEW
+            while remaining:
+                records = await consumer.getmany(timeout_ms=10_000, max_records=min(size, remaining))
+                messages = [message for each in records.values() for message in each]
+                remaining -= len(messages)
                 if decoded is not None:
                     _check([decoded(message.value) for message in messages], decoded)
                 await consumer.commit()
@@ -158,6 +158,6 @@ class KafkaEngine(Engine):
         )
 
 
-def _check(found: list[Any], decoded: Callable[[bytes], Any]) -> None:
-    data = [each.data if decoded is decode else each.get_data() for each in (found[0], found[-1])]
+def _check(events: list[Any], decoded: Callable[[bytes], Any]) -> None:
+    data = [each.data if decoded is decode else each.get_data() for each in (events[0], events[-1])]
     assert data == [EVENT, EVENT]

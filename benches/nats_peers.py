@@ -102,15 +102,15 @@ class NatsEngine(Engine):
 
     async def _take(self, group: str, size: int, decoded: Callable[[bytes], Any] | None = None) -> None:
         subscription = await self._stream.pull_subscribe_bind(group, "bench")
-        left = FEW
-        while left > 0:
-            messages = await subscription.fetch(min(size, left), timeout=10)
+        remaining = FEW
+        while remaining > 0:
+            messages = await subscription.fetch(min(size, remaining), timeout=10)
             if decoded is not None:
-                found = [decoded(message.data) for message in messages]
-                assert (found[0].data if decoded is decode else found[0].get_data()) == EVENT
+                events = [decoded(message.data) for message in messages]
+                assert (events[0].data if decoded is decode else events[0].get_data()) == EVENT
             for message in messages:
                 await message.ack()
-            left -= len(messages)
+            remaining -= len(messages)
         await self._client.flush()
         await subscription.unsubscribe()
 

@@ -1,4 +1,4 @@
-"""What a home on PostgreSQL is beside: psycopg by hand, procrastinate and PgQueuer; and what the server's processes have used."""
+"""Peers of a home on PostgreSQL: psycopg by hand, procrastinate, PgQueuer; processor time of the server's processes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Server:
 
     @property
     def clocks(self) -> dict[str, Callable[[], float]]:
-        """What to time by; goals are for the first."""
+        """Clocks for the measurement; goals are for the first."""
         return {
             "client and server CPU": lambda: time.process_time() + processor_seconds(self._postmaster),
             "client CPU": time.process_time,

@@ -170,12 +170,12 @@ class RabbitmqEngine(Engine):
     def _take(self, queue: str, size: int, decoded: Callable[[bytes], Any] | None = None) -> None:
         channel = self._connection.channel()
         channel.basic_qos(prefetch_count=2 * size)
-        for taken, (told, _, body) in enumerate(channel.consume(queue), 1):
+        for taken, (delivery, _, body) in enumerate(channel.consume(queue), 1):
             if decoded is not None:
-                found = decoded(body)
-                assert (found.data if decoded is decode else found.get_data()) == EVENT
+                event = decoded(body)
+                assert (event.data if decoded is decode else event.get_data()) == EVENT
             if taken % size == 0 or taken == FEW:
-                channel.basic_ack(told.delivery_tag, multiple=True)
+                channel.basic_ack(delivery.delivery_tag, multiple=True)
             if taken == FEW:
                 break
         channel.cancel()

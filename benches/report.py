@@ -1,4 +1,4 @@
-"""What `make bench` writes: tables, versions, the interpreter's build, and one plot for each topic."""
+"""Reports of `make bench`: tables, versions, the interpreter's build, and one plot for each topic."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BAR, WIDTH, LABEL = 16, 420, 300
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison.
+    """A comparison.
 
     Attributes:
         topic: of the suite.
@@ -68,8 +68,8 @@ class Row:
 
     def line(self) -> str:
         """Return it as one line of text."""
-        told = ", ".join(f"{name} {_time(self.seconds[name])} ({each:.2f}x)" for name, each in self.ratios.items())
-        return f"{self.what}: ours {_time(self.seconds['ours'])} a {self.unit}; {told}"
+        times = ", ".join(f"{name} {_time(self.seconds[name])} ({each:.2f}x)" for name, each in self.ratios.items())
+        return f"{self.what}: ours {_time(self.seconds['ours'])} a {self.unit}; {times}"
 
 
 def _time(seconds: float) -> str:
@@ -154,9 +154,9 @@ def _plot(rows: list[Row]) -> str:
     for row in rows:
         body.append(f'<text x="8" y="{y + 12}" font-weight="bold">{_escape(row.what)}</text>')
         y += 20
-        most = max(row.seconds.values())
+        maximum = max(row.seconds.values())
         for name, seconds in row.seconds.items():
-            width = max(1, round(WIDTH * seconds / most))
+            width = max(1, round(WIDTH * seconds / maximum))
             colour = "#2a6fb0" if name == "ours" else "#b8bec4"
             body.append(f'<text x="{LABEL - 8}" y="{y + 12}" text-anchor="end">{_escape(name)}</text>')
             body.append(f'<rect x="{LABEL}" y="{y + 1}" width="{width}" height="{BAR - 3}" fill="{colour}"/>')

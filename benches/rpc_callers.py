@@ -1,4 +1,4 @@
-"""One POST with a small JSON body and its decoded answer, by each client that a user would take, at default settings."""
+"""A POST with a small JSON body and its decoded answer, by each client that a user would take, at default settings."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def http_client(port: int) -> Iterator[Call]:
     import threading
 
     local = threading.local()
-    made = []
+    connections = []
 
     def call() -> Any:
         connection = getattr(local, "connection", None)
         if connection is None:
             connection = local.connection = http.client.HTTPConnection("127.0.0.1", port)
-            made.append(connection)
+            connections.append(connection)
         connection.request("POST", f"{PREFIX}/echo", json.dumps(DATA), {"content-type": "application/json"})
         response = connection.getresponse()
         assert response.status == 200
         return json.loads(response.read())
 
     yield call
-    for each in made:
+    for each in connections:
         each.close()
 
 

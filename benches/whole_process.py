@@ -132,15 +132,15 @@ def main() -> None:
     """Measure all, interleaved."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     names = [ours, recording, end_to_end, end_to_end_wide]
-    found: dict[str, list[float]] = {each.__name__: [] for each in names}
+    samples: dict[str, list[float]] = {each.__name__: [] for each in names}
     say(f"Python {sys.version.split()[0]}; processor time of the whole process for a span; {rounds} rounds")
     for number in range(rounds):
         turn = number % len(names)
         for each in names[turn:] + names[:turn]:
-            found[each.__name__].append(_measure(each))
+            samples[each.__name__].append(_measure(each))
     for each in names:
-        times = found[each.__name__]
-        ratio = statistics.median(other / mine for other, mine in zip(times, found["ours"], strict=True))
+        times = samples[each.__name__]
+        ratio = statistics.median(other / mine for other, mine in zip(times, samples["ours"], strict=True))
         say(f"  {each.__name__:20} {statistics.median(times):10,.0f} ns  {ratio:6.1f}×")
 
 

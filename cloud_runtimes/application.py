@@ -1,4 +1,4 @@
-"""What a client has registered, running: its RPC methods, its subscriptions and its due jobs."""
+"""The running handlers of a client: its RPC methods, its subscriptions and its due jobs."""
 
 from __future__ import annotations
 
@@ -46,10 +46,12 @@ class Application(RunningHandle):
 
     @property
     def summary(self) -> str:
-        """What runs, for a line of a log."""
+        """Description of what runs, for a line of a log."""
         parts = {"methods": "rpc", "subscriptions": "pubsub", "jobs": "schedule"}
-        place = "" if self._server is None else f"at {self._server.address} "
-        return f"{place}with {', '.join(f'{len(self._handlers(service))} {name}' for name, service in parts.items())}"
+        location = "" if self._server is None else f"at {self._server.address} "
+        return (
+            f"{location}with {', '.join(f'{len(self._handlers(service))} {name}' for name, service in parts.items())}"
+        )
 
     def _handlers(self, service: str) -> Mapping[Any, Any]:
         """Return what is registered with a service."""

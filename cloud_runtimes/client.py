@@ -128,10 +128,10 @@ class CloudRuntimesClient:
     def _make(self, name: str) -> Service:
         try:
             kind = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])
-            made: Service = kind(self._context, lifespan=self._run_jobs) if name == "rpc" else kind(self._context)
+            service: Service = kind(self._context, lifespan=self._run_jobs) if name == "rpc" else kind(self._context)
         except (ImportError, OSError) as error:
             raise resource_exhausted(error) or error from None
-        return made
+        return service
 
     if TYPE_CHECKING:
         configuration: ConfigurationService
@@ -172,7 +172,7 @@ class CloudRuntimesClient:
     # -- the client's own methods -----------------------------------------
 
     def supports(self, feature: str, component: str | None = None) -> bool:
-        """Tell whether a feature works, e.g. ``client.supports("state.ttl", "orders")``. Does no I/O.
+        """Return whether a feature works, e.g. ``client.supports("state.ttl", "orders")``. Does no I/O.
 
         Args:
             feature: ``"<service>"`` or ``"<service>.<feature>"``; the features of a service are constants of its ``driver`` module.

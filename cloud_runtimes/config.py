@@ -62,20 +62,20 @@ SUFFIXES: Final = tuple(KINDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ClientSettings:
-    """What a client runs with, once arguments, environment and file are merged.
+    """Settings of a client, merged from arguments, environment and file.
 
     Attributes:
-        runtime: its name.
-        endpoint: where a sidecar listens, if one is meant.
+        runtime: name of the runtime.
+        endpoint: address of a sidecar, if there is one.
         timeout: seconds for a call, ``None``: no limit.
         app_id: the application's name: the default consumer group and event source.
         runtime_settings: the table of the runtime.
-        fallback: the runtime that has the services which ``runtime`` lacks; ``None``: they are refused.
-        fallback_settings: its table.
+        fallback: the runtime for services that ``runtime`` lacks; ``None``: such services are refused.
+        fallback_settings: the table of the fallback.
         components: service → name → table.
-        addresses: of the tables ``[rpc.<service>]``: where services are, no components.
-        telemetry: the table ``[telemetry]``, no component.
-        resiliency: the table ``[resiliency]``, no component; ``None``: there is none.
+        addresses: the tables ``[rpc.<service>]``: addresses of services, not components.
+        telemetry: the table ``[telemetry]``, which is not a component.
+        resiliency: the table ``[resiliency]``, which is not a component; ``None``: it is absent.
         origin: where the configuration came from, for messages.
     """
 
@@ -222,10 +222,10 @@ def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dic
     """
     if isinstance(source, Mapping):
         return dict(source), "the configuration"
-    if (found := find(source)) is None:
+    if (location := find(source)) is None:
         return {}, "no configuration"
-    tables, origin = _tables_of(found.path, source is None)
-    beside(tables, found.path)
+    tables, origin = _tables_of(location.path, source is None)
+    beside(tables, location.path)
     return tables, origin
 
 
@@ -261,10 +261,10 @@ def parse(data: bytes, suffix: str, path: Path) -> dict[str, Any]:
     """Return the tables of a file's bytes; its kind is that of one of `SUFFIXES`."""
     kind = KINDS[suffix]
     load_parser(kind, path)
-    found = read_tables(data, kind)
-    if isinstance(found, str):
-        raise InvalidArgumentError(f"{path}: {found}")
-    return found
+    tables = read_tables(data, kind)
+    if isinstance(tables, str):
+        raise InvalidArgumentError(f"{path}: {tables}")
+    return tables
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any], file: Path, where: tuple[str, ...]) -> None:
@@ -274,8 +274,8 @@ def _merge(into: dict[str, Any], more: Mapping[str, Any], file: Path, where: tup
         elif isinstance(into[key], dict) and isinstance(value, dict) and len(where) < 1:
             _merge(into[key], value, file, (*where, key))
         else:
-            told = isinstance(value, dict) or key in _TOP_LEVEL
-            name = repr(".".join((*where, key))) if told else f"key {number} of {'.'.join(where) or 'the file'}"
+            shows_name = isinstance(value, dict) or key in _TOP_LEVEL
+            name = repr(".".join((*where, key))) if shows_name else f"key {number} of {'.'.join(where) or 'the file'}"
             raise InvalidArgumentError(f"{file}: {name} stands in another file of the folder too")
 
 
@@ -308,8 +308,8 @@ def load(
     known = {*_TOP_LEVEL, *services, *RUNTIMES, "resiliency", name}
     for number, (key, value) in enumerate(table.items(), 1):
         if key not in known:
-            told = known - {name} | {*RUNTIMES}  # the runtime's name is a value
-            raise InvalidArgumentError(f"{origin}: {unknown('key', key, told, number)}")
+            choices = known - {name} | {*RUNTIMES}  # the runtime's name is a value
+            raise InvalidArgumentError(f"{origin}: {unknown('key', key, choices, number)}")
         if key not in _TOP_LEVEL and not isinstance(value, Mapping):
             what = repr(key) if key != name or name in RUNTIMES else f"key {number}, that of the runtime,"
             raise InvalidArgumentError(f"{origin}: {what} must be a table, not {type(value).__name__}")

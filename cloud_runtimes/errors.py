@@ -61,7 +61,7 @@ _CONTEXT: Final = ("code", "retryable", "maybe_applied", "service", "operation",
 
 
 class Response(Protocol):
-    """What of an `RpcResponse`, which explains it, an error shows."""
+    """Part of an `RpcResponse` that an error shows; see there."""
 
     @property
     def status(self) -> int: ...
@@ -113,7 +113,7 @@ class CloudRuntimesError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened, without the place."""
+        """Description of the error, without its context."""
         return str(self.args[0]) if self.args else ""
 
     def __str__(self) -> str:
@@ -191,14 +191,14 @@ class ResourceExhaustedError(CloudRuntimesError):
 
 
 class UnavailableError(CloudRuntimesError, ConnectionError):
-    """What stands beneath cannot be reached now."""
+    """The service or server behind the component cannot be reached now."""
 
     code = "UNAVAILABLE"
     retryable = True
 
 
 class DeadlineExceededError(CloudRuntimesError, TimeoutError):
-    """The time given ran out; `maybe_applied` tells whether a write may have happened."""
+    """The time given ran out; `maybe_applied` is whether a write may have happened."""
 
     code = "DEADLINE_EXCEEDED"
 

@@ -53,14 +53,14 @@ def find(group: str, name: str, *, where: str = "", service: str = "") -> type[A
 
 def _names_of(group: str, service: str) -> list[str]:
     """List the names of a group; of the components those that have a service and can be loaded."""
-    found = []
+    available = []
     for name in names(group):
         try:
             if not service or service in find(group, name).services:
-                found.append(name)
+                available.append(name)
         except CloudRuntimesError:
             continue
-    return found
+    return available
 
 
 def _built_in(group: str, name: str) -> type[Any] | None:
@@ -73,8 +73,8 @@ def _built_in(group: str, name: str) -> type[Any] | None:
         if error.name == path:
             return None
         raise extras.missing(f"{_KINDS[group]} {name!r}", name) from error
-    found: type[Any] = getattr(module, _KINDS[group])
-    return found
+    loaded: type[Any] = getattr(module, _KINDS[group])
+    return loaded
 
 
 def _entry_point(group: str, name: str, where: str, service: str) -> type[Any]:
@@ -84,13 +84,13 @@ def _entry_point(group: str, name: str, where: str, service: str) -> type[Any]:
 
     for point in entry_points(group=group, name=name):
         try:
-            found: Any = point.load()
+            loaded: Any = point.load()
         except Exception as error:
             raise InvalidArgumentError(f"{_KINDS[group]} {name!r} ({point.value}) cannot be loaded: {error}") from error
         base = getattr(component, _KINDS[group].capitalize())
-        if not isinstance(found, type) or not issubclass(found, base):
+        if not isinstance(loaded, type) or not issubclass(loaded, base):
             raise InvalidArgumentError(f"{_KINDS[group]} {name!r} ({point.value}) is no {base.__name__}")
-        return found
+        return loaded
     if group == RUNTIMES and name in _SIDECARS:
         raise UnavailableError(
             f"the runtime {name!r} is asked for (by runtime=, endpoint=, the configuration or the environment), and nothing that speaks "

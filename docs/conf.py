@@ -41,8 +41,8 @@ _LISTED = re.compile(r"^(?:[*-] |\d+\. |\| )\[([^\]]*)\]\(([^)#]+)\.md\)", re.MU
 def list_pages(app: Sphinx, page: str, source: list[str]) -> None:
     """Make the list of pages on an index page its table of contents."""
     if page.endswith("/index"):
-        found = [f"{title} <{normpath(join('/', dirname(page), to))}>" for title, to in _LISTED.findall(source[0])]
-        source[0] += "\n\n```{toctree}\n:hidden:\n\n" + "\n".join(found) + "\n```\n"
+        entries = [f"{title} <{normpath(join('/', dirname(page), to))}>" for title, to in _LISTED.findall(source[0])]
+        source[0] += "\n\n```{toctree}\n:hidden:\n\n" + "\n".join(entries) + "\n```\n"
 
 
 def write_root(app: Sphinx, error: Exception | None) -> None:

@@ -61,8 +61,8 @@ class Reference(SphinxDirective):
 
     def a_class(self, name: str, cls: type) -> list[nodes.Node]:
         """Return a class with its members."""
-        made = dataclasses.is_dataclass(cls) or "    Args:" in (cls.__doc__ or "")
-        signature = _signature(cls).removesuffix(" -> None") if made else ""
+        with_signature = dataclasses.is_dataclass(cls) or "    Args:" in (cls.__doc__ or "")
+        signature = _signature(cls).removesuffix(" -> None") if with_signature else ""
         bases = ", ".join(f"`{base.__name__}`" for base in cls.__bases__ if base.__name__ in _SHOWN)
         text = inspect.cleandoc(cls.__doc__ or "") + (f"\n\nBases: {bases}" if bases else "")
         out = self.entry(python.PyClasslike, "class", name + signature, text)
@@ -108,10 +108,10 @@ class _Twins(python.PyMethod):
 
 
 def _signature(value: Any) -> str:
-    found = inspect.signature(value)
-    if next(iter(found.parameters), None) == "self":
-        found = found.replace(parameters=list(found.parameters.values())[1:])
-    return re.sub(r"= <[^>]*>", "= ...", stringify_signature(found)).replace("kernel.", "")
+    signature = inspect.signature(value)
+    if next(iter(signature.parameters), None) == "self":
+        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return re.sub(r"= <[^>]*>", "= ...", stringify_signature(signature)).replace("kernel.", "")
 
 
 def _markdown(text: str) -> str:
@@ -138,10 +138,10 @@ def find(app: Sphinx, name: str, within: str = "") -> tuple[str, python.ObjectEn
         return f"{within}.{name}", objects[f"{within}.{name}"]
     if not name[:1].isupper() and "." not in name:
         return None
-    found = [full for full in objects if full == name or full.endswith(f".{name}")]
+    matches = [full for full in objects if full == name or full.endswith(f".{name}")]
     # what authors of components see is often what users see
-    found = [full for full in found if ".spi." not in full] or found
-    return (found[0], objects[found[0]]) if len(found) == 1 else None
+    matches = [full for full in matches if ".spi." not in full] or matches
+    return (matches[0], objects[matches[0]]) if len(matches) == 1 else None
 
 
 class LinkNames(SphinxPostTransform):
@@ -156,9 +156,9 @@ class LinkNames(SphinxPostTransform):
                 if isinstance(above, desc) and above["objtype"] == "class":
                     within = above[0]["ids"][0]
                 above = above.parent
-            found = find(self.app, re.sub(r"\(.*\)$", "", node.astext()), within)
-            if found and not isinstance(node.parent, (nodes.reference, nodes.title)):
-                page, (name, entry) = self.env.docname, found
+            match = find(self.app, re.sub(r"\(.*\)$", "", node.astext()), within)
+            if match and not isinstance(node.parent, (nodes.reference, nodes.title)):
+                page, (name, entry) = self.env.docname, match
                 node.replace_self(
                     make_refnode(self.app.builder, page, entry.docname, entry.node_id, node.deepcopy(), name)
                 )
@@ -168,8 +168,8 @@ def link_annotation(app: Sphinx, env: Any, node: pending_xref, content: nodes.El
     """Link a name in a signature that another page explains; leave those of Python and of typing alone."""
     if node["refdomain"] != "py":
         return None
-    found = find(app, node["reftarget"])
-    return make_refnode(app.builder, node["refdoc"], found[1].docname, found[1].node_id, content) if found else content
+    match = find(app, node["reftarget"])
+    return make_refnode(app.builder, node["refdoc"], match[1].docname, match[1].node_id, content) if match else content
 
 
 def setup(app: Sphinx) -> None:

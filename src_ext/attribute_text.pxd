@@ -28,20 +28,20 @@ cdef inline int64_t time_max() noexcept nogil:
     return 253402300799999999LL       # 9999-12-31, the last microsecond
 
 
-cdef inline int utf8_step(const uint8_t* p, Py_ssize_t left, uint32_t* point) noexcept nogil:
+cdef inline int utf8_step(const uint8_t* p, Py_ssize_t remaining, uint32_t* point) noexcept nogil:
     # The length of the sequence that begins at a byte above 0x7F, and its code point; 0 if it is no UTF-8 (RFC 3629 §4).
     cdef uint32_t lead = p[0]
-    if lead < 0xC2 or lead > 0xF4 or left < 2 or p[1] & 0xC0 != 0x80:
+    if lead < 0xC2 or lead > 0xF4 or remaining < 2 or p[1] & 0xC0 != 0x80:
         return 0
     if lead < 0xE0:
         point[0] = (lead & 0x1F) << 6 | p[1] & 0x3F
         return 2
-    if left < 3 or p[2] & 0xC0 != 0x80:
+    if remaining < 3 or p[2] & 0xC0 != 0x80:
         return 0
     if lead < 0xF0:
         point[0] = (lead & 0x0F) << 12 | <uint32_t>(p[1] & 0x3F) << 6 | p[2] & 0x3F
         return 0 if point[0] < 0x800 or 0xD800 <= point[0] <= 0xDFFF else 3
-    if left < 4 or p[3] & 0xC0 != 0x80:
+    if remaining < 4 or p[3] & 0xC0 != 0x80:
         return 0
     point[0] = (lead & 0x07) << 18 | <uint32_t>(p[1] & 0x3F) << 12 | <uint32_t>(p[2] & 0x3F) << 6 | p[3] & 0x3F
     return 0 if point[0] < 0x10000 or point[0] > 0x10FFFF else 4

@@ -82,7 +82,7 @@ cdef class BatchBuffer:
         self.batch_events = batch_events
         self.batch_bytes = min(batch_bytes, 1 << 62)
         self.buffer_bytes = min(buffer_bytes, 1 << 62)
-        self.blocks.first, self.blocks.most = FIRST_BYTES, self.batch_bytes
+        self.blocks.first, self.blocks.limit = FIRST_BYTES, self.batch_bytes
         self.ready = ready
 
     def __dealloc__(self):
@@ -168,13 +168,13 @@ cdef class BatchBuffer:
             self.closed = True
 
     def seal(self):
-        """Seal the open chunk; tells whether there was one. `ready` is not called."""
-        cdef bint found
+        """Seal the open chunk; returns whether there was one. `ready` is not called."""
+        cdef bint is_open
         with cython.critical_section(self):
-            found = self.open != NULL
-            if found:
+            is_open = self.open != NULL
+            if is_open:
                 self.seal_open()
-        return found
+        return is_open
 
     def take(self, Py_ssize_t max_bytes):
         """Remove sealed chunks in order: at least one if there is any, else as many as `max_bytes` hold."""

@@ -23,7 +23,7 @@ cdef struct Blocks:
     Block* spare
     int spares
     Py_ssize_t first        # capacity of a new block
-    Py_ssize_t most         # and to what it grows before it only grows as needed
+    Py_ssize_t limit        # and to what it grows before it only grows as needed
 
 
 cdef inline uint8_t* body_of(Block* block) noexcept nogil:
@@ -52,7 +52,7 @@ cdef inline Block* new_block(Blocks* blocks, Py_ssize_t needed) noexcept nogil:
         blocks.spare = block.next
         blocks.spares -= 1
     else:
-        capacity = max(needed, min(blocks.most, blocks.first))
+        capacity = max(needed, min(blocks.limit, blocks.first))
         block = <Block*>malloc(sizeof(Block) + capacity)
         if block == NULL:
             return NULL
@@ -63,11 +63,11 @@ cdef inline Block* new_block(Blocks* blocks, Py_ssize_t needed) noexcept nogil:
 
 
 cdef inline bint reserve_in(Blocks* blocks, Block** block, Py_ssize_t needed) noexcept nogil:
-    # Room for so many bytes; what grows at least doubles, up to `most`. False without memory.
+    # Room for so many bytes; what grows at least doubles, up to `limit`. False without memory.
     cdef Py_ssize_t capacity = block[0].capacity
     cdef Block* grown
     if needed > capacity:
-        capacity = max(needed, min(2 * capacity, blocks.most))
+        capacity = max(needed, min(2 * capacity, blocks.limit))
         grown = <Block*>realloc(block[0], sizeof(Block) + capacity)
         if grown == NULL:
             return False
@@ -77,7 +77,7 @@ cdef inline bint reserve_in(Blocks* blocks, Block** block, Py_ssize_t needed) no
 
 
 cdef inline void recycle(Blocks* blocks, Block* block) noexcept nogil:
-    if blocks.spares < SPARES and min(blocks.first, blocks.most) <= block.capacity <= blocks.most:
+    if blocks.spares < SPARES and min(blocks.first, blocks.limit) <= block.capacity <= blocks.limit:
         block.next = blocks.spare
         blocks.spare = block
         blocks.spares += 1

@@ -160,11 +160,11 @@ def encode_record(
     elif time is not None:
         raise InvalidArgumentError(f"time must be RFC 3339 text or microseconds, not {time.__class__.__name__}")
     if extensions is not None:
-        extension_bytes, found = encode_extensions(extensions)
-        if found is not None:
-            if traceparent is not None and traceparent != found:
+        extension_bytes, own = encode_extensions(extensions)
+        if own is not None:
+            if traceparent is not None and traceparent != own:
                 raise InvalidArgumentError("traceparent is given as an argument and as another extension; give one")
-            traceparent = found
+            traceparent = own
         set_text(&parts, AT_EXTENSIONS, extension_bytes)
     if key is not None:
         parts.flags |= KEY
@@ -370,12 +370,12 @@ def pack_cloudevents(documents, topic=""):
     cdef Packer packer = Packer(topic)
     cdef Slice text
     cdef list bad = []
-    for place, data in enumerate(documents):
+    for index, data in enumerate(documents):
         try:
             data = take_document(data, &text)
             packer.add(&text)
         except PayloadError:
-            bad.append(place)
+            bad.append(index)
     return packer.frame() if packer.count else None, bad
 
 

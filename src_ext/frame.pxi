@@ -3,11 +3,11 @@
 
 cdef uint32_t fnv1a(Slice text) noexcept:
     # RFC 9923
-    cdef uint32_t found = 0x811C9DC5
+    cdef uint32_t digest = 0x811C9DC5
     cdef Py_ssize_t i
     for i in range(text.size):
-        found = (found ^ text.data[i]) * <uint32_t>0x01000193
-    return found
+        digest = (digest ^ text.data[i]) * <uint32_t>0x01000193
+    return digest
 
 
 @cython.final
@@ -90,16 +90,16 @@ cdef class Frame:
         parts_read(self.at(index), &parts)
         return parts.expires
 
-    def deliver(self, Py_ssize_t start, places, int64_t now_us, marks, list out not None):
-        """Append the record of each place; see the twin."""
+    def deliver(self, Py_ssize_t start, positions, int64_t now_us, marks, list out not None):
+        """Append the record of each position; see the twin."""
         cdef Parts parts
         cdef const uint8_t* at
         cdef ClaimedRecord record
-        cdef Py_ssize_t place
+        cdef Py_ssize_t position
         cdef list expired = []
-        for number in places:
-            place = number
-            at = self.at(start + place)
+        for number in positions:
+            position = number
+            at = self.at(start + position)
             if (at[4] | <uint32_t>at[5] << 8) & EXPIRES:
                 parts_read(at, &parts)
                 if parts.expires <= now_us:
@@ -109,7 +109,7 @@ cdef class Frame:
             record.owner = self
             record.record = at
             record.marks = marks
-            record.place = place
+            record.position = position
             out.append(record)
         return expired
 
@@ -118,16 +118,16 @@ cdef class Frame:
         cdef const uint8_t* body = <const uint8_t*>PyBytes_AS_STRING(self.body)
         cdef Parts record
         cdef Py_ssize_t index, part
-        cdef list found = [[] for _ in range(parts + 1)]
+        cdef list parts_of = [[] for _ in range(parts + 1)]
         for index in range(self.count):
             part = parts
             parts_read(body + self.offsets[index], &record)
             if record.flags & KEY:
                 part = fnv1a(record.texts[AT_KEY]) % <uint32_t>parts
-            (<list>found[part]).append(index)
-        if len(<list>found[parts]) == self.count:
-            found[parts] = range(self.count)
-        return found
+            (<list>parts_of[part]).append(index)
+        if len(<list>parts_of[parts]) == self.count:
+            parts_of[parts] = range(self.count)
+        return parts_of
 
     def structured(self):
         """Each record as structured JSON; see the twin."""

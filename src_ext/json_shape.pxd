@@ -11,7 +11,7 @@ cdef extern from *:
     #include <emmintrin.h>
     #endif
     typedef struct {
-        Py_ssize_t depth, most; /* containers around here, and how many may be */
+        Py_ssize_t depth, limit; /* containers around here, and how many may be */
         Py_ssize_t count;       /* entries, or a bound of them */
         int text, fresh;        /* in a string; behind an opening bracket, before anything else */
     } CR_Shape;
@@ -30,7 +30,7 @@ cdef extern from *:
             } else if (c == '[' || c == '{') {
                 s->count += s->fresh;
                 s->fresh = 1;
-                if (++s->depth > s->most) return 1;
+                if (++s->depth > s->limit) return 1;
             } else if (c == ']' || c == '}') {
                 s->depth--;
                 s->fresh = 0;
@@ -59,9 +59,9 @@ cdef extern from *:
         return (Py_ssize_t)((bits * 0x0101010101010101ULL) >> 56);
     }
     #endif
-    /* 1 where it is deeper than `most`; else `items` is at least the number of entries, if it was above 0. 2 where a bracket or string is not closed, or a bracket not opened. */
-    static int CR_shape_bound(const uint8_t* p, Py_ssize_t size, Py_ssize_t most, Py_ssize_t* items) {
-        CR_Shape s = {0, most, 0, 0, 0};
+    /* 1 where it is deeper than `limit`; else `items` is at least the number of entries, if it was above 0. 2 where a bracket or string is not closed, or a bracket not opened. */
+    static int CR_shape_bound(const uint8_t* p, Py_ssize_t size, Py_ssize_t limit, Py_ssize_t* items) {
+        CR_Shape s = {0, limit, 0, 0, 0};
         Py_ssize_t at = 0;
     #if defined(__SSE2__)
         const __m128i lower = _mm_set1_epi8(0x20);
@@ -82,13 +82,13 @@ cdef extern from *:
             opens = CR_equal(block, '{') & ~text;
             closes = CR_equal(block, '}') & ~text;
             commas &= ~text;
-            if (s.depth + CR_ones(opens) > most) {
+            if (s.depth + CR_ones(opens) > limit) {
                 /* maybe, so in order */
                 uint64_t both = opens | closes;
                 while (both) {
                     const uint64_t one = both & (0 - both);
                     s.depth += opens & one ? 1 : -1;
-                    if (s.depth > most) return 1;
+                    if (s.depth > limit) return 1;
                     both ^= one;
                 }
             } else {

@@ -81,17 +81,17 @@ cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept no
 
 cdef inline Py_ssize_t skip_plain(const uint8_t* p, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
     # The offset of the next quote, backslash or control character: eight bytes at a time, then one by one.
-    cdef uint64_t word, quote, slash, found
+    cdef uint64_t word, quote, slash, mask
     cdef uint64_t ones = 0x0101010101010101ULL
     while size - at >= 8:
         memcpy(&word, p + at, 8)
         quote = word ^ ones * 0x22
         slash = word ^ ones * 0x5C
-        found = ((word - ones * 0x20) & ~word | (quote - ones) & ~quote | (slash - ones) & ~slash) & ones * 0x80
-        if found:
+        mask = ((word - ones * 0x20) & ~word | (quote - ones) & ~quote | (slash - ones) & ~slash) & ones * 0x80
+        if mask:
             # a borrow only marks bytes behind a true find, so the first mark is one
             if CR_LITTLE:
-                return at + (CR_ctz(found) >> 3)
+                return at + (CR_ctz(mask) >> 3)
             break
         at += 8
     while at < size and p[at] >= 0x20 and p[at] != 0x22 and p[at] != 0x5C:
@@ -159,13 +159,13 @@ cdef inline int hex4(const uint8_t* p) noexcept nogil:
 
 cdef inline Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
     cdef Py_ssize_t stop = at + 1
-    cdef unsigned int found
+    cdef unsigned int mask
     if CR_WIDE and size - at > 16 and p[at] == 0x22:
         # most have no escape
         while size - stop >= 16:
-            found = CR_stops(p + stop)
-            if found:
-                stop += CR_ctz(found)
+            mask = CR_stops(p + stop)
+            if mask:
+                stop += CR_ctz(mask)
                 if p[stop] == 0x22:
                     return stop + 1
                 break

@@ -320,21 +320,21 @@ cdef object read_extension(const char* at, Head* head):
 
 cdef int verify(Reader* r) except -1:
     # The same checks without a result: for input that is refused nothing is allocated.
-    cdef Py_ssize_t left[DEEPEST + 1]
+    cdef Py_ssize_t remaining[DEEPEST + 1]
     cdef uint8_t pairs[DEEPEST + 1]
     cdef Py_ssize_t room = most_items
     cdef int depth = 0
     cdef Head head
-    left[0] = 1
+    remaining[0] = 1
     pairs[0] = False
     while depth >= 0:
-        if left[depth] == 0:
+        if remaining[depth] == 0:
             depth -= 1
             continue
-        left[depth] -= 1
+        remaining[depth] -= 1
         read_head(r, &head)
         if head.kind == MAP or head.kind == ARRAY:
-            if pairs[depth] and left[depth] & 1:
+            if pairs[depth] and remaining[depth] & 1:
                 malformed("a map or an array cannot be a key", head.start)
             if depth >= most_depth:
                 limits.refuse("MessagePack", "depth", most_depth, head.start)
@@ -343,7 +343,7 @@ cdef int verify(Reader* r) except -1:
                 limits.refuse("MessagePack", "items", most_items, head.start)
             depth += 1
             pairs[depth] = head.kind == MAP
-            left[depth] = 2 * head.length if head.kind == MAP else head.length
+            remaining[depth] = 2 * head.length if head.kind == MAP else head.length
         elif head.kind == STR or head.kind == BIN or head.kind == EXTENSION:
             if head.kind == STR:
                 if utf8_valid(r.data + r.position, head.length) != head.length:

@@ -214,18 +214,18 @@ cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int dept
 cdef inline uint8_t* odd_item(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:
     # What is no exact builtin, or an int of more than 63 bits.
     cdef unsigned long long number
-    cdef PyObject* made
+    cdef PyObject* converted
     if Py_TYPE(value) == &PyLong_Type:
         return tagged64(p, 0xCF, number) if CR_big_int(value, &number) else NULL
     if Py_TYPE(value) == CR_packed:
         p = more(w, p, Py_SIZE(value) + 16)
         return copy_short(p, <const uint8_t*>PyBytes_AS_STRING(value), Py_SIZE(value)) if p != NULL else NULL
-    made = PyObject_CallOneArg(CR_leaf, value)
-    if made == NULL:
+    converted = PyObject_CallOneArg(CR_leaf, value)
+    if converted == NULL:
         PyErr_Clear()
         return NULL
-    p = short_items(w, p, made, depth - 1, True)
-    Py_DECREF(made)
+    p = short_items(w, p, converted, depth - 1, True)
+    Py_DECREF(converted)
     return p
 
 

@@ -37,9 +37,9 @@ cdef inline uint64_t big_endian(const uint8_t* at, int width) noexcept nogil:
 
 
 cdef inline int need(Reader* r, uint64_t count, Py_ssize_t start) except -1:
-    cdef uint64_t left = <uint64_t>(r.size - r.position)
-    if count > left:
-        malformed(f"the value that begins here needs {count - left} bytes more than there are", start)
+    cdef uint64_t available = <uint64_t>(r.size - r.position)
+    if count > available:
+        malformed(f"the value that begins here needs {count - available} bytes more than there are", start)
     return 0
 
 

@@ -19,8 +19,8 @@ cdef extern from "Python.h":
 
 
 cdef inline object refused(object error, str where, const Fault* fault):
-    place = f" at byte {fault.at}" if fault.at >= 0 else ""
-    return error(f"{where}: {fault.what.decode()}{place}")
+    position = f" at byte {fault.at}" if fault.at >= 0 else ""
+    return error(f"{where}: {fault.what.decode()}{position}")
 
 
 cdef inline int check_single(object error, bytes record) except -1:

@@ -116,13 +116,13 @@ cdef inline Py_ssize_t begin(Writer* w, uint8_t tag) except -1:
 cdef inline int finish(Writer* w, Py_ssize_t start) except -1:
     cdef Py_ssize_t size = w.length - start
     cdef Py_ssize_t more = 0
-    cdef uint64_t left = <uint64_t>size >> 7
-    if left == 0:
+    cdef uint64_t rest = <uint64_t>size >> 7
+    if rest == 0:
         w.data[start - 1] = <char>size
         return 0
-    while left:
+    while rest:
         more += 1
-        left >>= 7
+        rest >>= 7
     writer_reserve(w, more)
     memmove(w.data + start + more, w.data + start, size)
     w.length = start - 1
@@ -194,7 +194,7 @@ cdef inline bint put_short(Writer* w, uint8_t tag, str key, object value, Py_ssi
     cdef uint8_t* inner
     cdef uint8_t* at
     cdef long long number
-    cdef uint64_t left
+    cdef uint64_t rest
     cdef double real
     if not PyUnicode_IS_COMPACT_ASCII(key) or size > SHORT:
         return False
@@ -222,18 +222,18 @@ cdef inline bint put_short(Writer* w, uint8_t tag, str key, object value, Py_ssi
         if not CR_small_int(<PyObject*>value, &number):
             return False
         inner[2] = 0x18
-        left = <uint64_t>number
-        while left > 0x7F:
-            at[0] = <uint8_t>(left & 0x7F | 0x80)
+        rest = <uint64_t>number
+        while rest > 0x7F:
+            at[0] = <uint8_t>(rest & 0x7F | 0x80)
             at += 1
-            left >>= 7
-        at[0] = <uint8_t>left
+            rest >>= 7
+        at[0] = <uint8_t>rest
         at += 1
     elif type(value) is float:
         inner[2] = 0x21
         real = PyFloat_AS_DOUBLE(value)
-        memcpy(&left, &real, 8)
-        put_little(at, left)
+        memcpy(&rest, &real, 8)
+        put_little(at, rest)
         at += 8
     else:
         return False

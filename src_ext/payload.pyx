@@ -85,7 +85,7 @@ cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_
 cdef object dumps = None
 cdef object default = None
 cdef object options = None
-cdef object explained = None
+cdef object explain = None
 cdef object loads = None
 cdef object long_way = None
 cdef Py_ssize_t most_depth = limits.DEFAULT.depth
@@ -94,10 +94,10 @@ cdef Py_ssize_t most_bytes = limits.DEFAULT.bytes
 cdef Py_ssize_t easy = 2 * most_depth  # a shorter document can break no limit
 
 
-def use(dumps_, default_, options_, explained_, loads_):
+def use(dumps_, default_, options_, explain_, loads_):
     """Say who writes JSON (orjson's `dumps`), with which arguments, and what explains its errors; and who reads it."""
-    global dumps, default, options, explained, loads
-    dumps, default, options, explained, loads = dumps_, default_, options_, explained_, loads_
+    global dumps, default, options, explain, loads
+    dumps, default, options, explain, loads = dumps_, default_, options_, explain_, loads_
 
 
 def set_limits(Py_ssize_t depth, Py_ssize_t items, Py_ssize_t size):
@@ -112,17 +112,17 @@ def set_limits(Py_ssize_t depth, Py_ssize_t items, Py_ssize_t size):
 cdef int check_shape(const uint8_t* text, Py_ssize_t size) except -1:
     cdef bint many = size > 2 * most_items
     cdef Py_ssize_t items = many
-    cdef int found
+    cdef int shape
     if size > most_bytes:
         limits.refuse("JSON", "bytes", most_bytes)
     if not many and size <= FEW_BYTES and CR_openings(text, size) <= most_depth:
         return 0
-    found = CR_shape_bound(text, size, most_depth, &items)
-    if found == 1:
+    shape = CR_shape_bound(text, size, most_depth, &items)
+    if shape == 1:
         limits.refuse("JSON", "depth", most_depth)
     if many and items > most_items and CR_entries(text, size) > most_items:
         limits.refuse("JSON", "items", most_items)
-    if found and size > CHECK_BYTES:
+    if shape and size > CHECK_BYTES:
         raise PayloadError("not JSON: a bracket or text that is not closed, or a bracket that is not opened")
     return 0
 
@@ -160,15 +160,15 @@ cdef object refuse_json():
 
 def decode_json(data, *, type=None):
     """Decode one JSON document (RFC 8259); see `cloud_runtimes.codec.json.decode`."""
-    cdef PyObject* made
+    cdef PyObject* loaded
     if not PyBytes_CheckExact(data):
         check_other(data)
     elif PyBytes_GET_SIZE(data) > easy:
         check_shape(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-    made = PyObject_CallOneArg(CR_object(loads), CR_object(data))
-    if made == NULL:
+    loaded = PyObject_CallOneArg(CR_object(loads), CR_object(data))
+    if loaded == NULL:
         return refuse_json()
-    value = CR_owned(made)
+    value = CR_owned(loaded)
     return value if type is None else hooks.convert(value, type)
 
 
@@ -179,7 +179,7 @@ cdef int nonfinite(PyObject* value, Py_ssize_t* nulls) noexcept:
     cdef PyObject* key = NULL
     cdef Py_ssize_t position = 0
     cdef Py_ssize_t i
-    cdef int found = 0
+    cdef int status = 0
     if kind == &PyUnicode_Type or kind == &PyLong_Type or kind == &PyBool_Type:
         return 0
     if value == Py_None_P:
@@ -188,16 +188,16 @@ cdef int nonfinite(PyObject* value, Py_ssize_t* nulls) noexcept:
     if kind == &PyFloat_Type:
         return not isfinite(PyFloat_AS_DOUBLE(value))
     if kind == &PyDict_Type:
-        while found == 0 and nulls[0] > 0 and PyDict_Next(value, &position, &key, &item):
+        while status == 0 and nulls[0] > 0 and PyDict_Next(value, &position, &key, &item):
             if Py_TYPE(item) != &PyUnicode_Type:
-                found = nonfinite(item, nulls)
-        return found
+                status = nonfinite(item, nulls)
+        return status
     if kind == &PyList_Type or kind == &PyTuple_Type:
         for i in range(Py_SIZE(value)):
-            if found or nulls[0] <= 0:
-                return found
-            found = nonfinite(CR_item(value, i), nulls)
-        return found
+            if status or nulls[0] <= 0:
+                return status
+            status = nonfinite(CR_item(value, i), nulls)
+        return status
     return -1
 
 
@@ -206,16 +206,16 @@ cdef object refuse(object value):
     try:
         return CR_owned(NULL)
     except TypeError as error:
-        reason = explained(value, error)
+        reason = explain(value, error)
         raise reason from reason.__cause__
 
 
 cdef int check_nulls(object value, Py_ssize_t nulls) except -1:
-    cdef int found = nonfinite(CR_object(value), &nulls) if CR_BORROW else -1
-    if found < 0:
-        found = has_nonfinite(value)
-    if found:
-        raise explained(value, ValueError(NONFINITE))
+    cdef int status = nonfinite(CR_object(value), &nulls) if CR_BORROW else -1
+    if status < 0:
+        status = has_nonfinite(value)
+    if status:
+        raise explain(value, ValueError(NONFINITE))
     return 0
 
 

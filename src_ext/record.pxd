@@ -29,7 +29,7 @@ cdef enum:
     RECORD_MAX = 0x7FFFFFFF
 
 
-cdef enum:                  # the places in Parts.texts: the numbers of the bits
+cdef enum:                  # the positions in Parts.texts: the numbers of the bits
     AT_ID = 0
     AT_KEY = 1
     AT_TRACEPARENT = 2
@@ -126,20 +126,20 @@ cdef inline Py_ssize_t get_varint(const uint8_t* body, Py_ssize_t* at, Py_ssize_
 cdef inline Py_ssize_t parts_size(const Parts* parts) noexcept nogil:
     # Of the whole record; may exceed RECORD_MAX, which the caller refuses.
     cdef Py_ssize_t size = HEAD_SIZE + parts.payload.size
-    cdef uint32_t left = parts.flags & 0x3FF
+    cdef uint32_t bits = parts.flags & 0x3FF
     cdef int bit = 0
     if parts.flags & EXPIRES:
         size += 8
-    while left:
-        if left & 1:
+    while bits:
+        if bits & 1:
             size += varint_size(parts.texts[bit].size) + parts.texts[bit].size
-        left >>= 1
+        bits >>= 1
         bit += 1
     return size
 
 
 cdef inline void parts_write(const Parts* parts, Py_ssize_t size, uint8_t* out) noexcept nogil:
-    cdef uint32_t left = parts.flags & 0x3FF
+    cdef uint32_t bits = parts.flags & 0x3FF
     cdef int bit = 0
     put_u32(out, <uint32_t>(size - 4))
     out[4] = parts.flags & 0xFF
@@ -152,10 +152,10 @@ cdef inline void parts_write(const Parts* parts, Py_ssize_t size, uint8_t* out) 
     if parts.flags & EXPIRES:
         put_i64(out, parts.expires)
         out += 8
-    while left:
-        if left & 1:
+    while bits:
+        if bits & 1:
             out = put_text(out, parts.texts[bit])
-        left >>= 1
+        bits >>= 1
         bit += 1
     if parts.payload.size:
         memcpy(out, parts.payload.data, parts.payload.size)
@@ -165,7 +165,7 @@ cdef inline void parts_read(const uint8_t* record, Parts* parts) noexcept nogil:
     # `record` has passed check_record.
     cdef Py_ssize_t end = 4 + <Py_ssize_t>get_u32(record)
     cdef Py_ssize_t at = HEAD_SIZE
-    cdef uint32_t left
+    cdef uint32_t bits
     cdef int bit = 0
     parts.flags = record[4] | <uint32_t>record[5] << 8
     parts.number = record[6]
@@ -175,13 +175,13 @@ cdef inline void parts_read(const uint8_t* record, Parts* parts) noexcept nogil:
     if parts.flags & EXPIRES:
         parts.expires = get_i64(record + at)
         at += 8
-    left = parts.flags & 0x3FF
-    while left:
-        if left & 1:
+    bits = parts.flags & 0x3FF
+    while bits:
+        if bits & 1:
             parts.texts[bit].size = get_varint(record, &at, end)
             parts.texts[bit].data = record + at
             at += parts.texts[bit].size
-        left >>= 1
+        bits >>= 1
         bit += 1
     parts.payload.data = record + at
     parts.payload.size = end - at
@@ -206,7 +206,7 @@ cdef inline Py_ssize_t check_record(const uint8_t* body, Py_ssize_t at, Py_ssize
     cdef const uint8_t* record = body + at
     cdef Py_ssize_t size, stop, length
     cdef Py_ssize_t here = at + HEAD_SIZE
-    cdef uint32_t flags, left
+    cdef uint32_t flags, bits
     cdef int64_t moment
     if end - at < HEAD_SIZE:
         return refuse(fault, "a record that is cut off", at)
@@ -228,14 +228,14 @@ cdef inline Py_ssize_t check_record(const uint8_t* body, Py_ssize_t at, Py_ssize
         if stop - here < 8 or not 0 < get_i64(body + here) <= time_max():
             return refuse(fault, "a record without a valid expiry", at)
         here += 8
-    left = flags & 0x3FF
-    while left:
-        if left & 1:
+    bits = flags & 0x3FF
+    while bits:
+        if bits & 1:
             length = get_varint(body, &here, stop)
             if length <= 0 or length > stop - here:
                 return refuse(fault, "a record with a text that leaves it", at)
             here += length
-        left >>= 1
+        bits >>= 1
     return stop
 
 

@@ -55,9 +55,9 @@ cdef inline bint is_json(Slice type_) noexcept nogil:
     # `*/json` or `*/*+json`, without parameters (JSON format §3.1.1).
     cdef const uint8_t* p = type_.data
     cdef Py_ssize_t size = type_.size
-    cdef const void* found = memchr(p, 0x3B, size) if size else NULL
-    if found != NULL:
-        size = <const uint8_t*>found - p
+    cdef const void* semicolon = memchr(p, 0x3B, size) if size else NULL
+    if semicolon != NULL:
+        size = <const uint8_t*>semicolon - p
     while size and (p[size - 1] == 0x20 or p[size - 1] == 0x09):
         size -= 1
     return size > 4 and same_letters(p + size - 4, "json", 4) and (p[size - 5] == 0x2F or (p[size - 5] == 0x2B and memchr(p, 0x2F, size) != NULL))

@@ -87,12 +87,12 @@ cdef class ReplyReader:
         """Return the next reply."""
         return self.next(None) if self.whole() else self.nothing
 
-    def take(self, list found not None, Py_ssize_t count, topic=None):
+    def take(self, list values not None, Py_ssize_t count, topic=None):
         """Append replies; see the twin."""
-        while len(found) < count:
+        while len(values) < count:
             if not self.whole():
                 return False
-            found.append(self.next(topic))
+            values.append(self.next(topic))
         return True
 
     cdef object next(self, topic):
@@ -113,9 +113,9 @@ cdef class ReplyReader:
 
     cdef Py_ssize_t line(self, Py_ssize_t at) except -2:
         # Where a line ends, without CRLF; -1: not yet.
-        cdef const void* found = memchr(self.data + at, 0x0D, self.end - at) if at < self.end else NULL
-        cdef Py_ssize_t stop = <char*>found - self.data
-        if found == NULL or stop + 1 == self.end:
+        cdef const void* end_of_line = memchr(self.data + at, 0x0D, self.end - at) if at < self.end else NULL
+        cdef Py_ssize_t stop = <char*>end_of_line - self.data
+        if end_of_line == NULL or stop + 1 == self.end:
             if self.end - at > LINE_MAX:
                 raise ConnectionError(NO_RESP)
             return -1
@@ -125,21 +125,21 @@ cdef class ReplyReader:
 
     cdef int64_t number(self, Py_ssize_t at, Py_ssize_t stop) except? -2:
         cdef bint negative = at < stop and self.data[at] == 0x2D
-        cdef uint64_t found = 0
+        cdef uint64_t number = 0
         cdef Py_ssize_t i
         for i in range(at + negative, stop):
             if not 0x30 <= self.data[i] <= 0x39:
                 raise ConnectionError(NO_RESP)
-            found = 10 * found + self.data[i] - 0x30
-        if not 0 < stop - at - negative < 20 or found > (<uint64_t>1 << 63) - 1 + negative:
+            number = 10 * number + self.data[i] - 0x30
+        if not 0 < stop - at - negative < 20 or number > (<uint64_t>1 << 63) - 1 + negative:
             raise ConnectionError(NO_RESP)
-        return <int64_t>(0 - found) if negative else <int64_t>found
+        return <int64_t>(0 - number) if negative else <int64_t>number
 
     cdef int64_t size_of(self, Py_ssize_t at, Py_ssize_t stop) except -2:
-        cdef int64_t found = self.number(at, stop)
-        if not -1 <= found <= REPLY_MAX:
+        cdef int64_t number = self.number(at, stop)
+        if not -1 <= number <= REPLY_MAX:
             raise ConnectionError(NO_RESP)
-        return found
+        return number
 
     cdef bint whole(self) except -1:
         # Whether all of the reply is there; `seen` is its end then. What was seen is not looked at again.
@@ -178,7 +178,7 @@ cdef class ReplyReader:
         cdef Py_ssize_t start = at[0] + 1
         cdef Py_ssize_t stop = self.line(at[0])
         cdef int64_t size, i
-        cdef list found
+        cdef list items
         kind = self.data[start - 1]
         at[0] = stop + 2
         if kind == 0x3A:
@@ -195,10 +195,10 @@ cdef class ReplyReader:
             return PyBytes_FromStringAndSize(self.data + stop + 2, size)
         if depth == DEPTH_MAX:
             raise ConnectionError(NO_RESP)
-        found = []
+        items = []
         for i in range(size):
-            found.append(self.value(at, depth + 1))
-        return found
+            items.append(self.value(at, depth + 1))
+        return items
 
     cdef int64_t head(self, Py_ssize_t* at, char kind):
         # The size of the value that begins there; -1: it is of another kind. Moves behind its head.

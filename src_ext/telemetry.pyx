@@ -196,7 +196,7 @@ cdef class Buffer:
             raise InvalidArgumentError("buffer_bytes and chunk_bytes must be at least 1")
         self.limit = buffer_bytes
         self.chunk = chunk_bytes
-        self.blocks.first, self.blocks.most = FIRST_BYTES, self.chunk
+        self.blocks.first, self.blocks.limit = FIRST_BYTES, self.chunk
         self.ready = ready
 
     def __dealloc__(self):
@@ -250,14 +250,14 @@ cdef class Buffer:
     cdef int append(self, int scope, const char* data, Py_ssize_t size, int64_t count, bint* wake) noexcept:
         # -1, or why it is dropped
         cdef Py_ssize_t entry = size + 2
-        cdef Py_ssize_t left = size >> 7
+        cdef Py_ssize_t rest = size >> 7
         cdef int cause
         cdef Block* block
         cdef uint8_t* at
         wake[0] = False
-        while left:
+        while rest:
             entry += 1
-            left >>= 7
+            rest >>= 7
         self.recorded += count
         if self.closed or entry > self.chunk or self.bytes_ + entry > self.limit:
             cause = CLOSED if self.closed else TOO_LARGE if entry > self.chunk else FULL
@@ -274,12 +274,12 @@ cdef class Buffer:
         at = body_of(block) + block.size
         at[0] = 0x12
         at += 1
-        left = size
-        while left > 0x7F:
-            at[0] = <uint8_t>(left & 0x7F | 0x80)
+        rest = size
+        while rest > 0x7F:
+            at[0] = <uint8_t>(rest & 0x7F | 0x80)
             at += 1
-            left >>= 7
-        at[0] = <uint8_t>left
+            rest >>= 7
+        at[0] = <uint8_t>rest
         memcpy(at + 1, data, size)
         block.size += entry
         block.count += count
@@ -301,7 +301,7 @@ cdef class Buffer:
         return cause < 0
 
     def add(self, int scope, bytes record not None, int64_t count=1):
-        """Append one encoded record; tells whether it was kept."""
+        """Append one encoded record; returns whether it was kept."""
         cdef Writer w
         if scope < 0:
             raise InvalidArgumentError(f"scope={scope}: give 0 or more")

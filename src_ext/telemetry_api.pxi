@@ -19,14 +19,14 @@ cdef class ApiSpanBase:
 
 
 cdef inline ApiSpanBase new_api_span(Span span, bint records, bint marks):
-    cdef ApiSpanBase made
+    cdef ApiSpanBase wrapped
     if not bridged:
         raise not_bridged()
-    made = <ApiSpanBase>CR_new(api_span, ())
-    made.native = span
-    made._records = records
-    made._marks = marks
-    return made
+    wrapped = <ApiSpanBase>CR_new(api_span, ())
+    wrapped.native = span
+    wrapped._records = records
+    wrapped._marks = marks
+    return wrapped
 
 
 cdef class ApiScopeBase:

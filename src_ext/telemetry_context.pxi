@@ -83,10 +83,10 @@ _carry = PyCapsule_New(<void*>lent, "cloud_runtimes._native._telemetry._carry", 
 def outgoing():
     """Return the header ``traceparent`` of this context, and whether there is more to carry; see the twin."""
     cdef uint8_t[TRACEPARENT_SIZE] header
-    cdef int found = carry(header)
-    if found == WHOLE:
+    cdef int carried = carry(header)
+    if carried == WHOLE:
         return (<char*>header)[:TRACEPARENT_SIZE].decode("ascii"), False
-    return None, found == MORE
+    return None, carried == MORE
 
 
 @cython.final

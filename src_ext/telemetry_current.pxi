@@ -11,12 +11,12 @@ cdef object api_span = None
 
 
 cdef inline object get_in(var):
-    cdef PyObject* found = NULL
-    PyContextVar_Get(var, NULL, &found)
-    if found == NULL:
+    cdef PyObject* stored = NULL
+    PyContextVar_Get(var, NULL, &stored)
+    if stored == NULL:
         return None
-    result = <object>found
-    Py_XDECREF(found)
+    result = <object>stored
+    Py_XDECREF(stored)
     return result
 
 
@@ -25,12 +25,12 @@ cdef inline object get_current():
 
 
 cdef object current_in_api():
-    cdef PyObject* found
+    cdef PyObject* stored
     context = get_in(api_var)
     if isinstance(context, dict):
-        found = PyDict_GetItemWithError(context, api_key)
-        if found != NULL and <object>found is not None:
-            span = <object>found
+        stored = PyDict_GetItemWithError(context, api_key)
+        if stored != NULL and <object>stored is not None:
+            span = <object>stored
             return (<ApiSpanBase>span).native if type(span) is api_span else api.inward(span)
     return get_in(own_var)
 
@@ -38,11 +38,11 @@ cdef object current_in_api():
 cdef object attach(span):
     # makes a span of the API the current one
     context = get_in(api_var)
-    made = api_context()
+    updated = api_context()
     if isinstance(context, dict) and PyDict_Size(context):
-        PyDict_Update(made, context)
-    PyDict_SetItem(made, api_key, span)
-    return PyContextVar_Set(api_var, made)
+        PyDict_Update(updated, context)
+    PyDict_SetItem(updated, api_key, span)
+    return PyContextVar_Set(api_var, updated)
 
 
 cdef object set_current(span):

@@ -79,15 +79,15 @@ cdef class Instrument:
         return series
 
     cdef Series find_encoded(self, attributes):
-        cdef Series found
+        cdef Series series
         cdef Series fresh = self.make(attributes_key(self.kind, attributes))
         with cython.critical_section(self):
-            found = self.known.get(fresh.attributes)
-            if found is None:
+            series = self.known.get(fresh.attributes)
+            if series is None:
                 if PyDict_Size(self.known) >= SERIES - 1:
                     fresh.attributes = self.overflow
-                found = self.known.setdefault(fresh.attributes, fresh)
-        return found
+                series = self.known.setdefault(fresh.attributes, fresh)
+        return series
 
     cdef Series look_up(self, dict attributes, uint64_t* hash_, Slot** free_):
         # In a section, of the attributes too. `None`: not in the table; the hash is 0 where it cannot be, else `free_` is its place.

@@ -64,32 +64,32 @@ cdef class Span:
         # Of events or of links, made where there is none.
         cdef Section section
         cdef list fresh = []
-        cdef list found
+        cdef list items
         lock(&section, self)
-        found = self.links if links else self.events
-        if found is None:
-            found = fresh
+        items = self.links if links else self.events
+        if items is None:
+            items = fresh
             if links:
-                self.links = found
+                self.links = items
             else:
-                self.events = found
+                self.events = items
         unlock(&section)
-        return found
+        return items
 
     @property
     def context(self):
         """What of it travels."""
-        cdef SpanContext context, made
+        cdef SpanContext context, created
         with cython.critical_section(self):
             context = self.context_
         if context is None:
-            made = SpanContext.__new__(SpanContext)
-            memcpy(made.ids, self.ids, 24)
-            made.trace_flags = self.flags
-            made.trace_state = self.state
+            created = SpanContext.__new__(SpanContext)
+            memcpy(created.ids, self.ids, 24)
+            created.trace_flags = self.flags
+            created.trace_state = self.state
             with cython.critical_section(self):
                 if self.context_ is None:
-                    self.context_ = made
+                    self.context_ = created
                 context = self.context_
         return context
 
@@ -104,10 +104,10 @@ cdef class Span:
     @property
     def attributes(self):
         """A copy of its attributes."""
-        cdef dict found
+        cdef dict copied
         with cython.critical_section(self):
-            found = self.inline_dict() if self.inlined else dict(self.attributes_ or {})
-        return found
+            copied = self.inline_dict() if self.inlined else dict(self.attributes_ or {})
+        return copied
 
     def __repr__(self):
         return f"<Span {self.own_name()!r} {self.context.traceparent}{' ended' if self.ended else ''}>"
@@ -174,10 +174,10 @@ cdef class Span:
 
     cdef dict inline_dict(self):
         cdef int i
-        cdef dict made = {}
+        cdef dict attributes = {}
         for i in range(self.inlined):
-            PyDict_SetItem(made, <object>self.keys[i], <object>self.values[i])
-        return made
+            PyDict_SetItem(attributes, <object>self.keys[i], <object>self.values[i])
+        return attributes
 
     def __dealloc__(self):
         self.let_go()

@@ -48,13 +48,13 @@ cdef class MethodBinder:
     cdef object method
 
     def __get__(self, span, owner):
-        cdef BoundMethod made
+        cdef BoundMethod bound
         if span is None:
             return self.method
-        made = BoundMethod.__new__(BoundMethod)
-        made.call = self.call
-        made.span = span
-        return made
+        bound = BoundMethod.__new__(BoundMethod)
+        bound.call = self.call
+        bound.span = span
+        return bound
 
 
 cdef int check_arguments(size_t given, PyObject* names, Py_ssize_t wanted) except -1:

@@ -156,7 +156,7 @@ cdef class ClaimedRecord(EventRecord):
     """A record of a slice that a member of a group holds: what settles it is itself."""
 
     cdef readonly object marks  # of the slice
-    cdef readonly Py_ssize_t place
+    cdef readonly Py_ssize_t position
 
 
 @cython.final
@@ -287,8 +287,8 @@ def settle_events(events, settlement):
     cdef ReceivedEvent event
     cdef bint fresh
     cdef list tokens = []
-    for found in events:
-        event = <ReceivedEvent?>found
+    for item in events:
+        event = <ReceivedEvent?>item
         with cython.critical_section(event):
             fresh = event._settlement is None
             if fresh:
@@ -300,18 +300,18 @@ def settle_events(events, settlement):
 
 def all_settled(events):
     """Whether every event has an answer."""
-    for found in events:
-        if (<ReceivedEvent?>found)._settlement is None:
+    for item in events:
+        if (<ReceivedEvent?>item)._settlement is None:
             return False
     return True
 
 
 cdef class Marks:
-    """Which places of a slice are settled; see the twin."""
+    """Settled positions of a slice; see the twin."""
 
     cdef bytearray bits
     cdef readonly Py_ssize_t length
-    cdef readonly Py_ssize_t left
+    cdef readonly Py_ssize_t remaining
     cdef public bint touched
     cdef public bint void
 
@@ -319,47 +319,47 @@ cdef class Marks:
         self.bits = bytearray()
 
     def __init__(self, Py_ssize_t length, settled=None):
-        cdef Py_ssize_t place
+        cdef Py_ssize_t position
         if length < 0 or (settled is not None and len(settled) != (length + 7) // 8):
-            raise ValueError("a bitmap has one bit for each place")
+            raise ValueError("a bitmap has one bit for each position")
         self.bits = bytearray((length + 7) // 8) if settled is None else bytearray(settled)
-        self.length = self.left = length
+        self.length = self.remaining = length
         self.touched = self.void = False
         if settled is not None:
-            for place in range(length):
-                self.left -= <uint8_t>PyByteArray_AS_STRING(self.bits)[place >> 3] >> (place & 7) & 1
+            for position in range(length):
+                self.remaining -= <uint8_t>PyByteArray_AS_STRING(self.bits)[position >> 3] >> (position & 7) & 1
 
     @property
     def settled(self):
         """The bitmap, least significant bit first."""
         return bytes(self.bits)
 
-    cdef int mark(self, Py_ssize_t place) except -1:
+    cdef int mark(self, Py_ssize_t position) except -1:
         cdef char* byte
-        cdef int bit = 1 << (place & 7)
-        if not 0 <= place < self.length:
-            raise IndexError(f"place {place} of {self.length}")
-        byte = PyByteArray_AS_STRING(self.bits) + (place >> 3)
+        cdef int bit = 1 << (position & 7)
+        if not 0 <= position < self.length:
+            raise IndexError(f"position {position} of {self.length}")
+        byte = PyByteArray_AS_STRING(self.bits) + (position >> 3)
         if byte[0] & bit:
             return 0
         byte[0] |= bit
-        self.left -= 1
+        self.remaining -= 1
         self.touched = True
         return 1
 
-    def settle(self, Py_ssize_t place):
-        """Mark a place; ``False`` if it was marked before."""
-        return self.mark(place) == 1
+    def settle(self, Py_ssize_t position):
+        """Mark a position; ``False`` if it was marked before."""
+        return self.mark(position) == 1
 
 
 def mark_records(records):
-    """Mark the places of delivered records as settled; see the twin."""
+    """Mark the positions of delivered records as settled; see the twin."""
     cdef ClaimedRecord record
     cdef Marks marks
     cdef list marked = []
-    for found in records:
-        record = <ClaimedRecord?>found
+    for item in records:
+        record = <ClaimedRecord?>item
         marks = <Marks?>record.marks
-        if not marks.void and marks.mark(record.place):
+        if not marks.void and marks.mark(record.position):
             marked.append(record)
     return marked

@@ -40,14 +40,14 @@ def found_pythons(wanted: list[str]) -> dict[str, str]:
     """Return the newest interpreter of each version, from the path and from pyenv."""
     roots = [*os.environ["PATH"].split(os.pathsep)]
     roots += map(str, sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/*/bin")))
-    found = {}
+    interpreters = {}
     for version in wanted:
         for folder in roots:
             path = Path(folder) / f"python{version}"
             # a shim of pyenv's answers only for the versions that are in use
             if path.exists() and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
-                found[version] = str(path)
-    return found
+                interpreters[version] = str(path)
+    return interpreters
 
 
 class Builder:

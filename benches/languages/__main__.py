@@ -82,26 +82,26 @@ def _built(language: str, program: str, *build: str) -> list[str] | None:
     if shutil.which(build[0]) is None:
         say(f"left out: {build[0]} is not installed")
         return None
-    made = subprocess.run(build, cwd=HERE / language, stderr=subprocess.PIPE, text=True, check=False)
-    if made.returncode:
-        say(f"left out: {' '.join(build)} failed\n{made.stderr.strip()}")
+    process = subprocess.run(build, cwd=HERE / language, stderr=subprocess.PIPE, text=True, check=False)
+    if process.returncode:
+        say(f"left out: {' '.join(build)} failed\n{process.stderr.strip()}")
         return None
     return [str(BUILD / program)]
 
 
 def _commands() -> dict[str, list[str]]:
-    """Who → the command that measures him, for all that could be built or found."""
+    """Return the command of each contender that could be built or imported."""
     python = [sys.executable, "-W", "ignore", "-m", "benches.languages"]
-    found: dict[str, list[str] | None] = {"ours": [*python, "ours"]}
+    commands: dict[str, list[str] | None] = {"ours": [*python, "ours"]}
     if all(importlib.util.find_spec(name) for name in ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter")):
-        found["OpenTelemetry, Python"] = [*python, "opentelemetry"]
+        commands["OpenTelemetry, Python"] = [*python, "opentelemetry"]
     else:
         say("left out: OpenTelemetry's SDK for Python is not installed")
-    found["OpenTelemetry, Go"] = _built("go", "go", "go", "build", "-o", str(BUILD / "go"))
-    found["OpenTelemetry, Rust"] = _built(
+    commands["OpenTelemetry, Go"] = _built("go", "go", "go", "build", "-o", str(BUILD / "go"))
+    commands["OpenTelemetry, Rust"] = _built(
         "rust", "rust/release/spans", "cargo", "build", "--release", "--quiet", "--target-dir", str(BUILD / "rust")
     )
-    return {who: command for who, command in found.items() if command}
+    return {who: command for who, command in commands.items() if command}
 
 
 def _measure(command: list[str], mode: str) -> dict[str, Any]:
@@ -115,11 +115,11 @@ def main(rounds: int) -> None:
     """Measure all, interleaved."""
     commands = _commands()
     runs = [(who, mode) for who in commands for mode in ("recorded", "encoded") if (who, mode) != ("ours", "recorded")]
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {run: [] for run in runs}
+    results: dict[tuple[str, str], list[dict[str, Any]]] = {run: [] for run in runs}
     for number in range(rounds):
         turn = number % len(runs)
         for who, mode in runs[turn:] + runs[:turn]:
-            found[who, mode].append(_measure(commands[who], mode))
+            results[who, mode].append(_measure(commands[who], mode))
     say(f"CPython {sys.version.split()[0]}")
     for tool in (["go", "version"], ["rustc", "--version"]):
         if shutil.which(tool[0]):
@@ -127,11 +127,11 @@ def main(rounds: int) -> None:
     say(f"ns of processor time for a span, medians of {rounds} rounds; a ratio is that of the last column\n")
     say("| SDK | version | thread that records | process, recorded | process, recorded and encoded | ratio |")
     say("|---|---|--:|--:|--:|--:|")
-    mine = [each["process"] for each in found["ours", "encoded"]]
+    mine = [each["process"] for each in results["ours", "encoded"]]
     for who in commands:
-        whole = found[who, "encoded"]
+        whole = results[who, "encoded"]
         caller = statistics.median(each["caller"] for each in whole)
-        recorded = [each["process"] for each in found.get((who, "recorded"), [])]
+        recorded = [each["process"] for each in results.get((who, "recorded"), [])]
         encoded = [each["process"] for each in whole]
         ratio = statistics.median(other / our for our, other in zip(mine, encoded, strict=True))
         cells = [f"{caller:,.0f}", f"{statistics.median(recorded):,.0f}" if recorded else "–"]

@@ -1,1 +1,1 @@
-"""What no user imports: what services, runtimes and components stand on."""
+"""Internal foundation of services, runtimes and components; users import nothing from it."""

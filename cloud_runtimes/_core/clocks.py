@@ -33,7 +33,7 @@ def process_name(pid: int) -> str | None:
 
 
 def is_alive(process: str) -> bool:
-    """Tell whether a process may still run. Of another namespace only the lease tells."""
+    """Return whether a process may still run. Of another namespace only the lease tells."""
     pid, _, rest = process.partition(":")
     mine = process_name(os.getpid()) or "::"
     if not pid.isdigit() or rest.startswith(":") or rest.rpartition(":")[2] != mine.rpartition(":")[2]:
@@ -59,5 +59,5 @@ class Clocks:
         return since_boot_ns() // 1_000_000
 
     def boot_id(self) -> str:
-        """What names this boot."""
+        """Identifier of this boot."""
         return boot_id()

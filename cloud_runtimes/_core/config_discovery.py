@@ -20,26 +20,26 @@ _VARIABLE: Final = "CLOUD_RUNTIMES_CONFIG"
 _TABLE: Final = re.compile(rb"""tool\s*\.\s*["']?cloud-runtimes["']?\s*[].=]""")
 
 
-class Found(NamedTuple):
+class Discovered(NamedTuple):
     """A file or folder of configuration, and why it counts."""
 
     path: Path
     why: str
 
 
-def find(given: str | os.PathLike[str] | None) -> Found | None:
+def find(given: str | os.PathLike[str] | None) -> Discovered | None:
     """Return what counts; ``None``: there is no file."""
     if given is not None:
-        return Found(Path(os.fspath(given)), "given as an argument")
+        return Discovered(Path(os.fspath(given)), "given as an argument")
     if named := os.environ.get(_VARIABLE):
         path = Path(named).expanduser()
         if not path.exists():
             raise InvalidArgumentError(f"{_VARIABLE}: {path} does not exist; name a file or folder, or unset it")
-        return Found(path, f"named by {_VARIABLE}")
+        return Discovered(path, f"named by {_VARIABLE}")
     for folder in _upward():
         for name in _NAMES:
             if _counts(path := folder / name):
-                return Found(path, "the nearest one from the working directory upward")
+                return Discovered(path, "the nearest one from the working directory upward")
     return None
 
 
@@ -57,7 +57,7 @@ def _upward() -> Iterator[Path]:
 
 
 def _counts(path: Path) -> bool:
-    """Tell whether a file is there, is meant for us, and may be believed."""
+    """Return whether a file is there, is meant for us, and may be believed."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or (path.name == PYPROJECT and table_of(path.read_bytes(), path) is None):
@@ -83,12 +83,12 @@ def table_of(data: bytes, path: Path) -> dict[Any, Any] | None:
     """Return the table ``[tool.cloud-runtimes]`` of a ``pyproject.toml``; ``None``: it has none. Only with one a syntax error is refused."""
     if b"cloud-runtimes" not in data:
         return None
-    found = read_tables(data, "toml")
-    if isinstance(found, str):
+    tables = read_tables(data, "toml")
+    if isinstance(tables, str):
         if _TABLE.search(data):
-            raise InvalidArgumentError(f"{path}: {found}")
+            raise InvalidArgumentError(f"{path}: {tables}")
         return None
-    tool = found.get("tool")
+    tool = tables.get("tool")
     table = tool.get("cloud-runtimes") if isinstance(tool, dict) else None
     return table if isinstance(table, dict) else None
 
@@ -97,8 +97,8 @@ def beside(tables: dict[str, Any], path: Path) -> None:
     """Let the relative homes of a file, and the default home, lie beside it."""
     folder = os.path.abspath(path if path.is_dir() else path.parent)
     capa = tables.get("capa", {})
-    places = [capa, *(table for each in tables.values() if isinstance(each, dict) for table in each.values())]
-    for table in places:
+    candidates = [capa, *(table for each in tables.values() if isinstance(each, dict) for table in each.values())]
+    for table in candidates:
         if isinstance(table, dict) and isinstance(home := table.get("home"), str) and _relative(home):
             table["home"] = os.path.join(folder, home)
     if isinstance(capa, dict) and isinstance(homes := capa.get("homes"), dict):

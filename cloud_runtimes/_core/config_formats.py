@@ -44,7 +44,7 @@ def read_documents(data: bytes, doubled: Callable[[str], None]) -> list[Any] | s
 
 def _read(parse: Callable[[str], Any], data: bytes, kind: type[T]) -> T | str:
     try:
-        found = parse(data.decode("utf-8-sig"))
+        match = parse(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return f"not UTF-8 at byte {error.start}"
     except RecursionError:
@@ -54,18 +54,18 @@ def _read(parse: Callable[[str], Any], data: bytes, kind: type[T]) -> T | str:
     except MemoryError:
         raise
     except Exception as error:
-        return f"syntax error{_place(error)}"
-    return found if isinstance(found, kind) else f"expected tables at the top, found {type(found).__name__}"
+        return f"syntax error{_position(error)}"
+    return match if isinstance(match, kind) else f"expected tables at the top, found {type(match).__name__}"
 
 
-def _place(error: Exception) -> str:
+def _position(error: Exception) -> str:
     """Tell where, of what an error of one of the parsers says."""
     mark = getattr(error, "problem_mark", None)  # PyYAML
     line, column = getattr(error, "lineno", None), getattr(error, "colno", None)  # json
     if mark is not None:
         line, column = mark.line + 1, mark.column + 1
-    elif line is None and (found := re.search(r"at line (\d+), column (\d+)\)$", str(error))):  # tomllib
-        line, column = found[1], found[2]
+    elif line is None and (match := re.search(r"at line (\d+), column (\d+)\)$", str(error))):  # tomllib
+        line, column = match[1], match[2]
     if line is None and str(error).endswith("(at end of document)"):
         return " at the end of the document"
     return "" if line is None else f" at line {line}, column {column}"
@@ -100,8 +100,8 @@ def _toml(text: str) -> Any:
 def _yaml(text: str) -> Any:
     import yaml
 
-    found = yaml.load(text, _yaml_loader())
-    return {} if found is None else found  # an empty document
+    value = yaml.load(text, _yaml_loader())
+    return {} if value is None else value  # an empty document
 
 
 def _yaml_documents(text: str, doubled: Callable[[str], None]) -> Any:
@@ -125,12 +125,12 @@ def _yaml_loader(doubled: Callable[[str], None] = _refuse) -> Any:
             for key, _ in node.value:
                 if key.tag == "tag:yaml.org,2002:merge":
                     continue
-                if (found := self.construct_object(key, deep=True)) in seen:
+                if (key_value := self.construct_object(key, deep=True)) in seen:
                     mark = key.start_mark
                     doubled(f"the key at line {mark.line + 1}, column {mark.column + 1} stands twice in one table")
-                seen.add(found)
-            made: dict[Any, Any] = super().construct_mapping(node, deep)
-            return made
+                seen.add(key_value)
+            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+            return mapping
 
     return Loader
 

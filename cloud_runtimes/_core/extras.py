@@ -26,7 +26,7 @@ def missing(what: str, extra: str) -> UnsupportedError:
 
 
 def installed(*modules: str) -> bool:
-    """Tell whether all modules can be found. Imports none of them, only the packages around them."""
+    """Return whether all modules can be found. Imports none of them, only the packages around them."""
     try:
         return all(find_spec(each) is not None for each in modules)
     except ModuleNotFoundError:

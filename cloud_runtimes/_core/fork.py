@@ -1,6 +1,11 @@
-"""What must happen in a forked child, in one place.
+"""Hooks that run in a forked child, in one place.
 
-Objects that own threads, descriptors or locks enter themselves here; the child frees every `Mutex` and calls `forked` on each of them, oldest first, before any other code of ours runs in it. Some hold what must be at rest in the moment of the fork, such as a library with locks of its own: they have a `before_fork`, which the parent calls first, and an `after_fork`. What goes on in the child, by a thread that uses others of ours, does so in `revived`, once all have forgotten. `generation` counts the forks that led to this process, so that a handle can tell that it was inherited.
+Objects that own threads, descriptors or locks register here. The child frees every `Mutex` and calls `forked` on
+each object, oldest first, before any other code of ours runs in it. Some objects have to be at rest at the moment of
+the fork, such as a library with locks of its own. They have a `before_fork`, which the parent calls first, and an
+`after_fork`. Work that resumes in the child, in a thread that uses other objects of ours, does so in `revived`, once
+all have forgotten. `generation` counts the forks that led to this process, so that a handle can tell that it was
+inherited.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What a handler of the application is: sync or async, and what its parameters get.
+"""Handlers of the application: sync or async, and the values of their parameters.
 
-A parameter gets what it is annotated with: the payload's type, what tells of the call (such as an event, a request or a run), or the client. A parameter without an annotation gets what its place says.
+A parameter gets what it is annotated with: the payload's type, an object that describes the call (such as an event,
+a request or a run), or the client. A parameter without an annotation gets a value by its position.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _UNKNOWN: Final = -1
 
 
 class Signature(NamedTuple):
-    """What a handler takes.
+    """Signature of a handler.
 
     Attributes:
         takes: what each of its arguments is.
@@ -34,7 +35,7 @@ class Signature(NamedTuple):
 
 
 def is_async_callable(handler: Any) -> bool:
-    """Tell whether calling ``handler`` gives a coroutine."""
+    """Return whether calling ``handler`` gives a coroutine."""
     if inspect.isfunction(handler) or inspect.ismethod(handler):
         return inspect.iscoroutinefunction(handler)
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
@@ -47,7 +48,7 @@ def signature(
     context: type,
     client: object,
     type: Any = None,
-    places: tuple[int, ...] = (DATA, CONTEXT),
+    roles: tuple[int, ...] = (DATA, CONTEXT),
 ) -> Signature:
     """Return what a handler takes.
 
@@ -57,7 +58,7 @@ def signature(
         context: the class that tells of the call; its type argument is that of the data.
         client: that the handler belongs to.
         type: what the data is decoded into, whatever the annotations say.
-        places: what parameters without annotations get.
+        roles: what parameters without annotations get.
 
     Raises:
         InvalidArgumentError: it takes something else, or an annotation cannot be resolved.
@@ -65,9 +66,9 @@ def signature(
     try:
         parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError):  # some built-ins tell nothing
-        return Signature(places[:1], type)
+        return Signature(roles[:1], type)
     reader = _Reader(handler, label, context, client, type)
-    rest = list(places)
+    rest = list(roles)
     takes: list[int] = []
     for parameter, (kind, inner) in zip(parameters, map(reader.read, parameters), strict=True):
         if kind != _UNKNOWN and kind in rest:
@@ -147,9 +148,9 @@ class _Reader:
 def _names(handler: Any) -> Mapping[str, Any]:
     """Return the names that annotations of a handler may use."""
     for each in _wrapped(handler):
-        found = getattr(each, "__globals__", None)
-        if found is not None:
-            names: Mapping[str, Any] = found
+        namespace = getattr(each, "__globals__", None)
+        if namespace is not None:
+            names: Mapping[str, Any] = namespace
             return names
     return {}
 

@@ -29,7 +29,7 @@ class Handle:
             )
 
     def _leaving(self, error: BaseException | None) -> bool:
-        """Tell whether a block's end is this process's to carry out; a child that only leaves by an exception keeps it."""
+        """Return whether a block's end is this process's to carry out; a child that only leaves by an exception keeps it."""
         if error is None:
             self._check_process()
         return self._generation == fork.generation()

@@ -1,4 +1,6 @@
-"""What glibc does with freed memory: by default it gives large blocks back to the kernel, to be faulted in again for the next ones."""
+"""Settings of glibc for freed memory.
+
+By default it gives large blocks back to the kernel, to be faulted in again for the next ones."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _NETWORK: Final = frozenset(
 
 
 def is_memory(home: str) -> bool:
-    """Tell whether a home means "in the process": ``:memory:`` or ``:memory:NAME``."""
+    """Return whether a home means "in the process": ``:memory:`` or ``:memory:NAME``."""
     return home.startswith(MEMORY)
 
 
@@ -65,7 +65,7 @@ def home_folder(setting: object) -> str:
 
 
 def is_durable(setting: str | None) -> bool:
-    """Tell whether what is acknowledged is to survive a power cut: by the setting, ``CLOUD_RUNTIMES_DURABILITY``, or by default."""
+    """Return whether what is acknowledged is to survive a power cut: by the setting, ``CLOUD_RUNTIMES_DURABILITY``, or by default."""
     durability = setting or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
     if durability not in ("full", "relaxed"):
         raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")

@@ -46,11 +46,11 @@ if sys.platform == "win32":
     send = send_to_group
 
     def others_in_group(process: subprocess.Popen[bytes]) -> bool:
-        """Tell whether others of a group are left, once its first process has ended; the system cannot say."""
+        """Return whether others of a group are left, once its first process has ended; the system cannot say."""
         return False
 
     def in_foreground() -> bool:
-        """Tell whether the terminal's interrupt key reaches what this process starts by itself."""
+        """Return whether the terminal's interrupt key reaches what this process starts by itself."""
         return True
 
 else:
@@ -75,7 +75,7 @@ else:
         process.send_signal(number)
 
     def others_in_group(process: subprocess.Popen[bytes]) -> bool:
-        """Tell whether others of a group are left, once `wait_for_end` has seen the end of its first process."""
+        """Return whether others of a group are left, once `wait_for_end` has seen the end of its first process."""
         if process.returncode is not None:  # nobody else has its number while one of them lives
             try:
                 os.killpg(process.pid, 0)
@@ -97,7 +97,7 @@ else:
         return False
 
     def in_foreground() -> bool:
-        """Tell whether the terminal's interrupt key reaches what this process starts by itself."""
+        """Return whether the terminal's interrupt key reaches what this process starts by itself."""
         try:
             terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
         except OSError:

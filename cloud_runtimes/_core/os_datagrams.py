@@ -36,14 +36,14 @@ class Datagrams(Protocol):
         """
 
     def counts(self, data: bytes) -> bool:
-        """Tell whether what was received is from one of us."""
+        """Return whether what was received is from one of us."""
 
     def close(self) -> None:
         """Let go of what sends."""
 
 
 class _Sender:
-    """One socket for all that is sent, made by its first use."""
+    """A socket for all datagrams that are sent; the first use makes it."""
 
     def __init__(self, family: int) -> None:
         self._family = family

@@ -1,4 +1,4 @@
-"""What errors of the operating system mean to a caller."""
+"""Mapping of errors of the operating system to errors for a caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What systems do differently with files: flags, owners, attributes, copies, and which file systems there are."""
+"""Differences of systems with files: flags, owners, attributes, copies, and which file systems there are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def user_id() -> int:
 
 
 def is_private(status: os.stat_result) -> bool:
-    """Tell whether a file is the user's, or root's, and nobody else can use it."""
+    """Return whether a file is the user's, or root's, and nobody else can use it."""
     return not MODES_COUNT or (not status.st_mode & 0o077 and status.st_uid in (user_id(), 0))
 
 
@@ -82,16 +82,16 @@ def real_path(path: str) -> str:
     return os.path.realpath(path).removeprefix("\\\\?\\")
 
 
-def name_new(made: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+def name_new(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Give a file its final name, in one step. The name that it had may stay.
 
     Raises:
         FileExistsError: there is one.
     """
     if sys.platform == "win32":
-        os.rename(made, path)
+        os.rename(source, path)
     else:
-        os.link(made, path)
+        os.link(source, path)
 
 
 # -- attributes ---------------------------------------------------------------
@@ -102,7 +102,7 @@ _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno
 if sys.platform == "linux" and hasattr(os, "setxattr"):
 
     def set_attribute(file: int, name: str, data: bytes) -> bool:
-        """Store an attribute of an open file; tells whether there is room for it."""
+        """Store an attribute of an open file; returns whether there is room for it."""
         try:
             os.setxattr(file, name, data)
         except OSError as error:
@@ -141,7 +141,7 @@ elif sys.platform == "win32":
         return f"{path.value}:{name}"
 
     def set_attribute(file: int, name: str, data: bytes) -> bool:
-        """Store an attribute of an open file; tells whether there is room for it."""
+        """Store an attribute of an open file; returns whether there is room for it."""
         try:
             with open(_stream(file, name), "wb") as stream:
                 stream.write(data)
@@ -160,7 +160,7 @@ elif sys.platform == "win32":
 elif sys.platform == "darwin":
 
     def set_attribute(file: int, name: str, data: bytes) -> bool:
-        """Store an attribute of an open file; tells whether there is room for it."""
+        """Store an attribute of an open file; returns whether there is room for it."""
         with suppress(AttributeError, ImportError, OSError):
             import ctypes
 
@@ -183,7 +183,7 @@ elif sys.platform == "darwin":
 else:
 
     def set_attribute(file: int, name: str, data: bytes) -> bool:
-        """Store an attribute of an open file; tells whether there is room for it."""
+        """Store an attribute of an open file; returns whether there is room for it."""
         return False
 
     def attribute(file: int, name: str) -> bytes | None:
@@ -261,8 +261,8 @@ def file_system(folder: str, mounts: str = MOUNTS) -> str:
         real = os.path.realpath(folder)
         for line in file:
             # ID parent major:minor root MOUNT-POINT options … - TYPE source options (proc(5))
-            left, _, right = line.partition(" - ")
-            point = left.split(" ")[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
+            mount, _, right = line.partition(" - ")
+            point = mount.split(" ")[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
             if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
                 best, kind = point, right.split(" ")[0]
     return kind

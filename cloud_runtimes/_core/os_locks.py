@@ -43,7 +43,7 @@ if sys.platform != "win32" and find_spec("fcntl") is not None:
     _at_once: Final = _with_the_gil()
 
     def try_lock(file: int) -> bool:
-        """Lock an open file unless it is locked; tells whether it did. Never waits."""
+        """Lock an open file unless it is locked; returns whether it did. Never waits."""
         try:
             _at_once(file, LOCK_EX | LOCK_NB)
         except OSError as error:
@@ -87,7 +87,7 @@ else:
         return True
 
     def try_lock(file: int) -> bool:
-        """Lock an open file unless it is locked; tells whether it did. Never waits."""
+        """Lock an open file unless it is locked; returns whether it did. Never waits."""
         return _byte(file, _LOCK)
 
     def lock(file: int) -> None:

@@ -27,7 +27,7 @@ class _File(Protocol):
 
 
 class Poll(Protocol):
-    """What of `select.poll` is used."""
+    """The part of `select.poll` that is used."""
 
     def register(self, file: int | _File, events: int, /) -> None:
         """Wait for a file too."""
@@ -48,11 +48,13 @@ class _Select:
         writes = [file for file, events in self._events.items() if events & POLLOUT]
         try:
             # Windows tells there of a connection that was refused
-            found = select.select(reads, writes, writes, None if timeout is None or timeout < 0 else timeout / 1000)
+            ready_lists = select.select(
+                reads, writes, writes, None if timeout is None or timeout < 0 else timeout / 1000
+            )
         except (OSError, ValueError):  # one was closed
             return [(file, _POLLNVAL) for file in self._events]
-        ready = dict.fromkeys((file for each in found for file in each), 0)
-        for files, event in zip(found, (POLLIN, POLLOUT, POLLOUT), strict=True):
+        ready = dict.fromkeys((file for each in ready_lists for file in each), 0)
+        for files, event in zip(ready_lists, (POLLIN, POLLOUT, POLLOUT), strict=True):
             for file in files:
                 ready[file] |= event
         return list(ready.items())

@@ -35,22 +35,22 @@ _MAX_ENTRIES: Final = 64
 def _headers(headers: Any, name: str) -> list[str]:
     """Return all values of a header, whatever the case of its name; of a mapping, or of pairs."""
     pairs: Iterable[Any] = headers.items() if isinstance(headers, Mapping) else headers
-    found = []
+    result = []
     for key, value in pairs:
         if isinstance(key, bytes):
             key = key.decode("latin-1")
         if isinstance(key, str) and key.lower() == name:
             values = value if isinstance(value, (list, tuple)) else [value]
-            found += [each.decode("latin-1") if isinstance(each, bytes) else str(each) for each in values]
-    return found
+            result += [each.decode("latin-1") if isinstance(each, bytes) else str(each) for each in values]
+    return result
 
 
 def extract(headers: Any) -> Any:
     """Return the remote `SpanContext` of headers, or `None`."""
-    found = _headers(headers, "traceparent")
-    if len(found) != 1:
+    values = _headers(headers, "traceparent")
+    if len(values) != 1:
         return None
-    match = _TRACEPARENT.fullmatch(found[0].strip(" \t"))
+    match = _TRACEPARENT.fullmatch(values[0].strip(" \t"))
     if match is None or (match[1] == "00" and match[5] is not None):
         return None
     state = _state(_headers(headers, "tracestate"))
@@ -124,7 +124,7 @@ def extract_baggage(headers: Any) -> dict[str, str]:
 
 
 class Entered:
-    """What came with a call or an event in ``traceparent``, ``tracestate`` and ``baggage`` is the context, until `leave`. One that is not valid is none."""
+    """Sets the context from ``traceparent``, ``tracestate`` and ``baggage``, until `leave`; ignores invalid ones."""
 
     __slots__ = ("_baggage", "_current")
 

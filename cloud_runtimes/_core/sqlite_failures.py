@@ -1,4 +1,4 @@
-"""What SQLite's errors mean to a caller.
+"""Mapping of SQLite's errors to errors for a caller.
 
 Result codes: sqlite.org/rescode.html; the low byte of an extended code is the primary one.
 """
@@ -37,7 +37,7 @@ def _cannot_open_files() -> CloudRuntimesError | None:
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Tell whether another program has the database locked."""
+    """Return whether another program has the database locked."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 

@@ -52,9 +52,9 @@ _Lock: Final[Any] = _Mutex if sys.version_info >= (3, 14) else _RLock
 
 def Mutex() -> Any:
     """Return a re-entrant lock for threads of the application to take by ``with``; in a forked child it is free."""
-    made = _Lock()
-    _mutexes.add(made)
-    return made
+    mutex = _Lock()
+    _mutexes.add(mutex)
+    return mutex
 
 
 def free_mutexes() -> None:
@@ -83,7 +83,7 @@ class Changes:
         return ticket
 
     def wait(self, ticket: threading.Lock, timeout: float | None) -> bool:
-        """Wait for the announcement at most ``timeout`` seconds; tells whether it came."""
+        """Wait for the announcement at most ``timeout`` seconds; returns whether it came."""
         if _acquired(ticket, timeout):
             return True
         return self._tickets.pop(ticket, _ANNOUNCED) is _ANNOUNCED  # just now
@@ -113,26 +113,26 @@ class Changes:
     def wait_for(self, look: Callable[[], T | None], timeout: float | None) -> T | None:
         """Return what ``look`` finds, asked again after each announcement while that is ``None`` or ``False``; ``None``: time is up."""
         end = None if timeout is None else monotonic() + timeout
-        found = look()
-        while found is None or found is False:
+        value = look()
+        while value is None or value is False:
             ticket = self.ticket()
-            found = look()
-            if (found is None or found is False) and not self.wait(ticket, None if end is None else end - monotonic()):
+            value = look()
+            if (value is None or value is False) and not self.wait(ticket, None if end is None else end - monotonic()):
                 return None
-        return found
+        return value
 
     async def wait_for_async(self, look: Callable[[], T | None], timeout: float | None) -> T | None:
         """Asynchronous `wait_for`."""
         end = None if timeout is None else monotonic() + timeout
-        found = look()
-        while found is None or found is False:
+        value = look()
+        while value is None or value is False:
             future = self.future()
-            found = look()
-            if (found is None or found is False) and not await self.wait_async(
+            value = look()
+            if (value is None or value is False) and not await self.wait_async(
                 future, None if end is None else end - monotonic()
             ):
                 return None
-        return found
+        return value
 
     def announce(self) -> None:
         """Wake all who have a ticket."""
@@ -196,11 +196,11 @@ class Background:
             self._changes.announce()
 
     def is_current(self) -> bool:
-        """Tell whether the caller runs in it."""
+        """Return whether the caller runs in it."""
         return self._ident == threading.get_ident()
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for its end at most ``timeout`` seconds; tells whether it has ended, or never began."""
+        """Wait for its end at most ``timeout`` seconds; returns whether it has ended, or never began."""
         if not self.started or self.is_current():
             return not self.started
         ticket = self._changes.ticket()
@@ -233,13 +233,13 @@ def in_background(
 
 def _acquired(ticket: threading.Lock, timeout: float | None) -> bool:
     end = None if timeout is None else monotonic() + timeout
-    left = timeout
+    remaining = timeout
     if threading.current_thread() is threading.main_thread():
-        while left is None or left > _LOOK:
+        while remaining is None or remaining > _LOOK:
             if ticket.acquire(timeout=_LOOK):
                 return True
-            left = None if end is None else end - monotonic()
-    return ticket.acquire(timeout=-1 if left is None else max(0.0, left))
+            remaining = None if end is None else end - monotonic()
+    return ticket.acquire(timeout=-1 if remaining is None else max(0.0, remaining))
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

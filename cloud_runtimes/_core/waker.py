@@ -17,7 +17,7 @@ class _Connection(Protocol):
 
 
 class Waker:
-    """What ends a wait, from any thread; two descriptors."""
+    """Ends a wait from any thread; has two descriptors."""
 
     def __init__(self) -> None:
         self._in, self._out = socket.socketpair()

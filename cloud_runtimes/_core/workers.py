@@ -15,11 +15,11 @@ _Item: TypeAlias = tuple[Future[Any], Callable[[], Any]]
 
 
 class Workers:
-    """A pool that grows to ``most`` threads as calls need them; further calls wait for one."""
+    """A pool that grows to ``limit`` threads as calls need them; further calls wait for one."""
 
-    def __init__(self, name: str, most: int) -> None:
+    def __init__(self, name: str, limit: int) -> None:
         self._name = name
-        self._most = most
+        self._limit = limit
         fork.register(self)
         self.forked()
 
@@ -37,7 +37,7 @@ class Workers:
         with self._lock:
             if self._idle:
                 self._idle.pop()
-            elif len(self._threads) < self._most:
+            elif len(self._threads) < self._limit:
                 thread = Background(partial(self._run, self._queue, self._idle), self._name)
                 thread.start()
                 self._threads.append(thread)

@@ -68,7 +68,7 @@ class _StrictBuffer(ReceiveBuffer):
 
 
 class _Logger:
-    """What uvicorn says of requests, whose number is anybody's choice: at most once a minute."""
+    """Logs uvicorn's messages about requests at most once a minute each, since clients decide how many there are."""
 
     level = 30
 
@@ -87,7 +87,7 @@ class _Logger:
 
 
 class _Protocol(H11Protocol):
-    """One connection."""
+    """Protocol of one connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -168,7 +168,7 @@ class _Protocol(H11Protocol):
         super().resume_writing()
 
     def look(self, now: float) -> bool:
-        """See that its answers are read, no slower than `SLOWEST`; called now and then. An answer that could be written whole begins the time anew. Tells whether it is over with it."""
+        """See that its answers are read, no slower than `SLOWEST`; called now and then. An answer that could be written whole begins the time anew. Returns whether it is over with it."""
         size = self.transport.get_write_buffer_size()
         if not size:
             self._unread = None

@@ -16,7 +16,7 @@ from ..spi.operation import Operation, mark_interrupted
 from ..spi.rpc import RpcCall, RpcReply
 from .http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, chunk, last_chunk, pieces_async
 from .limits import MAX_CONNECTIONS
-from .sync_client import BasePool, Connection, Lost, tls_context
+from .sync_client import BasePool, Connection, ConnectionLost, tls_context
 
 
 class LoopConnection(Connection, asyncio.Protocol):
@@ -56,7 +56,7 @@ class LoopConnection(Connection, asyncio.Protocol):
             if exc is None and self._parser is not None and self._parser.eof():
                 waiter.set_result(None)
             else:
-                lost = Lost("the server closed it" if exc is None else str(exc) or type(exc).__name__)
+                lost = ConnectionLost("the server closed it" if exc is None else str(exc) or type(exc).__name__)
                 lost.__cause__ = exc
                 waiter.set_exception(lost)
         if drained is not None and not drained.done():
@@ -80,13 +80,13 @@ class LoopConnection(Connection, asyncio.Protocol):
     def peername(self) -> Any:
         return self.transport.get_extra_info("peername")
 
-    async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
+    async def ask(self, data: bytes, body: Any, parser: ResponseParser, timeout: float | None) -> None:
         if self.lost:
             data = b""
-            raise Lost("the server closed it", sent=False)
+            raise ConnectionLost("the server closed it", sent=False)
         self._parser = parser
         waiter = self._waiter = self._loop.create_future()
-        timer = None if left is None else self._loop.call_later(left, _time_up, waiter)
+        timer = None if timeout is None else self._loop.call_later(timeout, _time_up, waiter)
         try:
             self.transport.write(data)
             data = b""  # tokens are in it, and frames of errors hold it

@@ -14,7 +14,7 @@ from ..codec import json
 from ..errors import InvalidArgumentError
 from ..spi.rpc import RpcCall, RpcReply
 from .limits import MAX_BODY, MAX_HEAD
-from .proof import CALLER_HEADER, HELLO, HTTPS, TIMEOUT_HEADER, TOKEN_HEADER, place, proves
+from .proof import CALLER_HEADER, HELLO, HTTPS, TIMEOUT_HEADER, TOKEN_HEADER, peer, proves
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
 _HEADER: Final = re.compile(
@@ -32,7 +32,7 @@ last_chunk: Final = b"0\r\n\r\n"
 
 
 class ProtocolError(Exception):
-    """What came is no response of HTTP/1.1, or more than one."""
+    """The data is not a response of HTTP/1.1, or is more than one."""
 
 
 class TooLargeError(Exception):
@@ -72,7 +72,7 @@ class Endpoint(NamedTuple):
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None, token: str | None = None) -> bytes:
+def request(endpoint: Endpoint, call: RpcCall, caller: str, timeout: float | None, token: str | None = None) -> bytes:
     """Return the bytes of a call: all of it, or the head where the body is a stream. ``token`` is the connection's."""
     target = f"{endpoint.prefix}/{call.path}"
     if call.query:
@@ -80,8 +80,8 @@ def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None, 
     head = f"{call.http_method} {target} HTTP/1.1\r\nhost: {endpoint.authority}\r\n{CALLER_HEADER}: {caller}\r\n"
     if token is not None:
         head = f"{head}{TOKEN_HEADER}: {token}\r\n"
-    if left is not None:
-        head = f"{head}{TIMEOUT_HEADER}: {int(left * 1000) + 1}\r\n"
+    if timeout is not None:
+        head = f"{head}{TIMEOUT_HEADER}: {int(timeout * 1000) + 1}\r\n"
     for name, value in call.headers.items():
         head = f"{head}{name}: {value}\r\n"
     if call.content_type is not None:
@@ -141,12 +141,12 @@ def proved(endpoint: Endpoint, service: str, nonce: str, reply: RpcReply, peerna
     """Return the token for calls on a connection whose server, at ``peername``, answered a `hello`; ``None``: it is not the service."""
     if reply.status != 200 or endpoint.secret is None:
         return None
-    places = (HTTPS,) if endpoint.tls else (place(peername), endpoint.authority.lower())
-    return proves(json.decode(reply.data), endpoint.secret, service, endpoint.instance, nonce, places)
+    addresses = (HTTPS,) if endpoint.tls else (peer(peername), endpoint.authority.lower())
+    return proves(json.decode(reply.data), endpoint.secret, service, endpoint.instance, nonce, addresses)
 
 
 class ResponseParser:
-    """Takes one response, as it comes. Once it is complete, ``keep_alive`` tells whether the connection may be used again."""
+    """Takes one response, as it comes. Once it is complete, ``keep_alive`` is whether the connection may be used again."""
 
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
@@ -154,14 +154,14 @@ class ResponseParser:
         self._buffer = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._left = self._size = self._informational = 0
+        self._remaining = self._size = self._informational = 0
         self._part = _SIZE
         self.begun = False
         self.keep_alive = False
         self.status = 0
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes; tells whether the response is complete. After `ProtocolError` or `TooLargeError` the connection is good for nothing any more."""
+        """Take bytes; returns whether the response is complete. After `ProtocolError` or `TooLargeError` the connection is good for nothing any more."""
         self.begun = True
         state = self._state
         if state is HEAD:
@@ -188,13 +188,13 @@ class ResponseParser:
             self._buffer = b""
             state = self._state
         if state is LENGTH:
-            left = self._left = self._left - len(data)
+            remaining = self._remaining = self._remaining - len(data)
             if data:
                 self._body.append(data)
-            if left > 0:
+            if remaining > 0:
                 return False
-            if left < 0:
-                self._body[-1] = data[:left]
+            if remaining < 0:
+                self._body[-1] = data[:remaining]
                 self.keep_alive = False  # what stands behind the response is not ours to interpret
             self._state = DONE
             return True
@@ -209,7 +209,7 @@ class ResponseParser:
         return True
 
     def eof(self) -> bool:
-        """The server closed the connection; tells whether the response was complete by that."""
+        """The server closed the connection; returns whether the response was complete by that."""
         if self._state is TO_END:
             self._state = DONE
         return self._state is DONE
@@ -259,8 +259,8 @@ class ResponseParser:
                 raise ProtocolError(f"transfer-encoding {coding[:40]!r} was not asked for")
             self._state = CHUNKED
         elif length is not None:
-            self._left = int(length)
-            self._count(self._left)
+            self._remaining = int(length)
+            self._count(self._remaining)
             self._state = LENGTH
         else:
             self.keep_alive = False
@@ -275,38 +275,38 @@ class ResponseParser:
         """Take chunks: size, CRLF, data, CRLF; the last has size 0, then trailers, then an empty line (RFC 9112, section 7.1)."""
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
-        place, size = 0, len(data)
+        offset, size = 0, len(data)
         while self._part is not _TRAILERS:
             if self._part is _DATA:
-                taken = min(self._left, size - place)
-                self._body.append(data[place : place + taken])
-                place += taken
-                self._left -= taken
-                if self._left:
+                taken = min(self._remaining, size - offset)
+                self._body.append(data[offset : offset + taken])
+                offset += taken
+                self._remaining -= taken
+                if self._remaining:
                     return False
                 self._part = _AFTER
             if self._part is _AFTER:
-                if size - place < 2:
-                    self._buffer = data[place:]
+                if size - offset < 2:
+                    self._buffer = data[offset:]
                     return False
-                if data[place : place + 2] != b"\r\n":
+                if data[offset : offset + 2] != b"\r\n":
                     raise ProtocolError("a chunk that does not end where it says")
-                place += 2
+                offset += 2
                 self._part = _SIZE
-            end = data.find(b"\r\n", place, place + _MAX_CHUNK_LINE)
+            end = data.find(b"\r\n", offset, offset + _MAX_CHUNK_LINE)
             if end < 0:
-                if size - place >= _MAX_CHUNK_LINE:
+                if size - offset >= _MAX_CHUNK_LINE:
                     raise ProtocolError("a chunk without a size")
-                self._buffer = data[place:]
+                self._buffer = data[offset:]
                 return False
-            match = _CHUNK.fullmatch(data, place, end)
+            match = _CHUNK.fullmatch(data, offset, end)
             if match is None:
                 raise ProtocolError("a chunk without a size")
-            place = end + 2
-            self._left = int(match[1], 16)
-            self._count(self._left)
-            self._part = _DATA if self._left else _TRAILERS
-        return self._trailers(data[place:])
+            offset = end + 2
+            self._remaining = int(match[1], 16)
+            self._count(self._remaining)
+            self._part = _DATA if self._remaining else _TRAILERS
+        return self._trailers(data[offset:])
 
     def _trailers(self, rest: bytes) -> bool:
         if rest.startswith(b"\r\n"):

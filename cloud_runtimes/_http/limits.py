@@ -1,4 +1,4 @@
-"""What is taken over HTTP, so that a peer costs no more than this: sizes in bytes, times in seconds."""
+"""Limits of HTTP messages, so that a peer costs no more than this: sizes in bytes, times in seconds."""
 
 from __future__ import annotations
 

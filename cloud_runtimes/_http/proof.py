@@ -57,27 +57,29 @@ def _proof(secret: bytes, app_id: str, instance: str, nonce: str, challenge: str
     return _mac(secret, "cloud-runtimes rpc server 2", app_id, instance, nonce, challenge, where)
 
 
-def place(address: Any) -> str | None:
+def peer(address: Any) -> str | None:
     """Return the place of a socket's address; ``None``: it has none, as of a Unix socket."""
     try:
         host, port = address[:2]
-        found = ipaddress.ip_address(str(host).partition("%")[0])
+        ip = ipaddress.ip_address(str(host).partition("%")[0])
     except (TypeError, ValueError):
         return None
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return f"{found} {port}"
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return f"{ip} {port}"
 
 
-def answer(guard: Guard, app_id: str, instance: str, nonce: str, places: Iterable[str]) -> dict[str, Any]:
-    """Return the server's side of a hello; ``places`` are those where it was reached."""
+def answer(guard: Guard, app_id: str, instance: str, nonce: str, addresses: Iterable[str]) -> dict[str, Any]:
+    """Return the server's side of a hello; ``addresses`` are those where it was reached."""
     challenge = f"{int((time() + LIFETIME) * 1000):x}{os.urandom(16).hex()}"
-    proofs = [_proof(secret, app_id, instance, nonce, challenge, each) for each in places for secret in guard.secrets]
+    proofs = [
+        _proof(secret, app_id, instance, nonce, challenge, each) for each in addresses for secret in guard.secrets
+    ]
     return {"app_id": app_id, "instance": instance, "nonce": challenge, "proofs": proofs}
 
 
 def proves(
-    reply: Any, secret: bytes, app_id: str, instance: str | None, nonce: str, places: Iterable[str | None]
+    reply: Any, secret: bytes, app_id: str, instance: str | None, nonce: str, addresses: Iterable[str | None]
 ) -> str | None:
     """Return the token for calls where a hello's reply comes from that service, reached at one of the places; ``None``: it does not."""
     if not isinstance(reply, dict) or reply.get("app_id") != app_id:
@@ -88,7 +90,7 @@ def proves(
     if instance is not None and named != instance:
         return None
     known = [each for each in proofs if isinstance(each, str) and each.isascii()]
-    for where in places:
+    for where in addresses:
         if where is not None:
             expected = _proof(secret, app_id, named, nonce, challenge, where)
             if any(hmac.compare_digest(each, expected) for each in known):
@@ -97,7 +99,7 @@ def proves(
 
 
 def accepts(guard: Guard, app_id: str, token: str | None, sidecar: str | None = None) -> bool:
-    """Tell whether a caller shows a token of this server; ``sidecar`` is what came in `SIDECAR_HEADER`."""
+    """Return whether a caller shows a token of this server; ``sidecar`` is what came in `SIDECAR_HEADER`."""
     if guard.sidecar is not None and sidecar is not None and hmac.compare_digest(sidecar.encode(), guard.sidecar):
         return True
     match = None if token is None else _TOKEN.fullmatch(token)

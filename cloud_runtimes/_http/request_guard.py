@@ -79,7 +79,7 @@ class RequestGuard:
         return Refusal(403, "requests that pages of other origins make are not answered")
 
     def allows(self, host: str) -> bool:
-        """Tell whether the operator has allowed a ``Host``, in lower case."""
+        """Return whether the operator has allowed a ``Host``, in lower case."""
         name = _name(host[:300])
         return bool({name, host} & self._allowed) or any(
             name.endswith(each) for each in self._allowed if each[0] == "."
@@ -93,7 +93,7 @@ class RequestGuard:
 
 
 def _follows_link(scope: Mapping[str, Any], given: Mapping[bytes, str]) -> bool:
-    """Tell whether another page only links to the server's own: it may not frame or read it."""
+    """Return whether another page only links to the server's own: it may not frame or read it."""
     return (
         scope["path"] == "/"
         and given.get(b"sec-fetch-mode") == "navigate"
@@ -115,7 +115,7 @@ def _unregistrable(name: str) -> bool:
 
 @lru_cache(64)
 def _is_loopback(name: str) -> bool:
-    """Tell whether browsers take a name or address for this machine (W3C Secure Contexts, section 3.1)."""
+    """Return whether browsers take a name or address for this machine (W3C Secure Contexts, section 3.1)."""
     address = _address(name)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return False  # the kernel does, browsers do not

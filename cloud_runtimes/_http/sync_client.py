@@ -44,8 +44,8 @@ class NotReached(Exception):
         self.mistrust = mistrust
 
 
-class Lost(Exception):
-    """The connection ended before an answer came; ``sent`` tells whether anything had left."""
+class ConnectionLost(Exception):
+    """The connection ended before an answer came; ``sent`` is whether anything had left."""
 
     def __init__(self, why: str, *, sent: bool = True) -> None:
         super().__init__(why)
@@ -74,7 +74,7 @@ class Connection(ABC):
         self.renew_at = float("inf")
 
     def usable(self) -> bool:
-        """Tell whether its token is fresh, and the server has neither closed it nor sent what nobody asked for."""
+        """Return whether its token is fresh, and the server has neither closed it nor sent what nobody asked for."""
         now = monotonic()
         return now - self.idle_since < IDLE_CLIENT and now < self.renew_at and not self._poll.poll(0)
 
@@ -85,8 +85,8 @@ class Connection(ABC):
     def peername(self) -> Any: ...
 
     @abstractmethod
-    async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
-        """Send bytes, and a stream behind them; return once the response is complete. After ``left`` seconds raise `TimeoutError`."""
+    async def ask(self, data: bytes, body: Any, parser: ResponseParser, timeout: float | None) -> None:
+        """Send bytes, and a stream behind them; return once the response is complete. After ``timeout`` seconds raise `TimeoutError`."""
 
 
 C = TypeVar("C", bound=Connection)
@@ -114,13 +114,15 @@ class BasePool(ABC, Generic[C]):
         while True:
             connection = self._take(endpoint) or await self._connected(op, endpoint, limit)
             parser = ResponseParser(head_only=call.http_method == "HEAD")
-            left = op.remaining()
-            if left == 0.0:
+            timeout = op.remaining()
+            if timeout == 0.0:
                 connection.abort()
                 raise op.timed_out("a connection")
             try:
-                await connection.ask(request(endpoint, call, caller, left, connection.token), stream, parser, left)
-            except Lost as error:
+                await connection.ask(
+                    request(endpoint, call, caller, timeout, connection.token), stream, parser, timeout
+                )
+            except ConnectionLost as error:
                 connection.abort()
                 again = not error.sent or (call.http_method in _SAFE and not parser.begun and stream is None)
                 if again and not connection.fresh:
@@ -188,10 +190,10 @@ class BasePool(ABC, Generic[C]):
             self.close()
 
     async def _connected(self, op: Operation, endpoint: Endpoint, limit: float | None) -> C:
-        left = op.remaining()
-        if left == 0.0:
+        remaining = op.remaining()
+        if remaining == 0.0:
             raise op.timed_out("a connection")
-        patience = limit if left is None else left if limit is None else min(left, limit)
+        patience = limit if remaining is None else remaining if limit is None else min(remaining, limit)
         end = None if patience is None else monotonic() + patience
         connection: C | None = None
         try:
@@ -213,14 +215,14 @@ class BasePool(ABC, Generic[C]):
             raise
 
     @staticmethod
-    async def _prove(op: Operation, endpoint: Endpoint, connection: C, left: float | None) -> None:
+    async def _prove(op: Operation, endpoint: Endpoint, connection: C, timeout: float | None) -> None:
         """Have the server show that it is the service, before it gets anything."""
         nonce = os.urandom(16).hex()
         parser = ResponseParser(head_only=False)
         try:
-            await connection.ask(hello(endpoint, nonce), None, parser, left)
+            await connection.ask(hello(endpoint, nonce), None, parser, timeout)
             connection.token = proved(endpoint, op.component, nonce, parser.reply(), connection.peername())
-        except Lost as error:
+        except ConnectionLost as error:
             raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
         except (ProtocolError, TooLargeError, PayloadError) as error:
             raise NotReached(f"{endpoint.url}: {error}", mistrust=True) from error
@@ -268,8 +270,8 @@ class _Connection(Connection):
     def peername(self) -> Any:
         return self._sock.getpeername()
 
-    async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
-        sock, end = self._sock, None if left is None else monotonic() + left
+    async def ask(self, data: bytes, body: Any, parser: ResponseParser, timeout: float | None) -> None:
+        sock, end = self._sock, None if timeout is None else monotonic() + timeout
         sent = refused = False
         try:
             self._limit(end)
@@ -294,22 +296,22 @@ class _Connection(Connection):
                 if not received:
                     if parser.eof():
                         return
-                    raise Lost("the server closed it")
+                    raise ConnectionLost("the server closed it")
                 if parser.feed(received):
                     parser.keep_alive = parser.keep_alive and not refused
                     return
         except TimeoutError:
             raise
         except OSError as error:
-            raise Lost(error.strerror or type(error).__name__, sent=sent) from error
+            raise ConnectionLost(error.strerror or type(error).__name__, sent=sent) from error
         finally:
             data = b""  # tokens are in it, and frames of errors hold it
 
     def _limit(self, end: float | None) -> None:
-        left = None if end is None else end - monotonic()
-        if left is not None and left <= 0.0:
+        remaining = None if end is None else end - monotonic()
+        if remaining is not None and remaining <= 0.0:
             raise TimeoutError
-        self._sock.settimeout(left)
+        self._sock.settimeout(remaining)
 
 
 class Pool(BasePool[_Connection]):

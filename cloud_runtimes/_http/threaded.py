@@ -23,32 +23,32 @@ def listen(host: str, port: int, remedy: str) -> tuple[socket.socket, str]:
     """
     try:
         if host.startswith(INHERITED):
-            made = socket.socket(fileno=int(host.removeprefix(INHERITED)))
-            if made.family not in (socket.AF_INET, socket.AF_INET6) or not made.getsockopt(
+            sock = socket.socket(fileno=int(host.removeprefix(INHERITED)))
+            if sock.family not in (socket.AF_INET, socket.AF_INET6) or not sock.getsockopt(
                 socket.SOL_SOCKET, socket.SO_ACCEPTCONN
             ):
-                made.detach()
+                sock.detach()
                 raise OSError(errno.EINVAL, "it is no socket of TCP that listens")
-            return made, _url(made.getsockname())
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            return sock, _url(sock.getsockname())
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # the protocol by its name: with 0 asyncio leaves Nagle's algorithm on, at 40 ms a call
-        made = socket.socket(family, kind, protocol)
+        sock = socket.socket(family, kind, protocol)
         try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(place)
-            made.listen(1024)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(1024)
         except BaseException:
-            made.close()
+            sock.close()
             raise
     except OSError as error:
         raise UnavailableError(
             f"{host}:{port} cannot be listened on: {error.strerror}: {remedy}", retryable=False
         ) from error
-    return made, _url((host, made.getsockname()[1]))
+    return sock, _url((host, sock.getsockname()[1]))
 
 
-def _url(place: Sequence[Any]) -> str:
-    host, port = place[:2]
+def _url(address: Sequence[Any]) -> str:
+    host, port = address[:2]
     # on all addresses is also on loopback, where others of this machine reach it
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"

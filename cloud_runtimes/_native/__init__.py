@@ -88,6 +88,6 @@ def json_backend() -> str:
 
 
 def native_status() -> NativeStatus:
-    """Tell whether the compiled kernels are in use, and why or why not; whether JSON goes through orjson, and who does MessagePack where they are not."""
+    """Return whether the compiled kernels are in use, and why or why not; whether JSON goes through orjson, and who does MessagePack where they are not."""
     reason = f"{_status.reason}; JSON by {json_backend()}"
     return _status._replace(reason=reason if _status.native else f"{reason}; MessagePack by {msgpack.backend}")

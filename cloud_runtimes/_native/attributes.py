@@ -43,7 +43,7 @@ TEXTS = frozenset({*CONTEXT, "specversion", "datacontenttype", "traceparent", "p
 
 def escape(text: bytes) -> bytes:
     """JSON-escape UTF-8: quote, backslash and control characters, nothing else (RFC 8259 §7)."""
-    return _ESCAPE.sub(lambda found: _SHORT.get(found[0]) or b"\\u%04x" % found[0][0], text)
+    return _ESCAPE.sub(lambda match: _SHORT.get(match[0]) or b"\\u%04x" % match[0][0], text)
 
 
 def check_text(

@@ -150,7 +150,7 @@ class BatchBuffer:
             self._closed = True
 
     def seal(self) -> bool:
-        """Seal the open chunk; tells whether there was one. `ready` is not called."""
+        """Seal the open chunk; returns whether there was one. `ready` is not called."""
         with self._lock:
             chunk = self._open
             if chunk is not None:
@@ -213,7 +213,7 @@ class BatchBuffer:
             self._dropped += 1
 
     def stats(self) -> tuple[int, int, int, int, int, int, int]:
-        """One snapshot: accepted, delivered, failed, dropped, buffered events, batches sealed, buffered bytes."""
+        """Return a snapshot: accepted, delivered, failed, dropped, buffered events, batches sealed, buffered bytes."""
         with self._lock:
             accepted, delivered, failed, dropped = self._accepted, self._delivered, self._failed, self._dropped
             batches, size = self._batches, self._bytes

@@ -38,15 +38,15 @@ def bad(at: int, what: str) -> NoReturn:
 
 
 def skip_space(data: bytes, at: int) -> int:
-    found = _SPACE.match(data, at)
-    return found.end() if found else at
+    match = _SPACE.match(data, at)
+    return match.end() if match else at
 
 
 def skip_string(data: bytes, at: int) -> int:
-    found = _STRING.match(data, at)
-    if found is None:
+    match = _STRING.match(data, at)
+    if match is None:
         bad(at, "no complete JSON string")
-    return found.end()
+    return match.end()
 
 
 def skip_name(data: bytes, at: int) -> int:
@@ -76,10 +76,10 @@ def skip_value(data: bytes, at: int) -> int:
         elif first == b'"':
             at = skip_string(data, at)
         else:
-            found = _SCALAR.match(data, at)
-            if found is None:
+            match = _SCALAR.match(data, at)
+            if match is None:
                 bad(at, "no JSON value")
-            at = found.end()
+            at = match.end()
         while closers:
             at = skip_space(data, at)
             if at >= len(data):
@@ -96,15 +96,15 @@ def skip_value(data: bytes, at: int) -> int:
             return at
 
 
-def _replacement(found: re.Match[bytes]) -> bytes:
-    if found[1] is not None:
-        high = int(found[0][2:6], 16) - 0xD800
-        low = int(found[0][8:12], 16) - 0xDC00
+def _replacement(match: re.Match[bytes]) -> bytes:
+    if match[1] is not None:
+        high = int(match[0][2:6], 16) - 0xD800
+        low = int(match[0][8:12], 16) - 0xDC00
         return chr(0x10000 + (high << 10) + low).encode()
-    if found[3] is not None:
+    if match[3] is not None:
         # a lone surrogate cannot be encoded
-        return chr(int(found[3], 16)).encode()
-    return _PLAIN.get(found[4], found[4])
+        return chr(int(match[3], 16)).encode()
+    return _PLAIN.get(match[4], match[4])
 
 
 def unescape(data: bytes, at: int, end: int, name: str) -> bytes:
@@ -119,11 +119,11 @@ def unescape(data: bytes, at: int, end: int, name: str) -> bytes:
 
 
 def integer(data: bytes, at: int, name: str) -> tuple[int, int]:
-    found = _INTEGER.match(data, at)
-    value = int(found[0]) if found else 1 << 31
-    if found is None or not -(1 << 31) <= value < 1 << 31 or data[found.end() : found.end() + 1] in b".eE0123456789":
+    match = _INTEGER.match(data, at)
+    value = int(match[0]) if match else 1 << 31
+    if match is None or not -(1 << 31) <= value < 1 << 31 or data[match.end() : match.end() + 1] in b".eE0123456789":
         raise PayloadError(f"CloudEvent: {name} is no string, boolean or 32-bit integer, at byte {at}")
-    return value, found.end()
+    return value, match.end()
 
 
 def is_value(data: bytes) -> bool:
@@ -163,7 +163,7 @@ def _decode_base64(text: bytes) -> bytes:
 
 
 class _Members:
-    """What the pass over an event collects: offsets of `data`, texts by name, other members as JSON."""
+    """Members that the pass over an event collects: offsets of `data`, texts by name, other members as JSON."""
 
     __slots__ = ("base64", "data", "extensions", "room", "texts")
 
@@ -266,11 +266,11 @@ def pack_cloudevents(documents: Sequence[bytes], topic: str = "") -> tuple[bytes
     header: tuple[bytes, bytes] | None = None
     records: list[bytes] = []
     bad: list[int] = []
-    for place, document in enumerate(documents):
+    for index, document in enumerate(documents):
         try:
             source, type_, record = _read_event(document, header)
         except PayloadError:
-            bad.append(place)
+            bad.append(index)
             continue
         header = header or (source, type_)
         records.append(record)

@@ -114,30 +114,30 @@ class Frame:
     def deliver(
         self,
         start: int,
-        places: Iterable[int],
+        indexes: Iterable[int],
         now_us: int,
         marks: Any,
         out: list[Any],
     ) -> list[int]:
         """Append a `ClaimedRecord` of each place behind `start` to `out`; return the places that expired (`IndexError`). `marks` are those of the slice that begins with `start`."""
         expired = []
-        for place in places:
-            if 0 < self.expires(start + place) <= now_us:
-                expired.append(place)
+        for index in indexes:
+            if 0 < self.expires(start + index) <= now_us:
+                expired.append(index)
             else:
-                out.append(ClaimedRecord(self, _Fields(self._body, self._offsets[start + place]), marks, place))
+                out.append(ClaimedRecord(self, _Fields(self._body, self._offsets[start + index]), marks, index))
         return expired
 
     def partition(self, parts: int) -> list[Sequence[int]]:
         """Return the places of the records of each part, in order; those of one key are in one part. Behind them are the places of the records without a key."""
-        found: list[Sequence[int]] = [[] for _ in range(parts + 1)]
+        groups: list[Sequence[int]] = [[] for _ in range(parts + 1)]
         for index in range(len(self)):
             key = _Fields(self._body, self._offsets[index]).texts.get(layout.KEY)
-            part: Any = found[parts if key is None else fnv1a(key) % parts]
+            part: Any = groups[parts if key is None else fnv1a(key) % parts]
             part.append(index)
-        if len(found[parts]) == len(self):
-            found[parts] = range(len(self))
-        return found
+        if len(groups[parts]) == len(self):
+            groups[parts] = range(len(self))
+        return groups
 
     def structured(self) -> list[bytes]:
         """Each record as CloudEvents structured JSON."""
@@ -149,11 +149,11 @@ class Frame:
         out: list[bytes] = []
         for index in range(len(self)):
             fields = _Fields(self._body, self._offsets[index])
-            found = {"id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b""), "time": fields.time_bytes()}
+            values = {"id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b""), "time": fields.time_bytes()}
             if "json" in parts:
-                found["json"] = self[index].to_json()
+                values["json"] = self[index].to_json()
             pieces = [
-                part if isinstance(part, bytes) else found[part] if isinstance(part, str) else b"" for part in parts
+                part if isinstance(part, bytes) else values[part] if isinstance(part, str) else b"" for part in parts
             ]
             for part, piece in zip(parts, pieces, strict=True):
                 if isinstance(part, range):
@@ -175,10 +175,10 @@ class Frame:
 
 def fnv1a(data: bytes) -> int:
     """The 32-bit FNV-1a hash (RFC 9923)."""
-    found = 0x811C9DC5
+    value = 0x811C9DC5
     for byte in data:
-        found = (found ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return found
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return value
 
 
 class _Fields:
@@ -205,11 +205,11 @@ class _Fields:
         self.payload = body[at:stop]
 
     def text(self, flag: int, name: str) -> str | None:
-        found = self.texts.get(flag)
-        if found is None:
+        value = self.texts.get(flag)
+        if value is None:
             return None
         try:
-            return found.decode()
+            return value.decode()
         except UnicodeDecodeError:
             raise PayloadError(f"record: {name} is not UTF-8") from None
 
@@ -301,14 +301,14 @@ class EventRecord:
     @property
     def extensions(self) -> dict[str, Any]:
         """Other CloudEvents attributes: strings, integers, booleans; also ``dataschema``."""
-        found = self._fields.texts.get(layout.EXTENSIONS)
-        return {} if found is None else parse_object(found, "record: extensions")
+        value = self._fields.texts.get(layout.EXTENSIONS)
+        return {} if value is None else parse_object(value, "record: extensions")
 
     @property
     def metadata(self) -> dict[str, str]:
         """The publisher's metadata."""
-        found = self._fields.texts.get(layout.METADATA)
-        return {} if found is None else parse_object(found, "record: metadata", strings=True)
+        value = self._fields.texts.get(layout.METADATA)
+        return {} if value is None else parse_object(value, "record: metadata", strings=True)
 
     @property
     def expires_us(self) -> int | None:
@@ -330,15 +330,15 @@ class ClaimedRecord(EventRecord):
 
     Attributes:
         marks: of the slice.
-        place: in the slice.
+        position: in the slice.
     """
 
-    __slots__ = ("marks", "place")
+    __slots__ = ("marks", "position")
 
-    def __init__(self, frame: Frame, fields: _Fields, marks: Any, place: int) -> None:
+    def __init__(self, frame: Frame, fields: _Fields, marks: Any, position: int) -> None:
         super().__init__(frame, fields)
         self.marks = marks
-        self.place = place
+        self.position = position
 
 
 def read_cloudevent(data: bytes | bytearray | memoryview | str) -> EventRecord:

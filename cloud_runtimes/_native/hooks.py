@@ -1,6 +1,6 @@
-"""What the kernels call above themselves.
+"""Functions above the kernels that the kernels call.
 
-The modules that have it hand it down when they are imported. So `_native` imports nothing above it.
+The modules that define them set them here when they are imported. So `_native` imports nothing above it.
 """
 
 from __future__ import annotations

@@ -64,14 +64,14 @@ def _shape(text: bytes | bytearray) -> bytearray:
     shape = bytearray()
     at = 0
     while at < len(text):
-        found = _WHOLE.match(text, at, at + _PIECE)
-        assert found is not None
-        rest = found.group()
+        match = _WHOLE.match(text, at, at + _PIECE)
+        assert match is not None
+        rest = match.group()
         if not rest:  # a string that the piece does not hold whole
-            found = _STRING.match(text, at)
-            if found is None:
+            match = _STRING.match(text, at)
+            if match is None:
                 break  # nor does the document
-        at = found.end()
+        at = match.end()
         shape += (_STRING.sub(b"0", rest) or b"0").translate(_SHAPE, b" \t\r\n")
     return shape
 

@@ -16,11 +16,12 @@ MAX_DEPTH: Final = 512
 
 
 class Limits(NamedTuple):
-    """What one document may hold.
+    """Limits of a document.
 
     Attributes:
         depth: containers within each other.
-        items: entries of all containers together: an element of an array counts one, a key with its value counts one.
+        items: entries of all containers together: an element of an array counts one, a key with its value counts
+            one.
         bytes: length of the encoded document.
     """
 
@@ -39,5 +40,5 @@ def refuse(kind: str, name: str, limit: int, at: int | None = None) -> NoReturn:
         "items": f"of more than {limit} items",
         "bytes": f"of more than {limit} bytes",
     }[name]
-    place = "" if at is None else f" (at byte {at})"
-    raise PayloadError(f"{kind} {what}{place}: allow it with cloud_runtimes.codec.limits({name}=...), or send less")
+    location = "" if at is None else f" (at byte {at})"
+    raise PayloadError(f"{kind} {what}{location}: allow it with cloud_runtimes.codec.limits({name}=...), or send less")

@@ -1,4 +1,6 @@
-"""What MessagePack cannot write as it is, converted before it is written: one value (`leaf`), or all of a document (`converted`), which finds the path of what is refused."""
+"""Conversion of what MessagePack cannot write as it is.
+
+`leaf` converts one value. `converted` converts a whole document, and names the path of a value that is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from ..errors import PayloadError
-from .plain import Packed, Refused, located, payload_error, plain, plain_key
+from .plain import Packed, Unencodable, located, payload_error, plain, plain_key
 
 __all__ = ["MAX_DEPTH", "converted", "leaf", "moment"]
 
@@ -31,14 +33,14 @@ def _converted(value: Any, depth: int) -> Any:
         try:
             size = len(value) if value.isascii() else len(value.encode())
         except UnicodeEncodeError:
-            raise Refused("a str with a lone surrogate is not valid UTF-8") from None
+            raise Unencodable("a str with a lone surrogate is not valid UTF-8") from None
         _check_size(size)
         return value
     if value is None or kind is bool or kind is float or kind is Packed:
         return value
     if kind is int:
         if not -(1 << 63) <= value < 1 << 64:
-            raise Refused("an int outside -2**63 ... 2**64-1 cannot be encoded")
+            raise Unencodable("an int outside -2**63 ... 2**64-1 cannot be encoded")
         return value
     if kind is dict or kind is list or kind is tuple:
         return _converted_container(value, depth)
@@ -49,33 +51,33 @@ def _converted(value: Any, depth: int) -> Any:
 
 
 def leaf(value: Any) -> Any:
-    """Return what stands for a value that is no builtin of MessagePack, one level deep. Raises `Refused`: nothing stands for it."""
+    """Return what stands for a value that is no builtin of MessagePack, one level deep. Raises `Unencodable`: nothing stands for it."""
     value = plain(value)
     kind = type(value)
     if kind is datetime:
         if value.utcoffset() is None:
-            raise Refused("a datetime without tzinfo names no moment: give it one, e.g. tzinfo=timezone.utc")
+            raise Unencodable("a datetime without tzinfo names no moment: give it one, e.g. tzinfo=timezone.utc")
         delta = value - _EPOCH
         return _packed_time(delta.days * 86400 + delta.seconds, delta.microseconds * 1000)
     if kind is memoryview:
         if not value.c_contiguous:
-            raise Refused("a memoryview that is not contiguous cannot be encoded")
+            raise Unencodable("a memoryview that is not contiguous cannot be encoded")
         return value.tobytes()
     return bytes(value) if kind is bytearray else value
 
 
 def _check_size(size: int) -> None:
     if size > _MAX_COUNT:
-        raise Refused("longer than 2**32-1 bytes")
+        raise Unencodable("longer than 2**32-1 bytes")
 
 
 def _converted_container(value: Any, depth: int) -> Any:
     count = len(value)
     is_dict = type(value) is dict
     if depth >= MAX_DEPTH:
-        raise Refused(f"nested deeper than {MAX_DEPTH} containers (or it contains itself)")
+        raise Unencodable(f"nested deeper than {MAX_DEPTH} containers (or it contains itself)")
     if count > _MAX_COUNT:
-        raise Refused("more than 2**32-1 items")
+        raise Unencodable("more than 2**32-1 items")
     keys: list[Any] = []
     items: list[Any] = []
     step: Any = None
@@ -89,7 +91,7 @@ def _converted_container(value: Any, depth: int) -> Any:
     except Exception as error:
         raise located(error, step) from error.__cause__
     if len(items) != count or len(value) != count:
-        raise Refused(f"the {'dict' if is_dict else 'list'} changed its size while it was encoded")
+        raise Unencodable(f"the {'dict' if is_dict else 'list'} changed its size while it was encoded")
     return dict(zip(keys, items, strict=True)) if is_dict else items
 
 

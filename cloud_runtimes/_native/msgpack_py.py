@@ -96,10 +96,10 @@ def _unpacked(value: Packed) -> Any:
     return unpackb(value)
 
 
-def _is_shallow(value: Any, most: int) -> bool:
+def _is_shallow(value: Any, limit: int) -> bool:
     """Whether a value nests no deeper than that; an error where it holds more than dicts, lists and leaves."""
     level = [value]
-    for _ in range(most + 1):
+    for _ in range(limit + 1):
         level = [each for each in level if type_of(each) not in _LEAVES]
         if not level:
             return True
@@ -153,8 +153,8 @@ def _decode_long(data: Any) -> Any:
         return decode(_contiguous(data))
     if len(data) <= _easy:
         try:
-            most = _PLACES_IF_DEEP
-            value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_no_extension, max_array_len=most)
+            limit = _PLACES_IF_DEEP
+            value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_no_extension, max_array_len=limit)
             if _is_shallow(value, _limits.depth):
                 return value
         except Exception:  # the check has the offset
@@ -192,23 +192,23 @@ def _check(data: bytes, limits: Limits) -> None:
     size, fixed = len(data), _FIXED
     room = limits.items
     outer: list[tuple[int, bool]] = []
-    left, pairs = 1, False  # values still to come in the innermost container, and whether each second is a key
+    remaining, pairs = 1, False  # values still to come in the innermost container, and whether each second is a key
     at = 0
     while True:
-        while left == 0:
+        while remaining == 0:
             if not outer:
                 if at != size:
                     _malformed(f"{size - at} bytes follow the value", at)
                 return
-            left, pairs = outer.pop()
-        key = pairs and not left & 1
-        left -= 1
+            remaining, pairs = outer.pop()
+        key = pairs and not remaining & 1
+        remaining -= 1
         if at >= size:
             _malformed("the data ends where a value should begin", at)
         first = data[at]
         start, step = at, fixed[first]
         if step:
-            at = _behind(data, at, step, start)
+            at = _advance(data, at, step, start)
             if 0xA0 <= first < 0xC0 and not data[start + 1 : at].isascii():
                 _check_text(data, start + 1, at, start)
             continue
@@ -221,9 +221,9 @@ def _check(data: bytes, limits: Limits) -> None:
             room -= count
             if room < 0:
                 refuse("MessagePack", "items", limits.items, start)
-            outer.append((left, pairs))
+            outer.append((remaining, pairs))
             pairs = kind is _MAP
-            left = 2 * count if pairs else count
+            remaining = 2 * count if pairs else count
             continue
         if kind is _STR:
             _check_text(data, at, at + count, start)
@@ -236,7 +236,7 @@ def _malformed(reason: str, at: int) -> NoReturn:
     raise PayloadError(f"not MessagePack: {reason} (at byte {at})")
 
 
-def _behind(data: bytes, at: int, count: int, start: int) -> int:
+def _advance(data: bytes, at: int, count: int, start: int) -> int:
     """The offset behind so many bytes, which must be there."""
     missing = at + count - len(data)
     if missing > 0:
@@ -256,11 +256,11 @@ def _head(data: bytes, start: int) -> tuple[str, int, int]:
     else:
         index = first - (0xC4 if first < 0xD0 else 0xD3)
         kind, width = _KINDS[index], _WIDTHS[index]
-        at = _behind(data, at, width, start)
+        at = _advance(data, at, width, start)
         count = int.from_bytes(data[at - width : at], "big")
     if kind is _EXTENSION:
-        at = _behind(data, at, 1, start)  # its code
-    _behind(data, at, 2 * count if kind is _MAP else count, start)
+        at = _advance(data, at, 1, start)  # its code
+    _advance(data, at, 2 * count if kind is _MAP else count, start)
     return kind, count, at
 
 

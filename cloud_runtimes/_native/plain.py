@@ -1,6 +1,8 @@
-"""What a value becomes before it is encoded, the same for JSON and MessagePack, compiled or not; and how a refusal finds its path.
+"""Conversion of values before JSON or MessagePack encodes them, compiled or not; and the path in a refusal.
 
-`plain` turns everything that is not exactly a builtin into one, one level deep, so an encoder meets builtins only. A refusal starts as `Refused` where the encoder stands; each container on the way out adds its step, so a path costs nothing until there is an error.
+`plain` turns everything that is not exactly a builtin into one, one level deep, so an encoder meets builtins only.
+The encoder raises `Unencodable` at the value; each container on the way out adds its step, so a path costs nothing until
+there is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 from ..errors import PayloadError
 
 __all__ = [
-    "NONFINITE", "Packed", "Refused", "attrs_names", "has_nonfinite", "located", "model_config", "payload_error", "plain",
+    "NONFINITE", "Packed", "Unencodable", "attrs_names", "has_nonfinite", "located", "model_config", "payload_error", "plain",
     "plain_key", "render_path", "writes_aliases",
 ]  # fmt: skip
 
@@ -31,7 +33,7 @@ _TOO_MANY_CLASSES = 1024
 _names: dict[type, tuple[str, ...]] = {}
 
 
-class Refused(Exception):
+class Unencodable(Exception):
     """Why a value cannot be encoded, and the steps (keys and indexes) to it, innermost first."""
 
     def __init__(self, reason: str, cause: Exception | None = None) -> None:
@@ -48,15 +50,15 @@ class Packed(bytes):
 _KEYS = (str, int, bool, float, type(None), bytes, memoryview, Packed)
 
 
-def _as_refused(error: Exception) -> Refused:
-    return error if isinstance(error, Refused) else Refused(f"{type(error).__name__}: {error}", error)
+def _as_unencodable(error: Exception) -> Unencodable:
+    return error if isinstance(error, Unencodable) else Unencodable(f"{type(error).__name__}: {error}", error)
 
 
 def located(error: Exception, step: object) -> Exception:
     """Add a step to a refusal; what user code raised becomes one. Lack of memory says nothing about the value and stays itself."""
     if isinstance(error, MemoryError):
         return error
-    refused = _as_refused(error)
+    refused = _as_unencodable(error)
     refused.steps.append(step)
     return refused
 
@@ -65,7 +67,7 @@ def payload_error(error: Exception) -> Exception:
     """The error that a caller of `encode` gets; raise it ``from error.__cause__``, which is what user code raised, or None."""
     if isinstance(error, MemoryError):
         return error
-    refused = _as_refused(error)
+    refused = _as_unencodable(error)
     result = PayloadError(f"{render_path(reversed(refused.steps))}: {refused.reason}")
     result.__cause__ = refused.cause
     return result
@@ -126,7 +128,7 @@ def plain(value: Any, *, json: bool = False) -> Any:
     An enum member is its value, a dataclass or an instance of an attrs class a dict of all its fields, a pydantic model or dataclass its ``model_dump`` by alias, a ``msgspec.Struct`` what msgspec makes of it, a set a list, UUID and Decimal their str, date and time (and for JSON datetime) their ISO 8601 form, an instance of a subclass of a builtin that builtin.
 
     Raises:
-        Refused: nothing stands for it. What user code raises passes through.
+        Unencodable: nothing stands for it. What user code raises passes through.
     """
     for _ in range(_MAX_ROUNDS):
         kind = type(value)
@@ -155,7 +157,7 @@ def plain(value: Any, *, json: bool = False) -> Any:
             return Packed(sys.modules["msgpack"].packb(value))
         else:
             return _base(value)
-    raise Refused(f"a value of type {type(value).__name__} does not come down to a builtin")
+    raise Unencodable(f"a value of type {type(value).__name__} does not come down to a builtin")
 
 
 def _is_packages(kind: type) -> bool:
@@ -186,19 +188,19 @@ def _base(value: Any) -> Any:
         return bytes.__getitem__(value, slice(None))
     if isinstance(value, (set, frozenset)):
         return list(value)
-    raise Refused(
+    raise Unencodable(
         f"an instance of {type(value).__name__} cannot be encoded: give a dataclass, an attrs class, "
         "a msgspec.Struct, a pydantic model or bytes instead"
     )
 
 
 def plain_key(key: Any) -> Any:
-    """What stands for a key of a MessagePack map: a scalar. Raises `Refused`: it has another type."""
+    """Return a scalar for a key of a MessagePack map. Raises `Unencodable`: it has another type."""
     if isinstance(key, _KEYS) or _is_packages(type(key)):
         result = plain(key)
         if type(result) in _KEYS:
             return result
-    raise Refused(f"a key of type {type(key).__name__} cannot be encoded")
+    raise Unencodable(f"a key of type {type(key).__name__} cannot be encoded")
 
 
 def has_nonfinite(value: Any) -> bool:
@@ -260,5 +262,5 @@ def _dumped(model: Any, json: bool) -> Any:
     result = dump("json")
     # by default pydantic itself writes None for NaN and infinities
     if _has_none(result) and has_nonfinite(dump("python")):
-        raise Refused(NONFINITE)
+        raise Unencodable(NONFINITE)
     return result

@@ -1,4 +1,4 @@
-"""What an event that was received consists of, and what a subscription does with every event, a batch at a time; the twin of ``src_ext/views.pxi``.
+"""A received event, and the work of a subscription on batches of events; the twin of ``src_ext/views.pxi``.
 
 `ReceivedEvent` is the base of `cloud_runtimes.pubsub.Event`.
 """
@@ -15,7 +15,7 @@ __all__ = ["Marks", "ReceivedEvent", "all_settled", "mark_records", "receive_eve
 
 
 class ReceivedEvent:
-    """What an event that was received consists of.
+    """Contents of a received event.
 
     Attributes:
         pubsub_name: the component it came from; ``""`` where it came from none.
@@ -99,17 +99,17 @@ def all_settled(events: Iterable[ReceivedEvent]) -> bool:
 
 
 class Marks:
-    """Which places of a slice are settled: a bitmap, least significant bit first.
+    """Bitmap of the settled positions of a slice, least significant bit first.
 
-    `left` places are not settled. `touched`: something was settled; the owner takes it back. `void`: set by the owner; `mark_records` passes it by.
+    `remaining` events are not settled. `touched`: something was settled; the owner takes it back. `void`: set by the owner; `mark_records` passes it by.
     """
 
     def __init__(self, length: int, settled: bytes | None = None) -> None:
         if length < 0 or (settled is not None and len(settled) != (length + 7) // 8):
-            raise ValueError("a bitmap has one bit for each place")
+            raise ValueError("a bitmap has one bit for each position")
         self._bits = bytearray((length + 7) // 8) if settled is None else bytearray(settled)
         self.length = length
-        self.left = sum(not self._bits[place >> 3] >> (place & 7) & 1 for place in range(length))
+        self.remaining = sum(not self._bits[index >> 3] >> (index & 7) & 1 for index in range(length))
         self.touched = self.void = False
 
     @property
@@ -117,19 +117,19 @@ class Marks:
         """The bitmap, least significant bit first."""
         return bytes(self._bits)
 
-    def settle(self, place: int) -> bool:
-        """Mark a place (`IndexError`); ``False`` if it was marked before."""
-        if not 0 <= place < self.length:
-            raise IndexError(f"place {place} of {self.length}")
-        bit = 1 << (place & 7)
-        if self._bits[place >> 3] & bit:
+    def settle(self, index: int) -> bool:
+        """Mark a position (`IndexError`); ``False`` if it was marked before."""
+        if not 0 <= index < self.length:
+            raise IndexError(f"position {index} of {self.length}")
+        bit = 1 << (index & 7)
+        if self._bits[index >> 3] & bit:
             return False
-        self._bits[place >> 3] |= bit
-        self.left -= 1
+        self._bits[index >> 3] |= bit
+        self.remaining -= 1
         self.touched = True
         return True
 
 
 def mark_records(records: Iterable[Any]) -> list[Any]:
-    """Mark the places of delivered records as settled; return those that were not before, and whose marks are not void (`IndexError`)."""
-    return [record for record in records if not record.marks.void and record.marks.settle(record.place)]
+    """Mark the positions of delivered records as settled; return those that were not before, and whose marks are not void (`IndexError`)."""
+    return [record for record in records if not record.marks.void and record.marks.settle(record.position)]

@@ -77,10 +77,10 @@ def parse_time(text: str) -> int | None:
 
     Second 60 stands only where a leap second can: at 23:59 UTC (§5.7).
     """
-    found = _TIME.fullmatch(text)
-    if found is None:
+    match = _TIME.fullmatch(text)
+    if match is None:
         return None
-    year, month, day, hour, minute, second = map(int, found.group(1, 2, 3, 4, 5, 6))
+    year, month, day, hour, minute, second = map(int, match.group(1, 2, 3, 4, 5, 6))
     cycles, year = divmod(year, 400)  # the calendar repeats after 400 years, and there is no year 0 in `date`
     try:
         days = date(year + 400, month, day).toordinal() + (cycles - 1) * 146_097 - _EPOCH.toordinal()
@@ -89,14 +89,14 @@ def parse_time(text: str) -> int | None:
     if hour > 23 or minute > 59 or second > 60:
         return None
     offset = 0
-    if found[8]:
-        if int(found[9]) > 23 or int(found[10]) > 59:
+    if match[8]:
+        if int(match[9]) > 23 or int(match[10]) > 59:
             return None
-        offset = (int(found[9]) * 60 + int(found[10])) * (-1 if found[8] == "-" else 1)
+        offset = (int(match[9]) * 60 + int(match[10])) * (-1 if match[8] == "-" else 1)
     minutes = days * 1440 + hour * 60 + minute - offset
     if second == 60 and minutes % 1440 != 1439:
         return None
-    micro = int(((found[7] or "") + "000000")[:6])
+    micro = int(((match[7] or "") + "000000")[:6])
     return min(max((minutes * 60 + second) * 1_000_000 + micro, TIME_MIN), TIME_MAX)
 
 
@@ -177,14 +177,14 @@ def encode_record(
         time_us = time
     elif time is not None:
         raise InvalidArgumentError(f"time must be RFC 3339 text or microseconds, not {time.__class__.__name__}")
-    found = None
+    extension_traceparent = None
     extension_json = b""
     if extensions is not None:
-        extension_json, found = encode_extensions(extensions)
-        if found is not None:
-            if traceparent is not None and traceparent != found:
+        extension_json, extension_traceparent = encode_extensions(extensions)
+        if extension_traceparent is not None:
+            if traceparent is not None and traceparent != extension_traceparent:
                 raise InvalidArgumentError("traceparent is given as an argument and as another extension; give one")
-            traceparent = found
+            traceparent = extension_traceparent
     texts = {
         ID_TEXT: id_text if raw_id is None else None,
         KEY: _optional("key", key),
@@ -220,12 +220,12 @@ def view(payload: Any) -> bytes:
     if isinstance(payload, bytes):
         return payload
     try:
-        found = memoryview(payload)
+        buffer = memoryview(payload)
     except (TypeError, BufferError):
         raise PayloadError(f"payload must be bytes-like, not {type(payload).__name__}; encode it first") from None
-    if not found.c_contiguous:
+    if not buffer.c_contiguous:
         raise PayloadError("payload must be contiguous; give bytes(payload)")
-    return found.tobytes()
+    return buffer.tobytes()
 
 
 def check_record(body: bytes, at: int, end: int) -> int:

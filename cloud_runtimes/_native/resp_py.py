@@ -138,15 +138,15 @@ class ReplyReader:
             raise ConnectionError(_NO_RESP)
         return size
 
-    def take(self, found: list[Any], count: int, topic: str | None = None) -> bool:
-        """Append replies until there are so many; tells whether there are.
+    def take(self, replies: list[Any], count: int, topic: str | None = None) -> bool:
+        """Append replies until there are so many; returns whether there are.
 
         With a topic, the answer to a read of one stream may be a tuple, where its entries have one field each: ``data``, with an event as structured JSON. It has the name of the stream, the ids of the entries, and the frame of their events (`pack_cloudevents`). This twin packs nothing.
         """
         gets, nothing = self.gets, self._nothing
-        while len(found) < count and (reply := gets()) is not nothing:
-            found.append(reply)
-        return len(found) >= count
+        while len(replies) < count and (reply := gets()) is not nothing:
+            replies.append(reply)
+        return len(replies) >= count
 
 
 class _Opened:

@@ -134,7 +134,7 @@ class Buffer:
         self._begin()
 
     def add(self, scope: int, record: bytes, count: int = 1) -> bool:
-        """Append one encoded record that counts as ``count`` (a metric: its points); tells whether it was kept."""
+        """Append one encoded record that counts as ``count`` (a metric: its points); returns whether it was kept."""
         entry = b"\x12" + varint(len(record)) + record
         size = len(entry)
         cell = [entry]
@@ -224,7 +224,7 @@ class Buffer:
         self._closed = True
 
     def stats(self) -> tuple[int, int, tuple[int, ...], int, int]:
-        """One snapshot: recorded, exported, dropped by cause, buffered, bytes buffered."""
+        """Return a snapshot: recorded, exported, dropped by cause, buffered, bytes buffered."""
         with self._lock:
             recorded, exported, size = self._recorded, self._exported, self._bytes
             buffered = self._waiting + self._taken

@@ -1,4 +1,4 @@
-"""What of a span travels, which new traces are recorded, and where the current span lives: of the telemetry kernel, in Python."""
+"""Span contexts, the sampling of new traces, and the current span: a part of the telemetry kernel, in Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ baggage: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("cloud_runtime
 
 
 class SpanContext:
-    """What of a span travels: its ids, flags and trace state (Trace API, "SpanContext").
+    """Propagated part of a span: its ids, flags and trace state (Trace API, "SpanContext").
 
     Args:
         trace_id: 32 lower-case hexadecimal digits, not all zero.
@@ -126,9 +126,9 @@ class Current:
         bridge = self._bridge
         if bridge is not None:
             context = bridge.variable.get(None)
-            found = context.get(bridge.key) if isinstance(context, dict) else None
-            if found is not None:
-                return bridge.inward(found)
+            value = context.get(bridge.key) if isinstance(context, dict) else None
+            if value is not None:
+                return bridge.inward(value)
         return self._own.get()
 
     def set(self, span: Any) -> Token[Any]:

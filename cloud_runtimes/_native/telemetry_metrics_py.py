@@ -109,7 +109,10 @@ def _grow(series: Series, buckets: dict[int, int], value: float) -> None:
 
 
 class _Instrument:
-    """What all instruments share. By `delta` a collection tells what came since the one before; `exemplars` are 0: none, 1: of sampled spans, 2: always (Metrics SDK, "ExemplarFilter")."""
+    """Base of all instruments.
+
+    With `delta` a collection reports what came since the one before. `exemplars` are 0: none, 1: of sampled spans,
+    2: always (Metrics SDK, "ExemplarFilter")."""
 
     _kind = SUM
 

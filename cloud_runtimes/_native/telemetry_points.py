@@ -30,7 +30,10 @@ _ATTRIBUTE_TAGS: Final = (0x3A, 0x3A, 0x3A, 0x4A, 0x0A)
 
 
 class Point(NamedTuple):
-    """What one series holds when it is collected: encoded attributes, how often it was measured; index of the first bucket and the counts on each side of zero (explicit buckets are all in `positive`); exemplars with time, value, and trace and span id or ``b""``."""
+    """State of a series at its collection.
+
+    It has encoded attributes and the number of measurements; index of the first bucket and the counts on each side
+    of zero (explicit buckets are all in `positive`); exemplars with time, value, and trace and span id or ``b""``."""
 
     attributes: bytes
     times: int
@@ -172,7 +175,10 @@ def _zigzag(value: int) -> int:
 
 
 class Observable:
-    """What a callback observes at each collection: its sums are since the start, whatever the temporality of others. `kind` is ``"counter"``, ``"up_down_counter"`` or ``"gauge"``."""
+    """Observations of a callback at each collection.
+
+    Sums are since the start, whatever the temporality of others. `kind` is ``"counter"``, ``"up_down_counter"`` or
+    ``"gauge"``."""
 
     def __init__(self, buffer: Any, name: str, unit: str = "", description: str = "", *, kind: str) -> None:
         self._kind = {"counter": SUM, "up_down_counter": UP_DOWN, "gauge": GAUGE}[kind]

@@ -49,7 +49,7 @@ def outgoing() -> tuple[str | None, bool]:
 
 
 class Traces:
-    """What the tracers of one service share; `sampler` may be replaced at any time, for spans that start from then on."""
+    """State that the tracers of one service share. `sampler` may be replaced at any time, for later spans."""
 
     def __init__(self, buffer: Buffer, limits: Limits, sampler: Sampler) -> None:
         self._buffer = buffer
@@ -185,7 +185,7 @@ class Span:
 
     @property
     def context(self) -> SpanContext:
-        """What of it travels."""
+        """Its propagated context."""
         if self._context is None:
             self._context = SpanContext(self._trace.hex(), self._span.hex(), self._flags, self._state)
         return self._context
@@ -390,7 +390,7 @@ class Span:
 
 
 class ApiSpanBase:
-    """What of a span of OpenTelemetry's API has to be fast; the rest is `telemetry._otel_spans.ApiSpan`.
+    """The fast part of a span of OpenTelemetry's API; the rest is `telemetry._otel_spans.ApiSpan`.
 
     Attributes:
         native: the span of `cloud_runtimes.telemetry` that it is.

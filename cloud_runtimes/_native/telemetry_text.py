@@ -1,4 +1,4 @@
-"""What both twins of the telemetry kernel say about an exception, attributes and wrong arguments."""
+"""Texts and checks that both twins of the telemetry kernel share: exceptions, attributes and wrong arguments."""
 
 from __future__ import annotations
 

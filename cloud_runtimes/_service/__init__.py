@@ -1,4 +1,4 @@
-"""What every service is built on: the frame of a call, its interceptors, and what the client gives."""
+"""Foundation of every service: the frame of a call, its interceptors, and what the client gives."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from .._core import fork
 from .._core.os_errors import resource_exhausted
 from ..config import suggest
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
-from ..spi.operation import Method, Operation, ends_driver, mark_interrupted, place
+from ..spi.operation import Method, Operation, ends_driver, mark_interrupted, set_context
 
 if TYPE_CHECKING:
     from .._core.propagation import Entered
@@ -70,13 +70,13 @@ def _suggest_argument(error: BaseException, function: Callable[..., Any]) -> Non
     """Name the argument that is probably meant by a keyword which the function does not have."""
     if not isinstance(error, TypeError) or error.__traceback__ is None or error.__traceback__.tb_next is not None:
         return  # what the function itself calls wrongly is another matter
-    if found := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+    if match := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
         known = list(inspect.signature(function).parameters)[1:]
-        error.args = (f"{str(error).partition('. Did you')[0]}; {suggest(found[1], known)}",)
+        error.args = (f"{str(error).partition('. Did you')[0]}; {suggest(match[1], known)}",)
 
 
 class Outgoing:
-    """What is around the making of events that are about to be published."""
+    """Scope in which events are made before they are published."""
 
     def leave(self) -> None:
         """The events are made."""
@@ -177,12 +177,12 @@ class ServiceFrame:
         """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied. Two others become ours: a component's name that cannot be looked up, no memory or too many open files."""
         name = component if isinstance(component, str) else None
         if isinstance(error, CloudRuntimesError):
-            place(error, method, name, self.runtime_name or None)
+            set_context(error, method, name, self.runtime_name or None)
         elif isinstance(error, TypeError) and isinstance(component, (list, dict, set, bytearray)):
             raise self._no_name(component) from None  # drivers are looked up by it first of all
         elif (exhausted := resource_exhausted(error)) is not None:
             exhausted.maybe_applied = method.writes and isinstance(error, MemoryError)  # of a reply, perhaps
-            place(exhausted, method, name, self.runtime_name or None)
+            set_context(exhausted, method, name, self.runtime_name or None)
             raise exhausted from error
         elif not isinstance(error, Exception) and not hasattr(error, "maybe_applied"):
             mark_interrupted(error, method.writes)
@@ -208,7 +208,7 @@ class ServiceFrame:
             )
             raise UnsupportedError(
                 f"{what} is not supported by {component!r}{vendor and f', {vendor}'} on the runtime {self.runtime_name}; "
-                f"{driver.instead.get(feature, has)}",
+                f"{driver.alternatives.get(feature, has)}",
                 service=self.name,
                 runtime=self.runtime_name,
                 component=component,
@@ -216,7 +216,7 @@ class ServiceFrame:
 
     def first(self, ask: Callable[[Interceptor], R | None]) -> R | None:
         """Return what the first of the interceptors has that has any."""
-        return next((found for each in self.interceptors if (found := ask(each)) is not None), None)
+        return next((result for each in self.interceptors if (result := ask(each)) is not None), None)
 
     def call(self, op: Operation, method: Callable[..., R], *args: Any) -> R:
         """Run ``method(op, *args)`` of a driver, or of what it returned: inside the interceptors, again while that may help."""
@@ -275,7 +275,7 @@ def frame_of(service: Framed) -> ServiceFrame:
 
 
 class Call:
-    """One call on its way through the interceptors, to the attempts at its end: ``method(op, *args)`` of the driver, or of what it returned."""
+    """A call on its way through the interceptors: ``method(op, *args)`` of the driver, or of what it returned."""
 
     __slots__ = ("_frame", "_passed", "args", "method", "op")
 

@@ -1,4 +1,4 @@
-"""What the services of a client share: settings, the runtime, handles, and their end."""
+"""State that the services of a client share: settings, the runtime, handles, and their end."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ def context_of(client: Client) -> ClientContext:
 
 
 class ClientContext:
-    """What a client is to its services and their handles.
+    """The client, as its services and their handles see it.
 
-    ``load`` reads the settings, until when ``timeout`` holds. ``runtime`` is one that the client was given ready made. ``client`` is what the application holds. ``make`` makes the service of a name, ``interceptors`` returns those of a service, given its name and what finds a driver by its component.
+    ``load`` reads the settings, until when ``timeout`` holds. ``runtime`` is one that the client was given ready
+    made. ``client`` is what the application holds. ``make`` makes the service of a name. ``interceptors`` returns
+    those of a service, given its name and what finds a driver by its component.
     """
 
     def __init__(
@@ -107,8 +109,8 @@ class ClientContext:
                     self._given_runtime.attach(settings, self._executor)
                     self._runtime = self._given_runtime
                 else:
-                    made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
-                    self._runtime = made(settings, self._executor)
+                    factory: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
+                    self._runtime = factory(settings, self._executor)
             if frame is not None and not frame.interceptors:
                 frame.interceptors = self._find_interceptors(frame.name, frame.drivers.get)
             return self._runtime
@@ -130,8 +132,8 @@ class ClientContext:
 
     def problems(self) -> int:
         """Return how many consumers, runners and watchers do not work at the moment."""
-        found = [getattr(handle, "health", None) for handle in self.handles.held()]
-        return sum(each is not None and each.problem is not None for each in found)
+        healths = [getattr(handle, "health", None) for handle in self.handles.held()]
+        return sum(each is not None and each.problem is not None for each in healths)
 
     # -- the end ----------------------------------------------------------
 
@@ -156,10 +158,10 @@ class ClientContext:
 
     def _close(self, end: float | None) -> None:
         failure = self.handles.close(end)
-        left = None if end is None else max(0.05, end - time.monotonic())
+        remaining = None if end is None else max(0.05, end - time.monotonic())
         if self._runtime is not None:
-            self._runtime.close(left)
-        self._executor.close(left)
+            self._runtime.close(remaining)
+        self._executor.close(remaining)
         if failure is not None:
             raise failure
 

@@ -1,4 +1,4 @@
-"""What handles of services share that take time to end."""
+"""Base of services' handles that take time to end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
 
 
 class Opening(Coroutine[Any, Any, H], Generic[H]):
-    """What a method gives that opens a handle: await it for the handle, or enter it at once by ``async with``."""
+    """Result of a method that opens a handle: await it for the handle, or enter it at once by ``async with``."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, H]) -> None:
         self._coroutine = coroutine
@@ -150,7 +150,7 @@ class RunningHandle(ClosingHandle):
         self._changes = Changes()
 
     def _over(self) -> bool:
-        """Tell whether it has ended, or a signal has come."""
+        """Return whether it has ended, or a signal has come."""
         raise NotImplementedError
 
     def _follow(self, part: RunningHandle) -> None:

@@ -60,9 +60,9 @@ class Outbox(ServiceHandle):
         try:
             self._check_process()
             engine = self._publishing().engine
-            place = (self._frame.name, self._store_name, engine)
+            source = (self._frame.name, self._store_name, engine)
             event = (topic, data, content_type, key, attributes, ttl, delay, raw)
-            change, id = self._frame.context.frame("pubsub").make_change(place, pubsub_name, *event, metadata)
+            change, id = self._frame.context.frame("pubsub").make_change(source, pubsub_name, *event, metadata)
         except BaseException as error:
             self._frame.add_context(error, self._method, self._store_name)
             raise

@@ -20,7 +20,7 @@ _LOOK: Final = 0.05
 
 
 class Child:
-    """One command, in a process group of its own.
+    """A command in a process group of its own.
 
     Attributes:
         ended: whether the command itself has ended.
@@ -37,7 +37,7 @@ class Child:
         stdin = subprocess.DEVNULL if sys.stdin is None or _is_terminal() else None
         self._process = start_group(command, environment, stdin)
         self.ended = False
-        self._told = ended
+        self._ended = ended
         self._changes = Changes()
         self._watcher = Background(self._watch, "cloud-runtimes-command")
         self._watcher.start()
@@ -51,7 +51,7 @@ class Child:
         wait_for_end(self._process)
         self.ended = True
         self._changes.announce()
-        self._told()
+        self._ended()
 
     def send(self, number: int) -> None:
         """Send a signal to the whole group."""
@@ -70,9 +70,9 @@ class Child:
                 break
             self.send(each)
             end = monotonic() + grace
-            while self._is_there() and not kill_now() and (left := end - monotonic()) > 0:
+            while self._is_there() and not kill_now() and (remaining := end - monotonic()) > 0:
                 ticket = self._changes.ticket()
-                self._changes.wait(ticket, min(left, _LOOK))
+                self._changes.wait(ticket, min(remaining, _LOOK))
             if kill_now():
                 break
         self.send(KILL)

@@ -50,15 +50,15 @@ def get(
     """Write the value of one KEY. Several are a table on a terminal, else a JSON object. Exit code 3 where a key has none."""
     keys = keys or []
     with connect(context.obj) as client:
-        found = client.configuration.get_configuration_items(store, keys, group=group, label=label)
-    missing = [key for key in keys if key not in found]
+        items_by_key = client.configuration.get_configuration_items(store, keys, group=group, label=label)
+    missing = [key for key in keys if key not in items_by_key]
     if items:
-        rows(map(_fields, found.values()), _COLUMNS)
+        rows(map(_fields, items_by_key.values()), _COLUMNS)
     elif len(keys) == 1:
         if not missing:
-            write(found[keys[0]].value.encode() + b"\n")
+            write(items_by_key[keys[0]].value.encode() + b"\n")
     else:
-        record({key: item.value for key, item in found.items()})
+        record({key: item.value for key, item in items_by_key.items()})
     if missing:
         complain(f"no key {', '.join(map(repr, missing))} in {store!r}")
         return NOT_FOUND
@@ -120,13 +120,13 @@ def watch(
     count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N lines.")] = None,
 ) -> int:
     """Write current values, then what changes, until interrupted: a table on a terminal, else a JSON object a line."""
-    left, table = count, Table(_COLUMNS)
+    remaining, table = count, Table(_COLUMNS)
     with connect(context.obj) as client, stopping(interrupt=False) as stop:
         with client.configuration.subscribe_configuration(store, keys or [], group=group, label=label) as changes:
-            while not stop.signal and left != 0:
-                items = list((changes.receive(timeout=_LOOK) or {}).values())[:left]
+            while not stop.signal and remaining != 0:
+                items = list((changes.receive(timeout=_LOOK) or {}).values())[:remaining]
                 if items:
                     rows(map(_fields, items), _COLUMNS, table)
-                if left is not None:
-                    left -= len(items)
+                if remaining is not None:
+                    remaining -= len(items)
         return stop.code if stop.signal else 0

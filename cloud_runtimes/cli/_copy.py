@@ -74,10 +74,10 @@ class _Side:
         declared = [name for name in self.settings.components.get(service, ()) if self.table in (None, name)]
         if service == "schedule" and declared:
             return self.component(service, "").names(self.operation(service), service)
-        found = set(declared)
+        all_names = set(declared)
         if self.table is None and (home := self.runtime.undeclared(service)) is not None:
-            found.update(home.names(self.operation(service), service))
-        return sorted(found)
+            all_names.update(home.names(self.operation(service), service))
+        return sorted(all_names)
 
     def operation(self, name: str) -> Operation:
         """Return that of one step."""
@@ -181,7 +181,7 @@ def _plan(one: _Side, two: _Side, services: Sequence[str], names: Sequence[str])
             if names and name not in names:
                 continue
             seen.add(name)
-            if _place(one, service, name) == _place(two, service, name):
+            if _location(one, service, name) == _location(two, service, name):
                 raise UsageError(f"{service} {name!r} of --from and of --to are the same: name two places")
             target = name if two.table is None or service == "schedule" else two.table
             yield Transfer(service, name, target, one.portable(service, name), two.portable(service, name), one.timeout)
@@ -189,25 +189,25 @@ def _plan(one: _Side, two: _Side, services: Sequence[str], names: Sequence[str])
         raise UsageError(f"--name {absent[0]!r}: --from has no data of that name")
 
 
-def _place(side: _Side, service: str, name: str) -> tuple[Any, ...]:
+def _location(side: _Side, service: str, name: str) -> tuple[Any, ...]:
     component = side.component(service, name)
-    place = getattr(component, "path", None) or getattr(component.settings, "url", None) or component.settings
+    location = getattr(component, "path", None) or getattr(component.settings, "url", None) or component.settings
     within = (getattr(component.settings, each, None) for each in ("schema", "prefix"))
-    return component.name, place, *within, side.table or name
+    return component.name, location, *within, side.table or name
 
 
 @contextmanager
 def _opened(invocation: Invocation, option: str, given: str | None) -> Iterator[_Side]:
     """Open a side; its runtime ends with the block."""
-    found: Any = invocation.config
+    source: Any = invocation.config
     table = None
     kind, colon, rest = (given or "").partition(":")
     if kind == "config" and colon:
-        found = rest
+        source = rest
     elif kind == "env" and colon:
         if not os.environ.get(rest):
             raise UsageError(f"{option} env:{rest}: the environment has no such variable")
-        found = _home(option, os.environ[rest])
+        source = _home(option, os.environ[rest])
     elif given is not None:
         declared = config.read(invocation.config)[0] if "://" not in given else {}
         if any(given in declared[service] for service in COPIED if isinstance(declared.get(service), dict)):
@@ -215,9 +215,9 @@ def _opened(invocation: Invocation, option: str, given: str | None) -> Iterator[
         else:
             if urlsplit(given).password:
                 note(f"warning: every user of this machine may see the password of {option}: give env:NAME instead")
-            found = _home(option, given)
+            source = _home(option, given)
     settings = config.load(
-        found,
+        source,
         services=SERVICES,
         endpoint=None,
         timeout=_timeout(invocation),
@@ -266,11 +266,11 @@ def _table(transfers: Sequence[Transfer]) -> list[str]:
         name = each.name if each.name == each.target_name else f"{each.name} → {each.target_name}"
         sums = result.checksums
         rows.append((each.service, name, *numbers, sums[0] if sums[0] == sums[1] else f"{sums[0]} ≠ {sums[1]}"))
-    widths = [max(len(row[place]) for row in rows) for place in range(len(heads))]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(heads))]
     return [
         "  ".join(
-            cell.rjust(width) if 2 <= place <= 5 else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if 2 <= index <= 5 else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]

@@ -76,11 +76,11 @@ class Transfer:
 
     def copy(self, overwrite: bool, advance: Callable[[int], None]) -> None:
         """Write what the target does not have, and with ``overwrite`` what is different there."""
-        for records, found in self._batches():
+        for records, matches in self._batches():
             missing = [
                 record
                 for record in records
-                if (there := found.get(record.key)) is None or (overwrite and _differ(record, there))
+                if (there := matches.get(record.key)) is None or (overwrite and _differ(record, there))
             ]
             if missing:
                 self.call(self.target.put, missing)
@@ -90,9 +90,9 @@ class Transfer:
     def verify(self, advance: Callable[[int], None]) -> None:
         """Compare all of it, record by record."""
         result, sums = self.result, (blake2b(digest_size=8), blake2b(digest_size=8))
-        for records, found in self._batches():
+        for records, matches in self._batches():
             for record in records:
-                there, items = found.get(record.key), _items(record)
+                there, items = matches.get(record.key), _items(record)
                 result.items += items
                 mine = record.content(record)
                 _feed(sums[0], mine)
@@ -154,8 +154,8 @@ class PortableFiles(Portable):
 
     def count(self, op: Operation, /) -> int:
         count, after = 0, None
-        while found := self._driver.list_files(self._operation(), "", True, BATCH_RECORDS, after):
-            count, after = count + len(found), found[-1].name
+        while files := self._driver.list_files(self._operation(), "", True, BATCH_RECORDS, after):
+            count, after = count + len(files), files[-1].name
         return count
 
     def export(self, op: Operation, after: FileRecord | None, /) -> list[FileRecord]:
@@ -163,8 +163,8 @@ class PortableFiles(Portable):
         return list(self.find(op, [info.name for info in names]).values())
 
     def find(self, op: Operation, keys: Sequence[str], /) -> dict[str, FileRecord]:
-        found = {key: self._driver.stat(op, key) for key in keys}  # a listing may not tell all
-        return {key: FileRecord(key, info, self) for key, info in found.items() if info is not None}
+        infos = {key: self._driver.stat(op, key) for key in keys}  # a listing may not tell all
+        return {key: FileRecord(key, info, self) for key, info in infos.items() if info is not None}
 
     def put(self, op: Operation, records: Records, /) -> None:
         for record in records:

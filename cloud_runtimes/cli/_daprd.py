@@ -80,22 +80,22 @@ def taken_out(arguments: Sequence[str]) -> tuple[list[str], Daprd]:
         UsageError: an option has no value, or must not be ignored.
     """
     rest: list[str] = []
-    found = Daprd()
+    options = Daprd()
     given = iter(arguments)
     for each in given:
         if each == "--":
-            return [*rest, each, *given], found
+            return [*rest, each, *given], options
         name, equals, value = each.removeprefix("--").partition("=")
         if not each.startswith("--") or name not in _WITH_VALUE | _SWITCHES:
             rest.append(each)
         elif name in _SWITCHES:
-            found.take(name, value if equals else None)
+            options.take(name, value if equals else None)
         else:
-            told = value if equals else next(given, None)
-            if told is None or told == "--":
+            argument = value if equals else next(given, None)
+            if argument is None or argument == "--":
                 raise UsageError(f"--{name} needs a value")
-            found.take(name, told)
-    return rest, found
+            options.take(name, argument)
+    return rest, options
 
 
 class ServeCommand(TyperCommand):

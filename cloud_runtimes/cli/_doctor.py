@@ -90,7 +90,7 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
         "app_id": None if settings is None else settings.app_id,
         **homes,
         "configuration": {
-            **look.attempt(lambda: _found(invocation), {"from": None, "why": None}),
+            **look.attempt(lambda: _config_file(invocation), {"from": None, "why": None}),
             "declared": declared,
         },
         "components": components,
@@ -115,11 +115,11 @@ def _workers(client: CloudRuntimesClient) -> str | None:
     return "not working: a subscription, a configuration watcher or the jobs; the log of the worker says why"
 
 
-def _found(invocation: Invocation) -> dict[str, str | None]:
+def _config_file(invocation: Invocation) -> dict[str, str | None]:
     from .._core.config_discovery import find
 
-    found = find(invocation.config)
-    return {"from": None, "why": None} if found is None else {"from": str(found.path), "why": found.why}
+    source = find(invocation.config)
+    return {"from": None, "why": None} if source is None else {"from": str(source.path), "why": source.why}
 
 
 def _settings(client: CloudRuntimesClient | None) -> config.ClientSettings | None:
@@ -151,8 +151,11 @@ def _capa(client: CloudRuntimesClient | None) -> CapaRuntime | None:
 def _declared(client: CloudRuntimesClient | None) -> list[dict[str, str]]:
     if client is None:
         return []
-    found = context_of(client).runtime().declared()
-    return [{"service": service, "name": name, "component": found[service, name]} for service, name in sorted(found)]
+    components = context_of(client).runtime().declared()
+    return [
+        {"service": service, "name": name, "component": components[service, name]}
+        for service, name in sorted(components)
+    ]
 
 
 def _components(capa: CapaRuntime | None) -> list[dict[str, Any]]:
@@ -163,24 +166,26 @@ def _components(capa: CapaRuntime | None) -> list[dict[str, Any]]:
 
 def _component(name: str, table: dict[str, Any]) -> dict[str, Any]:
     """Tell what a component offers, without its configuration unless it is the home, and without I/O."""
-    found: dict[str, Any] = {"name": name, "services": {}}
+    report: dict[str, Any] = {"name": name, "services": {}}
     try:
-        made = registry.find(registry.COMPONENTS, name)
-        found["services"] = dict.fromkeys(made.services)
+        component_class = registry.find(registry.COMPONENTS, name)
+        report["services"] = dict.fromkeys(component_class.services)
         from ..spi.executor import Executor
 
         plain = config.load(
             {}, services=SERVICES, endpoint=None, timeout=None, runtime="capa", app_id="doctor", api_token=None
         )
-        component = made(config.build(made.Settings, table, name, beside="component"), plain, Executor())
+        component = component_class(
+            config.build(component_class.Settings, table, name, beside="component"), plain, Executor()
+        )
         try:
-            for service in made.services:
-                found["services"][service] = sorted(component.driver(service, "doctor").features)
+            for service in component_class.services:
+                report["services"][service] = sorted(component.driver(service, "doctor").features)
         finally:
             component.close(None)
     except Exception as error:  # e.g. it needs a package or a setting; that concerns only who uses it
-        found["note"] = explain(error)
-    return found
+        report["note"] = explain(error)
+    return report
 
 
 def _runtime_origin(invocation: Invocation) -> str:
@@ -207,7 +212,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
     def line(label: str, text: Any, depth: int = 0) -> str:
         return f"{'  ' * depth + label:<{_WIDTH - 2}}  {text}"
 
-    kernels, runtime, found = report["kernels"], report["runtime"], report["configuration"]
+    kernels, runtime, configuration = report["kernels"], report["runtime"], report["configuration"]
     lines = [
         line("cloud-runtimes", report["version"]),
         line("Python", report["python"]),
@@ -220,7 +225,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         line("app id", report["app_id"] or "not chosen"),
         line("home", report["home"] or "not chosen"),
         *(line(service, home, 1) for service, home in report["homes"].items()),
-        line("configuration", "{from} ({why})".format_map(found) if found["from"] else "none"),
+        line("configuration", "{from} ({why})".format_map(configuration) if configuration["from"] else "none"),
     ]
     lines += [
         line(f"{each['service']}.{each['name']}", each["component"], 1) for each in report["configuration"]["declared"]

@@ -76,4 +76,4 @@ def explain(error: BaseException) -> str:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     else:
         text = f"{type(error).__name__}: {error} (--debug shows where)"
-    return re.sub(_PYTHON, lambda found: _COMMANDS[found[0]], " ".join(text.split()))
+    return re.sub(_PYTHON, lambda match: _COMMANDS[match[0]], " ".join(text.split()))

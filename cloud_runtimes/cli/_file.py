@@ -65,16 +65,16 @@ def get(
     with connect(context.obj) as client, client.file.open_file(store, name) as file:
         if start:
             file.seek(start)
-        left = (file.info.size or 0) if length is None else length
+        remaining = (file.info.size or 0) if length is None else length
         if path == "-":
-            while data := file.read(min(left, 1024 * 1024)):
+            while data := file.read(min(remaining, 1024 * 1024)):
                 write(data)
-                left -= len(data)
+                remaining -= len(data)
             return 0
         with open(path, "wb") as target:
-            while data := file.read(min(left, 1024 * 1024)):
+            while data := file.read(min(remaining, 1024 * 1024)):
                 target.write(data)
-                left -= len(data)
+                remaining -= len(data)
     return 0
 
 
@@ -91,15 +91,15 @@ def list_files(
 ) -> int:
     """Write the names in byte order: a table on a terminal, else one a line."""
     with connect(context.obj) as client:
-        left, table = limit, Table(_COLUMNS, whole=True)
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(left, _PAGE)
+        remaining, table = limit, Table(_COLUMNS, whole=True)
+        while remaining is None or remaining > 0:
+            size = _PAGE if remaining is None else min(remaining, _PAGE)
             page = client.file.list_files(store, prefix, recursive=not level, limit=size, after=after)
             _show(page, table, long, json)
             if len(page) < size:
                 break
             after = page[-1].name
-            left = None if left is None else left - size
+            remaining = None if remaining is None else remaining - size
         else:
             if limit is not None and limit < 1:
                 raise UsageError("--limit is a number ≥ 1")

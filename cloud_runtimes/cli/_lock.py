@@ -118,7 +118,7 @@ def _run(command: list[str], lease: Lease, signals: _Signals, *, interval: float
 
 
 class _Signals:
-    """What signals do: before the command they end the wait, then they are the command's."""
+    """Handles signals: before the command starts they end the wait, then they go to the command."""
 
     def __init__(self) -> None:
         self.number = 0

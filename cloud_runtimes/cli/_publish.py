@@ -139,9 +139,9 @@ def _send(
 
 
 def _key(value: Any, path: list[str]) -> str:
-    for place, field in enumerate(path):
+    for index, field in enumerate(path):
         if not isinstance(value, dict) or field not in value:
-            raise PayloadError(f"no field {'.'.join(path[: place + 1])!r} for --key")
+            raise PayloadError(f"no field {'.'.join(path[: index + 1])!r} for --key")
         value = value[field]
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise PayloadError(f"the field {'.'.join(path)!r} is no text and no integer, so it cannot be the key")

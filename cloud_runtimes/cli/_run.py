@@ -70,8 +70,8 @@ def run(
         inherited = () if listening is None else (listening.fileno(),)
         command = _command(invocation, target, host, inherited)
         changes = Changes()
-        made = [_Worker(command, inherited, changes) for _ in range(workers)]
-        return _Workers(made, changes, reload, timeout + _GRACE).run()
+        processes = [_Worker(command, inherited, changes) for _ in range(workers)]
+        return _Workers(processes, changes, reload, timeout + _GRACE).run()
 
 
 def _command(invocation: Invocation, target: str, host: str, inherited: Sequence[int]) -> list[str]:
@@ -95,9 +95,9 @@ def _listening(host: str, port: int | None) -> Iterator[socket.socket | None]:
     if port is None and not os.environ.get("APP_PORT"):
         yield None
         return
-    made, _ = listen(*checked_place(host, port), "give another --host or --port, or unset APP_PORT")
-    with made:
-        yield made
+    sock, _ = listen(*checked_place(host, port), "give another --host or --port, or unset APP_PORT")
+    with sock:
+        yield sock
 
 
 def _export(invocation: Invocation) -> None:
@@ -146,16 +146,16 @@ def _client(target: str) -> CloudRuntimesClient:
         raise UsageError(f"{target!r}: give MODULE:CLIENT, e.g. shop.main:client")
     sys.path.insert(0, os.getcwd())  # as python -m does
     try:
-        found: Any = getattr(import_module(module), name)
+        value: Any = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise UsageError(f"there is no module {module!r} in {os.getcwd()} or among the installed ones") from error
     except AttributeError as error:
         raise UsageError(f"the module {module!r} has no {name!r}") from error
-    if not isinstance(found, CloudRuntimesClient):
-        raise UsageError(f"{target} is {type(found).__name__}, not a CloudRuntimesClient")
-    return found
+    if not isinstance(value, CloudRuntimesClient):
+        raise UsageError(f"{target} is {type(value).__name__}, not a CloudRuntimesClient")
+    return value
 
 
 # -- workers --------------------------------------------------------------

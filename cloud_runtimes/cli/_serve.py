@@ -57,8 +57,8 @@ def serve_sidecar(invocation: Invocation, options: ServeOptions) -> int:
     with logging_to_stderr():
         tables, origin = config.read(invocation.config)
         app_id = options.app_id or invocation.app_id or os.environ.get("APP_ID") or tables.get("app_id") or APP_ID
-        found = _resources(options, app_id)
-        settings = _settings(options, app_id, found)
+        resources = _resources(options, app_id)
+        settings = _settings(options, app_id, resources)
         runtime = invocation.runtime or os.environ.get("CLOUD_RUNTIMES_RUNTIME") or tables.get("runtime") or "capa"
         if runtime in ("dapr", "layotto"):
             raise UsageError(f"runtime {runtime!r} is itself a sidecar: serve stands on another runtime, e.g. capa")
@@ -66,7 +66,7 @@ def serve_sidecar(invocation: Invocation, options: ServeOptions) -> int:
             timeout=config.DEFAULT_TIMEOUT if invocation.timeout is None else invocation.timeout,
             runtime=runtime,
             app_id=app_id,
-            config=_merged(tables, origin, {} if found is None else found.config),
+            config=_merged(tables, origin, {} if resources is None else resources.config),
         )
         with client:
             context_of(client).runtime()  # what is wrong with the configuration is told before anything runs
@@ -77,10 +77,10 @@ def _run(sidecar: Sidecar, options: ServeOptions) -> int:
     settings = sidecar.context.settings
     signals = _Signals(sidecar)
     with handling((*ENDING, *HANGING_UP, *PASSED), signals.handle, ignored=False), sidecar:
-        places = [f"{sidecar.http_address} for HTTP"]
+        addresses = [f"{sidecar.http_address} for HTTP"]
         if sidecar.grpc_address:
-            places.append(f"{sidecar.grpc_address} for gRPC")
-        line = f"{', '.join(places)}: the sidecar of {settings.app_id}"
+            addresses.append(f"{sidecar.grpc_address} for gRPC")
+        line = f"{', '.join(addresses)}: the sidecar of {settings.app_id}"
         if not options.command:
             write(f"{line}\n".encode())
             sidecar.wait()
@@ -102,7 +102,7 @@ def _run(sidecar: Sidecar, options: ServeOptions) -> int:
 
 
 class _Signals:
-    """What signals do: they end the sidecar, by way of the command if there is one."""
+    """Handles signals: they end the sidecar, by way of the command if there is one."""
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
@@ -112,7 +112,7 @@ class _Signals:
         self.starting = False
 
     def again(self) -> bool:
-        """Tell whether there was a second one."""
+        """Return whether there was a second one."""
         return self._count > 1
 
     def forward_to(self, child: Child) -> None:
@@ -169,17 +169,17 @@ def _resources(options: ServeOptions, app_id: str) -> Any:
         return None
     from ..dapr_server.resources import load
 
-    found = load(
+    resources = load(
         [path for each in options.resources for path in each.split(",") if path],
         app_id,
         os.environ.get("NAMESPACE", ""),
     )
-    for each in found.warnings:
+    for each in resources.warnings:
         note(f"warning: {each}")
-    return found
+    return resources
 
 
-def _settings(options: ServeOptions, app_id: str, found: Any) -> SidecarSettings:
+def _settings(options: ServeOptions, app_id: str, resources: Any) -> SidecarSettings:
     if options.app_protocol not in ("http", "grpc"):
         raise UsageError(f"--app-protocol {options.app_protocol!r}: there are http and grpc")
     host = "127.0.0.1" if options.listen == "localhost" else options.listen
@@ -195,7 +195,7 @@ def _settings(options: ServeOptions, app_id: str, found: Any) -> SidecarSettings
         except UnsupportedError as error:
             note(f"note: HTTP alone, since {error}")
             grpc_port = None
-    known = {} if found is None else found.settings
+    known = {} if resources is None else resources.settings
     return SidecarSettings(
         app_id=app_id,
         namespace=os.environ.get("NAMESPACE") or "default",

@@ -1,4 +1,4 @@
-"""What the options before the command say, and the client made of them."""
+"""Options before the command, and the client made of them."""
 
 from __future__ import annotations
 

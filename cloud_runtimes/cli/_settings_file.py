@@ -75,8 +75,8 @@ def validate(
     invocation: Invocation = context.obj
     if path is not None:
         invocation.config = path
-    found = find(invocation.config)
-    if found is None:
+    source = find(invocation.config)
+    if source is None:
         raise UsageError("there is no configuration file: name one, or make one by cloud-runtimes init")
     config.read(invocation.config)
     from ..client import context_of, read_policies
@@ -99,5 +99,5 @@ def validate(
                 undeclared = "undeclared names are refused"
             for service in (*runtime.homes, runtime.home().services[0]):
                 runtime.undeclared(service)
-    write(f"{found.path}: valid, {len(declared)} components, {undeclared}\n".encode())
+    write(f"{source.path}: valid, {len(declared)} components, {undeclared}\n".encode())
     return 0

@@ -34,16 +34,16 @@ def get(
     from ._values import is_json
 
     with connect(context.obj) as client:
-        found = client.state.get_item(store, key, type=bytes)
-    if found is None:
+        stored = client.state.get_item(store, key, type=bytes)
+    if stored is None:
         complain(f"no key {key!r} in {store!r}")
         return NOT_FOUND
-    if not item and is_json(found.content_type):
-        write(found.value + b"\n")  # the stored bytes: exact, whatever the size of a number
+    if not item and is_json(stored.content_type):
+        write(stored.value + b"\n")  # the stored bytes: exact, whatever the size of a number
         return 0
-    value: Any = decode_payload(found.value, found.content_type)
+    value: Any = decode_payload(stored.value, stored.content_type)
     if not item:
-        write(found.value if isinstance(value, (bytes, str)) else json.encode(value) + b"\n")
+        write(stored.value if isinstance(value, (bytes, str)) else json.encode(value) + b"\n")
         return 0
     shown: dict[str, Any] = {"key": key}
     if isinstance(value, bytes):
@@ -53,11 +53,11 @@ def get(
     else:
         shown["value"] = value
     shown |= {
-        "etag": found.etag,
-        "content_type": found.content_type,
-        "ttl": found.ttl,
-        "expires_at": None if found.expires_at is None else found.expires_at.isoformat(),
-        "metadata": dict(found.metadata),
+        "etag": stored.etag,
+        "content_type": stored.content_type,
+        "ttl": stored.ttl,
+        "expires_at": None if stored.expires_at is None else stored.expires_at.isoformat(),
+        "metadata": dict(stored.metadata),
     }
     record(shown)
     return 0

@@ -47,7 +47,7 @@ def subscribe(
 ) -> int:
     """Write events until interrupted: a table on a terminal, else a line of CloudEvents JSON each. An event is acknowledged once it is written."""
     in_flight = (count or _UNSETTLED) if no_ack else max(256, 2 * batch)
-    left = count
+    remaining = count
     wanted = _read_start(start)
     with connect(context.obj) as client, stopping(interrupt=False) as stop:
         with client.pubsub.subscribe(
@@ -55,9 +55,11 @@ def subscribe(
         ) as events:
             last, waits = monotonic(), True
             table = Table(("time", "key", "data")) if sys.stdout.isatty() and not data_only else None
-            while not stop.signal and left != 0:
+            while not stop.signal and remaining != 0:
                 taken = _take(
-                    events, batch if left is None else min(batch, left), _LOOK if idle is None else min(_LOOK, idle)
+                    events,
+                    batch if remaining is None else min(batch, remaining),
+                    _LOOK if idle is None else min(_LOOK, idle),
                 )
                 if not taken:
                     if waits and monotonic() - last >= _SILENT:
@@ -73,8 +75,8 @@ def subscribe(
                 if not no_ack:
                     for event in taken:
                         event.ack()
-                if left is not None:
-                    left -= len(taken)
+                if remaining is not None:
+                    remaining -= len(taken)
                 last, waits = monotonic(), False
         return stop.code if stop.signal else 0
 

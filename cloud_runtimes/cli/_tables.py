@@ -40,12 +40,12 @@ class Table:
             columns.append([_cell(text, limit) for text in texts])
             widths[at] = max(widths[at], *map(len, columns[at]))
         self._widths = widths
-        made = [self._joined(line) for line in zip(*columns, strict=True)]
+        rendered = [self._joined(line) for line in zip(*columns, strict=True)]
         if is_first:
-            made[:0] = styled(self._joined(self._columns), BOLD), self._joined(
+            rendered[:0] = styled(self._joined(self._columns), BOLD), self._joined(
                 ["-" * min(width, _WIDE) for width in self._widths]
             )
-        return made
+        return rendered
 
     def _limit(self, at: int, taken: int) -> int:
         """Return how wide a column may be, to the right of so many characters."""

@@ -29,13 +29,13 @@ def pairs(given: Iterable[str] | None, option: str) -> list[tuple[str, str]]:
     Raises:
         UsageError: one is not NAME=VALUE.
     """
-    found = []
+    result = []
     for each in given or ():
         name, equals, value = each.partition("=")
         if not name or not equals:
             raise UsageError(f"{option} {each!r}: give NAME=VALUE")
-        found.append((name, value))
-    return found
+        result.append((name, value))
+    return result
 
 
 def json_or_text(text: str) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from .._native.plain import Refused, attrs_names, plain
+from .._native.plain import Unencodable, attrs_names, plain
 from ..errors import InvalidArgumentError
 from ._aliases import readable
 from ._misfits import Converter, Path, expected, fail, name_of, short
@@ -74,7 +74,7 @@ def _enum(cls: type[enum.Enum]) -> Converter:
         members.append((each.value, each))
         try:
             members.append((plain(each.value, json=True), each))
-        except Refused:
+        except Unencodable:
             pass
 
     def member(value: Any, path: Path) -> Any:
@@ -86,11 +86,11 @@ def _enum(cls: type[enum.Enum]) -> Converter:
                 return result
         if issubclass(cls, enum.Flag) and type(value) is int:
             try:
-                made = cls(value)
+                instance = cls(value)
             except ValueError as error:
                 fail(path, f"expected {cls.__name__}, got {value}", error)
-            if made.value == value:  # else bits that it does not have were dropped, as Python < 3.11.4 does unasked
-                return made
+            if instance.value == value:  # else bits that it does not have were dropped, as Python < 3.11.4 does unasked
+                return instance
         fail(path, f"expected {cls.__name__}, got {short(value)}")
 
     return member
@@ -123,9 +123,9 @@ def _dataclass(cls: type, compile: Compile) -> Converter:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             required.add(field.name)
 
-    def make(found: dict[str, Any]) -> Any:
+    def make(values: dict[str, Any]) -> Any:
         # a field with init=False is computed by the class: what was encoded for it is checked and left
-        return cls(**{name: each for name, each in found.items() if name not in late} if late else found)
+        return cls(**{name: each for name, each in values.items() if name not in late} if late else values)
 
     return _record(cls, parts, frozenset(required), make)
 
@@ -140,8 +140,8 @@ def _attrs(cls: Any, compile: Compile) -> Converter:
     nothing = sys.modules["attr"].NOTHING
     required = frozenset(written[field.name] for field in fields if field.init and field.default is nothing)
 
-    def make(found: dict[str, Any]) -> Any:
-        return cls(**{arguments[name]: each for name, each in found.items() if name in arguments})
+    def make(values: dict[str, Any]) -> Any:
+        return cls(**{arguments[name]: each for name, each in values.items() if name in arguments})
 
     names = [(each, written[field.name]) for field in fields if field.init for each in (field.name, field.alias)]
     renamed = {name: other for name, other in names if name not in parts}
@@ -176,7 +176,7 @@ def _record(
             if type(value) is cls:
                 return value
             expected(path, cls, value)
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key, each in value.items():
             part = parts.get(key)
             if part is None:
@@ -184,12 +184,12 @@ def _record(
                     fail((path, key), f"{cls.__name__} has no such field")
                 key = renamed[key]
                 part = parts[key]
-            found[key] = part(each, (path, key))
-        if not required <= found.keys():
-            missing = next(name for name in parts if name in required and name not in found)
+            values[key] = part(each, (path, key))
+        if not required <= values.keys():
+            missing = next(name for name in parts if name in required and name not in values)
             fail((path, missing), "missing")
         try:
-            return make(found)
+            return make(values)
         except Exception as error:
             fail(path, f"{cls.__name__}: {error}", error)
 
@@ -223,13 +223,13 @@ def _model(cls: Any, validate: Callable[[Any], Any]) -> Converter:
         try:
             return validate(value if rename is None else rename(value))
         except Exception as error:
-            place: Path = path
+            location: Path = path
             reason = f"{cls.__name__}: {error}"
             if type(error).__name__ == "ValidationError":
                 first = error.errors(include_url=False, include_input=False)[0]  # type: ignore[attr-defined]
                 reason = first["msg"]
                 for step in first["loc"]:
-                    place = (place, step)
-            fail(place, reason, error)
+                    location = (location, step)
+            fail(location, reason, error)
 
     return model

@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any, NoReturn
 
 from .._native.json_limits import check
-from .._native.plain import NONFINITE, Refused, has_nonfinite, located, payload_error, plain
+from .._native.plain import NONFINITE, Unencodable, has_nonfinite, located, payload_error, plain
 from ..errors import PayloadError
 from .convert import convert
 
@@ -20,15 +20,17 @@ _MAX_ENCODE_DEPTH = 254  # orjson's
 
 
 def default(value: Any) -> Any:
-    """What stands in JSON for a value that orjson does not write by itself (or shall not). Raises `Refused`: nothing does, or something in it is NaN or an infinity (orjson would write null)."""
+    """Return a JSON value for a value that orjson does not write by itself (or shall not).
+
+    Raises `Unencodable`: there is none, or something in it is NaN or an infinity (orjson would write null)."""
     result = plain(value, json=True)
     kind = type(result)
     if kind is bytes or kind is bytearray or kind is memoryview:
-        raise Refused(
+        raise Unencodable(
             f"{kind.__name__} has no form in JSON: give the bytes as the whole payload, or use application/msgpack"
         )
     if has_nonfinite(result):
-        raise Refused(NONFINITE)
+        raise Unencodable(NONFINITE)
     return result
 
 
@@ -53,7 +55,7 @@ def _write(out: list[str], value: Any, depth: int) -> None:
         out.append("true" if value else "false")
     elif kind is int:
         if not -0x8000000000000000 <= value <= 0xFFFFFFFFFFFFFFFF:
-            raise Refused("an int outside -2**63 ... 2**64-1 cannot be encoded")
+            raise Unencodable("an int outside -2**63 ... 2**64-1 cannot be encoded")
         out.append(repr(value))
     elif kind is float:
         out.append(_number(value))
@@ -68,7 +70,7 @@ def _write(out: list[str], value: Any, depth: int) -> None:
 
 def _write_container(out: list[str], value: Any, depth: int) -> None:
     if depth >= _MAX_ENCODE_DEPTH:
-        raise Refused(f"nested deeper than {_MAX_ENCODE_DEPTH} containers (or it contains itself)")
+        raise Unencodable(f"nested deeper than {_MAX_ENCODE_DEPTH} containers (or it contains itself)")
     is_dict = type(value) is dict
     opening, closing = "{}" if is_dict else "[]"
     mark = opening
@@ -78,7 +80,7 @@ def _write_container(out: list[str], value: Any, depth: int) -> None:
             out.append(mark)
             if is_dict:
                 if type(step) is not str:
-                    raise Refused(
+                    raise Unencodable(
                         f"a key of type {type(step).__name__} cannot be encoded: JSON's keys are str; application/msgpack has others"
                     )
                 out += (_string(step), ":")
@@ -94,13 +96,13 @@ def _string(value: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise Refused("a str with a lone surrogate is not valid UTF-8") from None
+            raise Unencodable("a str with a lone surrogate is not valid UTF-8") from None
     return _quote(value)
 
 
 def _number(value: float) -> str:
     if not isfinite(value):
-        raise Refused(NONFINITE)
+        raise Unencodable(NONFINITE)
     text = repr(value)
     if "e" not in text:
         return text

@@ -31,9 +31,9 @@ def limits(*, depth: int | None = None, items: int | None = None, bytes: int | N
     global _now
     given = {name: value for name, value in (("depth", depth), ("items", items), ("bytes", bytes)) if value is not None}
     for name, value in given.items():
-        most = MAX_DEPTH if name == "depth" else _COUNT_MAX
-        if type(value) is not int or not 1 <= value <= most:
-            raise InvalidArgumentError(f"limits({name}={value!r}): give an int of 1 to {most:,}")
+        limit = MAX_DEPTH if name == "depth" else _COUNT_MAX
+        if type(value) is not int or not 1 <= value <= limit:
+            raise InvalidArgumentError(f"limits({name}={value!r}): give an int of 1 to {limit:,}")
     if given:
         _now = _now._replace(**given)
         for kernel in (msgpack, payload, json_limits):

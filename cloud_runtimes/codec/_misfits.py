@@ -22,8 +22,8 @@ def fail(path: Path, reason: str, cause: Exception | None = None) -> typing.NoRe
     while isinstance(path, tuple):
         path, step = path
         steps.append(step)
-    place = f"{path}{render_path(reversed(steps))[1:]}" if steps else render_path(()) if path == "$" else path
-    raise PayloadError(f"{place}: {reason}") from cause
+    location = f"{path}{render_path(reversed(steps))[1:]}" if steps else render_path(()) if path == "$" else path
+    raise PayloadError(f"{location}: {reason}") from cause
 
 
 def name_of(annotation: Any) -> str:

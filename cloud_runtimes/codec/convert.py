@@ -158,7 +158,7 @@ def _union(annotation: Any, members: tuple[Any, ...]) -> Converter:
         if type(value) in exact:
             return value
         # one that takes the value as it is goes before one that would parse or convert it
-        found: list[Any] = []
+        results: list[Any] = []
         for converter in converters:
             try:
                 result = converter(value, path)
@@ -166,9 +166,9 @@ def _union(annotation: Any, members: tuple[Any, ...]) -> Converter:
                 continue
             if result is value:
                 return value
-            found.append(result)
-        if found:
-            return found[0]
+            results.append(result)
+        if results:
+            return results[0]
         if len(converters) == 2 and type(None) in exact:  # Optional: the error of the other member has the inner path
             return converters[1 if members[0] is type(None) else 0](value, path)
         expected(path, annotation, value)

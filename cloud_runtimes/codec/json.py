@@ -25,11 +25,11 @@ _decode: Callable[..., Any]
 
 
 def reader() -> tuple[Any, ...]:
-    """What a kernel must be told before it writes and reads JSON (its `use`)."""
+    """Return the arguments for `use` of a kernel, which sets how it writes and reads JSON."""
     import orjson
 
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    return orjson.dumps, default, options, _explained, orjson.loads
+    return orjson.dumps, default, options, _explain, orjson.loads
 
 
 def _with_orjson() -> tuple[Callable[[Any], bytes], Callable[..., Any]]:
@@ -37,15 +37,15 @@ def _with_orjson() -> tuple[Callable[[Any], bytes], Callable[..., Any]]:
     return _kernel.encode_json, _kernel.decode_json
 
 
-def _explained(value: Any, error: Exception) -> BaseException:
+def _explain(value: Any, error: Exception) -> BaseException:
     # orjson names a type at best. The reference encoder finds the place; it runs conversions again, which only an error pays for.
     cause = error.__cause__
     if cause is not None and not isinstance(cause, Exception):
         return cause  # KeyboardInterrupt and the like say nothing about the value
     try:
         _json_std.encode(value)
-    except PayloadError as explained:
-        return explained
+    except PayloadError as refusal:
+        return refusal
     unexplained = PayloadError(f"the value: {cause or error}")
     unexplained.__cause__ = cause
     return unexplained

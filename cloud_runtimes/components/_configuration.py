@@ -18,7 +18,7 @@ from ._unreadable import read_entries
 if TYPE_CHECKING:
     from ._log.member import Waits
 
-__all__ = ["COLUMNS", "FEATURES", "ChangeSource", "channel", "columns", "items", "place"]
+__all__ = ["COLUMNS", "FEATURES", "ChangeSource", "channel", "columns", "group_and_label", "items"]
 
 COLUMNS: Final = "c.key, c.version, c.tags, c.metadata, c.value, c.deleted"
 FEATURES: Final = frozenset({spi.WRITE, spi.ATOMIC, spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.TAGS, spi.VERSION})
@@ -33,7 +33,7 @@ def channel(store: str) -> str:
     return f"configuration-{blake2s(store.encode(), digest_size=8).hexdigest()}"
 
 
-def place(where: Selection | ConfigurationItem) -> tuple[str, str]:
+def group_and_label(where: Selection | ConfigurationItem) -> tuple[str, str]:
     """Return the group and the label in the table."""
     return where.group or "", where.label or ""
 
@@ -47,7 +47,10 @@ def columns(store: str, saved: Iterable[ConfigurationItem], limit: int) -> list[
     for item in saved:
         if (size := len(item.value.encode())) > limit:
             raise too_large(store, item.key, size, limit)
-    return [(*place(item), item.key, dump_names(item.tags), dump_names(item.metadata), item.value) for item in saved]
+    return [
+        (*group_and_label(item), item.key, dump_names(item.tags), dump_names(item.metadata), item.value)
+        for item in saved
+    ]
 
 
 def items(
@@ -70,12 +73,12 @@ def items(
         names = load_names(tags), load_names(metadata)
         return ConfigurationItem(key, value, str(version), group, label, *names, deleted is not None)
 
-    found = read_entries(f"configuration {store!r}", rows, lambda row: str(row[0]), item)
-    return {item.key: item for item in found}
+    result = read_entries(f"configuration {store!r}", rows, lambda row: str(row[0]), item)
+    return {item.key: item for item in result}
 
 
 class ChangeSource(ConfigurationSource):
-    """What changed since the version it has seen."""
+    """Source of the changes since the version it has seen."""
 
     def __init__(self, name: str, selection: Selection) -> None:
         self._name = name

@@ -18,7 +18,7 @@ from ..spi.operation import Operation, mark_interrupted
 if TYPE_CHECKING:
     from ._home import HomeComponent
 
-__all__ = ["FORGET_MS", "TURN", "Calls", "Place", "QueuedLock", "trying"]
+__all__ = ["FORGET_MS", "TURN", "Calls", "QueueEntry", "QueuedLock", "trying"]
 
 TURN: Final = 500
 """Milliseconds that the next waiter has to take a free lock before the one behind it may."""
@@ -31,7 +31,7 @@ _LONGEST_TRY: Final = 10.0
 
 
 class _Waiter(Protocol):
-    """What wakes a caller in its turn."""
+    """Wakes a caller in its turn."""
 
     def wait(self, timeout: float) -> object:
         """Return when woken, or after ``timeout`` seconds."""
@@ -43,15 +43,15 @@ class _Waiter(Protocol):
         """Unsubscribe."""
 
 
-class Place:
-    """What an acquire under way has left in the store: a place in the queue, and perhaps a lock.
+class QueueEntry:
+    """State of an acquire under way in the store: an entry in the queue, and perhaps a lock.
 
     Attributes:
-        ticket: of the place; ``None``: none yet.
+        ticket: of the entry; ``None``: none yet.
         seen: whether the store has answered.
         heard: `time.monotonic` of its last answer.
         asked: whether the store may have given the lock.
-        queued: whether it may have given a place.
+        queued: whether it may have made an entry.
         since: what the holder's clock said before the last try.
         channel: of its notifications, where that changes.
         waiter: of them.
@@ -112,28 +112,28 @@ class QueuedLock(LockDriver):
 
     @abstractmethod
     async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
     ) -> tuple[int | None, float]:
         """Take the lock if it is this caller's turn, else enter the queue if it waits. Returns the token (``None``: not taken), and the seconds until its turn comes if nobody else takes the lock."""
 
     @abstractmethod
-    def _subscribe(self, request: LockRequest, place: Place) -> _Waiter:
+    def _subscribe(self, request: LockRequest, entry: QueueEntry) -> _Waiter:
         """Return what wakes the caller in its turn."""
 
     @abstractmethod
     def _renewing(self, request: LockRequest) -> Any:
-        """Return a flow that renews a lease; its result tells whether it lasted."""
+        """Return a flow that renews a lease; its result is whether it lasted."""
 
     @abstractmethod
     def _releasing(self, request: LockRequest, *, queued: bool = False) -> Any:
-        """Return a flow that ends a lease, or with ``queued`` what there may be of it and of a wait for it; its result tells whether the lease lasted."""
+        """Return a flow that ends a lease, or with ``queued`` what there may be of it and of a wait for it; its result is whether the lease lasted."""
 
     @abstractmethod
     def _unlocking(self, resource_id: str, owner: str) -> Any:
         """Return a flow that ends the lease of an owner; its result is an `UnlockStatus`."""
 
     @abstractmethod
-    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+    def _release_in_background(self, request: LockRequest, *, queued: bool) -> None:
         """Release in the background."""
 
     # -- acquiring --------------------------------------------------------
@@ -146,50 +146,50 @@ class QueuedLock(LockDriver):
 
     async def _acquire(self, op: Operation, request: LockRequest, wait: bool, calls: Calls) -> Grant | None:
         """Take the lock, first waiting in the queue if need be."""
-        place = Place()
+        entry = QueueEntry()
         try:
-            return await self._wait_and_take(op, request, wait, calls, place)
+            return await self._wait_and_take(op, request, wait, calls, entry)
         except BaseException as error:
             # a cancelled or refused acquire may have taken the lock
-            if place.asked and (not isinstance(error, CloudRuntimesError) or error.maybe_applied):
-                self._behind(request, queued=place.queued)
+            if entry.asked and (not isinstance(error, CloudRuntimesError) or error.maybe_applied):
+                self._release_in_background(request, queued=entry.queued)
             else:
-                await self._leave(op, request, place, calls)
-            if isinstance(error, DeadlineExceededError) and place.seen and not place.asked:
+                await self._leave(op, request, entry, calls)
+            if isinstance(error, DeadlineExceededError) and entry.seen and not entry.asked:
                 return None
-            if not place.asked and not isinstance(error, Exception):
+            if not entry.asked and not isinstance(error, Exception):
                 mark_interrupted(error, False)  # it was only waiting
             raise
         finally:
-            if place.waiter is not None:
-                place.waiter.close()
+            if entry.waiter is not None:
+                entry.waiter.close()
 
     async def _wait_and_take(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
     ) -> Grant | None:
         while True:
-            token, pause = await self._try(op, request, wait, calls, place)
+            token, pause = await self._try(op, request, wait, calls, entry)
             if token is not None:
-                return Grant(token, place.since, self._holds)
+                return Grant(token, entry.since, self._holds)
             if not wait:
                 return None
-            if place.waiter is None:
-                place.waiter = self._subscribe(request, place)
-            left = op.remaining()
-            if left == 0.0:
-                raise op.timed_out("the lock", maybe_applied=place.asked)
+            if entry.waiter is None:
+                entry.waiter = self._subscribe(request, entry)
+            remaining = op.remaining()
+            if remaining == 0.0:
+                raise op.timed_out("the lock", maybe_applied=entry.asked)
             if pause > 0:
-                await calls.wait(place.waiter, pause if left is None else min(pause, left))
+                await calls.wait(entry.waiter, pause if remaining is None else min(pause, remaining))
             self._home.check_open()
 
-    async def _leave(self, op: Operation, request: LockRequest, place: Place, calls: Calls) -> None:
+    async def _leave(self, op: Operation, request: LockRequest, entry: QueueEntry, calls: Calls) -> None:
         """Leave the queue before the caller goes on, if that takes no longer than `_LEAVING`."""
-        if not place.queued:
+        if not entry.queued:
             return
         try:
             await calls.run(Operation(op.method, op.component, _LEAVING), self._releasing(request, queued=True))
         except CloudRuntimesError:
-            self._behind(request, queued=True)
+            self._release_in_background(request, queued=True)
 
     # -- renewing and releasing -------------------------------------------
 
@@ -215,7 +215,7 @@ class QueuedLock(LockDriver):
 
     def _release_behind(self, request: LockRequest, error: BaseException) -> None:
         """Release in the background after all."""
-        self._behind(request, queued=False)
+        self._release_in_background(request, queued=False)
         if not isinstance(error, Exception):
             mark_interrupted(error, True)
 
@@ -230,7 +230,7 @@ class QueuedLock(LockDriver):
 
 def trying(op: Operation) -> Operation:
     """Return a call for one try of a wait. One cut off by the end of the wait would take the lock for nobody."""
-    left = op.remaining()
+    remaining = op.remaining()
     return Operation(
-        op.method, op.component, _LONGEST_TRY if left is None else min(max(left, _LEAST_TRY), _LONGEST_TRY)
+        op.method, op.component, _LONGEST_TRY if remaining is None else min(max(remaining, _LEAST_TRY), _LONGEST_TRY)
     )

@@ -1,6 +1,7 @@
-"""What components share that read secrets over HTTP.
+"""Base of components that read secrets over HTTP.
 
-The steps of a call are a generator that yields requests and is sent replies, so both APIs share them. A reply may hold a secret: none stands in a variable while an error leaves.
+The steps of a call are a generator that yields requests and is sent replies, so both APIs share them. A reply may
+hold a secret: no variable holds one while an error propagates.
 """
 
 from __future__ import annotations
@@ -101,24 +102,24 @@ class FlowSecret(FlowDriver, SecretDriver):
         cached = self._cache.get(key)
         if cached is not None and monotonic() < cached[1] and not op.metadata:
             return cached[0]
-        found = yield from self._read_secret(op, key)
+        secret = yield from self._read_secret(op, key)
         if self._seconds and not op.metadata:
             self._cache.pop(key, None)
-            self._cache[key] = (found, monotonic() + self._seconds)
+            self._cache[key] = (secret, monotonic() + self._seconds)
             while len(self._cache) > _CACHED:
                 self._cache.popitem(last=False)
-        return found
+        return secret
 
     get, get_async = both_apis(_get)
     get_bulk, get_bulk_async = both_apis(_get_bulk)
 
 
-def together(name: str, found: dict[str, Secret], failed: Mapping[str, CloudRuntimesError]) -> dict[str, Secret]:
+def together(name: str, secrets: dict[str, Secret], failed: Mapping[str, CloudRuntimesError]) -> dict[str, Secret]:
     """Return the secrets of a store; `BulkError`: some cannot be read."""
     if failed:
         raise BulkError(
-            f"{len(failed)} of {len(found) + len(failed)} secrets of {name!r} cannot be read",
+            f"{len(failed)} of {len(secrets) + len(failed)} secrets of {name!r} cannot be read",
             failed=failed,
-            result=found,
+            result=secrets,
         )
-    return found
+    return secrets

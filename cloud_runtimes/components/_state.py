@@ -67,11 +67,11 @@ def stored(row: Sequence[Any]) -> StoredValue:
 
 
 def read_value(
-    store: str, key: str, found: T, read: Callable[[T], StoredValue | None]
+    store: str, key: str, stored: T, read: Callable[[T], StoredValue | None]
 ) -> StoredValue | PayloadError | None:
     """Return a value as ``read`` makes it of what the store has, or the error for its key; never raises."""
     try:
-        return read(found)
+        return read(stored)
     except Exception as error:
         return unreadable(f"the value of {key!r} in {store!r}", error)
 
@@ -83,14 +83,14 @@ def only(value: StoredValue | PayloadError | None) -> StoredValue | None:
     return value
 
 
-def read_fence(store: str, key: str, found: bytes | None) -> int:
+def read_fence(store: str, key: str, stored: bytes | None) -> int:
     """Return the highest fence that a key saw, 0 without one.
 
     Raises:
         PayloadError: it cannot be read.
     """
     try:
-        return int(found) if found else 0
+        return int(stored) if stored else 0
     except ValueError as error:
         raise unreadable(f"the fence of {key!r} in {store!r}", error) from error
 
@@ -138,7 +138,7 @@ def load_names(column: str | None) -> dict[str, str]:
     Raises:
         ValueError: it has none.
     """
-    found = {} if column is None else json.loads(column)
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    names = {} if column is None else json.loads(column)
+    if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
         raise ValueError("tags and metadata are an object of texts")
-    return found
+    return names

@@ -41,6 +41,8 @@ def skip(where: str, entry: str, error: Exception) -> None:
 
 def unreadable(what: str, error: Exception) -> PayloadError:
     """Return the error of a call that asks for one entry which cannot be read."""
-    made = PayloadError(f"{what} cannot be read ({type(error).__name__}: {error}): save it again, or delete it")
-    made.__cause__ = error
-    return made
+    payload_error = PayloadError(
+        f"{what} cannot be read ({type(error).__name__}: {error}): save it again, or delete it"
+    )
+    payload_error.__cause__ = error
+    return payload_error

@@ -23,7 +23,7 @@ _IDLE: Final = 5.0
 
 
 class Feed:
-    """See the module. ``first`` is what there was when it was made; ``place`` says on an error where it happened."""
+    """See the module. ``first`` is what there was when it was made; ``add_context`` notes on an error where it happened."""
 
     def __init__(
         self,
@@ -31,11 +31,11 @@ class Feed:
         first: Update,
         *,
         name: str,
-        place: Callable[[CloudRuntimesError], None] = lambda error: None,
+        add_context: Callable[[CloudRuntimesError], None] = lambda error: None,
     ) -> None:
         self._source = source
         self.name = name
-        self._place = place
+        self._add_context = add_context
         # a signal handler may ask for `current` while its own thread is in here
         self._lock = Mutex()
         self._changes = Changes()
@@ -66,49 +66,49 @@ class Feed:
         """Return what changed since the last take, the first time all; ``None`` once closed or when ``timeout`` seconds are up."""
         end = None if timeout is None else monotonic() + timeout
         while True:
-            if (found := self._difference()) is not None or self._over():
-                return found
+            if (items := self._difference()) is not None or self._over():
+                return items
             ticket = self._changes.ticket()
             # it may have come between the look and the ticket
-            left = 0.0 if self._has_news() else None if end is None else end - monotonic()
-            if not self._changes.wait(ticket, left) and not self._has_news():
+            remaining = 0.0 if self._has_news() else None if end is None else end - monotonic()
+            if not self._changes.wait(ticket, remaining) and not self._has_news():
                 return None
 
     async def take_async(self, timeout: float | None) -> Items | None:
         """Return what changed since the last take, the first time all; ``None`` once closed or when ``timeout`` seconds are up."""
         end = None if timeout is None else monotonic() + timeout
         while True:
-            if (found := self._difference()) is not None or self._over():
-                return found
+            if (items := self._difference()) is not None or self._over():
+                return items
             future = self._changes.future()
-            left = 0.0 if self._has_news() else None if end is None else end - monotonic()
-            if not await self._changes.wait_async(future, left) and not self._has_news():
+            remaining = 0.0 if self._has_news() else None if end is None else end - monotonic()
+            if not await self._changes.wait_async(future, remaining) and not self._has_news():
                 return None
 
     def _difference(self) -> Items | None:
         """Hand out what takers do not know yet; ``None``: nothing. The first time it is a dict, perhaps an empty one."""
         if not self._fresh and self._begun:
             return None
-        found: Items = {}
+        items: Items = {}
         with self._lock:
             if self._closing:
                 return None
             for key in sorted(self._fresh):
                 now, known = self._current.get(key), self._known.get(key)
                 if now is None and known is not None:
-                    found[key] = ConfigurationItem(key, "", None, known.group, known.label, deleted=True)
+                    items[key] = ConfigurationItem(key, "", None, known.group, known.label, deleted=True)
                 elif now is not None and now != known:
-                    found[key] = now
+                    items[key] = now
             self._fresh.clear()
-            if not found and self._begun:
+            if not items and self._begun:
                 return None
             self._begun = True
-            for key, item in found.items():
+            for key, item in items.items():
                 if item.deleted:
                     del self._known[key]
                 else:
                     self._known[key] = item
-        return found
+        return items
 
     def give_back(self, items: Items) -> None:
         """Hand items out again, or what has become of them since, because their handler failed."""
@@ -141,7 +141,7 @@ class Feed:
         return bool(self._fresh) or not self._begun or self._is_over()
 
     def _over(self) -> bool:
-        """Tell whether it is closed, or raise what ended it."""
+        """Return whether it is closed, or raise what ended it."""
         if self.error is not None:
             raise self.error
         return self._closing
@@ -162,7 +162,7 @@ class Feed:
                 pause = self.health.failed(error)
                 if pause is None:
                     assert self.health.problem is not None
-                    self._place(self.health.problem)
+                    self._add_context(self.health.problem)
                     self.error = self.error or self.health.problem
                     break
                 self.pause(pause)
@@ -205,7 +205,7 @@ class Feed:
         self._source.wake()
 
     def end(self, timeout: float | None) -> bool:
-        """Wait for the thread; tells whether it ended in time."""
+        """Wait for the thread; returns whether it ended in time."""
         return self._thread.join(timeout)
 
     def forked(self) -> None:

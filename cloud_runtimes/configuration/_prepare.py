@@ -1,4 +1,4 @@
-"""What the configuration service checks before any I/O."""
+"""Checks of the configuration service before any I/O."""
 
 from __future__ import annotations
 

@@ -312,23 +312,23 @@ class ConfigurationService(Service):
             if not callable(handler):
                 raise InvalidArgumentError(f"handler must be callable, not {type(handler).__name__}")
             label, client = f"the handler of configuration {store_name!r}", self._frame.context.client
-            takes = signature(handler, label, context=dict, client=client, places=(CONTEXT,)).takes
+            takes = signature(handler, label, context=dict, client=client, roles=(CONTEXT,)).takes
         return *self._selecting(_SUBSCRIBE, store_name, wanted, timeout), takes
 
     def _subscription(
         self,
         store_name: str,
-        made: tuple[ConfigurationSource, Update],
+        opened: tuple[ConfigurationSource, Update],
         handler: Handler | None,
         takes: tuple[int, ...],
         loop: asyncio.AbstractEventLoop | None,
     ) -> ConfigurationSubscription:
-        source, first = made
+        source, first = opened
 
-        def place(error: CloudRuntimesError) -> None:
+        def add_context(error: CloudRuntimesError) -> None:
             self._frame.add_context(error, _SUBSCRIBE, store_name)
 
-        feed = Feed(source, first, name=f"configuration {store_name!r}", place=place)
+        feed = Feed(source, first, name=f"configuration {store_name!r}", add_context=add_context)
         subscription = ConfigurationSubscription(self, feed, handler, takes)
         try:
             subscription._start(loop)
@@ -395,8 +395,8 @@ class ConfigurationService(Service):
 
         wanted = selection(keys, group, label, metadata)
         op, driver, takes = self._subscribing(store_name, wanted, handler, timeout)
-        made = await self._frame.call_async(op, driver.subscribe_async, wanted)
-        return self._subscription(store_name, made, handler, takes, asyncio.get_running_loop())
+        opened = await self._frame.call_async(op, driver.subscribe_async, wanted)
+        return self._subscription(store_name, opened, handler, takes, asyncio.get_running_loop())
 
 
 def _values(items: Mapping[str, ConfigurationItem]) -> dict[str, str]:

@@ -232,13 +232,13 @@ class ConfigurationSubscription(ServiceHandle):
             return
         self._feed.stop()
         if self._thread is not None:
-            self._thread.join(_left(end))
+            self._thread.join(_remaining(end))
         # a handler that closes its own subscription does not wait for itself
         if self._task is not None and not inside and self._loop_ident != threading.get_ident():
             from concurrent.futures import wait
 
-            wait([self._task], _left(end))
-        self._feed.end(_left(end))
+            wait([self._task], _remaining(end))
+        self._feed.end(_remaining(end))
         self._closed = True
         self._frame.context.handles.discard(self)
         if self._finalizer is not None:
@@ -269,5 +269,5 @@ class ConfigurationSubscription(ServiceHandle):
         await self.close_async()
 
 
-def _left(end: float | None) -> float | None:
+def _remaining(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - monotonic())

@@ -26,10 +26,10 @@ __all__ = ["Changes", "ConfigurationApi", "item_document", "ConfigurationBlock"]
 
 
 class Changes:
-    """One subscription: what changes after it was made. A key's last value always comes, those between may be skipped.
+    """Subscription to changes after its start. A key's last value always arrives; earlier ones may be skipped.
 
     Attributes:
-        id: by which it is ended.
+        id: identifies the subscription when it is ended.
         store: of the configuration.
     """
 
@@ -174,8 +174,8 @@ class ConfigurationApi:
 
 def item_document(item: ConfigurationItem) -> dict[str, Any]:
     """Return an item as JSON has it; what is empty is left out, so nothing is left of a deleted one."""
-    found = {"value": item.value, "version": item.version, "metadata": dict(item.metadata)}
-    return {} if item.deleted else {name: value for name, value in found.items() if value}
+    document = {"value": item.value, "version": item.version, "metadata": dict(item.metadata)}
+    return {} if item.deleted else {name: value for name, value in document.items() if value}
 
 
 def _listed(keys: Sequence[str]) -> str:
@@ -217,12 +217,12 @@ class ConfigurationBlock(Block):
     # -- over HTTP --------------------------------------------------------
 
     async def _http_get(self, request: Request) -> Reply:
-        found = await self._api.get(request.params["store"], _keys(request), request.metadata())
-        if not found:
+        items = await self._api.get(request.params["store"], _keys(request), request.metadata())
+        if not items:
             return empty
         budget = self._api.budget(request.params["store"])
         members: list[bytes] = []
-        for key, item in found.items():
+        for key, item in items.items():
             members.append(json.encode(key) + b":" + json.encode(item_document(item)))
             budget.add(len(members[-1]) + 1)
         return Reply(200, b"{" + b",".join(members) + b"}", JSON)
@@ -240,10 +240,10 @@ class ConfigurationBlock(Block):
     # -- over gRPC --------------------------------------------------------
 
     async def _grpc_get(self, request: Any, context: Any) -> Any:
-        found = await self._api.get(request.store_name, list(request.keys), dict(request.metadata))
+        items = await self._api.get(request.store_name, list(request.keys), dict(request.metadata))
         reply = messages().GetConfigurationResponse()
         budget = self._api.budget(request.store_name)
-        for key, item in found.items():
+        for key, item in items.items():
             _add(reply, {key: item})
             budget.add(reply.items[key].ByteSize())
         return reply
@@ -270,7 +270,7 @@ def _keys(request: Request) -> list[str]:
 
 def _add(reply: Any, items: Mapping[str, ConfigurationItem]) -> None:
     for key, item in items.items():
-        told = reply.items[key]
+        entry = reply.items[key]
         if not item.deleted:
-            told.value, told.version = item.value, item.version or ""
-            told.metadata.update(item.metadata)
+            entry.value, entry.version = item.value, item.version or ""
+            entry.metadata.update(item.metadata)

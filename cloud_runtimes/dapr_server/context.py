@@ -29,18 +29,18 @@ class Lack(Enum):
 
 @dataclass(slots=True)
 class Context:
-    """One for each sidecar.
+    """Shared state of a sidecar.
 
     Attributes:
-        client: whose services answer; its async API is used throughout, on the sidecar's loop.
+        client: its services answer the requests; its async API is used throughout, on the sidecar's loop.
         settings: of the sidecar.
-        attributes: what ``SetMetadata`` has set.
-        app: the application, ``None`` where there is no port of it.
-        grpc_address: where the sidecar serves gRPC; ``""``: it does not.
-        peer_token: what other sidecars of the home have from this one, to pass calls of gRPC on to its application.
+        attributes: attributes set by ``SetMetadata``.
+        app: the application, ``None`` if it has no port.
+        grpc_address: address of the sidecar's gRPC server; ``""``: there is none.
+        peer_token: token with which other sidecars of the home pass gRPC calls on to this sidecar's application.
         wanted: subscriptions that are declared or that the application has asked for, open or not.
-        subscriptions: those that are open now.
-        watched: subscription of the application → tells why it cannot work now, ``None``: it works.
+        subscriptions: subscriptions that are open now.
+        watched: subscription of the application → function that returns why it cannot work now, ``None``: it works.
     """
 
     client: CloudRuntimesClient
@@ -54,7 +54,7 @@ class Context:
     watched: dict[str, Callable[[], str | None]] = field(default_factory=dict)
 
     def configured(self, service: str) -> bool:
-        """Tell whether there can be a component of this service: one is declared, or none is of any, so that names are free.
+        """Return whether there can be a component of this service: one is declared, or none is of any, so that names are free.
 
         Dapr tells "none of this kind" (not configured) from "none of this name" (not found).
         """

@@ -22,7 +22,7 @@ MAX_OPEN: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one answer may hold.
+    """Limits of an answer.
 
     Attributes:
         bytes: of its encoded parts: four of the largest values (16 MiB each), and as much as the codec decodes.
@@ -36,7 +36,7 @@ class Limits:
 
 
 class Budget:
-    """What is left of the limits of one answer.
+    """Remaining budget of an answer under its limits.
 
     Args:
         limits: of the answer.
@@ -74,14 +74,14 @@ class Budget:
         Raises:
             DaprError: there are none (504, DEADLINE_EXCEEDED).
         """
-        left = self._end - monotonic()
-        if left <= 0:
+        seconds = self._end - monotonic()
+        if seconds <= 0:
             text = f"{self._what}: not complete within {self._limits.seconds:g} s: {self._remedy}"
             raise DaprError.basic(504, "DEADLINE_EXCEEDED", _CODE, text)
-        return left
+        return seconds
 
     @property
-    def left(self) -> tuple[int, int]:
+    def allowance(self) -> tuple[int, int]:
         """The bytes and the items that are left, for whoever reads them."""
         return self._bytes, self._items
 

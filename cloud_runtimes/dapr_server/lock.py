@@ -26,7 +26,7 @@ class LockApi:
         self._lock = context.client.lock
 
     async def try_lock(self, store: str, resource: str, owner: str, expiry: int) -> bool:
-        """Tell whether the lock is the caller's now, for ``expiry`` seconds."""
+        """Return whether the lock is the caller's now, for ``expiry`` seconds."""
         if expiry <= 0:
             raise _malformed(f"ExpiryInSeconds is not positive in lock store {store}")
         self._check(store, resource, owner)

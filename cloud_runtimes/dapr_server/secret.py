@@ -84,10 +84,10 @@ class SecretBlock(Block):
 
     async def _http_get_bulk(self, request: Request) -> Reply:
         store = request.params["store"]
-        found = await self._api.get_bulk(store, request.metadata())
+        secrets = await self._api.get_bulk(store, request.metadata())
         budget = self._api.budget(store)
         members: list[bytes] = []
-        for key, secret in found.items():
+        for key, secret in secrets.items():
             members.append(json.encode(key) + b":" + json.encode(dict(secret)))
             budget.add(len(members[-1]) + 1)
         return Reply(200, b"{" + b",".join(members) + b"}", JSON)

@@ -104,16 +104,16 @@ class Sidecar(ThreadedServer):
                 *_PEERS,
             ),
         )
-        place = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
-            port = self._grpc.add_insecure_port(f"{place}:{settings.grpc_port}")
+            port = self._grpc.add_insecure_port(f"{host}:{settings.grpc_port}")
         except RuntimeError as error:
             raise UnavailableError(
-                f"{place}:{settings.grpc_port} cannot be listened on: give another --dapr-grpc-port, or end what listens there",
+                f"{host}:{settings.grpc_port} cannot be listened on: give another --dapr-grpc-port, or end what listens there",
                 retryable=False,
             ) from error
-        self.grpc_address = f"{place}:{port}"
-        reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(place, place)
+        self.grpc_address = f"{host}:{port}"
+        reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
         self.context.grpc_address = f"{reached}:{port}"
         await self._grpc.start()
 

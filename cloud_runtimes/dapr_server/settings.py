@@ -1,4 +1,4 @@
-"""What a sidecar is told."""
+"""Settings of a sidecar."""
 
 from __future__ import annotations
 

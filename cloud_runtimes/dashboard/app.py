@@ -1,6 +1,9 @@
-"""What the viewer answers, as an ASGI application: OTLP over HTTP, the page, and the page's questions.
+"""ASGI application of the viewer: OTLP over HTTP, the page, and the page's queries.
 
-OTLP: ``POST /v1/traces``, ``/v1/logs``, ``/v1/metrics`` (OTLP specification, "OTLP/HTTP"). There is no authentication, so `RequestGuard` refuses what pages of other origins make a browser send, and no answer is for them to read.
+OTLP: ``POST /v1/traces``, ``/v1/logs``, ``/v1/metrics`` (OTLP specification, "OTLP/HTTP"). There is no
+authentication.
+`RequestGuard` therefore refuses requests that pages of other origins make a browser send, and they cannot read any
+answer.
 """
 
 from __future__ import annotations
@@ -66,10 +69,10 @@ _HEADERS: Final = (
 
 
 class Answer(NamedTuple):
-    """What is sent.
+    """HTTP answer of the viewer.
 
     Attributes:
-        close: the request's body was not read to its end, so that nothing can follow it.
+        close: the request's body was not read to its end, so the connection cannot be reused.
     """
 
     status: int
@@ -153,8 +156,8 @@ class ViewerApp:
         if path in self._files:
             data, kind = self._files[path]
             return Answer(200, kind, data)
-        found = await asyncio.to_thread(self._ask, path, scope.get("query_string", b"").decode("latin-1"))
-        return Answer(200, JSON, json.encode(found))
+        result = await asyncio.to_thread(self._ask, path, scope.get("query_string", b"").decode("latin-1"))
+        return Answer(200, JSON, json.encode(result))
 
     # -- OTLP -------------------------------------------------------------
 
@@ -227,9 +230,9 @@ class ViewerApp:
         if path == "/api/metrics":
             return queries.metrics(self._store, name=given.get("name", ""), service=service, limit=limit)
         if path.startswith("/api/traces/"):
-            found = queries.trace(self._store, _id(path.removeprefix("/api/traces/")))
-            if found is not None:
-                return found
+            document = queries.trace(self._store, _id(path.removeprefix("/api/traces/")))
+            if document is not None:
+                return document
             raise _RefusedError(404, "there is no such trace; the oldest are evicted")
         raise _RefusedError(404, "there is nothing at this path; OTLP goes to /v1/traces, /v1/logs and /v1/metrics")
 
@@ -250,13 +253,13 @@ def _media_type(headers: dict[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _number(given: dict[str, str], name: str, default: int, most: int) -> int:
+def _number(given: dict[str, str], name: str, default: int, maximum: int) -> int:
     text = given.get(name)
     if text is None:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise _RefusedError(400, f"{name} must be a number")
-    return min(int(text), most)
+    return min(int(text), maximum)
 
 
 def _decimal(given: dict[str, str], name: str) -> float:

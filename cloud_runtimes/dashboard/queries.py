@@ -1,4 +1,4 @@
-"""What the page asks of the store, as values that JSON can have.
+"""Queries of the page to the store, with results that JSON can represent.
 
 Nanoseconds since 1970 are text, since the page's numbers are doubles; durations and offsets are numbers.
 """
@@ -26,11 +26,11 @@ def status(store: Store) -> dict[str, Any]:
     for signal, what, number in store.query("SELECT signal, what, number FROM counters"):
         counters[signal][what] = number
     generation = 0
-    for found in counters.values():
-        lost = {what: found.get(what, 0) for what in ("evicted", "rejected", "repeated")}
-        received = found.get("received", 0)
+    for counts in counters.values():
+        lost = {what: counts.get(what, 0) for what in ("evicted", "rejected", "repeated")}
+        received = counts.get("received", 0)
         generation += received + lost["evicted"]
-        found |= {**lost, "received": received, "kept": received - sum(lost.values())}
+        counts |= {**lost, "received": received, "kept": received - sum(lost.values())}
     services = store.query("SELECT DISTINCT service FROM sources ORDER BY service LIMIT 500")
     return {
         "generation": generation,

@@ -1,4 +1,4 @@
-"""What a request holds, as rows: attributes as plain JSON, and what cannot be kept counted."""
+"""Conversion of a request to rows: attributes as plain JSON, and a count of records that cannot be kept."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Point(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a request held.
+    """Content of a request.
 
     Attributes:
         rows: each with its service, and the JSON of resource and scope.
-        rejected: records that are none, such as spans without an id.
-        reason: why the last of them is none.
+        rejected: invalid records, such as spans without an id.
+        reason: why the last of them is invalid.
     """
 
     rows: list[tuple[str, bytes, Any]]
@@ -114,7 +114,7 @@ def _scopes(request: dict[str, Any], resources: str, scopes: str) -> Iterator[tu
             about = scope.get("scope", {})
             source: dict[str, Any] = {"resource": resource, "scope": about.get("name", "")}
             source |= {"version": about["version"]} if about.get("version") else {}
-            source |= {"scope_attributes": found} if (found := _attributes(about)) else {}
+            source |= {"scope_attributes": attributes} if (attributes := _attributes(about)) else {}
             yield service if isinstance(service, str) and service else "unknown_service", json.encode(source), scope
 
 
@@ -208,7 +208,7 @@ _NUMBERS: Final = ("gauge", "sum")
 
 
 def _has_no_value(point: dict[str, Any]) -> bool:
-    """Tell whether a series has ended: flag 1, "no recorded value" (metrics.proto, DataPointFlags)."""
+    """Return whether a series has ended: flag 1, "no recorded value" (metrics.proto, DataPointFlags)."""
     return bool(point.get("flags", 0) & 1)
 
 
@@ -244,8 +244,8 @@ def _attributes(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _about(message: dict[str, Any]) -> dict[str, Any]:
-    found = _attributes(message)
-    return {"attributes": found} if found else {}
+    attributes = _attributes(message)
+    return {"attributes": attributes} if attributes else {}
 
 
 def _dropped(message: dict[str, Any]) -> dict[str, int]:

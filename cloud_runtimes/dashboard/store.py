@@ -310,8 +310,8 @@ class Store:
     def _evict(self) -> None:
         assert self._writer is not None
         run = self._writer.execute
-        found = run("SELECT max(id) FROM batches WHERE received < ?", (self._clocks.wall_ms() - self._max_age,))
-        if (old := found.fetchone()[0]) is not None:
+        cursor = run("SELECT max(id) FROM batches WHERE received < ?", (self._clocks.wall_ms() - self._max_age,))
+        if (old := cursor.fetchone()[0]) is not None:
             self._drop(old)
         limit = self._max_bytes
         while self._in_use() > limit:

@@ -35,10 +35,10 @@ class CallOptions(TypedDict, total=False):
     metadata: Mapping[str, str] | None
 
 
-def rows(found: RowSet, type: Any, lacks: frozenset[type]) -> list[Any]:
+def rows(row_set: RowSet, type: Any, lacks: frozenset[type]) -> list[Any]:
     """Return rows as values of a type."""
-    make = maker(found.columns, type, lacks)
-    return [make(number, values) for number, values in enumerate(found.rows)]
+    make = maker(row_set.columns, type, lacks)
+    return [make(number, values) for number, values in enumerate(row_set.rows)]
 
 
 class RowStream(ServiceHandle, Generic[T]):

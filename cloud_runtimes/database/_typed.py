@@ -25,8 +25,8 @@ def maker(columns: tuple[str, ...], type: Any, lacks: frozenset[type]) -> Callab
     """
     if type is None or type is Row:
         index = {name: at for at, name in enumerate(columns)}
-        made = Row._made
-        return lambda number, values: made(index, values)
+        build_row = Row._build
+        return lambda number, values: build_row(index, values)
     from ..codec.convert import convert
 
     if _is_named(type):
@@ -89,8 +89,8 @@ def _adapters(
     if not lacks or _kind(annotation) in (*_MAPPINGS, typing.Union, types.UnionType):
         return []
     hints = _hints(_kind(annotation))
-    found = ((name, _adapter(hints[name], lacks)) for name in columns if name in hints)
-    return [(name, adapt) for name, adapt in found if adapt is not None]
+    adapters = ((name, _adapter(hints[name], lacks)) for name in columns if name in hints)
+    return [(name, adapt) for name, adapt in adapters if adapt is not None]
 
 
 def _adapter(annotation: Any, lacks: frozenset[type]) -> Callable[[Any], Any] | None:

@@ -1,4 +1,4 @@
-"""What the database service checks before any I/O."""
+"""Checks of the database service before any I/O."""
 
 from __future__ import annotations
 
@@ -147,17 +147,17 @@ def create_table(table: Any, columns: Any) -> CreateTable:
     check_table(table)
     if not isinstance(columns, Mapping) or not columns:
         raise InvalidArgumentError("columns must be a mapping name → Column, kind or Python type, with at least one")
-    made: dict[str, Column] = {}
+    checked: dict[str, Column] = {}
     for name, given in columns.items():
         check_name(name, "column")
         column = given if isinstance(given, Column) else Column(kind=_kind(name, given))
         if column.kind not in get_args(ColumnKind):
             _kind(name, column.kind)
-        made[name] = column
-    lower = [name.lower() for name in made]
-    if twice := sorted({name for name in made if lower.count(name.lower()) > 1}):
+        checked[name] = column
+    lower = [name.lower() for name in checked]
+    if twice := sorted({name for name in checked if lower.count(name.lower()) > 1}):
         raise InvalidArgumentError(f"columns {', '.join(twice)} differ by case only")
-    return CreateTable(table, made)
+    return CreateTable(table, checked)
 
 
 def _kind(name: str, given: Any) -> ColumnKind:
@@ -170,8 +170,8 @@ def _kind(name: str, given: Any) -> ColumnKind:
         raise InvalidArgumentError(
             f"column {name!r}: {given!r} is no kind of column; give a Column, one of {', '.join(kinds)}, or a type such as int"
         )
-    found: ColumnKind = kind
-    return found
+    column_kind: ColumnKind = kind
+    return column_kind
 
 
 def _values(what: str, values: Any) -> dict[str, Any]:

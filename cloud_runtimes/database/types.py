@@ -12,9 +12,10 @@ Params: TypeAlias = Mapping[str, Any] | None
 
 
 class Row(Mapping[str, Any]):
-    """One row: a mapping column → value, in the order of the columns.
+    """Row of a result: a mapping column → value, in the order of the columns.
 
-    A column is an attribute too (``row.total``), unless its name is one of a mapping's methods (``row["items"]``). Compares equal to a mapping of the same columns and values.
+    A column is an attribute too (``row.total``), unless its name is one of a mapping's methods (``row["items"]``).
+    Compares equal to a mapping of the same columns and values.
     """
 
     __slots__ = ("_index", "_values")
@@ -27,7 +28,7 @@ class Row(Mapping[str, Any]):
         self._values = tuple(values.values())
 
     @classmethod
-    def _made(cls, index: Mapping[str, int], values: Sequence[Any]) -> Row:
+    def _build(cls, index: Mapping[str, int], values: Sequence[Any]) -> Row:
         row = cls.__new__(cls)
         row._index = index
         row._values = values

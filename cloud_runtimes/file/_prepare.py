@@ -1,4 +1,4 @@
-"""What the file service checks before any I/O, and sources of content as chunks."""
+"""Checks of the file service before any I/O, and sources of content as chunks."""
 
 from __future__ import annotations
 
@@ -108,10 +108,10 @@ def view(data: Any) -> Chunk:
             "a file's content is bytes, not str: encode it; the content of another file is given by a pathlib.Path"
         )
     try:
-        made = memoryview(data)
+        buffer = memoryview(data)
     except TypeError:
         raise InvalidArgumentError(f"a file's content is bytes, not {type(data).__name__}") from None
-    return made.cast("B") if made.c_contiguous else made.tobytes()
+    return buffer.cast("B") if buffer.c_contiguous else buffer.tobytes()
 
 
 class Source:

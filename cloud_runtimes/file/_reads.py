@@ -39,10 +39,10 @@ class FileReads(Service):
     def _missing(self, name: str, store_name: str) -> MissingFileError:
         return MissingFileError(f"there is no file {name!r} in {store_name!r}: list_files shows what there is")
 
-    def _found(self, found: T | None, name: str, store_name: str) -> T:
-        if found is None:
+    def _required(self, value: T | None, name: str, store_name: str) -> T:
+        if value is None:
             raise self._missing(name, store_name)
-        return found
+        return value
 
     def _writing(self, store_name: str, how: FileWrite, given_type: Any) -> None:
         driver = self._frame.driver(store_name)
@@ -82,7 +82,7 @@ class FileReads(Service):
             PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
         """
         op, driver = self._getting(store_name, name, start, length, timeout, metadata)
-        return self._found(self._frame.call(op, driver.read, name, start, length), name, store_name)
+        return self._required(self._frame.call(op, driver.read, name, start, length), name, store_name)
 
     @error_context(_GET)
     async def get_file_async(
@@ -113,7 +113,9 @@ class FileReads(Service):
             PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
         """
         op, driver = self._getting(store_name, name, start, length, timeout, metadata)
-        return self._found(await self._frame.call_async(op, driver.read_async, name, start, length), name, store_name)
+        return self._required(
+            await self._frame.call_async(op, driver.read_async, name, start, length), name, store_name
+        )
 
     def _getting(
         self, store_name: str, name: str, start: int, length: int | None, timeout: float | None, metadata: Any
@@ -187,7 +189,7 @@ class FileReads(Service):
         """
         check_name(name)
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
-        return self._found(self._frame.call(op, driver.stat, name), name, store_name)
+        return self._required(self._frame.call(op, driver.stat, name), name, store_name)
 
     @error_context(_STAT)
     async def stat_file_async(
@@ -209,7 +211,7 @@ class FileReads(Service):
         """
         check_name(name)
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
-        return self._found(await self._frame.call_async(op, driver.stat_async, name), name, store_name)
+        return self._required(await self._frame.call_async(op, driver.stat_async, name), name, store_name)
 
     @error_context(_EXISTS)
     def exists(
@@ -220,7 +222,7 @@ class FileReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> bool:
-        """Tell whether there is such a file; a folder is none.
+        """Return whether there is such a file; a folder is none.
 
         Args:
             store_name, name, timeout, metadata: as in `get_file`.
@@ -241,7 +243,7 @@ class FileReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> bool:
-        """Tell whether there is such a file; a folder is none.
+        """Return whether there is such a file; a folder is none.
 
         Args:
             store_name, name, timeout, metadata: as in `get_file`.

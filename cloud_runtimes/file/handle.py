@@ -69,7 +69,7 @@ class FileHandle(ServiceHandle, io.RawIOBase):  # the first one's with block cou
 
     @property
     def info(self) -> FileInfo:
-        """What is known of the file: when reading, once it is open; when writing, once it is stored.
+        """Metadata of the file: when reading, once it is open; when writing, once it is stored.
 
         Raises:
             ClosedError: it is not.
@@ -86,13 +86,13 @@ class FileHandle(ServiceHandle, io.RawIOBase):  # the first one's with block cou
             raise ClosedError(f"the file {self.name!r} is closed: open it again")
         return self._service._prepare(OPEN_FILE if writes else _READ, self._store_name, self._timeout, None)
 
-    def _opened(self, found: Any) -> None:
+    def _opened(self, stream: Any) -> None:
         if self.mode == "wb":
-            self._writer = found
-        elif found is None:
+            self._writer = stream
+        elif stream is None:
             raise self._service._missing(self.name, self._store_name)
         else:
-            self._reader, self._info = found, found.info
+            self._reader, self._info = stream, stream.info
         self._frame.context.handles.add(self, loose=True)
 
     @error_context(_READ, named=False)

@@ -231,7 +231,7 @@ class FileService(FileReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
-        return self._found(self._frame.call(op, driver.copy, source, target), source, store_name)
+        return self._required(self._frame.call(op, driver.copy, source, target), source, store_name)
 
     @error_context(_COPY)
     async def copy_file_async(
@@ -257,7 +257,7 @@ class FileService(FileReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
-        return self._found(await self._frame.call_async(op, driver.copy_async, source, target), source, store_name)
+        return self._required(await self._frame.call_async(op, driver.copy_async, source, target), source, store_name)
 
     @error_context(_MOVE)
     def move_file(
@@ -283,7 +283,7 @@ class FileService(FileReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
-        return self._found(self._frame.call(op, driver.move, source, target), source, store_name)
+        return self._required(self._frame.call(op, driver.move, source, target), source, store_name)
 
     @error_context(_MOVE)
     async def move_file_async(
@@ -309,7 +309,7 @@ class FileService(FileReads):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
-        return self._found(await self._frame.call_async(op, driver.move_async, source, target), source, store_name)
+        return self._required(await self._frame.call_async(op, driver.move_async, source, target), source, store_name)
 
     def _signing(
         self, store_name: str, name: str, expires: Any, method: Any, timeout: float | None, metadata: Any

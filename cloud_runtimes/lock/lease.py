@@ -221,7 +221,7 @@ class Lease(ServiceHandle):
     def _releasing(
         self, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> tuple[Operation, LockDriver, bool | None]:
-        """Prepare; tells whether it is lost, ``None``: an earlier release may have ended it, so absence proves nothing."""
+        """Prepare; returns whether it is lost, ``None``: an earlier release may have ended it, so absence proves nothing."""
         lost = True if self.lost else None if self._ending else False
         op, driver = self._operation(_RELEASE, timeout, metadata)
         self._ending = True  # no renewal from here on, whatever happens

@@ -304,10 +304,10 @@ class LockHold(ServiceHandle):
         if spi.FAIR in driver.features:
             yield _Try(_Wait(_HOLD, self._store_name, self._wait, self._metadata), driver, True)
             return
-        tries, left = 0, math.inf
-        while left > 0:
-            left = math.inf if end is None else end - monotonic()
-            seconds = max(left, _LEAST_TRY)
+        tries, remaining = 0, math.inf
+        while remaining > 0:
+            remaining = math.inf if end is None else end - monotonic()
+            seconds = max(remaining, _LEAST_TRY)
             if op.timeout is None or seconds < op.timeout:
                 once: Operation = _Wait(_HOLD, self._store_name, None if end is None else seconds, self._metadata)
             else:

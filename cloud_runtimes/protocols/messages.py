@@ -77,8 +77,8 @@ class Messages:
             _add(files[home].message_type.add(name=short), fields, home)
         for file in known:
             pool.AddSerializedFile(file.serialized_pb)
-        for made in files.values():
-            pool.AddSerializedFile(made.SerializeToString())
+        for descriptor in files.values():
+            pool.AddSerializedFile(descriptor.SerializeToString())
         names = [f"google.protobuf.{name}" for name in _KNOWN]
         names += [f"{file.package}.{message.name}" for file in files.values() for message in file.message_type]
         for name in names:
@@ -91,14 +91,14 @@ class Messages:
 def messages_of(package: str, table: str) -> Callable[[], Any]:
     """Return a function that gives the messages of a table. They are made at its first call, which raises `ImportError` where protobuf is not installed."""
     lock = Mutex()
-    made: Messages | None = None
+    instance: Messages | None = None
 
     def messages() -> Any:
-        nonlocal made
-        if made is None:
+        nonlocal instance
+        if instance is None:
             with lock:
-                made = made or Messages(package, table)
-        return made
+                instance = instance or Messages(package, table)
+        return instance
 
     return messages
 

@@ -42,17 +42,17 @@ class Declared:
 
     def subscribe(self, ended: Callable[[Exception], None], *, timeout: float | None) -> Subscription[Any]:
         """Begin it, and have an error that ends it told."""
-        made = self._service.subscribe(*self._of, **{"timeout": timeout, **self._options})
-        made._when_ended(ended)
-        return made
+        subscription = self._service.subscribe(*self._of, **{"timeout": timeout, **self._options})
+        subscription._when_ended(ended)
+        return subscription
 
     async def subscribe_async(self, ended: Callable[[Exception], None], *, timeout: float | None) -> Subscription[Any]:
         """Begin it, and have an error that ends it told."""
-        made: Subscription[Any] = await self._service.subscribe_async(
+        subscription: Subscription[Any] = await self._service.subscribe_async(
             *self._of, **{"timeout": timeout, **self._options}
         )
-        made._when_ended(ended)
-        return made
+        subscription._when_ended(ended)
+        return subscription
 
 
 class Declaring(Subscribing):
@@ -84,12 +84,12 @@ class Declaring(Subscribing):
             )  # fmt: skip
             check_topic(topic)
             self._check(request, handler, given.get("type"), given.get("workers", 1), given.get("max_in_flight"))
-            place = pubsub_name, topic, request.group
-            if place in self._frame.handlers:
+            key = pubsub_name, topic, request.group
+            if key in self._frame.handlers:
                 raise InvalidArgumentError(
                     f"{pubsub_name}/{topic}: the group {request.group!r} has a handler already: give another group="
                 )
-            self._frame.handlers[place] = Declared(self, pubsub_name, topic, handler, options)
+            self._frame.handlers[key] = Declared(self, pubsub_name, topic, handler, options)
             return handler
 
         return register

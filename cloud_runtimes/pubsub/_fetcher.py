@@ -1,8 +1,11 @@
-"""What stands between an `EventSource` and those who take its events.
+"""Fetcher between an `EventSource` and the takers of its events.
 
-It fetches ahead up to ``max_in_flight`` unsettled events, settles in groups, and gives what was handed out and not settled within ``ack_wait`` back to be delivered again. A thread drives it, or for an `AsyncEventSource` a task.
+It fetches ahead up to ``max_in_flight`` unsettled events and settles in groups. It returns events that were handed
+out and not settled within ``ack_wait``, so that they are delivered again. A thread drives it, or for an
+`AsyncEventSource` a task.
 
-Takers and settlements share no lock with it, only deques whose operations are whole: a ``KeyboardInterrupt`` at any point leaves an event in one of them, and a signal handler may receive, settle and close.
+Takers and settlements share no lock with it, only deques with atomic operations. A ``KeyboardInterrupt`` at any
+point leaves an event in one of them. A signal handler may receive, settle and close.
 """
 
 from __future__ import annotations
@@ -200,8 +203,8 @@ class Fetcher:
     # -- the thread or task -----------------------------------------------
 
     async def _poll(self, want: int, timeout: float | None) -> Sequence[Delivery]:
-        found: Any = self._source.poll(self._telling, want, timeout)
-        deliveries: Sequence[Delivery] = await found if self._in_loop else found
+        result: Any = self._source.poll(self._telling, want, timeout)
+        deliveries: Sequence[Delivery] = await result if self._in_loop else result
         return deliveries
 
     async def _pause(self, seconds: float) -> None:
@@ -320,7 +323,7 @@ class Fetcher:
         self._wake()
 
     def end(self, timeout: float | None) -> bool:
-        """Settle, give the rest back, and wait for the end; tells whether it ended in time."""
+        """Settle, give the rest back, and wait for the end; returns whether it ended in time."""
         self._ending = True
         if not self._runner.started:  # its start was interrupted: let it do the leaving
             self._runner.start()
@@ -347,5 +350,5 @@ class _Task:
             self._future = self._run_task(self._target())
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for its end at most ``timeout`` seconds; tells whether it has ended, or never began."""
+        """Wait for its end at most ``timeout`` seconds; returns whether it has ended, or never began."""
         return self._future is None or bool(wait((self._future,), timeout).done)

@@ -20,7 +20,7 @@ __all__ = ["Inbox", "Settling"]
 
 
 class _Commit(NamedTuple):
-    """One transaction; ``done`` gets its outcome."""
+    """Transaction to commit; ``done`` gets its outcome."""
 
     op: Operation
     events: Sequence[Event[Any]]
@@ -90,7 +90,7 @@ class Inbox:
 
 
 class Settling:
-    """What a transaction commits to: acknowledges some events along with it."""
+    """Commit target of a transaction: acknowledges some events along with it."""
 
     def __init__(self, inbox: Inbox, events: Sequence[Event[Any]]) -> None:
         self._inbox = inbox

@@ -1,6 +1,7 @@
-"""What a publisher has still to send: chunks of its buffer, dealt out to lanes; and how much of it one attempt holds.
+"""Unsent events of a publisher: chunks of its buffer, dealt out to lanes, and the size of an attempt.
 
-A lane has one batch under way at a time and sends its events in order. All events of a key go to one lane, so their order holds through retries however many lanes there are.
+A lane has one batch under way at a time and sends its events in order. All events of a key go to one lane, so their
+order holds through retries with any number of lanes.
 """
 
 from __future__ import annotations
@@ -26,22 +27,23 @@ _SLOW: Final = 4 * ATTEMPT
 
 
 class Window:
-    """What the next attempt may be.
+    """Limits of the next attempt.
 
-    When time runs out, it shrinks to half of the bytes, and the first attempts get twice the time. It grows by doubling while attempts take less than four seconds. So a steady broker soon times out no more.
+    After a timeout it shrinks to half of the bytes, and the first attempts get twice the time. It doubles while
+    attempts take less than four seconds. So a steady broker soon times out no more.
 
     ``size``: bytes that an attempt may hold; one event is always allowed. ``seconds``: that it may take.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.size = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.size = limit
         self.seconds = ATTEMPT
 
     def took(self, size: int, seconds: float) -> None:
         """Note that the broker took ``size`` bytes in so many seconds."""
         if seconds <= _SLOW / 2:
-            self.size = max(self.size, min(2 * size, self._most))
+            self.size = max(self.size, min(2 * size, self._limit))
         # by half at most: a small attempt says little of how long a large one takes
         self.seconds = max(STALL, 3 * seconds, self.seconds / 2)
 
@@ -57,7 +59,7 @@ class Window:
 
 
 def is_passing(error: CloudRuntimesError) -> bool:
-    """Tell whether an attempt that failed with this may go well another time."""
+    """Return whether an attempt that failed with this may go well another time."""
     return error.retryable or error.code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
@@ -83,44 +85,44 @@ class Chunk:
     def report(self) -> DeliveryReport:
         """Return what became of it."""
         failed = []
-        for place, error in sorted(self.failed.items()):
-            record = self.records[place]
-            failed.append(FailedEvent(self.chunk.first + place, record.id, record.to_json(), error))
+        for index, error in sorted(self.failed.items()):
+            record = self.records[index]
+            failed.append(FailedEvent(self.chunk.first + index, record.id, record.to_json(), error))
         return DeliveryReport(self.chunk.first, self.last, failed)
 
 
-class _Part:
-    """Those events of a chunk that a lane has still to send: ``left`` are their places in it, in order."""
+class _Pending:
+    """Unsent events of a chunk in a lane, as their indexes in the chunk, in order."""
 
-    def __init__(self, chunk: Chunk, left: Sequence[int]) -> None:
+    def __init__(self, chunk: Chunk, remaining: Sequence[int]) -> None:
         self.chunk = chunk
-        self.left = left
+        self.indexes = remaining
 
-    def fitting(self, room: int, most: int) -> tuple[Sequence[int], int]:
-        """Return as many places of ``left``, ``most`` of them, as ``room`` bytes hold, and their size."""
+    def fitting(self, room: int, limit: int) -> tuple[Sequence[int], int]:
+        """Return as many ``indexes``, at most ``limit``, as ``room`` bytes hold, and their size."""
         whole = self.chunk.chunk
-        if len(self.left) == whole.count <= most and len(whole.body) <= room:
-            return self.left, len(whole.body)
+        if len(self.indexes) == whole.count <= limit and len(whole.body) <= room:
+            return self.indexes, len(whole.body)
         size = 0
-        for number, place in enumerate(self.left[:most]):
-            needs = len(self.chunk.records.record_bytes(place))
+        for number, index in enumerate(self.indexes[:limit]):
+            needs = len(self.chunk.records.record_bytes(index))
             if size + needs > room:
-                return self.left[:number], size
+                return self.indexes[:number], size
             size += needs
-        return self.left[:most], size
+        return self.indexes[:limit], size
 
-    def frame(self, places: Sequence[int]) -> bytes:
+    def frame(self, indexes: Sequence[int]) -> bytes:
         """Return a frame of these events, under their ids."""
         whole = self.chunk.chunk
-        return whole.body if len(places) == whole.count else self.chunk.records.select(places)
+        return whole.body if len(indexes) == whole.count else self.chunk.records.select(indexes)
 
-    def settle(self, left: Sequence[int]) -> None:
-        """Take what is not in ``left`` for settled."""
-        self.chunk.open -= len(self.left) - len(left)
-        self.left = left
+    def settle(self, remaining: Sequence[int]) -> None:
+        """Take what is not in ``remaining`` for settled."""
+        self.chunk.open -= len(self.indexes) - len(remaining)
+        self.indexes = remaining
 
 
-_Chosen: TypeAlias = list[tuple[_Part, Sequence[int]]]
+_Chosen: TypeAlias = list[tuple[_Pending, Sequence[int]]]
 
 
 class Attempt:
@@ -135,8 +137,8 @@ class Attempt:
         self.failures: Failures = {}
         self.error: CloudRuntimesError | None = None
         self.parts = len(chosen)
-        frames = [part.frame(places) for part, places in chosen]
-        self.batch = OutgoingBatch(topic, frames, sum(len(places) for _, places in chosen))
+        frames = [part.frame(indexes) for part, indexes in chosen]
+        self.batch = OutgoingBatch(topic, frames, sum(len(indexes) for _, indexes in chosen))
         self.size = self.batch.size
 
     def landed(self) -> CloudRuntimesError | None:
@@ -148,23 +150,23 @@ class Attempt:
         why: CloudRuntimesError | None = None
         keys: set[str] = set()
         number = -1
-        for part, places in self._chosen:
+        for part, indexes in self._chosen:
             again: list[int] = []
             if failures:
-                for place in places:
+                for index in indexes:
                     number += 1
                     error = failures.get(number)
                     if error is None:
-                        if keys and part.chunk.records[place].key in keys:
-                            again.append(place)
+                        if keys and part.chunk.records[index].key in keys:
+                            again.append(index)
                     elif is_passing(error):
                         why = why or error
-                        again.append(place)
-                        if (key := part.chunk.records[place].key) is not None:
+                        again.append(index)
+                        if (key := part.chunk.records[index].key) is not None:
                             keys.add(key)
                     else:
-                        part.chunk.failed[place] = error
-            rest = part.left[len(places) :]
+                        part.chunk.failed[index] = error
+            rest = part.indexes[len(indexes) :]
             part.settle([*again, *rest] if again else rest)
         return why
 
@@ -173,7 +175,7 @@ class Lane:
     """A queue of events of which one batch is under way at a time."""
 
     def __init__(self) -> None:
-        self._parts: deque[_Part] = deque()
+        self._parts: deque[_Pending] = deque()
         self.again = 0.0  # before this time there is no other attempt
         self.failures = 0  # in a row, of attempts that brought nothing forward
         self.delivered = 0.0  # when events of it were last delivered: those behind them waited until then
@@ -183,43 +185,43 @@ class Lane:
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    def add(self, chunk: Chunk, places: Sequence[int]) -> None:
+    def add(self, chunk: Chunk, indexes: Sequence[int]) -> None:
         """Queue events of a chunk."""
-        self._parts.append(_Part(chunk, places))
+        self._parts.append(_Pending(chunk, indexes))
 
     def next(self, topic: str, limits: BatchLimits, room: int) -> Attempt:
         """Return the first events that are left, as many as ``room`` bytes hold; one at least."""
         chosen: _Chosen = []
-        most = limits.events
+        limit = limits.events
         for part in self._parts:
-            places, size = part.fitting(room, most)
-            if not chosen and not places:
-                places = part.left[:1]
-            if places:
-                chosen.append((part, places))
-            if len(places) < len(part.left) or self.alone:
+            indexes, size = part.fitting(room, limit)
+            if not chosen and not indexes:
+                indexes = part.indexes[:1]
+            if indexes:
+                chosen.append((part, indexes))
+            if len(indexes) < len(part.indexes) or self.alone:
                 break
             room -= size
-            most -= len(places)
+            limit -= len(indexes)
         return Attempt(self, topic, chosen)
 
     @property
     def front(self) -> tuple[Chunk, int]:
         """The event that goes first: its chunk, and its place there."""
         part = self._parts[0]
-        return part.chunk, part.left[0]
+        return part.chunk, part.indexes[0]
 
     def advance(self) -> None:
         """Let go of the parts at the front of which nothing is left."""
-        while self._parts and not self._parts[0].left:
+        while self._parts and not self._parts[0].indexes:
             self._parts.popleft()
             self.alone = max(0, self.alone - 1)
 
     def give_up(self, count: int | None, error: CloudRuntimesError) -> None:
         """Fail the first ``count`` events of the part at the front, or all of it."""
         part = self._parts[0]
-        part.chunk.failed.update(dict.fromkeys(part.left[:count], error))
-        part.settle([] if count is None else part.left[count:])
+        part.chunk.failed.update(dict.fromkeys(part.indexes[:count], error))
+        part.settle([] if count is None else part.indexes[count:])
 
 
 def deal(chunk: Chunk, lanes: Sequence[Lane], turn: int, limits: BatchLimits) -> int:
@@ -228,9 +230,9 @@ def deal(chunk: Chunk, lanes: Sequence[Lane], turn: int, limits: BatchLimits) ->
         lanes[0].add(chunk, range(chunk.chunk.count))
         return 0
     *keyed, keyless = chunk.records.partition(len(lanes))
-    for lane, places in zip(lanes, keyed, strict=True):
-        if places:
-            lane.add(chunk, places)
+    for lane, indexes in zip(lanes, keyed, strict=True):
+        if indexes:
+            lane.add(chunk, indexes)
     batches = max(1, -(-len(keyless) // limits.events), -(-len(chunk.chunk.body) // limits.bytes))
     step = max(1, -(-len(keyless) // batches))
     for start in range(0, len(keyless), step):

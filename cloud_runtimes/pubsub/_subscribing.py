@@ -391,16 +391,16 @@ def _check_start(start: Any) -> None:
         raise InvalidArgumentError(f"start {start} is in the future: give a time that has passed, or 'latest'")
 
 
-def _count(name: str, value: Any, most: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
-        raise InvalidArgumentError(f"{name} must be an int from 1 to {most:,}, got {value!r}")
+def _count(name: str, value: Any, maximum: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= maximum):
+        raise InvalidArgumentError(f"{name} must be an int from 1 to {maximum:,}, got {value!r}")
 
 
 def _taken(handler: Any, request: SubscribeRequest, type: Any, client: object) -> Signature:
     """Return what a handler takes; data that it takes of a batch is a list."""
     label, batch = f"the handler of {request.topic!r}", request.batch
     kind, other = (Event, EventBatch) if batch is None else (EventBatch, Event)
-    taken = signature(handler, label, context=kind, client=client, type=type, places=(CONTEXT,))
+    taken = signature(handler, label, context=kind, client=client, type=type, roles=(CONTEXT,))
     if (get_origin(taken.type) or taken.type) is other:
         how = "without batch=" if batch is None else f"with batch={batch}"
         raise InvalidArgumentError(f"{label}: {how} it gets an {kind.__name__}, not an {other.__name__}")

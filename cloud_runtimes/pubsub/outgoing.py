@@ -58,7 +58,7 @@ def check_names(attributes: Any) -> Mapping[str, Any]:
 
 
 def is_uri_reference(text: str) -> bool:
-    """Tell whether all characters are those of a URI-reference, which CloudEvents wants of ``source`` (section 3.1.1)."""
+    """Return whether all characters are those of a URI-reference, which CloudEvents wants of ``source`` (section 3.1.1)."""
     return _URI_REFERENCE.fullmatch(text) is not None
 
 
@@ -78,7 +78,7 @@ def make_record(
     payload, encoded_as = encode_payload(data, content_type)
     if len(payload) > driver.max_event_bytes:
         raise ResourceExhaustedError(
-            f"the event's data has {len(payload):,} bytes, {driver.max_event_bytes:,} are taken: {driver.larger_events}"
+            f"the event's data has {len(payload):,} bytes, {driver.max_event_bytes:,} are taken: {driver.too_large_hint}"
         )
     traceparent, more = (None, False) if raw else telemetry.outgoing()
     fields: dict[str, Any] = {"id": id}
@@ -109,7 +109,7 @@ def make_record(
 def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return CloudEvents attributes as arguments of the kernel's `encode_record`; those that are `None` are left out."""
     given = {name: value for name, value in attributes.items() if value is not None}
-    found: dict[str, Any] = {name: given.pop(name) for name in CONTEXT if name in given}
+    context: dict[str, Any] = {name: given.pop(name) for name in CONTEXT if name in given}
     for name in ("source", "dataschema"):
         value = attributes.get(name)
         if isinstance(value, str) and value and not is_uri_reference(value):
@@ -117,19 +117,19 @@ def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
                 f"attribute {name}: {value!r:.80} is no URI-reference such as '/orders' or 'https://shop.example/orders': "
                 "percent-encode spaces and what is not ASCII"
             )
-    time = found.get("time")
+    time = context.get("time")
     if isinstance(time, datetime):
         if time.tzinfo is None:
             raise InvalidArgumentError("attribute time: give a datetime with a tzinfo, or RFC 3339 text")
-        found["time"] = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        context["time"] = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     for name in FORMAT:
         if name in attributes:
             raise InvalidArgumentError(f"attribute {name!r} is set by the event itself: use data= and content_type=")
     if "partitionkey" in attributes:
         raise InvalidArgumentError("attribute 'partitionkey' has an argument of its own: use key=")
     if given:
-        found["extensions"] = given
-    return found
+        context["extensions"] = given
+    return context
 
 
 class OutgoingBatches:
@@ -171,7 +171,7 @@ class OutgoingBatches:
     def landed(self, failures: Failures) -> None:
         """Take in what became of the batch."""
         self._begun = True
-        self.failed |= {self._names[place]: error for place, error in failures.items()}
+        self.failed |= {self._names[index]: error for index, error in failures.items()}
 
     def stopped(self, error: CloudRuntimesError) -> None:
         """Take an error for that of the batch and of all behind it; raise it where nothing came before."""
@@ -182,7 +182,7 @@ class OutgoingBatches:
 
 
 class OutgoingBulk:
-    """What `PubSubService.publish_bulk` publishes: ``ids`` of all events, and ``batches`` of those that can be encoded."""
+    """Events of a `PubSubService.publish_bulk`: ``ids`` of all events, and ``batches`` of those that can be encoded."""
 
     def __init__(
         self, events: Any, app_id: str, topic: str, metadata: Mapping[str, str] | None, driver: PubSubDriver

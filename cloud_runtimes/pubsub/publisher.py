@@ -223,7 +223,7 @@ class Publisher(ClosingHandle):
         raise self._no_room(f"{limit:g} s")
 
     def _may_wait(self, sender: Sender) -> bool:
-        """Tell whether a full buffer means waiting; ``False``: the event is dropped."""
+        """Return whether a full buffer means waiting; ``False``: the event is dropped."""
         if self._closed:
             raise self._refusal()
         if self._on_full == "drop":

@@ -44,16 +44,17 @@ _OF_TOPIC: Final = frozenset(
 
 
 class _AttemptOperation(Operation):
-    """One attempt at publishing; who finds its time too short has `delivery_timeout` to give more."""
+    """Attempt at publishing; if its time is too short, the caller can raise `delivery_timeout`."""
 
     __slots__ = ()
     argument: ClassVar[str] = "delivery_timeout"
 
 
 class Sender:
-    """One publisher's buffer and thread, made by its first send; a forked child makes another.
+    """Buffer and thread of a publisher, created by its first send; a forked child creates another.
 
-    ``settled`` is the sequence number up to which everything is settled and reported. ``changes`` announces when that or the room in the buffer changes.
+    ``settled`` is the sequence number up to which everything is settled and reported. ``changes`` announces a change
+    of it or of the room in the buffer.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Sender:
         self._thread.start()
 
     def is_current(self) -> bool:
-        """Tell whether the caller is the sender's own thread, in ``on_delivery``."""
+        """Return whether the caller is the sender's own thread, in ``on_delivery``."""
         return self._thread.is_current()
 
     def request_flush(self) -> int:
@@ -118,7 +119,7 @@ class Sender:
         return accepted
 
     def close(self, end: float | None) -> bool:
-        """Take nothing any more, send what is left until ``end`` (monotonic), then fail the rest; tells whether all is settled."""
+        """Take nothing any more, send what is left until ``end`` (monotonic), then fail the rest; returns whether all is settled."""
         self.request_flush()
         self._give_up_at = end
         self.buffer.close()
@@ -188,8 +189,8 @@ class Sender:
                 self._marks = deque(list(self._marks)[1::2])
 
     def _take(self) -> bool:
-        """Deal out what the buffer has sealed, as much as may wait here; tell whether there was any."""
-        found = False
+        """Deal out what the buffer has sealed, as much as may wait here; return whether there was any."""
+        has_work = False
         while self.buffer.has_sealed and self._queued < _TAKE_BYTES:
             for taken in self.buffer.take(_TAKE_BYTES - self._queued):
                 last = taken.first + taken.count - 1
@@ -199,8 +200,8 @@ class Sender:
                 self._chunks.append(chunk)
                 self._queued += len(taken.body)
                 self._turn = deal(chunk, self._lanes, self._turn, self.driver.limits)
-                found = True
-        return found
+                has_work = True
+        return has_work
 
     def _launch(self) -> float:
         """Send a batch of each lane that may; return the seconds until the next one may, 0 where one was sent and has landed."""
@@ -224,7 +225,7 @@ class Sender:
         return expiry if self._give_up_at is None else min(expiry, self._give_up_at)
 
     def _send(self, lane: Lane) -> bool:
-        """Make one attempt, and tell whether it has landed; else it is under way."""
+        """Make one attempt, and return whether it has landed; else it is under way."""
         try:
             self.driver = self._frame.driver(self._pubsub_name)
         except ClosedError:
@@ -286,14 +287,14 @@ class Sender:
             window.took(attempt.size, attempt.ended - attempt.begun)
         elif failure.code == "DEADLINE_EXCEEDED":
             window.ran_out(attempt.size, attempt.size * arrived // count, alone=count == 1)
-            self._say(
+            self._log(
                 f"publishing to %s: the broker took {arrived:,} of {count:,} events in {attempt.op.timeout:.3g} s; trying again with "
                 f"at most {window.size:,} bytes for {window.seconds:.3g} s. If this goes on, send more slowly, or raise delivery_timeout"
             )
         elif is_passing(failure):
             if failure.code == "RESOURCE_EXHAUSTED":
                 window.refused(attempt.size, attempt.size * arrived // count)
-            self._say("publishing to %s: %s; trying again", failure)
+            self._log("publishing to %s: %s; trying again", failure)
         lane.advance()
         goes_on = arrived > 0 and (not lane or lane.front != front)
         if goes_on:
@@ -313,7 +314,7 @@ class Sender:
             return
         lane.advance()
 
-    def _say(self, message: str, *arguments: object) -> None:
+    def _log(self, message: str, *arguments: object) -> None:
         name = f"{self._pubsub_name}/{self._topic}"
         repeated(f"publisher {name}", message, name, *arguments)
 

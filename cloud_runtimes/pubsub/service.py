@@ -65,7 +65,7 @@ class PubSubService(Declaring):
         if raw:
             self._frame.need(driver, spi.RAW, "raw=True", pubsub_name)
         id = kernel.uuid7_text(kernel.uuid7())
-        made = self._creating(op, topic) if self._frame.interceptors else None
+        outgoing = self._creating(op, topic) if self._frame.interceptors else None
         try:
             record = make_record(
                 data,
@@ -79,12 +79,12 @@ class PubSubService(Declaring):
                 driver=driver,
             )
         finally:
-            if made is not None:
-                made.leave()
+            if outgoing is not None:
+                outgoing.leave()
         if attributes is not None:
             id = attributes.get("id") or id
-        if made is not None:
-            made.tell("messaging.message.id", id)
+        if outgoing is not None:
+            outgoing.tell("messaging.message.id", id)
         frame = kernel.build_frame(self._frame.context.settings.app_id, EVENT_TYPE, topic, (record,))
         return op, driver, OutgoingBatch(topic, (frame,), 1, delay_ms, raw=raw), id
 
@@ -176,7 +176,7 @@ class PubSubService(Declaring):
 
     def _change(
         self,
-        place: tuple[str, str, Hashable],
+        transaction: tuple[str, str, Hashable],
         pubsub_name: str,
         topic: str,
         data: Any,
@@ -191,7 +191,7 @@ class PubSubService(Declaring):
         """Return one event as a change for a transaction elsewhere, and its id; ``place``: the service, the component and the engine of the transaction."""
         event = (topic, data, content_type, key, attributes, ttl, delay, raw)
         _, driver, batch, id = self._one(pubsub_name, *event, None, metadata)
-        self._same_engine(driver, pubsub_name, *place)
+        self._same_engine(driver, pubsub_name, *transaction)
         return driver.change(batch), id
 
     def _creating(self, op: Operation, topic: str) -> Outgoing | None:
@@ -202,14 +202,14 @@ class PubSubService(Declaring):
     ) -> tuple[Operation, PubSubDriver, OutgoingBulk]:
         op, driver = self._asking(_PUBLISH_BULK, pubsub_name, topic, timeout, metadata)
         app_id = self._frame.context.settings.app_id
-        made = self._creating(op, topic) if self._frame.interceptors else None
+        outgoing = self._creating(op, topic) if self._frame.interceptors else None
         try:
             bulk = OutgoingBulk(events, app_id, topic, metadata, driver)
         finally:
-            if made is not None:
-                made.leave()
-        if made is not None:
-            made.tell("messaging.batch.message_count", len(bulk.ids))
+            if outgoing is not None:
+                outgoing.leave()
+        if outgoing is not None:
+            outgoing.tell("messaging.batch.message_count", len(bulk.ids))
         return op, driver, bulk
 
     @error_context(_PUBLISH_BULK)
@@ -291,7 +291,7 @@ class PubSubService(Declaring):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         op, driver, name = self._group(pubsub_name, topic, group, timeout, metadata)
-        return _found(self._frame.call(op, driver.lag, topic, name), pubsub_name, topic, name)
+        return _require_lag(self._frame.call(op, driver.lag, topic, name), pubsub_name, topic, name)
 
     @error_context(_LAG)
     async def lag_async(
@@ -317,7 +317,7 @@ class PubSubService(Declaring):
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         op, driver, name = self._group(pubsub_name, topic, group, timeout, metadata)
-        return _found(await self._frame.call_async(op, driver.lag_async, topic, name), pubsub_name, topic, name)
+        return _require_lag(await self._frame.call_async(op, driver.lag_async, topic, name), pubsub_name, topic, name)
 
     @error_context(PUBLISHER)
     def publisher(
@@ -353,7 +353,7 @@ class PubSubService(Declaring):
             InvalidArgumentError: an option is wrong; or ``flush_on_sigterm`` is asked for outside of the main thread, which alone can set handlers of signals, before it was there.
         """
         check_topic(topic)
-        made = Publisher(
+        result = Publisher(
             self,
             pubsub_name,
             topic,
@@ -367,15 +367,15 @@ class PubSubService(Declaring):
             content_type=content_type,
             attributes=attributes,
         )
-        if flush_on_sigterm and not sigterm.flush_on_sigterm(made, _SIGTERM_SECONDS):
-            made.close()
+        if flush_on_sigterm and not sigterm.flush_on_sigterm(result, _SIGTERM_SECONDS):
+            result.close()
             raise InvalidArgumentError(
                 "flush_on_sigterm needs the main thread, and no handler of SIGTERM outside of Python: open the publisher there"
             )
-        return made
+        return result
 
 
-def _found(lag: int | None, pubsub_name: str, topic: str, group: str) -> int:
+def _require_lag(lag: int | None, pubsub_name: str, topic: str, group: str) -> int:
     if lag is None:
         raise NotFoundError(
             f"{pubsub_name}/{topic} has no group {group!r}: a group exists once it has subscribed; check the names"

@@ -174,9 +174,9 @@ class Subscription(ClosingHandle, Generic[I_co]):
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
         if self._frame.interceptors:
             name, request, batch = self._fetcher.pubsub_name, self._request, self._batch is not None
-            found = self._frame.first(lambda each: each.processing(name, request, events, batch=batch))
-            if found is not None:
-                return found
+            entered = self._frame.first(lambda each: each.processing(name, request, events, batch=batch))
+            if entered is not None:
+                return entered
         event = events[0]
         if self._batch or event.traceparent is None:
             return None
@@ -256,12 +256,12 @@ class Subscription(ClosingHandle, Generic[I_co]):
         # each step may be repeated, by another thread or after an interrupt
         self._fetcher.stop()
         for thread in self._threads:
-            thread.join(_left(end))
+            thread.join(_remaining(end))
         if self._tasks and threading.current_thread().name != "cloud-runtimes-loop":
             from concurrent.futures import wait
 
-            wait(self._tasks, _left(end))
-        self._fetcher.end(_left(end))
+            wait(self._tasks, _remaining(end))
+        self._fetcher.end(_remaining(end))
         self._closed = True
         self._frame.context.handles.discard(self)
         if self._finalizer is not None:
@@ -281,5 +281,5 @@ def _id(event: Event[Any]) -> str:
         return f"({error})"
 
 
-def _left(end: float | None) -> float | None:
+def _remaining(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - monotonic())

@@ -179,13 +179,13 @@ class EventBatch(list[Event[T]], Generic[T]):
 def _transaction(events: Sequence[Event[Any]], fetcher: Any, *arguments: Any) -> StateTransaction:
     if fetcher is None:
         raise UnsupportedError("these events came from no subscription, so there is nothing to settle")
-    found: StateTransaction = fetcher.transaction(events, *arguments)
-    return found
+    transaction: StateTransaction = fetcher.transaction(events, *arguments)
+    return transaction
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEvent:
-    """One event for `PubSubService.publish_bulk`.
+    """Event for `PubSubService.publish_bulk`.
 
     Attributes:
         data: the payload.
@@ -216,11 +216,11 @@ class FailedEvent:
 
 
 class DeliveryReport(NamedTuple):
-    """What became of a batch.
+    """Outcome of a batch.
 
     Attributes:
         first, last: sequence numbers.
-        failed: those not delivered; empty when all were.
+        failed: events that were not delivered; empty when all were.
     """
 
     first: int

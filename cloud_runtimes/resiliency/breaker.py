@@ -16,12 +16,12 @@ State = Literal["closed", "open", "half open"]
 
 @dataclass(frozen=True, slots=True)
 class TargetStats:
-    """What became of the calls of one target since the client was made, or forked.
+    """Statistics of the calls of a target since the client was created, or forked.
 
     Attributes:
         calls: first attempts that were let through.
-        retries: further ones.
-        over_budget: retries that were not made because the budget was used up.
+        retries: further attempts.
+        over_budget: retries skipped because the budget was used up.
         refused: attempts that the breaker did not let through.
         state: of the breaker; ``None``: there is none.
     """
@@ -55,25 +55,25 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        """What it is now; one that may be probed is half open."""
+        """Current state; an open breaker that admits probes is half open."""
         with self._lock:
             return "half open" if self._state == "open" and self._now() >= self._until else self._state
 
     def refuses_for(self) -> float | None:
         """Return the seconds for which it certainly refuses; ``None``: it may let a call through."""
         with self._lock:
-            left = self._until - self._now()
-            return left if self._state == "open" and left > 0 else None
+            remaining = self._until - self._now()
+            return remaining if self._state == "open" and remaining > 0 else None
 
     def enter(self) -> int | float:
         """Let a call through, and return its generation (an int), or the seconds after which one may be let through (a float)."""
-        told: State | None = None
+        new_state: State | None = None
         with self._lock:
             now = self._now()
             if self._state == "open":
                 if now < self._until:
                     return self._until - now
-                told = self._begin("half open", now)
+                new_state = self._begin("half open", now)
             elif self._state == "half open" and self._counts.requests >= self._policy.probes:
                 # probes that never came back must not keep it so for ever
                 if now < self._until:
@@ -83,13 +83,13 @@ class Breaker:
                 self._counts, self._until = Counts(), self._window()
             self._counts.requests += 1
             generation = self._generation
-        if told is not None:
-            self._changed(told)
+        if new_state is not None:
+            self._changed(new_state)
         return generation
 
     def leave(self, generation: int, good: bool | None) -> None:
         """Count what a call came to; ``None``: it says nothing about the target."""
-        told: State | None = None
+        new_state: State | None = None
         with self._lock:
             if generation != self._generation:
                 return
@@ -101,15 +101,15 @@ class Breaker:
                 counts.consecutive_successes += 1
                 counts.consecutive_failures = 0
                 if self._state == "half open" and counts.consecutive_successes >= self._policy.probes:
-                    told = self._begin("closed", self._now())
+                    new_state = self._begin("closed", self._now())
             else:
                 counts.total_failures += 1
                 counts.consecutive_failures += 1
                 counts.consecutive_successes = 0
                 if self._state == "half open" or self._policy.trip(counts):
-                    told = self._begin("open", self._now())
-        if told is not None:
-            self._changed(told)
+                    new_state = self._begin("open", self._now())
+        if new_state is not None:
+            self._changed(new_state)
 
     def _begin(self, state: State, now: float) -> State:
         self._state = state

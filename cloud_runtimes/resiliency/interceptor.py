@@ -18,7 +18,7 @@ from .._service import Call, Interceptor
 from ..errors import GRPC_CODES, CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from ..spi.driver import Driver
 from ..spi.flow import run_sync
-from ..spi.operation import Operation, place
+from ..spi.operation import Operation, set_context
 from .breaker import Breaker, State, TargetStats
 from .policies import Policy, Retries
 from .settings import Policies
@@ -38,7 +38,7 @@ _PASSING: Final = frozenset([429, 502, 503, 504])
 
 
 class Target:
-    """One service and name: its policy, budget, breaker and counts."""
+    """Service and name with their policy, budget, breaker and counts."""
 
     def __init__(self, service: str, name: str, policy: Policy, now: Callable[[], float]) -> None:
         self.name = f"{service}.{name}"
@@ -88,7 +88,7 @@ class Target:
             return True
 
     def _fade(self) -> None:
-        """What was saved up fades, so that it is a share of the calls of late, however long they went well."""
+        """Decay the saved budget, so that it is a share of the recent calls only."""
         now = self._now()
         if now > self._since:
             self._saved *= exp((self._since - now) / _WINDOW)
@@ -145,7 +145,7 @@ class PolicyInterceptor(Interceptor):
 
 
 class PolicedCall:
-    """One call under its target's policies."""
+    """Call under the policies of its target."""
 
     __slots__ = ("_call", "_delays", "_generation", "_limited", "_op", "_repeatable", "_target")
 
@@ -197,7 +197,7 @@ class PolicedCall:
                     f"this attempt was not made, one may be in {entered:.1f} s ([resiliency])",
                     maybe_applied=op.maybe_applied,
                 )
-                place(error, op.method, op.component, self._call.runtime)
+                set_context(error, op.method, op.component, self._call.runtime)
                 raise error
             self._generation = entered
         target.count(calls=op.attempt == 1, retries=op.attempt > 1)
@@ -257,8 +257,8 @@ class PolicedCall:
         if self._delays is None:
             self._delays = target.retries.delays()
         delay = next(self._delays, None)
-        left = op.remaining()
-        if delay is None or (left is not None and delay >= left):
+        remaining = op.remaining()
+        if delay is None or (remaining is not None and delay >= remaining):
             return None
         # an attempt that the breaker refuses would hide what happened
         refuses = None if target.breaker is None else target.breaker.refuses_for()
@@ -275,7 +275,7 @@ def _is_step(call: Call) -> bool:
 
 
 def _streams(args: tuple[Any, ...]) -> bool:
-    """Tell whether what is sent can be read only once."""
+    """Return whether what is sent can be read only once."""
     return any(
         not isinstance(getattr(each, "body", b""), bytes) or not getattr(each, "repeatable", True) for each in args
     )

@@ -14,7 +14,17 @@ from typing import Any, Final, TypeAlias
 
 from .._core.backoff import FULL, NONE, Backoff
 
-__all__ = ["BreakerPolicy", "Counts", "Policy", "Ranges", "Resiliency", "Retries", "Trip", "code_ranges", "read_trip"]
+__all__ = [
+    "BreakerPolicy",
+    "Counts",
+    "Policy",
+    "Ranges",
+    "Resiliency",
+    "Retries",
+    "TripCondition",
+    "code_ranges",
+    "read_trip",
+]
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Ranges of codes, both ends included."""
@@ -22,7 +32,7 @@ Ranges: TypeAlias = tuple[tuple[int, int], ...]
 
 @dataclass(slots=True)
 class Counts:
-    """What a breaker has seen since its counts began anew."""
+    """Counts of a breaker since their last reset."""
 
     requests: int = 0
     total_successes: int = 0
@@ -31,8 +41,8 @@ class Counts:
     consecutive_failures: int = 0
 
 
-Trip: TypeAlias = Callable[[Counts], bool]
-"""Tells whether a circuit opens."""
+TripCondition: TypeAlias = Callable[[Counts], bool]
+"""Returns whether a circuit opens."""
 
 # -- Dapr's ``trip``, a few forms of CEL ---------------------------------------
 
@@ -57,7 +67,7 @@ _FORMS: Final = """\
 _LONGEST: Final = 500
 
 
-def read_trip(text: str) -> Trip:
+def read_trip(text: str) -> TripCondition:
     """Return the meaning of a ``trip``; `ValueError`: it is none of the forms that are understood."""
     if len(text) > _LONGEST:
         raise ValueError(f"trip has more than {_LONGEST} characters")
@@ -68,7 +78,7 @@ def read_trip(text: str) -> Trip:
         raise ValueError(f"trip is not understood here; understood are {_FORMS}") from None
 
 
-def _condition(node: ast.expr) -> Trip:
+def _condition(node: ast.expr) -> TripCondition:
     if isinstance(node, ast.BoolOp):
         conditions = [_condition(each) for each in node.values]
         joined = all if isinstance(node.op, ast.And) else any
@@ -97,14 +107,14 @@ def _share(node: ast.expr) -> Callable[[Counts], float]:
         return lambda counts: float(count(counts))
     if not isinstance(node, ast.BinOp):
         raise ValueError
-    left = _share(node.left)
+    left_operand = _share(node.left)
     if isinstance(node.op, ast.Mult):
         factor = _number(node.right)
-        return lambda counts: left(counts) * factor
+        return lambda counts: left_operand(counts) * factor
     if not isinstance(node.op, ast.Div):
         raise ValueError
     right = _share(node.right)
-    return lambda counts: _divided(left(counts), right(counts))
+    return lambda counts: _divided(left_operand(counts), right(counts))
 
 
 def _divided(one: float, other: float) -> float:
@@ -127,7 +137,7 @@ class Retries:
     """A policy of retries.
 
     Attributes:
-        most: retries; ``None``: for ever.
+        max_retries: retries; ``None``: for ever.
         interval: seconds before each one; those before the first one, where ``growth`` is given.
         exponential: intervals grow as Dapr's do: from 0.5 s, 1.5 times the one before, give or take a half, up to ``max_interval`` seconds.
         http, grpc: ranges of status codes that are tried again; empty: all.
@@ -136,7 +146,7 @@ class Retries:
         budget: retries for each call that succeeded of late; ``budget_reserve``: those that are there without any.
     """
 
-    most: int | None = None
+    max_retries: int | None = None
     interval: float = 5.0
     exponential: bool = False
     max_interval: float = 60.0
@@ -148,7 +158,7 @@ class Retries:
     budget_reserve: int = 2
 
     def takes(self, code: int) -> bool:
-        """Tell whether an answer is tried again, by its status of HTTP or its code of gRPC: a failure that is in the ranges. A failure of transport always is."""
+        """Return whether an answer is tried again, by its status of HTTP or its code of gRPC: a failure that is in the ranges. A failure of transport always is."""
         ranges = self.grpc if code < 100 else self.http
         failed = code >= 400 or 0 < code < 100
         return failed and (not ranges or any(first <= code <= last for first, last in ranges))
@@ -163,7 +173,7 @@ class Retries:
         else:
             pauses = Backoff(first, first, jitter=NONE)
         count = 0
-        while self.most is None or count < self.most:
+        while self.max_retries is None or count < self.max_retries:
             count += 1
             yield pauses.after(count)
 
@@ -172,7 +182,7 @@ class Retries:
 class BreakerPolicy:
     """A policy of circuit breakers; the defaults are Dapr's."""
 
-    trip: Trip = read_trip("consecutiveFailures > 5")
+    trip: TripCondition = read_trip("consecutiveFailures > 5")
     probes: int = 1  # calls that are let through at once while it is half open; so many successes in a row close it
     interval: float = 0.0  # seconds after which the counts of a closed one begin anew; 0: never
     timeout: float = 60.0  # seconds from open to half open
@@ -217,10 +227,10 @@ class Resiliency:
 
 def code_ranges(value: Any) -> Ranges:
     """Return the ranges of a text such as ``"429,500-599"``; `ValueError`: it is none."""
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     for part in str(value).split(",") if value not in (None, "") else ():
         match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise ValueError("expected codes and ranges such as 429,500-599")
-        found.append((int(match[1]), int(match[2] or match[1])))
-    return tuple(found)
+        ranges.append((int(match[1]), int(match[2] or match[1])))
+    return tuple(ranges)

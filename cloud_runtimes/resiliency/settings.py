@@ -26,24 +26,26 @@ _KINDS: Final[Mapping[str, str]] = {
 """Services whose names are stores → kind of component in the names of Dapr's default policies."""
 
 
-def _number(least: float, most: float = float("inf")) -> Callable[[Any], Any]:
+def _number(least: float, maximum: float = float("inf")) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-            raise ValueError(f"expected a number from {least:g}" + (f" to {most:g}" if most < float("inf") else " on"))
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= maximum:
+            raise ValueError(
+                f"expected a number from {least:g}" + (f" to {maximum:g}" if maximum < float("inf") else " on")
+            )
         return value
 
     return parse
 
 
 def _codes(text: str | None) -> Ranges:
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     for name in (text or "").split(","):
         name = name.strip().upper()
         if name and (name not in GRPC_CODES or name == "OK"):
             raise ValueError(f"codes: {unknown('code', name, set(GRPC_CODES) - {'OK'})}")
         if name:
-            found.append((GRPC_CODES[name], GRPC_CODES[name]))
-    return tuple(found)
+            ranges.append((GRPC_CODES[name], GRPC_CODES[name]))
+    return tuple(ranges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +74,13 @@ class RetrySettings:
     budget: float = setting(0.1, parse=_number(0))
     budget_reserve: int = setting(2, parse=_number(0))
 
-    def made(self) -> Retries:
+    def build(self) -> Retries:
         """Return the policy; `ValueError`: codes that there are not."""
-        most = None if self.max_retries < 0 else self.max_retries
+        max_retries = None if self.max_retries < 0 else self.max_retries
         growth = 2.0 if self.policy == "exponential" else None
         codes, again, budget = (code_ranges(self.http), _codes(self.codes)), self.repeat == "all", self.budget
         return Retries(
-            most, self.duration, False, self.max_interval, *codes, growth, again, budget, self.budget_reserve
+            max_retries, self.duration, False, self.max_interval, *codes, growth, again, budget, self.budget_reserve
         )
 
 
@@ -102,7 +104,7 @@ class BreakerSettings:
     timeout: float = setting(30.0, parse=config.period)
     probes: int = setting(1, parse=_number(1))
 
-    def made(self) -> BreakerPolicy:
+    def build(self) -> BreakerPolicy:
         """Return the policy."""
 
         def trip(counts: Counts) -> bool:
@@ -124,9 +126,9 @@ def _table(kind: Any, name: str) -> Callable[[Any], Any]:
             return value
         if not isinstance(value, Mapping):
             raise ValueError(f"expected a table or false, got {type(value).__name__}")
-        made = build(kind, value, name)
-        made.made()
-        return made
+        settings = build(kind, value, name)
+        settings.build()
+        return settings
 
     return parse
 
@@ -161,12 +163,14 @@ class ResiliencySettings:
     targets: Mapping[str, Any] | None = setting(None)
 
 
-_FRAME: Final = RetrySettings().made()
+_FRAME: Final = RetrySettings().build()
 """What holds where nothing is said: as without ``[resiliency]``, but for the budget."""
 
 
 class Policies:
-    """What holds for which target: of our tables that of ``<service>.<name>``, ``<service>``, ``default``; then what Dapr's resources say; each of the three policies for itself."""
+    """Policies by target, each of the three looked up separately.
+
+    Our tables come first: ``<service>.<name>``, then ``<service>``, then ``default``. Dapr's resources follow."""
 
     def __init__(self, targets: Mapping[str, Mapping[str, Any]], resources: Resiliency | None, origin: str) -> None:
         self._targets = targets
@@ -248,7 +252,7 @@ def _target(number: int, name: str, table: Any, origin: str, services: Iterable[
     if settings.timeout is not None:
         said["timeout"] = settings.timeout
     if settings.retry is not None:
-        said["retries"] = (settings.retry or RetrySettings(max_retries=0)).made()
+        said["retries"] = (settings.retry or RetrySettings(max_retries=0)).build()
     if settings.breaker is not None:
-        said["breaker"] = settings.breaker.made() if settings.breaker else None
+        said["breaker"] = settings.breaker.build() if settings.breaker else None
     return said

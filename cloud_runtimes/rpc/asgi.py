@@ -25,7 +25,7 @@ from .._http.proof import (
     TOKEN_HEADER,
     accepts,
     answer,
-    place,
+    peer,
 )
 from .._http.request_guard import RequestGuard
 from ..codec import json
@@ -186,12 +186,14 @@ class RpcApp:
         nonce = query.removeprefix("nonce=")
         if not NONCE.fullmatch(nonce):
             raise InvalidArgumentError("hello needs ?nonce= of 32 to 64 hexadecimal digits")
-        places = [HTTPS]
-        if (own := place(scope.get("server"))) is not None:
-            places.append(own)
+        authorities = [HTTPS]
+        if (own := peer(scope.get("server"))) is not None:
+            authorities.append(own)
         if self._requests.allows(host := headers.get("host", "").lower()):
-            places.append(host)
-        return RpcReply(200, {}, JSON, json.encode(answer(guard, self._host.app_id, self._instance, nonce, places)))
+            authorities.append(host)
+        return RpcReply(
+            200, {}, JSON, json.encode(answer(guard, self._host.app_id, self._instance, nonce, authorities))
+        )
 
     def _deadline(self, text: str | None) -> float | None:
         """Return when the caller, or without its word the client's own timeout, gives up."""
@@ -246,8 +248,8 @@ async def read_body(receive: Receive | None, headers: dict[str, str]) -> bytes:
 
 def _inside(reply: RpcReply) -> RpcReply:
     """Return a reply that a sidecar passes on: as a success, with status and content type in headers of ours."""
-    told = {STATUS_HEADER: str(reply.status), CONTENT_TYPE_HEADER: reply.content_type or ""}
-    return reply._replace(status=200, headers={**reply.headers, **told})
+    status_headers = {STATUS_HEADER: str(reply.status), CONTENT_TYPE_HEADER: reply.content_type or ""}
+    return reply._replace(status=200, headers={**reply.headers, **status_headers})
 
 
 async def _send(send: Send, reply: RpcReply, *, close: bool) -> None:

@@ -49,7 +49,7 @@ _EMPTY: Final = RpcReply(200, _NO_HEADERS, None, b"")
 
 
 class Handler:
-    """One method: what to call, with which arguments, and into what its data is decoded."""
+    """Handler of a method: its function, its arguments, and the type that its data is decoded to."""
 
     __slots__ = ("frame", "function", "is_async", "label", "takes", "type")
 
@@ -94,9 +94,9 @@ class Handler:
         """Let the handler run in the context that came with the call, or in a span of its own below it."""
         headers = incoming.headers
         if self.frame.interceptors:
-            found = self.frame.first(lambda each: each.serving(incoming.method, headers))
-            if found is not None:
-                return found
+            entered = self.frame.first(lambda each: each.serving(incoming.method, headers))
+            if entered is not None:
+                return entered
         if headers and ("traceparent" in headers or "baggage" in headers):
             return propagation.Entered(headers)
         return None
@@ -250,7 +250,7 @@ async def run(host: Host, handler: Handler, incoming: Incoming) -> RpcReply:
     if handler.is_async and incoming.deadline is None:
         return await handler.run_async(incoming)
     reply: asyncio.Future[RpcReply] = asyncio.get_running_loop().create_future()
-    begin(host, handler, incoming, lambda made: None if reply.done() else reply.set_result(made))
+    begin(host, handler, incoming, lambda response: None if reply.done() else reply.set_result(response))
     return await reply
 
 

@@ -71,10 +71,10 @@ class Peers(HttpClient):
 
 
 def _unreached(op: Operation, failures: list[NotReached]) -> UnavailableError | UnauthenticatedError:
-    told = "; ".join(dict.fromkeys(map(str, failures)))
+    reasons = "; ".join(dict.fromkeys(map(str, failures)))
     if failures and all(each.mistrust for each in failures):
         return UnauthenticatedError(
-            f"the service {op.component!r} was not trusted: {told}; nothing was sent. "
+            f"the service {op.component!r} was not trusted: {reasons}; nothing was sent. "
             f"Its rpc_token and the token of [rpc.{op.component}] must be the same, and its app_id {op.component!r}"
         )
-    return UnavailableError(f"the service {op.component!r} cannot be reached: {told}")
+    return UnavailableError(f"the service {op.component!r} cannot be reached: {reasons}")

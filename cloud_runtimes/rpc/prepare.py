@@ -1,4 +1,4 @@
-"""What the RPC service checks and encodes before any I/O: nothing that it lets through can end a line or a segment of a request."""
+"""Checks and encoding of the RPC service before any I/O: no accepted value can end a line or segment of a request."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def header_map(headers: Any) -> dict[str, str]:
     """Return headers with names in lower case: tokens, visible ASCII with spaces and tabs inside, none that this package sets itself, 16 KiB in all."""
     if not isinstance(headers, Mapping):
         raise InvalidArgumentError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
-    made: dict[str, str] = {}
+    normalized: dict[str, str] = {}
     size = 0
     for name, value in headers.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
@@ -114,13 +114,13 @@ def header_map(headers: Any) -> dict[str, str]:
         lower = name.lower()
         if lower in HOP_HEADERS or lower.startswith(_OURS):
             raise InvalidArgumentError(f"header {name!r} is set by the call itself; content_type= and timeout= exist")
-        if lower in made:
+        if lower in normalized:
             raise InvalidArgumentError(f"header {name!r} is given twice, in different case")
-        made[lower] = value
+        normalized[lower] = value
         size += len(name) + len(value) + 4
     if size > MAX_HEADERS:
         raise InvalidArgumentError(f"headers: {size:,} bytes; {MAX_HEADERS:,} are taken: send the rest as data")
-    return made
+    return normalized
 
 
 def query_text(query: Any) -> str:
@@ -149,7 +149,7 @@ def query_text(query: Any) -> str:
 
 
 def is_stream(data: Any) -> bool:
-    """Tell whether data is read piece by piece: a binary file, an iterator or an async iterator."""
+    """Return whether data is read piece by piece: a binary file, an iterator or an async iterator."""
     return hasattr(data, "__next__") or hasattr(data, "__anext__") or hasattr(data, "read")
 
 

@@ -59,7 +59,7 @@ class Registry(ABC):
     @property
     @abstractmethod
     def where(self) -> str:
-        """What messages call it."""
+        """Name of the registry in messages."""
 
     def check(self) -> str | None:
         """Return why there can be no registry here; ``None``: there is one."""
@@ -112,7 +112,7 @@ def _calls_of(server: _Server) -> int:
 
 
 class RegistryRpc(RpcDriver):
-    """One service, found by a registry."""
+    """RPC driver of a service that a registry lists."""
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
 
@@ -131,7 +131,7 @@ class RegistryRpc(RpcDriver):
             fresh = monotonic() >= self._known_until
             if fresh:
                 registry = self._checked()
-                self._found(registry.find(op, self._name), registry.secret(op))
+                self._accept(registry.find(op, self._name), registry.secret(op))
             servers = sorted(self._known, key=_calls_of)
             calls = servers[0].calls
             calls.append(None)
@@ -147,8 +147,8 @@ class RegistryRpc(RpcDriver):
             fresh = monotonic() >= self._known_until
             if fresh:
                 registry = self._checked()
-                found = await registry.find_async(op, self._name)
-                self._found(found, await asyncio.to_thread(registry.secret, op))
+                entries = await registry.find_async(op, self._name)
+                self._accept(entries, await asyncio.to_thread(registry.secret, op))
             servers = sorted(self._known, key=_calls_of)
             calls = servers[0].calls
             calls.append(None)
@@ -176,20 +176,20 @@ class RegistryRpc(RpcDriver):
             raise self._absent(why)
         return registry
 
-    def _found(self, entries: list[Entry], secret: bytes) -> None:
+    def _accept(self, entries: list[Entry], secret: bytes) -> None:
         random.shuffle(entries)  # else all callers begin with the same one
-        found: dict[Endpoint, None] = {}
+        endpoints: dict[Endpoint, None] = {}
         why = f"no process has registered it in {self._registry.where}"
         for each in entries:
             try:
-                found[endpoint(each.address, "the registry", secret, listener(each.instance))] = None
+                endpoints[endpoint(each.address, "the registry", secret, listener(each.instance))] = None
             except InvalidArgumentError as error:
                 why = str(error)
                 what = "the server %r of %r in the registry is skipped: %s"
                 once(f"server {each.instance}", what, each.instance, self._name, error)
-        if not found:
+        if not endpoints:
             raise self._absent(why)
-        self._known = tuple(_Server(each, []) for each in found)
+        self._known = tuple(_Server(each, []) for each in endpoints)
         self._known_until = monotonic() + _FRESH
 
     def _absent(self, why: str) -> UnavailableError:

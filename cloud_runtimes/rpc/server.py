@@ -142,7 +142,7 @@ class RpcServer(RunningHandle):
         return None if self._callbacks_only else self._service._host.lifespan(self._timeout)
 
     def _takes_http(self) -> bool:
-        """Tell whether to listen on a port; where calls come without one, only if it was asked for."""
+        """Return whether to listen on a port; where calls come without one, only if it was asked for."""
         if self._calls is None or self._port_is_given:
             return True
         self._address = self._calls.address
@@ -160,12 +160,12 @@ class RpcServer(RunningHandle):
         with fork.importing:
             from .._http import asgi_server  # noqa: F401  before anything listens: its extra may be missing
 
-        made, self._address = listen(*self._bind_to, "give another host= or port=, or unset APP_PORT")
-        self._socket = made
+        listener, self._address = listen(*self._bind_to, "give another host= or port=, or unset APP_PORT")
+        self._socket = listener
         if self._bind_to[0].startswith(INHERITED):  # the name of what others may listen on too, and who of them it is
-            self._instance = f"{os.fstat(made.fileno()).st_ino:x}.{self._instance}"
+            self._instance = f"{os.fstat(listener.fileno()).st_ino:x}.{self._instance}"
         if self._closed:  # meanwhile, by a cancellation that this thread does not see
-            made.close()
+            listener.close()
 
     def _prepare(self, guard: Guard) -> None:
         from .._http.asgi_server import make_server
@@ -206,11 +206,11 @@ class RpcServer(RunningHandle):
         asyncio.set_event_loop(loop)
         try:
             loop.run_until_complete(self._run_async())
-            left = asyncio.all_tasks(loop)  # handlers that were given up
-            for task in left:
+            tasks = asyncio.all_tasks(loop)  # handlers that were given up
+            for task in tasks:
                 task.cancel()
-            if left:
-                _, deaf = loop.run_until_complete(asyncio.wait(left, timeout=_CANCELLED))
+            if tasks:
+                _, deaf = loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCELLED))
                 for task in deaf:
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is told below
                 if deaf:
@@ -268,10 +268,10 @@ class RpcServer(RunningHandle):
             return
         self._stop(end)
         if self._thread is not None:
-            if not self._thread.join(_left(end, 0.5)) and self._thread.started:
+            if not self._thread.join(_remaining(end, 0.5)) and self._thread.started:
                 logger().warning("%s: handlers were still running when the server was left", self._address)
         elif self._task is not None and not self._ended and not _in_loop(self._task):
-            self._changes.wait_for(lambda: self._ended, _left(end, 0.5))
+            self._changes.wait_for(lambda: self._ended, _remaining(end, 0.5))
         self._finish()
 
     def _stop(self, end: float | None) -> None:
@@ -282,14 +282,14 @@ class RpcServer(RunningHandle):
         announcement, self._announcement = self._announcement, None
         if announcement is not None:
             try:
-                announcement.close(_left(end, 0.1))
+                announcement.close(_remaining(end, 0.1))
             except CloudRuntimesError as error:  # it ends by itself, being a lease
                 logger().warning("%s: leaving the registry failed: %s", self._address, error)
         if self._calls is not None:
-            self._calls.stop(_left(end, 0.0))
+            self._calls.stop(_remaining(end, 0.0))
         if self._server is not None:
             # wait_for takes a float as well as the whole number that it is declared to be
-            self._server.config.timeout_graceful_shutdown = _left(end, 0.0)  # type: ignore[assignment]
+            self._server.config.timeout_graceful_shutdown = _remaining(end, 0.0)  # type: ignore[assignment]
             self._server.stop()
 
     def _finish(self) -> None:
@@ -313,7 +313,7 @@ def callback_server(service: RpcService, timeout: float | None) -> RpcServer | N
     return RpcServer(service, "127.0.0.1", None, timeout, callbacks_only=True)
 
 
-def _left(end: float | None, least: float) -> float | None:
+def _remaining(end: float | None, least: float) -> float | None:
     return None if end is None else max(least, end - monotonic())
 
 

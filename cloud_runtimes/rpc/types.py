@@ -28,11 +28,11 @@ class CallOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RpcResponse:
-    """What a method answered, whatever the status; a handler may return one to choose all of it.
+    """Answer of a method, whatever the status; a handler may return one to choose all of it.
 
     Attributes:
         status: the HTTP status (RFC 9110, section 15), 200 to 599.
-        headers: names in lower case; of one that came twice the values are joined by ``", "``.
+        headers: names in lower case; the values of a repeated name are joined by ``", "``.
         content_type: how ``data`` is encoded; ``None`` where there is none.
         data: the body.
     """

@@ -223,8 +223,8 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
-        found = self._frame.call(op, driver.list_runs, name)
-        return with_waiting(self._frame.call(op, driver.get, name), found) if needs_handler(driver) else found
+        records = self._frame.call(op, driver.list_runs, name)
+        return with_waiting(self._frame.call(op, driver.get, name), records) if needs_handler(driver) else records
 
     @error_context(_LIST_RUNS, named=False)
     async def list_runs_async(
@@ -242,11 +242,11 @@ class StoredJobs(Service):
         """
         check_job_name(name)
         op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
-        found = await self._frame.call_async(op, driver.list_runs_async, name)
+        records = await self._frame.call_async(op, driver.list_runs_async, name)
         return (
-            with_waiting(await self._frame.call_async(op, driver.get_async, name), found)
+            with_waiting(await self._frame.call_async(op, driver.get_async, name), records)
             if needs_handler(driver)
-            else found
+            else records
         )
 
     def _asking(
@@ -276,7 +276,7 @@ def _job(name: str, stored: StoredJob | None) -> Job:
             f"the job {name!r} cannot be read ({stored.error}): overwrite=True replaces it, delete_job removes it"
         )
     spec = stored.spec
-    return _told(stored, None if spec.data is None else decode_payload(spec.data, spec.content_type), None)
+    return _make_job(stored, None if spec.data is None else decode_payload(spec.data, spec.content_type), None)
 
 
 def _listed(stored: StoredJob) -> Job:
@@ -284,10 +284,10 @@ def _listed(stored: StoredJob) -> Job:
     try:
         return _job(stored.spec.name, stored)
     except PayloadError as error:
-        return _told(stored, None, stored.error or str(error))
+        return _make_job(stored, None, stored.error or str(error))
 
 
-def _told(stored: StoredJob, data: Any, error: str | None) -> Job:
+def _make_job(stored: StoredJob, data: Any, error: str | None) -> Job:
     spec = stored.spec
     return Job(
         name=spec.name,

@@ -1,4 +1,4 @@
-"""What the schedule service checks and encodes before any I/O."""
+"""Checks and encoding of the schedule service before any I/O."""
 
 from __future__ import annotations
 

@@ -36,23 +36,23 @@ def needs_handler(driver: ScheduleDriver) -> bool:
 
 def with_waiting(job: StoredJob | None, records: Sequence[RunRecord]) -> list[RunRecord]:
     """Return a history with what waits since no process has the handler: it is ``"waiting"``, and its error says so."""
-    found = list(records)
+    history = list(records)
     if job is None or job.error is not None or not isinstance(job.spec.target, str):
-        return found
+        return history
     error = _missing(job.spec.target)
-    for index, record in enumerate(found):
+    for index, record in enumerate(history):
         if record.status in ("waiting", "running"):  # the oldest: the others wait for it
             if not record.attempt and _is_overdue(to_ms(record.fire_time)):
-                found[index] = replace(record, error=error)
-            return found
+                history[index] = replace(record, error=error)
+            return history
     if job.next_ms is not None and _is_overdue(job.next_ms):
         name, fire = job.spec.name, from_ms(job.next_ms)
         nothing: dict[str, Any] = {"attempt": 0, "started_at": None, "ended_at": None}
         waiting = RunRecord(
             name=name, run_id="", fire_time=fire, status="waiting", error=error, count=1, last_fire_time=fire, **nothing
         )
-        found.append(waiting)
-    return found
+        history.append(waiting)
+    return history
 
 
 def _missing(target: str) -> str:

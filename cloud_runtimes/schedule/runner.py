@@ -42,11 +42,13 @@ _MAX_ERROR: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """What a handler is told about its run.
+    """Run of a job, as its handler sees it.
 
     Attributes:
         name: of the job.
-        run_id: the same for every try of one (job, fire time), whichever process makes it. Where the runtime does not tell (``schedule.progress``) it is new for each try, ``fire_time`` is when it came, and ``attempt`` is 1.
+        run_id: the same for every try of one (job, fire time), whichever process makes it. Some runtimes do not
+            report it (``schedule.progress``). Then it is new for each try, ``fire_time`` is its arrival, and
+            ``attempt`` is 1.
         fire_time: when it was due, UTC.
         attempt: 1 for the first try; each further one counts, after a failure as after the death of a process.
     """

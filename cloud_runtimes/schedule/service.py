@@ -25,7 +25,7 @@ _SCHEDULE: Final = Method("schedule", "schedule_job", repeatable=False)
 
 
 class Handler(NamedTuple):
-    """What runs a job here."""
+    """Local handler of a job."""
 
     name: str
     function: Callable[..., Any]

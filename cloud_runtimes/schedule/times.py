@@ -128,8 +128,8 @@ class _Cron(Occurrences):
         now = from_ms(ms).replace(microsecond=0)
         try:
             if self._zone is UTC:
-                found = self._next(now.replace(tzinfo=None))
-                return None if found is None else to_ms(found.replace(tzinfo=UTC))
+                moment = self._next(now.replace(tzinfo=None))
+                return None if moment is None else to_ms(moment.replace(tzinfo=UTC))
             return self._fixed_after(now) if self._fixed else self._in_zone(now)
         except OverflowError:  # beyond the calendar
             return None
@@ -161,8 +161,8 @@ class _Cron(Occurrences):
             return None
         calendar: Any = copy.copy(self._calendar)  # several threads may ask
         calendar.dt = local
-        found: datetime | None = next(calendar, None)
-        return found
+        moment: datetime | None = next(calendar, None)
+        return moment
 
     def _fixed_after(self, now: datetime) -> int | None:
         # what the clocks skipped just before now is due now, so it is looked for from a day before

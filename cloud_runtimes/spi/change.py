@@ -1,4 +1,4 @@
-"""What lets drivers of several services write in one transaction, where they share an engine."""
+"""Changes that let drivers of several services write in one transaction, where they share an engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Change", "database_of"]
 
 
 class Change(ABC):
-    """What a driver would write, prepared without I/O. A transaction of another driver writes it along.
+    """Write of a driver, prepared without I/O. A transaction of another driver applies it.
 
     Only drivers whose `Driver.engine` is equal exchange changes. How their own transactions write one is theirs.
     """
@@ -24,7 +24,7 @@ class Change(ABC):
 def database_of(url: str) -> Hashable:
     """Return what is equal for two URLs of one PostgreSQL database, whoever the user is; ``None``: no URL."""
     try:
-        scheme, place, path, query, _ = urlsplit(url)
+        scheme, netloc, path, query, _ = urlsplit(url)
     except ValueError:
         return None
     if not scheme.startswith("postgres"):
@@ -32,7 +32,7 @@ def database_of(url: str) -> Hashable:
     asked = parse_qs(query)
     return (
         "postgresql",
-        place.rpartition("@")[2],
+        netloc.rpartition("@")[2],
         path,
         *(tuple(asked.get(each, ())) for each in ("host", "port", "dbname")),
     )

@@ -1,4 +1,4 @@
-"""What a runtime is: a source of drivers."""
+"""Base of the runtimes: a runtime is a source of drivers."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ class Runtime(ABC):
         """Return service → names of the components that there are; ``None``: any name is one, or it is not known. Asked once the runtime is `ready`; may do I/O."""
         if not (declared := self.declared()):
             return None
-        found: dict[str, list[str]] = {service: [] for service, _ in declared}
+        names: dict[str, list[str]] = {service: [] for service, _ in declared}
         for service, name in declared:
-            found[service].append(name)
-        return found
+            names[service].append(name)
+        return names
 
     def is_inside(self) -> bool:
-        """Tell whether this is a signal handler that came while the thread was in a call for which closing would wait."""
+        """Return whether this is a signal handler that came while the thread was in a call for which closing would wait."""
         return False
 
     @abstractmethod
@@ -138,8 +138,8 @@ class Component(ABC):
     @property
     def server(self) -> tuple[str, int | None] | None:
         """Host and port of the first server that the settings ``endpoint``, ``url`` or ``servers`` name, for spans; ``None``: they name none."""
-        told = (getattr(self.settings, name, None) for name in ("endpoint", "url", "servers"))
-        return server_of(next((each for each in told if isinstance(each, str)), ""))
+        addresses = (getattr(self.settings, name, None) for name in ("endpoint", "url", "servers"))
+        return server_of(next((each for each in addresses if isinstance(each, str)), ""))
 
     def native(self, service: str, name: str) -> Any:
         """Return the vendor's client or connection that a driver stands on, for what no service offers; `UnsupportedError`: there is none."""

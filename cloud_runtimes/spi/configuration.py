@@ -29,12 +29,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationItem:
-    """One key with its value; also what `save_configuration` takes.
+    """Key with its value; `save_configuration` takes such items too.
 
     Attributes:
         key: 1 to 1,024 bytes of UTF-8.
         value: text; ``""`` is a value. Of a deleted key: ``""``.
-        version: another after every change, ``None`` where the component has none; opaque. A save does not look at it.
+        version: another after every change, ``None`` where the component has none; opaque. A save does not look at
+            it.
         group: the namespace within the store, ``None``: the store's default one.
         label: the variant of the value, ``None``: the store's default one.
         tags: names and values for people and tools.
@@ -84,11 +85,12 @@ class Selection(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What a look found.
+    """Result of a look at the source.
 
     Attributes:
         items: by key.
-        complete: these are all that there are: what is known and not among them has been deleted. Otherwise they are what changed, deleted ones included.
+        complete: these are all items, so a known key that is not among them was deleted. Otherwise they are the
+            changed items, deleted ones included.
     """
 
     items: Mapping[str, ConfigurationItem]
@@ -96,9 +98,13 @@ class Update(NamedTuple):
 
 
 class ConfigurationSource(ABC):
-    """What a subscription asks for news, driven by one thread (`wake` excepted); it holds nothing open before the first `wait`.
+    """Source of changes for a subscription, driven by one thread (except `wake`).
 
-    A source need not remember what it has told: an `Update` of all that there is is always right, and due after whatever may have made it miss a change. A retryable error is a lost connection: it is asked again, and connects anew.
+    It opens nothing before the first `wait`.
+
+    A source need not remember what it has reported: an `Update` with all items is always right. It is due after
+    anything that may have made the source miss a change. A retryable error is a lost connection: the source is asked
+    again, and reconnects.
     """
 
     @abstractmethod

@@ -59,11 +59,12 @@ ColumnKind: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class ExecuteResult:
-    """What a statement did.
+    """Result of a statement.
 
     Attributes:
         rows_affected: inserted, updated or deleted; 0 where the database counts none (DDL).
-        last_insert_id: the key that the database gave to the one inserted row, where it tells; PostgreSQL does only for `insert` (in SQL: ``query("INSERT … RETURNING id")``).
+        last_insert_id: the key that the database gave to the one inserted row, where it reports one. PostgreSQL does
+            so only for `insert` (in SQL: ``query("INSERT … RETURNING id")``).
     """
 
     rows_affected: int
@@ -311,19 +312,25 @@ class DatabaseSession(Blocking, ABC):
 
 
 class DatabaseDriver(Driver, ABC):
-    """One database.
+    """Driver of a database.
 
     Obligations:
 
-    * Values are bound, never formatted into a text; names of tables and columns, which the service has checked, are quoted by the rules of the database.
-    * A statement outside of a transaction is one by itself: it is committed when its call has returned, and not applied (``maybe_applied``) where that failed before the commit.
+    * Values are bound, never formatted into a text. Names of tables and columns, which the service has checked, are
+      quoted by the rules of the database.
+    * A statement outside of a transaction stands alone. It is committed when its call has returned. It is not
+      applied (``maybe_applied``) if the call failed before the commit.
     * A deadline or a cancelled task ends the work in the database too, not only the waiting (`CANCEL`).
     * No message holds a value of a parameter or a password.
-    * Unique and primary key violations are `AlreadyExistsError`, other constraints, deadlocks and serialization failures `ConflictError` (the last two ``retryable``), an absent table `NotFoundError`, what is wrong with the SQL or a value `InvalidArgumentError`, a database that cannot be reached `UnavailableError`.
+    * Unique and primary key violations are `AlreadyExistsError`, other constraints, deadlocks and serialization
+      failures `ConflictError` (the last two ``retryable``), an absent table `NotFoundError`, an error in the SQL or
+      a value `InvalidArgumentError`, an unreachable database `UnavailableError`.
 
     Attributes:
         mysql: whether texts are scanned by the rules of MySQL, where a backslash escapes.
-        lacks: types that the database has none of and gives back as others: ``bool`` as int, ``Decimal`` as int, float or text, ``dict`` (JSON) as text, ``UUID`` as a class of the driver's own, ``bytes`` as text that begins with ``\\x``.
+        lacks: types that the database does not have and returns as others: ``bool`` as int, ``Decimal`` as int,
+            float or text, ``dict`` (JSON) as text, ``UUID`` as a class of the driver's own, ``bytes`` as text that
+            begins with ``\\x``.
         namespace: the name of the database; ``None``: it has none.
     """
 

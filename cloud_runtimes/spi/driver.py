@@ -1,4 +1,4 @@
-"""What every driver is: a thing that a runtime hands to a service and that moves bytes."""
+"""Base of every driver: a runtime hands drivers to services, and they move bytes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Driver(Blocking):
 
     Attributes:
         features: what this driver can do beyond the minimum, by the service's feature names. The service refuses the rest before any I/O, so a feature that is declared must work and one that is not must not be needed.
-        instead: feature that it does not declare → what to do instead, for the message that refuses it.
+        alternatives: feature that it does not declare → what to do instead, for the message that refuses it.
         engine: what commits its transactions. Drivers of which it is equal write each other's changes (`cloud_runtimes.spi.change`); ``None``: none does.
         system: what spans call the engine, as in OpenTelemetry's ``db.system.name`` and ``messaging.system``; ``""``: not known. A runtime sets it where the driver does not.
         server: host of what it talks to, or the path of a socket, and the port, for spans; ``None``: nothing, or it is not known. A runtime sets it where the driver does not.
     """
 
     features: frozenset[str] = frozenset()
-    instead: Mapping[str, str] = MappingProxyType({})
+    alternatives: Mapping[str, str] = MappingProxyType({})
     system: str = ""
     server: tuple[str, int | None] | None = None
 

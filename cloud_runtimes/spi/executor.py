@@ -104,7 +104,7 @@ class Executor:
         import asyncio
 
         def give_up() -> bool:
-            """Tell whether it may be applied: a future that was cancelled has not begun."""
+            """Return whether it may be applied: a future that was cancelled has not begun."""
             return not future.cancel() and op.method.writes
 
         waiter = asyncio.wrap_future(future)

@@ -34,13 +34,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What is known of a file.
+    """Metadata of a file.
 
     Attributes:
         name: relative, ``/``-separated. In a listing with ``recursive=False`` one that ends with ``/`` is a folder.
-        size: bytes; ``None`` in listings of a store that does not tell (``file.sizes``).
-        modified: when its content was last written (UTC); ``None`` where the store does not tell.
-        etag: names this version; new after every write, also one by another program. ``None`` where the store has none.
+        size: bytes; ``None`` in listings of a store that does not report it (``file.sizes``).
+        modified: when its content was last written (UTC); ``None`` where the store does not report it.
+        etag: names this version; new after every write, also one by another program. ``None`` where the store has
+            none.
         content_type: as it was stored, ``None`` where it is not known.
         metadata: as it was stored.
     """
@@ -97,7 +98,7 @@ class FileWrite(NamedTuple):
 
 
 class FileReader(Blocking, ABC):
-    """One version of a file, open for reading; ``info`` is of that version. A file that is stored anew meanwhile does not change it."""
+    """Version of a file, open for reading; ``info`` is of that version. A later write does not change it."""
 
     info: FileInfo
 

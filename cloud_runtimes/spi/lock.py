@@ -34,7 +34,7 @@ FAIR: Final = "fair"
 
 
 class LockRequest(NamedTuple):
-    """One lease that is asked for, and what it is known by afterwards.
+    """Request for a lease, and the identity of the lease afterwards.
 
     Attributes:
         resource_id: checked.

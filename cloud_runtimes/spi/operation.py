@@ -1,4 +1,4 @@
-"""One call of a service, without I/O: its name, deadline, attempt, and what its failure means.
+"""Call of a service, without I/O: its name, deadline, attempt, and the meaning of its failure.
 
 An `Operation` never sleeps or sends. The services do the waiting; they ask `failed` what to do next.
 """
@@ -13,7 +13,7 @@ from .._core.backoff import FULL, Backoff
 from .._core.os_errors import resource_exhausted
 from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, UnsupportedError
 
-__all__ = ["Method", "Operation", "end_driver", "ends_driver", "mark_interrupted", "place"]
+__all__ = ["Method", "Operation", "end_driver", "ends_driver", "mark_interrupted", "set_context"]
 
 
 MAX_ATTEMPTS: Final = 3
@@ -21,13 +21,14 @@ _BACKOFF: Final = Backoff(0.1, 2.0, jitter=FULL)
 
 
 class Method:
-    """What is the same for every call of one service method.
+    """Properties shared by all calls of a service method.
 
     Attributes:
         service, name: as in ``state.get``.
         repeatable: whether a failed attempt may be repeated.
         writes: whether it may change anything, so that an interrupted call has to say whether it did.
-        handle: whether it opens a handle or is a step of one. Policies skip it: an interrupt between driver and service would leak the handle.
+        handle: whether it opens a handle or is a step of one. Policies skip it: an interrupt between driver and
+            service would leak the handle.
     """
 
     __slots__ = ("handle", "name", "repeatable", "service", "writes")
@@ -44,10 +45,10 @@ class Method:
 
 
 class Operation:
-    """One call.
+    """Call of a service method.
 
     Attributes:
-        method: which service method.
+        method: the service method.
         component: the store or bus named by the caller.
         timeout: seconds for all attempts; ``None``: no limit.
         deadline: `time.monotonic` at which they are over.
@@ -57,7 +58,7 @@ class Operation:
         maybe_applied: whether an earlier attempt may have been applied.
         span: of the call; set only where calls have spans.
         one_attempt: set where the time is that of one attempt, not of the call.
-        argument: what gave the time.
+        argument: the argument that gave the time.
     """
 
     __slots__ = (
@@ -111,31 +112,31 @@ class Operation:
         deadline = monotonic() + seconds
         if self.deadline is not None and self.deadline <= deadline:
             return self
-        made = self._copy()
-        made.timeout, made.deadline, made.one_attempt = seconds, deadline, True
-        return made
+        copy = self._copy()
+        copy.timeout, copy.deadline, copy.one_attempt = seconds, deadline, True
+        return copy
 
     def following(self) -> Operation:
         """Return the next step of a call of several: it has the same deadline, and attempts of its own."""
-        made = self._copy()
-        made.attempt, made.maybe_applied = 1, False
-        return made
+        copy = self._copy()
+        copy.attempt, copy.maybe_applied = 1, False
+        return copy
 
     def _copy(self) -> Operation:
         """Return a copy; `copy.copy` takes four times as long."""
-        made: Operation = object.__new__(type(self))
-        made.method, made.component, made.metadata = self.method, self.component, self.metadata
-        made.timeout, made.deadline = self.timeout, self.deadline
-        made.repeatable, made.attempt, made.maybe_applied = self.repeatable, self.attempt, self.maybe_applied
+        copy: Operation = object.__new__(type(self))
+        copy.method, copy.component, copy.metadata = self.method, self.component, self.metadata
+        copy.timeout, copy.deadline = self.timeout, self.deadline
+        copy.repeatable, copy.attempt, copy.maybe_applied = self.repeatable, self.attempt, self.maybe_applied
         for name in ("span", "one_attempt"):
             if hasattr(self, name):
-                setattr(made, name, getattr(self, name))
-        return made
+                setattr(copy, name, getattr(self, name))
+        return copy
 
     def mapped(self, error: Exception, runtime: str) -> CloudRuntimesError:
         """Return the error of a failed attempt as one of ours: itself, else wrapped; it says where it happened, and whether any attempt may have been applied."""
         mapped = error if isinstance(error, CloudRuntimesError) else self._wrap(error)
-        place(mapped, self.method, self.component, runtime)
+        set_context(mapped, self.method, self.component, runtime)
         self.maybe_applied = mapped.maybe_applied = mapped.maybe_applied or self.maybe_applied
         return mapped
 
@@ -168,7 +169,7 @@ class Operation:
         return InternalError(f"{self.method} on {self.component!r} failed: {type(error).__name__}: {error}")
 
 
-def place(error: CloudRuntimesError, method: Method, component: str | None, runtime: str | None) -> None:
+def set_context(error: CloudRuntimesError, method: Method, component: str | None, runtime: str | None) -> None:
     """Say on an error where it happened, as far as it does not yet."""
     error.service = error.service or method.service
     error.operation = error.operation or method.name

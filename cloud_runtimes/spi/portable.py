@@ -1,6 +1,7 @@
-"""What a component offers whose data can be copied to another one: `cloud-runtimes copy` reads and writes by this alone.
+"""Interface for data that can be copied to another component; `cloud-runtimes copy` uses nothing else.
 
-A *record* is one unit that moves whole. It names itself the same on both sides, so a copy that was interrupted goes on by comparing, and nobody has to note how far it came.
+A *record* is a unit that moves whole. Its key is the same on both sides. So an interrupted copy continues by
+comparing, and nobody has to note its progress.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ Records: TypeAlias = Sequence[Any]
 
 
 class Record(Protocol):
-    """What moves whole.
+    """Unit of a copy, which moves whole.
 
     Attributes:
         key: the same on both sides.
@@ -189,13 +190,13 @@ class EventsRecord(NamedTuple):
     def content(self, source: EventsRecord) -> tuple[Any, ...]:
         """See `Record`: what each group of the source has not settled. When it is due may be a little another."""
         whole = (Slice(0, self.events, None, 0, 0),)
-        left: list[tuple[Any, ...]] = []
+        unsettled: list[tuple[Any, ...]] = []
         for name in sorted(source.groups):
             # a group that the target lacks has nothing before it there
             slices = self.groups.get(name, ())
             ordered = sorted(whole if slices is None else slices, key=lambda each: each[:2])
-            left.append((name, *(tuple(each._replace(due_ms=0)) for each in ordered)))
-        return self.body, self.due_ms, *left
+            unsettled.append((name, *(tuple(each._replace(due_ms=0)) for each in ordered)))
+        return self.body, self.due_ms, *unsettled
 
 
 def events_key(body: bytes, *, number: int | None = None, due_ms: int | None = None) -> str:

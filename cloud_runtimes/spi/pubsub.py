@@ -79,13 +79,15 @@ INBOX: Final = "inbox"
 
 
 class BatchLimits(NamedTuple):
-    """What one `PubSubDriver.publish` takes, and how many may be under way. A publisher keeps to them.
+    """Limits of one `PubSubDriver.publish`, and of the number under way. A publisher keeps to them.
 
     Attributes:
         events: of one batch.
         bytes: of one batch's frames. A single event may have more, up to ``max_event_bytes``.
-        in_flight: batches at once. With more than one, a publisher deals events out by key, so that those of one key are never in two batches at once.
-        retries: whether the engine sends a batch again by itself, until the deadline, and stores it once. An attempt then has all the time that its events have, since another one might store them twice.
+        in_flight: batches at once. With more than one, a publisher deals events out by key, so that the events of a
+            key are never in two batches at once.
+        retries: True if the client library retries until the deadline and deduplicates. An attempt then has all the
+            time of its events, since another attempt might store them twice.
     """
 
     events: int = 1_000_000
@@ -162,7 +164,7 @@ Failures: TypeAlias = Mapping[int, CloudRuntimesError]
 
 
 class Settlement(enum.Enum):
-    """What a consumer says of an event."""
+    """Answer of a consumer about an event."""
 
     ACK = "ack"
     RETRY = "retry"
@@ -172,12 +174,12 @@ class Settlement(enum.Enum):
 
 
 class Delivery(NamedTuple):
-    """One event handed to a member.
+    """Event handed to a member.
 
     Attributes:
         record: the event.
-        token: what its source needs to settle it. Nobody else looks into it.
-        deliveries: how often the group has got it, this time included; ``None``: not known.
+        token: the source settles the event by it. It is opaque to all others.
+        deliveries: how often the group has received it, this time included; ``None``: not known.
     """
 
     record: EventRecord
@@ -186,7 +188,7 @@ class Delivery(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What a member says of a delivery.
+    """Answer of a member about a delivery.
 
     Attributes:
         token: of the delivery.
@@ -232,7 +234,7 @@ class Deliveries(_Grouped[Delivery]):
 
 
 class Settlements(_Grouped[Settled]):
-    """What a member says of deliveries: ``groups`` of (tokens, settlement, ``delay``, ``cause``)."""
+    """Answers of a member about deliveries: ``groups`` of (tokens, settlement, ``delay``, ``cause``)."""
 
     __slots__ = ("groups",)
 
@@ -258,19 +260,20 @@ class Settlements(_Grouped[Settled]):
 
 
 class SubscribeRequest(NamedTuple):
-    """What a member of a group asks for; ``None`` leaves it to the component.
+    """Request of a member of a group; ``None`` leaves a choice to the component.
 
     Attributes:
         topic: as published to.
         group: its members share the events.
-        start: where a group begins that did not exist: ``"earliest"``, ``"latest"``, or an aware time that has passed: with the first event that was published at or after it.
-        ack_wait: seconds until what a dead member held goes to another.
-        max_deliveries: the last one goes to the dead-letter topic, or away.
+        start: where a new group begins: ``"earliest"``, ``"latest"``, or an aware time in the past: at the first
+            event that was published at or after it.
+        ack_wait: seconds until the events of a dead member go to another.
+        max_deliveries: after the last one the event goes to the dead-letter topic, or is dropped.
         dead_letter_topic: of the same component.
         raw: events without envelopes.
         metadata: for the component.
         batch: how many events are handled at once; ``None``: one.
-        max_in_flight: unsettled events at most, where the application says so.
+        max_in_flight: maximum number of unsettled events, where the application sets it.
     """
 
     topic: str
@@ -286,9 +289,10 @@ class SubscribeRequest(NamedTuple):
 
 
 class EventSource(ABC):
-    """One member of a group, driven by one thread of the service.
+    """Member of a group, driven by one thread of the service.
 
-    Only `wake` may be called from other threads. What a living member holds stays its own: the source renews its leases, whatever the component calls them.
+    Only `wake` may be called from other threads. A living member keeps the events that it holds: the source renews
+    its leases, whatever the component calls them.
     """
 
     @abstractmethod
@@ -354,13 +358,13 @@ class PubSubDriver(Driver, ABC):
     Attributes:
         limits: of one batch, and of batches under way.
         max_event_bytes: largest payload.
-        larger_events: what lets larger ones through, for the message that refuses one.
+        too_large_hint: what lets larger ones through, for the message that refuses one.
         expiry_extension: attribute of an event that tells other programs on this broker when it expires, beside CloudEvents' ``expirytime``; ``None``: they read that.
     """
 
     limits: BatchLimits = BatchLimits()
     max_event_bytes: int = 16 * 1024 * 1024
-    larger_events: str = "send a reference to it instead"
+    too_large_hint: str = "send a reference to it instead"
     expiry_extension: str | None = None
 
     @abstractmethod

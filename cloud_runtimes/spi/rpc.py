@@ -66,7 +66,7 @@ class RpcCall(NamedTuple):
 
 
 class RpcReply(NamedTuple):
-    """What came back; see `RpcResponse`."""
+    """Reply to a call; see `RpcResponse`."""
 
     status: int
     headers: Mapping[str, str]
@@ -99,12 +99,13 @@ Answer: TypeAlias = Callable[[Incoming, Callable[[RpcReply], None]], None]
 
 
 class Guard(NamedTuple):
-    """Who may call, and how this process proves who it is.
+    """Admission of callers, and the proof of this process's identity.
 
     Attributes:
         secrets: callers and server know one of them; none: nobody can call.
         open: take calls without a token.
-        sidecar: what a sidecar sends as ``dapr-api-token`` with its calls; ``None``: it is not known by that.
+        sidecar: the ``dapr-api-token`` that a sidecar sends with its calls; ``None``: a sidecar is not recognized by
+            it.
     """
 
     secrets: tuple[bytes, ...] = ()
@@ -120,7 +121,7 @@ Callback: TypeAlias = Callable[[str | None, bytes], Awaitable[RpcReply]]
 
 
 class Callbacks(ABC):
-    """What a sidecar asks the server of its application for, beside methods."""
+    """Callbacks, beside methods, from a sidecar to the server of its application."""
 
     @abstractmethod
     def subscriptions(self) -> RpcReply:
@@ -132,11 +133,11 @@ class Callbacks(ABC):
 
     @abstractmethod
     def lacks_runner(self, name: str) -> bool:
-        """Tell whether a path is a due job's, and nothing runs jobs yet."""
+        """Return whether a path is a due job's, and nothing runs jobs yet."""
 
 
 class Announcement:
-    """That others can find this process; ends with `close`."""
+    """Announcement of this process to callers; ends with `close`."""
 
     def close(self, timeout: float | None) -> None:
         """Take it back, within ``timeout`` seconds; twice does nothing."""

@@ -58,8 +58,8 @@ class Secret(Mapping[str, str]):
         return self[names[0]]
 
     def __getitem__(self, name: str) -> str:
-        found: str = _values.__get__(self)[name]
-        return found
+        value: str = _values.__get__(self)[name]
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(_values.__get__(self)))

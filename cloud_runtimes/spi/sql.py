@@ -1,6 +1,8 @@
-"""What an SQL text says of itself before any I/O: its parameters, that it is one statement, and whether it reads. The database judges the rest.
+"""Static analysis of an SQL text before any I/O: its parameters, whether it is one statement, and whether it reads.
 
-The scanner knows literals, quoted names, comments and PostgreSQL's dollar quotes (PostgreSQL, "Lexical Structure", 4.1.2), so a sign in one of them is only a sign. It makes one pass: what has an opening without an end is looked for once, and ends the scan.
+The database judges the rest. The scanner knows literals, quoted names, comments and PostgreSQL's dollar quotes
+(PostgreSQL, "Lexical Structure", 4.1.2), so a sign in one of them is only a sign. It makes one pass. It looks once
+for the end of an unclosed literal or comment, which ends the scan.
 """
 
 from __future__ import annotations
@@ -233,14 +235,14 @@ def tokens(sql: str, *, mysql: bool = False) -> Iterator[tuple[str, str, int]]:
     match = (_MYSQL if mysql else _STANDARD).match
     last: dict[str, int] | None = None
     at = 0
-    while (found := match(sql, at)) is not None:
-        kind, end = str(found.lastgroup), found.end()
+    while (token := match(sql, at)) is not None:
+        kind, end = str(token.lastgroup), token.end()
         if kind == "open":
             end = len(sql)
         elif kind == "quote":
             if last is None:
                 last = {each[1]: each.start() for each in _QUOTES.finditer(sql)}
-            tag = found.group()
+            tag = token.group()
             # without an end it is no quote: MySQL's names may hold a dollar
             kind, end = ("string", sql.index(tag, end) + len(tag)) if last[tag] >= end else ("other", at + 1)
         yield kind, sql[at:end], at

@@ -1,4 +1,4 @@
-"""What an SQLSTATE means to a caller (PostgreSQL, appendix A)."""
+"""Mapping of an SQLSTATE to an error for the caller (PostgreSQL, appendix A)."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def by_state(name: str, state: str, detail: str) -> CloudRuntimesError:
     """Return our error for an SQLSTATE of a store; its message ends with ``detail``."""
     for length in (5, 3, 2):
         if row := STATES.get(state[:length]):
-            made, what, options = row
-            return made(f"database {name!r}: {what}{detail}", **options)
+            error_class, what, options = row
+            return error_class(f"database {name!r}: {what}{detail}", **options)
     return InternalError(f"database {name!r}: SQLSTATE {state}{detail}")

@@ -44,7 +44,7 @@ FENCE: Final = "fence"
 
 
 class StoredValue(NamedTuple):
-    """What a store holds for a key.
+    """Stored value of a key.
 
     Attributes:
         data: the encoded value.
@@ -60,7 +60,7 @@ class StoredValue(NamedTuple):
 
 
 class StateWrite(NamedTuple):
-    """One write: a save, or with ``data=None`` a delete.
+    """A write: a save, or with ``data=None`` a delete.
 
     Attributes:
         key: checked.

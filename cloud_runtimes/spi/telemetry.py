@@ -1,4 +1,4 @@
-"""What an exporter must do: bytes of OTLP go out, and its answer says what became of them."""
+"""Interface of an exporter: it sends bytes of OTLP and reports the outcome."""
 
 from __future__ import annotations
 

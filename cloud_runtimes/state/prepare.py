@@ -1,4 +1,4 @@
-"""What the state service checks and encodes before any I/O, and what it makes of a driver's answer."""
+"""Checks and encoding of the state service before any I/O, and its reading of a driver's answer."""
 
 from __future__ import annotations
 
@@ -143,14 +143,14 @@ def item(key: str, stored: StoredValue, type: Any) -> StateItem[Any]:
 
 
 def bulk_items(
-    keys: Sequence[str], found: Mapping[str, StoredValue | CloudRuntimesError], type: Any
+    keys: Sequence[str], values: Mapping[str, StoredValue | CloudRuntimesError], type: Any
 ) -> dict[str, StateItem[Any]]:
     items: dict[str, StateItem[Any]] = {}
     failed: dict[Any, CloudRuntimesError] = {}
     for key in keys:
-        if key in found:
+        if key in values:
             try:
-                stored = found[key]
+                stored = values[key]
                 if isinstance(stored, CloudRuntimesError):
                     raise stored
                 items[key] = item(key, stored, type)
@@ -193,13 +193,13 @@ def finish_bulk(
     store_name: str,
     keys: Sequence[str],
     failed: dict[Any, CloudRuntimesError],
-    found: Mapping[int, CloudRuntimesError],
+    errors: Mapping[int, CloudRuntimesError],
 ) -> None:
-    failed = {**failed, **{keys[index]: error for index, error in found.items()}}
+    failed = {**failed, **{keys[index]: error for index, error in errors.items()}}
     if failed:
         first = next(iter(failed))
         raise BulkError(
-            f"{name}: {len(failed)} of {len(keys) + len(failed) - len(found)} keys failed in {store_name!r}; "
+            f"{name}: {len(failed)} of {len(keys) + len(failed) - len(errors)} keys failed in {store_name!r}; "
             f"{first!r}: {failed[first]}",
             failed=failed,
             service="state",

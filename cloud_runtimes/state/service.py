@@ -165,8 +165,8 @@ class StateService(StateReads):
         """
         keys, writes, failed = bulk_writes(items, metadata)
         op, driver = prepare_write(self._frame, _SAVE_BULK, store_name, writes, timeout, metadata)
-        found = await self._frame.call_async(op, driver.write_async, writes, False) if writes else {}
-        finish_bulk("save_bulk", store_name, keys, failed, found)
+        errors = await self._frame.call_async(op, driver.write_async, writes, False) if writes else {}
+        finish_bulk("save_bulk", store_name, keys, failed, errors)
 
     @error_context(_DELETE)
     def delete(
@@ -270,8 +270,8 @@ class StateService(StateReads):
         wanted = check_keys(keys)
         writes = [StateWrite(key, None) for key in wanted]
         op, driver = prepare_write(self._frame, _DELETE_BULK, store_name, writes, timeout, metadata)
-        found = await self._frame.call_async(op, driver.write_async, writes, False) if writes else {}
-        finish_bulk("delete_bulk", store_name, wanted, {}, found)
+        errors = await self._frame.call_async(op, driver.write_async, writes, False) if writes else {}
+        finish_bulk("delete_bulk", store_name, wanted, {}, errors)
 
     @error_context(TRANSACTION)
     def transaction(

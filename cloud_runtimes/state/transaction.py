@@ -24,7 +24,7 @@ TRANSACTION = Method("state", "transaction", repeatable=False)
 
 
 class Settling(Protocol):
-    """What commits a transaction that settles events too."""
+    """Commits a transaction that settles events too."""
 
     def commit(self, op: Operation, changes: Sequence[Change]) -> None:
         """Settle the events and apply changes, all or nothing."""
@@ -112,8 +112,8 @@ class StateTransaction(Outbox):
         self._open()
         driver = self._frame.driver(self._store_name)
         self._frame.need(driver, spi.OUTBOX, "publish in a transaction", self._store_name)
-        found: Driver = driver
-        return found
+        publisher: Driver = driver
+        return publisher
 
     def _sending(self) -> tuple[Operation, StateDriver, list[StateWrite]]:
         writes = self._writes

@@ -33,14 +33,14 @@ class ReadOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateItem(Generic[T]):
-    """One key with its value; also what `save_bulk` takes.
+    """A key with its value; `save_bulk` takes it too.
 
     Attributes:
         key: 1 to 1,024 bytes of UTF-8.
         value: the decoded value; ``None`` is a value too.
         etag: the version read (or, for a save, the one that must still be current).
         content_type: how the value is encoded.
-        ttl: seconds left (or, for a save, seconds to live).
+        ttl: remaining seconds (or, for a save, seconds to live).
         expires_at: when it goes away (UTC), ``None``: never.
         metadata: of the component.
     """

@@ -64,16 +64,16 @@ class FileExporter(Exporter):
 
     def _prune(self, coming: int) -> None:
         """Remove the oldest files until a segment more has room."""
-        found = []
+        segments = []
         for entry in os.scandir(self._folder):
             if entry.name.endswith(".otlp"):
                 try:
                     status = entry.stat()
                 except FileNotFoundError:
                     continue  # another process was faster
-                found.append((status.st_mtime_ns, status.st_size, entry.path))
-        total = sum(size for _, size, _ in found) + max(coming, self._max_bytes // _SEGMENTS)
-        for _, size, path in sorted(found):
+                segments.append((status.st_mtime_ns, status.st_size, entry.path))
+        total = sum(size for _, size, _ in segments) + max(coming, self._max_bytes // _SEGMENTS)
+        for _, size, path in sorted(segments):
             if total <= self._max_bytes:
                 break
             try:

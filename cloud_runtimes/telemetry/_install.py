@@ -69,10 +69,10 @@ def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
     """
     api = api_module()
     with _lock:
-        found = api.global_provider()
-        if found is not None:
+        provider = api.global_provider()
+        if provider is not None:
             raise AlreadyExistsError(
-                f"telemetry: OpenTelemetry has a global {found} already, and lets it be set once in a process: call install() first and once, or give client.telemetry.tracer_provider() to each instrumentation",
+                f"telemetry: OpenTelemetry has a global {provider} already, and lets it be set once in a process: call install() first and once, or give client.telemetry.tracer_provider() to each instrumentation",
                 service="telemetry",
                 operation="install",
             )
@@ -81,10 +81,10 @@ def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
             return client
         from .. import CloudRuntimesClient
 
-        made = CloudRuntimesClient()
+        created = CloudRuntimesClient()
         try:
-            api.set_providers(made.telemetry)
+            api.set_providers(created.telemetry)
         except BaseException:
-            made.close()
+            created.close()
             raise
-        return made
+        return created

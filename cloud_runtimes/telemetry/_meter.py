@@ -72,16 +72,16 @@ class Meter:
         self._check(name, unit, description)
         identity = (kind, unit, description, bounds, callback)
         with self._lock:
-            found = self.instruments.get(name)
-            if found is None:
-                made = make(self._buffer, name, unit, description, **options)
-                found = self.instruments[name] = (identity, made, callback)
-            elif found[0] != identity:
+            entry = self.instruments.get(name)
+            if entry is None:
+                instrument = make(self._buffer, name, unit, description, **options)
+                entry = self.instruments[name] = (identity, instrument, callback)
+            elif entry[0] != identity:
                 raise InvalidArgumentError(
-                    f"{name}: there is a {found[0][0]} of this name with unit {found[0][1]!r}; an instrument has one kind, unit, description and bounds"
+                    f"{name}: there is a {entry[0][0]} of this name with unit {entry[0][1]!r}; an instrument has one kind, unit, description and bounds"
                 )
         self._watch()
-        return cast(I, found[1])
+        return cast(I, entry[1])
 
     @staticmethod
     def _check(name: str, unit: str, description: str) -> None:
@@ -173,11 +173,11 @@ class Meter:
             if callback is not None:
                 instrument.begin()
                 try:
-                    for found in callback():
-                        if isinstance(found, tuple):
-                            instrument.observe(*found)
+                    for observation in callback():
+                        if isinstance(observation, tuple):
+                            instrument.observe(*observation)
                         else:
-                            instrument.observe(found)
+                            instrument.observe(observation)
                 except Exception as error:
                     repeated(f"telemetry-callback-{name}", "telemetry: the callback of %s failed", name, exc_info=error)
                     continue

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Resource(NamedTuple):
-    """Who records, as the SDK's providers tell it."""
+    """Resource that emits the telemetry, as the SDK's providers expose it."""
 
     attributes: Mapping[str, Any]
 
@@ -41,11 +41,11 @@ class Provider:
 
     @property
     def resource(self) -> Resource:
-        """Who records."""
+        """Resource that emits the telemetry."""
         return Resource(MappingProxyType(self._telemetry._resource))
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
-        """Send all that was recorded before, of all signals; tell whether it was accepted in time. See `TelemetryService.flush`."""
+        """Send all that was recorded before, of all signals; return whether it was accepted in time. See `TelemetryService.flush`."""
         return self._telemetry.flush(max(timeout_millis, 1) / 1000)
 
     def shutdown(self) -> None:
@@ -82,8 +82,8 @@ class TracerProvider(Provider, trace.TracerProvider):
         if self._telemetry._off["traces"]:
             return PassingTracer()
         number = self._scope(instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
-        made: Any = ApiTracer(self._telemetry._tracer(number), self._bridge)
-        return made  # type: ignore[no-any-return]
+        tracer: Any = ApiTracer(self._telemetry._tracer(number), self._bridge)
+        return tracer  # type: ignore[no-any-return]
 
     def add_span_processor(self, span_processor: Any) -> None:
         """Refuse: there are no span processors. Raises `UnsupportedError`: always."""
@@ -188,7 +188,7 @@ class Logger(otel_logs.Logger):
         severity_number: otel_logs.SeverityNumber | None = None,
         event_name: str | None = None,
     ) -> bool:
-        """Tell whether it records anything: logs that are switched off have a logger that does not."""
+        """Return whether it records anything: logs that are switched off have a logger that does not."""
         return True
 
 
@@ -257,7 +257,7 @@ def global_provider() -> str | None:
 
 def set_providers(telemetry: TelemetryService) -> None:
     """Make a service's providers the global ones; there must be none."""
-    made = telemetry._opentelemetry()
-    trace.set_tracer_provider(made.traces)
-    otel_metrics.set_meter_provider(made.metrics)
-    otel_logs.set_logger_provider(made.logs)
+    providers = telemetry._opentelemetry()
+    trace.set_tracer_provider(providers.traces)
+    otel_metrics.set_meter_provider(providers.metrics)
+    otel_logs.set_logger_provider(providers.logs)

@@ -41,24 +41,24 @@ class Instruments(NativeMeter):
         self._check(name, unit, description)
         key = (name.lower(), kind, unit, description)
         with self._lock:
-            found = self.instruments.get(key)
-            if found is None:
+            entry = self.instruments.get(key)
+            if entry is None:
                 if any(key[0] == other[0] for other in self.instruments):
                     repeated(
                         f"telemetry-duplicate-{key[0]}",
                         "telemetry: there is another instrument %s, of another kind, unit or description; both are exported",
                         name,
                     )
-                made = make(self._buffer, name, unit, description, **options)
-                found = self.instruments[key] = ((bounds,), made, callback)
-            elif found[0] != (bounds,):
+                instrument = make(self._buffer, name, unit, description, **options)
+                entry = self.instruments[key] = ((bounds,), instrument, callback)
+            elif entry[0] != (bounds,):
                 repeated(
                     f"telemetry-bounds-{key[0]}",
                     "telemetry: the instrument %s has the bounds that were given first",
                     name,
                 )
         self._watch()
-        return cast(I, found[1])
+        return cast(I, entry[1])
 
 
 @contextmanager

@@ -27,7 +27,7 @@ _CODES: Final = tuple(trace.StatusCode)
 
 
 class _Remote(trace.NonRecordingSpan):
-    """What stands in OpenTelemetry's context for a `SpanContext` of ours."""
+    """Span of OpenTelemetry's API that stands in its context for a `SpanContext` of ours."""
 
     def __init__(self, native: Any) -> None:
         super().__init__(_api_context(native))
@@ -72,12 +72,12 @@ class ApiSpan:
         return self._context
 
     def is_recording(self) -> bool:
-        """Tell whether it is sampled and has not ended."""
+        """Return whether it is sampled and has not ended."""
         return self.native.is_recording
 
     @property
     def context(self) -> trace.SpanContext:
-        """What of it travels."""
+        """Span context, the part that is propagated."""
         return self.get_span_context()
 
     @property
@@ -199,8 +199,8 @@ class ApiScope(_Scope):
     _ends: bool
 
     def again(self) -> Any:
-        made: Any = type(self)
-        return made(self._start, self._arguments, self._ends)
+        cls: Any = type(self)
+        return cls(self._start, self._arguments, self._ends)
 
 
 @functools.cache
@@ -270,9 +270,10 @@ trace.Tracer.register(ApiTracer)
 
 
 class Bridge:
-    """What the telemetry kernel has to know of OpenTelemetry's API. Only the public API is used to find it.
+    """Access of the telemetry kernel to OpenTelemetry's API, found by the public API only.
 
-    `variable` is that of OpenTelemetry's contexts, immutable dictionaries, and `key` that of the span in one. `UnsupportedError`: its contexts are not those of `contextvars`.
+    `variable` is that of OpenTelemetry's contexts, immutable dictionaries, and `key` that of the span in one.
+    `UnsupportedError`: its contexts are not those of `contextvars`.
     """
 
     context_class = Context

@@ -114,7 +114,7 @@ class Pipeline:
         self._changes.announce()
 
     def is_sender(self) -> bool:
-        """Tell whether the caller runs in the thread that sends."""
+        """Return whether the caller runs in the thread that sends."""
         return self._thread.is_current()
 
     def stats(self, signal: str) -> SignalStats:
@@ -130,7 +130,7 @@ class Pipeline:
         return sum(buffer.stats()[1] for buffer in self.buffers.values())
 
     def flush(self, timeout: float | None, patience: float | None = None) -> bool:
-        """Send all that was recorded before; tell whether it was accepted within ``timeout`` seconds.
+        """Send all that was recorded before; return whether it was accepted within ``timeout`` seconds.
 
         ``False`` is also the answer where something was dropped since the flush before, and where nothing is accepted for ``patience`` seconds.
         """
@@ -148,13 +148,13 @@ class Pipeline:
                 break
             if not self._thread.started or self._stopping:
                 return False
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
+            remaining = None if end is None else end - time.monotonic()
+            if remaining is not None and remaining <= 0:
                 return False
             accepted = self._accepted()
             if patience is not None:
-                left = patience if left is None else min(left, patience)
-            if not self._done.wait(ticket, left) and (patience is None or self._accepted() == accepted):
+                remaining = patience if remaining is None else min(remaining, patience)
+            if not self._done.wait(ticket, remaining) and (patience is None or self._accepted() == accepted):
                 return False
         dropped = self._dropped()
         lost, self._lost = dropped - self._lost, dropped
@@ -231,7 +231,7 @@ class Pipeline:
             meter.collect(self.buffers["metrics"], now)
 
     def _send_all(self) -> bool:
-        """Send what is sealed; tell whether there was anything."""
+        """Send what is sealed; return whether there was anything."""
         any_sent = False
         for signal, buffer in self.buffers.items():
             while not self._stopping and (chunks := buffer.take(self._room(signal))):
@@ -249,9 +249,9 @@ class Pipeline:
 
     def _room(self, signal: str) -> int:
         """Return how many bytes of records a batch may have beside what stands around them."""
-        most = self._exporters[signal].batch_bytes
+        limit = self._exporters[signal].batch_bytes
         head = len(self.resource) + sum(len(scope) + 16 for scope in list(self.scopes)) + 32
-        return max(most // 2, most - head)
+        return max(limit // 2, limit - head)
 
     def _send(self, signal: str, body: bytes, count: int) -> tuple[int, int]:
         """Send one batch until it is accepted or given up; return how many were dropped, and why."""
@@ -294,11 +294,11 @@ class Pipeline:
         end = time.monotonic() + seconds
         while not self._stopping:
             ticket = self._changes.ticket()
-            left = end - time.monotonic()
-            if left <= 0:
+            remaining = end - time.monotonic()
+            if remaining <= 0:
                 return True
             if not self._stopping:
-                self._changes.wait(ticket, left)
+                self._changes.wait(ticket, remaining)
         return False
 
 

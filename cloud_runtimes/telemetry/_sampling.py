@@ -57,9 +57,9 @@ def parse(text: str) -> Sampling:
             argument = float(rest)
         except ValueError:
             raise InvalidArgumentError(f"{name}: the argument is a number") from None
-    found = sampling(name, argument)
-    kernel.Sampler(*found)  # refuses what is out of range
-    return found
+    sampler = sampling(name, argument)
+    kernel.Sampler(*sampler)  # refuses what is out of range
+    return sampler
 
 
 class LiveSampler:
@@ -135,10 +135,10 @@ class LiveSampler:
                 self._take(items.get(self._key))
 
     def _take(self, item: Any) -> None:
-        found = self._settled
+        settings = self._settled
         if item is not None and not item.deleted:
             try:
-                found = parse(item.value)
+                settings = parse(item.value)
             except InvalidArgumentError as error:
                 repeated(
                     f"telemetry-sampler-{self._store}-{self._key}",
@@ -148,6 +148,6 @@ class LiveSampler:
                     error,
                 )
                 return
-        if found != self._current:  # an equal one would forget how many it let through this second
-            self._current = found
-            self._traces.sampler = kernel.Sampler(*found)
+        if settings != self._current:  # an equal one would forget how many it let through this second
+            self._current = settings
+            self._traces.sampler = kernel.Sampler(*settings)

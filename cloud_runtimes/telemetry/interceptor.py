@@ -51,7 +51,7 @@ class _Description(NamedTuple):
     attributes: dict[str, Any]
 
 
-class _Place(NamedTuple):
+class _Target(NamedTuple):
     """A component's engine, a database's ``db.namespace``, and where its server is."""
 
     system: str
@@ -59,18 +59,18 @@ class _Place(NamedTuple):
     server: Mapping[str, str | int]
 
 
-_UNKNOWN: Final = _Place("", None, {})
+_UNKNOWN: Final = _Target("", None, {})
 
 
-def _place(driver: Any) -> _Place:
+def _target(driver: Any) -> _Target:
     """Return what the component of a driver is."""
     server = dict(
         zip(("server.address", "server.port"), filter(None, getattr(driver, "server", None) or ()), strict=False)
     )
-    return _Place(getattr(driver, "system", ""), getattr(driver, "namespace", None), server)
+    return _Target(getattr(driver, "system", ""), getattr(driver, "namespace", None), server)
 
 
-def _described(op: Operation, at: _Place, args: tuple[Any, ...]) -> _Description:
+def _described(op: Operation, at: _Target, args: tuple[Any, ...]) -> _Description:
     """Return the description of a call of a driver; of its arguments only those of public types tell anything."""
     service, subject = op.method.service, args[0] if args else None
     if isinstance(subject, RpcCall):
@@ -89,7 +89,7 @@ def _described(op: Operation, at: _Place, args: tuple[Any, ...]) -> _Description
     return _Description(str(op.method), "client", attributes)
 
 
-def _messaging(op: Operation, at: _Place, topic: str, count: int | None = None) -> _Description:
+def _messaging(op: Operation, at: _Target, topic: str, count: int | None = None) -> _Description:
     """Return the description of a call that publishes; of a batch with the count of its events."""
     attributes: dict[str, Any] = {
         "messaging.system": at.system or "_OTHER",
@@ -104,7 +104,7 @@ def _messaging(op: Operation, at: _Place, topic: str, count: int | None = None) 
     return _Description(f"publish {topic}", "producer", attributes)
 
 
-def _database(op: Operation, at: _Place, statement: sql.Statement | None) -> _Description:
+def _database(op: Operation, at: _Target, statement: sql.Statement | None) -> _Description:
     """Return the description of a call of a database; what an SQL text is about stands in its summary alone."""
     attributes: dict[str, Any] = {
         "db.system.name": at.system or "other_sql",
@@ -161,7 +161,7 @@ class Handled(propagation.Entered):
 
 
 class _Creating(Outgoing):
-    """What is encoded inside belongs to the call's span."""
+    """Makes the call's span current, so that encoding inside belongs to it."""
 
     __slots__ = ("_span", "_token")
 
@@ -186,14 +186,14 @@ class SpanInterceptor(Interceptor):
         self._tracer = tracer
         self._app_id = app_id
         # what was found out about each component: closing the client takes its drivers away, while handlers still run
-        self._places: dict[str, _Place] = {}
+        self._targets: dict[str, _Target] = {}
 
-    def _place(self, component: str) -> _Place:
-        if component not in self._places and (driver := self._find(component)) is not None:
-            if len(self._places) >= MAX_NAMES:
-                self._places.clear()
-            self._places[component] = _place(driver)
-        return self._places.get(component, _UNKNOWN)
+    def _target(self, component: str) -> _Target:
+        if component not in self._targets and (driver := self._find(component)) is not None:
+            if len(self._targets) >= MAX_NAMES:
+                self._targets.clear()
+            self._targets[component] = _target(driver)
+        return self._targets.get(component, _UNKNOWN)
 
     # -- around calls --
 
@@ -207,7 +207,7 @@ class SpanInterceptor(Interceptor):
         if span is None:
             made_in = _contexts(args[0]) if _is_batch(args) else []
             parent = made_in[0] if made_in else None
-            span = op.span = self._start(_described(op, self._place(op.component), args), made_in, parent)
+            span = op.span = self._start(_described(op, self._target(op.component), args), made_in, parent)
         return span, kernel.current.set(span)
 
     @contextmanager
@@ -253,14 +253,14 @@ class SpanInterceptor(Interceptor):
 
     def creating(self, op: Operation, topic: str) -> _Creating:
         """Start the span of a publishing call before its events are encoded, since they carry it."""
-        op.span = self._start(_messaging(op, self._place(op.component), topic))
+        op.span = self._start(_messaging(op, self._target(op.component), topic))
         return _Creating(op.span)
 
     # -- around handlers --
 
     def processing(self, pubsub_name: str, request: SubscribeRequest, events: Sequence[Any], *, batch: bool) -> Handled:
         """Return the span around a handler of events; of a batch it has a link for each event instead of a parent."""
-        at = self._place(pubsub_name)
+        at = self._target(pubsub_name)
         attributes: dict[str, Any] = {
             "messaging.system": at.system or "_OTHER",
             "messaging.operation.name": "process",
@@ -274,8 +274,8 @@ class SpanInterceptor(Interceptor):
         headers: Mapping[str, str] = {}
         if batch:
             attributes["messaging.batch.message_count"] = len(events)
-            found = (propagation.extract(propagation.event_headers(event)) for event in events[:MAX_LINKS])
-            links = [context for context in found if context is not None]
+            contexts = (propagation.extract(propagation.event_headers(event)) for event in events[:MAX_LINKS])
+            links = [context for context in contexts if context is not None]
         else:
             attributes["messaging.message.id"] = events[0].id
             headers = propagation.event_headers(events[0])
@@ -323,7 +323,7 @@ def _is_batch(args: tuple[Any, ...]) -> bool:
 
 
 def _is_apart(call: Call) -> bool:
-    """Tell whether a publisher's batch has no event that was made in a span: one span a batch would be a trace each, of nothing else."""
+    """Return whether a publisher's batch has no event that was made in a span: one span a batch would be a trace each, of nothing else."""
     return _is_batch(call.args) and getattr(call.op, "span", None) is None and not _contexts(call.args[0])
 
 
@@ -333,5 +333,5 @@ def _contexts(batch: OutgoingBatch) -> list[Any]:
     for record in islice(batch, MAX_LINKS):
         if (text := record.traceparent) is not None:
             texts[text] = None
-    found = (propagation.extract({"traceparent": text}) for text in texts)
-    return [context for context in found if context is not None]
+    contexts = (propagation.extract({"traceparent": text}) for text in texts)
+    return [context for context in contexts if context is not None]

@@ -47,13 +47,13 @@ class _Field:
 
 def _fields(kind: str) -> dict[int, _Field]:
     """Return what stands behind which tag; numbers that repeat may be packed or not."""
-    found: dict[int, _Field] = {}
+    fields: dict[int, _Field] = {}
     for number, (name, form) in MESSAGES[kind].items():
         wire = _WIRES.get(form.strip("[]"), _BYTES)
-        found[number << 3 | wire] = _Field(kind, name, form, False)
+        fields[number << 3 | wire] = _Field(kind, name, form, False)
         if form[0] == "[" and wire != _BYTES:
-            found[number << 3 | _BYTES] = _Field(kind, name, form, True)
-    return found
+            fields[number << 3 | _BYTES] = _Field(kind, name, form, True)
+    return fields
 
 
 _TABLES: Final = {kind: _fields(kind) for kind in MESSAGES}

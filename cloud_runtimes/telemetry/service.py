@@ -212,9 +212,9 @@ class TelemetryService(Service):
         if self._providers is None:
             from ._install import api_module
 
-            made = api_module().Providers(self)
+            providers = api_module().Providers(self)
             with self._lock:
-                self._providers = self._providers or made
+                self._providers = self._providers or providers
         return self._providers
 
     def tracer_provider(self) -> TracerProvider:
@@ -378,29 +378,29 @@ def _bytes(given: Mapping[str, Any]) -> bytes:
 
 
 def _exporters(context: ClientContext, loaded: Loaded) -> dict[str, Exporter]:
-    made: dict[str, Exporter] = {}
+    exporters: dict[str, Exporter] = {}
     for signal in SIGNALS:
         kind = loaded.exporters[signal]
         if kind == "none":
             kind = "file"  # nothing is recorded, so nothing comes to it
         if kind == "otlp":
             kind = loaded.protocols[signal]
-        if kind not in made:
-            made[kind] = _exporter(kind, context, loaded)
-        made[signal] = made[kind]
-    return {signal: made[signal] for signal in SIGNALS}
+        if kind not in exporters:
+            exporters[kind] = _exporter(kind, context, loaded)
+        exporters[signal] = exporters[kind]
+    return {signal: exporters[signal] for signal in SIGNALS}
 
 
 @without_values
 def _exporter(kind: str, context: ClientContext, loaded: Loaded) -> Exporter:
     settings = loaded.settings
     if kind in ("http/protobuf", "grpc"):
-        made: Any
+        exporter_class: Any
         if kind == "grpc":
-            from ._grpc import GrpcExporter as made
+            from ._grpc import GrpcExporter as exporter_class
         else:
-            from ._http import HttpExporter as made
-        exporter: Exporter = made(
+            from ._http import HttpExporter as exporter_class
+        exporter: Exporter = exporter_class(
             {signal: url for signal, url in loaded.urls.items() if loaded.protocols[signal] == kind},
             pairs(settings.headers, "the headers of telemetry"),
             gzip=settings.compression == "gzip",

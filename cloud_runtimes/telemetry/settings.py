@@ -1,4 +1,4 @@
-"""What telemetry runs with: ``OTEL_*`` before the table ``[telemetry]``."""
+"""Settings of telemetry: ``OTEL_*`` before the table ``[telemetry]``."""
 
 from __future__ import annotations
 
@@ -144,15 +144,15 @@ def pairs(text: str, what: str) -> dict[str, str]:
     Raises:
         InvalidArgumentError: a member without ``=``; the text, which may be secret, is not told.
     """
-    found = {}
+    result = {}
     for member in text.split(","):
         if not member.strip():
             continue
         name, equals, value = member.partition("=")
         if not equals or not name.strip():
             raise InvalidArgumentError(f"{what}: expected name=value,name=value")
-        found[unquote(name.strip())] = unquote(value.strip())
-    return found
+        result[unquote(name.strip())] = unquote(value.strip())
+    return result
 
 
 @config.without_values

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Api(ABC):
-    """One of the two."""
+    """The sync or the async API."""
 
     name: str
 
@@ -61,7 +61,7 @@ class Api(ABC):
         """Make calls at once; results, or the exceptions raised."""
 
     def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-        """Let time pass until a condition holds; tells whether it did in time."""
+        """Let time pass until a condition holds; returns whether it did in time."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
@@ -140,12 +140,12 @@ class AsyncApi(Api):
 
     def take(self, iterable: Any, count: int | None = None) -> list[Any]:
         async def take() -> list[Any]:
-            found: list[Any] = []
+            items: list[Any] = []
             async for each in iterable:
-                found.append(each)
-                if len(found) == count:
+                items.append(each)
+                if len(items) == count:
                     break
-            return found
+            return items
 
         return self.run(take())
 

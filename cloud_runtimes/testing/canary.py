@@ -62,7 +62,7 @@ class Canary:
         return path
 
     def shows(self, data: object) -> bool:
-        """Tell whether a secret stands in bytes, text, or the ``repr`` of anything else."""
+        """Return whether a secret stands in bytes, text, or the ``repr`` of anything else."""
         if not isinstance(data, bytes):
             text = data if isinstance(data, str) else repr(data)
             data = text.encode("utf-8", "surrogatepass")
@@ -216,5 +216,5 @@ def canary(
     """Secrets that are found wherever they leak."""
     plugin: Any = request.config.pluginmanager.get_plugin(_PLUGIN)
     monkeypatch.setattr(logging.getLogger(_PACKAGE), "level", logging.DEBUG)
-    found: Canary = plugin.start(tmp_path_factory.getbasetemp())
-    return found
+    result: Canary = plugin.start(tmp_path_factory.getbasetemp())
+    return result

@@ -1,4 +1,4 @@
-"""What was published to a topic."""
+"""Events that were published to a topic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RecordedEvents:
     def __init__(self, client: CloudRuntimesClient, pubsub_name: str, topic: str) -> None:
         group = f"recorded-{next(_numbers)}"
         self._events = client.pubsub.subscribe(pubsub_name, topic, group=group, start="earliest")
-        self._place = f"{pubsub_name}/{topic}"
+        self._topic = f"{pubsub_name}/{topic}"
 
     def take(self, count: int = 1, *, timeout: float = 5.0) -> list[Event[Any]]:
         """Return the next events, in their order.
@@ -38,7 +38,7 @@ class RecordedEvents:
         while len(taken) < count:
             event = self._events.receive(timeout=max(0.0, end - monotonic()))
             if event is None:
-                raise AssertionError(f"{len(taken)} of {count} events came to {self._place} within {timeout:g} s")
+                raise AssertionError(f"{len(taken)} of {count} events came to {self._topic} within {timeout:g} s")
             event.ack()
             taken.append(event)
         return taken

@@ -1,4 +1,4 @@
-"""What a conformance suite needs of the thing under test."""
+"""Requirements of a conformance suite on the thing under test."""
 
 from __future__ import annotations
 

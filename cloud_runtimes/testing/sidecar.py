@@ -47,11 +47,11 @@ class RunningSidecar:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an application is told, for its process or for ``monkeypatch``; nothing of it is set here."""
-        told = {"DAPR_HTTP_PORT": str(self.http_port), "DAPR_HTTP_ENDPOINT": self.http_endpoint}
+        """Environment variables for an application, for its process or for ``monkeypatch``; none is set here."""
+        variables = {"DAPR_HTTP_PORT": str(self.http_port), "DAPR_HTTP_ENDPOINT": self.http_endpoint}
         if self.grpc_address:
-            told |= {"DAPR_GRPC_PORT": str(self.grpc_port), "DAPR_GRPC_ENDPOINT": f"http://{self.grpc_address}"}
-        return told
+            variables |= {"DAPR_GRPC_PORT": str(self.grpc_port), "DAPR_GRPC_ENDPOINT": f"http://{self.grpc_address}"}
+        return variables
 
 
 def memory_client(config: Mapping[str, Any] | None = None, app_id: str = "test") -> CloudRuntimesClient:
@@ -93,9 +93,9 @@ def serve(
 
             if client is not None:
                 raise ValueError("give resources or a client")
-            found = load([resources] if isinstance(resources, (str, os.PathLike)) else resources, app_id)
-            client = stack.enter_context(memory_client(found.config, app_id))
-            settings = {**found.settings, **settings}
+            resource_config = load([resources] if isinstance(resources, (str, os.PathLike)) else resources, app_id)
+            client = stack.enter_context(memory_client(resource_config.config, app_id))
+            settings = {**resource_config.settings, **settings}
         elif client is None:
             client = stack.enter_context(memory_client(app_id=app_id))
         sidecar = stack.enter_context(

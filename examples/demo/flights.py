@@ -142,12 +142,12 @@ def event(row: list[str]) -> dict[str, Any]:
 
 def totals(path: Path, limit: int | None) -> dict[str, Totals]:
     """Return the totals per carrier straight from the file's text, by another way than the consumer's."""
-    found: dict[str, Totals] = {}
+    totals_by_carrier: dict[str, Totals] = {}
     late, air, miles = (_HEADER.index(name) for name in ("dep_delay", "air_time", "distance"))
     for row in rows(path, limit):
-        total = found.setdefault(row[CARRIER], dict.fromkeys(FIELDS, 0))
+        total = totals_by_carrier.setdefault(row[CARRIER], dict.fromkeys(FIELDS, 0))
         total["flights"] += 1
         total["distance"] += int(row[miles])
         total["delayed"] += row[late] != "NA" and int(row[late]) > _LATE
         total["air_time"] += 0 if row[air] == "NA" else int(row[air])
-    return found
+    return totals_by_carrier

@@ -60,13 +60,13 @@ def _lines(total: int) -> Show:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a run.
+    """Outcome of a run.
 
     Attributes:
         published, failed: events delivered to the broker, and given up.
         publishing: seconds from the first row read to the last event delivered.
         applied: the consumer's record.
-        behind: seconds from the last event published to the last one applied.
+        lag: seconds from the last event published to the last one applied.
         expected, found, reported: totals per carrier, from the file, from state, and from the consumer's report.
         signed: whether the report's signature is right.
         answered: seconds that the call for it took.
@@ -77,9 +77,9 @@ class Outcome:
     failed: int
     publishing: float
     applied: Mapping[str, Any]
-    behind: float
+    lag: float
     expected: Mapping[str, Totals]
-    found: Mapping[str, Totals]
+    totals: Mapping[str, Totals]
     reported: Mapping[str, Totals]
     signed: bool
     answered: float
@@ -93,7 +93,7 @@ class Outcome:
     @property
     def good(self) -> bool:
         """Nothing lost, every total as in the file, in state and in the report, and the report signed."""
-        return self.lost == 0 and self.expected == self.found == self.reported and self.signed
+        return self.lost == 0 and self.expected == self.totals == self.reported and self.signed
 
 
 def _rate(events: float, seconds: float) -> str:
@@ -114,7 +114,7 @@ def report(outcome: Outcome, settings: Settings) -> str:
         ("lost", f"{outcome.lost:,}"),
         ("duplicates", f"{applied.get('duplicates', 0):,}"),
         ("publishing", f"{outcome.publishing:.2f} s"),
-        ("consumer behind", f"{outcome.behind:.2f} s"),
+        ("consumer behind", f"{outcome.lag:.2f} s"),
         ("report", f"{outcome.answered * 1000:.1f} ms by RPC, {'signed' if outcome.signed else 'WRONG SIGNATURE'}"),
         ("wall time", f"{outcome.wall:.2f} s"),
         ("kernels", f"{'native' if status.native else 'Python'} ({status.reason})"),
@@ -124,9 +124,9 @@ def report(outcome: Outcome, settings: Settings) -> str:
     heads = ("carrier", *FIELDS, "as in file")
     lines += ["", "".join(f"{head:>12}" for head in heads)]
     for carrier in sorted(outcome.expected):
-        found = outcome.found.get(carrier, {})
-        cells = (f"{found.get(field, 0):,.0f}" for field in FIELDS)
-        same = "yes" if found == outcome.expected[carrier] == outcome.reported.get(carrier) else "NO"
+        stored = outcome.totals.get(carrier, {})
+        cells = (f"{stored.get(field, 0):,.0f}" for field in FIELDS)
+        same = "yes" if stored == outcome.expected[carrier] == outcome.reported.get(carrier) else "NO"
         lines.append("".join(f"{cell:>12}" for cell in (carrier, *cells, same)))
     verdict = "all totals as in the file, nothing lost" if outcome.good else "NOT as it should be"
     return "\n".join([*lines, "", verdict, ""])

@@ -60,21 +60,21 @@ def run(settings: Settings) -> int:
             expected = flights.totals(path, settings.events)
             _wait(watch, consumer, published)
             asked = monotonic()
-            told: dict[str, Any] = client.rpc.invoke_method(settings.app_id, REPORT)
+            reply: dict[str, Any] = client.rpc.invoke_method(settings.app_id, REPORT)
             answered = monotonic() - asked
         applied = watch.look()
-        found = client.state.get_bulk(settings.store, [state_key(carrier) for carrier in sorted(expected)])
+        items = client.state.get_bulk(settings.store, [state_key(carrier) for carrier in sorted(expected)])
     outcome = Outcome(
         published=published,
         failed=failed,
         publishing=publishing,
         applied=applied,
-        behind=max(0.0, applied.get("last", ended) - ended),
+        lag=max(0.0, applied.get("last", ended) - ended),
         expected=expected,
-        reported=told["totals"],
-        signed=hmac.compare_digest(told.pop("signature"), sign(told, key.value)),
+        reported=reply["totals"],
+        signed=hmac.compare_digest(reply.pop("signature"), sign(reply, key.value)),
         answered=answered,
-        found={carrier: found[state_key(carrier)].value for carrier in expected if state_key(carrier) in found},
+        totals={carrier: items[state_key(carrier)].value for carrier in expected if state_key(carrier) in items},
         wall=monotonic() - began,
     )
     sys.stdout.write(report(outcome, settings))
@@ -130,7 +130,7 @@ def _publish(client: CloudRuntimesClient, settings: Settings, path: Path, watch:
     started = monotonic()
     event, carrier = flights.event, flights.CARRIER
 
-    with client.pubsub.publisher(settings.pubsub, TOPIC, on_delivery=lambda told: None) as publisher:
+    with client.pubsub.publisher(settings.pubsub, TOPIC, on_delivery=lambda result: None) as publisher:
         send = publisher.send
         for number, row in enumerate(flights.rows(path, settings.events), 1):
             send(event(row), key=row[carrier])

@@ -1,4 +1,4 @@
-"""What both processes are told."""
+"""Settings of both processes."""
 
 from __future__ import annotations
 
@@ -77,17 +77,17 @@ class Settings:
         return Path(self.home or DEFAULT_HOME).absolute()
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The home: its folder, or the server's URL."""
         return str(self.folder or self.home)
 
     def client(self) -> CloudRuntimesClient:
         """Return a client, the same in both processes."""
-        config: str | Mapping[str, Any] = self.config or {"runtime": "capa", "capa": {"home": self.place}}
+        config: str | Mapping[str, Any] = self.config or {"runtime": "capa", "capa": {"home": self.location}}
         return CloudRuntimesClient(app_id=self.app_id, config=config)
 
     def arguments(self) -> Iterable[str]:
         """Return the command line of the other process."""
-        where = ("--config", self.config) if self.config is not None else ("--home", self.place)
+        where = ("--config", self.config) if self.config is not None else ("--home", self.location)
         names = ("pubsub", "store", "configuration", "secret", "app_id")
         return (*where, *(f"--{name.replace('_', '-')}={getattr(self, name)}" for name in names))

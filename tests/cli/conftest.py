@@ -22,7 +22,7 @@ _ENVIRONMENT = (
 
 
 class Result(NamedTuple):
-    """What a command left."""
+    """Exit code and output of a command."""
 
     code: int
     out: bytes
@@ -64,8 +64,8 @@ def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.Captur
 @pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
     """A client on the same home."""
-    with CloudRuntimesClient(app_id="test") as made:
-        yield made
+    with CloudRuntimesClient(app_id="test") as instance:
+        yield instance
 
 
 @pytest.fixture(params=["process", "thread"])

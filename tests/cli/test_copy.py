@@ -88,14 +88,14 @@ def _next(events: Any) -> Any:
     return event
 
 
-def _left(client: CloudRuntimesClient, group: str, count: int, topic: str = "orders") -> list[tuple[Any, ...]]:
+def _remaining(client: CloudRuntimesClient, group: str, count: int, topic: str = "orders") -> list[tuple[Any, ...]]:
     """Consume what a group has left, so many events: what names each one, and how often it came."""
     with client.pubsub.subscribe("bus", topic, group=group) as events:
-        found = [_next(events) for _ in range(count)]
-        for event in found:
+        received = [_next(events) for _ in range(count)]
+        for event in received:
             event.ack()
         assert events.receive(timeout=0.05) is None
-    return sorted((event.data["n"], event.id, event.key, event.time, event.delivery_count) for event in found)
+    return sorted((event.data["n"], event.id, event.key, event.time, event.delivery_count) for event in received)
 
 
 LEFT = {"all": 10, "some": 57, "late": 10, "new": 70}
@@ -104,7 +104,7 @@ LEFT = {"all": 10, "some": 57, "late": 10, "new": 70}
 
 def _same_left(one: CloudRuntimesClient, two: CloudRuntimesClient) -> None:
     for group, count in LEFT.items():
-        assert _left(one, group, count) == _left(two, group, count)
+        assert _remaining(one, group, count) == _remaining(two, group, count)
 
 
 def _picture(client: CloudRuntimesClient) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def _picture(client: CloudRuntimesClient) -> dict[str, Any]:
     return {
         "state": items,
         "configuration": [
-            {key: (item.value, item.group, item.label, dict(item.tags)) for key, item in found.items()}
-            for found in (
+            {key: (item.value, item.group, item.label, dict(item.tags)) for key, item in entries.items()}
+            for entries in (
                 client.configuration.get_configuration_items("app"),
                 client.configuration.get_configuration_items("app", group="east", label="canary"),
             )
@@ -154,12 +154,12 @@ def test_everything_goes(cli: Run, ways: tuple[str, str]) -> None:
     with _client(source) as one, _client(target) as two:
         assert _picture(two) == before
         _same_left(one, two)
-        _left(two, "undertaker", 3, "dead")
+        _remaining(two, "undertaker", 3, "dead")
         _check_writes(two)
 
 
 def _check_writes(client: CloudRuntimesClient) -> None:
-    """What an application does next works as if it had always been there."""
+    """Later writes of an application work as if the data had always been there."""
     item = client.state.get_item("orders", "json")
     assert item is not None
     client.state.save("orders", "json", {"total": 13}, etag=item.etag)
@@ -172,7 +172,7 @@ def _check_writes(client: CloudRuntimesClient) -> None:
         assert lease.token is not None
         client.state.save("orders", "gone", 1, fence=lease.token)
     client.pubsub.publish("bus", "quiet", {"n": 0})
-    _left(client, "all", 1, "quiet")
+    _remaining(client, "all", 1, "quiet")
 
 
 def test_what_is_published_later(cli: Run, ways: tuple[str, str]) -> None:
@@ -186,8 +186,8 @@ def test_what_is_published_later(cli: Run, ways: tuple[str, str]) -> None:
         )  # whoever consumes moves it into the log: nobody yet
     assert cli("copy", "--from", source, "--to", target).code == 0
     with _client(target) as client, client.pubsub.subscribe("bus", "orders", group="all") as events:
-        found = [_next(events) for _ in range(2)]
-        assert sorted((event.data["n"], event.delivery_count) for event in found) == [(1, 2), (2, 1)]
+        received = [_next(events) for _ in range(2)]
+        assert sorted((event.data["n"], event.delivery_count) for event in received) == [(1, 2), (2, 1)]
 
 
 def test_there_and_back(cli: Run, tmp_path: Path, postgres_database: str) -> None:
@@ -292,7 +292,7 @@ def test_events_do_not_go_between_others(cli: Run, ways: tuple[str, str]) -> Non
     assert "'orders' of 'bus' has events of its own" in result.err
     with _client(target) as client:
         assert client.state.list_keys("orders") == [target]
-        _left(client, "all", 1)
+        _remaining(client, "all", 1)
 
 
 def test_what_consumers_did_since_is_not_undone(cli: Run, ways: tuple[str, str]) -> None:
@@ -301,13 +301,13 @@ def test_what_consumers_did_since_is_not_undone(cli: Run, ways: tuple[str, str])
         _publish(client)
     assert cli("copy", "--from", source, "--to", target).code == 0
     with _client(target) as client:
-        _left(client, "some", LEFT["some"])
+        _remaining(client, "some", LEFT["some"])
         client.pubsub.publish("bus", "orders", {"n": 100})
     result = cli("copy", "--from", source, "--to", target)
     assert result.code == 1
     assert _rows(result.out)["pubsub bus"][1:3] == [0, 0]
     with _client(target) as client:
-        assert _left(client, "some", 1)[0][0] == 100
+        assert _remaining(client, "some", 1)[0][0] == 100
 
 
 def test_two_homes_into_one(cli: Run, ways: tuple[str, str], tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_two_homes_into_one(cli: Run, ways: tuple[str, str], tmp_path: Path) -> 
                     _next(events).ack()
         assert cli("copy", "--from", f"{tmp_path}/{name}", "--to", target).code == 0
     with _client(target) as client:
-        assert [row[0] for row in _left(client, "all", 30)] == [*range(105, 120), *range(205, 220)]
+        assert [row[0] for row in _remaining(client, "all", 30)] == [*range(105, 120), *range(205, 220)]
 
 
 def test_claims_that_no_cursor_has_passed(cli: Run, tmp_path: Path, postgres_database: str) -> None:
@@ -335,11 +335,11 @@ def test_claims_that_no_cursor_has_passed(cli: Run, tmp_path: Path, postgres_dat
         with client.pubsub.subscribe("bus", "orders", group="some", max_in_flight=15) as events:
             for _ in range(15):
                 _next(events).ack()
-        _left(client, "all", 30)
+        _remaining(client, "all", 30)
         assert cli("copy", "--from", postgres_database, "--to", f"{tmp_path}/target").code == 0
     with _client(f"{tmp_path}/target") as client:
-        assert [row[0] for row in _left(client, "some", 15)] == [*range(15, 30)]
-        _left(client, "all", 0)
+        assert [row[0] for row in _remaining(client, "some", 15)] == [*range(15, 30)]
+        _remaining(client, "all", 0)
 
 
 def test_component_tables(cli: Run, tmp_path: Path, postgres_database: str) -> None:
@@ -394,7 +394,7 @@ def test_the_applications_home(
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         ([], "--from or --to"),
         (["--from", "nowhere"], "no home"),
@@ -407,10 +407,10 @@ def test_the_applications_home(
         (["--to", "oracle://host/name"], "known"),
     ],
 )
-def test_refused(cli: Run, client: CloudRuntimesClient, argv: list[str], told: str) -> None:
+def test_refused(cli: Run, client: CloudRuntimesClient, argv: list[str], message: str) -> None:
     client.state.save("orders", "a", 1)
     result = cli("copy", *argv)
-    assert (result.code, told in result.err) == (2, True), result
+    assert (result.code, message in result.err) == (2, True), result
     assert not Path("elsewhere/cloud_runtimes.db").exists()
     assert not Path("nowhere").exists()
 

@@ -57,14 +57,14 @@ def _fill(client: CloudRuntimesClient) -> None:
 
 
 def _picture(client: CloudRuntimesClient) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     for store in ("orders", "many }:*", "large"):
         for key, item in client.state.get_bulk(store, client.state.list_keys(store), type=bytes).items():
-            found[f"{store}/{key}"] = (item.value, item.content_type, item.expires_at is not None)
-    for place in ({}, {"group": "east", "label": "canary"}):
-        for key, one in client.configuration.get_configuration_items("app", **place).items():
-            found[f"app/{place}/{key}"] = (one.value, one.group, one.label)
-    return found
+            contents[f"{store}/{key}"] = (item.value, item.content_type, item.expires_at is not None)
+    for scope in ({}, {"group": "east", "label": "canary"}):
+        for key, one in client.configuration.get_configuration_items("app", **scope).items():
+            contents[f"app/{scope}/{key}"] = (one.value, one.group, one.label)
+    return contents
 
 
 def _check_writes(client: CloudRuntimesClient) -> None:

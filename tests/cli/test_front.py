@@ -286,12 +286,12 @@ def test_completion(shell: str) -> None:
     environment |= {"_TYPER_COMPLETE_ARGS": "cloud-runtimes st", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     environment["_CLOUD_RUNTIMES_COMPLETE"] = f"complete_{shell}"
     done = subprocess.run([sys.executable, "-m", "cloud_runtimes"], env=environment, capture_output=True, text=True)
-    told = {
+    directories = {
         "bash": "state",
         "zsh": """_arguments '*: :(("state":"Read and write keys."))'""",
         "fish": "state\tRead and write keys.",
     }
-    assert done.stdout.strip() == told[shell]
+    assert done.stdout.strip() == directories[shell]
 
 
 # -- errors → a line and an exit code

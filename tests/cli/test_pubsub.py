@@ -25,9 +25,9 @@ from cloud_runtimes.schedule import RpcTarget, TopicTarget
 
 def taken(cli: Any, count: int, *argv: str) -> list[bytes]:
     """Take so many events, after which there is none."""
-    found: list[bytes] = cli("subscribe", "bus", "t", "--data-only", "--count", str(count), *argv).lines
+    lines: list[bytes] = cli("subscribe", "bus", "t", "--data-only", "--count", str(count), *argv).lines
     assert cli("subscribe", "bus", "t", "--data-only", "--idle", "0.2", *argv).out == b""
-    return found
+    return lines
 
 
 def test_lines_arrive_as_they_were_written(cli: Any, tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_groups_and_their_start(cli: Any, client: CloudRuntimesClient) -> None:
     time.sleep(0.01)
     now = datetime.now(UTC).astimezone(timezone(timedelta(hours=2))).isoformat()
     client.pubsub.publish("bus", "t", 2)
-    for start, found in ((now, [b"2"]), ("2025-01-15T09:30:12Z", [b"1", b"2"])):
-        assert taken(cli, len(found), "--group", start, "--start", start) == found
+    for start, expected in ((now, [b"2"]), ("2025-01-15T09:30:12Z", [b"1", b"2"])):
+        assert taken(cli, len(expected), "--group", start, "--start", start) == expected
 
 
 def test_data_is_always_one_line_of_json(cli: Any, client: CloudRuntimesClient) -> None:

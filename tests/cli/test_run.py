@@ -61,10 +61,10 @@ class Shop:
         self._sent += 1
         self.client.pubsub.publish("bus", "orders", self._sent)
         end = time.monotonic() + 60
-        while (found := self.client.state.get("handled", str(self._sent))) is None:
+        while (value := self.client.state.get("handled", str(self._sent))) is None:
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.01)
-        result: list[int] = found
+        result: list[int] = value
         return result
 
     def wait_for(self, text: str, times: int = 1) -> None:
@@ -81,9 +81,9 @@ class Shop:
 
 @pytest.fixture
 def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shop]:
-    made = Shop(tmp_path, *request.param)
-    yield made
-    made.close()
+    instance = Shop(tmp_path, *request.param)
+    yield instance
+    instance.close()
 
 
 @pytest.mark.parametrize("shop", [["--workers", "2", "--reload"]], indirect=True)
@@ -123,7 +123,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(shop: Shop, began: bool) -
     supervisor = shop.process.pid
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
     workers: list[Path] = until(
-        lambda: (found := [Path("/proc", each) for each in children.read_text().split()]) and len(found) == 2 and found
+        lambda: (paths := [Path("/proc", each) for each in children.read_text().split()]) and len(paths) == 2 and paths
     )
     if began:
         shop.wait_for("1 subscriptions", 2)
@@ -169,12 +169,12 @@ def test_wrong_applications_end_at_once(tmp_path: Path) -> None:
         (["shop:client", "--workers", "2"], "nothing is registered to run"),
         (["shop:other", "--workers", "2"], "has no 'other'"),
     ):
-        code, told = _refused(tmp_path, *options)
-        assert (code, said in told) == (2, True), told
+        code, message = _refused(tmp_path, *options)
+        assert (code, said in message) == (2, True), message
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, told = _refused(tmp_path, "shop:client", "--workers", "2", "--port", str(port))
-        assert (code, f"127.0.0.1:{port} cannot be listened on" in told) == (5, True), told
+        code, message = _refused(tmp_path, "shop:client", "--workers", "2", "--port", str(port))
+        assert (code, f"127.0.0.1:{port} cannot be listened on" in message) == (5, True), message
 
 
 def _refused(folder: Path, *options: str) -> tuple[int, str]:

@@ -20,9 +20,9 @@ VARIABLE = "CLOUD_RUNTIMES_SECRET_SHOP_DB__PASSWORD"
 @pytest.fixture
 def value(canary: Canary, monkeypatch: pytest.MonkeyPatch) -> str:
     """A secret in the environment: ``db-password`` of ``shop``."""
-    made = f" {canary.value()}\n"
-    monkeypatch.setenv(VARIABLE, made)
-    return made
+    text = f" {canary.value()}\n"
+    monkeypatch.setenv(VARIABLE, text)
+    return text
 
 
 def test_the_value_as_it_is(cli: Any, value: str) -> None:

@@ -30,12 +30,12 @@ LINE = re.compile(r"(http://\S+) for HTTP(?:, (\S+) for gRPC)?: the sidecar of (
 
 def _address(stream: IO[str]) -> re.Match[str]:
     # byte by byte: what a stream has read ahead of a line, communicate() leaves out
-    told = ""
+    output = ""
     while byte := os.read(stream.fileno(), 1):
-        told += byte.decode("latin-1")
-        if byte == b"\n" and (found := LINE.fullmatch(told.splitlines(keepends=True)[-1])):
-            return found
-    raise AssertionError(told)
+        output += byte.decode("latin-1")
+        if byte == b"\n" and (match := LINE.fullmatch(output.splitlines(keepends=True)[-1])):
+            return match
+    raise AssertionError(output)
 
 
 @contextmanager
@@ -79,10 +79,10 @@ def test_it_serves_both_protocols_until_a_signal(
 ) -> None:
     import grpc
 
-    with _serving("serve", "--app-id", "shop", *FREE) as (process, found):
-        assert found[3] == "shop"
-        assert _status(f"{found[1]}/v1.0/state/store/absent") == 204
-        with grpc.insecure_channel(found[2]) as channel:
+    with _serving("serve", "--app-id", "shop", *FREE) as (process, match):
+        assert match[3] == "shop"
+        assert _status(f"{match[1]}/v1.0/state/store/absent") == 204
+        with grpc.insecure_channel(match[2]) as channel:
             grpc.channel_ready_future(channel).result(60)
         signalled(process.pid, number)
         out, err = process.communicate(timeout=60)
@@ -93,13 +93,13 @@ def test_it_serves_both_protocols_until_a_signal(
 def test_tokens_and_ports_come_from_options_and_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPR_API_TOKEN", "from the environment")
     monkeypatch.setenv("DAPR_HTTP_PORT", "1")  # of a sidecar around this one: neither a port to take nor a runtime
-    with reserved_port() as port, _serving("serve", "-H", str(port), "--no-grpc") as (_, found):
-        assert (found[1], found[2]) == (f"http://127.0.0.1:{port}", None)
-        url = f"{found[1]}/v1.0/state/store/absent"
+    with reserved_port() as port, _serving("serve", "-H", str(port), "--no-grpc") as (_, match):
+        assert (match[1], match[2]) == (f"http://127.0.0.1:{port}", None)
+        url = f"{match[1]}/v1.0/state/store/absent"
         assert _status(url) == 401
         assert _status(url, dapr_api_token="from the environment") == 204
-    with _serving("serve", "-H", "-1", "--no-grpc", "--dapr-api-token", "given") as (_, found):
-        url = f"{found[1]}/v1.0/state/store/absent"
+    with _serving("serve", "-H", "-1", "--no-grpc", "--dapr-api-token", "given") as (_, match):
+        url = f"{match[1]}/v1.0/state/store/absent"
         assert _status(url, dapr_api_token="from the environment") == 401
         assert _status(url, dapr_api_token="given") == 204
 
@@ -113,9 +113,9 @@ print(json.dumps({name: value for name, value in os.environ.items() if name.star
 @pytest.mark.process
 def test_a_request_that_is_under_way_at_the_end_is_broken_off(home: Path) -> None:
     given = ("--dapr-graceful-shutdown-seconds", "0.3")
-    with _serving("serve", "-H", "0", "--no-grpc", *given) as (process, found):
-        place = found[1].removeprefix("http://").split(":")
-        with socket.create_connection((place[0], int(place[1])), timeout=60) as caller:
+    with _serving("serve", "-H", "0", "--no-grpc", *given) as (process, match):
+        address = match[1].removeprefix("http://").split(":")
+        with socket.create_connection((address[0], int(address[1])), timeout=60) as caller:
             head = b"POST /v1.0/state/store HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n"
             caller.sendall(head + b"expect: 100-continue\r\n\r\n")
             assert caller.recv(100).startswith(b"HTTP/1.1 100 ")  # it waits for the body
@@ -131,7 +131,7 @@ def test_the_command_finds_what_dapr_run_tells_it(home: Path, monkeypatch: pytes
     monkeypatch.setenv("DAPR_GRPC_PORT", "1")
     monkeypatch.setenv("APP_PORT", "2")
     given = ("--app-port", "7001", "--app-protocol", "grpc", "--dapr-api-token", "t")
-    with _serving("serve", "-a", "shop", *given, *FREE, *_command(SHOW), own_output=False) as (process, found):
+    with _serving("serve", "-a", "shop", *given, *FREE, *_command(SHOW), own_output=False) as (process, match):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert json.loads(out) == {
@@ -140,16 +140,16 @@ def test_the_command_finds_what_dapr_run_tells_it(home: Path, monkeypatch: pytes
         "APP_PORT": "7001",
         "APP_PROTOCOL": "grpc",
         "DAPR_API_TOKEN": "t",
-        "DAPR_GRPC_PORT": found[2].rpartition(":")[2],
-        "DAPR_HTTP_PORT": found[1].rpartition(":")[2],
+        "DAPR_GRPC_PORT": match[2].rpartition(":")[2],
+        "DAPR_HTTP_PORT": match[1].rpartition(":")[2],
     }
-    with _serving("serve", "--no-grpc", "-H", "0", *_command(SHOW), own_output=False) as (process, found):
+    with _serving("serve", "--no-grpc", "-H", "0", *_command(SHOW), own_output=False) as (process, match):
         out = process.communicate(timeout=60)[0]
     assert json.loads(out) == {
         "APP_CHANNEL_ADDRESS": "127.0.0.1",
         "APP_ID": "cloud-runtimes",
         "APP_PROTOCOL": "http",
-        "DAPR_HTTP_PORT": found[1].rpartition(":")[2],
+        "DAPR_HTTP_PORT": match[1].rpartition(":")[2],
     }
 
 
@@ -268,11 +268,11 @@ def test_what_the_command_leaves_behind_is_ended(home: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("made", "code"), [(None, 127), ("not to be run", 126)])
-def test_a_command_that_cannot_be_run(home: Path, tmp_path: Path, made: str | None, code: int) -> None:
+@pytest.mark.parametrize(("content", "code"), [(None, 127), ("not to be run", 126)])
+def test_a_command_that_cannot_be_run(home: Path, tmp_path: Path, content: str | None, code: int) -> None:
     file = tmp_path / "command"
-    if made is not None:
-        file.write_text(made)
+    if content is not None:
+        file.write_text(content)
     with _serving("serve", *FREE, "--", str(file), own_output=False) as (process, _):
         err = process.communicate(timeout=60)[1]
     assert process.returncode == code
@@ -294,9 +294,9 @@ def test_resource_files_are_read_and_what_has_no_effect_is_told(
         "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: other, namespace: others}\n"
         "spec: {type: state.in-memory, version: v1}\n"
     )
-    with _serving("serve", "--resources-path", str(folder), *FREE) as (process, found):
-        assert _status(f"{found[1]}/v1.0/state/statestore/absent") == 204
-        assert _status(f"{found[1]}/v1.0/state/other/absent") == 400
+    with _serving("serve", "--resources-path", str(folder), *FREE) as (process, match):
+        assert _status(f"{match[1]}/v1.0/state/statestore/absent") == 204
+        assert _status(f"{match[1]}/v1.0/state/other/absent") == 400
         process.send_signal(signal.SIGTERM)
         err = process.communicate(timeout=60)[1]
     assert err.startswith("warning: ")
@@ -318,10 +318,10 @@ def test_a_command_line_of_daprd_is_taken(home: Path, tmp_path: Path) -> None:
         "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec: {tracing: {samplingRate: '1'}}\n"
     )
     (tmp_path / "empty").mkdir()
-    with _serving("serve", "--app-id", "shop", "-d", "empty", *FREE, *DAPRD.split()) as (process, found):
-        assert found[3] == "shop"
+    with _serving("serve", "--app-id", "shop", "-d", "empty", *FREE, *DAPRD.split()) as (process, match):
+        assert match[3] == "shop"
         # with a folder of resources no name is there that it does not declare
-        assert _status(f"{found[1]}/v1.0/state/other/absent") == 500
+        assert _status(f"{match[1]}/v1.0/state/other/absent") == 500
         process.send_signal(signal.SIGTERM)
         err = process.communicate(timeout=60)[1]
     ignored, config = err.splitlines()
@@ -335,9 +335,9 @@ def test_a_command_line_of_daprd_is_taken(home: Path, tmp_path: Path) -> None:
 
 def test_options_behind_the_separator_are_the_commands() -> None:
     given = ["--app-id", "shop", "--log-level", "info", "--", "app", "--log-level", "debug", "--mode"]
-    rest, found = taken_out(given)
+    rest, options = taken_out(given)
     assert rest == ["--app-id", "shop", "--", "app", "--log-level", "debug", "--mode"]
-    assert found == Daprd(ignored=["--log-level"])
+    assert options == Daprd(ignored=["--log-level"])
     assert taken_out(["--dapr-http-max-request-size=8"])[1].max_body_size == "8Mi"
 
 

@@ -271,10 +271,10 @@ def test_more_than_a_page(cli: Any, client: CloudRuntimesClient, monkeypatch: py
 
 def test_stat_and_remove(cli: Any, client: CloudRuntimesClient) -> None:
     client.file.put_file("s", "a", b"12", content_type="text/x")
-    found = json.loads(cli("file", "stat", "s", "a").out)
-    assert (found["name"], found["size"], found["content_type"], found["metadata"]) == ("a", 2, "text/x", {})
-    assert found["etag"]
-    assert found["modified"].endswith("+00:00")
+    info = json.loads(cli("file", "stat", "s", "a").out)
+    assert (info["name"], info["size"], info["content_type"], info["metadata"]) == ("a", 2, "text/x", {})
+    assert info["etag"]
+    assert info["modified"].endswith("+00:00")
     assert cli("file", "rm", "s", "a", "absent") == (0, b"", "")
     for command in ("stat", "get"):
         result = cli("file", command, "s", "a")

@@ -27,10 +27,10 @@ def _serving(*argv: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         try:
             assert process.stdout is not None
             line = process.stdout.readline().decode()
-            found = re.fullmatch(r"(http://\S+) for a browser, OTEL_EXPORTER_OTLP_ENDPOINT=(\S+) for clients\n", line)
-            assert found, line + (process.communicate(timeout=60)[1].decode() if process.poll() else "")
-            assert found[1] == found[2]
-            yield process, found[1]
+            match = re.fullmatch(r"(http://\S+) for a browser, OTEL_EXPORTER_OTLP_ENDPOINT=(\S+) for clients\n", line)
+            assert match, line + (process.communicate(timeout=60)[1].decode() if process.poll() else "")
+            assert match[1] == match[2]
+            yield process, match[1]
         finally:
             process.kill()
 

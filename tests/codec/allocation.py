@@ -1,4 +1,4 @@
-"""What a test of allocation runs in a process of its own: the peak of memory while one document is decoded."""
+"""Program of an allocation test, in a process of its own: measures the peak of memory while it decodes one document."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ if __name__ == "__main__":
         importlib.import_module(module).use(*_codec.reader())
     # what is loaded by the first call is no part of it
     decode(b"[]" if function == "decode_json" else b"\x90")
-    made = globals()[table][name]
-    items, make = made if isinstance(made, tuple) else (0, made)
+    case = globals()[table][name]
+    items, make = case if isinstance(case, tuple) else (0, case)
     data = make()
     grown, accepted = peak(decode, data)
     sys.stdout.write(standard.dumps({"bytes": len(data), "items": items, "grown": grown, "accepted": accepted}))

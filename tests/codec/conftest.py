@@ -28,7 +28,7 @@ def load_native() -> ModuleType:
 
 @pytest.fixture(params=[pytest.param("native", marks=pytest.mark.native_only), "python"])
 def impl(request: pytest.FixtureRequest) -> ModuleType:
-    """One of the twins."""
+    """Each of the twins in turn."""
     return load_native() if request.param == "native" else importlib.import_module(PYTHON)
 
 

@@ -1,6 +1,16 @@
-"""What decoding allocates, in both kernels.
+"""Limits of what decoding allocates, in both kernels.
 
-The rules. **Refused** MessagePack takes at most twice its length and 1 MiB. So does refused JSON that is beyond a limit or cut off. (What is left to orjson is read into a tree of its own, up to nine times as large as the document.) **Accepted** MessagePack takes at most 80 bytes an item (an element of an array, or a key with its value), and 1 MiB, of None, bool, numbers, short texts, lists and empty maps: CPython's own objects (on CPython 3.11 measured 8 for None and small ints, 40 for a float, 56 for an int of 64 bits, 64 to 80 for an empty list, 72 for a text of four letters or an empty dict). Longer text adds its length, up to four times where it has characters beyond the first plane. Entries of a dict take more, and no decoder can change that: 106 each in one large dict, 200 to 264 for a dict of a single entry with what it holds; the test says 180 an item.
+**Refused** MessagePack takes at most twice its length and 1 MiB. So does refused JSON that is beyond a limit or cut
+off. (orjson reads the rest into a tree of its own, up to nine times as large as the document.)
+
+**Accepted** MessagePack takes at most 80 bytes an item (an element of an array, or a key with its value), and 1 MiB.
+This holds for None, bool, numbers, short texts, lists and empty maps: CPython's own objects. Measured on CPython
+3.11: 8 for None and small ints, 40 for a float, 56 for an int of 64 bits, 64 to 80 for an empty list, 72 for a text
+of four letters or an empty dict.
+
+Longer text adds its length, up to four times where it has characters beyond the first plane. Entries of a dict take
+more, and no decoder can change that: 106 each in one large dict, 200 to 264 for a dict of a single entry with its
+content. The test says 180 an item.
 """
 
 from __future__ import annotations
@@ -45,8 +55,8 @@ def measured(module: str, function: str, table: str, name: str) -> dict[str, Any
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @pytest.mark.parametrize("module", KERNELS)
@@ -84,10 +94,10 @@ def test_what_is_asked_for(impl: Any, name: str) -> None:
     try:
         with pytest.raises(PayloadError):
             impl.decode(data)
-        _, most = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most <= 2 * len(data) + MIB
+    assert peak <= 2 * len(data) + MIB
 
 
 @pytest.mark.parametrize("size", [1000, 8192, 8193])
@@ -103,10 +113,10 @@ def test_short_input_that_ends_badly(impl: Any, size: int, unit: bytes) -> None:
     try:
         with pytest.raises(PayloadError, match="0xC1"):
             impl.decode(data)
-        _, most = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most <= 2 * len(data) + MIB
+    assert peak <= 2 * len(data) + MIB
 
 
 def test_the_process_measures() -> None:

@@ -89,9 +89,9 @@ def forms(data: bytes) -> list[Any]:
 @pytest.mark.parametrize(("data", "value"), EDGES, ids=lambda v: repr(v)[:30])
 def test_edges(decode: Decode, data: bytes, value: Any) -> None:
     for given in forms(data):
-        found = decode(given)
-        assert found == value
-        assert type(found) is type(value)
+        result = decode(given)
+        assert result == value
+        assert type(result) is type(value)
 
 
 @pytest.mark.parametrize("data", REFUSED, ids=lambda v: repr(v)[:24])
@@ -115,7 +115,7 @@ def outcome(function: Decode, data: bytes) -> Any:
 
 
 def test_numbers_about_the_largest(decode: Decode, rounds: Rounds) -> None:
-    """What rounds to infinity is refused, and nothing else, however it is written."""
+    """Decoding refuses only numbers that round to infinity, however they are written."""
     rng = random.Random(12)
     edge = 2**1024 - 2**970  # the least that rounds to infinity
     tokens = [
@@ -176,8 +176,8 @@ def test_surrogates_as_orjson_says(decode: Decode, rounds: Rounds) -> None:
         expected = outcome(orjson.loads, text)
         seen.add(expected == "refused")
         for given in (text, b"[" + SPACES + b"3," + text + b",4]"):
-            found = outcome(decode, given)
-            assert found == (expected if given is text or expected == "refused" else f"[3, {expected}, 4]"), text
+            result = outcome(decode, given)
+            assert result == (expected if given is text or expected == "refused" else f"[3, {expected}, 4]"), text
     assert seen == {True, False}
 
 
@@ -205,9 +205,9 @@ def test_truncated_and_mutated_as_orjson_says(decode: Decode, rounds: Rounds) ->
             at = rng.randrange(len(data) + 1)
             data[at : at + rng.choice([0, 1, 1, 2])] = rng.choice([*pieces, b""])
         for given in (bytes(data), SPACES + data):
-            found = outcome(decode, given)
-            assert found == outcome(orjson.loads, given), bytes(data)
-        taken += found != "refused"
+            result = outcome(decode, given)
+            assert result == outcome(orjson.loads, given), bytes(data)
+        taken += result != "refused"
     assert taken > 100
 
 

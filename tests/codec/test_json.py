@@ -33,7 +33,7 @@ class Backend(NamedTuple):
 
 @pytest.fixture(params=["orjson", "std"])
 def json(request: pytest.FixtureRequest) -> Backend:
-    """One of the two ways JSON may go."""
+    """Each of the two JSON backends in turn."""
     if request.param == "std":
         return Backend(_json_std.encode, _json_std.decode)
     pytest.importorskip("orjson")

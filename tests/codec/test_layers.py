@@ -61,5 +61,5 @@ def test_kernels_import_nothing_above() -> None:
     package = Path(_native.__file__).parent
     sources = [*package.glob("*.py"), *(ROOT / "src_ext").glob("*.p*")]
     assert len(sources) > 50
-    assert not [(path.name, found) for path in sources for found in ABOVE.findall(path.read_text("utf-8"))]
+    assert not [(path.name, match) for path in sources for match in ABOVE.findall(path.read_text("utf-8"))]
     assert ABOVE.findall("    from ..codec import json\nimport cloud_runtimes.pubsub.types\n")

@@ -217,7 +217,7 @@ def test_the_deepest_needs_no_more_than_a_small_stack() -> None:
 
 
 def test_services_keep_to_them() -> None:
-    """What a service decodes, and the data of an event."""
+    """The limits hold for payloads that a service decodes, and for the data of an event."""
     from cloud_runtimes.codec import cloudevents
     from cloud_runtimes.codec.payload import decode_payload
 

@@ -225,9 +225,9 @@ def test_random_values(twins: tuple[ModuleType, ModuleType]) -> None:
 
     results = 0
     for _ in range(3000):
-        made = value(0)
-        ours = outcome(python.encode, made)
-        assert ours == outcome(native.encode, made)
+        original = value(0)
+        ours = outcome(python.encode, original)
+        assert ours == outcome(native.encode, original)
         if ours[0] == "result":
             results += 1
             assert repr(outcome(python.decode, ours[1])) == repr(outcome(native.decode, ours[1]))

@@ -65,7 +65,7 @@ wild = st.recursive(
 
 
 def outcome(function: Any, argument: Any) -> tuple[str, Any]:
-    """What came out, in a form that tells 1 from True and holds NaN equal to itself."""
+    """Outcome of a call, in a form that tells 1 from True and holds NaN equal to itself."""
     try:
         result = function(argument)
     except PayloadError as error:

@@ -61,9 +61,9 @@ def test_parameters_of_media_types(text: str, kind: str) -> None:
     ("line", "value"), [("x:", ""), ("x: \t", ""), ("x: a \t b  ", "a \t b"), ("x:a", "a"), ("x:\ta,  b", "a,  b")]
 )
 def test_values_of_headers(line: str, value: str) -> None:
-    found = _HEADER.fullmatch(line)
-    assert found is not None
-    assert found[2] == value
+    match = _HEADER.fullmatch(line)
+    assert match is not None
+    assert match[2] == value
 
 
 @pytest.mark.parametrize("line", ["x : a", ": a", "x: a\0", "x: a\rb", "x"])

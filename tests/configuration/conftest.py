@@ -15,7 +15,7 @@ from cloud_runtimes._core.clocks import Clocks
 
 
 class SetClocks(Clocks):
-    """What the test says has passed; `write` sets the wall clock to the time of the file, just behind it."""
+    """Clocks that the test sets. `write` sets the wall clock just after the time of the file."""
 
     __slots__ = ("passed", "skew", "wall")
 
@@ -44,27 +44,27 @@ def clocks() -> SetClocks:
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is said once a minute is said in every test."""
+    """Reset of the log throttle, so that each test sees the messages that are logged once a minute."""
     monkeypatch.setattr(logs, "_said", {})
 
 
 @pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
     """A client on the embedded store."""
-    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
-        yield made
+    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as instance:
+        yield instance
 
 
 @pytest.fixture
 def on_file(tmp_path: Path) -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Make clients whose store ``app`` is a file."""
-    made: list[CloudRuntimesClient] = []
+    clients: list[CloudRuntimesClient] = []
 
     def make(path: Path, /, **settings: Any) -> CloudRuntimesClient:
         table = {"component": "config_file", "path": str(path), "watch": "poll", "poll_interval": "20ms", **settings}
-        made.append(CloudRuntimesClient(config={"configuration": {"app": table}}, app_id="test"))
-        return made[-1]
+        clients.append(CloudRuntimesClient(config={"configuration": {"app": table}}, app_id="test"))
+        return clients[-1]
 
     yield make
-    for client in made:
+    for client in clients:
         client.close()

@@ -1,4 +1,4 @@
-"""What a subscription makes of what its source says: on a scripted source."""
+"""Subscriptions on a scripted source: how they handle its updates and errors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def items(values: Values) -> dict[str, ConfigurationItem]:
     return {key: ConfigurationItem(key, value or "", deleted=value is None) for key, value in values.items()}
 
 
-def told(found: dict[str, ConfigurationItem] | None) -> Values | None:
-    return None if found is None else {key: None if item.deleted else item.value for key, item in found.items()}
+def values_of(received: dict[str, ConfigurationItem] | None) -> Values | None:
+    return None if received is None else {key: None if item.deleted else item.value for key, item in received.items()}
 
 
 class Scripted(ConfigurationSource):
@@ -43,7 +43,7 @@ class Scripted(ConfigurationSource):
         self._woken.set()
 
     def look_first(self) -> None:
-        """What a test does before each look."""
+        """Hook that a test runs before each look."""
 
     def look(self) -> Update | None:
         self.looks += 1
@@ -93,16 +93,16 @@ def everything(values: Values) -> Update:
 
 def test_changes_and_whole_states(stage: Stage) -> None:
     with stage.subscribe() as sub:
-        assert told(sub.receive(5)) == {"a": "1"}
+        assert values_of(sub.receive(5)) == {"a": "1"}
         stage.source.say(changed({"a": "2", "b": "1"}))
-        assert told(sub.receive(5)) == {"a": "2", "b": "1"}
+        assert values_of(sub.receive(5)) == {"a": "2", "b": "1"}
         # a whole state: what is not in it is gone, what is as it was is not told
         stage.source.say(everything({"b": "1", "c": "1"}))
-        assert told(sub.receive(5)) == {"a": None, "c": "1"}
+        assert values_of(sub.receive(5)) == {"a": None, "c": "1"}
         stage.source.say(changed({"c": None, "never": None}))
-        assert told(sub.receive(5)) == {"c": None}
+        assert values_of(sub.receive(5)) == {"c": None}
         stage.source.say(everything({"b": "1"}), changed({"b": "1"}), everything({}))
-        assert told(sub.receive(5)) == {"b": None}
+        assert values_of(sub.receive(5)) == {"b": None}
         assert sub.receive(0.1) is None
         assert sub.current() == {}
 
@@ -127,9 +127,9 @@ def test_a_lost_connection_and_a_hundred_updates(stage: Stage, caplog: pytest.Lo
         # what the connection brings first is what it had missed, all of it
         stage.source.say(*[changed({"a": str(number)}) for number in range(100)], everything({"a": "last"}))
         while not seen or seen[-1] != "last":
-            found = sub.receive(5)
-            assert found is not None
-            seen.append(found["a"].value)
+            received = sub.receive(5)
+            assert received is not None
+            seen.append(received["a"].value)
         assert time.monotonic() - back < 5  # or 2, on a machine that has nothing else to do
         assert sub.receive(0.1) is None
     assert [record.message for record in caplog.records] == [
@@ -140,14 +140,14 @@ def test_a_lost_connection_and_a_hundred_updates(stage: Stage, caplog: pytest.Lo
 @pytest.mark.parametrize("error", [PermissionDeniedError("no longer yours"), ValueError("a fault")])
 def test_a_subscription_outlives_any_error(stage: Stage, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
     sub = stage.subscribe()
-    assert told(sub.receive(5)) == {"a": "1"}
+    assert values_of(sub.receive(5)) == {"a": "1"}
     problems: list[str] = []
     stage.source.look_first = lambda: problems.append(str(sub.health.problem))  # type: ignore[method-assign]
     stage.source.say(changed({"a": "2"}), error, changed({"a": "3"}))
-    until(lambda: told(sub.current()) == {"a": "3"})
+    until(lambda: values_of(sub.current()) == {"a": "3"})
     assert any(str(error) in each for each in problems)
     until(lambda: sub.health.problem is None)
-    assert told(sub.receive(5)) == {"a": "3"}
+    assert values_of(sub.receive(5)) == {"a": "3"}
     assert [record.message for record in caplog.records if str(error) in record.message] == [
         f"configuration 'app': {'' if error.__class__ is PermissionDeniedError else 'ValueError: '}{error}; trying again"
     ]
@@ -187,7 +187,7 @@ def test_an_error_wakes_who_waits(stage: Stage) -> None:
 
 def test_a_handler_ends_with_its_client(stage: Stage) -> None:
     seen: list[Any] = []
-    sub = stage.subscribe((), lambda items: seen.append(told(items)))
+    sub = stage.subscribe((), lambda items: seen.append(values_of(items)))
     until(lambda: seen == [{"a": "1"}])
     stage.source.say(PermissionDeniedError("no longer yours"), changed({"a": "2"}))
     until(lambda: seen == [{"a": "1"}, {"a": "2"}])
@@ -202,7 +202,7 @@ def test_a_failing_handler_is_told_what_has_become_of_it(stage: Stage, caplog: p
     failing = True
 
     def handler(items: dict[str, ConfigurationItem]) -> None:
-        seen.append(told(items))
+        seen.append(values_of(items))
         if failing:
             raise ValueError("not today")
 
@@ -222,20 +222,20 @@ def test_a_failing_handler_is_told_what_has_become_of_it(stage: Stage, caplog: p
 def test_what_is_given_back_is_handed_out_again() -> None:
     feed = Feed(Scripted(), everything({"a": "1", "b": "1"}), name="test")
     first = feed.take(0)
-    assert told(first) == {"a": "1", "b": "1"}
+    assert values_of(first) == {"a": "1", "b": "1"}
     assert first is not None
     assert feed.take(0) is None
     feed.give_back(first)
-    assert told(feed.take(0)) == {"a": "1", "b": "1"}
+    assert values_of(feed.take(0)) == {"a": "1", "b": "1"}
     feed._admit(changed({"a": None}))
     gone = feed.take(0)
-    assert told(gone) == {"a": None}
+    assert values_of(gone) == {"a": None}
     assert gone is not None
     feed.give_back(gone)
-    assert told(feed.take(0)) == {"a": None}
+    assert values_of(feed.take(0)) == {"a": None}
     feed.give_back(gone)
     feed._admit(changed({"a": "back"}))
-    assert told(feed.take(0)) == {"a": "back"}
+    assert values_of(feed.take(0)) == {"a": "back"}
     assert feed.take(0) is None
     assert not feed._known.keys() - {"a", "b"}, "nothing of what is gone is kept"
 
@@ -257,9 +257,9 @@ def test_takers_share(stage: Stage) -> None:
     with stage.subscribe() as sub:
 
         def take() -> None:
-            for found in sub:
+            for received in sub:
                 with lock:
-                    taken.append(told(found) or {})
+                    taken.append(values_of(received) or {})
 
         threads = [threading.Thread(target=take) for _ in range(4)]
         for thread in threads:

@@ -263,9 +263,9 @@ def test_a_deadline_while_it_is_being_written(on_file: Make, tmp_path: Path) -> 
     assert client.configuration.get_configuration("app") == {"x": "1"}
     for number in range(2, 100):
         path.write_text(f"x = {number}")
-        found = client.configuration.get_configuration("app", timeout=0.01)
-        assert found in ({"x": str(number - 1)}, {"x": str(number)})
-        if found == {"x": str(number - 1)}:  # what there was before
+        values = client.configuration.get_configuration("app", timeout=0.01)
+        assert values in ({"x": str(number - 1)}, {"x": str(number)})
+        if values == {"x": str(number - 1)}:  # what there was before
             break
         assert client.configuration.get_configuration("app") == {"x": str(number)}
     else:
@@ -409,16 +409,16 @@ def test_which_folders_are_watched(tmp_path: Path) -> None:
 
 
 def test_a_wait_for_notices_ends_when_told(tmp_path: Path) -> None:
-    made = Notices(tmp_path / "app.toml")
-    assert made.wait(60), "the first returns at once, to look again"
-    thread = threading.Thread(target=made.wait, args=(60.0,))
+    notices = Notices(tmp_path / "app.toml")
+    assert notices.wait(60), "the first returns at once, to look again"
+    thread = threading.Thread(target=notices.wait, args=(60.0,))
     thread.start()
     time.sleep(0.05)
-    made.stop()
+    notices.stop()
     thread.join(10)
     assert not thread.is_alive()
-    assert made.wait(60)
-    made.close()
+    assert notices.wait(60)
+    notices.close()
 
 
 def test_a_closed_client(on_file: Make, tmp_path: Path) -> None:

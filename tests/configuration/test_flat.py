@@ -193,9 +193,9 @@ def test_values_of_one_change_come_together(on_file: Make, volume: Path, watch: 
         with running(change):
             seen: list[int] = []
             while not seen or seen[-1] != count:
-                found = {key: item.value for key, item in (sub.receive(10) or {}).items()}
-                assert found["a"] == found["b"]
-                seen.append(int(found["a"]))
+                values = {key: item.value for key, item in (sub.receive(10) or {}).items()}
+                assert values["a"] == values["b"]
+                seen.append(int(values["a"]))
     assert seen == sorted(seen)
 
 

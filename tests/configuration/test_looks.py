@@ -76,9 +76,9 @@ def test_what_stays_of_a_file_that_is_gone(path: Path, clocks: Any, keep: bool) 
     clocks.passed = 10
     assert watched.look().value == "x"
     path.unlink()
-    found = watched.look()
-    assert found.value == ("x" if keep else None)
-    assert isinstance(found.problem, UnavailableError)
+    result = watched.look()
+    assert result.value == ("x" if keep else None)
+    assert isinstance(result.problem, UnavailableError)
 
 
 def test_a_look_without_news_keeps_what_another_brought(
@@ -116,10 +116,10 @@ def test_a_look_without_news_keeps_what_another_brought(
     thread.start()
     assert reading.wait(30)
     monkeypatch.setattr(os, "stat", stat)
-    found = watched.look()
+    result = watched.look()
     thread.join(30)
     assert seen == ["old"]
-    assert (found.value, found.again_in) == ("old", QUIET)
+    assert (result.value, result.again_in) == ("old", QUIET)
 
 
 def test_an_error_is_a_problem_and_not_a_value(path: Path, clocks: Any) -> None:
@@ -132,10 +132,10 @@ def test_an_error_is_a_problem_and_not_a_value(path: Path, clocks: Any) -> None:
     assert watched.look().problem is None
     clocks.write(path, "bad")
     clocks.passed = 20
-    found = watched.look()
-    assert found.value == "good", "half-written, perhaps: its owner decides by the age"
-    assert isinstance(found.problem, InvalidArgumentError)
+    result = watched.look()
+    assert result.value == "good", "half-written, perhaps: its owner decides by the age"
+    assert isinstance(result.problem, InvalidArgumentError)
     clocks.passed += 100
-    assert watched.look().age == pytest.approx(found.age + 100, abs=0.01)
+    assert watched.look().age == pytest.approx(result.age + 100, abs=0.01)
     path.unlink()
     assert watched.look().value is None

@@ -1,4 +1,4 @@
-"""What a subscription does for its handler, for a loop and for who waits."""
+"""Behaviour of a subscription for its handler, for a loop and for a waiting caller."""
 
 from __future__ import annotations
 
@@ -81,27 +81,27 @@ class TestSubscriptions(Suite):
             assert len(seen) == 5
 
     def test_a_handler_may_close(self, call: Call, api: Api, put: Any) -> None:
-        made: list[ConfigurationSubscription] = []
+        subscriptions: list[ConfigurationSubscription] = []
         seen: list[int] = []
         ready = threading.Event()
 
         def close(items: Items) -> None:
             ready.wait(10)
             seen.append(len(items))
-            made[0].close()
+            subscriptions[0].close()
 
         async def close_async(items: Items) -> None:
             while not ready.is_set():
                 await asyncio.sleep(0.001)
             seen.append(len(items))
-            await made[0].close_async()
+            await subscriptions[0].close_async()
 
         handler: Any = close if api.name == "sync" else close_async
-        made.append(call("subscribe_configuration", (), handler, timeout=20))
+        subscriptions.append(call("subscribe_configuration", (), handler, timeout=20))
         ready.set()
-        api.call(made[0], "wait")
+        api.call(subscriptions[0], "wait")
         assert api.until(lambda: seen == [2])
-        api.call(made[0], "close", timeout=5)
+        api.call(subscriptions[0], "close", timeout=5)
 
     def test_iteration(self, call: Call, api: Api, put: Any) -> None:
         sub = call("subscribe_configuration", ["a"])

@@ -37,8 +37,8 @@ def watched(path: Path, clocks: Any) -> ConfigurationFile:
 
 def look(watched: ConfigurationFile) -> tuple[Mapping[str, str] | None, float]:
     """Look once; return the values, and when to look again."""
-    found = watched.look()
-    return found.value, found.again_in
+    result = watched.look()
+    return result.value, result.again_in
 
 
 def problem(watched: ConfigurationFile) -> CloudRuntimesError | None:
@@ -50,29 +50,29 @@ def quiet(watched: ConfigurationFile, clocks: Any, seconds: float = 1.1 * QUIET)
     """Look, let time pass, look again; return the values."""
     watched.look()
     clocks.passed += seconds
-    found = watched.look()
-    assert found.value is not None, found.problem
-    return found.value
+    result = watched.look()
+    assert result.value is not None, result.problem
+    return result.value
 
 
 def test_a_new_file_is_read_once_it_is_quiet(path: Path, watched: ConfigurationFile, clocks: Any) -> None:
     clocks.write(path, "x = 1")
     for _ in range(2):
-        found, again_in = look(watched)
-        assert found is None
+        values, again_in = look(watched)
+        assert values is None
         assert 0 < again_in <= QUIET
         clocks.passed += 0.55 * QUIET
-    found, again_in = look(watched)
-    assert found is not None
-    assert (found, again_in, problem(watched)) == ({"x": "1"}, 0.0, None)
+    values, again_in = look(watched)
+    assert values is not None
+    assert (values, again_in, problem(watched)) == ({"x": "1"}, 0.0, None)
 
 
 def test_an_old_file_is_read_at_once(path: Path, watched: ConfigurationFile, clocks: Any) -> None:
     clocks.write(path, "x = 1")
     clocks.passed = 10
-    found, again_in = look(watched)
-    assert found is not None
-    assert (found, again_in) == ({"x": "1"}, 0.0)
+    values, again_in = look(watched)
+    assert values is not None
+    assert (values, again_in) == ({"x": "1"}, 0.0)
 
 
 def test_a_valid_beginning_is_not_taken(path: Path, watched: ConfigurationFile, clocks: Any) -> None:
@@ -84,14 +84,14 @@ def test_a_valid_beginning_is_not_taken(path: Path, watched: ConfigurationFile, 
             file.write(line)
             file.flush()
             clocks.set(path)
-            found, again_in = look(watched)
+            values, again_in = look(watched)
             assert 0 < again_in <= QUIET
-            assert found is not None
-            assert found == {"x": "1", "y": "1"}
+            assert values is not None
+            assert values == {"x": "1", "y": "1"}
             clocks.passed += QUIET / 2
-    found, _ = look(watched)
-    assert found is not None
-    assert found is first, "no change of values"
+    values, _ = look(watched)
+    assert values is not None
+    assert values is first, "no change of values"
     assert quiet(watched, clocks) == {"x": "2", "y": "2"}
 
 
@@ -193,14 +193,14 @@ def test_a_symlink_that_is_swapped(watched: ConfigurationFile, clocks: Any, path
     for number in (1, 2):
         (tmp_path / "..data_tmp").symlink_to(f"..{number}")
         (tmp_path / "..data_tmp").replace(tmp_path / "..data")
-        found, _ = look(watched)  # what is there has long been whole
-        assert found is not None
-        assert found == {"x": str(number)}
+        values, _ = look(watched)  # what is there has long been whole
+        assert values is not None
+        assert values == {"x": str(number)}
 
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_file_that_is_never_quiet(path: Path, watched: ConfigurationFile, clocks: Any, replaced: bool) -> None:
-    """One that is replaced again and again is whole every time; one that is rewritten may be whole at no time."""
+    """A file that is replaced again and again is whole every time. A file that is rewritten may be whole at no time."""
     clocks.write(path, "x = 0")
     quiet(watched, clocks)
     number = 0
@@ -210,10 +210,10 @@ def test_a_file_that_is_never_quiet(path: Path, watched: ConfigurationFile, cloc
         clocks.write(target, f"x = {number}")
         target.replace(path)
         clocks.set(path)
-        found, _ = look(watched)
+        values, _ = look(watched)
         clocks.passed += QUIET / 2
-    assert found is not None
-    assert (found != {"x": "0"}) is replaced
+    assert values is not None
+    assert (values != {"x": "0"}) is replaced
     assert replaced or "without a pause" in str(problem(watched))
     assert quiet(watched, clocks) == {"x": str(number)}
     assert problem(watched) is None
@@ -236,7 +236,7 @@ def test_times_in_whole_seconds(
 ) -> None:
     """Two changes of one second, of one size: no time tells of the second one."""
     real: Callable[[os.stat_result], tuple[int, ...]] = module.signature_of
-    monkeypatch.setattr(module, "signature_of", lambda found: (*real(found)[:3], 10**9, int(clocks.wall) * 10**9))
+    monkeypatch.setattr(module, "signature_of", lambda status: (*real(status)[:3], 10**9, int(clocks.wall) * 10**9))
     clocks.write(path, "x = 1")
     assert quiet(watched, clocks) == {"x": "1"}
     clocks.write(path, "x = 2")
@@ -259,7 +259,7 @@ def test_changes_of_one_size_within_a_tick(path: Path, tmp_path: Path) -> None:
             watched.look()
         path.write_text(f"x = {round_ + 500}")
         end = time.monotonic() + 30
-        while (found := look(watched)[0]) is None or found != {"x": str(round_ + 500)}:
+        while (values := look(watched)[0]) is None or values != {"x": str(round_ + 500)}:
             assert time.monotonic() < end
             time.sleep(0.005)
 
@@ -329,7 +329,7 @@ def test_times_in_whole_seconds_tell_nothing_of_the_last_one(
 ) -> None:
     """A time that is rounded down may look old and be new: what counts is what is seen to stand still."""
     real: Callable[[os.stat_result], tuple[int, ...]] = module.signature_of
-    monkeypatch.setattr(module, "signature_of", lambda found: (*real(found)[:3], 10**9, int(clocks.wall) * 10**9))
+    monkeypatch.setattr(module, "signature_of", lambda status: (*real(status)[:3], 10**9, int(clocks.wall) * 10**9))
     clocks.write(path, "x = 1")
     clocks.wall = int(clocks.wall) + 0.9
     assert look(watched) == (None, QUIET)

@@ -1,4 +1,4 @@
-"""One fixture: each harness of the table in turn."""
+"""Fixture that runs each harness of the table in turn."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ def any_harness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     """A sidecar of ours for all tests of a module."""
-    made = Beside(tmp_path_factory.mktemp("beside"))
-    yield made
-    made.close()
+    harness = Beside(tmp_path_factory.mktemp("beside"))
+    yield harness
+    harness.close()
 
 
 @pytest.fixture(scope="module")
 def bindings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bindings]:
     """A sidecar of ours with bindings to files and databases, for all tests of a module."""
-    made = Bindings(tmp_path_factory.mktemp("bindings"))
-    yield made
-    made.close()
+    harness = Bindings(tmp_path_factory.mktemp("bindings"))
+    yield harness
+    harness.close()
 
 
 @pytest.fixture(scope="module")
 def beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BesideLayotto]:
     """A fake Layotto for all tests of a module."""
-    made = BesideLayotto(tmp_path_factory.mktemp("layotto"))
-    yield made
-    made.close()
+    harness = BesideLayotto(tmp_path_factory.mktemp("layotto"))
+    yield harness
+    harness.close()
 
 
 @pytest.fixture(scope="module")
 def daprd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beneath]:
     """A real daprd for all tests of a module."""
-    with daprd_process(tmp_path_factory.mktemp("daprd"), databases(request)) as made:
-        yield made
+    with daprd_process(tmp_path_factory.mktemp("daprd"), databases(request)) as process:
+        yield process

@@ -159,8 +159,8 @@ class TestStateInRedis(StateSuite):
                     tx.save("new", 1)
                     tx.save("k", 2, **condition)
             assert not caught.value.maybe_applied
-        found = api.call(client.state, "get_bulk", store, ["new", "k"])
-        assert {key: item.value for key, item in found.items()} == {"k": 1}
+        items = api.call(client.state, "get_bulk", store, ["new", "k"])
+        assert {key: item.value for key, item in items.items()} == {"k": 1}
 
 
 class TestConfiguration(OnDaprd, ConfigurationSuite):
@@ -186,9 +186,9 @@ class TestPubSub(PubSubSuite):
 
 @pytest.fixture(scope="module")
 def with_secrets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secrets]:
-    made = Secrets(tmp_path_factory.mktemp("secrets"))
-    yield made
-    made.close()
+    harness = Secrets(tmp_path_factory.mktemp("secrets"))
+    yield harness
+    harness.close()
 
 
 class TestSecret(SecretSuite):

@@ -43,11 +43,11 @@ def beside(tmp_path: Path, request: pytest.FixtureRequest) -> Beside:
     @contextmanager
     def start(*, memory: bool = False, **options: Any) -> Iterator[tuple[Daprd, CloudRuntimesClient]]:
         if memory:
-            made = component("bus", "pubsub.in-memory")
+            resource = component("bus", "pubsub.in-memory")
         else:
             settings = {"consumerID": tmp_path.name, "processingTimeout": "2000", "redeliverInterval": "500"}
-            made = redis_component("bus", "pubsub.redis", request.getfixturevalue("redis"), **settings)
-        resources = {"bus": made, "policy": tried_again("bus")}
+            resource = redis_component("bus", "pubsub.redis", request.getfixturevalue("redis"), **settings)
+        resources = {"bus": resource, "policy": tried_again("bus")}
         daprd = Daprd(os.environ["DAPRD"], tmp_path, resources, port=free_port(), **options)
         try:
             with CloudRuntimesClient(f"http://127.0.0.1:{daprd.http}", app_id="suite") as client:
@@ -67,11 +67,11 @@ def topic(tmp_path: Path) -> str:
 def subscribed(daprd: Daprd, count: int = 1) -> None:
     """Wait until daprd has asked for the subscriptions, and has them."""
 
-    def told() -> bool:
+    def listed() -> bool:
         with urlopen(f"http://127.0.0.1:{daprd.http}/v1.0/metadata", timeout=SOON) as answer:
             return len(json.loads(answer.read()).get("subscriptions") or ()) == count
 
-    until(told)
+    until(listed)
 
 
 @pytest.mark.parametrize("memory", [True, False], ids=["memory", "redis"])
@@ -102,7 +102,7 @@ def test_events_arrive_as_they_were(beside: Beside, api: Api, topic: str, memory
 
 
 def test_answers(beside: Beside, api: Api, topic: str) -> None:
-    """What is to come again does, and a drop goes to the dead letters."""
+    """Retried events come again, and a dropped event goes to the dead letters."""
     seen: list[Any] = []
     dead: list[Any] = []
 
@@ -168,7 +168,7 @@ def test_raw(beside: Beside, api: Api, topic: str) -> None:
 
 
 def test_an_application_that_comes_back(beside: Beside, topic: str) -> None:
-    """What was not answered when it left comes to the next, and daprd goes on by what the first one told."""
+    """An unanswered event comes to the next application; daprd goes on with the subscriptions of the first."""
     with beside() as (daprd, client):
         sub = client.pubsub.subscribe("bus", topic)
         with client.rpc.serving(port=daprd.port):
@@ -187,7 +187,7 @@ def test_an_application_that_comes_back(beside: Beside, topic: str) -> None:
 
 
 def test_jobs_beside_events(beside: Beside, topic: str) -> None:
-    """One server takes both."""
+    """The same server takes both."""
     events: list[Any] = []
     runs: list[Any] = []
     with beside(jobs=True) as (daprd, client):

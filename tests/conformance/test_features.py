@@ -1,4 +1,4 @@
-"""What the components declare is what ``docs/features.toml`` says, and the tables in the documentation are made from it."""
+"""Declared features of the components match ``docs/features.toml``, the source of the tables in the documentation."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_strict(make: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
 def url_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Return the home of a service on an engine, by its URL alone where that is enough."""
 
-    def found(engine: str) -> Any:
+    def home_of(engine: str) -> Any:
         get = request.getfixturevalue
         if engine == "objectstore":
             url = get("objectstore_url")
@@ -110,7 +110,7 @@ def url_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
             return str(tmp_path / "other")
         return get("postgres_database") if engine == "postgres" else get(f"{engine}_server").url
 
-    return found
+    return home_of
 
 
 ENGINES = {

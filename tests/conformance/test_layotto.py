@@ -49,10 +49,10 @@ _buckets = itertools.count()
 
 @pytest.fixture(scope="module")
 def layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layotto]:
-    with layotto_process(tmp_path_factory.mktemp("layotto")) as made:
-        if made is None:
+    with layotto_process(tmp_path_factory.mktemp("layotto")) as process:
+        if process is None:
             pytest.skip("there is no redis-server")
-        yield made
+        yield process
 
 
 class TestState(StateSuite):
@@ -111,7 +111,7 @@ class TestPubSub(PubSubSuite):
         assert sorted(event.data for event in events) == list(range(20))
 
     def test_close_gives_back(self, client: CloudRuntimesClient, api: Api, store: str, harness: Harness) -> None:
-        """What a stream has left unanswered comes again when the component's time for it is over."""
+        """Events that a stream leaves unanswered come again when the component's time for them is over."""
         api.call(client.pubsub, "publish_bulk", store, "t", list(range(10)))
         with api.opened(api.call(client.pubsub, "subscribe", store, "t")) as sub:
             done = [event.data for event in collect(api, sub, 3)]
@@ -233,8 +233,8 @@ def test_events(client: CloudRuntimesClient, api: Api) -> None:
             assert event is not None, f"only {len(events)} came"
             event.ack()
             events.append(event)
-    found = sorted((event.data for event in events if event.id != "mine"), key=repr)
-    assert found == sorted(sent, key=repr)
+    received = sorted((event.data for event in events if event.id != "mine"), key=repr)
+    assert received == sorted(sent, key=repr)
     [last] = [event for event in events if event.id == "mine"]
     assert (last.data, last.subject, last.key, last.source) == ("x", "s", "k", "suite")
     assert last.extensions == {"level": 7, "urgent": True}
@@ -347,8 +347,8 @@ def test_rpc(client: CloudRuntimesClient, api: Api, layotto: Layotto) -> None:
 
 def test_secrets(client: CloudRuntimesClient, api: Api) -> None:
     assert api.call(client.secret, "get_secret", "vault", "db").value == "sesame"
-    found = api.call(client.secret, "get_bulk_secret", "vault")
-    assert {key: each.value for key, each in found.items()} == {"db": "sesame", "nested:user": "u"}
+    secrets = api.call(client.secret, "get_bulk_secret", "vault")
+    assert {key: each.value for key, each in secrets.items()} == {"db": "sesame", "nested:user": "u"}
     with pytest.raises(NotFoundError, match="'absent' in 'vault'"):
         api.call(client.secret, "get_secret", "vault", "absent")
 

@@ -123,9 +123,9 @@ def test_a_late_holder_is_refused(
         def hear(seconds: float) -> int:
             """Take in what is said for so long, or until the next has the lock; return who has it."""
             end = time.monotonic() + seconds
-            while (left := end - time.monotonic()) > 0:
+            while (remaining := end - time.monotonic()) > 0:
                 try:
-                    line = said.get(timeout=left)
+                    line = said.get(timeout=remaining)
                 except queue.Empty:
                     break
                 (grants if "token" in line else writes).append(line)
@@ -142,8 +142,8 @@ def test_a_late_holder_is_refused(
             os.kill(holder, (signal.SIGSTOP, signal.SIGKILL)[turn % 2])
             if not turn % 2:
                 end = time.monotonic() + 2 * lease
-                while (left := end - time.monotonic()) > 0:
-                    hear(left)
+                while (remaining := end - time.monotonic()) > 0:
+                    hear(remaining)
                 os.kill(holder, signal.SIGCONT)
             turn += 1
         for _ in range(4):

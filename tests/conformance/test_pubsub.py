@@ -46,7 +46,7 @@ class TestPubSub(PubSubSuite):
 
 
 class _Frames(Suite):
-    """Those cases of the suite that many events a message change."""
+    """Cases of the suite in which several events a message make a difference."""
 
     service = PubSubSuite.service
 
@@ -70,7 +70,7 @@ class TestFramesOnRabbitmq(_Frames):
 
 
 class TestStreamsOnRabbitmq(Suite):
-    """Those cases that a stream changes."""
+    """Cases in which a stream makes a difference."""
 
     harness = rows({}, rabbitmq_url=RABBITMQ_STREAMS)
     service = PubSubSuite.service

@@ -42,7 +42,7 @@ def _marks(kind: type[HereRpc]) -> list[pytest.MarkDecorator]:
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=_marks(kind)) for name, kind in _ROWS.items()])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HereRpc]:
-    """One row of the table; its process serves all tests."""
+    """Harness of one row of the table; its process serves all tests."""
     kind, folder = _ROWS[request.param], tmp_path_factory.mktemp("rpc")
     if issubclass(kind, ServerRegistryRpc):
         name = "nats_server" if kind is NatsRpc else _SERVERS[request.param.rpartition(" ")[2]]

@@ -23,14 +23,14 @@ from tests.support.harnesses.rows import rows
 @pytest.fixture(scope="module")
 def beside_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     """A sidecar of ours with an application, for all tests of this module."""
-    made = Jobs(tmp_path_factory.mktemp("jobs"))
-    yield made
-    made.close()
+    harness = Jobs(tmp_path_factory.mktemp("jobs"))
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
 def jobs(beside_jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Jobs:
-    """That sidecar; the client under test is its application."""
+    """The sidecar beside, with the client under test as its application."""
     monkeypatch.setenv("APP_PORT", str(beside_jobs.port))
     return beside_jobs
 

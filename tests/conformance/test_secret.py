@@ -19,17 +19,17 @@ from tests.support.harnesses.secrets import FORMATS, SECRET_HARNESSES, PrefixHar
 @pytest.fixture(scope="module")
 def secrets_beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecretsBeside]:
     """A sidecar of ours for all tests of this module."""
-    made = SecretsBeside(tmp_path_factory.mktemp("secrets"))
-    yield made
-    made.close()
+    harness = SecretsBeside(tmp_path_factory.mktemp("secrets"))
+    yield harness
+    harness.close()
 
 
 @pytest.fixture(scope="module")
 def secrets_beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecretsBesideLayotto]:
     """A fake Layotto for all tests of this module."""
-    made = SecretsBesideLayotto(tmp_path_factory.mktemp("secrets"))
-    yield made
-    made.close()
+    harness = SecretsBesideLayotto(tmp_path_factory.mktemp("secrets"))
+    yield harness
+    harness.close()
 
 
 class TestSecret(SecretSuite):

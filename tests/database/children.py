@@ -1,4 +1,4 @@
-"""What the tests of this folder run in processes of their own: ``python children.py NAME HOME …``."""
+"""Programs that the tests of this folder run in processes of their own: ``python children.py NAME HOME …``."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def stream(home: str, count: str) -> None:
     )
     if "://" in home:
         sql = "SELECT x, 'some text' AS s FROM generate_series(1, CAST(:n AS integer)) AS x"
-    with client(home) as made:
+    with client(home) as instance:
         total = seen = 0
         begin = time.monotonic()
-        with made.database.stream("main", sql, {"n": int(count)}) as rows:
+        with instance.database.stream("main", sql, {"n": int(count)}) as rows:
             for row in rows:
                 total += row["x"]
                 seen += 1
@@ -54,10 +54,10 @@ def stream(home: str, count: str) -> None:
 
 def pairs(home: str) -> None:
     """Write two rows per transaction until killed."""
-    with client(home) as made:
+    with client(home) as instance:
         number = 0
         while True:
-            with made.database.transaction("main") as tx:
+            with instance.database.transaction("main") as tx:
                 tx.execute("INSERT INTO pair (who, n) VALUES (:who, :n)", {"who": os.getpid(), "n": number})
                 tx.execute("INSERT INTO pair (who, n) VALUES (:who, :n)", {"who": os.getpid(), "n": number})
             say(number)
@@ -66,31 +66,31 @@ def pairs(home: str) -> None:
 
 def slow(home: str) -> None:
     """Begin, and do what takes long; then tell what is there."""
-    with client(home) as made:
-        made.database.execute("main", "CREATE TABLE IF NOT EXISTS kept (n integer)")
+    with client(home) as instance:
+        instance.database.execute("main", "CREATE TABLE IF NOT EXISTS kept (n integer)")
         try:
-            with made.database.transaction("main") as tx:
+            with instance.database.transaction("main") as tx:
                 tx.execute("INSERT INTO kept VALUES (1)")
                 say("begun")
                 tx.query(SLOW, timeout=60)
         except KeyboardInterrupt as error:
             say(f"interrupted {error.maybe_applied}")  # type: ignore[attr-defined]
-        say(made.database.query("main", "SELECT count(*) FROM kept", type=int)[0])
-        say(made.database.execute("main", "INSERT INTO kept VALUES (2)", timeout=5).rows_affected)
+        say(instance.database.query("main", "SELECT count(*) FROM kept", type=int)[0])
+        say(instance.database.execute("main", "INSERT INTO kept VALUES (2)", timeout=5).rows_affected)
 
 
 def forks(home: str) -> None:
     """Use a database on both sides of a fork, with a transaction open in the parent."""
     from cloud_runtimes.errors import ClosedError
 
-    with client(home) as made:
-        made.database.execute("main", "CREATE TABLE IF NOT EXISTS t (n integer)")
-        with made.database.transaction("main") as tx:
+    with client(home) as instance:
+        instance.database.execute("main", "CREATE TABLE IF NOT EXISTS t (n integer)")
+        with instance.database.transaction("main") as tx:
             tx.execute("INSERT INTO t VALUES (1)")
             child = os.fork()
             if child == 0:
                 try:
-                    assert made.database.query("main", "SELECT count(*) FROM t", type=int) == [0]
+                    assert instance.database.query("main", "SELECT count(*) FROM t", type=int) == [0]
                     try:
                         tx.execute("INSERT INTO t VALUES (9)")
                     except ClosedError:
@@ -105,13 +105,13 @@ def forks(home: str) -> None:
             if child == 0:
                 try:
                     for _ in range(20):
-                        made.database.execute("main", "INSERT INTO t VALUES (:n)", {"n": number})
+                        instance.database.execute("main", "INSERT INTO t VALUES (:n)", {"n": number})
                     os._exit(0)
                 finally:
                     os._exit(1)
             children.append(child)
         assert [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in children] == [0] * 4
-        say(made.database.query("main", "SELECT count(*) FROM t", type=int)[0])
+        say(instance.database.query("main", "SELECT count(*) FROM t", type=int)[0])
 
 
 if __name__ == "__main__":

@@ -40,13 +40,13 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudRunt
     kind: str = request.param
     if kind.startswith("postgresql"):
         pytest.importorskip("asyncpg")
-        made = configured(request.getfixturevalue("postgres_url").replace("postgresql", kind, 1))
+        instance = configured(request.getfixturevalue("postgres_url").replace("postgresql", kind, 1))
     else:
-        made = CloudRuntimesClient(config={"capa": {"home": kind if kind == ":memory:" else str(tmp_path)}})
-    with made:
-        made.database.drop_table("main", "t")
-        made.database.create_table("main", "t", {"n": int})
-        yield made
+        instance = CloudRuntimesClient(config={"capa": {"home": kind if kind == ":memory:" else str(tmp_path)}})
+    with instance:
+        instance.database.drop_table("main", "t")
+        instance.database.create_table("main", "t", {"n": int})
+        yield instance
     gc.collect()
 
 
@@ -100,8 +100,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'a.db'}"
     pytest.importorskip("asyncpg")
-    found: str = request.getfixturevalue("postgres_url")
-    return found.replace("postgresql", kind, 1)
+    value: str = request.getfixturevalue("postgres_url")
+    return value.replace("postgresql", kind, 1)
 
 
 def assert_nothing_runs(url: str) -> None:
@@ -158,7 +158,7 @@ def test_a_client_closed_in_a_call(url: str) -> None:
 
 
 def test_more_transactions_than_connections_and_threads(client: CloudRuntimesClient) -> None:
-    """Those that wait hold nothing that the others need."""
+    """Waiting transactions hold nothing that the others need."""
 
     async def one(number: int) -> None:
         async with client.database.transaction("main") as tx:

@@ -34,11 +34,11 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudRunt
         settings["url"] = request.getfixturevalue("postgres_url").replace("postgresql", request.param, 1)
     else:
         settings["home"] = request.param if request.param == ":memory:" else str(tmp_path)
-    with CloudRuntimesClient(config={"database": {"main": settings}}, timeout=10) as made:
-        made.database.drop_table("main", "t")
-        made.database.create_table("main", "t", {"n": int})
-        yield made
-        made.database.drop_table("main", "t")
+    with CloudRuntimesClient(config={"database": {"main": settings}}, timeout=10) as instance:
+        instance.database.drop_table("main", "t")
+        instance.database.create_table("main", "t", {"n": int})
+        yield instance
+        instance.database.drop_table("main", "t")
     gc.collect()
 
 
@@ -113,8 +113,8 @@ def test_writes(client: CloudRuntimesClient, name: str, rounds: Rounds) -> None:
         said = None if error is None else getattr(error, "maybe_applied", "nothing")
         del error  # and with it the frames that hold what was made
         assert_nothing_is_held(client)
-        found = client.database.query("main", "SELECT count(*) FROM t WHERE n = :n", {"n": number}, type=int)[0]
-        assert found in {None: (size,), False: (0,)}.get(said, (0, size)), f"said {said}, and {found} are there"
+        rows = client.database.query("main", "SELECT count(*) FROM t WHERE n = :n", {"n": number}, type=int)[0]
+        assert rows in {None: (size,), False: (0,)}.get(said, (0, size)), f"said {said}, and {rows} are there"
         outcomes.add(said)
     assert outcomes - {None, "nothing"}
 

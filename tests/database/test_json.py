@@ -17,10 +17,10 @@ def client(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[CloudR
     pytest.importorskip(request.param.partition("+")[2])
     url = postgres_url.replace("postgresql", request.param, 1)
     config = {"database": {"main": {"component": "sqlalchemy", "url": url}}}
-    with CloudRuntimesClient(app_id="json", config=config) as made:
-        made.database.execute("main", "CREATE TABLE documents (a JSONB)")
-        yield made
-        made.database.execute("main", "DROP TABLE documents")
+    with CloudRuntimesClient(app_id="json", config=config) as instance:
+        instance.database.execute("main", "CREATE TABLE documents (a JSONB)")
+        yield instance
+        instance.database.execute("main", "DROP TABLE documents")
 
 
 def test_values(client: CloudRuntimesClient, api: Api) -> None:
@@ -29,7 +29,7 @@ def test_values(client: CloudRuntimesClient, api: Api) -> None:
     for value in ([1, "x"], "text", 5, None):
         sql = "INSERT INTO documents VALUES (CAST(:a AS jsonb))"
         api.call(client.database, "execute", "main", sql, {"a": json.dumps(value)})
-    found = api.call(client.database, "query", "main", "SELECT a FROM documents", type=dict)
-    assert [row["a"] for row in found] == [{"tags": ["x", 1]}, [1, "x"], "text", 5, None]
+    rows = api.call(client.database, "query", "main", "SELECT a FROM documents", type=dict)
+    assert [row["a"] for row in rows] == [{"tags": ["x", 1]}, [1, "x"], "text", 5, None]
     for value in ([1, "x"], "text"):  # an array, and a text that is no JSON
         api.fails(InvalidArgumentError)(client.database, "execute", "main", insert, {"a": value})

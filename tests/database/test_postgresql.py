@@ -1,4 +1,4 @@
-"""What only a PostgreSQL server shows: that it stops, answers no more, refuses a password, or changes a column."""
+"""Behaviour that only a PostgreSQL server shows: it stops, answers no more, refuses a password, or changes a column."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_a_statement_changed_of_its_connection_is_gone(postgres: CloudRunti
 
 
 def test_a_forgotten_transaction_ends_without_another_call(postgres: CloudRuntimesClient) -> None:
-    """What watched its last call does not keep it."""
+    """The watch on its last call does not keep the transaction alive."""
     tx = postgres.database.transaction("main")
     assert tx.query("SELECT 1 AS a FROM pg_sleep(0.2)", type=int) == [1]
     del tx
@@ -106,7 +106,7 @@ def test_a_server_that_cannot_be_asked_ends_too(postgres: CloudRuntimesClient, m
 
 
 def test_a_server_is_asked_until_it_listens(postgres: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has not begun the statement yet takes no notice."""
+    """A server that has not begun the statement ignores a cancel request."""
     psycopg = pytest.importorskip("psycopg")
     cancel, asked = psycopg.Connection.cancel_safe, []
     postgres.database.query("main", "SELECT 1")  # it is connected
@@ -133,9 +133,9 @@ def test_a_server_that_answers_no_more(postgres: CloudRuntimesClient, postgres_u
 
         def backend() -> int:
             sql = "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
-            while not (found := other.execute(sql, ["%pg_sleep(3)%"]).fetchall()):
+            while not (rows := other.execute(sql, ["%pg_sleep(3)%"]).fetchall()):
                 time.sleep(0.01)
-            return int(found[0][0])
+            return int(rows[0][0])
 
         stopped: list[int] = []
 
@@ -259,13 +259,13 @@ def guarded(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[Calla
         connection.execute(f"DROP ROLE {GUARDED}")
 
 
-def told(error: BaseException | None) -> Iterator[str]:
+def messages_of(error: BaseException | None) -> Iterator[str]:
     """Give all texts of an error, of those behind it, and of their tracebacks."""
     if error is not None:
         yield f"{error!r} {error} {error.args!r} {vars(error)!r} {getattr(error, '__notes__', '')}"
         yield "".join(traceback.format_exception(error))
-        yield from told(error.__cause__)
-        yield from told(error.__context__)
+        yield from messages_of(error.__cause__)
+        yield from messages_of(error.__context__)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -294,7 +294,7 @@ def test_a_password_that_the_server_refuses(
             ask(client)
         with pytest.raises(UnauthenticatedError):
             client.wait_ready(timeout=5)
-        texts += told(caught.value)
+        texts += messages_of(caught.value)
     assert (caught.value.component, caught.value.retryable, caught.value.maybe_applied) == ("main", False, False)
     texts += [caplog.text, *capfd.readouterr()]
     for text in texts:
@@ -333,12 +333,12 @@ def client(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[CloudR
     pytest.importorskip(request.param.partition("+")[2])
     url = postgres_url.replace("postgresql", request.param, 1)
     config = {"database": {"main": {"component": "sqlalchemy", "url": url, "pool_size": 3}}}
-    with CloudRuntimesClient(app_id="altered", config=config) as made:
-        made.database.execute("main", "DROP TABLE IF EXISTS altered")
-        made.database.execute("main", "CREATE TABLE altered (a INTEGER)")
-        made.database.insert("main", "altered", {"a": 1})
-        yield made
-        made.database.execute("main", "DROP TABLE altered")
+    with CloudRuntimesClient(app_id="altered", config=config) as instance:
+        instance.database.execute("main", "DROP TABLE IF EXISTS altered")
+        instance.database.execute("main", "CREATE TABLE altered (a INTEGER)")
+        instance.database.insert("main", "altered", {"a": 1})
+        yield instance
+        instance.database.execute("main", "DROP TABLE altered")
 
 
 def used(client: CloudRuntimesClient) -> None:

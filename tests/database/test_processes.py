@@ -1,4 +1,4 @@
-"""What only processes show: memory, crashes, fairness, Ctrl-C, forks."""
+"""Behaviour that only processes show: memory, crashes, fairness, Ctrl-C, forks."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def test_kills_leave_whole_transactions(home: str, rounds: Rounds) -> None:
                 child.kill()
                 out, _ = child.communicate()
                 said[child.pid] = max([19, *map(int, out.split("\n")[:-1])])
-            found = client.database.query("main", "SELECT who, n, count(*) AS c FROM pair GROUP BY who, n")
-            assert {row.c for row in found} == {2}
+            rows = client.database.query("main", "SELECT who, n, count(*) AS c FROM pair GROUP BY who, n")
+            assert {row.c for row in rows} == {2}
             for who, last in said.items():  # what was said is there
-                assert len([row for row in found if row.who == who]) >= last + 1
+                assert len([row for row in rows if row.who == who]) >= last + 1
 
 
 def test_two_writers_share_a_file(tmp_path: Path, figure: Figure) -> None:

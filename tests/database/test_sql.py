@@ -155,10 +155,10 @@ def test_a_longer_text_is_refused_before_it_is_scanned(take: Callable[[str], Any
 
 @given(st.lists(SIGNS).map("".join), st.booleans())
 def test_tokens_are_the_whole_text(text: str, mysql: bool) -> None:
-    found = list(tokens(text, mysql=mysql))
-    assert "".join(token for _, token, _ in found) == text
-    assert all(text[at : at + len(token)] == token for _, token, at in found)
-    assert "open" not in [kind for kind, _, _ in found[:-1]]
+    result = list(tokens(text, mysql=mysql))
+    assert "".join(token for _, token, _ in result) == text
+    assert all(text[at : at + len(token)] == token for _, token, at in result)
+    assert "open" not in [kind for kind, _, _ in result[:-1]]
 
 
 @pytest.mark.parametrize(

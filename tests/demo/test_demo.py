@@ -201,9 +201,9 @@ def _outcome(events: int, flights: int, reported: int = 2, signed: bool = True) 
         failed=0,
         publishing=1.0,
         applied={"events": events, "duplicates": 0, "batches": 1, "first": 1.0, "last": 2.0},
-        behind=0.0,
+        lag=0.0,
         expected={"UA": total},
-        found={"UA": {**total, "flights": flights}},
+        totals={"UA": {**total, "flights": flights}},
         reported={"UA": {**total, "flights": reported}},
         signed=signed,
         answered=0.001,
@@ -239,8 +239,8 @@ def test_what_comes_twice_is_counted_and_not_added(data: Path) -> None:
                 batch.retry(0)
     assert tally.totals == flights.totals(data, None)
     assert (tally.applied()["events"], tally.applied()["duplicates"]) == (3, 3)
-    told = tally.report("key")
-    signature = told.pop("signature")
-    assert told["totals"] == tally.totals
-    assert signature == sign(told, "key") != sign(told, "another")
-    assert signature != sign({**told, "events": 4}, "key")
+    reply = tally.report("key")
+    signature = reply.pop("signature")
+    assert reply["totals"] == tally.totals
+    assert signature == sign(reply, "key") != sign(reply, "another")
+    assert signature != sign({**reply, "events": 4}, "key")

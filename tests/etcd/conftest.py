@@ -19,9 +19,9 @@ etcd_server = own_server("etcd:serve")
 
 @pytest.fixture
 def home(etcd_server: EtcdServer) -> Iterator[EtcdHome]:
-    made = EtcdHome(etcd_server)
-    yield made
-    made.close()
+    instance = EtcdHome(etcd_server)
+    yield instance
+    instance.close()
 
 
 served = served_by(serve)

@@ -36,11 +36,11 @@ def leader(servers: list[EtcdServer]) -> int:
 
     def agreed() -> int | None:
         try:
-            told = [status(server) for server in servers]
+            statuses = [status(server) for server in servers]
         except CloudRuntimesError:
             return None
-        led = {leads for _, leads in told}
-        ids = [id for id, _ in told]
+        led = {leads for _, leads in statuses}
+        ids = [id for id, _ in statuses]
         return ids.index(led.pop()) + 1 if len(led) == 1 and led <= set(ids) else None
 
     return until(agreed, seconds=30) - 1
@@ -57,16 +57,16 @@ def test_a_leader_is_gone(cluster: list[EtcdServer], client: Make, harm: str, ro
     unclear: list[CloudRuntimesError] = []
     over = threading.Event()
 
-    def lock(made: CloudRuntimesClient) -> None:
+    def lock(locker: CloudRuntimesClient) -> None:
         while not over.is_set():
             try:
-                with made.lock.hold("l", "r", expiry=5, wait=10, timeout=10) as lease:
+                with locker.lock.hold("l", "r", expiry=5, wait=10, timeout=10) as lease:
                     assert lease.token is not None
                     tokens.append(lease.token)
             except CloudRuntimesError as error:
                 unclear.append(error)
 
-    locking = [threading.Thread(target=lock, args=(made,)) for made in clients[2:]]
+    locking = [threading.Thread(target=lock, args=(locker,)) for locker in clients[2:]]
     saved = 0
     with clients[2].configuration.subscribe_configuration("c") as sub, Counting(clients[:2]) as counting:
         for thread in locking:
@@ -74,8 +74,8 @@ def test_a_leader_is_gone(cluster: list[EtcdServer], client: Make, harm: str, ro
         for number in range(count):
             had, held = len(counting.acknowledged[0]), len(tokens)
             until(lambda had=had, held=held: len(counting.acknowledged[0]) > had + 10 and len(tokens) > held, seconds=60)  # type: ignore[misc]
-            place = leader(cluster)
-            server = cluster[place]
+            index = leader(cluster)
+            server = cluster[index]
             if harm == "kill":
                 server.kill()
             elif harm == "stop":
@@ -98,11 +98,11 @@ def test_a_leader_is_gone(cluster: list[EtcdServer], client: Make, harm: str, ro
         over.set()
         for thread in locking:
             thread.join(60)
-    told = counting.check()
+    summary = counting.check()
     assert tokens == sorted(set(tokens))
     named = (UnavailableError, DeadlineExceededError, LeaseLostError)
     assert [error for error in unclear if not isinstance(error, named)] == []
     figure(
         f"leaders of three etcd servers that are gone ({harm})",
-        f"{count} leaders: {told}; {len(tokens):,} tokens only grew; {len(unclear)} calls of locks and configuration failed with a named error",
+        f"{count} leaders: {summary}; {len(tokens):,} tokens only grew; {len(unclear)} calls of locks and configuration failed with a named error",
     )

@@ -10,7 +10,7 @@ import pytest
 
 from cloud_runtimes.components._net.connections import FRESH
 from cloud_runtimes.components.etcd import configuration, connection, engine, lock, notifier
-from cloud_runtimes.components.etcd.failures import Refused, explained
+from cloud_runtimes.components.etcd.failures import ServerError, map_error
 from cloud_runtimes.components.etcd.messages import REVOKE, pack
 from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, LeaseLostError, UnavailableError
 from cloud_runtimes.spi import Method, Operation
@@ -64,8 +64,8 @@ def test_a_server_is_killed(served: Serve, client: Make, rounds: Rounds, figure:
 )
 def test_what_passes_without_a_code(text: str, unsure: bool) -> None:
     """A cluster whose leader changes says so for a moment, and not by the code that gRPC has for it."""
-    refused = Refused(2, text)
-    error = explained("here", refused)
+    refused = ServerError(2, text)
+    error = map_error("here", refused)
     assert isinstance(error, UnavailableError)
     assert refused.passes
     assert error.retryable
@@ -78,50 +78,50 @@ def test_a_call_without_a_limit_ends_too(
     """A server that says nothing is asked whether it is there, and then given up."""
     monkeypatch.setattr(connection, "_SILENT", 0.2)
     server = served()
-    made = client(server.url)
-    api.call(made.state, "save", "s", "k", 1)
+    instance = client(server.url)
+    api.call(instance.state, "save", "s", "k", 1)
     with stopped(server):
         error = api.fails(UnavailableError, match="does not answer")(
-            made.state, "save", "s", "k", 2, concurrency="first-write", timeout=None
+            instance.state, "save", "s", "k", 2, concurrency="first-write", timeout=None
         )
         assert error.maybe_applied
 
 
 def test_another_server_is_asked(served: Serve, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What only asks goes on elsewhere, of a server that hangs or is away. The two are no cluster here."""
+    """Reads go on at another server when one hangs or is away. The two servers here are no cluster."""
     server = served()
     monkeypatch.setattr(engine, "_SHARE", 0.5)
     with FaultProxy(server.port) as proxy:
-        made = client(f"etcd://127.0.0.1:{proxy.port},127.0.0.1:{server.port}")
-        api.call(made.state, "save", "s", "k", 1)
+        instance = client(f"etcd://127.0.0.1:{proxy.port},127.0.0.1:{server.port}")
+        api.call(instance.state, "save", "s", "k", 1)
         proxy.down.lost = True
         begun = time.monotonic()
         with Stopwatch() as watch:
-            assert api.call(made.state, "get", "s", "k", timeout=20) == 1
+            assert api.call(instance.state, "get", "s", "k", timeout=20) == 1
             assert watch.seconds < 3
         assert time.monotonic() - begun > 0.4
         proxy.gone()
-        assert api.call(made.state, "get", "s", "k") == 1
+        assert api.call(instance.state, "get", "s", "k") == 1
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])
 def test_a_connection_that_is_cut(served: Serve, client: Make, api: Api, end: Any, home: EtcdHome) -> None:
     """A write on its way may have been applied; the next call has another connection."""
     with FaultProxy(home.server.port) as proxy:
-        made = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
-        api.call(made.state, "save", "s", "k", 1)
+        instance = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
+        api.call(instance.state, "save", "s", "k", 1)
         proxy.end, proxy.up.cut, proxy.up.once = end, 30, True
-        error = api.fails(UnavailableError)(made.state, "save", "s", "k", 2, concurrency="first-write")
+        error = api.fails(UnavailableError)(instance.state, "save", "s", "k", 2, concurrency="first-write")
         assert error.maybe_applied
         assert "canary" not in str(error)
         proxy.up.cut = None
-        assert api.call(made.state, "get", "s", "k") == 1
+        assert api.call(instance.state, "get", "s", "k") == 1
         proxy.gone()
         time.sleep(10 * FRESH)
-        error = api.fails(UnavailableError, match="no server can be reached")(made.state, "save", "s", "k", 3)
+        error = api.fails(UnavailableError, match="no server can be reached")(instance.state, "save", "s", "k", 3)
         assert not error.maybe_applied
         proxy.back()
-        api.call(made.state, "save", "s", "k", 3)
+        api.call(instance.state, "save", "s", "k", 3)
 
 
 def test_a_lease_that_is_lost(home: EtcdHome, api: Api) -> None:
@@ -164,10 +164,10 @@ def test_a_waiter_that_dies_delays_the_queue_for_seconds(
 def test_a_watch_that_was_away(home: EtcdHome, client: Make, api: Api, forgets: bool) -> None:
     """It goes on where it was. Where the server has forgotten that revision, it looks at all there is."""
     with FaultProxy(home.server.port) as proxy:
-        made = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
+        instance = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
         direct = home.client()
         direct.configuration.save_configuration("c", {"gone": "1", "k": "0"})
-        with api.opened(made.configuration.subscribe_configuration("c")) as sub:
+        with api.opened(instance.configuration.subscribe_configuration("c")) as sub:
             assert api.call(sub, "receive", 5).keys() == {"gone", "k"}
             proxy.gone()
             for number in range(5):
@@ -185,7 +185,7 @@ def test_a_watch_that_was_away(home: EtcdHome, client: Make, api: Api, forgets: 
 def test_a_notification_that_was_lost(home: EtcdHome, client: Make, api: Api) -> None:
     """A waiter whose watch was cut is served all the same."""
     with FaultProxy(home.server.port) as proxy:
-        made = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
+        instance = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
         lease = home.client().lock.try_lock("l", "r", expiry=30)
         assert lease is not None
 
@@ -195,7 +195,7 @@ def test_a_notification_that_was_lost(home: EtcdHome, client: Make, api: Api) ->
             lease.release()
 
         with running(release):
-            with api.opened(made.lock.hold("l", "r", wait=20)) as mine:
+            with api.opened(instance.lock.hold("l", "r", wait=20)) as mine:
                 assert mine.token > lease.token  # type: ignore[operator]
 
 
@@ -204,8 +204,8 @@ def test_a_watch_that_is_silent(home: EtcdHome, client: Make, api: Api, monkeypa
     monkeypatch.setattr(notifier, "_QUIET", 0.2)
     monkeypatch.setattr(configuration, "_LONGEST", 0.1)
     with FaultProxy(home.server.port) as proxy:
-        made = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
-        with api.opened(made.configuration.subscribe_configuration("c")) as sub:
+        instance = client(f"etcd://127.0.0.1:{proxy.port}", prefix=home.prefix)
+        with api.opened(instance.configuration.subscribe_configuration("c")) as sub:
             home.client().configuration.save_configuration("c", {"k": "1"})
             assert api.until(lambda: "k" in sub.current())
             proxy.down.lost = True

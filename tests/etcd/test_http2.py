@@ -89,7 +89,7 @@ def test_answers_in_pieces(piece: int) -> None:
 
 
 def test_windows() -> None:
-    """What the server has no room for waits; frames are no larger than it takes."""
+    """Data beyond the server's windows waits; frames are no larger than it takes."""
     message = bytes(200_000)
     session, stream = begun(message)
     parts = [payload for kind, _, _, payload in sent(session) if kind == 0]

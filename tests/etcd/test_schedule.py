@@ -27,15 +27,15 @@ class Ending(EtcdClock):
         if seconds < 15:
             return
         prefix = f"{self.prefix}/schedule/suite/m/".encode()
-        for item in read_range(asked(self.server.url, RANGE, range_of(prefix, under(prefix)))).found:
+        for item in read_range(asked(self.server.url, RANGE, range_of(prefix, under(prefix)))).items:
             asked(self.server.url, REVOKE, pack((1, item.lease)))
 
 
 @pytest.fixture
 def clock(etcd_server: EtcdServer) -> Iterator[Ending]:
-    made = Ending(etcd_server)
-    yield made
-    made.close()
+    instance = Ending(etcd_server)
+    yield instance
+    instance.close()
 
 
 class TestJobs(ClaimedJobs):
@@ -70,7 +70,7 @@ def test_records_of_runs_end(clock: Ending) -> None:
                 for run in source.exchange((), 8):
                     source.exchange([Outcome(run.token)], 0)
             source.close(())
-            found = {record.run_id for record in client.schedule.list_runs("j")}
-            assert len(found) == 3
-            assert len(found & set(ids)) >= 2
+            run_ids = {record.run_id for record in client.schedule.list_runs("j")}
+            assert len(run_ids) == 3
+            assert len(run_ids & set(ids)) >= 2
             client.schedule.delete_job("j")

@@ -63,64 +63,64 @@ def guarded(served: Serve, canary: Canary) -> tuple[EtcdServer, str]:
 def test_a_user(guarded: tuple[EtcdServer, str], client: Make, api: Api) -> None:
     """Every service works with the rights on a prefix; a token that the server has forgotten is renewed."""
     server, password = guarded
-    made = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
-    api.call(made.state, "save", "s", "k", 1, ttl=30)
-    made.configuration.save_configuration("c", {"k": "1"})
-    with api.opened(made.configuration.subscribe_configuration("c")) as sub:
+    instance = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
+    api.call(instance.state, "save", "s", "k", 1, ttl=30)
+    instance.configuration.save_configuration("c", {"k": "1"})
+    with api.opened(instance.configuration.subscribe_configuration("c")) as sub:
         assert api.call(sub, "receive", 5)["k"].value == "1"
         server.kill()  # with it go its tokens
         server.start()
-        assert api.call(made.state, "get", "s", "k") == 1
-        made.configuration.save_configuration("c", {"k": "2"})
+        assert api.call(instance.state, "get", "s", "k") == 1
+        instance.configuration.save_configuration("c", {"k": "2"})
         assert api.until(lambda: sub.current()["k"].value == "2", 20)
-    lease = api.call(made.lock, "try_lock", "l", "r")
+    lease = api.call(instance.lock, "try_lock", "l", "r")
     api.call(lease, "release")
-    with api.opened(made.schedule.running()):
+    with api.opened(instance.schedule.running()):
         api.pause(0.01)
 
 
 def test_a_token_that_another_connection_renews(guarded: tuple[EtcdServer, str], client: Make, api: Api) -> None:
     """A connection keeps its own until there is a new one."""
     server, password = guarded
-    made = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
-    api.call(made.state, "save", "s", "k", 1)
+    instance = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
+    api.call(instance.state, "save", "s", "k", 1)
     for engine in engines(EtcdEngine):
         engine.renew_token()
-    assert api.call(made.state, "get", "s", "k") == 1
+    assert api.call(instance.state, "get", "s", "k") == 1
 
 
 def test_a_token_that_has_ended_on_several_connections(guarded: tuple[EtcdServer, str], client: Make) -> None:
     """The next call gets one for all of them."""
     server, password = guarded
-    made = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
-    made.state.save("s", "k", 1)
+    instance = client(server.url.replace("://", f"://shop:{password}@"), prefix="shop")
+    instance.state.save("s", "k", 1)
     (engine,) = engines(EtcdEngine)
     engine._idle += [engine.open(Operation(POLL, "s", 5.0)) for _ in range(2)]
     for connection in engine._idle:
         connection._token = engine._login.token = "ended.1"
         connection._heads.clear()
-    assert made.state.get("s", "k") == 1
-    assert made.state.get("s", "k") == 1
+    assert instance.state.get("s", "k") == 1
+    assert instance.state.get("s", "k") == 1
 
 
 def test_who_is_not_known(guarded: tuple[EtcdServer, str], client: Make, api: Api, canary: Canary) -> None:
     server, password = guarded
     for user in (f"shop:{password}-wrong@", f"nobody:{password}@", ""):
-        made = client(server.url.replace("://", f"://{user}"), prefix="shop")
+        instance = client(server.url.replace("://", f"://{user}"), prefix="shop")
         with canary.raises(UnauthenticatedError, match="check user and password in the url") as caught:
-            api.call(made.state, "save", "s", "k", 1)
+            api.call(instance.state, "save", "s", "k", 1)
         assert not caught.value.maybe_applied
         assert not caught.value.retryable
-    made = client(server.url.replace("://", f"://shop:{password}@"), prefix="else")
+    instance = client(server.url.replace("://", f"://shop:{password}@"), prefix="else")
     with canary.raises(PermissionDeniedError, match="grant its role readwrite") as denied:
-        api.call(made.state, "save", "s", "k", 1)
+        api.call(instance.state, "save", "s", "k", 1)
     assert not denied.value.maybe_applied
 
 
 def test_a_password_that_nobody_asks_for(home: EtcdHome, client: Make, api: Api, canary: Canary) -> None:
-    made = client(home.server.url.replace("://", f"://shop:{canary.value()}@"), prefix=home.prefix)
-    api.call(made.state, "save", "s", "k", 1)
-    assert api.call(made.state, "get", "s", "k") == 1
+    instance = client(home.server.url.replace("://", f"://shop:{canary.value()}@"), prefix=home.prefix)
+    api.call(instance.state, "save", "s", "k", 1)
+    assert api.call(instance.state, "get", "s", "k") == 1
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +128,12 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of ``localhost`` for servers and clients that vouches for itself, and its key, as Go takes them."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
-    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-    made = made.add_extension(x509.BasicConstraints(True, None), True)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+    builder = builder.add_extension(x509.BasicConstraints(True, None), True)
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    certificate = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
     path.write_bytes(certificate + secret)
     path.with_suffix(".crt").write_bytes(certificate)
     return path
@@ -152,11 +152,11 @@ def test_tls(secure: EtcdServer, pem: Path, client: Make, api: Api) -> None:
     mine = {"tls_ca": str(pem), "tls_certificate": str(pem), "tls_key": str(pem)}
     with FaultProxy(secure.port) as proxy:
         proxy.down = Way(piece=700)
-        made = client(f"etcds://localhost:{proxy.port}", **mine)
+        instance = client(f"etcds://localhost:{proxy.port}", **mine)
         data = os.urandom(100_000)
-        api.call(made.state, "save", "s", "k", data)
-        assert api.call(made.state, "get", "s", "k") == data
-        with api.opened(made.lock.hold("l", "r", wait=5)):
+        api.call(instance.state, "save", "s", "k", data)
+        assert api.call(instance.state, "get", "s", "k") == data
+        with api.opened(instance.lock.hold("l", "r", wait=5)):
             api.pause(0.01)
         for url, settings, text in (
             (f"etcds://localhost:{secure.port}", {**mine, "tls_ca": str(STRANGER)}, "not trusted.*tls_ca"),
@@ -171,7 +171,7 @@ def test_tls(secure: EtcdServer, pem: Path, client: Make, api: Api) -> None:
 
 def test_what_is_no_etcd(client: Make, api: Api, home: EtcdHome) -> None:
     with FaultProxy(home.server.port) as proxy:
-        proxy.down.instead = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        proxy.down.replacement = b"HTTP/1.1 400 Bad Request\r\n\r\n"
         error = api.fails(UnavailableError, match="does not speak gRPC over HTTP/2")(
             client(f"etcd://127.0.0.1:{proxy.port}").state, "save", "s", "k", 1
         )
@@ -179,32 +179,32 @@ def test_what_is_no_etcd(client: Make, api: Api, home: EtcdHome) -> None:
 
 
 def test_limits(home: EtcdHome, client: Make, api: Api) -> None:
-    """What a server would refuse is refused before; what it refuses is told."""
-    made = home.client()
+    """The client refuses what a server would refuse; its error for a server's refusal names the setting."""
+    instance = home.client()
     data = os.urandom(1024 * 1024)
-    api.call(made.state, "save", "s", "k", data)  # more than windows and frames hold
-    assert api.call(made.state, "get", "s", "k") == data
-    api.fails(ResourceExhaustedError, match="max_value_bytes")(made.state, "save", "s", "k", data + b"1")
+    api.call(instance.state, "save", "s", "k", data)  # more than windows and frames hold
+    assert api.call(instance.state, "get", "s", "k") == data
+    api.fails(ResourceExhaustedError, match="max_value_bytes")(instance.state, "save", "s", "k", data + b"1")
     large = client(home.server.url, prefix=home.prefix, max_value_bytes=8 << 20, max_operations=200)
     error = api.fails(ResourceExhaustedError, match="--max-request-bytes")(large.state, "save", "s", "k", data * 3)
     assert not error.maybe_applied
-    for each, match in ((made, "etcd takes 128 at once"), (large, "lower max_operations")):
+    for each, match in ((instance, "etcd takes 128 at once"), (large, "lower max_operations")):
         tx = each.state.transaction("s")
         with pytest.raises(ResourceExhaustedError, match=match):
             with api.opened(tx):
                 for number in range(129):
                     tx.save(f"k{number}", number)
-    with api.opened(made.state.transaction("s")) as tx:
+    with api.opened(instance.state.transaction("s")) as tx:
         for number in range(128):
             tx.save(f"k{number}", number)
-    assert len(api.call(made.state, "list_keys", "s")) == 129
+    assert len(api.call(instance.state, "list_keys", "s")) == 129
     api.fails(ResourceExhaustedError, match="change them in parts")(
-        made.configuration, "save_configuration", "c", {f"k{number}": "1" for number in range(129)}
+        instance.configuration, "save_configuration", "c", {f"k{number}": "1" for number in range(129)}
     )
 
 
 def test_plain_configuration(home: EtcdHome, api: Api) -> None:
-    """What etcdctl writes is read, and what has neither tags nor metadata is as plain."""
+    """A value that etcdctl writes is read, and an item without tags and metadata is stored as plainly."""
     settings = home.client().configuration
     api.call(settings, "save_configuration", "app", {"color": "red"})
     key = f"{home.prefix}/configuration/app///color".encode()
@@ -216,17 +216,17 @@ def test_plain_configuration(home: EtcdHome, api: Api) -> None:
 
 def test_a_forked_child(home: EtcdHome) -> None:
     """It connects anew beside a subscription and a waiter of its parent."""
-    made = home.client()
-    lease = made.lock.try_lock("l", "r", expiry=30)
+    instance = home.client()
+    lease = instance.lock.try_lock("l", "r", expiry=30)
     assert lease is not None
-    with made.configuration.subscribe_configuration("c") as sub:
-        waiting = threading.Thread(target=lambda: made.lock.hold("l", "r", wait=20).__enter__().release())
+    with instance.configuration.subscribe_configuration("c") as sub:
+        waiting = threading.Thread(target=lambda: instance.lock.hold("l", "r", wait=20).__enter__().release())
         waiting.start()
-        connects_anew(made)
+        connects_anew(instance)
         lease.release()
         waiting.join(20)
         assert not waiting.is_alive()
-        made.configuration.save_configuration("c", {"k": "1"})
+        instance.configuration.save_configuration("c", {"k": "1"})
         assert until(lambda: "k" in sub.current())
 
 

@@ -40,41 +40,41 @@ def quick() -> Iterator[None]:
 @pytest.fixture(scope="module", params=FAULTS)
 def beneath(request: pytest.FixtureRequest, quick: None) -> Iterator[Beneath]:
     """A sidecar for all tests of a module."""
-    made = FAULTS[request.param]()
-    yield made
-    made.close()
+    harness = FAULTS[request.param]()
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
 def proxy(beneath: Beneath) -> Iterator[FaultProxy]:
-    with FaultProxy(beneath.port) as made:
-        yield made
+    with FaultProxy(beneath.port) as instance:
+        yield instance
 
 
 @pytest.fixture
 def connect(beneath: Beneath, proxy: FaultProxy, api: Api) -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Return what makes clients of the sidecar behind the proxy. At the end nothing of them may be left: no task, thread or socket."""
     before = set(threading.enumerate())
-    made: list[CloudRuntimesClient] = []
+    clients: list[CloudRuntimesClient] = []
 
     def make(**arguments: Any) -> CloudRuntimesClient:
         client = beneath.client(arguments.pop("port", proxy.port), **arguments)
-        made.append(client)
+        clients.append(client)
         return client
 
     yield make
-    for client in made:
+    for client in clients:
         api.call(client, "close")
     beneath.forget()
-    left: Any = None
+    remaining: Any = None
     end = time.monotonic() + 15
     while time.monotonic() < end:
         threads = [each.name for each in set(threading.enumerate()) - before if not each.name.startswith(_THEIRS)]
-        left = tasks(api), sorted(threads), proxy.sockets()
-        if left == (0, [], 0):
+        remaining = tasks(api), sorted(threads), proxy.sockets()
+        if remaining == (0, [], 0):
             return
         api.pause(0.01)
-    pytest.fail(f"left behind: {left[0]} tasks, threads {left[1]}, {left[2]} sockets")
+    pytest.fail(f"left behind: {remaining[0]} tasks, threads {remaining[1]}, {remaining[2]} sockets")
 
 
 def tasks(api: Api) -> int:
@@ -87,5 +87,5 @@ def tasks(api: Api) -> int:
 
         return len(asyncio.all_tasks()) - 1
 
-    found: int = api.run(count())
-    return found
+    total: int = api.run(count())
+    return total

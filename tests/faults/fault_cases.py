@@ -26,7 +26,7 @@ def _break(proxy: FaultProxy, how: Any, *, at: int | None = None, way: str = "do
 
 
 def _garbage(proxy: FaultProxy) -> None:
-    proxy.down.instead = b"\xff\xfe\x00 no frame of anything" * 20
+    proxy.down.replacement = b"\xff\xfe\x00 no frame of anything" * 20
 
 
 def _lose(proxy: FaultProxy) -> None:
@@ -73,7 +73,7 @@ class Consumer:
 
 
 def publish_through(
-    behind: CloudRuntimesClient,
+    direct: CloudRuntimesClient,
     client: CloudRuntimesClient,
     proxy: FaultProxy,
     api: Api,
@@ -83,7 +83,7 @@ def publish_through(
     every: int,
 ) -> None:
     """Publish so many events while the way is cut within each ``every``, forwards and then back; all of them come."""
-    with behind.pubsub.subscribe("bus", topic) as sub:
+    with direct.pubsub.subscribe("bus", topic) as sub:
         with api.opened(client.pubsub.publisher("bus", topic, batch_events=20)) as publisher:
             for number in range(count):
                 publisher.send(number)
@@ -110,5 +110,5 @@ def wait_for_value(api: Api, sub: Any, key: str, wanted: str) -> None:
     value, end = "", time.monotonic() + SOON
     while value != wanted:
         assert time.monotonic() < end
-        found = api.call(sub, "receive", 1.0)
-        value = found[key].value if found else value
+        items = api.call(sub, "receive", 1.0)
+        value = items[key].value if items else value

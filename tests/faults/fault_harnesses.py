@@ -37,7 +37,7 @@ class Beneath(ABC):
         name: of the runtime and its transport.
         table: of the runtime, in a configuration.
         port: of the sidecar.
-        behind: a client on the same data without a sidecar, for looking into the store and publishing.
+        server: a client on the same data without a sidecar, for looking into the store and publishing.
         calls: what the sidecar's application, ``faults``, has been called with, by its method ``count``.
         streams: whether what is subscribed to comes again at once when a stream has ended.
         bulk: a request may carry several events.
@@ -58,7 +58,7 @@ class Beneath(ABC):
     bulk: ClassVar[bool]
     asks_first: ClassVar[bool]
     port: int
-    behind: CloudRuntimesClient
+    server: CloudRuntimesClient
     calls: list[Any]
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Beneath(ABC):
 
     def publish(self, topic: str, values: Sequence[Any]) -> None:
         """Publish to ``bus``, past the proxy."""
-        self.behind.pubsub.publish_bulk("bus", topic, values)
+        self.server.pubsub.publish_bulk("bus", topic, values)
 
     def forget(self) -> None:
         """End what the sidecar keeps of streams that have ended."""
@@ -103,7 +103,7 @@ class DaprHttpFaults(Beneath):
     asks_first = True
 
     def __init__(self) -> None:
-        self.behind = CloudRuntimesClient(
+        self.server = CloudRuntimesClient(
             app_id="faults", config={"capa": {"home": f":memory:faults-{next(_homes)}"}}, timeout=20
         )
         self._resources = ExitStack()
@@ -111,7 +111,7 @@ class DaprHttpFaults(Beneath):
         settings = SidecarSettings(
             app_id="faults", app_port=port, http_port=0, grpc_port=0, api_token=TOKEN, max_body=LIMIT
         )
-        self._sidecar = Sidecar(self.behind, settings)
+        self._sidecar = Sidecar(self.server, settings)
         self._sidecar.__enter__()
         self._app = CloudRuntimesClient(self._sidecar.http_address, app_id="faults", api_token=TOKEN)
         self.calls = []
@@ -136,7 +136,7 @@ class DaprHttpFaults(Beneath):
         self._serving.__exit__(None, None, None)
         self._app.close()
         self._sidecar.close()
-        self.behind.close()
+        self.server.close()
         self._resources.close()
 
 
@@ -172,7 +172,7 @@ class LayottoFaults(Beneath):
     asks_first = False
 
     def __init__(self) -> None:
-        self.behind = CloudRuntimesClient(
+        self.server = CloudRuntimesClient(
             app_id="faults", config={"capa": {"home": f":memory:faults-{next(_homes)}"}}, timeout=20
         )
         options = {
@@ -183,7 +183,7 @@ class LayottoFaults(Beneath):
             "grpc.http2.ping_timeout_ms": 1000,
         }
         self.quirks = Quirks()
-        self._fake = FakeLayotto(self.behind, self.quirks, app_id="faults", options=options)
+        self._fake = FakeLayotto(self.server, self.quirks, app_id="faults", options=options)
         self.port = int(self._fake.address.rpartition(":")[2])
         self._app = self.client(self.port)
         self.calls = []
@@ -225,7 +225,7 @@ class LayottoFaults(Beneath):
         self._serving.__exit__(None, None, None)
         self._app.close()
         self._fake.close()
-        self.behind.close()
+        self.server.close()
 
 
 FAULTS: dict[str, type[Beneath]] = {each.name: each for each in (DaprHttpFaults, DaprGrpcFaults, LayottoFaults)}

@@ -76,9 +76,9 @@ class _Turns:
 
 def _most_memory() -> int:
     """Return the most bytes that this process has had; `resource` tells those of the process that started it."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) * 1024
 
 
 def main() -> None:
@@ -100,8 +100,8 @@ def main() -> None:
             return _came("sync", name, begun, error)
         return _came("sync", name, begun, None)
 
-    async def one_async(name: str, places: asyncio.Semaphore) -> dict[str, Any]:
-        async with places:
+    async def one_async(name: str, limiter: asyncio.Semaphore) -> dict[str, Any]:
+        async with limiter:
             begun, failed = time.monotonic(), None
             try:
                 await _call_async(clients[name], kind)
@@ -112,8 +112,8 @@ def main() -> None:
             return came
 
     async def all_async() -> list[dict[str, Any]]:
-        places = asyncio.Semaphore(at_once)
-        return await asyncio.gather(*[one_async(name, places) for name in clients])
+        limiter = asyncio.Semaphore(at_once)
+        return await asyncio.gather(*[one_async(name, limiter) for name in clients])
 
     with ThreadPoolExecutor(at_once) as pool:
         results = list(pool.map(one, clients))

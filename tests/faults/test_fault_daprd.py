@@ -44,16 +44,16 @@ class DaprdFaults(Beneath):
     def __init__(self, folder: Path, redis: int) -> None:
         settings = {"consumerID": "faults", "processingTimeout": "2000", "redeliverInterval": "500"}
         settings["poolSize"] = "500"  # each subscription has a connection, for a while after its end too
-        made = [
+        parts = [
             redis_component("bus", "pubsub.redis", redis, **settings),
             redis_component("settings", "configuration.redis", redis, 1),
             component("store", "state.in-memory"),
         ]
-        resources = {"components": "---\n".join(made), "policy": tried_again("bus", times=5)}
+        resources = {"components": "---\n".join(parts), "policy": tried_again("bus", times=5)}
         self.daprd = Daprd(os.environ["DAPRD"], folder, resources)
         self.redis = redis
         self.port = self.daprd.grpc
-        self.behind = self.client(self.port, timeout=20)
+        self.server = self.client(self.port, timeout=20)
 
     def client(
         self, port: int, *, host: str = "127.0.0.1", token: str = TOKEN, tls: bool = False, **arguments: Any
@@ -64,7 +64,7 @@ class DaprdFaults(Beneath):
         raise NotImplementedError
 
     def close(self) -> None:
-        self.behind.close()
+        self.server.close()
         self.daprd.close()
 
 
@@ -73,9 +73,9 @@ def beneath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaprdFaults]:
     with redis_process(tmp_path_factory.mktemp("redis")) as redis:
         if redis is None:
             pytest.skip("there is no redis-server")
-        made = DaprdFaults(tmp_path_factory.mktemp("daprd"), redis)
-        yield made
-        made.close()
+        instance = DaprdFaults(tmp_path_factory.mktemp("daprd"), redis)
+        yield instance
+        instance.close()
 
 
 @pytest.mark.parametrize("name", LOUD)
@@ -86,7 +86,7 @@ def test_a_subscription_resumes(
 
     def publish(count: int) -> int:
         some = list(itertools.islice(numbers, count))
-        beneath.behind.pubsub.publish_bulk("bus", topic, some)
+        beneath.server.pubsub.publish_bulk("bus", topic, some)
         return some[-1] + 1
 
     with api.opened(api.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
@@ -124,7 +124,7 @@ def test_a_subscription_to_configuration_resumes(
 
 def test_a_publisher_gets_through(beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Make) -> None:
     topic, count = next(_topics), 300
-    publish_through(beneath.behind, connect(timeout=SOON), proxy, api, topic, count, every=100)
+    publish_through(beneath.server, connect(timeout=SOON), proxy, api, topic, count, every=100)
 
 
 def test_one_that_is_killed_in_mid_stream(
@@ -150,9 +150,9 @@ def test_one_that_is_killed_in_mid_stream(
                 api.call(publisher, "flush", SOON)
             assert (publisher.stats().delivered, publisher.stats().failed) == (count, 0)
     # what was acknowledged is done, but for an answer that was on its way when it was killed
-    with beneath.behind.pubsub.subscribe("bus", topic) as left:
-        beneath.behind.pubsub.publish("bus", topic, -1)
-        while (event := left.receive(SOON)) is not None and event.data != -1:
+    with beneath.server.pubsub.subscribe("bus", topic) as rest:
+        beneath.server.pubsub.publish("bus", topic, -1)
+        while (event := rest.receive(SOON)) is not None and event.data != -1:
             assert event.data in consumer.acknowledged
             event.ack()
         assert event is not None

@@ -51,9 +51,9 @@ def test_a_subscription_resumes(
                 proxy.back()
             consumer.take_all(count)
     # what was not acknowledged comes to the next member, and nothing else is there
-    with beneath.behind.pubsub.subscribe("bus", topic) as left:
+    with beneath.server.pubsub.subscribe("bus", topic) as rest:
         beneath.publish(topic, [-1])
-        while (event := left.receive(SOON)) is not None and beneath.data_of(event) != -1:
+        while (event := rest.receive(SOON)) is not None and beneath.data_of(event) != -1:
             assert beneath.data_of(event) in consumer.acknowledged  # its acknowledgement was lost on the way
             event.ack()
         assert event is not None
@@ -83,12 +83,12 @@ def test_a_sidecar_that_notices_late(
 @streaming
 def test_a_subscription_to_configuration_resumes(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     store = next(_topics)
-    beneath.behind.configuration.save_configuration(store, {"a": "0"})
+    beneath.server.configuration.save_configuration(store, {"a": "0"})
     sub = api.call(connect().configuration, "subscribe_configuration", store, ["a"], timeout=SOON)
     with api.opened(sub):
         for number, begin in enumerate((BREAKS["reset"], BREAKS["half-open"], BREAKS["gone"]), 1):
             begin(proxy)
-            beneath.behind.configuration.save_configuration(store, {"a": str(number)})
+            beneath.server.configuration.save_configuration(store, {"a": str(number)})
             proxy.heal()
             if begin is BREAKS["gone"]:
                 proxy.back()
@@ -97,7 +97,7 @@ def test_a_subscription_to_configuration_resumes(beneath: Beneath, proxy: FaultP
 
 def test_a_publisher_gets_through(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make) -> None:
     topic, count = next(_topics), 600
-    publish_through(beneath.behind, connect(timeout=SOON), proxy, api, topic, count, every=150)
+    publish_through(beneath.server, connect(timeout=SOON), proxy, api, topic, count, every=150)
 
 
 def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
@@ -110,14 +110,14 @@ def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
     monkeypatch.setattr(_lanes, "ATTEMPT", 0.05)  # less than a request takes
     ended = attempts_that_ran_out(monkeypatch)
     proxy.up.latency = 0.06
-    with beneath.behind.pubsub.subscribe("bus", topic) as sub:
+    with beneath.server.pubsub.subscribe("bus", topic) as sub:
         with api.opened(client.pubsub.publisher("bus", topic, batch_events=size, linger=1)) as publisher:
             for number in range(batches * size):
                 publisher.send(number)
             api.call(publisher, "flush", SOON)
             assert publisher.stats().delivered == batches * size
         proxy.heal()
-        beneath.behind.pubsub.publish("bus", topic, -1)
+        beneath.server.pubsub.publish("bus", topic, -1)
         came: list[int] = []
         while (event := sub.receive(SOON)) is not None and event.data != -1:
             event.ack()
@@ -133,17 +133,17 @@ def test_a_sidecar_that_is_killed(tmp_path: Path, rounds: Rounds) -> None:
     home = str(tmp_path / "home")
     with (
         reserved_port() as port,
-        CloudRuntimesClient(app_id="app", config=declared(home)) as behind,
+        CloudRuntimesClient(app_id="app", config=declared(home)) as direct,
         CloudRuntimesClient(f"grpc://127.0.0.1:{port}", app_id="app", timeout=SOON) as client,
     ):
         with sidecar_process(home, grpc_port=port) as first:
             sub = client.pubsub.subscribe("store", "topic")
             consumer = Consumer(SyncApi(), sub)
-            behind.pubsub.publish_bulk("store", "topic", list(range(20)))
+            direct.pubsub.publish_bulk("store", "topic", list(range(20)))
             # at full length, what the killed one had fetched comes when its lease is over
             consumer.take_all(rounds(20, 10))
             os.kill(first.pid, signal.SIGKILL)
-        behind.pubsub.publish_bulk("store", "topic", list(range(20, 40)))
+        direct.pubsub.publish_bulk("store", "topic", list(range(20, 40)))
         with sidecar_process(home, grpc_port=port):
             consumer.take_all(40)
             sub.close()

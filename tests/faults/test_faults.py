@@ -62,7 +62,7 @@ def in_time(beneath: Beneath, api: Api, rounds: Rounds, figure: Figure) -> Itera
 
 def held(beneath: Beneath, key: str) -> bool:
     """Look into the store, past the sidecar."""
-    return beneath.behind.state.get_item("store", key) is not None
+    return beneath.server.state.get_item("store", key) is not None
 
 
 def create(api: Api, client: CloudRuntimesClient, key: str, timeout: float = TIMEOUT) -> None:
@@ -87,7 +87,7 @@ def works_again(api: Api, client: CloudRuntimesClient, beneath: Beneath) -> None
 
 
 class Fault(NamedTuple):
-    """What is done to a connection that is in use, and what comes of a write.
+    """Fault in a connection that is in use, and its effect on a write.
 
     Attributes:
         begin: does it.
@@ -133,7 +133,7 @@ def test_a_write(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, conne
     comes = fault.held or (fault.held is None and beneath.quiet)
 
     def met() -> bool:
-        """Tell whether the fault met what had been sent; a machine that stands still may not come so far in time."""
+        """Return whether the fault met what had been sent; a machine that stands still may not come so far in time."""
         return fault.kind is GONE or (caught.value.maybe_applied and (not comes or held(beneath, keys[-1])))
 
     for timeout in longer(met, TIMEOUT):
@@ -242,8 +242,8 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def secure(beneath: Beneath) -> Iterator[FaultProxy]:
-    with FaultProxy(beneath.port, pem=PEM) as made:
-        yield made
+    with FaultProxy(beneath.port, pem=PEM) as instance:
+        yield instance
 
 
 def test_a_certificate_of_another_name(
@@ -284,7 +284,7 @@ def test_garbage(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, i
     client, key = connect(), next(_keys)
     kind = InternalError if beneath.sees_garbage else GONE
     create(api, client, next(_keys), SOON)
-    proxy.down.instead = GARBAGE
+    proxy.down.replacement = GARBAGE
     with in_time(SOON, kind) as caught:
         create(api, client, key, SOON)
     assert caught.value.maybe_applied
@@ -302,7 +302,7 @@ def test_garbage_that_does_not_end(
     beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_time: InTime
 ) -> None:
     client, key = connect(), next(_keys)
-    proxy.down.instead = b"HTTP/1.1 200 OK\r\nx: " + bytes(1 << 20)
+    proxy.down.replacement = b"HTTP/1.1 200 OK\r\nx: " + bytes(1 << 20)
     with in_time(SOON, InternalError, ResourceExhaustedError, GONE):
         api.call(client.state, "get", "store", key, timeout=SOON)
     proxy.heal()
@@ -346,7 +346,7 @@ def test_5_mib(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Make, in_
             api.call(each.state, "save", "store", key, large, timeout=SOON)
         assert not caught.value.retryable
         assert not held(beneath, key)
-    beneath.behind.state.save("store", key, large)
+    beneath.server.state.save("store", key, large)
     assert api.call(wide.state, "get", "store", key, timeout=SOON) == large
     if beneath.larger:
         assert api.call(client.state, "get", "store", key, timeout=SOON) == large

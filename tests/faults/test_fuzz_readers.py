@@ -11,7 +11,7 @@ import pytest
 
 from cloud_runtimes._native import resp_py
 from cloud_runtimes.components._net import connections
-from cloud_runtimes.components._net.connections import Lost, Refused, ServerConnection
+from cloud_runtimes.components._net.connections import ConnectionLost, ServerConnection, ServerError
 from cloud_runtimes.components.etcd import connection as etcd
 from cloud_runtimes.components.etcd.address import parse_url as etcd_url
 from cloud_runtimes.components.etcd.hpack import literal
@@ -33,23 +33,23 @@ _NUMBERS = (b"0", b"-1", b"-15", b"4294967295", b"9" * 25, b"\xff\xff\xff\xff", 
 
 def changed(chance: random.Random, data: bytes, alphabet: bytes) -> bytes:
     """Return data with some bytes changed, moved, cut out or put in."""
-    found = bytearray(data)
+    result = bytearray(data)
     for _ in range(chance.randint(1, 6)):
-        at, kind = chance.randrange(len(found) + 1), chance.randrange(6)
-        if kind == 0 and at < len(found):
-            found[at] = chance.randrange(256)
-        elif kind == 1 and at < len(found):
-            found[at] = chance.choice(alphabet)
+        at, kind = chance.randrange(len(result) + 1), chance.randrange(6)
+        if kind == 0 and at < len(result):
+            result[at] = chance.randrange(256)
+        elif kind == 1 and at < len(result):
+            result[at] = chance.choice(alphabet)
         elif kind == 2:
-            del found[at : at + chance.randint(1, 8)]
+            del result[at : at + chance.randint(1, 8)]
         elif kind == 3:
-            found[at:at] = chance.choice(_NUMBERS)
+            result[at:at] = chance.choice(_NUMBERS)
         elif kind == 4:
-            found[at:at] = chance.randbytes(chance.randint(1, 8))
+            result[at:at] = chance.randbytes(chance.randint(1, 8))
         else:
-            begin = chance.randrange(len(found) + 1)
-            found[at:at] = found[begin : begin + chance.randint(1, 60)]
-    return bytes(found)
+            begin = chance.randrange(len(result) + 1)
+            result[at:at] = result[begin : begin + chance.randint(1, 60)]
+    return bytes(result)
 
 
 def pieces(chance: random.Random, data: bytes) -> list[bytes]:
@@ -59,14 +59,14 @@ def pieces(chance: random.Random, data: bytes) -> list[bytes]:
 
 
 def feed(connection: ServerConnection, chance: random.Random, data: bytes) -> bool:
-    """Feed a connection; tells whether it says that this is not the protocol."""
+    """Feed a connection; returns whether it says that this is not the protocol."""
     connection._server, said = _SERVER, ""
     try:
         for piece in pieces(chance, data):
             connection._took(piece)
-    except Lost as error:
+    except ConnectionLost as error:
         said = str(error)
-    except Refused:
+    except ServerError:
         pass
     assert said in ("", f"the server at server:1 does not speak {connection.protocol}")
     return bool(said)
@@ -94,14 +94,14 @@ def test_nats(rounds: Rounds) -> None:
     inbox._prefix = b"_INBOX.x."
 
     def opened() -> ServerConnection:
-        made = nats.Connection(address, settings, nats_address.Servers(address.servers))
+        connection = nats.Connection(address, settings, nats_address.Servers(address.servers))
         inbox.waiting.clear()
         inbox._next = 0
         batch = Batch(Request("a", answers=3), Bulk("b", lambda reply: reply, 5), Request("c", consumer="C"))
         inbox.begin(Call(batch, lambda call: None), batch)
-        made.session.callbacks[1], made.session.bulk = inbox.take, inbox.take_bulk
-        made.session.callbacks[2] = lambda message: replies.append(message.data)
-        return made
+        connection.session.callbacks[1], connection.session.bulk = inbox.take, inbox.take_bulk
+        connection.session.callbacks[2] = lambda message: replies.append(message.data)
+        return connection
 
     answer = b'{"stream":"S", "seq":1}'
     seeds = [
@@ -126,19 +126,22 @@ def test_rabbitmq(rounds: Rounds) -> None:
         return rabbitmq.Connection(address, connections.Servers(address.servers), "fuzz")
 
     def working() -> ServerConnection:
-        made = rabbitmq.Connection(address, connections.Servers(address.servers), "fuzz")
-        made.session.feed(login)
+        connection = rabbitmq.Connection(address, connections.Servers(address.servers), "fuzz")
+        connection.session.feed(login)
         for step in (Ask((60, 20), "s", ""), Ask((50, 10), "s", ""), Publish(b"", 3, "x"), Publish(b"", 2, "y")):
-            made.session.begin(step)
-        return made
+            connection.session.begin(step)
+        return connection
 
-    told = wire.properties(wire.Properties("a/b", {"x": {"y": [1, "z", 2.5]}, "n": 5}, 2, "id"))
-    deliver = wire.method(CALLS, (60, 60), "sqoss", "c", 1, 0, "x", "y") + wire.content(CALLS, told, b"b" * 5000, 4096)
+    properties = wire.properties(wire.Properties("a/b", {"x": {"y": [1, "z", 2.5]}, "n": 5}, 2, "id"))
+    deliver = wire.method(CALLS, (60, 60), "sqoss", "c", 1, 0, "x", "y") + wire.content(
+        CALLS, properties, b"b" * 5000, 4096
+    )
     seeds = [
         wire.method(CALLS, (60, 21), "s", "c") + deliver * 3 + wire.HEARTBEAT + deliver,
         wire.method(CALLS, (60, 21), "s", "c") + wire.method(CALLS, (50, 11), "sll", "q", 1, 2),
         wire.method(CONFIRMS, (60, 80), "qo", 1, 0) + wire.method(CONFIRMS, (60, 120), "qo", 4, 1),
-        wire.method(CONFIRMS, (60, 50), "hsss", 312, "NO_ROUTE", "x", "k") + wire.content(CONFIRMS, told, b"b", 4096),
+        wire.method(CONFIRMS, (60, 50), "hsss", 312, "NO_ROUTE", "x", "k")
+        + wire.content(CONFIRMS, properties, b"b", 4096),
         wire.method(CALLS, (20, 40), "hshh", 404, "NOT_FOUND", 60, 20) + wire.method(0, (10, 60), "s", "memory"),
     ]
     alphabet = bytes((0, 1, 2, 3, 8, 0xCE, 10, 20, 50, 60, 80, 255)) + b"FAStsxlD"
@@ -147,13 +150,13 @@ def test_rabbitmq(rounds: Rounds) -> None:
 
 
 def test_headers_of_rabbitmq(rounds: Rounds) -> None:
-    """What another program wrote into a message breaks nothing."""
+    """Headers that another program wrote break nothing."""
     chance = random.Random(4)
     headers = {"a": {"b": [1, {"c": None}], "d": 2.5}, "e": b"x", "f": True, "g": "text", "h": [[[1]]]}
-    told = wire.properties(wire.Properties("a/b", headers, 2, "id"))
+    properties = wire.properties(wire.Properties("a/b", headers, 2, "id"))
     for _ in range(rounds(5_000, 200_000)):
-        found = wire.read_properties(changed(chance, told, b"FAStsxlDVTud\0\1\2\xff"))
-        assert found.headers is None or isinstance(found.headers, dict)
+        result = wire.read_properties(changed(chance, properties, b"FAStsxlDVTud\0\1\2\xff"))
+        assert result.headers is None or isinstance(result.headers, dict)
 
 
 # -- etcd ---------------------------------------------------------------------
@@ -164,11 +167,11 @@ def test_etcd(rounds: Rounds) -> None:
     address = etcd_url("etcd://h:1")
 
     def opened() -> ServerConnection:
-        made = etcd.Connection(address, settings, connections.Servers(address.servers), etcd.Login(address))
-        made.session.begin(b"\x83", b"m" * 100_000)
-        made.session.begin(b"\x83", b"m", more=True)
-        made.session.begin(b"\x83", b"m")
-        return made
+        connection = etcd.Connection(address, settings, connections.Servers(address.servers), etcd.Login(address))
+        connection.session.begin(b"\x83", b"m" * 100_000)
+        connection.session.begin(b"\x83", b"m", more=True)
+        connection.session.begin(b"\x83", b"m")
+        return connection
 
     def message(stream: int, data: bytes) -> bytes:
         return http2_frame(0, 0, stream, b"\0" + len(data).to_bytes(4, "big") + data)
@@ -194,15 +197,15 @@ def test_etcd(rounds: Rounds) -> None:
 
 def read(module: ModuleType, parts: Sequence[bytes]) -> tuple[list[Any], bool]:
     """Return the replies, and whether it said that this is not the protocol."""
-    found: list[Any] = []
+    replies: list[Any] = []
     reader = module.ReplyReader(str, Ellipsis)
     try:
         for piece in parts:
             reader.feed(piece)
-            reader.take(found, 1 << 30)
+            reader.take(replies, 1 << 30)
     except ConnectionError:
-        return found, True
-    return found, False
+        return replies, True
+    return replies, False
 
 
 @pytest.mark.native_only

@@ -1,4 +1,6 @@
-"""What servers may say to our own parsers of their protocols, in both APIs: a call ends in time, with an error of ours, in little memory, and holds no event loop."""
+"""Hostile servers against our own protocol parsers, in both APIs.
+
+A call ends in time, with an error of ours, in little memory, and holds no event loop."""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def test_answers(kind: str, request: pytest.FixtureRequest, figure: Callable[[st
         closed = nobody.getsockname()[1]
         nobody.close()
         limits = {each.answer.name: _LONG if each.answer.foreign else _SHORT for each in servers}
-        told = {
+        task = {
             "kind": kind,
             "closed": closed,
             "at_once": 4 if strict else 20,
@@ -40,12 +42,12 @@ def test_answers(kind: str, request: pytest.FixtureRequest, figure: Callable[[st
         }
         done = subprocess.run(
             [sys.executable, "-m", "tests.faults.hostile_calls"],
-            input=json.dumps(told), capture_output=True, text=True, cwd=_ROOT, timeout=120,
+            input=json.dumps(task), capture_output=True, text=True, cwd=_ROOT, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
+        report = json.loads(done.stdout)
         by_name = {each.answer.name: each for each in servers}
-        for each in found["results"]:
+        for each in report["results"]:
             assert each["ours"], each
             assert each["seconds"] < limits[each["name"]] + (0.5 if strict else 10), each
             if by_name[each["name"]].answer.foreign:
@@ -54,10 +56,10 @@ def test_answers(kind: str, request: pytest.FixtureRequest, figure: Callable[[st
         for server in servers:  # the next attempt has a connection of its own
             if server.answer.foreign:
                 assert server.connections >= 4, server.answer.name
-        assert found["grown"] < _MEMORY
-        assert found["turn"] < (0.2 if strict else 1.0)
+        assert report["grown"] < _MEMORY
+        assert report["turn"] < (0.2 if strict else 1.0)
         assert "Traceback" not in done.stderr, done.stderr
         figure(
             f"{kind}: hostile answers",
-            f"{len(servers)} in both APIs: {found['grown'] / (1 << 20):.1f} MiB, longest turn of a loop {found['turn'] * 1000:.0f} ms",
+            f"{len(servers)} in both APIs: {report['grown'] / (1 << 20):.1f} MiB, longest turn of a loop {report['turn'] * 1000:.0f} ms",
         )

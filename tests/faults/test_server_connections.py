@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from cloud_runtimes.components._net.connections import Lost, Servers
+from cloud_runtimes.components._net.connections import ConnectionLost, Servers
 from cloud_runtimes.components._net.partial import Partial
 from cloud_runtimes.components.rabbitmq.address import parse_url
 from cloud_runtimes.components.rabbitmq.connection import Connection
@@ -18,12 +18,12 @@ from cloud_runtimes.components.rabbitmq.connection import Connection
 def connection() -> Iterator[Connection]:
     """A connection of which something can be read, for ever."""
     address = parse_url("amqp://h:1")
-    made, other = Connection(address, Servers(address.servers), "test"), None
-    made._socket, other = socket.socketpair()
+    connected, other = Connection(address, Servers(address.servers), "test"), None
+    connected._socket, other = socket.socketpair()
     with other:
         other.sendall(b"\x08")
-        yield made
-        made.close()
+        yield connected
+        connected.close()
 
 
 def test_a_deadline_that_has_passed(connection: Connection) -> None:
@@ -43,7 +43,7 @@ def test_what_has_arrived(connection: Connection) -> None:
 def test_answers_that_a_server_does_not_read(connection: Connection) -> None:
     for _ in range(10):
         connection.owe(1 << 20, False)
-    with pytest.raises(Lost, match="asks and does not read"):
+    with pytest.raises(ConnectionLost, match="asks and does not read"):
         connection.owe(1, True)
 
 

@@ -1,4 +1,4 @@
-"""What cannot be read in a store, on each engine: it is named once, stops nothing else, and what replaces it mends it."""
+"""Unreadable entries in a store, on each engine: each is named once, stops nothing else, and a new value mends it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ ODD = (
 
 @pytest.fixture(params=ENGINES)
 def entries(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Entries]:
-    made = make_entries(request, request.param, tmp_path)
-    yield made
-    made.harness.close()
+    instance = make_entries(request, request.param, tmp_path)
+    yield instance
+    instance.harness.close()
 
 
 @pytest.fixture
@@ -323,7 +323,7 @@ def test_a_server_that_cannot_be_read(
     with server.rpc.serving(port=0) as serving:
         entries.server("orders", address)
         for _ in range(3):
-            driver._found(api.call(Asked(driver._registry), "find"), b"secret")
+            driver._accept(api.call(Asked(driver._registry), "find"), b"secret")
             assert [f"http://{known.endpoint.host}:{known.endpoint.port}" for known in driver._known] == [
                 serving.address
             ]

@@ -34,40 +34,40 @@ def client(path: str, durability: str = "relaxed") -> CloudRuntimesClient:
 
 def put_until_killed(path: str) -> None:
     """Replace one file and make another, again and again; content and metadata tell of each other."""
-    with client(path) as made:
-        made.file.put_file("store", "new/first", b"0" * 10, metadata={"digit": "0"})
+    with client(path) as instance:
+        instance.file.put_file("store", "new/first", b"0" * 10, metadata={"digit": "0"})
         say(ready=True)
         number = 0
         while True:
             digit = str(number % 10)
             data = digit.encode() * SIZES[number % 3]
-            made.file.put_file("store", "folder/old", data, metadata={"digit": digit})
-            made.file.put_file("store", f"new/{number}", data, metadata={"digit": digit})
+            instance.file.put_file("store", "folder/old", data, metadata={"digit": digit})
+            instance.file.put_file("store", f"new/{number}", data, metadata={"digit": digit})
             number += 1
 
 
 def move_until_killed(path: str) -> None:
     """Move one file to and fro, over another."""
-    with client(path) as made:
-        made.file.move_file("store", "here/a", "there/a")
-        made.file.move_file("store", "there/a", "here/a")
+    with client(path) as instance:
+        instance.file.move_file("store", "here/a", "there/a")
+        instance.file.move_file("store", "there/a", "here/a")
         say(ready=True)
         while True:
-            made.file.move_file("store", "here/a", "there/a")
-            made.file.move_file("store", "there/a", "here/a")
+            instance.file.move_file("store", "here/a", "there/a")
+            instance.file.move_file("store", "there/a", "here/a")
 
 
 def create(path: str, count: str) -> None:
     """Create files that another process creates too, with folders of their names; say which were made here."""
     made_here = []
-    with client(path) as made:
-        made.file.exists("store", "warm")
+    with client(path) as instance:
+        instance.file.exists("store", "warm")
         say(ready=True)
         sys.stdin.readline()
         for number in range(int(count)):
             for name in (f"n{number}", f"n{number}/below"):
                 try:
-                    made.file.put_file("store", name, path.encode(), overwrite=False)
+                    instance.file.put_file("store", name, path.encode(), overwrite=False)
                     made_here.append(name)
                 except AlreadyExistsError:
                     continue
@@ -83,8 +83,8 @@ def put_slowly(path: str) -> None:
         sys.stdin.readline()
         yield b"second"
 
-    with client(path) as made:
-        made.file.put_file("store", "slow", chunks())
+    with client(path) as instance:
+        instance.file.put_file("store", "slow", chunks())
     say(done=True)
 
 
@@ -96,30 +96,30 @@ def stream(path: str, mebibytes: str) -> None:
         for number in range(count):
             yield bytes([number % 256]) * 1_048_576
 
-    with client(path) as made:
-        made.file.put_file("store", "warm", b"x")
-        made.file.get_file("store", "warm")
-        with made.file.open_file("store", "warm") as file:
+    with client(path) as instance:
+        instance.file.put_file("store", "warm", b"x")
+        instance.file.get_file("store", "warm")
+        with instance.file.open_file("store", "warm") as file:
             file.read()
         before = most_memory()
         started = time.monotonic()
-        made.file.put_file("store", "a", chunks())
+        instance.file.put_file("store", "a", chunks())
         put = time.monotonic() - started
         started = time.monotonic()
         total = 0
-        with made.file.open_file("store", "a") as file:
+        with instance.file.open_file("store", "a") as file:
             for chunk in file.chunks():
                 total += len(chunk)
         got = time.monotonic() - started
-        made.file.copy_file("store", "a", "b")
-        made.file.delete_file("store", "a")
-        with made.file.open_file("store", "b") as source, made.file.open_file("store", "c", "wb") as target:
+        instance.file.copy_file("store", "a", "b")
+        instance.file.delete_file("store", "a")
+        with instance.file.open_file("store", "b") as source, instance.file.open_file("store", "c", "wb") as target:
             for chunk in source.chunks():
                 target.write(chunk)
-        last = made.file.get_file("store", "c", start=count * 1_048_576 - 5)
+        last = instance.file.get_file("store", "c", start=count * 1_048_576 - 5)
         after = most_memory()
         for name in ("b", "c"):
-            made.file.delete_file("store", name)
+            instance.file.delete_file("store", name)
     say(total=total, growth=after - before, last=list(last), put=put, got=got)
 
 

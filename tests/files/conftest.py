@@ -47,8 +47,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(root: Path) -> Iterator[CloudRuntimesClient]:
     """A client on it."""
-    with client_at(root) as made:
-        yield made
+    with client_at(root) as instance:
+        yield instance
 
 
 @pytest.fixture

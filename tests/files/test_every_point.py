@@ -68,27 +68,27 @@ def test_writes(at: Any, root: Path, name: str, rounds: Rounds, figure: Any) -> 
         "copy": before | {"f": (b"other", "other")},
     }[name]
     client = at(root, durability="relaxed")
-    number, step, told = 1, rounds(3, 1), {False: 0, True: 0}
+    number, step, counts = 1, rounds(3, 1), {False: 0, True: 0}
     while True:
         for each in client.file.list_files("store"):
             client.file.delete_file("store", each.name)
         client.file.put_file("store", "f", b"old", metadata={"v": "old"})
         client.file.put_file("store", "g", b"other", metadata={"v": "other"})
         error, reached = interrupted(lambda: CALLS[name](client), number)
-        found = contents(client)
-        assert found in (before, after), (number, found)
+        state = contents(client)
+        assert state in (before, after), (number, state)
         if error is not None:
             applied = getattr(error, "maybe_applied", True)
-            told[applied] += 1
-            assert applied or found == before, (number, found)
+            counts[applied] += 1
+            assert applied or state == before, (number, state)
         elif not reached:
             break
         number += step
     client.close()
-    assert told[False] > 5
+    assert counts[False] > 5
     assert contents(at(root)) == after
     assert not os.listdir(root / "%%tmp") if (root / "%%tmp").exists() else True
     figure(
         f"KeyboardInterrupt at every point of {name}",
-        f"{told[False]} said not applied and were not, {told[True]} said perhaps",
+        f"{counts[False]} said not applied and were not, {counts[True]} said perhaps",
     )

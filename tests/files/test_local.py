@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.local.names import aside, place, segment
+from cloud_runtimes.components.local.names import aside, locate, segment
 from cloud_runtimes.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -45,7 +45,7 @@ _names = st.lists(_segments, min_size=1, max_size=4).map("/".join).filter(lambda
 @example("x" * 253)
 @example("x" * 255)
 def test_a_segment_comes_back(text: str) -> None:
-    *heads, entry = place(text)[0] + (place(text).entry,)
+    *heads, entry = locate(text)[0] + (locate(text).entry,)
     assert segment((*heads, entry)) == (text, False)
     moved = aside(entry)
     assert segment((*heads, *moved)) == (text, True)
@@ -57,7 +57,7 @@ def test_a_segment_comes_back(text: str) -> None:
 
 @given(st.lists(_segments, min_size=2, max_size=2, unique=True))
 def test_no_two_segments_meet(pair: list[str]) -> None:
-    one, other = (place(text) for text in pair)
+    one, other = (locate(text) for text in pair)
     assert {(*one.folders, one.entry), (*one.folders, *one.aside)}.isdisjoint(
         {(*other.folders, other.entry), (*other.folders, *other.aside)}
     )
@@ -114,8 +114,8 @@ def odd(root: Path, tmp_path: Path) -> Path:
     (root / "inside").symlink_to(".")
     os.mkfifo(root / "pipe")
     if hasattr(socket, "AF_UNIX"):
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(str(root / "socket"))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(root / "socket"))
     if os.geteuid() == 0:
         os.mknod(root / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
     return outside
@@ -252,7 +252,7 @@ def test_without_attributes(client: CloudRuntimesClient, root: Path, monkeypatch
 @pytest.mark.root
 @needs_root
 def test_another_file_system(tmp_path: Path, at: Any) -> None:
-    """One without attributes and without names given later."""
+    """A file system without attributes, and without naming a file after it was opened."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "ramfs", "ramfs", str(disk)], check=True)

@@ -51,7 +51,7 @@ def test_killed_puts(start: Any, at: Any, root: Path, rounds: Rounds, figure: Fi
 
 def test_killed_moves(start: Any, at: Any, root: Path, rounds: Rounds, figure: Figure) -> None:
     count = rounds(5, 200)
-    found = {"here/a": 0, "there/a": 0}
+    counts = {"here/a": 0, "there/a": 0}
     with at(root, durability="relaxed") as client:
         before = client.file.put_file("store", "here/a", b"content", metadata={"k": "v"})
     for _ in range(count):
@@ -63,11 +63,11 @@ def test_killed_moves(start: Any, at: Any, root: Path, rounds: Rounds, figure: F
             (info,) = client.file.list_files("store")
             assert (info.etag, info.metadata) == (before.etag, {"k": "v"})
             assert client.file.get_file("store", info.name) == b"content"
-            found[info.name] += 1
+            counts[info.name] += 1
             client.file.move_file("store", info.name, "here/a")
     figure(
         f"SIGKILL of a move, {count} rounds",
-        f"{found['here/a']} at the source, {found['there/a']} at the target, 0 at both",
+        f"{counts['here/a']} at the source, {counts['there/a']} at the target, 0 at both",
     )
 
 
@@ -90,9 +90,9 @@ def test_processes_that_create_the_same(start: Any, client: CloudRuntimesClient,
     children = [start("create", root, count).ready() for _ in range(3)]
     for child in children:
         child.go()
-    made = [name for child in children for name in child.line()["made"]]
-    assert len(made) == len(set(made)) == 2 * count
-    assert [info.name for info in client.file.list_files("store", timeout=60)] == sorted(made)
+    created = [name for child in children for name in child.line()["made"]]
+    assert len(created) == len(set(created)) == 2 * count
+    assert [info.name for info in client.file.list_files("store", timeout=60)] == sorted(created)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not on this Python: /proc")

@@ -45,8 +45,8 @@ class ScriptedState(StateDriver):
         return self.get(op, key, consistency)
 
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        found: dict[str, StoredValue] = self._next(op, dict.fromkeys(keys, STORED))
-        return found
+        values: dict[str, StoredValue] = self._next(op, dict.fromkeys(keys, STORED))
+        return values
 
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
@@ -54,8 +54,8 @@ class ScriptedState(StateDriver):
         return self.get_bulk(op, keys, consistency)
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        found: list[str] = self._next(op, [])
-        return found
+        keys: list[str] = self._next(op, [])
+        return keys
 
     async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         return self.list_keys(op, prefix, limit, after)
@@ -104,15 +104,15 @@ def runtime() -> ScriptedRuntime:
 @pytest.fixture
 def scripted(runtime: ScriptedRuntime) -> Iterator[CloudRuntimesClient]:
     """A client over the scripted fake."""
-    with CloudRuntimesClient(runtime=runtime, app_id="test") as made:
-        yield made
+    with CloudRuntimesClient(runtime=runtime, app_id="test") as instance:
+        yield instance
 
 
 @pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
     """A client on an embedded store."""
-    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
-        yield made
+    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as instance:
+        yield instance
 
 
 @pytest.fixture

@@ -38,29 +38,30 @@ def test_jitter_stays_within_its_range(jitter: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize(("again", "calls"), [(False, 2), (True, 3)])
 def test_a_call_in_the_background_is_made_until_it_works(again: bool, calls: int) -> None:
-    made: list[tuple[str, float]] = []
+    attempts: list[tuple[str, float]] = []
 
     def call() -> None:
-        made.append((threading.current_thread().name, monotonic()))
-        if len(made) == 1:
+        attempts.append((threading.current_thread().name, monotonic()))
+        if len(attempts) == 1:
             raise UnavailableError("away")
 
     began = monotonic()
     in_background("test-behind", call, (0.0, 0.05, 0.1), again=again)
     until(
-        lambda: len(made) == calls and "cloud-runtimes-test-behind" not in {each.name for each in threading.enumerate()}
+        lambda: len(attempts) == calls
+        and "cloud-runtimes-test-behind" not in {each.name for each in threading.enumerate()}
     )
-    assert {name for name, _ in made} == {"cloud-runtimes-test-behind"}
-    assert made[1][1] - began >= 0.05
+    assert {name for name, _ in attempts} == {"cloud-runtimes-test-behind"}
+    assert attempts[1][1] - began >= 0.05
 
 
 def test_a_call_in_the_background_that_never_works_is_given_up() -> None:
-    made: list[None] = []
+    calls: list[None] = []
 
     def call() -> None:
-        made.append(None)
+        calls.append(None)
         raise UnavailableError("away")
 
     in_background("test-behind", call, (0.0, 0.01))
     until(lambda: "cloud-runtimes-test-behind" not in {each.name for each in threading.enumerate()})
-    assert len(made) == 2
+    assert len(calls) == 2

@@ -79,8 +79,8 @@ def test_closing_flushes_publishers(home: Path) -> None:
     with pytest.raises(ClosedError):
         publisher.send(10)
     with make() as reader, reader.pubsub.subscribe("bus", "t") as events:
-        found = [events.receive(timeout=10.0) for _ in range(10)]
-    assert [event.data for event in found if event is not None] == list(range(10))
+        received = [events.receive(timeout=10.0) for _ in range(10)]
+    assert [event.data for event in received if event is not None] == list(range(10))
 
 
 @pytest.mark.process
@@ -102,9 +102,9 @@ def test_a_forgotten_publisher_delivers_at_exit(home: Path) -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
     with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as client:
         with client.pubsub.subscribe("bus", "t") as events:
-            found = [events.receive(timeout=10.0) for _ in range(100)]
+            received = [events.receive(timeout=10.0) for _ in range(100)]
             assert events.receive(timeout=0) is None
-    assert [event.data for event in found if event is not None] == list(range(100))
+    assert [event.data for event in received if event is not None] == list(range(100))
 
 
 def test_a_client_that_nobody_holds_goes_away(runtime: Any) -> None:

@@ -38,10 +38,10 @@ def file(folder: Path, text: str, name: str = "cloud.toml") -> Path:
 
 
 def test_defaults() -> None:
-    found = settings()
-    assert (found.runtime, found.endpoint, found.timeout, found.api_token) == ("capa", None, 30.0, None)
-    assert found.origin == "no configuration"
-    assert not any(found.components.values())
+    result = settings()
+    assert (result.runtime, result.endpoint, result.timeout, result.api_token) == ("capa", None, 30.0, None)
+    assert result.origin == "no configuration"
+    assert not any(result.components.values())
 
 
 def test_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,8 +164,8 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: Keep) ->
 def test_durability(monkeypatch: pytest.MonkeyPatch, closing: Keep) -> None:
     def durable(**table: Any) -> bool:
         declared = {"state": {"s": {"component": "sqlite", "home": ":memory:", **table}}}
-        found: bool = closing(CloudRuntimesClient(config=declared)).state._frame.driver("s")._context.durable
-        return found
+        is_durable: bool = closing(CloudRuntimesClient(config=declared)).state._frame.driver("s")._context.durable
+        return is_durable
 
     assert durable()
     assert not durable(durability="relaxed")
@@ -191,10 +191,10 @@ KINDS = {
 def test_kinds_of_files(tmp_path: Path, name: str) -> None:
     path = file(tmp_path, KINDS[name], name)
     for source in (path, str(path)):
-        found = settings(source)
-        assert found.app_id == "x"
-        assert found.components["state"] == {"orders": {"component": "sqlite", "retention": "7d"}}
-        assert found.origin == str(path)
+        result = settings(source)
+        assert result.app_id == "x"
+        assert result.components["state"] == {"orders": {"component": "sqlite", "retention": "7d"}}
+        assert result.origin == str(path)
 
 
 def test_a_folder_of_files(tmp_path: Path) -> None:
@@ -203,9 +203,9 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     file(tmp_path, "pubsub: {a: {component: sqlite}}\ncapa: {home: ':memory:'}\n", "three.yaml")
     file(tmp_path, "this is not read", "readme.txt")
     (tmp_path / "folder.toml").mkdir()
-    found = settings(tmp_path)
-    assert (found.app_id, found.timeout, found.runtime_settings) == ("x", 3, {"home": ":memory:"})
-    assert {service: sorted(tables) for service, tables in found.components.items() if tables} == {
+    result = settings(tmp_path)
+    assert (result.app_id, result.timeout, result.runtime_settings) == ("x", 3, {"home": ":memory:"})
+    assert {service: sorted(tables) for service, tables in result.components.items() if tables} == {
         "state": ["a", "b"],
         "pubsub": ["a"],
     }
@@ -286,9 +286,9 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
 )
 def test_the_words_of_a_parser_are_not_told(kind: str, text: str) -> None:
     """They quote the document, which may hold secrets."""
-    place = read_tables(text.encode(), kind)
-    assert isinstance(place, str)
-    assert re.fullmatch(r"syntax error at line 1, column \d+", place)
+    message = read_tables(text.encode(), kind)
+    assert isinstance(message, str)
+    assert re.fullmatch(r"syntax error at line 1, column \d+", message)
 
 
 def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

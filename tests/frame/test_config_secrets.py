@@ -80,46 +80,46 @@ class Maker:
     def table(self, settings: type) -> dict[str, Any]:
         """Return a table of one of the package's classes of settings."""
         keys = names(settings)
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key in self.random.sample(keys, self.random.randint(1, min(4, len(keys)))):
-            found[key] = self.known(settings, key) if self.maybe(0.5) else self.value()
+            values[key] = self.known(settings, key) if self.maybe(0.5) else self.value()
         if self.maybe(0.15):
             key = self.random.choice(keys)
-            found[self.random.choice((key[:-1] or "x", "zzz", self.secret, "component"))] = self.value()
-        return found
+            values[self.random.choice((key[:-1] or "x", "zzz", self.secret, "component"))] = self.value()
+        return values
 
-    def one(self, made: Callable[[], Any]) -> Any:
+    def one(self, create: Callable[[], Any]) -> Any:
         """Return a table, or a value in its place."""
-        return self.value() if self.maybe(0.1) else made()
+        return self.value() if self.maybe(0.1) else create()
 
     def target(self) -> Any:
-        found = self.table(TargetSettings)
+        values = self.table(TargetSettings)
         for key, settings in (("retry", RetrySettings), ("breaker", BreakerSettings)):
             if self.maybe(0.5):
-                found[key] = self.one(lambda settings=settings: self.table(settings))
-        return found
+                values[key] = self.one(lambda settings=settings: self.table(settings))
+        return values
 
     def resiliency(self) -> Any:
-        found = self.table(ResiliencySettings)
+        values = self.table(ResiliencySettings)
         if self.maybe(0.8):
             targets = ("default", "state", "state.s", "stat", "state.", self.secret)
-            found["targets"] = {self.random.choice(targets): self.one(self.target) for _ in range(2)}
-        return found
+            values["targets"] = {self.random.choice(targets): self.one(self.target) for _ in range(2)}
+        return values
 
     def component(self) -> dict[str, Any]:
         name = self.random.choice(registry.names(registry.COMPONENTS))
-        found = self.table(registry.find(registry.COMPONENTS, name).Settings)
-        return {"component": self.value() if self.maybe(0.1) else name, **found}
+        values = self.table(registry.find(registry.COMPONENTS, name).Settings)
+        return {"component": self.value() if self.maybe(0.1) else name, **values}
 
     def configuration(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         if self.maybe(0.6):
-            found["runtime"] = self.text() if self.maybe(0.1) else self.random.choice(RUNTIMES)
+            values["runtime"] = self.text() if self.maybe(0.1) else self.random.choice(RUNTIMES)
         for key in ("fallback", "endpoint", "timeout", "app_id"):
             if self.maybe(0.15):
-                found[key] = self.value()
+                values[key] = self.value()
         if self.maybe(0.2):
-            found["fallback"] = "capa"
+            values["fallback"] = "capa"
         tables = {
             "capa": CapaSettings,
             "dapr": DaprSettings,
@@ -128,43 +128,43 @@ class Maker:
         }
         for key, settings in tables.items():
             if self.maybe(0.3):
-                found[key] = self.one(lambda settings=settings: self.table(settings))
+                values[key] = self.one(lambda settings=settings: self.table(settings))
         if self.maybe(0.3):
-            found["rpc"] = self.one(lambda: {"stock": self.one(lambda: self.table(RpcTable))})
+            values["rpc"] = self.one(lambda: {"stock": self.one(lambda: self.table(RpcTable))})
         if self.maybe(0.3):
-            found["resiliency"] = self.one(self.resiliency)
+            values["resiliency"] = self.one(self.resiliency)
         for service in self.random.sample(sorted(set(SERVICES) - {"rpc", "telemetry"}), self.random.randrange(3)):
-            found[service] = self.one(lambda: {"s": self.one(self.component)})
+            values[service] = self.one(lambda: {"s": self.one(self.component)})
         if self.maybe(0.1):
-            found[self.random.choice(("stat", "zzz", self.secret))] = self.value()
-        return found
+            values[self.random.choice(("stat", "zzz", self.secret))] = self.value()
+        return values
 
     # -- resource files -------------------------------------------------------
 
     def document(self) -> Any:
         kind = self.random.choice(("Component", "Subscription", "Resiliency"))
         spec = getattr(self, f"_{kind.lower()}")
-        found = {"apiVersion": "dapr.io/v1alpha1", "kind": kind, "metadata": {"name": "one"}, "spec": self.one(spec)}
+        content = {"apiVersion": "dapr.io/v1alpha1", "kind": kind, "metadata": {"name": "one"}, "spec": self.one(spec)}
         for key in ("apiVersion", "kind", "auth", "scopes", self.secret):
             if self.maybe(0.05):
-                found[key] = self.value()
+                content[key] = self.value()
         if self.maybe(0.1):
-            found["auth"] = {"secretStore": self.value()}
-        return found
+            content["auth"] = {"secretStore": self.value()}
+        return content
 
     def _component(self) -> Any:
         fields = ("url", "path", "home", "connectionString", "secretsFile", "retention", "prefix", "zzz")
 
         def item() -> Any:
-            made = {"name": self.random.choice(fields)}
-            made[self.random.choice(("value", "envRef", "valu", self.secret))] = self.value()
+            result = {"name": self.random.choice(fields)}
+            result[self.random.choice(("value", "envRef", "valu", self.secret))] = self.value()
             if self.maybe(0.1):
-                made["secretKeyRef"] = self.one(lambda: {"name": self.text(), "key": self.text()})
-            return made
+                result["secretKeyRef"] = self.one(lambda: {"name": self.text(), "key": self.text()})
+            return result
 
-        made = self.text() if self.maybe(0.1) else self.random.choice(known_types())
+        result = self.text() if self.maybe(0.1) else self.random.choice(known_types())
         items = self.one(lambda: [self.one(item) for _ in range(2)])
-        return {"type": made, "version": self.text(), "metadata": items}
+        return {"type": result, "version": self.text(), "metadata": items}
 
     def _subscription(self) -> Any:
         keys = ("pubsubname", "topic", "route", "deadLetterTopic", "metadata", "bulkSubscribe", "routes", self.secret)
@@ -191,11 +191,11 @@ class Maker:
     def slipped(self, text: str) -> str:
         """Return a text with one or two slips of a writer in it."""
         for _ in range(self.random.randrange(1, 3)):
-            place = self.random.randrange(len(text) + 1)
+            position = self.random.randrange(len(text) + 1)
             if self.maybe(0.5):
-                text = text[:place] + text[place + self.random.randrange(1, 3) :]
+                text = text[:position] + text[position + self.random.randrange(1, 3) :]
             else:
-                text = text[:place] + self.random.choice(("\n", "\t", '"', "'", ":", "[", "}", "=", " ", ",", "&a ", "*")) + text[place:]  # fmt: skip
+                text = text[:position] + self.random.choice(("\n", "\t", '"', "'", ":", "[", "}", "=", " ", ",", "&a ", "*")) + text[position:]  # fmt: skip
         return text
 
 

@@ -68,14 +68,14 @@ def test_every_error_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", TREE)
 def test_bases_code_and_retryable(name: str) -> None:
     bases, code, retryable = TREE[name]
-    made = getattr(errors, name)("what happened")
+    error = getattr(errors, name)("what happened")
     for base in (*bases, Exception):
-        assert isinstance(made, base)
-    assert (made.code, made.retryable, made.maybe_applied) == (code, retryable, False)
-    assert place_of(made) == (None, None, None, None)
-    assert str(made) == made.message == "what happened"
+        assert isinstance(error, base)
+    assert (error.code, error.retryable, error.maybe_applied) == (code, retryable, False)
+    assert place_of(error) == (None, None, None, None)
+    assert str(error) == error.message == "what happened"
     expected = {each for each in STRANGERS if any(issubclass(base, each) for base in bases)}
-    assert {each for each in STRANGERS if isinstance(made, each)} == expected
+    assert {each for each in STRANGERS if isinstance(error, each)} == expected
 
 
 def test_a_missing_component_is_not_what_is_not_found() -> None:
@@ -89,23 +89,23 @@ def test_a_missing_component_is_not_what_is_not_found() -> None:
     ids=["copy", "deepcopy", *(f"pickle{protocol}" for protocol in range(6))],
 )
 def test_an_error_travels_whole(name: str, through: Callable[[Any], Any]) -> None:
-    made: CloudRuntimesError = getattr(errors, name)(
+    error: CloudRuntimesError = getattr(errors, name)(
         "ünïcode", code="ABORTED", retryable=True, maybe_applied=True, **PLACE
     )
-    made.add_note("a note")
-    back = through(made)
-    assert type(back) is type(made)
-    assert back is not made
-    assert back.args == made.args == ("ünïcode",)
+    error.add_note("a note")
+    back = through(error)
+    assert type(back) is type(error)
+    assert back is not error
+    assert back.args == error.args == ("ünïcode",)
     assert str(back) == "ünïcode"
-    assert vars(back) == vars(made)
+    assert vars(back) == vars(error)
     assert (back.code, back.retryable, back.maybe_applied, *place_of(back)) == ("ABORTED", True, True, *PLACE.values())
     assert back.__notes__ == ["a note"]
 
 
 def test_bulk_error_travels_whole() -> None:
-    made = BulkError("two", failed={"a": ConflictError("x", component="c"), 7: PayloadError("y")}, result={"b": 1})
-    back = pickle.loads(pickle.dumps(made))
+    error = BulkError("two", failed={"a": ConflictError("x", component="c"), 7: PayloadError("y")}, result={"b": 1})
+    back = pickle.loads(pickle.dumps(error))
     assert {key: (type(each), str(each), each.component) for key, each in back.failed.items()} == {
         "a": (ConflictError, "x", "c"),
         7: (PayloadError, "y", None),

@@ -38,10 +38,10 @@ def make(home: Path, timeout: float = 10, **more: Any) -> CloudRuntimesClient:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[CloudRuntimesClient]:
-    with make(tmp_path / "home") as made:
-        made.state.save("store", "there", 0)
-        made.pubsub.publish("bus", "other", "warm")
-        yield made
+    with make(tmp_path / "home") as instance:
+        instance.state.save("store", "there", 0)
+        instance.pubsub.publish("bus", "other", "warm")
+        yield instance
 
 
 def stored(home: Path) -> list[Any]:
@@ -89,7 +89,7 @@ def test_writes(client: CloudRuntimesClient, tmp_path: Path, name: str, queued: 
     home = tmp_path / "home"
     call = WRITES[name]
     call(client, 0)
-    told: dict[int, bool | None] = {}
+    outcomes: dict[int, bool | None] = {}
     commits = client.state._frame.drivers["store"]._engine._group_commit
 
     def write(number: int) -> None:
@@ -98,18 +98,18 @@ def test_writes(client: CloudRuntimesClient, tmp_path: Path, name: str, queued: 
         call(client, number)
 
     for run in every_point(write):
-        told[len(told) + 1] = None if run.error is None else getattr(run.error, "maybe_applied", False)
+        outcomes[len(outcomes) + 1] = None if run.error is None else getattr(run.error, "maybe_applied", False)
         assert not commits.mutex._is_owned(), run.where
         assert_free(home)
     client.state.save("store", "later", 1)  # what was left to the writer thread came before this
     is_there = applied(client, home, name)
-    for number, maybe in told.items():
+    for number, maybe in outcomes.items():
         if maybe is None:
             assert is_there(number), f"{name} {number} completed and is not there"
         elif not maybe:
             assert not is_there(number), f"{name}, point {number}: said not applied, and is there"
-    assert False in told.values()
-    assert True in told.values()
+    assert False in outcomes.values()
+    assert True in outcomes.values()
 
 
 def test_others_are_told(client: CloudRuntimesClient) -> None:
@@ -148,22 +148,22 @@ def test_first_calls(tmp_path: Path, rounds: Rounds) -> None:
         count = 0
 
         def first(number: int) -> None:
-            made[-1] = make(tmp_path / folder / str(number))  # noqa: B023
-            call(made[-1])  # noqa: B023
+            clients[-1] = make(tmp_path / folder / str(number))  # noqa: B023
+            call(clients[-1])  # noqa: B023
 
-        made: list[Any] = [None]
+        clients: list[Any] = [None]
         step = rounds(25, 1)
         for run in every_point(first, step):
             count += step
             run.error = None
-            client = made[-1]
+            client = clients[-1]
             if client is None:
                 continue
             before = time.monotonic()
             call(client)  # it works afterwards
             client.close(timeout=9)
             assert time.monotonic() - before < 8, f"{folder}: something stayed locked after {run.where}"
-            made[-1] = None
+            clients[-1] = None
             shutil.rmtree(tmp_path / folder, ignore_errors=True)
         assert count > 50
 
@@ -171,17 +171,17 @@ def test_first_calls(tmp_path: Path, rounds: Rounds) -> None:
 def test_publisher(client: CloudRuntimesClient, tmp_path: Path) -> None:
     """A send that was interrupted was taken or not, counted truly; flush and close end, and what is left of them ends with the client."""
     before = set(threading.enumerate())
-    told: dict[int, bool] = {}
+    outcomes: dict[int, bool] = {}
     publisher = client.pubsub.publisher("bus", "sent")
     for run in every_point(lambda n: publisher.send({"n": n})):
-        told[len(told) + 1] = run.error is None or getattr(run.error, "maybe_applied", False)
+        outcomes[len(outcomes) + 1] = run.error is None or getattr(run.error, "maybe_applied", False)
     for _ in every_point(lambda n: publisher.flush(5)):
         pass
     publisher.close()
     stats = publisher.stats()
     assert stats.accepted == stats.delivered
     there = {each["n"] for each in stored(tmp_path / "home") if isinstance(each, dict)}
-    assert there <= {number for number, maybe in told.items() if maybe}
+    assert there <= {number for number, maybe in outcomes.items() if maybe}
     assert there
     for _ in every_point(lambda n: _send_and_close(client)):
         pass
@@ -257,11 +257,11 @@ def test_a_signal_handler_closes_the_client(tmp_path: Path, name: str) -> None:
     number = missed = 0
     while missed < 5:  # a write that others are before has fewer points
         number += 1
-        made = make(tmp_path / "home", timeout=30)
-        sub = made.pubsub.subscribe("bus", "t")
-        made.pubsub.subscribe("bus", "other", lambda event: None)
+        instance = make(tmp_path / "home", timeout=30)
+        sub = instance.pubsub.subscribe("bus", "t")
+        instance.pubsub.subscribe("bus", "other", lambda event: None)
         calls = {
-            "publish": lambda: made.pubsub.publish("bus", "t", 1),  # noqa: B023
+            "publish": lambda: instance.pubsub.publish("bus", "t", 1),  # noqa: B023
             "receive": lambda: sub.receive(0.01),  # noqa: B023
         }
         call = calls[name]
@@ -269,7 +269,7 @@ def test_a_signal_handler_closes_the_client(tmp_path: Path, name: str) -> None:
 
         def close() -> None:
             began = time.monotonic()
-            made.close()  # noqa: B023
+            instance.close()  # noqa: B023
             if time.monotonic() - began > 10:
                 slow.append(f"{time.monotonic() - began:.1f} s in {run.where}")  # noqa: B023
 
@@ -280,6 +280,6 @@ def test_a_signal_handler_closes_the_client(tmp_path: Path, name: str) -> None:
         run = Interrupted(number, close)
         run.run(closed)
         missed = missed + 1 if run.points < number else 0
-        made.close()
+        instance.close()
     assert number > missed + 10
     assert not slow

@@ -31,9 +31,9 @@ def operation(method: Method = READ, timeout: float | None = 5.0) -> Operation:
 
 @pytest.fixture
 def executor() -> Iterator[Executor]:
-    made = Executor()
-    yield made
-    made.close(5.0)
+    instance = Executor()
+    yield instance
+    instance.close(5.0)
 
 
 @pytest.fixture
@@ -117,9 +117,9 @@ class Partly(DictStateInThreads):
 
 def test_what_a_driver_has_of_its_own_stands(executor: Executor, store: DictStore) -> None:
     store.write([StateWrite("k", b"1")], True)
-    found = asyncio.run(Partly(store, executor).get_async(operation(), "k", None))
-    assert found is not None
-    assert found.data == b"1"
+    value = asyncio.run(Partly(store, executor).get_async(operation(), "k", None))
+    assert value is not None
+    assert value.data == b"1"
     assert not threads(), "a hop where none was needed"
 
 

@@ -36,9 +36,9 @@ pytestmark = [
 
 @pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
-        made.state.save("store", "parent", 1)
-        yield made
+    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as instance:
+        instance.state.save("store", "parent", 1)
+        yield instance
 
 
 def refused(call: Callable[[], Any]) -> str:

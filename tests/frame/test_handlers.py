@@ -98,7 +98,7 @@ def test_methods_get_what_they_ask_for(client: CloudRuntimesClient) -> None:
 
 def test_data_that_does_not_fit_an_annotation_is_the_callers_fault(client: CloudRuntimesClient) -> None:
     @client.rpc.method("place")
-    def place(order: Order) -> None:
+    def place_order(order: Order) -> None:
         raise AssertionError
 
     with pytest.raises(PayloadError, match="id"):
@@ -106,10 +106,10 @@ def test_data_that_does_not_fit_an_annotation_is_the_callers_fault(client: Cloud
 
 
 def test_a_given_type_wins(client: CloudRuntimesClient) -> None:
-    def place(order: Unknown) -> str:
+    def place_order(order: Unknown) -> str:
         return type(order).__name__
 
-    client.rpc.register_method("place", place, type=Order)
+    client.rpc.register_method("place", place_order, type=Order)
     assert client.rpc.invoke_method("shop", "place", {"id": 7}) == "Order"
 
 
@@ -173,7 +173,7 @@ def test_events(client: CloudRuntimesClient, got: Got) -> None:
 
     client.pubsub.publish("bus", "orders", {"id": 7})
     order = Order(7)
-    for place, (handler, options, expected) in enumerate(
+    for index, (handler, options, expected) in enumerate(
         [
             (data, {}, order),
             (event, {}, order),
@@ -185,7 +185,7 @@ def test_events(client: CloudRuntimesClient, got: Got) -> None:
             (waits, {}, order),
         ]
     ):
-        with client.pubsub.subscribe("bus", "orders", handler, group=f"g{place}", **options):  # type: ignore[call-overload]
+        with client.pubsub.subscribe("bus", "orders", handler, group=f"g{index}", **options):  # type: ignore[call-overload]
             assert got.take() == expected
 
 
@@ -244,7 +244,7 @@ def shop(client: CloudRuntimesClient, got: Got) -> None:
     """Register one of each."""
 
     @client.rpc.method("place")
-    def place(order: Order, mine: CloudRuntimesClient) -> None:
+    def place_order(order: Order, mine: CloudRuntimesClient) -> None:
         mine.pubsub.publish("bus", "orders", order)
 
     @client.pubsub.subscription("bus", "orders", group="workers")

@@ -124,7 +124,7 @@ def test_a_transaction_of_a_closed_client(client: CloudRuntimesClient) -> None:
 
 @APIS
 def test_a_publisher_left_by_an_exception_still_delivers(client: CloudRuntimesClient, api: str) -> None:
-    """What was accepted was promised; an exception takes nothing back."""
+    """Accepted events are delivered; an exception takes none back."""
 
     def body(publisher: Any) -> None:
         assert publisher.send(1) == 1

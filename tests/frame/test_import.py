@@ -1,4 +1,4 @@
-"""What importing costs: nothing heavy is loaded, and the time stays near that of one module of the standard library."""
+"""Cost of importing: it loads nothing heavy, and its time stays near that of one module of the standard library."""
 
 from __future__ import annotations
 

@@ -32,10 +32,10 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
-        made.state.save("store", "there", 0)
-        made.pubsub.publish("bus", "other", "warm")
-        yield made
+    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as instance:
+        instance.state.save("store", "there", 0)
+        instance.pubsub.publish("bus", "other", "warm")
+        yield instance
 
 
 Call = Callable[[CloudRuntimesClient, int], Coroutine[Any, Any, Any]]
@@ -94,7 +94,7 @@ def test_cancelled_at_every_step(client: CloudRuntimesClient, home: Path, name: 
     said: list[tuple[int, bool | None]] = []  # number, maybe_applied; None: it completed
 
     async def cancel_after(number: int, steps: int) -> bool:
-        """Cancel after so many turns of the loop; tells whether the call was done before."""
+        """Cancel after so many turns of the loop; returns whether the call was done before."""
         task = asyncio.create_task(call(client, number))
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -163,8 +163,8 @@ async def cancelled(call: Coroutine[Any, Any, Any], steps: int) -> Any:
     for _ in range(steps):
         await asyncio.sleep(0)
     task.cancel()
-    (found,) = await asyncio.gather(task, return_exceptions=True)
-    return found
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    return result
 
 
 def test_cancelled_reads_and_waits(client: CloudRuntimesClient) -> None:
@@ -238,9 +238,9 @@ class Interrupts:
 
 @pytest.fixture
 def interrupts() -> Iterator[Interrupts]:
-    made = Interrupts()
-    yield made
-    made.close()
+    instance = Interrupts()
+    yield instance
+    instance.close()
 
 
 def _sync_transaction(client: CloudRuntimesClient, number: int) -> None:
@@ -363,9 +363,9 @@ def test_cancelled_waits_for_configuration(client: CloudRuntimesClient) -> None:
                 client.configuration.get_configuration_async("app"),
                 client.configuration.subscribe_configuration_async("app"),
             ):
-                made = await cancelled(call, steps)
-                if hasattr(made, "close_async"):
-                    await made.close_async()
+                result = await cancelled(call, steps)
+                if hasattr(result, "close_async"):
+                    await result.close_async()
         async with await client.configuration.subscribe_configuration_async("app") as sub:
             assert await sub.receive_async(5) == {}
             for steps in range(6):

@@ -1,4 +1,6 @@
-"""What is logged: failures in the background, on stderr where the application configures no logging, and the same thing at most once a minute."""
+"""Log messages of failures in the background.
+
+They go to stderr where the application configures no logging, and the same thing at most once a minute."""
 
 from __future__ import annotations
 
@@ -28,9 +30,9 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    found = [record.getMessage() for record in caplog.records if record.name == "cloud_runtimes"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "cloud_runtimes"]
     caplog.clear()
-    return found
+    return messages
 
 
 def test_the_logger_is_left_as_it_is() -> None:
@@ -121,11 +123,11 @@ def _stderr_of(setup: str) -> str:
 
 @pytest.mark.process
 def test_failures_in_the_background_are_seen() -> None:
-    told = _stderr_of("")
+    output = _stderr_of("")
     for text in _TOLD:
-        assert told.count(text) == 1, (text, told)
-    assert told.count("Traceback (most recent call last):") == 5, "one whole traceback for each kind"
-    assert "on purpose" not in told, "a drop is no failure"
+        assert output.count(text) == 1, (text, output)
+    assert output.count("Traceback (most recent call last):") == 5, "one whole traceback for each kind"
+    assert "on purpose" not in output, "a drop is no failure"
 
 
 @pytest.mark.process
@@ -136,9 +138,9 @@ def test_any_handler_turns_that_off(name: str | None) -> None:
 
 @pytest.mark.process
 def test_configured_logging_tells_nothing_twice() -> None:
-    told = _stderr_of("import logging; logging.basicConfig(format='%(levelname)s %(name)s %(message)s')")
-    assert told.count("WARNING cloud_runtimes the handler of bus/orders") == 1
-    assert told.count("ValueError: no event") == 1
+    output = _stderr_of("import logging; logging.basicConfig(format='%(levelname)s %(name)s %(message)s')")
+    assert output.count("WARNING cloud_runtimes the handler of bus/orders") == 1
+    assert output.count("ValueError: no event") == 1
 
 
 def test_at_most_once_a_minute(caplog: pytest.LogCaptureFixture, now: Callable[[float], None]) -> None:

@@ -1,4 +1,4 @@
-"""One call: its deadline, what is tried again and when, and what its failure means."""
+"""A call: its deadline, its retries, and the meaning of its failure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""What the frame costs: a service call less a direct call of its driver, over a driver that returns a constant.
+"""Overhead of the frame: a service call less a direct call of its driver, over a driver that returns a constant.
 
-Each run counts the functions that it enters, which is the same on every machine. At full length it is timed as well: slices of both are interleaved, in process time and without the garbage collector; the best slices are compared, the medians are noted.
+Each run counts the functions that it enters, which is the same on every machine. At full length it is timed as well:
+slices of both are interleaved, in process time and without the garbage collector. The best slices are compared, the
+medians are noted.
 """
 
 from __future__ import annotations
@@ -95,9 +97,9 @@ def costs(rounds: Rounds, figure: Figure) -> Callable[..., None]:
     """Hold what ``more`` costs over ``less`` to a number of functions and, at full length, to microseconds."""
 
     def hold(name: str, more: Callable[[], Any], less: Callable[[], Any], functions: int, limit: float) -> None:
-        found = entered(more) - entered(less)
-        figure(f"frame of {name}", f"enters {found} functions (limit {functions})")
-        assert found <= functions
+        count = entered(more) - entered(less)
+        figure(f"frame of {name}", f"enters {count} functions (limit {functions})")
+        assert count <= functions
         if rounds(0, 1):
             best, median = difference(more, less)
             figure(f"time of the frame of {name}", f"{median / 1000:.2f} µs (best {best / 1000:.2f}; limit {limit:g})")

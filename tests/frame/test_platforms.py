@@ -1,4 +1,4 @@
-"""What systems do differently is written in one place, and its ways are alike where both can run."""
+"""Differences between systems are written in one place, and their variants behave alike where both can run."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_names_of_a_folder(folder: os_folders.Folder) -> None:
     assert os.read(reader, 100) == b"a", "what is open stays what it was"
     os.close(reader)
     assert _get(below, "a") == b"b"
-    with below.scan() as found:
-        assert [each.name for each in found] == ["a"]
+    with below.scan() as entries:
+        assert [each.name for each in entries] == ["a"]
     below.unlink("a")
     below.close()
     folder.remove("below")
@@ -143,13 +143,13 @@ def test_poll(make: Callable[[], os_sockets.Poll]) -> None:
 def sockets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[os_datagrams.Datagrams]:
     """The sockets of a folder, by both ways."""
     (tmp_path / "wake").mkdir()
-    made: Any = (
+    pair: Any = (
         os_datagrams.datagrams(tmp_path / "wake", lambda: b"secret")
         if request.param == "unix"
         else os_datagrams._LoopbackDatagrams(tmp_path / "wake", lambda: b"secret")
     )
-    yield made
-    made.close()
+    yield pair
+    pair.close()
 
 
 def test_who_is_woken(sockets: os_datagrams.Datagrams, tmp_path: Path) -> None:
@@ -163,11 +163,11 @@ def test_who_is_woken(sockets: os_datagrams.Datagrams, tmp_path: Path) -> None:
 
 
 def test_a_stranger_wakes_nobody(tmp_path: Path) -> None:
-    made = os_datagrams._LoopbackDatagrams(tmp_path, lambda: b"secret")
-    bound, path = made.bind(f"channel.{os.getpid()}-0")
+    datagrams = os_datagrams._LoopbackDatagrams(tmp_path, lambda: b"secret")
+    bound, path = datagrams.bind(f"channel.{os.getpid()}-0")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.sendto(b"!", ("127.0.0.1", int(path.rpartition("-")[2])))
-    assert not made.counts(bound.recv(64))
+    assert not datagrams.counts(bound.recv(64))
     bound.close()
 
 
@@ -248,7 +248,7 @@ def test_a_system_that_locks_no_files(tmp_path: Path) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONPATH", raising=False)
-        found = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", program, str(tmp_path / "home")], capture_output=True, text=True, check=False
         )
-    assert found.stdout.count("set CLOUD_RUNTIMES_HOME to :memory:") == 2, found.stderr
+    assert done.stdout.count("set CLOUD_RUNTIMES_HOME to :memory:") == 2, done.stderr

@@ -30,14 +30,14 @@ def is_private(name: str) -> bool:
 
 
 def is_own(value: ast.expr) -> bool:
-    """Tell whether an attribute is the reader's own: of ``self``, ``cls`` or ``super()``."""
+    """Return whether an attribute is the reader's own: of ``self``, ``cls`` or ``super()``."""
     if isinstance(value, ast.Call):
         return isinstance(value.func, ast.Name) and value.func.id == "super"
     return isinstance(value, ast.Name) and value.id in ("self", "cls")
 
 
 def test_no_package_reads_a_private_attribute_of_another() -> None:
-    found: list[str] = []
+    problems: list[str] = []
     owners: defaultdict[str, set[str]] = defaultdict(set)
     reads: list[tuple[Path, ast.Attribute]] = []
     for path in sorted(ROOT.rglob("*.py")):
@@ -52,7 +52,7 @@ def test_no_package_reads_a_private_attribute_of_another() -> None:
                 if package_of(folder) != package_of(path):
                     names = [each.name for each in node.names if is_private(each.name)]
                     modules = {each.stem for each in folder.glob("_*")}
-                    found += [f"{path.relative_to(ROOT)}:{node.lineno} {name}" for name in set(names) - modules]
+                    problems += [f"{path.relative_to(ROOT)}:{node.lineno} {name}" for name in set(names) - modules]
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 name = node.name
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -73,6 +73,6 @@ def test_no_package_reads_a_private_attribute_of_another() -> None:
         if node.attr in KERNELS:
             listed.add(node.attr)
         else:
-            found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)} ({', '.join(sorted(owned))})")
-    assert not found, "\n".join(found)
+            problems.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)} ({', '.join(sorted(owned))})")
+    assert not problems, "\n".join(problems)
     assert listed == KERNELS, "the list names what is read no more"

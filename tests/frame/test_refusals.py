@@ -1,4 +1,4 @@
-"""What the services refuse by themselves, before a driver is asked: the same for every component."""
+"""Requests that the services refuse by themselves, before they ask a driver: the same for every component."""
 
 from __future__ import annotations
 

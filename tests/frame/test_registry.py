@@ -72,17 +72,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     monkeypatch.setattr(registry, "loaded", {})
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "built_in")])
-    made: list[str] = []
+    packages: list[str] = []
 
     def folder(name: str, text: str) -> None:
-        place = tmp_path / "built_in" / name
-        place.mkdir(parents=True)
-        (place / "__init__.py").write_text(text, encoding="utf-8")
+        path = tmp_path / "built_in" / name
+        path.mkdir(parents=True)
+        (path / "__init__.py").write_text(text, encoding="utf-8")
         importlib.invalidate_caches()
-        made.append(name)
+        packages.append(name)
 
     yield folder
-    for name in made:
+    for name in packages:
         sys.modules.pop(f"cloud_runtimes.components.{name}", None)
         vars(package).pop(name, None)
 
@@ -298,8 +298,8 @@ def test_a_file_that_anybody_may_have_put_there_is_not_taken(
 
 def _of_another(path: Path, real: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
     def look(self: Path, **more: Any) -> os.stat_result:
-        found = real(self, **more)
-        return os.stat_result((*found[:4], found.st_uid + 5, *found[5:10])) if self == path else found
+        status = real(self, **more)
+        return os.stat_result((*status[:4], status.st_uid + 5, *status[5:10])) if self == path else status
 
     return look
 
@@ -334,10 +334,10 @@ def test_the_home_lies_beside_the_file(project: Path, closing: Keep, monkeypatch
     ("home", "place"),
     [("data", "{}/data"), ("../data", "{}/../data"), ("/abs", "/abs"), ("~/x", "~/x"), (":memory:", ":memory:"), ("redis://h", "redis://h")],
 )  # fmt: skip
-def test_relative_homes_lie_beside_the_file(project: Path, home: str, place: str) -> None:
+def test_relative_homes_lie_beside_the_file(project: Path, home: str, location: str) -> None:
     put(project / "cloud-runtimes.toml", f'[capa]\nhome = "{home}"\n[state.s]\ncomponent = "sqlite"\nhome = "{home}"\n')
     tables, _ = config.read(None)
-    assert tables["capa"]["home"] == tables["state"]["s"]["home"] == place.format(project)
+    assert tables["capa"]["home"] == tables["state"]["s"]["home"] == location.format(project)
 
 
 def test_the_variable_goes_before_the_default_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,9 +92,9 @@ def test_an_unknown_scheme_of_a_component_elsewhere(closing: Keep, monkeypatch: 
         def home_table(cls, service: str, url: str) -> dict[str, Any]:
             return {"home": f":memory:{url.partition('://')[2]}"}
 
-    found = registry.names
+    original = registry.names
     monkeypatch.setitem(registry.loaded, (registry.COMPONENTS, "acme"), Acme)
-    monkeypatch.setattr(registry, "names", lambda group: [*found(group), "acme"])
+    monkeypatch.setattr(registry, "names", lambda group: [*original(group), "acme"])
     client = closing(CloudRuntimesClient(config={"capa": {"home": f"acme://{uuid.uuid4().hex}"}}))
     client.state.save("s", "k", 1)
     assert client._context.runtime().component("state", "s").name == "acme"  # type: ignore[attr-defined]

@@ -83,15 +83,15 @@ def services() -> list[type[Any]]:
 
 def drivers() -> list[type[Any]]:
     """The SPI class of each service, whose driver module names it."""
-    found: list[type[Any]] = []
+    classes: list[type[Any]] = []
     for name in sorted(SERVICES):
         module = importlib.import_module(f"cloud_runtimes.spi.{name}")
-        found += [
+        classes += [
             each
             for each in (getattr(module, public) for public in module.__all__)
             if isinstance(each, type) and issubclass(each, Driver)
         ]
-    return found
+    return classes
 
 
 HANDLES: list[type[Any]] = [
@@ -224,7 +224,7 @@ def test_io_methods_take_a_timeout(cls: type[Any]) -> None:
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    """What users see: the names of the public modules, and the methods of the classes among them."""
+    """Names that users see: those of the public modules, and the methods of their classes."""
     names = ["cloud_runtimes", "cloud_runtimes.errors", "cloud_runtimes.codec", "cloud_runtimes.testing"]
     names += [f"cloud_runtimes.{name}" for name in SERVICES]
     names += [f"cloud_runtimes.spi.{name}" for name in SERVICES]
@@ -244,7 +244,7 @@ def public() -> Iterator[tuple[str, Any]]:
                         yield f"{module_name}.{name}.{attribute}", member
 
 
-def _explained(name: str, value: Any) -> bool:
+def _has_reason(name: str, value: Any) -> bool:
     if inspect.getdoc(value):  # also that of the method it overrides
         return True
     # the twin of an abstract method of the SPI is explained by it; a test's name is its sentence
@@ -253,13 +253,13 @@ def _explained(name: str, value: Any) -> bool:
 
 
 def test_every_public_name_is_explained() -> None:
-    found = list(public())
-    assert len(found) > 100
-    silent = [name for name, value in found if not _explained(name, value)]
+    members = list(public())
+    assert len(members) > 100
+    silent = [name for name, value in members if not _has_reason(name, value)]
     assert not silent
 
 
-def explained() -> list[Any]:
+def reasons() -> list[Any]:
     """The methods of users: those of the client, the services and the handles, with each one's docstring."""
     return [
         pytest.param(name, cls, inspect.getdoc(function) or "", id=f"{cls.__name__}.{name}")
@@ -271,24 +271,24 @@ def explained() -> list[Any]:
 
 def section(docstring: str, title: str) -> list[str]:
     """The entries of a section, as names before a colon and what is said of them."""
-    found = re.search(rf"^{title}:\n((?:    .+\n?)+)", docstring, re.MULTILINE)
-    return [line.strip() for line in found[1].splitlines()] if found else []
+    match = re.search(rf"^{title}:\n((?:    .+\n?)+)", docstring, re.MULTILINE)
+    return [line.strip() for line in match[1].splitlines()] if match else []
 
 
-@pytest.mark.parametrize(("name", "cls", "docstring"), explained())
+@pytest.mark.parametrize(("name", "cls", "docstring"), reasons())
 def test_every_argument_is_explained(name: str, cls: type[Any], docstring: str) -> None:
-    told = {each for entry in section(docstring, "Args") for each in entry.partition(":")[0].split(", ")}
-    assert told == set(inspect.signature(getattr(cls, name)).parameters) - {"self"}
+    documented = {each for entry in section(docstring, "Args") for each in entry.partition(":")[0].split(", ")}
+    assert documented == set(inspect.signature(getattr(cls, name)).parameters) - {"self"}
 
 
-@pytest.mark.parametrize(("name", "cls", "docstring"), explained())
+@pytest.mark.parametrize(("name", "cls", "docstring"), reasons())
 def test_errors_are_explained(name: str, cls: type[Any], docstring: str) -> None:
     raised = [each for entry in section(docstring, "Raises") for each in entry.partition(":")[0].split(", ")]
     assert raised or not hasattr(cls, f"{name}_async"), "what does I/O can fail"
     assert all(hasattr(errors, each) or hasattr(builtins, each) for each in raised)
 
 
-@pytest.mark.parametrize(("name", "cls", "docstring"), explained())
+@pytest.mark.parametrize(("name", "cls", "docstring"), reasons())
 def test_sentences_are_short(name: str, cls: type[Any], docstring: str) -> None:
     prose = "\n\n".join(part for part in docstring.split("\n\n") if not part.startswith(">>>"))
     sentences = re.split(r"[.?!]\)?(?:\s|$)|\n", prose)

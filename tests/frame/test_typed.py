@@ -1,4 +1,4 @@
-"""What is read as a type, what handlers are given, and what any method says to a wrong type."""
+"""Typed reads, arguments of handlers, and the error of any method for a wrong type."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ class TestDatabase(InMemory):
     def test_pydantic(self, call: Call, items: None) -> None:
         pydantic = pytest.importorskip("pydantic")
         model = pydantic.create_model("Model", id=(int, ...), name=(str, ...), qty=(int, ...))
-        found = call("query", "SELECT * FROM item WHERE id = 2", type=model)
-        assert found == [model(id=2, name="nut", qty=20)]
+        rows = call("query", "SELECT * FROM item WHERE id = 2", type=model)
+        assert rows == [model(id=2, name="nut", qty=20)]
 
 
 class TestSchedule(InMemory):
@@ -200,8 +200,8 @@ def methods() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def client() -> Iterator[CloudRuntimesClient]:
     pytest.importorskip("sqlalchemy")
-    with CloudRuntimesClient(app_id="types", timeout=5, config={"capa": {"home": ":memory:types"}}) as made:
-        yield made
+    with CloudRuntimesClient(app_id="types", timeout=5, config={"capa": {"home": ":memory:types"}}) as instance:
+        yield instance
 
 
 @pytest.mark.parametrize("api", [SyncApi, AsyncApi], ids=["sync", "async"])
@@ -219,13 +219,13 @@ def test_what_is_of_the_wrong_type(
     }
     for wrong in WRONG:
         try:
-            made = own.call(target, name, **{**right, argument: wrong})
+            result = own.call(target, name, **{**right, argument: wrong})
         except InternalError:
             raise  # what nobody thought of
         except CloudRuntimesError:
             continue
-        if hasattr(made, "_close_by_client"):
-            made._close_by_client(0.0)
+        if hasattr(result, "_close_by_client"):
+            result._close_by_client(0.0)
     own.close()
 
 

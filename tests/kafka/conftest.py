@@ -15,25 +15,25 @@ from tests.support.needs import present
 
 @pytest.fixture
 def home(kafka_servers: str) -> Iterator[KafkaHome]:
-    made = KafkaHome(kafka_servers)
-    yield made
-    made.close()
+    instance = KafkaHome(kafka_servers)
+    yield instance
+    instance.close()
 
 
 @pytest.fixture
 def on(home: KafkaHome) -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Make a client with other settings."""
-    made: list[CloudRuntimesClient] = []
+    clients: list[CloudRuntimesClient] = []
 
     def make(**settings: Any) -> CloudRuntimesClient:
         client = CloudRuntimesClient(
             app_id="suite", config={"pubsub": {"bus": home.table("bus", **settings)}}, timeout=15
         )
-        made.append(client)
+        clients.append(client)
         return client
 
     yield make
-    for each in made:
+    for each in clients:
         each.close()
 
 

@@ -26,15 +26,15 @@ HARMS = ("killed", "stopped", "moved")
 
 
 class Leaders:
-    """Those of a topic's partitions."""
+    """Leaders of a topic's partitions."""
 
     def __init__(self, servers: list[KafkaServer], topic: str) -> None:
         self._admin: Any = AdminClient({"bootstrap.servers": ",".join(each.url for each in servers)})
         self._topic = topic
 
     def _partitions(self) -> dict[int, Any]:
-        found: dict[int, Any] = self._admin.list_topics(self._topic, timeout=30).topics[self._topic].partitions
-        return found
+        partitions: dict[int, Any] = self._admin.list_topics(self._topic, timeout=30).topics[self._topic].partitions
+        return partitions
 
     def of(self, partition: int) -> int:
         """Return the number of the broker that leads one; -1: none."""
@@ -111,8 +111,8 @@ def test_leaders_change(setting: str, value: str, rounds: Rounds, figure: Figure
     assert set(seen) == set(range(sent))
     twice = sum(seen.values()) - len(seen)
     if value == "in_order":
-        for key, found in order.items():
-            first = list(dict.fromkeys(found))
+        for key, offsets in order.items():
+            first = list(dict.fromkeys(offsets))
             assert first == sorted(first), key
     figure(
         f"the leader of three Kafka brokers killed, stopped or moved, {setting} = {value}",

@@ -65,8 +65,8 @@ ACLS = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[KafkaServer]:
     """A broker behind a proxy, which tests may break; they leave it whole, since another takes long to start."""
-    with present(serve(proxied=True, group_min_session_timeout_ms=1000, **ACLS)) as found:
-        yield found
+    with present(serve(proxied=True, group_min_session_timeout_ms=1000, **ACLS)) as instance:
+        yield instance
 
 
 def proxy(server: KafkaServer) -> FaultProxy:
@@ -95,18 +95,18 @@ def test_nothing_acknowledged_is_lost(
 ) -> None:
     """With a name, a consumer takes the place of the one that was killed; without, that must be noticed first."""
     more = {"prefix": f"{retry}-{instance}.", "retry": retry, "instance": instance, "session_timeout": 6}
-    found = kill_all(server, rounds(1, 30), tmp_path, more, None, None, at, server.proxy, patience=20)
-    figure(f"{KILLS}, Kafka with retry = {retry}, {'static' if instance else 'dynamic'} membership", found)
+    result = kill_all(server, rounds(1, 30), tmp_path, more, None, None, at, server.proxy, patience=20)
+    figure(f"{KILLS}, Kafka with retry = {retry}, {'static' if instance else 'dynamic'} membership", result)
 
 
 @pytest.mark.soak
 def test_nothing_acknowledged_is_lost_in_a_share_group(
     server: KafkaServer, rounds: Rounds, figure: Figure, tmp_path: Path
 ) -> None:
-    """What a dead member had comes again once its connection or its lock ends."""
+    """Events of a dead member come again once its connection or its lock ends."""
     more = {"prefix": "share.", "group_type": "share", "session_timeout": 6}
-    found = kill_all(server, rounds(1, 30), tmp_path, more, None, None, at, server.proxy, patience=40)
-    figure(f"{KILLS}, Kafka with group_type = share", found)
+    result = kill_all(server, rounds(1, 30), tmp_path, more, None, None, at, server.proxy, patience=40)
+    figure(f"{KILLS}, Kafka with group_type = share", result)
 
 
 def test_publishers_outlast(server: KafkaServer, rounds: Rounds) -> None:
@@ -117,8 +117,8 @@ def test_publishers_outlast(server: KafkaServer, rounds: Rounds) -> None:
             resources.callback(api.close)
         for number, (does, kind, match) in enumerate(HARMS):
             for turn in range(rounds(1, 2)):
-                with client(server, f"{does.__name__}-{turn}") as made:
-                    outlast(made, apis[(number + turn) % 2], does(server, proxy(server)), kind, match)
+                with client(server, f"{does.__name__}-{turn}") as instance:
+                    outlast(instance, apis[(number + turn) % 2], does(server, proxy(server)), kind, match)
 
 
 def test_logins_by_scram_over_tls(server: KafkaServer, api: Api, caplog: pytest.LogCaptureFixture) -> None:
@@ -132,11 +132,11 @@ def test_logins_by_scram_over_tls(server: KafkaServer, api: Api, caplog: pytest.
             event = api.call(sub, "receive", 30)
             assert event.data == {"n": 1}
             event.ack()
-            place = (f"{url['prefix']}t", ResourcePatternType.LITERAL, f"User:{USER}", "*")
-            denied = AclBinding(ResourceType.TOPIC, *place, AclOperation.READ, AclPermissionType.DENY)
+            rule = (f"{url['prefix']}t", ResourcePatternType.LITERAL, f"User:{USER}", "*")
+            denied = AclBinding(ResourceType.TOPIC, *rule, AclOperation.READ, AclPermissionType.DENY)
             admin: Any = AdminClient({"bootstrap.servers": server.url})
-            for made in admin.create_acls([denied]).values():
-                made.result(30)
+            for future in admin.create_acls([denied]).values():
+                future.result(30)
             problem = until(lambda: sub.health.problem)
             assert isinstance(problem, PermissionDeniedError)
             assert "no rights to the topic 'secure-" in str(problem)
@@ -157,9 +157,9 @@ def test_a_member_leaves_though_no_broker_answers(
 ) -> None:
     """It says that what it settled last may come again, and others go on once there is one."""
     monkeypatch.setattr("cloud_runtimes.components.kafka.member.LEAVING", 0.5)
-    with client(server, "leaves") as made:
-        sub = made.pubsub.subscribe("bus", "t", start="earliest")
-        made.pubsub.publish("bus", "t", 1)
+    with client(server, "leaves") as instance:
+        sub = instance.pubsub.subscribe("bus", "t", start="earliest")
+        instance.pubsub.publish("bus", "t", 1)
         event = sub.receive(30)
         proxy(server).gone()
         try:
@@ -170,8 +170,8 @@ def test_a_member_leaves_though_no_broker_answers(
         finally:
             proxy(server).back()
         assert "leaving the group failed: kafka" in caplog.text
-        with made.pubsub.subscribe("bus", "t") as sub:
-            made.pubsub.publish("bus", "t", 2)
+        with instance.pubsub.subscribe("bus", "t") as sub:
+            instance.pubsub.publish("bus", "t", 2)
             until(lambda: sub.receive(60).data == 2)
 
 
@@ -190,7 +190,7 @@ def test_a_publisher_outlasts_a_stall_and_stores_nothing_twice(
     server: KafkaServer, does: Callable[..., AbstractContextManager[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is longer than an attempt at other brokers, and is told of."""
-    with client(server, does.__name__) as made, made.pubsub.publisher("bus", "t", linger=0.01) as publisher:
+    with client(server, does.__name__) as instance, instance.pubsub.publisher("bus", "t", linger=0.01) as publisher:
         publisher.send(0)
         publisher.flush(30)
         with does(server, proxy(server)):
@@ -204,8 +204,8 @@ def test_a_publisher_outlasts_a_stall_and_stores_nothing_twice(
 
 def test_a_publisher_that_is_closed_in_a_stall_ends_in_time(server: KafkaServer) -> None:
     """Though its attempt could go on for the two minutes of `delivery_timeout`."""
-    made = client(server, "closed")
-    publisher = made.pubsub.publisher("bus", "t", linger=0.01)
+    instance = client(server, "closed")
+    publisher = instance.pubsub.publisher("bus", "t", linger=0.01)
     publisher.send(0)
     publisher.flush(30)
     with stopped(server):
@@ -213,17 +213,17 @@ def test_a_publisher_that_is_closed_in_a_stall_ends_in_time(server: KafkaServer)
         time.sleep(0.5)  # it is under way
         began = time.monotonic()
         with pytest.raises(BulkError, match="1 of 1 events were sent and not acknowledged"):
-            made.close(timeout=3)
+            instance.close(timeout=3)
         assert time.monotonic() - began < 20
     assert publisher.stats().failed == 1
 
 
 def test_what_a_lost_connection_had_may_be_stored(server: KafkaServer) -> None:
-    with client(server, "doubtful") as made, ThreadPoolExecutor() as pool:
-        made.pubsub.publish("bus", "t", 0, timeout=60)  # the broker may still come to itself
+    with client(server, "doubtful") as instance, ThreadPoolExecutor() as pool:
+        instance.pubsub.publish("bus", "t", 0, timeout=60)  # the broker may still come to itself
         proxy(server).down = Way(lost=True)
         try:
-            second = pool.submit(made.pubsub.publish, "bus", "t", 1, timeout=12)
+            second = pool.submit(instance.pubsub.publish, "bus", "t", 1, timeout=12)
             time.sleep(1)  # the broker stores it, and its answer is lost
             proxy(server).gone()
             error = second.exception()
@@ -237,9 +237,9 @@ def test_what_a_lost_connection_had_may_be_stored(server: KafkaServer) -> None:
 
 def test_a_fatal_error_ends_what_is_under_way(server: KafkaServer) -> None:
     """librdkafka has nothing acknowledged any more; what is sent next has another producer."""
-    with client(server, "fatal") as made:
-        made.pubsub.publish("bus", "t", 0, timeout=60)  # the broker may still come to itself
-        producer: Any = made.pubsub._frame.driver("bus")._component.producer  # type: ignore[attr-defined]
+    with client(server, "fatal") as instance:
+        instance.pubsub.publish("bus", "t", 0, timeout=60)  # the broker may still come to itself
+        producer: Any = instance.pubsub._frame.driver("bus")._component.producer  # type: ignore[attr-defined]
         first = producer.client
         with stopped(server):
             sent = [producer.send(Operation(PUBLISHER, "bus", 60), "fatal.t", [(b"%d" % n, None, [])]) for n in (1, 2)]
@@ -250,7 +250,7 @@ def test_a_fatal_error_ends_what_is_under_way(server: KafkaServer) -> None:
             error = sent[1].exception(20)
             assert isinstance(error, UnavailableError)
             assert error.maybe_applied
-        made.pubsub.publish("bus", "t", 3, timeout=60)
+        instance.pubsub.publish("bus", "t", 3, timeout=60)
         assert producer.client is not first
 
 
@@ -258,8 +258,8 @@ def stored(server: KafkaServer, topic: str) -> int:
     """Return how many messages a topic has."""
     reader = Consumer({"bootstrap.servers": server.url, "group.id": "counts"})
     try:
-        places = reader.list_topics(topic, 30).topics[topic].partitions
-        return sum(reader.get_watermark_offsets(TopicPartition(topic, place), 30)[1] for place in places)
+        partitions = reader.list_topics(topic, 30).topics[topic].partitions
+        return sum(reader.get_watermark_offsets(TopicPartition(topic, partition), 30)[1] for partition in partitions)
     finally:
         reader.close()
 
@@ -269,8 +269,8 @@ def test_connections_are_cut_amid_a_batch(server: KafkaServer, rounds: Rounds, f
     chance = random.Random(7)
     count = rounds(1_000, 200_000)
     seen: Counter[int] = Counter()
-    with client(server, "cut") as made, made.pubsub.publisher("bus", "t", batch_events=100) as publisher:
-        with made.pubsub.subscribe("bus", "t", lambda event: seen.update([event.data]), start="earliest"):
+    with client(server, "cut") as instance, instance.pubsub.publisher("bus", "t", batch_events=100) as publisher:
+        with instance.pubsub.subscribe("bus", "t", lambda event: seen.update([event.data]), start="earliest"):
             cuts = 0
             for number in range(count):
                 publisher.send(number)
@@ -305,5 +305,5 @@ def test_members_that_come_and_go_settle_all(
     name, value = setting.split(" = ")
     settings = {"url": home.servers, "prefix": home.prefix, "layout": layout, name: value, "partitions": 4}
     count = rounds(1_000, 100_000)
-    found = come_and_go(settings, count, start=None, config=at, patience=1, once=layout == "event")
-    figure(f"members of a Kafka group come and go, layout = {layout}, {setting}", found)
+    result = come_and_go(settings, count, start=None, config=at, patience=1, once=layout == "event")
+    figure(f"members of a Kafka group come and go, layout = {layout}, {setting}", result)

@@ -1,4 +1,4 @@
-"""What a group keeps of a partition in a commit."""
+"""State of a partition that a group keeps in a commit."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_what_is_settled_in_any_order_comes_no_more(seed: int) -> None:
     settled = chance.sample(offsets, 200)
     for start in range(0, 200, 17):
         ledger.settle(settled[start : start + 17])
-    left = sorted(set(offsets) - set(settled))
-    assert ledger.base == left[0]
-    assert wanted(again(ledger), range(ledger.base, 400)) == left
+    remaining = sorted(set(offsets) - set(settled))
+    assert ledger.base == remaining[0]
+    assert wanted(again(ledger), range(ledger.base, 400)) == remaining
 
 
 @pytest.mark.parametrize("step", [1, 7, 100])
@@ -37,12 +37,12 @@ def test_what_was_settled_ahead_of_the_reading_comes_no_more(step: int) -> None:
     first = Ledger(0, None)
     first.settle([each for each in wanted(first, range(300)) if each % 100 >= 10])
     ledger = again(first)
-    found = []
+    received = []
     for start in range(0, 300, step):
         new = wanted(ledger, range(start, min(start + step, 300)))
         ledger.settle(new)
-        found += new
-    assert found == [each for each in range(300) if each % 100 < 10]
+        received += new
+    assert received == [each for each in range(300) if each % 100 < 10]
     assert (ledger.base, ledger.text()) == (300, "")
 
 
@@ -96,13 +96,13 @@ def test_deliveries_are_counted_from_member_to_member() -> None:
     wanted(ledger, range(6))
     ledger.hand([1, 2, 4])
     ledger.settle([1])
-    found = again(ledger)
-    assert found.counts == {2: 1, 4: 1}
-    wanted(found, range(6))
-    found.hand([2, 3])
-    assert again(found).counts == {2: 2, 3: 1, 4: 1}
-    found.settle([0, 2])
-    assert again(found).counts == {3: 1, 4: 1}
+    copy = again(ledger)
+    assert copy.counts == {2: 1, 4: 1}
+    wanted(copy, range(6))
+    copy.hand([2, 3])
+    assert again(copy).counts == {2: 2, 3: 1, 4: 1}
+    copy.settle([0, 2])
+    assert again(copy).counts == {3: 1, 4: 1}
 
 
 def test_a_text_fits_a_broker_and_leaves_out_what_does_not() -> None:
@@ -112,9 +112,9 @@ def test_a_text_fits_a_broker_and_leaves_out_what_does_not() -> None:
     ledger.settle(list(offsets[1::2]))
     ledger.hand(list(offsets[0::2]))
     assert len(ledger.text()) <= 4096
-    left = wanted(again(ledger), offsets)
-    assert set(left) >= set(offsets[0::2])
-    assert left[:100] == list(offsets[0:200:2])
+    remaining = wanted(again(ledger), offsets)
+    assert set(remaining) >= set(offsets[0::2])
+    assert remaining[:100] == list(offsets[0:200:2])
 
 
 def test_counts_go_from_member_to_member_before_anything_else() -> None:
@@ -122,12 +122,12 @@ def test_counts_go_from_member_to_member_before_anything_else() -> None:
     ledger.end("dropped", 3)
     ledger.end("expired", 1)
     assert ledger.text() == "cr1:;dropped:3;expired:1"
-    found = again(ledger)
-    wanted(found, range(20_000))
-    found.settle(list(range(1, 20_000, 2)))
-    found.end("dropped", 2)
-    assert len(found.text()) <= 4096
-    assert again(found).ended == {"dropped": 5, "expired": 1}
+    copy = again(ledger)
+    wanted(copy, range(20_000))
+    copy.settle(list(range(1, 20_000, 2)))
+    copy.end("dropped", 2)
+    assert len(copy.text()) <= 4096
+    assert again(copy).ended == {"dropped": 5, "expired": 1}
 
 
 @pytest.mark.parametrize(

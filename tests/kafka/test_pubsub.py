@@ -36,7 +36,7 @@ SOON = 60.0
 
 @pytest.fixture
 def topic(home: KafkaHome) -> str:
-    """What the topic ``t`` is called in the cluster."""
+    """Name of the topic ``t`` in the cluster."""
     return f"{home.prefix}bus.t"
 
 
@@ -68,19 +68,19 @@ def test_what_others_write_is_read(home: KafkaHome, on: Any, topic: str) -> None
             {"n": 1},
         )
         producer = Producer({"bootstrap.servers": home.servers})
-        for made in (binding.to_structured_event(event), binding.to_binary_event(event)):
-            producer.produce(topic, made.value, made.key, headers=list(made.headers.items()))
+        for message in (binding.to_structured_event(event), binding.to_binary_event(event)):
+            producer.produce(topic, message.value, message.key, headers=list(message.headers.items()))
         producer.produce(
             topic, json.dumps({"specversion": "1.0", "id": "b", "source": "/o", "type": "made", "data": 2})
         )
         producer.produce(topic, b"\x00plain", b"k")
         producer.flush()
-        found = taken(sub, 4)
-    by_id = {each.id: each.data for each in found[:3]}
+        events = taken(sub, 4)
+    by_id = {each.id: each.data for each in events[:3]}
     assert by_id == {"a": {"n": 1}, "b": 2}
-    assert {each.extensions.get("tenant") for each in found[:2]} <= {"blue", None}
-    assert found[3].data == b"\x00plain"
-    assert found[3].id == f"{topic}-0-3"
+    assert {each.extensions.get("tenant") for each in events[:2]} <= {"blue", None}
+    assert events[3].data == b"\x00plain"
+    assert events[3].id == f"{topic}-0-3"
 
 
 @pytest.mark.parametrize("layout", ["event", "frame"])
@@ -180,7 +180,7 @@ def committed(home: KafkaHome, group: str) -> list[str]:
 
 
 def test_a_member_that_is_killed(home: KafkaHome, on: Any) -> None:
-    """What it had settled does not come again, though what came before was not; the rest counts as delivered."""
+    """Events that it had settled do not come again, even after unsettled ones; the rest counts as delivered."""
     table = home.table("bus", session_timeout=6)
     client = on(session_timeout=6)
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
@@ -192,17 +192,17 @@ def test_a_member_that_is_killed(home: KafkaHome, on: Any) -> None:
         until(lambda: "cr1:1,3,5,7,9;1:0,2,4,6,8" in committed(home, f"{home.prefix}bus.suite"))
         holder.kill()
     with client.pubsub.subscribe("bus", "t") as sub:
-        found = taken(sub, 5)
+        events = taken(sub, 5)
         assert sub.receive(0.3) is None
-    assert [(each.data, each.delivery_count) for each in found] == [(number, 2) for number in range(0, 10, 2)]
+    assert [(each.data, each.delivery_count) for each in events] == [(number, 2) for number in range(0, 10, 2)]
 
 
 def ended(home: KafkaHome, group: str) -> Counter[str]:
     """Return how many events of a group came to which end."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for text in committed(home, group):
-        found.update({how: int(events) for how, events in re.findall("([a-z_]+):([0-9]+)", text)})
-    return found
+        counts.update({how: int(events) for how, events in re.findall("([a-z_]+):([0-9]+)", text)})
+    return counts
 
 
 def test_what_nobody_acknowledged_is_counted(home: KafkaHome, on: Any) -> None:
@@ -227,15 +227,15 @@ def test_what_nobody_acknowledged_is_counted(home: KafkaHome, on: Any) -> None:
 def test_what_the_broker_deletes_unread_is_counted(
     home: KafkaHome, on: Any, topic: str, alive: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was settled before, in any order, is not among it. A member may be there meanwhile, and late, or not."""
+    """Events settled before, in any order, are not counted. A member may be there meanwhile, and late, or not."""
     client = on()
     group = f"{home.prefix}bus.suite"
     admin: Any = AdminClient({"bootstrap.servers": home.servers})
 
     def go_on() -> None:
         client.pubsub.publish_bulk("bus", "t", list(range(3, 40)))
-        place = TopicPartition(topic, 0, 30)
-        admin.delete_records([place])[place].result(SOON)
+        partition = TopicPartition(topic, 0, 30)
+        admin.delete_records([partition])[partition].result(SOON)
 
     paused = threading.Event()
 
@@ -255,12 +255,12 @@ def test_what_the_broker_deletes_unread_is_counted(
                 late.setattr(Fetcher, "_full", full)
                 assert paused.wait(SOON)
                 go_on()
-            found = taken(sub, 10)
+            events = taken(sub, 10)
     if not alive:
         go_on()
         with client.pubsub.subscribe("bus", "t") as sub:
-            found = taken(sub, 10)
-    assert [event.data for event in found] == list(range(30, 40))
+            events = taken(sub, 10)
+    assert [event.data for event in events] == list(range(30, 40))
     deleted = 27 if alive else 28  # its member had the second event
     assert ended(home, group) == {"deleted": deleted}
     assert f"{deleted} messages of {topic} (partition 0) were deleted" in caplog.text
@@ -274,9 +274,9 @@ def test_a_retry_that_is_written_slowly_holds_up_nothing(on: Any, monkeypatch: p
     def slowly(producer: KafkaProducer, op: Any, topic: str, messages: Any) -> Future[Any]:
         if not topic.endswith(".retry"):
             return send(producer, op, topic, messages)
-        told: Future[Any] = Future()
-        waiting.append(lambda: told.set_result(send(producer, op, topic, messages).result(SOON)))
-        return told
+        future: Future[Any] = Future()
+        waiting.append(lambda: future.set_result(send(producer, op, topic, messages).result(SOON)))
+        return future
 
     monkeypatch.setattr(KafkaProducer, "send", slowly)
     with client.pubsub.subscribe("bus", "t") as sub:
@@ -342,11 +342,11 @@ def test_order_by_key_holds_through_retries_and_rebalances(on: Any, rounds: Roun
         thread.start()
     for number in range(count):
         client.pubsub.publish_bulk("bus", "t", [OutgoingEvent(number, key) for key in settled])
-    until(lambda: all(len(set(found) - {-1}) >= count for found in settled.values()), seconds=60 + count / 5)
+    until(lambda: all(len(set(values) - {-1}) >= count for values in settled.values()), seconds=60 + count / 5)
     over.set()
     for thread in threads:
         thread.join()
     assert not overlaps
-    for key, found in settled.items():
-        first = list(dict.fromkeys(each for each in found if each >= 0))
+    for key, values in settled.items():
+        first = list(dict.fromkeys(each for each in values if each >= 0))
         assert first == sorted(first), key

@@ -1,4 +1,4 @@
-"""What a member reads of fetched messages before it hands them out."""
+"""Properties that a member reads from fetched messages before it hands them out."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def message(
     )
 
 
-def offsets(found: Any) -> list[tuple[int, bool, list[int]]]:
-    return [(run.partition, run.plain, run.offsets) for run in found]
+def offsets(fetched: Any) -> list[tuple[int, bool, list[int]]]:
+    return [(run.partition, run.plain, run.offsets) for run in fetched]
 
 
 def test_an_error_among_messages_costs_none_of_them() -> None:
     error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
-    found = list(runs([message(1), message(-1001, error=error), message(2)], False))
-    assert [run.error for run in found if run.error] == [error]
-    assert [run.offsets for run in found if run.offsets] == [[1, 2]]
+    result = list(runs([message(1), message(-1001, error=error), message(2)], False))
+    assert [run.error for run in result if run.error] == [error]
+    assert [run.offsets for run in result if run.offsets] == [[1, 2]]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_an_error_among_messages_costs_none_of_them() -> None:
     ],
 )
 def test_only_an_envelope_or_none_is_plain(headers: Any, plain: bool) -> None:
-    ((_, found, _),) = offsets(runs([message(1, headers=headers), message(2, headers=headers)], False))
-    assert found is plain
+    ((_, is_plain, _),) = offsets(runs([message(1, headers=headers), message(2, headers=headers)], False))
+    assert is_plain is plain
 
 
 def test_one_message_with_more_has_all_of_its_run_read() -> None:

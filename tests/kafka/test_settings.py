@@ -20,7 +20,7 @@ def client(**settings: Any) -> CloudRuntimesClient:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"servers": "localhost"}, 'give servers = "host:9092,host:9092"'),
         ({"servers": "kafka://localhost:9092"}, 'give servers = "host:9092,host:9092"'),
@@ -39,14 +39,14 @@ def client(**settings: Any) -> CloudRuntimesClient:
         ({"options": {"bootstrap.servers": "b:1"}}, "bootstrap.servers is this component's servers"),
     ],
 )
-def test_what_cannot_be_meant(settings: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_meant(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         client(**settings).pubsub.publish("bus", "t", 1)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"options": {"compression.kind": "zstd"}}, "the property compression.kind"),
         ({"options": {"compression.codec": "secret-value"}}, "the property compression.codec"),
@@ -54,20 +54,20 @@ def test_what_cannot_be_meant(settings: dict[str, Any], told: str) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["publish", "subscribe"])
-def test_what_librdkafka_does_not_take(api: Api, settings: dict[str, Any], told: str, method: str) -> None:
+def test_what_librdkafka_does_not_take(api: Api, settings: dict[str, Any], message: str, method: str) -> None:
     arguments = ("bus", "t", 1) if method == "publish" else ("bus", "t")
-    with client(username="u", password=PASSWORD, **settings) as made:
-        error = api.fails(InvalidArgumentError, match=told)(made.pubsub, method, *arguments)
+    with client(username="u", password=PASSWORD, **settings) as instance:
+        error = api.fails(InvalidArgumentError, match=message)(instance.pubsub, method, *arguments)
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     assert PASSWORD not in shown
     assert "secret-value" not in str(error)
 
 
 def test_nobody_listens(api: Api) -> None:
-    with client(username="u", password=PASSWORD) as made:
-        error = api.fails(UnavailableError, match="kafka localhost:1: ")(made.pubsub, "publish", "bus", "t", 1)
+    with client(username="u", password=PASSWORD) as instance:
+        error = api.fails(UnavailableError, match="kafka localhost:1: ")(instance.pubsub, "publish", "bus", "t", 1)
         assert not error.maybe_applied
         with pytest.raises(DeadlineExceededError, match="kafka localhost:1"):
-            made.wait_ready(timeout=0.5)
+            instance.wait_ready(timeout=0.5)
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     assert PASSWORD not in shown

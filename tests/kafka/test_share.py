@@ -29,9 +29,9 @@ LOCK = 2.0
 
 @pytest.fixture
 def home(kafka_servers: str) -> Iterator[ShareHome]:
-    made = ShareHome(kafka_servers)
-    yield made
-    made.close()
+    instance = ShareHome(kafka_servers)
+    yield instance
+    instance.close()
 
 
 def set_up(home: KafkaHome, **settings: object) -> None:
@@ -94,14 +94,14 @@ def test_a_slow_event_holds_up_its_member_until_its_lock_is_over(home: ShareHome
         client.pubsub.publish("bus", "t", "slow")
         slow = sub.receive(SOON)
         client.pubsub.publish("bus", "t", 1)
-        found = {event.data: event.delivery_count for event in taken(sub, 2)}
+        deliveries = {event.data: event.delivery_count for event in taken(sub, 2)}
         slow.retry(0)  # too late to count
-        assert found == {"slow": 2, 1: 1}
+        assert deliveries == {"slow": 2, 1: 1}
         assert sub.receive(2 * LOCK) is None
 
 
 def test_a_member_that_is_killed(home: ShareHome, on: Any) -> None:
-    """What it had settled does not come again, the rest counts as delivered."""
+    """Events that it had settled do not come again; the rest counts as delivered."""
     client = on()
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     table = json.dumps(home.table("bus"))
@@ -110,9 +110,9 @@ def test_a_member_that_is_killed(home: ShareHome, on: Any) -> None:
         assert holder.stdout.readline() == "held\n"
         holder.kill()
     with client.pubsub.subscribe("bus", "t") as sub:
-        found = taken(sub, 5)
+        events = taken(sub, 5)
         assert sub.receive(0.3) is None
-    assert [(each.data, each.delivery_count) for each in found] == [(number, 2) for number in range(0, 10, 2)]
+    assert [(each.data, each.delivery_count) for each in events] == [(number, 2) for number in range(0, 10, 2)]
 
 
 def test_what_is_not_settled_comes_again_at_once(on: Any) -> None:

@@ -88,7 +88,7 @@ def both() -> Iterator[tuple[ModuleType, ModuleType]]:
 
 
 def outcome(function: Any, *args: Any, **options: Any) -> tuple[str, Any]:
-    """What a call gives: its value, or the type of its error."""
+    """Outcome of a call: its value, or the type of its error."""
     try:
         return "value", function(*args, **options)
     except Exception as error:

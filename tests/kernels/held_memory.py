@@ -1,4 +1,4 @@
-"""What a test of memory runs in a process of its own, where nothing that others freed hides what is allocated."""
+"""Program of a memory test, in a process of its own, where no memory that others freed hides the allocations."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ def sending(batch: ModuleType, buffer: Any) -> Any:
 
 def drain(buffer: Any) -> list[Any]:
     chunks = []
-    while found := buffer.take(1 << 40):
-        chunks += found
-        for chunk in found:
+    while batch := buffer.take(1 << 40):
+        chunks += batch
+        for chunk in batch:
             buffer.settle(chunk.count, len(chunk.body), 0)
     return chunks
 
@@ -306,7 +306,7 @@ def test_events_leave_nothing_to_the_collector(batch: ModuleType) -> None:
     buffer = make(batch, events=1000, size=1 << 20, room=1 << 24)
     send = sending(batch, buffer)
 
-    def left() -> int:
+    def garbage() -> int:
         gc.collect()
         before = buffer.stats()[0]
         for number in range(before, before + 3000):
@@ -316,7 +316,7 @@ def test_events_leave_nothing_to_the_collector(batch: ModuleType) -> None:
 
     gc.disable()
     try:
-        assert min(left() for _ in range(3)) < 100  # other threads leave some
+        assert min(garbage() for _ in range(3)) < 100  # other threads leave some
     finally:
         gc.enable()
 

@@ -71,7 +71,7 @@ def test_a_frame_of_several_documents(both: tuple[ModuleType, ModuleType], event
     assert bad == [0, 5, 7, 8]
     frame = events.Frame(body)
     assert (frame.source, frame.type, frame.topic, len(frame)) == ("/s", "t", "top", 5)
-    alone = [parse(events, text) for place, text in enumerate(texts) if place not in bad]
+    alone = [parse(events, text) for index, text in enumerate(texts) if index not in bad]
     assert [record.to_json() for record in frame] == [record.to_json() for record in alone]
     assert events.Frame(frame.select([1]))[0].source == "/other"
     assert same(both, "pack_cloudevents", [b"{}"], "top") == ("value", (None, [0]))
@@ -288,12 +288,12 @@ def test_mutations(both: tuple[ModuleType, ModuleType], same: Any, same_frame: A
                 changed[at : at + chance.choice((0, 1))] = chance.choice(pieces)
             else:
                 del changed[at : at + chance.choice((1, 1, 2, 9))]
-        kind, found = same(both, "parse_cloudevent", bytes(changed))
+        kind, result = same(both, "parse_cloudevent", bytes(changed))
         if kind == "value":
             accepted += 1
-            assert same_frame(both, found)[0] == "value"
+            assert same_frame(both, result)[0] == "value"
         else:
-            assert found is PayloadError
+            assert result is PayloadError
     assert 500 < accepted < 11_000
 
 
@@ -327,9 +327,9 @@ def test_twins_agree(
     both: tuple[ModuleType, ModuleType], same: Any, same_frame: Any, members: Any, ascii_only: bool, indent: int | None
 ) -> None:
     text = json.dumps({**MINIMAL, **members}, ensure_ascii=ascii_only, indent=indent)
-    kind, found = same(both, "parse_cloudevent", text)
+    kind, result = same(both, "parse_cloudevent", text)
     if kind == "value":
-        assert same_frame(both, found)[0] == "value"
+        assert same_frame(both, result)[0] == "value"
 
 
 @given(
@@ -406,8 +406,8 @@ def test_sdk_reads_ours_and_we_read_its(
 def test_an_event_without_data_has_none(more: str) -> None:
     from cloud_runtimes.codec import cloudevents
 
-    found = cloudevents.decode(f'{{"specversion":"1.0","id":"1","source":"s","type":"t"{more}}}')
-    assert found.data is None
+    result = cloudevents.decode(f'{{"specversion":"1.0","id":"1","source":"s","type":"t"{more}}}')
+    assert result.data is None
     assert cloudevents.decode(cloudevents.encode(None, "s", "t")).data is None
     assert cloudevents.decode(cloudevents.encode("", "s", "t", content_type="text/plain")).data == ""
 
@@ -435,8 +435,8 @@ def test_codec_there_and_back() -> None:
         "n": 5,
         "data": {"a": 1},
     }
-    found = cloudevents.decode(encoded)
-    assert (found.id, found.source, found.type, found.subject, found.data) == ("1", "/s", "t", "x", {"a": 1})
+    result = cloudevents.decode(encoded)
+    assert (result.id, result.source, result.type, result.subject, result.data) == ("1", "/s", "t", "x", {"a": 1})
     assert "data" not in json.loads(cloudevents.encode(None, "/s", "t"))
     assert json.loads(cloudevents.encode(b"\x00", "/s", "t"))["data_base64"] == "AA=="
     with pytest.raises(InvalidArgumentError, match="time zone"):
@@ -461,8 +461,8 @@ def test_more_attributes_than_an_event_may_have(
         with pytest.raises(PayloadError, match="extensions"):
             events.parse_cloudevent(text)
     assert 1000 < len(names) < 10_000
-    most = 65_536 - len('{"a":"","b":""}') - 65_000
+    limit = 65_536 - len('{"a":"","b":""}') - 65_000
     for events in both:
-        parse(events, event(a="v" * 65_000, b="w" * most))
+        parse(events, event(a="v" * 65_000, b="w" * limit))
         with pytest.raises(PayloadError, match="extensions"):
-            parse(events, event(a="v" * 65_000, b="w" * (most + 1)))
+            parse(events, event(a="v" * 65_000, b="w" * (limit + 1)))

@@ -26,10 +26,10 @@ DOCUMENTS = [FULL, BINARY, TEXT, UUID, event()]
 @pytest.fixture
 def module(twin: str) -> Iterator[ModuleType]:
     """The events kernel with a clock that stands."""
-    found = load(twin, "events")
-    found._set_clock(lambda: 1_700_000_000_000)
-    yield found
-    found._set_clock(None)
+    loaded = load(twin, "events")
+    loaded._set_clock(lambda: 1_700_000_000_000)
+    yield loaded
+    loaded._set_clock(None)
 
 
 def said(function: Callable[[], Any]) -> tuple[str, Any]:
@@ -56,25 +56,25 @@ def from_frame(module: ModuleType, data: Any) -> tuple[str, Any]:
 @pytest.mark.parametrize("kind", [str, bytes, bytearray, memoryview])
 def test_same_as_its_frame(module: ModuleType, text: str, kind: Any) -> None:
     data = text if kind is str else kind(text.encode())
-    found = from_document(module, data)
-    assert found[0] == "value"
-    assert found == from_frame(module, data)
+    result = from_document(module, data)
+    assert result[0] == "value"
+    assert result == from_frame(module, data)
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda text: ascii(text)[-40:])
 def test_refused_alike(module: ModuleType, text: str) -> None:
-    found = from_document(module, text)
-    assert found[0] == "PayloadError"
-    assert found == from_frame(module, text)
+    result = from_document(module, text)
+    assert result[0] == "PayloadError"
+    assert result == from_frame(module, text)
 
 
 @pytest.mark.parametrize(
     "data", [5, None, ["{}"], "\ud800", pytest.param(memoryview(b"ab")[::2], id="memoryview")], ids=ascii
 )
 def test_no_document(module: ModuleType, data: Any) -> None:
-    found = from_document(module, data)
-    assert found[0] == "PayloadError"
-    assert found == from_frame(module, data)
+    result = from_document(module, data)
+    assert result[0] == "PayloadError"
+    assert result == from_frame(module, data)
 
 
 @pytest.mark.parametrize("text", DOCUMENTS[:4], ids=["full", "binary", "text", "uuid"])
@@ -144,23 +144,23 @@ def test_data_is_decoded_when_touched() -> None:
     from cloud_runtimes.codec import cloudevents
 
     # as JSON the document is sound; that the text is none shows when it is touched
-    found = cloudevents.decode(json.dumps(MINIMAL)[:-1] + ',"data":{"a":"\\ud800"}}')
-    assert type(found) is Event
-    assert (found.id, found.source, found.type, found.topic, found.pubsub_name) == ("1", "/s", "t", "", "")
-    assert (found.delivery_count, found.subject, found.key, found.traceparent) == (None, None, None, None)
+    result = cloudevents.decode(json.dumps(MINIMAL)[:-1] + ',"data":{"a":"\\ud800"}}')
+    assert type(result) is Event
+    assert (result.id, result.source, result.type, result.topic, result.pubsub_name) == ("1", "/s", "t", "", "")
+    assert (result.delivery_count, result.subject, result.key, result.traceparent) == (None, None, None, None)
     with pytest.raises(PayloadError):
-        found.data  # noqa: B018
+        result.data  # noqa: B018
     assert cloudevents.decode(UUID).data == [1, {"a": "b"}]
-    found.ack()
+    result.ack()
 
 
 def test_events_of_the_class_that_was_set(module: ModuleType) -> None:
     with pytest.raises(TypeError):
         module.receive_as(dict)
-    found = module.decode_event(UUID)
-    assert isinstance(found, module.ReceivedEvent)
-    assert found.id == "018f4e5c-7a1b-7c3d-8e4f-0123456789ab"
-    assert found._record.to_json() == module.read_cloudevent(UUID).to_json()
+    result = module.decode_event(UUID)
+    assert isinstance(result, module.ReceivedEvent)
+    assert result.id == "018f4e5c-7a1b-7c3d-8e4f-0123456789ab"
+    assert result._record.to_json() == module.read_cloudevent(UUID).to_json()
 
 
 # -- what a subscription does with every event, a batch at a time: the same in both twins
@@ -181,20 +181,20 @@ def frame(kernel: ModuleType, expires: list[int | None]) -> Any:
 
 
 def test_deliver(kernel: ModuleType) -> None:
-    found = frame(kernel, [None, 10, 11, None, 12, None])
+    records = frame(kernel, [None, 10, 11, None, 12, None])
     out: list[Any] = [None]
     marks = object()
-    assert found.deliver(1, [0, 1, 2, 4], 11, marks, out) == [0, 1]
+    assert records.deliver(1, [0, 1, 2, 4], 11, marks, out) == [0, 1]
     assert [type(each) for each in out[1:]] == [kernel.ClaimedRecord] * 2
-    assert [(each.payload, each.marks, each.place) for each in out[1:]] == [(b"3", marks, 2), (b"5", marks, 4)]
-    assert found.deliver(0, range(6), 0, marks, out) == []
+    assert [(each.payload, each.marks, each.position) for each in out[1:]] == [(b"3", marks, 2), (b"5", marks, 4)]
+    assert records.deliver(0, range(6), 0, marks, out) == []
     assert len(out) == 9
-    for start, places in ((0, [6]), (5, [1]), (-1, [0]), (0, [-1])):
+    for start, positions in ((0, [6]), (5, [1]), (-1, [0]), (0, [-1])):
         with pytest.raises(IndexError):
-            found.deliver(start, places, 0, marks, [])
+            records.deliver(start, positions, 0, marks, [])
     for wrong in ((0, [None], 0, marks, []), (0, 5, 0, marks, [])):
         with pytest.raises(TypeError):
-            found.deliver(*wrong)
+            records.deliver(*wrong)
 
 
 def test_receive_and_settle(kernel: ModuleType) -> None:
@@ -247,21 +247,21 @@ def test_a_cycle_through_an_event_is_collected(kernel: ModuleType) -> None:
 
 def test_marks(kernel: ModuleType) -> None:
     marks = kernel.Marks(10)
-    assert (marks.left, marks.touched, marks.void, marks.settled) == (10, False, False, b"\0\0")
+    assert (marks.remaining, marks.touched, marks.void, marks.settled) == (10, False, False, b"\0\0")
     assert marks.settle(9)
     assert not marks.settle(9)
     assert marks.settle(0)
-    assert (marks.left, marks.touched, marks.settled) == (8, True, b"\x01\x02")
+    assert (marks.remaining, marks.touched, marks.settled) == (8, True, b"\x01\x02")
     again = kernel.Marks(10, marks.settled)
-    assert (again.left, again.touched) == (8, False)
+    assert (again.remaining, again.touched) == (8, False)
     assert not again.settle(0)
-    for place in (-1, 10, 2**40):
+    for position in (-1, 10, 2**40):
         with pytest.raises(IndexError):
-            marks.settle(place)
+            marks.settle(position)
     for length, settled in ((-1, None), (10, b"\0"), (8, b"\0\0"), (0, b"\0")):
         with pytest.raises(ValueError, match="one bit"):
             kernel.Marks(length, settled)
-    assert kernel.Marks(0).left == 0
+    assert kernel.Marks(0).remaining == 0
 
 
 def test_records_are_marked_once(kernel: ModuleType) -> None:
@@ -276,7 +276,7 @@ def test_records_are_marked_once(kernel: ModuleType) -> None:
         given[1],
         given[7],
     ]
-    assert (one.left, one.settled, other.left, void.left) == (2, b"\x03", 3, 4)
+    assert (one.remaining, one.settled, other.remaining, void.remaining) == (2, b"\x03", 3, 4)
     wrong: list[Any] = []
     records.deliver(0, [3], 0, kernel.Marks(3), wrong)
     with pytest.raises(IndexError):
@@ -288,11 +288,11 @@ def test_twins_mark_alike(both: tuple[ModuleType, ModuleType]) -> None:
     for _ in range(300):
         length = chance.randrange(40)
         settled = chance.choice((None, chance.randbytes((length + 7) // 8), chance.randbytes(length // 8)))
-        places = [chance.randrange(-1, length + 1) for _ in range(chance.randrange(30))]
+        positions = [chance.randrange(-1, length + 1) for _ in range(chance.randrange(30))]
 
-        def read(module: ModuleType, length: int = length, settled: Any = settled, places: Any = places) -> Any:
+        def read(module: ModuleType, length: int = length, settled: Any = settled, positions: Any = positions) -> Any:
             marks = module.Marks(length, settled)
-            said = [outcome(marks.settle, place) for place in places]
-            return said, marks.left, marks.settled, marks.touched
+            said = [outcome(marks.settle, position) for position in positions]
+            return said, marks.remaining, marks.settled, marks.touched
 
         assert outcome(read, both[0]) == outcome(read, both[1])

@@ -199,13 +199,13 @@ def test_mutations(both: tuple[ModuleType, ModuleType], same_frame: Any) -> None
                 del changed[at : at + chance.choice((1, 1, 2, 8))]
             else:
                 changed[at:at] = bytes(chance.randrange(256) for _ in range(chance.choice((1, 1, 2, 8))))
-        kind, found = same_frame(both, bytes(changed))
+        kind, result = same_frame(both, bytes(changed))
         if kind == "value":
             read += 1
-            for record in found[3]:
+            for record in result[3]:
                 assert all(state == "value" or error is PayloadError for state, error in record[:16])
         else:
-            assert found is PayloadError
+            assert result is PayloadError
     assert 1000 < read < 19_000
 
 
@@ -217,7 +217,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def plain(events: ModuleType) -> bytes:
-    """What a publisher writes most: JSON with key and trace context, and one record of each numbered type."""
+    """Typical frame of a publisher: JSON with key and trace context, and one record of each numbered type."""
     from cloud_runtimes._native.record_py import CONTENT_TYPES
 
     first = events.encode_record(b'{"a":1}', "application/json", id=V7, time=NOW, key="customer-17", traceparent=TRACE)
@@ -226,7 +226,7 @@ def plain(events: ModuleType) -> bytes:
 
 
 def every_flag(events: ModuleType) -> bytes:
-    """One record for each flag alone, one with all of them."""
+    """Frame with a record for each flag alone, and one record with all of them."""
     single: list[dict[str, Any]] = [
         {"id": "order-17"},
         {"key": "kéy"},

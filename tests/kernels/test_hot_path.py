@@ -78,19 +78,19 @@ def test_volume_through_the_log(rounds: Rounds, tmp_path: Path, figure: Any) -> 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.decode(done.stdout)
+    report = json.decode(done.stdout)
     figure(
         f"{count:,} events through send, log and consume, after as many",
-        f"{found['lost']} lost, {found['twice']} twice; in use {found['grown'] / 2**20:+.2f} MiB, "
-        f"{found['blocks']:+,} blocks; resident {found['resident_grown'] / 2**20:+.1f} to {found['resident'] >> 20} MiB",
+        f"{report['lost']} lost, {report['twice']} twice; in use {report['grown'] / 2**20:+.2f} MiB, "
+        f"{report['blocks']:+,} blocks; resident {report['resident_grown'] / 2**20:+.1f} to {report['resident'] >> 20} MiB",
     )
-    assert (found["lost"], found["twice"], found["delivered"]) == (0, 0, count)
+    assert (report["lost"], report["twice"], report["delivered"]) == (0, 0, count)
     # after a short warm-up SQLite's caches are not full yet
-    assert found["grown"] < (1 << 20 if count >= 10_000_000 else 6 << 20)
-    assert found["blocks"] < 2000
+    assert report["grown"] < (1 << 20 if count >= 10_000_000 else 6 << 20)
+    assert report["blocks"] < 2000
     # of what malloc has back it keeps some: not more the longer it runs
-    assert found["resident"] < 96 << 20
-    assert found["resident_grown"] < (1 << 20 if count >= 10_000_000 else 32 << 20)
+    assert report["resident"] < 96 << 20
+    assert report["resident_grown"] < (1 << 20 if count >= 10_000_000 else 32 << 20)
 
 
 @pytest.mark.process
@@ -138,13 +138,13 @@ def test_sixteen_threads(rounds: Rounds) -> None:
         thread.join(300)
     assert sorted(one for each in taken.values() for one in each) == list(range(1, 16 * count + 1))
     buffer.seal()
-    found: dict[int, list[int]] = {number: [] for number in range(16)}
+    received: dict[int, list[int]] = {number: [] for number in range(16)}
     for chunk in buffer.take(1 << 30):
         frame = events.Frame(chunk.body)
         for index in range(len(frame)):
             event = json.decode(frame[index].payload)
-            found[event["thread"]].append(event["n"])
-    assert found == {number: list(range(count)) for number in range(16)}
+            received[event["thread"]].append(event["n"])
+    assert received == {number: list(range(count)) for number in range(16)}
 
 
 @needs_orjson
@@ -273,9 +273,9 @@ def test_mutations_and_truncations(decoder: str, rounds: Rounds, figure: Any) ->
     count = rounds(1500, 100_000)
     try:
         for size in range(len(whole)):
-            found = result(ours, whole[:size])
-            assert found == ("error", PayloadError)
-            assert found == result(reference, whole[:size])
+            actual = result(ours, whole[:size])
+            assert actual == ("error", PayloadError)
+            assert actual == result(reference, whole[:size])
         for data in (mutated(seeded, whole) for _ in range(count)):
             assert result(ours, data) == result(reference, data), data
     finally:

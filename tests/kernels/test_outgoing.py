@@ -1,4 +1,4 @@
-"""What a driver takes of a batch: its parts by key, its events as JSON, and as the bytes of a protocol; one body for both cores."""
+"""Views of a batch for drivers: parts by key, events as JSON and as bytes of a protocol; one body for both cores."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_partition(keys: list[Any], parts: int) -> None:
     body = frame(*keys)
     *keyed, keyless = kernel.Frame(body).partition(parts)
     assert len(keyed) == parts
-    assert list(keyless) == [place for place, key in enumerate(keys) if key is None]
-    assert sorted(place for part in keyed for place in part) == [n for n, key in enumerate(keys) if key is not None]
+    assert list(keyless) == [index for index, key in enumerate(keys) if key is None]
+    assert sorted(index for part in keyed for index in part) == [n for n, key in enumerate(keys) if key is not None]
     homes: dict[str, int] = {}
     for number, part in enumerate(keyed):
         assert list(part) == sorted(part)
-        for place in part:
-            assert homes.setdefault(keys[place], number) == number
+        for index in part:
+            assert homes.setdefault(keys[index], number) == number
     assert list(map(list, events_py.Frame(body).partition(parts))) == [*map(list, keyed), list(keyless)]
 
 
@@ -47,18 +47,18 @@ def test_many_keys_are_spread() -> None:
 
 def test_structured() -> None:
     body = frame("a", None, "b")
-    found = kernel.Frame(body)
-    assert found.structured() == [found[place].to_json() for place in range(3)]
+    decoded = kernel.Frame(body)
+    assert decoded.structured() == [decoded[index].to_json() for index in range(3)]
     other = frame(None)
     assert OutgoingBatch("orders", [body, other], 4).structured() == [
-        *found.structured(),
+        *decoded.structured(),
         kernel.Frame(other)[0].to_json(),
     ]
 
 
 def test_a_template() -> None:
     body = frame("a", None)
-    found = kernel.Frame(body)
+    result = kernel.Frame(body)
     template = [
         b"HPUB t ",
         range(5, 8),
@@ -72,23 +72,23 @@ def test_a_template() -> None:
         b"\r\n",
     ]
     wanted = b""
-    for place in range(2):
-        head = b"Nats-Msg-Id: " + found[place].id.encode() + b"\r\n\r\n"
-        json = found[place].to_json()
+    for index in range(2):
+        head = b"Nats-Msg-Id: " + result[index].id.encode() + b"\r\n\r\n"
+        json = result[index].to_json()
         wanted += b"HPUB t %d %d\r\n" % (len(head), len(head) + len(json)) + head + json + b"\r\n"
-    assert found.render(template) == wanted == OutgoingBatch("t", [body], 2).render(template)
-    assert found.render([b"<", "key", b">"]) == b"<a><>"
-    assert found.render(["time", b"|"]) == b"".join(b"%b|" % each.time_text.encode() for each in found)
-    assert found.render([]) == b""
+    assert result.render(template) == wanted == OutgoingBatch("t", [body], 2).render(template)
+    assert result.render([b"<", "key", b">"]) == b"<a><>"
+    assert result.render(["time", b"|"]) == b"".join(b"%b|" % each.time_text.encode() for each in result)
+    assert result.render([]) == b""
     sizes = [(range(5), size) for size in (1, 2, 4, 8)]
     with pytest.raises(OverflowError, match="302 bytes does not fit 1 bytes"):
-        found.render([bytes(300), b"<", "key", b"", b"", sizes[0]])
+        result.render([bytes(300), b"<", "key", b"", b"", sizes[0]])
     rest = [bytes(300), b"<", "key", b"", b"", *sizes[1:]]
     wanted = b"".join(
         bytes(300) + b"<" + key + b"".join((301 + len(key)).to_bytes(width, "big") for width in (2, 4, 8))
         for key in (b"a", b"")
     )
-    assert found.render(rest) == wanted
+    assert result.render(rest) == wanted
 
 
 @given(

@@ -45,7 +45,7 @@ def load(twin: str) -> ModuleType:
 def payload(twin: str) -> ModuleType:
     module = load(twin)
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    module.use(orjson.dumps, default, options, json._explained, orjson.loads)
+    module.use(orjson.dumps, default, options, json._map_error, orjson.loads)
     return module
 
 
@@ -161,18 +161,18 @@ def nested(depth: int) -> Any:
 )
 @pytest.mark.parametrize(("source", "kind"), [("/s", "t"), ('/"é\\', "t t"), ("", "t"), ("/s", "a\x00"), (1, "t")])
 def test_events_are_the_same_in_both(data: Any, options: Any, source: Any, kind: Any) -> None:
-    found: list[Any] = []
+    results: list[Any] = []
     for name in ("native", "python"):
         module = load(name)
         try:
             text = standard.loads(module.encode_event(data, source, kind, **options))
         except Exception as error:
-            found.append(type(error))
+            results.append(type(error))
         else:
             assert len(text.pop("id")) in (36, 4)
             text.pop("time")
-            found.append(text)
-    assert found[0] == found[1]
+            results.append(text)
+    assert results[0] == results[1]
 
 
 # -- the way into the buffer --------------------------------------------------

@@ -40,10 +40,10 @@ def reader(events: ModuleType) -> Any:
 
 
 def read(one: Any, data: bytes, topic: str | None = None) -> list[Any]:
-    found: list[Any] = []
+    replies: list[Any] = []
     one.feed(data)
-    one.take(found, 1000, topic)
-    return found
+    one.take(replies, 1000, topic)
+    return replies
 
 
 def event(number: int, source: str = "/s") -> bytes:
@@ -75,13 +75,13 @@ def test_replies_cut_anywhere(events: ModuleType, given: list[Any], seed: int) -
     """In one piece, byte by byte, and at random."""
     data = b"".join(map(wire, given))
     assert read(reader(events), data) == given
-    one, found, at = reader(events), [], 0
+    one, parsed, at = reader(events), [], 0
     cut = random.Random(seed)
     while at < len(data):
         size = cut.choice([1, 2, cut.randint(1, 200)])
-        found += read(one, data[at : at + size])
+        parsed += read(one, data[at : at + size])
         at += size
-    assert found == given
+    assert parsed == given
     assert one.gets() is NOTHING
 
 
@@ -93,14 +93,14 @@ def test_replies_one_by_one_and_no_more_than_asked_for(events: ModuleType) -> No
     one = reader(events)
     one.feed(b":1\r\n:2\r\n:3\r\n:4\r")
     assert one.gets() == 1
-    found: list[Any] = []
-    assert one.take(found, 1) is True
-    assert found == [2]
-    assert one.take(found, 3) is False
-    assert found == [2, 3]
+    replies: list[Any] = []
+    assert one.take(replies, 1) is True
+    assert replies == [2]
+    assert one.take(replies, 3) is False
+    assert replies == [2, 3]
     one.feed(b"\n")
-    assert one.take(found, 3) is True
-    assert found == [2, 3, 4]
+    assert one.take(replies, 3) is True
+    assert replies == [2, 3, 4]
     assert one.gets() is NOTHING
 
 
@@ -108,10 +108,10 @@ def test_a_large_reply(events: ModuleType) -> None:
     """Of many pieces; what was seen is not looked at again, and the next one is read as well."""
     given = [[b"%d" % number, b"x" * 1000] for number in range(10_000)]
     data = wire(given) + b":1\r\n"
-    one, found = reader(events), []
+    one, replies = reader(events), []
     for at in range(0, len(data), 4096):
-        found += read(one, data[at : at + 4096])
-    assert found == [given, 1]
+        replies += read(one, data[at : at + 4096])
+    assert replies == [given, 1]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_what_is_too_much(events: ModuleType, data: bytes) -> None:
 def test_limits_are_those_of_a_reply(events: ModuleType) -> None:
     """Each of many has as much, and 32 levels are not too many."""
     data = b"*3\r\n:1\r\n:2\r\n:3\r\n" * 900 + b"*1\r\n" * 32 + b":1\r\n+" + b"x" * 65_000 + b"\r\n"
-    found = read(reader(events), data)
-    assert len(found) == 902
+    replies = read(reader(events), data)
+    assert len(replies) == 902
 
 
 def test_the_python_twin_keeps_nothing_that_it_has_read(both: tuple[ModuleType, ModuleType]) -> None:
@@ -177,11 +177,11 @@ def test_events_of_a_stream(events: ModuleType, both: tuple[ModuleType, ModuleTy
     """The compiled twin may make the frame; it is the one that its events make."""
     documents = [event(number, "/other" if number == 2 else "/s") for number in range(4)]
     reply = entries(*[[b"data", each] for each in documents])
-    (found,) = read(reader(events), wire(reply), "top")
-    if isinstance(found, list):
-        assert found == reply
+    (parsed,) = read(reader(events), wire(reply), "top")
+    if isinstance(parsed, list):
+        assert parsed == reply
         return
-    name, ids, frame = found
+    name, ids, frame = parsed
     assert (name, ids) == (b"stream", [b"17-0", b"17-1", b"17-2", b"17-3"])
     records = events.Frame(frame)
     assert [(each.id, each.source, each.topic, each.payload) for each in records] == [
@@ -194,8 +194,8 @@ def test_events_of_a_stream(events: ModuleType, both: tuple[ModuleType, ModuleTy
 
 @pytest.mark.native_only
 def test_events_of_a_stream_are_packed(both: tuple[ModuleType, ModuleType]) -> None:
-    (found,) = read(reader(both[0]), wire(entries([b"data", event(1)])), "top")
-    assert isinstance(found, tuple)
+    (parsed,) = read(reader(both[0]), wire(entries([b"data", event(1)])), "top")
+    assert isinstance(parsed, tuple)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_events_cut_anywhere(both: tuple[ModuleType, ModuleType]) -> None:
     assert [type(each) for each in whole] == [int, tuple, bytes]
     for cut in range(len(data)):
         one = reader(both[0])
-        found = read(one, data[:cut], "top") + read(one, data[cut:], "top")
-        assert [each[:2] if isinstance(each, tuple) else each for each in found] == [5, whole[1][:2], b"OK"]
+        replies = read(one, data[:cut], "top") + read(one, data[cut:], "top")
+        assert [each[:2] if isinstance(each, tuple) else each for each in replies] == [5, whole[1][:2], b"OK"]
 
 
 @pytest.mark.native_only

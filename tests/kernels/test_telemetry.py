@@ -57,9 +57,9 @@ def pairs(attributes: dict[str, Any], nested: bool = False) -> list[KeyValue]:
     return [KeyValue(key=escaped(key), value=any_value(value)) for key, value in kept.items()]
 
 
-def same(found: Message, expected: Message) -> None:
+def same(actual: Message, expected: Message) -> None:
     # bytes, since NaN is not equal to itself
-    assert found.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+    assert actual.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
 
 
 # -- random records ----------------------------------------------------------
@@ -82,8 +82,8 @@ def some_value(draw: random.Random, depth: int = 0) -> Any:
     if kind == 7:
         return complex(draw.randrange(9), 1)  # no type of OTLP
     if kind < 10:
-        made = [some_value(draw, depth + 1) for _ in range(draw.randrange(4))]
-        return made if kind == 8 else tuple(made)
+        items = [some_value(draw, depth + 1) for _ in range(draw.randrange(4))]
+        return items if kind == 8 else tuple(items)
     return {draw.choice(WORDS): some_value(draw, depth + 1) for _ in range(draw.randrange(4))}
 
 
@@ -160,12 +160,12 @@ def test_random_records_are_read_back(kernel: ModuleType, kind: str, rounds: Rou
         into = buffer(kernel)
         if kind == "span":
             expected: list[Any] = [record_span(kernel, into, draw) for _ in range(100)]
-            found: list[Any] = spans(drain(into))
+            exported: list[Any] = spans(drain(into))
         else:
             expected = [record_log(kernel, into, draw) for _ in range(100)]
-            found = logs(drain(into))
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
+            exported = logs(drain(into))
+        assert len(exported) == len(expected)
+        for one, other in zip(exported, expected, strict=True):
             same(one, other)
 
 
@@ -252,8 +252,8 @@ def test_what_comes_after_the_end_is_ignored(kernel: ModuleType) -> None:
     span.add_event("e")
     span.update_name("other")
     span.end()
-    (found,) = spans(drain(into))
-    assert (found.name, len(found.attributes), len(found.events)) == ("s", 0, 0)
+    (exported,) = spans(drain(into))
+    assert (exported.name, len(exported.attributes), len(exported.events)) == ("s", 0, 0)
     assert into.stats()[:2] == (1, 1)
 
 
@@ -266,13 +266,13 @@ def test_limits(kernel: ModuleType) -> None:
         span.add_event("e", {"a": 1, "b": 2, "c": 3})
         span.add_link(span, {"a": 1, "b": 2, "c": 3})
     span.end()
-    (found,) = spans(drain(into))
-    assert [(a.key, a.value) for a in found.attributes] == [
+    (exported,) = spans(drain(into))
+    assert [(a.key, a.value) for a in exported.attributes] == [
         ("a", AnyValue(bytes_value=b"123")),
         ("b", any_value(["123"])),
     ]
-    assert (found.dropped_attributes_count, found.dropped_events_count, found.dropped_links_count) == (2, 2, 2)
-    assert (found.events[0].dropped_attributes_count, found.links[0].dropped_attributes_count) == (1, 1)
+    assert (exported.dropped_attributes_count, exported.dropped_events_count, exported.dropped_links_count) == (2, 2, 2)
+    assert (exported.events[0].dropped_attributes_count, exported.links[0].dropped_attributes_count) == (1, 1)
 
 
 class Broken:
@@ -299,11 +299,11 @@ def test_attributes_set_one_by_one(kernel: ModuleType, rounds: Rounds) -> None:
     names = [f"{'n' * draw.randrange(1, 4)}{number % 7}" for number in range(12)] + ["", "é", "\ud800"]
     for limit in (128, 8, 3, 0):
         into = buffer(kernel)
-        made = tracer(kernel, into, (limit,))
+        kernel_tracer = tracer(kernel, into, (limit,))
         for _ in range(rounds(300, 10_000)):
             expected: dict[str, Any] = {}
             dropped = 0
-            span = made.start_span("s")
+            span = kernel_tracer.start_span("s")
             for _ in range(draw.randrange(14)):
                 # another object of the same text now and then
                 key = draw.choice(names)
@@ -330,11 +330,11 @@ def test_attributes_set_one_by_one(kernel: ModuleType, rounds: Rounds) -> None:
 
 def test_attributes_are_let_go(kernel: ModuleType) -> None:
     """Of a span that has gone, of a value that was replaced, and of many that became a dict."""
-    made = tracer(kernel, buffer(kernel))
+    kernel_tracer = tracer(kernel, buffer(kernel))
     keys, values = [f"key {n}" for n in range(12)], [f"value {n}" for n in range(13)]
     before = [sys.getrefcount(each) for each in (*keys, *values)]
     for count in (3, 8, 12):
-        span = made.start_span("s")
+        span = kernel_tracer.start_span("s")
         for number in range(count):
             span.set_attribute(keys[number], values[number])
         span.set_attribute(keys[1], values[12])
@@ -347,8 +347,8 @@ def test_attributes_are_let_go(kernel: ModuleType) -> None:
 def test_an_integer_of_too_many_digits(kernel: ModuleType) -> None:
     into = buffer(kernel)
     tracer(kernel, into).start_span("s", attributes={"before": 1, "huge": 10**5000, "after": "x"}).end()
-    (found,) = spans(drain(into))
-    assert ([each.key for each in found.attributes], found.dropped_attributes_count) == (["before", "after"], 1)
+    (exported,) = spans(drain(into))
+    assert ([each.key for each in exported.attributes], exported.dropped_attributes_count) == (["before", "after"], 1)
 
 
 class Interrupting:
@@ -377,9 +377,9 @@ def test_a_value_that_changes_its_span_while_it_is_written(kernel: ModuleType) -
     t = tracer(kernel, into)
     span = t.start_span("s", attributes={f"k{n}": Late() for n in range(20)})
     span.end()
-    found = spans(drain(into))
-    assert [each.name for each in found] == ["within"] * 20 + ["s"]
-    assert len(found[-1].attributes) == 20
+    exported = spans(drain(into))
+    assert [each.name for each in exported] == ["within"] * 20 + ["s"]
+    assert len(exported[-1].attributes) == 20
 
 
 @pytest.mark.parametrize(
@@ -426,9 +426,9 @@ def test_a_ratio_of_trace_ids(kernel: ModuleType) -> None:
     for _ in range(4000):
         with t.span("root") as root, t.span("child") as child:
             assert root.is_recording == child.is_recording == root.context.is_sampled
-    found = spans(drain(into))
-    assert 800 < len(found) / 2 < 1200
-    assert all(int.from_bytes(each.trace_id[8:], "big") < 2**62 for each in found)
+    exported = spans(drain(into))
+    assert 800 < len(exported) / 2 < 1200
+    assert all(int.from_bytes(each.trace_id[8:], "big") < 2**62 for each in exported)
 
 
 def test_a_parent_decides(kernel: ModuleType) -> None:

@@ -64,7 +64,7 @@ class Broken:
 def program(kernel: ModuleType) -> tuple[bytes, bytes]:
     """Everything a span can be told; what was recorded."""
     kernel._set_seed(7)
-    into, told = buffer(kernel), buffer(kernel)
+    into, log_buffer = buffer(kernel), buffer(kernel)
     api = tracer_of(kernel, into, (8, 20, 3, 3))
     with api.start_as_current_span("a", kind=SpanKind.SERVER, attributes={"l": [1, (2.5, "x")], "b": Broken()}) as span:
         span.set_attribute("m", {"k": [True, None], 3: b"\x00"})
@@ -95,10 +95,10 @@ def program(kernel: ModuleType) -> tuple[bytes, bytes]:
         api.start_span("remote", context=trace.set_span_in_context(NonRecordingSpan(REMOTE))).end()
         with tracer(kernel, into).span("native"), api.start_as_current_span("under it"):
             pass
-    logger = kernel.Logger(told, kernel.Limits(), 3)
+    logger = kernel.Logger(log_buffer, kernel.Limits(), 3)
     logger.record(0, 0, 0, "", None, None, b"", b"", 0, "")
     logger.record(1, 2, 17, "ERROR", {"b": 1}, {"a": 1, "broken": Broken()}, b"\x01" * 16, b"\x02" * 8, 3, "event")
-    return drain(into), drain(told)
+    return drain(into), drain(log_buffer)
 
 
 @pytest.mark.native_only
@@ -112,10 +112,10 @@ def test_both_twins_write_the_same(twins: tuple[ModuleType, ModuleType]) -> None
 
 
 def test_what_is_told_is_written(api: ModuleType) -> None:
-    body, told = program(api)
-    found = {span.name: span for span in spans(body)}
-    assert list(found) == ["bb", "c", "d", "e", "root", "remote", "under it", "native", "a"]
-    top = found["a"]
+    body, log_body = program(api)
+    by_name = {span.name: span for span in spans(body)}
+    assert list(by_name) == ["bb", "c", "d", "e", "root", "remote", "under it", "native", "a"]
+    top = by_name["a"]
     assert (top.kind, len(top.events), top.dropped_events_count) == (2, 3, 2)
     assert (len(top.links), top.dropped_links_count) == (3, 2)
     assert (top.links[0].trace_id.hex(), top.links[0].trace_state, top.links[0].flags) == (
@@ -126,33 +126,36 @@ def test_what_is_told_is_written(api: ModuleType) -> None:
     assert [event.time_unix_nano for event in top.events] == [CLOCK, 2, 3]
     assert top.dropped_attributes_count > 0
     assert {each.key for each in top.attributes} >= {"l", "m", "a", "o", "t"}
-    assert {each.parent_span_id for name, each in found.items() if name in ("bb", "c", "d", "e", "native")} == {
+    assert {each.parent_span_id for name, each in by_name.items() if name in ("bb", "c", "d", "e", "native")} == {
         top.span_id
     }
-    assert (found["bb"].start_time_unix_nano, found["bb"].end_time_unix_nano) == (5, 9)
-    assert (found["bb"].status.code, found["bb"].status.message, len(found["bb"].links)) == (2, "bad", 2)
-    assert not any(each.key == "late" for each in found["bb"].attributes)
-    assert (found["c"].status.message, [event.name for event in found["c"].events]) == ("KeyError: 'k'", ["exception"])
-    assert (found["d"].status.message, len(found["d"].events)) == ("KeyError: 'k'", 0)
-    assert (found["e"].status.code, found["e"].status.message) == (1, "")
-    recorded = {each.key: each.value.string_value for each in found["e"].events[0].attributes}
+    assert (by_name["bb"].start_time_unix_nano, by_name["bb"].end_time_unix_nano) == (5, 9)
+    assert (by_name["bb"].status.code, by_name["bb"].status.message, len(by_name["bb"].links)) == (2, "bad", 2)
+    assert not any(each.key == "late" for each in by_name["bb"].attributes)
+    assert (by_name["c"].status.message, [event.name for event in by_name["c"].events]) == (
+        "KeyError: 'k'",
+        ["exception"],
+    )
+    assert (by_name["d"].status.message, len(by_name["d"].events)) == ("KeyError: 'k'", 0)
+    assert (by_name["e"].status.code, by_name["e"].status.message) == (1, "")
+    recorded = {each.key: each.value.string_value for each in by_name["e"].events[0].attributes}
     assert (recorded["exception.message"], recorded["exception.escaped"]) == ("other", "True")
-    assert found["root"].parent_span_id == b""
-    assert found["root"].trace_id != top.trace_id
-    remote = found["remote"]
+    assert by_name["root"].parent_span_id == b""
+    assert by_name["root"].trace_id != top.trace_id
+    remote = by_name["remote"]
     assert (remote.trace_id.hex(), remote.parent_span_id.hex()) == (f"{0xABC:032x}", f"{0xDEF:016x}")
     assert (remote.trace_state, remote.flags) == ("vendor=1", 0x301)
-    assert found["under it"].parent_span_id == found["native"].span_id
-    bare, full = logs(told)
+    assert by_name["under it"].parent_span_id == by_name["native"].span_id
+    bare, full = logs(log_body)
     assert (bare.time_unix_nano, bare.severity_number, bare.trace_id, bare.event_name) == (0, 0, b"", "")
     assert (full.event_name, full.flags, full.span_id, full.dropped_attributes_count) == ("event", 3, b"\x02" * 8, 1)
     assert (full.time_unix_nano, full.observed_time_unix_nano) == (1, 2)
 
 
 def test_it_is_a_span_of_the_api(api: ModuleType) -> None:
-    made = tracer_of(api, buffer(api))
-    assert isinstance(made, trace.Tracer)
-    with made.start_as_current_span("s", kind=SpanKind.CLIENT, attributes={"a": 1}) as span:
+    api_tracer = tracer_of(api, buffer(api))
+    assert isinstance(api_tracer, trace.Tracer)
+    with api_tracer.start_as_current_span("s", kind=SpanKind.CLIENT, attributes={"a": 1}) as span:
         assert isinstance(span, trace.Span)
         assert trace.get_current_span() is span
         context = span.get_span_context()
@@ -246,12 +249,12 @@ def test_a_span_entered_before_the_bridge_leaves_after_it(kernel: ModuleType) ->
 
 
 def test_tasks_and_threads_have_their_own(api: ModuleType) -> None:
-    made = tracer_of(api, buffer(api))
+    api_tracer = tracer_of(api, buffer(api))
 
     async def work(name: str) -> tuple[str, str]:
-        with made.start_as_current_span(name):
+        with api_tracer.start_as_current_span(name):
             await asyncio.sleep(0)
-            with made.start_as_current_span("inner") as inner:
+            with api_tracer.start_as_current_span("inner") as inner:
                 await asyncio.sleep(0)
                 assert trace.get_current_span() is inner
             return name, trace.get_current_span().name  # type: ignore[attr-defined]
@@ -260,7 +263,7 @@ def test_tasks_and_threads_have_their_own(api: ModuleType) -> None:
         return await asyncio.gather(*(work(str(n)) for n in range(5)))
 
     assert asyncio.run(main()) == [(str(n), str(n)) for n in range(5)]
-    with made.start_as_current_span("here"):
+    with api_tracer.start_as_current_span("here"):
         assert contextvars.Context().run(trace.get_current_span) is trace.INVALID_SPAN
 
 
@@ -286,15 +289,15 @@ def test_a_scope_is_entered_once_at_a_time(api: ModuleType) -> None:
 
 def test_decorators(api: ModuleType) -> None:
     into = buffer(api)
-    made = tracer_of(api, into)
+    api_tracer = tracer_of(api, into)
 
-    @made.start_as_current_span("plain")
+    @api_tracer.start_as_current_span("plain")
     def plain(value: int) -> int:
         """Documented."""
         assert trace.get_current_span().name == "plain"  # type: ignore[attr-defined]
         return plain(value - 1) if value else 0
 
-    @made.start_as_current_span("async")
+    @api_tracer.start_as_current_span("async")
     async def later() -> str:
         await asyncio.sleep(0)
         return str(trace.get_current_span().name)  # type: ignore[attr-defined]
@@ -306,10 +309,10 @@ def test_decorators(api: ModuleType) -> None:
 
 def test_base_exceptions_are_no_errors_of_the_current_span(api: ModuleType) -> None:
     into = buffer(api)
-    made = tracer_of(api, into)
-    with pytest.raises(KeyboardInterrupt), made.start_as_current_span("current"):
+    api_tracer = tracer_of(api, into)
+    with pytest.raises(KeyboardInterrupt), api_tracer.start_as_current_span("current"):
         raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt), made.start_span("span"):
+    with pytest.raises(KeyboardInterrupt), api_tracer.start_span("span"):
         raise KeyboardInterrupt
     current, other = spans(drain(into))
     assert (current.status.code, len(current.events)) == (0, 0)
@@ -318,14 +321,14 @@ def test_base_exceptions_are_no_errors_of_the_current_span(api: ModuleType) -> N
 
 def test_what_is_not_sampled_keeps_its_context(api: ModuleType) -> None:
     into = buffer(api)
-    made = tracer_of(api, into, sampler=api.Sampler(0.0))
-    with made.start_as_current_span("s") as span:
+    api_tracer = tracer_of(api, into, sampler=api.Sampler(0.0))
+    with api_tracer.start_as_current_span("s") as span:
         assert not span.is_recording()
         span.add_link(REMOTE)
         span.record_exception(ValueError())
         context = span.get_span_context()
         assert (context.is_valid, context.trace_flags.sampled) == (True, False)
-        child = made.start_span("child")
+        child = api_tracer.start_span("child")
         assert child.get_span_context().trace_id == context.trace_id
     assert drain(into) == b""
     assert into.stats()[0] == 0
@@ -345,11 +348,11 @@ def test_what_is_not_sampled_keeps_its_context(api: ModuleType) -> None:
     ],
 )
 def test_wrong_arguments_are_refused(api: ModuleType, options: dict[str, Any]) -> None:
-    made = tracer_of(api, buffer(api))
+    api_tracer = tracer_of(api, buffer(api))
     with pytest.raises(InvalidArgumentError):
-        made.start_span(**{"name": "s", **options})
+        api_tracer.start_span(**{"name": "s", **options})
     with pytest.raises(InvalidArgumentError):
-        made.start_as_current_span(**{"name": "s", **options}).__enter__()
+        api_tracer.start_as_current_span(**{"name": "s", **options}).__enter__()
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
@@ -371,14 +374,14 @@ def test_wrong_calls_are_refused(api: ModuleType) -> None:
 
 
 def test_without_a_bridge_there_is_no_such_current_span(kernel: ModuleType) -> None:
-    made = tracer_of(kernel, buffer(kernel))
+    kernel_tracer = tracer_of(kernel, buffer(kernel))
     with pytest.raises(InvalidArgumentError, match="bridge"):
-        made.start_as_current_span("s").__enter__()
+        kernel_tracer.start_as_current_span("s").__enter__()
 
 
 def test_spans_are_let_go(api: ModuleType) -> None:
-    made = tracer_of(api, buffer(api))
-    with made.start_as_current_span("s") as span:
+    api_tracer = tracer_of(api, buffer(api))
+    with api_tracer.start_as_current_span("s") as span:
         gone = weakref.ref(span)
     del span
     gc.collect()
@@ -402,11 +405,11 @@ def test_speed_beside_the_sdk() -> None:
 
     with bridged(kernel):
         calls = {"ours": spans_of(tracer_of(kernel, into)), "theirs": spans_of(provider.get_tracer("t"))}
-        found = 0.0
+        speedup = 0.0
         for _ in range(3):  # a machine that is busy at the wrong moment is no regression
             times = race(calls, 15)
-            found = max(found, ratio(times["ours"], times["theirs"]))
-            if found >= 5:
+            speedup = max(speedup, ratio(times["ours"], times["theirs"]))
+            if speedup >= 5:
                 break
     provider.shutdown()
-    assert found >= 5, f"{found:.1f} times as fast"
+    assert speedup >= 5, f"{speedup:.1f} times as fast"

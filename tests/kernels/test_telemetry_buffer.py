@@ -116,10 +116,10 @@ def test_a_child_begins_anew(kernel: ModuleType) -> None:
 
 def test_threads_that_end_one_span_record_it_once(kernel: ModuleType, rounds: Rounds) -> None:
     into = buffer(kernel)
-    made = tracer(kernel, into)
+    kernel_tracer = tracer(kernel, into)
     count = rounds(100, 5_000)
     for _ in range(count):
-        span = made.start_span("s")
+        span = kernel_tracer.start_span("s")
         ready = threading.Barrier(4)
 
         def end(span: Any = span, ready: threading.Barrier = ready) -> None:
@@ -206,7 +206,7 @@ VALUES: list[Any] = [True, False, 0, 1, -1, 127, 128, 2**30 - 1, 2**30, -(2**30)
 
 
 def cut(value: Any, limit: int) -> Any:
-    """What of a value is written: one that is no number of 64 bits is text."""
+    """Return the part of a value that is written. A number that does not fit in 64 bits becomes text."""
     if value == 2**63:
         value = str(value)
     return value[:limit] if isinstance(value, str) and limit >= 0 else value
@@ -216,15 +216,15 @@ def cut(value: Any, limit: int) -> Any:
 def test_every_length_of_key_and_value(kernel: ModuleType, limit: int) -> None:
     """From one byte for a length to two, of the key, the value, and both together."""
     into, expected = buffer(kernel), []
-    made = tracer(kernel, into, (128, limit))
+    kernel_tracer = tracer(kernel, into, (128, limit))
     for size in [*range(1, 6), *range(15, 19), *range(31, 34), *range(50, 60), *range(95, 131), 255, 256]:
         texts = ["v" * more for more in (0, 1, 16, 33, 52, 56, 112 - min(size, 112), 113)]
         for value in [*VALUES, *texts, "é" * 60]:
             attributes = {"k" * size: value, "ключ" * size: value}
-            with made.span("one by one") as span:
+            with kernel_tracer.span("one by one") as span:
                 for key, each in attributes.items():
                     span.set_attribute(key, each)
-            made.start_span("at once", attributes=attributes).end()
+            kernel_tracer.start_span("at once", attributes=attributes).end()
             expected += [pairs({key: cut(each, limit) for key, each in attributes.items()})] * 2
     for read, wanted in zip(spans(drain(into)), expected, strict=True):
         assert [each.SerializeToString() for each in read.attributes] == [each.SerializeToString() for each in wanted]
@@ -269,12 +269,12 @@ def test_equal_keys_of_one_length(kernel: ModuleType) -> None:
 def test_spans_that_end_while_an_exception_is_on_its_way(kernel: ModuleType) -> None:
     """The exception is what it was, and the attributes are gone with their span."""
     into = buffer(kernel)
-    made = tracer(kernel, into)
+    kernel_tracer = tracer(kernel, into)
     key, value = "key of a span".upper(), "value of a span".upper()
     before = sys.getrefcount(key), sys.getrefcount(value)
 
     def fail() -> None:
-        span = made.start_span("never ended")
+        span = kernel_tracer.start_span("never ended")
         span.set_attribute(key, value)
         raise LookupError(span.name)
 
@@ -292,12 +292,12 @@ Entered = tuple[Callable[[], Any], Any, ModuleType]
 
 @pytest.fixture(params=["a span", "a scope of the API"])
 def entered(kernel: ModuleType, request: pytest.FixtureRequest) -> Iterator[Entered]:
-    """What makes one to enter, the buffer behind it, and the kernel."""
+    """Return a function that opens a span to enter, its buffer, and the kernel."""
     into = buffer(kernel)
     api = request.param == "a scope of the API"
     with bridged(kernel) if api else nullcontext():
-        made = tracer_of(kernel, into) if api else tracer(kernel, into)
-        start = made.start_as_current_span if api else made.span
+        kernel_tracer = tracer_of(kernel, into) if api else tracer(kernel, into)
+        start = kernel_tracer.start_as_current_span if api else kernel_tracer.span
         yield lambda: start("s"), into, kernel
 
 

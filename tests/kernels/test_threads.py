@@ -1,6 +1,7 @@
-"""One object of the kernels in the hands of several threads: nothing is lost, nothing is told twice, and no process dies.
+"""Kernel objects shared by several threads: nothing is lost, nothing is reported twice, and no process dies.
 
-On a free-threaded build threads are inside a kernel at once; elsewhere these are tests of what a switch between two calls may do.
+On a free-threaded build, threads run inside a kernel at once. Elsewhere, the tests show the effect of a switch
+between two calls.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def test_the_lock_of_the_interpreter_stays_off() -> None:
 
 def test_one_span(kernel: ModuleType, rounds: Rounds) -> None:
     into = buffer(kernel)
-    made = tracer(kernel, into, (1000, -1, 1000, 1000))
+    kernel_tracer = tracer(kernel, into, (1000, -1, 1000, 1000))
     for _ in range(rounds(40, 2_000)):
-        span = made.start_span("s")
+        span = kernel_tracer.start_span("s")
 
         def use(number: int, span: Any = span) -> None:
             for i in range(12):
@@ -67,21 +68,21 @@ def test_one_span(kernel: ModuleType, rounds: Rounds) -> None:
 
         at_once(*(lambda n=n: use(n) for n in range(THREADS)))  # type: ignore[misc]
         span.end()
-        (found,) = spans(drain(into))
-        assert sorted(each.key for each in found.attributes) == sorted(
+        (exported,) = spans(drain(into))
+        assert sorted(each.key for each in exported.attributes) == sorted(
             f"{n}.{i}" for n in range(THREADS) for i in range(12)
         )
-        assert (len(found.events), len(found.links)) == (THREADS * 12, THREADS * 12)
-        assert found.name.startswith("name ")
-        assert found.status.message.startswith("why ")
+        assert (len(exported.events), len(exported.links)) == (THREADS * 12, THREADS * 12)
+        assert exported.name.startswith("name ")
+        assert exported.status.message.startswith("why ")
 
 
 def test_a_span_that_ends_while_others_write(kernel: ModuleType, rounds: Rounds) -> None:
     into = buffer(kernel)
-    made = tracer(kernel, into)
+    kernel_tracer = tracer(kernel, into)
     count = rounds(60, 3_000)
     for _ in range(count):
-        span = made.start_span("s")
+        span = kernel_tracer.start_span("s")
 
         def use(number: int, span: Any = span) -> None:
             for i in range(20):
@@ -92,9 +93,9 @@ def test_a_span_that_ends_while_others_write(kernel: ModuleType, rounds: Rounds)
                     span.end()
 
         at_once(*(lambda n=n: use(n) for n in range(THREADS)))  # type: ignore[misc]
-    found = spans(drain(into))
-    assert len(found) == count
-    assert all(each.name == "s" or each.name.startswith("name ") for each in found)
+    exported = spans(drain(into))
+    assert len(exported) == count
+    assert all(each.name == "s" or each.name.startswith("name ") for each in exported)
 
 
 def test_instruments(kernel: ModuleType, rounds: Rounds) -> None:
@@ -164,15 +165,15 @@ def test_a_buffer_of_events(batch: ModuleType, events: ModuleType, rounds: Round
         over.set()
     assert sorted(n for mine in numbers for n in mine) == list(range(1, THREADS * each + 1))
     assert all(mine == sorted(mine) for mine in numbers)
-    found: dict[int, list[int]] = {}
+    payloads: dict[int, list[int]] = {}
     expected = 1
     for first, body in bodies:
         frame = events.Frame(body)
         assert first == expected
         expected += len(frame)
         for i in range(len(frame)):
-            found[first + i] = json.loads(frame[i].payload)
-    assert [found[number] for mine in numbers for number in mine] == [
+            payloads[first + i] = json.loads(frame[i].payload)
+    assert [payloads[number] for mine in numbers for number in mine] == [
         [n, i] for n in range(THREADS) for i in range(each)
     ]
 

@@ -1,8 +1,12 @@
-"""What a test of volume runs in a process of its own: events through ``send``, the log and a consumer; each arrives, and nothing stays in memory.
+"""Volume test in a process of its own: events pass through ``send``, the log and a consumer.
 
-``python through_the_log.py HOME COUNT`` prints JSON: how many were lost and came twice, and how memory went.
+Each event arrives, and nothing stays in memory.
 
-What is resident tells little of what is held: frames of a megabyte are freed in another thread than they were made in, and glibc keeps up to some tens of megabytes of them in its arenas, after millions of events no more and no less. So what malloc has handed out is read as well.
+``python through_the_log.py HOME COUNT`` prints JSON: how many events were lost or came twice, and how memory went.
+
+Resident memory says little about held memory. Frames of a megabyte are freed in another thread than the one that
+allocated them. glibc keeps up to some tens of megabytes of them in its arenas, and no more after millions of events.
+So the test also reads the bytes that malloc has handed out.
 """
 
 from __future__ import annotations
@@ -47,11 +51,11 @@ def held() -> int:
 def at_rest() -> tuple[int, int, int]:
     """Return what is held, resident, and the interpreter's blocks, while nothing is under way: the least of a second in which the sweeper ran."""
     gc.collect()
-    found = []
+    samples = []
     for _ in range(20):
-        found.append((held(), resident(), sys.getallocatedblocks()))
+        samples.append((held(), resident(), sys.getallocatedblocks()))
         time.sleep(0.05)
-    return min(each[0] for each in found), min(each[1] for each in found), min(each[2] for each in found)
+    return min(each[0] for each in samples), min(each[1] for each in samples), min(each[2] for each in samples)
 
 
 def send_and_consume(client: CloudRuntimesClient, begin: int, count: int) -> tuple[int, int, int]:
@@ -68,21 +72,21 @@ def send_and_consume(client: CloudRuntimesClient, begin: int, count: int) -> tup
                 publisher.send(event)
             publisher.flush()
             marks = bytearray(ROUND)
-            left = ROUND
-            while left:
+            remaining = ROUND
+            while remaining:
                 batch = subscription.receive(timeout=30)
                 if batch is None:
                     break
                 for each in batch:
-                    place = each.data["n"] - first
-                    if 0 <= place < ROUND and not marks[place]:
-                        marks[place] = 1
-                        left -= 1
+                    index = each.data["n"] - first
+                    if 0 <= index < ROUND and not marks[index]:
+                        marks[index] = 1
+                        remaining -= 1
                     else:
                         twice += 1
                 batch.ack()
                 del batch, each
-            lost += left
+            lost += remaining
         return lost, twice, publisher.stats().delivered
 
 

@@ -15,7 +15,7 @@ from tests.support.fake_layotto import FakeLayotto, Quirks
 
 @pytest.fixture
 def beneath() -> Iterator[CloudRuntimesClient]:
-    """What a fake stands on."""
+    """Client that serves the requests of a fake."""
     with CloudRuntimesClient(app_id="suite", runtime="capa", config={"capa": {"home": ":memory:layotto"}}) as client:
         yield client
 
@@ -28,30 +28,30 @@ def quirks() -> Quirks:
 
 @pytest.fixture
 def fake(beneath: CloudRuntimesClient, quirks: Quirks) -> Iterator[FakeLayotto]:
-    """One for a test."""
-    with FakeLayotto(beneath, quirks) as made:
-        yield made
+    """Fake Layotto for a test."""
+    with FakeLayotto(beneath, quirks) as layotto:
+        yield layotto
 
 
 @pytest.fixture
 def clients(fake: FakeLayotto) -> Iterator[Make]:
     """Makes clients of the fake."""
-    made: list[CloudRuntimesClient] = []
+    opened: list[CloudRuntimesClient] = []
 
     def make(**table: Any) -> CloudRuntimesClient:
         top = {key: table.pop(key) for key in ("fallback", "capa", "database", "state") if key in table}
         config = {"layotto": {"configuration_refresh": 0.3, **table}, **top}
-        made.append(CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite", config=config))
-        return made[-1]
+        opened.append(CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite", config=config))
+        return opened[-1]
 
     yield make
-    for client in made:
+    for client in opened:
         client.close()
 
 
 @pytest.fixture
 def client(clients: Make) -> CloudRuntimesClient:
-    """One of them."""
+    """Client of the fake."""
     return clients()
 
 

@@ -55,7 +55,7 @@ def test_the_demo_runs_over_a_real_layotto(tmp_path: Path, rounds: Rounds, figur
         if layotto is None:
             pytest.skip("there is no redis-server")
         count = rounds(EVENTS, 336_776)
-        told = run(tmp_path, f"grpc://127.0.0.1:{layotto.grpc}", layotto.app, count)
-    lost = re.search(r"lost\s+(\d+)", told)
+        output = run(tmp_path, f"grpc://127.0.0.1:{layotto.grpc}", layotto.app, count)
+    lost = re.search(r"lost\s+(\d+)", output)
     assert lost is not None
     figure("demo over a real Layotto, flights", f"{count:,}, lost {lost[1]}")

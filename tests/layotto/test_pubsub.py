@@ -239,9 +239,9 @@ def test_events_come_back(beneath: CloudRuntimesClient, address: str, port: int,
         again = api.call(sub, "receive", SOON)
         assert again.data == events[0].data
         again.ack()
-        told = api.call(other, "receive", SOON)
-        assert (told.data, told.subject, told.topic) == ("other", "s", "u")
-        told.ack()
+        received = api.call(other, "receive", SOON)
+        assert (received.data, received.subject, received.topic) == ("other", "s", "u")
+        received.ack()
 
 
 def test_members_share(beneath: CloudRuntimesClient, address: str, port: int, api: Api) -> None:

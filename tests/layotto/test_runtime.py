@@ -221,8 +221,8 @@ def test_transactions_delete(client: CloudRuntimesClient, api: Api) -> None:
         tx.delete("b")
         tx.save("a", 5)
         tx.delete("a")
-    found = api.call(client.state, "get_bulk", "s", ["a", "b", "c", "absent"])
-    assert {key: item.value for key, item in found.items()} == {"c": 3}
+    results = api.call(client.state, "get_bulk", "s", ["a", "b", "c", "absent"])
+    assert {key: item.value for key, item in results.items()} == {"c": 3}
 
 
 def test_a_transaction_whose_delete_was_too_late_is_written_once_more(

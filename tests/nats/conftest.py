@@ -20,9 +20,9 @@ nats_server = own_server("nats:serve")
 
 @pytest.fixture
 def home(nats_server: NatsServer) -> Iterator[NatsHome]:
-    made = NatsHome(nats_server)
-    yield made
-    made.close()
+    harness = NatsHome(nats_server)
+    yield harness
+    harness.close()
 
 
 served = served_by(serve)
@@ -30,5 +30,5 @@ served = served_by(serve)
 
 @pytest.fixture
 def other(home: NatsHome) -> Iterator[Other]:
-    with beside(home.server.port, home.prefix) as made:
-        yield made
+    with beside(home.server.port, home.prefix) as program:
+        yield program

@@ -97,20 +97,20 @@ def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Rou
     count, longest = rounds(1, 60), 0.0
     watching = client(url(*cluster), replicas=3)
     watching.state.save("s", "main", 0)
-    made = client(url(leader(watching, cluster)), replicas=3)
+    app_client = client(url(leader(watching, cluster)), replicas=3)
     acknowledged: dict[str, int] = {}
     tokens: list[int] = []
     unclear: list[CloudRuntimesError] = []
     over = threading.Event()
 
     def save(name: str, number: int) -> None:
-        made.state.save("s", name, number, timeout=2)
+        app_client.state.save("s", name, number, timeout=2)
 
     def configure(name: str, number: int) -> None:
-        made.configuration.save_configuration("c", {name: str(number)}, timeout=2)
+        app_client.configuration.save_configuration("c", {name: str(number)}, timeout=2)
 
     def lock(name: str, number: int) -> None:
-        lease = made.lock.try_lock("l", name, f"owner-{number}", expiry=30, timeout=2)
+        lease = app_client.lock.try_lock("l", name, f"owner-{number}", expiry=30, timeout=2)
         if lease is not None:
             assert lease.token is not None
             tokens.append(lease.token)
@@ -128,7 +128,7 @@ def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Rou
 
     writers = {"s0": save, "s1": save, "c0": configure, "l0": lock}
     with (
-        Counting([watching, made]) as counting,
+        Counting([watching, app_client]) as counting,
         Traffic(client_of(cluster), timeout=2) as traffic,
         ThreadPoolExecutor(4) as threads,
     ):
@@ -141,7 +141,7 @@ def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Rou
                 lead(watching, cluster, EVENTS, cluster.index(killed))  # so that the events lose theirs too
                 killed.kill()
                 begun, sent = time.monotonic(), len(traffic.acknowledged)
-                made.state.save("s", "main", turn, timeout=30)
+                app_client.state.save("s", "main", turn, timeout=30)
                 before = dict(acknowledged)
                 until(lambda before=before: all(acknowledged[name] > before[name] for name in ("s0", "s1", "c0")))  # type: ignore[misc]
                 until(lambda sent=sent: len(traffic.acknowledged) > sent)  # type: ignore[misc]
@@ -154,9 +154,9 @@ def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Rou
             each.result()
     assert not traffic.lost
     for name in ("s0", "s1"):
-        assert made.state.get("s", name) >= acknowledged[name]
-    assert made.state.get("s", "main") == count
-    assert int(made.configuration.get_configuration("c", ["c0"])["c0"]) >= acknowledged["c0"]
+        assert app_client.state.get("s", name) >= acknowledged[name]
+    assert app_client.state.get("s", "main") == count
+    assert int(app_client.configuration.get_configuration("c", ["c0"])["c0"]) >= acknowledged["c0"]
     assert tokens == sorted(set(tokens))
     what = f"{count}: {len(traffic.acknowledged)} acknowledged, 0 lost, {traffic.twice} twice, {traffic.failed} failed, longest {longest:.1f} s; {counting.check()}"
     figure("leaders of JetStream killed, of three servers", what)
@@ -165,13 +165,13 @@ def test_a_leader_is_killed(cluster: list[NatsServer], client: Make, rounds: Rou
 @pytest.mark.soak
 def test_a_leader_that_hangs(cluster: list[NatsServer], client: Make, figure: Figure) -> None:
     """Another is elected. The old one believes to lead when it goes on, and nothing acknowledged is lost."""
-    made = client(url(*cluster), replicas=3)
-    clients = [made, client(url(*reversed(cluster)), replicas=3)]
+    app_client = client(url(*cluster), replicas=3)
+    clients = [app_client, client(url(*reversed(cluster)), replicas=3)]
     with Counting(clients) as counting, Traffic(client_of(cluster), timeout=2) as traffic:
         for _ in range(10):
             whole(cluster)
-            hangs = leader(made, cluster, EVENTS)
-            lead(made, cluster, STREAM, cluster.index(hangs))
+            hangs = leader(app_client, cluster, EVENTS)
+            lead(app_client, cluster, STREAM, cluster.index(hangs))
             with stopped(hangs):
                 sent, counted = len(traffic.acknowledged), [len(each) for each in counting.acknowledged]
                 until(lambda sent=sent: len(traffic.acknowledged) > sent + 10)  # type: ignore[misc]
@@ -188,15 +188,15 @@ def test_a_write_whose_answer_is_lost(cluster: list[NatsServer], client: Make, m
     Nor is the refusal of a server believed that led before: it knows of earlier writes than the client.
     """
     monkeypatch.setattr("cloud_runtimes.components.nats.engine._WRITTEN", 0.5)
-    made, other = client(url(*cluster), replicas=3), client(url(*cluster[1:]), replicas=3)
+    app_client, other = client(url(*cluster), replicas=3), client(url(*cluster[1:]), replicas=3)
     refusal = {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 12"}}
     take: Any = Inbox.take
     happens: list[Callable[[], Any]] = []
 
     def lose(self: Inbox, message: Message) -> None:
         if happens and STREAM.encode() in message.data and b'"seq":' in message.data:
-            if (told := happens.pop()()) is not None:
-                take(self, message._replace(data=json.dumps(told).encode()))
+            if (answer := happens.pop()()) is not None:
+                take(self, message._replace(data=json.dumps(answer).encode()))
         else:
             take(self, message)
 
@@ -207,16 +207,16 @@ def test_a_write_whose_answer_is_lost(cluster: list[NatsServer], client: Make, m
         (lambda: refusal, 1),
     ]
     for api in (SyncApi(), AsyncApi()):
-        api.call(made.state, "save", "s", "k", 0)
+        api.call(app_client.state, "save", "s", "k", 0)
         for what, writes in meanwhile:
             before = other.state.get_item("s", "k")
             happens.append(what)
-            api.call(made.state, "save", "s", "k", 1, etag=before.etag, concurrency="first-write")
+            api.call(app_client.state, "save", "s", "k", 1, etag=before.etag, concurrency="first-write")
             assert not happens
             after = other.state.get_item("s", "k")
             assert (after.value, _number(after)) == (2 - writes, _number(before) + writes)
         happens.append(meanwhile[0][0])
-        api.call(made.state, "save", "s", "k", 2)
+        api.call(app_client.state, "save", "s", "k", 2)
         assert _number(other.state.get_item("s", "k")) == _number(after) + 1
         api.close()
 
@@ -229,10 +229,10 @@ def test_a_server_that_is_going_away(cluster: list[NatsServer], client: Make, mo
     """It says so (lame duck mode), and those that it serves leave without an error."""
     monkeypatch.setattr(hosts, "find", lambda app_id: None)
     going = cluster[0]
-    made, other = client(url(*cluster), replicas=3), client(url(*cluster[1:]), replicas=3)
+    app_client, other = client(url(*cluster), replicas=3), client(url(*cluster[1:]), replicas=3)
     other.state.save("s", "k", 0)
     until(lambda: leader(other, cluster))
-    made.rpc.register_method("echo", lambda data: data)
+    app_client.rpc.register_method("echo", lambda data: data)
     over = threading.Event()
 
     def call() -> int:
@@ -240,15 +240,15 @@ def test_a_server_that_is_going_away(cluster: list[NatsServer], client: Make, mo
         while not over.is_set():
             number += 1
             assert other.rpc.invoke_method("suite", "echo", number, timeout=30) == number
-            assert made.state.get("s", "k", timeout=30) == 0
+            assert app_client.state.get("s", "k", timeout=30) == 0
         return number
 
     def port() -> int:
-        return int(engine(made)._shared.connection._server[1])
+        return int(engine(app_client)._shared.connection._server[1])
 
-    with made.rpc.serving(), ThreadPoolExecutor(2) as threads:
+    with app_client.rpc.serving(), ThreadPoolExecutor(2) as threads:
         running = [threads.submit(call) for _ in range(2)]
-        until(lambda: engine(made)._shared is not None)
+        until(lambda: engine(app_client)._shared is not None)
         assert port() == going.port
         going.signal(signal.SIGUSR2)
         until(lambda: port() != going.port)
@@ -301,15 +301,15 @@ def _try(call: Callable[[], Any]) -> Any:
 
 def test_a_bucket_that_is_gone(served: Serve, client: Make, api: Api) -> None:
     """A call that finds none waits a moment, looks, and makes it: within one call, a conditional one too."""
-    made = client(served().url)
+    app_client = client(served().url)
     for number, options in enumerate(({}, {"concurrency": "first-write"}), 1):
-        api.call(made.state, "save", "s", "old", number)
-        ask(made, "DELETE")
-        api.call(made.state, "save", "s", "k", number, **options)
-        assert api.call(made.state, "get", "s", "k") == number
-        assert api.call(made.state, "get", "s", "old") is None
-    ask(made, "DELETE")
-    assert api.call(made.state, "get", "s", "k") is None
+        api.call(app_client.state, "save", "s", "old", number)
+        ask(app_client, "DELETE")
+        api.call(app_client.state, "save", "s", "k", number, **options)
+        assert api.call(app_client.state, "get", "s", "k") == number
+        assert api.call(app_client.state, "get", "s", "old") is None
+    ask(app_client, "DELETE")
+    assert api.call(app_client.state, "get", "s", "k") is None
 
 
 def test_a_question_is_asked_again(served: Serve, client: Make, api: Api) -> None:

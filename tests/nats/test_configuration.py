@@ -27,7 +27,7 @@ def test_connections_that_are_cut_miss_nothing(home: NatsHome, client: Make, api
 
 
 def test_a_bucket_that_was_removed(home: NatsHome, api: Api) -> None:
-    """Who made it makes it again, with versions and etags that it never had."""
+    """The client that created the bucket creates it again, with versions and etags that it never had."""
     state = home.client().state
     api.call(state, "save", "s", "k", 1)
     before = api.call(state, "get_item", "s", "k").etag

@@ -67,7 +67,7 @@ class Raw:
             allow_direct=True, allow_rollup_hdrs=True,
         )  # fmt: skip
 
-    def put(self, name: str, chunks: list[bytes], **told: Any) -> None:
+    def put(self, name: str, chunks: list[bytes], **fields: Any) -> None:
         """Store a file in chunks of these sizes."""
         nuid = base64.b32encode(random.randbytes(13)).decode().rstrip("=")
         for chunk in chunks:
@@ -75,16 +75,16 @@ class Raw:
         digest = base64.urlsafe_b64encode(hashlib.sha256(b"".join(chunks)).digest()).decode()
         self.tell(
             name, nuid=nuid, size=sum(map(len, chunks)), chunks=len(chunks), digest=f"SHA-256={digest}",
-            options={"max_chunk_size": CHUNK}, **told,
+            options={"max_chunk_size": CHUNK}, **fields,
         )  # fmt: skip
 
-    def tell(self, name: str, **told: Any) -> None:
+    def tell(self, name: str, **fields: Any) -> None:
         """Write the message of a name."""
         subject = f"$O.{self.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
-        meta = {"name": name, "bucket": self.bucket, "mtime": "0001-01-01T00:00:00Z", **told}
+        meta = {"name": name, "bucket": self.bucket, "mtime": "0001-01-01T00:00:00Z", **fields}
         self.request(subject, json.dumps(meta).encode(), Nats_Rollup="sub")
 
-    def told(self, name: str) -> dict[str, Any]:
+    def info(self, name: str) -> dict[str, Any]:
         """Return the message of a name."""
         subject = f"$O.{self.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
         answer = self.api("STREAM.MSG.GET", last_by_subj=subject)
@@ -98,17 +98,17 @@ class Raw:
 
     def notes(self) -> list[str]:
         """Return the notes of what may go by now."""
-        found = [subject.split(".") for subject in self.subjects("C._.>")]
-        return [parts[-1] for parts in found if int(parts[-2], 16) < time.time() * 1000]
+        tokens = [subject.split(".") for subject in self.subjects("C._.>")]
+        return [parts[-1] for parts in tokens if int(parts[-2], 16) < time.time() * 1000]
 
     def content(self, nuid: str) -> list[bytes]:
         """Return the chunks of a version."""
         chunks, sequence = [], 1
         for _ in range(self.told_count(nuid)):
             ask = {"next_by_subj": f"$O.{self.bucket}.C.{nuid}", "seq": sequence}
-            found = self.api("STREAM.MSG.GET", **ask)["message"]
-            chunks.append(base64.b64decode(found.get("data", "")))
-            sequence = found["seq"] + 1
+            message = self.api("STREAM.MSG.GET", **ask)["message"]
+            chunks.append(base64.b64decode(message.get("data", "")))
+            sequence = message["seq"] + 1
         return chunks
 
     def told_count(self, nuid: str) -> int:
@@ -119,9 +119,9 @@ class Raw:
 
 @pytest.fixture
 def raw(home: NatsHome) -> Iterator[Raw]:
-    made = Raw(home.server.url, home.prefix)
-    yield made
-    made.engine.release()
+    raw_client = Raw(home.server.url, home.prefix)
+    yield raw_client
+    raw_client.engine.release()
 
 
 def test_what_others_wrote_is_read(home: NatsHome, raw: Raw, api: Api) -> None:
@@ -156,7 +156,7 @@ def test_what_is_written_has_their_layout(home: NatsHome, raw: Raw, api: Api) ->
     files = home.client().file
     data = random.randbytes(2 * WINDOW + CHUNK + 7)
     api.call(files, "put_file", "s", "a b/ü", data, content_type="text/x", metadata={"k": "v"})
-    meta = raw.told("a b/ü")
+    meta = raw.info("a b/ü")
     digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
     assert {name: meta[name] for name in ("name", "bucket", "size", "chunks", "digest", "options", "headers")} == {
         "name": "a b/ü", "bucket": raw.bucket, "size": len(data), "chunks": 18, "digest": f"SHA-256={digest}",
@@ -166,8 +166,8 @@ def test_what_is_written_has_their_layout(home: NatsHome, raw: Raw, api: Api) ->
     assert b"".join(chunks) == data
     assert {len(chunk) for chunk in chunks[:-1]} == {CHUNK}
     api.call(files, "move_file", "s", "a b/ü", "b")
-    assert raw.told("a b/ü")["deleted"] is True
-    assert (raw.told("b")["name"], raw.told("b")["nuid"]) == ("b", meta["nuid"])
+    assert raw.info("a b/ü")["deleted"] is True
+    assert (raw.info("b")["name"], raw.info("b")["nuid"]) == ("b", meta["nuid"])
     for subject in raw.subjects("C._.>"):
         message = raw.api("STREAM.MSG.GET", last_by_subj=subject)["message"]
         assert b"Nats-TTL: 1s" in base64.b64decode(message["hdrs"])
@@ -220,7 +220,7 @@ def test_what_is_not_what_was_stored(home: NatsHome, raw: Raw, api: Api, damage:
     files = home.client().file
     data = random.randbytes(3 * WINDOW)
     api.call(files, "put_file", "s", "f", data)
-    meta = raw.told("f")
+    meta = raw.info("f")
     if damage == "digest":
         raw.tell(**{**meta, "digest": "SHA-256=" + base64.urlsafe_b64encode(bytes(32)).decode()})
         match, kind = "does not have the digest", InternalError
@@ -239,14 +239,14 @@ def test_what_is_not_what_was_stored(home: NatsHome, raw: Raw, api: Api, damage:
 
 
 def test_old_versions_go(home: NatsHome, raw: Raw, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of files that were replaced, deleted and moved over; a reader of one is told."""
+    """Old versions of replaced, deleted and overwritten files are removed. A reader of an old version gets an error."""
     monkeypatch.setattr(objects, "KEPT", 1500)
     monkeypatch.setattr("cloud_runtimes.components.nats.file._SWEEP", 0.0)
     files = home.client().file
     data = random.randbytes(2 * WINDOW)
     for name in ("replaced", "deleted", "moved", "over"):
         api.call(files, "put_file", "s", name, data)
-    kept = raw.told("moved")["nuid"]
+    kept = raw.info("moved")["nuid"]
     with api.opened(files.open_file("s", "deleted")) as file:
         assert api.call(file, "read", 10) == data[:10]
         api.call(files, "put_file", "s", "replaced", b"new")
@@ -255,7 +255,7 @@ def test_old_versions_go(home: NatsHome, raw: Raw, api: Api, monkeypatch: pytest
         assert api.call(file, "read", WINDOW) == data[10 : WINDOW + 10]
         api.pause(1.55)
         api.call(files, "put_file", "s", "another", b"")  # any write may sweep
-        new = raw.told("replaced")["nuid"]
+        new = raw.info("replaced")["nuid"]
         assert api.until(lambda: set(raw.subjects("C.*")) == {f"$O.{raw.bucket}.C.{each}" for each in (kept, new)})
         with pytest.raises(ConflictError, match="open it again"):
             while api.call(file, "read", WINDOW):
@@ -286,7 +286,7 @@ def test_a_writer_that_is_killed(
     monkeypatch.setattr("cloud_runtimes.components.nats.file._SWEEP", 0.0)
     files = home.client().file
     api.call(files, "put_file", "s", "f", b"old")
-    old = f"$O.{raw.bucket}.C.{raw.told('f')['nuid']}"
+    old = f"$O.{raw.bucket}.C.{raw.info('f')['nuid']}"
     for _ in range(rounds(1, 50)):
         command = [sys.executable, "-c", _WRITER, home.server.url, home.prefix]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
@@ -403,7 +403,7 @@ def test_servers_that_die_meanwhile(served: Serve, client: Make, api: Api) -> No
 
 
 def test_a_server_that_stands_still(served: Serve, client: Make, api: Api) -> None:
-    """What was sent of a file is none of it, until its name tells."""
+    """Uploaded chunks are not part of a file until the message of its name is written."""
     server = served()
     files = client(server.url).file
     api.call(files, "put_file", "s", "f", b"old")

@@ -1,4 +1,4 @@
-"""Who may connect by a signature or a certificate: NKeys, JWTs, TLS. No seed and no JWT stands in an error, a log or a variable of a frame."""
+"""Login by a signature or a certificate: NKeys, JWTs, TLS. No error, log or frame variable has a seed or a JWT."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_a_jwt(served: Serve, client: Make, api: Api, tmp_path: Path, canary: Ca
     for secret in (good, user.seed):
         watch(secret)
     path = creds(tmp_path / "app.creds", good, user.seed)
-    made = client(server.url, credentials=path)
-    api.call(made.state, "save", "s", "k", 1)
-    assert api.call(made.state, "get", "s", "k") == 1
+    app_client = client(server.url, credentials=path)
+    api.call(app_client.state, "save", "s", "k", 1)
+    assert api.call(app_client.state, "get", "s", "k") == 1
     old, strange = account.jwt(user, "user", exp=int(time.time()) - 10, **rights), Key("A").jwt(user, "user", **rights)
     for wrong in (old, strange):
         creds(tmp_path / "wrong.creds", wrong, user.seed)

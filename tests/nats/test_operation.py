@@ -1,4 +1,4 @@
-"""What operators do with a server: the accounts of the guide, and what it tells."""
+"""Operation of a server: the accounts of the guide, and the data that the server reports."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "move-to-nats.md"
 
 
 def _configuration() -> str:
-    found = re.search(r"^```text\n(listen: .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return found[1]
+    match = re.search(r"^```text\n(listen: .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert match is not None
+    return match[1]
 
 
 def _use(one: CloudRuntimesClient) -> None:
@@ -62,12 +62,12 @@ def test_the_accounts_of_the_guide(served: Serve, client: Make) -> None:
                 one.state.save("new", "k", 1)
         with client(shop) as one, pytest.raises(PermissionDeniedError):
             one.state.save("new", "k", 1)
-        told = {}
+        answers = {}
         for path in re.findall(r"http://127\.0\.0\.1:8222(/[^']*)'", GUIDE.read_text(encoding="utf-8")):
             with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
-                told[path] = json.load(reply)
-        assert told["/healthz"] == {"status": "ok"}
-        assert "KV_cr-state-s" in json.dumps(told["/jsz?acc=SHOP&streams=true&consumers=true"])
+                answers[path] = json.load(reply)
+        assert answers["/healthz"] == {"status": "ok"}
+        assert "KV_cr-state-s" in json.dumps(answers["/jsz?acc=SHOP&streams=true&consumers=true"])
 
         server.stop()
         shutil.copytree(server.folder / "jetstream", server.folder / "backup")

@@ -27,10 +27,10 @@ def named(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def pages(api: Api, client: CloudRuntimesClient, store: str, limit: int) -> list[str]:
-    found: list[str] = []
-    while page := api.call(client.state, "list_keys", store, limit=limit, after=found[-1] if found else None):
-        found += page
-    return found
+    keys: list[str] = []
+    while page := api.call(client.state, "list_keys", store, limit=limit, after=keys[-1] if keys else None):
+        keys += page
+    return keys
 
 
 def test_all_pages_ask_once_for_names(home: NatsHome, api: Api, named: list[str]) -> None:

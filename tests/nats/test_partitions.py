@@ -30,7 +30,7 @@ def cluster(network: Network) -> Iterator[list[NatsServer]]:
 def test_a_leader_that_is_cut_off(
     cluster: list[NatsServer], network: Network, client: Make, figure: Figure, rounds: Rounds
 ) -> None:
-    """What it acknowledges is there afterwards. The others elect another, and all go on once the network is whole."""
+    """Writes that it acknowledges survive. The others elect another leader; all go on once the network is whole."""
     count = rounds(1, 10)
     alone, others = cluster[:1], cluster[1:]
     clients = [client(url(*side), replicas=3) for side in (alone, others)]

@@ -1,4 +1,4 @@
-"""What the suite does not ask of pub/sub on NATS: who reads what, and what is published."""
+"""Pub/sub on NATS beyond the suite: who reads what, and what is published."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def test_a_group_that_begins_anew_has_nothing_of_the_old(home: NatsHome, other: 
     client = on(home, layout="frame")
     client.pubsub.publish_bulk("bus", "t", [0, 1])
     source = join(client)
-    found = poll(source)
-    source.close(answer(found[:1]))  # the other is given back
+    deliveries = poll(source)
+    source.close(answer(deliveries[:1]))  # the other is given back
     for name in ("suite=t", "suite=t=again"):
         other.api("CONSUMER.DELETE", None, f".{name}")
     source = join(client, start="latest")
@@ -179,10 +179,10 @@ def test_frames_where_events_were_expected(home: NatsHome, other: Other) -> None
     settled: Any = ()
     got = 0
     while got < 80:
-        found = poll(source, settled, want=1000)
+        deliveries = poll(source, settled, want=1000)
         time.sleep(0.02)
-        settled = answer(found)
-        got += len(found)
+        settled = answer(deliveries)
+        got += len(deliveries)
     source.close(settled)
     assert got == 80
     until(lambda: other.pending() == 0)

@@ -1,4 +1,4 @@
-"""What the suite does not ask of members of a group on NATS: frames, leases, and what is counted."""
+"""Group members on NATS beyond the suite: frames, leases, and counts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_a_frame_is_held_until_all_is_settled(home: NatsHome, other: Other) -> N
     client = on(home, layout="frame")
     client.pubsub.publish_bulk("bus", "t", [0, 1, 2, 3])
     source = join(client)
-    found = poll(source)
+    deliveries = poll(source)
     assert other.stored(other.subject()) == 1
-    assert not poll(source, answer(found[:2]), want=0, timeout=0.05)
+    assert not poll(source, answer(deliveries[:2]), want=0, timeout=0.05)
     assert other.pending() == 1
     asked = time.monotonic()
-    assert not poll(source, answer(found[2:3], Settlement.RETRY, 0.3), want=0, timeout=0.05)
+    assert not poll(source, answer(deliveries[2:3], Settlement.RETRY, 0.3), want=0, timeout=0.05)
     until(lambda: other.pending() == 2)
-    assert not poll(source, answer(found[3:]), want=0, timeout=0.05)
+    assert not poll(source, answer(deliveries[3:]), want=0, timeout=0.05)
     until(lambda: other.pending() == 1)
     with Stopwatch() as watch:
         (again,) = poll(source)
@@ -56,9 +56,9 @@ def test_a_whole_frame_comes_again_by_itself(home: NatsHome, other: Other) -> No
 
 def test_frames_fit_the_server(served: Serve, client: Make) -> None:
     server = served(max_payload=64 * 1024)
-    made = client(server.url, layout="frame")
-    made.pubsub.publish_bulk("bus", "t", [f"{number:05}" * 20 for number in range(3000)])
-    with beside(server.port) as other, made.pubsub.subscribe("bus", "t", batch=500, max_in_flight=3000) as sub:
+    app_client = client(server.url, layout="frame")
+    app_client.pubsub.publish_bulk("bus", "t", [f"{number:05}" * 20 for number in range(3000)])
+    with beside(server.port) as other, app_client.pubsub.subscribe("bus", "t", batch=500, max_in_flight=3000) as sub:
         assert other.stored() > 4
         got = 0
         while got < 3000:
@@ -70,20 +70,20 @@ def test_frames_fit_the_server(served: Serve, client: Make) -> None:
         with pytest.raises(ResourceExhaustedError, match="max_payload"):
             client(server.url, layout=layout).pubsub.publish("bus", "t", bytes(70_000))
     with pytest.raises(ResourceExhaustedError, match="max_payload"):
-        made.pubsub.publish("bus", "t", bytes(70_000), delay=5)
+        app_client.pubsub.publish("bus", "t", bytes(70_000), delay=5)
 
 
 def test_what_a_dead_member_settled_of_a_frame_comes_with_the_rest(home: NatsHome) -> None:
     client = on(home, layout="frame")
     client.pubsub.publish_bulk("bus", "t", [0, 1])
     source = join(client, ack_wait=0.3)
-    found = poll(source)
-    assert not poll(source, answer(found[:1]), want=0, timeout=0.02)
+    deliveries = poll(source)
+    assert not poll(source, answer(deliveries[:1]), want=0, timeout=0.02)
     die(source)
     other = join(home.client(), ack_wait=0.3)
-    found = poll(other)
-    assert [(each.record.payload, each.deliveries) for each in found] == [(b"0", 2), (b"1", 2)]
-    other.close(answer(found))
+    deliveries = poll(other)
+    assert [(each.record.payload, each.deliveries) for each in deliveries] == [(b"0", 2), (b"1", 2)]
+    other.close(answer(deliveries))
 
 
 # -- what is held -------------------------------------------------------------
@@ -94,10 +94,10 @@ def test_a_lease_is_renewed_while_a_handler_lives(home: NatsHome) -> None:
         topic = f"t{lease}"
         source, other = (join(home.client(), topic=topic, ack_wait=lease) for _ in range(2))
         home.client().pubsub.publish("bus", topic, 1)
-        found = poll(source)
+        deliveries = poll(source)
         with running(*[threading.Thread(target=poll, args=(source, (), 0, 3 * lease))]):
             taken = poll(other, timeout=3 * lease)
-        source.close(answer(found))
+        source.close(answer(deliveries))
         if not taken:
             assert not poll(other, timeout=0.3)
         other.close(())
@@ -114,11 +114,11 @@ def test_a_member_that_dies_is_followed(home: NatsHome) -> None:
     with Stopwatch() as watch:
         die(dead)
         other = join(home.client(), ack_wait=0.4)
-        found = poll(other)
+        deliveries = poll(other)
         assert watch.seconds < 2
     assert time.monotonic() - asked > 0.35
-    assert [(each.record.payload, each.deliveries) for each in found] == [(b"0", 2), (b"1", 2), (b"2", 2)]
-    other.close(answer(found))
+    assert [(each.record.payload, each.deliveries) for each in deliveries] == [(b"0", 2), (b"1", 2), (b"2", 2)]
+    other.close(answer(deliveries))
 
 
 def test_a_group_keeps_the_lease_that_its_members_count_on(home: NatsHome, other: Other) -> None:
@@ -144,13 +144,13 @@ def test_what_comes_again_does_not_wait_behind_what_is_there(home: NatsHome) -> 
     client.pubsub.publish_bulk("bus", "t", [0, 1])
     on(home).pubsub.publish_bulk("bus", "t", list(range(2, 502)))
     source = join(client)
-    found = poll(source, want=2)
+    deliveries = poll(source, want=2)
     order: list[bytes] = []
-    settled = [*answer(found[:1]), *answer(found[1:], Settlement.RETRY, 0.0)]
+    settled = [*answer(deliveries[:1]), *answer(deliveries[1:], Settlement.RETRY, 0.0)]
     while b"1" not in order:
-        found = poll(source, settled, want=1)
-        order += payloads(found)
-        settled = answer(found)
+        deliveries = poll(source, settled, want=1)
+        order += payloads(deliveries)
+        settled = answer(deliveries)
     source.close(settled)
     assert len(order) < 250
 
@@ -161,9 +161,9 @@ def test_a_dead_letter_is_one_though_its_ack_is_lost(home: NatsHome, other: Othe
     client.pubsub.publish("bus", "t", 1, raw=True)
     options = {"ack_wait": 0.3, "dead_letter_topic": "dead"}
     source = join(client, **options)
-    found = poll(source)
+    deliveries = poll(source)
     source._flush = lambda: None
-    source.poll(answer(found, Settlement.DROP), 0, 0.0)
+    source.poll(answer(deliveries, Settlement.DROP), 0, 0.0)
     die(source)
     second = join(home.client(), **options)
     second.close(answer(poll(second), Settlement.DROP))
@@ -179,12 +179,12 @@ def test_what_comes_no_more_is_counted(home: NatsHome, other: Other, layout: str
     client.pubsub.publish_bulk("bus", "t", list(range(5)))
     time.sleep(0.1)
     source = join(client)
-    found: list[Any] = []
-    while len(found) < 5:
-        found += poll(source)
-    for each in (found[:2], found[2:3]):
+    deliveries: list[Any] = []
+    while len(deliveries) < 5:
+        deliveries += poll(source)
+    for each in (deliveries[:2], deliveries[2:3]):
         assert not poll(source, answer(each, Settlement.DROP), want=0, timeout=0.0)
-    source.close(answer(found[3:]))
+    source.close(answer(deliveries[3:]))
     assert (other.counter("dropped"), other.counter("expired")) == (3, 1)
     until(lambda: other.pending() == 0)
 
@@ -193,10 +193,10 @@ def test_acknowledgements_that_a_connection_lost_are_sent_again(home: NatsHome, 
     client = home.client()
     client.pubsub.publish_bulk("bus", "t", [0, 1, 2])
     source = join(client)
-    found = poll(source)
+    deliveries = poll(source)
     connection = source._connection
     connection.send = lambda data, deadline: None  # the system takes it, and it never arrives
-    source.poll(answer(found), 0, 0.0)
+    source.poll(answer(deliveries), 0, 0.0)
     connection._socket.shutdown(socket.SHUT_RDWR)
     with pytest.raises(UnavailableError):
         poll(source)

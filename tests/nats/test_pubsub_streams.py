@@ -1,4 +1,4 @@
-"""What streams and servers of NATS do to pub/sub: what is trimmed, and what a server may do."""
+"""Effects of NATS streams and servers on pub/sub: trimming, and the behaviour of servers."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def test_nothing_is_trimmed_that_a_group_has_not_settled(home: NatsHome, other: 
 
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     source = join(client)
-    found = poll(source)
+    deliveries = poll(source)
     publish_later()
     assert other.stored() == 11
-    assert not poll(source, answer(found[:4]), want=0, timeout=0.1)
+    assert not poll(source, answer(deliveries[:4]), want=0, timeout=0.1)
     publish_later()
     assert other.stored() == 12 - 4
-    found = found[4:]
-    while len(found) < 8:
-        found += poll(source)
-    source.close(answer(found))
+    deliveries = deliveries[4:]
+    while len(deliveries) < 8:
+        deliveries += poll(source)
+    source.close(answer(deliveries))
     publish_later()
     assert other.stored() == 1
     other.api("CONSUMER.DELETE", None, ".suite=t")
@@ -156,8 +156,8 @@ def test_a_request_that_its_leader_lost(home: NatsHome, monkeypatch: pytest.Monk
         with pytest.raises(UnavailableError, match="does not answer"):
             poll(source)
         assert watch.seconds < 2
-    (found,) = poll(source)
-    source.close(answer([found]))
+    (delivery,) = poll(source)
+    source.close(answer([delivery]))
 
 
 def test_the_clock_is_known_while_a_stream_is_looked_for(home: NatsHome) -> None:
@@ -171,16 +171,16 @@ def test_the_clock_is_known_while_a_stream_is_looked_for(home: NatsHome) -> None
 
 def test_a_server_that_restarts_and_hangs(served: Serve, client: Make) -> None:
     server = served(jetstream={"sync_interval": "always"}, ping_interval="500ms", ping_max=2)
-    made = client(server.url)
+    app_client = client(server.url)
     assert server.process is not None
-    with made.pubsub.subscribe("bus", "t", ack_wait=1) as sub:
-        made.pubsub.publish("bus", "t", 1)
+    with app_client.pubsub.subscribe("bus", "t", ack_wait=1) as sub:
+        app_client.pubsub.publish("bus", "t", 1)
         event = sub.receive(SOON)
         time.sleep(1.6)  # the server asks whether the client is there
         event.ack()
         server.kill()
         server.start()
-        made.pubsub.publish("bus", "t", 2, timeout=SOON)
+        app_client.pubsub.publish("bus", "t", 2, timeout=SOON)
         got = set()
         while 2 not in got:
             event = sub.receive(SOON)
@@ -191,11 +191,11 @@ def test_a_server_that_restarts_and_hangs(served: Serve, client: Make) -> None:
         timer = threading.Timer(0.5, server.signal, (signal.SIGCONT,))
         try:
             with pytest.raises(DeadlineExceededError) as caught:
-                made.pubsub.publish("bus", "t", 3, timeout=0.3)
+                app_client.pubsub.publish("bus", "t", 3, timeout=0.3)
         finally:
             timer.start()
         assert caught.value.maybe_applied
-        made.pubsub.publish("bus", "t", 4, timeout=SOON)
+        app_client.pubsub.publish("bus", "t", 4, timeout=SOON)
         while 4 not in got:
             event = sub.receive(SOON)
             got.add(event.data)

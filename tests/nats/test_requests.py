@@ -13,7 +13,7 @@ def taken(reply: bytes, *numbers: int, more: bytes = b"") -> bytes:
 
 
 def test_acknowledgements_in_a_row() -> None:
-    """Those of two bulks and of a plain request, cut anywhere."""
+    """Acknowledgements of two bulks and of a plain request are read, wherever they are cut."""
     seen: list[bytes] = []
 
     def render(reply: bytes) -> bytes:
@@ -43,7 +43,7 @@ def test_acknowledgements_in_a_row() -> None:
 
 
 def test_messages_of_the_inbox_that_are_no_answers() -> None:
-    """Those of another program, or for a consumer that nobody asked, are dropped."""
+    """Messages of another program, or for a consumer that nobody asked, are dropped."""
     inbox, session = Inbox("_INBOX"), Session()
     session.callbacks[1] = inbox.take
     for reply in (b"", b"x ", b"a.b.c.d.e ", b"$JS.ACK.S.C.1.2.3.4.5 "):
@@ -68,7 +68,7 @@ def test_an_answer_that_nobody_waits_for() -> None:
     inbox.begin(call, Batch(bulk))
     inbox.forget(call)
     session.feed(taken(replies[0], 1, 2))
-    assert (bulk.taken, call.left) == (0, 1)
+    assert (bulk.taken, call.remaining) == (0, 1)
     inbox.denied('Permissions Violation for Publish to "a"')
     assert call.failure is None
 

@@ -57,10 +57,10 @@ def process(tmp_path: Path) -> Iterator[Callable[[NatsServer], NatsRpc]]:
     with ExitStack() as resources:
 
         def start(server: NatsServer) -> NatsRpc:
-            made = NatsRpc(tmp_path, server.url)
-            resources.enter_context(made._process)
-            resources.callback(made._process.kill)
-            return made
+            harness = NatsRpc(tmp_path, server.url)
+            resources.enter_context(harness._process)
+            resources.callback(harness._process.kill)
+            return harness
 
         yield start
 
@@ -218,12 +218,12 @@ def test_calls_in_hand_are_answered_when_a_server_ends(home: NatsHome, serving: 
     others = home.client(app_id="there")
     rpc_methods.register(others)
 
-    made: list[str] = []
+    results: list[str] = []
 
     def call() -> None:
         while not over.is_set():
-            made.append(rpc.invoke_method("there", "sleep", 0.005))
-            made.append(rpc.invoke_method("there", "sleep-async", 0.005))
+            results.append(rpc.invoke_method("there", "sleep", 0.005))
+            results.append(rpc.invoke_method("there", "sleep-async", 0.005))
 
     with ThreadPoolExecutor(8) as threads, others.rpc.serving():
         callers = [threads.submit(call) for _ in range(8)]
@@ -231,12 +231,12 @@ def test_calls_in_hand_are_answered_when_a_server_ends(home: NatsHome, serving: 
             for _ in range(5):
                 with serving.rpc.serving():
                     time.sleep(0.1)
-            until(lambda: len(made) > 100)
+            until(lambda: len(results) > 100)
         finally:
             over.set()
         for each in callers:
             each.result()
-    assert set(made) == {"slept"}
+    assert set(results) == {"slept"}
 
 
 class _Held:
@@ -321,19 +321,19 @@ def test_who_may_call_and_serve(served: Serve, client: Make, api: Api, apart: No
         for name, permissions in (("caller", caller), ("service", service), ("mute", mute))
     ]
     server = served(authorization={"users": users})
-    made = {
+    clients = {
         name: client(f"nats://{name}:{name}@127.0.0.1:{server.port}", inbox_prefix=f"_INBOX_{name}")
         for name in ("caller", "service", "mute")
     }
-    for each in made.values():
+    for each in clients.values():
         rpc_methods.register(each)
-    with pytest.raises(PermissionDeniedError, match="may not"), api.opened(made["caller"].rpc.serving()):
+    with pytest.raises(PermissionDeniedError, match="may not"), api.opened(clients["caller"].rpc.serving()):
         pass
-    with api.opened(made["service"].rpc.serving()):
-        assert api.call(made["caller"].rpc, "invoke_method", "suite", "echo", 1) == 1
-        api.fails(PermissionDeniedError, match="may not")(made["caller"].rpc, "invoke_method", "suite", "count")
-    with api.opened(made["mute"].rpc.serving()):
-        api.fails(DeadlineExceededError)(made["caller"].rpc, "invoke_method", "suite", "echo", 1, timeout=0.3)
+    with api.opened(clients["service"].rpc.serving()):
+        assert api.call(clients["caller"].rpc, "invoke_method", "suite", "echo", 1) == 1
+        api.fails(PermissionDeniedError, match="may not")(clients["caller"].rpc, "invoke_method", "suite", "count")
+    with api.opened(clients["mute"].rpc.serving()):
+        api.fails(DeadlineExceededError)(clients["caller"].rpc, "invoke_method", "suite", "echo", 1, timeout=0.3)
         assert api.until(lambda: 'Permissions Violation for Publish to "_INBOX_caller' in caplog.text)
 
 
@@ -346,14 +346,14 @@ def test_servers_are_restarted_under_load(
     failed: list[CloudRuntimesError] = []
 
     def call() -> int:
-        made = 0
+        calls = 0
         while not over.is_set():
             try:
                 rpc.invoke_method("there", "sleep-async", 0.002, timeout=0.5)
-                made += 1
+                calls += 1
             except CloudRuntimesError as error:
                 failed.append(error)
-        return made
+        return calls
 
     with ThreadPoolExecutor(4) as threads:
         callers = [threads.submit(call) for _ in range(4)]

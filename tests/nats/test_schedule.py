@@ -25,9 +25,9 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def clock(nats_server: NatsServer) -> Iterator[NatsClock]:
-    made = NatsClock(nats_server)
-    yield made
-    made.close()
+    harness = NatsClock(nats_server)
+    yield harness
+    harness.close()
 
 
 class TestJobs(ClaimedJobs):
@@ -47,8 +47,8 @@ def test_records_of_runs_go(home: NatsHome, settings: dict[str, int]) -> None:
             with client.schedule.running():
                 until(lambda: not client.schedule.list_jobs(), seconds=20)
         assert len(seen) == 11
-        found = [each.run_id for each in client.schedule.list_runs("j")]
-        assert found == seen[-5:] if "history_runs" in settings else found and found == seen[-len(found) :]
+        run_ids = [each.run_id for each in client.schedule.list_runs("j")]
+        assert run_ids == seen[-5:] if "history_runs" in settings else run_ids and run_ids == seen[-len(run_ids) :]
         if "history" in settings:
             until(lambda: client.schedule.list_runs("j") == [])
             client.schedule.schedule_job("j", schedule="@hourly")
@@ -56,7 +56,7 @@ def test_records_of_runs_go(home: NatsHome, settings: dict[str, int]) -> None:
 
 
 def test_a_member_that_dies_before_the_history(clock: NatsClock, member: Member) -> None:
-    """What ended is told all the same, and others clear away what is over."""
+    """A run that ended is still reported, and other members remove what is over."""
     client = clock.client()
     client.schedule.schedule_job("j", due_time=0)
     dead, other = member(), member()

@@ -1,4 +1,4 @@
-"""What servers and networks do wrong: named errors, truthful ``maybe_applied``, recovery without a restart."""
+"""Faults of servers and networks: named errors, truthful ``maybe_applied``, recovery without a restart."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ def test_no_password_without_tls_where_that_was_asked_for(
 ) -> None:
     """Any setting of TLS asks for it, whatever a server, or who stands before it, says."""
     received: list[bytes] = []
-    with telling(received) as place:
-        made = client(place.replace("nats://", f"{url}://user:password@"), **settings)
-        api.fails(UnavailableError, match="the server has no TLS")(made.state, "save", "s", "k", 1)
+    with telling(received) as address:
+        app_client = client(address.replace("nats://", f"{url}://user:password@"), **settings)
+        api.fails(UnavailableError, match="the server has no TLS")(app_client.state, "save", "s", "k", 1)
         until(lambda: received)
     assert not b"".join(received)
 
 
 def test_threads_beside_one_whose_time_is_over(served: Serve, client: Make) -> None:
-    """Who reads for all gives up, and another reads on."""
+    """The thread that reads for all gives up, and another one reads on."""
     server = served()
     state = client(server.url).state
     state.save("s", "k", 1)
@@ -197,7 +197,7 @@ def test_pages_of_keys(home: NatsHome, api: Api, limit: int | None) -> None:
     living = [key for key in sorted(few) if key not in gone]
     received = 0
     for engine in engines(NatsEngine):
-        for connection in (engine._shared, *[each.result() for each in engine._loops._made.values()]):
+        for connection in (engine._shared, *[each.result() for each in engine._loops._connections.values()]):
             if connection is not None:
                 feed = connection.connection.session.feed
 
@@ -225,8 +225,8 @@ def test_one_value_that_does_not_fit(home: NatsHome, api: Api, conditional: bool
     assert list(error.failed) == ["large"]
     assert isinstance(error.failed["large"], ResourceExhaustedError)
     assert "max_payload" in str(error.failed["large"])
-    found = api.call(state, "get_bulk", "s", ["a", "large", "b"])
-    assert {key: len(item.value) for key, item in found.items()} == {"a": 1, "large": 3, "b": 5 << 20}
+    results = api.call(state, "get_bulk", "s", ["a", "large", "b"])
+    assert {key: len(item.value) for key, item in results.items()} == {"a": 1, "large": 3, "b": 5 << 20}
 
 
 def test_a_service_that_is_not_there(home: NatsHome, api: Api) -> None:

@@ -1,4 +1,4 @@
-"""What a value costs over a bare socket's prepared bytes, side by side in one run."""
+"""Cost of a value, compared with prepared bytes on a bare socket, side by side in one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLIGHT = 50
 
 
 def test_reading(home: NatsHome, nats_server: NatsServer, figure: Figure) -> None:
-    """One after another."""
+    """Reads, one after another."""
     assert nats_server.process is not None
     with closing(NatsWire(home.server.port)) as wire, home.client() as client:
         client.state.save("store", "key", EVENT)
@@ -35,9 +35,9 @@ def test_reading(home: NatsHome, nats_server: NatsServer, figure: Figure) -> Non
             for _ in range(COUNT):
                 wire.exchange(ask, 1, b"Nats-Sequence:")
 
-        found = beside(nats_server.process.pid, ours, bare, COUNT, 50)
-    figure("state get on NATS beside a bare socket", str(found))
-    assert found.client <= 8
+        measurement = beside(nats_server.process.pid, ours, bare, COUNT, 50)
+    figure("state get on NATS beside a bare socket", str(measurement))
+    assert measurement.client <= 8
 
 
 def test_writing(home: NatsHome, nats_server: NatsServer, figure: Figure) -> None:
@@ -59,6 +59,6 @@ def test_writing(home: NatsHome, nats_server: NatsServer, figure: Figure) -> Non
             for _ in range(COUNT // FLIGHT):
                 wire.exchange(commands, FLIGHT)
 
-        found = beside(nats_server.process.pid, lambda: runner.run(all_of_them()), bare, COUNT, 50)
-    figure("50 state saves at once on NATS beside a bare socket", str(found))
-    assert found.rate >= 0.15
+        measurement = beside(nats_server.process.pid, lambda: runner.run(all_of_them()), bare, COUNT, 50)
+    figure("50 state saves at once on NATS beside a bare socket", str(measurement))
+    assert measurement.rate >= 0.15

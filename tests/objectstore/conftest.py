@@ -40,8 +40,8 @@ def proxy(objectstore_url: str) -> Iterator[FaultProxy]:
     """A proxy before the server."""
     port = urlsplit(objectstore_url).port
     assert port is not None
-    with FaultProxy(port) as made:
-        yield made
+    with FaultProxy(port) as fault_proxy:
+        yield fault_proxy
 
 
 @pytest.fixture

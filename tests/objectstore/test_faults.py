@@ -1,4 +1,4 @@
-"""What callers get when the store, the way to it or the credentials fail."""
+"""Results that callers get when the store, the way to it or the credentials fail."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def answer(status: int, code: str) -> bytes:
 
 def uploads(url: str, bucket: str) -> list[dict[str, Any]]:
     """Return the unfinished uploads."""
-    found: list[dict[str, Any]] = s3(url).list_multipart_uploads(Bucket=bucket).get("Uploads", [])
-    return found
+    pending: list[dict[str, Any]] = s3(url).list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    return pending
 
 
 def says_nothing(error: BaseException, bucket: str) -> None:
@@ -86,7 +86,7 @@ def test_refusals(
     name: str, status: int, code: str, expected: type[CloudRuntimesError], said: str,
 ) -> None:  # fmt: skip
     client = make(url=proxied, retries=0, timeout=5)
-    proxy.down.instead = answer(status, code)
+    proxy.down.replacement = answer(status, code)
     method, arguments = CALLS[name]
     error = api.fails(expected, said)(client.file, method, "s", *arguments)
     says_nothing(error, bucket)
@@ -97,7 +97,7 @@ def test_refusals(
 
 def test_throttling_is_waited_for(make: Make, proxied: str, proxy: FaultProxy, api: Api) -> None:
     client = make(url=proxied)
-    proxy.down.instead = answer(503, "SlowDown")
+    proxy.down.replacement = answer(503, "SlowDown")
 
     def relent() -> None:
         until(lambda: proxy.accepted > 2)
@@ -150,7 +150,7 @@ def test_credentials_that_end_while_a_file_is_read(make: Make, proxied: str, pro
     api.call(client.file, "put_file", "s", "f", data)
     with api.opened(client.file.open_file("s", "f")) as file:
         got = api.call(file, "read", MIB)
-        proxy.down.instead = answer(400, "ExpiredToken")
+        proxy.down.replacement = answer(400, "ExpiredToken")
         proxy.break_all("close")
         api.fails(UnauthenticatedError, "ended")(file, "read", MIB)
         proxy.heal()
@@ -180,8 +180,8 @@ def test_what_is_given_up_leaves_no_parts(make: Make, objectstore_url: str, buck
             api.call(file, "write", bytes(12 * MIB))
             assert uploads(objectstore_url, bucket)
             raise ZeroDivisionError
-    left = client.file.open_file("s", "f", "wb")
-    api.call(left, "write", bytes(12 * MIB))
+    abandoned = client.file.open_file("s", "f", "wb")
+    api.call(abandoned, "write", bytes(12 * MIB))
     api.call(client, "close")
     if "key:secret@" in objectstore_url:  # versitygw keeps an upload whose abort meets a part on its way
         assert uploads(objectstore_url, bucket) == []

@@ -60,8 +60,8 @@ class Server(Listener):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as made:
-        yield made
+    with Server() as http_server:
+        yield http_server
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ def test_hostile_names(make: Make, api: Api, rounds: Rounds, figure: Figure) -> 
     for name in names:
         assert api.call(client.file, "get_file", "s", name) == name.encode()
     for name in source.sample(ordered, 10):
-        found = api.call(client.file, "stat_file", "s", name)
-        assert (found.name, found.metadata) == (name, {name: name} if len(name) < 20 else {})
+        details = api.call(client.file, "stat_file", "s", name)
+        assert (details.name, details.metadata) == (name, {name: name} if len(name) < 20 else {})
         below = [each for each in ordered if each.startswith(name[:2])]
         listed = api.call(client.file, "list_files", "s", name[:2], limit=5)
         assert [each.name for each in listed] == below[:5]
@@ -91,14 +91,14 @@ def test_metadata_and_headers(azure: bool) -> None:
         ]
         metadata = {name: source.choice(["", " ", hostile(source)]) for name in names}
         stamp = Stamp("f")
-        made = headers(FileWrite("text/x", metadata), stamp, azure)
-        for name, value in made.items():
+        encoded = headers(FileWrite("text/x", metadata), stamp, azure)
+        for name, value in encoded.items():
             assert name == "Content-Type" or allowed.fullmatch(name)
             assert value.isascii()
             assert value.isprintable()
-        found = info("f", {"size": 1, "e_tag": '"x"', "last_modified": datetime.now(UTC)}, made)
-        assert found.metadata == metadata
-        assert found.etag == stamp.etag('"x"')
+        details = info("f", {"size": 1, "e_tag": '"x"', "last_modified": datetime.now(UTC)}, encoded)
+        assert details.metadata == metadata
+        assert details.etag == stamp.etag('"x"')
     assert list(headers(FileWrite(None, {"my_key": "v"}), Stamp("f"), azure)) == ["crwrite", "my_key", "Content-Type"]
     with pytest.raises(ResourceExhaustedError, match="2048"):
         headers(FileWrite(None, {"k": "ü" * 1000}), Stamp("f"), azure)
@@ -141,15 +141,15 @@ def test_objects_of_other_programs(make: Make, objectstore_url: str, bucket: str
         pytest.skip("Azurite has no S3")
     foreign, client = s3(objectstore_url), make()
     foreign.put_object(Bucket=bucket, Key="theirs", Body=b"1", ContentType="text/x", Metadata={"my_key": "50% off"})
-    found = api.call(client.file, "stat_file", "s", "theirs")
-    assert (found.size, found.content_type, found.metadata) == (1, "text/x", {"my_key": "50% off"})
-    etags = {found.etag}
+    details = api.call(client.file, "stat_file", "s", "theirs")
+    assert (details.size, details.content_type, details.metadata) == (1, "text/x", {"my_key": "50% off"})
+    etags = {details.etag}
     foreign.put_object(Bucket=bucket, Key="theirs", Body=b"2")
     etags.add(api.call(client.file, "stat_file", "s", "theirs").etag)
     # ours, and a copy that takes the stamp along
     api.call(client.file, "put_file", "s", "ours", b"3", content_type="text/y", metadata={"Key": "ü"})
-    told = foreign.head_object(Bucket=bucket, Key="ours")
-    assert (told["ContentType"], told["ETag"].strip('"') in client.file.stat_file("s", "ours").etag) == ("text/y", True)
+    head = foreign.head_object(Bucket=bucket, Key="ours")
+    assert (head["ContentType"], head["ETag"].strip('"') in client.file.stat_file("s", "ours").etag) == ("text/y", True)
     etags.add(client.file.stat_file("s", "ours").etag)
     foreign.copy_object(Bucket=bucket, Key="copied", CopySource={"Bucket": bucket, "Key": "ours"})
     copied = api.call(client.file, "stat_file", "s", "copied")

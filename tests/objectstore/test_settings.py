@@ -86,13 +86,13 @@ def test_signing_for_google(tmp_path: Path) -> None:
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()
     )
-    told = {
+    credentials = {
         "client_email": "a@b.example",
         "private_key": key.decode(),
         "private_key_id": "1",
         "type": "service_account",
     }
-    (tmp_path / "key.json").write_text(json.dumps(told))
+    (tmp_path / "key.json").write_text(json.dumps(credentials))
     with opened(url="gs://bucket/below", service_account=str(tmp_path / "key.json")) as client:
         url = client.file.url("s", "a", expires=60)
     assert url.startswith("https://storage.googleapis.com/bucket/below/a?")

@@ -1,4 +1,4 @@
-"""What an application does with the base install alone: all base services by both APIs, then what needs an extra."""
+"""Application on the base install alone: all base services by both APIs, then the features that need an extra."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def base_services(api: Api, url: str) -> None:
 
 
 def needs(extra: str, what: str, call: Callable[[], Any]) -> None:
-    told = ""
+    message = ""
     try:
         call()
     except UnsupportedError as error:
-        told = str(error)
-    assert told == f'{what} needs an extra: pip install ".[{extra}]" in the checkout', (what, told)
+        message = str(error)
+    assert message == f'{what} needs an extra: pip install ".[{extra}]" in the checkout', (what, message)
 
 
 def extras(api: Api) -> None:
@@ -90,8 +90,8 @@ def extras(api: Api) -> None:
             pass
 
     def client_of(**arguments: Any) -> None:
-        with CloudRuntimesClient(**arguments) as made:
-            call(made.state, "get", "s", "k")
+        with CloudRuntimesClient(**arguments) as app_client:
+            call(app_client.state, "get", "s", "k")
 
     with CloudRuntimesClient(
         app_id="extras",
@@ -143,8 +143,8 @@ def main() -> None:
             file.write("")
     server = HTTPServer(("127.0.0.1", 0), Http)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for made in (SyncApi, AsyncApi):
-        api: Api = made()
+    for api_class in (SyncApi, AsyncApi):
+        api: Api = api_class()
         base_services(api, f"http://127.0.0.1:{server.server_port}")
         extras(api)
         api.close()

@@ -20,13 +20,13 @@ Done = subprocess.CompletedProcess[str]
 def tool(name: str) -> str:
     """Return the path of a tool; without it the test is skipped, in CI it fails."""
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if path is None:
         reason = f'{name} is not installed: pip install -e ".[dev]"'
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return found
+    return path
 
 
 def compiler() -> None:

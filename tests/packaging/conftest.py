@@ -1,4 +1,4 @@
-"""What the packaging tests share."""
+"""Fixtures that the packaging tests share."""
 
 from __future__ import annotations
 

@@ -28,15 +28,15 @@ def programs(path: str) -> list[str]:
     A block that imports nothing of ours goes on where the one before it ends.
     """
     page = ROOT / path
-    found: list[str] = []
+    sources: list[str] = []
     for block in blocks(page, "python") if page.exists() else []:
         if re.match(r"# (\w+/|on PostgreSQL\n)", block):
             continue  # the latter is run by tests/postgres/test_outbox.py
-        if found and "cloud_runtimes" not in block:
-            found[-1] += "\n\n" + block
+        if sources and "cloud_runtimes" not in block:
+            sources[-1] += "\n\n" + block
         else:
-            found.append(block)
-    return found
+            sources.append(block)
+    return sources
 
 
 def blocks(page: Path, language: str) -> list[str]:

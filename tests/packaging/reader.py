@@ -31,15 +31,15 @@ class Reader:
     Attributes:
         said: what the commands wrote, each line after the command that wrote it.
         python: of the environment.
-        instead: what is written there → what a test has instead, such as ports and addresses.
+        replacements: text of the page → text for the test, such as ports and addresses.
     """
 
-    def __init__(self, folder: Path, wheel: Path | None, instead: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, wheel: Path | None, replacements: Mapping[str, str]) -> None:
         """Take packages from the index, but this one from its wheel; without a wheel, install nothing and take what is installed for these tests."""
         self.folder = folder / "project"
         self.folder.mkdir()
         self.said = ""
-        self.instead = instead
+        self.replacements = replacements
         commands = folder / "venv" / "bin"
         self._environment = environment(None, PIP_NO_INDEX="0", PYTHONUNBUFFERED="1")
         if wheel is None:
@@ -63,7 +63,7 @@ class Reader:
     def follow(self, page: str) -> None:
         """Write the files of a page and type its commands, from top to bottom; programs without a name are run too."""
         for language, text in re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL):
-            for named, other in self.instead.items():
+            for named, other in self.replacements.items():
                 text = text.replace(named, other)
             text = re.sub(
                 r'"\.\[([a-z,-]+)\]"', r'"cloud-runtimes-python[\1]"', text

@@ -175,8 +175,8 @@ def test_the_commands_run(path: str, tmp_path: Path, request: pytest.FixtureRequ
     reader = Reader(tmp_path, None, {})
     prepared = PREPARED.get(path, lambda reader: nullcontext(FREE))
     given = [request.getfixturevalue("postgres_database")] if prepared is _postgresql else []
-    with prepared(reader, *given) as instead:
-        reader.instead = instead
+    with prepared(reader, *given) as replacements:
+        reader.replacements = replacements
         try:
             for block in commands(path):
                 reader.follow(f"```\n{block}```\n")
@@ -186,8 +186,8 @@ def test_the_commands_run(path: str, tmp_path: Path, request: pytest.FixtureRequ
 
 
 def test_what_is_not_run_says_what_it_needs() -> None:
-    found = {needs for path in PAGES for needs, _, _ in BLOCK.findall((ROOT / path).read_text(encoding="utf-8"))}
-    assert found - {""} == {"AWS", "Dapr", "Docker", "Kafka", "Kubernetes", "RabbitMQ", "etcd", "uvicorn-worker"}
+    needed = {needs for path in PAGES for needs, _, _ in BLOCK.findall((ROOT / path).read_text(encoding="utf-8"))}
+    assert needed - {""} == {"AWS", "Dapr", "Docker", "Kafka", "Kubernetes", "RabbitMQ", "etcd", "uvicorn-worker"}
 
 
 # -- files ------------------------------------------------------------------------

@@ -39,9 +39,9 @@ def _page(path: str) -> str:
 
 def _blocks(path: str, language: str) -> list[str]:
     _page(path)
-    found = blocks(ROOT / path, language)
-    assert found
-    return found
+    examples = blocks(ROOT / path, language)
+    assert examples
+    return examples
 
 
 PROGRAMS = [
@@ -110,17 +110,17 @@ def test_a_path_goes_before_the_home_of_capa(tmp_path: Path) -> None:
 def test_every_environment_variable_is_described() -> None:
     page = _page("docs/configuration.md")
     package = Path(inspect.getfile(CloudRuntimesClient)).parent
-    found = {"CLOUD_RUNTIMES_BUILD"}  # read by the build
+    names = {"CLOUD_RUNTIMES_BUILD"}  # read by the build
     for file in package.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.update(
+                names.update(
                     re.findall(r"\b(?:CLOUD_RUNTIMES|LAYOTTO|DAPR)_[A-Z]+(?:_[A-Z]+)*\b|\bAPP_ID\b", node.value)
                 )
-    assert {"APP_ID", "CLOUD_RUNTIMES_HOME", "CLOUD_RUNTIMES_NATIVE", "DAPR_API_TOKEN"} <= found
+    assert {"APP_ID", "CLOUD_RUNTIMES_HOME", "CLOUD_RUNTIMES_NATIVE", "DAPR_API_TOKEN"} <= names
     # reasons of Dapr's refusals, which look like variables
-    found = {name for name in found if not name.startswith(("DAPR_PUBSUB_", "DAPR_SCHEDULER_", "DAPR_STATE_"))}
-    assert {name for name in found if f"`{name}`" not in page} == set()
+    names = {name for name in names if not name.startswith(("DAPR_PUBSUB_", "DAPR_SCHEDULER_", "DAPR_STATE_"))}
+    assert {name for name in names if f"`{name}`" not in page} == set()
 
 
 def test_every_argument_of_the_client_and_key_of_the_file_is_described() -> None:

@@ -22,8 +22,8 @@ _LINE = re.compile(r'install (?:-e |--no-cache-dir )?"([^"\[]+)\[([a-z-]+(?:,[a-
 def texts() -> list[str]:
     files = [
         file
-        for place in PLACES
-        for file in ([ROOT / place] if (ROOT / place).is_file() else sorted((ROOT / place).rglob("*")))
+        for path in PLACES
+        for file in ([ROOT / path] if (ROOT / path).is_file() else sorted((ROOT / path).rglob("*")))
         if file.is_file() and file.suffix in KINDS and "__pycache__" not in file.parts
     ]
     return [str(file.relative_to(ROOT)) for file in files if str(file.relative_to(ROOT)) not in ELSEWHERE]
@@ -32,12 +32,12 @@ def texts() -> list[str]:
 @pytest.mark.parametrize("name", [name for name in texts() if "pip" in (ROOT / name).read_text(encoding="utf-8")])
 def test_every_line_that_installs_this_package_is_the_one(name: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for found in _NAMED.findall((ROOT / name).read_text(encoding="utf-8")):
-        if _OURS.search(found):
-            line = _LINE.search(found)
-            assert line is not None, f"{name}: {found}: give {install_line('standard')}"
-            assert line[1] == PACKAGE, f"{name}: {found}: give {install_line(*line[2].split(','))}"
-            assert set(line[2].split(",")) <= set(extras), found
+    for command in _NAMED.findall((ROOT / name).read_text(encoding="utf-8")):
+        if _OURS.search(command):
+            line = _LINE.search(command)
+            assert line is not None, f"{name}: {command}: give {install_line('standard')}"
+            assert line[1] == PACKAGE, f"{name}: {command}: give {install_line(*line[2].split(','))}"
+            assert set(line[2].split(",")) <= set(extras), command
 
 
 def test_no_text_makes_a_requirement_of_the_name() -> None:

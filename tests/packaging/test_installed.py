@@ -1,4 +1,4 @@
-"""What is installed from the wheel, with no more than it asks for and the tree out of sight."""
+"""Installation from the wheel, with no more than it requires and with the source tree out of sight."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_the_standard_install_by_a_new_user(pure: Path, tmp_path: Path, rounds: 
         assert reader.said.count('"placed":"order-2"') == reader.said.count('{"id":"order-2","total":30.0}') == number
         assert b"order-2" in server.command("KEYS", "*order-2*")
     python = reader.python
-    found = [text for path in RUNNABLE if path != "README.md" for text in programs(path)]
-    assert len(found) > 15
-    for number, text in enumerate(found):
+    sources = [text for path in RUNNABLE if path != "README.md" for text in programs(path)]
+    assert len(sources) > 15
+    for number, text in enumerate(sources):
         folder = tmp_path / str(number)
         folder.mkdir()
         if not re.search(r"opentelemetry|structlog|loguru", text):  # which are packages of others

@@ -38,9 +38,9 @@ def _python_files() -> set[str]:
 
 def _page_files() -> set[str]:
     """The page of `cloud-runtimes telemetry serve`."""
-    found = {str(p.relative_to(ROOT)) for p in (ROOT / "cloud_runtimes/dashboard/page").iterdir()}
-    assert "cloud_runtimes/dashboard/page/app.js" in found
-    return found
+    files = {str(p.relative_to(ROOT)) for p in (ROOT / "cloud_runtimes/dashboard/page").iterdir()}
+    assert "cloud_runtimes/dashboard/page/app.js" in files
+    return files
 
 
 def _failure_message() -> str:
@@ -60,7 +60,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def no_compiler(tmp_path: Path) -> dict[str, str]:
-    """What to add to an environment so that there is no compiler: cmake and ninja stay, nothing else is on the path.
+    """Return variables for an environment without a compiler: cmake and ninja stay, nothing else is on the path.
 
     CMake also looks into the system's folders, hence ``CC``.
     """

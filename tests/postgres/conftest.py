@@ -15,6 +15,6 @@ postgres_url = shared_server("postgres:PostgresServer", workers=False)
 
 @pytest.fixture
 def home(postgres_url: str) -> Iterator[PostgresHome]:
-    made = PostgresHome(postgres_url)
-    yield made
-    made.close()
+    harness = PostgresHome(postgres_url)
+    yield harness
+    harness.close()

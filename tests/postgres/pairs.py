@@ -1,6 +1,7 @@
-"""What goes on while clients and servers are killed: pairs of a writer and the check of what it said.
+"""Workload while clients and servers are killed: pairs of a writer and the check of its output.
 
-``python -m tests.postgres.pairs NAME API`` runs the writers of all pairs, a thread each, until it is killed. They say what was acknowledged, a line of JSON each. Another pair is a class in `PAIRS`.
+``python -m tests.postgres.pairs NAME API`` runs the writers of all pairs, a thread each, until it is killed.
+They print what was acknowledged, a line of JSON each. Another pair is a class in `PAIRS`.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ class Events(Pair):
         figure = check_published(published(client, "single"), said)
         handled = {tuple(line["handled"]) for line in said if "handled" in line}
         unhandled = {tuple(line["acked"]) for line in said if "acked" in line} - handled
-        left = drained(client, "single", "suite", lambda found: unhandled.issubset(found), ack_wait=1)
-        assert unhandled.issubset(left), "acknowledged, and never delivered to the group"
-        return f"{figure}; {len(handled):,} handled by the group and {len(left)} left"
+        remaining = drained(client, "single", "suite", lambda events: unhandled.issubset(events), ack_wait=1)
+        assert unhandled.issubset(remaining), "acknowledged, and never delivered to the group"
+        return f"{figure}; {len(handled):,} handled by the group and {len(remaining)} left"
 
 
 class Batches(Pair):
@@ -116,7 +117,7 @@ class Batches(Pair):
 
 
 class Counter(Pair):
-    """One number, counted up by all with its etag: it tells how many writes were applied."""
+    """Number that all writers increment with its etag. It shows how many writes were applied."""
 
     proof = ("acked",)
 
@@ -144,7 +145,7 @@ class Counter(Pair):
 
 
 class Locks(Pair):
-    """One lock that all want, and a resource that it fences."""
+    """Lock that all writers want, and a resource that it fences."""
 
     proof = ("token",)
 
@@ -155,21 +156,21 @@ class Locks(Pair):
                     say(token=lease.token, had=time.monotonic())
                     api.call(client.state, "save", "fenced", "r", [me, lease.token], fence=lease.token)
                     api.pause(0.02)
-                    left, lost = time.monotonic(), lease.lost
-                    say(left=None if lost else left, of=lease.token)
+                    released, lost = time.monotonic(), lease.lost
+                    say(left=None if lost else released, of=lease.token)
             except CloudRuntimesError as error:
                 say(failed=str(error), maybe=error.maybe_applied)
                 api.pause(0.05)
 
     def check(self, client: CloudRuntimesClient, said: Said) -> str:
-        left = {line["of"]: line["left"] for line in said if "of" in line}
+        released = {line["of"]: line["left"] for line in said if "of" in line}
         holds = sorted((line["token"], line["had"]) for line in said if "token" in line)
         assert len({token for token, _ in holds}) == len(holds), "a token was granted twice"
         for (token, had), (_, after) in pairwise(holds):
             # whoever does not know when he left had it for a moment at least
-            assert max(had, left.get(token) or 0.0) <= after, "held by two at once"
+            assert max(had, released.get(token) or 0.0) <= after, "held by two at once"
         # the resource takes no lower token after a higher one
-        assert client.state.get("fenced", "r")[1] >= max(left)
+        assert client.state.get("fenced", "r")[1] >= max(released)
         return f"{len(holds):,} holds, tokens only grow, none overlap"
 
 
@@ -258,16 +259,16 @@ def drained(
     client: CloudRuntimesClient, topic: str, group: str, enough: Callable[[list[Any]], bool], **options: Any
 ) -> list[Any]:
     """Return the data of the events of a topic that a group has not settled, settling them, until they are enough or no more come."""
-    found: list[Any] = []
+    events: list[Any] = []
     quiet = 0
     with client.pubsub.subscribe("bus", topic, group=group, start="earliest", batch=500, **options) as sub:
-        while quiet < 60 and not enough(found):
+        while quiet < 60 and not enough(events):
             batch = sub.receive(0.5)
             quiet = 0 if batch is not None else quiet + 1
             if batch is not None:
-                found += [tuple(event.data) for event in batch]
+                events += [tuple(event.data) for event in batch]
                 batch.ack()
-    return found
+    return events
 
 
 def published(client: CloudRuntimesClient, topic: str) -> list[Any]:
@@ -277,7 +278,7 @@ def published(client: CloudRuntimesClient, topic: str) -> list[Any]:
             "SELECT sum(count) FROM cloud_runtimes.frames f JOIN cloud_runtimes.topics t ON t.id = f.topic WHERE t.name = %s",
             (topic,),
         ).fetchone()
-    return drained(client, topic, "check", lambda found: len(found) >= row[0])
+    return drained(client, topic, "check", lambda events: len(events) >= row[0])
 
 
 def check_published(every: list[Any], said: Said) -> str:

@@ -30,10 +30,10 @@ _OPEN = Method("postgres", "open", repeatable=True)
 @pytest.fixture
 def client(home: PostgresHome, request: pytest.FixtureRequest) -> Iterator[CloudRuntimesClient]:
     table = {"url": home.url, "schema": home.schema, "prepare": getattr(request, "param", True)}
-    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": table}}, timeout=10) as made:
+    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": table}}, timeout=10) as app_client:
         for key in (*map(name, range(COUNT)), "slow"):
-            made.state.save("s", key, 0, ttl=3600 if key == "slow" else None)
-        yield made
+            app_client.state.save("s", key, 0, ttl=3600 if key == "slow" else None)
+        yield app_client
 
 
 def name(number: int) -> str:
@@ -55,9 +55,9 @@ def slow_down(home: PostgresHome, seconds: float) -> None:
         )
 
 
-async def until(found: Callable[[], Any]) -> None:
+async def until(condition: Callable[[], Any]) -> None:
     for _ in range(3000):
-        if await asyncio.to_thread(found):
+        if await asyncio.to_thread(condition):
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it did not come")
@@ -100,8 +100,8 @@ def test_each_has_its_own_result(client: CloudRuntimesClient) -> None:
             client.state.save_async("s", name(4), "x" * 2_000_000),
         )
 
-    found = asyncio.run(main())
-    assert [type(each) for each in found] == [
+    results = asyncio.run(main())
+    assert [type(each) for each in results] == [
         type(None),
         ConflictError,
         *[type(None)],

@@ -55,8 +55,8 @@ def astray() -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with PostgresServer() as made:
-        yield made
+    with PostgresServer() as postgres:
+        yield postgres
 
 
 @pytest.mark.parametrize("seconds", [3600, -3600])

@@ -39,8 +39,8 @@ def crash(server: PostgresServer) -> None:
 def advance(server: PostgresServer, seconds: float) -> None:
     """Set its clock forward, as far as the component knows it."""
     with psycopg.connect(server.url, autocommit=True) as connection:
-        found = connection.execute("SELECT cloud_runtimes.now_ms() - (extract(epoch FROM clock_timestamp()) * 1000)")
-        (ahead,) = found.fetchone() or (0,)
+        cursor = connection.execute("SELECT cloud_runtimes.now_ms() - (extract(epoch FROM clock_timestamp()) * 1000)")
+        (ahead,) = cursor.fetchone() or (0,)
         connection.execute(
             "CREATE OR REPLACE FUNCTION cloud_runtimes.now_ms() RETURNS int8 LANGUAGE sql AS "
             f"'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8 + {round(ahead + seconds * 1000)}'"
@@ -95,11 +95,11 @@ def test_a_frame_that_a_crash_took_back_hides_no_later_one(forgetful: PostgresSe
     """A delayed event is moved to the log by a commit that nobody waits for; after a crash the next frame may get the number it had."""
 
     def logged() -> bool:
-        """Tell whether the server has logged the numbers of frames no further than they are used."""
+        """Return whether the server has logged the numbers of frames no further than they are used."""
         with psycopg.connect(forgetful.url) as connection:
             return connection.execute("SELECT log_cnt FROM cloud_runtimes.frame").fetchone() == (0,)
 
-    found = []
+    received = []
     with client_of(forgetful) as client, client_of(forgetful) as publisher:
         with client.pubsub.subscribe("bus", "numbers", start="earliest", ack_wait=1) as sub:
 
@@ -107,7 +107,7 @@ def test_a_frame_that_a_crash_took_back_hides_no_later_one(forgetful: PostgresSe
                 event = sub.receive(seconds)
                 if event is not None:
                     event.ack()
-                    found.append(event.data)
+                    received.append(event.data)
                 return event is not None
 
             publisher.pubsub.publish("bus", "numbers", "first")
@@ -120,8 +120,8 @@ def test_a_frame_that_a_crash_took_back_hides_no_later_one(forgetful: PostgresSe
             publisher.pubsub.publish("bus", "numbers", "next")
             while receive(2.0):
                 pass
-    assert found[:2] == ["first", "delayed"]
-    assert "next" in found
+    assert received[:2] == ["first", "delayed"]
+    assert "next" in received
 
 
 def test_a_commit_that_fails_is_no_success(forgetful: PostgresServer, api: Api) -> None:
@@ -203,11 +203,11 @@ def test_a_server_that_hangs_is_passed_over(forgetful: PostgresServer, api: Api)
                     longest = 3
                     for _ in range(5):  # the first asks the one that hangs for its share of the time
                         try:
-                            found = api.call(client.state, "get", "s", "k")
+                            value = api.call(client.state, "get", "s", "k")
                         except DeadlineExceededError:  # a busy machine may need all of it
                             longest += 20
-                            found = api.call(client.state, "get", "s", "k", timeout=20)
-                        assert found == other.port
+                            value = api.call(client.state, "get", "s", "k", timeout=20)
+                        assert value == other.port
                     assert watch.seconds < longest
             finally:
                 forgetful.signal(signal.SIGCONT)

@@ -32,13 +32,13 @@ def seen(home: PostgresHome) -> Iterator[Any]:
                 f"CREATE TRIGGER see AFTER INSERT OR UPDATE ON {home.schema}.{table} FOR EACH STATEMENT EXECUTE FUNCTION {home.schema}.see()"
             )
 
-        def found() -> dict[str, str]:
+        def commit_modes() -> dict[str, str]:
             rows = connection.execute(
                 f"SELECT what, string_agg(DISTINCT synchronous, ' ') FROM {home.schema}.seen GROUP BY what"
             )
             return dict(rows.fetchall())
 
-        yield found
+        yield commit_modes
 
 
 def use(client: CloudRuntimesClient) -> None:
@@ -75,8 +75,8 @@ def test_relaxed_holds_for_all_but_grants(
         table |= {"listen_url": home.url}
     with CloudRuntimesClient(app_id="suite", config={"capa": {"home": table}}, timeout=5) as client:
         use(client)
-        found = seen()
+        modes = seen()
     others = "off" if setting in ("setting", "environment") else "on"
     events = "on" if setting == "full" else "off"
     grants = "off on"  # renewals and releases are not synced
-    assert found == dict.fromkeys(TABLES, others) | {"frames": events, "locks": grants}
+    assert modes == dict.fromkeys(TABLES, others) | {"frames": events, "locks": grants}

@@ -1,4 +1,4 @@
-"""What servers and networks do wrong: named errors, truthful ``maybe_applied``, recovery without a restart."""
+"""Faults of servers and networks: named errors, truthful ``maybe_applied``, recovery without a restart."""
 
 from __future__ import annotations
 
@@ -275,12 +275,12 @@ def test_a_quiet_listener_is_asked_and_kept(home: PostgresHome, monkeypatch: pyt
 
 
 def sockets() -> set[str]:
-    found = set()
+    targets = set()
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the one that listed them
             if (target := os.readlink(f"/proc/self/fd/{name}")).startswith("socket:"):
-                found.add(target)
-    return found
+                targets.add(target)
+    return targets
 
 
 def test_consumers_that_are_killed_lose_nothing(home: PostgresHome, rounds: Rounds) -> None:

@@ -46,11 +46,9 @@ def test_a_listing_skips_from_folder_to_folder(home: PostgresHome, mode: str) ->
         connection.execute(f"SET plan_cache_mode = {mode}")
         sql = _ENTRIES.sql.replace("{schema}", home.schema)
         connection.execute(f"PREPARE listing (text, text, text, int8, text) AS {sql}".encode())
-        found = connection.execute(
-            "EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE listing ('s', '', NULL, NULL, '')"
-        ).fetchone()
-    assert found is not None
-    assert rows_read(found[0][0]["Plan"]) < 20, json.dumps(found[0])
+        row = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE listing ('s', '', NULL, NULL, '')").fetchone()
+    assert row is not None
+    assert rows_read(row[0][0]["Plan"]) < 20, json.dumps(row[0])
 
 
 def test_listings_hold_what_a_full_scan_holds(home: PostgresHome, api: Api) -> None:
@@ -71,5 +69,5 @@ def test_listings_hold_what_a_full_scan_holds(home: PostgresHome, api: Api) -> N
                 wanted.add(name if recursive else prefix + folder + slash)
         expected = sorted(each for each in wanted if after is None or each > after)[:limit]
         arguments = (Operation(_LIST, "s", 10.0), prefix, recursive, limit, after)
-        found = api.call(driver, "list_files", *arguments)
-        assert [each.name for each in found] == expected, (prefix, recursive, after, limit)
+        files = api.call(driver, "list_files", *arguments)
+        assert [each.name for each in files] == expected, (prefix, recursive, after, limit)

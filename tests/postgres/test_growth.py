@@ -1,4 +1,4 @@
-"""What a frame, a topic or a group more costs: nothing. Full length: ten million events kept, 1,000 topics, 100 groups."""
+"""Cost of another frame, topic or group: none. Full length: ten million events kept, 1,000 topics, 100 groups."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Meter:
     def _used(self) -> float:
         return time.process_time() + processor_seconds(self._postmaster)
 
-    def told(self, what: str) -> str:
+    def report(self, what: str) -> str:
         """Return the processor time and the rate of the first and the last third, and how they compare."""
         costs = self.costs[what]
         third = max(1, len(costs) // 3)
@@ -126,13 +126,13 @@ def consume(client: CloudRuntimesClient, size: Size, stage: int) -> None:
             with client.pubsub.subscribe(
                 "bus", f"topic-{topic}", group=f"group-{group}", start="earliest", batch=BATCH
             ) as sub:
-                found: list[int] = []
-                while len(found) < size.each:
+                numbers: list[int] = []
+                while len(numbers) < size.each:
                     batch = sub.receive(30)
                     assert batch is not None
-                    found += [event.data["seq"] for event in batch]
+                    numbers += [event.data["seq"] for event in batch]
                     batch.ack()
-            assert sorted(found) == list(range(first, first + size.each))
+            assert sorted(numbers) == list(range(first, first + size.each))
 
 
 def park(client: CloudRuntimesClient, size: Size) -> None:
@@ -144,16 +144,16 @@ def park(client: CloudRuntimesClient, size: Size) -> None:
         client.state.save_bulk("store", items)
     client.pubsub.publish_bulk("bus", "parked", [payload(number) for number in range(size.parked)])
     with client.pubsub.subscribe("bus", "parked", group="parked", start="earliest", batch=BATCH) as sub:
-        left = size.parked
-        while left:
+        remaining = size.parked
+        while remaining:
             batch = sub.receive(30)
             assert batch is not None
             batch.retry(3600)
-            left -= len(batch)
+            remaining -= len(batch)
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
+def log_plans(url: str) -> Iterator[None]:
     """Have the sessions that were opened for it log their plans."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("LOAD 'auto_explain'")
@@ -175,7 +175,7 @@ def scanned(home: PostgresHome, client: CloudRuntimesClient, log: Path) -> list[
             f"SELECT id, 0, '' FROM {home.schema}.topics, generate_series(1, 20000) WHERE name = 'topic-0'"
         )
     begin = log.stat().st_size
-    with explained(home.url):
+    with log_plans(home.url):
         for _ in range(3):
             with client.pubsub.subscribe("bus", "topic-1", group="explained", start="latest") as sub:
                 for number in range(3):
@@ -234,7 +234,9 @@ def test_nothing_grows(postgres_url: str, rounds: Rounds, figure: Figure) -> Non
         assert scanned(home, client, log) == []
         stored = sum(bytes for name, (_, _, bytes) in tables.items() if name.startswith("frames_"))
         what = f"{size.topics * size.each * size.stages:,} events kept on PostgreSQL, {size.topics:,} topics, {size.groups} groups"
-        figure(what, f"{meter.told('publish')}; {meter.told('consume')}; {stored / kept[0]:.0f} B an event on the disk")
+        figure(
+            what, f"{meter.report('publish')}; {meter.report('consume')}; {stored / kept[0]:.0f} B an event on the disk"
+        )
         dead = {name: tables[name] for name in ("claims", "groups")}
         figure(
             f"{what}: after {taken * size.stages:,} deliveries",

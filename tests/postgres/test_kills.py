@@ -46,7 +46,7 @@ class Worker:
                 self.said.append(json.loads(line))
 
     def proves(self, proof: str, since: float) -> bool:
-        """Tell whether it has said something since then."""
+        """Return whether it has said something since then."""
         for line in reversed(self.said):
             if line["at"] < since:
                 return False
@@ -126,12 +126,12 @@ class Storm:
 
 @contextmanager
 def storm(url: str, count: int = 2) -> Iterator[Storm]:
-    made = Storm(url, PAIRS)
+    workers = Storm(url, PAIRS)
     try:
-        made.begin(count)
-        yield made
+        workers.begin(count)
+        yield workers
     finally:
-        made.close()
+        workers.close()
 
 
 class Cluster:
@@ -216,13 +216,13 @@ FAULTS = [client_dies, connections_die, server_dies, standby_takes_over, server_
 
 def test_nothing_acknowledged_is_lost(rounds: Rounds, figure: Figure) -> None:
     count, slowest = rounds(1, 20), 0.0
-    with Cluster() as cluster, storm(cluster.url, rounds(2, 4)) as made:
+    with Cluster() as cluster, storm(cluster.url, rounds(2, 4)) as workers:
         faults = FAULTS[: rounds(4, len(FAULTS))]
         for _ in range(count):
             for fault in random.sample(faults, len(faults)):
                 time.sleep(random.uniform(0.1, 0.3))
-                fault(cluster, made)
-                slowest = max(slowest, made.recovered(time.monotonic()))
-        for name, found in made.end().items():
-            figure(f"PostgreSQL with a standby, {len(faults)} faults, {count} times each: {name}", found)
+                fault(cluster, workers)
+                slowest = max(slowest, workers.recovered(time.monotonic()))
+        for name, summary in workers.end().items():
+            figure(f"PostgreSQL with a standby, {len(faults)} faults, {count} times each: {name}", summary)
         figure("PostgreSQL with a standby: from the end of a fault until everybody goes on", f"at most {slowest:.1f} s")

@@ -32,14 +32,14 @@ def write(home: PostgresHome, bodies: list[tuple[int, bytes]], chance: random.Ra
                 committed += [number for number, _ in some]
 
 
-def receive(home: PostgresHome, group: str, batch: int, found: list[int], ended: threading.Event) -> None:
+def receive(home: PostgresHome, group: str, batch: int, received: list[int], ended: threading.Event) -> None:
     """Take and acknowledge what comes, until the writers have ended and nothing more does."""
     with home.client().pubsub.subscribe("bus", "orders", group=group, start="earliest", batch=batch) as sub:
         while True:
             last = ended.is_set()
             got = sub.receive(0.5 if last else 0.05)
             if got is not None:
-                found += [event.data for event in got]
+                received += [event.data for event in got]
                 got.ack()
             elif last:
                 return
@@ -57,14 +57,14 @@ def test_each_event_comes_once(home: PostgresHome, rounds: Rounds, figure: Figur
         ).fetchall()
     bodies = [(number, body) for number, (body,) in enumerate(rows)]
     committed = [-1]
-    found: dict[str, list[int]] = {group: [] for group in GROUPS}
+    received: dict[str, list[int]] = {group: [] for group in GROUPS}
     ended = threading.Event()
     writers = [
         threading.Thread(target=write, args=(home, bodies[each::WRITERS], random.Random(each), committed))
         for each in range(WRITERS)
     ]
     readers = [
-        threading.Thread(target=receive, args=(home, group, batch, found[group], ended))
+        threading.Thread(target=receive, args=(home, group, batch, received[group], ended))
         for group in GROUPS
         for batch in (1, 3)
     ]
@@ -79,7 +79,7 @@ def test_each_event_comes_once(home: PostgresHome, rounds: Rounds, figure: Figur
         thread.join()
     assert len(committed) < count
     for group in GROUPS:
-        came, stored = Counter(found[group]), Counter(committed)
+        came, stored = Counter(received[group]), Counter(committed)
         assert (stored - came, came - stored) == (Counter(), Counter())  # lost, twice
     figure(
         f"{count:,} events in overlapping transactions on PostgreSQL, a fifth of them undone",

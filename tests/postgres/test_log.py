@@ -1,4 +1,4 @@
-"""What commits later than what was numbered after it, and the log's upkeep."""
+"""Frames that commit after a frame with a higher number, and the log's upkeep."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ def test_an_idle_transaction_elsewhere_holds_nothing_up(home: PostgresHome) -> N
             client.pubsub.publish("bus", "orders", turn)
             assert received(sub, 1) == [turn]
     with psycopg.connect(home.url) as connection:
-        left = connection.execute(f"SELECT count(*) FROM {home.schema}.claims").fetchone()
-    assert left == (0,)  # what was settled leaves nothing behind
+        row = connection.execute(f"SELECT count(*) FROM {home.schema}.claims").fetchone()
+    assert row == (0,)  # what was settled leaves nothing behind
     with client.pubsub.subscribe("bus", "orders") as sub:
         client.pubsub.publish("bus", "orders", "more")
         assert received(sub, 1) == ["more"]
         client.pubsub.publish("bus", "orders", "again")
         assert received(sub, 1) == ["again"]
     with psycopg.connect(home.url) as connection:
-        left = connection.execute(f"SELECT count(*) FROM {home.schema}.claims").fetchone()
-    assert left is not None
-    assert left[0] <= 1
+        row = connection.execute(f"SELECT count(*) FROM {home.schema}.claims").fetchone()
+    assert row is not None
+    assert row[0] <= 1
 
 
 def test_a_group_that_begins_with_what_comes_gets_nothing_older(home: PostgresHome) -> None:
@@ -179,12 +179,12 @@ def test_a_transaction_that_stays_open_costs_nothing_for_each_frame(home: Postgr
 
 def partitions(home: PostgresHome) -> list[str]:
     with psycopg.connect(home.url) as connection:
-        found = connection.execute(
+        rows = connection.execute(
             "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
             "WHERE i.inhparent = %s::regclass ORDER BY 1",
             (f"{home.schema}.frames",),
         )
-        return [name for (name,) in found]
+        return [name for (name,) in rows]
 
 
 def test_partitions_that_nobody_needs_are_dropped(home: PostgresHome) -> None:

@@ -1,4 +1,4 @@
-"""What operators do with a schema: give it to an account that may not create, dump it, restore it elsewhere. The commands are those of the guide."""
+"""Operation of a schema by the guide's commands: use by an account that may not create, dump, restore elsewhere."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def home_client(url: str, **more: Any) -> CloudRuntimesClient:
 
 def grants() -> list[str]:
     """The statements of the guide that make both accounts."""
-    found = re.search(r"```sql\n(CREATE ROLE.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    return [each for each in found[1].split(";\n") if each]
+    match = re.search(r"```sql\n(CREATE ROLE.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    assert match is not None
+    return [each for each in match[1].split(";\n") if each]
 
 
 def received(sub: Any, count: int) -> list[Any]:

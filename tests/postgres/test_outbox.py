@@ -27,12 +27,12 @@ def shop(home: PostgresHome, client: CloudRuntimesClient) -> str:
 
 
 def _received(client: CloudRuntimesClient, api: Api, count: int) -> list[Any]:
-    found: list[Any] = []
+    payloads: list[Any] = []
     with api.opened(client.pubsub.subscribe("bus", "orders")) as sub:
-        while (event := api.call(sub, "receive", 0.3 if len(found) == count else 10.0)) is not None:
-            found.append(event.data)
+        while (event := api.call(sub, "receive", 0.3 if len(payloads) == count else 10.0)) is not None:
+            payloads.append(event.data)
             event.ack()
-    return found
+    return payloads
 
 
 def test_sql_and_events_are_one_commit(client: CloudRuntimesClient, shop: str, api: Api) -> None:
@@ -109,7 +109,7 @@ def test_a_commit_in_doubt(
 ) -> None:
     """The connection is lost around COMMIT: the handler hears that it may have been applied, and the event comes again unless it was."""
     from cloud_runtimes.components.postgres import changes
-    from cloud_runtimes.components.postgres.failures import Lost
+    from cloud_runtimes.components.postgres.failures import ConnectionLost
 
     commit = changes.commit
 
@@ -120,7 +120,7 @@ def test_a_commit_in_doubt(
         if applied:
             yield from commit(connection, parts, **options)
         connection.sent = True
-        raise Lost("cut")
+        raise ConnectionLost("cut")
 
     client.pubsub.publish("bus", "orders", 1)
     with api.opened(client.pubsub.subscribe("bus", "orders")) as sub:

@@ -47,9 +47,9 @@ class PooledHome(PostgresHome):
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        made = CloudRuntimesClient(config={"capa": {"home": self._home}}, **arguments)
-        self._clients.append(made)
-        return made
+        app_client = CloudRuntimesClient(config={"capa": {"home": self._home}}, **arguments)
+        self._clients.append(app_client)
+        return app_client
 
 
 def _row(*short: Callable[..., None]) -> Any:

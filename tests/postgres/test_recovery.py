@@ -221,8 +221,8 @@ FAULTS = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with PostgresServer() as made:
-        yield made
+    with PostgresServer() as postgres:
+        yield postgres
 
 
 @pytest.mark.parametrize("fault", FAULTS)

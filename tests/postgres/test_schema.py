@@ -45,13 +45,13 @@ def test_a_group_of_version_1_goes_on_behind_its_cursor(home: PostgresHome, monk
         if name == "behind":
             client.pubsub.publish("bus", "orders", 4)
         with client.pubsub.subscribe("bus", "orders", group=name) as sub:
-            found = []
+            received = []
             for _ in expected:
                 event = sub.receive(5)
                 assert event is not None
-                found.append(event.data)
+                received.append(event.data)
                 event.ack()
-            assert found == expected
+            assert received == expected
             assert sub.receive(0.05) is None
     newer.close()
 
@@ -60,7 +60,7 @@ def test_its_clock_is_never_ahead(home: PostgresHome) -> None:
     """Or a value that is read at once would have longer to live than it was saved for."""
     home.client().state.save("s", "k", 1)
     with psycopg.connect(home.url) as connection:
-        found = connection.execute(
+        cursor = connection.execute(
             f"SELECT max({home.schema}.now_ms() - extract(epoch FROM clock_timestamp()) * 1000) FROM generate_series(1, 1000)".encode()
         )
-        assert found.fetchone() <= (0,)  # type: ignore[operator]
+        assert cursor.fetchone() <= (0,)  # type: ignore[operator]

@@ -26,6 +26,6 @@ def test_a_value_that_is_renewed_meanwhile_stays(home: PostgresHome) -> None:
                 ).fetchone()
             )
             other.commit()
-        left = watching.execute(f"SELECT key FROM {home.schema}.state").fetchall()
-    assert left == [("renewed",)]
+        rows = watching.execute(f"SELECT key FROM {home.schema}.state").fetchall()
+    assert rows == [("renewed",)]
     assert client.state.get("s", "renewed") == 2

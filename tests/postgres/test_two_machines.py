@@ -122,8 +122,8 @@ def test_an_address_that_is_set_is_announced(url: str, monkeypatch: pytest.Monke
         server.rpc.method("double")(lambda number: number * 2)
         with api.opened(server.rpc.serving(host="0.0.0.0", port=port)):
             with psycopg.connect(url) as connection:
-                found = connection.execute(f"SELECT address FROM advertised_{api.name}.services").fetchone()
-            assert found == (f"http://localhost:{port}",)
+                row = connection.execute(f"SELECT address FROM advertised_{api.name}.services").fetchone()
+            assert row == (f"http://localhost:{port}",)
             assert api.call(caller.rpc, "invoke", "named", "double", 21).decode() == 42
 
 

@@ -1,4 +1,4 @@
-"""What a publisher sends again, and how much at once: told by a driver that answers as it is scripted."""
+"""Retries of a publisher, and how much it sends at once. The driver's answers are scripted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Scripted:
         self.began.set()
         assert self.gate.wait(SOON)
         failed = self.script.pop(0)(sent) if self.script else {}
-        return {place: failed[data] for place, data in enumerate(sent) if data in failed}
+        return {index: failed[data] for index, data in enumerate(sent) if data in failed}
 
 
 def fails(*numbers: int, error: type[CloudRuntimesError] = UnavailableError) -> Callable[[list[int]], Any]:
@@ -68,8 +68,8 @@ def refused(error: type[CloudRuntimesError]) -> Callable[[list[int]], Any]:
 @pytest.fixture
 def client() -> Iterator[CloudRuntimesClient]:
     config = {"capa": {"home": ":memory:attempts"}}
-    with CloudRuntimesClient(app_id="app", runtime="capa", config=config) as made:
-        yield made
+    with CloudRuntimesClient(app_id="app", runtime="capa", config=config) as app_client:
+        yield app_client
 
 
 @pytest.fixture

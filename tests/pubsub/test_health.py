@@ -1,4 +1,4 @@
-"""What runs in the background tells its failures once a kind, backs off, and is seen by the health check."""
+"""Background work reports each kind of failure once, backs off, and appears in the health check."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": str(home)}}) as made:
-        yield made
+    with CloudRuntimesClient(app_id="suite", config={"capa": {"home": str(home)}}) as app_client:
+        yield app_client
 
 
 class Failing:

@@ -18,18 +18,18 @@ def in_flight(**asked: Any) -> InFlight:
 
 
 def record(number: int, **more: Any) -> bytes:
-    made: bytes = kernel.encode_record(b"%d" % number, "application/json", **more)
-    return made
+    encoded: bytes = kernel.encode_record(b"%d" % number, "application/json", **more)
+    return encoded
 
 
 def frame(*records: bytes) -> bytes:
-    made: bytes = kernel.build_frame("app", "type", "t", records)
-    return made
+    encoded: bytes = kernel.build_frame("app", "type", "t", records)
+    return encoded
 
 
 def document(number: int) -> bytes:
-    made: bytes = kernel.Frame(frame(record(number)))[0].to_json()
-    return made
+    encoded: bytes = kernel.Frame(frame(record(number)))[0].to_json()
+    return encoded
 
 
 def numbers(deliveries: Any) -> list[int]:
@@ -38,9 +38,9 @@ def numbers(deliveries: Any) -> list[int]:
 
 def settled(given: list[Delivery], settlement: Settlement, delay: float | None = None, error: str | None = None) -> Any:
     cause = None if error is None else Cause("dropped", error)
-    made = Settlements()
-    made.add([each.token for each in given], settlement, delay, cause)
-    return made
+    settlements = Settlements()
+    settlements.add([each.token for each in given], settlement, delay, cause)
+    return settlements
 
 
 def events(part: Unacked) -> list[int]:
@@ -109,10 +109,10 @@ def test_expired_events_are_not_delivered() -> None:
     held.add("s", ["f"], [frame(record(0, expires=NOW), record(1, expires=NOW + 1), record(2))])
     held.add("s", ["g"], [frame(record(3, expires=NOW))])
     held.add("s", ["h"], [kernel.Frame(frame(record(4, expires=NOW)))[0].to_json()])
-    found = list(held.deliver(9, NOW))
-    assert (numbers(found), held.expired) == ([1, 2], 3)
+    delivered = list(held.deliver(9, NOW))
+    assert (numbers(delivered), held.expired) == ([1, 2], 3)
     assert held.done == {"s": ["g", "h"]}
-    held.settle(settled(found, Settlement.ACK))
+    held.settle(settled(delivered, Settlement.ACK))
     assert held.done == {"s": ["g", "h", "f"]}
 
 
@@ -149,8 +149,8 @@ def test_what_is_given_back_was_not_delivered() -> None:
     held = in_flight()
     held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)])
     held.add_message("r", "f", frame(record(4), record(5)), deliveries=3)
-    found = list(held.deliver(4, NOW))
-    held.settle(settled(found[:1], Settlement.ACK))
+    delivered = list(held.deliver(4, NOW))
+    held.settle(settled(delivered[:1], Settlement.ACK))
     held.release()
     assert [(events(part), part.deliveries, part.tokens, part.done) for part in held.unacked] == [
         ([2, 3], 0, ["b", "c"], True),
@@ -166,8 +166,8 @@ def test_of_a_frame_that_is_begun_only_what_somebody_had_was_delivered() -> None
     one, two, *_ = held.deliver(9, NOW)
     held.settle(settled([one], Settlement.ACK))
     held.release_begun([two.token])
-    found = [(events(part), part.deliveries, part.tokens, part.done) for part in held.unacked]
-    assert found == [([1], 2, ("f",), False), ([2, 3, 4], 1, ("f",), True)]
+    unacked = [(events(part), part.deliveries, part.tokens, part.done) for part in held.unacked]
+    assert unacked == [([1], 2, ("f",), False), ([2, 3, 4], 1, ("f",), True)]
     # this one comes again by itself, as a whole
     assert list(held.tokens("s")) == ["whole"]
 
@@ -176,13 +176,13 @@ def test_what_has_gone_to_another_is_void() -> None:
     held = in_flight()
     held.add("s", ["a", "b", "c"], [document(1), document(2), document(3)])
     held.add("s", ["f"], [frame(record(4), record(5))])
-    found = list(held.deliver(2, NOW))
+    delivered = list(held.deliver(2, NOW))
     held.lose("s", {"a", "c", "f"})
     assert not held.deliver(9, NOW)
-    held.settle(settled(found, Settlement.ACK))
+    held.settle(settled(delivered, Settlement.ACK))
     assert held.done == {"s": ["b"]}
     held.add("s", ["a"], [document(1)])
-    found = list(held.deliver(9, NOW))
+    delivered = list(held.deliver(9, NOW))
     held.forget()
-    held.settle(settled(found, Settlement.ACK))
+    held.settle(settled(delivered, Settlement.ACK))
     assert held.done == {"s": ["b"]}

@@ -26,20 +26,20 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
     if request.param == "sqlite":
         yield {"capa": {"home": str(tmp_path / "home")}}
         return
-    made = PostgresHome(request.getfixturevalue("postgres_url"))
-    yield {"capa": {"home": {"url": made.url, "schema": made.schema}}}
-    made.close()
+    harness = PostgresHome(request.getfixturevalue("postgres_url"))
+    yield {"capa": {"home": {"url": harness.url, "schema": harness.schema}}}
+    harness.close()
 
 
 def _payloads(client: CloudRuntimesClient, topic: str) -> list[int]:
     """Return what a topic holds, in order, read by a group of its own."""
-    found: list[int] = []
+    payloads: list[int] = []
     with client.pubsub.subscribe("bus", topic, group="audit", batch=1000) as sub:
         while client.pubsub.lag("bus", topic, group="audit"):
             if (batch := sub.receive(0.5)) is not None:
-                found += [event.data for event in batch]
+                payloads += [event.data for event in batch]
                 batch.ack()
-    return found
+    return payloads
 
 
 def _numbers(keys: list[str], kind: str) -> set[int]:

@@ -68,8 +68,8 @@ class _Postgres:
         self.run(f"CREATE ROLE {self.role} LOGIN PASSWORD 'life'")
         self.run(f"CREATE SCHEMA home AUTHORIZATION {self.role}")
         parts = urlsplit(database)
-        place = parts.netloc.rpartition("@")[2]
-        self.url = urlunsplit(parts._replace(netloc=f"{self.role}:life@{place}"))
+        address = parts.netloc.rpartition("@")[2]
+        self.url = urlunsplit(parts._replace(netloc=f"{self.role}:life@{address}"))
 
 
 @pytest.fixture

@@ -164,9 +164,9 @@ NEIGHBOURS: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
 
 @pytest.fixture(params=NEIGHBOURS)
 def neighbour(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made = NEIGHBOURS[request.param](request)
-    yield made
-    made.close()
+    harness = NEIGHBOURS[request.param](request)
+    yield harness
+    harness.close()
 
 
 class _Group:
@@ -225,8 +225,8 @@ def test_a_frame_of_a_later_version_becomes_a_dead_letter(neighbour: Any) -> Non
     assert [event.data for event in group.seen] == ["good"]
     (letter,) = letters.seen
     assert letter.data == LATER
-    told = {name: letter.extensions[name] for name in ("dlreason", "dlcount", "dltopic", "dlgroup")}
-    assert told == {"dlreason": "undecodable", "dlcount": 1, "dltopic": "t", "dlgroup": "suite"}
+    extensions = {name: letter.extensions[name] for name in ("dlreason", "dlcount", "dltopic", "dlgroup")}
+    assert extensions == {"dlreason": "undecodable", "dlcount": 1, "dltopic": "t", "dlgroup": "suite"}
     assert "version 2" in str(letter.extensions["dlerror"])
 
 
@@ -248,9 +248,9 @@ def test_a_frame_of_a_later_version_is_tried_again_and_then_told(
 
 @pytest.fixture
 def redis(request: pytest.FixtureRequest) -> Iterator[_Redis]:
-    made = _Redis(request)
-    yield made
-    made.close()
+    harness = _Redis(request)
+    yield harness
+    harness.close()
 
 
 def test_the_sidecar_goes_on(redis: _Redis) -> None:

@@ -58,7 +58,7 @@ def test_eight_batches_in_flight_are_six_times_as_fast(
             broker = FakeBroker(broker.limits, latency=0.005)
         took, stats = publish(broker, 2000, keys)
         assert stats.delivered == 2000 == len(broker.stored)
-        assert broker.most == in_flight
+        assert broker.peak == in_flight
         seconds.append(took)
     ratio = seconds[0] / seconds[1]
     figure(f"8 batches in flight, {kind.__name__}, keys: {keys}", f"{ratio:.1f} times one")
@@ -256,7 +256,7 @@ class TestSlowBroker(Suite):
         late = [size for _, size, in_time in broker.attempts if not in_time]
         # attempts are halved until they fit, and fit from then on
         assert len(late) <= 6
-        assert all(left >= 1.8 * right for left, right in pairwise(late))
+        assert all(earlier >= 1.8 * right for earlier, right in pairwise(late))
         assert len(broker.stored) <= 3 * count
         came = drain(api, call, len(broker.stored))
         assert sorted(event.id for event in came) == sorted(broker.stored)

@@ -188,9 +188,9 @@ class TestPublisher(Suite):
 
         def slow(op: Operation, batch: OutgoingBatch) -> Failures:
             failed: dict[int, CloudRuntimesError] = {}
-            for place, frame in enumerate(batch.frames):  # each of one event
+            for index, frame in enumerate(batch.frames):  # each of one event
                 if (op.remaining() or 0.0) < 0.7 * scale:  # a few get through each time
-                    failed[place] = DeadlineExceededError("slow")
+                    failed[index] = DeadlineExceededError("slow")
                 else:
                     time.sleep(0.04 * scale)
                     assert not inner(op, OutgoingBatch(batch.topic, [frame], 1))

@@ -59,9 +59,9 @@ def test_any_message_is_read(data: bytes, headers: dict[str, str]) -> None:
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10**15), st.integers(0, 10**15), st.text())
 def test_a_past_survives_its_header(deliveries: int, first: int, last: int, error: str) -> None:
-    told = DeliveryHistory(first or None, last or None, error or None)
-    count, found = read_history(write_history(deliveries, told))
-    assert (count, found[:2]) == (deliveries, told[:2])
+    history = DeliveryHistory(first or None, last or None, error or None)
+    count, parsed = read_history(write_history(deliveries, history))
+    assert (count, parsed[:2]) == (deliveries, history[:2])
 
 
 @pytest.mark.parametrize("text", ["", "x", "² 0 0 ", "-1 0 0 x", "1 2", "7" * 5000 + " 0 0 ", "1 " + "9" * 18 + " 0 "])
@@ -127,10 +127,10 @@ def test_an_error_as_an_attribute(error: Exception, text: str) -> None:
 
 
 def test_a_long_error_is_cut_between_characters() -> None:
-    found = cause_of("dropped", ValueError("é" * 5000)).error
-    assert found is not None
-    assert 1022 <= len(found.encode()) <= 1024
-    assert set(found.removeprefix("ValueError: ")) == {"é"}
+    message = cause_of("dropped", ValueError("é" * 5000)).error
+    assert message is not None
+    assert 1022 <= len(message.encode()) <= 1024
+    assert set(message.removeprefix("ValueError: ")) == {"é"}
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -221,9 +221,9 @@ LOGS: dict[str, Any] = {"sqlite": _Sqlite, "postgres": _Postgres}
 
 @pytest.fixture(params=LOGS)
 def log(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made = LOGS[request.param](request)
-    yield made
-    made.close()
+    harness = LOGS[request.param](request)
+    yield harness
+    harness.close()
 
 
 def spoiled(log: Any, body: bytes) -> tuple[Any, bytes]:

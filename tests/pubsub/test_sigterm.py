@@ -34,7 +34,7 @@ def run(tmp_path: Path, flushes: bool, before: str = "") -> tuple[int, int]:
     program = PROGRAM.replace("FLUSHES", str(flushes)).replace("BEFORE", before)
     env = {**os.environ, "CLOUD_RUNTIMES_HOME": str(home)}
     status = subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, timeout=120).returncode
-    found: list[object] = []
+    received: list[object] = []
     with CloudRuntimesClient(app_id="app", config={"capa": {"home": str(home)}}) as client:
         client.pubsub.publish("bus", "t", "the end")
         with client.pubsub.subscribe("bus", "t") as events:
@@ -42,8 +42,8 @@ def run(tmp_path: Path, flushes: bool, before: str = "") -> tuple[int, int]:
                 event.ack()
                 if event.data == "the end":
                     break
-                found.append(event.data)
-    return status, len(found)
+                received.append(event.data)
+    return status, len(received)
 
 
 @pytest.mark.process
@@ -66,14 +66,14 @@ def test_else_nothing_of_the_signal_changes(tmp_path: Path) -> None:
 
 def test_another_thread_cannot_ask_for_it_first() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    told: list[Exception] = []
+    errors: list[Exception] = []
     with CloudRuntimesClient(app_id="app", config={"capa": {"home": ":memory:"}}) as client:
 
         def ask() -> None:
             try:
                 client.pubsub.publisher("bus", "t", flush_on_sigterm=True)
             except InvalidArgumentError as error:
-                told.append(error)
+                errors.append(error)
 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
@@ -82,5 +82,5 @@ def test_another_thread_cannot_ask_for_it_first() -> None:
             thread.join()
         finally:
             signal.signal(signal.SIGTERM, before)
-    (error,) = told
+    (error,) = errors
     assert "flush_on_sigterm needs the main thread" in str(error)

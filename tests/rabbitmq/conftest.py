@@ -15,17 +15,17 @@ from tests.support.harnesses.rabbitmq import RabbitHome
 
 @pytest.fixture
 def home(rabbitmq_url: str) -> Iterator[RabbitHome]:
-    made = RabbitHome(rabbitmq_url)
-    yield made
-    made.close()
+    harness = RabbitHome(rabbitmq_url)
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
 def port(rabbitmq_url: str) -> int:
     """The port of the run's server."""
-    found = urlsplit(rabbitmq_url).port
-    assert found is not None
-    return found
+    number = urlsplit(rabbitmq_url).port
+    assert number is not None
+    return number
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.soak
 
 
 def test_nodes_are_killed(rounds: Rounds, figure: Figure) -> None:
-    """One node after another, while a publisher and a member go on: nothing acknowledged is lost."""
+    """Nodes are killed one after another, while a publisher and a member go on. No acknowledged event is lost."""
     chance = random.Random(7)
     turns = rounds(2, 30)
     with ExitStack() as resources:

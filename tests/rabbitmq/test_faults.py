@@ -66,17 +66,17 @@ HARMS = (
 @pytest.fixture(scope="module")
 def server() -> Iterator[RabbitServer]:
     """A server that tests may break; they leave it whole, since another takes long to start."""
-    with present(serve()) as found:
-        yield found
+    with present(serve()) as broker:
+        yield broker
 
 
 def test_nothing_acknowledged_is_lost(
     server: RabbitServer, client: Make, rounds: Rounds, figure: Figure, tmp_path: Path
 ) -> None:
-    with client(server.url) as made:
-        made.pubsub.subscribe("bus", "t").close()
+    with client(server.url) as app_client:
+        app_client.pubsub.subscribe("bus", "t").close()
         # and where retries wait
-        made.pubsub.publish("bus", "t", -1, delay=0.01)
+        app_client.pubsub.publish("bus", "t", -1, delay=0.01)
     time.sleep(YOUNG)
     figure(f"{KILLS}, RabbitMQ", kill_all(server, rounds(1, 200), tmp_path, GROUPS, None))
 
@@ -105,7 +105,7 @@ def test_members_that_come_and_go_settle_all(home: RabbitHome, rounds: Rounds) -
 
 
 def test_a_connection_is_cut_amid_a_batch(home: RabbitHome, port: int, api: Api) -> None:
-    """What was acknowledged came, whatever was sent again."""
+    """Acknowledged events arrive, whatever was sent again."""
     home.home["url"] = home.url.replace(str(port), "{}")
     with FaultProxy(port) as proxy:
         home.home["url"] = home.home["url"].format(proxy.port)

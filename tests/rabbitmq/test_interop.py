@@ -47,8 +47,8 @@ def test_what_pika_and_the_sdk_wrote(home: RabbitHome, channel: Any, api: Api, b
     with api.opened(home.client().pubsub.subscribe("bus", "t")) as sub:
         # colons are the AMQP binding's first form, which other libraries write
         for prefix in ("cloudEvents_", "cloudEvents:"):
-            told = {name.replace("cloudEvents_", prefix): value for name, value in headers.items()}
-            channel.basic_publish(f"{home.prefix}t", "", body, pika.BasicProperties(content_type=kind, headers=told))
+            renamed = {name.replace("cloudEvents_", prefix): value for name, value in headers.items()}
+            channel.basic_publish(f"{home.prefix}t", "", body, pika.BasicProperties(content_type=kind, headers=renamed))
             event = api.call(sub, "receive", 10)
             assert (event.data, event.content_type, event.time) == (SENT, "application/json", TIME)
             known = {"id": event.id, "source": event.source, "type": event.type, "subject": event.subject}
@@ -101,10 +101,10 @@ def test_what_ours_wrote(home: RabbitHome, channel: Any, api: Api, mode: str) ->
     if mode == "raw":
         assert (json.loads(body), properties.content_type, properties.headers) == (SENT, "application/json", None)
         return
-    found = _read(properties, body)
+    event = _read(properties, body)
     attributes |= {"id": id, "partitionkey": "k"}
-    assert found.get_data() == SENT
-    assert {name: found.get_attributes()[name] for name in attributes} == attributes
+    assert event.get_data() == SENT
+    assert {name: event.get_attributes()[name] for name in attributes} == attributes
 
 
 def _read(properties: Any, body: bytes) -> Any:

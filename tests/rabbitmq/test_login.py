@@ -1,4 +1,4 @@
-"""Who may connect and do what: each refusal names the thing and the remedy, and no password."""
+"""Logins and permissions: each refusal names the thing and the remedy, and no password."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from tests.support.harnesses.rabbitmq import RabbitHome
 def test_a_login_that_does_not_work(
     rabbitmq_url: str, client: Make, api: Api, login: str, path: str, kind: type[CloudRuntimesError], match: str
 ) -> None:
-    made = client(rabbitmq_url.replace("guest:guest", login) + path)
-    error = api.fails(kind, match=match)(made.pubsub, "publish", "bus", "t", 1)
+    app_client = client(rabbitmq_url.replace("guest:guest", login) + path)
+    error = api.fails(kind, match=match)(app_client.pubsub, "publish", "bus", "t", 1)
     assert not error.maybe_applied
     assert "wr0ng" not in str(error)
-    api.fails(kind, match=match)(made.pubsub, "subscribe", "bus", "t")
+    api.fails(kind, match=match)(app_client.pubsub, "subscribe", "bus", "t")
 
 
 def test_who_may_not_make_anything(home: RabbitHome, client: Make, api: Api) -> None:
@@ -76,10 +76,10 @@ def proxied(port: int) -> Iterator[FaultProxy]:
 def test_tls(proxied: FaultProxy, home: RabbitHome, client: Make, api: Api) -> None:
     trusted = "cafile=tests/support/localhost.pem"
     url = f"amqps://guest:guest@localhost:{proxied.port}"
-    made = client(f"{url}?{trusted}", prefix=home.prefix)
-    with api.opened(made.pubsub.subscribe("bus", "t")) as sub:
+    app_client = client(f"{url}?{trusted}", prefix=home.prefix)
+    with api.opened(app_client.pubsub.subscribe("bus", "t")) as sub:
         for size in (1, 500_000):
-            api.call(made.pubsub, "publish", "bus", "t", bytes(size))
+            api.call(app_client.pubsub, "publish", "bus", "t", bytes(size))
             event = api.call(sub, "receive", 10)
             assert event.data == bytes(size)
             event.ack()
@@ -96,9 +96,9 @@ def test_tls(proxied: FaultProxy, home: RabbitHome, client: Make, api: Api) -> N
 
 
 def test_what_is_no_rabbitmq(valkey_server: Any, client: Make, api: Api) -> None:
-    made = client(f"amqp://localhost:{valkey_server.port}?connection_timeout=1")
+    app_client = client(f"amqp://localhost:{valkey_server.port}?connection_timeout=1")
     api.fails(UnavailableError, match="does not speak AMQP|closed the connection|connection_timeout")(
-        made.pubsub, "publish", "bus", "t", 1
+        app_client.pubsub, "publish", "bus", "t", 1
     )
 
 
@@ -135,9 +135,9 @@ def test_urls_that_are_none(url: str, message: str) -> None:
 
 
 def test_urls() -> None:
-    found = parse_url("amqps://us%65r:p%40ss@a,b:5673/v%2Fh?heartbeat=7&connection_timeout=2.5&cacertfile=f")
-    assert found == parse_url("amqps://user:p%40ss@a:5671,b:5673/v%2Fh?heartbeat=7&timeout=2.5&cafile=f")
-    assert (found.login, found.vhost, found.heartbeat, found.timeout) == (("user", "p@ss"), "v/h", 7, 2.5)
+    parsed = parse_url("amqps://us%65r:p%40ss@a,b:5673/v%2Fh?heartbeat=7&connection_timeout=2.5&cacertfile=f")
+    assert parsed == parse_url("amqps://user:p%40ss@a:5671,b:5673/v%2Fh?heartbeat=7&timeout=2.5&cafile=f")
+    assert (parsed.login, parsed.vhost, parsed.heartbeat, parsed.timeout) == (("user", "p@ss"), "v/h", 7, 2.5)
     assert parse_url("amqp://host/").vhost == parse_url("amqp://host").vhost == "/"
     assert parse_url("amqps://host?certfile=c").login is None
-    assert "p@ss" not in repr(found)
+    assert "p@ss" not in repr(parsed)

@@ -1,4 +1,4 @@
-"""What the conformance suite does not know of RabbitMQ: delays over several queues, what nobody gets, what is removed, large events and frames."""
+"""RabbitMQ beyond the suite: delays over several queues, undelivered and large events, removed objects, frames."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_delay_of_several_queues(home: RabbitHome, channel: Any, api: Api) -> 
 
 
 def test_retries_wait_for_no_others(home: RabbitHome, api: Api) -> None:
-    """One with a short delay comes before one with a long delay that began to wait earlier."""
+    """An event with a short delay comes before an event with a long delay that began to wait earlier."""
     client = home.client()
     api.call(client.pubsub, "publish_bulk", "bus", "t", ["long", "short"])
     with api.opened(client.pubsub.subscribe("bus", "t")) as sub:
@@ -170,8 +170,8 @@ def test_what_is_removed_is_made_again(
                 api.call(client.pubsub, "publish", "bus", "t", 2)
             except NotFoundError:  # the member has not made it again
                 return False
-            found = api.call(sub, "receive", 1)
-            return found is not None and found.data == 2
+            message = api.call(sub, "receive", 1)
+            return message is not None and message.data == 2
 
         until(arrives)
 
@@ -229,19 +229,19 @@ def test_the_prefetch_follows_what_messages_hold(home: RabbitHome, api: Api) -> 
 
 
 def test_acknowledgements_are_those_of_their_messages() -> None:
-    made: Any = object.__new__(member.RabbitmqMember)
-    made._low, made._beyond, made._out = 0, set(), []
+    bare_member: Any = object.__new__(member.RabbitmqMember)
+    bare_member._low, bare_member._beyond, bare_member._out = 0, set(), []
 
     def sent(tags: list[int]) -> list[tuple[int, int]]:
-        made._out.clear()
-        made._acknowledge(tags)
-        return [(int.from_bytes(each[11:19], "big"), each[19]) for each in made._out]
+        bare_member._out.clear()
+        bare_member._acknowledge(tags)
+        return [(int.from_bytes(each[11:19], "big"), each[19]) for each in bare_member._out]
 
     assert sent([1, 2, 3]) == [(3, 1)]
     assert sent([6, 5]) == [(6, 0), (5, 0)]
     assert sent([4]) == [(4, 1)]
     assert sent([8, 7, 10]) == [(8, 1), (10, 0)]
-    assert made._beyond == {10}
+    assert bare_member._beyond == {10}
 
 
 # -- the home -----------------------------------------------------------------
@@ -255,11 +255,11 @@ def test_what_is_not_there(home: RabbitHome, api: Api) -> None:
 
 def test_a_declared_component(home: RabbitHome, api: Api, client: Make) -> None:
     tables = {name: {"component": "rabbitmq", **home.home} for name in ("bus", "other")}
-    with CloudRuntimesClient(app_id="suite", config={"pubsub": tables}) as made:
+    with CloudRuntimesClient(app_id="suite", config={"pubsub": tables}) as app_client:
         with (
-            api.opened(made.pubsub.subscribe("bus", "t")) as sub,
-            api.opened(made.pubsub.subscribe("other", "t")) as other,
+            api.opened(app_client.pubsub.subscribe("bus", "t")) as sub,
+            api.opened(app_client.pubsub.subscribe("other", "t")) as other,
         ):
-            api.call(made.pubsub, "publish", "bus", "t", 1)
+            api.call(app_client.pubsub, "publish", "bus", "t", 1)
             assert api.call(sub, "receive", 10).data == 1
             assert api.call(other, "receive", 0.2) is None

@@ -24,10 +24,10 @@ pika: Any = pytest.importorskip("pika")
 
 @pytest.fixture
 def home(rabbitmq_url: str) -> Iterator[StreamHome]:
-    made = StreamHome(rabbitmq_url)
-    made.home["prefix"] = made.prefix
-    with closing(made):
-        yield made
+    harness = StreamHome(rabbitmq_url)
+    harness.home["prefix"] = harness.prefix
+    with closing(harness):
+        yield harness
 
 
 def waiting(home: StreamHome, queue: str) -> int | None:
@@ -41,7 +41,7 @@ def waiting(home: StreamHome, queue: str) -> int | None:
 
 
 def begun(home: StreamHome) -> bool:
-    """Tell whether the group has what the stream had."""
+    """Return whether the group has what the stream had."""
     return waiting(home, "t:suite:replay") is None
 
 
@@ -75,7 +75,7 @@ def test_an_event_before_any_group(home: StreamHome, api: Api) -> None:
 
 
 def test_messages_of_all_kinds(home: StreamHome, api: Api) -> None:
-    """What is copied is what was published: frames, binary mode, events without an envelope, large ones."""
+    """The copy is what was published: frames, binary mode, events without an envelope, large ones."""
     sent = []
     for number, settings in enumerate(({"layout": "frame"}, {"content_mode": "binary"}, {})):
         config = {"capa": {"home": {**home.home, **settings}}}

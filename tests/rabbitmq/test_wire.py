@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_runtimes.components._net.connections import Lost
-from cloud_runtimes.components.rabbitmq.failures import Refused
+from cloud_runtimes.components._net.connections import ConnectionLost
+from cloud_runtimes.components.rabbitmq.failures import ServerError
 from cloud_runtimes.components.rabbitmq.messages import STRUCTURED
 from cloud_runtimes.components.rabbitmq.session import CALLS, CONFIRMS, Ask, Publish, Session
 from cloud_runtimes.components.rabbitmq.wire import (
@@ -53,13 +53,13 @@ def opened() -> Session:
 def test_deliveries_in_any_pieces(messages: list[tuple[bytes, int, bool, str]], seed: int) -> None:
     chance = random.Random(seed)
     session, data, wanted = opened(), b"", []
-    for tag, (told, size, again, consumer) in enumerate(messages, 1):
+    for tag, (header, size, again, consumer) in enumerate(messages, 1):
         body = chance.randbytes(size)
-        wanted.append((tag, told, body))
+        wanted.append((tag, header, body))
         data += method(CALLS, (60, 60), "sqoss", consumer, tag, again, "x", "")
         if chance.random() < 0.2:
             data += HEARTBEAT
-        data += content(CALLS, told, body, 4096)
+        data += content(CALLS, header, body, 4096)
     while data:
         size = chance.choice([1, 7, 100, 5000, len(data)])
         session.feed(data[:size])
@@ -84,11 +84,11 @@ def test_tables_are_those_of_pika() -> None:
     }  # fmt: skip
     pieces: list[bytes] = []
     pika.encode_table(pieces, values)
-    (found,) = read("t", b"".join(pieces), 0)
-    assert found.pop("time") == int(values["time"].timestamp())
-    assert float(found.pop("decimal")) == 12.34
-    found.pop("bytes")
-    assert found == {name: value for name, value in values.items() if name in found}
+    (table,) = read("t", b"".join(pieces), 0)
+    assert table.pop("time") == int(values["time"].timestamp())
+    assert float(table.pop("decimal")) == 12.34
+    table.pop("bytes")
+    assert table == {name: value for name, value in values.items() if name in table}
     ours = {"text": "grüße", "number": 2**40, "yes": True, "deep": {"n": -1}, "list": [1, None, [{"b": b"\xff"}]]}
     encoded = method(1, (50, 10), "t", ours)[11:-1]
     assert pika.decode_table(encoded, 0)[0] == read("t", encoded, 0)[0] == ours
@@ -117,18 +117,18 @@ def test_confirms_in_any_order(counts: list[int], seed: int) -> None:
     steps = [Publish(b"", count, "x") for count in counts]
     for step in steps:
         session.begin(step)
-    owner = {step.first + place: step for step in steps for place in range(step.count)}
+    owner = {step.first + offset: step for step in steps for offset in range(step.count)}
     refused: set[int] = set()
-    left = set(owner)
-    while left:
-        number, multiple, taken = chance.choice(sorted(left)), chance.random() < 0.3, chance.random() < 0.7
-        those = {each for each in left if each <= number} if multiple else {number}
-        left -= those
+    remaining = set(owner)
+    while remaining:
+        number, multiple, taken = chance.choice(sorted(remaining)), chance.random() < 0.3, chance.random() < 0.7
+        those = {each for each in remaining if each <= number} if multiple else {number}
+        remaining -= those
         refused |= set() if taken else those
         session.feed(confirm(number, multiple, taken))
         for step in steps:
-            assert step.left == sum(owner[each] is step for each in left)
-            missing = [each - step.first for each in sorted(left | refused) if owner[each] is step]
+            assert step.remaining == sum(owner[each] is step for each in remaining)
+            missing = [each - step.first for each in sorted(remaining | refused) if owner[each] is step]
             assert sorted(step.unconfirmed()) == missing
     for step in steps:
         assert sorted(step.refused) == [each - step.first for each in sorted(refused) if owner[each] is step]
@@ -138,26 +138,26 @@ def test_a_second_confirm_of_a_message_confirms_no_other() -> None:
     session, step = opened(), Publish(b"", 3, "x")
     session.begin(step)
     session.feed(confirm(1, False) * 2 + confirm(3, False) * 2)
-    assert step.left == 1
+    assert step.remaining == 1
     assert step.unconfirmed() == [1]
     session.feed(confirm(2, False, taken=False) + confirm(2, False, taken=False))
-    assert (step.left, step.refused) == (0, [1])
+    assert (step.remaining, step.refused) == (0, [1])
 
 
 def nested(depth: int, kind: type) -> Any:
-    found: Any = 1
+    value: Any = 1
     for _ in range(depth):
-        found = [found] if kind is list else {"k": found}
-    return found
+        value = [value] if kind is list else {"k": value}
+    return value
 
 
 @pytest.mark.parametrize("kind", [dict, list])
 def test_headers_that_are_nested_too_deep(kind: type) -> None:
-    """Those alone are left out, also where 20,000 levels of them come."""
+    """Only headers that are nested too deep are dropped, even with 20,000 levels."""
     headers = {"a": 1, "deepest": nested(16, kind), "deep": nested(17, kind), "z": {"y": [None]}}
-    found = read_properties(properties(Properties("a/b", headers, 2, "id")))
+    parsed = read_properties(properties(Properties("a/b", headers, 2, "id")))
     del headers["deep"]
-    assert found == Properties("a/b", headers, 2, "id")
+    assert parsed == Properties("a/b", headers, 2, "id")
     inner = b""
     for _ in range(20_000):
         inner = (b"\x01kF" if kind is dict else b"A") + len(inner).to_bytes(4, "big") + inner
@@ -179,10 +179,10 @@ def test_headers_that_are_nested_too_deep(kind: type) -> None:
 )
 def test_headers_that_are_damaged(table: bytes) -> None:
     """They are left out; what is around them is read."""
-    told = bytes.fromhex("b080") + b"\x03a/b" + len(table).to_bytes(4, "big") + table + b"\x02\x02id"
-    assert read_properties(told) == Properties("a/b", None, 2, "id")
-    for cut in range(len(told)):
-        assert read_properties(told[:cut]).headers is None
+    data = bytes.fromhex("b080") + b"\x03a/b" + len(table).to_bytes(4, "big") + table + b"\x02\x02id"
+    assert read_properties(data) == Properties("a/b", None, 2, "id")
+    for cut in range(len(data)):
+        assert read_properties(data[:cut]).headers is None
 
 
 def test_a_message_that_nobody_asked_for() -> None:
@@ -193,20 +193,20 @@ def test_a_message_that_nobody_asked_for() -> None:
 
 
 def test_a_channel_that_is_closed() -> None:
-    """Who is to blame is told; what else waited for an answer is sent again, and what else was published has failed."""
+    """The step at fault gets the error. Other requests are sent again, and other publishes have failed."""
     session = opened()
     asks = [Ask((40, 10), "hssot", 0, name, "fanout", 2, {}) for name in ("a", "b")]
     publishes = [Publish(b"", 1, name) for name in ("a", "b")]
     for step in (*asks, *publishes):
         session.begin(step)
     session.feed(method(CALLS, (20, 40), "hshh", 406, "PRECONDITION_FAILED - inequivalent arg", 40, 10))
-    assert isinstance(asks[0].failure, Refused)
+    assert isinstance(asks[0].failure, ServerError)
     assert asks[1].failure is None
     assert session.out.endswith(asks[1].data)
     session.feed(method(CONFIRMS, (20, 40), "hshh", 404, "NOT_FOUND - no exchange 'b' in vhost '/'", 60, 40))
-    assert isinstance(publishes[0].failure, Lost)
-    assert isinstance(publishes[1].failure, Refused)
+    assert isinstance(publishes[0].failure, ConnectionLost)
+    assert isinstance(publishes[1].failure, ServerError)
     session.feed(method(CALLS, (20, 11), "S", "") + method(CALLS, (40, 11), ""))
-    session.end(Lost("gone"))
+    session.end(ConnectionLost("gone"))
     assert asks[1].failure is None
     assert session.begin(Publish(b"data", 1, "a")) == b"data"

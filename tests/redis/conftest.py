@@ -23,9 +23,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def home(request: pytest.FixtureRequest) -> Iterator[RedisHome]:
-    made = RedisHome(request.getfixturevalue(f"{request.param}_server"))
-    yield made
-    made.close()
+    harness = RedisHome(request.getfixturevalue(f"{request.param}_server"))
+    yield harness
+    harness.close()
 
 
 served = served_by(serve)

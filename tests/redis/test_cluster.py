@@ -27,17 +27,17 @@ from tests.support.waiting import running
 
 @pytest.fixture
 def cluster(valkey_cluster: RedisCluster) -> RedisCluster:
-    """One that no test harms; slots may move."""
+    """Cluster that no test harms; slots may move."""
     return valkey_cluster
 
 
 @pytest.fixture
 def failing(kind: str) -> Iterator[RedisCluster]:
-    """One with replicas, whose nodes a test may kill: it notices soon."""
-    with present(serve_cluster(kind, replicas=True)) as found:
-        for node in found.nodes:
+    """Cluster with replicas, whose nodes a test may kill. It notices soon."""
+    with present(serve_cluster(kind, replicas=True)) as redis_cluster:
+        for node in redis_cluster.nodes:
             node.set("cluster-node-timeout", 600)
-        yield found
+        yield redis_cluster
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_services_find_each_other(cluster: RedisCluster) -> None:
 def test_a_waiter_is_woken_whatever_the_node(
     cluster: RedisCluster, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One connection hears of the locks of all nodes."""
+    """A single connection gets the lock notifications of all nodes."""
     monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 60.0)
     home = client(cluster.url, prefix=f"wait-{api.name}")
     for number in (1, 2, 3):
@@ -117,7 +117,7 @@ def test_slots_that_move(cluster: RedisCluster, client: Make, rounds: Rounds) ->
 
 
 def test_a_slot_on_its_way(cluster: RedisCluster, client: Make, api: Api) -> None:
-    """What needs one key finds it on either node; what needs several waits for the end of the move, within its deadline."""
+    """Operations on one key work on either node; those on several wait for the end of the move, in their deadline."""
     prefix = f"way-{api.name}"
     home = client(cluster.url, prefix=prefix)
     slot = slot_of(f"{{{prefix}:state:s}}")

@@ -30,7 +30,7 @@ def test_connections_that_are_cut_miss_nothing(served: Serve, client: Make, api:
 
 @pytest.mark.parametrize("how", ["restart", "flush"])
 def test_a_server_that_forgot(served: Serve, client: Make, api: Api, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it lost is deleted for subscribers, also where as many changes came since."""
+    """Keys that the server lost are deleted for subscribers, even if as many changes came since."""
     monkeypatch.setattr("cloud_runtimes.components._net.notify.NET", 0.3)
     server = served()
     mine = client(server.url)

@@ -44,7 +44,7 @@ DELETE = """
 
 
 class Dapr:
-    """What a sidecar of Dapr sends for the application ``shop``."""
+    """Commands that a sidecar of Dapr sends for the application ``shop``."""
 
     def __init__(self, connection: redis.Redis) -> None:
         self.redis = connection
@@ -55,8 +55,8 @@ class Dapr:
             self.redis.execute_command("EXPIRE", f"shop||{key}", ttl)  # type: ignore[no-untyped-call]
 
     def get(self, key: str) -> tuple[bytes, str] | None:
-        found: Any = self.redis.hgetall(f"shop||{key}")
-        return (found[b"data"], found[b"version"].decode()) if found else None
+        fields: Any = self.redis.hgetall(f"shop||{key}")
+        return (fields[b"data"], fields[b"version"].decode()) if fields else None
 
     def delete(self, key: str, etag: str = "0") -> None:
         self.redis.eval(DELETE, 1, f"shop||{key}", etag)  # type: ignore[no-untyped-call]
@@ -68,8 +68,8 @@ class Dapr:
         """Return the events that are new for the group ``shop``, and acknowledge them."""
         with suppress(redis.ResponseError):  # it exists
             self.redis.xgroup_create(topic, "shop", "0", mkstream=True)
-        found: Any = self.redis.xreadgroup("shop", "shop", {topic: ">"}, count=100)
-        entries = [each for _, each in found.items()] if isinstance(found, dict) else [each for _, each in found]
+        reply: Any = self.redis.xreadgroup("shop", "shop", {topic: ">"}, count=100)
+        entries = [each for _, each in reply.items()] if isinstance(reply, dict) else [each for _, each in reply]
         events = []
         for id, fields in [entry for part in entries for entry in _flat(part)]:
             events.append(fields[b"data"])
@@ -83,7 +83,7 @@ def _flat(part: Any) -> list[Any]:
 
 
 def event(number: int, id: str) -> bytes:
-    """What Dapr makes of a publication."""
+    """Return the event that Dapr makes of a publication."""
     return json.dumps(
         {
             "id": id, "source": "shop", "specversion": "1.0", "type": "com.dapr.event.sent", "topic": "orders",
@@ -94,9 +94,9 @@ def event(number: int, id: str) -> bytes:
 
 @pytest.fixture
 def home(request: pytest.FixtureRequest) -> Iterator[DaprHome]:
-    made = DaprHome(request.getfixturevalue(f"{request.param}_server"))
-    yield made
-    made.close()
+    harness = DaprHome(request.getfixturevalue(f"{request.param}_server"))
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_topics_are_shared(client: CloudRuntimesClient, dapr: Dapr, api: Api) ->
 
 
 def test_a_group_is_shared(client: CloudRuntimesClient, dapr: Dapr, home: DaprHome) -> None:
-    """What a sidecar took and did not acknowledge before it died comes to us."""
+    """Events that a sidecar took and did not acknowledge before it died come to us."""
     for number in range(4):
         dapr.publish("orders", event(number, str(number)))
     dapr.redis.xgroup_create("orders", "shop", "0")

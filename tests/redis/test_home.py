@@ -47,8 +47,8 @@ class TestHome(Homes):
         report = json.loads(result.stdout)
         assert report["home"] == f"redis://127.0.0.1:{home.server.port}/3"
         assert report["ready"]
-        (found,) = [each for each in report["components"] if each["name"] == "redis"]
-        assert found["services"]["rpc"] == ["headers", "host", "http_method", "status"]
+        (component,) = [each for each in report["components"] if each["name"] == "redis"]
+        assert component["services"]["rpc"] == ["headers", "host", "http_method", "status"]
 
 
 @pytest.mark.parametrize("service", ["file", "database"])

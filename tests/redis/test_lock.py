@@ -160,8 +160,8 @@ def test_waiters_share_one_connection_and_do_not_poll(
 
 
 def processed(server: RedisServer) -> int:
-    found = server.command("INFO", "stats").partition(b"total_commands_processed:")[2]
-    return int(found.partition(b"\r")[0])
+    rest = server.command("INFO", "stats").partition(b"total_commands_processed:")[2]
+    return int(rest.partition(b"\r")[0])
 
 
 def test_a_child_waits_by_itself(served: Serve, client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,5 +317,5 @@ def test_nothing_is_left_but_the_counter(home: RedisHome, api: Api) -> None:
             api.opened(client.lock.hold("locks", "r", wait=0.05)).__enter__()
     assert api.call(client.lock, "try_lock", "locks", "held", expiry=1) is not None
     home.advance(1 + 60 + 1)
-    found = home.server.command("KEYS", f"{{{home.prefix}:lock:*")
-    assert found.startswith(b"*1\r\n"), found
+    reply = home.server.command("KEYS", f"{{{home.prefix}:lock:*")
+    assert reply.startswith(b"*1\r\n"), reply

@@ -1,4 +1,4 @@
-"""Who may connect: certificates, passwords, rights. No password stands in an error, a log or a variable of a frame."""
+"""Login: certificates, passwords, rights. No password appears in an error, a log or a variable of a frame."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
 @pytest.fixture
 def tls(home: RedisHome) -> Iterator[FaultProxy]:
-    """What takes TLS before the server."""
+    """Proxy that accepts TLS in front of the server."""
     with FaultProxy(home.server.port, pem=PEM) as proxy:
         yield proxy
 
@@ -120,7 +120,7 @@ def test_a_password(served: Serve, client: Make, api: Api, canary: Canary, kind:
 
 @KINDS
 def test_a_user_with_few_rights(served: Serve, client: Make, api: Api, canary: Canary, kind: str) -> None:
-    """One that may do nothing but read and write its keys works; what it may not is named."""
+    """A user that may only read and write its keys works. Errors name what it may not do."""
     server = served(kind)
     password = canary.value()
     few = ["+eval", "+evalsha", "+time", "+hget", "+hmget", "+hset", "+zadd", "+persist", "+auth"]
@@ -143,13 +143,13 @@ def test_a_user_with_few_rights(served: Serve, client: Make, api: Api, canary: C
 def test_the_rules_that_the_documentation_names(served: Serve, client: Make, api: Api, kind: str) -> None:
     server = served(kind)
     server.command("ACL", "SETUSER", "app", "on", ">right", "~{cr:*", "&cr:*", "+@all", "-@dangerous", "+info")
-    made = client(f"redis://app:right@127.0.0.1:{server.port}/0")
+    app_client = client(f"redis://app:right@127.0.0.1:{server.port}/0")
     seen: list[int] = []
-    made.schedule.job("j")(lambda: seen.append(1))
-    made.rpc.method("m")(lambda: 1)
-    api.call(made.state, "save", "s", "k", 1)
-    with api.opened(made.rpc.serving()):
-        api.call(made.schedule, "schedule_job", "j", due_time=0)
+    app_client.schedule.job("j")(lambda: seen.append(1))
+    app_client.rpc.method("m")(lambda: 1)
+    api.call(app_client.state, "save", "s", "k", 1)
+    with api.opened(app_client.rpc.serving()):
+        api.call(app_client.schedule, "schedule_job", "j", due_time=0)
         assert api.until(lambda: bool(seen))
 
 

@@ -22,13 +22,13 @@ def server(served: Serve) -> RedisServer:
 
 @pytest.fixture
 def engine(server: RedisServer) -> Iterator[RedisEngine]:
-    made = RedisEngine.acquire(RedisSettings(url=server.url))
-    yield made
-    made.release()
+    redis_engine = RedisEngine.acquire(RedisSettings(url=server.url))
+    yield redis_engine
+    redis_engine.release()
 
 
 def notified(server: RedisServer, waiter: _notify.Waiter) -> bool:
-    """Tell whether a notification wakes a waiter, long before it would look by itself."""
+    """Return whether a notification wakes a waiter, long before it would look by itself."""
     waiter.wait(0.05)  # what was before
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_notify, "NET", 60.0)

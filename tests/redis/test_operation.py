@@ -1,4 +1,4 @@
-"""What operators do with a server: an account with the rights of the guide has every service, and no more."""
+"""Operation of a server: an account with the rights of the guide has every service, and no more."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ GUIDES = Path(__file__).parents[2] / "docs" / "how-to"
 
 def _account() -> list[str]:
     """The command of the guide that makes the account."""
-    found = re.search(r"^ACL SETUSER shop .*$", (GUIDES / "run-on-redis.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert found is not None
-    return found[0].split()
+    match = re.search(r"^ACL SETUSER shop .*$", (GUIDES / "run-on-redis.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert match is not None
+    return match[0].split()
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])

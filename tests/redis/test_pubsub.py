@@ -1,4 +1,4 @@
-"""What the suite does not ask of pub/sub on Redis: who reads what, what is held, what is trimmed, what a server may do."""
+"""Pub/sub on Redis beyond the suite: who reads what, held events, trimming, and the behaviour of servers."""
 
 from __future__ import annotations
 
@@ -82,15 +82,15 @@ def test_what_others_publish_is_read(home: RedisHome, server: Server) -> None:
     server("XADD", stream, "*", "data", b"CRF\x01 and what is no frame")
     server("XADD", stream, "*", "data", json.dumps(event | {"id": "2"}))
     source = join(home.client())
-    found = poll(source)
-    records = [each.record for each in found]
+    deliveries = poll(source)
+    records = [each.record for each in deliveries]
     assert [record.payload for record in records] == [
         b"[1]", b"\x00\xff", b'{"temperature": "21", "unit": "C"}', b"CRF\x01 and what is no frame", b"[1]"
     ]  # fmt: skip
     assert [record.raw for record in records] == [False, True, True, True, False]
     assert (records[0].id, records[4].id) == ("1", "2")
     assert records[2].content_type == "application/json"
-    source.close(answer(found))
+    source.close(answer(deliveries))
     until(lambda: server.pending() == 0)
 
 
@@ -128,16 +128,16 @@ def test_a_frame_is_held_until_all_of_it_is_settled(home: RedisHome, server: Ser
     client = framed(home)
     client.pubsub.publish_bulk("bus", "t", list(range(5)))
     source = join(client)
-    found = poll(source)
-    assert [each.record.payload for each in found] == [b"0", b"1", b"2", b"3", b"4"]
-    assert not poll(source, answer(found[:1]), timeout=0.05)
+    deliveries = poll(source)
+    assert [each.record.payload for each in deliveries] == [b"0", b"1", b"2", b"3", b"4"]
+    assert not poll(source, answer(deliveries[:1]), timeout=0.05)
     assert server.pending() == 1
-    (again,) = poll(source, answer(found[1:2], Settlement.RETRY, 0.0))
+    (again,) = poll(source, answer(deliveries[1:2], Settlement.RETRY, 0.0))
     assert (again.record.payload, again.deliveries) == (b"1", 2)
     assert server.pending() == 1
-    assert not poll(source, answer(found[2:3], Settlement.DROP), timeout=0.05)
+    assert not poll(source, answer(deliveries[2:3], Settlement.DROP), timeout=0.05)
     assert server.counter("dropped") == 1
-    assert not poll(source, answer(found[3:]), timeout=0.05)
+    assert not poll(source, answer(deliveries[3:]), timeout=0.05)
     until(lambda: server.pending() == 0)
     # what was retried is an entry of its own, which goes once it is settled
     retry = server.key("retry", "suite", "t")
@@ -150,17 +150,17 @@ def test_a_member_that_leaves_gives_back_what_is_open(home: RedisHome, server: S
     client = framed(home)
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     source = join(client)
-    found = poll(source, want=6)
-    assert len(found) == 6
-    source.close([*answer(found[:2]), *answer(found[2:3], Settlement.RELEASE)])
+    deliveries = poll(source, want=6)
+    assert len(deliveries) == 6
+    source.close([*answer(deliveries[:2]), *answer(deliveries[2:3], Settlement.RELEASE)])
     assert (server.pending(), server.members()) == (0, 0)
     source = join(client)
-    found = poll(source, want=10)
-    found += poll(source, want=10) if len(found) < 8 else []
-    assert [(int(each.record.payload), each.deliveries) for each in found] == [
+    deliveries = poll(source, want=10)
+    deliveries += poll(source, want=10) if len(deliveries) < 8 else []
+    assert [(int(each.record.payload), each.deliveries) for each in deliveries] == [
         (2, 2), *((number, 1) for number in range(3, 10))
     ]  # fmt: skip
-    source.close(answer(found))
+    source.close(answer(deliveries))
 
 
 def test_a_member_that_lives_keeps_what_it_holds(home: RedisHome, server: Server) -> None:
@@ -192,9 +192,9 @@ def test_what_a_dead_member_held_goes_to_another(home: RedisHome, server: Server
     other = join(home.client(), ack_wait=0.5)
     got: list[Any] = []
     while len(got) < 600:
-        found = poll(other, answer(got[-256:]))
-        assert found, len(got)
-        got += found
+        deliveries = poll(other, answer(got[-256:]))
+        assert deliveries, len(got)
+        got += deliveries
     counts = {int(each.record.payload): each.deliveries for each in got}
     assert counts == {number: 2 if number < 500 else 1 for number in range(600)}
     other.close(answer(got[-256:]))
@@ -299,11 +299,11 @@ def test_the_lag_is_counted_where_the_server_does_not_know_it(home: RedisHome, s
         *server("XREVRANGE", server.key("topic", "t"), "+", "-", "COUNT", 2)[1:],
     )
     assert server("XDEL", stream, middle) == 1
-    (found,) = poll(source, want=1)
+    (delivery,) = poll(source, want=1)
     assert dict(zip(*[iter(server("XINFO", "GROUPS", stream)[0])] * 2, strict=True))[b"lag"] is None
     assert client.pubsub.lag("bus", "t") == 249
     # what comes again counts, and what has a member look does not
-    assert not poll(source, answer([found], Settlement.RETRY, 30.0), want=0, timeout=0.05)
+    assert not poll(source, answer([delivery], Settlement.RETRY, 30.0), want=0, timeout=0.05)
     client.pubsub.publish("bus", "t", "later", delay=60)
     assert server("XLEN", server.key("retry", "suite", "t")) == 1
     assert client.pubsub.lag("bus", "t") == 249
@@ -339,15 +339,15 @@ def test_nothing_is_trimmed_that_a_group_has_not_settled(home: RedisHome, server
     client = trimming(home)
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     source = join(client)
-    found = poll(source)
+    deliveries = poll(source)
     home.advance(50)
     trimming(home).pubsub.publish("bus", "t", 10)
     assert server("XLEN", server.key("topic", "t")) == 11
-    assert not poll(source, answer(found[:4]), want=0, timeout=0.01)
+    assert not poll(source, answer(deliveries[:4]), want=0, timeout=0.01)
     trimming(home).pubsub.publish("bus", "t", 11)
     assert server("XLEN", server.key("topic", "t")) <= 12 - 4
     assert server("XLEN", server.key("topic", "t")) >= 12 - 5
-    source.close(answer(found[4:]))
+    source.close(answer(deliveries[4:]))
     # a group that nobody asks for holds nothing
     home.advance(160)
     trimming(home).pubsub.publish("bus", "t", 12)
@@ -369,11 +369,11 @@ def test_what_others_trim_is_counted_and_reported(
     time.sleep(0.3)
     other = join(home.client(), ack_wait=0.3, group=home.prefix)
     with caplog.at_level(logging.WARNING):
-        found = poll(other)
-    assert [each.record.payload for each in found] == [b"3", b"4"]
+        deliveries = poll(other)
+    assert [each.record.payload for each in deliveries] == [b"3", b"4"]
     assert server("HGET", server.key("counters"), f"lost:bus/t/{home.prefix}") == b"3"
     assert "3 events were deleted" in caplog.text
-    other.close(answer(found))
+    other.close(answer(deliveries))
 
 
 # -- what a server may do -----------------------------------------------------
@@ -404,9 +404,9 @@ def test_a_retry_in_a_group_that_has_gone_is_void(home: RedisHome, server: Serve
     with pytest.raises(UnavailableError, match="made again"):
         poll(source, answer([held], Settlement.RETRY, 0.0))
     client.pubsub.publish("bus", "t", 2)
-    found = poll(source)
-    assert [each.record.payload for each in found] == [b"2"]
-    source.close(answer(found))
+    deliveries = poll(source)
+    assert [each.record.payload for each in deliveries] == [b"2"]
+    source.close(answer(deliveries))
     until(lambda: server.pending() == 0)
 
 
@@ -438,9 +438,9 @@ def test_what_a_connection_did_not_bring_comes_by_the_next(home: RedisHome, serv
     client.pubsub.publish("bus", "t", 1)
     until(lambda: server.pending() == 1)
     source._disconnect()
-    found = poll(source)
-    assert [(each.record.payload, each.deliveries) for each in found] == [(b"1", 1)]
-    source.close(answer(found))
+    deliveries = poll(source)
+    assert [(each.record.payload, each.deliveries) for each in deliveries] == [(b"1", 1)]
+    source.close(answer(deliveries))
     assert (server.pending(), server.members()) == (0, 0)
 
 

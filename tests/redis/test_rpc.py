@@ -35,8 +35,8 @@ def test_a_server_is_there_as_long_as_its_lease(home: RedisHome, api: Api) -> No
     mine.enter(operation(), one, 15.0, first=True)
     home.advance(10)
     theirs.enter(operation(), two, 15.0, first=True)
-    found = theirs.find(operation(), "app") if api.name == "sync" else api.run(theirs.find_async(operation(), "app"))  # type: ignore[attr-defined]
-    assert found == [one, two]
+    entries = theirs.find(operation(), "app") if api.name == "sync" else api.run(theirs.find_async(operation(), "app"))  # type: ignore[attr-defined]
+    assert entries == [one, two]
     home.advance(6)
     assert mine.find(operation(), "app") == [two]
     mine.enter(operation(), one, 15.0, first=False)  # late, and there again
@@ -57,7 +57,7 @@ def test_all_have_one_secret(home: RedisHome) -> None:
 
 
 def test_calls_while_the_server_is_away(served: Serve, client: Make, api: Api, tmp_path: Path) -> None:
-    """What is known goes on for a moment, then calls say so; another prefix is another home."""
+    """Calls go on with known addresses for a moment, then report the failure. Another prefix is another home."""
     server = served(appendonly="yes", appendfsync="always")
     there = ServerRegistryRpc(tmp_path, server.url)
     try:

@@ -96,28 +96,28 @@ def test_records_of_runs_go(home: RedisHome, settings: dict[str, int]) -> None:
         with client.schedule.running():
             until(lambda: not client.schedule.list_jobs(), seconds=20)
         assert len(seen) == 12
-        found = [each.run_id for each in client.schedule.list_runs("j")]
-        assert found == (seen[-5:] if "history_runs" in settings else seen)
+        run_ids = [each.run_id for each in client.schedule.list_runs("j")]
+        assert run_ids == (seen[-5:] if "history_runs" in settings else seen)
         home.advance(8 * 86400)
         assert client.schedule.list_runs("j") == []
-    left = home.server.command("KEYS", f"{{{home.prefix}:schedule:*")
-    assert left == b"*0\r\n"
+    reply = home.server.command("KEYS", f"{{{home.prefix}:schedule:*")
+    assert reply == b"*0\r\n"
 
 
 def test_jobs_go_on_while_memory_is_full(served: Serve, client: Make, api: Api) -> None:
     server = served(maxmemory="8mb")
-    made = client(server.url)
+    app_client = client(server.url)
     seen: list[int] = []
-    made.schedule.job("j")(lambda: seen.append(1))
-    api.call(made.schedule, "schedule_job", "j", schedule="@every 50ms")
-    with api.opened(made.schedule.running()):
+    app_client.schedule.job("j")(lambda: seen.append(1))
+    api.call(app_client.schedule, "schedule_job", "j", schedule="@every 50ms")
+    with api.opened(app_client.schedule.running()):
         assert api.until(lambda: bool(seen))
         server.command("CONFIG", "SET", "maxmemory", "1")
         count = len(seen)
         assert api.until(lambda: len(seen) > count + 3)
-        error = api.fails(Exception, match="maxmemory")(made.schedule, "schedule_job", "k", schedule="@hourly")
+        error = api.fails(Exception, match="maxmemory")(app_client.schedule, "schedule_job", "k", schedule="@hourly")
         assert not error.maybe_applied
-        api.call(made.schedule, "delete_job", "j")
+        api.call(app_client.schedule, "delete_job", "j")
 
 
 @pytest.mark.parametrize(("field", "value"), [("attempt", "x"), ("fire", "x"), ("failures", "x")])

@@ -32,8 +32,8 @@ from tests.support.waiting import in_threads, until
 @pytest.fixture(scope="module")
 def watched() -> Iterator[SentinelSet]:
     """A master and its replica, which a test leaves as it found them, perhaps in other roles."""
-    with present(serve_sentinels()) as found:
-        yield found
+    with present(serve_sentinels()) as sentinels:
+        yield sentinels
 
 
 def test_all_services_find_the_master(watched: SentinelSet, client: Make, api: Api) -> None:
@@ -82,12 +82,12 @@ def test_what_is_no_sentinel(watched: SentinelSet, client: Make, api: Api) -> No
 def test_passwords_of_both(client: Make, canary: Canary) -> None:
     word, other = canary.value(), canary.value()
     extra = f"requirepass {other}\nsentinel auth-pass {MASTER} {word}"
-    with serve_sentinels(replicas=0, extra=extra, requirepass=word) as found:
-        place = found.url.removeprefix("redis+sentinel://")
-        client(f"redis+sentinel://:{word}@{place}?sentinel_password={other}").state.save("s", "k", 1)
+    with serve_sentinels(replicas=0, extra=extra, requirepass=word) as sentinels:
+        address = sentinels.url.removeprefix("redis+sentinel://")
+        client(f"redis+sentinel://:{word}@{address}?sentinel_password={other}").state.save("s", "k", 1)
         for url in (
-            f"redis+sentinel://:{word}@{place}",
-            f"redis+sentinel://:{other}@{place}?sentinel_password={other}",
+            f"redis+sentinel://:{word}@{address}",
+            f"redis+sentinel://:{other}@{address}?sentinel_password={other}",
         ):
             with canary.raises(UnauthenticatedError, match="does not accept the user or the password"):
                 client(url).state.get("s", "k")
@@ -111,10 +111,10 @@ def test_passwords_of_both(client: Make, canary: Canary) -> None:
     ],
 )  # fmt: skip
 def test_urls(url: str, server: tuple[Any, ...], seeds: list[tuple[Any, ...]]) -> None:
-    found = parse_target(url)
-    assert found.server == server
-    assert list(found.seeds) == seeds
-    assert not {"p@", "s@"} & set(found.where.split(","))
+    target = parse_target(url)
+    assert target.server == server
+    assert list(target.seeds) == seeds
+    assert not {"p@", "s@"} & set(target.where.split(","))
 
 
 def test_a_failover(watched: SentinelSet, rounds: Rounds, figure: Figure) -> None:

@@ -1,4 +1,4 @@
-"""What servers and networks do wrong: named errors, truthful ``maybe_applied``, recovery without a restart."""
+"""Faults of servers and networks: named errors, truthful ``maybe_applied``, recovery without a restart."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def node(answer: bytes) -> Listener:
             elif b"INFO" in request:
                 connection.sendall(b"$%d\r\n%b\r\n$0\r\n\r\n" % (len(info), info))
             elif b"SLOTS" in request:
-                connection.sendall(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % made.port)
+                connection.sendall(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % listener.port)
             else:
                 connection.sendall(answer)
 
-    made = Listener(serve)
-    return made
+    listener = Listener(serve)
+    return listener
 
 
 @pytest.mark.parametrize("code", ["ASK", "MOVED"])
@@ -91,14 +91,14 @@ def test_servers_that_an_error_names(client: Make, api: Api, code: str) -> None:
         stranger.setblocking(False)
         port = stranger.getsockname()[1]
         with node(f"-{code} {slot_of('{cr:state:s}')} 127.0.0.1:{port}\r\n".encode()) as listener:
-            place = f"127.0.0.1:{listener.port}"
+            address = f"127.0.0.1:{listener.port}"
             api.fails((UnavailableError, DeadlineExceededError))(
-                client(f"redis://u:password@{place}/0").state, "get", "s", "k", timeout=0.5
+                client(f"redis://u:password@{address}/0").state, "get", "s", "k", timeout=0.5
             )
             with pytest.raises(BlockingIOError):
                 stranger.accept()
             api.fails((UnavailableError, DeadlineExceededError))(
-                client(f"redis+cluster://u:password@{place}").state, "get", "s", "k", timeout=0.5
+                client(f"redis+cluster://u:password@{address}").state, "get", "s", "k", timeout=0.5
             )
             stranger.accept()[0].close()
 
@@ -338,12 +338,12 @@ def test_large_values_cross_in_pieces(home: RedisHome, api: Api) -> None:
         with CloudRuntimesClient(app_id="suite", timeout=20, config=config) as client:
             values = {f"k{n}": os.urandom(2_000_000) for n in range(4)}
             api.together([(client.state, "save", ("s", *item), {}) for item in values.items()])
-            found = api.together([(client.state, "get", ("s", key), {}) for key in values])
-            assert found == list(values.values())
+            results = api.together([(client.state, "get", ("s", key), {}) for key in values])
+            assert results == list(values.values())
 
 
 def test_faults_at_random(home: RedisHome, api: Api, rounds: Rounds) -> None:
-    """What was acknowledged is there, what is said not to have been applied is not, and the server is found again."""
+    """Acknowledged writes are there, writes reported as not applied are not, and the server is reached again."""
     chance = random.Random(1)
     acknowledged, refused = set(), set()
     with FaultProxy(home.server.port) as proxy:
@@ -371,7 +371,7 @@ def test_faults_at_random(home: RedisHome, api: Api, rounds: Rounds) -> None:
                 proxy.heal()
             assert api.call(client.state, "list_keys", "s", timeout=5) is not None
             assert api.until(lambda: proxy.sockets() <= 8)
-    found = set(home.client().state.list_keys("s"))
-    assert acknowledged <= found
-    assert not refused & found
+    stored = set(home.client().state.list_keys("s"))
+    assert acknowledged <= stored
+    assert not refused & stored
     assert acknowledged

@@ -1,4 +1,4 @@
-"""What an event costs over a bare socket's prepared bytes, side by side in one run."""
+"""Cost of an event, compared with prepared bytes on a bare socket, side by side in one run."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_sending(home: RedisHome, figure: Figure) -> None:
         def bare() -> None:
             wire.send(f"{home.prefix}:bare".encode(), BODY, COUNT)
 
-        found = beside(home.server.process.pid, ours, bare, COUNT, 50)
+        measurement = beside(home.server.process.pid, ours, bare, COUNT, 50)
         stats = publisher.stats()
         assert stats.delivered == stats.accepted > 0
-    figure(f"send on {home.server.kind} beside a bare socket", str(found))
-    assert found.rate >= 0.6
-    assert found.client <= 7
+    figure(f"send on {home.server.kind} beside a bare socket", str(measurement))
+    assert measurement.rate >= 0.6
+    assert measurement.client <= 7
 
 
 def test_consuming(home: RedisHome, figure: Figure) -> None:
@@ -57,16 +57,16 @@ def test_consuming(home: RedisHome, figure: Figure) -> None:
             publisher.flush()
 
         def ours() -> None:
-            left = COUNT
-            while left:
+            remaining = COUNT
+            while remaining:
                 batch = subscription.receive(10)
-                left -= len(batch)
+                remaining -= len(batch)
                 batch.ack()
 
         def bare() -> None:
             wire.take(stream, b"bare", 1000, COUNT)
 
-        found = beside(home.server.process.pid, ours, bare, COUNT, 50, fill)
-    figure(f"consume by 1,000 on {home.server.kind} beside a bare socket", str(found))
-    assert found.rate >= 0.6
-    assert found.client <= 4
+        measurement = beside(home.server.process.pid, ours, bare, COUNT, 50, fill)
+    figure(f"consume by 1,000 on {home.server.kind} beside a bare socket", str(measurement))
+    assert measurement.rate >= 0.6
+    assert measurement.client <= 4

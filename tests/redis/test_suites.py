@@ -43,9 +43,9 @@ class TestSchedule(ScheduleSuite):
 
 @pytest.fixture(scope="module")
 def served_rpc(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRegistryRpc]:
-    made = ServerRegistryRpc(tmp_path_factory.mktemp("rpc"), redis_server.url)
-    yield made
-    made.close()
+    harness = ServerRegistryRpc(tmp_path_factory.mktemp("rpc"), redis_server.url)
+    yield harness
+    harness.close()
 
 
 class TestRpc(RpcSuite):

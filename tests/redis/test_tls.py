@@ -51,12 +51,12 @@ def test_a_read_that_waits(open_port: int, client: Make, api: Api, piece: int) -
                 with Stopwatch() as watch:
                     for data in sent:
                         api.call(home.pubsub, "publish", "bus", "t", data)
-                    found = []
+                    received = []
                     for _ in sent:
                         event = api.call(sub, "receive", 20)
-                        found.append(event.data)
+                        received.append(event.data)
                         event.ack()
-                    assert found == sent
+                    assert received == sent
                     assert piece or watch.seconds < 1.0
 
 
@@ -105,5 +105,5 @@ def test_certificates_of_clients(strict_port: int, client: Make, api: Api) -> No
 
 def test_a_port_without_tls(valkey_server: RedisServer, client: Make, api: Api) -> None:
     url = f"rediss://localhost:{valkey_server.port}?ssl_ca_certs={PEM}"
-    told = "to answer in TLS; a port without TLS does not" if api.name == "sync" else "were not enough"
-    api.fails(DeadlineExceededError, match=told)(client(url).state, "save", "s", "k", 1, timeout=0.2)
+    message = "to answer in TLS; a port without TLS does not" if api.name == "sync" else "were not enough"
+    api.fails(DeadlineExceededError, match=message)(client(url).state, "save", "s", "k", 1, timeout=0.2)

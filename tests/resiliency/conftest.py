@@ -22,28 +22,28 @@ def answers() -> Answers:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of operations, policies and waits."""
-    made = Clock()
+    fake_clock = Clock()
 
     async def sleep(seconds: float) -> None:
-        made.sleep(seconds)
+        fake_clock.sleep(seconds)
 
-    monkeypatch.setattr(operation, "monotonic", made)
-    monkeypatch.setattr(interceptor, "time", types.SimpleNamespace(sleep=made.sleep))
+    monkeypatch.setattr(operation, "monotonic", fake_clock)
+    monkeypatch.setattr(interceptor, "time", types.SimpleNamespace(sleep=fake_clock.sleep))
     monkeypatch.setattr(interceptor, "asyncio", types.SimpleNamespace(sleep=sleep))
-    return made
+    return fake_clock
 
 
 @pytest.fixture
 def ruled(answers: Answers, clock: Clock) -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Make clients over the fake: ``ruled({"state.orders": {…}})``."""
-    made: list[CloudRuntimesClient] = []
+    opened: list[CloudRuntimesClient] = []
 
     def make(targets: Mapping[str, Any]) -> CloudRuntimesClient:
         client = CloudRuntimesClient(runtime=Fake(answers), app_id="test", config={"resiliency": {"targets": targets}})
         under(client, targets, clock)
-        made.append(client)
+        opened.append(client)
         return client
 
     yield make
-    for client in made:
+    for client in opened:
         client.close()

@@ -94,7 +94,7 @@ def test_an_interrupt_at_every_point(ruled: Make, answers: Any, clock: Any, prob
         answers.script = [apply]
 
     number = 0
-    told = set()
+    outcomes = set()
     while True:
         number += 1
         if probe:
@@ -106,7 +106,7 @@ def test_an_interrupt_at_every_point(ruled: Make, answers: Any, clock: Any, prob
             assert lock.acquire(blocking=False), f"stays locked: {run.where}"
             lock.release()
         if run.error is not None:
-            told.add(getattr(run.error, "maybe_applied", False))
+            outcomes.add(getattr(run.error, "maybe_applied", False))
             assert getattr(run.error, "maybe_applied", False) or f"s{number}" not in applied, run.where
         answers.script = []
         clock.now += 10
@@ -115,7 +115,7 @@ def test_an_interrupt_at_every_point(ruled: Make, answers: Any, clock: Any, prob
         if run.points < number:
             break
     assert number > 50
-    assert told == {False, True}
+    assert outcomes == {False, True}
 
 
 def test_a_task_that_is_cancelled_between_attempts_ends(answers: Any) -> None:
@@ -186,13 +186,13 @@ def test_handles_and_streams_keep_their_own_rules() -> None:
                 publisher.send(number)
             publisher.flush()
             received: Iterator[Any] = iter(events)
-            found = []
+            numbers = []
             for event in received:
-                found.append(event.data)
+                numbers.append(event.data)
                 event.ack()
-                if len(found) == 3:
+                if len(numbers) == 3:
                     break
-        assert found == [0, 1, 2]
+        assert numbers == [0, 1, 2]
         lease = client.lock.try_lock("locks", "r")
         assert lease is not None
         lease.release()

@@ -20,14 +20,14 @@ def time() -> Clock:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def made(time: Clock, told: list[str]) -> Made:
+def new_breaker(time: Clock, messages: list[str]) -> Made:
     def make(policy: BreakerPolicy | None = None, **settings: object) -> Breaker:
-        return Breaker(policy or BreakerSettings(**settings).made(), time, told.append)  # type: ignore[arg-type]
+        return Breaker(policy or BreakerSettings(**settings).build(), time, messages.append)  # type: ignore[arg-type]
 
     return make
 
@@ -42,17 +42,17 @@ def call(breaker: Breaker, good: bool | None) -> None:
     breaker.leave(enter(breaker), good)
 
 
-def test_it_opens_after_failures_in_a_row(made: Made, told: list[str]) -> None:
-    breaker = made(consecutive_failures=3)
+def test_it_opens_after_failures_in_a_row(new_breaker: Made, messages: list[str]) -> None:
+    breaker = new_breaker(consecutive_failures=3)
     for good in (False, False, True, False, False):
         call(breaker, good)
     assert breaker.state == "closed"
     call(breaker, False)
-    assert (breaker.state, told) == ("open", ["open"])
+    assert (breaker.state, messages) == ("open", ["open"])
 
 
-def test_open_it_refuses_until_its_time_is_over(made: Made, time: Clock) -> None:
-    breaker = made(consecutive_failures=1, timeout=10.0)
+def test_open_it_refuses_until_its_time_is_over(new_breaker: Made, time: Clock) -> None:
+    breaker = new_breaker(consecutive_failures=1, timeout=10.0)
     assert breaker.refuses_for() is None
     call(breaker, False)
     assert breaker.enter() == pytest.approx(10.0)
@@ -64,8 +64,8 @@ def test_open_it_refuses_until_its_time_is_over(made: Made, time: Clock) -> None
     assert breaker.state == "half open"
 
 
-def test_half_open_one_probe_decides(made: Made, time: Clock, told: list[str]) -> None:
-    breaker = made(consecutive_failures=3, timeout=10.0)
+def test_half_open_one_probe_decides(new_breaker: Made, time: Clock, messages: list[str]) -> None:
+    breaker = new_breaker(consecutive_failures=3, timeout=10.0)
     for _ in range(3):
         call(breaker, False)
     time.now += 10
@@ -76,11 +76,11 @@ def test_half_open_one_probe_decides(made: Made, time: Clock, told: list[str]) -
     time.now += 10
     call(breaker, True)
     assert breaker.state == "closed"
-    assert told == ["open", "half open", "open", "half open", "closed"]
+    assert messages == ["open", "half open", "open", "half open", "closed"]
 
 
-def test_several_probes_must_all_succeed(made: Made, time: Clock) -> None:
-    breaker = made(consecutive_failures=1, timeout=10.0, probes=3)
+def test_several_probes_must_all_succeed(new_breaker: Made, time: Clock) -> None:
+    breaker = new_breaker(consecutive_failures=1, timeout=10.0, probes=3)
     call(breaker, False)
     time.now += 10
     first, second, third = (enter(breaker) for _ in range(3))
@@ -92,8 +92,8 @@ def test_several_probes_must_all_succeed(made: Made, time: Clock) -> None:
     assert breaker.state == "closed"
 
 
-def test_a_probe_that_says_nothing_gives_its_place_back(made: Made, time: Clock) -> None:
-    breaker = made(consecutive_failures=1, timeout=10.0)
+def test_a_probe_that_says_nothing_gives_its_place_back(new_breaker: Made, time: Clock) -> None:
+    breaker = new_breaker(consecutive_failures=1, timeout=10.0)
     call(breaker, False)
     time.now += 10
     call(breaker, None)
@@ -101,8 +101,8 @@ def test_a_probe_that_says_nothing_gives_its_place_back(made: Made, time: Clock)
     assert breaker.state == "closed"
 
 
-def test_a_probe_that_never_comes_back_does_not_hold_it(made: Made, time: Clock) -> None:
-    breaker = made(consecutive_failures=1, timeout=10.0)
+def test_a_probe_that_never_comes_back_does_not_hold_it(new_breaker: Made, time: Clock) -> None:
+    breaker = new_breaker(consecutive_failures=1, timeout=10.0)
     call(breaker, False)
     time.now += 10
     lost = enter(breaker)
@@ -115,8 +115,8 @@ def test_a_probe_that_never_comes_back_does_not_hold_it(made: Made, time: Clock)
     assert breaker.state == "closed", "of an earlier generation"
 
 
-def test_what_began_before_it_opened_does_not_count(made: Made, time: Clock) -> None:
-    breaker = made(consecutive_failures=1, timeout=10.0)
+def test_what_began_before_it_opened_does_not_count(new_breaker: Made, time: Clock) -> None:
+    breaker = new_breaker(consecutive_failures=1, timeout=10.0)
     early = enter(breaker)
     call(breaker, False)
     time.now += 10
@@ -127,8 +127,10 @@ def test_what_began_before_it_opened_does_not_count(made: Made, time: Clock) -> 
     assert breaker.state == "closed"
 
 
-def test_what_is_in_a_row_ends_with_the_other(made: Made) -> None:
-    breaker = made(BreakerPolicy(read_trip("totalFailures > 0 && consecutiveSuccesses == 0 && totalSuccesses == 2")))
+def test_what_is_in_a_row_ends_with_the_other(new_breaker: Made) -> None:
+    breaker = new_breaker(
+        BreakerPolicy(read_trip("totalFailures > 0 && consecutiveSuccesses == 0 && totalSuccesses == 2"))
+    )
     for good in (False, True, True):
         call(breaker, good)
     assert breaker.state == "closed"
@@ -136,8 +138,8 @@ def test_what_is_in_a_row_ends_with_the_other(made: Made) -> None:
     assert breaker.state == "open"
 
 
-def test_a_share_of_failures(made: Made, time: Clock) -> None:
-    breaker = made(consecutive_failures=1000, failure_ratio=0.5, requests=10)
+def test_a_share_of_failures(new_breaker: Made, time: Clock) -> None:
+    breaker = new_breaker(consecutive_failures=1000, failure_ratio=0.5, requests=10)
     for number in range(9):
         call(breaker, number % 2 == 0)
     assert breaker.state == "closed", "too few calls"
@@ -145,8 +147,8 @@ def test_a_share_of_failures(made: Made, time: Clock) -> None:
     assert breaker.state == "open"
 
 
-def test_counts_begin_anew(made: Made, time: Clock) -> None:
-    breaker = made(consecutive_failures=3, interval=5.0)
+def test_counts_begin_anew(new_breaker: Made, time: Clock) -> None:
+    breaker = new_breaker(consecutive_failures=3, interval=5.0)
     call(breaker, False)
     call(breaker, False)
     late = enter(breaker)
@@ -158,8 +160,8 @@ def test_counts_begin_anew(made: Made, time: Clock) -> None:
     assert breaker.state == "open", "what was under way counts in the new interval"
 
 
-def test_without_an_interval_they_never_do(made: Made, time: Clock) -> None:
-    breaker = made(consecutive_failures=3)
+def test_without_an_interval_they_never_do(new_breaker: Made, time: Clock) -> None:
+    breaker = new_breaker(consecutive_failures=3)
     for _ in range(3):
         time.now += 1e6
         call(breaker, False)

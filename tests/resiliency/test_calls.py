@@ -130,9 +130,9 @@ def test_only_what_may_be_repeated_is_unless_told(ruled: Make, answers: Any, api
     answers.script = [away()]
     api.fails(UnavailableError)(once.state, "save", "orders", "k", 1, etag="e1")
     assert len(answers.operations) == 1
-    told = ruled({"state": {"retry": {**CONSTANT, "repeat": "all"}}})
+    repeating = ruled({"state": {"retry": {**CONSTANT, "repeat": "all"}}})
     answers.script = [away(), away()]
-    api.call(told.state, "save", "orders", "k", 1, etag="e1")
+    api.call(repeating.state, "save", "orders", "k", 1, etag="e1")
     assert len(answers.operations) == 4
 
 
@@ -184,9 +184,9 @@ def slow(clock: Any, seconds: float) -> Callable[[Operation], Any]:
     """A driver that needs so long, and keeps the deadline it is given."""
 
     def answer(op: Operation) -> Any:
-        left = op.remaining()
-        if left is not None and left < seconds:
-            clock.now += left
+        remaining = op.remaining()
+        if remaining is not None and remaining < seconds:
+            clock.now += remaining
             return op.timed_out("an answer", maybe_applied=True)
         clock.now += seconds
         return None
@@ -256,10 +256,10 @@ def test_a_call_whose_target_gave_up_is_not_repeated(ruled: Make, answers: Any, 
 def test_the_operation_of_an_attempt_is_the_calls_with_less_time(clock: Any) -> None:
     op = Operation(Method("state", "save", repeatable=True), "orders", 10.0, {"a": "b"})
     op.repeatable, op.attempt, op.maybe_applied, op.span = False, 2, True, object()
-    made = op.limited(3.0)
-    assert (made.remaining(), op.remaining()) == (3.0, 10.0)
+    attempt = op.limited(3.0)
+    assert (attempt.remaining(), op.remaining()) == (3.0, 10.0)
     for name in {*Operation.__slots__} - {"timeout", "deadline", "one_attempt"}:
-        assert getattr(made, name) == getattr(op, name), name
+        assert getattr(attempt, name) == getattr(op, name), name
     assert op.limited(10.0) is op
     assert Operation(op.method, "orders", None).limited(3.0).remaining() == 3.0
 

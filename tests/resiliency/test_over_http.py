@@ -20,7 +20,7 @@ RETRY = {"policy": "constant", "duration": 0.01, "repeat": "all", "budget_reserv
 
 
 class Behaviour:
-    """What the application does: statuses one after the other, 0 for an answer that comes too late."""
+    """Behaviour of the application: statuses one after the other, 0 for an answer that comes too late."""
 
     def __init__(self) -> None:
         self.script: list[int] = []
@@ -39,30 +39,30 @@ class Behaviour:
 
 @pytest.fixture
 def behaviour() -> Iterator[Behaviour]:
-    made = Behaviour()
-    yield made
-    made.go_on.set()
+    make = Behaviour()
+    yield make
+    make.go_on.set()
 
 
 @pytest.fixture(params=["capa", "dapr"])
-def made(request: pytest.FixtureRequest, behaviour: Behaviour) -> Iterator[Callable[[dict[str, Any]], Any]]:
+def make(request: pytest.FixtureRequest, behaviour: Behaviour) -> Iterator[Callable[[dict[str, Any]], Any]]:
     """Make a client of that runtime that calls the application ``app``."""
     with App(answer=behaviour) as app, ExitStack() as stack:
-        places: dict[str, Any] = {"runtime": "capa"}
+        options: dict[str, Any] = {"runtime": "capa"}
         config: dict[str, Any] = {"rpc": {"app": {"address": f"http://127.0.0.1:{app.port}"}}, **IN_MEMORY}
         if request.param == "dapr":
             sidecar = stack.enter_context(serving(declared(":memory:over"), app_port=app.port))
-            places, config = {"runtime": "dapr", "endpoint": sidecar.http_address}, {}
+            options, config = {"runtime": "dapr", "endpoint": sidecar.http_address}, {}
 
         def make(policy: dict[str, Any]) -> CloudRuntimesClient:
-            return CloudRuntimesClient(config={**config, "resiliency": {"targets": {"rpc.app": policy}}}, **places)
+            return CloudRuntimesClient(config={**config, "resiliency": {"targets": {"rpc.app": policy}}}, **options)
 
         yield make
         behaviour.go_on.set()
 
 
-def test_statuses(made: Any, behaviour: Behaviour, api: Any) -> None:
-    with made({"retry": RETRY}) as client:
+def test_statuses(make: Any, behaviour: Behaviour, api: Any) -> None:
+    with make({"retry": RETRY}) as client:
         behaviour.script = [503, 429, 200]
         assert api.call(client.rpc, "invoke_method", "app", "m", 7) == 1
         assert behaviour.seen == 3
@@ -73,16 +73,16 @@ def test_statuses(made: Any, behaviour: Behaviour, api: Any) -> None:
         assert behaviour.seen == 6
 
 
-def test_an_attempt_that_takes_too_long(made: Any, behaviour: Behaviour, api: Any) -> None:
-    with made({"timeout": "400ms", "retry": RETRY}) as client:
+def test_an_attempt_that_takes_too_long(make: Any, behaviour: Behaviour, api: Any) -> None:
+    with make({"timeout": "400ms", "retry": RETRY}) as client:
         behaviour.script = [0]
         assert api.call(client.rpc, "invoke_method", "app", "m", 7, timeout=60) == 1
         assert stats(client)["rpc.app"].retries >= 1
         behaviour.go_on.set()
 
 
-def test_a_breaker(made: Any, behaviour: Behaviour, api: Any) -> None:
-    with made({"retry": False, "breaker": {"consecutive_failures": 2, "timeout": 60}}) as client:
+def test_a_breaker(make: Any, behaviour: Behaviour, api: Any) -> None:
+    with make({"retry": False, "breaker": {"consecutive_failures": 2, "timeout": 60}}) as client:
         behaviour.script = [500, 500]
         for _ in range(2):
             assert api.call(client.rpc, "invoke", "app", "m").status == 500

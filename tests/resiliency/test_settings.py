@@ -60,7 +60,7 @@ def resources(tmp_path: Path) -> str:
 
 
 def test_the_most_special_target_says_each_policy() -> None:
-    found = policies(
+    rules = policies(
         {
             "targets": {
                 "default": {"timeout": 1, "retry": {"max_retries": 1}, "breaker": {}},
@@ -70,12 +70,12 @@ def test_the_most_special_target_says_each_policy() -> None:
             }
         }
     )
-    assert [found.of("state", name).timeout for name in ("orders", "other", "or.ders")] == [0.3, 2.0, None]
-    assert found.of("pubsub", "orders").timeout == 1.0
+    assert [rules.of("state", name).timeout for name in ("orders", "other", "or.ders")] == [0.3, 2.0, None]
+    assert rules.of("pubsub", "orders").timeout == 1.0
     for service, has in (("state", False), ("pubsub", True)):
-        policy = found.of(service, "orders")
+        policy = rules.of(service, "orders")
         assert policy.retries is not None
-        assert policy.retries.most == 1
+        assert policy.retries.max_retries == 1
         assert (policy.breaker is not None) is has
 
 
@@ -141,26 +141,26 @@ def test_a_client_refuses_before_anything_is_sent(tmp_path: Path) -> None:
 
 
 def test_resources_of_dapr(resources: str) -> None:
-    found = policies({"file": resources})
-    inventory = found.of("rpc", "inventory")
+    rules = policies({"file": resources})
+    inventory = rules.of("rpc", "inventory")
     assert (inventory.timeout, inventory.retries is not None and inventory.retries.interval) == (0.5, 0.01)
     assert inventory.breaker is not None
     assert (inventory.breaker.probes, inventory.breaker.interval, inventory.breaker.timeout) == (2, 8.0, 30.0)
     assert [inventory.breaker.trip(Counts(consecutive_failures=number)) for number in (3, 4)] == [False, True]
-    assert found.of("state", "orders").timeout == 0.5
-    assert found.of("pubsub", "bus").timeout == 9.0
-    assert found.of("pubsub", "bus").breaker is None
-    breaker = found.of("state", "orders").breaker
+    assert rules.of("state", "orders").timeout == 0.5
+    assert rules.of("pubsub", "bus").timeout == 9.0
+    assert rules.of("pubsub", "bus").breaker is None
+    breaker = rules.of("state", "orders").breaker
     assert breaker is not None
     assert breaker.trip(Counts(total_failures=8))
-    assert found.of("state", "still").timeout is None
-    assert found.of("rpc", "billing").timeout == 9.0, "of another scope"
-    assert found.of("schedule", "jobs").timeout is None
+    assert rules.of("state", "still").timeout is None
+    assert rules.of("rpc", "billing").timeout == 9.0, "of another scope"
+    assert rules.of("schedule", "jobs").timeout is None
 
 
 def test_what_our_tables_say_stands(resources: str) -> None:
-    found = policies({"file": resources, "targets": {"rpc": {"timeout": 3}, "rpc.inventory": {"breaker": False}}})
-    inventory = found.of("rpc", "inventory")
+    rules = policies({"file": resources, "targets": {"rpc": {"timeout": 3}, "rpc.inventory": {"breaker": False}}})
+    inventory = rules.of("rpc", "inventory")
     assert (inventory.timeout, inventory.breaker) == (3.0, None)
     assert inventory.retries is not None
     assert inventory.retries.interval == 0.01
@@ -257,8 +257,8 @@ def test_what_is_there(api: Api) -> None:
 def sidecar() -> Iterator[Sidecar]:
     config = {**STORES, "capa": {"home": ":memory:targets-beneath"}}
     beneath = CloudRuntimesClient(config=config, app_id="shop")
-    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
-        yield made
+    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as running_sidecar:
+        yield running_sidecar
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])

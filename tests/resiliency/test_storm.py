@@ -71,15 +71,15 @@ def test_retries_add_a_tenth_at_most_while_all_fails(skipping: Any, figure: Any,
 
         answers.always = answer
         targets = {"state": {"retry": RETRY}}
-        made = [
+        callers = [
             CloudRuntimesClient(runtime=Fake(answers), config={"resiliency": {"targets": targets}})
             for _ in range(clients)
         ]
-        for client in made:
+        for client in callers:
             under(client, targets, now)
 
         async def caller(number: int) -> None:
-            client = made[number % len(made)]
+            client = callers[number % len(callers)]
             await asyncio.sleep(random.Random(number).uniform(0, pause))
             while now() < 60:
                 down["calls"] += 20 <= now() < 50
@@ -90,7 +90,7 @@ def test_retries_add_a_tenth_at_most_while_all_fails(skipping: Any, figure: Any,
                 await asyncio.sleep(pause)
 
         await asyncio.gather(*(caller(number) for number in range(CLIENTS)))
-        counted = [stats(client)["state.orders"] for client in made]
+        counted = [stats(client)["state.orders"] for client in callers]
         assert all(each.over_budget for each in counted)
         assert all(each.retries for each in counted)
         assert down["calls"] > 25 * CLIENTS / pause
@@ -100,7 +100,7 @@ def test_retries_add_a_tenth_at_most_while_all_fails(skipping: Any, figure: Any,
             f"{load:.3f} of the normal load (limit 1.1)",
         )
         assert 1.0 < load <= 1.1
-        for client in made:
+        for client in callers:
             client.close()
 
     skipping(main)
@@ -212,13 +212,13 @@ def test_threads_in_real_time() -> None:
         end = time.monotonic() + 0.5
 
         def caller() -> None:
-            made = 0
-            while made < 5 or time.monotonic() < end:
+            count = 0
+            while count < 5 or time.monotonic() < end:
                 with pytest.raises(UnavailableError):
                     client.state.get("orders", "k")
-                made += 1
+                count += 1
                 time.sleep(0.005)
-            calls.append(made)
+            calls.append(count)
 
         in_threads(*[caller] * CLIENTS)
         assert len(calls) == CLIENTS

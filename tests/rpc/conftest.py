@@ -68,25 +68,25 @@ def token(server: RpcServer, home: Path) -> str:
 
 @pytest.fixture
 def raw(server: RpcServer) -> Iterator[Callable[[], Raw]]:
-    made: list[Raw] = []
+    connections: list[Raw] = []
 
     def connect() -> Raw:
-        made.append(Raw(server.address))
-        return made[-1]
+        connections.append(Raw(server.address))
+        return connections[-1]
 
     yield connect
-    for each in made:
+    for each in connections:
         each.socket.close()
 
 
 @pytest.fixture
 def hostile() -> Iterator[Callable[..., Hostile]]:
-    made: list[Hostile] = []
+    servers: list[Hostile] = []
 
     def make(*answers: bytes, **options: Any) -> Hostile:
-        made.append(Hostile(list(answers), **options))
-        return made[-1]
+        servers.append(Hostile(list(answers), **options))
+        return servers[-1]
 
     yield make
-    for each in made:
+    for each in servers:
         each.close()

@@ -70,8 +70,8 @@ class Hostile:
                 connection.close()
             self.served += 1
 
-    def left(self) -> bool:
-        """Receive what comes on all connections; tells whether each has been ended by its caller, in time."""
+    def has_left(self) -> bool:
+        """Receive what comes on all connections; returns whether each has been ended by its caller, in time."""
         for each in self._open:
             try:
                 while each.recv(1 << 20):

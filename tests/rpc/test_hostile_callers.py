@@ -1,4 +1,4 @@
-"""What a caller may send to the server, a web page's browser among them: refused, bounded, never read as two."""
+"""Hostile requests to the server, also from a web page's browser: refused, bounded, never read as two."""
 
 from __future__ import annotations
 

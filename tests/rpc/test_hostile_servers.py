@@ -1,4 +1,4 @@
-"""What a server may answer to our callers, in both APIs, and what is said of it: never a second response taken for the next, never a call sent twice."""
+"""Hostile answers of a server in both APIs, and their errors: no response taken for the next, no call sent twice."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_an_answer_before_all_was_sent_ends_the_connection(
 
     asyncio.run(main())
     assert server.connections == 2
-    assert server.left()
+    assert server.has_left()
 
 
 def test_several_addresses_are_tried_in_turn(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:

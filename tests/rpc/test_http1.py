@@ -71,8 +71,8 @@ def parsed(pieces: list[bytes], *, head_only: bool = False) -> tuple[RpcReply, b
 @pytest.mark.parametrize("data", GOOD)
 def test_a_response_in_any_two_pieces_and_byte_by_byte(data: bytes) -> None:
     status, body, keep_alive = GOOD[data]
-    cuts = [[data[:place], data[place:]] for place in range(1, len(data))]
-    for pieces in [[data], *cuts, [data[place : place + 1] for place in range(len(data))]]:
+    cuts = [[data[:offset], data[offset:]] for offset in range(1, len(data))]
+    for pieces in [[data], *cuts, [data[offset : offset + 1] for offset in range(len(data))]]:
         reply, kept = parsed(pieces)
         assert (reply.status, reply.data, kept) == (status, body, keep_alive), pieces
 
@@ -82,8 +82,8 @@ def test_what_is_no_response(data: bytes) -> None:
     for step in (len(data), 1):
         parser = ResponseParser(head_only=False)
         with pytest.raises(ProtocolError):
-            for place in range(0, len(data), step):
-                parser.feed(data[place : place + step])
+            for offset in range(0, len(data), step):
+                parser.feed(data[offset : offset + step])
 
 
 @pytest.mark.parametrize("data", GOOD)

@@ -44,9 +44,9 @@ def test_while_it_waits_for_the_answer(
 
 # an interrupt within socket.create_connection leaves the socket to the garbage collector
 def _came_in_call(error: BaseException) -> bool:
-    """Tell whether an interrupt came in the call; one that came behind it, in the test, says nothing about it."""
-    place = error.__traceback__ and error.__traceback__.tb_next
-    return place is not None and place.tb_frame.f_code.co_name == "invoke_method"
+    """Return whether an interrupt came in the call; one that came behind it, in the test, says nothing about it."""
+    entry = error.__traceback__ and error.__traceback__.tb_next
+    return entry is not None and entry.tb_frame.f_code.co_name == "invoke_method"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

@@ -71,7 +71,7 @@ def test_more_calls_than_connections(server: RpcServer, caller: CloudRuntimesCli
 def test_large_bodies(server: RpcServer, caller: CloudRuntimesClient, api: Api) -> None:
     data = random.Random(1).randbytes(15 * 1024 * 1024)
     assert api.call(caller.rpc, "invoke_method", "there", "echo", data) == data
-    pieces = [data[place : place + 1_000_000] for place in range(0, len(data), 1_000_000)]
+    pieces = [data[offset : offset + 1_000_000] for offset in range(0, len(data), 1_000_000)]
     assert api.call(caller.rpc, "invoke_method", "there", "echo", iter(pieces)) == data
     with pytest.raises((ResourceExhaustedError, UnavailableError)):  # a reset may overtake the answer
         api.call(caller.rpc, "invoke_method", "there", "echo", bytes(17 * 1024 * 1024))
@@ -113,7 +113,7 @@ def test_a_stream_that_never_goes_on(server: RpcServer, caller: CloudRuntimesCli
 def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimesClient) -> None:
     async def main() -> None:
         assert await caller.rpc.invoke_method_async("there", "count") == 1
-        told: list[bool] = []
+        outcomes: list[bool] = []
         for warm in (True, False):
             for step in range(60):
                 if not warm:  # on a new connection, with its proof
@@ -126,12 +126,12 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
                 task.cancel()
                 try:
                     await task
-                    told.append(True)
+                    outcomes.append(True)
                 except asyncio.CancelledError as error:
-                    told.append(getattr(error, "maybe_applied", False))
+                    outcomes.append(getattr(error, "maybe_applied", False))
         ran = await caller.rpc.invoke_method_async("there", "count")
-        assert ran - 2 <= sum(told)  # whatever said that it was not applied was not
-        assert False in told
+        assert ran - 2 <= sum(outcomes)  # whatever said that it was not applied was not
+        assert False in outcomes
         [pool] = _pools(caller)
         assert {slots._value for slots in pool._slots.values()} == {100}
         assert sum(map(len, pool._idle.values())) <= 3
@@ -141,7 +141,7 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
 
 def test_nothing_leaks(server: RpcServer, home: Path, apart: None, rounds: Rounds) -> None:
     def descriptors() -> tuple[int, int]:
-        """Those of the store, which keeps as many readers as there ever were at once, and all others."""
+        """Count the descriptors of the store and all others. The store keeps as many readers as ever ran at once."""
         links = []
         for name in os.listdir("/proc/self/fd"):
             with suppress(FileNotFoundError):  # that of the listing
@@ -178,18 +178,18 @@ def test_requests_that_chance_wrote(
     for _ in range(rounds(300, 5000)):
         data = bytearray(good)
         for _ in range(chance.randint(1, 4)):
-            place = chance.randrange(len(data))
+            offset = chance.randrange(len(data))
             kind = chance.randrange(4)
             if kind == 0:
-                data[place] = chance.randrange(256)
+                data[offset] = chance.randrange(256)
             elif kind == 1:
-                del data[place : place + chance.randint(1, 5)]
+                del data[offset : offset + chance.randint(1, 5)]
             elif kind == 2:
-                data[place:place] = chance.choice(
+                data[offset:offset] = chance.choice(
                     [b"\r\n", b"\n", b"\0", b" ", b":", b"\xff", b"transfer-encoding: chunked\r\n"]
                 )
             else:
-                data[place:place] = data[: chance.randint(1, 40)]
+                data[offset:offset] = data[: chance.randint(1, 40)]
         connection = raw()
         connection.socket.settimeout(30)
         connection.send(bytes(data))

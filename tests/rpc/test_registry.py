@@ -299,16 +299,16 @@ def test_a_store_of_the_first_version_gets_the_registry(
 
 
 def test_the_secret_is_made_once_for_its_owner(tmp_path: Path, known: None) -> None:
-    made: list[bytes] = []
+    secrets: list[bytes] = []
     barrier = threading.Barrier(8)
 
     def make() -> None:
         barrier.wait()
-        made.append(home_secret(tmp_path))
+        secrets.append(home_secret(tmp_path))
 
     in_threads(*[make] * 8)
-    assert len(set(made)) == 1
-    assert len(made[0]) == 32
+    assert len(set(secrets)) == 1
+    assert len(secrets[0]) == 32
     assert [path.name for path in tmp_path.iterdir()] == [SECRET]
     assert (tmp_path / SECRET).stat().st_mode & 0o777 == 0o600
 

@@ -1,4 +1,4 @@
-"""What a process that took over a port of a service gets from its callers, if it passes their questions on to the real one."""
+"""Relay on a service's port: what callers give a process that passes their questions on to the real service."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TOKEN = "what the callers of this application know"
 
 @pytest.fixture
 def relay() -> Iterator[Callable[..., Relay]]:
-    made: list[Relay] = []
+    relays: list[Relay] = []
 
     def make(*arguments: Any, **options: Any) -> Relay:
-        made.append(Relay(*arguments, **options))
-        return made[-1]
+        relays.append(Relay(*arguments, **options))
+        return relays[-1]
 
     yield make
-    for each in made:
+    for each in relays:
         each.close()
 
 
@@ -87,14 +87,14 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def mapped(home: Path, closing: Make, relay: Callable[..., Relay], port: int) -> Iterator[Relay]:
     """A mapping of ports whose name the server allows."""
-    made = relay(f"http://127.0.0.1:{port}")
-    hosts = [f"127.0.0.1:{made.port}"]
+    http_relay = relay(f"http://127.0.0.1:{port}")
+    hosts = [f"127.0.0.1:{http_relay.port}"]
     client = closing(
         app_id="there", config={"capa": {"home": str(home), "rpc_token": TOKEN, "rpc_allowed_hosts": hosts}}
     )
     rpc_methods.register(client)
     with client.rpc.serving(port=port):
-        yield made
+        yield http_relay
 
 
 def tokens(mapped: Relay) -> list[bytes]:

@@ -284,7 +284,7 @@ def test_a_hanging_handler_does_not_hold_up_the_close(
 def test_a_connection_that_is_made_at_the_end_is_closed(
     serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was accepted after the others were told."""
+    """A connection that is accepted after the shutdown of the others is closed."""
     monkeypatch.setattr("cloud_runtimes._http.asgi_server._Protocol.shutdown", lambda connection: None)
     server = serving.rpc.serving()
     with server:
@@ -301,7 +301,7 @@ def test_a_connection_that_is_made_at_the_end_is_closed(
 def test_a_connection_that_is_being_let_in_at_the_end_is_not_lost(
     serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that the loop has accepted and not yet given to the server."""
+    """A connection that the loop has accepted, but not yet given to the server, is not lost."""
     server, late = serving.rpc.serving(), []
     shutdown = uvicorn.Server.shutdown
 
@@ -349,7 +349,7 @@ def test_a_handler_that_does_not_heed_its_cancellation(
 
 
 def is_open(client: CloudRuntimesClient) -> bool:
-    """Tell whether the client's server has come to the end of its opening, which is to run jobs."""
+    """Return whether the client's server has come to the end of its opening, which is to run jobs."""
     runners = [getattr(handle, "_lifespan", None) for handle in list(client._context.handles)]
     return any(runner is not None and runner._thread is not None for runner in runners)
 
@@ -399,13 +399,13 @@ def test_opening_cancelled_at_every_step_leaves_nothing(
 
     asyncio.run(main())
     end = time.monotonic() + 30
-    left: list[Any] = [None]
-    while left and time.monotonic() < end:
+    rows: list[Any] = [None]
+    while rows and time.monotonic() < end:
         time.sleep(0.05)
         connection = sqlite3.connect(home / "cloud_runtimes.db")
-        left = connection.execute("SELECT * FROM services").fetchall()
+        rows = connection.execute("SELECT * FROM services").fetchall()
         connection.close()
-    assert left == []
+    assert rows == []
     assert not list(client._context.handles)
     gc.collect()  # a socket that was left open is a warning now
 
@@ -434,7 +434,7 @@ def test_a_runtime_without_hosting(closing: Make) -> None:
 
     class Narrow:
         features: frozenset[str] = frozenset()
-        instead: ClassVar[dict[str, str]] = {}
+        alternatives: ClassVar[dict[str, str]] = {}
 
     client = closing(app_id="there", config={"capa": {"home": ":memory:"}})
     driver: Any = Narrow()
@@ -460,6 +460,6 @@ def test_nothing_is_left_running(closing: Make, home: Path, apart: None) -> None
     client.close()
     other.close()
     end = time.monotonic() + 30
-    while (left := {t.name for t in threading.enumerate()} - before) and time.monotonic() < end:
+    while (remaining := {t.name for t in threading.enumerate()} - before) and time.monotonic() < end:
         time.sleep(0.01)
-    assert not left
+    assert not remaining

@@ -46,8 +46,8 @@ class TlsServer(Listener):
 
 @pytest.fixture
 def server() -> Iterator[TlsServer]:
-    with TlsServer() as made:
-        yield made
+    with TlsServer() as tls_server:
+        yield tls_server
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def subject_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate that names ``localhost`` in its subject, and nowhere else."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
     path = tmp_path_factory.mktemp("tls") / "subject.pem"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM) + secret)
+    path.write_bytes(certificate.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM) + secret)
     return path
 
 
@@ -138,5 +138,5 @@ def test_a_name_in_the_subject_alone_is_none(subject_alone: Path) -> None:
 
 def test_contexts_of_clients_are_made_in_one_place() -> None:
     makers = re.compile(r"create_default_context|PROTOCOL_TLS_CLIENT|SSLContext\(")
-    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if makers.search(path.read_text())}
-    assert found == {"_core/tls.py"}
+    paths = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if makers.search(path.read_text())}
+    assert paths == {"_core/tls.py"}

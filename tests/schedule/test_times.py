@@ -60,7 +60,7 @@ class Fields:
 def brute(text: str, zone: ZoneInfo, begin: datetime, end: datetime) -> set[datetime]:
     """Return all that is due in [begin, end), UTC."""
     fields = Fields(text)
-    found: set[datetime] = set()
+    moments: set[datetime] = set()
     if fields.times_of_day:
         local = begin.replace(tzinfo=None) - timedelta(days=2)
         while local < end.replace(tzinfo=None) + timedelta(days=2):
@@ -68,18 +68,18 @@ def brute(text: str, zone: ZoneInfo, begin: datetime, end: datetime) -> set[date
                 local = local.replace(hour=0, minute=0) + timedelta(days=1)
                 continue
             if fields.time(local):
-                found.add(first_moment(local, zone))
+                moments.add(first_moment(local, zone))
             local += _MINUTE
-        return {moment for moment in found if begin <= moment < end}
+        return {moment for moment in moments if begin <= moment < end}
     moment = begin
     while moment < end:  # clocks change at a quarter of an hour, if at all
         local = moment.astimezone(zone).replace(tzinfo=None)
         assert (moment + _QUARTER - _SECOND).astimezone(zone).replace(tzinfo=None) == local + _QUARTER - _SECOND
         if local.hour in fields.sets[2] and fields.day(local):
             minutes = [n for n in range(15) if local.minute + n in fields.sets[1]]
-            found.update(moment + n * _MINUTE + s * _SECOND for n in minutes for s in fields.sets[0])
+            moments.update(moment + n * _MINUTE + s * _SECOND for n in minutes for s in fields.sets[0])
         moment += _QUARTER
-    return found
+    return moments
 
 
 def first_moment(local: datetime, zone: ZoneInfo) -> datetime:
@@ -95,10 +95,10 @@ def first_moment(local: datetime, zone: ZoneInfo) -> datetime:
 def ours(text: str, zone: str, begin: datetime, end: datetime) -> Iterator[datetime]:
     times = occurrences(text, zone)
     at = to_ms(begin) - 1
-    while (found := times.after(at)) is not None and found < to_ms(end):
-        assert found > at
-        at = found
-        yield from_ms(found)
+    while (moment := times.after(at)) is not None and moment < to_ms(end):
+        assert moment > at
+        at = moment
+        yield from_ms(moment)
 
 
 def expression(dice: random.Random) -> str:
@@ -124,13 +124,13 @@ def expression(dice: random.Random) -> str:
 
 def changes(zone: ZoneInfo, year: int, years: int) -> list[datetime]:
     """Return the moments, to the hour, at which clocks change."""
-    moment, end, found = datetime(year, 1, 1, tzinfo=UTC), datetime(year + years, 1, 1, tzinfo=UTC), []
+    moment, end, moments = datetime(year, 1, 1, tzinfo=UTC), datetime(year + years, 1, 1, tzinfo=UTC), []
     while moment < end:
         after = moment + timedelta(hours=1)
         if moment.astimezone(zone).utcoffset() != after.astimezone(zone).utcoffset():
-            found.append(moment)
+            moments.append(moment)
         moment = after
-    return found
+    return moments
 
 
 @pytest.mark.parametrize("name", ZONES)
@@ -197,25 +197,25 @@ def test_counting(name: str) -> None:
 )
 def test_named_cases(text: str, zone: str, begin: str, expected: list[str]) -> None:
     at = to_ms(datetime.fromisoformat(begin))
-    found = []
+    moments = []
     for _ in expected:
         following = occurrences(text, zone).after(at)
         assert following is not None
         at = following
-        found.append(from_ms(at))
-    assert found == [datetime.fromisoformat(each) for each in expected]
+        moments.append(from_ms(at))
+    assert moments == [datetime.fromisoformat(each) for each in expected]
 
 
 def test_cronsim_follows_the_rule_where_clocks_change_by_an_hour_and_not_elsewhere() -> None:
     """Why local time is not left to cronsim: the day that its zones go beyond whole hours, this fails, and `_in_zone` can go."""
 
     def cronsim(text: str, name: str, begin: datetime, end: datetime) -> list[datetime]:
-        found = []
+        moments = []
         for moment in CronSim(text, (begin - _SECOND).astimezone(ZoneInfo(name))):
             if moment.astimezone(UTC) >= end:
-                return found
-            found.append(moment.astimezone(UTC))
-        return found
+                return moments
+            moments.append(moment.astimezone(UTC))
+        return moments
 
     dice = random.Random(1)
     for _ in range(20):
@@ -254,9 +254,9 @@ def test_cronsim_follows_the_rule_where_clocks_change_by_an_hour_and_not_elsewhe
     ],
 )
 def test_forms(text: str, after: str, expected: str) -> None:
-    found = occurrences(text, "UTC").after(to_ms(datetime.fromisoformat(after)))
-    assert found is not None
-    assert from_ms(found) == datetime.fromisoformat(expected)
+    moment = occurrences(text, "UTC").after(to_ms(datetime.fromisoformat(after)))
+    assert moment is not None
+    assert from_ms(moment) == datetime.fromisoformat(expected)
 
 
 @pytest.mark.parametrize(

@@ -80,13 +80,13 @@ def write(sources: Path) -> Callable[..., Path]:
 @pytest.fixture
 def client() -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Make a client whose store ``s`` is a component with these settings."""
-    made: list[CloudRuntimesClient] = []
+    opened: list[CloudRuntimesClient] = []
 
     def client(component: str = "config_file", **settings: Any) -> CloudRuntimesClient:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
-        made.append(CloudRuntimesClient(config={"secret": {"s": {"component": component, **settings}}}))
-        return made[-1]
+        opened.append(CloudRuntimesClient(config={"secret": {"s": {"component": component, **settings}}}))
+        return opened[-1]
 
     yield client
-    for each in made:
+    for each in opened:
         each.close()

@@ -348,11 +348,11 @@ def test_all_of_a_store_in_pages(gate: AwsGate, on: Make, manager: Any, paramete
     for key in keys[:25]:
         parameters.put_parameter(Name=prefix + key, Value=key, Type="SecureString")
     parameters.put_parameter(Name=prefix.replace("app", "other"), Value="other", Type="String")
-    found = api.call(on(prefix=prefix).secret, "get_bulk_secret", "s")
-    assert found == {key: {key: key} for key in keys}
+    secrets = api.call(on(prefix=prefix).secret, "get_bulk_secret", "s")
+    assert secrets == {key: {key: key} for key in keys}
     assert [gate.requests.count(each) for each in ("ListSecrets", "BatchGetSecretValue")] == [2, 6]
-    found = api.call(on(prefix=prefix, engine="parameterstore").secret, "get_bulk_secret", "s")
-    assert found == {key: {key: key} for key in keys[:25]}
+    secrets = api.call(on(prefix=prefix, engine="parameterstore").secret, "get_bulk_secret", "s")
+    assert secrets == {key: {key: key} for key in keys[:25]}
     assert gate.requests.count("GetParametersByPath") == 3
 
 
@@ -393,8 +393,8 @@ def test_a_cache(gate: AwsGate, on: Make, manager: Any, api: Api, name: str, mon
 def test_aws_itself(on: Make, api: Api, name: str) -> None:
     client = on()
     api.call(client, "wait_ready")
-    found = client.native("secret", "s").get_secret_value(SecretId=f"/{ID}/{name}")
-    assert found["SecretString"] == name
+    reply = client.native("secret", "s").get_secret_value(SecretId=f"/{ID}/{name}")
+    assert reply["SecretString"] == name
 
 
 def test_a_role_that_may_not_list_is_ready(gate: AwsGate, on: Make) -> None:
@@ -407,15 +407,15 @@ def test_a_role_that_may_not_list_is_ready(gate: AwsGate, on: Make) -> None:
 
 @pytest.fixture
 def configured(gate: AwsGate) -> Iterator[Make]:
-    made: list[CloudRuntimesClient] = []
+    opened: list[CloudRuntimesClient] = []
 
     def configured(**settings: Any) -> CloudRuntimesClient:
         table = {"component": "aws", "url": gate.url, "poll_interval": "50ms", **GIVEN, **settings}
-        made.append(CloudRuntimesClient(config={"configuration": {ID: table}}))
-        return made[-1]
+        opened.append(CloudRuntimesClient(config={"configuration": {ID: table}}))
+        return opened[-1]
 
     yield configured
-    for each in made:
+    for each in opened:
         each.close()
 
 
@@ -473,9 +473,9 @@ def test_pages_that_miss_a_key_delete_nothing(gate: AwsGate, configured: Make, p
         assert until(lambda: "GetParameters" in gate.requests)
         assert subscription.receive(0.3) is None
         parameters.delete_parameter(Name=f"/{ID}/{key}/a")
-        found = subscription.receive(10)
-        assert found is not None
-        assert found["a"].deleted
+        update = subscription.receive(10)
+        assert update is not None
+        assert update["a"].deleted
 
 
 @pytest.mark.process

@@ -123,9 +123,9 @@ class KeyVaultHarness(SecretHarness):
 class TestKeyVault(SecretSuite):
     @pytest.fixture
     def harness(self, sdk: Any) -> Iterator[SecretHarness]:
-        made = KeyVaultHarness(sdk)
-        yield made
-        made.close()
+        key_vault = KeyVaultHarness(sdk)
+        yield key_vault
+        key_vault.close()
 
 
 def test_what_azure_refuses(sdk: Any, canary: Canary) -> None:

@@ -86,9 +86,9 @@ BAD: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("text", "expected"), BAD, ids=[ascii(text)[:40] for text, _ in BAD])
 def test_bad(text: str, expected: str) -> None:
-    found = parse(text)
-    assert isinstance(found, str)
-    assert found.startswith(expected)
+    result = parse(text)
+    assert isinstance(result, str)
+    assert result.startswith(expected)
 
 
 _TEXT = st.text(st.sampled_from("AB=\"'\\#\n\r\t nexport$`ü\0."), max_size=60)
@@ -96,10 +96,10 @@ _TEXT = st.text(st.sampled_from("AB=\"'\\#\n\r\t nexport$`ü\0."), max_size=60)
 
 @given(_TEXT)
 def test_whatever_stands_there(text: str) -> None:
-    found = parse(text)
-    assert isinstance(found, (dict, str))
-    if isinstance(found, str):
-        assert found.startswith("line ")
+    result = parse(text)
+    assert isinstance(result, (dict, str))
+    if isinstance(result, str):
+        assert result.startswith("line ")
 
 
 @given(

@@ -70,8 +70,8 @@ def test_which_variable(
     value = canary.value()
     monkeypatch.setenv(BEGIN + variable, value)
     assert (api.call(plain.secret, "get_secret", store, key) == {key: value}) is True
-    found = api.call(plain.secret, "get_bulk_secret", store)
-    assert (found == {key.lower(): {key.lower(): value}}) is True
+    secrets = api.call(plain.secret, "get_bulk_secret", store)
+    assert (secrets == {key.lower(): {key.lower(): value}}) is True
 
 
 @pytest.mark.parametrize("store", ["my_store", "My", "a.b", "a--b", "-a", "a-", "a b", "ä", "a/b", "_"])
@@ -140,12 +140,12 @@ def test_a_prefix(client: Make, api: Api, canary: Canary, monkeypatch: pytest.Mo
     value = canary.value()
     monkeypatch.setenv("APP_DB_PASSWORD", value)
     monkeypatch.setenv("APP2_DB_PASSWORD", canary.value())
-    made = client("env", prefix="APP_")
-    assert (api.call(made.secret, "get_secret", "s", "db_password").value == value) is True
-    assert (api.call(made.secret, "get_secret", "s", "DB_PASSWORD").value == value) is True
-    assert list(api.call(made.secret, "get_bulk_secret", "s")) == ["db_password"]
+    app_client = client("env", prefix="APP_")
+    assert (api.call(app_client.secret, "get_secret", "s", "db_password").value == value) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "DB_PASSWORD").value == value) is True
+    assert list(api.call(app_client.secret, "get_bulk_secret", "s")) == ["db_password"]
     with canary.raises(NotFoundError, match="set the variable APP_OTHER, here or in"):
-        api.call(made.secret, "get_secret", "s", "other")
+        api.call(app_client.secret, "get_secret", "s", "other")
 
 
 @pytest.mark.parametrize("prefix", ["", "A-", "1", "A B", "Ä", "A=", "x" * 256])

@@ -43,10 +43,10 @@ pytestmark = pytest.mark.usefixtures("clocks")
 def test_nested_tables(write: Write, client: Make, api: Api, canary: Canary) -> None:
     a, b, c, d = (canary.value() for _ in range(4))
     path = write("s.json", {"a": a, "db": {"user": b, "deep": {"er": c}}, "list": [d, {"x": a}], "empty": {}, "no": []})
-    found = api.call(client(path=path).secret, "get_bulk_secret", "s")
+    secrets = api.call(client(path=path).secret, "get_bulk_secret", "s")
     expected = {"a": a, "db:user": b, "db:deep:er": c, "list:0": d, "list:1:x": a}
-    assert ({key: secret.value for key, secret in found.items()} == expected) is True
-    assert all(list(secret) == [key] for key, secret in found.items())
+    assert ({key: secret.value for key, secret in secrets.items()} == expected) is True
+    assert all(list(secret) == [key] for key, secret in secrets.items())
     other = client(path=path, separator="__")
     assert (api.call(other.secret, "get_secret", "s", "db__deep__er").value == c) is True
     with canary.raises(NotFoundError):
@@ -56,12 +56,12 @@ def test_nested_tables(write: Write, client: Make, api: Api, canary: Canary) -> 
 def test_multi_valued(write: Write, client: Make, api: Api, canary: Canary) -> None:
     a, b, c, d = (canary.value() for _ in range(4))
     path = write("s.json", {"a": a, "db": {"user": b, "deep": {"er": c}, "list": [d]}, "list": [d]})
-    made = client(path=path, multi_valued=True)
+    app_client = client(path=path, multi_valued=True)
     expected: dict[str, Any] = {"a": {"a": a}, "db": {"user": b, "deep:er": c, "list:0": d}, "list": {"0": d}}
-    assert (api.call(made.secret, "get_bulk_secret", "s") == expected) is True
-    assert (api.call(made.secret, "get_secret", "s", "db")["deep:er"] == c) is True
+    assert (api.call(app_client.secret, "get_bulk_secret", "s") == expected) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "db")["deep:er"] == c) is True
     with canary.raises(NotFoundError):
-        api.call(made.secret, "get_secret", "s", "db:user")
+        api.call(app_client.secret, "get_secret", "s", "db:user")
 
 
 def test_toml_and_yaml_nest_too(write: Write, client: Make, api: Api, canary: Canary) -> None:
@@ -91,14 +91,14 @@ def test_a_byte_order_mark(write: Write, client: Make, api: Api) -> None:
 def test_what_is_no_text_concerns_its_key_only(write: Write, client: Make, api: Api, canary: Canary) -> None:
     value = canary.value()
     path = write("s.json", {"good": value, "int": 123456789, "none": None, "deep": {"bool": True, "float": 1.5}})
-    made = client(path=path)
-    assert (api.call(made.secret, "get_secret", "s", "good").value == value) is True
+    app_client = client(path=path)
+    assert (api.call(app_client.secret, "get_secret", "s", "good").value == value) is True
     for key, kind in (("int", "int"), ("none", "null"), ("deep:bool", "bool"), ("deep:float", "float")):
         with canary.raises(PayloadError, match=f"'{key}' of 's'.*is {kind}, not text: put it into quotes") as caught:
-            api.call(made.secret, "get_secret", "s", key)
+            api.call(app_client.secret, "get_secret", "s", key)
         assert "123456789" not in str(caught.value)
     with canary.raises(BulkError) as bulk:
-        api.call(made.secret, "get_bulk_secret", "s")
+        api.call(app_client.secret, "get_bulk_secret", "s")
     assert sorted(bulk.value.failed) == ["deep:bool", "deep:float", "int", "none"]
     assert {type(error) for error in bulk.value.failed.values()} == {PayloadError}
     assert (bulk.value.result == {"good": {"good": value}}) is True
@@ -118,11 +118,11 @@ def test_one_that_cannot_be_served(
     write: Write, client: Make, api: Api, canary: Canary, text: str, multi: bool, key: str, message: str
 ) -> None:
     path = write("s.json", text.replace("SECRET", canary.value()))
-    made = client(path=path, multi_valued=multi)
+    app_client = client(path=path, multi_valued=multi)
     with canary.raises(PayloadError, match=message):
-        api.call(made.secret, "get_secret", "s", key)
+        api.call(app_client.secret, "get_secret", "s", key)
     with canary.raises(BulkError):
-        api.call(made.secret, "get_bulk_secret", "s")
+        api.call(app_client.secret, "get_bulk_secret", "s")
 
 
 def test_keys_that_cannot_be_asked_for(write: Write, client: Make, canary: Canary) -> None:
@@ -180,10 +180,10 @@ def test_a_broken_file_is_not_quoted(
     write: Write, client: Make, api: Api, canary: Canary, name: str, text: str, message: str
 ) -> None:
     path = write(name, text.replace("SECRET", canary.value()))
-    made = client(path=path)
+    app_client = client(path=path)
     for method, arguments in (("get_secret", ("s", "a")), ("get_bulk_secret", ("s",))):
         with canary.raises(PayloadError, match=message) as caught:
-            api.call(made.secret, method, *arguments)
+            api.call(app_client.secret, method, *arguments)
         assert str(path) in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
@@ -260,22 +260,22 @@ def test_settings_that_are_wrong(sources: Path, client: Make, api: Api) -> None:
 def test_a_format_by_setting(write: Write, client: Make, api: Api, format: str, text: str) -> None:
     """Also where the name tells of another one."""
     for name in ("secrets", "secrets.txt", "secrets.json", ".env"):
-        made = client(path=write(name, text), format=format)
-        assert api.call(made.secret, "get_secret", "s", "a").value == "1"
+        app_client = client(path=write(name, text), format=format)
+        assert api.call(app_client.secret, "get_secret", "s", "a").value == "1"
 
 
 def test_no_such_file(sources: Path, client: Make, api: Api) -> None:
-    made = client(path="absent.json")
+    app_client = client(path="absent.json")
     error = api.fails(UnavailableError, match=r"absent\.json does not exist: make it")(
-        made.secret, "get_secret", "s", "a", timeout=1
+        app_client.secret, "get_secret", "s", "a", timeout=1
     )
     assert not isinstance(error, LookupError), "an absent store is not an absent secret"
     assert isinstance(error.__cause__, FileNotFoundError)
-    api.fails(DeadlineExceededError, match="does not exist")(made, "wait_ready", timeout=0.05)
+    api.fails(DeadlineExceededError, match="does not exist")(app_client, "wait_ready", timeout=0.05)
     (sources / "absent.json").write_text("{}")
     (sources / "absent.json").chmod(0o600)
-    api.call(made, "wait_ready")
-    api.fails(NotFoundError)(made.secret, "get_secret", "s", "a")
+    api.call(app_client, "wait_ready")
+    api.fails(NotFoundError)(app_client.secret, "get_secret", "s", "a")
 
 
 def test_what_is_no_file(sources: Path, client: Make, api: Api) -> None:
@@ -331,7 +331,7 @@ def test_errors_of_the_system(write: Write, client: Make, monkeypatch: pytest.Mo
         (errno.ESTALE, UnavailableError, True),
         (errno.ENAMETOOLONG, InvalidArgumentError, False),
     ):
-        error = watched._explained(OSError(number, os.strerror(number), "/x.json"), "/x.json")
+        error = watched._map_error(OSError(number, os.strerror(number), "/x.json"), "/x.json")
         assert type(error) is kind
         assert error.retryable is retryable
         assert "/x.json" in str(error)
@@ -357,16 +357,16 @@ def test_others_may_read_it(
 ) -> None:
     path = write("s.json", {"a": canary.value()}, mode=mode)
     for _ in range(3):
-        made = client(path=path)
-        api.call(made.secret, "get_secret", "s", "a")
+        app_client = client(path=path)
+        api.call(app_client.secret, "get_secret", "s", "a")
         path.write_bytes(path.read_bytes() + b" ")
-        api.call(made.secret, "get_secret", "s", "a")
-    found = [record for record in caplog.records if record.name == "cloud_runtimes"]
+        api.call(app_client.secret, "get_secret", "s", "a")
+    records = [record for record in caplog.records if record.name == "cloud_runtimes"]
     if said is None:
-        assert found == []
+        assert records == []
     else:  # once per process
-        assert [record.levelno for record in found] == [logging.WARNING]
-        assert found[0].getMessage().startswith(f"{path} {said}")
+        assert [record.levelno for record in records] == [logging.WARNING]
+        assert records[0].getMessage().startswith(f"{path} {said}")
 
 
 # -- YAML without its package ---------------------------------------------------
@@ -382,15 +382,15 @@ def test_yaml_needs_its_extra(write: Write, client: Make, api: Api, monkeypatch:
 def test_a_signal_in_a_call_leaves_it_usable(write: Write, client: Make, canary: Canary) -> None:
     """A handler that reads secrets itself meets no lock."""
     value = canary.value()
-    made = client(path=write("s.json", {"a": value}))
+    app_client = client(path=write("s.json", {"a": value}))
     seen: list[Secret] = []
-    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(made.secret.get_secret("s", "a")))
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(app_client.secret.get_secret("s", "a")))
     try:
         main = threading.main_thread().ident
         assert main is not None
         for _ in range(200):
             signal.pthread_kill(main, signal.SIGUSR1)
-            assert (made.secret.get_secret("s", "a").value == value) is True
+            assert (app_client.secret.get_secret("s", "a").value == value) is True
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert seen

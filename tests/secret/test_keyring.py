@@ -75,22 +75,24 @@ def test_an_absent_one_says_the_command(use: Any, client: Make, api: Api) -> Non
 
 
 def test_it_cannot_list(client: Make, api: Api) -> None:
-    made = client("keyring")
-    assert made.supports("secret", "s")
-    assert not made.supports("secret.bulk", "s")
-    api.fails(UnsupportedError, match="get_bulk_secret is not supported by 's'")(made.secret, "get_bulk_secret", "s")
+    app_client = client("keyring")
+    assert app_client.supports("secret", "s")
+    assert not app_client.supports("secret.bulk", "s")
+    api.fails(UnsupportedError, match="get_bulk_secret is not supported by 's'")(
+        app_client.secret, "get_bulk_secret", "s"
+    )
 
 
 def test_no_backend(use: Any, client: Make, api: Api) -> None:
     use(fail.Keyring())
-    made = client("keyring")
+    app_client = client("keyring")
     error = api.fails(UnavailableError, match="no keyring that could be used: start one")(
-        made.secret, "get_secret", "s", "a"
+        app_client.secret, "get_secret", "s", "a"
     )
     assert not error.retryable
-    api.fails(DeadlineExceededError, match="no keyring")(made, "wait_ready", timeout=0.05)
+    api.fails(DeadlineExceededError, match="no keyring")(app_client, "wait_ready", timeout=0.05)
     use(lambda service, username: "x")
-    api.call(made, "wait_ready")
+    api.call(app_client, "wait_ready")
 
 
 def test_a_backend_that_fails_is_not_quoted(use: Any, client: Make, api: Api, canary: Canary) -> None:
@@ -130,21 +132,21 @@ def test_one_that_asks_the_user(use: Any, client: Make, api: Api, canary: Canary
         return value
 
     use(answer)
-    made = client("keyring")
+    app_client = client("keyring")
     try:
         with canary.raises(DeadlineExceededError, match="may be asking the user|thread of the client"):
-            api.call(made.secret, "get_secret", "s", "a", timeout=0.05)
+            api.call(app_client.secret, "get_secret", "s", "a", timeout=0.05)
     finally:
         unlocked.set()
-    assert (api.call(made.secret, "get_secret", "s", "a").value == value) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "a").value == value) is True
 
 
 def test_the_package_is_missing(client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = client("keyring")
+    app_client = client("keyring")
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(UnsupportedError, match=r'pip install "\.\[keyring\]" in the checkout'):
-        api.call(made.secret, "get_secret", "s", "a")
-    api.fails(UnsupportedError, match="component 'keyring' needs an extra")(made, "wait_ready")
+        api.call(app_client.secret, "get_secret", "s", "a")
+    api.fails(UnsupportedError, match="component 'keyring' needs an extra")(app_client, "wait_ready")
 
 
 @pytest.mark.parametrize("service", ["", "a\0"])

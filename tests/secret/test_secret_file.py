@@ -50,10 +50,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 def test_read_once_while_it_stays(
     write: Write, client: Make, api: Api, canary: Canary, reads: Reads, clocks: Any
 ) -> None:
-    made = client(path=write("s.json", {"a": canary.value()}))
+    app_client = client(path=write("s.json", {"a": canary.value()}))
     for _ in range(5):
-        api.call(made.secret, "get_secret", "s", "a")
-        api.call(made.secret, "get_bulk_secret", "s")
+        api.call(app_client.secret, "get_secret", "s", "a")
+        api.call(app_client.secret, "get_bulk_secret", "s")
     assert reads.count == 1
 
 
@@ -64,8 +64,8 @@ def test_read_again_when_it_changed(
     old, new = canary.value(), canary.value()
     new = f"{new}{'x' * (len(old) - len(new))}"
     path = write("s.json", {"a": old})
-    made = client(path=path)
-    api.call(made.secret, "get_secret", "s", "a")
+    app_client = client(path=path)
+    api.call(app_client.secret, "get_secret", "s", "a")
     status = path.stat()
     if how == "replaced":
         write("new.json", {"a": new}).replace(path)
@@ -82,17 +82,17 @@ def test_read_again_when_it_changed(
                 status.st_size,
                 status.st_ino,
             )
-    assert (api.call(made.secret, "get_secret", "s", "a").value == new) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "a").value == new) is True
     assert reads.count == 2
 
 
 def test_what_the_caller_holds_stays(write: Write, client: Make, api: Api, canary: Canary, clocks: Any) -> None:
     old = canary.value()
-    made = client(path=write("s.json", {"a": old}))
-    held = api.call(made.secret, "get_secret", "s", "a")
+    app_client = client(path=write("s.json", {"a": old}))
+    held = api.call(app_client.secret, "get_secret", "s", "a")
     write("s.json", {})
     with canary.raises(NotFoundError):
-        api.call(made.secret, "get_secret", "s", "a")
+        api.call(app_client.secret, "get_secret", "s", "a")
     assert (held.value == old) is True
 
 
@@ -105,24 +105,24 @@ def test_a_link_that_is_turned(
         (sources / f"v{number}").mkdir()
         write(f"v{number}/s.json", {"a": value})
     (sources / "now").symlink_to("v0")
-    made = client(path=sources / "now" / "s.json")
-    assert (api.call(made.secret, "get_secret", "s", "a").value == values[0]) is True
+    app_client = client(path=sources / "now" / "s.json")
+    assert (api.call(app_client.secret, "get_secret", "s", "a").value == values[0]) is True
     (sources / "next").symlink_to("v1")
     (sources / "next").replace(sources / "now")
-    assert (api.call(made.secret, "get_secret", "s", "a").value == values[1]) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "a").value == values[1]) is True
 
 
 def test_a_removed_file_is_no_longer_served(write: Write, client: Make, api: Api, canary: Canary, clocks: Any) -> None:
     path = write("s.json", {"a": canary.value()})
-    made = client(path=path)
-    api.call(made.secret, "get_secret", "s", "a")
+    app_client = client(path=path)
+    api.call(app_client.secret, "get_secret", "s", "a")
     path.unlink()
     with canary.raises(UnavailableError, match="does not exist"):
-        api.call(made.secret, "get_secret", "s", "a")
+        api.call(app_client.secret, "get_secret", "s", "a")
     value = canary.value()
     write("s.json", {"a": value})
     clocks.ahead_ms = 0  # it has just been written, and what was before counts no more
-    assert (api.call(made.secret, "get_secret", "s", "a").value == value) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "a").value == value) is True
 
 
 # -- while it is being written --------------------------------------------------
@@ -132,26 +132,26 @@ def test_what_just_changed_is_not_read_yet(
     write: Write, client: Make, api: Api, canary: Canary, clocks: Any, reads: Reads
 ) -> None:
     old, new = canary.value(), canary.value()
-    made = client(path=write("s.json", {"a": old}))
-    api.call(made.secret, "get_secret", "s", "a")
+    app_client = client(path=write("s.json", {"a": old}))
+    api.call(app_client.secret, "get_secret", "s", "a")
     clocks.ahead_ms = -(SETTLE_MS // 2)  # the file's time is now, or at most a little later
     path = write("s.json", {"a": new})
     clocks.ahead_ms = path.stat().st_ctime_ns // 1_000_000 - time.time_ns() // 1_000_000
     begin = time.monotonic()
-    got = api.call(made.secret, "get_secret", "s", "a")
+    got = api.call(app_client.secret, "get_secret", "s", "a")
     if time.monotonic() - begin < SETTLE_MS / 2000:  # else this machine was busy, and the time is up
         assert (got.value == old) is True
         assert reads.count == 1
     clocks.ahead_ms += 10 * SETTLE_MS
-    assert (api.call(made.secret, "get_secret", "s", "a").value == new) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "a").value == new) is True
 
 
 def test_the_first_reading_waits(write: Write, client: Make, api: Api, canary: Canary, reads: Reads) -> None:
     """In real time."""
     value = canary.value()
-    made = client(path=write("s.json", {"a": value}))
+    app_client = client(path=write("s.json", {"a": value}))
     begin = time.monotonic()
-    assert (api.call(made.secret, "get_secret", "s", "a").value == value) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "a").value == value) is True
     assert time.monotonic() - begin < 5
     assert reads.count == 1
 
@@ -160,7 +160,7 @@ def test_a_file_that_does_not_come_to_rest(
     write: Write, client: Make, api: Api, canary: Canary, monkeypatch: pytest.MonkeyPatch, clocks: Any
 ) -> None:
     path = write("s.json", {"a": canary.value()})
-    made = client(path=path)
+    app_client = client(path=path)
     real = watched.bytes_of
 
     def contents(descriptor: int, size: int) -> bytes:
@@ -172,30 +172,30 @@ def test_a_file_that_does_not_come_to_rest(
     with monkeypatch.context() as patched:
         patched.setattr(watched, "bytes_of", contents)
         with canary.raises(DeadlineExceededError, match="being written"):
-            api.call(made.secret, "get_secret", "s", "a", timeout=2)
+            api.call(app_client.secret, "get_secret", "s", "a", timeout=2)
         patched.setattr(secret_file, "PATIENCE", 0.1)
         with canary.raises(UnavailableError, match="changes all the time"):
-            api.call(made.secret, "get_secret", "s", "a", timeout=None)
-    assert api.call(made.secret, "get_secret", "s", "a")
+            api.call(app_client.secret, "get_secret", "s", "a", timeout=None)
+    assert api.call(app_client.secret, "get_secret", "s", "a")
 
 
 def test_a_half_written_one_keeps_what_was_before(
     write: Write, client: Make, api: Api, canary: Canary, clocks: Any
 ) -> None:
     old, new = canary.value(), canary.value()
-    made = client(path=write("s.json", {"a": old}))
-    api.call(made.secret, "get_secret", "s", "a")
+    app_client = client(path=write("s.json", {"a": old}))
+    api.call(app_client.secret, "get_secret", "s", "a")
     whole = json.dumps({"a": new})
     for cut in (0, 1, len(whole) // 2, len(whole) - 1):
         path = write("s.json", whole[:cut])
         # it has come to rest, and yet it is not old
         clocks.ahead_ms = path.stat().st_ctime_ns // 1_000_000 - time.time_ns() // 1_000_000 + 2 * SETTLE_MS
-        assert (api.call(made.secret, "get_secret", "s", "a").value == old) is True
+        assert (api.call(app_client.secret, "get_secret", "s", "a").value == old) is True
     clocks.ahead_ms += 2 * GRACE_MS
     with canary.raises(PayloadError, match="syntax error"):
-        api.call(made.secret, "get_secret", "s", "a")
+        api.call(app_client.secret, "get_secret", "s", "a")
     write("s.json", whole)
-    assert (api.call(made.secret, "get_secret", "s", "a").value == new) is True
+    assert (api.call(app_client.secret, "get_secret", "s", "a").value == new) is True
 
 
 def test_a_file_that_is_replaced_again_and_again(
@@ -203,11 +203,11 @@ def test_a_file_that_is_replaced_again_and_again(
 ) -> None:
     """It is never quiet, and whole every time."""
     values = [canary.value() for _ in range(2)]
-    made = client(path=write("s.json", {"a": values[0]}))
-    made.secret.get_secret("s", "a")
+    app_client = client(path=write("s.json", {"a": values[0]}))
+    app_client.secret.get_secret("s", "a")
     clocks.ahead_ms = 0
     end = time.monotonic() + 20
-    while made.secret.get_secret("s", "a").value != values[1]:
+    while app_client.secret.get_secret("s", "a").value != values[1]:
         write("new.json", {"a": values[1]}).replace(sources / "s.json")
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -233,7 +233,7 @@ def test_a_writer_in_place(write: Write, client: Make, canary: Canary, rounds: R
     """Another process writes in small steps; readers see each state whole, and in the end the last."""
     words = [canary.value(), canary.value()]
     path = write("s.json", {"a": words[1] * 50, "b": words[1] * 50})
-    made = client(path=path)
+    app_client = client(path=path)
     count = rounds(6, 100)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, path, ",".join(words), str(count)])
     wrong: list[str] = []
@@ -242,10 +242,10 @@ def test_a_writer_in_place(write: Write, client: Make, canary: Canary, rounds: R
     def read() -> None:
         nonlocal looks
         while writer.poll() is None:
-            found = made.secret.get_bulk_secret("s")
+            secrets = app_client.secret.get_bulk_secret("s")
             looks += 1
-            if set(found) != {"a", "b"} or found["a"].value != found["b"].value:
-                wrong.append(f"{len(found)} secrets")
+            if set(secrets) != {"a", "b"} or secrets["a"].value != secrets["b"].value:
+                wrong.append(f"{len(secrets)} secrets")
 
     threads = [threading.Thread(target=read) for _ in range(2)]
     for thread in threads:
@@ -256,21 +256,21 @@ def test_a_writer_in_place(write: Write, client: Make, canary: Canary, rounds: R
     assert wrong == []
     assert looks > 100
     last = words[(count - 1) % 2] * 50
-    until(lambda: made.secret.get_secret("s", "a").value == last, seconds=10)
+    until(lambda: app_client.secret.get_secret("s", "a").value == last, seconds=10)
 
 
 @pytest.mark.process
 def test_a_forked_child_reads_for_itself(write: Write, client: Make, canary: Canary, clocks: Any) -> None:
     old, new = canary.value(), canary.value()
-    made = client(path=write("s.json", {"a": old}))
-    made.secret.get_secret("s", "a")
+    app_client = client(path=write("s.json", {"a": old}))
+    app_client.secret.get_secret("s", "a")
     write("s.json", {"a": new})
-    assert in_child(lambda: made.secret.get_secret("s", "a").value) == new
+    assert in_child(lambda: app_client.secret.get_secret("s", "a").value) == new
 
 
 def test_after_close(write: Write, client: Make, api: Api, canary: Canary, clocks: Any) -> None:
-    made = client(path=write("s.json", {"a": canary.value()}))
-    api.call(made.secret, "get_secret", "s", "a")
-    api.call(made, "close")
+    app_client = client(path=write("s.json", {"a": canary.value()}))
+    api.call(app_client.secret, "get_secret", "s", "a")
+    api.call(app_client, "close")
     with canary.raises(ClosedError):
-        api.call(made.secret, "get_secret", "s", "a")
+        api.call(app_client.secret, "get_secret", "s", "a")

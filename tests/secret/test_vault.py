@@ -145,8 +145,8 @@ def test_a_token_that_ends_while_all_are_read(vault: VaultStub, on: Make, api: A
         vault.put(f"s/key{number}", {"key": str(number)})
     vault.roles = {"r": "hunter2"}
     vault.requests = Ending()
-    found = api.call(on(role_id="r", secret_id="hunter2").secret, "get_bulk_secret", "s")
-    assert {key: each.value for key, each in found.items()} == {"key0": "0", "key1": "1", "key2": "2"}
+    secrets = api.call(on(role_id="r", secret_id="hunter2").secret, "get_bulk_secret", "s")
+    assert {key: each.value for key, each in secrets.items()} == {"key0": "0", "key1": "1", "key2": "2"}
     assert vault.requests.count("POST auth/approle/login") == 2
 
 
@@ -283,19 +283,19 @@ def test_a_credential_that_cannot_be_renewed_is_replaced(vault: VaultStub, on: M
 
 def test_many_who_ask_at_once_share_one(vault: VaultStub, on: Make) -> None:
     client = dynamic(on, vault)
-    found: list[str] = []
+    names: list[str] = []
     in_threads(
         *[
-            threading.Thread(target=lambda: found.append(client.secret.get_secret("s", "readonly")["username"]))
+            threading.Thread(target=lambda: names.append(client.secret.get_secret("s", "readonly")["username"]))
             for _ in range(8)
         ]
     )
-    assert len(found) == 8
-    assert len({*found}) == 1
+    assert len(names) == 8
+    assert len({*names}) == 1
 
 
 def test_rusty_vault(vault: VaultStub, on: Make, api: Api) -> None:
-    """What version 0.2.1 of it, run by hand, does otherwise."""
+    """Differences of version 0.2.1, observed by running it by hand."""
     vault.rusty = True
     vault.second.clear()
     vault.put("s/key", {"key": "v"})

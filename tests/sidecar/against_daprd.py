@@ -60,8 +60,8 @@ def _answer(got: Got) -> Reply:
             "tracestate",
             "grpc-trace-bin",
         }
-        told = {"method": got.method, "path": got.path, "headers": sorted(names), "body": got.body.decode()}
-        return Reply(200, json.dumps(told).encode(), [("content-type", "application/json"), ("x-mine", "kept")])
+        details = {"method": got.method, "path": got.path, "headers": sorted(names), "body": got.body.decode()}
+        return Reply(200, json.dumps(details).encode(), [("content-type", "application/json"), ("x-mine", "kept")])
     return Reply(404)
 
 
@@ -89,8 +89,8 @@ def _process(command: list[str], ready: str | None, log: Path) -> Iterator[None]
 
 
 def _resources(folder: Path, redis: str | None, stores: dict[str, str]) -> Path:
-    made = folder / "resources"
-    made.mkdir()
+    resources = folder / "resources"
+    resources.mkdir()
     (folder / "secrets.json").write_text('{"one": "1", "nested": {"inner": "2"}}')
     (folder / "files").mkdir()
     state = ("state.redis", f"[{{name: redisHost, value: '{redis}'}}]") if redis else ("state.in-memory", "[]")
@@ -103,8 +103,8 @@ def _resources(folder: Path, redis: str | None, stores: dict[str, str]) -> Path:
         ("vault", "secretstores.local.file", f"[{{name: secretsFile, value: '{folder}/secrets.json'}}]"),
         ("files", "bindings.localstorage", f"[{{name: rootPath, value: '{folder}/files'}}]"),
     ):
-        (made / f"{name}.yaml").write_text(COMPONENT.format(name, kind, metadata))
-    return made
+        (resources / f"{name}.yaml").write_text(COMPONENT.format(name, kind, metadata))
+    return resources
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def _filled(value: Any, etag: str) -> Any:
     return etag if value == "{etag}" else value
 
 
-def _told(answer: Answer, texts: bool) -> list[str]:
+def _describe(answer: Answer, texts: bool) -> list[str]:
     """Return an answer as lines, masked."""
     lines = [f"status {answer.status}"] if answer.status else [f"code {answer.code}"]
     if answer.status:
@@ -169,10 +169,10 @@ def _message(message: Any) -> str:
 
 def _plain(value: Any, texts: bool) -> Any:
     if isinstance(value, dict):
-        told = {key: "<etag>" if key == "etag" else _plain(each, texts) for key, each in value.items()}
+        result = {key: "<etag>" if key == "etag" else _plain(each, texts) for key, each in value.items()}
         if not texts:
-            told |= {key: "<text>" for key in ("message", "description") if told.get(key)}
-        return told
+            result |= {key: "<text>" for key in ("message", "description") if result.get(key)}
+        return result
     if isinstance(value, list):
         return sorted((_plain(each, texts) for each in value), key=lambda each: json.dumps(each, sort_keys=True))
     return value
@@ -198,25 +198,25 @@ def _delivered(http: str, app: App) -> Iterator[tuple[str, list[str]]]:
 
 
 def _record(http: str, grpc: str, app: App, texts: bool, locks: bool) -> list[tuple[str, list[str]]]:
-    told: list[tuple[str, list[str]]] = []
+    entries: list[tuple[str, list[str]]] = []
     etag = ""
-    told += _delivered(http, app)
+    entries += _delivered(http, app)
     for request in (*HTTP, *(LOCKS if locks else ())):
         body = request.body if isinstance(request.body, bytes) else _filled(request.body, etag)
         try:
             answer = send(http, request.method, request.path, body, _filled(dict(request.headers), etag))
         except OSError as error:
-            told.append((_name(request), [f"the connection broke: {type(error).__name__}"]))
+            entries.append((_name(request), [f"the connection broke: {type(error).__name__}"]))
             continue
         etag = answer.headers.get("etag", etag)
-        told.append((_name(request), _told(answer, texts)))
+        entries.append((_name(request), _describe(answer, texts)))
     etag = ""
     for step in RPC:
-        made = getattr(messages(), step.request)(**_filled(step.fields, etag))
-        answer = call(grpc, step.method, made, step.reply)
+        message = getattr(messages(), step.request)(**_filled(step.fields, etag))
+        answer = call(grpc, step.method, message, step.reply)
         etag = getattr(answer.message, "etag", "") or etag
-        told.append((f"{step.method} {str(step.fields)[:160]}", _told(answer, texts)))
-    return told
+        entries.append((f"{step.method} {str(step.fields)[:160]}", _describe(answer, texts)))
+    return entries
 
 
 def _name(request: Http) -> str:
@@ -253,11 +253,13 @@ def main() -> None:
             command += ["--etcd-initial-cluster", f"dapr-scheduler-server-0=http://127.0.0.1:{ports[4]}"]
             stack.enter_context(_process(command, None, folder / "scheduler" / "log"))
             more += ["--scheduler-host-address", f"127.0.0.1:{ports[0]}"]
-        with _sidecar([given.daprd], folder / "daprd", more, given.redis, stores) as places:
-            theirs = _record(*places, given.texts, bool(stores))
+        with _sidecar([given.daprd], folder / "daprd", more, given.redis, stores) as endpoints:
+            theirs = _record(*endpoints, given.texts, bool(stores))
         os.environ["CLOUD_RUNTIMES_HOME"] = str(folder / "home")
-        with _sidecar([sys.executable, "-m", "cloud_runtimes", "serve"], folder / "ours", [], None, stores) as places:
-            ours = _record(*places, given.texts, bool(stores))
+        with _sidecar(
+            [sys.executable, "-m", "cloud_runtimes", "serve"], folder / "ours", [], None, stores
+        ) as endpoints:
+            ours = _record(*endpoints, given.texts, bool(stores))
     masked = str(folder)
     same = 0
     for (what, one), (_, other) in zip(theirs, ours, strict=True):

@@ -23,18 +23,18 @@ def _answer(got: Got) -> Reply | None:
 @pytest.fixture(scope="session")
 def sidecars(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Sidecar]]:
     """Return the one of `SIDECARS` with that name; each is started once, over a home of its own."""
-    made: dict[str, Sidecar] = {}
+    by_name: dict[str, Sidecar] = {}
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv(SECRET, "a value")
 
         def find(name: str) -> Sidecar:
-            if name not in made:
+            if name not in by_name:
                 configure, settings = SIDECARS[name]
                 if name == "application":
                     settings = {**settings, "app_port": stack.enter_context(App(answer=_answer)).port}
                 home = str(tmp_path_factory.mktemp("sidecar"))
-                made[name] = stack.enter_context(serving(configure(home), **settings))
-            return made[name]
+                by_name[name] = stack.enter_context(serving(configure(home), **settings))
+            return by_name[name]
 
         yield find
 
@@ -43,8 +43,8 @@ def sidecars(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 def sidecar(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sidecar]:
     """A sidecar of the test's own, its home in memory and in files."""
     home = f":memory:{request.node.name[:100]}" if request.param == "memory" else str(tmp_path / "home")
-    with serving(declared(home)) as made:
-        yield made
+    with serving(declared(home)) as running_sidecar:
+        yield running_sidecar
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +66,8 @@ def sdk(request: pytest.FixtureRequest) -> Iterator[Sdk]:
     """The official SDK, both of its APIs, beside a sidecar with a store of every kind."""
     if request.param == "sync":
         one: Sidecar = request.getfixturevalue("sidecars")("declared")
-        with sync_sdk(one.http_address, one.grpc_address, one.context.client) as made:
-            yield made
+        with sync_sdk(one.http_address, one.grpc_address, one.context.client) as dapr_sdk:
+            yield dapr_sdk
     else:
-        with aio_sdk(*request.getfixturevalue("sidecar_process")) as made:
-            yield made
+        with aio_sdk(*request.getfixturevalue("sidecar_process")) as dapr_sdk:
+            yield dapr_sdk

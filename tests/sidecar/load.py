@@ -1,8 +1,13 @@
-"""What the tests of load and limits run in processes of their own, on plain loops and sockets, light enough not to be what is measured.
+"""Processes for the tests of load and limits, on plain loops and sockets so that they do not affect the measurement.
 
-* ``load.py steady URL RATE SECONDS CONNECTIONS [TOKEN [STORE BUS]]`` sends an even mix of saves, gets and publications over HTTP at a rate (0: as fast as answers come) and prints one line of JSON. It works against all that speak Dapr's API, so against daprd too.
-* ``load.py hostile KIND URL GRPC NUMBER`` behaves badly from the line it prints until its input ends; then, and for each line of its input, it says what it has met with.
-* ``load.py serve HOME SETTINGS SECONDS FILES`` is a sidecar; each line of its input is answered with what it holds. With seconds that are not empty, peers have those where they usually have `HEAD_TIME`; with files that are not 0, the process may have so many open.
+* ``load.py steady URL RATE SECONDS CONNECTIONS [TOKEN [STORE BUS]]`` sends an even mix of saves, gets and
+  publications over HTTP at a rate (0: as fast as answers come) and prints one line of JSON. It works against every
+  server that speaks Dapr's API, including daprd.
+* ``load.py hostile KIND URL GRPC NUMBER`` misbehaves from the line it prints until its input ends. For each line of
+  its input, and at the end, it reports the answers and errors that it got.
+* ``load.py serve HOME SETTINGS SECONDS FILES`` is a sidecar. It answers each line of its input with what it holds.
+  With seconds that are not empty, peers have those where they usually have `HEAD_TIME`. With files that are not 0,
+  the process may have so many open.
 * ``load.py app PORT`` is an application that prints the id of each event before it answers.
 """
 
@@ -69,10 +74,10 @@ class Steady:
 
     async def run(self, url: str, connections: int) -> float:
         """Send for a while, and await all answers; returns the seconds that it took."""
-        place = urlsplit(url)
+        address = urlsplit(url)
         loop = asyncio.get_running_loop()
         for _ in range(connections):
-            await loop.create_connection(lambda: _Connection(self), place.hostname, place.port)
+            await loop.create_connection(lambda: _Connection(self), address.hostname, address.port)
         begin = perf_counter()
         self._end = begin + self._seconds
         number = 0
@@ -116,7 +121,7 @@ class Steady:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection that is kept, with one request at a time."""
+    """Persistent connection with one request at a time."""
 
     def __init__(self, steady: Steady) -> None:
         self._steady = steady
@@ -140,8 +145,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, found, rest = self._received.partition(b"\r\n\r\n")
-        if not found:
+        head, separator, rest = self._received.partition(b"\r\n\r\n")
+        if not separator:
             return
         lower = head.lower()
         at = lower.find(b"content-length:")
@@ -197,7 +202,7 @@ class Hostile:
     """So many clients that do one thing over and over until `over`; `met` counts what became of it."""
 
     def __init__(self, host: str, port: int, number: int) -> None:
-        self._place = host, port
+        self._address = host, port
         self.number = number
         self.met: Counter[str] = Counter()
         self.began = 0
@@ -211,11 +216,11 @@ class Hostile:
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect, with a small window."""
-        made = socket.socket()
-        made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await asyncio.get_running_loop().sock_connect(made, self._place)
-        return await asyncio.open_connection(sock=made)
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await asyncio.get_running_loop().sock_connect(connection, self._address)
+        return await asyncio.open_connection(sock=connection)
 
     async def trickle(self, head: bytes, more: bytes) -> None:
         """Send a byte a second."""
@@ -275,13 +280,13 @@ class Hostile:
 
 def hostile(kind: str, url: str, grpc: str, number: str) -> None:
     """See the module."""
-    place = urlsplit(f"http://{grpc}" if kind.endswith("gRPC") else url)
+    address = urlsplit(f"http://{grpc}" if kind.endswith("gRPC") else url)
     head = "GET /v1.0/state/store/big HTTP/1.1\r\nhost: localhost\r\n"
     token = "dapr-api-token: secret\r\n"
     large = post("state/store", b"x" * (5 << 20), token)
 
     async def main() -> None:
-        one = Hostile(str(place.hostname), int(place.port or 0), int(number))
+        one = Hostile(str(address.hostname), int(address.port or 0), int(number))
         rest = one.number / 100  # what makes a hundred a second of all, and of large ones ten
         acts: dict[str, Callable[[], Awaitable[None]]] = {
             "slow heads": lambda: one.trickle(b"GET /v1.0/healthz HTTP/1.1\r\nx: ", b"y"),

@@ -29,11 +29,11 @@ class Sdk:
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method, and wait for it where it is a coroutine."""
-        found = getattr(self.client, method)(*args, **kwargs)
-        if inspect.isawaitable(found):
+        result = getattr(self.client, method)(*args, **kwargs)
+        if inspect.isawaitable(result):
             assert self._loop is not None
-            return self._loop.run_until_complete(found)
-        return found
+            return self._loop.run_until_complete(result)
+        return result
 
     def refused(self, method: str, *args: Any, **kwargs: Any) -> tuple[str | None, str]:
         """Call a method that is refused; return gRPC's code, where the SDK keeps it, and the text."""

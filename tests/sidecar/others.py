@@ -71,12 +71,12 @@ class Other:
 @contextmanager
 def other(*words: Any) -> Iterator[Other]:
     """Start a process of ``load.py``, which is killed if it has not ended."""
-    made = Other(*words)
+    program = Other(*words)
     try:
-        yield made
+        yield program
     finally:
-        made.process.kill()
-        with made.process:  # closes its pipes and waits for it
+        program.process.kill()
+        with program.process:  # closes its pipes and waits for it
             pass
 
 
@@ -99,15 +99,15 @@ def command(home: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], 
     with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=home) as process:
         try:
             assert process.stdout is not None
-            found = LINE.fullmatch(process.stdout.readline())
-            if found is None:
+            match = LINE.fullmatch(process.stdout.readline())
+            if match is None:
                 pytest.fail(process.communicate()[1])
-            yield process, found[1], found[2]
+            yield process, match[1], match[2]
         finally:
             process.kill()
 
 
-def times(found: Any, *, kinds: bool = True) -> str:
+def times(summary: Any, *, kinds: bool = True) -> str:
     """Return a load's p50 and p99 for people, in milliseconds."""
-    told = {"all": found, **found["kinds"]} if kinds else {"": found}
-    return ", ".join(f"{name} {each['p50'] * 1e3:.1f}/{each['p99'] * 1e3:.1f}".strip() for name, each in told.items())
+    rows = {"all": summary, **summary["kinds"]} if kinds else {"": summary}
+    return ", ".join(f"{name} {each['p50'] * 1e3:.1f}/{each['p99'] * 1e3:.1f}".strip() for name, each in rows.items())

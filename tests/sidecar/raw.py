@@ -19,7 +19,7 @@ TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, over either protocol.
+    """Response to a request, over either protocol.
 
     Attributes:
         status: over HTTP.
@@ -51,8 +51,8 @@ class Answer:
         """``errorCode`` of a refusal over HTTP."""
         if self.status < 400 or not self.body.startswith(b"{"):
             return None
-        found: str | None = self.json.get("errorCode")
-        return found
+        code: str | None = self.json.get("errorCode")
+        return code
 
 
 def send(address: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
@@ -66,10 +66,10 @@ def send(address: str, method: str, path: str, body: Any = None, headers: Mappin
         connection.request(method, path, body, given)
         response = connection.getresponse()
         data = response.read()
-        found = {name.lower(): value for name, value in response.getheaders()}
+        reply_headers = {name.lower(): value for name, value in response.getheaders()}
     finally:
         connection.close()
-    return Answer(status=response.status, headers=found, body=data)
+    return Answer(status=response.status, headers=reply_headers, body=data)
 
 
 def call(

@@ -13,7 +13,7 @@ __all__ = ["DELIVERIES", "HTTP", "LOCKS", "RPC", "SUBSCRIPTIONS", "Step"]
 
 
 class Step(NamedTuple):
-    """One call over gRPC: method, the names of its messages, the fields of its request."""
+    """Call over gRPC: method, the names of its messages, the fields of its request."""
 
     method: str
     request: str

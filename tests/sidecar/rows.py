@@ -1,4 +1,4 @@
-"""What a row of the table of APIs is: one API of Dapr, with cases that are sent over both protocols."""
+"""Rows of the table of APIs: an API of Dapr, with cases that are sent over both protocols."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ class Http:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that can happen.
+    """Case of an API.
 
     Attributes:
-        what: in the words of the documentation.
-        answers: expected over HTTP (the status and the ``errorCode``), a comma, and over gRPC (the code and the ``reason`` of its ``ErrorInfo``).
-        http: what to send; ``None``: not over this protocol.
-        rpc: the fields of the request of the API's method (nested messages as dicts, lists of dicts); ``None`` likewise.
-        over: which sidecar: ``"declared"`` (stores named ``store`` of every kind, and the bindings ``files`` and ``sql``), ``"other"`` (one declared schedule store, so that no other kind is configured) or a name that `running.SIDECARS` has.
+        what: description in the words of the documentation.
+        answers: expected over HTTP (the status and the ``errorCode``), a comma, and over gRPC (the code and the
+            ``reason`` of its ``ErrorInfo``).
+        http: request to send; ``None``: not over this protocol.
+        rpc: the fields of the request of the API's method (nested messages as dicts, lists of dicts);
+            ``None`` likewise.
+        over: sidecar: ``"declared"`` (stores named ``store`` of every kind, and the bindings ``files`` and ``sql``),
+            ``"other"`` (one declared schedule store, so that no other kind is configured) or a name that
+            `running.SIDECARS` has.
         before: done with the sidecar's client beforehand.
     """
 
@@ -54,7 +58,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """One API.
+    """API of Dapr.
 
     Attributes:
         block: the heading under which it stands.
@@ -64,7 +68,7 @@ class Api:
         request, reply: names of its messages; a request ``""`` is sent empty, for methods that are refused unread.
         streams: whether the reply is a stream; its first message is taken.
         served: whether it does something; else it is refused, as Dapr does where nothing of the kind is configured.
-        cases: what can happen.
+        cases: requests and expected answers.
         note: one line for the documentation.
     """
 

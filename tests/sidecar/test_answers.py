@@ -22,8 +22,8 @@ STORE = "/v1.0/state/store"
 @contextmanager
 def narrow(home: Any, **limits: Any) -> Iterator[Sidecar]:
     """Serve with small limits; a request may be as large as an answer."""
-    most = limits.setdefault("bytes", 10 * SIZE)
-    with serving(declared(str(home)), bindings=BINDINGS, limits=Limits(**limits), max_body=most) as one:
+    max_bytes = limits.setdefault("bytes", 10 * SIZE)
+    with serving(declared(str(home)), bindings=BINDINGS, limits=Limits(**limits), max_body=max_bytes) as one:
         yield one
 
 

@@ -235,14 +235,14 @@ def test_an_application_over_grpc_has_further_connections_where_one_is_not_enoug
 ) -> None:
     """It allows four streams on one, and answers no call before eight are under way."""
     monkeypatch.setattr(over_grpc, "_MOST_CALLS", 4)
-    under_way, most = 0, 0
+    under_way, peak = 0, 0
     lock, enough = threading.Lock(), threading.Event()
 
     def invoked(request: Any, context: Any) -> Any:
-        nonlocal under_way, most
+        nonlocal under_way, peak
         with lock:
             under_way += 1
-            most = max(most, under_way)
+            peak = max(peak, under_way)
             if under_way == 8:
                 enough.set()
         enough.wait(30)
@@ -261,4 +261,4 @@ def test_an_application_over_grpc_has_further_connections_where_one_is_not_enoug
     app = GrpcApp(OnInvoke=("InvokeRequest", invoked))
     with serving_grpc(app, streams=4):
         asyncio.run(main(app.port))
-    assert most == 8
+    assert peak == 8

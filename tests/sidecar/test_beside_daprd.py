@@ -49,8 +49,8 @@ def test_the_expiry_of_an_event_is_where_dapr_reads_it(redis_server: RedisServer
     with shared(redis_server, topic) as (sidecar, other):
         publish(sidecar, topic, 1, query="metadata.ttlInSeconds=60")
         event, metadata = entry(other, topic)
-        left = datetime.fromisoformat(event["expiration"]) - datetime.now(UTC)
-        assert timedelta(seconds=30) < left < timedelta(seconds=61)
+        remaining = datetime.fromisoformat(event["expiration"]) - datetime.now(UTC)
+        assert timedelta(seconds=30) < remaining < timedelta(seconds=61)
         assert event["expirytime"][:19] == event["expiration"][:19]  # what we have always written stays there
         assert metadata == {"ttlInSeconds": "60"}
         sidecar.context.client.pubsub.publish("store", topic, 2, ttl=60, attributes={"tenant": "blue"})
@@ -61,8 +61,8 @@ def test_the_expiry_of_an_event_is_where_dapr_reads_it(redis_server: RedisServer
 
 def test_metadata_of_an_event_reaches_the_subscriber(redis_server: RedisServer) -> None:
     topic = "noted"
-    told = {"pubsubname": "store", "topic": topic, "route": "/in"}
-    with App([told]) as app, shared(redis_server, topic, app) as (sidecar, other):
+    subscription = {"pubsubname": "store", "topic": topic, "route": "/in"}
+    with App([subscription]) as app, shared(redis_server, topic, app) as (sidecar, other):
         publish(
             sidecar, topic, 1, query="metadata.Tenant=blue&metadata.ttlInSeconds=60&metadata.host=x&metadata.bad=%0A"
         )
@@ -87,9 +87,9 @@ def test_metadata_of_an_event_reaches_the_subscriber(redis_server: RedisServer) 
 
 
 def test_metadata_reaches_the_subscriber_in_memory_too() -> None:
-    told = {"pubsubname": "store", "topic": "t", "route": "/in"}
+    subscription = {"pubsubname": "store", "topic": "t", "route": "/in"}
     config = declared(":memory:metadata")
-    with App([told]) as app, serving(config, app_port=app.port) as sidecar:
+    with App([subscription]) as app, serving(config, app_port=app.port) as sidecar:
         until(lambda: len(sidecar.context.subscriptions) == 1)
         publish(sidecar, "t", 1, query="metadata.tenant=blue&metadata.content-length=5&metadata.dapr-api-token=lie")
         (got,) = until(lambda: app.got)
@@ -97,8 +97,8 @@ def test_metadata_reaches_the_subscriber_in_memory_too() -> None:
 
 
 def test_metadata_stands_in_the_entries_of_a_bulk() -> None:
-    told = {"pubsubname": "store", "topic": "t", "route": "/in", "bulkSubscribe": {"enabled": True}}
-    with App([told]) as app, serving(declared(":memory:bulk-metadata"), app_port=app.port) as sidecar:
+    subscription = {"pubsubname": "store", "topic": "t", "route": "/in", "bulkSubscribe": {"enabled": True}}
+    with App([subscription]) as app, serving(declared(":memory:bulk-metadata"), app_port=app.port) as sidecar:
         until(lambda: len(sidecar.context.subscriptions) == 1)
         publish(sidecar, "t", 1, query="metadata.tenant=blue")
         (got,) = until(lambda: app.got)
@@ -107,8 +107,8 @@ def test_metadata_stands_in_the_entries_of_a_bulk() -> None:
 
 def test_an_event_without_data_has_none(redis_server: RedisServer) -> None:
     topic = "bare"
-    told = {"pubsubname": "store", "topic": topic, "route": "/in"}
-    with App([told]) as app, shared(redis_server, topic, app) as (sidecar, other):
+    subscription = {"pubsubname": "store", "topic": topic, "route": "/in"}
+    with App([subscription]) as app, shared(redis_server, topic, app) as (sidecar, other):
         publish(sidecar, topic, {"id": "1", "source": "s", "type": "t", "specversion": "1.0"}, CLOUD_EVENT)
         event, metadata = entry(other, topic)
         assert not {"data", "data_base64"} & event.keys()
@@ -204,8 +204,8 @@ def test_bytes_of_an_event_that_was_one_already_stay_bytes(content_type: str) ->
 
 def test_a_job_without_a_failure_policy_tells_the_default(sidecar: Sidecar) -> None:
     assert send(sidecar.http_address, "POST", "/v1.0/jobs/j", {"schedule": "@every 1h"}).status == 204
-    told = send(sidecar.http_address, "GET", "/v1.0/jobs/j").json
-    assert told == {
+    job = send(sidecar.http_address, "GET", "/v1.0/jobs/j").json
+    assert job == {
         "name": "j",
         "schedule": "@every 1h",
         "failurePolicy": {"constant": {"interval": "1s", "maxRetries": 3}},
@@ -241,7 +241,7 @@ def test_a_delivery_tells_that_the_event_was_published_raw(metadata: dict[str, s
     with App([subscription]) as app, serving(declared(":memory:told"), app_port=app.port) as sidecar:
         for query in ("?metadata.rawPayload=true", ""):
             assert send(sidecar.http_address, "POST", f"/v1.0/publish/store/t{query}", {"id": "r"}).status == 204
-        got = until(lambda: len(found := [got for got in app.got if got.path == "/events"]) == 2 and found)
+        got = until(lambda: len(events := [got for got in app.got if got.path == "/events"]) == 2 and events)
     assert sorted(str(each.header("rawpayload")) for each in got) == ["None", "true"]
 
 

@@ -51,8 +51,8 @@ def test_files(binding: Sidecar) -> None:
     answer = http(binding, "files", "create", base64.b64encode(content).decode(), fileName="a/b.bin")
     assert (answer.status, answer.json) == (200, {"fileName": "a/b.bin"})
     assert binding.context.client.file.get_file("store", "a/b.bin") == content
-    found = http(binding, "files", "get", fileName="a/b.bin")
-    assert (found.status, found.body) == (200, content)
+    reply = http(binding, "files", "get", fileName="a/b.bin")
+    assert (reply.status, reply.body) == (200, content)
     assert rpc(binding, "files", "get", fileName="a/b.bin").message.data == content
     assert http(binding, "files", "get", key="a/b.bin").body == content  # as bindings.aws.s3 has it
     rpc(binding, "files", "create", b"plain text", fileName="c")
@@ -112,12 +112,12 @@ def test_sql(binding: Sidecar) -> None:
         binding, "sql", "exec", sql="INSERT INTO people (id, name) VALUES ($1, $2), ($3, $2)", params='[1, "Zoë :x", 2]'
     )
     assert (answer.status, answer.body, answer.headers["metadata.rows-affected"]) == (200, b"", "2")
-    found = http(
+    reply = http(
         binding, "sql", "query", sql="SELECT id, name, data FROM people WHERE id < ? ORDER BY id", params="[10]"
     )
-    assert found.json == [[1, "Zoë :x", None], [2, "Zoë :x", None]]
-    assert found.headers["metadata.operation"] == "query"
-    assert found.headers["metadata.duration"].endswith("ms")
+    assert reply.json == [[1, "Zoë :x", None], [2, "Zoë :x", None]]
+    assert reply.headers["metadata.operation"] == "query"
+    assert reply.headers["metadata.duration"].endswith("ms")
     over = rpc(binding, "sql", "query", sql="SELECT name FROM people\nWHERE id = ?1 OR id = ?1", params="[2]").message
     assert json.loads(over.data) == [["Zoë :x"]]
     assert set(over.metadata) == {"operation", "sql", "start-time", "end-time", "duration", "columns"}
@@ -134,8 +134,8 @@ def test_sql_in_headers(binding: Sidecar) -> None:
 
 
 def test_values_of_sql(binding: Sidecar) -> None:
-    found = http(binding, "sql", "query", sql="SELECT x'ff00', 1.5, 9007199254740993, NULL, 'a'").json
-    assert found == [["/wA=", 1.5, 9007199254740993, None, "a"]]
+    rows = http(binding, "sql", "query", sql="SELECT x'ff00', 1.5, 9007199254740993, NULL, 'a'").json
+    assert rows == [["/wA=", 1.5, 9007199254740993, None, "a"]]
 
 
 @pytest.mark.process
@@ -153,8 +153,8 @@ def test_values_of_postgresql(postgres_url: str) -> None:
         )
         inserted = http(one, "sql", "exec", sql=sql, params='[1, "x:y ?"]')
         assert inserted.headers["metadata.rows-affected"] == "1"
-        found = http(one, "sql", "query", sql=f"SELECT * FROM {table} WHERE j ? 'a' AND id = $1", params="[1]")
-        assert found.json == [[1, 1.5, "2020-01-01T00:00:00Z", "AP8=", {"a": 1}, id, "x:y ?"]]
+        reply = http(one, "sql", "query", sql=f"SELECT * FROM {table} WHERE j ? 'a' AND id = $1", params="[1]")
+        assert reply.json == [[1, 1.5, "2020-01-01T00:00:00Z", "AP8=", {"a": 1}, id, "x:y ?"]]
         http(one, "sql", "exec", sql=f"DROP TABLE {table}")
 
 
@@ -317,7 +317,7 @@ def test_over_grpc() -> None:
 
 
 def test_components(tmp_path: Path) -> None:
-    found = load(
+    loaded = load(
         write(
             tmp_path,
             component("a", "bindings.cron", '{name: schedule, value: "@every 1m30s"}'),
@@ -332,18 +332,20 @@ def test_components(tmp_path: Path) -> None:
         ),
         "shop",
     )
-    assert found.timers == (
+    assert loaded.timers == (
         CronBinding("a", "@every 1m30s"),
         CronBinding("b", "0 30 9 * * *", "Europe/Paris", "/x", asks=False),
     )
-    assert [(each.name, each.type, each.capabilities) for each in found.components] == [
+    assert [(each.name, each.type, each.capabilities) for each in loaded.components] == [
         (name, "bindings.cron", ("INPUT_BINDING",)) for name in ("a", "b")
     ]
-    assert [each.partition("): ")[2] for each in found.warnings] == ["direction has no input: the binding calls nobody"]
-    told = {"name": "a", "type": "bindings.cron", "version": "v1", "capabilities": ["INPUT_BINDING"]}
+    assert [each.partition("): ")[2] for each in loaded.warnings] == [
+        "direction has no input: the binding calls nobody"
+    ]
+    metadata = {"name": "a", "type": "bindings.cron", "version": "v1", "capabilities": ["INPUT_BINDING"]}
     (tmp_path / "all.yaml").write_text(component("a", "bindings.cron", '{name: schedule, value: "@every 50ms"}'))
     with App() as app, serve(app_id="shop", app_port=app.port, resources=tmp_path) as sidecar:
-        assert send(sidecar.http_endpoint, "GET", "/v1.0/metadata").json["components"] == [told]
+        assert send(sidecar.http_endpoint, "GET", "/v1.0/metadata").json["components"] == [metadata]
         until(lambda: [got for got in app.at("/a") if got.method == "POST"])
 
 

@@ -50,7 +50,7 @@ def test_a_file_of_daprs_serves_the_data_that_daprd_has(files: Path, monkeypatch
         monkeypatch.setenv("REDIS_HOST", f"127.0.0.1:{server.port}")
         metadata = ["{name: redisHost, envRef: REDIS_HOST}", REFERENCE, item("redisDB", 3), item("dialTimeout", "5s")]
         bus = [item("redeliverInterval", "15s"), item("streamTTL", "1h30m"), item("consumerID", "app")]
-        found = load(
+        loaded = load(
             write(
                 files,
                 SECRETS,
@@ -65,19 +65,19 @@ def test_a_file_of_daprs_serves_the_data_that_daprd_has(files: Path, monkeypatch
             "app",
         )  # fmt: skip
         assert [
-            warning.split("': ")[-1].split(": ", 1)[-1] for warning in found.warnings if "metadata" not in warning
+            warning.split("': ")[-1].split(": ", 1)[-1] for warning in loaded.warnings if "metadata" not in warning
         ] == [
             "locks that daprd has in this Redis are others: let no daprd use them meanwhile",
             "it has what client.configuration saves, and not the keys that others set in this Redis",
         ]
-        assert sum("'dialTimeout' has no effect" in warning for warning in found.warnings) == 5
-        assert sum("the sidecar holds an event" in warning for warning in found.warnings) == 1
-        assert sum("'keyPrefix' has no effect: keys begin with prefix" in warning for warning in found.warnings) == 1
-        assert PASSWORD not in repr(found)
-        assert found.config["pubsub"]["bus"]["retention"] == 5400
-        capabilities = {each.name: each.capabilities for each in found.components}
+        assert sum("'dialTimeout' has no effect" in warning for warning in loaded.warnings) == 5
+        assert sum("the sidecar holds an event" in warning for warning in loaded.warnings) == 1
+        assert sum("'keyPrefix' has no effect: keys begin with prefix" in warning for warning in loaded.warnings) == 1
+        assert PASSWORD not in repr(loaded)
+        assert loaded.config["pubsub"]["bus"]["retention"] == 5400
+        capabilities = {each.name: each.capabilities for each in loaded.components}
         assert capabilities["orders"] == ("ETAG", "TRANSACTIONAL", "TTL")
-        with serving(dict(found.config)) as one, redis.Redis(port=server.port, password=PASSWORD, db=3) as native:
+        with serving(dict(loaded.config)) as one, redis.Redis(port=server.port, password=PASSWORD, db=3) as native:
             native.hset("app||theirs", mapping={"data": '{"a":1}', "version": "4"})
             assert send(one.http_address, "GET", "/v1.0/state/orders/theirs").json == {"a": 1}
             for store in ("orders", "mine"):
@@ -100,7 +100,7 @@ def test_an_application_gets_what_daprs_publish(files: Path) -> None:
         server = resources.enter_context(serve("valkey"))
         host = item("redisHost", f"127.0.0.1:{server.port}")
         subscription = SUBSCRIPTION.format(version="v2alpha1", spec="  routes: {default: /news}").replace("shop", "app")
-        found = load(write(files, component("bus", "pubsub.redis", host), subscription), "app")
+        loaded = load(write(files, component("bus", "pubsub.redis", host), subscription), "app")
         native = resources.enter_context(redis.Redis(port=server.port))
         event = {"id": "1", "specversion": "1.0", "type": "com.dapr.event.sent", "source": "other", "data": {"n": 1}}
         native.xadd("orders", {"data": json.dumps(event), "metadata": "{}"})
@@ -111,8 +111,8 @@ def test_an_application_gets_what_daprs_publish(files: Path) -> None:
             return None
 
         app = resources.enter_context(App(answer=answer))
-        settings = {"app_port": app.port, "subscriptions": found.subscriptions, "components": found.components}
-        one = resources.enter_context(serving(dict(found.config), **settings))
+        settings = {"app_port": app.port, "subscriptions": loaded.subscriptions, "components": loaded.components}
+        one = resources.enter_context(serving(dict(loaded.config), **settings))
         assert send(one.http_address, "POST", "/v1.0/publish/bus/orders", {"n": 2}).status == 204
         until(lambda: len([each for each in got if each.path == "/news"]) == 2)
         bodies = [json.loads(each.body) for each in got if each.path == "/news"]
@@ -138,13 +138,13 @@ def test_nats(files: Path) -> None:
             documents.append(
                 component("bus", "pubsub.jetstream", *metadata, *events, more="auth: {secretStore: vault}")
             )
-        found = load(write(files, SECRETS, *documents), "app")
-        assert any("a bucket of its own, which daprd neither" in warning for warning in found.warnings)
-        assert any("'bucket' has no effect: streams and buckets have names" in warning for warning in found.warnings)
-        with open_client(found) as client:
+        loaded = load(write(files, SECRETS, *documents), "app")
+        assert any("a bucket of its own, which daprd neither" in warning for warning in loaded.warnings)
+        assert any("'bucket' has no effect: streams and buckets have names" in warning for warning in loaded.warnings)
+        with open_client(loaded) as client:
             client.state.save("orders", "k", 1)
             assert client.state.get("orders", "k") == 1
-            if "bus" in found.config.get("pubsub", {}):
+            if "bus" in loaded.config.get("pubsub", {}):
                 with client.pubsub.subscribe("bus", "news", start="earliest") as subscription:
                     client.pubsub.publish("bus", "news", 1)
                     event = subscription.receive(5.0)
@@ -160,13 +160,13 @@ def test_etcd(files: Path, etcd_server: EtcdServer) -> None:
         item("tlsEnable", "false"),
     ]
     for version in ("v1", "v2"):
-        found = load(
+        loaded = load(
             write(files, component("orders", "state.etcd", *metadata).replace("version: v1", f"version: {version}")),
             "app",
         )
-        assert any("keys of its own, which daprd neither" in warning for warning in found.warnings)
-        assert found.config["state"]["orders"]["prefix"] == "dapr/app"
-        with open_client(found) as client:
+        assert any("keys of its own, which daprd neither" in warning for warning in loaded.warnings)
+        assert loaded.config["state"]["orders"]["prefix"] == "dapr/app"
+        with open_client(loaded) as client:
             client.state.save("orders", "k", version)
             assert client.state.get("orders", "k") == version
 
@@ -174,9 +174,9 @@ def test_etcd(files: Path, etcd_server: EtcdServer) -> None:
 def test_kafka(files: Path) -> None:
     metadata = [item("brokers", '"a, b:9093"'), item("saslUsername", "u"), item("saslPassword", PASSWORD)]
     more = [item("saslMechanism", "SHA-256"), item("disableTls", "true"), item("authType", "password")]
-    found = load(write(files, component("bus", "pubsub.kafka", *metadata, *more)), "app")
-    assert any("'authType' has no effect" in warning for warning in found.warnings)
-    table = found.config["pubsub"]["bus"]
+    loaded = load(write(files, component("bus", "pubsub.kafka", *metadata, *more)), "app")
+    assert any("'authType' has no effect" in warning for warning in loaded.warnings)
+    table = loaded.config["pubsub"]["bus"]
     assert (table["servers"], table["mechanism"], table["ensure"]) == ("a:9092,b:9093", "SCRAM-SHA-256", "create")
     assert table["tls"] in (False, "false")
 
@@ -187,11 +187,11 @@ def test_rabbitmq(files: Path, rabbitmq_url: str) -> None:
     url = "{name: connectionString, secretKeyRef: {name: rabbit, key: rabbit}}"
     metadata = [url, item("heartBeat", "10s"), item("prefetchCount", 10), item("exchangeKind", "fanout")]
     bus = component("bus", "pubsub.rabbitmq", *metadata, more="auth: {secretStore: vault}")
-    found = load(write(files, SECRETS, bus), f"app-{os.getpid()}")
-    assert any("its exchanges are those of daprd" in warning for warning in found.warnings)
-    assert any("'prefetchCount' has no effect: the sidecar chooses" in warning for warning in found.warnings)
+    resources = load(write(files, SECRETS, bus), f"app-{os.getpid()}")
+    assert any("its exchanges are those of daprd" in warning for warning in resources.warnings)
+    assert any("'prefetchCount' has no effect: the sidecar chooses" in warning for warning in resources.warnings)
     topic = f"news-{os.getpid()}"
-    with open_client(found) as client, client.pubsub.subscribe("bus", topic) as subscription:
+    with open_client(resources) as client, client.pubsub.subscribe("bus", topic) as subscription:
         client.pubsub.publish("bus", topic, 1)
         event = subscription.receive(10.0)
         assert event is not None
@@ -202,10 +202,10 @@ def test_rabbitmq(files: Path, rabbitmq_url: str) -> None:
 def test_settings_of_ours_go_with_daprs_types(files: Path, valkey_server: RedisServer) -> None:
     host = item("redisHost", f"127.0.0.1:{valkey_server.port}")
     url = item("url", valkey_server.url)
-    found = load(write(files, component("a", "state.redis", host, item("layout", "event"), item("prefix", "mine")),
-                       component("b", "lock.redis", url)), "shop")  # fmt: skip
-    assert found.warnings == ()
-    with open_client(found) as client:
+    resources = load(write(files, component("a", "state.redis", host, item("layout", "event"), item("prefix", "mine")),
+                           component("b", "lock.redis", url)), "shop")  # fmt: skip
+    assert resources.warnings == ()
+    with open_client(resources) as client:
         client.state.save("a", "k", 1, fence=1)
         assert client.state.list_keys("a") == ["k"]
         assert client.lock.try_lock("b", "r") is not None
@@ -215,7 +215,7 @@ PLAIN = item("redisHost", "a")
 
 
 @pytest.mark.parametrize(
-    ("kind", "metadata", "told"),
+    ("kind", "metadata", "message"),
     [
         ("state.redis", [], "redisHost: give host:port"),
         ("state.redis", [item("redisHost", "a"), item("url", "redis://a")], "give url or Dapr's own fields, not both"),
@@ -249,15 +249,15 @@ PLAIN = item("redisHost", "a")
         ("state.jetstream", [item("natsURL", "nats://a"), item("tls_client_cert", "c.pem")], "tls_certificate and tls_key together"),
     ],
 )  # fmt: skip
-def test_what_is_refused(tmp_path: Path, kind: str, metadata: list[str], told: str) -> None:
-    assert told in refusal(tmp_path, component("c", kind, *metadata))
+def test_what_is_refused(tmp_path: Path, kind: str, metadata: list[str], message: str) -> None:
+    assert message in refusal(tmp_path, component("c", kind, *metadata))
 
 
 def test_what_asks_for_nothing_may_be_there(tmp_path: Path) -> None:
     metadata = [PLAIN, item("ttlInSeconds", -1), item("useEntraID", "false"), item("redisPassword", '""')]
-    found = load(write(tmp_path, component("c", "state.redis", *metadata)), "shop")
-    assert found.warnings == ()
-    assert found.config["state"]["c"]["url"] == "redis://a:6379/0"
+    resources = load(write(tmp_path, component("c", "state.redis", *metadata)), "shop")
+    assert resources.warnings == ()
+    assert resources.config["state"]["c"]["url"] == "redis://a:6379/0"
 
 
 @pytest.mark.parametrize(
@@ -289,16 +289,16 @@ def test_urls(make: Callable[[Any], str], parts: dict[str, str], url: str) -> No
 
 
 def test_no_value_is_told(tmp_path: Path) -> None:
-    told = refusal(
+    message = refusal(
         tmp_path, component("c", "state.redis", item("redisHost", f"{PASSWORD}@"), item("redisDB", PASSWORD))
     )
-    assert PASSWORD not in told
+    assert PASSWORD not in message
 
 
 def test_namespaces_are_prefixes(tmp_path: Path) -> None:
     for namespace, expected in (("prod", "prod.Shop"), ("", "appid")):
         file = write(tmp_path, component("c", "state.redis", PLAIN, item("keyPrefix", "namespace")))
-        found = load(file, "Shop", namespace)
-        assert found.config["state"]["c"]["key_prefix"] == expected
+        resources = load(file, "Shop", namespace)
+        assert resources.config["state"]["c"]["key_prefix"] == expected
     with pytest.raises(InvalidArgumentError, match="unknown metadata"):
         load(write(tmp_path, component("c", "state.redis", PLAIN, item("redisSentinel", "x"))), "shop")

@@ -1,4 +1,4 @@
-"""What web pages reach of servers on this machine, in a real browser: neither a page of another origin nor one whose name was rebound to 127.0.0.1 gets through."""
+"""Requests that web pages send to local servers, in a real browser: foreign and rebound origins do not get through."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ SCRIPT = """
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as made:
-        yield made
+    with chrome(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 class Target:
@@ -147,12 +147,12 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
 
 def attack(browser: Chrome, target: Target, url: str) -> None:
     grpc = f"http://{target.sidecar.grpc_address}"
-    found = browser.execute_async_script(SCRIPT, url, grpc, WRITES, READS)
+    results = browser.execute_async_script(SCRIPT, url, grpc, WRITES, READS)
     browser.get("about:blank")
-    assert len(found) > 30
-    assert CANARY not in str(found)
+    assert len(results) > 30
+    assert CANARY not in str(results)
     # a rebound page may read that it is refused, and nothing else
-    assert {status for _, kind, status, _ in found if kind not in ("opaque", "error")} <= {403, 421}
+    assert {status for _, kind, status, _ in results if kind not in ("opaque", "error")} <= {403, 421}
     target.is_untouched()
 
 

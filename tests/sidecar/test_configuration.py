@@ -26,19 +26,19 @@ STORE = "/v1.0/configuration/store"
 @pytest.fixture
 def application() -> Iterator[App]:
     """An application that takes what it is told."""
-    with App() as made:
-        yield made
+    with App() as app:
+        yield app
 
 
 @pytest.fixture(params=["memory", "file"])
 def beside(request: pytest.FixtureRequest, application: App, tmp_path: Path) -> Iterator[Sidecar]:
     """A sidecar beside it."""
     home = f":memory:{request.node.name[:100]}" if request.param == "memory" else str(tmp_path)
-    with serving(declared(home), app_port=application.port) as made:
-        yield made
+    with serving(declared(home), app_port=application.port) as sidecar:
+        yield sidecar
 
 
-def told(application: App, count: int) -> Got:
+def received(application: App, count: int) -> Got:
     """Return the last of so many requests, which came at last."""
     until(lambda: len(application.got) >= count, f"{count} requests")
     assert len(application.got) == count
@@ -52,9 +52,9 @@ def save(sidecar: Sidecar, **values: str) -> None:
 def test_get(sidecar: Sidecar) -> None:
     item = ConfigurationItem("a", "1", metadata={"who": "me"})
     sidecar.context.client.configuration.save_configuration("store", [item, ConfigurationItem("b", "")])
-    found = send(sidecar.http_address, "GET", f"{STORE}?key=a&key=absent&metadata.x=1").json
-    version = found["a"].pop("version")
-    assert found == {"a": {"value": "1", "metadata": {"who": "me"}}}
+    result = send(sidecar.http_address, "GET", f"{STORE}?key=a&key=absent&metadata.x=1").json
+    version = result["a"].pop("version")
+    assert result == {"a": {"value": "1", "metadata": {"who": "me"}}}
     assert version
     # what is empty is left out
     everything = send(sidecar.http_address, "GET", STORE).json
@@ -119,18 +119,18 @@ def test_the_end_of_the_sidecar_ends_streams(sidecar: Sidecar) -> None:
 
 
 def test_the_application_is_told(beside: Sidecar, application: App) -> None:
-    """One request for each key that changes (Dapr, "Configuration API reference", "Optional application routes")."""
+    """Each changed key causes one request (Dapr, "Configuration API reference", "Optional application routes")."""
     save(beside, a="before")
     id = send(beside.http_address, "GET", f"{STORE}/subscribe?key=a&key=b%2Fc%20d").json["id"]
     save(beside, a="after")
-    got = told(application, 1)
+    got = received(application, 1)
     assert (got.method, got.path, got.header("content-type")) == ("POST", "/configuration/store/a", "application/json")
     assert (got.json["id"], set(got.json["items"])) == (id, {"a"})
     assert got.json["items"]["a"]["value"] == "after"
     save(beside, **{"b/c d": "x"})
-    assert told(application, 2).path == "/configuration/store/b/c%20d"
+    assert received(application, 2).path == "/configuration/store/b/c%20d"
     beside.context.client.configuration.delete_configuration("store", ["a"])
-    assert told(application, 3).json == {"id": id, "items": {"a": {}}}
+    assert received(application, 3).json == {"id": id, "items": {"a": {}}}
     assert send(beside.http_address, "GET", f"{STORE}/{id}/unsubscribe").json == {"ok": True}
     again = send(beside.http_address, "GET", f"{STORE}/{id}/unsubscribe")
     assert (again.status, again.json) == (
@@ -140,7 +140,7 @@ def test_the_application_is_told(beside: Sidecar, application: App) -> None:
     # what changes now goes to the other subscription alone
     other = send(beside.http_address, "GET", "/v1.0-alpha1/configuration/store/subscribe?key=a").json["id"]
     save(beside, a="again")
-    assert told(application, 4).json["id"] == other
+    assert received(application, 4).json["id"] == other
 
 
 def test_an_application_that_does_not_take_it(
@@ -153,7 +153,7 @@ def test_an_application_that_does_not_take_it(
     until(lambda: "POST /configuration/store/a: status 500" in caplog.text)
     application.answer = None
     save(beside, a="2")
-    assert told(application, 2).json["items"]["a"]["value"] == "2"
+    assert received(application, 2).json["items"]["a"]["value"] == "2"
 
 
 def test_an_application_that_is_gone(
@@ -170,14 +170,14 @@ def test_an_application_that_is_gone(
         save(beside, a="1")
         until(lambda: "not told to the application: POST /configuration/store/a: nobody listens there" in caplog.text)
     save(beside, a="2")
-    assert told(application, 1).json["items"]["a"]["value"] == "2"
+    assert received(application, 1).json["items"]["a"]["value"] == "2"
 
 
 def test_sdk_configuration(sdk: Sdk) -> None:
     sdk.ours.configuration.save_configuration("store", {"sdk-a": "1", "sdk-b": "2"})
-    found = sdk.call("get_configuration", "store", ["sdk-a", "sdk-absent"], config_metadata={"x": "y"}).items
-    assert {key: item.value for key, item in found.items()} == {"sdk-a": "1"}
-    assert found["sdk-a"].version
+    result = sdk.call("get_configuration", "store", ["sdk-a", "sdk-absent"], config_metadata={"x": "y"}).items
+    assert {key: item.value for key, item in result.items()} == {"sdk-a": "1"}
+    assert result["sdk-a"].version
     everything = sdk.call("get_configuration", "store", []).items
     assert {"sdk-a", "sdk-b"} <= set(everything)
     assert sdk.refused("get_configuration", "nope", []) == ("INVALID_ARGUMENT", "configuration store nope not found")

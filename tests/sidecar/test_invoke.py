@@ -28,7 +28,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture(params=["folder", "nats"])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    """What applications share: a folder, or a NATS server."""
+    """Home that the applications share: a folder, or a NATS server."""
     return tmp_path if request.param == "folder" else str(request.getfixturevalue("nats_server").url)
 
 
@@ -42,9 +42,9 @@ def invoked(sidecar: Sidecar, method: str, path: str, body: bytes | None = None,
         connection.putheader("content-length", str(len(body)))
     connection.endheaders(body)
     response = connection.getresponse()
-    found = response.status, response.getheaders(), response.read()
+    result = response.status, response.getheaders(), response.read()
     connection.close()
-    return found
+    return result
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 302, 400, 404, 500, 503])
@@ -59,13 +59,13 @@ def test_status_headers_and_body_of_the_application_pass_through(tmp_path: Path,
     ]
     body = b"" if status == 204 else b"\x00of the application"
     with App(answer=lambda got: Reply(status, body, headers)) as app, beside(app, tmp_path) as sidecar:
-        found, pairs, data = invoked(sidecar, "POST", "/v1.0/invoke/app/method/a/b%20c?x=1&x=%20", b"in")
-    assert (found, data) == (status, body)
+        code, pairs, data = invoked(sidecar, "POST", "/v1.0/invoke/app/method/a/b%20c?x=1&x=%20", b"in")
+    assert (code, data) == (status, body)
     assert [value for name, value in pairs if name == "set-cookie"] == ["a=1", "b=2"]
-    told = {name.lower(): value for name, value in pairs}
-    assert told["x-mine"] == "1"
-    assert told["content-type"] == "a/b"
-    assert "x-hop" not in told
+    received = {name.lower(): value for name, value in pairs}
+    assert received["x-mine"] == "1"
+    assert received["content-type"] == "a/b"
+    assert "x-hop" not in received
     (got,) = app.got
     assert (got.method, got.path, got.body) == ("POST", "/a/b%20c?x=1&x=%20", b"in")
 
@@ -148,8 +148,8 @@ def test_the_namespace_of_the_caller(tmp_path: Path, target: str) -> None:
                 assert hello(b"", metadata=(("dapr-app-id", f"{target}.shops"),), timeout=30) == b"hello "
     (got,) = over_http.got
     hello_got = next(metadata for method, _, metadata in over_grpc.got if method == "/mine.Greeter/Hello")
-    for told in (dict(got.headers), hello_got):
-        names = [told[f"dapr-{name}"] for name in ("caller-app-id", "caller-namespace", "callee-app-id")]
+    for headers in (dict(got.headers), hello_got):
+        names = [headers[f"dapr-{name}"] for name in ("caller-app-id", "caller-namespace", "callee-app-id")]
         assert names == ["app", "shops", target]
 
 

@@ -41,10 +41,14 @@ def test_calls_of_grpc_are_passed_on(tmp_path: Path, target: str) -> None:
         assert dict(done.initial_metadata())["x-initial"] == "1"
         trailing = dict(done.trailing_metadata())
         assert (trailing["x-trailing"], trailing["x-bytes-bin"]) == ("2", b"\x00\xff")
-        told = next(metadata for method, _, metadata in app.got if method == "/mine.Greeter/Hello")
-        assert (told["x-mine"], told["dapr-api-token"], told["dapr-callee-app-id"]) == ("1", "token", target)
-        assert (told["dapr-caller-app-id"], told["dapr-caller-namespace"]) == ("app", "default")
-        assert "dapr-app-id" not in told
+        received = next(metadata for method, _, metadata in app.got if method == "/mine.Greeter/Hello")
+        assert (received["x-mine"], received["dapr-api-token"], received["dapr-callee-app-id"]) == (
+            "1",
+            "token",
+            target,
+        )
+        assert (received["dapr-caller-app-id"], received["dapr-caller-namespace"]) == ("app", "default")
+        assert "dapr-app-id" not in received
 
         chat: Any = channel.stream_stream("/mine.Greeter/Chat")
         given = iter([b"%d" % number for number in range(100)])
@@ -218,11 +222,11 @@ def test_who_goes_away_ends_the_answer(events: tuple[Events, Sidecar]) -> None:
     response.close()
     connection.close()
 
-    def told() -> bool:
+    def ended() -> bool:
         app.next.release()  # the application tries to send, and finds nobody
         return app.gone.wait(0.05)
 
-    until(told, "the end of the connection")
+    until(ended, "the end of the connection")
 
 
 def test_an_answer_that_breaks_off_does_so_for_the_caller(events: tuple[Events, Sidecar]) -> None:

@@ -55,11 +55,11 @@ def test_a_job_is_told_as_it_was_given(sidecar: Sidecar, version: str) -> None:
     answer = send(sidecar.http_address, "GET", f"/{version}/jobs/my-job")
     assert answer.status == 200
     assert answer.json == {"name": "my-job", **given, "data": {"@type": VALUE, "value": given["data"]}}
-    found = rpc(sidecar, "GetJob", name="my-job").message.job
-    assert (found.schedule, found.repeats, found.due_time, found.ttl) == (given["schedule"], 3, given["dueTime"], "24h")
-    assert found.data.type_url == VALUE
-    assert json_format.MessageToDict(messages().Value.FromString(found.data.value)) == given["data"]
-    constant = found.failure_policy.constant
+    job = rpc(sidecar, "GetJob", name="my-job").message.job
+    assert (job.schedule, job.repeats, job.due_time, job.ttl) == (given["schedule"], 3, given["dueTime"], "24h")
+    assert job.data.type_url == VALUE
+    assert json_format.MessageToDict(messages().Value.FromString(job.data.value)) == given["data"]
+    constant = job.failure_policy.constant
     assert (constant.interval.ToMilliseconds(), constant.max_retries) == (1500, 4)
     stored = sidecar.context.client.schedule.get_job("my-job")
     assert (stored.schedule, stored.timezone, stored.repeats) == ("0 30 4 * * mon-fri", "Europe/Paris", 3)
@@ -78,8 +78,8 @@ def test_over_grpc(sidecar: Sidecar, suffix: str) -> None:
     job = kinds.Job(name="j1", schedule="@every 1h", data=data, failure_policy={"drop": {}})
     assert rpc(sidecar, f"ScheduleJob{suffix}", job=job).code == "OK"
     assert rpc(sidecar, f"ScheduleJob{suffix}", job=kinds.Job(name="k", due_time="1h")).code == "OK"
-    found = rpc(sidecar, f"GetJob{suffix}", name="j1").message.job
-    assert found == job
+    stored = rpc(sidecar, f"GetJob{suffix}", name="j1").message.job
+    assert stored == job
     listed = rpc(sidecar, f"ListJobs{suffix}").message.jobs
     assert [each.name for each in listed] == ["j1", "k"]
     # where none was given, the default is told, as daprd does
@@ -205,12 +205,12 @@ def test_a_schedule_comes_so_often_and_is_then_gone(tmp_path: Path) -> None:
 
 
 def failing(times: int, reply: Reply) -> Callable[[Got], Reply | None]:
-    left = [reply] * times
+    replies = [reply] * times
     lock = threading.Lock()
 
     def answer(got: Got) -> Reply | None:
         with lock:
-            return left.pop() if left else None
+            return replies.pop() if replies else None
 
     return answer
 

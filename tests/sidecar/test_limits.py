@@ -33,7 +33,7 @@ RATE = 200
 
 
 class Sidecar(NamedTuple):
-    """One that is shared by the tests; its times for slow peers are short, but with ``--soak``."""
+    """Sidecar shared by the tests, with short timeouts for slow peers unless ``--soak`` is given."""
 
     process: Other
     url: str
@@ -44,7 +44,7 @@ class Sidecar(NamedTuple):
         return run("steady", self.url, RATE, seconds, 4, TOKEN["dapr-api-token"])
 
     def answers(self) -> bool:
-        """Tell whether it does, over both protocols."""
+        """Return whether it does, over both protocols."""
         kinds = messages()
         request = kinds.GetStateRequest(store_name="store", key="absent")
         got = call(self.grpc, "GetState", request, "GetStateResponse", TOKEN)
@@ -54,20 +54,20 @@ class Sidecar(NamedTuple):
 @contextmanager
 def serving(home: Path, seconds: float | str = "", files: int = 0, **settings: Any) -> Iterator[Sidecar]:
     with other("serve", home, json.dumps(settings), seconds, files) as process:
-        found = process.line()
-        yield Sidecar(process, found["http"], found["grpc"])
+        addresses = process.line()
+        yield Sidecar(process, addresses["http"], addresses["grpc"])
         process.rest()
 
 
 @pytest.fixture(scope="module")
 def sidecar(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
     seconds = "" if request.config.getoption("--soak") else 0.5
-    with serving(tmp_path_factory.mktemp("limits"), seconds, api_token=TOKEN["dapr-api-token"]) as made:
+    with serving(tmp_path_factory.mktemp("limits"), seconds, api_token=TOKEN["dapr-api-token"]) as server:
         big = [{"key": "big", "value": "x" * BIG}]
-        assert send(made.url, "POST", "/v1.0/state/store", big, TOKEN).status == 204
-        assert made.answers()
-        made.load(0.2)
-        yield made
+        assert send(server.url, "POST", "/v1.0/state/store", big, TOKEN).status == 204
+        assert server.answers()
+        server.load(0.2)
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +200,8 @@ def test_what_is_too_large(sidecar: Sidecar) -> None:
     ids=["both lengths", "chunks in 1.0", "two lengths", "bare LF", "a length that is none", "a long head", "no host"],
 )
 def test_what_is_no_request_ends_the_connection(head: str, answer: int, sidecar: Sidecar) -> None:
-    place = urlsplit(sidecar.url)
-    with socket.create_connection((place.hostname, place.port), timeout=PATIENCE) as peer:
+    address = urlsplit(sidecar.url)
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as peer:
         peer.sendall(head.format("/v1.0/state/store").encode())
         assert peer.recv(12) == f"HTTP/1.1 {answer}".encode()
         with contextlib.suppress(ConnectionResetError):  # what it did not read any more
@@ -216,13 +216,13 @@ def test_who_reads_slowly_gets_all(sidecar: Sidecar, rounds: Rounds) -> None:
 
 
 def _paused_while_reading(sidecar: Sidecar, seconds: float) -> bool:
-    """Read slowly for so long, then all; tells whether this machine stood still meanwhile, and the sidecar let go of it."""
-    place = urlsplit(sidecar.url)
+    """Read slowly for so long, then all; returns whether this machine stood still meanwhile, and the sidecar let go of it."""
+    address = urlsplit(sidecar.url)
     count = 12
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.settimeout(PATIENCE)
-        peer.connect((place.hostname, place.port))
+        peer.connect((address.hostname, address.port))
         ask = "GET /v1.0/state/store/big HTTP/1.1\r\nhost: localhost\r\ndapr-api-token: secret\r\n\r\n"
         peer.sendall(ask.encode() * count)
         got, longest = 0, 0.0
@@ -246,10 +246,10 @@ def _paused_while_reading(sidecar: Sidecar, seconds: float) -> bool:
 
 def test_who_says_nothing_over_grpc_is_let_go(sidecar: Sidecar) -> None:
     before = sidecar.process.ask()
-    place = urlsplit(f"http://{sidecar.grpc}")
+    address = urlsplit(f"http://{sidecar.grpc}")
     with ExitStack() as stack:
         for data in (b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
-            peer = stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=PATIENCE))
+            peer = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=PATIENCE))
             peer.sendall(data)
             while peer.recv(65536):
                 pass
@@ -268,10 +268,10 @@ def test_more_connections_than_are_taken(tmp_path: Path) -> None:
     with ExitStack() as stack:
         app = stack.enter_context(App(answer=answer))
         sidecar = stack.enter_context(serving(tmp_path, files=3 * limit, app_port=app.port))
-        place = urlsplit(sidecar.url)
+        address = urlsplit(sidecar.url)
 
         def peer() -> socket.socket:
-            return stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=PATIENCE))
+            return stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=PATIENCE))
 
         idle = [peer() for _ in range(limit + 1)]
         assert idle[0].recv(1) == b""
@@ -317,7 +317,7 @@ def test_an_application_that_hangs(tmp_path: Path, rounds: Rounds, figure: Figur
 
 
 def test_an_application_that_dies(tmp_path: Path, rounds: Rounds) -> None:
-    """What it has not acknowledged comes again once it is back, and nothing that was published is lost."""
+    """Unacknowledged events are redelivered once the application is back, and no published event is lost."""
     count, deaths = rounds(100, 2000), rounds(1, 10)
     got: set[int] = set()
     with reserved_port() as port, serving(tmp_path, app_port=port) as sidecar:

@@ -26,37 +26,39 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    made = tmp_path / "home"
-    made.mkdir()
-    return made
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
 
 
 @pytest.mark.timing
 def test_a_steady_load(home: Path, rounds: Rounds, figure: Figure) -> None:
     rate, seconds = 2_000, rounds(1, 60)
     with command(home) as (process, url, _):
-        found = run("steady", url, rate, seconds, 16)
-        most = run("steady", url, 0, rounds(0, 20) or 0.5, 16)
+        steady = run("steady", url, rate, seconds, 16)
+        maximum = run("steady", url, 0, rounds(0, 20) or 0.5, 16)
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=60) == ("", "")
     figure(
         f"the sidecar on its defaults, {seconds} s at {rate:,} requests a second over HTTP",
-        f"{found['rate']:,.0f} answered a second, p50/p99 in ms: {times(found)}",
+        f"{steady['rate']:,.0f} answered a second, p50/p99 in ms: {times(steady)}",
     )
-    figure("the sidecar on its defaults, as fast as it answers", f"{most['rate']:,.0f} a second, ms: {times(most)}")
-    for each in found, most:
+    figure(
+        "the sidecar on its defaults, as fast as it answers", f"{maximum['rate']:,.0f} a second, ms: {times(maximum)}"
+    )
+    for each in steady, maximum:
         assert each["sent"] == each["answered"] > 0
         assert each["refused"] == each["unanswered"] == 0
     if rounds(0, 1):
-        assert found["sent"] >= 0.99 * rate * seconds
-        assert found["rate"] >= 0.99 * rate
-        assert found["p99"] <= 0.1
+        assert steady["sent"] >= 0.99 * rate * seconds
+        assert steady["rate"] >= 0.99 * rate
+        assert steady["p99"] <= 0.1
 
 
 def _listens(url: str) -> bool:
-    place = urlsplit(url)
+    address = urlsplit(url)
     try:
-        socket.create_connection((place.hostname, place.port), timeout=10).close()
+        socket.create_connection((address.hostname, address.port), timeout=10).close()
     except OSError:
         return False
     return True
@@ -98,13 +100,13 @@ def test_the_end_under_load(home: Path, rounds: Rounds) -> None:
                 assert [each.result().data.value for each in over_grpc] == [b"done"] * 20
                 assert process.wait(60) == 143
                 took = time.monotonic() - began
-                found = load.line()
+                result = load.line()
         assert process.communicate() == ("", "")
     assert took < 30
-    assert found["refused"] == 0
-    assert found["unanswered"] <= 16  # sent to a connection that was being closed, which HTTP cannot tell
+    assert result["refused"] == 0
+    assert result["unanswered"] <= 16  # sent to a connection that was being closed, which HTTP cannot tell
     with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="shop") as client:
-        saved = found["kinds"]["save"]["answered"]
+        saved = result["kinds"]["save"]["answered"]
         assert all(client.state.get("store", f"key-{number}") is not None for number in range(min(saved, 1000)))
         got = set()
         with client.pubsub.subscribe("bus", "work") as events:

@@ -45,8 +45,8 @@ def test_what_is_declared(tmp_path: Path) -> None:
         }
         assert {each["version"] for each in document["components"]} == {"v1"}
         reply: object = metadata(one)
-        told = {(each.name, each.type): list(each.capabilities) for each in reply.registered_components}  # type: ignore[attr-defined]
-        assert told == components
+        reported = {(each.name, each.type): list(each.capabilities) for each in reply.registered_components}  # type: ignore[attr-defined]
+        assert reported == components
 
 
 def test_nothing_is_declared() -> None:
@@ -91,19 +91,19 @@ def test_subscriptions(tmp_path: Path) -> None:
 
 def test_subscriptions_that_cannot_be_opened_are_told(tmp_path: Path) -> None:
     absent = Subscription("absent", "t", "/in")
-    told = {"pubsubname": "absent", "topic": "t", "rules": [{"path": "/in"}], "deadLetterTopic": ""}
+    subscription = {"pubsubname": "absent", "topic": "t", "rules": [{"path": "/in"}], "deadLetterTopic": ""}
     others = Subscription("absent", "t", "/in", scopes=("another",))
     with serving(declared(str(tmp_path)), subscriptions=(absent, others)) as one:
-        found = send(one.http_address, "GET", "/v1.0/metadata").json["subscriptions"]
-        assert found == [{**told, "type": "DECLARATIVE"}]
+        listed = send(one.http_address, "GET", "/v1.0/metadata").json["subscriptions"]
+        assert listed == [{**subscription, "type": "DECLARATIVE"}]
     asks = [
         {"pubsubname": "absent", "topic": "u", "route": "/in"},
         {"pubsubname": "store", "topic": "v", "route": "/in"},
     ]
     with App(asks) as app, serving(declared(str(tmp_path)), app_port=app.port, subscriptions=(absent,)) as one:
         until(lambda: one.context.subscriptions)
-        found = send(one.http_address, "GET", "/v1.0/metadata").json["subscriptions"]
-    assert [(each["pubsubname"], each["topic"], each["type"]) for each in found] == [
+        listed = send(one.http_address, "GET", "/v1.0/metadata").json["subscriptions"]
+    assert [(each["pubsubname"], each["topic"], each["type"]) for each in listed] == [
         ("absent", "t", "DECLARATIVE"),
         ("absent", "u", "PROGRAMMATIC"),
         ("store", "v", "PROGRAMMATIC"),
@@ -169,13 +169,13 @@ def test_what_nobody_knows(sidecar: Sidecar) -> None:
 @pytest.mark.filterwarnings("ignore:The wait method is deprecated:DeprecationWarning")
 def test_sdk_metadata(sdk: Sdk) -> None:
     sdk.call("set_metadata", "sdk", "was here")
-    found = sdk.call("get_metadata")
-    assert found.application_id == "app"
-    assert found.extended_metadata["sdk"] == "was here"
+    metadata = sdk.call("get_metadata")
+    assert metadata.application_id == "app"
+    assert metadata.extended_metadata["sdk"] == "was here"
     assert ("store", "state.sqlite", "v1", ["ETAG", "TRANSACTIONAL", "TTL"]) in [
-        (each.name, each.type, each.version, list(each.capabilities)) for each in found.registered_components
+        (each.name, each.type, each.version, list(each.capabilities)) for each in metadata.registered_components
     ]
-    assert found.active_actors_count == {}
+    assert metadata.active_actors_count == {}
     sdk.call("wait", 30)
 
 

@@ -24,11 +24,11 @@ from tests.support.waiting import until
 
 
 @contextmanager
-def fastapi_app(made: Any) -> Iterator[int]:
+def fastapi_app(app: Any) -> Iterator[int]:
     """Serve a FastAPI application by uvicorn, in a thread; gives its port."""
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(made, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started, "uvicorn")
@@ -40,14 +40,14 @@ def fastapi_app(made: Any) -> Iterator[int]:
 
 
 @contextmanager
-def grpc_app(made: Any) -> Iterator[int]:
+def grpc_app(app: Any) -> Iterator[int]:
     """Serve an application of ``dapr.ext.grpc``; gives its port."""
-    port = made._server.add_insecure_port("127.0.0.1:0")
-    made._server.start()
+    port = app._server.add_insecure_port("127.0.0.1:0")
+    app._server.start()
     try:
         yield port
     finally:
-        made.stop()
+        app.stop()
 
 
 Beside = Callable[..., Any]
@@ -56,18 +56,18 @@ Beside = Callable[..., Any]
 @pytest.fixture
 def closing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Close the loops that the SDK makes for each sync ``invoke_method`` and leaves open."""
-    made: list[asyncio.AbstractEventLoop] = []
+    loops: list[asyncio.AbstractEventLoop] = []
     make = asyncio.new_event_loop
 
     def noted() -> asyncio.AbstractEventLoop:
         loop = make()
         if threading.current_thread() is threading.main_thread():
-            made.append(loop)
+            loops.append(loop)
         return loop
 
     monkeypatch.setattr(asyncio, "new_event_loop", noted)
     yield
-    for loop in made:
+    for loop in loops:
         if not loop.is_closed():
             loop.run_until_complete(asyncio.sleep(0.01))
             loop.close()
@@ -93,8 +93,8 @@ def beside(request: pytest.FixtureRequest, tmp_path: Path, closing: None) -> Ite
             if request.param == "sync":
                 sidecar = stack.enter_context(serving(declared(home), **settings))
                 return stack.enter_context(sync_sdk(sidecar.http_address, sidecar.grpc_address, ours))
-            made = stack.enter_context(sidecar_process(home, **settings))
-            return stack.enter_context(aio_sdk(made.http, made.grpc, ours))
+            process = stack.enter_context(sidecar_process(home, **settings))
+            return stack.enter_context(aio_sdk(process.http, process.grpc, ours))
 
         yield make
 
@@ -139,9 +139,9 @@ def test_publish_several(beside: Beside) -> None:
     entries = ["a", b"b", BulkPublishEntry(event="1", content_type="application/json", metadata={"cloudevent.id": "i"})]
     answer = sdk.call("publish_events", "store", "t", entries)
     assert not answer.failed_entries
-    found = received(sdk, "t", 3)
-    assert [event._record.payload for event in found] == [b"a", b"b", b"1"]
-    assert found[2].id == "i"
+    events = received(sdk, "t", 3)
+    assert [event._record.payload for event in events] == [b"a", b"b", b"1"]
+    assert events[2].id == "i"
 
 
 def test_subscribe(beside: Beside) -> None:
@@ -149,8 +149,8 @@ def test_subscribe(beside: Beside) -> None:
     subscription = sdk.call("subscribe", "store", "t", dead_letter_topic="dead")
 
     def do(name: str, *args: Any) -> Any:
-        found = getattr(subscription, name)(*args)
-        return sdk._loop.run_until_complete(found) if sdk._loop is not None and asyncio.iscoroutine(found) else found
+        result = getattr(subscription, name)(*args)
+        return sdk._loop.run_until_complete(result) if sdk._loop is not None and asyncio.iscoroutine(result) else result
 
     for number in range(3):
         sdk.call("publish_event", "store", "t", json.dumps({"n": number}), data_content_type="application/json")
@@ -226,8 +226,8 @@ def test_jobs(beside: Beside) -> None:
         failure_policy=ConstantFailurePolicy(max_retries=2, interval_seconds=3),
     )
     sdk.call("schedule_job", job)
-    found = sdk.call("get_job", "j")
-    assert (found.name, found.schedule, found.repeats, found.data) == ("j", "@every 1h", 2, data)
+    stored = sdk.call("get_job", "j")
+    assert (stored.name, stored.schedule, stored.repeats, stored.data) == ("j", "@every 1h", 2, data)
     code, text = sdk.refused("schedule_job", job)
     assert code in (None, "ALREADY_EXISTS")
     assert "already exists" in text
@@ -260,8 +260,8 @@ def test_a_fastapi_application(beside: Beside) -> None:
     from dapr.ext.fastapi import DaprApp
     from fastapi import Body, FastAPI, Response
 
-    made = FastAPI()
-    dapr = DaprApp(made)
+    app = FastAPI()
+    dapr = DaprApp(app)
     got: list[tuple[str, Any]] = []
 
     @dapr.subscribe(pubsub="store", topic="t", route="/orders", dead_letter_topic="dead")
@@ -273,15 +273,15 @@ def test_a_fastapi_application(beside: Beside) -> None:
     def dead(event: Any = Body()) -> None:  # noqa: B008
         got.append(("dead", event["data"]))
 
-    @made.post("/job/{name}")
+    @app.post("/job/{name}")
     def job(name: str, body: Any = Body()) -> None:  # noqa: B008
         got.append((f"job {name}", body))
 
-    @made.get("/greet/{name}")
+    @app.get("/greet/{name}")
     def greet(name: str) -> Response:
         return Response(f"hello {name}", 201, media_type="text/plain")
 
-    with fastapi_app(made) as port:
+    with fastapi_app(app) as port:
         sdk = beside(app_port=port)
         for number in (1, 2):
             sdk.call("publish_event", "store", "t", json.dumps({"n": number}), data_content_type="application/json")

@@ -61,8 +61,14 @@ def test_without_a_content_type_it_is_text(sidecar: Sidecar, over: str, content_
 
 
 def test_attributes_can_be_overridden(sidecar: Sidecar, over: str) -> None:
-    told = {"id": "my-id", "source": "my-source", "type": "my-type", "subject": "my-subject", "traceparent": TRACE}
-    metadata = {f"cloudevent.{name}": value for name, value in told.items()}
+    attributes = {
+        "id": "my-id",
+        "source": "my-source",
+        "type": "my-type",
+        "subject": "my-subject",
+        "traceparent": TRACE,
+    }
+    metadata = {f"cloudevent.{name}": value for name, value in attributes.items()}
     assert ok(publish(sidecar, over, "t", b"1", "application/json", **metadata, partitionKey="k"))
     event = received(sidecar, "t")
     assert (event.id, event.source, event.type, event.subject) == ("my-id", "my-source", "my-type", "my-subject")
@@ -109,17 +115,17 @@ def test_a_cloud_event_is_taken_as_it_is(sidecar: Sidecar, over: str) -> None:
         "topic": "lie",
     }
     assert ok(publish(sidecar, over, "t", json.dumps(event).encode(), "application/cloudevents+json"))
-    found = received(sidecar, "t")
-    assert (found.id, found.source, found.type, found.data) == ("1", "s", "t", [1])
-    assert found.extensions == {"mine": "x"}
-    assert found.time.year == 2020
-    assert found.topic == "t"
+    message = received(sidecar, "t")
+    assert (message.id, message.source, message.type, message.data) == ("1", "s", "t", [1])
+    assert message.extensions == {"mine": "x"}
+    assert message.time.year == 2020
+    assert message.topic == "t"
 
 
 def test_a_cloud_event_gets_what_it_lacks(sidecar: Sidecar, over: str) -> None:
     assert ok(publish(sidecar, over, "t", b'{"data_base64": "AAE="}', "application/cloudevents+json; charset=utf-8"))
-    found = received(sidecar, "t")
-    assert (found.source, found.type, found.data) == ("Dapr", "com.dapr.event.sent", b"\x00\x01")
+    message = received(sidecar, "t")
+    assert (message.source, message.type, message.data) == ("Dapr", "com.dapr.event.sent", b"\x00\x01")
 
 
 def test_a_raw_payload_has_no_envelope(sidecar: Sidecar, over: str) -> None:
@@ -196,14 +202,14 @@ def test_a_bulk_over_grpc(sidecar: Sidecar) -> None:
         answer = call(sidecar.grpc_address, method, request, "BulkPublishResponse")
         assert answer.code == "OK"
         assert not answer.message.failedEntries
-    found: list[Any] = []
+    values: list[Any] = []
     with sidecar.context.client.pubsub.subscribe("store", "t", batch=1000, group="g") as subscription:
-        while len(found) < 5000:
+        while len(values) < 5000:
             events = subscription.receive(timeout=30)
             assert events is not None
-            found += [event.data for event in events]
+            values += [event.data for event in events]
             events.ack()
-    assert sorted(found) == sorted([*range(2500)] * 2)
+    assert sorted(values) == sorted([*range(2500)] * 2)
 
 
 @pytest.mark.parametrize(

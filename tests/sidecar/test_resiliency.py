@@ -106,11 +106,11 @@ def calling(home: Path, app: App | GrpcApp, text: str) -> Iterator[Sidecar]:
     """Serve the sidecar of a caller under policies, and that of ``server``, the application."""
     (home / "policies").mkdir()
     (home / "policies" / "all.yaml").write_text(text)
-    found = load([home / "policies"], "client")
-    assert not found.warnings
+    resources = load([home / "policies"], "client")
+    assert not resources.warnings
     with (
         beside(app, home / "home", "server"),
-        beside(None, home / "home", "client", resiliency=found.resiliency) as one,
+        beside(None, home / "home", "client", resiliency=resources.resiliency) as one,
     ):
         until(lambda: send(one.http_address, "GET", "/v1.0/invoke/server/method/up").status != 500)
         yield one
@@ -173,8 +173,8 @@ def test_answers_over_grpc_are_tried_again(tmp_path: Path, codes: str, again: li
             for number, stream in [(number, "") for number in again + once] + [(number, "true") for number in again]:
                 app.calls.clear()
                 metadata = (("dapr-app-id", "server"), ("dapr-stream", stream))
-                found = hello.future(b"%d" % number, metadata=metadata, timeout=30)
-                assert found.code().value[0] == number
+                future = hello.future(b"%d" % number, metadata=metadata, timeout=30)
+                assert future.code().value[0] == number
                 # a stream that says so is begun once: what came of it cannot be taken back
                 assert len(app.calls) == (3 if number in again and not stream else 1)
         for number in again + once:

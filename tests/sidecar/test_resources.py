@@ -54,15 +54,15 @@ def refusal(folder: Path, *documents: str, app_id: str = "shop") -> str:
     return str(caught.value)
 
 
-def open_client(found: Resources) -> CloudRuntimesClient:
-    return CloudRuntimesClient(runtime="capa", app_id="shop", config=found.config)
+def open_client(resources: Resources) -> CloudRuntimesClient:
+    return CloudRuntimesClient(runtime="capa", app_id="shop", config=resources.config)
 
 
 def test_types_of_dapr_become_components_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secrets.json").write_text('{"db": {"password": "x"}}')
     monkeypatch.setenv("SHOP_KEY", "from the environment")
-    found = load(
+    resources = load(
         write(
             tmp_path,
             component("memory", "state.in-memory"),
@@ -82,13 +82,13 @@ def test_types_of_dapr_become_components_of_ours(tmp_path: Path, monkeypatch: py
         ),
         "shop",
     )
-    assert found.warnings == ()
-    assert found.bindings == {"reports": ("file", "reports"), "sql": ("database", "sql")}
-    assert ComponentInfo("memory", "state.in-memory", "v1", ("ETAG", "TRANSACTIONAL", "TTL")) in found.components
-    assert {each.name for each in found.components} == {
+    assert resources.warnings == ()
+    assert resources.bindings == {"reports": ("file", "reports"), "sql": ("database", "sql")}
+    assert ComponentInfo("memory", "state.in-memory", "v1", ("ETAG", "TRANSACTIONAL", "TTL")) in resources.components
+    assert {each.name for each in resources.components} == {
         "memory", "orders", "bus", "vault", "environment", "reports", "sql", "settings", "locks",
     }  # fmt: skip
-    with open_client(found) as client:
+    with open_client(resources) as client:
         client.state.save("orders", "k", 1)
         client.state.save("memory", "k", 2)
         assert (client.state.get("orders", "k"), client.state.get("memory", "k")) == (1, 2)
@@ -108,7 +108,7 @@ def test_types_of_dapr_become_components_of_ours(tmp_path: Path, monkeypatch: py
 def test_a_file_of_secrets_is_json_whatever_its_name(tmp_path: Path) -> None:
     (tmp_path / "secrets").write_text('{"db": {"password": "x"}}')
     (tmp_path / "secrets.txt").write_text('{"a": "b"}')
-    found = load(
+    resources = load(
         write(
             tmp_path,
             component("vault", "secretstores.local.file", f"{{name: secretsFile, value: {tmp_path / 'secrets'}}}"),
@@ -116,7 +116,7 @@ def test_a_file_of_secrets_is_json_whatever_its_name(tmp_path: Path) -> None:
         ),
         "shop",
     )
-    with open_client(found) as client:
+    with open_client(resources) as client:
         assert client.secret.get_secret("vault", "db:password").value == "x"
         assert client.secret.get_secret("text", "a").value == "b"
 
@@ -153,8 +153,8 @@ def test_a_vault(tmp_path: Path, more: str, path: str) -> None:
     vault = VaultStub()
     fields = [f"{{name: vaultAddr, value: '{vault.url}'}}", f"{{name: vaultToken, value: {vault.token()}}}", more]
     vault.put(path, {"password": "x"})
-    found = load(write(tmp_path, component("vault", "secretstores.hashicorp.vault", *filter(None, fields))), "shop")
-    with open_client(found) as client:
+    resources = load(write(tmp_path, component("vault", "secretstores.hashicorp.vault", *filter(None, fields))), "shop")
+    with open_client(resources) as client:
         assert client.secret.get_secret("vault", "db")["password"] == "x"
     vault.close()
     assert "give caCert" in refusal(
@@ -171,11 +171,11 @@ def test_a_bucket(tmp_path: Path, objectstore_url: str) -> None:
         "endpoint": f"http://{server.hostname}:{server.port}", "disableSSL": "'true'", "forcePathStyle": "'true'",
     }  # fmt: skip
     named = [f"{{name: {name}, value: {value}}}" for name, value in fields.items()]
-    found = load(write(tmp_path, component("reports", "bindings.aws.s3", *named)), "shop")
-    with open_client(found) as client:
+    resources = load(write(tmp_path, component("reports", "bindings.aws.s3", *named)), "shop")
+    with open_client(resources) as client:
         client.file.put_file("reports", "a", b"x")
         assert client.file.get_file("reports", "a") == b"x"
-    assert any("key counts as fileName" in each for each in found.warnings)
+    assert any("key counts as fileName" in each for each in resources.warnings)
     assert "name of the bucket" in refusal(tmp_path, component("reports", "bindings.aws.s3", *named[1:]))
     refused = component("reports", "bindings.aws.s3", *named, "{name: insecureSSL, value: 'true'}")
     assert "give ca_file" in refusal(tmp_path, refused)
@@ -187,7 +187,7 @@ def test_a_kind_of_file_that_is_not_known_is_told_at_the_start(tmp_path: Path, k
 
 
 def test_what_daprd_does_not_mind_is_warned_of(tmp_path: Path) -> None:
-    found = load(
+    resources = load(
         write(
             tmp_path,
             component("memory", "state.in-memory", more="status: {}").replace("kind:", "Kind:"),
@@ -197,8 +197,8 @@ def test_what_daprd_does_not_mind_is_warned_of(tmp_path: Path) -> None:
         ),
         "shop",
     )
-    assert [each.name for each in found.components] == ["memory"]
-    assert found.subscriptions == (Subscription("bus", "orders", "/x", (), "dead", scopes=("shop",)),)
+    assert [each.name for each in resources.components] == ["memory"]
+    assert resources.subscriptions == (Subscription("bus", "orders", "/x", (), "dead", scopes=("shop",)),)
     for part, said in zip(
         (
             "unknown key, key 5 of the table",
@@ -206,7 +206,7 @@ def test_what_daprd_does_not_mind_is_warned_of(tmp_path: Path) -> None:
             "kind 'Configuration': the resource has no effect",
             "unknown key",
         ),
-        found.warnings,
+        resources.warnings,
         strict=True,
     ):
         assert part in said
@@ -221,11 +221,11 @@ metadata: {name: 7}
 spec: {pubsubname: 5, topic: 2024, deadLetterTopic: 1.5, routes: {default: /x, default: 12}, metadata: {a: 1}}
 scopes: [5, true]
 """
-    found = load(write(tmp_path, component("5", "pubsub.in-memory"), subscription), "5")
-    assert [each.name for each in found.components] == ["5"]
+    resources = load(write(tmp_path, component("5", "pubsub.in-memory"), subscription), "5")
+    assert [each.name for each in resources.components] == ["5"]
     expected = Subscription("5", "2024", "12", (), "1.5", {"a": "1"}, scopes=("5", "true"))
-    assert found.subscriptions == (expected,)
-    (warning,) = found.warnings
+    assert resources.subscriptions == (expected,)
+    (warning,) = resources.warnings
     assert warning.endswith("all.yaml: the key at line 18, column 80 stands twice in one table: the last counts")
 
 
@@ -254,8 +254,8 @@ def test_configurations(tmp_path: Path) -> None:
 @pytest.mark.parametrize("documents", [(), ("Resiliency",)])
 def test_with_resources_there_are_declared_names_alone(tmp_path: Path, documents: tuple[str, ...]) -> None:
     given = [f"apiVersion: dapr.io/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}" for kind in documents]
-    found = load(write(tmp_path, *given), "shop").config
-    config = {**found, "capa": {**found["capa"], "home": f":memory:{tmp_path}"}}
+    loaded = load(write(tmp_path, *given), "shop").config
+    config = {**loaded, "capa": {**loaded["capa"], "home": f":memory:{tmp_path}"}}
     with CloudRuntimesClient(runtime="capa", app_id="shop", config=config) as client:
         with pytest.raises(ComponentNotFoundError):
             client.state.save("x", "k", 1)
@@ -270,13 +270,13 @@ def test_resources_of_another_namespace_are_left_out(tmp_path: Path) -> None:
         component("shops", "state.in-memory").replace("name: shops", "name: shops\n  namespace: shops"),
         component("others", "state.in-memory").replace("name: others", "name: others\n  namespace: others"),
     )
-    found = load(paths, "shop", "shops")
-    assert [each.name for each in found.components] == ["here", "shops"]
-    assert found.config["state"]["here"]["path"] == "shops.shop.db"
+    resources = load(paths, "shop", "shops")
+    assert [each.name for each in resources.components] == ["here", "shops"]
+    assert resources.config["state"]["here"]["path"] == "shops.shop.db"
     # without a namespace of the process those of the files do not matter
-    found = load(paths, "shop")
-    assert [each.name for each in found.components] == ["here", "shops", "others"]
-    assert found.config["state"]["here"]["path"] == "default.shop.db"
+    resources = load(paths, "shop")
+    assert [each.name for each in resources.components] == ["here", "shops", "others"]
+    assert resources.config["state"]["here"]["path"] == "default.shop.db"
 
 
 def test_what_is_in_memory_is_of_one_load(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_what_is_in_memory_is_of_one_load(tmp_path: Path) -> None:
 
 def test_settings_of_ours_and_values_of_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHERE", str(tmp_path / "from-env.db"))
-    found = load(
+    resources = load(
         write(
             tmp_path,
             component(
@@ -303,14 +303,14 @@ def test_settings_of_ours_and_values_of_every_form(tmp_path: Path, monkeypatch: 
         ),
         "shop",
     )
-    assert found.config["pubsub"]["a"] == {
+    assert resources.config["pubsub"]["a"] == {
         "component": "sqlite",
         "path": str(tmp_path / "from-env.db"),
         "retention": "7d",
         "max_bytes": 2000000,
         "group_expiry": 60.0,
     }
-    assert found.config["state"]["b"]["path"] == str(tmp_path / "shop.db")
+    assert resources.config["state"]["b"]["path"] == str(tmp_path / "shop.db")
 
 
 def test_a_secret_is_read_from_its_store_and_never_told(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_secret_is_read_from_its_store_and_never_told(tmp_path: Path) -> None:
     )  # fmt: skip
     auth = "auth: {secretStore: vault}"
     reference = "{name: url, secretKeyRef: {name: pg, key: url}}"
-    found = load(
+    resources = load(
         write(
             tmp_path,
             component("db", "bindings.postgresql", reference, more=auth),  # before the store that it needs
@@ -329,14 +329,14 @@ def test_a_secret_is_read_from_its_store_and_never_told(tmp_path: Path) -> None:
         ),
         "shop",
     )
-    assert found.config["database"]["db"]["url"] == f"postgresql://u:{CANARY}@h/n"
-    assert found.config["database"]["db2"]["url"] == "postgresql://h/n"
-    settings = SidecarSettings(app_id="shop", components=found.components, bindings=found.bindings)
-    assert CANARY not in repr(found) + repr(settings)
+    assert resources.config["database"]["db"]["url"] == f"postgresql://u:{CANARY}@h/n"
+    assert resources.config["database"]["db2"]["url"] == "postgresql://h/n"
+    settings = SidecarSettings(app_id="shop", components=resources.components, bindings=resources.bindings)
+    assert CANARY not in repr(resources) + repr(settings)
     # a value that does not fit is refused without being told
     (tmp_path / "s.json").write_text(f'{{"pg": {{"url": "{CANARY}"}}}}')
-    told = refusal(tmp_path, multi, component("db", "bindings.postgresql", reference, more=auth))
-    assert "(Component 'db')" in told
+    message = refusal(tmp_path, multi, component("db", "bindings.postgresql", reference, more=auth))
+    assert "(Component 'db')" in message
     durable = component("x", "state.sqlite", "{name: durability, secretKeyRef: {name: pg, key: url}}", more=auth)
     assert "a setting is refused" in refusal(tmp_path, multi, durable)
     count = component("x", "state.sqlite", "{name: maxValueBytes, secretKeyRef: {name: pg, key: url}}", more=auth)
@@ -348,20 +348,22 @@ def test_references_that_lead_nowhere(tmp_path: Path) -> None:
     vault = component("vault", "secretstores.local.file", f"{{name: secretsFile, value: {tmp_path}/s.json}}")
     auth = "auth: {secretStore: vault}"
 
-    def told(reference: str, more: str = auth) -> str:
+    def message_for(reference: str, more: str = auth) -> str:
         wanted = component("db", "bindings.postgresql", f"{{name: url, secretKeyRef: {reference}}}", more=more)
         return refusal(tmp_path, vault, wanted)
 
-    assert "NotFoundError" in told("{name: nothing, key: nothing}")
-    assert "the secret is one value, which has no such key" in told("{name: pg, key: other}")
-    assert "auth.secretStore: unknown secret store; known: vault" in told("{name: pg}", "auth: {secretStore: safe}")
-    assert "needs auth.secretStore" in told("{name: pg}", "")
-    assert "must have a name" in told("{key: pg}")
+    assert "NotFoundError" in message_for("{name: nothing, key: nothing}")
+    assert "the secret is one value, which has no such key" in message_for("{name: pg, key: other}")
+    assert "auth.secretStore: unknown secret store; known: vault" in message_for(
+        "{name: pg}", "auth: {secretStore: safe}"
+    )
+    assert "needs auth.secretStore" in message_for("{name: pg}", "")
+    assert "must have a name" in message_for("{key: pg}")
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text(f"a: [{CANARY}")
-    told = refusal(
+    message = refusal(
         tmp_path,
         component("mongo", "state.reddis", "{name: host, value: localhost}"),
         component("orders", "state.sqlite", f"{{name: tableName, value: {CANARY}}}"),
@@ -386,7 +388,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         "document 9: expected a resource",
         "document 10: metadata.name must be text",
     ):
-        assert part in told, part
+        assert part in message, part
 
 
 @pytest.mark.parametrize(
@@ -422,7 +424,7 @@ def test_scopes_are_honoured(tmp_path: Path) -> None:
 
 
 def test_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
-    found = load(
+    resources = load(
         write(
             tmp_path,
             component(
@@ -437,10 +439,10 @@ def test_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
         ),
         "shop",
     )
-    assert [each.name for each in found.components] == ["a"]
-    assert list(found.config["state"]) == ["a"]
+    assert [each.name for each in resources.components] == ["a"]
+    assert list(resources.config["state"]) == ["a"]
     for part in ("actorStateStore", "outboxPublishPubsub", "initTimeout", "'state.reddis'", "durability"):
-        assert any(part in each for each in found.warnings), part
+        assert any(part in each for each in resources.warnings), part
 
 
 def test_folders_and_files(tmp_path: Path) -> None:
@@ -450,8 +452,8 @@ def test_folders_and_files(tmp_path: Path) -> None:
     (one / "a.yml").write_text(component("a", "state.in-memory") + "\n---\n\n---\n" + component("b", "state.in-memory"))
     (one / "notes.txt").write_text("not looked at")
     (other / "c.yaml").write_text(component("c", "state.in-memory"))
-    found = load([one, other / "c.yaml"], "shop")
-    assert [each.name for each in found.components] == ["a", "b", "c"]
+    resources = load([one, other / "c.yaml"], "shop")
+    assert [each.name for each in resources.components] == ["a", "b", "c"]
     with pytest.raises(InvalidArgumentError, match="does not exist"):
         load([tmp_path / "nowhere"], "shop")
 
@@ -476,7 +478,7 @@ def test_subscriptions_of_both_versions(tmp_path: Path) -> None:
       path: /x
     default: /rest
   bulkSubscribe: {enabled: true, maxMessagesCount: 7, maxAwaitDurationMs: 40}"""
-    found = load(
+    subscriptions = load(
         write(
             tmp_path,
             SUBSCRIPTION.format(version="v1alpha1", spec=old),
@@ -485,7 +487,7 @@ def test_subscriptions_of_both_versions(tmp_path: Path) -> None:
         "shop",
     ).subscriptions
     scopes = ("shop",)
-    assert found == (
+    assert subscriptions == (
         Subscription("bus", "orders", "/checkout", (), "poison", {"rawPayload": "true"}, None, scopes),
         Subscription(
             "bus", "orders", "/rest", (('event.type == "x"', "/x"),), None, {}, BulkSubscribe(7, 0.04), scopes
@@ -530,8 +532,8 @@ spec:
 
 
 def test_resiliency_is_handed_over_as_data(tmp_path: Path) -> None:
-    found = load(write(tmp_path, RESILIENCY), "shop")
-    policies = found.resiliency
+    resources = load(write(tmp_path, RESILIENCY), "shop")
+    policies = resources.resiliency
     assert policies is not None
     few = Retries(2, 0.01, False, 60.0, ((429, 429), (500, 599)), ((14, 14),))
     shop = policies.app("shop")
@@ -547,10 +549,10 @@ def test_resiliency_is_handed_over_as_data(tmp_path: Path) -> None:
     assert other.retries is not None
     waits = list(itertools.islice(other.retries.delays(), 50))
     assert all(0.25 <= wait <= 3.0 for wait in waits)
-    assert len(found.warnings) == 1
+    assert len(resources.warnings) == 1
     for part in ("component 'bus'", "default 'ComponentInboundPubsub'"):
-        assert part in found.warnings[0]
-    assert "shop" not in found.warnings[0]
+        assert part in resources.warnings[0]
+    assert "shop" not in resources.warnings[0]
     assert [few.takes(status) for status in (404, 429, 503)] == [False, True, True]
     assert [few.takes(code) for code in (0, 2, 14)] == [False, False, True]
     assert [Retries().takes(status) for status in (200, 404, 500)] == [False, True, True]

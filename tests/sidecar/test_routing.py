@@ -143,7 +143,7 @@ def either(request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.usefixtures("either")
 @pytest.mark.parametrize(
-    ("pattern", "text", "found"),
+    ("pattern", "text", "expected"),
     [
         (r"^order\.[a-z]+$", "order.created", True),
         ("^created", "order.created", False),
@@ -154,8 +154,8 @@ def either(request: pytest.FixtureRequest) -> None:
         ("a{2,3}", "a", False),
     ],
 )
-def test_what_matches(pattern: str, text: str, found: bool) -> None:
-    assert Pattern(pattern).search(text) is found
+def test_what_matches(pattern: str, text: str, expected: bool) -> None:
+    assert Pattern(pattern).search(text) is expected
 
 
 @pytest.mark.usefixtures("either")
@@ -182,13 +182,13 @@ def test_without_re2_time_is_bounded(pattern: str, unit: str) -> None:
     def search(length: int) -> bool:
         return Pattern(pattern).search((unit * length)[:length])
 
-    most = longest(search)
-    assert 50 < most < MAX_TEXT
+    limit = longest(search)
+    assert 50 < limit < MAX_TEXT
     begin = time.thread_time()
-    search(most)
+    search(limit)
     assert time.thread_time() - begin < 5
     with pytest.raises(TooLong, match=r"characters: matches takes [0-9,]+ with .*; pip install google-re2 takes more"):
-        search(most + 1)
+        search(limit + 1)
 
 
 def longest(search: Callable[[int], bool]) -> int:
@@ -241,7 +241,7 @@ def rules(match: str | None, path: str) -> dict[str, Any]:
     return {"default": path} if match is None else {"rules": [{"match": match, "path": path}]}
 
 
-def told(**more: Any) -> dict[str, Any]:
+def event(**more: Any) -> dict[str, Any]:
     return {"pubsubname": "store", "topic": "t", **more}
 
 
@@ -255,7 +255,7 @@ MATCHES = [None, "", 'event.topic == "t"']
 @pytest.mark.parametrize("match", MATCHES)
 def test_what_the_application_tells_takes_the_place_of_what_is_declared(home: str, match: str | None) -> None:
     for first, second in ((None, match), (match, None)):
-        with App([told(routes=rules(second, "/told"))]) as app:
+        with App([event(routes=rules(second, "/told"))]) as app:
             with beside(app, home, subscriptions=(declared(first, "/declared"),)) as sidecar:
                 publish(sidecar, "t", 1)
                 assert until(lambda app=app: app.got)[0].path == "/told"
@@ -276,8 +276,8 @@ def test_it_does_so_over_grpc(home: str, match: str | None) -> None:
 
 @pytest.mark.parametrize("match", MATCHES)
 def test_of_several_that_the_application_tells_the_last_counts(home: str, match: str | None) -> None:
-    of_rules, of_route = told(routes=rules(match, "/rules")), told(route="/route")
-    both = told(route="/route", routes=rules(match, "/rules"))  # of one that has both the routes count
+    of_rules, of_route = event(routes=rules(match, "/rules")), event(route="/route")
+    both = event(route="/route", routes=rules(match, "/rules"))  # of one that has both the routes count
     for given, expected in (([of_route, of_rules], "/rules"), ([of_rules, of_route], "/route"), ([both], "/rules")):
         with App(given) as app, beside(app, home) as sidecar:
             publish(sidecar, "t", 1)
@@ -331,7 +331,7 @@ def test_one_that_cannot_be_opened_is_tried_again(
         return await opened(*args)
 
     monkeypatch.setattr(subscriber, "open_handle", opening)
-    with App([told(route="/in")]) as app, beside(app, home, 0) as sidecar:
+    with App([event(route="/in")]) as app, beside(app, home, 0) as sidecar:
         why = "dapr is not ready: [the subscription to 't' of 'store': the broker is away]"
         until(lambda: health(sidecar) == (500, why))
         assert send(sidecar.http_address, "GET", "/v1.0/healthz/outbound").status == 204
@@ -353,7 +353,7 @@ def test_one_that_an_error_ends_is_opened_anew(home: str, monkeypatch: pytest.Mo
         return handles[-1]
 
     monkeypatch.setattr(subscriber, "open_handle", opening)
-    with App([told(route="/in")]) as app, beside(app, home) as sidecar:
+    with App([event(route="/in")]) as app, beside(app, home) as sidecar:
         handles[0]._fetcher._end(PermissionDeniedError("the rights are gone"))
         until(lambda: health(sidecar)[0] == 500)
         publish(sidecar, "t", 1)

@@ -38,10 +38,10 @@ def test_http_keeps_the_json_encoding(sidecar: Sidecar) -> None:
     values: tuple[Any, ...] = ("text", 1, 12345678901234567, 0.1, None, True, {"a": [1, {"b": "ü"}]}, [])
     for value in values:
         assert save(sidecar, {"key": "k", "value": value}).status == 204
-        found = get(sidecar, "k")
-        assert (found.status, found.json) == (200, value)
-        assert found.headers["content-type"] == "application/json"
-        assert grpc_get(sidecar, "k").message.data == found.body
+        reply = get(sidecar, "k")
+        assert (reply.status, reply.json) == (200, value)
+        assert reply.headers["content-type"] == "application/json"
+        assert grpc_get(sidecar, "k").message.data == reply.body
         assert sidecar.context.client.state.get("store", "k") == value
 
 
@@ -53,11 +53,11 @@ def test_no_value_is_null(sidecar: Sidecar) -> None:
 def test_grpc_keeps_bytes(sidecar: Sidecar) -> None:
     for value in (b"\x00\xff", b"text", b"", b'{"a": 1}'):
         assert grpc_save(sidecar, {"key": "k", "value": value}).code == "OK"
-        found = grpc_get(sidecar, "k").message
-        assert found.data == value
-        assert found.etag
+        reply = grpc_get(sidecar, "k").message
+        assert reply.data == value
+        assert reply.etag
         over_http = get(sidecar, "k")
-        assert (over_http.status, over_http.body, over_http.headers["etag"]) == (200, value, found.etag)
+        assert (over_http.status, over_http.body, over_http.headers["etag"]) == (200, value, reply.etag)
         assert sidecar.context.client.state.get("store", "k") == value
 
 
@@ -89,8 +89,8 @@ def test_what_our_own_client_saved(sidecar: Sidecar) -> None:
         "bytes": (b"\xff\x00", "application/json", "/wA="),
     }
     for key, (body, content_type, _) in wanted.items():
-        found = get(sidecar, key)
-        assert (found.status, found.body, found.headers["content-type"]) == (200, body, content_type)
+        reply = get(sidecar, key)
+        assert (reply.status, reply.body, reply.headers["content-type"]) == (200, body, content_type)
         assert grpc_get(sidecar, key).message.data == body
     bulk = send(sidecar.http_address, "POST", f"{STORE}/bulk", {"keys": list(wanted)}).json
     assert {item["key"]: item["data"] for item in bulk} == {key: value for key, (_, _, value) in wanted.items()}
@@ -145,12 +145,12 @@ def test_expiry(sidecar: Sidecar) -> None:
     """``ttlInSeconds`` in an item's metadata, and in the URL, which goes before it."""
     began = datetime.now(UTC)
     assert save(sidecar, {"key": "k", "value": 1, "metadata": {"ttlInSeconds": "600"}}).status == 204
-    told = get(sidecar, "k").headers["metadata.ttlexpiretime"]
-    expires = datetime.strptime(told, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    expiry = get(sidecar, "k").headers["metadata.ttlexpiretime"]
+    expires = datetime.strptime(expiry, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert timedelta(seconds=590) < expires - began < timedelta(seconds=660)
-    assert grpc_get(sidecar, "k").message.metadata["ttlExpireTime"] == told
+    assert grpc_get(sidecar, "k").message.metadata["ttlExpireTime"] == expiry
     bulk = send(sidecar.http_address, "POST", f"{STORE}/bulk", {"keys": ["k"]}).json
-    assert bulk[0]["metadata"] == {"ttlExpireTime": told}
+    assert bulk[0]["metadata"] == {"ttlExpireTime": expiry}
     for metadata, query in (
         ({}, ""),
         ({"ttlInSeconds": "-1"}, ""),
@@ -173,11 +173,11 @@ def test_several_items_are_tried_each(sidecar: Sidecar) -> None:
 def test_bulk_get(sidecar: Sidecar) -> None:
     save(sidecar, {"key": "a", "value": 12345678901234567890123}, {"key": "b", "value": {"x": 1}})
     answer = send(sidecar.http_address, "PUT", f"{STORE}/bulk", {"keys": ["b", "absent", "a", "b"], "parallelism": 2})
-    found = answer.json
-    assert [item["key"] for item in found] == ["b", "absent", "a"]  # each once
-    assert found[1] == {"key": "absent"}
-    assert found[0]["data"] == {"x": 1}
-    assert found[0]["etag"] == get(sidecar, "b").headers["etag"]
+    results = answer.json
+    assert [item["key"] for item in results] == ["b", "absent", "a"]  # each once
+    assert results[1] == {"key": "absent"}
+    assert results[0]["data"] == {"x": 1}
+    assert results[0]["etag"] == get(sidecar, "b").headers["etag"]
     request = messages().GetBulkStateRequest(store_name="store", keys=["b", "absent"])
     items = call(sidecar.grpc_address, "GetBulkState", request, "GetBulkStateResponse").message.items
     assert [(item.key, item.data, bool(item.etag)) for item in items] == [
@@ -300,13 +300,13 @@ def test_sdk_state(sdk: Sdk) -> None:
     from dapr.clients.grpc._state import Concurrency, Consistency, StateItem, StateOptions
 
     sdk.call("save_state", "store", "sdk-k", "value")
-    found = sdk.call("get_state", "store", "sdk-k")
-    assert found.data == b"value"
-    assert found.etag
+    reply = sdk.call("get_state", "store", "sdk-k")
+    assert reply.data == b"value"
+    assert reply.etag
     absent = sdk.call("get_state", "store", "sdk-absent")
     assert (absent.data, absent.etag) == (b"", "")
     options = StateOptions(concurrency=Concurrency.first_write, consistency=Consistency.strong)
-    sdk.call("save_state", "store", "sdk-k", json.dumps({"a": 1}), etag=found.etag, options=options)
+    sdk.call("save_state", "store", "sdk-k", json.dumps({"a": 1}), etag=reply.etag, options=options)
     again = sdk.call("get_state", "store", "sdk-k")
     assert again.json() == {"a": 1}
     metadata = {"contentType": "application/json", "ttlInSeconds": "600"}

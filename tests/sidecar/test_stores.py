@@ -181,8 +181,8 @@ def test_secrets_of_a_file(secretive: Sidecar, secret_file: Path) -> None:
         )
         assert (one.json == entries) is True
         single = messages().GetSecretRequest(store_name="vault", key=key, metadata={"version_id": "1"})
-        found = call(secretive.grpc_address, "GetSecret", single, "GetSecretResponse").message
-        assert (dict(found.data) == entries) is True
+        result = call(secretive.grpc_address, "GetSecret", single, "GetSecretResponse").message
+        assert (dict(result.data) == entries) is True
 
 
 def test_a_broken_store(secretive: Sidecar, secret_file: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ from tests.support.waiting import until
 
 
 class Stream:
-    """One stream, as a client sees it."""
+    """Client side of one stream."""
 
     def __init__(self, channel: grpc.Channel, metadata: Any = ()) -> None:
         self._outgoing: queue.Queue[Any] = queue.Queue()
@@ -43,9 +43,9 @@ class Stream:
         return self
 
     def event(self) -> Any:
-        found = next(self.call)
-        assert found.HasField("event_message")
-        return found.event_message
+        reply = next(self.call)
+        assert reply.HasField("event_message")
+        return reply.event_message
 
     def answer(self, id: str, status: int = 0) -> None:
         kinds = messages()
@@ -103,8 +103,8 @@ def claims(sidecar: Sidecar) -> list[Any]:
     from cloud_runtimes.spi.operation import Method, Operation
 
     op = Operation(Method("pubsub", "look", repeatable=True, writes=False), "store", 30.0)
-    found: list[Any] = sidecar.context.driver("pubsub", "store")._engine.query(op, "SELECT 1 FROM claims", ())
-    return found
+    rows: list[Any] = sidecar.context.driver("pubsub", "store")._engine.query(op, "SELECT 1 FROM claims", ())
+    return rows
 
 
 def test_another_try_and_dead_letters(sidecar: Sidecar) -> None:

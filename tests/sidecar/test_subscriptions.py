@@ -111,12 +111,12 @@ def test_an_event_of_a_plain_client_arrives_as_daprs(home: str) -> None:
 
 def once(reply: Reply) -> Callable[[Got], Reply | None]:
     """Answer so the first time, later with success."""
-    left = [reply]
+    replies = [reply]
     lock = threading.Lock()
 
     def answer(got: Got) -> Reply | None:
         with lock:
-            return left.pop() if left else None
+            return replies.pop() if replies else None
 
     return answer
 
@@ -161,15 +161,15 @@ def test_what_settles_an_event(home: str, reply: Reply) -> None:
 
 def test_the_application_that_is_away_gets_it_later(home: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nor is its event a dead letter: it has said nothing against it."""
-    told = [route("t", deadLetterTopic="dead")]
+    subscriptions = [route("t", deadLetterTopic="dead")]
     with ExitStack() as stack:
-        first = App(told, port=stack.enter_context(reserved_port()))
+        first = App(subscriptions, port=stack.enter_context(reserved_port()))
         first.closing = True
         with first:
             sidecar = stack.enter_context(beside(first, home))
         publish(sidecar, "t", 1)
         until(lambda: "the event comes again" in caplog.text, "a try in vain")
-        with App(told, port=first.port) as second:
+        with App(subscriptions, port=first.port) as second:
             until(lambda: second.got, "the event")
             assert second.got[0].json["data"] == 1
         assert not first.got
@@ -215,8 +215,8 @@ def test_a_dead_letter_of_its_own_topic_comes_again(home: str, reply: Reply) -> 
 
 def test_what_nobody_wants_is_no_dead_letter_of_its_own_topic(home: str) -> None:
     routes = {"rules": [{"match": "event.data == 1", "path": "/in"}]}
-    told = [{"pubsubname": "store", "topic": "t", "routes": routes, "deadLetterTopic": "t"}]
-    with App(told) as app, beside(app, home) as sidecar:
+    subscriptions = [{"pubsubname": "store", "topic": "t", "routes": routes, "deadLetterTopic": "t"}]
+    with App(subscriptions) as app, beside(app, home) as sidecar:
         publish(sidecar, "t", 7)
         publish(sidecar, "t", 1)
         until(lambda: app.got)
@@ -228,8 +228,8 @@ def test_a_dead_letter_topic_can_be_subscribed_to(home: str) -> None:
     def answer(got: Got) -> Reply | None:
         return Reply(500) if got.path == "/in" else None
 
-    told = [route("t", deadLetterTopic="dead"), route("dead", "/failed")]
-    with App(told, answer) as app, beside(app, home, 2) as sidecar:
+    subscriptions = [route("t", deadLetterTopic="dead"), route("dead", "/failed")]
+    with App(subscriptions, answer) as app, beside(app, home, 2) as sidecar:
         publish(sidecar, "t", 7)
         (got,) = until(lambda: app.at("/failed"))
         assert (got.json["data"], got.json["topic"]) == (7, "t")
@@ -257,8 +257,8 @@ def test_rules(home: str) -> None:
 
 def test_what_no_rule_takes_or_a_rule_fails_for(home: str) -> None:
     routes = {"rules": [{"match": "event.data.n == 1", "path": "/one"}]}
-    told = [{"pubsubname": "store", "topic": "t", "routes": routes, "deadLetterTopic": "dead"}]
-    with App(told) as app, beside(app, home) as sidecar:
+    subscriptions = [{"pubsubname": "store", "topic": "t", "routes": routes, "deadLetterTopic": "dead"}]
+    with App(subscriptions) as app, beside(app, home) as sidecar:
         publish(sidecar, "t", {"n": 2})
         assert taken(sidecar, "dead").data == {"n": 2}
         publish(sidecar, "t", {"n": 1})
@@ -387,8 +387,8 @@ def test_of_a_bulk_comes_again_what_was_not_settled(home: str) -> None:
 
 
 def test_a_bulk_of_raw_payloads_by_rule(home: str) -> None:
-    told = route("t", metadata={"rawPayload": "true"}, **bulk(2, 200))
-    with App([told], lambda got: Reply(404)) as app, beside(app, home) as sidecar:
+    subscription = route("t", metadata={"rawPayload": "true"}, **bulk(2, 200))
+    with App([subscription], lambda got: Reply(404)) as app, beside(app, home) as sidecar:
         publish(sidecar, "t", b"abc", "text/plain", "metadata.rawPayload=true")
         (got,) = until(lambda: app.got)
         (entry,) = got.json["entries"]
@@ -426,16 +426,18 @@ def test_a_declared_rule_that_is_none_ends_the_start() -> None:
 
 
 def test_a_component_that_is_not_there_is_told(home: str, caplog: pytest.LogCaptureFixture) -> None:
-    told = [{"pubsubname": "gone", "topic": "t", "route": "/x"}, route("t")]
-    with App(told) as app, beside(app, home, 1) as sidecar:
+    subscriptions = [{"pubsubname": "gone", "topic": "t", "route": "/x"}, route("t")]
+    with App(subscriptions) as app, beside(app, home, 1) as sidecar:
         assert "the subscription to 't' of 'gone' cannot work now" in caplog.text
         publish(sidecar, "t", 1)
         until(lambda: app.got)
 
 
-@pytest.mark.parametrize("told", [None, [], [{"pubsubname": "store", "topic": "t"}], {"a": 1}, [{"pubsubname": 1}]])
-def test_no_subscriptions(home: str, told: Any) -> None:
-    with App(told) as app, beside(app, home, 0) as sidecar:
+@pytest.mark.parametrize(
+    "subscriptions", [None, [], [{"pubsubname": "store", "topic": "t"}], {"a": 1}, [{"pubsubname": 1}]]
+)
+def test_no_subscriptions(home: str, subscriptions: Any) -> None:
+    with App(subscriptions) as app, beside(app, home, 0) as sidecar:
         until(lambda: any(each.path == "/dapr/subscribe" for each in app.asked))
         assert send(sidecar.http_address, "POST", "/v1.0/publish/store/t", b"1").status == 204
         assert not sidecar.context.subscriptions

@@ -30,10 +30,10 @@ def listing(*subscriptions: dict[str, Any]) -> tuple[str, Callable[[Any, Any], A
 
 
 def saying(*statuses: int) -> tuple[str, Callable[[Any, Any], Any]]:
-    left = list(statuses)
+    remaining = list(statuses)
 
     def answer(request: Any, context: Any) -> Any:
-        return messages().TopicEventResponse(status=left.pop(0) if left else 0)
+        return messages().TopicEventResponse(status=remaining.pop(0) if remaining else 0)
 
     return "TopicEventRequest", answer
 
@@ -57,15 +57,15 @@ def test_over_grpc_an_event_is_on_topic_event(home: str) -> None:
 
 def recorded_metadata(channel: Any) -> list[dict[str, Any]]:
     """Record the metadata of calls of the application: grpcio shows no server what begins with ``grpc-``."""
-    found: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
     unary = channel.unary
 
     def recording(path: str, request: Any, reply: str, metadata: Any = (), timeout: float | None = None) -> Any:
-        found.append(dict(metadata))
+        received.append(dict(metadata))
         return unary(path, request, reply, metadata, timeout)
 
     channel.unary = recording
-    return found
+    return received
 
 
 def test_over_grpc_a_trace_is_told_in_binary_too(home: str) -> None:
@@ -110,8 +110,8 @@ def test_over_grpc_rules_and_dead_letters(home: str) -> None:
 
 
 def test_over_grpc_what_is_not_implemented_is_dropped(home: str) -> None:
-    told = {"pubsub_name": "store", "topic": "t", "dead_letter_topic": "dead"}
-    app = GrpcApp(ListTopicSubscriptions=listing(told))
+    subscription = {"pubsub_name": "store", "topic": "t", "dead_letter_topic": "dead"}
+    app = GrpcApp(ListTopicSubscriptions=listing(subscription))
     with serving_grpc(app), beside(app, home) as sidecar:
         publish(sidecar, "t", 1)
         until(lambda: settled(sidecar), "its end")
@@ -136,8 +136,8 @@ def test_over_grpc_an_error_asks_for_another_try(home: str) -> None:
 def test_over_grpc_what_a_message_cannot_hold_is_dropped(home: str, many: bool) -> None:
     kinds = messages()
     config = kinds.BulkSubscribeConfig(enabled=many, max_messages_count=1)
-    told = {"pubsub_name": "store", "topic": "t", "dead_letter_topic": "dead", "bulk_subscribe": config}
-    app = GrpcApp(ListTopicSubscriptions=listing(told), OnTopicEvent=saying())
+    subscription = {"pubsub_name": "store", "topic": "t", "dead_letter_topic": "dead", "bulk_subscribe": config}
+    app = GrpcApp(ListTopicSubscriptions=listing(subscription), OnTopicEvent=saying())
     deep: Any = 1
     for _ in range(60):
         deep = [deep]
@@ -158,13 +158,13 @@ def test_over_grpc_a_bulk(home: str, method: str, raw: bool) -> None:
         )
 
     config = kinds.BulkSubscribeConfig(enabled=True, max_messages_count=3, max_await_duration_ms=60_000)
-    told = {
+    subscription = {
         "pubsub_name": "store",
         "topic": "t",
         "bulk_subscribe": config,
         "metadata": {"rawPayload": str(raw).lower()},
     }
-    app = GrpcApp(ListTopicSubscriptions=listing(told), **{method: ("TopicEventBulkRequest", answer)})
+    app = GrpcApp(ListTopicSubscriptions=listing(subscription), **{method: ("TopicEventBulkRequest", answer)})
     with serving_grpc(app), beside(app, home) as sidecar:
         for number in range(3):
             publish(sidecar, "t", number, query="metadata.rawPayload=true" if raw else "")

@@ -49,12 +49,12 @@ class Peer(HttpServer):
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    made = Peer()
-    yield made
-    made.close()
+    server = Peer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def client(peer: Peer) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(peer.url, app_id="shop", api_token="hidden") as made:
-        yield made
+    with CloudRuntimesClient(peer.url, app_id="shop", api_token="hidden") as instance:
+        yield instance

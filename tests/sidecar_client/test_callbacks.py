@@ -111,8 +111,8 @@ def test_batches(api: Api) -> None:
 
     with beside() as (_, port, client):
         with client.pubsub.subscribe("bus", "t", handle, batch=50), client.rpc.serving(port=port):
-            [told] = get(port, "dapr/subscribe")
-            assert told["bulkSubscribe"] == {"enabled": True, "maxMessagesCount": 50, "maxAwaitDurationMs": 10}
+            [subscription] = get(port, "dapr/subscribe")
+            assert subscription["bulkSubscribe"] == {"enabled": True, "maxMessagesCount": 50, "maxAwaitDurationMs": 10}
             api.call(client.pubsub, "publish_bulk", "bus", "t", list(range(100)))
             until(lambda: sum(map(len, batches)) == 101)
     assert sorted(data for each in batches for data in each) == sorted([*range(100), 7])

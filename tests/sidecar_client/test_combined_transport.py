@@ -21,8 +21,8 @@ NOBODY = "127.0.0.1:1"
 @pytest.fixture(scope="module")
 def sidecar() -> Iterator[Sidecar]:
     with CloudRuntimesClient(config=declared(":memory:two-ways"), app_id="app") as beneath:
-        with Sidecar(beneath, SidecarSettings(app_id="app", http_port=0, grpc_port=0)) as made:
-            yield made
+        with Sidecar(beneath, SidecarSettings(app_id="app", http_port=0, grpc_port=0)) as server:
+            yield server
 
 
 def _client(http: str, grpc: str) -> CloudRuntimesClient:

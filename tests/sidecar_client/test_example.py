@@ -125,10 +125,10 @@ def test_the_example(tmp_path: Path, port: int, application: str, token: str) ->
             assert sidecar.stderr is not None
             assert sidecar.stdout is not None
             line = sidecar.stderr.readline()
-            found = re.match(r"http://127\.0\.0\.1:(\d+) for HTTP", line)
-            assert found, line + sidecar.stderr.read()
+            match = re.match(r"http://127\.0\.0\.1:(\d+) for HTTP", line)
+            assert match, line + sidecar.stderr.read()
             assert sidecar.stdout.readline() == "ready\n"
-            program = EXAMPLE.replace("3500", found[1]) + SHOW
+            program = EXAMPLE.replace("3500", match[1]) + SHOW
             done = subprocess.run(
                 [sys.executable, "-W", "error", "-X", "dev", "-c", program],
                 capture_output=True,

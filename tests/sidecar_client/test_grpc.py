@@ -87,23 +87,23 @@ class Peer:
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    made = Peer()
-    yield made
-    made.close()
+    server = Peer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with reserved_port() as found:
-        yield found
+    with reserved_port() as number:
+        yield number
 
 
 @pytest.fixture
 def sidecar(tmp_path: Path, port: int) -> Iterator[Sidecar]:
     beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="beside")
     settings = SidecarSettings(app_id="beside", app_port=port, http_port=0, grpc_port=0, api_token="opens")
-    with beneath, Sidecar(beneath, settings) as made:
-        yield made
+    with beneath, Sidecar(beneath, settings) as server:
+        yield server
 
 
 # -- refusals ----------------------------------------------------------------
@@ -442,11 +442,11 @@ def test_calls(sidecar: Sidecar, port: int, api: Api) -> None:
     with app, app.rpc.serving(port=port):
         with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens") as client:
             assert not client.supports("rpc.status", "beside")
-            found = api.call(
+            result = api.call(
                 client.rpc, "invoke_method", "beside", "echo", {"n": 1.5}, http_method="PUT",
                 headers={"x-mine": "1"}, query={"a": "b c"},
             )  # fmt: skip
-            assert found == {"data": {"n": 1.5}, "verb": "PUT", "x": "1", "q": {"a": ["b c"]}}
+            assert result == {"data": {"n": 1.5}, "verb": "PUT", "x": "1", "q": {"a": ["b c"]}}
             # of a failure the status comes, and the beginning of its body
             answer = api.call(client.rpc, "invoke", "beside", "fail")
             assert answer.status == 409

@@ -48,8 +48,8 @@ def take(sub: Any, count: int) -> list[Any]:
 @pytest.fixture(scope="module")
 def sidecar() -> Iterator[Sidecar]:
     beneath = CloudRuntimesClient(config={"capa": {"home": ":memory:dapr-pubsub"}}, app_id="shop")
-    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
-        yield made
+    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as server:
+        yield server
 
 
 @pytest.fixture
@@ -114,14 +114,14 @@ def test_others_see_plain_json(over_grpc: CloudRuntimesClient, sidecar: Sidecar)
 def test_an_event_that_no_message_holds(sidecar: Sidecar) -> None:
     config = {"dapr": {"max_message": "128KiB"}}
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", config=config) as client:
-        most = client.pubsub._frame.driver("bus").max_event_bytes
-        assert most == 48 << 10
-        client.pubsub.publish("bus", "large", bytes(most))
-        client.pubsub.publish_bulk("bus", "large", [bytes(most)] * 3)  # one after the other
+        limit = client.pubsub._frame.driver("bus").max_event_bytes
+        assert limit == 48 << 10
+        client.pubsub.publish("bus", "large", bytes(limit))
+        client.pubsub.publish_bulk("bus", "large", [bytes(limit)] * 3)  # one after the other
         with pytest.raises(ResourceExhaustedError):
-            client.pubsub.publish("bus", "large", bytes(most + 1))
+            client.pubsub.publish("bus", "large", bytes(limit + 1))
         with pytest.raises(ResourceExhaustedError, match="max_message"):
-            client.pubsub.publish("bus", "large", bytes(most), attributes={"long": "x" * 65_500})
+            client.pubsub.publish("bus", "large", bytes(limit), attributes={"long": "x" * 65_500})
 
 
 # -- answers -------------------------------------------------------------------------
@@ -263,13 +263,15 @@ def test_answers_go_to_the_connection_that_brought_the_event() -> None:
 
 def test_attributes_of_others() -> None:
     with streams() as (server, client), client.pubsub.subscribe("bus", "t") as sub:
-        told = messages().Struct()
-        told.update({"Not_Ours": "x", "level": 7, "ratio": 1.5, "list": [1], "none": None, "topic": "t", "traceid": ""})
-        server.extensions = told
+        extensions = messages().Struct()
+        extensions.update(
+            {"Not_Ours": "x", "level": 7, "ratio": 1.5, "list": [1], "none": None, "topic": "t", "traceid": ""}
+        )
+        server.extensions = extensions
         server.say.put("a")
         event = sub.receive(SOON)
         assert (event.id, event.data, dict(event.extensions)) == ("a", 1, {"level": 7})
-        told.update({"time": "yesterday"})  # which no event of CloudEvents has: it is left out, not the event
+        extensions.update({"time": "yesterday"})  # which no event of CloudEvents has: it is left out, not the event
         server.say.put("b")
         event = sub.receive(SOON)
         assert (event.id, event.data) == ("b", 1)
@@ -362,8 +364,8 @@ def test_fork(sidecar: Sidecar) -> None:
 def test_no_such_component(sidecar: Sidecar, api: Api, tmp_path: Path) -> None:
     config = {"capa": {"home": str(tmp_path), "strict": True}, "pubsub": {"bus": {"component": "sqlite"}}}
     beneath = CloudRuntimesClient(config=config, app_id="shop")
-    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
-        for address in (made.http_address, f"grpc://{made.grpc_address}"):
+    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as server:
+        for address in (server.http_address, f"grpc://{server.grpc_address}"):
             with CloudRuntimesClient(address) as client:
                 if address.startswith("grpc"):
                     api.fails(ComponentNotFoundError)(client.pubsub, "subscribe", "no-such-bus", "t")
@@ -389,7 +391,7 @@ def test_what_failed_of_a_bulk_is_told(api: Api, monkeypatch: pytest.MonkeyPatch
             error = api.fails(errors.BulkError if known else InternalError, match="full")(
                 client.pubsub, "publish_bulk", "bus", "t", [1, 2, 3]
             )
-            told: Any = error
-            assert told.maybe_applied
+            exception: Any = error
+            assert exception.maybe_applied
             if known:
-                assert list(told.failed) == [1]
+                assert list(exception.failed) == [1]

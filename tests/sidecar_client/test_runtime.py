@@ -272,9 +272,9 @@ def test_what_stands_plain(data: bytes, plain: bool) -> None:
 
 @pytest.mark.parametrize("content_type", [OCTETS, MSGPACK, "text/plain", "application/json; charset=utf-8"])
 def test_what_is_wrapped(content_type: str) -> None:
-    made = wrap(b'{"a":1}', content_type)
-    assert json.loads(made)["datacontenttype"] == content_type
-    assert unwrap(made) == (b'{"a":1}', content_type)
+    envelope = wrap(b'{"a":1}', content_type)
+    assert json.loads(envelope)["datacontenttype"] == content_type
+    assert unwrap(envelope) == (b'{"a":1}', content_type)
 
 
 # -- secrets, configuration, locks ---------------------------------------------------
@@ -374,10 +374,10 @@ def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, api: Ap
     ],
 )
 def test_a_refusal_is_one_class(status: int, code: str, reason: str, kind: type[Exception]) -> None:
-    made = error(ErrorReply(status, code, reason, "words"), applied=True)
-    assert type(made) is kind
-    assert "words" in str(made)
-    assert made.maybe_applied is (kind in (InternalError, UnavailableError))
+    exception = error(ErrorReply(status, code, reason, "words"), applied=True)
+    assert type(exception) is kind
+    assert "words" in str(exception)
+    assert exception.maybe_applied is (kind in (InternalError, UnavailableError))
 
 
 @pytest.mark.parametrize(
@@ -397,9 +397,9 @@ def test_dapr_s_failures_are_told_from_the_application_s(
     peer.says(status, document)
     error = api.fails(kind)(client.rpc, "invoke_method", "app", "m")
     assert type(error) is kind
-    told: Any = error
+    exception: Any = error
     own = not (isinstance(document, dict) and document.get("errorCode") == "ERR_DIRECT_INVOKE")
-    assert (told.response is not None) is own
+    assert (exception.response is not None) is own
 
 
 @pytest.mark.parametrize(
@@ -438,5 +438,5 @@ def test_a_bulk_save_that_ends_half_way_says_so(
     monkeypatch.setattr(transport, "exchange_async", send_async)
     many = {str(number): "x" * 300_000 for number in range(6)}  # two batches
     error = api.fails(type(failure))(client.state, "save_bulk", "s", many, timeout=5)
-    told: Any = error
-    assert told.maybe_applied
+    exception: Any = error
+    assert exception.maybe_applied

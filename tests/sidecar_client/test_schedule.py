@@ -28,16 +28,16 @@ SOON = 20.0
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with reserved_port() as found:
-        yield found
+    with reserved_port() as number:
+        yield number
 
 
 @pytest.fixture(scope="module")
 def sidecar(port: int) -> Iterator[Sidecar]:
     beneath = CloudRuntimesClient(config={"capa": {"home": ":memory:dapr-jobs"}}, app_id="shop")
     settings = SidecarSettings(app_id="shop", app_port=port, http_port=0, grpc_port=0, app_token="of the app")
-    with beneath, Sidecar(beneath, settings) as made:
-        yield made
+    with beneath, Sidecar(beneath, settings) as server:
+        yield server
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -49,8 +49,8 @@ def client(
     config = {"dapr": {"http_endpoint": sidecar.http_address}}
     if request.param == "grpc":
         config["dapr"]["grpc_endpoint"] = f"grpc://{sidecar.grpc_address}"
-    with CloudRuntimesClient(app_id="shop", runtime="dapr", config=config) as made:
-        yield made
+    with CloudRuntimesClient(app_id="shop", runtime="dapr", config=config) as instance:
+        yield instance
 
 
 def ask(sidecar: Sidecar, method: str, path: str, document: Any = None) -> Any:
@@ -193,11 +193,11 @@ def test_a_runner_needs_the_port_that_the_sidecar_knows(
 def test_what_any_application_of_dapr_understands(client: CloudRuntimesClient, sidecar: Sidecar) -> None:
     options: dict[str, Any] = {"schedule": "30 9 * * MON", "timezone": "Asia/Kathmandu", "repeats": 3, "ttl": "720h"}
     client.schedule.schedule_job("plain", data={"a": [1, "two"]}, failure_policy=Retry(2, 1.5), **options)
-    found = ask(sidecar, "GET", "v1.0/jobs/plain")
-    assert found["schedule"] == "CRON_TZ=Asia/Kathmandu 0 30 9 * * MON"
-    assert found["data"] == {"@type": "type.googleapis.com/google.protobuf.Value", "value": {"a": [1, "two"]}}
-    assert (found["repeats"], found["ttl"]) == (3, "2592000000ms")
-    assert found["failurePolicy"] == {"constant": {"interval": "1.5s", "maxRetries": 2}}
+    stored = ask(sidecar, "GET", "v1.0/jobs/plain")
+    assert stored["schedule"] == "CRON_TZ=Asia/Kathmandu 0 30 9 * * MON"
+    assert stored["data"] == {"@type": "type.googleapis.com/google.protobuf.Value", "value": {"a": [1, "two"]}}
+    assert (stored["repeats"], stored["ttl"]) == (3, "2592000000ms")
+    assert stored["failurePolicy"] == {"constant": {"interval": "1.5s", "maxRetries": 2}}
     job = client.schedule.get_job("plain")
     assert (job.schedule, job.timezone, job.repeats, job.data) == (
         "30 9 * * MON", "Asia/Kathmandu", 3, {"a": [1, "two"]},
@@ -211,8 +211,8 @@ def test_what_any_application_of_dapr_understands(client: CloudRuntimesClient, s
 @pytest.mark.parametrize("data", [0.5, 2**60, None, "text", b"\x00", {"cloud_runtimes": 1}, [], {"n": -1}])
 def test_data_comes_back_as_it_was(client: CloudRuntimesClient, data: Any) -> None:
     client.schedule.schedule_job("data", schedule="@yearly", data=data, overwrite=True)
-    found = client.schedule.get_job("data").data
-    assert (found, type(found)) == (data, type(data))
+    stored = client.schedule.get_job("data").data
+    assert (stored, type(stored)) == (data, type(data))
     client.schedule.delete_job("data")
 
 

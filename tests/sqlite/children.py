@@ -246,9 +246,9 @@ def contend(seconds: str, number: str) -> None:
                 linger = (count * 8 + int(number)) % 41 == 0  # long enough to be killed while it holds
                 say(token=lease.token, asked=asked, had=time.monotonic(), linger=linger)
                 time.sleep(0.3 if linger else 0.002)
-                left = time.monotonic()
+                released = time.monotonic()
                 lost = lease.lost
-            say(left=left, lost=lost)
+            say(left=released, lost=lost)
         except LeaseLostError:
             say(left=None, lost=True)
     client.close()

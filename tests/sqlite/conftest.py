@@ -42,9 +42,9 @@ def start(home: Path) -> Iterator[Start]:
 @pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
     """A client on the home, closed afterwards."""
-    made = CloudRuntimesClient(app_id="test")
-    yield made
-    made.close()
+    instance = CloudRuntimesClient(app_id="test")
+    yield instance
+    instance.close()
 
 
 @pytest.fixture

@@ -32,21 +32,21 @@ class Ahead:
 
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> Ahead:
-    made = Ahead()
+    clocks = Ahead()
 
     class Clocks(type(SqliteComponent.clocks)):  # type: ignore[misc]
         def wall_ms(self) -> int:
-            return int(super().wall_ms()) + made.ms
+            return int(super().wall_ms()) + clocks.ms
 
     monkeypatch.setattr(SqliteComponent, "clocks", Clocks())
-    return made
+    return clocks
 
 
 @pytest.fixture(params=["file", ":memory:swept"])
 def store(request: pytest.FixtureRequest, home: Path, ahead: Ahead) -> Iterator[CloudRuntimesClient]:
     config = {"capa": {"home": str(home) if request.param == "file" else request.param}}
-    with CloudRuntimesClient(config=config, app_id="test") as made:
-        yield made
+    with CloudRuntimesClient(config=config, app_id="test") as client:
+        yield client
 
 
 def engine(client: CloudRuntimesClient) -> Any:
@@ -62,7 +62,7 @@ def rows(client: CloudRuntimesClient) -> int:
     return int(engine(client).query(None, "SELECT count(*) FROM configuration WHERE grp = '' AND store = 1")[0][0])
 
 
-def told(items: dict[str, ConfigurationItem] | None) -> dict[str, str | None] | None:
+def values_of(items: dict[str, ConfigurationItem] | None) -> dict[str, str | None] | None:
     return None if items is None else {key: None if item.deleted else item.value for key, item in items.items()}
 
 
@@ -71,15 +71,15 @@ Told = dict[str, str | None]
 
 def merged(sub: ConfigurationSubscription, enough: Callable[[Told], bool]) -> Told:
     """Return all that comes until it is enough, and nothing more does."""
-    found: Told = {}
-    while (items := sub.receive(0.4 if enough(found) else 30)) is not None:
-        found |= told(items) or {}
-    return found
+    changes: Told = {}
+    while (items := sub.receive(0.4 if enough(changes) else 30)) is not None:
+        changes |= values_of(items) or {}
+    return changes
 
 
-def living(found: Told) -> Told:
+def living(changes: Told) -> Told:
     """Return those that are not deleted."""
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in changes.items() if value is not None}
 
 
 def test_tombstones_go_after_a_while(store: CloudRuntimesClient, ahead: Ahead) -> None:
@@ -93,10 +93,10 @@ def test_tombstones_go_after_a_while(store: CloudRuntimesClient, ahead: Ahead) -
     service.delete_configuration("app", ["k499"])  # a fresh one
     sweep_all(store)
     assert rows(store) == 51
-    left = {f"k{number}": "1" for number in range(450, 499)} | {"k0": "back"}
-    assert service.get_configuration("app") == left
+    remaining = {f"k{number}": "1" for number in range(450, 499)} | {"k0": "back"}
+    assert service.get_configuration("app") == remaining
     with service.subscribe_configuration("app") as sub:
-        assert told(sub.receive(5)) == left
+        assert values_of(sub.receive(5)) == remaining
 
 
 def test_a_delete_that_was_swept_before_it_was_seen(
@@ -106,8 +106,8 @@ def test_a_delete_that_was_swept_before_it_was_seen(
     service = store.configuration
     service.save_configuration("app", {"a": "1", "b": "1", "c": "1"})
     with service.subscribe_configuration("app") as sub, service.subscribe_configuration("app", ["b"]) as one:
-        assert told(sub.receive(5)) == {"a": "1", "b": "1", "c": "1"}
-        assert told(one.receive(5)) == {"b": "1"}
+        assert values_of(sub.receive(5)) == {"a": "1", "b": "1", "c": "1"}
+        assert values_of(one.receive(5)) == {"b": "1"}
         away = True
         for each in (sub, one):
             source = each._feed._source
@@ -128,7 +128,7 @@ def test_a_delete_that_was_swept_before_it_was_seen(
         service.save_configuration("app", {"c": "2"})
         away = False
         for each, wanted in ((sub, {"a": None, "b": None, "c": "2"}), (one, {"b": None})):
-            assert merged(each, lambda found, wanted=wanted: found == wanted) == wanted  # type: ignore[misc]
+            assert merged(each, lambda changes, wanted=wanted: changes == wanted) == wanted  # type: ignore[misc]
 
 
 def test_sweeping_beside_living_subscribers(store: CloudRuntimesClient, ahead: Ahead) -> None:
@@ -148,12 +148,12 @@ def test_sweeping_beside_living_subscribers(store: CloudRuntimesClient, ahead: A
                 ahead.ms += TOMBSTONE_MS + 1
                 sweep(engine(store), TOMBSTONES, SqliteSettings())
             if number % 7 == 0:
-                mine |= told(sub.receive(0)) or {}
+                mine |= values_of(sub.receive(0)) or {}
         there = service.get_configuration("app")
-        mine |= merged(sub, lambda found: living(mine | found) == there)
+        mine |= merged(sub, lambda changes: living(mine | changes) == there)
         assert living(mine) == there
         some_there = service.get_configuration("app", keys[:5])
-        assert living(merged(few, lambda found: living(found) == some_there)) == some_there
+        assert living(merged(few, lambda changes: living(changes) == some_there)) == some_there
         assert {key: item.value for key, item in sub.current().items()} == there
 
 
@@ -191,7 +191,7 @@ def test_many_keys(client: CloudRuntimesClient) -> None:
     assert client.configuration.get_configuration("app") == values
     assert client.configuration.get_configuration("app", values) == values, "one moment, however many"
     with client.configuration.subscribe_configuration("app", list(values)) as sub:
-        assert told(sub.receive(10)) == values
+        assert values_of(sub.receive(10)) == values
     client.configuration.delete_configuration("app", values)
     assert client.configuration.get_configuration("app") == {}
 
@@ -213,7 +213,7 @@ def test_an_older_copy_of_the_file(client: CloudRuntimesClient, home: Path) -> N
     with service.subscribe_configuration("app") as sub:
         sub.receive(5)
         service.save_configuration("app", {"a": "2", "c": "2"})
-        assert merged(sub, lambda found: len(found) == 2) == {"a": "2", "c": "2"}
+        assert merged(sub, lambda changes: len(changes) == 2) == {"a": "2", "c": "2"}
         connection = sqlite3.connect(home / "cloud_runtimes.db", isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM configuration WHERE key = 'c'")
@@ -221,7 +221,7 @@ def test_an_older_copy_of_the_file(client: CloudRuntimesClient, home: Path) -> N
         connection.execute("UPDATE configuration_versions SET version = 2")
         connection.execute("COMMIT")
         connection.close()
-        assert merged(sub, lambda found: len(found) == 2) == {"a": "1", "c": None}
+        assert merged(sub, lambda changes: len(changes) == 2) == {"a": "1", "c": None}
 
 
 def test_subscribing_writes_nothing(client: CloudRuntimesClient, home: Path) -> None:
@@ -232,7 +232,7 @@ def test_subscribing_writes_nothing(client: CloudRuntimesClient, home: Path) -> 
         assert connection.execute("SELECT count(*) FROM stores").fetchone() == (1,)
         connection.close()
         client.configuration.save_configuration("app", {"k": "1"})
-        assert told(sub.receive(5)) == {"k": "1"}
+        assert values_of(sub.receive(5)) == {"k": "1"}
 
 
 def test_a_socket_that_cannot_be_made(client: CloudRuntimesClient, home: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_socket_that_cannot_be_made(client: CloudRuntimesClient, home: Path) -
     with client.configuration.subscribe_configuration("app") as sub:
         sub.receive(5)
         client.configuration.save_configuration("app", {"k": "1"})
-        assert told(sub.receive(5)) == {"k": "1"}
+        assert values_of(sub.receive(5)) == {"k": "1"}
 
 
 def test_no_sockets_left(
@@ -250,13 +250,13 @@ def test_no_sockets_left(
 ) -> None:
     """For a while there are none: the subscription goes on by itself."""
     client.configuration.save_configuration("sockets", {"k": "0"})
-    left = 5
+    remaining = 5
 
     def scarce(real: Callable[..., Any]) -> Callable[..., Any]:
         def make(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            if left:
-                left -= 1
+            nonlocal remaining
+            if remaining:
+                remaining -= 1
                 raise OSError(24, "Too many open files")
             return real(*arguments, **options)
 
@@ -266,10 +266,10 @@ def test_no_sockets_left(
         monkeypatch.setattr(socket, name, scarce(getattr(socket, name)))
     with client.configuration.subscribe_configuration("sockets") as sub:
         sub.receive(5)
-        until(lambda: not left)
+        until(lambda: not remaining)
         monkeypatch.undo()
         client.configuration.save_configuration("sockets", {"k": "1"})
-        assert told(sub.receive(5)) == {"k": "1"}
+        assert values_of(sub.receive(5)) == {"k": "1"}
     assert any("ulimit -n" in record.message for record in caplog.records)
 
 
@@ -337,7 +337,7 @@ def test_an_idle_subscriber_costs_little(start: Start, rounds: Rounds, figure: F
 
 @pytest.mark.process
 def test_killed_writers(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
-    """What was acknowledged is there and was told, and both keys of a save are of one save."""
+    """Acknowledged saves are stored and reach the subscriber, and both keys come from the same save."""
     count = rounds(3, 20)
     acknowledged = 0
     with client.configuration.subscribe_configuration("app") as sub:
@@ -360,8 +360,8 @@ def test_killed_writers(start: Start, client: CloudRuntimesClient, rounds: Round
                     assert value == -1 or value % 10 == 9, "a delete that was not asked for"
                 else:
                     assert value <= int(pair[0]) <= value + 1
-    (found,) = start("check").rest()
-    assert found["integrity"] == "ok"
+    (report,) = start("check").rest()
+    assert report["integrity"] == "ok"
     figure(
         f"SIGKILL of two writers of configuration, {count} rounds", f"{acknowledged:,} saves acknowledged, none lost"
     )

@@ -36,9 +36,9 @@ def test_writers_take_turns(start: Start, rounds: Rounds, figure: Figure) -> Non
     )
     assert calls[0] >= 0.3 * calls[-1]
     assert longest < 1.0
-    (found,) = start("check").rest()
-    assert found["integrity"] == "ok"
-    assert len(found["data"]) == sum(calls) + 3  # each warmed up with one
+    (report,) = start("check").rest()
+    assert report["integrity"] == "ok"
+    assert len(report["data"]) == sum(calls) + 3  # each warmed up with one
 
 
 @pytest.mark.timing

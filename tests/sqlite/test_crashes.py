@@ -30,13 +30,13 @@ def test_killed_producers_lose_nothing_acknowledged(start: Start, rounds: Rounds
                     acknowledged.add((name, line["acked"]))
                 elif "delivered" in line:  # sequence numbers begin at 1, data at 0
                     acknowledged.update((name, each) for each in range(line["delivered"]))
-    (found,) = start("check").rest()
-    assert found["integrity"] == "ok"
-    stored = {(name, each) for name, each in found["data"]}
+    (report,) = start("check").rest()
+    assert report["integrity"] == "ok"
+    stored = {(name, each) for name, each in report["data"]}
     lost = acknowledged - stored
     assert len(acknowledged) > 20 * count
     assert not lost
-    assert len(stored) == len(found["data"]) == found["distinct"]
+    assert len(stored) == len(report["data"]) == report["distinct"]
     figure(
         f"SIGKILL of two producers, {count} rounds, {body.split('_')[0]}",
         f"{len(acknowledged):,} acknowledged, 0 lost, 0 twice, integrity ok",

@@ -199,9 +199,9 @@ def test_a_transaction_is_refused_whole_when_the_home_goes_meanwhile(home: Path,
     apply = driver._apply
 
     def slowly(*arguments: Any) -> Any:
-        found = apply(*arguments)
+        result = apply(*arguments)
         shutil.rmtree(home)
-        return found
+        return result
 
     driver._apply = slowly
     client.state._frame.drivers["store"] = driver
@@ -217,11 +217,11 @@ def test_threads_are_each_told_and_none_waits_for_ever(home: Path, client: Cloud
     client.state.save("store", "k", 0)
     shutil.rmtree(home)
     calls = [(client.state, "save", ("store", f"k{number}", number), {}) for number in range(8)]
-    found = api.together(calls)
-    told = [each for each in found if isinstance(each, BaseException)]
-    assert told
-    assert all(isinstance(each, UnavailableError) for each in told)
-    assert len(client.state.list_keys("store")) == len(found) - len(told)
+    results = api.together(calls)
+    errors = [each for each in results if isinstance(each, BaseException)]
+    assert errors
+    assert all(isinstance(each, UnavailableError) for each in errors)
+    assert len(client.state.list_keys("store")) == len(results) - len(errors)
 
 
 def test_what_the_folder_holds_beside_them_does_not_matter(home: Path, client: CloudRuntimesClient) -> None:
@@ -305,6 +305,6 @@ def test_its_files_are_private_in_a_folder_that_is_not(home: Path) -> None:
     with CloudRuntimesClient() as client:
         client.state.save("store", "k", 1)
         client.database.execute("mine", "CREATE TABLE t (x)")
-        found = {each: stat.S_IMODE(each.stat().st_mode) for each in home.rglob("*.db*")}
-    assert {each.name for each in found} >= {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
-    assert not {each: oct(mode) for each, mode in found.items() if mode & 0o077}
+        modes = {each: stat.S_IMODE(each.stat().st_mode) for each in home.rglob("*.db*")}
+    assert {each.name for each in modes} >= {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
+    assert not {each: oct(mode) for each, mode in modes.items() if mode & 0o077}

@@ -62,8 +62,8 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> SetClocks:
 
 @pytest.fixture
 def client(clocks: SetClocks, home: Path) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(app_id="test") as made:
-        yield made
+    with CloudRuntimesClient(app_id="test") as instance:
+        yield instance
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_tasks_are_served_in_the_order_of_coming(home: Path) -> None:
 
 
 def test_nothing_overtakes_what_the_writer_thread_has_fetched(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who gave up left the queue behind the scenes; what its thread writes next comes after that."""
+    """A caller that gives up leaves the queue in the background; the next write of its thread follows that."""
 
     class Slow(SimpleQueue[Any]):
         def get(self, *arguments: Any, **options: Any) -> Any:
@@ -300,7 +300,7 @@ def test_who_gives_up_makes_room(client: CloudRuntimesClient, driver: SqliteLock
 
 
 def test_giving_up_wakes_the_next(client: CloudRuntimesClient, driver: SqliteLock, clocks: SetClocks) -> None:
-    """One that leaves the line while the lock is free passes its turn on."""
+    """A waiter that leaves the queue while the lock is free passes its turn on."""
     assert driver.acquire(operation(), request("a"), False) is not None
     stand(driver, "head")
     second = stand(driver, "second")

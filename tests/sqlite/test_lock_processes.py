@@ -26,7 +26,7 @@ _PROCESSES = 8
 
 
 class _Contender:
-    """One of several processes that want the lock; a thread reads what it says."""
+    """Process that contends with others for the lock; a thread reads its output."""
 
     def __init__(self, child: Any) -> None:
         self.child = child.ready()
@@ -82,8 +82,8 @@ def test_contention_with_kills(start: Start, client: CloudRuntimesClient, rounds
         victim.kill()
         holders_killed += holder
         running.remove(victim)
-        left = max(1.0, began + seconds - time.monotonic())
-        fresh = _Contender(start("contend", left, len(everybody)))
+        end = max(1.0, began + seconds - time.monotonic())
+        fresh = _Contender(start("contend", end, len(everybody)))
         fresh.go()
         running.append(fresh)
         everybody.append(fresh)
@@ -97,9 +97,9 @@ def test_contention_with_kills(start: Start, client: CloudRuntimesClient, rounds
         for index, line in enumerate(contender.said):
             if "token" in line:
                 after = contender.said[index + 1] if index + 1 < len(contender.said) else None
-                left = after["left"] if after is not None and not after["lost"] else None
+                end = after["left"] if after is not None and not after["lost"] else None
                 lost += after is not None and after["lost"]
-                holds.append((line["token"], line["asked"], line["had"], left))
+                holds.append((line["token"], line["asked"], line["had"], end))
     holds.sort()
     tokens = [hold[0] for hold in holds]
     assert len(set(tokens)) == len(tokens)

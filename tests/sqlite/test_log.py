@@ -56,8 +56,8 @@ def clocks() -> SetClocks:
 def client(home: Path, monkeypatch: pytest.MonkeyPatch, clocks: SetClocks) -> Iterator[CloudRuntimesClient]:
     clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": clocks})
     monkeypatch.setitem(registry.loaded, (registry.COMPONENTS, "sqlite"), clocked)
-    with CloudRuntimesClient(app_id="test") as made:
-        yield made
+    with CloudRuntimesClient(app_id="test") as instance:
+        yield instance
 
 
 def member(client: CloudRuntimesClient, **changes: Any) -> Any:
@@ -196,11 +196,11 @@ def test_deliveries_run_out_when_members_die(client: CloudRuntimesClient, clocks
         clocks.advance(31)
     last = member(client, max_deliveries=3, dead_letter_topic="dead")
     assert not last.poll([], 10, 0.0)
-    found = letters.poll([], 10, 0.0)
-    assert data(found) == ["poison"]
+    deliveries = letters.poll([], 10, 0.0)
+    assert data(deliveries) == ["poison"]
     # nobody who is left knows of an error, or when the dead had it
     says = {"dlreason": "deliveries", "dlcount": 3, "dltopic": "t", "dlgroup": "g"}
-    assert found[0].record.extensions == says
+    assert deliveries[0].record.extensions == says
     assert rows(home, "SELECT value FROM counters WHERE name = 'dead_lettered:bus/t/g'") == [(1,)]
     last.close([])
     letters.close([])
@@ -307,9 +307,9 @@ def test_cuts_keep_every_bit(length: int) -> None:
         settled = bytes(0b1010_0110 for _ in range((length + 7) // 8))
         whole = Claimed(1, 1, 0, length, 1, settled)
         head, tail = cut(settled, at, length)
-        left = Claimed(1, 1, 0, at, 1, head).open()
-        right = [at + place for place in Claimed(1, 1, at, length - at, 1, tail).open()]
-        assert left + right == whole.open()
+        first = Claimed(1, 1, 0, at, 1, head).open()
+        right = [at + offset for offset in Claimed(1, 1, at, length - at, 1, tail).open()]
+        assert first + right == whole.open()
 
 
 def test_no_row_per_event_on_the_good_path(client: CloudRuntimesClient, home: Path) -> None:

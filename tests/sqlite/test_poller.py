@@ -1,4 +1,4 @@
-"""What many waiters cost: one thread looks for all, and readers are let go."""
+"""Cost of many waiters: one thread polls for all of them, and unused readers are closed."""
 
 from __future__ import annotations
 

@@ -76,13 +76,13 @@ def test_a_file_is_made_where_statements_stay_open(path: Path, monkeypatch: pyte
     assert kept
 
 
-@pytest.mark.parametrize("made", [0, 4096, 512])
-def test_pages(path: Path, made: int) -> None:
+@pytest.mark.parametrize("page_size", [0, 4096, 512])
+def test_pages(path: Path, page_size: int) -> None:
     """A new file has larger ones, one that there is keeps its own; both are checkpointed at 16 MiB."""
-    if made:
+    if page_size:
         path.parent.mkdir(parents=True)
         connection = sqlite3.connect(path)
-        connection.execute(f"PRAGMA page_size = {made}")
+        connection.execute(f"PRAGMA page_size = {page_size}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("VACUUM")
         connection.close()
@@ -90,12 +90,12 @@ def test_pages(path: Path, made: int) -> None:
         client.state.save("store", "k", 5)
         ours = client.state._frame.drivers["store"]._engine._group_commit.connection
         (size,) = ours.execute("PRAGMA page_size").fetchone()
-        assert size == (made or 8192)
+        assert size == (page_size or 8192)
         assert ours.execute("PRAGMA wal_autocheckpoint").fetchone() == (16 * 1024 * 1024 // size,)
 
 
 def test_an_older_file_that_can_only_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has is there, what it lacks is said."""
+    """Existing data is readable, and calls that need missing tables raise an error that says why."""
 
     def refuse(path: str) -> Any:
         raise PermissionError(13, "Permission denied", path)
@@ -162,8 +162,8 @@ TOKEN = 1795765375929
 def client(tmp_path: Path) -> Iterator[CloudRuntimesClient]:
     with tarfile.open(GOLDEN) as archive:
         archive.extractall(tmp_path, filter="data")
-    with CloudRuntimesClient(app_id="shop", config={"capa": {"home": str(tmp_path / "home")}}) as made:
-        yield made
+    with CloudRuntimesClient(app_id="shop", config={"capa": {"home": str(tmp_path / "home")}}) as instance:
+        yield instance
 
 
 def received(client: CloudRuntimesClient, topic: str, group: str, **options: Any) -> list[Any]:

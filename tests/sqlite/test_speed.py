@@ -1,4 +1,4 @@
-"""What a call costs over the same work by hand, side by side in one run."""
+"""Cost of a call compared with the same work by hand, side by side in one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several folders of tests share: servers, fakes, faults, and the harnesses of the conformance suites."""
+"""Shared helpers of several test folders: servers, fakes, faults, and the harnesses of the conformance suites."""
 
 from __future__ import annotations
 

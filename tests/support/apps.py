@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Got:
-    """One request that an application got; names of headers are in lower case."""
+    """Request that an application received; header names are in lower case."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class Got:
 
 @dataclass
 class Reply:
-    """What an application answers."""
+    """Response of an application."""
 
     status: int = 200
     body: bytes = b""
@@ -74,7 +74,7 @@ class App(HttpServer):
         return (self.answer and self.answer(got)) or Reply()
 
     def at(self, path: str) -> list[Got]:
-        """What came to a path."""
+        """Return the requests to a path."""
         return [each for each in self.got if each.path == path]
 
 

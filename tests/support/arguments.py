@@ -9,4 +9,4 @@ __all__ = ["one_each"]
 
 def one_each(**options: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Return one argument at a time: ``one_each(a=(1, 2), b=(3,))`` is ``[{"a": 1}, {"a": 2}, {"b": 3}]``."""
-    return [{name: value} for name, found in options.items() for value in found]
+    return [{name: value} for name, values in options.items() for value in values]

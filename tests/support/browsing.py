@@ -36,11 +36,11 @@ def chrome(profile: Path) -> Iterator[Chrome]:
     for option in (*_OPTIONS, f"--user-data-dir={profile}"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = Chrome(options=options, service=Service(driver))
-    made.set_page_load_timeout(60)
-    made.set_script_timeout(60)
-    yield made
-    made.quit()
+    browser = Chrome(options=options, service=Service(driver))
+    browser.set_page_load_timeout(60)
+    browser.set_script_timeout(60)
+    yield browser
+    browser.quit()
 
 
 class OtherOrigin:

@@ -37,8 +37,8 @@ class Child:
         assert self.process.stdout is not None
         text = self.process.stdout.readline()
         assert text, f"the child ended with {self.process.wait()}"
-        found: dict[str, Any] = json.loads(text)
-        return found
+        message: dict[str, Any] = json.loads(text)
+        return message
 
     def ready(self) -> Child:
         """Wait until it is ready."""

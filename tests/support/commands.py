@@ -51,9 +51,13 @@ def _row(each: Any) -> str:
     else:
         name = ", ".join(f"`{option}`" for option in [*each.opts, *each.secondary_opts])
         name += "" if each.is_flag or not each.metavar else f" `{each.metavar}`"
-    told = _text(getattr(each, "help", None))
+    description = _text(getattr(each, "help", None))
     default = "" if each.default in (None, False, ()) or callable(each.default) else f" Default: `{each.default}`."
-    return "| {} | {} |".format(*(cell.replace("|", "\\|") for cell in (name, told + default))) if told else ""
+    return (
+        "| {} | {} |".format(*(cell.replace("|", "\\|") for cell in (name, description + default)))
+        if description
+        else ""
+    )
 
 
 def _text(text: str | None) -> str:

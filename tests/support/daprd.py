@@ -104,8 +104,8 @@ class Daprd:
     def _run(self, command: list[str]) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in ("DAPR_API_TOKEN", "APP_PORT")}
         with (self.folder / f"{Path(command[0]).name}.log").open("ab") as log:
-            made = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
-        self._processes.append(made)
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
+        self._processes.append(process)
 
     def _start_scheduler(self, binary: Path) -> int:
         port, etcd, peers, health = (free_port() for _ in range(4))
@@ -141,7 +141,7 @@ class Daprd:
 
 
 class Beneath(Daprd):
-    """One with all that the suites need, for all tests of a module.
+    """Instance of daprd with all components that the suites need, shared by the tests of a module.
 
     Attributes:
         redis: the port of a Redis.
@@ -218,11 +218,11 @@ def daprd_process(folder: Path, databases: Mapping[str, str]) -> Iterator[Beneat
     """Run it, with bindings to databases by their URLs."""
     binary = os.environ["DAPRD"]
     with redis_process(folder, databases=1 + len(KINDS) * IN_REDIS) as redis:
-        made = Beneath(binary, folder, redis, databases)
+        daprd = Beneath(binary, folder, redis, databases)
         try:
-            yield made
+            yield daprd
         finally:
-            made.close()
+            daprd.close()
 
 
 def databases(request: pytest.FixtureRequest) -> dict[str, str]:

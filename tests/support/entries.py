@@ -138,8 +138,8 @@ class _Postgres(_Rows):
 
 class _Redis(Entries):
     def run(self, *words: str | bytes) -> bytes:
-        found: bytes = self.harness.server.command(*words)
-        return found
+        reply: bytes = self.harness.server.command(*words)
+        return reply
 
     def where(self, service: str, name: str, *rest: str) -> str:
         return ":".join((f"{{{self.harness.prefix}:{service}:{name}}}", *rest))

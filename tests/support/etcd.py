@@ -25,10 +25,10 @@ _ASK = Method("etcd", "test", repeatable=True)
 
 def _program() -> str:
     wanted = os.environ.get("ETCD_SERVER", "etcd")
-    found = shutil.which(wanted)
-    if found is None:
+    executable = shutil.which(wanted)
+    if executable is None:
         raise Missing(f"{wanted} is not installed: apt-get install etcd-server")
-    return found
+    return executable
 
 
 class EtcdServer(Server):
@@ -114,14 +114,14 @@ def compact(url: str) -> None:
 
 def leases(url: str) -> dict[int, int]:
     """Return the leases that there are, with the seconds that each lasts; 0: it is over, and not yet removed."""
-    found = {}
+    remaining = {}
     for number, value in read_fields(asked(url, "/etcdserverpb.Lease/LeaseLeases", b"")):
         if number == 2:
             id = dict(read_fields(value))[1]
             seconds = dict(read_fields(asked(url, "/etcdserverpb.Lease/LeaseTimeToLive", pack((1, id))))).get(3, 0)
             if seconds < 1 << 62:
-                found[id] = seconds
-    return found
+                remaining[id] = seconds
+    return remaining
 
 
 @contextmanager

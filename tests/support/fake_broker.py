@@ -38,7 +38,7 @@ class FakeBroker(PubSubDriver):
 
     Attributes:
         stored: (key, data) in the order of storing, events that came again included.
-        most: calls that were under way at once.
+        peak: calls that were under way at once.
         fails: id → error of an event that fails alone.
     """
 
@@ -49,13 +49,13 @@ class FakeBroker(PubSubDriver):
         self.latency = latency
         self.stored: list[tuple[str | None, Any]] = []
         self.fails: Fails = lambda id: None
-        self.most = self._now = 0
+        self.peak = self._now = 0
         self._lock = threading.Lock()
 
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
         with self._lock:
             self._now += 1
-            self.most = max(self.most, self._now)
+            self.peak = max(self.peak, self._now)
         time.sleep(self.latency)
         with self._lock:
             self._now -= 1
@@ -67,9 +67,9 @@ class FakeBroker(PubSubDriver):
     def store(self, batch: OutgoingBatch) -> Failures:
         assert batch.count <= self.limits.events
         failed: dict[int, CloudRuntimesError] = {}
-        for place, record in enumerate(batch):
+        for index, record in enumerate(batch):
             if (error := self.fails(record.id)) is not None:
-                failed[place] = error
+                failed[index] = error
             else:
                 self.stored.append((record.key, int(record.payload)))
         return failed
@@ -96,7 +96,7 @@ class AcknowledgingBroker(FakeBroker):
     def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures]:
         future: Future[Failures] = Future()
         self._sent.append((time.monotonic() + self.latency, batch, future))
-        self.most = max(self.most, len(self._sent))
+        self.peak = max(self.peak, len(self._sent))
         return future
 
     def _acknowledge(self) -> None:
@@ -215,14 +215,14 @@ class FakeRuntime(Runtime):
     name = "fake"
 
     def __init__(self, driver: Driver) -> None:
-        self._made = driver
+        self._driver = driver
 
     settings: ClientSettings
     executor: Executor
     services: ClassVar[tuple[str, ...]] = ("pubsub",)
 
     def driver(self, service: str, name: str) -> Driver:
-        return self._made
+        return self._driver
 
     def ready(self) -> None: ...
 

@@ -22,15 +22,16 @@ _READ = 65536
 
 @dataclass
 class Way:
-    """What happens to the bytes of one direction, from now on.
+    """Treatment of the bytes in one direction, from now on.
 
     Attributes:
-        latency: seconds before a piece is passed on.
-        piece: bytes of a piece; 0: as they come.
-        lost: they are taken and never passed on. A connection that has lost some stays dead, as TCP has it.
-        cut: bytes that are still passed on, by all connections together, before their connection comes to its `FaultProxy.end`; ``None``: no limit.
-        once: the first connection alone is cut.
-        instead: passed on once by each connection in the place of what comes, which is thrown away.
+        latency: delay in seconds before a piece is passed on.
+        piece: size of a piece in bytes; 0: as they come.
+        lost: data is read and never passed on. A connection that has lost some stays dead, as in TCP.
+        cut: number of bytes that all connections together still pass on; the connection that passes the last one
+            comes to its `FaultProxy.end`. ``None``: no limit.
+        once: only the first connection is cut.
+        replacement: data that each connection passes on once; it replaces the received data, which is discarded.
     """
 
     latency: float = 0.0
@@ -38,11 +39,11 @@ class Way:
     lost: bool = False
     cut: int | None = None
     once: bool = False
-    instead: bytes = b""
+    replacement: bytes = b""
 
 
 class _Connection:
-    """One connection of a client, and the one to the server that belongs to it."""
+    """Connection of a client, with the matching connection to the server."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
@@ -154,10 +155,10 @@ class FaultProxy:
 
     async def _leave(self) -> None:
         await self._go()
-        while left := list(self._tasks):
-            for task in left:
+        while tasks := list(self._tasks):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         for writer in self._writers:  # one that was closed waits for what its other side does not take
             with suppress(AttributeError):  # one that has just ended has no loop any more (CPython 3.11)
                 writer.transport.abort()
@@ -204,15 +205,15 @@ class FaultProxy:
     async def _pass(
         self, name: Literal["up", "down"], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, of: _Connection
     ) -> None:
-        told = False
+        sent = False
         try:
             while data := await reader.read(_READ):
                 way: Way = getattr(self, name)
                 if way.lost:
                     of.dead.add(name)
-                if way.instead and name not in of.dead:
-                    data = b"" if told else way.instead
-                    told = True
+                if way.replacement and name not in of.dead:
+                    data = b"" if sent else way.replacement
+                    sent = True
                 while data and name not in of.dead:
                     way = getattr(self, name)
                     piece = data[: way.piece or len(data)]

@@ -44,7 +44,7 @@ class Forked:
         """Return what ``body`` returned, of what JSON has; fails when it raised or hangs, and then shows where."""
         end = time.monotonic() + timeout
         try:
-            while not (found := os.waitpid(self.pid, os.WNOHANG))[0]:
+            while not (outcome := os.waitpid(self.pid, os.WNOHANG))[0]:
                 if time.monotonic() > end:
                     os.kill(self.pid, signal.SIGUSR1)
                     time.sleep(0.5)
@@ -56,7 +56,7 @@ class Forked:
                 answer = json.loads(stream.read() or "{}")
         finally:
             os.close(self._answer)
-        assert found[1] == 0
+        assert outcome[1] == 0
         assert "error" not in answer, answer["error"]
         return answer["result"]
 

@@ -1,6 +1,7 @@
-"""What a forked child may do with its parent's client over gRPC, whichever the sidecar.
+"""Use of a parent's gRPC client in a forked child, with any sidecar.
 
-Each check runs in a process of its own. Where grpcio's server is in the process, as of a sidecar in a test, one child in some thousands hangs or crashes within ``fork`` itself.
+Each check runs in a process of its own. Where grpcio's server is in the process, as with a sidecar in a test,
+one child in some thousands hangs or crashes within ``fork`` itself.
 """
 
 from __future__ import annotations
@@ -53,5 +54,5 @@ def is_refused_beside_a_stream(client: CloudRuntimesClient) -> None:
 
 
 if __name__ == "__main__":
-    with CloudRuntimesClient(**json.loads(sys.argv[2])) as made:
-        {"connects_anew": connects_anew, "is_refused_beside_a_stream": is_refused_beside_a_stream}[sys.argv[1]](made)
+    with CloudRuntimesClient(**json.loads(sys.argv[2])) as client:
+        {"connects_anew": connects_anew, "is_refused_beside_a_stream": is_refused_beside_a_stream}[sys.argv[1]](client)

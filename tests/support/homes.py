@@ -1,4 +1,4 @@
-"""What holds of a home on every engine, and clients whose home is a server of the test's own."""
+"""Tests of a home for every engine, and clients whose home is a server of the test's own."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ class Homes:
 
     def test_a_url_that_is_none(self, client: Make, canary: Canary) -> None:
         for url in self.wrong_urls:
-            made = client(url.replace("{}", canary.value()))
+            instance = client(url.replace("{}", canary.value()))
             with canary.raises(InvalidArgumentError, match=self.url_help):
-                made.state.get("s", "k")
+                instance.state.get("s", "k")
 
     def test_a_server_that_hangs(self, served: Callable[..., Any], client: Make, api: Api) -> None:
         """Deadlines hold, and calls after it need no restart."""
@@ -184,5 +184,5 @@ class Homes:
         report = json.loads(result.stdout)
         assert report["home"] == f"{self.engine}://{servers}"
         assert report["ready"], report["problem"]
-        (found,) = [each for each in report["components"] if each["name"] == self.engine]
-        assert found["services"][self.service] == self.features
+        (component,) = [each for each in report["components"] if each["name"] == self.engine]
+        assert component["services"][self.service] == self.features

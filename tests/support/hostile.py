@@ -21,15 +21,15 @@ _MANY = 1 << 18
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says after a request.
+    """Response of a hostile server to a request.
 
     Attributes:
-        name: of the case.
-        data: what is said once; made of the request, where it is a function.
-        endless: what is said for ever behind that.
-        early: whether it is said in place of a greeting.
-        foreign: whether it is not the protocol, which the error must say.
-        ends: whether the connection is closed behind it.
+        name: name of the case.
+        data: bytes that are sent once, or a function that makes them from the request.
+        endless: bytes that are repeated for ever after that.
+        early: whether the response replaces the greeting.
+        foreign: whether the response is of another protocol, which the error must say.
+        ends: whether the server closes the connection afterwards.
     """
 
     name: str
@@ -51,9 +51,9 @@ class HostileServer(Listener):
     def __init__(self, greet: Callable[[socket.socket], bytes], answer: Answer) -> None:
         self.answer = answer
         self._greet = greet
-        super().__init__(self._say)
+        super().__init__(self._send)
 
-    def _say(self, connection: socket.socket) -> None:
+    def _send(self, connection: socket.socket) -> None:
         answer = self.answer
         request = b"" if answer.early else self._greet(connection)
         connection.sendall(answer.data if isinstance(answer.data, bytes) else answer.data(request))
@@ -81,12 +81,12 @@ class Protocol:
 
 def _receive(connection: socket.socket, until: bytes = b"") -> bytes:
     """Receive until something has come, or that."""
-    found = b""
-    while not found or until not in found:
+    received = b""
+    while not received or until not in received:
         if not (data := connection.recv(65536)):
             raise EOFError
-        found += data
-    return found
+        received += data
+    return received
 
 
 _ELSEWHERE = (
@@ -114,8 +114,8 @@ def _greet_nats(connection: socket.socket) -> bytes:
 
 def _reply_to(request: bytes, data: bytes) -> bytes:
     """Return a message that answers a request."""
-    found = re.search(rb"PUB \S+ (\S+) ", request)
-    return b"MSG %b 1 %d\r\n%b\r\n" % (found[1] if found else b"x", len(data), data)
+    match = re.search(rb"PUB \S+ (\S+) ", request)
+    return b"MSG %b 1 %d\r\n%b\r\n" % (match[1] if match else b"x", len(data), data)
 
 
 _NATS = (
@@ -159,8 +159,8 @@ def _greet_redis(connection: socket.socket) -> bytes:
     connection.sendall(b"+OK\r\n")
     if b"INFO" not in (request := _receive(connection)):  # it asks once
         return request
-    told = b"redis_version:7.4.0\r\nredis_mode:standalone\r\n"
-    connection.sendall(b"$%d\r\n%b\r\n$0\r\n\r\n" % (len(told), told))
+    info = b"redis_version:7.4.0\r\nredis_mode:standalone\r\n"
+    connection.sendall(b"$%d\r\n%b\r\n$0\r\n\r\n" % (len(info), info))
     return _receive(connection)
 
 
@@ -225,10 +225,10 @@ def _greet_rabbitmq(connection: socket.socket) -> bytes:
     connection.sendall(_tuned(131072))
     _receive(connection)
     connection.sendall(wire.method(0, (10, 41), "s", "") + _OPENED)
-    found = b""
-    while len(found) <= 3 * len(wire.method(1, (20, 10), "s", "")):  # channels are opened in three steps
-        found += _receive(connection)
-    return found
+    received = b""
+    while len(received) <= 3 * len(wire.method(1, (20, 10), "s", "")):  # channels are opened in three steps
+        received += _receive(connection)
+    return received
 
 
 _RABBITMQ = (

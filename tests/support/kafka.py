@@ -174,10 +174,10 @@ def serve_cluster(
 
 def taken(sub: Any, count: int) -> list[Any]:
     """Receive and acknowledge so many events."""
-    found = []
-    while len(found) < count:
+    events = []
+    while len(events) < count:
         event = sub.receive(60)
-        assert event is not None, f"only {found}"
+        assert event is not None, f"only {events}"
         event.ack()
-        found.append(event)
-    return found
+        events.append(event)
+    return events

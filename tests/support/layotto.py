@@ -93,8 +93,8 @@ class Layotto:
         redis = {"redisHost": f"127.0.0.1:{self.redis}", "redisPassword": ""}
 
         def stores(kind: str, **more: str) -> dict[str, Any]:
-            made = {"type": "redis", "metadata": {**redis, **more}}
-            return {f"{kind}-{number}": made for number in range(STORES)}
+            component = {"type": "redis", "metadata": {**redis, **more}}
+            return {f"{kind}-{number}": component for number in range(STORES)}
 
         def topics(kind: str, first: int, **more: str) -> dict[str, Any]:
             # each stream that ends leaves a reader behind, which holds a connection
@@ -120,8 +120,8 @@ class Layotto:
         files: dict[str, Any] = {f"files{more}": {"type": "local", "metadata": {}} for more in ("", "-2")}
         if self.s3 is not None:
             known = {"accessKeyID": "key", "accessKeySecret": "secret", "SSL": False, "region": "us-east-1"}
-            made = {"type": "minio", "metadata": [{"endpoint": f"127.0.0.1:{self.s3}", **known}]}
-            files |= {f"objects{more}": made for more in ("", "-2")}
+            component = {"type": "minio", "metadata": [{"endpoint": f"127.0.0.1:{self.s3}", **known}]}
+            files |= {f"objects{more}": component for more in ("", "-2")}
         runtime = {
             "hellos": {"helloworld": {"type": "helloworld", "hello": "hi"}},
             "config_store": settings,
@@ -298,11 +298,11 @@ def layotto_process(folder: Path, **arguments: Any) -> Iterator[Layotto | None]:
             return
         etcd = [stack.enter_context(each) for each in etcd_processes(folder, 2)]
         s3 = stack.enter_context(_s3())
-        made = Layotto(os.environ["LAYOTTO"], folder, redis=redis, etcd=etcd, s3=s3, **arguments)
+        layotto = Layotto(os.environ["LAYOTTO"], folder, redis=redis, etcd=etcd, s3=s3, **arguments)
         try:
-            yield made
+            yield layotto
         finally:
-            made.close()
+            layotto.close()
 
 
 def etcd_processes(folder: Path, count: int) -> list[Any]:

@@ -63,23 +63,23 @@ def driver_of(home: Any) -> Any:
 @pytest.fixture(name="member")
 def members(clock: Any) -> Iterator[Member]:
     """Make members of the runners of the application ``suite``, which have the handler ``j``."""
-    made: list[LeasedRuns] = []
+    sources: list[LeasedRuns] = []
     driver = driver_of(clock)
     op = Operation(Method("schedule", "run", repeatable=True), "schedule", 5.0)
 
     def make() -> LeasedRuns:
         source = driver.join(op, lambda: frozenset({"j"}))
         assert isinstance(source, LeasedRuns)
-        made.append(source)
+        sources.append(source)
         return source
 
     yield make
-    for each in made:
+    for each in sources:
         each.close(())
 
 
 class LeasedJobs:
-    """What holds on every engine."""
+    """Tests of jobs for every engine."""
 
     durable: ClassVar[dict[str, Any]]
 
@@ -112,8 +112,8 @@ class LeasedJobs:
             run for run, attempt, process, _ in begun if run in again and attempt == "1" and int(process) != first.pid
         ]
         for number in range(jobs):
-            found = client.schedule.list_runs(f"j{number}")
-            assert [each.status for each in found] == ["succeeded"] * min(repeats, 1000)
+            runs = client.schedule.list_runs(f"j{number}")
+            assert [each.status for each in runs] == ["succeeded"] * min(repeats, 1000)
 
     def test_a_holder_that_is_killed(self, home: Any, api: Api) -> None:
         client = home.client()
@@ -224,7 +224,7 @@ class LeasedJobs:
     def test_a_server_that_restarts_during_a_run(self, served: Callable[..., Any], client: Make, api: Api) -> None:
         """The outcome lands when it is back, and jobs go on."""
         server = served(**self.durable)
-        made = client(server.url)
+        instance = client(server.url)
         release, seen = threading.Event(), []
 
         def job(data: Any, run: JobRun) -> None:
@@ -232,9 +232,9 @@ class LeasedJobs:
             if len(seen) == 1:
                 release.wait(20)
 
-        made.schedule.job("j")(job)
-        api.call(made.schedule, "schedule_job", "j", schedule="@every 200ms", due_time=0)
-        with api.opened(made.schedule.running()):
+        instance.schedule.job("j")(job)
+        api.call(instance.schedule, "schedule_job", "j", schedule="@every 200ms", due_time=0)
+        with api.opened(instance.schedule.running()):
             assert api.until(lambda: len(seen) == 1)
             server.kill()
             release.set()
@@ -243,11 +243,11 @@ class LeasedJobs:
             assert api.until(lambda: len(seen) > 2, 20)
         assert [run.attempt for run in seen] == [1] * len(seen)
         assert len({run.run_id for run in seen}) == len(seen)
-        assert {each.status for each in api.call(made.schedule, "list_runs", "j")} <= {"succeeded", "skipped"}
+        assert {each.status for each in api.call(instance.schedule, "list_runs", "j")} <= {"succeeded", "skipped"}
 
 
 class ClaimedJobs(LeasedJobs):
-    """What holds where members claim a job by its revision; ``driver`` is theirs."""
+    """Tests for engines whose members claim a job by its revision; ``driver`` is the driver class of the members."""
 
     driver: ClassVar[type[Any]]
 
@@ -266,7 +266,7 @@ class ClaimedJobs(LeasedJobs):
         look = self.driver.since
 
         def since(driver: Any, revision: int) -> Any:
-            found = yield from look(driver, revision)
+            result = yield from look(driver, revision)
             monkeypatch.setattr(self.driver, "since", look)
             if change == "overwrite":
                 client.schedule.schedule_job("j", schedule="@every 2h", due_time=0, data=2, overwrite=True)
@@ -277,7 +277,7 @@ class ClaimedJobs(LeasedJobs):
             else:
                 assert [run.spec.name for run in other.exchange((), 1)] == ["j"]
             client.schedule.schedule_job("k", schedule="@every 1h", due_time=0, data=3, overwrite=True)
-            return found
+            return result
 
         monkeypatch.setattr(self.driver, "since", since)
         assert not one.exchange([Outcome(held["k"].token)], 8)

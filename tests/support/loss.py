@@ -159,14 +159,14 @@ def come_and_go(
 
     ``patience``: seconds without an event after which a member leaves. ``once``: an event that was acknowledged may not come again.
     """
-    made = config(settings)
+    options = config(settings)
     seen: Counter[int] = Counter()
     done = threading.Event()
     stays = [0] * 4
 
     def consume(seed: int) -> None:
         chance = random.Random(seed)
-        with CloudRuntimesClient(app_id="suite", config=made) as client:
+        with CloudRuntimesClient(app_id="suite", config=options) as client:
             while not done.is_set():
                 stays[seed] += 1
                 size = chance.choice([1, 20, 100])
@@ -185,7 +185,7 @@ def come_and_go(
     threads = [threading.Thread(target=consume, args=(seed,)) for seed in range(len(stays))]
     for thread in threads:
         thread.start()
-    with CloudRuntimesClient(app_id="suite", config=made) as client:
+    with CloudRuntimesClient(app_id="suite", config=options) as client:
         # a publisher may send again what a busy broker has stored in the end
         for first in range(0, count, 50):
             client.pubsub.publish_bulk("bus", "t", range(first, min(first + 50, count)))
@@ -269,11 +269,11 @@ def stall(client: CloudRuntimesClient, harm: AbstractContextManager[object]) -> 
                 publisher.send(number)
             time.sleep(3)
         publisher.flush(60)
-        found = []
-        while (event := sub.receive(30 if len(found) < 1000 else 0.5)) is not None:
-            found.append(event.data)
+        received = []
+        while (event := sub.receive(30 if len(received) < 1000 else 0.5)) is not None:
+            received.append(event.data)
             event.ack()
-    assert sorted(found) == list(range(1000))
+    assert sorted(received) == list(range(1000))
 
 
 def _refused(

@@ -22,17 +22,17 @@ def join(client: CloudRuntimesClient, **asked: Any) -> Any:
     """A member without a thread behind it."""
     driver: Any = client.pubsub._frame.driver("bus")
     fields = dict.fromkeys(SubscribeRequest._fields) | {"topic": "t", "group": "suite", "raw": False} | asked
-    made: EventSource = driver.subscribe(operation(), SubscribeRequest(**fields))
-    return made
+    source: EventSource = driver.subscribe(operation(), SubscribeRequest(**fields))
+    return source
 
 
 def poll(source: Any, settled: Any = (), want: int = 256, timeout: float = SOON) -> list[Any]:
     end = time.monotonic() + timeout
     while True:
-        found = list(source.poll(settled, want, max(0.0, end - time.monotonic())))
+        events = list(source.poll(settled, want, max(0.0, end - time.monotonic())))
         settled = ()
-        if found or time.monotonic() >= end:
-            return found
+        if events or time.monotonic() >= end:
+            return events
 
 
 def die(source: Any) -> None:

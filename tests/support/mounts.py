@@ -25,7 +25,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 class Mount:
-    """One volume (Kubernetes, ``pkg/volume/util/atomic_writer.go``)."""
+    """Volume that is updated as in Kubernetes (``pkg/volume/util/atomic_writer.go``)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

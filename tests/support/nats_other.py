@@ -37,8 +37,8 @@ class Other:
             data = self._socket.recv(1 << 20)
             assert data, self._session.error
             self._session.feed(data)
-        found, self._got[:] = self._got[:count], self._got[count:]
-        return found
+        messages, self._got[:] = self._got[:count], self._got[count:]
+        return messages
 
     def ask(self, subject: str, data: bytes = b"", **headers: str) -> Message:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -61,11 +61,11 @@ class Other:
 
     def pending(self, consumer: str = "suite=t") -> int:
         """Return how many messages a group has not settled, those that come again among them."""
-        found = 0
+        count = 0
         for name in (consumer, f"{consumer}=again"):
             info = self.api("CONSUMER.INFO", None, f".{name}")
-            found += info["num_pending"] + info["num_ack_pending"]
-        return found
+            count += info["num_pending"] + info["num_ack_pending"]
+        return count
 
     def counter(self, what: str, group: str = "suite", topic: str = "t") -> int:
         subject = f"{self.prefix}-counters.bus.{what}.{group}.{topic}"
@@ -83,11 +83,11 @@ class Other:
 
 @contextmanager
 def beside(port: int, prefix: str = "cr") -> Iterator[Other]:
-    made = Other(port, prefix)
+    other = Other(port, prefix)
     try:
-        yield made
+        yield other
     finally:
-        made.close()
+        other.close()
 
 
 def on(home: NatsHome, **settings: Any) -> CloudRuntimesClient:

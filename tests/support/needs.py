@@ -37,10 +37,10 @@ def present(server: AbstractContextManager[T]) -> Iterator[T]:
     """Run a server, or skip the test where its program is missing."""
     with ExitStack() as resources:
         try:
-            found = resources.enter_context(server)
+            started = resources.enter_context(server)
         except Missing as error:
             pytest.skip(str(error))
-        yield found
+        yield started
 
 
 def served_by(serve: Callable[..., AbstractContextManager[Any]]) -> Any:

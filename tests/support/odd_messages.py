@@ -12,12 +12,13 @@ __all__ = ["LATER", "ODD", "Odd", "with_frame_header"]
 
 
 class Odd(NamedTuple):
-    """One message.
+    """Unusual message.
 
     Attributes:
-        name: what is odd.
+        name: what is odd about it.
         data: the body.
-        headers: by generic names: those of an event in binary mode without their prefix, and ``due``, ``past``, ``topic`` of ours.
+        headers: headers by generic names: those of an event in binary mode without their prefix, and our ``due``,
+            ``past``, ``topic``.
     """
 
     name: str

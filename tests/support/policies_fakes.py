@@ -39,7 +39,7 @@ class Clock:
 
 
 class Answers:
-    """What drivers do: `script` first, then `always`; an exception is raised, a function is called with the operation."""
+    """Scripted driver answers: first `script`, then `always`; exceptions are raised, functions get the operation."""
 
     def __init__(self) -> None:
         self.script: list[Any] = []
@@ -159,8 +159,8 @@ class Fake(Runtime):
         kinds: dict[str, Any] = {"state": FakeState, "rpc": FakeRpc}
         if service not in kinds:
             raise UnsupportedError(f"no {service}")
-        made: Driver = kinds[service](self._answers)
-        return made
+        fake: Driver = kinds[service](self._answers)
+        return fake
 
     def declared(self) -> Mapping[tuple[str, str], str]:
         return {}

@@ -26,12 +26,12 @@ GUARDED = "guarded"
 def program(name: str) -> str:
     if chosen := os.environ.get("POSTGRES_BIN"):
         return f"{chosen}/{name}"
-    found = sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda path: int(path.split("/")[4])) or [
+    candidates = sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda path: int(path.split("/")[4])) or [
         path for path in [shutil.which(name)] if path
     ]
-    if not found:
+    if not candidates:
         raise Missing(f"PostgreSQL is not installed: no {name} (apt-get install postgresql)")
-    return found[-1]
+    return candidates[-1]
 
 
 def _account() -> pwd.struct_passwd | None:
@@ -185,7 +185,7 @@ class PostgresServer(_Program):
             time.sleep(0.02)
 
     def _answers(self) -> bool:
-        """Tell whether the server's own file says that it is ready (its line 8), and is of this process."""
+        """Return whether the server's own file says that it is ready (its line 8), and is of this process."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
             return self.process is not None and lines[0] == str(self.process.pid) and lines[7].strip() in _READY

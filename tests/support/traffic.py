@@ -68,7 +68,7 @@ class Traffic:
 
     @property
     def lost(self) -> set[int]:
-        """What was acknowledged and not received."""
+        """Events that were acknowledged and not received."""
         return self.acknowledged - self.seen.keys()
 
     @property

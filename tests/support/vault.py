@@ -41,21 +41,21 @@ class VaultStub(HttpServer):
         self.rusty = False
         self.down = 0
         self.requests: list[str] = []
-        self._made = 0
+        self._issued = 0
         self._lock = threading.Lock()
         super().__init__()
 
     def answered(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
         with self._lock:
-            status, found = self.answer(method, path, headers.get("X-Vault-Token"), json.loads(body) if body else {})
-        return status, b"" if found is None else json.dumps(found).encode(), [("Content-Type", "application/json")]
+            status, reply = self.answer(method, path, headers.get("X-Vault-Token"), json.loads(body) if body else {})
+        return status, b"" if reply is None else json.dumps(reply).encode(), [("Content-Type", "application/json")]
 
     # -- what tests do ----------------------------------------------------
 
     def token(self, seconds: float = 3600.0) -> str:
         """Make a token."""
-        self._made += 1
-        token = f"hvs.{self._made}"
+        self._issued += 1
+        token = f"hvs.{self._issued}"
         self.tokens[token] = time.monotonic() + seconds
         self.begun[token] = time.monotonic()
         return token
@@ -94,30 +94,30 @@ class VaultStub(HttpServer):
             if self.leases.get(lease, 0.0) < time.monotonic():
                 return 400, {"errors": ["lease not found"]}
             self.leases[lease] = self._longer(lease)
-            left = int(self.leases[lease] - time.monotonic() + 0.999)
-            return 200, {"lease_id": lease, "lease_duration": left, "renewable": True}
+            remaining = int(self.leases[lease] - time.monotonic() + 0.999)
+            return 200, {"lease_id": lease, "lease_duration": remaining, "renewable": True}
         if path.startswith("database/creds/"):
-            self._made += 1
-            lease = f"{path}/{self._made}"
+            self._issued += 1
+            lease = f"{path}/{self._issued}"
             self.begun[lease] = time.monotonic()
             self.leases[lease] = self._longer(lease)
-            data = {"username": f"u-{self._made}", "password": f"p-{self._made}", "last_password": None}
+            data = {"username": f"u-{self._issued}", "password": f"p-{self._issued}", "last_password": None}
             return 200, {"lease_id": lease, "lease_duration": int(self.life), "renewable": True, "data": data}
         if verb == "LIST":
             query["list"] = "true"
         elif self.rusty and "list" in query:
             return 404, None
-        status, found = self._keys(path, query)
+        status, reply = self._keys(path, query)
         if self.rusty and status == 404:
-            found = {"error": "Router mount not found."} if found["errors"] else None
-        return status, found
+            reply = {"error": "Router mount not found."} if reply["errors"] else None
+        return status, reply
 
     def _longer(self, what: str) -> float:
         return min(time.monotonic() + self.life, self.begun[what] + self.longest)
 
     def _auth(self, token: str) -> dict[str, Any]:
-        left = self.tokens[token] - time.monotonic()
-        return {"auth": {"client_token": token, "lease_duration": int(left + 0.999), "renewable": True}}
+        remaining = self.tokens[token] - time.monotonic()
+        return {"auth": {"client_token": token, "lease_duration": int(remaining + 0.999), "renewable": True}}
 
     def _keys(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
         mount, _, path = path.partition("/")
@@ -138,8 +138,8 @@ class VaultStub(HttpServer):
         number = int(query.get("version", len(versions))) or len(versions)
         if number > len(versions):
             return 404, {"errors": []}
-        found = versions[number - 1]
+        stored = versions[number - 1]
         if mount not in self.second:
-            return 200, {"data": found}
-        document = {"data": {"data": found, "metadata": {"version": number}}}
-        return (404 if found is None else 200), document
+            return 200, {"data": stored}
+        document = {"data": {"data": stored, "metadata": {"version": number}}}
+        return (404 if stored is None else 200), document

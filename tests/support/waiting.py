@@ -19,10 +19,10 @@ __all__ = ["Stopwatch", "in_threads", "longer", "running", "until", "wait_in_vai
 def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:
     """Wait until a condition holds, and return what it gave."""
     end = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < end, f"waited in vain for {what or condition}"
         time.sleep(0.005)
-    return found
+    return result
 
 
 def longer(begun: Callable[[], Any], seconds: float = 0.2) -> Iterator[float]:

@@ -153,12 +153,12 @@ class NatsWire(_Wire):
 
     def take(self, pull: bytes, size: int, count: int) -> None:
         """Pull messages, and acknowledge each of them."""
-        rest, at, left = b"", 0, 0
+        rest, at, remaining = b"", 0, 0
         while count:
             out = []
-            if not left:
+            if not remaining:
                 out.append(pull)
-                left = min(size, count)
+                remaining = min(size, count)
             data = rest + (self._socket.recv(1 << 18) if not out else b"")
             at = 0
             while (line := data.find(b"\r\n", at)) >= 0:
@@ -169,7 +169,7 @@ class NatsWire(_Wire):
                         break
                     assert len(words) == 5, data[at:after]
                     out.append(b"PUB %b 4\r\n+ACK\r\n" % words[3])
-                    left -= 1
+                    remaining -= 1
                     count -= 1
                     at = after
                 else:

@@ -27,14 +27,14 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Make clients with a table ``[telemetry]``, closed at the end; no signal handler unless asked for."""
-    made: list[CloudRuntimesClient] = []
+    clients: list[CloudRuntimesClient] = []
 
     def make(**settings: Any) -> CloudRuntimesClient:
         table = {"flush_on_sigterm": False, **settings}
         home = table.pop("home", str(tmp_path / "home"))
-        made.append(CloudRuntimesClient(app_id="shop", config={"capa": {"home": home}, "telemetry": table}))
-        return made[-1]
+        clients.append(CloudRuntimesClient(app_id="shop", config={"capa": {"home": home}, "telemetry": table}))
+        return clients[-1]
 
     yield make
-    for each in made:
+    for each in clients:
         each.close(timeout=0.5)

@@ -32,10 +32,10 @@ class Received:
         return self._of("metrics", ExportMetricsServiceRequest, "resource_metrics", "scope_metrics", "metrics")
 
     def _of(self, signal: str, kind: Any, *levels: str) -> list[Any]:
-        found: list[Any] = [kind.FromString(body) for path, _, body in list(self.requests) if signal in path]
+        records: list[Any] = [kind.FromString(body) for path, _, body in list(self.requests) if signal in path]
         for level in levels:
-            found = [each for above in found for each in getattr(above, level)]
-        return found
+            records = [each for above in records for each in getattr(above, level)]
+        return records
 
 
 def exact(stats: SignalStats) -> bool:

@@ -1,6 +1,8 @@
-"""What the tests of load run in processes of their own: ``python telemetry_load.py sink [CERTIFICATE]`` counts what it gets, the others record.
+"""Programs of the load tests, each run in a process of its own.
 
-A sink prints its URL, and when its stdin ends what it got. The others print one line of JSON.
+``python telemetry_load.py sink [CERTIFICATE]`` counts what it receives; the others record.
+
+A sink prints its URL, and its counts when its stdin ends. The others print one line of JSON.
 """
 
 from __future__ import annotations
@@ -76,8 +78,8 @@ def sink(certificate: str = "") -> None:
     say(url=f"{'https://localhost' if certificate else 'http://127.0.0.1'}:{server.server_port}")
     sys.stdin.read()
     with lock:
-        found = [bytes(ids[at : at + 8]) for at in range(0, len(ids), 8)]
-    say(spans=len(found), distinct=len(set(found)))
+        span_ids = [bytes(ids[at : at + 8]) for at in range(0, len(ids), 8)]
+    say(spans=len(span_ids), distinct=len(set(span_ids)))
 
 
 def bad(kind: str) -> None:
@@ -152,20 +154,20 @@ def record_paced(taken: array[int], rate: float, record: Callable[[], object]) -
 
 def delivered(url: str, home: str, rate: str, seconds: str, certificate: str = "") -> None:
     """Spans at a rate to a sink, from a main thread that never rests."""
-    with client(url, home, **({"certificate": certificate} if certificate else {})) as made:
-        tracer = made.telemetry.tracer("load")
+    with client(url, home, **({"certificate": certificate} if certificate else {})) as instance:
+        tracer = instance.telemetry.tracer("load")
 
         def record() -> None:
             with tracer.span("GET /cart/{id}", attributes=ATTRIBUTES):
                 pass
 
         record()
-        assert made.telemetry.flush(30)
+        assert instance.telemetry.flush(30)
         begin = time.perf_counter()
         taken = paced(float(rate), float(seconds), record)
         took = time.perf_counter() - begin
-        flushed = made.telemetry.flush(60)
-        stats = made.telemetry.stats().spans
+        flushed = instance.telemetry.flush(60)
+        stats = instance.telemetry.stats().spans
     say(
         recorded=stats.recorded,
         exported=stats.exported,
@@ -178,8 +180,8 @@ def delivered(url: str, home: str, rate: str, seconds: str, certificate: str = "
 def refused(url: str, home: str, rate: str, seconds: str) -> None:
     """Spans and log records at a rate to an endpoint that fails; how callers, memory and counters fare."""
     limit = 4 << 20
-    made = client(url, home, buffer_bytes=limit, trace_delay=0.05, log_delay=0.05)
-    tracer, logger = made.telemetry.tracer("load"), made.telemetry.logger("load")
+    instance = client(url, home, buffer_bytes=limit, trace_delay=0.05, log_delay=0.05)
+    tracer, logger = instance.telemetry.tracer("load"), instance.telemetry.logger("load")
 
     def record() -> None:
         tracer.start_span("GET /cart/{id}", attributes=ATTRIBUTES).end()
@@ -189,7 +191,7 @@ def refused(url: str, home: str, rate: str, seconds: str) -> None:
 
     paced(1000, 0.2, record)
     paced(1000, 0.2, log)
-    made.telemetry.flush(0.1)
+    instance.telemetry.flush(0.1)
     half = float(seconds) / 2
     spans, logs = times(float(rate), half), times(float(rate), half)
     before = resident()
@@ -197,14 +199,14 @@ def refused(url: str, home: str, rate: str, seconds: str) -> None:
     record_paced(logs, float(rate), log)
     grown = resident() - before
     begin = time.monotonic()
-    flushed = made.telemetry.flush(0.5)
+    flushed = instance.telemetry.flush(0.5)
     waited = time.monotonic() - begin
-    stats = made.telemetry.stats()
+    stats = instance.telemetry.stats()
     exact = all(
         each.recorded == each.exported + sum(each.dropped.values()) + each.buffered
         for each in (stats.spans, stats.logs)
     )
-    made.close(timeout=0.5)
+    instance.close(timeout=0.5)
     taken = sorted(spans), sorted(logs)
     say(
         p50=[each[len(each) // 2] for each in taken],
@@ -220,7 +222,7 @@ def refused(url: str, home: str, rate: str, seconds: str) -> None:
 
 
 def spinning(url: str, home: str, rate: str, seconds: str) -> None:
-    """What a loop in Python loses to another thread that records spans at a rate."""
+    """Measure how much a Python loop slows down while another thread records spans at a given rate."""
 
     def turns(length: float) -> float:
         end = time.perf_counter() + length
@@ -229,8 +231,8 @@ def spinning(url: str, home: str, rate: str, seconds: str) -> None:
             number += 1
         return number / length
 
-    with client(url, home) as made:
-        tracer = made.telemetry.tracer("load")
+    with client(url, home) as instance:
+        tracer = instance.telemetry.tracer("load")
         over = threading.Event()
         recorded = 0
 
@@ -255,7 +257,7 @@ def spinning(url: str, home: str, rate: str, seconds: str) -> None:
                 reached.append(recorded / (float(seconds) / 10))
                 over.set()
             shares.append(beside / alone)
-        made.telemetry.flush(30)
+        instance.telemetry.flush(30)
     say(share=sorted(shares)[2], rate=sorted(reached)[2])
 
 

@@ -76,16 +76,16 @@ def spans(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spans]:
 
 
 def test_off_by_default(client: Make) -> None:
-    made = client(home=":memory:")
-    made.state.save("s", "k", 1)
-    assert made.state._frame.interceptors == ()
-    assert "telemetry" not in made._context._services
+    instance = client(home=":memory:")
+    instance.state.save("s", "k", 1)
+    assert instance.state._frame.interceptors == ()
+    assert "telemetry" not in instance._context._services
 
 
 def test_a_wrong_setting_is_refused(client: Make) -> None:
-    made = client(home=":memory:", instrument="yes please")
+    instance = client(home=":memory:", instrument="yes please")
     with pytest.raises(ValueError, match="instrument"):
-        made.state.get("s", "k")
+        instance.state.get("s", "k")
 
 
 def test_scopes_have_a_version_and_a_schema(spans: Spans) -> None:
@@ -123,9 +123,11 @@ def test_calls_without_a_convention(spans: Spans, api: Api) -> None:
     }.items():
         span = spans.one(name)
         service, _, operation = name.partition(".")
-        found = attributes(span)
-        assert found.pop("error.type", None) == ("cloud_runtimes.errors.NotFoundError" if service == "secret" else None)
-        assert found == {
+        recorded = attributes(span)
+        assert recorded.pop("error.type", None) == (
+            "cloud_runtimes.errors.NotFoundError" if service == "secret" else None
+        )
+        assert recorded == {
             "cloud_runtimes.service": service,
             "cloud_runtimes.operation": operation,
             "cloud_runtimes.component": component,
@@ -202,20 +204,20 @@ def test_rpc(spans: Spans, api: Api, way: str, monkeypatch: pytest.MonkeyPatch) 
             call("fails")
         with pytest.raises(InternalError):
             call("breaks")
-    made = {(span.name, span.kind): span for span in spans.all()}
-    caller, server = made["shop/orders/get", CLIENT], made["shop/orders/get", SERVER]
+    exported = {(span.name, span.kind): span for span in spans.all()}
+    caller, server = exported["shop/orders/get", CLIENT], exported["shop/orders/get", SERVER]
     names = {rpc.RPC_SYSTEM_NAME: "cloud_runtimes", rpc.RPC_METHOD: "shop/orders/get"}
     assert attributes(caller) == {**names, rpc.RPC_RESPONSE_STATUS_CODE: "200"}
     assert attributes(server) == names
     assert (server.trace_id, server.parent_span_id) == (caller.trace_id, caller.span_id)
-    assert made["state.save", CLIENT].parent_span_id == server.span_id
+    assert exported["state.save", CLIENT].parent_span_id == server.span_id
     # what its caller did wrong is no error of the server (RPC conventions)
-    assert (made["shop/fails", CLIENT].status.code, made["shop/fails", SERVER].status.code) == (ERROR, 0)
-    assert attributes(made["shop/fails", CLIENT])[ERROR_TYPE] == "NotFoundError"
-    assert attributes(made["shop/fails", SERVER])["cloud_runtimes.error.code"] == "NOT_FOUND"
-    assert (made["shop/breaks", CLIENT].status.code, made["shop/breaks", SERVER].status.code) == (ERROR, ERROR)
-    assert attributes(made["shop/breaks", CLIENT])[ERROR_TYPE] == "500"
-    assert attributes(made["shop/breaks", SERVER])[ERROR_TYPE] == "LookupError"
+    assert (exported["shop/fails", CLIENT].status.code, exported["shop/fails", SERVER].status.code) == (ERROR, 0)
+    assert attributes(exported["shop/fails", CLIENT])[ERROR_TYPE] == "NotFoundError"
+    assert attributes(exported["shop/fails", SERVER])["cloud_runtimes.error.code"] == "NOT_FOUND"
+    assert (exported["shop/breaks", CLIENT].status.code, exported["shop/breaks", SERVER].status.code) == (ERROR, ERROR)
+    assert attributes(exported["shop/breaks", CLIENT])[ERROR_TYPE] == "500"
+    assert attributes(exported["shop/breaks", SERVER])[ERROR_TYPE] == "LookupError"
     assert SECRET.encode() not in spans.texts()
 
 
@@ -239,9 +241,13 @@ def test_publish_and_process(spans: Spans, api: Api) -> None:
     with client.pubsub.subscribe("bus", "orders", api.handler(handle), group="billing"):
         id = api.call(client.pubsub, "publish", "bus", "orders", SECRET, key=SECRET)
         assert handled.get(timeout=30) == id
-    made = spans.all()
-    publish = next(s for s in made if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == PRODUCER)
-    process = next(s for s in made if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == CONSUMER)
+    exported = spans.all()
+    publish = next(
+        s for s in exported if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == PRODUCER
+    )
+    process = next(
+        s for s in exported if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == CONSUMER
+    )
     assert (publish.name, process.name) == ("publish orders", "process orders")
     common = {
         messaging.MESSAGING_SYSTEM: "sqlite",
@@ -261,7 +267,7 @@ def test_publish_and_process(spans: Spans, api: Api) -> None:
         messaging.MESSAGING_CONSUMER_GROUP_NAME: "billing",
     }
     assert (process.trace_id, process.parent_span_id) == (publish.trace_id, publish.span_id)
-    assert process.span_id in {span.parent_span_id for span in made if span.name == "state.save"}
+    assert process.span_id in {span.parent_span_id for span in exported if span.name == "state.save"}
     assert SECRET.encode() not in spans.texts()
 
 
@@ -387,15 +393,15 @@ def test_database(spans: Spans, api: Api) -> None:
     call("insert", "main", "people", {"name": SECRET})
     rows = [{"name": SECRET}, {"name": "b"}]
     call("execute_many", "main", "-- comment\n insert into people VALUES (:name)", rows)
-    found = call("query", "main", f"/* {SECRET} */ select name from people where name = '{SECRET}'")
-    assert len(found) == 2
+    result = call("query", "main", f"/* {SECRET} */ select name from people where name = '{SECRET}'")
+    assert len(result) == 2
     with pytest.raises(NotFoundError):
         call("query", "main", f"select '{SECRET}' from nobody")
     call("query", "main", "select 1")
-    made = [span for span in spans.all() if db.DB_SYSTEM_NAME in attributes(span)]
-    assert {span.kind for span in made} == {CLIENT}
+    exported = [span for span in spans.all() if db.DB_SYSTEM_NAME in attributes(span)]
+    assert {span.kind for span in exported} == {CLIENT}
     common = {db.DB_SYSTEM_NAME: "sqlite", "cloud_runtimes.component": "main"}
-    assert [(span.name, attributes(span)) for span in made] == [
+    assert [(span.name, attributes(span)) for span in exported] == [
         ("CREATE people", {**common, db.DB_OPERATION_NAME: "CREATE", db.DB_QUERY_SUMMARY: "CREATE people"}),
         ("INSERT people", {**common, db.DB_OPERATION_NAME: "INSERT", db.DB_COLLECTION_NAME: "people"}),
         (
@@ -438,8 +444,8 @@ def test_where_the_server_is(spans: Spans, table: dict[str, Any], expected: tupl
         with pytest.raises(UnavailableError):
             client.state.get("s", "k")
         assert client.telemetry.flush(30)
-    found = attributes(spans.one("state.get"))
-    assert (found["server.address"], found.get("server.port")) == expected
+    recorded = attributes(spans.one("state.get"))
+    assert (recorded["server.address"], recorded.get("server.port")) == expected
 
 
 def test_where_a_database_and_a_sidecar_are(spans: Spans) -> None:
@@ -455,8 +461,8 @@ def test_where_a_database_and_a_sidecar_are(spans: Spans) -> None:
             client.state.get("s", "k")
         assert client.telemetry.flush(30)
     for name, port in (("SELECT shop", 1), ("state.get", 2)):
-        found = attributes(spans.one(name))
-        assert (found["server.address"], found["server.port"]) == ("127.0.0.1", port)
+        recorded = attributes(spans.one(name))
+        assert (recorded["server.address"], recorded["server.port"]) == ("127.0.0.1", port)
 
 
 def test_a_database_s_name_is_its_namespace() -> None:
@@ -522,9 +528,9 @@ def test_a_handler_that_outlives_its_client_s_drivers(spans: Spans) -> None:
         threading.Event().wait(0.01)
     go.set()
     closing.join(60)
-    made = [span for span in spans._receiver.spans() if span.kind == CONSUMER]
-    assert made
-    assert {attributes(span)[messaging.MESSAGING_SYSTEM] for span in made} == {"sqlite"}
+    exported = [span for span in spans._receiver.spans() if span.kind == CONSUMER]
+    assert exported
+    assert {attributes(span)[messaging.MESSAGING_SYSTEM] for span in exported} == {"sqlite"}
 
 
 def test_transactions(spans: Spans) -> None:
@@ -534,11 +540,11 @@ def test_transactions(spans: Spans) -> None:
         tx.execute("INSERT INTO t VALUES (1)")
     with client.state.transaction("orders") as state:
         state.save("a", 1)
-    made = {span.name: span for span in spans.all()}
-    assert made["state.transaction"].kind == CLIENT
+    exported = {span.name: span for span in spans.all()}
+    assert exported["state.transaction"].kind == CLIENT
     for name in ("TRANSACTION", "INSERT t", "COMMIT"):
-        assert made[name].parent_span_id.hex() == above.context.span_id
-        assert attributes(made[name])[db.DB_SYSTEM_NAME] == "sqlite"
+        assert exported[name].parent_span_id.hex() == above.context.span_id
+        assert attributes(exported[name])[db.DB_SYSTEM_NAME] == "sqlite"
 
 
 # -- sampling and cost --------------------------------------------------------

@@ -52,12 +52,12 @@ def test_a_failed_write_leaves_no_half_batch(tmp_path: Path, monkeypatch: pytest
     exporter = FileExporter(tmp_path, 1_000_000)
     exporter.export("logs", b"first", 1.0)
     write = os.write
-    left = [10]
+    remaining = [10]
 
     def full(fd: int, data: Any) -> int:
-        if not left[0]:
+        if not remaining[0]:
             raise OSError(errno.ENOSPC, "full")
-        count, left[0] = min(left[0], len(data)), 0
+        count, remaining[0] = min(remaining[0], len(data)), 0
         return write(fd, bytes(data[:count]))
 
     with monkeypatch.context() as patch:

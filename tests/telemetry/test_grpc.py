@@ -84,11 +84,11 @@ def test_an_exhausted_endpoint_says_whether_it_recovers(over: Callable[..., Any]
     ],
 )
 def test_details_of_a_status(details: bytes, seconds: Any) -> None:
-    found = _grpc._retry_after([("other", "x"), ("grpc-status-details-bin", details)])
+    delay = _grpc._retry_after([("other", "x"), ("grpc-status-details-bin", details)])
     if seconds is ...:  # whatever it is, it is no error
-        assert found is None or 0 <= found <= 3600
+        assert delay is None or 0 <= delay <= 3600
     else:
-        assert found == seconds
+        assert delay == seconds
     assert _grpc._retry_after([("grpc-status-details-bin", "text")]) is None
 
 

@@ -41,9 +41,9 @@ def application(telemetry: TelemetryService) -> Starlette:
             with closing(sqlite3.connect(":memory:")) as database:
                 cursor = database.cursor()
                 cursor.execute("SELECT 1 + 1")
-                (found,) = cursor.fetchone()
+                (value,) = cursor.fetchone()
             logger.info("found")
-        return PlainTextResponse(str(found))
+        return PlainTextResponse(str(value))
 
     async def broken(request: Request) -> PlainTextResponse:
         raise RuntimeError("no cart")
@@ -89,13 +89,13 @@ def instrumented(telemetry: TelemetryService, app: Starlette) -> Iterator[None]:
 
 def scoped(receiver: Receiver) -> dict[str, list[Span]]:
     """Spans by the last word of their scope."""
-    found: dict[str, list[Span]] = {}
+    by_scope: dict[str, list[Span]] = {}
     for path, _, body in receiver.requests:
         if path == "/v1/traces":
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 for scope in resource.scope_spans:
-                    found.setdefault(scope.scope.name.rpartition(".")[2], []).extend(scope.spans)
-    return found
+                    by_scope.setdefault(scope.scope.name.rpartition(".")[2], []).extend(scope.spans)
+    return by_scope
 
 
 def test_a_request_through_client_server_and_database(client: Make) -> None:
@@ -108,10 +108,10 @@ def test_a_request_through_client_server_and_database(client: Make) -> None:
                     with urllib.request.urlopen(f"{url}/cart/{number}") as answer:
                         assert answer.read() == b"2"
         assert telemetry.flush(60)
-        found = scoped(receiver)
+        by_scope = scoped(receiver)
         metrics = {metric.name: metric for metric in receiver.metrics()}
         logs = receiver.logs()
-    every = [span for spans in found.values() for span in spans]
+    every = [span for spans in by_scope.values() for span in spans]
     by_id = {span.span_id: span for span in every}
     assert {span.trace_id.hex() for span in every} == {visit.context.trace_id}
     assert len(by_id) == len(every)
@@ -119,21 +119,21 @@ def test_a_request_through_client_server_and_database(client: Make) -> None:
     def above(span: Span) -> Span:
         return by_id[span.parent_span_id]
 
-    assert [(span.kind, above(span).name) for span in found["urllib"]] == [(Span.SPAN_KIND_CLIENT, "visit")] * 3
-    servers = [span for span in found["starlette"] if span.kind == Span.SPAN_KIND_SERVER]
+    assert [(span.kind, above(span).name) for span in by_scope["urllib"]] == [(Span.SPAN_KIND_CLIENT, "visit")] * 3
+    servers = [span for span in by_scope["starlette"] if span.kind == Span.SPAN_KIND_SERVER]
     assert [span.name for span in servers] == ["GET /cart/{id}"] * 3
-    assert {above(span).span_id for span in servers} == {span.span_id for span in found["urllib"]}
+    assert {above(span).span_id for span in servers} == {span.span_id for span in by_scope["urllib"]}
     assert all(span.flags & 0x200 and above(span).kind == Span.SPAN_KIND_CLIENT for span in servers)
-    assert {above(span).span_id for span in found["shop"]} == {span.span_id for span in servers}
-    assert [span.name for span in found["sqlite3"]] == ["SELECT"] * 3
-    assert {above(span).span_id for span in found["sqlite3"]} == {span.span_id for span in found["shop"]}
-    statement = {each.key: each.value.string_value for each in found["sqlite3"][0].attributes}
+    assert {above(span).span_id for span in by_scope["shop"]} == {span.span_id for span in servers}
+    assert [span.name for span in by_scope["sqlite3"]] == ["SELECT"] * 3
+    assert {above(span).span_id for span in by_scope["sqlite3"]} == {span.span_id for span in by_scope["shop"]}
+    statement = {each.key: each.value.string_value for each in by_scope["sqlite3"][0].attributes}
     assert "SELECT 1 + 1" in statement.values()
     # what the server sends are its own spans, below that of the request
-    sending = [span for span in found["starlette"] if span.kind == Span.SPAN_KIND_INTERNAL]
+    sending = [span for span in by_scope["starlette"] if span.kind == Span.SPAN_KIND_INTERNAL]
     assert sending
     assert {above(span).kind for span in sending} == {Span.SPAN_KIND_SERVER}
-    assert {record.span_id for record in logs} == {span.span_id for span in found["shop"]}
+    assert {record.span_id for record in logs} == {span.span_id for span in by_scope["shop"]}
     durations = [metric for name, metric in metrics.items() if "duration" in name]
     assert {sum(point.count for point in metric.histogram.data_points) for metric in durations} == {3}
     assert len(durations) == 2  # of the client and of the server
@@ -151,12 +151,12 @@ def test_a_failing_handler(client: Make, caplog: pytest.LogCaptureFixture) -> No
                 urllib.request.urlopen(f"{url}/broken")
             raised.value.close()
         assert telemetry.flush(60)
-        found = scoped(receiver)
-    (server,) = (span for span in found["starlette"] if span.kind == Span.SPAN_KIND_SERVER)
+        by_scope = scoped(receiver)
+    (server,) = (span for span in by_scope["starlette"] if span.kind == Span.SPAN_KIND_SERVER)
     assert (server.status.code, [event.name for event in server.events]) == (2, ["exception"])
     described = {each.key: each.value.string_value for each in server.events[0].attributes}
     assert (described["exception.type"], described["exception.message"]) == ("RuntimeError", "no cart")
-    (caller,) = found["urllib"]
+    (caller,) = by_scope["urllib"]
     assert (caller.status.code, caller.span_id) == (2, server.parent_span_id)
 
 
@@ -173,12 +173,12 @@ def test_a_context_from_elsewhere(client: Make) -> None:
                     answer.read()
             URLLibInstrumentor().instrument(tracer_provider=telemetry.tracer_provider())
         assert telemetry.flush(60)
-        found = scoped(receiver)
-    every = [span for spans in found.values() for span in spans]
+        by_scope = scoped(receiver)
+    every = [span for spans in by_scope.values() for span in spans]
     assert {span.trace_id.hex() for span in every} == {"a" * 32}
-    (server,) = (span for span in found["starlette"] if span.kind == Span.SPAN_KIND_SERVER)
+    (server,) = (span for span in by_scope["starlette"] if span.kind == Span.SPAN_KIND_SERVER)
     assert (server.parent_span_id.hex(), server.trace_state, server.flags) == ("b" * 16, "v=1", 0x301)
-    assert len(found["sqlite3"]) == 1
+    assert len(by_scope["sqlite3"]) == 1
 
 
 # -- events and calls carry the current span of OpenTelemetry's API, and give it to their handlers
@@ -186,8 +186,8 @@ def test_a_context_from_elsewhere(client: Make) -> None:
 
 def test_events_and_calls(client: Make) -> None:
     with Receiver() as receiver:
-        made = client(endpoint=receiver.url, instrument=True)
-        telemetry = made.telemetry
+        instance = client(endpoint=receiver.url, instrument=True)
+        telemetry = instance.telemetry
         tracer = telemetry.tracer_provider().get_tracer("t")
         remote = NonRecordingSpan(SpanContext(0xABC, 0xDEF, True, TraceFlags(1)))
         stateful = NonRecordingSpan(SpanContext(0xABC, 0xDEE, True, TraceFlags(1), TraceState([("v", "1")])))
@@ -196,31 +196,31 @@ def test_events_and_calls(client: Make) -> None:
             with tracer.start_as_current_span("in the handler"):
                 return "done"
 
-        made.rpc.register_method("work", called)
-        with made.pubsub.publisher("bus", "topic") as publisher:
+        instance.rpc.register_method("work", called)
+        with instance.pubsub.publisher("bus", "topic") as publisher:
             with trace.use_span(remote):  # by the API alone
                 publisher.send({"n": 1})
             with trace.use_span(stateful):
                 publisher.send({"n": 2})
             with tracer.start_as_current_span("root") as root:
                 publisher.send({"n": 3})
-                assert made.rpc.invoke_method("shop", "work", {}) == "done"
+                assert instance.rpc.invoke_method("shop", "work", {}) == "done"
             publisher.send({"n": 4})
             publisher.flush()
-        found = {}
-        with made.pubsub.subscribe("bus", "topic", start="earliest", group="g") as subscription:
+        parents = {}
+        with instance.pubsub.subscribe("bus", "topic", start="earliest", group="g") as subscription:
             for _ in range(4):
                 event = subscription.receive(timeout=60)
                 assert event is not None
-                found[event.data["n"]] = event.traceparent
+                parents[event.data["n"]] = event.traceparent
                 event.ack()
         assert telemetry.flush(60)
         by_id = {span.span_id: span for span in receiver.spans()}
     own = root.get_span_context()
-    assert found[1] == f"00-{0xABC:032x}-{0xDEF:016x}-01"
-    assert found[2] == f"00-{0xABC:032x}-{0xDEE:016x}-01"
-    assert found[3] is not None
-    assert found[3].split("-")[1] == trace.format_trace_id(own.trace_id)
+    assert parents[1] == f"00-{0xABC:032x}-{0xDEF:016x}-01"
+    assert parents[2] == f"00-{0xABC:032x}-{0xDEE:016x}-01"
+    assert parents[3] is not None
+    assert parents[3].split("-")[1] == trace.format_trace_id(own.trace_id)
     (inner,) = (span for span in by_id.values() if span.name == "in the handler")
     assert inner.trace_id.hex() == trace.format_trace_id(own.trace_id)
     above = []

@@ -47,14 +47,14 @@ class Other:
 @pytest.fixture
 def other() -> Iterator[Callable[..., Other]]:
     """Start endpoints; they are killed if a test fails."""
-    made: list[Other] = []
+    processes: list[Other] = []
 
     def start(*words: Any) -> Other:
-        made.append(Other(*words))
-        return made[-1]
+        processes.append(Other(*words))
+        return processes[-1]
 
     yield start
-    for each in made:
+    for each in processes:
         if each.process.poll() is None:
             each.process.kill()
             each.process.communicate()
@@ -84,17 +84,17 @@ def test_nothing_is_dropped(
     certificate = (PEM,) if scheme == "https" else ()
     sink = other("sink", *certificate)
     rate = rounds(50_000, 300_000)
-    found = run("delivered", sink.url, tmp_path, rate, rounds(1, 10), *certificate)
+    result = run("delivered", sink.url, tmp_path, rate, rounds(1, 10), *certificate)
     got = sink.rest()
     figure(
         f"spans over {scheme}, the main thread spinning",
-        f"{found['recorded']:,} recorded, {found['rate']:,.0f} a second, {got['spans']:,} received, {found['dropped']:,} dropped",
+        f"{result['recorded']:,} recorded, {result['rate']:,.0f} a second, {got['spans']:,} received, {result['dropped']:,} dropped",
     )
-    assert found["flushed"]
-    assert found["dropped"] == 0
-    assert found["recorded"] == found["exported"] == got["spans"] == got["distinct"]
+    assert result["flushed"]
+    assert result["dropped"] == 0
+    assert result["recorded"] == result["exported"] == got["spans"] == got["distinct"]
     if full(rounds):
-        assert found["rate"] > 0.99 * rate
+        assert result["rate"] > 0.99 * rate
 
 
 @pytest.mark.parametrize("kind", ["refused", "black hole", "503", "400", "slow"])
@@ -105,41 +105,41 @@ def test_an_endpoint_that_fails(
     if kind == "refused":
         endpoint.rest()
     rate, seconds = 50_000, rounds(1, 60)
-    found = run("refused", endpoint.url, tmp_path, rate, seconds)
+    result = run("refused", endpoint.url, tmp_path, rate, seconds)
     figure(
         f"endpoint: {kind}, {seconds} s at {rate:,} records a second",
-        f"a span p50 {found['p50'][0] / 1000:.1f}, p99 {found['p99'][0] / 1000:.1f} µs; a log record p50 "
-        f"{found['p50'][1] / 1000:.1f}, p99 {found['p99'][1] / 1000:.1f} µs; memory {found['grown'] / 2**20:+.1f} MiB "
-        f"(buffers {found['limit'] >> 20}); flush(0.5) {found['flushed']} after {found['waited']:.2f} s",
+        f"a span p50 {result['p50'][0] / 1000:.1f}, p99 {result['p99'][0] / 1000:.1f} µs; a log record p50 "
+        f"{result['p50'][1] / 1000:.1f}, p99 {result['p99'][1] / 1000:.1f} µs; memory {result['grown'] / 2**20:+.1f} MiB "
+        f"(buffers {result['limit'] >> 20}); flush(0.5) {result['flushed']} after {result['waited']:.2f} s",
     )
-    assert found["exact"]
-    assert found["recorded"] >= 0.99 * rate * seconds
-    assert not found["flushed"]
-    assert found["grown"] <= found["limit"] + (10 << 20)
+    assert result["exact"]
+    assert result["recorded"] >= 0.99 * rate * seconds
+    assert not result["flushed"]
+    assert result["grown"] <= result["limit"] + (10 << 20)
     if full(rounds):
-        assert max(found["p99"]) <= 5_000
-        assert found["waited"] <= 0.7
+        assert max(result["p99"]) <= 5_000
+        assert result["waited"] <= 0.7
     else:
-        assert max(found["p50"]) <= 50_000
-        assert found["waited"] <= 5
+        assert max(result["p50"]) <= 50_000
+        assert result["waited"] <= 5
 
 
 @pytest.mark.soak
 def test_what_a_busy_loop_loses(other: Callable[..., Other], tmp_path: Path, figure: Figure) -> None:
     sink = other("sink")
-    found = run("spinning", sink.url, tmp_path, 100_000, 20)
+    result = run("spinning", sink.url, tmp_path, 100_000, 20)
     sink.rest()
     figure(
         "a loop in Python beside 100,000 spans a second of another thread",
-        f"keeps {found['share']:.0%} of its rate, with {found['rate']:,.0f} a second",
+        f"keeps {result['share']:.0%} of its rate, with {result['rate']:,.0f} a second",
     )
-    assert found["share"] > 0.8
+    assert result["share"] > 0.8
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("span", 256), ("log", 160)])
 def test_memory_of_a_record(kind: str, limit: int, rounds: Rounds, figure: Figure) -> None:
     if not native_status().native:
         pytest.skip("the compiled kernels are not in use")
-    found = run("buffered", kind, rounds(100_000, 1_000_000))
-    figure(f"memory of a buffered {kind}", f"{found['bytes']:.0f} B")
-    assert 0 < found["bytes"] <= limit
+    result = run("buffered", kind, rounds(100_000, 1_000_000))
+    figure(f"memory of a buffered {kind}", f"{result['bytes']:.0f} B")
+    assert 0 < result["bytes"] <= limit

@@ -32,11 +32,11 @@ def test_flush_collects(client: Make) -> None:
         meter.histogram("size").record(7)
         meter.histogram("time", bounds="exponential").record(0.25)
         assert telemetry.flush(10)
-        found = {metric.name: metric for metric in receiver.metrics()}
-        assert values(found["orders"]) == [2, 3]
-        assert (values(found["open"]), values(found["temperature"])) == ([-1], [20.5])
-        assert len(found["size"].histogram.data_points[0].explicit_bounds) == 15
-        assert found["time"].exponential_histogram.data_points[0].sum == 0.25
+        metrics = {metric.name: metric for metric in receiver.metrics()}
+        assert values(metrics["orders"]) == [2, 3]
+        assert (values(metrics["open"]), values(metrics["temperature"])) == ([-1], [20.5])
+        assert len(metrics["size"].histogram.data_points[0].explicit_bounds) == 15
+        assert metrics["time"].exponential_histogram.data_points[0].sum == 0.25
         counter.add(5, {"kind": "new"})
         assert telemetry.flush(10)
         latest = [metric for metric in receiver.metrics() if metric.name == "orders"]
@@ -60,9 +60,9 @@ def test_they_are_collected_in_time(client: Make) -> None:
 
 def test_close_collects_once_more(client: Make) -> None:
     with Receiver() as receiver:
-        made = client(endpoint=receiver.url)
-        made.telemetry.meter("m").counter("c").add(4)
-        made.close()
+        instance = client(endpoint=receiver.url)
+        instance.telemetry.meter("m").counter("c").add(4)
+        instance.close()
         assert [values(metric) for metric in receiver.metrics()] == [[4]]
 
 
@@ -76,11 +76,11 @@ def test_delta(client: Make, temporality: str) -> None:
             counter.add(3)
             updown.add(1)
             assert telemetry.flush(10)
-        found = receiver.metrics()
-        assert [values(metric) for metric in found if metric.name == "c"] == [[3], [3]]
-        assert [values(metric) for metric in found if metric.name == "u"] == [[1], [2]]
-        assert {m.sum.aggregation_temporality for m in found if m.name == "c"} == {1}
-        assert {m.sum.aggregation_temporality for m in found if m.name == "u"} == {2}
+        metrics = receiver.metrics()
+        assert [values(metric) for metric in metrics if metric.name == "c"] == [[3], [3]]
+        assert [values(metric) for metric in metrics if metric.name == "u"] == [[1], [2]]
+        assert {m.sum.aggregation_temporality for m in metrics if m.name == "c"} == {1}
+        assert {m.sum.aggregation_temporality for m in metrics if m.name == "u"} == {2}
 
 
 def test_observable_ones(client: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -166,12 +166,12 @@ def test_the_console_shows_them(client: Make, capsys: pytest.CaptureFixture[str]
         meter.histogram("e", bounds="exponential").record(0.75)
     assert telemetry.flush(10)
     line = next(line for line in capsys.readouterr().out.splitlines() if "resourceMetrics" in line)
-    found = {m["name"]: m for m in json.loads(line)["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]}
-    (point,) = found["u"]["sum"]["dataPoints"]
+    metrics = {m["name"]: m for m in json.loads(line)["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]}
+    (point,) = metrics["u"]["sum"]["dataPoints"]
     assert (point["asInt"], point["attributes"]) == ("-5", [{"key": "k", "value": {"intValue": "1"}}])
-    (point,) = found["h"]["histogram"]["dataPoints"]
+    (point,) = metrics["h"]["histogram"]["dataPoints"]
     assert (point["bucketCounts"], point["explicitBounds"], point["count"]) == (["0", "1", "0"], [0.5, 1.0], "1")
-    (point,) = found["e"]["exponentialHistogram"]["dataPoints"]
+    (point,) = metrics["e"]["exponentialHistogram"]["dataPoints"]
     assert (point["scale"], point["positive"]["bucketCounts"]) == (20, ["1"])
     assert int(point["positive"]["offset"]) < 0
-    assert found["c"]["sum"]["isMonotonic"] is True
+    assert metrics["c"]["sum"]["isMonotonic"] is True

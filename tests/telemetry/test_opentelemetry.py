@@ -82,10 +82,10 @@ def test_limits_hold(client: Make) -> None:
                 span.add_event("e")
                 span.add_link(span.get_span_context())
         assert telemetry.flush(30)
-        (found,) = receiver.spans()
-    assert found.attributes[0].value.string_value == "lon"
-    assert found.attributes[1].value.array_value.values[0].string_value == "lon"
-    assert (found.dropped_attributes_count, found.dropped_events_count, found.dropped_links_count) == (1, 2, 2)
+        (exported,) = receiver.spans()
+    assert exported.attributes[0].value.string_value == "lon"
+    assert exported.attributes[1].value.array_value.values[0].string_value == "lon"
+    assert (exported.dropped_attributes_count, exported.dropped_events_count, exported.dropped_links_count) == (1, 2, 2)
 
 
 def test_what_the_sdks_providers_have_besides(client: Make) -> None:
@@ -226,12 +226,12 @@ def test_exemplars_of_the_context_given(client: Make) -> None:
             meter.create_counter("here").add(1)
             meter.create_counter("none").add(1, context=otel_context.Context())
         assert telemetry.flush(30)
-        found = {}
+        exemplars = {}
         for metric in receiver.metrics():
             (point,) = getattr(metric, metric.WhichOneof("data")).data_points
-            found[metric.name] = [each.span_id for each in point.exemplars]
+            exemplars[metric.name] = [each.span_id for each in point.exemplars]
     own = span.get_span_context().span_id.to_bytes(8, "big")
-    assert found == {"c": [own], "u": [own], "g": [own], "h": [own], "here": [own], "none": []}
+    assert exemplars == {"c": [own], "u": [own], "g": [own], "h": [own], "here": [own], "none": []}
 
 
 def test_what_sends_is_not_traced(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,10 +260,10 @@ def test_what_sends_is_not_traced(client: Make, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_after_close_it_is_dropped_and_counted(client: Make) -> None:
-    made = client(home=":memory:")
-    telemetry = made.telemetry
+    instance = client(home=":memory:")
+    telemetry = instance.telemetry
     tracer = telemetry.tracer_provider().get_tracer("t")
-    made.close()
+    instance.close()
     with tracer.start_as_current_span("late"):
         pass
     assert dict(telemetry.stats().spans.dropped) == {"closed": 1}

@@ -1,4 +1,4 @@
-"""One program through OpenTelemetry's SDK and through our providers: what comes to the endpoint is the same, ids and times apart."""
+"""Comparison of OpenTelemetry's SDK and our providers: one program exports the same data, except for ids and times."""
 
 from __future__ import annotations
 
@@ -185,12 +185,12 @@ def normal_spans(request: ExportTraceServiceRequest) -> list[Any]:
 
 def trace_ids(request: ExportTraceServiceRequest) -> list[set[str]]:
     """The names of spans that share a trace."""
-    found: dict[bytes, set[str]] = {}
+    traces: dict[bytes, set[str]] = {}
     for resource in request.resource_spans:
         for scope in resource.scope_spans:
             for span in scope.spans:
-                found.setdefault(span.trace_id, set()).add(span.name)
-    return sorted(found.values(), key=sorted)
+                traces.setdefault(span.trace_id, set()).add(span.name)
+    return sorted(traces.values(), key=sorted)
 
 
 def merged(receiver: Receiver, path: str, message: Any) -> Any:
@@ -212,10 +212,10 @@ def test_spans_are_those_of_the_sdk(client: Make) -> None:
         telemetry = client(endpoint=receiver.url).telemetry
         traces(telemetry.tracer_provider())
         assert telemetry.flush(30)
-        found = merged(receiver, "/v1/traces", ExportTraceServiceRequest)
+        exported = merged(receiver, "/v1/traces", ExportTraceServiceRequest)
         stats = telemetry.stats().spans
-    assert trace_ids(found) == trace_ids(expected)
-    ours, theirs = normal_spans(found), normal_spans(expected)
+    assert trace_ids(exported) == trace_ids(expected)
+    ours, theirs = normal_spans(exported), normal_spans(expected)
     assert ours == theirs
     assert (stats.exported, dict(stats.dropped)) == (len(theirs), {})
 
@@ -284,8 +284,8 @@ def test_metrics_are_those_of_the_sdk(client: Make, caplog: pytest.LogCaptureFix
         telemetry = client(endpoint=receiver.url).telemetry
         metrics(telemetry.meter_provider())
         assert telemetry.flush(30)
-        found = merged(receiver, "/v1/metrics", ExportMetricsServiceRequest)
-    assert normal_metrics(found) == normal_metrics(expected)
+        exported = merged(receiver, "/v1/metrics", ExportMetricsServiceRequest)
+    assert normal_metrics(exported) == normal_metrics(expected)
     assert "a callback of cpu failed" in caplog.text
 
 
@@ -343,9 +343,9 @@ def test_log_records_are_those_of_the_sdk(client: Make) -> None:
         telemetry = client(endpoint=receiver.url).telemetry
         log_records(telemetry.logger_provider(), telemetry.tracer_provider().get_tracer("t"))
         assert telemetry.flush(30)
-        found = merged(receiver, "/v1/logs", ExportLogsServiceRequest)
-    assert normal_logs(found) == normal_logs(expected)
-    assert len(normal_logs(found)) == 7
+        exported = merged(receiver, "/v1/logs", ExportLogsServiceRequest)
+    assert normal_logs(exported) == normal_logs(expected)
+    assert len(normal_logs(exported)) == 7
 
 
 @contextmanager

@@ -83,15 +83,15 @@ _KINDS = {
 def oracle(message: Message) -> dict[str, Any]:
     """Return what protobuf's own JSON is, with ids as OTLP has them."""
 
-    def ids(found: Any) -> Any:
-        if isinstance(found, list):
-            return [ids(each) for each in found]
-        if isinstance(found, dict):
+    def ids(value: Any) -> Any:
+        if isinstance(value, list):
+            return [ids(each) for each in value]
+        if isinstance(value, dict):
             return {
                 key: base64.b64decode(each).hex() if key in IDS and isinstance(each, str) else ids(each)
-                for key, each in found.items()
+                for key, each in value.items()
             }
-        return found
+        return value
 
     known: dict[str, Any] = ids(json_format.MessageToDict(message, use_integers_for_enums=True))
     return known
@@ -111,10 +111,10 @@ def test_random_requests_are_read_as_opentelemetry_reads_them(signal: str, round
         fill(message, chance)
         body = message.SerializeToString()
         expected = oracle(message)
-        found = records(signal, body)
-        assert same(found, expected)
+        decoded = records(signal, body)
+        assert same(decoded, expected)
         assert same(otlp_json.decode(signal, json.dumps(expected).encode()), expected)
-        seen += len(rows.read(signal, found).rows) + rows.read(signal, found).rejected
+        seen += len(rows.read(signal, decoded).rows) + rows.read(signal, decoded).rejected
     assert seen > 100
 
 
@@ -155,24 +155,24 @@ def test_what_is_cut_off_or_changed_is_refused_or_read_but_never_breaks(signal: 
                 if broken:
                     broken[chance.randrange(len(broken))] = chance.randrange(256)
             try:
-                found = records(signal, bytes(broken))
+                decoded = records(signal, bytes(broken))
             except PayloadError:
                 refused += 1
                 continue
             accepted += 1
-            rows.read(signal, found)
+            rows.read(signal, decoded)
             try:
                 theirs = oracle(REQUESTS[signal].FromString(bytes(broken)))
             except (DecodeError, UnicodeDecodeError):
                 pytest.fail(f"refused by protobuf: {bytes(broken).hex()}")
             # a oneof within a repeated message may hold what only profiles know
-            assert same(found, theirs) or b"trindex" in json.dumps(theirs).encode() or lost(found, theirs)
+            assert same(decoded, theirs) or b"trindex" in json.dumps(theirs).encode() or lost(decoded, theirs)
     assert refused > 100
     assert accepted > 10
 
 
 def lost(ours: Any, theirs: Any) -> bool:
-    """Tell whether ours is theirs but for what stands in fields that are not read, or explicit defaults."""
+    """Return whether ours is theirs but for what stands in fields that are not read, or explicit defaults."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return all(
             key in ("entityRefs", "keyStrindex", "stringValueStrindex")
@@ -232,8 +232,8 @@ def test_what_is_no_protobuf(body: bytes, reason: str) -> None:
 
 def test_unknown_fields_are_skipped() -> None:
     record = b"\xf8\x07\x05" + b"\xf9\x07" + bytes(8) + b"\xfd\x07" + bytes(4) + b"\xfa\x07\x03abc" + b"\x1a\x04INFO"
-    found = records("logs", field(1, field(2, field(2, record))))
-    assert found["resourceLogs"][0]["scopeLogs"][0]["logRecords"] == [{"severityText": "INFO"}]
+    decoded = records("logs", field(1, field(2, field(2, record))))
+    assert decoded["resourceLogs"][0]["scopeLogs"][0]["logRecords"] == [{"severityText": "INFO"}]
     given = {"new": {"a": 1}, "resourceLogs": [{"scopeLogs": [{"logRecords": [{"x": 1, "severityText": None}]}]}]}
     assert otlp_json.decode("logs", json.dumps(given).encode())["resourceLogs"][0]["scopeLogs"] == [
         {"logRecords": [{}]}
@@ -244,17 +244,17 @@ def test_numbers_that_repeat_may_stand_one_by_one() -> None:
     packed = field(6, struct.pack("<2Q", 3, 4))
     single = b"\x31" + struct.pack("<Q", 3) + b"\x31" + struct.pack("<Q", 4)
     for body in (packed, single, b"\x31" + struct.pack("<Q", 3) + field(6, struct.pack("<Q", 4))):
-        found = records("metrics", field(1, field(2, field(2, field(9, field(1, body))))))
-        metric = found["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]
+        decoded = records("metrics", field(1, field(2, field(2, field(9, field(1, body))))))
+        metric = decoded["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]
         assert metric["histogram"]["dataPoints"] == [{"bucketCounts": ["3", "4"]}]
 
 
 def test_a_message_that_comes_twice_is_merged_and_of_one_of_several_the_last_counts() -> None:
     twice = field(5, field(1, b"one")) + field(5, b"\x18\x07")  # a text, then an integer
-    found = records("logs", field(1, field(2, field(2, twice))))
+    decoded = records("logs", field(1, field(2, field(2, twice))))
     theirs = oracle(ExportLogsServiceRequest.FromString(field(1, field(2, field(2, twice)))))
-    assert found == theirs
-    assert found["resourceLogs"][0]["scopeLogs"][0]["logRecords"] == [{"body": {"intValue": "7"}}]
+    assert decoded == theirs
+    assert decoded["resourceLogs"][0]["scopeLogs"][0]["logRecords"] == [{"body": {"intValue": "7"}}]
 
 
 def test_a_request_of_too_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,10 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 REMOTE = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
-def here(made: CloudRuntimesClient) -> dict[str, Any]:
-    """What a handler sees: the headers that its own calls would have, and whether its parent came from elsewhere."""
+def here(instance: CloudRuntimesClient) -> dict[str, Any]:
+    """Return what a handler sees: the headers that its own calls would have, and whether its parent is remote."""
     headers: dict[str, Any] = {}
-    made.telemetry.inject(headers)
+    instance.telemetry.inject(headers)
     current = telemetry.current_span()
     return {**headers, "remote": current is not None and current.is_remote}
 
@@ -35,71 +35,71 @@ def here(made: CloudRuntimesClient) -> dict[str, Any]:
 class Topic:
     """A topic with a handler that notes what it sees; plain or async."""
 
-    def __init__(self, made: CloudRuntimesClient, name: str, *, is_async: bool, **options: Any) -> None:
-        self.made = made
+    def __init__(self, instance: CloudRuntimesClient, name: str, *, is_async: bool, **options: Any) -> None:
+        self.trace = instance
         self.name = name
         self.seen: queue.Queue[tuple[Any, dict[str, Any]]] = queue.Queue()
 
         async def handle_async(event: Any) -> None:
-            self.seen.put((event, here(made)))
+            self.seen.put((event, here(instance)))
 
-        self.subscription = made.pubsub.subscribe(
+        self.subscription = instance.pubsub.subscribe(
             "bus", name, handle_async if is_async else self._handle, **options  # type: ignore[call-overload]
         )
 
     def _handle(self, event: Any) -> None:
-        self.seen.put((event, here(self.made)))
+        self.seen.put((event, here(self.trace)))
 
     def next(self) -> tuple[Any, dict[str, Any]]:
         return self.seen.get(timeout=30)
 
 
-def publish(made: CloudRuntimesClient, topic: str) -> None:
-    made.pubsub.publish("bus", topic, {"n": 1})
+def publish(instance: CloudRuntimesClient, topic: str) -> None:
+    instance.pubsub.publish("bus", topic, {"n": 1})
 
 
-def publish_async(made: CloudRuntimesClient, topic: str) -> None:
-    asyncio.run(made.pubsub.publish_async("bus", topic, {"n": 1}))
+def publish_async(instance: CloudRuntimesClient, topic: str) -> None:
+    asyncio.run(instance.pubsub.publish_async("bus", topic, {"n": 1}))
 
 
-def publish_with_attributes(made: CloudRuntimesClient, topic: str) -> None:
-    made.pubsub.publish("bus", topic, b"\x00", attributes={"subject": "s", "mine": 1})
+def publish_with_attributes(instance: CloudRuntimesClient, topic: str) -> None:
+    instance.pubsub.publish("bus", topic, b"\x00", attributes={"subject": "s", "mine": 1})
 
 
-def publish_bulk(made: CloudRuntimesClient, topic: str) -> None:
-    made.pubsub.publish_bulk("bus", topic, [OutgoingEvent("text", key="k")])
+def publish_bulk(instance: CloudRuntimesClient, topic: str) -> None:
+    instance.pubsub.publish_bulk("bus", topic, [OutgoingEvent("text", key="k")])
 
 
-def publish_bulk_async(made: CloudRuntimesClient, topic: str) -> None:
-    asyncio.run(made.pubsub.publish_bulk_async("bus", topic, [{"n": 1}]))
+def publish_bulk_async(instance: CloudRuntimesClient, topic: str) -> None:
+    asyncio.run(instance.pubsub.publish_bulk_async("bus", topic, [{"n": 1}]))
 
 
-def send_first(made: CloudRuntimesClient, topic: str) -> None:
-    with made.pubsub.publisher("bus", topic) as publisher:
+def send_first(instance: CloudRuntimesClient, topic: str) -> None:
+    with instance.pubsub.publisher("bus", topic) as publisher:
         publisher.send({"n": 1})
 
 
-def send(made: CloudRuntimesClient, topic: str) -> None:
-    with made.pubsub.publisher("bus", topic) as publisher:
+def send(instance: CloudRuntimesClient, topic: str) -> None:
+    with instance.pubsub.publisher("bus", topic) as publisher:
         context = telemetry.current.set(None)
         publisher.send({"n": 0})  # the first goes another way: it makes the buffer
         telemetry.current.reset(context)
         publisher.send({"n": 1})
 
 
-def send_text(made: CloudRuntimesClient, topic: str) -> None:
-    with made.pubsub.publisher("bus", topic) as publisher:
+def send_text(instance: CloudRuntimesClient, topic: str) -> None:
+    with instance.pubsub.publisher("bus", topic) as publisher:
         publisher.send("text", key="k")
 
 
-def send_with_attributes(made: CloudRuntimesClient, topic: str) -> None:
-    with made.pubsub.publisher("bus", topic, attributes={"subject": "s"}) as publisher:
+def send_with_attributes(instance: CloudRuntimesClient, topic: str) -> None:
+    with instance.pubsub.publisher("bus", topic, attributes={"subject": "s"}) as publisher:
         publisher.send({"n": 1}, attributes={"mine": "x"})
 
 
-def send_async(made: CloudRuntimesClient, topic: str) -> None:
+def send_async(instance: CloudRuntimesClient, topic: str) -> None:
     async def run() -> None:
-        async with made.pubsub.publisher("bus", topic) as publisher:
+        async with instance.pubsub.publisher("bus", topic) as publisher:
             await publisher.send_async([1, 2])
 
     asyncio.run(run())
@@ -114,10 +114,10 @@ WAYS = [
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_an_event_carries_the_span_that_is_current(client: Make, way: Any, is_async: bool) -> None:
-    made = client(home=":memory:")
-    topic = Topic(made, "t", is_async=is_async)
-    with made.telemetry.tracer("t").span("producer") as span:
-        way(made, "t")
+    instance = client(home=":memory:")
+    topic = Topic(instance, "t", is_async=is_async)
+    with instance.telemetry.tracer("t").span("producer") as span:
+        way(instance, "t")
     wanted = {"traceparent": span.context.traceparent, "remote": True}
     if way is send:
         event, seen = topic.next()
@@ -125,8 +125,8 @@ def test_an_event_carries_the_span_that_is_current(client: Make, way: Any, is_as
     event, seen = topic.next()
     assert event.traceparent == span.context.traceparent
     assert seen == wanted
-    assert made.telemetry.extract(event).span_id == span.context.span_id
-    way(made, "t")  # without a span there is nothing, and what was before is gone
+    assert instance.telemetry.extract(event).span_id == span.context.span_id
+    way(instance, "t")  # without a span there is nothing, and what was before is gone
     for _ in range(2 if way is send else 1):
         event, seen = topic.next()
         assert (event.traceparent, seen) == (None, {"remote": False})
@@ -134,14 +134,14 @@ def test_an_event_carries_the_span_that_is_current(client: Make, way: Any, is_as
 
 @pytest.mark.parametrize("way", WAYS)
 def test_trace_state_and_baggage_stand_beside_it(client: Make, way: Any) -> None:
-    made = client(home=":memory:")
-    topic = Topic(made, "t", is_async=False)
-    parent = made.telemetry.extract({"traceparent": REMOTE, "tracestate": "a=b,c=d"})
+    instance = client(home=":memory:")
+    topic = Topic(instance, "t", is_async=False)
+    parent = instance.telemetry.extract({"traceparent": REMOTE, "tracestate": "a=b,c=d"})
     with (
-        made.telemetry.use_baggage({"user": "a b", "tier": "1"}),
-        made.telemetry.tracer("t").span("producer", parent=parent) as span,
+        instance.telemetry.use_baggage({"user": "a b", "tier": "1"}),
+        instance.telemetry.tracer("t").span("producer", parent=parent) as span,
     ):
-        way(made, "t")
+        way(instance, "t")
     event, seen = topic.next()
     if way is send:  # baggage is there without a span too
         assert (event.traceparent, event.extensions["baggage"]) == (None, "user=a%20b,tier=1")
@@ -159,60 +159,63 @@ def test_trace_state_and_baggage_stand_beside_it(client: Make, way: Any) -> None
 
 
 def test_a_context_given_by_hand_wins_whole(client: Make) -> None:
-    made = client(home=":memory:")
-    topic = Topic(made, "t", is_async=False)
+    instance = client(home=":memory:")
+    topic = Topic(instance, "t", is_async=False)
     above = telemetry.SpanContext(TRACE, "1" * 16, 1, "x=y")
-    with made.telemetry.tracer("t").span("producer", parent=above), made.pubsub.publisher("bus", "t") as publisher:
-        made.pubsub.publish("bus", "t", 1, attributes={"traceparent": REMOTE})
+    with (
+        instance.telemetry.tracer("t").span("producer", parent=above),
+        instance.pubsub.publisher("bus", "t") as publisher,
+    ):
+        instance.pubsub.publish("bus", "t", 1, attributes={"traceparent": REMOTE})
         publisher.send({}, attributes={"traceparent": REMOTE, "tracestate": "m=n"})
     assert topic.next()[1] == {"traceparent": REMOTE, "remote": True}
     assert topic.next()[1] == {"traceparent": REMOTE, "tracestate": "m=n", "remote": True}
 
 
 def test_a_raw_event_has_no_envelope_to_carry_it(client: Make) -> None:
-    made = client(home=":memory:")
+    instance = client(home=":memory:")
     with (
-        made.pubsub.subscribe("bus", "t", raw=True) as events,
-        made.telemetry.tracer("t").span("producer"),
-        made.telemetry.use_baggage({"a": "b"}),
+        instance.pubsub.subscribe("bus", "t", raw=True) as events,
+        instance.telemetry.tracer("t").span("producer"),
+        instance.telemetry.use_baggage({"a": "b"}),
     ):
-        made.pubsub.publish("bus", "t", b"raw", raw=True)
+        instance.pubsub.publish("bus", "t", b"raw", raw=True)
         event = events.receive(30)
     assert event is not None
     assert (event.traceparent, dict(event.extensions), event.data) == (None, {}, b"raw")
 
 
 def test_a_trace_that_is_not_sampled_stays_so(client: Make) -> None:
-    made = client(home=":memory:", sampler="always_off")
+    instance = client(home=":memory:", sampler="always_off")
     other = client(home=":memory:", sampler="parentbased_always_on")
     started: queue.Queue[Any] = queue.Queue()
 
     def handle(event: Any) -> None:
         started.put(other.telemetry.tracer("t").start_span("child"))
 
-    made.pubsub.subscribe("bus", "t", handle)
-    with made.telemetry.tracer("t").span("producer") as span:
+    instance.pubsub.subscribe("bus", "t", handle)
+    with instance.telemetry.tracer("t").span("producer") as span:
         assert span.context.traceparent.endswith("-00")
-        made.pubsub.publish("bus", "t", 1)
+        instance.pubsub.publish("bus", "t", 1)
     child = started.get(timeout=30)
     assert (child.context.trace_id, child.is_recording) == (span.context.trace_id, False)
 
 
 def test_invalid_contexts_are_none(client: Make) -> None:
-    made = client(home=":memory:")
-    topic = Topic(made, "t", is_async=False)
+    instance = client(home=":memory:")
+    topic = Topic(instance, "t", is_async=False)
     for given in ({"traceparent": "nonsense"}, {"traceparent": REMOTE, "tracestate": "=", "baggage": "=x"}):
-        made.pubsub.publish("bus", "t", 1, attributes=given)
+        instance.pubsub.publish("bus", "t", 1, attributes=given)
     assert topic.next()[1] == {"remote": False}
     assert topic.next()[1] == {"traceparent": REMOTE, "remote": True}
 
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_batch_has_no_current_context(client: Make, is_async: bool) -> None:
-    made = client(home=":memory:")
-    topic = Topic(made, "t", is_async=is_async, batch=10)
-    with made.telemetry.tracer("t").span("producer") as span:
-        made.pubsub.publish_bulk("bus", "t", [1, 2])
+    instance = client(home=":memory:")
+    topic = Topic(instance, "t", is_async=is_async, batch=10)
+    with instance.telemetry.tracer("t").span("producer") as span:
+        instance.pubsub.publish_bulk("bus", "t", [1, 2])
     seen = 0
     while seen < 2:
         events, what = topic.next()
@@ -222,17 +225,17 @@ def test_a_batch_has_no_current_context(client: Make, is_async: bool) -> None:
 
 
 def test_a_subscription_does_not_keep_the_span_it_was_made_in(client: Make) -> None:
-    made = client(home=":memory:")
+    instance = client(home=":memory:")
 
     async def run() -> None:
         seen: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
         async def handle(event: Any) -> None:
-            seen.put_nowait(here(made))
+            seen.put_nowait(here(instance))
 
-        with made.telemetry.tracer("t").span("start-up"), made.telemetry.use_baggage({"a": "b"}):
-            subscription = await made.pubsub.subscribe_async("bus", "t", handle)
-        await made.pubsub.publish_async("bus", "t", 1)
+        with instance.telemetry.tracer("t").span("start-up"), instance.telemetry.use_baggage({"a": "b"}):
+            subscription = await instance.pubsub.subscribe_async("bus", "t", handle)
+        await instance.pubsub.publish_async("bus", "t", 1)
         async with asyncio.timeout(30):
             assert await seen.get() == {"remote": False}
         await subscription.close_async()
@@ -241,18 +244,18 @@ def test_a_subscription_does_not_keep_the_span_it_was_made_in(client: Make) -> N
 
 
 def test_a_handler_s_spans_are_children(client: Make) -> None:
-    made = client(home=":memory:")
-    tracer = made.telemetry.tracer("t")
+    instance = client(home=":memory:")
+    tracer = instance.telemetry.tracer("t")
     children: queue.Queue[Any] = queue.Queue()
 
     def handle(event: Any) -> None:
         with tracer.span("child") as child:
             children.put(child)
-            made.pubsub.publish("bus", "further", 1)
+            instance.pubsub.publish("bus", "further", 1)
 
-    made.pubsub.subscribe("bus", "t", handle)
-    with made.pubsub.subscribe("bus", "further") as further, tracer.span("producer") as span:
-        made.pubsub.publish("bus", "t", 1)
+    instance.pubsub.subscribe("bus", "t", handle)
+    with instance.pubsub.subscribe("bus", "further") as further, tracer.span("producer") as span:
+        instance.pubsub.publish("bus", "t", 1)
         event = further.receive(30)
     assert event is not None
     child = children.get(timeout=30)
@@ -265,48 +268,51 @@ def test_a_handler_s_spans_are_children(client: Make) -> None:
 
 @pytest.fixture(params=["process", "http"])
 def service(request: pytest.FixtureRequest, client: Make, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Who has methods, and who calls them: in the process, or over HTTP."""
-    made = client()
+    """Client that offers methods, and client that calls them: in the process, or over HTTP."""
+    instance = client()
 
-    @made.rpc.method("plain")
+    @instance.rpc.method("plain")
     def plain(data: Any, request: RpcRequest) -> Any:
-        return {**here(made), "seen": request.traceparent}
+        return {**here(instance), "seen": request.traceparent}
 
-    @made.rpc.method("async")
+    @instance.rpc.method("async")
     async def run(data: Any, request: RpcRequest) -> Any:
-        return {**here(made), "seen": request.traceparent}
+        return {**here(instance), "seen": request.traceparent}
 
-    @made.rpc.method("chain")
+    @instance.rpc.method("chain")
     def chain() -> Any:
-        with made.telemetry.tracer("t").span("middle") as middle:
+        with instance.telemetry.tracer("t").span("middle") as middle:
             return {
-                **made.rpc.invoke_method(made._context.settings.app_id, "plain"),
+                **instance.rpc.invoke_method(instance._context.settings.app_id, "plain"),
                 "middle": middle.context.traceparent,
             }
 
     if request.param == "process":
-        yield made, made
+        yield instance, instance
         return
     # what this process offers is found first, by whoever asks in it
     monkeypatch.setattr(hosts, "find", lambda app_id: None)
-    with made.rpc.serving():
-        yield made, client()
+    with instance.rpc.serving():
+        yield instance, client()
 
 
 @pytest.mark.parametrize("method", ["plain", "async"])
 def test_a_call_carries_the_span_that_is_current(service: Any, method: str, api: Api) -> None:
-    made, caller = service
+    instance, caller = service
 
     def call(**options: Any) -> Any:
         return api.call(caller.rpc, "invoke_method", "shop", method, 1, **options)
 
     assert call() == {"remote": False, "seen": None}
-    parent = made.telemetry.extract({"traceparent": REMOTE, "tracestate": "a=b"})
-    with made.telemetry.tracer("t").span("caller", parent=parent) as span, made.telemetry.use_baggage({"k": "v"}):
-        found = call()
+    parent = instance.telemetry.extract({"traceparent": REMOTE, "tracestate": "a=b"})
+    with (
+        instance.telemetry.tracer("t").span("caller", parent=parent) as span,
+        instance.telemetry.use_baggage({"k": "v"}),
+    ):
+        reply = call()
         mine = call(headers={"traceparent": REMOTE})
         bad = call(headers={"traceparent": "nonsense"})
-    assert found == {
+    assert reply == {
         "traceparent": span.context.traceparent,
         "tracestate": "a=b",
         "baggage": "k=v",
@@ -319,24 +325,27 @@ def test_a_call_carries_the_span_that_is_current(service: Any, method: str, api:
 
 
 def test_the_chain_of_calls_is_one_trace(service: Any) -> None:
-    made, caller = service
-    with made.telemetry.tracer("t").span("caller") as span:
-        found = caller.rpc.invoke_method("shop", "chain")
-    assert found["seen"] == found["middle"]
-    assert found["middle"][3:35] == span.context.trace_id
+    instance, caller = service
+    with instance.telemetry.tracer("t").span("caller") as span:
+        reply = caller.rpc.invoke_method("shop", "chain")
+    assert reply["seen"] == reply["middle"]
+    assert reply["middle"][3:35] == span.context.trace_id
 
 
 def test_what_is_too_long_for_headers_is_left_out(client: Make) -> None:
-    made = client(home=":memory:")
+    instance = client(home=":memory:")
 
-    @made.rpc.method("m")
+    @instance.rpc.method("m")
     def m(data: Any, request: RpcRequest) -> Any:
         return sorted(request.headers)
 
-    with made.telemetry.tracer("t").span("caller"), made.telemetry.use_baggage({f"k{n}": "v" * 500 for n in range(16)}):
-        assert made.rpc.invoke_method("shop", "m") == ["baggage", "traceparent"]
+    with (
+        instance.telemetry.tracer("t").span("caller"),
+        instance.telemetry.use_baggage({f"k{n}": "v" * 500 for n in range(16)}),
+    ):
+        assert instance.rpc.invoke_method("shop", "m") == ["baggage", "traceparent"]
         headers = {"x-long": "x" * (16 * 1024 - 100)}
-        assert made.rpc.invoke_method("shop", "m", headers=headers) == ["traceparent", "x-long"]
+        assert instance.rpc.invoke_method("shop", "m", headers=headers) == ["traceparent", "x-long"]
 
 
 # -- speed --------------------------------------------------------------------
@@ -360,15 +369,15 @@ def test_send_in_a_span_enters_no_python(
 ) -> None:
     if batch.__name__.endswith("_py"):
         pytest.skip("the compiled kernels are not in use")
-    made = client(home=":memory:")
-    publisher = made.pubsub.publisher("bus", "t", linger=5, content_type=content_type, attributes=attributes)
+    instance = client(home=":memory:")
+    publisher = instance.pubsub.publisher("bus", "t", linger=5, content_type=content_type, attributes=attributes)
     entered: list[str] = []
 
     def note(frame: Any, kind: str, _: Any) -> None:
         if kind == "call":
             entered.append(frame.f_code.co_qualname)
 
-    with made.telemetry.tracer("t").span("producer") as span, made.pubsub.subscribe("bus", "t") as events:
+    with instance.telemetry.tracer("t").span("producer") as span, instance.pubsub.subscribe("bus", "t") as events:
         publisher.send(data)
         sys.setprofile(note)
         try:
@@ -387,11 +396,11 @@ def test_send_in_a_span_enters_no_python(
 
 
 def test_threads_send_under_their_own_spans(client: Make) -> None:
-    made = client(home=":memory:")
-    tracer = made.telemetry.tracer("t")
+    instance = client(home=":memory:")
+    tracer = instance.telemetry.tracer("t")
     wanted: dict[int, str] = {}
 
-    with made.pubsub.publisher("bus", "t") as publisher, made.pubsub.subscribe("bus", "t") as events:
+    with instance.pubsub.publisher("bus", "t") as publisher, instance.pubsub.subscribe("bus", "t") as events:
 
         def work(number: int) -> None:
             with tracer.span("s") as span:

@@ -145,13 +145,13 @@ def test_metrics_of_a_child_are_its_own(tmp_path: Path) -> None:
         child = start(program, receiver, tmp_path, PYTHONWARNINGS="ignore")
         _, errors = child.communicate(timeout=60)
         assert child.returncode == 0, errors
-        found = [
+        exported = [
             {point.attributes[0].value.string_value: point.as_int for point in metric.sum.data_points}
             for metric in receiver.metrics()
         ]
-        assert len(found) == 2
-        assert {"child": 1, "bound": 2} in found
-        assert {"parent": 100, "bound": 10} in found
+        assert len(exported) == 2
+        assert {"child": 1, "bound": 2} in exported
+        assert {"parent": 100, "bound": 10} in exported
 
 
 def test_gunicorn_with_preload(tmp_path: Path) -> None:
@@ -168,9 +168,20 @@ def test_gunicorn_with_preload(tmp_path: Path) -> None:
             """),
         encoding="utf-8",
     )
-    place = tmp_path / "socket"
+    socket_path = tmp_path / "socket"
     command = (
-        *(sys.executable, "-W", "ignore", "-m", "gunicorn", "--preload", "--workers", "4", "--bind", f"unix:{place}"),
+        *(
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "gunicorn",
+            "--preload",
+            "--workers",
+            "4",
+            "--bind",
+            f"unix:{socket_path}",
+        ),
         *("--chdir", str(tmp_path), "--graceful-timeout", "20", "--no-control-socket", "served:app"),
     )
     with Receiver() as receiver:
@@ -179,12 +190,12 @@ def test_gunicorn_with_preload(tmp_path: Path) -> None:
         server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             end = time.monotonic() + 60
-            while not ask(place):
+            while not ask(socket_path):
                 assert server.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.05)
             with ThreadPoolExecutor(8) as callers:
-                assert all(callers.map(ask, [place] * 399))
+                assert all(callers.map(ask, [socket_path] * 399))
             server.terminate()
             _, errors = server.communicate(timeout=60)
         finally:
@@ -196,11 +207,11 @@ def test_gunicorn_with_preload(tmp_path: Path) -> None:
         assert len(workers) > 1
 
 
-def ask(place: Path) -> bool:
-    """Send a request to a Unix socket; tell whether it was answered."""
+def ask(socket_path: Path) -> bool:
+    """Send a request to a Unix socket; return whether it was answered."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
-            client.connect(str(place))
+            client.connect(str(socket_path))
         except OSError:
             return False
         client.settimeout(30)

@@ -81,9 +81,9 @@ def test_loguru(tmp_path: Path) -> None:
         run(recipe("loguru"), tmp_path, receiver)
         (record,), (span,) = receiver.logs(), receiver.spans()
     assert (record.body.string_value, record.severity_number, record.severity_text) == ("charged order 7", 9, "SUCCESS")
-    found = attributes(record)
-    assert (found["amount"], found["code.function.name"]) == (12.5, "<module>")
-    assert found["code.file.path"].endswith("program.py")
+    fields = attributes(record)
+    assert (fields["amount"], fields["code.function.name"]) == (12.5, "<module>")
+    assert fields["code.file.path"].endswith("program.py")
     assert (record.trace_id, record.span_id, span.name) == (span.trace_id, span.span_id, "checkout")
 
 
@@ -103,5 +103,5 @@ def test_loguru_with_levels_and_an_exception(tmp_path: Path) -> None:
         run(program, tmp_path, receiver)
         records = receiver.logs()
     assert [record.severity_number for record in records] == [5, 13, 21, 17, 9]
-    found = attributes(records[3])
-    assert (found["exception.type"], found["exception.message"]) == ("LookupError", "no stock")
+    fields = attributes(records[3])
+    assert (fields["exception.type"], fields["exception.message"]) == ("LookupError", "no stock")

@@ -78,9 +78,9 @@ class Store:
 
 @pytest.fixture(params=["sqlite", "file"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    made = Store(request.param, tmp_path)
-    yield made
-    made.writer.close()
+    instance = Store(request.param, tmp_path)
+    yield instance
+    instance.writer.close()
 
 
 @pytest.fixture
@@ -116,9 +116,9 @@ def test_the_sampler_follows_the_store(
         until(lambda: not records(application))
         store.write("traceidratio:1")
         until(lambda: records(application))
-    (told,) = caplog.messages
-    assert KEY in told
-    assert "'flags'" in told
+    (message,) = caplog.messages
+    assert KEY in message
+    assert "'flags'" in message
     store.write(None)  # no value any more: the settings hold
     until(lambda: not records(application))
 

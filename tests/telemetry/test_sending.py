@@ -45,10 +45,10 @@ class Http:
     @staticmethod
     def receiver(said: Said) -> Any:
         def answer(number: int) -> Any:
-            found = said(number)
-            if isinstance(found, No):
-                return found.code, {} if found.wait is None else {"Retry-After": f"{found.wait:g}"}, b""
-            return found if found is None else (200, {}, found)
+            reply = said(number)
+            if isinstance(reply, No):
+                return reply.code, {} if reply.wait is None else {"Retry-After": f"{reply.wait:g}"}, b""
+            return reply if reply is None else (200, {}, reply)
 
         return Receiver(answer)
 
@@ -64,11 +64,11 @@ class Grpc:
     @staticmethod
     def receiver(said: Said) -> Any:
         def answer(number: int) -> bytes:
-            found = said(number)
-            if isinstance(found, No):
-                raise Refusal(found.code, None if found.wait is None else retry_info(found.wait))
-            assert found is not None
-            return found
+            reply = said(number)
+            if isinstance(reply, No):
+                raise Refusal(reply.code, None if reply.wait is None else retry_info(reply.wait))
+            assert reply is not None
+            return reply
 
         return GrpcReceiver(answer)
 
@@ -173,13 +173,13 @@ def black_hole() -> tuple[str, Any]:
 @pytest.mark.parametrize("nowhere", [refused, black_hole])
 def test_flush_and_close_keep_their_word(client: Make, way: Way, nowhere: Callable[[], tuple[str, Any]]) -> None:
     url, listener = nowhere()
-    made = client(endpoint=url, **way.settings)
-    telemetry = made.telemetry
+    instance = client(endpoint=url, **way.settings)
+    telemetry = instance.telemetry
     record(telemetry, 10)
     began = time.monotonic()
     assert telemetry.flush(0.5) is False
     flushed = time.monotonic()
-    made.close(timeout=0.3)
+    instance.close(timeout=0.3)
     closed = time.monotonic()
     # promised are 0.2 s over; a machine with other things to do gets a few seconds, and not the 10 s of an attempt
     assert 0.5 <= flushed - began < 5
@@ -194,11 +194,11 @@ def test_flush_and_close_keep_their_word(client: Make, way: Way, nowhere: Callab
 def test_closing_gives_up_where_nothing_is_accepted(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_pipeline, "_PATIENCE", 0.3)
     url, listener = black_hole()
-    made = client(endpoint=url)
-    telemetry = made.telemetry
+    instance = client(endpoint=url)
+    telemetry = instance.telemetry
     record(telemetry, 10)
     began = time.monotonic()
-    made.close()  # which has the client's 30 s
+    instance.close()  # which has the client's 30 s
     assert time.monotonic() - began < 8
     until(lambda: not telemetry.stats().spans.buffered)
     stats = telemetry.stats().spans
@@ -217,10 +217,10 @@ def test_closing_waits_for_a_slow_endpoint(client: Make, monkeypatch: pytest.Mon
         return b""
 
     with Http.receiver(slow) as receiver:
-        made = client(endpoint=receiver.url)
-        telemetry = made.telemetry
+        instance = client(endpoint=receiver.url)
+        telemetry = instance.telemetry
         record(telemetry, 300, text="x" * 100)
-        made.close()
+        instance.close()
         assert len(receiver.requests) > 20  # together they take longer than it waits for one
         assert telemetry.stats().spans.exported == 300
 
@@ -239,8 +239,8 @@ def test_a_full_buffer_drops_and_counts(client: Make) -> None:
 @both_ways
 def test_counters_are_exact_at_any_time(client: Make, way: Way, rounds: Rounds) -> None:
     answers = {1: No(way.busy, 0), 2: No(way.never[0]), 3: way.broken}
-    with endpoint(client, way, lambda n: answers.get(n % 7, b""), trace_delay=0.001, buffer_bytes=50_000) as found:
-        exact_at_any_time(found[1], rounds(2_000, 100_000))
+    with endpoint(client, way, lambda n: answers.get(n % 7, b""), trace_delay=0.001, buffer_bytes=50_000) as opened:
+        exact_at_any_time(opened[1], rounds(2_000, 100_000))
 
 
 def test_nothing_is_lost_or_twice_at_speed(client: Make, rounds: Rounds) -> None:
@@ -249,5 +249,5 @@ def test_nothing_is_lost_or_twice_at_speed(client: Make, rounds: Rounds) -> None
         telemetry = client(endpoint=receiver.url, buffer_bytes=1 << 30).telemetry
         record(telemetry, count, number=1)
         assert telemetry.flush(120)
-        found = {span.span_id for span in receiver.spans()}
-        assert len(found) == len(receiver.spans()) == count == telemetry.stats().spans.exported
+        received = {span.span_id for span in receiver.spans()}
+        assert len(received) == len(receiver.spans()) == count == telemetry.stats().spans.exported

@@ -1,4 +1,4 @@
-"""What users call: tracers, loggers, the handler of `logging`, flush and stats, where records go by default."""
+"""Public API of telemetry: tracers, loggers, the handler of `logging`, flush and stats, default destinations."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def stored(home: Path, signal: str) -> list[Any]:
 
 
 def test_without_an_endpoint_records_go_to_files(client: Make, tmp_path: Path) -> None:
-    made = client()
-    with made.telemetry.tracer("lib", "1.2").span("work", attributes={"k": 1}):
-        made.telemetry.logger("app").info("hello", n=2)
-    assert made.telemetry.flush(10)
+    instance = client()
+    with instance.telemetry.tracer("lib", "1.2").span("work", attributes={"k": 1}):
+        instance.telemetry.logger("app").info("hello", n=2)
+    assert instance.telemetry.flush(10)
     (spans,) = stored(tmp_path / "home", "traces")
     (logs,) = stored(tmp_path / "home", "logs")
     scope = spans.resource_spans[0].scope_spans[0]
@@ -41,7 +41,7 @@ def test_without_an_endpoint_records_go_to_files(client: Make, tmp_path: Path) -
     assert (attributes["service.name"], attributes["telemetry.sdk.name"]) == ("shop", "cloud_runtimes")
     record = logs.resource_logs[0].scope_logs[0].log_records[0]
     assert (record.body.string_value, record.span_id) == ("hello", scope.spans[0].span_id)
-    stats = made.telemetry.stats()
+    stats = instance.telemetry.stats()
     assert (stats.spans.recorded, stats.spans.exported, stats.spans.buffered, dict(stats.spans.dropped)) == (
         1,
         1,
@@ -52,11 +52,11 @@ def test_without_an_endpoint_records_go_to_files(client: Make, tmp_path: Path) -
 
 def test_in_memory_nothing_is_written(client: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    made = client(home=":memory:")
-    made.telemetry.tracer("t").start_span("s").end()
-    assert made.telemetry.flush(10)
+    instance = client(home=":memory:")
+    instance.telemetry.tracer("t").start_span("s").end()
+    assert instance.telemetry.flush(10)
     assert list(tmp_path.iterdir()) == []
-    made.close()
+    instance.close()
 
 
 def test_records_of_one_scope_stand_together(client: Make) -> None:
@@ -88,10 +88,10 @@ def test_records_leave_by_themselves(client: Make) -> None:
 
 def test_flush_in_async_code(client: Make) -> None:
     async def work() -> bool:
-        made = client()
-        async with made.telemetry.tracer("t").span("s"):
+        instance = client()
+        async with instance.telemetry.tracer("t").span("s"):
             await asyncio.sleep(0)
-        return await made.telemetry.flush_async(10)
+        return await instance.telemetry.flush_async(10)
 
     assert asyncio.run(work())
 
@@ -109,11 +109,11 @@ def test_flush_is_false_after_a_drop_and_true_again(client: Make) -> None:
 def test_close_sends_and_refuses(client: Make) -> None:
     with Receiver() as receiver:
         before = set(threading.enumerate())
-        made = client(endpoint=receiver.url)
-        telemetry = made.telemetry
+        instance = client(endpoint=receiver.url)
+        telemetry = instance.telemetry
         tracer = telemetry.tracer("t")
         tracer.start_span("s").end()
-        made.close()
+        instance.close()
         tracer.start_span("late").end()
         assert [span.name for span in receiver.spans()] == ["s"]
         assert dict(telemetry.stats().spans.dropped) == {"closed": 1}
@@ -152,9 +152,9 @@ def test_filters_and_levels_of_the_handler(client: Make) -> None:
         if sys.version_info < (3, 12):
             record.args = (record.args[0] + 10,) if isinstance(record.args, tuple) else None
             return True
-        made = logging.makeLogRecord(vars(record))
-        made.args = (record.args[0] + 10,) if isinstance(record.args, tuple) else None
-        return made
+        copy = logging.makeLogRecord(vars(record))
+        copy.args = (record.args[0] + 10,) if isinstance(record.args, tuple) else None
+        return copy
 
     with Receiver() as receiver:
         telemetry = client(endpoint=receiver.url).telemetry
@@ -168,24 +168,24 @@ def test_filters_and_levels_of_the_handler(client: Make) -> None:
             logger.log(level, "%d", 2 * number)
             logger.log(level, "%d", 2 * number + 1)
         assert telemetry.flush(10)
-        found = receiver.logs()
-        assert [each.body.string_value for each in found] == [f"{2 * number + 10}!" for number in range(len(levels))]
-        assert [each.severity_number for each in found] == [1, 1, 5, 5, 9, 9, 13, 17, 17, 21, 21]
+        records = receiver.logs()
+        assert [each.body.string_value for each in records] == [f"{2 * number + 10}!" for number in range(len(levels))]
+        assert [each.severity_number for each in records] == [1, 1, 5, 5, 9, 9, 13, 17, 17, 21, 21]
 
 
 def test_the_console(client: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    made = client(exporter="console")
+    instance = client(exporter="console")
     values = {"s": "é", "i": -5, "f": 0.5, "b": True, "l": [1, {"k": b"\x00"}], "nan": float("nan")}
-    with made.telemetry.tracer("t").span("s", attributes=values) as span:
+    with instance.telemetry.tracer("t").span("s", attributes=values) as span:
         span.add_event("e")
         span.add_link(span)
         span.set_status("error", "m")
-    made.telemetry.logger("t").info("hello")
-    assert made.telemetry.flush(10)
+    instance.telemetry.logger("t").info("hello")
+    assert instance.telemetry.flush(10)
     traces, logs = map(json.loads, capsys.readouterr().out.splitlines())
-    found = traces["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
-    assert (found["traceId"], found["status"]) == (span.context.trace_id, {"message": "m", "code": 2})
-    assert {each["key"]: each["value"] for each in found["attributes"]} == {
+    exported = traces["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    assert (exported["traceId"], exported["status"]) == (span.context.trace_id, {"message": "m", "code": 2})
+    assert {each["key"]: each["value"] for each in exported["attributes"]} == {
         "s": {"stringValue": "é"},
         "i": {"intValue": "-5"},
         "f": {"doubleValue": 0.5},
@@ -228,17 +228,17 @@ def test_a_scope_has_a_name(client: Make, name: Any) -> None:
 
 
 def test_supports(client: Make) -> None:
-    made = client()
-    assert made.supports("telemetry")
-    assert made.supports("telemetry.file")
-    assert not made.supports("telemetry.otlp_http")
+    instance = client()
+    assert instance.supports("telemetry")
+    assert instance.supports("telemetry.file")
+    assert not instance.supports("telemetry.otlp_http")
 
 
 def test_a_closed_client_is_let_go(client: Make) -> None:
-    made = CloudRuntimesClient(config={"capa": {"home": ":memory:"}, "telemetry": {"flush_on_sigterm": False}})
-    made.telemetry.tracer("t").start_span("s").end()
-    made.close()
-    gone = weakref.ref(made)
-    del made
+    instance = CloudRuntimesClient(config={"capa": {"home": ":memory:"}, "telemetry": {"flush_on_sigterm": False}})
+    instance.telemetry.tracer("t").start_span("s").end()
+    instance.close()
+    gone = weakref.ref(instance)
+    del instance
     gc.collect()
     assert gone() is None

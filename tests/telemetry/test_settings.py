@@ -16,11 +16,11 @@ def loaded(table: dict[str, Any] | None = None) -> Any:
 
 
 def test_the_defaults() -> None:
-    found = loaded()
-    assert found.exporters == {"traces": "file", "logs": "file", "metrics": "file"}
-    assert found.settings.buffer_bytes == 32 << 20
-    assert found.settings.file_bytes == 64 << 20
-    assert found.settings.sampling == (1.0, 0.0, True)
+    config = loaded()
+    assert config.exporters == {"traces": "file", "logs": "file", "metrics": "file"}
+    assert config.settings.buffer_bytes == 32 << 20
+    assert config.settings.file_bytes == 64 << 20
+    assert config.settings.sampling == (1.0, 0.0, True)
 
 
 def test_an_endpoint_chooses_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,8 +31,8 @@ def test_an_endpoint_chooses_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b:1/x")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:2/exactly")
-    found = loaded({"endpoint": "http://a:4318/"})
-    assert found.urls == {
+    config = loaded({"endpoint": "http://a:4318/"})
+    assert config.urls == {
         "traces": "http://b:1/x/v1/traces",
         "logs": "http://c:2/exactly",
         "metrics": "http://b:1/x/v1/metrics",
@@ -42,9 +42,9 @@ def test_an_endpoint_chooses_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_exporters_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
-    found = loaded()
-    assert found.exporters == {"traces": "otlp", "logs": "none", "metrics": "file"}
-    assert found.urls == {"traces": "http://localhost:4318/v1/traces"}
+    config = loaded()
+    assert config.exporters == {"traces": "otlp", "logs": "none", "metrics": "file"}
+    assert config.urls == {"traces": "http://localhost:4318/v1/traces"}
 
 
 @pytest.mark.parametrize(

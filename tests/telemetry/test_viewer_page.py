@@ -30,32 +30,32 @@ HOSTILE = "<script>window.pwned=1</script><img src=x onerror='window.pwned=1'>"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chrome(tmp_path_factory.mktemp("profile")) as made:
-        yield made
+    with chrome(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture
 def viewer(tmp_path: Path) -> Iterator[Viewer]:
-    with viewing(tmp_path / "seen") as made:
-        yield made
+    with viewing(tmp_path / "seen") as instance:
+        yield instance
 
 
 class Page:
-    """What is on the page, asked again at each look, since it is drawn anew."""
+    """Viewer page in the browser; each check queries it again because the page is redrawn."""
 
     def __init__(self, browser: Chrome, address: str) -> None:
         self.browser = browser
         self.address = address
 
-    def open(self, place: str = "") -> None:
+    def open(self, fragment: str = "") -> None:
         self.browser.get("about:blank")
-        self.browser.get(f"{self.address}/{place}")
+        self.browser.get(f"{self.address}/{fragment}")
 
     def texts(self, selector: str) -> list[str]:
         """Return the texts of elements."""
         script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText)"
-        found: list[str] = self.browser.execute_script(script, selector)
-        return found
+        result: list[str] = self.browser.execute_script(script, selector)
+        return result
 
     def shows(self, selector: str, *wanted: str) -> None:
         """Wait for elements with exactly these texts."""
@@ -75,11 +75,11 @@ class Page:
         """Click with the mouse; again if it was drawn anew meanwhile."""
 
         def attempt() -> bool:
-            found = self.browser.find_elements(By.CSS_SELECTOR, selector)
-            if len(found) <= number:
+            elements = self.browser.find_elements(By.CSS_SELECTOR, selector)
+            if len(elements) <= number:
                 return False
             try:
-                found[number].click()
+                elements[number].click()
             except StaleElementReferenceException:
                 return False
             return True
@@ -95,18 +95,18 @@ class Page:
         return self.browser.execute_script(script, *arguments)
 
     @property
-    def place(self) -> str:
-        """What stands behind ``#``."""
+    def fragment(self) -> str:
+        """Fragment of the URL, as in ``location.hash``."""
         return str(self.run("return location.hash"))
 
 
 @pytest.fixture
 def page(browser: Chrome, viewer: Viewer) -> Iterator[Page]:
     browser.get_log("browser")
-    made = Page(browser, viewer.address)
-    made.open()
-    yield made
-    loaded = made.run("return performance.getEntriesByType('resource').map((each) => each.name)")
+    instance = Page(browser, viewer.address)
+    instance.open()
+    yield instance
+    loaded = instance.run("return performance.getEntriesByType('resource').map((each) => each.name)")
     browser.get("about:blank")
     assert [each for each in loaded if not each.startswith(viewer.address)] == []
 
@@ -144,7 +144,7 @@ def test_traces_appear_by_themselves_and_open_as_a_waterfall(page: Page, viewer:
     page.holds("#kept", "4 spans")
     page.click("tbody tr")
     page.holds("h2", "GET /orders")
-    assert page.place == f"#/trace/{TRACE}"
+    assert page.fragment == f"#/trace/{TRACE}"
     labels = [re.sub(r"\s+", " ", each).removesuffix(" shop") for each in page.texts(".span .label")]
     assert labels == ["GET /orders", "load", "✕ query", "render"]
     assert page.texts(".span .time") == ["100 ms", "50.0 ms", "25.0 ms", "25.0 ms"]
@@ -157,8 +157,10 @@ def test_traces_appear_by_themselves_and_open_as_a_waterfall(page: Page, viewer:
         " return [(bar.left - lane.left) / lane.width, bar.width / lane.width, text.left,"
         " getComputedStyle(row.querySelector('.bar')).backgroundColor] })"
     )
-    for (left, width, _, _), (start, length) in zip(boxes, [(0, 1), (0, 0.5), (0.25, 0.25), (0.75, 0.25)], strict=True):
-        assert left == pytest.approx(start, abs=0.01)
+    for (offset, width, _, _), (start, length) in zip(
+        boxes, [(0, 1), (0, 0.5), (0.25, 0.25), (0.75, 0.25)], strict=True
+    ):
+        assert offset == pytest.approx(start, abs=0.01)
         assert width == pytest.approx(length, abs=0.01)
     assert boxes[0][2] < boxes[1][2] < boxes[2][2]
     assert boxes[1][2] == boxes[3][2]
@@ -228,12 +230,12 @@ def test_logs_with_their_severity_and_trace(page: Page, viewer: Viewer) -> None:
         "document.dispatchEvent(new Event('visibilitychange'))"
     )
     page.shows("tbody td[role=button]", "it broke", "elsewhere")
-    assert page.place == "#/logs?severity=13"
+    assert page.fragment == "#/logs?severity=13"
     page.click("tbody a")
     page.holds("h2", "GET /orders")
     page.click("h2 + p a")
     page.shows("tbody td[role=button]", "it broke", "all is well")
-    assert page.place == f"#/logs?trace={TRACE}"
+    assert page.fragment == f"#/logs?trace={TRACE}"
     page.open(f"#/trace/{TRACE}")
     page.click(".span", 2)
     page.holds(".detail p a", "2 log records")
@@ -285,7 +287,7 @@ def test_all_of_it_by_keyboard(page: Page, viewer: Viewer) -> None:
     page.shows("tbody a", "GET /orders", "older")
     page.run("document.getElementById('tab-traces').focus()")
     page.press(Keys.ARROW_RIGHT)
-    until(lambda: page.place == "#/logs")
+    until(lambda: page.fragment == "#/logs")
     page.press(Keys.ARROW_LEFT)
     page.shows("tbody a", "GET /orders", "older")
     page.run("document.activeElement.blur()")
@@ -312,7 +314,7 @@ def test_filters_stand_in_the_address(page: Page, viewer: Viewer) -> None:
     send(viewer, "traces", spans(at(1, "pay", None, 5, 2, traceId="5" * 32), service="bank"))
     page.shows("tbody a", "pay", "GET /orders")
     page.browser.find_element(By.NAME, "name").send_keys("QUERY")
-    until(lambda: page.place == "#/traces?name=QUERY")
+    until(lambda: page.fragment == "#/traces?name=QUERY")
     page.shows("tbody a", "GET /orders")
     page.browser.refresh()
     page.shows("tbody a", "GET /orders")
@@ -423,10 +425,10 @@ def test_a_page_of_another_origin_can_neither_read_nor_send(browser: Chrome, vie
     body = json.dumps(spans(at(7, "forged", None, 0, 1, traceId="7" * 32)))
     with OtherOrigin() as other:
         browser.get(other.url())
-        found = browser.execute_async_script(script, viewer.address, body)
-        assert "GET /orders" not in str(found)
-        assert "generation" not in str(found)
-        assert found[0] == found[2] == "refused"
+        results = browser.execute_async_script(script, viewer.address, body)
+        assert "GET /orders" not in str(results)
+        assert "generation" not in str(results)
+        assert results[0] == results[2] == "refused"
         # nor show it in a frame
         browser.execute_script(
             "const f = document.createElement('iframe'); f.src = arguments[0]; document.body.append(f)", viewer.address

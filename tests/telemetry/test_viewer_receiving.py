@@ -49,8 +49,8 @@ RESPONSES: dict[str, Any] = {
 
 @pytest.fixture
 def viewer(tmp_path: Path) -> Iterator[Viewer]:
-    with viewing(tmp_path / "seen") as made:
-        yield made
+    with viewing(tmp_path / "seen") as instance:
+        yield instance
 
 
 def kept(viewer: Viewer) -> tuple[int, int, int]:
@@ -92,8 +92,8 @@ def test_our_own_exporter(viewer: Viewer, client: Make, compression: str) -> Non
     assert telemetry.stats().spans.exported == 2
     (row,) = ask(viewer, "/api/traces").json()["traces"]
     assert (row["name"], row["service"], row["spans"], row["errors"], row["rooted"]) == ("outer", "shop", 2, 1, True)
-    found = ask(viewer, f"/api/traces/{row['trace']}").json()
-    first, second = found["spans"]
+    trace = ask(viewer, f"/api/traces/{row['trace']}").json()
+    first, second = trace["spans"]
     assert (first["span"], first["depth"], first["kind"], first["status"]) == (
         outer.context.span_id,
         0,
@@ -155,8 +155,8 @@ def test_both_encodings_and_their_answers(viewer: Viewer) -> None:
     assert (reply.status, reply.headers["content-type"], reply.body) == (200, "application/json", b"{}")
     reply = ask(viewer, "/v1/traces", as_protobuf(two), PROTOBUF)
     assert (reply.status, reply.headers["content-type"], reply.body) == (200, "application/x-protobuf", b"")
-    found = ask(viewer, f"/api/traces/{TRACE}").json()
-    first, second = ({k: v for k, v in span.items() if k not in ("span", "source")} for span in found["spans"])
+    trace = ask(viewer, f"/api/traces/{TRACE}").json()
+    first, second = ({k: v for k, v in span.items() if k not in ("span", "source")} for span in trace["spans"])
     assert first == second
     for headers in ({"content-type": "Application/JSON; charset=utf-8"}, JSON | {"content-encoding": "identity"}):
         assert ask(viewer, "/v1/traces", json.dumps(one).encode(), headers).status == 200

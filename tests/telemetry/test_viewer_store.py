@@ -1,4 +1,4 @@
-"""What the viewer keeps, what it evicts, and what the page is told: every record counted, in every snapshot."""
+"""Records that the viewer keeps and evicts, and the data of its page: every record is counted, in every snapshot."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Clock(Clocks):
 @pytest.fixture(params=["file", "memory"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Open stores, in a file and in memory."""
-    made: list[Store] = []
+    stores: list[Store] = []
 
     def make(clocks: Clocks | None = None, **options: Any) -> Store:
-        home = ":memory:" if request.param == "memory" else str(tmp_path / f"home{len(made)}")
-        made.append(Store(home, clocks=clocks or Clock(), **options))
-        made[-1].open()
-        return made[-1]
+        home = ":memory:" if request.param == "memory" else str(tmp_path / f"home{len(stores)}")
+        stores.append(Store(home, clocks=clocks or Clock(), **options))
+        stores[-1].open()
+        return stores[-1]
 
     yield make
-    for each in made:
+    for each in stores:
         each.close()
 
 
@@ -56,8 +56,8 @@ def add(store: Store, signal: str, request: dict[str, Any]) -> None:
 
 
 def counters(store: Store, signal: str = "traces") -> dict[str, int]:
-    found: dict[str, int] = queries.status(store)["signals"][signal]
-    return found
+    counts: dict[str, int] = queries.status(store)["signals"][signal]
+    return counts
 
 
 def rows_of(store: Store) -> dict[str, int]:
@@ -85,10 +85,10 @@ def test_the_oldest_requests_go_when_there_is_too_much(opened: Open) -> None:
         status = queries.status(store)
         assert status["bytes"] <= LEAST_BYTES
         kept = rows_of(store)
-        for signal, found in status["signals"].items():
-            lost = found["evicted"] + found["rejected"] + found["repeated"]
-            assert found["received"] == found["kept"] + lost
-            assert found["kept"] == kept[signal]
+        for signal, counts in status["signals"].items():
+            lost = counts["evicted"] + counts["rejected"] + counts["repeated"]
+            assert counts["received"] == counts["kept"] + lost
+            assert counts["kept"] == kept[signal]
     assert counters(store)["received"] == 600
     assert 0 < counters(store)["kept"] < 300
     # what is left is the newest, and whole; nothing hangs about without its records
@@ -134,8 +134,8 @@ def test_what_is_too_old_goes(opened: Open) -> None:
     clock.now += 1_800_001
     add(store, "logs", logs(text("now")))
     # of the second trace a span is left
-    (left,) = queries.traces(store)["traces"]
-    assert (left["trace"], left["spans"]) == ("2" * 32, 1)
+    (remaining,) = queries.traces(store)["traces"]
+    assert (remaining["trace"], remaining["spans"]) == ("2" * 32, 1)
     assert counters(store)["evicted"] == 2
     clock.now += 3_600_001
     add(store, "logs", logs(text("later")))
@@ -178,9 +178,9 @@ def test_limits_that_are_none(tmp_path: Path, bad: Any) -> None:
 
 
 def tree(store: Store, number: str = TRACE) -> list[tuple[str, int, bool]]:
-    found = queries.trace(store, bytes.fromhex(number))
-    assert found is not None
-    return [(span["name"], span["depth"], span["orphan"]) for span in found["spans"]]
+    trace = queries.trace(store, bytes.fromhex(number))
+    assert trace is not None
+    return [(span["name"], span["depth"], span["orphan"]) for span in trace["spans"]]
 
 
 def at(number: int, name: str, parent: int | None, start: int, length: int = 10, **more: Any) -> dict[str, Any]:
@@ -232,9 +232,9 @@ def test_a_trace_without_its_root(opened: Open) -> None:
 def test_circles_do_not_hang(opened: Open) -> None:
     store = opened()
     add(store, "traces", spans(at(1, "a", 2, 0), at(2, "b", 1, 1), at(3, "self", 3, 2), at(4, "c", 2, 3)))
-    found = tree(store)
-    assert sorted(name for name, _, _ in found) == ["a", "b", "c", "self"]
-    assert found[0] == ("a", 0, True)
+    nodes = tree(store)
+    assert sorted(name for name, _, _ in nodes) == ["a", "b", "c", "self"]
+    assert nodes[0] == ("a", 0, True)
 
 
 def test_a_very_deep_and_a_very_long_trace(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,9 +242,9 @@ def test_a_very_deep_and_a_very_long_trace(opened: Open, monkeypatch: pytest.Mon
     add(store, "traces", spans(*[at(n, str(n), n - 1 or None, n) for n in range(1, 3_001)]))
     assert tree(store)[-1] == ("3000", 2_999, False)
     monkeypatch.setattr(queries, "MAX_SPANS", 100)
-    found = queries.trace(store, bytes.fromhex(TRACE))
-    assert found is not None
-    assert (len(found["spans"]), found["hidden"]) == (100, 2_900)
+    trace = queries.trace(store, bytes.fromhex(TRACE))
+    assert trace is not None
+    assert (len(trace["spans"]), trace["hidden"]) == (100, 2_900)
 
 
 @pytest.mark.parametrize(
@@ -312,9 +312,9 @@ def test_filters_of_logs(opened: Open) -> None:
     assert bodies(trace=bytes.fromhex(TRACE)) == ["Hello 100%"]
     assert bodies(trace=bytes.fromhex(TRACE), span=b"\x22" * 8) == []
     assert bodies(limit=1) == ["late"]
-    found = queries.logs(store)["logs"]
-    assert [each["level"] for each in found] == ["INFO", "careful", "ERROR", "INFO"]
-    assert found[1]["event"] == "it.happened"
+    records = queries.logs(store)["logs"]
+    assert [each["level"] for each in records] == ["INFO", "careful", "ERROR", "INFO"]
+    assert records[1]["event"] == "it.happened"
 
 
 def test_series_and_their_points(opened: Open) -> None:
@@ -351,22 +351,22 @@ def test_every_kind_of_metric(opened: Open) -> None:
     ]
     store = opened()
     add(store, "metrics", metrics(*given))
-    found = {each["name"]: (each["kind"], each["points"]) for each in queries.metrics(store)["series"]}
-    assert found["1"][0] == "up-down counter, delta"
-    assert found["1"][1][0]["value"] == -5.0
+    series = {each["name"]: (each["kind"], each["points"]) for each in queries.metrics(store)["series"]}
+    assert series["1"][0] == "up-down counter, delta"
+    assert series["1"][1][0]["value"] == -5.0
     # a gap: neither NaN nor the end of a series is a number
-    assert [point["value"] for name in ("2", "2, ended") for point in found[name][1]] == [None, None]
-    assert found["3"][0] == "histogram, delta"
-    assert {key: found["3"][1][0][key] for key in ("value", "count", "min", "max")} == {
+    assert [point["value"] for name in ("2", "2, ended") for point in series[name][1]] == [None, None]
+    assert series["3"][0] == "histogram, delta"
+    assert {key: series["3"][1][0][key] for key in ("value", "count", "min", "max")} == {
         "value": 10.0,
         "count": 4,
         "min": 0.0,
         "max": 4.0,
     }
-    assert found["4"][0] == "exponential histogram"
-    assert found["4"][1][0]["scale"] == 0
-    assert found["5"][1][0]["quantileValues"] == [{"quantile": 0.5, "value": 2.0}]
-    assert sorted(found) == ["1", "2", "2, ended", "3", "4", "5"]
+    assert series["4"][0] == "exponential histogram"
+    assert series["4"][1][0]["scale"] == 0
+    assert series["5"][1][0]["quantileValues"] == [{"quantile": 0.5, "value": 2.0}]
+    assert sorted(series) == ["1", "2", "2, ended", "3", "4", "5"]
     assert counters(store, "metrics")["rejected"] == 1
 
 
@@ -439,9 +439,9 @@ def test_readers_and_writers_at_once(opened: Open) -> None:
 
     def read() -> None:
         while not over.is_set():
-            found = counters(store)
-            if found["received"] != found["kept"] + found["evicted"]:
-                wrong.append(found)
+            counts = counters(store)
+            if counts["received"] != counts["kept"] + counts["evicted"]:
+                wrong.append(counts)
             for row in queries.traces(store)["traces"]:
                 queries.trace(store, bytes.fromhex(row["trace"]))
 

@@ -19,7 +19,7 @@ JSON = {"content-type": "application/json"}
 
 
 class Reply(NamedTuple):
-    """What came back."""
+    """Response of the viewer."""
 
     status: int
     headers: dict[str, str]

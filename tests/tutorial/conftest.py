@@ -58,11 +58,11 @@ class Project:
         self._processes.append(process)
         return process
 
-    def told(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
     def wait_for(self, text: str, times: int = 1, seconds: float = 60.0) -> None:
-        wait_until(lambda: self.told().count(text) >= times, self.told, seconds)
+        wait_until(lambda: self.output().count(text) >= times, self.output, seconds)
 
     def close(self) -> None:
         for process in self._processes:
@@ -94,6 +94,6 @@ class Shop(Project):
 def shop(tmp_path: Path) -> Iterator[Shop]:
     if not SHOP.exists():
         pytest.skip("docs is not among the test's files")
-    made = Shop(tmp_path / "shop")
-    yield made
-    made.close()
+    instance = Shop(tmp_path / "shop")
+    yield instance
+    instance.close()

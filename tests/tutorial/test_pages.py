@@ -42,9 +42,9 @@ def test_django_behind_gunicorn_and_uvicorn_with_a_worker(tmp_path: Path) -> Non
         for number in range(4):
             order = {"id": str(number), "item": "tea"}
             assert ask(f"http://127.0.0.1:{wsgi}/orders", order) == order
-        found = {"order": order, "mailed": "webmaster@localhost"}
-        wait_until(lambda: ask(f"http://127.0.0.1:{asgi}/orders/3") == found, project.told)
-        assert "Traceback" not in project.told()
+        expected = {"order": order, "mailed": "webmaster@localhost"}
+        wait_until(lambda: ask(f"http://127.0.0.1:{asgi}/orders/3") == expected, project.output)
+        assert "Traceback" not in project.output()
     finally:
         project.close()
 

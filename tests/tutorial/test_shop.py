@@ -25,8 +25,8 @@ RUNS = "shop with 0 methods, 1 subscriptions, 1 jobs"
 def test_its_own_tests_pass_and_those_of_the_page_about_fastapi(shop: Shop) -> None:
     write_files("how-to/fastapi.md", shop.folder / "other")
     process = shop.start("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "other")
-    assert process.wait(120) == 0, shop.told()
-    assert "4 passed" in shop.told()
+    assert process.wait(120) == 0, shop.output()
+    assert "4 passed" in shop.output()
 
 
 def test_an_order_goes_from_the_web_to_a_worker_and_into_the_report(shop: Shop) -> None:
@@ -37,22 +37,22 @@ def test_an_order_goes_from_the_web_to_a_worker_and_into_the_report(shop: Shop) 
     shop.wait_for("Uvicorn running")
     shop.wait_for("with 0 methods, 1 subscriptions, 1 jobs")
     assert ask(f"{url}/healthz") == {"status": "ok"}
-    (address,) = re.findall(r"shop at (\S+) with", shop.told())
+    (address,) = re.findall(r"shop at (\S+) with", shop.output())
     with urllib.request.urlopen(urllib.request.Request(f"{address}/healthz", headers={"host": "10.1.2.3"})) as answer:
         assert answer.status == 204
     order = {"id": "1", "item": "tea", "quantity": 12}
     assert ask(f"{url}/orders", order) == order
     with pytest.raises(urllib.error.HTTPError, match="409"):
         ask(f"{url}/orders", order)
-    wait_until(lambda: ask(f"{url}/orders/1")["shipment"] == {"order": "1", "parcels": 2}, shop.told)
+    wait_until(lambda: ask(f"{url}/orders/1")["shipment"] == {"order": "1", "parcels": 2}, shop.output)
     shop.client.schedule.schedule_job("report", schedule="0 3 * * *")
     shop.client.schedule.run_now("report")
-    wait_until(lambda: shop.client.file.list_files("reports"), shop.told)
+    wait_until(lambda: shop.client.file.list_files("reports"), shop.output)
     (report,) = shop.client.file.list_files("reports")
     assert shop.client.file.get_file("reports", report.name) == b"item,quantity\r\ntea,12\r\n"
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 143
-    assert "Traceback" not in shop.told()
+    assert "Traceback" not in shop.output()
 
 
 class _Orders:
@@ -61,10 +61,10 @@ class _Orders:
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._place)
+        self._thread = threading.Thread(target=self._order)
         self.placed: list[str] = []
 
-    def _place(self) -> None:
+    def _order(self) -> None:
         while not self._ended.wait(0.005):
             number = str(len(self.placed))
             order = {"id": number, "item": "tea", "quantity": 1}
@@ -84,10 +84,10 @@ class _Orders:
 
 def _processes_of(pid: int) -> list[int]:
     """Return the children of a process, of whichever of its threads."""
-    found = []
+    children = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+        children += [int(child) for child in (task / "children").read_text().split()]
+    return children
 
 
 SLOW = """    client.state.save("begun", order.id, True)
@@ -115,9 +115,9 @@ def test_nothing_is_lost_while_workers_die_and_reload(shop: Shop, rounds: Rounds
             running += 2
             shop.wait_for("reloading", number + 1)
             shop.wait_for(RUNS, running)
-    wait_until(lambda: len(shop.client.state.list_keys("begun")) >= 4, shop.told)
+    wait_until(lambda: len(shop.client.state.list_keys("begun")) >= 4, shop.output)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(40) == 143, shop.told()
+    assert process.wait(40) == 143, shop.output()
     begun, shipped = shop.client.state.list_keys("begun"), shop.client.state.list_keys("shipments")
     assert set(begun) <= set(shipped)
     assert len(shipped) < len(orders.placed)
@@ -125,8 +125,8 @@ def test_nothing_is_lost_while_workers_die_and_reload(shop: Shop, rounds: Rounds
 
     shop.handlers.write_text(source, encoding="utf-8")
     shop.start(*RUN)
-    wait_until(lambda: len(shop.client.state.list_keys("shipments")) == len(orders.placed), shop.told)
-    assert shop.told().count("Traceback") == 0, shop.told()
+    wait_until(lambda: len(shop.client.state.list_keys("shipments")) == len(orders.placed), shop.output)
+    assert shop.output().count("Traceback") == 0, shop.output()
     figure(
         f"the tutorial's shop: {count} workers killed, {count} reloads, one SIGTERM",
         f"{len(orders.placed)} orders placed meanwhile, all shipped; a killed worker is replaced within {max(mended):.1f} s",

@@ -73,22 +73,22 @@ class Line(TypedDict):
 
 def client() -> None:
     """The client and its services."""
-    with CloudRuntimesClient() as made:
-        assert_type(made, CloudRuntimesClient)
-        assert_type(made.state, StateService)
-        assert_type(made.pubsub, PubSubService)
-        assert_type(made.secret, SecretService)
-        assert_type(made.configuration, ConfigurationService)
-        assert_type(made.rpc, RpcService)
-        assert_type(made.lock, LockService)
-        assert_type(made.schedule, ScheduleService)
-        assert_type(made.file, FileService)
-        assert_type(made.database, DatabaseService)
-        assert_type(made.telemetry, TelemetryService)
-        assert_type(made.supports("state.ttl"), bool)
-        made.wait_ready(timeout=None)
-        made.close(timeout=1)
-        made.no_such_service()  # type: ignore[attr-defined]
+    with CloudRuntimesClient() as instance:
+        assert_type(instance, CloudRuntimesClient)
+        assert_type(instance.state, StateService)
+        assert_type(instance.pubsub, PubSubService)
+        assert_type(instance.secret, SecretService)
+        assert_type(instance.configuration, ConfigurationService)
+        assert_type(instance.rpc, RpcService)
+        assert_type(instance.lock, LockService)
+        assert_type(instance.schedule, ScheduleService)
+        assert_type(instance.file, FileService)
+        assert_type(instance.database, DatabaseService)
+        assert_type(instance.telemetry, TelemetryService)
+        assert_type(instance.supports("state.ttl"), bool)
+        instance.wait_ready(timeout=None)
+        instance.close(timeout=1)
+        instance.no_such_service()  # type: ignore[attr-defined]
     CloudRuntimesClient("http://localhost:3500", 5.0, runtime="capa", app_id="a", config={"a": 1}, api_token="t")
     CloudRuntimesClient(None, None)
     CloudRuntimesClient(runtime=5)  # type: ignore[arg-type]
@@ -105,10 +105,10 @@ def client() -> None:
 
 async def client_async() -> None:
     """The twins."""
-    async with CloudRuntimesClient() as made:
-        assert_type(made, CloudRuntimesClient)
-        await made.wait_ready_async()
-        await made.close_async()
+    async with CloudRuntimesClient() as instance:
+        assert_type(instance, CloudRuntimesClient)
+        await instance.wait_ready_async()
+        await instance.close_async()
 
 
 async def calling(rpc: RpcService) -> None:
@@ -408,7 +408,7 @@ async def scheduling_async(schedule: ScheduleService) -> None:
 
 
 def events(event: Event[Order]) -> None:
-    """What an event has."""
+    """Attributes and methods of an event."""
     assert_type(event.id, str)
     assert_type(event.key, str | None)
     assert_type(event.extensions, Mapping[str, Any])
@@ -423,14 +423,14 @@ def events(event: Event[Order]) -> None:
 
 def secrets(secret: SecretService) -> None:
     """Secrets are mappings of text."""
-    found = secret.get_secret("s", "k", timeout=1, metadata={"version_id": "1"})
-    assert_type(found, Secret)
-    assert_type(found.value, str)
-    assert_type(found["k"], str)
-    assert_type(dict(found), dict[str, str])
+    stored = secret.get_secret("s", "k", timeout=1, metadata={"version_id": "1"})
+    assert_type(stored, Secret)
+    assert_type(stored.value, str)
+    assert_type(stored["k"], str)
+    assert_type(dict(stored), dict[str, str])
     assert_type(secret.get_bulk_secret("s"), dict[str, Secret])
-    found["k"] = "x"  # type: ignore[index]
-    found.value = "x"  # type: ignore[misc]
+    stored["k"] = "x"  # type: ignore[index]
+    stored.value = "x"  # type: ignore[misc]
 
 
 async def secrets_async(secret: SecretService) -> None:
@@ -440,7 +440,7 @@ async def secrets_async(secret: SecretService) -> None:
 
 
 def errors(error: CloudRuntimesError, bulk: BulkError) -> None:
-    """What an error has."""
+    """Attributes of an error."""
     assert_type(error.code, str)
     assert_type(error.component, str | None)
     assert_type(bulk.failed, Mapping[Any, CloudRuntimesError])
@@ -487,7 +487,7 @@ async def configuring_async(service: ConfigurationService) -> None:
 
 
 def files(file: FileService, chunks: Iterator[bytes], later: AsyncIterator[bytes]) -> None:
-    """What may be put, and what comes back."""
+    """Accepted contents of files, and return types of the calls."""
     assert_type(file.put_file("s", "n", b"x", content_type="a/b", metadata={"k": "v"}, overwrite=False), FileInfo)
     file.put_file("s", "n", memoryview(b"x"), timeout=None)
     file.put_file("s", "n", Path("x"))

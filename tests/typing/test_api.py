@@ -289,7 +289,7 @@ def test_types(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    found = re.findall(r"^(.*):(\d+): error: .*\[(.*)\]$", done.stdout, re.MULTILINE)
-    assert [(Path(file).name, int(line), kind) for file, line, kind in found] == [
+    errors = re.findall(r"^(.*):(\d+): error: .*\[(.*)\]$", done.stdout, re.MULTILINE)
+    assert [(Path(file).name, int(line), kind) for file, line, kind in errors] == [
         ("broken.py", line, "assert-type") for line in sorted(expected)
     ], done.stdout

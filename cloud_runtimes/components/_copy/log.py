@@ -130,8 +130,8 @@ class PortableLog(Portable):
 
     def export(self, op: Operation, after: GroupRecord | EventsRecord | None, /) -> Records:
         if not isinstance(after, EventsRecord):
-            place = after.key if after else ("", "")
-            if rows := self._tables.query(op, _GROUPS_AFTER, self._name, *place):
+            position = after.key if after else ("", "")
+            if rows := self._tables.query(op, _GROUPS_AFTER, self._name, *position):
                 return [GroupRecord((topic, group)) for topic, group in rows]
             after = None
         delayed = after is not None and after.due_ms is not None
@@ -140,9 +140,9 @@ class PortableLog(Portable):
         for read in (self._frames, self._delayed)[delayed:]:
             for topic, number in topics.items():
                 if passed is None or topic >= passed:
-                    found = read(op, topic, number, after.position if after and topic == passed else None)
-                    if found:
-                        return found
+                    records = read(op, topic, number, after.position if after and topic == passed else None)
+                    if records:
+                        return records
             after = passed = None
         return []
 
@@ -199,13 +199,13 @@ class PortableLog(Portable):
 
     def find(self, op: Operation, keys: Sequence[tuple[str, str]], /) -> Mapping[tuple[str, str], Any]:
         names, second = sorted({key[0] for key in keys}), sorted({key[1] for key in keys})
-        found: dict[tuple[str, str], Any] = {}
+        records: dict[tuple[str, str], Any] = {}
         asked = set(keys)
         for topic, group in self._tables.query(op, _ALL_GROUPS, self._name, names, second):
             if (topic, group) in asked:
-                found[topic, group] = GroupRecord((topic, group))
+                records[topic, group] = GroupRecord((topic, group))
         if not self._has_copied(op):
-            return found
+            return records
         topics = {number: name for name, number in self._topics(op).items()}
         noted = self._tables.query(op, _COPIED, list(topics), second)
         delayed = {row[0]: row[1:] for row in self._by_id(op, _DELAYED_BY_ID, [row[4] for row in noted])}
@@ -219,8 +219,8 @@ class PortableLog(Portable):
             if later is not None:
                 count, body, due = delayed.get(later, (0, b"", None))
             key = (topics[topic], name)
-            found[key] = EventsRecord(key, (xid, id), count, body, due, parts.get(id, {}))
-        return found
+            records[key] = EventsRecord(key, (xid, id), count, body, due, parts.get(id, {}))
+        return records
 
     def _by_id(self, op: Operation, sql: Sql, ids: Sequence[int | None]) -> Rows:
         wanted = [id for id in ids if id is not None]
@@ -234,10 +234,10 @@ class PortableLog(Portable):
     def _steps(self, records: Records) -> Steps:
         names = sorted({record.key[0] for record in records})
         making = [(_MAKE_TOPIC, (self._name, name)) for name in names]
-        found = yield [(self._sql.has_copied, ()), *making, (_TOPICS, (self._name,))]
-        if not found[0][0][0]:
+        answers = yield [(self._sql.has_copied, ()), *making, (_TOPICS, (self._name,))]
+        if not answers[0][0][0]:
             yield [(sql, ()) for sql in _MAKE_COPIED]
-        topics: dict[Any, Any] = dict(found[-1])
+        topics: dict[Any, Any] = dict(answers[-1])
         wanted = [topics[name] for name in names]
         groups = [record for record in records if isinstance(record, GroupRecord)]
         if groups:
@@ -259,10 +259,10 @@ class PortableLog(Portable):
         if frames:
             yield from self._put_frames(frames, topics, (yield [(self._sql.groups, (wanted,))])[0])
         if delayed:
-            made = yield [(_PUT_DELAYED, (topics[r.key[0]], r.due_ms, r.events, r.body)) for r in delayed]
+            inserted = yield [(_PUT_DELAYED, (topics[r.key[0]], r.due_ms, r.events, r.body)) for r in delayed]
             yield [
                 (_NOTE, (topics[record.key[0]], record.key[1], None, None, rows[0][0]))
-                for record, rows in zip(delayed, made, strict=True)
+                for record, rows in zip(delayed, inserted, strict=True)
             ]
 
     def _put_frames(self, frames: Sequence[EventsRecord], topics: Mapping[str, int], groups: Rows) -> Steps:
@@ -276,10 +276,12 @@ class PortableLog(Portable):
         }
         if passing:
             yield [(sql, (sorted(passing),)) for sql in self._sql.catch_up]
-        made = yield [(self._sql.put_frame, (topics[record.key[0]], record.events, record.body)) for record in frames]
+        inserted = yield [
+            (self._sql.put_frame, (topics[record.key[0]], record.events, record.body)) for record in frames
+        ]
         calls: Calls = []
         cursors: dict[int, tuple[int, int]] = {}
-        for record, ((frame, xid, created),) in zip(frames, made, strict=True):
+        for record, ((frame, xid, created),) in zip(frames, inserted, strict=True):
             topic = topics[record.key[0]]
             calls.append((_NOTE, (topic, record.key[1], frame, xid, None)))
             for name, slices in record.groups.items():

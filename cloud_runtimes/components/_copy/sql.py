@@ -149,9 +149,9 @@ class PortableState(Portable):
         return [StateRecord(key, None, token) for key, token in rows]
 
     def find(self, op: Operation, keys: Sequence[str], /) -> dict[str, StateRecord]:
-        found = self._records(op, self._tables.query(op, _VALUES, self._name, keys))
+        records = self._records(op, self._tables.query(op, _VALUES, self._name, keys))
         fences = self._tables.query(op, _FENCES, self._name, keys)
-        return {key: StateRecord(key, None, token) for key, token in fences} | {each.key: each for each in found}
+        return {key: StateRecord(key, None, token) for key, token in fences} | {each.key: each for each in records}
 
     def _records(self, op: Operation, rows: Rows) -> list[StateRecord]:
         fences: dict[Any, Any] = dict(self._tables.query(op, _FENCES, self._name, [row[0] for row in rows]))
@@ -267,10 +267,10 @@ class PortableJobs(Portable):
         def steps() -> Steps:
             names = [record.key for record in records]
             yield [(_DROP_RUNS, (self._app, names)), (_DROP_JOBS, (self._app, names))]
-            made = yield [(_PUT_JOB, self._job(record)) for record in records]
+            inserted = yield [(_PUT_JOB, self._job(record)) for record in records]
             runs = [
                 (_PUT_RUN, self._row(record.key, rows[0][0], run))
-                for record, rows in zip(records, made, strict=True)
+                for record, rows in zip(records, inserted, strict=True)
                 for run in record.runs
             ]
             if runs:

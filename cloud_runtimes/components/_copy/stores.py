@@ -43,17 +43,17 @@ class KeyedPortable(Portable):
     def export(self, op: Operation, after: Any | None, /) -> list[Any]:
         if after is None:
             self._keys = sorted(self.keys(op))
-        place = 0 if after is None else bisect_right(self._keys, after.key)
-        found: list[Any] = []
+        index = 0 if after is None else bisect_right(self._keys, after.key)
+        records: list[Any] = []
         size = 0
-        while place < len(self._keys) and len(found) < BATCH_RECORDS and size < BATCH_BYTES:
-            for record in self.find(op, self._keys[place : place + _AT_ONCE]).values():
+        while index < len(self._keys) and len(records) < BATCH_RECORDS and size < BATCH_BYTES:
+            for record in self.find(op, self._keys[index : index + _AT_ONCE]).values():
                 size += self.size(record)
-                if found and (size > BATCH_BYTES or len(found) == BATCH_RECORDS):
+                if records and (size > BATCH_BYTES or len(records) == BATCH_RECORDS):
                     break
-                found.append(record)
-            place += _AT_ONCE
-        return found
+                records.append(record)
+            index += _AT_ONCE
+        return records
 
 
 class StoredState(KeyedPortable):
@@ -107,25 +107,25 @@ class StoredState(KeyedPortable):
 
 
 class StoredConfiguration(KeyedPortable):
-    """A configuration store. ``places`` gives its groups and labels, ``""``: the default one."""
+    """A configuration store. ``scopes`` returns its groups and labels, ``""``: the default one."""
 
-    def __init__(self, driver: ConfigurationDriver, places: Callable[[Operation], Sequence[tuple[str, str]]]) -> None:
+    def __init__(self, driver: ConfigurationDriver, scopes: Callable[[Operation], Sequence[tuple[str, str]]]) -> None:
         super().__init__()
         self._driver = driver
-        self._places = places
+        self._scopes = scopes
 
     def keys(self, op: Operation) -> Iterable[tuple[str, str, str]]:
-        return [key for place in self._places(op) for key in self._selected(op, place, ())]
+        return [key for scope in self._scopes(op) for key in self._selected(op, scope, ())]
 
     def size(self, record: ConfigurationRecord) -> int:
         return len(record.item.value)
 
     def _selected(
-        self, op: Operation, place: tuple[str, str], keys: tuple[str, ...]
+        self, op: Operation, scope: tuple[str, str], keys: tuple[str, ...]
     ) -> dict[tuple[str, str, str], ConfigurationRecord]:
-        group, label = place
+        group, label = scope
         items = self._driver.get(op, Selection(keys, group or None, label or None, None))
-        return {(*place, key): ConfigurationRecord((*place, key), item) for key, item in items.items()}
+        return {(*scope, key): ConfigurationRecord((*scope, key), item) for key, item in items.items()}
 
     def find(
         self, op: Operation, keys: Sequence[tuple[str, str, str]], /
@@ -133,10 +133,10 @@ class StoredConfiguration(KeyedPortable):
         wanted: dict[tuple[str, str], list[str]] = {}
         for group, label, key in keys:
             wanted.setdefault((group, label), []).append(key)
-        found: dict[tuple[str, str, str], ConfigurationRecord] = {}
-        for place, some in wanted.items():
-            found |= self._selected(op, place, tuple(some))
-        return {key: found[key] for key in keys if key in found}
+        records: dict[tuple[str, str, str], ConfigurationRecord] = {}
+        for scope, some in wanted.items():
+            records |= self._selected(op, scope, tuple(some))
+        return {key: records[key] for key in keys if key in records}
 
     def put(self, op: Operation, records: Records, /) -> None:
         self._driver.save(op, [record.item for record in records], None)

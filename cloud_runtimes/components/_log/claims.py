@@ -67,11 +67,11 @@ class Held(kernel.Marks):
         self.at = at
 
 
-def with_places(held: Held, places: Iterable[int]) -> bytes:
+def with_places(held: Held, indexes: Iterable[int]) -> bytes:
     """Return what of a claim is settled, with more places of its slice."""
     bits = int.from_bytes(held.settled or b"", "little")
-    for place in places:
-        bits |= 1 << place
+    for index in indexes:
+        bits |= 1 << index
     return bits.to_bytes((held.length + 7) // 8, "little")
 
 
@@ -80,14 +80,14 @@ class Again(NamedTuple):
 
     Attributes:
         claim: of the delivery; where the member has lost it, nothing happens.
-        frame, place: where the event is.
+        frame, position: where the event is.
         delay_ms: until then.
         deliveries: so far.
     """
 
     claim: int
     frame: int
-    place: int
+    position: int
     delay_ms: int
     deliveries: int
 
@@ -107,7 +107,7 @@ class Dead(NamedTuple):
 
 
 class Writes:
-    """What one transaction of a member does.
+    """Changes that one transaction of a member makes.
 
     Attributes:
         settled: claims with their bitmaps; ``None``: all of it.
@@ -117,7 +117,8 @@ class Writes:
         renew: prolong the lease of all that the member holds.
         seen: note that the group is in use.
         want: how many events to claim.
-        durable: whether it has to outlast a crash of the machine. What only moves claims may be lost: it is delivered again then.
+        durable: whether it has to outlast a crash of the machine. A transaction that only moves claims may be lost:
+            they are delivered again then.
     """
 
     __slots__ = ("again", "back", "dead", "durable", "expired", "renew", "seen", "settled", "want")

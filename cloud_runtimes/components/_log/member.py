@@ -30,7 +30,7 @@ _SEEN_EVERY: Final = 60.0
 
 
 class Waits(Protocol):
-    """What a member waits on for its topic."""
+    """Waiter of a member for its topic."""
 
     def wait(self, timeout: float) -> object:
         """Return when woken, or after ``timeout`` seconds."""
@@ -53,23 +53,23 @@ class _Unread(NamedTuple):
         return kernel.Frame(pack_payload(self.body, None, topic, f"{topic}-{frame}"))
 
 
-class _Place(NamedTuple):
+class _UnreadableEvent(NamedTuple):
     """An event of a frame that cannot be read, as a record stands for others."""
 
     marks: Held
-    place: int
+    position: int
 
 
 class _Event(NamedTuple):
     """An event that is delivered no more, and why."""
 
     claim: Claimed
-    place: int
+    position: int
     cause: Cause
 
     def first(self) -> _Event:
         """Return it as the only one of a frame."""
-        return self._replace(claim=self.claim._replace(start=0), place=0)
+        return self._replace(claim=self.claim._replace(start=0), position=0)
 
 
 class LogMember(EventSource):
@@ -167,8 +167,8 @@ class LogMember(EventSource):
             if wanting and not self._claimed:
                 self._next_due = self._look()[1]
         elif wanting:
-            found, self._next_due = self._look()
-            if found:
+            has_events, self._next_due = self._look()
+            if has_events:
                 self._write(want, renew, seen)
         if self._exhausted:
             self._write(0, False, False)
@@ -201,7 +201,7 @@ class LogMember(EventSource):
             if held is None:
                 continue
             held.touched = False
-            if not held.left or id in lost:
+            if not held.remaining or id in lost:
                 held.void = True
                 del self._held[id]
 
@@ -209,16 +209,16 @@ class LogMember(EventSource):
         self._end_doubt()
         if self._unwritten or self._exhausted or self._expired:
             self._write(0, False, False)
-        places: dict[Held, list[int]] = {}
+        indexes_by_claim: dict[Held, list[int]] = {}
         for record in tokens:
-            places.setdefault(record.marks, []).append(record.place)
+            indexes_by_claim.setdefault(record.marks, []).append(record.position)
         writes = Writes()
         writes.durable = True
-        for held, settled in places.items():
+        for held, settled in indexes_by_claim.items():
             if held.void:
                 raise self.gone()
-            left = held.left - len(settled)
-            writes.settled.append((held.claim.id, with_places(held, settled) if left else None))
+            remaining = held.remaining - len(settled)
+            writes.settled.append((held.claim.id, with_places(held, settled) if remaining else None))
         try:
             self._commit(op, writes, changes)
         except BaseException as error:
@@ -226,9 +226,9 @@ class LogMember(EventSource):
                 self._doubtful.update(id for id, _ in writes.settled)
             raise
         kernel.mark_records(tokens)
-        for held in places:
+        for held in indexes_by_claim:
             held.touched = False
-            if not held.left:
+            if not held.remaining:
                 held.void = True
                 del self._held[held.claim.id]
 
@@ -251,8 +251,8 @@ class LogMember(EventSource):
         self._end_doubt()
         self._mark(settled)
         writes = self._pending()
-        left = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.left]
-        writes.back = [claim.rest() for claim in (*left, *self._claimed)]
+        claims = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.remaining]
+        writes.back = [claim.rest() for claim in (*claims, *self._claimed)]
         writes.durable = True
         try:
             self._commit(self._operation(), writes)
@@ -278,19 +278,23 @@ class LogMember(EventSource):
     def _pending(self) -> Writes:
         """Gather what is to be written."""
         writes = Writes()
-        writes.settled = [(id, held.settled if held.left else None) for id, held in self._held.items() if held.touched]
+        writes.settled = [
+            (id, held.settled if held.remaining else None) for id, held in self._held.items() if held.touched
+        ]
         writes.expired = self._expired
         dead: list[_Event] = []
         for record, settlement, delay, cause in self._unwritten:
             claim: Claimed = record.marks.claim
             answer = self._policy.decide(settlement, delay, cause, claim.deliveries)
             if isinstance(answer, Cause):
-                dead.append(_Event(claim, record.place, answer))
+                dead.append(_Event(claim, record.position, answer))
             else:
-                writes.again.append(Again(claim.id, claim.frame, claim.start + record.place, answer, claim.deliveries))
+                writes.again.append(
+                    Again(claim.id, claim.frame, claim.start + record.position, answer, claim.deliveries)
+                )
         for claim in self._exhausted:
             counted = claim._replace(deliveries=claim.deliveries - 1)
-            dead += [_Event(counted, place, Cause("deliveries")) for place in claim.open()]
+            dead += [_Event(counted, index, Cause("deliveries")) for index in claim.open()]
             writes.settled.append((claim.id, None))
         writes.dead = self._dead(dead)
         # deliveries that are limited are counted for good; a dead letter is a publish
@@ -318,16 +322,16 @@ class LogMember(EventSource):
         return len(records), kernel.build_frame(frame.source, frame.type, frame.topic, records)
 
     def _dead_record(self, frame: kernel.Frame, event: _Event) -> bytes:
-        place = event.claim.start + event.place
-        past = self._past.get((event.claim.frame, place), NO_HISTORY)
-        return self._policy.dead_letter(frame, place, event.cause, event.claim.deliveries, past)
+        index = event.claim.start + event.position
+        past = self._past.get((event.claim.frame, index), NO_HISTORY)
+        return self._policy.dead_letter(frame, index, event.cause, event.claim.deliveries, past)
 
     def _remember(self, record: Any, cause: Cause | None) -> None:
         """Note what a dead letter will tell of an event that was delivered and not acknowledged."""
         held = record.marks
-        place = held.claim.frame, held.claim.start + record.place
-        past = self._past.pop(place, NO_HISTORY)
-        self._past[place] = past.after(held.at, held.claim.deliveries, cause)
+        position = held.claim.frame, held.claim.start + record.position
+        past = self._past.pop(position, NO_HISTORY)
+        self._past[position] = past.after(held.at, held.claim.deliveries, cause)
         if len(self._past) > _PAST_KEPT:
             self._past.popitem(last=False)
 
@@ -349,8 +353,8 @@ class LogMember(EventSource):
                 gone = frame.deliver(claim.start, gone, now_us, held, records)
                 deliveries.groups.append((records, claim.deliveries))
                 self._expired += len(gone)
-            for place in gone:
-                held.settle(place)  # expired, or dropped from a full log
+            for index in gone:
+                held.settle(index)  # expired, or dropped from a full log
             if claim.id in self._held:
                 # overdue, and taken over from ourselves: only settlements of the later delivery count
                 self._held[claim.id].void = True
@@ -358,13 +362,13 @@ class LogMember(EventSource):
             del self._claimed[0]
         return deliveries
 
-    def _refuse(self, held: Held, places: Sequence[int], error: PayloadError) -> None:
+    def _refuse(self, held: Held, indexes: Sequence[int], error: PayloadError) -> None:
         """Have events that cannot be read become dead letters, or come again: a newer member may read them."""
         settlement = Settlement.DROP if self.request.dead_letter_topic else Settlement.RETRY
         cause = cause_of("undecodable", error)
         message = "%s: %d events cannot be read: %s. They become a dead letter, or are tried again"
-        repeated(f"poison {self.label}", message, self.label, len(places), error)
-        self._unwritten += [Settled(_Place(held, place), settlement, None, cause) for place in places]
+        repeated(f"poison {self.label}", message, self.label, len(indexes), error)
+        self._unwritten += [Settled(_UnreadableEvent(held, index), settlement, None, cause) for index in indexes]
 
     def _frame(self, id: int) -> kernel.Frame | _Unread | None:
         """Return a frame; the last ones are kept, unless they cannot be read."""

@@ -16,7 +16,18 @@ from ..._core.tls import client_context
 from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...spi.operation import Operation
 
-__all__ = ["FRESH", "WANTS", "Lost", "Refused", "Server", "ServerConnection", "Servers", "Tls", "address_of", "dial"]
+__all__ = [
+    "FRESH",
+    "WANTS",
+    "ConnectionLost",
+    "ServerError",
+    "Server",
+    "ServerConnection",
+    "Servers",
+    "Tls",
+    "address_of",
+    "dial",
+]
 
 Server: TypeAlias = tuple[str, int]
 WANTS: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -29,7 +40,7 @@ _OTHER_NAME: Final = (62, 64)
 """OpenSSL's numbers of a certificate that is for another host, or another address."""
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection could not be made, or ended.
 
     Attributes:
@@ -43,12 +54,12 @@ _UNREAD: Final = 1 << 20
 """Bytes of answers to a server's own questions that it has not read at most."""
 
 
-class Refused(Exception):
+class ServerError(Exception):
     """The server refused something. Each engine has a class of its own, and a table of what its codes mean."""
 
 
 class Tls(NamedTuple):
-    """What an engine calls its settings of TLS."""
+    """Names of an engine's TLS settings."""
 
     authorities: str
     certificate: str
@@ -77,22 +88,22 @@ class Tls(NamedTuple):
                 context.load_cert_chain(certificate, key)
         return context
 
-    def lost(self, error: Exception) -> Lost:
+    def lost(self, error: Exception) -> ConnectionLost:
         """Return what the end of a connection is called, and what to check."""
-        found = Lost(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        failure = ConnectionLost(getattr(error, "strerror", None) or str(error) or type(error).__name__)
         if isinstance(error, ssl.SSLCertVerificationError):
             if error.verify_code in _OTHER_NAME:
                 what, remedy = "is for another name", "name the server as it does"
             else:
                 what, remedy = "is not trusted", f"give the file of its issuer as {self.authorities}"
-            found = Lost(f"the server's certificate {what}: {remedy} ({error.verify_message})")
-            found.lasts = True
+            failure = ConnectionLost(f"the server's certificate {what}: {remedy} ({error.verify_message})")
+            failure.lasts = True
         elif isinstance(error, ssl.SSLError):
             for reason, text in self._reasons().items():
                 if reason in (error.reason or ""):
-                    found = Lost(text)
-                    found.lasts = True
-        return found
+                    failure = ConnectionLost(text)
+                    failure.lasts = True
+        return failure
 
     def _reasons(self) -> dict[str, str]:
         """Return what OpenSSL's reasons mean, the general ones first."""
@@ -126,10 +137,10 @@ class Servers:
 
 def dial(server: Server, timeout: float | None) -> socket.socket:
     """Return a socket that is connected."""
-    made = socket.create_connection(server, timeout)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return made
+    sock = socket.create_connection(server, timeout)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
 
 
 class ServerConnection(ABC):
@@ -166,7 +177,7 @@ class ServerConnection(ABC):
 
     @abstractmethod
     def _feed(self, data: bytes) -> None:
-        """Take in what has come; any exception but `Lost` and `Refused` says that it is not the protocol."""
+        """Take in what has come; any exception but `ConnectionLost` and `ServerError` says that it is not the protocol."""
 
     def _ended(self) -> str:
         """Return what is said of a server that closed the connection."""
@@ -178,21 +189,21 @@ class ServerConnection(ABC):
         """Connect to the first server that can be reached, and log in.
 
         Raises:
-            Lost: it cannot.
+            ConnectionLost: it cannot.
             DeadlineExceededError: no server answered in time.
         """
         servers = list(self._servers)
         for number, server in enumerate(servers, 1):
-            left = op.remaining()
+            remaining = op.remaining()
             # one that hangs leaves time for the others
-            share = left if left is None or number == len(servers) else left / 2
+            share = remaining if remaining is None or number == len(servers) else remaining / 2
             try:
                 self._open(server, None if share is None else monotonic() + share)
                 return
             except BaseException as error:
                 self.close()
                 self._begin()
-                if isinstance(error, (Lost, TimeoutError)):
+                if isinstance(error, (ConnectionLost, TimeoutError)):
                     self._servers.avoid(server)
                     if number < len(servers):
                         continue
@@ -212,36 +223,36 @@ class ServerConnection(ABC):
 
     def _connect(self, server: Server, deadline: float | None) -> None:
         self._server = server
-        self._socket = dial(server, _left(deadline))
+        self._socket = dial(server, _remaining(deadline))
 
     def _wrap(self, context: ssl.SSLContext, host: str) -> None:
         assert self._socket is not None
         self._socket = context.wrap_socket(self._socket, server_hostname=host)
 
-    def _say(self, data: bytes, deadline: float | None) -> None:
+    def _send(self, data: bytes, deadline: float | None) -> None:
         """Send all of it while logging in."""
         assert self._socket is not None
-        self._socket.settimeout(_left(deadline))
+        self._socket.settimeout(_remaining(deadline))
         self._socket.sendall(data)
 
     def _listen(self, deadline: float | None) -> None:
         """Wait for something, and take it in, while logging in."""
         assert self._socket is not None
-        self._socket.settimeout(_left(deadline))
+        self._socket.settimeout(_remaining(deadline))
         self._took(self._socket.recv(self._receives))
 
     # -- sending and receiving --------------------------------------------
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
-        made = self._socket
-        return -1 if made is None else made.fileno()
+        sock = self._socket
+        return -1 if sock is None else sock.fileno()
 
     def send_now(self, data: bytes | memoryview) -> int:
         """Send what the system takes at once, and return how many bytes that was.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
         """
         try:
             with self._io:
@@ -255,11 +266,11 @@ class ServerConnection(ABC):
         """Count bytes that answer the server's own questions; ``unread``: it has not read all before them.
 
         Raises:
-            Lost: it asks on, and reads nothing.
+            ConnectionLost: it asks on, and reads nothing.
         """
         self._owed = self._owed + size if unread else size
         if self._owed > _UNREAD:
-            raise Lost("the server asks and does not read the answers")
+            raise ConnectionLost("the server asks and does not read the answers")
 
     def wait(self, deadline: float | None, events: int = POLLIN) -> bool:
         """Wait until there is something to read; ``False``: it is that time of `time.monotonic`, whether there is or not.
@@ -276,7 +287,7 @@ class ServerConnection(ABC):
             yield
 
     def is_readable(self) -> bool:
-        """Tell whether there is something to read, or the end."""
+        """Return whether there is something to read, or the end."""
         return self._ready(0.0, POLLIN)
 
     def _ready(self, deadline: float | None, events: int) -> bool:
@@ -284,13 +295,13 @@ class ServerConnection(ABC):
             return True
         descriptor = self.fileno()
         if descriptor < 0:
-            raise Lost(_CLOSED)
+            raise ConnectionLost(_CLOSED)
         poller = poll()
         poller.register(descriptor, events)
         return bool(poller.poll(None if deadline is None else max(0, (deadline - monotonic()) * 1000)))
 
     def has_decrypted(self) -> bool:
-        """Tell whether TLS has something that the system does not know of."""
+        """Return whether TLS has something that the system does not know of."""
         with self._io:
             return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
@@ -298,7 +309,7 @@ class ServerConnection(ABC):
         """Take in what has come, without waiting.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
         """
         try:
             with self._io:
@@ -311,26 +322,26 @@ class ServerConnection(ABC):
 
     @property
     def _open_socket(self) -> socket.socket:
-        made = self._socket
-        if made is None:
-            raise Lost(_CLOSED)
-        return made
+        sock = self._socket
+        if sock is None:
+            raise ConnectionLost(_CLOSED)
+        return sock
 
     def _took(self, data: bytes) -> None:
         if not data:
-            raise Lost(self._ended())
+            raise ConnectionLost(self._ended())
         self.heard = monotonic()
         try:
             self._feed(data)
-        except (Lost, Refused):
+        except (ConnectionLost, ServerError):
             raise
         except Exception as error:
             raise self.foreign() from error
 
-    def foreign(self) -> Lost:
+    def foreign(self) -> ConnectionLost:
         """Return the end of a connection whose server sent what is not the protocol."""
         assert self._server is not None
-        return Lost(f"the server at {address_of(self._server)} does not speak {self.protocol}")
+        return ConnectionLost(f"the server at {address_of(self._server)} does not speak {self.protocol}")
 
     # -- the end ----------------------------------------------------------
 
@@ -341,12 +352,12 @@ class ServerConnection(ABC):
 
     def close(self) -> None:
         """Close it without waiting."""
-        made, self._socket = self._socket, None
-        if made is not None:
+        sock, self._socket = self._socket, None
+        if sock is not None:
             with suppress(OSError):
-                made.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
+                sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
             with suppress(OSError):
-                made.close()
+                sock.close()
 
 
 def address_of(server: Server) -> str:
@@ -355,9 +366,9 @@ def address_of(server: Server) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _left(deadline: float | None) -> float | None:
+def _remaining(deadline: float | None) -> float | None:
     """Return the seconds to a deadline, or raise `TimeoutError`: a server that keeps sending does not move it."""
-    left = None if deadline is None else deadline - monotonic()
-    if left is not None and left <= 0:
+    remaining = None if deadline is None else deadline - monotonic()
+    if remaining is not None and remaining <= 0:
         raise TimeoutError
-    return left
+    return remaining

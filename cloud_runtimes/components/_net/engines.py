@@ -135,12 +135,12 @@ class EngineComponent(HomeComponent, Generic[E]):
         return import_module(f"cloud_runtimes.components.{self.name}.{name}")
 
     def names(self, op: Operation, service: str) -> Sequence[str]:
-        found: Sequence[str] = self._module("portable").names(self, op, service)
-        return found
+        result: Sequence[str] = self._module("portable").names(self, op, service)
+        return result
 
     def portable(self, service: str, name: str) -> Portable:
-        made: Portable = self._module("portable").portable(self, service, name)
-        return made
+        result: Portable = self._module("portable").portable(self, service, name)
+        return result
 
     def close(self, timeout: float | None) -> None:
         super().close(timeout)

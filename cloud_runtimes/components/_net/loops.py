@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from ..._core.os_loops import running_loop
 from ...errors import ClosedError, CloudRuntimesError
 from ...spi.operation import Operation
-from .connections import Lost, ServerConnection
+from .connections import ConnectionLost, ServerConnection
 
 __all__ = ["LoopConnection", "LoopConnections", "close_soon", "made_by", "resolve"]
 
@@ -33,9 +33,9 @@ class LoopConnection(ABC):
     """The `ServerConnection`."""
 
     def __init__(self, connection: ServerConnection) -> None:
-        self.closed: Lost | None = None
+        self.closed: ConnectionLost | None = None
         self.connection = connection
-        self._left = b""
+        self._unsent = b""
         self._flushing = False
         self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
         # when it is looked who has waited too long: one timer for all, since it mostly finds nobody
@@ -50,11 +50,11 @@ class LoopConnection(ABC):
         """Return what is to be sent, and forget it."""
 
     @abstractmethod
-    def _hear(self) -> None:
+    def _read(self) -> None:
         """Take in what has come.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
         """
 
     # -- waiting ----------------------------------------------------------
@@ -88,7 +88,7 @@ class LoopConnection(ABC):
         if not self._waiting and self.closed is None:
             try:
                 readable = self.connection.is_readable()
-            except Lost as error:
+            except ConnectionLost as error:
                 self._end(error)
             else:
                 if readable:
@@ -103,14 +103,14 @@ class LoopConnection(ABC):
 
     def _flush(self) -> None:
         self._flushing = False
-        waits = bool(self._left)
-        self._left += self._outgoing()
+        waits = bool(self._unsent)
+        self._unsent += self._outgoing()
         if self._descriptor >= 0 and not waits and self._send():
             self._loop.add_writer(self._descriptor, self._writable)
 
     def _answer(self, size: int) -> None:
         """Send so many bytes that answer the server's own questions."""
-        self.connection.owe(size, bool(self._left))
+        self.connection.owe(size, bool(self._unsent))
         self._flush()
 
     def _writable(self) -> None:
@@ -118,30 +118,30 @@ class LoopConnection(ABC):
             self._loop.remove_writer(self._descriptor)
 
     def _send(self) -> bool:
-        """Send what is left; tells whether something still is."""
+        """Send what is left; returns whether something still is."""
         try:
-            if self._left:
-                self._left = self._left[self.connection.send_now(self._left) :]
-        except Lost as error:
+            if self._unsent:
+                self._unsent = self._unsent[self.connection.send_now(self._unsent) :]
+        except ConnectionLost as error:
             self._end(error)
-        return bool(self._left)
+        return bool(self._unsent)
 
     def _readable(self) -> None:
         try:
-            self._hear()
+            self._read()
             while self.connection.has_decrypted():
-                self._hear()
-        except Lost as error:
+                self._read()
+        except ConnectionLost as error:
             self._end(error)
 
     # -- the end ----------------------------------------------------------
 
-    def _end(self, reason: Lost) -> None:
+    def _end(self, reason: ConnectionLost) -> None:
         self.closed = self.closed or reason
-        self._left = b""
+        self._unsent = b""
         for future in self._waiting:
             if not future.done():
-                future.set_exception(Lost(str(reason)))
+                future.set_exception(ConnectionLost(str(reason)))
         if self._descriptor >= 0 and not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_writer(self._descriptor)
@@ -152,50 +152,50 @@ class LoopConnection(ABC):
         self.connection.close()
 
     def close(self) -> None:
-        """End it, in its loop or once that is closed; who waits gets `Lost`."""
-        self._end(Lost("the client was closed"))
+        """End it, in its loop or once that is closed; who waits gets `ConnectionLost`."""
+        self._end(ConnectionLost("the client was closed"))
 
 
 class LoopConnections(Generic[S]):
-    """One connection for each event loop."""
+    """Connections of the client, one for each event loop."""
 
     def __init__(self, where: str) -> None:
         """``where`` is what messages call the servers."""
         self._where = where
-        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[S]] = WeakKeyDictionary()
+        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[S]] = WeakKeyDictionary()
         self._closed = False
 
     async def get(self, op: Operation, connect: Callable[[Operation], Awaitable[S]]) -> S:
         """Return the connection of the running loop. The first call that needs it makes it, and the others wait."""
         loop = asyncio.get_running_loop()
         while True:
-            made = self._made.get(loop)
-            if made is not None and made.done():
-                if (found := made_by(made)) is not None:
-                    found.look()
-                    if found.closed is None:
-                        return found
-                made = None
+            future = self._connections.get(loop)
+            if future is not None and future.done():
+                if (connection := made_by(future)) is not None:
+                    connection.look()
+                    if connection.closed is None:
+                        return connection
+                future = None
             if self._closed:
                 raise ClosedError("this client is closed: make another")
-            if made is None:
-                made = self._made[loop] = asyncio.ensure_future(connect(op))
-                made.add_done_callback(made_by)
+            if future is None:
+                future = self._connections[loop] = asyncio.ensure_future(connect(op))
+                future.add_done_callback(made_by)
             try:
                 async with asyncio.timeout_at(None if op.deadline is None else loop.time() + op.deadline - monotonic()):
-                    return await asyncio.shield(made)
+                    return await asyncio.shield(future)
             except TimeoutError as error:
-                left = op.remaining()
-                if left is not None and left <= 0:
+                remaining = op.remaining()
+                if remaining is not None and remaining <= 0:
                     raise error if isinstance(error, CloudRuntimesError) else op.timed_out(self._where) from None
                 # the time of the call that began to connect was over, not that of this one
 
     def close(self) -> None:
         """Close them; no more are made."""
         self._closed = True
-        for loop, made in list(self._made.items()):
-            if (found := made_by(made)) is not None:
-                close_soon(loop, found.close)
+        for loop, future in list(self._connections.items()):
+            if (connection := made_by(future)) is not None:
+                close_soon(loop, connection.close)
 
 
 def made_by(future: asyncio.Future[C]) -> C | None:

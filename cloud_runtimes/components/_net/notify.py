@@ -191,8 +191,8 @@ class Notifier(ABC):
             self.wake_all()  # what was notified meanwhile is not known
             failures = 1 if monotonic() - began > _STEADY else failures + 1
             end = monotonic() + _PAUSES.after(failures)
-            while not self._closed and (left := end - monotonic()) > 0:
-                waker.wait(None, left)
+            while not self._closed and (remaining := end - monotonic()) > 0:
+                waker.wait(None, remaining)
         waker.close()
 
     def _listen(self, waker: Waker) -> None:

@@ -124,7 +124,7 @@ class DocumentSchedule(EngineDriver[C], ScheduleDriver):
 
 
 class DocumentRuns(LeasedRuns):
-    """One member of an application's runners."""
+    """Member of an application's runners."""
 
     def __init__(self, driver: DocumentSchedule[Any], handlers: Callable[[], frozenset[str]]) -> None:
         super().__init__(driver.app, handlers)

@@ -1,8 +1,12 @@
-"""What a store of keys holds of one job, and what becomes of it, without I/O.
+"""Document of a job in a store of keys, and its changes, without I/O.
 
-A document is one value: a line of JSON, then the job's data. It has the job and its runs. Who writes it expects the version that it had, so of all who want to change it one does. A run is open while it has a deadline by the server's clock: that of its holder's lease, or of its next try. Only the oldest open run of a job can be claimed, and no further occurrence while there is one.
+A document is one value: a line of JSON, then the job's data. It has the job and its runs. A write expects the
+version that the writer has read, so only one of several writers succeeds. A run is open while it has a deadline by
+the server's clock: that of its holder's lease, or of its next try. Only the oldest open run of a job can be claimed.
+A further occurrence cannot be claimed while a run is open.
 
-A run that has ended stays in the document until it was written to the history, and somebody changes the document again. So none is lost between the two. A document with nothing to come is deleted then.
+A run that has ended stays in the document until it was written to the history and the document changes again. So
+none is lost between the two. A document with nothing to come is deleted then.
 """
 
 from __future__ import annotations
@@ -53,12 +57,14 @@ class Document:
         is_data_new: whether the store has other data.
     """
 
-    def __init__(self, name: str, version: int, text: bytes | None, most: int, data: bytes | None = None) -> None:
-        """``text``: as `message` gave it, or `head` if the store has the job's ``data`` apart, ``None``: there is none; ``most``: records that its history has."""
+    def __init__(
+        self, name: str, version: int, text: bytes | None, history_limit: int, data: bytes | None = None
+    ) -> None:
+        """``text``: as `message` gave it, or `head` if the store has the job's ``data`` apart, ``None``: there is none; ``history_limit``: records that its history has."""
         self.name = name
         self.version = version
         self.exists = text is not None
-        self._most = most
+        self._max_runs = history_limit
         self.error: str | None = None
         self.job: dict[str, Any] | None = None
         self._spec: JobSpec | None = None
@@ -81,13 +87,13 @@ class Document:
         for run in runs:
             _check(run)
         if job is not None:
-            found = stored(
+            stored_job = stored(
                 (self.name, job["spec"], rest if job["data"] else None, *[job[each] for each in _STATE], job["created"])
             )
-            if found.error is not None:
-                self.error = found.error
+            if stored_job.error is not None:
+                self.error = stored_job.error
                 return
-            self._spec, target = found.spec, found.spec.target
+            self._spec, target = stored_job.spec, stored_job.spec.target
             job |= {"handler": target if isinstance(target, str) else None, "id": job["id"] + 0}
         self.job, self.data, self._runs, self._last, self._noted = job, rest, runs, last, noted
 
@@ -185,13 +191,13 @@ class Document:
 
     def _add(self, run: str, fire: int, now: int, **fields: Any) -> Run:
         assert self.job is not None
-        made = {
+        new_run = {
             "id": self._number(now), "job": self.job["id"], "run": run, "fire": fire, "last": fire, "count": 1,
             "attempt": 0, "failures": 0, "member": None, "deadline": 0, "started": None, "ended": None, "error": None,
             "status": "waiting", **fields,
         }  # fmt: skip
-        self._runs.append(made)
-        return made
+        self._runs.append(new_run)
+        return new_run
 
     def run_now(self, run: str, now: int) -> bool:
         """Add a run beside the schedule; ``False``: there is no job.
@@ -209,7 +215,7 @@ class Document:
         return True
 
     def _end(self, run: Run, status: str, now: int) -> None:
-        run |= {"status": status, "ended": now, "member": None, "deadline": None, "slot": self._noted % self._most}
+        run |= {"status": status, "ended": now, "member": None, "deadline": None, "slot": self._noted % self._max_runs}
         self._noted += 1
 
     def _retire(self) -> None:
@@ -262,7 +268,7 @@ class Document:
             return None
         opened = self._open()
         if opened:
-            found = opened[0]
+            due_run = opened[0]
         else:
             assert job.next_ms is not None
             if job.next_ms > now:
@@ -279,14 +285,14 @@ class Document:
             if step.fire is None:
                 self._retire()
                 return None
-            found = self._add(run_id(app, self.name, step.fire), step.fire, now)
-        if found["deadline"] > now:
+            due_run = self._add(run_id(app, self.name, step.fire), step.fire, now)
+        if due_run["deadline"] > now:
             return None
-        attempt = found["attempt"] + 1
-        found |= {"status": "running", "attempt": attempt, "member": member, "deadline": until, "started": now}
-        found["ended"] = None
-        token = RunToken(found["id"], attempt)
-        return DueRun(token, found["run"], found["fire"], attempt, found["failures"], job.spec)
+        attempt = due_run["attempt"] + 1
+        due_run |= {"status": "running", "attempt": attempt, "member": member, "deadline": until, "started": now}
+        due_run["ended"] = None
+        token = RunToken(due_run["id"], attempt)
+        return DueRun(token, due_run["run"], due_run["fire"], attempt, due_run["failures"], job.spec)
 
     def hold(self, living: Collection[str]) -> None:
         """Where leases are those of members: what a living member has nobody else may claim, and what another has had anybody may at once."""
@@ -301,7 +307,7 @@ class Document:
         return None
 
     def renew(self, token: RunToken, member: str, now: int, until: int, always: bool) -> tuple[bool, bool]:
-        """Renew a lease, where it has ended or ``always``; tells whether the run is still its member's, and whether anything changed."""
+        """Renew a lease, where it has ended or ``always``; returns whether the run is still its member's, and whether anything changed."""
         run = self._held(token, member)
         if run is None:
             return False, False
@@ -401,5 +407,5 @@ def read_runs(name: str, slots: Iterable[bytes]) -> list[Run]:
 
 def run_records(name: str, runs: Sequence[Run]) -> list[RunRecord]:
     """Return runs as what the caller gets, the oldest first; of those with one number, the last counts."""
-    found = {run["id"]: run for run in runs}
-    return records(name, [[name, *(found[id][column] for column in _COLUMNS[1:])] for id in sorted(found)])
+    runs_by_id = {run["id"]: run for run in runs}
+    return records(name, [[name, *(runs_by_id[id][column] for column in _COLUMNS[1:])] for id in sorted(runs_by_id)])

@@ -68,7 +68,7 @@ def planned(spec: JobSpec, now: int, limit: int) -> tuple[JobSpec, int]:
 
 
 def stays_due(new: JobSpec, spec: str, due: int | None) -> bool:
-    """Tell whether a job's columns ``spec`` and ``next`` have the same occurrences as a new definition. Then an overwrite, as at each start of an application, keeps those that are due. One that cannot be read keeps none."""
+    """Return whether a job's columns ``spec`` and ``next`` have the same occurrences as a new definition. Then an overwrite, as at each start of an application, keeps those that are due. One that cannot be read keeps none."""
     try:
         old = read_spec(new.name, spec, None)
         _check_times(due)
@@ -176,8 +176,8 @@ def following(spec: JobSpec, count: int, after_ms: int) -> int | None:
     """Return the next occurrence after ``after_ms`` of a job that had ``count``; ``None``: that was the last."""
     if spec.schedule is None or (spec.repeats is not None and count >= spec.repeats):
         return None
-    found = occurrences(spec.schedule, spec.timezone).after(after_ms)
-    return None if found is None or (spec.expires_ms is not None and found > spec.expires_ms) else found
+    fire_ms = occurrences(spec.schedule, spec.timezone).after(after_ms)
+    return None if fire_ms is None or (spec.expires_ms is not None and fire_ms > spec.expires_ms) else fire_ms
 
 
 def record(row: Any) -> RunRecord:
@@ -262,11 +262,11 @@ def _due(job: StoredJob, wall: int) -> tuple[Stretch | None, Sequence[int], bool
     assert job.occurrences is not None
     if spec.misfire == "all" or spec.schedule is None:
         return None, (first,), True
-    left = None if spec.repeats is None else spec.repeats - job.occurrences
+    remaining = None if spec.repeats is None else spec.repeats - job.occurrences
     times = occurrences(spec.schedule, spec.timezone)
     end = wall + 1 if spec.expires_ms is None else max(first, min(wall, spec.expires_ms)) + 1
     if isinstance(times, Interval):
-        return None, range(first, end, times.ms)[:left], True
+        return None, range(first, end, times.ms)[:remaining], True
     due = [first]
     while len(due) < _SCAN:
         coming = following(spec, job.occurrences + len(due), due[-1])
@@ -275,7 +275,7 @@ def _due(job: StoredJob, wall: int) -> tuple[Stretch | None, Sequence[int], bool
         due.append(coming)
     begin = due[-1] // QUARTER_MS * QUARTER_MS + QUARTER_MS
     until = (end - QUARTER_MS) // QUARTER_MS * QUARTER_MS
-    if left is not None or begin >= until:
+    if remaining is not None or begin >= until:
         return None, due, False
     count = len(due) + len(list(times.between(due[-1] + 1, begin))) + times.count(begin, until)
     latest = list(times.between(until, end))

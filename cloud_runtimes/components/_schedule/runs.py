@@ -77,7 +77,7 @@ class LeasedRuns(RunSource):
         return [] if self._clock() < self._renew_at else list(self._held)
 
     def _is_due(self, pauses: Iterable[int | None]) -> bool:
-        """Take the milliseconds until something can be claimed; tells whether it can be now."""
+        """Take the milliseconds until something can be claimed; returns whether it can be now."""
         self._next = max(0.0, min([_LONGEST, *(pause / 1000 for pause in pauses if pause is not None)]))
         return self._next == 0.0
 
@@ -85,7 +85,7 @@ class LeasedRuns(RunSource):
         return Operation(_EXCHANGE, "schedule", _TIMEOUT)
 
     def _look_again(self) -> bool:
-        """Count what was set aside long enough ago, as a time zone may be known by now; tells whether there was any."""
+        """Count what was set aside long enough ago, as a time zone may be known by now; returns whether there was any."""
         if not self._aside or self._clock() < self._aside_until:
             return False
         self._aside.clear()

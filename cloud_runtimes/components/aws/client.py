@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ...spi.executor import Executor
     from .settings import AwsSettings
 
-__all__ = ["AwsClient", "told"]
+__all__ = ["AwsClient", "shown"]
 
 T = TypeVar("T")
 
@@ -76,8 +76,8 @@ _loaders: Final[dict[str, Any]] = {}
 """What reads botocore's descriptions of services, which takes 60 ms the first time."""
 
 
-class _Found:
-    """What botocore found: its client of the service, and credentials, which it renews."""
+class _Session:
+    """Session of botocore: its client of the service, and credentials, which it renews."""
 
     def __init__(self, client: Any, credentials: Any) -> None:
         self.client = client
@@ -86,7 +86,7 @@ class _Found:
         self.refused = False
 
     def is_good(self) -> bool:
-        """Tell whether the credentials can be used without asking anyone."""
+        """Return whether the credentials can be used without asking anyone."""
         renewal_is_due = getattr(self.credentials, "refresh_needed", None)  # those that end have it
         return not self.refused and (renewal_is_due is None or not renewal_is_due())
 
@@ -94,7 +94,7 @@ class _Found:
 class AwsClient(FlowClient):
     """The connections to one service in one region, and the credentials."""
 
-    _found: _Found
+    _session: _Session
 
     def __init__(self, settings: AwsSettings, service: str, app_id: str, executor: Executor) -> None:
         super().__init__(app_id)
@@ -110,7 +110,7 @@ class AwsClient(FlowClient):
 
     def forked(self) -> None:
         """In a forked child: another thread of the parent may have held a lock of botocore's."""
-        vars(self).pop("_found", None)
+        vars(self).pop("_session", None)
 
     def close(self) -> None:
         if "_http" in vars(self):
@@ -119,7 +119,7 @@ class AwsClient(FlowClient):
     def native(self, op: Operation) -> Any:
         """Return botocore's client."""
         self._find(op)
-        return self._found.client
+        return self._session.client
 
     def steps(self, op: Operation, flow: Flow[T]) -> Generator[Any, Any, T]:
         """Look for credentials first, unless there are some that are good."""
@@ -144,28 +144,28 @@ class AwsClient(FlowClient):
         """Make a request and return what ``read``, which raises nothing, makes of the answer; ``None``: it is none."""
         data = json.encode(body)
         while True:
-            found = self._found
-            reply = yield self._signed(found, action, data)
+            session = self._session
+            reply = yield self._signed(session, action, data)
             if reply.status == 200:
-                found.accepted = True
-                made = read(document(reply.data))
+                session.accepted = True
+                result = read(document(reply.data))
                 del reply
-                if made is None:
+                if result is None:
                     raise InternalError(f"{self.where}: {action}: this is no answer of AWS")
-                return made
-            status, code, said = reply.status, *_told(reply)
+                return result
+            status, code, said = reply.status, *_parse_error(reply)
             again = code in _CLOCK and self._clock_differs(reply)
             del reply  # it may quote a token
             if not again:
                 if code in _EXPIRED | _WRONG:
-                    found.refused = True
+                    session.refused = True
                 elif code:
-                    found.accepted = True
-                raise self.refusal(action, code, said, status, retryable=found.accepted)
+                    session.accepted = True
+                raise self.refusal(action, code, said, status, retryable=session.accepted)
 
-    def _signed(self, found: _Found, action: str, data: bytes) -> RpcCall:
+    def _signed(self, session: _Session, action: str, data: bytes) -> RpcCall:
         """Return a request (AWS, "Signature Version 4 signing process")."""
-        keys = found.credentials.get_frozen_credentials()
+        keys = session.credentials.get_frozen_credentials()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() + self._ahead))
         headers = {
             "host": self._endpoint.authority,
@@ -178,7 +178,7 @@ class AwsClient(FlowClient):
         names = ";".join(sorted(headers))
         lines = [f"{name}:{headers[name]}\n" for name in sorted(headers)]
         text = f"POST\n{self._endpoint.prefix}/\n\n{''.join(lines)}\n{names}\n{_hash(data)}"
-        parts = [stamp[:8], found.client.meta.region_name, self._service, "aws4_request"]
+        parts = [stamp[:8], session.client.meta.region_name, self._service, "aws4_request"]
         text = f"AWS4-HMAC-SHA256\n{stamp}\n{'/'.join(parts)}\n{_hash(text.encode())}"
         key = f"AWS4{keys.secret_key}".encode()
         for part in [*parts, text]:
@@ -228,7 +228,7 @@ class AwsClient(FlowClient):
     # -- credentials ------------------------------------------------------
 
     def _is_ready(self) -> bool:
-        return "_found" in vars(self) and self._found.is_good()
+        return "_session" in vars(self) and self._session.is_good()
 
     def _find(self, op: Operation) -> None:
         """Have credentials that are good."""
@@ -246,15 +246,15 @@ class AwsClient(FlowClient):
         """Have botocore look for credentials, or renew them."""
         try:
             with self._lock:
-                if "_found" not in vars(self) or self._found.refused:
-                    self._found = self._looked_for()
-                self._found.credentials.get_frozen_credentials()
+                if "_session" not in vars(self) or self._session.refused:
+                    self._session = self._looked_for()
+                self._session.credentials.get_frozen_credentials()
         except CloudRuntimesError as error:
             failed.append(error)
         except Exception as error:  # whose frames hold credentials
-            failed.append(self._explained(error))
+            failed.append(self._map_error(error))
 
-    def _looked_for(self) -> _Found:
+    def _looked_for(self) -> _Session:
         settings = self._settings
         with extras.importing("component 'aws'", "aws"):
             import botocore.session
@@ -272,9 +272,9 @@ class AwsClient(FlowClient):
         self.where = f"AWS {self._endpoint.authority}"
         if "_http" not in vars(self):
             self._http = HttpClient(tls(session.get_config_variable("ca_bundle"), "AWS_CA_BUNDLE"))
-        return _Found(client, credentials)
+        return _Session(client, credentials)
 
-    def _explained(self, error: Exception) -> CloudRuntimesError:
+    def _map_error(self, error: Exception) -> CloudRuntimesError:
         """Return what an error of botocore is here."""
         name = type(error).__name__
         if name == "NoRegionError":
@@ -282,10 +282,10 @@ class AwsClient(FlowClient):
         if name == "ProfileNotFound":
             return InvalidArgumentError(f"AWS: {error}: look at profile, AWS_PROFILE and ~/.aws/config")
         if name == "ClientError":
-            told = getattr(error, "response", {})
-            code = str(told.get("Error", {}).get("Code", ""))
+            response = getattr(error, "response", {})
+            code = str(response.get("Error", {}).get("Code", ""))
             action = str(getattr(error, "operation_name", "credentials"))
-            return self.refusal(action, code, "", int(told.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)))
+            return self.refusal(action, code, "", int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)))
         if any(part in name for part in ("Connect", "Timeout", "HTTPClient")):
             return UnavailableError(f"AWS: credentials cannot be fetched ({name})")
         return UnauthenticatedError(f"AWS: credentials cannot be had ({name}): {_WAYS}")
@@ -295,15 +295,15 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _told(reply: RpcReply) -> tuple[str, str]:
-    """Return what `told` makes of a refusal."""
-    found = document(reply.data)
-    found = found if isinstance(found, dict) else {}
-    code = str(found.get("__type") or reply.headers.get("x-amzn-errortype", "")).rpartition("#")[2].partition(":")[0]
-    return told(code, str(found.get("message") or found.get("Message") or ""))
+def _parse_error(reply: RpcReply) -> tuple[str, str]:
+    """Return what `shown` makes of a refusal."""
+    body = document(reply.data)
+    body = body if isinstance(body, dict) else {}
+    code = str(body.get("__type") or reply.headers.get("x-amzn-errortype", "")).rpartition("#")[2].partition(":")[0]
+    return shown(code, str(body.get("message") or body.get("Message") or ""))
 
 
-def told(code: str, said: str) -> tuple[str, str]:
+def shown(code: str, said: str) -> tuple[str, str]:
     """Return the code of an error, and its message where that may be shown: others quote what was sent."""
     if re.search("marked (for deletion|deleted)", said):
         return "ResourceNotFoundException", ""

@@ -10,12 +10,12 @@ from ...errors import CloudRuntimesError, InvalidArgumentError, NotFoundError
 from ...spi.operation import Operation
 from ...spi.secret import Secret
 from .._secret import Flow, FlowSecret, document, together
-from .client import told
+from .client import shown
 
 if TYPE_CHECKING:
     from . import AwsComponent
 
-__all__ = ["ManagedSecret", "entries", "place"]
+__all__ = ["ManagedSecret", "entries", "path_of"]
 
 _NAME: Final = re.compile(r"[\w/+=.@-]{1,512}|arn:[\w:/+=.@-]{1,2048}", re.ASCII)
 _GONE: Final = "ResourceNotFoundException"
@@ -23,7 +23,7 @@ _BATCH: Final = 20
 """Secrets that one request reads."""
 
 
-def place(store: str, prefix: str, key: str, names: re.Pattern[str]) -> str:
+def path_of(store: str, prefix: str, key: str, names: re.Pattern[str]) -> str:
     """Return the name of a key at AWS.
 
     Raises:
@@ -36,11 +36,11 @@ def place(store: str, prefix: str, key: str, names: re.Pattern[str]) -> str:
 
 def entries(text: str, key: str, multi_valued: bool) -> Secret:
     """Return the secret that a text is."""
-    found = document(text.encode("utf-8", "surrogatepass")) if multi_valued else None
-    if not isinstance(found, dict):
+    fields = document(text.encode("utf-8", "surrogatepass")) if multi_valued else None
+    if not isinstance(fields, dict):
         return Secret({key: text})
     return Secret(
-        {name: value if isinstance(value, str) else json.encode(value).decode() for name, value in found.items()}
+        {name: value if isinstance(value, str) else json.encode(value).decode() for name, value in fields.items()}
     )
 
 
@@ -55,43 +55,43 @@ class ManagedSecret(FlowSecret):
         self._multi_valued = settings.multi_valued
 
     def _read_secret(self, op: Operation, key: str) -> Flow[Secret]:
-        name = place(self.name, self._prefix, key, _NAME)
+        name = path_of(self.name, self._prefix, key, _NAME)
         body = {"SecretId": name}
         for field, given in (("VersionId", "version_id"), ("VersionStage", "version_stage")):
             if version := (op.metadata or {}).get(given):
                 body[field] = version
         try:
-            return (yield from self._client.ask("GetSecretValue", body, lambda found: self._read(found, key)))
+            return (yield from self._client.ask("GetSecretValue", body, lambda response: self._read(response, key)))
         except NotFoundError:
             raise NotFoundError(
                 f"no secret {key!r}{' of that version' if len(body) > 1 else ''} in {self.name!r}: {self._client.where} "
                 f"has none at {name!r}: aws secretsmanager create-secret --name {name} --secret-string …"
             ) from None
 
-    def _read(self, found: Any, key: str) -> Secret | None:
+    def _read(self, response: Any, key: str) -> Secret | None:
         """Return a secret; one of bytes is their base64. ``None``: this is none."""
-        if not isinstance(found, dict):
+        if not isinstance(response, dict):
             return None
-        if isinstance(text := found.get("SecretString"), str):
+        if isinstance(text := response.get("SecretString"), str):
             return entries(text, key, self._multi_valued)
-        return Secret({key: text}) if isinstance(text := found.get("SecretBinary"), str) else None
+        return Secret({key: text}) if isinstance(text := response.get("SecretBinary"), str) else None
 
     def _get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
         names = yield from self._names()
-        found: dict[str, Secret] = {}
+        results: dict[str, Secret] = {}
         failed: dict[str, CloudRuntimesError] = {}
         for start in range(0, len(names), _BATCH):
             body: dict[str, Any] = {"SecretIdList": names[start : start + _BATCH]}
             while True:
                 secrets, refused, token = yield from self._client.ask("BatchGetSecretValue", body, self._page)
-                found |= secrets
+                results |= secrets
                 for name, code, said in refused:
                     if code != _GONE:  # else it was deleted meanwhile
                         failed[name[len(self._prefix) :]] = self._client.refusal("GetSecretValue", code, said)
                 if token is None:
                     break
                 body["NextToken"] = token
-        return together(self.name, found, failed)
+        return together(self.name, results, failed)
 
     def _names(self) -> Flow[list[str]]:
         names: list[str] = []
@@ -108,16 +108,16 @@ class ManagedSecret(FlowSecret):
     def _page(self, page: Any) -> tuple[dict[str, Secret], list[tuple[str, str, str]], str | None] | None:
         """Return secrets, those that cannot be read, and what the next page is asked for by."""
         try:
-            found = {}
+            results = {}
             for each in page["SecretValues"]:
                 key = each["Name"][len(self._prefix) :]
                 if (secret := self._read(each, key)) is None:
                     return None
-                found[key] = secret
+                results[key] = secret
             refused = [
-                (each["SecretId"], *told(each["ErrorCode"], each["Message"])) for each in page.get("Errors") or ()
+                (each["SecretId"], *shown(each["ErrorCode"], each["Message"])) for each in page.get("Errors") or ()
             ]
-            return found, refused, page.get("NextToken")
+            return results, refused, page.get("NextToken")
         except (AttributeError, KeyError, TypeError):
             return None
 

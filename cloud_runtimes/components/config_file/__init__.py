@@ -65,7 +65,7 @@ class FileSettings:
 
 
 class FileComponent(Component):
-    """One file."""
+    """Component of one file."""
 
     name = "config_file"
     Settings = FileSettings

@@ -94,9 +94,9 @@ class FileConfiguration(ConfigurationDriver):
         file = self._component.configuration
         settings = self._component.settings
         notices = self._notices(file, settings.watch or "auto")
-        found = file.values(op)
-        source = _Source(file, selection, settings.poll_interval or _INTERVAL, notices, found)
-        return source, Update(_items(found, selection), True)
+        values = file.values(op)
+        source = _Source(file, selection, settings.poll_interval or _INTERVAL, notices, values)
+        return source, Update(_items(values, selection), True)
 
     def _notices(self, file: ConfigurationFile, watch: str) -> Notices | None:
         if watch == "poll":
@@ -124,12 +124,12 @@ class _Source(ConfigurationSource):
         self._changes = Changes()
 
     def look(self) -> Update | None:
-        found = self._file.look()
-        self._again_in = found.again_in
-        if found.value is None or found.value is self._values:
+        state = self._file.look()
+        self._again_in = state.again_in
+        if state.value is None or state.value is self._values:
             return None
-        self._values = found.value
-        return Update(_items(found.value, self._selection), True)
+        self._values = state.value
+        return Update(_items(state.value, self._selection), True)
 
     def wait(self, timeout: float, /) -> None:
         limit = min(timeout, self._interval)
@@ -194,41 +194,41 @@ class ConfigurationFile:
 
     def values(self, op: Operation) -> Values:
         """Return the file's values, or raise why there were none ever; of one that is being written, wait for the end, a moment."""
-        found = self._spoken_of(self._file.settled(op, patience=LONGEST + QUIET, old=False))
-        if found.value is not None:
-            return found.value
-        assert found.problem is not None
-        raise fresh(found.problem)
+        state = self._spoken_of(self._file.settled(op, patience=LONGEST + QUIET, old=False))
+        if state.value is not None:
+            return state.value
+        assert state.problem is not None
+        raise fresh(state.problem)
 
-    def _spoken_of(self, found: Look[Values]) -> Look[Values]:
-        if found.problem is not None and found.value is not None:
+    def _spoken_of(self, state: Look[Values]) -> Look[Values]:
+        if state.problem is not None and state.value is not None:
             now = self._clocks.monotonic()
-            if now - found.since >= _PATIENCE and now - self._spoken >= _EVERY:
+            if now - state.since >= _PATIENCE and now - self._spoken >= _EVERY:
                 self._spoken = now
-                repeated(f"watched {self.path}", "%s; its last good values are kept", found.problem)
-        return found
+                repeated(f"watched {self.path}", "%s; its last good values are kept", state.problem)
+        return state
 
 
 def flatten(tables: Mapping[str, Any], path: Path) -> dict[str, str]:
     """Return key → text; refuse keys that become the same, and values of no kind named above."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     try:
         budget = iter(range(_MOST))
         for key, value in _walk(tables, "", budget, 0):
             if value is None:
                 continue
-            if check_key(key) in found:
+            if check_key(key) in values:
                 raise InvalidArgumentError(f"{key!r} stands there twice, once with dots in its name")
             if not value.isascii():
                 value.encode()
-            found[key] = value
+            values[key] = value
     except UnicodeEncodeError:
         raise InvalidArgumentError(
             f"{path}: {key!r} has a lone surrogate, which is not UTF-8: repair the text"
         ) from None
     except (ValueError, RecursionError) as error:  # InvalidArgumentError too
         raise InvalidArgumentError(f"{path}: {error}") from None
-    return found
+    return values
 
 
 def _walk(table: Mapping[Any, Any], before: str, budget: Iterator[int], depth: int) -> Iterator[tuple[str, str | None]]:
@@ -285,8 +285,8 @@ def _count(budget: Iterator[int]) -> None:
 
 def folders(path: Path) -> list[str]:
     """Return the folders in which something must change for the file of this path to become another: its own, and those of the links on the way."""
-    found: set[str] = set()
-    place = "/"
+    result: set[str] = set()
+    current = "/"
     rest = list(reversed(os.path.abspath(path).split("/")))
     links = 0
     while rest:
@@ -294,30 +294,31 @@ def folders(path: Path) -> list[str]:
         if part in ("", "."):
             continue
         if part == "..":
-            place = os.path.dirname(place)
+            current = os.path.dirname(current)
             continue
-        here = os.path.join(place, part)
+        here = os.path.join(current, part)
         try:
             target = os.readlink(here)
         except OSError:  # no link, or nothing at all
-            place = here
+            current = here
             continue
-        found.add(place)
+        result.add(current)
         links += 1
         if links > _LINKS:
             break
         if target.startswith("/"):
-            place = "/"
+            current = "/"
         rest.extend(reversed(target.split("/")))
     else:
-        found.add(os.path.dirname(place))
-    return sorted(folder for folder in found if os.path.isdir(folder))
+        result.add(os.path.dirname(current))
+    return sorted(folder for folder in result if os.path.isdir(folder))
 
 
 class Notices:
-    """What tells of changes of a file before anyone looks: watchfiles, where it is installed (extra ``watch``). Used by one thread, `stop` excepted.
+    """Notices of changes of a file before anyone looks, by watchfiles where it is installed (extra ``watch``).
 
-    It only shortens a wait. Where notices do not come (network file systems, some mounts of containers), changes are seen at the next look.
+    Used by one thread, `stop` excepted. They only shorten a wait. Where notices do not come (network file systems,
+    some mounts of containers), the next look sees changes.
     """
 
     def __init__(self, path: Path) -> None:

@@ -66,13 +66,13 @@ def parse(text: str) -> dict[str, str] | str:
     return values
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    return _ESCAPES.get(found[1], found[0])
+def _unescaped(match: re.Match[str]) -> str:
+    return _ESCAPES.get(match[1], match[0])
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
-    return at if found is None else found.end()
+    match = pattern.match(text, at)
+    return at if match is None else match.end()
 
 
 def _line(text: str, at: int) -> int:

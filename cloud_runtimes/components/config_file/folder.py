@@ -32,7 +32,7 @@ class _Seen(NamedTuple):
 
 
 class WatchedFolder(Watched[T]):
-    """One folder. ``parse`` gets name → bytes of its files. Folders in it are not looked into."""
+    """Watches one folder. ``parse`` gets name → bytes of its files. Folders in it are not looked into."""
 
     def _status(self) -> tuple[Signature, CloudRuntimesError | None]:
         status = os.stat(self.path)
@@ -86,17 +86,17 @@ def _read(
     path: str, signature: Signature, parse: Callable[[Any], T | CloudRuntimesError]
 ) -> tuple[T | CloudRuntimesError, int] | None:
     seen = _seen(path)
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     mode = 0
     for name, status in seen.files.items():
         data = _contents(os.path.join(seen.base, name), status)
         if data is None:
             return None
-        found[name] = data
+        files[name] = data
         mode |= status.st_mode
     if seen.signature != signature or _seen(path).signature != signature:
         return None
-    return parse(found), mode
+    return parse(files), mode
 
 
 def _contents(path: str, status: os.stat_result) -> bytes | None:

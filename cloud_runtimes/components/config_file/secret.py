@@ -83,7 +83,7 @@ class FileSecret(SecretDriver):
 
 
 class SecretFile:
-    """One file. Any number of threads use it at once. With ``optional``, one that is not there holds nothing."""
+    """Reads one file of secrets, for any number of threads. With ``optional``, a missing file holds nothing."""
 
     def __init__(
         self, path: str, kind: str, clocks: Clocks, *, separator: str, multi_valued: bool, optional: bool
@@ -97,8 +97,8 @@ class SecretFile:
         self._file: Watched[Document] = watched(path, self._parsed, clocks, keep=False)
 
     def _parsed(self, data: Any) -> Document | CloudRuntimesError:
-        found = parse(self._kind, data, *self._options)
-        return PayloadError(f"{self.path}: {found}") if isinstance(found, str) else found
+        document = parse(self._kind, data, *self._options)
+        return PayloadError(f"{self.path}: {document}") if isinstance(document, str) else document
 
     def load(self, op: Operation) -> Document:
         """Return what the file holds; an error says where something is wrong, and quotes nothing."""
@@ -106,10 +106,10 @@ class SecretFile:
             if self._kind != "folder":
                 load_parser(self._kind, self.path)
             self._prepared = True
-        found = self._file.settled(op, patience=PATIENCE, old=True)
-        document, problem = found.value, found.problem
-        if document is not None and (problem is None or found.again_in or 0 <= found.age < GRACE):
-            self._warn(found.mode)
+        state = self._file.settled(op, patience=PATIENCE, old=True)
+        document, problem = state.value, state.problem
+        if document is not None and (problem is None or state.again_in or 0 <= state.age < GRACE):
+            self._warn(state.mode)
             return document
         assert problem is not None
         if self._optional and isinstance(problem.__cause__, (FileNotFoundError, NotADirectoryError)):

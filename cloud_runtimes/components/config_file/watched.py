@@ -63,17 +63,19 @@ Signature = tuple[int, ...]
 
 
 class Look(NamedTuple, Generic[T]):
-    """What is known of the file; never changed.
+    """Snapshot of the file's state; never changed.
 
     Attributes:
         value: the newest good one, if there is one.
         problem: why ``value`` is not that of the file as it is now; see `fresh`.
         again_in: seconds after which to look again, since the file is being written; 0.0: it is at rest.
         since: monotonic time since which there is a problem.
-        age: seconds since the file's last change, as far as clocks can be trusted; negative: by another clock than this machine's.
+        age: seconds since the file's last change, as far as clocks can be trusted; negative: by another clock than
+            this machine's.
         mode: of the file that was read (``st_mode``).
         signature: of what ``value`` or ``problem`` tells, if no change can hide from it.
-        seen, still, restless: the signature of the last look, and the monotonic times since when it has been that one, and since when there has been no rest.
+        seen, still, restless: the signature of the last look, and the monotonic times since when it has been that
+            one, and since when there has been no rest.
     """
 
     value: T | None = None
@@ -93,9 +95,12 @@ class Look(NamedTuple, Generic[T]):
 
 
 class Watched(Generic[T]):
-    """One file. Any number of threads may use it, and a signal handler among them: what is known is replaced as a whole.
+    """Watches one file.
 
-    ``parse`` returns the error that tells what is wrong with the bytes: one that is raised would hold them in its frames. With ``keep`` the last good value stays while the file cannot be read. Symlinks are followed at every look.
+    Any number of threads may use it, and a signal handler among them: the known state is replaced as a whole.
+    ``parse`` returns an error that says what is wrong with the bytes, since a raised one would hold them in its
+    frames. With ``keep`` the last good value stays while the file cannot be read. Symlinks are followed at every
+    look.
     """
 
     def __init__(
@@ -116,31 +121,31 @@ class Watched(Generic[T]):
         """Look at the file once, and return what is known then; what is wrong with the file is a `Look.problem`."""
         number = next(self._numbers)
         before = self._known
-        found = self._looked(before)
-        if found is before:
-            return found
+        state = self._looked(before)
+        if state is before:
+            return state
         with self._lock:
             if number > self._number:
-                if found.value is before.value and (self._keep or found.seen is not None):
+                if state.value is before.value and (self._keep or state.seen is not None):
                     # this one has no news of the value; a look that began earlier may have brought some meanwhile
-                    found = found._replace(value=self._known.value, mode=self._known.mode)
-                self._number, self._known = number, found
+                    state = state._replace(value=self._known.value, mode=self._known.mode)
+                self._number, self._known = number, state
             return self._known
 
     def settled(self, op: Operation, *, patience: float, old: bool) -> Look[T]:
         """Look until the file is at rest, for ``patience`` seconds at most; with ``old`` only until there is a value."""
         end: float | None = None
         while True:
-            found = self.look()
-            if not found.again_in or (old and found.value is not None):
-                return found
+            state = self.look()
+            if not state.again_in or (old and state.value is not None):
+                return state
             if end is None:
                 end = time.monotonic() + patience
-            left = op.remaining()
-            late = left is not None and left <= _STEP
+            remaining = op.remaining()
+            late = remaining is not None and remaining <= _STEP
             if late or time.monotonic() > end:
-                if found.value is not None:
-                    return found
+                if state.value is not None:
+                    return state
                 raise op.timed_out(f"{self.path}, which is being written") if late else self._restless()
             time.sleep(_STEP)
 
@@ -148,7 +153,7 @@ class Watched(Generic[T]):
         try:
             signature, refused = self._status()
         except OSError as error:
-            return self._failed(known, self._explained(error))
+            return self._failed(known, self._map_error(error))
         same = signature == known.signature
         if same and known.problem is None:
             return known
@@ -178,12 +183,12 @@ class Watched(Generic[T]):
     def _taken(self, known: Look[T], signature: Signature, grain: float, now: float) -> Look[T]:
         """Read a file that should be whole."""
         try:
-            found = self._read(signature)
+            content = self._read(signature)
         except OSError as error:
-            return self._failed(known, self._explained(error))
-        if found is None:  # changed meanwhile
+            return self._failed(known, self._map_error(error))
+        if content is None:  # changed meanwhile
             return known._replace(again_in=QUIET)
-        value, mode = found
+        value, mode = content
         known = known._replace(
             again_in=QUIET if 0 <= known.age < QUIET else 0.0,
             mode=mode,
@@ -217,31 +222,31 @@ class Watched(Generic[T]):
             status = os.fstat(descriptor)
             if signature_of(status) != signature:
                 return None
-            found = _contents(descriptor, signature, self._parse)
+            content = _contents(descriptor, signature, self._parse)
         except BaseException as error:
             # an interrupt, memory that ran out, a disk that failed: the frames below hold the document
             traceback.clear_frames(error.__traceback__)
             raise
         finally:
             os.close(descriptor)
-        return None if found is None else (found, status.st_mode)
+        return None if content is None else (content, status.st_mode)
 
     def _restless(self) -> CloudRuntimesError:
         return UnavailableError(
             f"{self.path} changes all the time, without a pause: write a new file and rename it over", retryable=False
         )
 
-    def _explained(self, error: OSError) -> CloudRuntimesError:
-        found = _explained(error, self.path)
-        found.__cause__ = error.with_traceback(None)
-        return found
+    def _map_error(self, error: OSError) -> CloudRuntimesError:
+        failure = _map_error(error, self.path)
+        failure.__cause__ = error.with_traceback(None)
+        return failure
 
 
 def fresh(problem: CloudRuntimesError) -> CloudRuntimesError:
     """Return an error to raise: each caller raises one of its own."""
-    found = copy.copy(problem).with_traceback(None)
-    found.__cause__ = problem.__cause__
-    return found
+    failure = copy.copy(problem).with_traceback(None)
+    failure.__cause__ = problem.__cause__
+    return failure
 
 
 def too_large(path: str, size: int) -> CloudRuntimesError:
@@ -270,7 +275,7 @@ def bytes_of(descriptor: int, size: int) -> bytes:
     return data
 
 
-def _explained(error: OSError, path: str) -> CloudRuntimesError:
+def _map_error(error: OSError, path: str) -> CloudRuntimesError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return UnavailableError(
             f"{path} does not exist: make it, mount its volume, or correct the setting that names it"

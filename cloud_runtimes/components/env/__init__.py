@@ -103,34 +103,34 @@ class EnvSecret(SecretDriver):
 
     async def get_async(self, op: Operation, key: str, /) -> Secret:
         variable = self._variable(key)
-        found = self._in_process(variable, key)
-        if found is not None or self._component.file is None:
-            return found or self._in_file(op, variable, key)
+        secret = self._in_process(variable, key)
+        if secret is not None or self._component.file is None:
+            return secret or self._in_file(op, variable, key)
         return await self._component.executor.in_thread(partial(self._in_file, op, variable, key), op)
 
     def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
         file = self._component.file
         document = None if file is None else file.load(op)
-        found: dict[str, Secret] = {}
+        secrets: dict[str, Secret] = {}
         failed: dict[str, CloudRuntimesError] = {}
         for key, variable in self._keys(document.secrets if document else ()):
             assert document is not None
-            found[key] = Secret({key: document.secrets[variable].value})
+            secrets[key] = Secret({key: document.secrets[variable].value})
         for key, variable in self._keys(os.environ):
             try:
-                found[key] = self._in_process(variable, key) or found[key]
+                secrets[key] = self._in_process(variable, key) or secrets[key]
             except KeyError:
                 continue  # taken away just now
             except PayloadError as error:
-                found.pop(key, None)
+                secrets.pop(key, None)
                 failed[key] = error
         if failed:
             raise BulkError(
-                f"{len(failed)} of {len(failed) + len(found)} secrets of {self._name!r} cannot be read",
+                f"{len(failed)} of {len(failed) + len(secrets)} secrets of {self._name!r} cannot be read",
                 failed=failed,
-                result=found,
+                result=secrets,
             )
-        return found
+        return secrets
 
     async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
         if self._component.file is None:

@@ -57,8 +57,8 @@ class EtcdComponent(EngineComponent["EtcdEngine"]):
     def driver(self, service: str, name: str) -> Driver:
         if service not in _DRIVERS:
             raise UnsupportedError(f"etcd has no {service}: add [{service}.{name}] with a component that has it")
-        made: Driver = getattr(self._module(service), _DRIVERS[service])(self, name)
-        return made
+        result: Driver = getattr(self._module(service), _DRIVERS[service])(self, name)
+        return result
 
     def ready(self) -> None:
         self.engine.ready(Operation(_READY, self.name, 5.0))

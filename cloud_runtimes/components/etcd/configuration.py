@@ -16,8 +16,8 @@ from ...errors import CloudRuntimesError, ResourceExhaustedError, UnavailableErr
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
 from ...spi.operation import Method, Operation
-from .._configuration import FEATURES, columns, items, place
-from .._net.connections import Lost
+from .._configuration import FEATURES, columns, group_and_label, items
+from .._net.connections import ConnectionLost
 from .._net.engines import EngineDriver
 from .engine import Flow, Request
 from .messages import (
@@ -51,17 +51,17 @@ _TAGGED: Final = b"\0"
 
 
 class EtcdConfiguration(EngineDriver["EtcdComponent"], ConfigurationDriver):
-    """One store: the keys below its name, group and label."""
+    """A configuration store: the keys below its name, group and label."""
 
     features = FEATURES
 
     def __init__(self, component: EtcdComponent, name: str) -> None:
         super().__init__(component, name)
-        self._most = component.settings.max_operations
+        self._max_operations = component.settings.max_operations
 
     def prefix(self, where: Selection | ConfigurationItem) -> bytes:
         """Return what the keys of a group and label begin with."""
-        group, label = (quote(each, safe="") for each in place(where))
+        group, label = (quote(each, safe="") for each in group_and_label(where))
         return self.component.key("configuration", self.name, group, label, "")
 
     # -- reading ----------------------------------------------------------
@@ -75,15 +75,15 @@ class EtcdConfiguration(EngineDriver["EtcdComponent"], ConfigurationDriver):
         """Return a revision, and the items of that moment."""
         prefix = self.prefix(selection)
         if not selection.keys:
-            found = read_range((yield Request(RANGE, range_of(prefix, under(prefix)))))
-            return found.revision, self.items(selection, [(item, False) for item in found.found])
+            result = read_range((yield Request(RANGE, range_of(prefix, under(prefix)))))
+            return result.revision, self.items(selection, [(item, False) for item in result.items])
         revision, held = 0, []
-        for first in range(0, len(selection.keys), self._most):
-            some = selection.keys[first : first + self._most]
+        for first in range(0, len(selection.keys), self._max_operations):
+            some = selection.keys[first : first + self._max_operations]
             asked = [then(range_of, prefix + key.encode(), revision=revision) for key in some]
             done = read_txn((yield Request(TXN, txn((), asked))))
             revision = revision or done.revision
-            held += [(item, False) for answer in done.answers for item in read_range(answer).found]
+            held += [(item, False) for answer in done.answers for item in read_range(answer).items]
         return revision, self.items(selection, held)
 
     def items(self, selection: Selection, held: Iterable[tuple[KeyValue, bool]]) -> dict[str, ConfigurationItem]:
@@ -117,9 +117,9 @@ class EtcdConfiguration(EngineDriver["EtcdComponent"], ConfigurationDriver):
     delete, delete_async = both_apis(_delete)
 
     def _change(self, operations: Sequence[bytes]) -> Flow[None]:
-        if len(operations) > self._most:
+        if len(operations) > self._max_operations:
             raise ResourceExhaustedError(
-                f"{len(operations):,} keys of {self.name!r} at once; etcd takes {self._most:,}: change them in parts, "
+                f"{len(operations):,} keys of {self.name!r} at once; etcd takes {self._max_operations:,}: change them in parts, "
                 "or raise --max-txn-ops of the servers and max_operations"
             )
         if operations:
@@ -148,9 +148,9 @@ class EtcdSource(ConfigurationSource):
         self._watching: Watching | None = None
         self._waker: Waker | None = None
 
-    def began(self, found: tuple[int, dict[str, ConfigurationItem]]) -> Update:
+    def began(self, snapshot: tuple[int, dict[str, ConfigurationItem]]) -> Update:
         """Take in all that there is, at a revision."""
-        self._seen, known = found
+        self._seen, known = snapshot
         self._stale = False
         self._changes.clear()
         return Update(known, True)
@@ -172,7 +172,7 @@ class EtcdSource(ConfigurationSource):
                 self._watching = Watching(self._driver.component.engine)
                 self._watching.send(watch(1, self._prefix, under(self._prefix), self._seen + 1))
             self._listen(self._watching, self._waker, monotonic() + timeout)
-        except (Lost, CloudRuntimesError) as error:
+        except (ConnectionLost, CloudRuntimesError) as error:
             self._forget()
             if isinstance(error, CloudRuntimesError):
                 raise
@@ -180,9 +180,9 @@ class EtcdSource(ConfigurationSource):
             raise UnavailableError(f"etcd {where}: the connection ended: {error}") from error
 
     def _listen(self, watching: Watching, waker: Waker, deadline: float) -> None:
-        while not self._changes and not self._stale and (left := deadline - monotonic()) > 0:
+        while not self._changes and not self._stale and (remaining := deadline - monotonic()) > 0:
             watching.check()
-            readable = waker.wait(watching.connection, min(left, _LONGEST))
+            readable = waker.wait(watching.connection, min(remaining, _LONGEST))
             if readable is False:
                 return
             if readable:
@@ -190,14 +190,16 @@ class EtcdSource(ConfigurationSource):
                     self._take(watching, message)
 
     def _take(self, watching: Watching, message: bytes) -> None:
-        told = read_watched(message)
-        if told.compacted or (told.created and told.revision < self._seen):  # forgotten, or an older copy of the data
+        response = read_watched(message)
+        if response.compacted or (
+            response.created and response.revision < self._seen
+        ):  # forgotten, or an older copy of the data
             self._stale = True
             self._forget()
             return
-        if told.cancelled:
-            watching.cancelled(told.reason)
-        for event in told.events:
+        if response.cancelled:
+            watching.cancelled(response.reason)
+        for event in response.events:
             key = event.item.key[len(self._prefix) :].decode(errors="replace")
             if not self._keys or key in self._keys:
                 self._changes[event.item.key] = event.item, event.deleted

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from ..._core.os_sockets import POLLOUT
 from .._net import loops
-from .._net.connections import FRESH, Lost, Server, ServerConnection, Servers, address_of
+from .._net.connections import FRESH, ConnectionLost, Server, ServerConnection, Servers, address_of
 from .address import TLS, Address
-from .failures import Refused
+from .failures import ServerError
 from .http2 import Session, Stream
 from .messages import AUTHENTICATE, WATCH, pack, read_token
 
@@ -25,7 +25,7 @@ _SILENT: Final = 5.0
 
 
 class Login:
-    """Who the client is.
+    """Identity of the client.
 
     Attributes:
         wanted: whether the servers know it by a token.
@@ -75,7 +75,7 @@ class Connection(ServerConnection):
             context.set_alpn_protocols(["h2"])
             self._wrap(context, server[0])
         while not self.session.greeted:
-            self._say(self._take_out(), deadline)
+            self._send(self._take_out(), deadline)
             self._listen(deadline)
         self._authority = address_of(server)
         self._heads.clear()
@@ -89,7 +89,7 @@ class Connection(ServerConnection):
         self._socket.setblocking(False)
         try:
             stream = self.call(AUTHENTICATE, self._login.message(), deadline)
-        except (Lost, TimeoutError) as error:
+        except (ConnectionLost, TimeoutError) as error:
             return type(error)(*error.args)
         if not stream.status:
             try:
@@ -98,7 +98,7 @@ class Connection(ServerConnection):
                 return self.foreign()
             self._heads.clear()
             return None
-        failure = Refused(stream.status, stream.text)
+        failure = ServerError(stream.status, stream.text)
         return None if failure.without_users else failure
 
     def _feed(self, data: bytes) -> None:
@@ -117,23 +117,23 @@ class Connection(ServerConnection):
         if self._login.token not in ("", self._token):  # while another connection gets a token, the old one has to do
             self._token = self._login.token
             self._heads.clear()
-        found = self._heads.get(method)
-        if found is None:
+        encoded = self._heads.get(method)
+        if encoded is None:
             headers = {"token": self._token} if self._token else {}
             if method == WATCH:
                 headers["hasleader"] = "true"  # else a server that lost the others says nothing
-            found = self._heads[method] = Session.head(self._address.tls, self._authority, method, **headers)
-        return found
+            encoded = self._heads[method] = Session.head(self._address.tls, self._authority, method, **headers)
+        return encoded
 
     def call(self, method: str, message: bytes, deadline: float | None) -> Stream:
         """Make a call and return it, answered.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
             TimeoutError: the time is over; the connection serves nobody else.
         """
-        left = None if deadline is None else deadline - monotonic()
-        stream = self.session.begin(self.head(method), message, timeout=left)
+        remaining = None if deadline is None else deadline - monotonic()
+        stream = self.session.begin(self.head(method), message, timeout=remaining)
         asked = 0.0
         self.flush(deadline)
         began = monotonic()
@@ -141,7 +141,7 @@ class Connection(ServerConnection):
             now = monotonic()
             quiet = now - max(self.heard, began)
             if quiet >= 2 * _SILENT:
-                raise Lost("the server does not answer")
+                raise ConnectionLost("the server does not answer")
             if quiet >= _SILENT and not asked > self.heard:
                 asked = now
                 self.session.ping()
@@ -169,7 +169,7 @@ class Connection(ServerConnection):
         return self.session.take_out()
 
     def is_alive(self) -> bool:
-        """Tell whether an idle connection still has its server, and a token that it takes, as far as is known without asking it."""
+        """Return whether an idle connection still has its server, and a token that it takes, as far as is known without asking it."""
         if self._token and not self._login.token:  # another one was told that it has ended
             return False
         if monotonic() < self.heard + FRESH:
@@ -178,7 +178,7 @@ class Connection(ServerConnection):
             for _ in self.arrived():
                 self.receive()
             self.flush(monotonic() + 1.0)
-        except (Lost, TimeoutError):
+        except (ConnectionLost, TimeoutError):
             return False
         return not self.session.closing
 
@@ -198,18 +198,18 @@ class LoopConnection(loops.LoopConnection):
         """Make a call and return it, answered.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
             TimeoutError: the time is over.
         """
         if self.closed is not None:
-            raise Lost(str(self.closed))
+            raise ConnectionLost(str(self.closed))
         future: asyncio.Future[None] = self._loop.create_future()
         now = monotonic()
         if not self._waiting:
             self._since = now
-        left = None if deadline is None else deadline - now
+        remaining = None if deadline is None else deadline - now
         head = self.connection.head(method)
-        stream = self._session.begin(head, message, lambda stream: loops.resolve(future), timeout=left)
+        stream = self._session.begin(head, message, lambda stream: loops.resolve(future), timeout=remaining)
         self._waiting[future] = ends = inf if deadline is None else deadline
         if min(ends, now + _SILENT) < self._look_at:
             self._watch(min(ends, now + _SILENT))
@@ -223,9 +223,9 @@ class LoopConnection(loops.LoopConnection):
                 self._session.cancel(stream)
                 self._send_soon()
             if self._session.closing:
-                self.retire(Lost("the server is going away"))
+                self.retire(ConnectionLost("the server is going away"))
 
-    def retire(self, reason: Lost) -> None:
+    def retire(self, reason: ConnectionLost) -> None:
         """Serve no further calls; those under way go on."""
         self.closed = self.closed or reason
         if not self._waiting:
@@ -235,14 +235,14 @@ class LoopConnection(loops.LoopConnection):
         """Serve no new calls where one came to its deadline and nothing was heard since it ``began``."""
         if self.connection.heard < began:
             self.connection.avoid()
-            self.retire(Lost("the server did not answer"))
+            self.retire(ConnectionLost("the server did not answer"))
 
     def _check(self, now: float) -> float:
         quiet = now - max(self.connection.heard, self._since)
         if not self._waiting:
             return inf
         if quiet >= 2 * _SILENT:
-            self._end(Lost("the server does not answer"))
+            self._end(ConnectionLost("the server does not answer"))
             return inf
         if quiet < _SILENT:
             self._pinged = False
@@ -255,9 +255,9 @@ class LoopConnection(loops.LoopConnection):
     def _outgoing(self) -> bytes:
         return self._session.take_out()
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         self.connection.receive()
         if self._session.out:
             self._answer(self._session.take_owed())
         if self._session.closing:
-            self.retire(Lost("the server is going away"))
+            self.retire(ConnectionLost("the server is going away"))

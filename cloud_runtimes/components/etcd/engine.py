@@ -11,12 +11,12 @@ from ..._core import fork
 from ...errors import ClosedError, CloudRuntimesError, UnavailableError
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .._net.connections import Lost, Servers
+from .._net.connections import ConnectionLost, Servers
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
 from .address import parse_url
 from .connection import Connection, Login, LoopConnection
-from .failures import Refused, explained
+from .failures import ServerError, map_error
 from .http2 import Stream
 from .messages import GRANT, RANGE, grant, range_of, read_lease
 from .notifier import EtcdNotifier
@@ -39,7 +39,7 @@ _SHARED: Final = 10
 
 
 class Request:
-    """One call of the server.
+    """A call of the server.
 
     Attributes:
         method, message: of gRPC.
@@ -59,7 +59,7 @@ class Request:
 
 
 Flow: TypeAlias = Generator[Request, bytes, T]
-"""The steps of a call, without I/O: yields requests, and gets their answers or `Refused`."""
+"""The steps of a call, without I/O: yields requests, and gets their answers or `ServerError`."""
 _Steps: TypeAlias = Generator[Request | float, Any, T]
 """Yields requests, and gets their answered calls, or seconds to wait."""
 
@@ -111,10 +111,10 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
                 answer, failure = b"", None
                 try:
                     answer = yield from self._answered(op, request)
-                except Refused as error:
+                except ServerError as error:
                     written = written or (request.writes and error.unsure)
                     failure = error
-                except Lost as error:
+                except ConnectionLost as error:
                     what = "the connection ended" if request.sent else "no server can be reached"
                     text, unsure = f"etcd {self.where}: {what}: {error}", request.sent and request.writes
                     raise UnavailableError(text, retryable=not error.lasts, maybe_applied=written or unsure) from error
@@ -127,10 +127,10 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except Refused as error:
-            found = explained(self.where, error)
-            found.maybe_applied = written
-            raise found from error
+        except ServerError as error:
+            translated = map_error(self.where, error)
+            translated.maybe_applied = written
+            raise translated from error
         finally:
             failure = None  # in no cycle with the frames of an error
 
@@ -145,7 +145,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
             try:
                 request.until = until
                 stream = yield request
-            except Lost:
+            except ConnectionLost:
                 if not request.sent or not others:
                     raise
                 others -= 1
@@ -159,7 +159,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
                 continue
             if not stream.status:
                 return stream.messages[0] if stream.messages else b""
-            refused = Refused(stream.status, stream.text)
+            refused = ServerError(stream.status, stream.text)
             if refused.token_ended and renewals and self._login.wanted:
                 renewals -= 1
                 self.renew_token()
@@ -197,7 +197,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
             connection.expired(began)
             raise
         if _leaves(stream):
-            connection.retire(Lost("the server refused a call"))
+            connection.retire(ConnectionLost("the server refused a call"))
         return stream
 
     def ready(self, op: Operation) -> None:
@@ -217,11 +217,11 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
             return known
         spare = 1 if seconds >= _SHARED else 0
         id, lasts = read_lease((yield Request(GRANT, grant(seconds + spare))))
-        made = Lease(id, now + lasts)
+        new_lease = Lease(id, now + lasts)
         if spare:
             self._leases = {each: lease for each, lease in self._leases.items() if lease.until > now + each}
-            self._leases[seconds] = made
-        return made
+            self._leases[seconds] = new_lease
+        return new_lease
 
     def forget(self, lease: Lease) -> None:
         """Share a lease no further: it is gone."""
@@ -237,7 +237,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         """
         try:
             return self._open(op)
-        except Lost as error:
+        except ConnectionLost as error:
             text = f"etcd {self.where}: no server can be reached: {error}"
             raise UnavailableError(text, retryable=not error.lasts) from error
 
@@ -247,8 +247,8 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         connection = Connection(self.address, self.settings, self._servers, self._login)
         try:
             connection.open(op)
-        except Refused as error:
-            raise explained(self.where, error) from error
+        except ServerError as error:
+            raise map_error(self.where, error) from error
         return connection
 
     def renew_token(self) -> None:
@@ -283,8 +283,8 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
 
 
 def _leaves(stream: Stream) -> bool:
-    """Tell whether a call should have another connection the next time."""
+    """Return whether a call should have another connection the next time."""
     if not stream.status:
         return False
-    error = Refused(stream.status, stream.text)
+    error = ServerError(stream.status, stream.text)
     return error.passes or error.token_ended

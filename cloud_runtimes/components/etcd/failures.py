@@ -1,4 +1,4 @@
-"""What the refusals of a server mean to a caller: the one error table of this component."""
+"""Mapping of a server's refusals to errors for a caller: the only error table of this component."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...errors import (
 from .._net import connections as _connections
 from .http2 import CANCELLED, REFUSED
 
-__all__ = ["Refused", "explained"]
+__all__ = ["ServerError", "map_error"]
 
 # gRPC's numbers
 _UNKNOWN, _INVALID, _DEADLINE, _NOT_FOUND = 2, 3, 4, 5
@@ -34,7 +34,7 @@ _PASSING: Final = frozenset([_DROPPED, "raft: stopped", "context deadline exceed
 _UNSURE: Final = frozenset([CANCELLED, _UNKNOWN, _DEADLINE, _UNAVAILABLE])
 
 
-class Refused(_connections.Refused):
+class ServerError(_connections.ServerError):
     """The server refused something.
 
     Attributes:
@@ -78,7 +78,7 @@ class Refused(_connections.Refused):
         return self.status == _PRECONDITION and "authentication is not enabled" in self.text
 
 
-def explained(where: str, error: Refused) -> CloudRuntimesError:
+def map_error(where: str, error: ServerError) -> CloudRuntimesError:
     """Return our error for a refusal."""
     status, text = error.status, error.text.removeprefix("etcdserver: ")[:500]
     at = f"etcd {where}"

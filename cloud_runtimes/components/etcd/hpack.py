@@ -21,14 +21,14 @@ _LENGTHS: Final = (
 
 def _codes() -> dict[tuple[int, int], int]:
     """Return length and code → symbol."""
-    found: dict[tuple[int, int], int] = {}
+    codes: dict[tuple[int, int], int] = {}
     code = length = 0
     for bits, symbol in sorted((ord(letter) - 60, symbol) for symbol, letter in enumerate(_LENGTHS)):
         code <<= bits - length
         length = bits
-        found[length, code] = symbol
+        codes[length, code] = symbol
         code += 1
-    return found
+    return codes
 
 
 _CODES: Final = _codes()
@@ -40,15 +40,15 @@ def literal(index: int | bytes, value: bytes) -> bytes:
     return name + _number(len(value), 0x7F) + value
 
 
-def _number(value: int, most: int, first: int = 0) -> bytes:
-    if value < most:
+def _number(value: int, maximum: int, first: int = 0) -> bytes:
+    if value < maximum:
         return bytes((first | value,))
-    found = [first | most]
-    value -= most
+    encoded = [first | maximum]
+    value -= maximum
     while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes((*found, value))
+    return bytes((*encoded, value))
 
 
 @lru_cache(64)
@@ -58,7 +58,7 @@ def decode(block: bytes) -> dict[str, str]:
     Raises:
         ValueError: it is none, or refers to a table.
     """
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     at = 0
     try:
         while at < len(block):
@@ -70,7 +70,7 @@ def decode(block: bytes) -> dict[str, str]:
                 index, at = _read(block, at, 0x7F)
                 if index > _STATIC:
                     raise ValueError(index)
-                found[_NAMES.get(index, ":status" if index in _VALUES else "")] = _VALUES.get(index, "")
+                headers[_NAMES.get(index, ":status" if index in _VALUES else "")] = _VALUES.get(index, "")
                 continue
             index, at = _read(block, at, 0x3F if first & 0x40 else 0x0F)
             if index > _STATIC:
@@ -79,16 +79,16 @@ def decode(block: bytes) -> dict[str, str]:
                 name = _NAMES.get(index, ":status" if index in _VALUES else "")
             else:
                 name, at = _text(block, at)
-            found[name], at = _text(block, at)
+            headers[name], at = _text(block, at)
     except (IndexError, ValueError) as error:
         raise ValueError("the server's headers cannot be read") from error
-    return found
+    return headers
 
 
-def _read(block: bytes, at: int, most: int) -> tuple[int, int]:
-    value = block[at] & most
+def _read(block: bytes, at: int, maximum: int) -> tuple[int, int]:
+    value = block[at] & maximum
     at += 1
-    if value < most:
+    if value < maximum:
         return value, at
     for shift in range(0, 28, 7):  # no block is as large as more would say
         byte = block[at]
@@ -110,16 +110,16 @@ def _text(block: bytes, at: int) -> tuple[str, int]:
 
 def _decoded(data: bytes) -> bytes:
     """Undo Huffman's code."""
-    found = bytearray()
+    output = bytearray()
     code = length = 0
     for byte in data:
-        for place in range(7, -1, -1):
-            code = code << 1 | byte >> place & 1
+        for bit in range(7, -1, -1):
+            code = code << 1 | byte >> bit & 1
             length += 1
             symbol = _CODES.get((length, code))
             if symbol is not None:
-                found.append(symbol)  # the end's own code is an error
+                output.append(symbol)  # the end's own code is an error
                 code = length = 0
     if length > 7 or code != (1 << length) - 1:
         raise ValueError(code)
-    return bytes(found)
+    return bytes(output)

@@ -109,7 +109,7 @@ class Stream:
 
 
 class Session:
-    """One connection's calls.
+    """Calls of one connection.
 
     Attributes:
         out: what is to be sent; see `take_out`.
@@ -151,11 +151,11 @@ class Session:
     @staticmethod
     def head(secure: bool, authority: str, path: str, **headers: str) -> bytes:
         """Return the headers of calls of one method."""
-        found = b"\x83\x87" if secure else b"\x83\x86"
-        found += literal(4, path.encode()) + literal(1, authority.encode()) + literal(31, b"application/grpc")
+        encoded = b"\x83\x87" if secure else b"\x83\x86"
+        encoded += literal(4, path.encode()) + literal(1, authority.encode()) + literal(31, b"application/grpc")
         for name, value in (("te", "trailers"), *headers.items()):
-            found += literal(name.encode(), value.encode())
-        return found
+            encoded += literal(name.encode(), value.encode())
+        return encoded
 
     def begin(
         self,
@@ -307,9 +307,9 @@ class Session:
 
     def _settings(self, payload: bytes) -> None:
         self.greeted = True
-        found = dict(struct.iter_unpack(">HI", payload))
-        self._initial = found.get(_INITIAL_WINDOW_SIZE, self._initial)
-        self._largest = found.get(_MAX_FRAME_SIZE, self._largest)
+        settings = dict(struct.iter_unpack(">HI", payload))
+        self._initial = settings.get(_INITIAL_WINDOW_SIZE, self._initial)
+        self._largest = settings.get(_MAX_FRAME_SIZE, self._largest)
         if self._initial > _LARGEST_WINDOW or self._largest not in _FRAME_SIZES:
             raise ValueError("a setting has a value that none has")
         self._owe(_frame(_SETTINGS, _ACK, 0))

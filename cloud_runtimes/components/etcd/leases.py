@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from .engine import Flow, Request
-from .failures import Refused
+from .failures import ServerError
 from .messages import GRANT, KEEP_ALIVE, REVOKE, grant, pack, read_lease
 
 __all__ = ["ensure", "lease_of", "renew", "revoke"]
@@ -22,7 +22,7 @@ def ensure(id: int, seconds: int) -> Flow[None]:
         try:
             yield Request(GRANT, grant(seconds, id))
             return
-        except Refused as error:
+        except ServerError as error:
             if not error.lease_exists:
                 raise
         if (yield from renew(id)):
@@ -39,7 +39,7 @@ def revoke(id: int) -> Flow[bool]:
     """End a lease, and what has it; ``False``: there is none."""
     try:
         yield Request(REVOKE, pack((1, id)), writes=True)
-    except Refused as error:
+    except ServerError as error:
         if error.no_lease:
             return False
         raise

@@ -22,7 +22,7 @@ from zlib import crc32
 from ...errors import DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import Calls, Place, QueuedLock, trying
+from .._lock import Calls, QueuedLock, QueueEntry, trying
 from .._net.notify import Waiter
 from .._unreadable import skip
 from .engine import Flow, Request
@@ -60,23 +60,23 @@ _AWAY: Final = 3.0
 
 
 class _Turn(NamedTuple):
-    """What a try found.
+    """Result of a try.
 
     Attributes:
         token: of the lock; ``None``: another has it.
         asked: what the holder's clock said before its lease was asked for.
-        place: the revision that made the caller's key, 0 without one.
+        revision: the one that made the caller's key, 0 without one.
         ahead: the key before it.
     """
 
     token: int | None
     asked: float
-    place: int
+    revision: int
     ahead: bytes
 
 
 class EtcdLock(QueuedLock):
-    """One store: the keys below its name."""
+    """A lock store: the keys below its name."""
 
     def __init__(self, component: EtcdComponent, name: str) -> None:
         super().__init__(component, name)
@@ -97,41 +97,41 @@ class EtcdLock(QueuedLock):
     async def _run_async(self, op: Operation, work: Any) -> Any:
         return await self._component.engine.run_async(op, work)
 
-    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+    def _release_in_background(self, request: LockRequest, *, queued: bool) -> None:
         self._component.in_background(lambda: self._releasing(request, queued=queued))
 
-    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
-        return self._component.engine.notifier.subscribe(place.channel)
+    def _subscribe(self, request: LockRequest, entry: QueueEntry) -> Waiter:
+        return self._component.engine.notifier.subscribe(entry.channel)
 
     # -- acquiring --------------------------------------------------------
 
     async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
     ) -> tuple[int | None, float]:
-        asked = place.asked
-        place.asked, place.queued = True, wait
+        asked = entry.asked
+        entry.asked, entry.queued = True, wait
         try:
-            turn = await calls.run(trying(op) if wait else op, self._turn(request, wait, place.ticket or 0))
+            turn = await calls.run(trying(op) if wait else op, self._turn(request, wait, entry.ticket or 0))
         except (UnavailableError, DeadlineExceededError) as error:
-            if not place.seen or not wait or monotonic() > place.heard + _AWAY:
+            if not entry.seen or not wait or monotonic() > entry.heard + _AWAY:
                 raise
-            place.asked = asked or error.maybe_applied
+            entry.asked = asked or error.maybe_applied
             return None, 0.5
-        place.seen, place.heard = True, monotonic()
+        entry.seen, entry.heard = True, monotonic()
         if turn.token is not None:
-            place.since = turn.asked
+            entry.since = turn.asked
             return turn.token, 0.0
-        place.asked, place.ticket = False, turn.place
-        if place.channel != (channel := turn.ahead.decode()):
-            if place.waiter is not None:
-                place.waiter.close()
-            place.channel, place.waiter = channel, None
+        entry.asked, entry.ticket = False, turn.revision
+        if entry.channel != (channel := turn.ahead.decode()):
+            if entry.waiter is not None:
+                entry.waiter.close()
+            entry.channel, entry.waiter = channel, None
         return None, _RENEW
 
-    def _turn(self, request: LockRequest, wait: bool, place: int) -> Flow[_Turn]:
+    def _turn(self, request: LockRequest, wait: bool, revision: int) -> Flow[_Turn]:
         """Take the lock if it is the caller's turn, else keep a place in the queue if it waits."""
         prefix, key = self._prefix(request.resource_id), self._key(request)
-        if not place:
+        if not revision:
             held, last = yield from self._look(request, {})
             if held is None:
                 turn = yield from self._take(request, compare(prefix, CREATED, 0, under(prefix)), last)
@@ -139,13 +139,13 @@ class EtcdLock(QueuedLock):
                     return turn
             if not wait:
                 return _Turn(None, 0.0, 0, b"")
-            place = yield from self._enter(request)
+            revision = yield from self._enter(request)
         elif not (yield from renew(_id(request, "waiting"))):  # it was away for too long
-            place = yield from self._enter(request)
-        ahead, last = yield from self._look(request, {"created_before": place, "newest_first": True})
+            revision = yield from self._enter(request)
+        ahead, last = yield from self._look(request, {"created_before": revision, "newest_first": True})
         if ahead is not None:
-            return _Turn(None, 0.0, place, ahead.key)
-        return (yield from self._take(request, compare(key, CREATED, place), last))
+            return _Turn(None, 0.0, revision, ahead.key)
+        return (yield from self._take(request, compare(key, CREATED, revision), last))
 
     def _look(self, request: LockRequest, which: Mapping[str, Any]) -> Flow[tuple[KeyValue | None, KeyValue | None]]:
         """Return one of the keys of a lock, without those of strangers, and the last token."""
@@ -155,9 +155,9 @@ class EtcdLock(QueuedLock):
         )
         while True:
             done = read_txn((yield Request(TXN, asked)))
-            found, tokens = (read_range(answer).found for answer in done.answers)
-            if not found or not (yield from self._removed(found[0])):
-                return found[0] if found else None, tokens[0] if tokens else None
+            keys, tokens = (read_range(answer).items for answer in done.answers)
+            if not keys or not (yield from self._removed(keys[0])):
+                return keys[0] if keys else None, tokens[0] if tokens else None
 
     def _removed(self, item: KeyValue) -> Flow[bool]:
         """Remove a key that is none of a lock; ``False``: it is one."""
@@ -183,8 +183,8 @@ class EtcdLock(QueuedLock):
             done = read_txn((yield Request(TXN, sent, writes=True)))
             if done.succeeded:
                 return _Turn(token, asked, 0, b"")
-            found = read_range(done.answers[0]).found
-            now = found[0] if found else None
+            items = read_range(done.answers[0]).items
+            now = items[0] if items else None
             if now == last:  # so it is the condition that does not hold
                 yield from revoke(id)
                 return _Turn(None, 0.0, 0, b"")
@@ -198,7 +198,7 @@ class EtcdLock(QueuedLock):
         done = read_txn((yield Request(TXN, entered, writes=True)))
         if done.succeeded:
             return done.revision
-        return read_range(done.answers[0]).found[0].created
+        return read_range(done.answers[0]).items[0].created
 
     # -- renewing and releasing -------------------------------------------
 
@@ -214,7 +214,7 @@ class EtcdLock(QueuedLock):
     def _unlocking(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
         prefix = self._prefix(resource_id)
         while True:
-            keys = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).found
+            keys = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).items
             if not keys:
                 return UnlockStatus.NOT_FOUND
             first = min(keys, key=lambda item: item.created)

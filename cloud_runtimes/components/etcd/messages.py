@@ -65,12 +65,12 @@ Field: TypeAlias = tuple[int, int | bytes | str]
 
 
 def _varint(value: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while value >= _LARGE:
-        found.append(value & 0x7F | _LARGE)
+        encoded.append(value & 0x7F | _LARGE)
         value >>= 7
-    found.append(value)
-    return bytes(found)
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def pack(*fields: Field) -> bytes:
@@ -229,10 +229,10 @@ class KeyValue(NamedTuple):
 
 
 class Range(NamedTuple):
-    """What a range holds, at a revision of all data; ``more``: the limit cut it."""
+    """Items of a range, at a revision of all data; ``more``: the limit cut it."""
 
     revision: int
-    found: Sequence[KeyValue]
+    items: Sequence[KeyValue]
     more: bool
 
 
@@ -252,7 +252,7 @@ class Event(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """What a watch tells.
+    """Response of a watch.
 
     Attributes:
         id: of the watch.
@@ -271,10 +271,10 @@ class Watched(NamedTuple):
 
 
 def _item(data: bytes) -> KeyValue:
-    found: list[Any] = [b"", b"", 0, 0, 0, b"", 0]
+    fields: list[Any] = [b"", b"", 0, 0, 0, b"", 0]
     for number, value in read_fields(data):
-        found[number] = value
-    return KeyValue(found[1], found[2], found[3], found[5], found[6])
+        fields[number] = value
+    return KeyValue(fields[1], fields[2], fields[3], fields[5], fields[6])
 
 
 def read_revision(data: bytes) -> int:
@@ -296,15 +296,15 @@ def _revision(header: bytes) -> int:
 def read_range(data: bytes) -> Range:
     """Read a ``RangeResponse``."""
     revision, more = 0, False
-    found = []
+    items = []
     for number, value in read_fields(data):
         if number == 2:
-            found.append(_item(value))
+            items.append(_item(value))
         elif number == 1:
             revision = _revision(value)
         elif number == 3:
             more = bool(value)
-    return Range(revision, found, more)
+    return Range(revision, items, more)
 
 
 def read_txn(data: bytes) -> Txn:
@@ -323,8 +323,8 @@ def read_txn(data: bytes) -> Txn:
 
 def read_lease(data: bytes) -> tuple[int, int]:
     """Return the id of a lease that was granted or renewed, and its seconds; 0: there is none."""
-    found = dict(read_fields(data))
-    return found.get(2, 0), found.get(3, 0)
+    fields = dict(read_fields(data))
+    return fields.get(2, 0), fields.get(3, 0)
 
 
 def read_token(data: bytes) -> str:
@@ -335,20 +335,20 @@ def read_token(data: bytes) -> str:
 
 def read_watched(data: bytes) -> Watched:
     """Read a ``WatchResponse``."""
-    found: dict[int, Any] = {}
+    fields: dict[int, Any] = {}
     events = []
     for number, value in read_fields(data):
         if number == 11:
             event = dict(read_fields(value))
             events.append(Event(bool(event.get(1)), _item(event.get(2, b""))))
         else:
-            found[number] = value
+            fields[number] = value
     return Watched(
-        found.get(2, 0),
-        _revision(found.get(1, b"")),
-        bool(found.get(3)),
-        bool(found.get(4)),
-        found.get(5, 0),
-        found.get(6, b"").decode(),
+        fields.get(2, 0),
+        _revision(fields.get(1, b"")),
+        bool(fields.get(3)),
+        bool(fields.get(4)),
+        fields.get(5, 0),
+        fields.get(6, b"").decode(),
         events,
     )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .._net.notify import Notifier
 from .connection import Connection
-from .failures import Refused, explained
+from .failures import ServerError, map_error
 from .http2 import Stream
 from .messages import WATCH, read_watched, under, unwatch, watch
 
@@ -56,19 +56,19 @@ class Watching:
         self._flush()
         if self._stream is None:
             return []
-        found, self._stream.messages = self._stream.messages, []
-        if not found and self._stream.status is not None:
+        messages, self._stream.messages = self._stream.messages, []
+        if not messages and self._stream.status is not None:
             self.connection.avoid()
-            refused = Refused(self._stream.status, self._stream.text)
+            refused = ServerError(self._stream.status, self._stream.text)
             if refused.token_ended:
                 self.cancelled(refused.text)
-            raise explained(self._engine.where, refused)
-        return found
+            raise map_error(self._engine.where, refused)
+        return messages
 
     def cancelled(self, reason: str) -> NoReturn:
         """Raise that a watch has ended, perhaps since the server does not know the token; its keys can be read, so it was permitted."""
         self._engine.renew_token()
-        raise Lost(f"a watch has ended: {reason}")
+        raise ConnectionLost(f"a watch has ended: {reason}")
 
     def check(self) -> None:
         """Find out, now and then, whether a server that says nothing is there."""
@@ -79,7 +79,7 @@ class Watching:
         """Find out whether the server is there: raise at once, or by the next call."""
         if self._asked > self.connection.heard:
             self.connection.avoid()
-            raise Lost("the server does not answer")
+            raise ConnectionLost("the server does not answer")
         self._asked = monotonic()
         self.connection.session.ping()
         self._flush()
@@ -88,7 +88,7 @@ class Watching:
         try:
             self.connection.flush(monotonic() + _TIMEOUT)
         except TimeoutError:
-            raise Lost("the server does not read") from None
+            raise ConnectionLost("the server does not read") from None
 
     def close(self) -> None:
         """Close it without waiting."""
@@ -98,7 +98,7 @@ class Watching:
 class EtcdNotifier(Notifier):
     """Channels are keys (none ends with a star), or with a star at the end all keys that begin so."""
 
-    failures = (Lost, CloudRuntimesError)
+    failures = (ConnectionLost, CloudRuntimesError)
 
     def __init__(self, engine: EtcdEngine) -> None:
         super().__init__("etcd")
@@ -139,12 +139,12 @@ class _Listener:
     def receive(self) -> Iterable[str]:
         heard = []
         for message in self._watching.receive():
-            told = read_watched(message)
-            channel = self._channels.get(told.id)
+            response = read_watched(message)
+            channel = self._channels.get(response.id)
             if channel is None:
                 continue
-            if told.cancelled:
-                self._watching.cancelled(told.reason or "it was compacted")
+            if response.cancelled:
+                self._watching.cancelled(response.reason or "it was compacted")
             heard.append(channel)  # what was written before it had begun is not known
         return heard
 

@@ -35,7 +35,7 @@ _SIZE: Final = 32
 
 
 class EtcdRpc(RegistryRpc):
-    """One service, found by the registry of one prefix. Whoever may read its secret may call and be called."""
+    """A service in the registry of one prefix. Whoever may read its secret may call and be called."""
 
     def __init__(self, component: EtcdComponent, name: str) -> None:
         super().__init__(_Registry(component), component, name)
@@ -56,8 +56,8 @@ class _Registry(Registry):
 
     def _find(self, op: Operation, app_id: str, /) -> Flow[list[Entry]]:
         prefix = self._component.key("rpc", app_id, "")
-        found = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).found
-        return read_servers(app_id, [(item.key[len(prefix) :], item.value) for item in found], bytes.decode)
+        items = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).items
+        return read_servers(app_id, [(item.key[len(prefix) :], item.value) for item in items], bytes.decode)
 
     find, find_async = both_apis(_find)
 
@@ -67,10 +67,10 @@ class _Registry(Registry):
         return self._secret
 
     def _find_secret(self) -> Flow[bytes]:
-        key, made = f"{self._component.settings.prefix}/rpc-secret".encode(), os.urandom(_SIZE)
-        asked = txn([compare(key, CREATED, 0)], [then(put, key, made)], [then(range_of, key)])
+        key, secret = f"{self._component.settings.prefix}/rpc-secret".encode(), os.urandom(_SIZE)
+        asked = txn([compare(key, CREATED, 0)], [then(put, key, secret)], [then(range_of, key)])
         done = read_txn((yield Request(TXN, asked)))
-        return made if done.succeeded else read_range(done.answers[0]).found[0].value
+        return secret if done.succeeded else read_range(done.answers[0]).items[0].value
 
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
         self.flows.run(op, self._enter(entry, int(seconds)))

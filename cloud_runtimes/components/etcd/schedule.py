@@ -18,7 +18,7 @@ from .._schedule.document_runs import DocumentRuns, DocumentSchedule
 from .._schedule.job_documents import HELD, Document, Run, read_runs
 from .._unreadable import read_entries
 from .engine import Flow, Request
-from .failures import Refused
+from .failures import ServerError
 from .leases import ensure, lease_of, renew
 from .messages import (
     CREATED,
@@ -56,7 +56,7 @@ class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
         super().__init__(component, name)
         self.jobs = component.key("schedule", self.app, "j", "")
         self.members = component.key("schedule", self.app, "m", "")
-        self._most = component.settings.max_operations
+        self._max_operations = component.settings.max_operations
 
     # -- documents --------------------------------------------------------
 
@@ -75,19 +75,19 @@ class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
 
     def document(self, name: str, item: KeyValue | None) -> Document:
         """Return what the key of a name has."""
-        most = self.component.settings.history_runs
-        return Document(name, 0, None, most) if item is None else Document(name, item.modified, item.value, most)
+        limit = self.component.settings.history_runs
+        return Document(name, 0, None, limit) if item is None else Document(name, item.modified, item.value, limit)
 
     def read(self, names: Sequence[str]) -> Flow[list[Document]]:
-        found = []
-        for first in range(0, len(names), self._most):
-            some = names[first : first + self._most]
+        documents = []
+        for first in range(0, len(names), self._max_operations):
+            some = names[first : first + self._max_operations]
             asked = txn((), [then(range_of, self._key(name)) for name in some])
             answers = read_txn((yield Request(TXN, asked))).answers
             for name, answer in zip(some, answers, strict=True):
-                items = read_range(answer).found
-                found.append(self.document(name, items[0] if items else None))
-        return found
+                items = read_range(answer).items
+                documents.append(self.document(name, items[0] if items else None))
+        return documents
 
     def since(self, revision: int) -> Flow[tuple[int, list[Document], frozenset[str]]]:
         """Return the revision of now, what was written behind another, and the members that live."""
@@ -96,7 +96,7 @@ class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
             then(range_of, self.members, under(self.members), keys_only=True),
         ]
         done = read_txn((yield Request(TXN, txn((), asked))))
-        jobs, members = (read_range(answer).found for answer in done.answers)
+        jobs, members = (read_range(answer).items for answer in done.answers)
         documents = list(
             read_entries("jobs", jobs, lambda item: repr(item.key), lambda item: self.document(self._name(item), item))
         )
@@ -124,7 +124,7 @@ class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
             condition = compare(key, MODIFIED if document.version else CREATED, document.version)
             try:
                 done = read_txn((yield Request(TXN, txn([condition], operations), writes=True)))
-            except Refused as error:
+            except ServerError as error:
                 if not error.no_lease or lease is None:
                     raise
                 self.component.engine.forget(lease)
@@ -147,13 +147,13 @@ class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
 
     def _names(self) -> Flow[list[str]]:
         asked = range_of(self.jobs, under(self.jobs), keys_only=True)
-        found = read_range((yield Request(RANGE, asked))).found
-        return sorted(read_entries("jobs", found, lambda item: repr(item.key), self._name))
+        items = read_range((yield Request(RANGE, asked))).items
+        return sorted(read_entries("jobs", items, lambda item: repr(item.key), self._name))
 
     def _history(self, name: str) -> Flow[list[Run]]:
         slots = self._slots(name)
-        found = read_range((yield Request(RANGE, range_of(slots, under(slots))))).found
-        return read_runs(name, [item.value for item in found])
+        items = read_range((yield Request(RANGE, range_of(slots, under(slots))))).items
+        return read_runs(name, [item.value for item in items])
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         self.component.engine.ready(op)
@@ -161,7 +161,7 @@ class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
 
 
 class _Runs(DocumentRuns):
-    """One member of an application's runners."""
+    """Member of an application's runners."""
 
     _driver: EtcdSchedule
     _living: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""What the drivers are given: the component's settings."""
+"""Settings of the component."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from .._net.engines import EngineDriver
 from .._state import FEATURES, conflict, only, oversized, passed_fence, read_fence, read_value
 from .._unreadable import read_entries
 from .engine import Flow, Lease, Request
-from .failures import Refused
+from .failures import ServerError
 from .messages import (
     CREATED,
     MODIFIED,
@@ -50,14 +50,14 @@ _NO_LEASE: Final = Lease(0, 0.0)
 
 
 class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
-    """One store: the keys below its name."""
+    """A state store: the keys below its name."""
 
     features = FEATURES
 
     def __init__(self, component: EtcdComponent, name: str) -> None:
         super().__init__(component, name)
         self._max_value = component.settings.max_value_bytes
-        self._most = component.settings.max_operations
+        self._max_operations = component.settings.max_operations
         self._values = component.key("state", name, "v", "")
         self._fences = component.key("state", name, "f", "")
 
@@ -65,8 +65,8 @@ class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         asked = range_of(self._values + key.encode(), serializable=consistency == "eventual")
-        found = read_range((yield Request(RANGE, asked))).found
-        return only(read_value(self.name, key, found[0], _stored)) if found else None
+        items = read_range((yield Request(RANGE, asked))).items
+        return only(read_value(self.name, key, items[0], _stored)) if items else None
 
     get, get_async = both_apis(_get)
 
@@ -83,29 +83,29 @@ class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
     def _read(self, keys: Sequence[bytes], eventual: bool = False) -> Flow[list[KeyValue | None]]:
         """Return what keys hold."""
         items: list[KeyValue | None] = []
-        for first in range(0, len(keys), self._most):
-            some = [then(range_of, key, serializable=eventual) for key in keys[first : first + self._most]]
+        for first in range(0, len(keys), self._max_operations):
+            some = [then(range_of, key, serializable=eventual) for key in keys[first : first + self._max_operations]]
             for answer in read_txn((yield Request(TXN, txn((), some)))).answers:
-                found = read_range(answer).found
-                items.append(found[0] if found else None)
+                values = read_range(answer).items
+                items.append(values[0] if values else None)
         return items
 
-    def _list(self, op: Operation, prefix: str, limit: int | None, behind: str | None, /) -> Flow[list[str]]:
+    def _list(self, op: Operation, prefix: str, limit: int | None, after_key: str | None, /) -> Flow[list[str]]:
         where = self._values
         first, end = where + prefix.encode(), under(where + prefix.encode())
-        if behind is not None:
-            first = max(first, after(where + behind.encode()))
+        if after_key is not None:
+            first = max(first, after(where + after_key.encode()))
         names: list[str] = []
         revision = 0
         while first < end and (limit is None or len(names) < limit):
             page = _PAGE if limit is None else min(_PAGE, limit - len(names))
             asked = range_of(first, end, limit=page, revision=revision, keys_only=True)
-            found = read_range((yield Request(RANGE, asked)))
-            keys = (item.key[len(where) :] for item in found.found)
+            result = read_range((yield Request(RANGE, asked)))
+            keys = (item.key[len(where) :] for item in result.items)
             names += read_entries(f"keys of {self.name!r}", keys, repr, bytes.decode)
-            if not found.more:
+            if not result.more:
                 break
-            revision, first = revision or found.revision, after(found.found[-1].key)
+            revision, first = revision or result.revision, after(result.items[-1].key)
         return names
 
     list_keys, list_keys_async = both_apis(_list)
@@ -126,7 +126,7 @@ class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
                 continue
             plain = write.etag is None and not write.create and write.fence is None
             size += len(write.data or b"")
-            if together and (not plain or size > _TOGETHER or len(together) == self._most):
+            if together and (not plain or size > _TOGETHER or len(together) == self._max_operations):
                 yield from self._commit(list(together.values()))
                 together, size = {}, len(write.data or b"")
             if plain:
@@ -162,9 +162,9 @@ class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
     def _check_count(self, writes: Sequence[StateWrite]) -> None:
         values = {write.key for write in writes}
         fences = {write.key for write in writes if write.fence is not None}
-        if (count := len(values) + len(fences)) > self._most:
+        if (count := len(values) + len(fences)) > self._max_operations:
             raise ResourceExhaustedError(
-                f"a transaction of {count:,} writes (a fence is one); etcd takes {self._most:,} at once: split it, "
+                f"a transaction of {count:,} writes (a fence is one); etcd takes {self._max_operations:,} at once: split it, "
                 "or raise --max-txn-ops of the servers and max_operations"
             )
 
@@ -202,7 +202,7 @@ class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
                 leases[seconds] = yield from self.component.engine.lease(seconds)
             try:
                 return (yield from self._sent(writes, leases, revisions, tokens))
-            except Refused as error:
+            except ServerError as error:
                 if not error.no_lease:
                     raise
                 for lease in leases.values():

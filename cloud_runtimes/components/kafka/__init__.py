@@ -25,7 +25,7 @@ _READY = Method("kafka", "wait_ready", repeatable=True, writes=False)
 
 
 class KafkaComponent(Component):
-    """One producer, and what is known of the topics; each member of a group has a consumer of its own.
+    """A producer, and the known topics; each member of a group has a consumer of its own.
 
     Attributes:
         members: counts the members that were made.
@@ -52,7 +52,7 @@ class KafkaComponent(Component):
 
     @property
     def topics(self) -> Topics:
-        """What is known of the topics."""
+        """The known topics."""
         self._make()
         assert self._topics is not None
         return self._topics

@@ -1,4 +1,4 @@
-"""What the errors of librdkafka and of brokers mean to a caller: the one error table of this component."""
+"""Mapping of errors of librdkafka and of brokers to errors for a caller: the only error table of this component."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...errors import (
     UnsupportedError,
 )
 
-__all__ = ["MISSING", "OLD", "PURGED", "explained", "without_shares"]
+__all__ = ["MISSING", "OLD", "PURGED", "map_error", "without_shares"]
 
 MISSING: Final = frozenset([KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION])
 PURGED: Final = KafkaError._PURGE_QUEUE
@@ -68,11 +68,15 @@ _AWAY: Final = frozenset(
 )
 
 
-def explained(where: str, error: KafkaError, topic: str | None = None, told: Any = None) -> CloudRuntimesError:
-    """Return our error for one of theirs; ``told`` is the last that concerned a broker, which says why time ran out."""
+def map_error(where: str, error: KafkaError, topic: str | None = None, broker_error: Any = None) -> CloudRuntimesError:
+    """Return our error for one of theirs; ``broker_error`` is the last that concerned a broker, and says why time ran out."""
     code = error.code()
-    if told is not None and code in _AWAY and (told.code() in _LOGIN or told.code() == KafkaError._SSL):
-        error, code = told, told.code()
+    if (
+        broker_error is not None
+        and code in _AWAY
+        and (broker_error.code() in _LOGIN or broker_error.code() == KafkaError._SSL)
+    ):
+        error, code = broker_error, broker_error.code()
     text = f"kafka {where}: "
     if code in _LOGIN:
         return UnauthenticatedError(
@@ -105,7 +109,7 @@ def explained(where: str, error: KafkaError, topic: str | None = None, told: Any
     if code in OLD:
         return UnsupportedError(f"{text}the broker is too old; 2.4 or newer is needed: {_short(error)}")
     if code in _AWAY or error.retriable():
-        why = "" if told is None or told.code() == code else f"; {_short(told)}"
+        why = "" if broker_error is None or broker_error.code() == code else f"; {_short(broker_error)}"
         if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):  # all that librdkafka knows of one that hangs up
             why += "; check servers in the component's table, and tls and username: it may want these, or not have them"
         what = "it could not be sent in time" if code == PURGED else _short(error)

@@ -14,7 +14,7 @@ from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background
 from ...errors import CloudRuntimesError, InternalError, UnavailableError
-from .failures import explained
+from .failures import map_error
 from .ledger import Ledger
 from .messages import Run, runs
 from .settings import KafkaSettings
@@ -45,14 +45,15 @@ _REBALANCING: Final = frozenset([KafkaError.REBALANCE_IN_PROGRESS, KafkaError.IL
 
 
 class Fetched:
-    """What a member and its fetchers share, guarded by `changed`, which also tells of a change.
+    """State that a member and its fetchers share, guarded by `changed`, which also notifies of a change.
 
     Attributes:
         changed: see above.
         new: messages that were fetched, and where they came from.
         open: partition → messages that were taken and are not settled.
         ledgers: of the partitions that the member has.
-        going: partitions that go to another member, and until when that waits; the member takes out what it has let go of.
+        going: partitions that go to another member, and until when that waits; the member takes out what it has let
+            go of.
     """
 
     def __init__(self) -> None:
@@ -62,10 +63,10 @@ class Fetched:
         self.ledgers: dict[Origin, Ledger] = {}
         self.going: dict[Origin, float] = {}
 
-    def add(self, topic: str, found: Sequence[Run]) -> None:
+    def add(self, topic: str, runs: Sequence[Run]) -> None:
         """Take in messages that were fetched, without telling of them."""
         with self.changed:
-            for run in found:
+            for run in runs:
                 origin = topic, run.partition
                 if not self.new or self.new[-1][0] != origin or not self.new[-1][1].join(run):
                     self.new.append((origin, run))
@@ -75,17 +76,17 @@ class Fetched:
         with self.changed:
             self.changed.notify_all()
 
-    def take(self, most: int) -> list[tuple[Origin, Run]]:
+    def take(self, limit: int) -> list[tuple[Origin, Run]]:
         """Return messages that were fetched."""
         taken = []
         with self.changed:
-            while self.new and most > 0:
+            while self.new and limit > 0:
                 origin, run = self.new.popleft()
-                if len(run.offsets) > most:
-                    run, rest = run.split(most)
+                if len(run.offsets) > limit:
+                    run, rest = run.split(limit)
                     self.new.appendleft((origin, rest))
                 taken.append((origin, run))
-                most -= len(run.offsets)
+                limit -= len(run.offsets)
             self.changed.notify_all()
         return taken
 
@@ -157,7 +158,7 @@ class Fetcher:
         if isinstance(failure, CloudRuntimesError):
             raise failure
         if isinstance(failure, KafkaException):
-            raise explained(self._where, failure.args[0], self._topic)
+            raise map_error(self._where, failure.args[0], self._topic)
         raise InternalError(f"kafka {self._where}: the consumer ended: {failure}") from failure
 
     def stop(self, end: float) -> None:
@@ -200,14 +201,14 @@ class Fetcher:
         while True:
             self._commit(self._mine())
             again = time.monotonic() + SLICE
-            while (left := self._uncommitted()) and (time.monotonic() < again or any(each.sent for each in left)):
+            while (ledgers := self._uncommitted()) and (time.monotonic() < again or any(each.sent for each in ledgers)):
                 self.consumer.poll(_SOON)  # which calls `_committed`, and lets a rebalance end
-                refused = self._refused and explained(self._where, self._refused, self._topic)
+                refused = self._refused and map_error(self._where, self._refused, self._topic)
                 if time.monotonic() >= end or (refused and not refused.retryable):
-                    for each in left:
+                    for each in ledgers:
                         each.changed, each.sent = False, 0
                     raise refused or self._uncertain()
-            if not left:
+            if not ledgers:
                 return
 
     def _uncertain(self) -> CloudRuntimesError:
@@ -268,8 +269,8 @@ class Fetcher:
         """Add where the log begins, as the broker said with what it sent last."""
         if not run.offsets:
             return run
-        place = TopicPartition(self._topic, run.partition)
-        start, _ = self.consumer.get_watermark_offsets(place, cached=True)
+        partition = TopicPartition(self._topic, run.partition)
+        start, _ = self.consumer.get_watermark_offsets(partition, cached=True)
         return run._replace(start=start)
 
     def _commit(self, origins: Iterable[Origin], *, wait: bool = False) -> None:

@@ -1,6 +1,10 @@
-"""What a group knows of a partition, as Kafka can keep it: an offset, before which all is settled, and a text about the messages after it.
+"""State of a group in a partition, as Kafka can keep it.
 
-The text is the metadata of a commit, ``cr1:3-9,12;1:2,10-11;dropped:4``: ranges counted from the offset. First stand the settled messages, then, behind each number of deliveries, those that were delivered so often; last, how many events have come to which end (`ENDS`). A broker takes 4,096 bytes. What does not fit is left out: it may be delivered again after a rebalance, or count as new.
+It is an offset, before which all is settled, and a text about the messages after it. The text is the metadata of a
+commit, ``cr1:3-9,12;1:2,10-11;dropped:4``: ranges counted from the offset. The settled messages come first. Then
+each number of deliveries is followed by the messages that were delivered so often. The last part counts the events
+that came to each end (`ENDS`). A broker takes 4,096 bytes. Messages that do not fit are omitted: they may be
+delivered again after a rebalance, or count as new.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ _WIDEST: Final = 1_000_000
 
 
 class Ledger:
-    """One partition.
+    """Ledger of one partition.
 
     Attributes:
         anew: whether the partition has another log than before, so that offsets mean other messages.

@@ -23,7 +23,7 @@ from ...spi.broker.in_flight import Held, InFlight, Unacked
 from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy, begins_at
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
-from .failures import MISSING, explained
+from .failures import MISSING, map_error
 from .fetcher import LEAVING, Fetched, Fetcher, Origin
 from .ledger import Ledger
 from .messages import Incoming, Run
@@ -40,7 +40,7 @@ _numbers = itertools.count()
 
 
 class _Later(NamedTuple):
-    """What is due later."""
+    """A message that is due later."""
 
     at: float
     number: int
@@ -72,7 +72,9 @@ class KafkaMember(EventSource):
         self._following: list[tuple[Origin, Incoming]] = []  # that waited for what is settled now
         self._writing: list[Future[dict[int, CloudRuntimesError]]] = []
         self._written = 0  # how many of the parts that are in these
-        self._left: set[Origin] = set()  # partitions that go to others, and of which only what was handed out is left
+        self._revoked: set[Origin] = (
+            set()
+        )  # partitions that go to others, and of which only what was handed out is left
         self._fetched = Fetched()
         self._fetchers: list[Fetcher] = []
         try:
@@ -89,14 +91,14 @@ class KafkaMember(EventSource):
         more = {"group.id": group}
         if settings.instance is not None:
             more["group.instance.id"] = f"{settings.instance}-{next(self._component.members)}"
-        made = Fetcher(settings, self._where, topic, self._fetched, more)
+        fetcher = Fetcher(settings, self._where, topic, self._fetched, more)
         try:
-            self._topics.begin(op, made.consumer, topic, begins_at(request) if topic == self._topic else None)
-            made.subscribe()
+            self._topics.begin(op, fetcher.consumer, topic, begins_at(request) if topic == self._topic else None)
+            fetcher.subscribe()
         except BaseException:
-            made.close(time.monotonic() + LEAVING)
+            fetcher.close(time.monotonic() + LEAVING)
             raise
-        return made
+        return fetcher
 
     @property
     def _where(self) -> str:
@@ -143,7 +145,7 @@ class KafkaMember(EventSource):
             with self._fetched.changed:  # what was not handed out does not count as a delivery
                 for ledger in self._fetched.ledgers.values():
                     ledger.take_back()
-                for origin, tokens in _places([each for each in released if each.marks.left]):
+                for origin, tokens in _by_partition([each for each in released if each.marks.remaining]):
                     if origin in self._fetched.ledgers:
                         self._fetched.ledgers[origin].hand(tokens)
         finally:
@@ -158,7 +160,7 @@ class KafkaMember(EventSource):
             self._in_flight.release_begun(released)
 
     def _wait(self, end: float | None, want: int) -> bool:
-        """Wait for messages, for `wake`, or for what is due; tells whether to look again."""
+        """Wait for messages, for `wake`, or for what is due; returns whether to look again."""
         while True:
             now = time.monotonic()
             due = [now + self._later[0].at - time.time()] if self._later else []
@@ -169,7 +171,7 @@ class KafkaMember(EventSource):
                 for each in self._fetchers:
                     each.check()
                 going = self._fetched.going
-                if going.keys() - self._left or min(going.values(), default=now + 1) <= now:
+                if going.keys() - self._revoked or min(going.values(), default=now + 1) <= now:
                     return True
                 if (want and self._fetched.new) or (self._writing and self._is_written):
                     return True
@@ -196,18 +198,18 @@ class KafkaMember(EventSource):
         for origin, run in self._fetched.take(want):
             ledger = self._fetched.ledgers.get(origin)
             if run.error is not None and (ledger is not None or run.partition < 0):  # else it is another's
-                failures.append(self._explained(origin[0], run.error))
+                failures.append(self._map_error(origin[0], run.error))
             if run.offsets and ledger is not None:
                 self._read(origin, ledger, run)
         for failure in failures:
             raise failure
 
-    def _explained(self, topic: str, error: KafkaError) -> CloudRuntimesError:
+    def _map_error(self, topic: str, error: KafkaError) -> CloudRuntimesError:
         if error.code() in MISSING:  # it was there: somebody may be making it anew
             return UnavailableError(
                 f"kafka {self._where}: the topic {topic!r} is gone; events come once it is there again"
             )
-        return explained(self._where, error, topic)
+        return map_error(self._where, error, topic)
 
     def _read(self, origin: Origin, ledger: Ledger, run: Run) -> None:
         messages = run.messages
@@ -237,12 +239,12 @@ class KafkaMember(EventSource):
             self._adding = origin
             self._in_flight.add(origin, wanted, messages)
             return
-        found = list(map(Incoming, wanted, itertools.repeat(None), messages)) if run.plain else messages
+        incoming = list(map(Incoming, wanted, itertools.repeat(None), messages)) if run.plain else messages
         if known:
-            found = [each._replace(deliveries=each.deliveries + known.get(each.offset, 0)) for each in found]
+            incoming = [each._replace(deliveries=each.deliveries + known.get(each.offset, 0)) for each in incoming]
         if self._keys is not None:
-            found = [each for each in found if self._keys.enter(origin, each)]
-        self._deliver(origin, found)
+            incoming = [each for each in incoming if self._keys.enter(origin, each)]
+        self._deliver(origin, incoming)
 
     def _deliver(self, origin: Origin, messages: list[Incoming]) -> None:
         """Have messages delivered once they are due."""
@@ -367,10 +369,10 @@ class KafkaMember(EventSource):
                 ledger.end(how, events)
 
     def _last(self, origin: Origin, token: int) -> bool:
-        left = self._twice.pop((origin, token), 1) - 1
-        if left:
-            self._twice[origin, token] = left
-        return not left
+        remaining = self._twice.pop((origin, token), 1) - 1
+        if remaining:
+            self._twice[origin, token] = remaining
+        return not remaining
 
     def _leave_partitions(self) -> None:
         """Let go of what was not handed out of partitions that go to others."""
@@ -380,17 +382,17 @@ class KafkaMember(EventSource):
             going = list(self._fetched.going)
             self._fetched.new = deque(run for run in self._fetched.new if run[0] not in self._fetched.going)
         for origin in going:
-            left = self._let_go(origin) or any(part.held.origin == origin for part in self._in_flight.unacked)
-            self._left.add(origin)
-            if not left or time.monotonic() >= self._fetched.going[origin]:
-                self._left.discard(origin)
+            remaining = self._let_go(origin) or any(part.held.origin == origin for part in self._in_flight.unacked)
+            self._revoked.add(origin)
+            if not remaining or time.monotonic() >= self._fetched.going[origin]:
+                self._revoked.discard(origin)
                 self._forget(origin)
                 with self._fetched.changed:
                     self._fetched.going.pop(origin, None)
                     self._fetched.changed.notify_all()
 
     def _let_go(self, origin: Origin) -> bool:
-        """Let go of what was not handed out of a partition; tells whether anything handed out is left."""
+        """Let go of what was not handed out of a partition; returns whether anything handed out is left."""
         if self._keys is not None:
             self._keys.forget(origin)
         self._later = [each for each in self._later if each.origin != origin]
@@ -401,13 +403,13 @@ class KafkaMember(EventSource):
         """Have what is left of a partition be settled by nobody here."""
         self._in_flight.lose(origin, set(self._in_flight.tokens(origin)))
         self._fetched.open.pop(origin, None)
-        self._twice = {place: count for place, count in self._twice.items() if place[0] != origin}
+        self._twice = {position: count for position, count in self._twice.items() if position[0] != origin}
         for part in self._in_flight.unacked:
             if part.held.origin == origin:
                 part.held.origin = None
 
 
-def _places(records: Sequence[Any]) -> Iterator[tuple[Origin, Sequence[int]]]:
+def _by_partition(records: Sequence[Any]) -> Iterator[tuple[Origin, Sequence[int]]]:
     """Yield where delivered events came from, and the offsets of their messages."""
     for held, group in itertools.groupby(records, attrgetter("marks")):
         yield held.origin, _tokens(held, group)
@@ -415,4 +417,4 @@ def _places(records: Sequence[Any]) -> Iterator[tuple[Origin, Sequence[int]]]:
 
 def _tokens(held: Held, records: Iterable[Any]) -> Sequence[int]:
     """Return the offsets of the messages that events are in."""
-    return [held.tokens[each.place] for each in records] if held.single else held.tokens
+    return [held.tokens[each.position] for each in records] if held.single else held.tokens

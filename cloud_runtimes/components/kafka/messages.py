@@ -67,10 +67,10 @@ class Writer:
         frame = kernel.Frame(body)
         keys = _keys(frame)
         if raw and frame[0].raw:
-            found = zip(as_messages([body], raw=True), keys, strict=True)
-            return ((data, key, [("content-type", (kind or _OCTETS).encode())]) for (kind, data), key in found)
+            payloads = zip(as_messages([body], raw=True), keys, strict=True)
+            return ((data, key, [("content-type", (kind or _OCTETS).encode())]) for (kind, data), key in payloads)
         if self._binary:
-            return map(_binary, (frame[place] for place in range(len(frame))), keys)
+            return map(_binary, (frame[index] for index in range(len(frame))), keys)
         return zip(frame.structured(), keys, itertools.repeat(_JSON))
 
 
@@ -81,10 +81,10 @@ def _binary(record: EventRecord, key: str | None) -> Outgoing:
 
 def _keys(frame: kernel.Frame) -> list[str | None]:
     """Return the keys of all events."""
-    found = frame.render(["key", b"\0"]).decode().split("\0")
-    if len(found) != len(frame) + 1:  # one has a NUL in it
-        return [frame[place].key for place in range(len(frame))]
-    return [key or None for key in found[:-1]]
+    keys = frame.render(["key", b"\0"]).decode().split("\0")
+    if len(keys) != len(frame) + 1:  # one has a NUL in it
+        return [frame[index].key for index in range(len(frame))]
+    return [key or None for key in keys[:-1]]
 
 
 class Incoming(NamedTuple):
@@ -168,8 +168,8 @@ def runs(messages: Sequence[Any], ordered: bool) -> Iterator[Run]:
         plain = headers.count(headers[0]) == len(headers) and _is_plain(headers[0])
         if plain and ordered:
             plain = all(key is None for key in map(Message.key, those))
-        found: list[Any] = [data or b"" for data in map(Message.value, those)] if plain else list(map(_read, those))
-        yield Run(partition, plain, list(map(Message.offset, those)), found)  # type: ignore[arg-type]
+        values: list[Any] = [data or b"" for data in map(Message.value, those)] if plain else list(map(_read, those))
+        yield Run(partition, plain, list(map(Message.offset, those)), values)  # type: ignore[arg-type]
 
 
 def _is_plain(headers: Headers | None) -> bool:
@@ -183,7 +183,7 @@ def _read(message: Any) -> Incoming:
     offset, key, data, headers = message.offset(), message.key(), message.value() or b"", message.headers()
     if _is_plain(headers):
         return Incoming(offset, key, data)
-    found = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
-    deliveries, past = read_history(found.get(_PAST, ""))
-    due = read_count(found.get(_DUE)) / 1000
-    return Incoming(offset, key, data, found, deliveries + 1, past, due if due > time.time() else 0.0)
+    fields = {name.lower(): (value or b"").decode(errors="replace") for name, value in headers}
+    deliveries, past = read_history(fields.get(_PAST, ""))
+    due = read_count(fields.get(_DUE)) / 1000
+    return Incoming(offset, key, data, fields, deliveries + 1, past, due if due > time.time() else 0.0)

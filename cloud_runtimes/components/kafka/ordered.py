@@ -1,4 +1,4 @@
-"""One event of a key at a time: those that came after it wait until it is settled."""
+"""Delivery of one event of a key at a time: later events of the key wait until it is settled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Keys:
         self._key_of: dict[tuple[Hashable, int], _Key] = {}
 
     def enter(self, origin: Hashable, message: Incoming) -> bool:
-        """Tell whether a message may be delivered; else it waits."""
+        """Return whether a message may be delivered; else it waits."""
         if message.key is None:
             return True
         key = origin, message.key
@@ -49,6 +49,6 @@ class Keys:
         """Forget the keys of a partition; returns how many messages were waiting."""
         gone = [key for key in self._waiting if key[0] == origin]
         count = sum(len(self._waiting.pop(key)) for key in gone)
-        for place in [place for place in self._key_of if place[0] == origin]:
-            del self._key_of[place]
+        for position in [position for position in self._key_of if position[0] == origin]:
+            del self._key_of[position]
         return count

@@ -17,7 +17,7 @@ from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, DeadlineExceededError
-from .failures import MISSING, PURGED, explained
+from .failures import MISSING, PURGED, map_error
 from .threads import client, keep
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ class _Sent:
         self.topic = topic
         self.messages = messages
         self.done: Future[dict[int, CloudRuntimesError]] = Future()
-        self.left = len(messages)
+        self.remaining = len(messages)
         self.tell_at = monotonic() + _LONG
         self.failed: list[tuple[KafkaError, bytes]] = []
 
     def report(self, error: KafkaError | None, message: Any) -> None:
         """Take in the delivery report of one."""
-        self.left -= 1
+        self.remaining -= 1
         if error is not None:
             self.failed.append((error, message.value()))
 
@@ -84,7 +84,7 @@ class KafkaProducer:
         self._producer = None
         self._sent: list[_Sent] = []
         self._serving = False
-        self._told: KafkaError | None = None
+        self._last_error: KafkaError | None = None
         self._taken = False  # whether a broker has ever acknowledged anything
 
     @property
@@ -116,7 +116,7 @@ class KafkaProducer:
 
     def _note(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the others say why
-            self._told = error
+            self._last_error = error
         repeated(f"kafka {self._topics.where}", "kafka %s: %s", self._topics.where, error.str())
 
     # -- sending ----------------------------------------------------------
@@ -143,12 +143,12 @@ class KafkaProducer:
             try:  # by position, which takes two thirds of the time that keywords do
                 produce(topic, data, key, _ANY, report, None, 0, headers)
             except KafkaException as error:
-                sent.left -= 1
+                sent.remaining -= 1
                 sent.failed.append((error.args[0], data))
             except BufferError:
                 full = KafkaError(KafkaError._QUEUE_FULL, "more than is taken is on its way: send more slowly")
                 rest = messages[number:]
-                sent.left -= len(rest)
+                sent.remaining -= len(rest)
                 sent.failed += [(full, data) for data, _, _ in rest]
                 return
 
@@ -162,21 +162,21 @@ class KafkaProducer:
             producer.poll(_SLICE)
             now = monotonic()
             with self._lock:
-                ended = [sent for sent in self._sent if sent.left == 0]
+                ended = [sent for sent in self._sent if sent.remaining == 0]
                 late = [
                     sent
                     for sent in self._sent
-                    if sent.left and sent.op.deadline is not None and sent.op.deadline <= now
+                    if sent.remaining and sent.op.deadline is not None and sent.op.deadline <= now
                 ]
-                long = [sent for sent in self._sent if sent.left and sent.tell_at <= now]
+                long = [sent for sent in self._sent if sent.remaining and sent.tell_at <= now]
             for sent in long:
                 sent.tell_at = inf
                 where = self._topics.where
                 message = "kafka %s: %d messages have had no acknowledgement for %g s; they are sent again until their time is over"
-                repeated(f"kafka {where} waits", message, where, sent.left, _LONG)
+                repeated(f"kafka {where} waits", message, where, sent.remaining, _LONG)
             if late:
                 self._purge(producer)
-                ended = [sent for sent in self._sent if sent.left == 0 or sent in late]
+                ended = [sent for sent in self._sent if sent.remaining == 0 or sent in late]
             for sent in ended:
                 if not self._again(producer, sent, now):
                     self._finish(sent)
@@ -191,13 +191,13 @@ class KafkaProducer:
     def _end(self, producer: Any) -> None:
         """Fail what is under way by a producer that sends nothing any more."""
         with self._lock:
-            left = list(self._sent)
+            pending = list(self._sent)
         producer.purge(in_queue=True, in_flight=True, blocking=True)
         end = monotonic() + _ENDING
-        while any(sent.left > 0 for sent in left) and monotonic() < end:
+        while any(sent.remaining > 0 for sent in pending) and monotonic() < end:
             producer.poll(_SLICE)
-        for sent in left:
-            if sent.left <= 0:
+        for sent in pending:
+            if sent.remaining <= 0:
                 self._finish(sent)
 
     def _purge(self, producer: Any) -> None:
@@ -208,40 +208,40 @@ class KafkaProducer:
 
     def _again(self, producer: Any, sent: _Sent, now: float) -> bool:
         """Send again what was taken back for the sake of another call."""
-        if sent.left or (sent.op.deadline is not None and sent.op.deadline <= now):
+        if sent.remaining or (sent.op.deadline is not None and sent.op.deadline <= now):
             return False
         taken = [data for error, data in sent.failed if error.code() == PURGED]
         if not taken:
             return False
         sent.failed = [(error, data) for error, data in sent.failed if error.code() != PURGED]
-        places = _places(sent.messages, taken)
-        sent.left += len(places)
-        self._produce(producer, sent, [sent.messages[place] for place in places])
+        indexes = _indexes(sent.messages, taken)
+        sent.remaining += len(indexes)
+        self._produce(producer, sent, [sent.messages[index] for index in indexes])
         return True
 
     def _finish(self, sent: _Sent) -> None:
         with self._lock:
             self._sent.remove(sent)
-        where, told = self._topics.where, self._told
+        where, last_error = self._topics.where, self._last_error
         failures: dict[int, CloudRuntimesError] = {}
-        made: dict[int, CloudRuntimesError] = {}
-        places = _places(sent.messages, [data for _, data in sent.failed])
-        self._taken |= len(places) + sent.left < len(sent.messages)
-        for place, (error, _) in zip(places, sent.failed, strict=True):
+        errors: dict[int, CloudRuntimesError] = {}
+        indexes = _indexes(sent.messages, [data for _, data in sent.failed])
+        self._taken |= len(indexes) + sent.remaining < len(sent.messages)
+        for index, (error, _) in zip(indexes, sent.failed, strict=True):
             code = error.code()
             if code in MISSING:
                 self._topics.forget(sent.topic)
-            if code not in made:
-                made[code] = explained(where, error, sent.topic, told)
+            if code not in errors:
+                errors[code] = map_error(where, error, sent.topic, last_error)
                 # what was on a connection that was lost is queued again, and not told from what was never sent
-                made[code].maybe_applied |= code == PURGED and self._taken
-            failures[place] = made[code]
+                errors[code].maybe_applied |= code == PURGED and self._taken
+            failures[index] = errors[code]
             if error.fatal():
                 self._producer = None
-        if sent.left:
+        if sent.remaining:
             sent.done.set_exception(
                 DeadlineExceededError(
-                    f"kafka {where}: {sent.left:,} of {len(sent.messages):,} events were sent and not acknowledged "
+                    f"kafka {where}: {sent.remaining:,} of {len(sent.messages):,} events were sent and not acknowledged "
                     f"in {sent.op.timeout:.3g} s",
                     maybe_applied=True,
                 )
@@ -250,7 +250,7 @@ class KafkaProducer:
             sent.done.set_exception(failures[0])
         else:
             sent.done.set_result(failures)
-            self._told = None
+            self._last_error = None
 
     def close(self, timeout: float | None) -> None:
         """Send what is under way, and end; what is not sent in so many seconds is given up."""
@@ -261,11 +261,11 @@ class KafkaProducer:
             producer.flush(_LEAVING if timeout is None else timeout)
 
 
-def _places(messages: Sequence[Outgoing], taken: Sequence[bytes]) -> list[int]:
+def _indexes(messages: Sequence[Outgoing], taken: Sequence[bytes]) -> list[int]:
     """Return which messages these are, by their data."""
     if not taken:
         return []
     by_data: dict[bytes, list[int]] = {}
-    for place in range(len(messages) - 1, -1, -1):
-        by_data.setdefault(messages[place][0], []).append(place)
+    for index in range(len(messages) - 1, -1, -1):
+        by_data.setdefault(messages[index][0], []).append(index)
     return [by_data[data].pop() for data in taken]

@@ -44,16 +44,16 @@ _SHARE_INSTEAD: Final = MappingProxyType(
 
 
 class KafkaPubSub(PubSubDriver):
-    """One pub/sub name; all of one component have the same topics."""
+    """Pub/sub driver; all names of one component share the same topics."""
 
     def __init__(self, component: KafkaComponent, name: str) -> None:
         self._component = component
         self.name = name
         settings = component.settings
         self.features = FEATURES - {spi.ACK_WAIT, spi.DELAY}
-        self.instead = _INSTEAD
+        self.alternatives = _INSTEAD
         if settings.group_type == "share":
-            self.features, self.instead = self.features - _SHARED, _SHARE_INSTEAD
+            self.features, self.alternatives = self.features - _SHARED, _SHARE_INSTEAD
         if settings.retry == "in_order":
             self.features = (self.features | {spi.KEY_ORDER}) - {spi.RETRY_DELAY}
         self.writer = Writer(settings)
@@ -84,14 +84,14 @@ class KafkaPubSub(PubSubDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        made = _share_member() if self._component.settings.group_type == "share" else KafkaMember
-        return made(self._component, self, DeliveryPolicy(self.name, request), op)
+        member_class = _share_member() if self._component.settings.group_type == "share" else KafkaMember
+        return member_class(self._component, self, DeliveryPolicy(self.name, request), op)
 
     def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
         topics = self._component.topics
         again = topics.name(topic, group, "retry")
-        found = topics.lag(op, topics.name(topic), topics.group(group))
-        return None if found is None else found + (topics.lag(op, again, again) or 0)
+        pending = topics.lag(op, topics.name(topic), topics.group(group))
+        return None if pending is None else pending + (topics.lag(op, again, again) or 0)
 
 
 def _share_member() -> type[KafkaMember]:

@@ -1,4 +1,4 @@
-"""What the driver is given: the component's settings, and what librdkafka is given of them."""
+"""Settings of the component, and the librdkafka properties derived from them."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ _FIXED: Final = frozenset(
 def read_url(url: str) -> dict[str, Any]:
     """Return the settings in ``kafka://user:password@host:9092,host:9092``; with ``kafkas://`` for TLS."""
     scheme, _, rest = url.partition("://")
-    login, at, places = rest.rstrip("/").rpartition("@")
-    servers = ",".join(place if _PORT.search(place) else f"{place}:9092" for place in places.split(","))
+    login, at, addresses = rest.rstrip("/").rpartition("@")
+    servers = ",".join(address if _PORT.search(address) else f"{address}:9092" for address in addresses.split(","))
     user, colon, password = login.partition(":")
     if not _SERVERS.fullmatch(servers) or (at and not colon):
         raise ValueError("give a URL such as kafka://user:password@host:9092,host:9092")
-    found: dict[str, Any] = {"servers": servers, **({"tls": True} if scheme == "kafkas" else {})}
-    return {**found, "username": unquote(user), "password": unquote(password)} if at else found
+    options: dict[str, Any] = {"servers": servers, **({"tls": True} if scheme == "kafkas" else {})}
+    return {**options, "username": unquote(user), "password": unquote(password)} if at else options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ class KafkaSettings:
     def properties(self) -> dict[str, Any]:
         """Return what every client of librdkafka is given; with the password."""
         protocol = ("SASL_" if self.username is not None else "") + ("SSL" if self.tls else "PLAINTEXT")
-        found = {
+        options = {
             "bootstrap.servers": self.servers,
             "security.protocol": protocol,
             "client.id": "cloud-runtimes",
@@ -158,4 +158,4 @@ class KafkaSettings:
             "ssl.key.location": self.tls_key,
             **(self.options or {}),
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}

@@ -23,7 +23,7 @@ from ..._core.logs import repeated
 from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.pubsub import Settlement, Settlements
-from .failures import OLD, explained, without_shares
+from .failures import OLD, map_error, without_shares
 from .fetcher import COMMIT_EVERY, LEAVING, SLICE, Fetched, Fetcher, Origin
 from .ledger import Ledger
 from .member import KafkaMember
@@ -62,9 +62,9 @@ class _Lent(Ledger):
 
     def answered(self) -> list[int]:
         """Return what was settled since the last time."""
-        found, self._settled_since = self._settled_since, []
-        self.open.difference_update(found)
-        return found
+        settled, self._settled_since = self._settled_since, []
+        self.open.difference_update(settled)
+        return settled
 
     @property
     def is_waiting(self) -> bool:
@@ -87,19 +87,19 @@ class _ShareFetcher(Fetcher):
     """The thread of a share consumer."""
 
     def __init__(
-        self, settings: KafkaSettings, where: str, topic: str, fetched: Fetched, group: str, most: int, lock: float
+        self, settings: KafkaSettings, where: str, topic: str, fetched: Fetched, group: str, limit: int, lock: float
     ) -> None:
-        self._most = most
+        self._limit = limit
         self._lock = lock
         self._lent: dict[Origin, _Lent] = {}
         super().__init__(settings, where, topic, fetched, {"group.id": group})
 
     def _open(self, settings: KafkaSettings, more: dict[str, Any]) -> Any:
-        made = client(
+        consumer = client(
             ShareConsumer,
             settings,
             {
-                "max.poll.records": self._most,
+                "max.poll.records": self._limit,
                 "max.poll.interval.ms": 86_400_000,  # the lock ends before
                 **(settings.options or {}),
                 "share.acknowledgement.mode": "explicit",
@@ -107,8 +107,8 @@ class _ShareFetcher(Fetcher):
                 **more,
             },
         )
-        made.set_acknowledgement_commit_callback(self._acknowledged)
-        return made
+        consumer.set_acknowledgement_commit_callback(self._acknowledged)
+        return consumer
 
     def subscribe(self) -> None:
         self.consumer.subscribe([self._topic])
@@ -126,38 +126,38 @@ class _ShareFetcher(Fetcher):
                 if not self._changed.wait_for(lambda: self._stopped or self._has_room(), SLICE):
                     continue
             since = time.monotonic()
-            if found := self._poll():
-                self._take_in(found)
+            if messages := self._poll():
+                self._take_in(messages)
                 self._stay(since + self._lock)
 
     def _has_room(self) -> bool:
-        return sum(self._fetched.open.values()) < self._most
+        return sum(self._fetched.open.values()) < self._limit
 
     def _poll(self) -> list[Any]:
         try:
             return list(self.consumer.poll(SLICE))
         except KafkaException as error:
-            failure = self._explained(error.args[0])
+            failure = self._map_error(error.args[0])
             if not failure.retryable:
                 raise failure from error
             self._note(error.args[0])
             time.sleep(SLICE)
             return []
 
-    def _explained(self, error: KafkaError) -> CloudRuntimesError:
+    def _map_error(self, error: KafkaError) -> CloudRuntimesError:
         if error.code() in OLD:
             return without_shares(self._where)
-        return explained(self._where, error, self._topic)
+        return map_error(self._where, error, self._topic)
 
-    def _take_in(self, found: Sequence[Any]) -> None:
+    def _take_in(self, messages: Sequence[Any]) -> None:
         with self._changed:
-            for message in found:
+            for message in messages:
                 if message.error() is None:
                     origin = self._topic, message.partition()
                     lent = self._lent.setdefault(origin, _Lent())
                     lent.lend(message.offset(), message.delivery_count() or 1)
                     self._fetched.ledgers[origin] = lent
-            self._fetched.add(self._topic, list(runs(found, ordered=False)))
+            self._fetched.add(self._topic, list(runs(messages, ordered=False)))
             self._fetched.tell()
 
     def _stay(self, end: float) -> None:
@@ -173,14 +173,14 @@ class _ShareFetcher(Fetcher):
         return any(lent.is_waiting for lent in self._lent.values())
 
     def _answer(self) -> bool:
-        """Acknowledge what is settled; tells whether anything is left."""
+        """Acknowledge what is settled; returns whether anything is left."""
         with self._changed:
             settled = {origin: lent.answered() for origin, lent in self._lent.items()}
-            left = self._is_waiting()
+            waiting = self._is_waiting()
         self._acknowledge(settled, AcknowledgeType.ACCEPT)
-        if left and any(settled.values()):  # else the next poll takes it along
+        if waiting and any(settled.values()):  # else the next poll takes it along
             self.consumer.commit_async()
-        return left
+        return waiting
 
     def _acknowledge(self, settled: dict[Origin, list[int]], how: AcknowledgeType) -> None:
         for (topic, partition), offsets in settled.items():
@@ -232,21 +232,21 @@ class KafkaShareMember(KafkaMember):
             return super()._join(op, topic)
         request = self._policy.request
         group = self._topics.group(request.group)
-        found = self._topics.share_group(op, group)
+        config = self._topics.share_group(op, group)
         # one more is left for the case that this member dies
-        self._limit = max(2, int(found.get("share.delivery.count.limit", _LIMIT)) - 1)
-        lock = int(found.get("share.record.lock.duration.ms", _LOCK)) / 1000
-        most = request.max_in_flight or _MOST
-        made = _ShareFetcher(self._component.settings, self._where, topic, self._fetched, group, most, lock)
+        self._limit = max(2, int(config.get("share.delivery.count.limit", _LIMIT)) - 1)
+        lock = int(config.get("share.record.lock.duration.ms", _LOCK)) / 1000
+        limit = request.max_in_flight or _MOST
+        fetcher = _ShareFetcher(self._component.settings, self._where, topic, self._fetched, group, limit, lock)
         try:
-            made.subscribe()
+            fetcher.subscribe()
             if not self._topics.has_shares:
-                made.wait()
+                fetcher.wait()
                 self._topics.has_shares = True
         except BaseException:
-            made.close(time.monotonic() + LEAVING)
+            fetcher.close(time.monotonic() + LEAVING)
             raise
-        return made
+        return fetcher
 
     def _deliver(self, origin: Origin, messages: list[Incoming]) -> None:
         super()._deliver(origin, messages)
@@ -267,8 +267,8 @@ class KafkaShareMember(KafkaMember):
             if origin[0] == self._topic and run.offsets and ledger is not None:
                 self._read(origin, ledger, run)
         handed = Settlements()
-        left = [each for each in released if each.marks.left]  # the origin of others may be forgotten
-        handed.add([each for each in left if each.marks.origin[0] == self._topic], Settlement.RELEASE)
+        remaining = [each for each in released if each.marks.remaining]  # the origin of others may be forgotten
+        handed.add([each for each in remaining if each.marks.origin[0] == self._topic], Settlement.RELEASE)
         self._in_flight.settle(handed)
         self._in_flight.release(lambda held: held.origin[0] == self._topic)  # type: ignore[index]
         super()._give_back(released)

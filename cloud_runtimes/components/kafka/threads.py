@@ -28,15 +28,15 @@ def client(kind: Callable[[dict[str, Any]], Any], settings: KafkaSettings, more:
     try:
         return kind({**settings.properties(), **more})
     except (KafkaException, ValueError) as error:  # the latter by ShareConsumer
-        found = _PROPERTY.search(str(error))
-        what = f"the property {found[1]}" if found else "a property, or a file that one names"
+        match = _PROPERTY.search(str(error))
+        what = f"the property {match[1]}" if match else "a property, or a file that one names"
         raise InvalidArgumentError(
             f"kafka {settings.servers}: librdkafka does not take {what}: look at options and the files of TLS "
             "in the component's table"
         ) from None
 
 
-def keep(made: object) -> None:
+def keep(instance: object) -> None:
     """Keep a client of the parent for ever: its end would wait for threads that are not in this child."""
-    if made is not None:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+    if instance is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))

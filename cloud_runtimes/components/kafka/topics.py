@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from ..._core import fork
 from ...errors import NotFoundError
 from ...spi.broker.policy import LATEST
-from .failures import MISSING, OLD, explained, without_shares
+from .failures import MISSING, OLD, map_error, without_shares
 from .ledger import Ledger
 from .threads import client, keep
 
@@ -53,7 +53,7 @@ _NONE: Final = -1001
 
 
 class Topics:
-    """Those of one component.
+    """Topics of one component.
 
     Attributes:
         where: the brokers, for messages.
@@ -64,9 +64,9 @@ class Topics:
         self._settings = settings
         self.where = settings.servers
         self.has_shares = False
-        self._found: set[str] = set()
+        self._existing: set[str] = set()
         self._admin: Any = None
-        self._told: KafkaError | None = None
+        self._last_error: KafkaError | None = None
         fork.register(self)
 
     def name(self, *parts: str) -> str:
@@ -82,8 +82,8 @@ class Topics:
         return self._settings.prefix + name
 
     def knows(self, name: str) -> bool:
-        """Tell whether a topic was there the last time."""
-        return name in self._found
+        """Return whether a topic was there the last time."""
+        return name in self._existing
 
     def brokers(self, op: Operation) -> int:
         """Return how many brokers there are.
@@ -95,7 +95,7 @@ class Topics:
 
     def forget(self, name: str) -> None:
         """Look anew whether a topic is there, the next time."""
-        self._found.discard(name)
+        self._existing.discard(name)
 
     def forked(self) -> None:
         """In a forked child: the threads of the parent's client are not there."""
@@ -108,7 +108,7 @@ class Topics:
         Raises:
             NotFoundError: one is missing, and none are made.
         """
-        missing = [name for name in names if name not in self._found]
+        missing = [name for name in names if name not in self._existing]
         if not missing:
             return
         there = self._metadata(op).topics
@@ -119,21 +119,21 @@ class Topics:
                 'or set ensure = "create" in the component\'s table'
             )
         self._make(op, missing)
-        self._found.update(names)
+        self._existing.update(names)
 
     def _make(self, op: Operation, names: Sequence[str]) -> None:
         settings = self._settings
         wanted = [_admin.NewTopic(name, settings.partitions or -1, settings.replicas or -1) for name in names]
         if not wanted:
             return
-        for name, made in self._client().create_topics(wanted, operation_timeout=_left(op)).items():
+        for name, future in self._client().create_topics(wanted, operation_timeout=_remaining(op)).items():
             try:
-                made.result(_left(op))
+                future.result(_remaining(op))
             except TimeoutError:
                 raise op.timed_out(f"kafka {self.where}") from None
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise explained(self.where, error.args[0], name) from error
+                    raise map_error(self.where, error.args[0], name) from error
 
     def _client(self) -> Any:
         if self._admin is None:
@@ -142,20 +142,20 @@ class Topics:
 
     def _note(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the others say why
-            self._told = error
+            self._last_error = error
 
     def _metadata(self, op: Operation) -> Any:
         """Return what the brokers say of the cluster. librdkafka tries until time runs out, whatever it is told, so it gets little at first."""
         step = _FIRST
-        self._told = None
+        self._last_error = None
         while True:
-            left = _left(op)
+            remaining = _remaining(op)
             try:
-                return self._client().list_topics(timeout=min(left, step))
+                return self._client().list_topics(timeout=min(remaining, step))
             except KafkaException as error:
                 self._client().poll(0)  # which calls `_note`
-                failure = explained(self.where, error.args[0], told=self._told)
-                if left <= step or not failure.retryable:
+                failure = map_error(self.where, error.args[0], broker_error=self._last_error)
+                if remaining <= step or not failure.retryable:
                     raise failure from error
             step *= 2
 
@@ -166,7 +166,7 @@ class Topics:
 
         A partition that is added later is read from its beginning.
         """
-        end = time.monotonic() + min(_left(op), _NEWS)
+        end = time.monotonic() + min(_remaining(op), _NEWS)
         while True:
             try:
                 return self._begin(op, consumer, topic, begins)
@@ -176,15 +176,15 @@ class Topics:
                     return
                 if code not in MISSING or time.monotonic() >= end:
                     self.forget(topic)
-                    raise explained(self.where, error.args[0], topic) from error
+                    raise map_error(self.where, error.args[0], topic) from error
             time.sleep(0.05)
 
     def _begin(self, op: Operation, consumer: Consumer, topic: str, begins: int | None) -> None:
-        metadata = consumer.list_topics(topic, timeout=_left(op)).topics[topic]
+        metadata = consumer.list_topics(topic, timeout=_remaining(op)).topics[topic]
         if metadata.error is not None:
             raise KafkaException(metadata.error)
         missing = uncommitted(
-            committed(consumer, [TopicPartition(topic, each) for each in metadata.partitions], _left(op))
+            committed(consumer, [TopicPartition(topic, each) for each in metadata.partitions], _remaining(op))
         )
         if not missing:
             return
@@ -192,8 +192,8 @@ class Topics:
         offsets = self._offsets(op, missing, spec.earliest() if begins is None else spec.latest())
         if begins is not None and begins < LATEST:
             # asked second, so that nothing comes between; where no message is so late, none is found
-            found = self._offsets(op, missing, spec.for_timestamp(begins))
-            offsets |= {partition: offset for partition, offset in found.items() if offset >= 0}
+            starts = self._offsets(op, missing, spec.for_timestamp(begins))
+            offsets |= {partition: offset for partition, offset in starts.items() if offset >= 0}
         there = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         consumer.commit(offsets=there, asynchronous=False)
 
@@ -203,33 +203,35 @@ class Topics:
         start = _admin.ConfigEntry(_START, "earliest", incremental_operation=_admin.AlterConfigOpType.SET)
         earliest = _admin.ConfigResource(_admin.ResourceType.GROUP, name, incremental_configs=[start])
         try:
-            (asked,) = self._client().describe_configs([which], request_timeout=_left(op)).values()
-            found = asked.result(_left(op))
-            if _START not in found:
+            (asked,) = self._client().describe_configs([which], request_timeout=_remaining(op)).values()
+            config = asked.result(_remaining(op))
+            if _START not in config:
                 raise without_shares(self.where)
-            if found[_START].is_default and self._settings.ensure == "check":
+            if config[_START].is_default and self._settings.ensure == "check":
                 raise NotFoundError(
                     f"kafka {self.where}: the share group {name!r} has no {_START}, without which it misses events: "
                     f"kafka-configs.sh --alter --entity-type groups --entity-name {name} --add-config "
                     f'{_START}=earliest sets it, or ensure = "create" in the component\'s table'
                 )
-            if found[_START].is_default:
-                (altered,) = self._client().incremental_alter_configs([earliest], request_timeout=_left(op)).values()
-                altered.result(_left(op))
+            if config[_START].is_default:
+                (altered,) = (
+                    self._client().incremental_alter_configs([earliest], request_timeout=_remaining(op)).values()
+                )
+                altered.result(_remaining(op))
         except KafkaException as error:
             if error.args[0].code() in OLD or error.args[0].code() == KafkaError.INVALID_REQUEST:
                 raise without_shares(self.where) from error
-            raise explained(self.where, error.args[0]) from error
-        return {key: each.value for key, each in found.items()}
+            raise map_error(self.where, error.args[0]) from error
+        return {key: each.value for key, each in config.items()}
 
     def _offsets(self, op: Operation, wanted: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
         """Return an offset of each partition of a topic."""
 
-        def ask(left: float) -> dict[int, int]:
-            asked = self._client().list_offsets(dict.fromkeys(wanted, spec), request_timeout=left)
-            return {each.partition: found.result(left).offset for each, found in asked.items()}
+        def ask(remaining: float) -> dict[int, int]:
+            asked = self._client().list_offsets(dict.fromkeys(wanted, spec), request_timeout=remaining)
+            return {each.partition: future.result(remaining).offset for each, future in asked.items()}
 
-        return _patiently(ask, _left(op))
+        return _patiently(ask, _remaining(op))
 
     def lag(self, op: Operation, topic: str, group: str) -> int | None:
         """Return how many messages of a topic a group has not settled; ``None``: it has no position in it."""
@@ -238,16 +240,16 @@ class Topics:
             return None
         wanted = [TopicPartition(topic, each) for each in there.partitions]
 
-        def ask(left: float) -> list[TopicPartition]:
+        def ask(remaining: float) -> list[TopicPartition]:
             asked = ConsumerGroupTopicPartitions(group, wanted)
-            (found,) = self._client().list_consumer_group_offsets([asked], request_timeout=left).values()
-            return list(found.result(left).topic_partitions)
+            (future,) = self._client().list_consumer_group_offsets([asked], request_timeout=remaining).values()
+            return list(future.result(remaining).topic_partitions)
 
         try:
-            positions = _patiently(ask, _left(op))
+            positions = _patiently(ask, _remaining(op))
             ends = self._offsets(op, wanted, _admin.OffsetSpec.latest())
         except KafkaException as error:
-            raise explained(self.where, error.args[0], topic) from error
+            raise map_error(self.where, error.args[0], topic) from error
         if len(uncommitted(positions)) == len(positions):
             return None
         ledgers = {each.partition: Ledger(max(0, each.offset), each.metadata) for each in positions}
@@ -261,12 +263,12 @@ def committed(consumer: Consumer, partitions: Sequence[TopicPartition], timeout:
         KafkaException: of one it is not known, in so many seconds.
     """
 
-    def ask(left: float) -> list[TopicPartition]:
-        found = consumer.committed(list(partitions), timeout=left)
-        for each in found:
+    def ask(remaining: float) -> list[TopicPartition]:
+        positions = consumer.committed(list(partitions), timeout=remaining)
+        for each in positions:
             if each.error is not None:
                 raise KafkaException(each.error)
-        return found
+        return positions
 
     return _patiently(ask, timeout)
 
@@ -288,6 +290,6 @@ def uncommitted(partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
     return [TopicPartition(each.topic, each.partition) for each in partitions if each.offset == _NONE]
 
 
-def _left(op: Operation) -> float:
-    left = op.remaining()
-    return _STEP if left is None else max(0.01, left)
+def _remaining(op: Operation) -> float:
+    remaining = op.remaining()
+    return _STEP if remaining is None else max(0.01, remaining)

@@ -105,15 +105,15 @@ class KeyringSecret(SecretDriver):
 
     def _answer(self, question: _Question, key: str) -> Secret:
         if question.failed is not None:
-            raise self._explained(question.library.errors, question.failed, key)
-        if question.found is None:
+            raise self._map_error(question.library.errors, question.failed, key)
+        if question.secret is None:
             raise NotFoundError(
                 f"no secret {key!r} in {self._name!r}: the keyring has none under the service {self._service!r}: "
                 f"keyring set {quote(self._service)} {quote(key)}"
             )
-        return question.found
+        return question.secret
 
-    def _explained(self, errors: Any, failed: type[BaseException], key: str) -> CloudRuntimesError:
+    def _map_error(self, errors: Any, failed: type[BaseException], key: str) -> CloudRuntimesError:
         what = f"secret {key!r} of {self._name!r}"
         if issubclass(failed, InvalidArgumentError):
             return PayloadError(f"{what}: what the keyring holds is no text")
@@ -128,19 +128,19 @@ class KeyringSecret(SecretDriver):
 
 
 class _Question:
-    """One question to the keyring and its answer: what was found, or the class of what was raised."""
+    """Query to the keyring and its answer: the secret, or the class of the exception."""
 
     def __init__(self, library: Any, service: str, key: str) -> None:
         self.library = library
         self._get = partial(library.get_password, service, key)
         self._key = key
-        self.found: Secret | None = None
+        self.secret: Secret | None = None
         self.failed: type[BaseException] | None = None
 
     def ask(self) -> None:
         try:
             value = self._get()
-            self.found = None if value is None else Secret({self._key: value})
+            self.secret = None if value is None else Secret({self._key: value})
         except BaseException as error:
             self.failed = type(error)
 

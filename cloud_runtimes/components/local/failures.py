@@ -1,4 +1,4 @@
-"""What the operating system's errors mean to a caller: the one error table of this component (errno(3))."""
+"""Error table of this component: maps the operating system's errors (errno(3)) to ours."""
 
 from __future__ import annotations
 

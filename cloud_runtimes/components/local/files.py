@@ -14,7 +14,7 @@ from ...spi import file as spi
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .failures import explain
-from .names import Place, list_files, place
+from .names import Location, list_files, locate
 from .streams import Guard, LocalReader, LocalWriter, change
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _explained(
+def _map_error(
     method: Callable[Concatenate[LocalFiles, Operation, str, P], R],
 ) -> Callable[Concatenate[LocalFiles, Operation, str, P], R]:
     """Make the operating system's errors ours; the name is the first argument."""
@@ -45,7 +45,7 @@ def _explained(
 
 
 class LocalFiles(FileDriver):
-    """One store: a folder."""
+    """File store in a folder."""
 
     features = frozenset(
         {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.LISTED, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
@@ -61,12 +61,12 @@ class LocalFiles(FileDriver):
 
     # -- reading ----------------------------------------------------------
 
-    @_explained
+    @_map_error
     def stat(self, op: Operation, name: str, /) -> FileInfo | None:
         with self.tree.root() as root:
-            return None if root is None else self.tree.stat(root, place(name), name)
+            return None if root is None else self.tree.stat(root, locate(name), name)
 
-    @_explained
+    @_map_error
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
         reader = self.open_read(op, name)
         if reader is None:
@@ -82,13 +82,13 @@ class LocalFiles(FileDriver):
         finally:
             reader.close(op)
 
-    @_explained
+    @_map_error
     def open_read(self, op: Operation, name: str, /) -> FileReader | None:
         with self.tree.root() as root:
-            opened = None if root is None else self.tree.open(root, place(name), name)
+            opened = None if root is None else self.tree.open(root, locate(name), name)
         return None if opened is None else LocalReader(self, *opened)
 
-    @_explained
+    @_map_error
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> list[FileInfo]:
@@ -96,17 +96,17 @@ class LocalFiles(FileDriver):
 
     # -- writing ----------------------------------------------------------
 
-    @_explained
+    @_map_error
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
         return self._begin(name, how)
 
     def _begin(self, name: str, how: FileWrite) -> LocalWriter:
-        where = place(name)
+        where = locate(name)
         with self.tree.root(make=True) as root:
             assert root is not None
             # what is wrong already need not be written first; that it still holds in the end is `store`'s to see
-            with self.tree.slot(root, where) as found:
-                if found is not None and not how.overwrite:
+            with self.tree.slot(root, where) as slot:
+                if slot is not None and not how.overwrite:
                     raise AlreadyExistsError(f"{self.path_of(name)} exists: give overwrite=True to replace it")
             return LocalWriter(self, root, name, where, how)
 
@@ -127,12 +127,12 @@ class LocalFiles(FileDriver):
 
     def _delete(self, op: Operation, guard: Guard, name: str, /) -> None:
         guard.path = self.path_of(name)
-        where = place(name)
+        where = locate(name)
         with self.tree.root() as root:
             if root is None:
                 return
-            with self.tree.slot(root, where) as found:
-                if found is None:
+            with self.tree.slot(root, where) as slot:
+                if slot is None:
                     return
             with self.tree.writing(op, root):
                 guard.begin()
@@ -141,7 +141,7 @@ class LocalFiles(FileDriver):
 
     delete, delete_async = change(_delete)
 
-    def _unlink(self, root: Folder, where: Place, guard: Guard) -> None:
+    def _unlink(self, root: Folder, where: Location, guard: Guard) -> None:
         # a file set aside first: it must not come back when the one before it is gone
         removed = False
         for entry_only in (False, True):
@@ -165,7 +165,7 @@ class LocalFiles(FileDriver):
     def _copy(self, op: Operation, guard: Guard, source: str, target: str, /) -> FileInfo | None:
         guard.path = self.path_of(target)
         with self.tree.root() as root:
-            opened = None if root is None else self.tree.open(root, place(source), source)
+            opened = None if root is None else self.tree.open(root, locate(source), source)
         if opened is None:
             return None
         descriptor, known = opened
@@ -185,13 +185,13 @@ class LocalFiles(FileDriver):
         guard.path = self.path_of(target)
         if source == target:
             return self.stat(op, source)
-        here, there = place(source), place(target)
+        here, there = locate(source), locate(target)
         with self.tree.root() as root:
             if root is None:
                 return None
             with self.tree.writing(op, root):
-                with self.tree.slot(root, here) as found:
-                    if found is None:
+                with self.tree.slot(root, here) as slot:
+                    if slot is None:
                         return None
                 try:
                     return self._rename(root, here, there, target, guard)
@@ -201,29 +201,29 @@ class LocalFiles(FileDriver):
 
     move, move_async = change(_move)
 
-    def _rename(self, root: Folder, here: Place, there: Place, target: str, guard: Guard) -> FileInfo | None:
+    def _rename(self, root: Folder, here: Location, there: Location, target: str, guard: Guard) -> FileInfo | None:
         with self.tree.free(root, there) as (folder, entry):
             # looked for again: room for the target's folder may have been made by setting it aside
-            with self.tree.slot(root, here) as found:
-                if found is None:
+            with self.tree.slot(root, here) as slot:
+                if slot is None:
                     return None
-                twins = _are_twins(found, (folder, entry))
+                twins = _are_twins(slot, (folder, entry))
                 guard.begin()
                 try:
                     if twins:
-                        found[0].unlink(found[1])
+                        slot[0].unlink(slot[1])
                     else:
-                        found[0].rename(found[1], folder, entry)
+                        slot[0].rename(slot[1], folder, entry)
                 except OSError:
                     guard.begun = False  # one system call, and it has said no
                     raise
                 self.tree.flush(folder)
-                self.tree.flush(found[0])
+                self.tree.flush(slot[0])
                 return self.tree.info(folder, entry, target)
 
 
 def _are_twins(one: tuple[Folder, str], other: tuple[Folder, str]) -> bool:
-    """Tell whether two entries are names of one inode, which rename(2) would leave both."""
+    """Return whether two entries are names of one inode, which rename(2) would leave both."""
     try:
         mine, its = (folder.stat(entry) for folder, entry in (one, other))
     except FileNotFoundError:

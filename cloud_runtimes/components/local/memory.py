@@ -55,11 +55,11 @@ def acquire(home: str) -> Space:
 
 
 class _Reader(FileReader):
-    """One version."""
+    """Reader of one version of a file."""
 
-    def __init__(self, executor: Executor, content: bytes, found: FileInfo) -> None:
+    def __init__(self, executor: Executor, content: bytes, info: FileInfo) -> None:
         self.executor = executor
-        self.info = found
+        self.info = info
         self._content = content
 
     def read(self, op: Operation, offset: int, size: int, /) -> bytes:
@@ -70,7 +70,7 @@ class _Reader(FileReader):
 
 
 class _Writer(FileWriter):
-    """What is to be one."""
+    """Writer of a new version of a file."""
 
     def __init__(self, files: MemoryFiles, name: str, how: FileWrite) -> None:
         self.executor = files.executor
@@ -99,7 +99,7 @@ class _Writer(FileWriter):
 
 
 class MemoryFiles(FileDriver):
-    """One store of a space."""
+    """File store in a memory space."""
 
     features = frozenset(
         {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.LISTED, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
@@ -116,15 +116,13 @@ class MemoryFiles(FileDriver):
 
     def store(self, name: str, content: bytes, how: FileWrite, guard: Guard) -> FileInfo:
         """Make it visible."""
-        found = FileInfo(
-            name, len(content), datetime.now(UTC), token_hex(8), how.content_type, dict(how.metadata or {})
-        )
+        info = FileInfo(name, len(content), datetime.now(UTC), token_hex(8), how.content_type, dict(how.metadata or {}))
         with self._space.lock:
             if not how.overwrite and name in self._files:
                 raise AlreadyExistsError(f"{name!r} exists in {self._store!r}: give overwrite=True to replace it")
             guard.begin()
-            self._files[name] = content, found
-        return found
+            self._files[name] = content, info
+        return info
 
     def stat(self, op: Operation, name: str, /) -> FileInfo | None:
         return self._files[name][1] if name in self._files else None
@@ -154,7 +152,7 @@ class MemoryFiles(FileDriver):
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> list[FileInfo]:
-        found: dict[str, FileInfo] = {}
+        entries: dict[str, FileInfo] = {}
         with self._space.lock:
             held = {name: known for name, (_, known) in self._files.items()}
         for name in sorted(held):
@@ -162,11 +160,11 @@ class MemoryFiles(FileDriver):
                 continue
             head, slash, _ = name[len(prefix) :].partition("/")
             shown = prefix + head + slash if slash and not recursive else name
-            if shown not in found and shown > (after or ""):
-                found[shown] = held[name] if shown == name else FileInfo(shown, 0, held[name].modified)
-                if len(found) == limit:
+            if shown not in entries and shown > (after or ""):
+                entries[shown] = held[name] if shown == name else FileInfo(shown, 0, held[name].modified)
+                if len(entries) == limit:
                     break
-        return list(found.values())
+        return list(entries.values())
 
     def delete(self, op: Operation, name: str, /) -> None:
         with self._space.lock:
@@ -186,6 +184,6 @@ class MemoryFiles(FileDriver):
             if held is None:
                 return None
             old = held[1]
-            found = FileInfo(target, old.size, old.modified, old.etag, old.content_type, old.metadata)
-            self._files[target] = held[0], found
-            return found
+            info = FileInfo(target, old.size, old.modified, old.etag, old.content_type, old.metadata)
+            self._files[target] = held[0], info
+            return info

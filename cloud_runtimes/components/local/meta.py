@@ -1,8 +1,10 @@
-"""What a file has beside its content: in the same inode, so that both change by one rename.
+"""Metadata of a file, stored in the same inode as its content, so that both change by one rename.
 
-In an attribute (xattr(7), of NTFS a stream) where the file system has them and there is room, else behind the content: JSON, then a footer of 24 bytes. An attribute goes before a footer; a file with neither, or with a footer that does not fit its size, is another program's: content alone.
+It is in an extended attribute (xattr(7); on NTFS a stream) where the file system supports them and has room.
+Else it follows the content: JSON, then a footer of 24 bytes. An attribute takes precedence over a footer. A file
+with neither, or with a footer that does not fit its size, was written by another program and is content alone.
 
-The etag is a number of ours with the inode's time and size, so an edit by another program changes it.
+The etag combines a number of ours with the inode's time and size, so an edit by another program changes it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _LARGEST: Final = 64 * 1024
 
 
 class Meta(NamedTuple):
-    """What is stored with a file."""
+    """Metadata stored with a file."""
 
     size: int  # of the content
     number: str = ""  # of this version; empty for another program's file
@@ -50,8 +52,8 @@ def attach(descriptor: int, meta: Meta) -> None:
 
 def look(descriptor: int, size: int) -> Meta:
     """Return what is stored with an open file, of which the inode has ``size`` bytes."""
-    found = attribute(descriptor, ATTRIBUTE)
-    if found is not None and (meta := _parse(found, size)) is not None:
+    stored = attribute(descriptor, ATTRIBUTE)
+    if stored is not None and (meta := _parse(stored, size)) is not None:
         return meta
     if size > _FOOTER.size:
         content, length, checksum, magic = _FOOTER.unpack(_exactly(descriptor, size - _FOOTER.size, _FOOTER.size))

@@ -28,7 +28,7 @@ from .meta import Meta, info
 if TYPE_CHECKING:
     from .tree import Tree
 
-__all__ = ["TEMPORARIES", "Place", "aside", "list_files", "place", "segment"]
+__all__ = ["TEMPORARIES", "Location", "aside", "list_files", "locate", "segment"]
 
 MARK: Final = "%%"
 TEMPORARIES: Final = "%%tmp"
@@ -38,7 +38,7 @@ _LEAST: Final = 1000
 _MOST: Final = 20_000
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a file is."""
 
     folders: tuple[str, ...]  # from the root to the folder that holds it
@@ -70,14 +70,14 @@ def aside(entry: str) -> tuple[str, ...]:
     return (f"%%+{head}", f"%%f{rest}")
 
 
-def place(name: str) -> Place:
+def locate(name: str) -> Location:
     """Return the place of a checked name."""
     *folders, last = name.split("/")
     entries: list[str] = []
     for each in folders:
         entries += _plain(each)
     *heads, entry = _plain(last)
-    return Place((*entries, *heads), entry, aside(entry))
+    return Location((*entries, *heads), entry, aside(entry))
 
 
 def segment(entries: Sequence[str]) -> tuple[str, bool] | None:
@@ -114,13 +114,13 @@ def list_files(
     with tree.root() as root:
         if root is None:
             return []
-        where = place(f"{head}/x").folders if slash else ()
+        where = locate(f"{head}/x").folders if slash else ()
         with tree.folder(root, where) as folder:
             if folder is None:
                 return []
             walk = _Walk(tree, op, prefix, recursive, after or "", limit)
-            with closing(walk.files(folder, head + slash)) as found:
-                return list(islice(found, limit))
+            with closing(walk.files(folder, head + slash)) as entries:
+                return list(islice(entries, limit))
 
 
 class _Walk:
@@ -153,9 +153,9 @@ class _Walk:
         *heads, last = entry.entries
         if not name.endswith("/"):
             with tree.folder(folder, heads) as holder:
-                found = None if holder is None else tree.info(holder, last, name)
-            if found is not None:
-                yield found
+                file = None if holder is None else tree.info(holder, last, name)
+            if file is not None:
+                yield file
             return
         with tree.folder(folder, entry.entries) as below:
             if below is None:
@@ -182,8 +182,8 @@ class _Walk:
         return name > after and name.startswith(prefix)
 
     def _entries(self, folder: Folder, heads: tuple[str, ...], base: str, floor: str) -> Iterator[Entry]:
-        with folder.scan() as found:
-            for each in found:
+        with folder.scan() as children:
+            for each in children:
                 entry = each.name
                 is_folder = each.is_dir(follow_symlinks=False)
                 if not heads and entry.isascii() and not entry.startswith(MARK):
@@ -195,9 +195,9 @@ class _Walk:
                             yield from self._entries(below, (*heads, entry), base, floor)
                     continue
                 else:
-                    told = segment((*heads, entry))
-                    if told is None or (told[1] and is_folder):
+                    parsed = segment((*heads, entry))
+                    if parsed is None or (parsed[1] and is_folder):
                         continue
-                    key, is_aside = told[0] + "/" * is_folder, told[1]
+                    key, is_aside = parsed[0] + "/" * is_folder, parsed[1]
                 if key > floor and self._wants(base + key) and (is_folder or each.is_file(follow_symlinks=False)):
                     yield Entry(key, is_aside, (*heads, entry))

@@ -18,7 +18,7 @@ from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation, mark_interrupted
 from .failures import explain
 from .meta import Meta, attach, info
-from .names import Place
+from .names import Location
 from .temporary import Temporary
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Guard:
         self.begun = True
 
     def withdraw(self) -> bool:
-        """Tell whether the change has not begun and now never will."""
+        """Return whether the change has not begun and now never will."""
         try:
             self._token.pop()
         except IndexError:
@@ -103,10 +103,10 @@ def change(
 class LocalReader(FileReader):
     """A descriptor of an inode that nobody changes: files are replaced, not rewritten."""
 
-    def __init__(self, files: LocalFiles, descriptor: int, found: FileInfo) -> None:
+    def __init__(self, files: LocalFiles, descriptor: int, info: FileInfo) -> None:
         self.executor = files.executor
-        self.info = found
-        self._path = files.path_of(found.name)
+        self.info = info
+        self._path = files.path_of(info.name)
         self._descriptor = descriptor
         self._lock = Mutex()
         fork.register(self)
@@ -134,12 +134,12 @@ class LocalReader(FileReader):
 class LocalWriter(FileWriter):
     """A temporary that gets its name in the end."""
 
-    def __init__(self, files: LocalFiles, root: Folder, name: str, place: Place, how: FileWrite) -> None:
+    def __init__(self, files: LocalFiles, root: Folder, name: str, location: Location, how: FileWrite) -> None:
         self.executor = files.executor
         self._tree = files.tree
         self._name = name
         self._path = files.path_of(name)
-        self._place = place
+        self._location = location
         self._how = how
         self._size = 0
         self._lock = Mutex()
@@ -182,8 +182,8 @@ class LocalWriter(FileWriter):
         done = 0
         with self._lock:
             while done < size:
-                target, most = self._held().descriptor, min(PIECE, size - done)
-                count = copy_range(source, target, most, done)
+                target, length = self._held().descriptor, min(PIECE, size - done)
+                count = copy_range(source, target, length, done)
                 if not count:
                     return  # cut by another program
                 self._size += count
@@ -201,7 +201,7 @@ class LocalWriter(FileWriter):
                 attach(temporary.descriptor, meta)
                 if tree.durable:
                     os.fsync(temporary.descriptor)
-                found = info(self._name, os.fstat(temporary.descriptor), meta)
+                stored = info(self._name, os.fstat(temporary.descriptor), meta)
                 folder: Folder | None = None
                 try:
                     with tree.writing(op, self._root):
@@ -211,7 +211,7 @@ class LocalWriter(FileWriter):
                 finally:
                     if folder is not None:
                         folder.close()
-                return found
+                return stored
             finally:
                 self._end()
 
@@ -219,9 +219,9 @@ class LocalWriter(FileWriter):
 
     def _publish(self, temporary: Temporary, guard: Guard) -> Folder:
         """Give it its name, and return its folder."""
-        place, overwrite = self._place, self._how.overwrite
+        location, overwrite = self._location, self._how.overwrite
         try:
-            with self._tree.free(self._root, place) as (folder, entry):
+            with self._tree.free(self._root, location) as (folder, entry):
                 held = folder.again()
                 try:
                     guard.begin()
@@ -235,7 +235,7 @@ class LocalWriter(FileWriter):
                     raise
                 return held
         except Exception:
-            self._tree.prune(self._root, place.folders)
+            self._tree.prune(self._root, location.folders)
             raise
 
     def abort(self, op: Operation | None = None, /) -> None:

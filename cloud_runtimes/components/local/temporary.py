@@ -94,7 +94,7 @@ class Temporary:
 
 
 def _hold(descriptor: int) -> bool:
-    """Lock a temporary; tells whether nobody else holds it, as far as the file system knows of locks."""
+    """Lock a temporary; returns whether nobody else holds it, as far as the file system knows of locks."""
     try:
         return try_lock(descriptor)
     except OSError:
@@ -108,8 +108,8 @@ def sweep(root: Folder) -> None:
     except OSError:
         return
     try:
-        with folder.scan() as found:
-            entries = [each.name for each in found]
+        with folder.scan() as children:
+            entries = [each.name for each in children]
         for entry in entries:
             _remove(folder, entry)
     finally:

@@ -1,6 +1,8 @@
-"""One store's folder: what is beneath it is reached entry by entry from an open folder, no link is ever followed.
+"""Folder of a store. Its entries are reached one by one from an open folder, and no link is ever followed.
 
-Whatever changes the name space (a file appears, is renamed or removed, a folder is made or pruned) happens under the *write lock*: a lock of the process and one on the root, which every process that uses the store takes. It is held for a few system calls; content is written and flushed before. Readers do not take it.
+Every change of the name space (a file appears, is renamed or removed, a folder is made or pruned) happens under
+the *write lock*. It is a lock of the process and one on the root, which every process that uses the store takes.
+It is held for a few system calls; content is written and flushed before. Readers do not take it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from ...spi.file import FileInfo
 from ...spi.operation import Operation
 from .failures import refusal
 from .meta import Meta, info, look
-from .names import Place, aside
+from .names import Location, aside
 from .temporary import sweep
 
 __all__ = ["Tree"]
@@ -39,7 +41,7 @@ _CHANGED: Final = _GONE | {errno.ELOOP, errno.ENXIO}
 
 
 def is_plain(folder: Folder, entry: str, path: str) -> bool | None:
-    """Tell whether an entry is a file (``True``) or a folder (``False``); ``None`` where it is absent. Anything else is refused."""
+    """Return whether an entry is a file (``True``) or a folder (``False``); ``None`` where it is absent. Anything else is refused."""
     try:
         mode = folder.stat(entry).st_mode
     except FileNotFoundError:
@@ -142,7 +144,7 @@ class Tree:
             sweep(self._root)
 
     def _is_root(self, root: Folder) -> bool:
-        """Tell whether an open folder is the one that others find as the store's root."""
+        """Return whether an open folder is the one that others find as the store's root."""
         try:
             return os.path.samestat(os.stat(self.path), root.status())
         except (FileNotFoundError, NotADirectoryError):
@@ -204,7 +206,7 @@ class Tree:
             for depth, entry in enumerate(folders):
                 assert current is not None
                 path = self._path(folders[: depth + 1])
-                below = self._made(current, entry, path) if make else enter(current, entry, path)
+                below = self._enter(current, entry, path) if make else enter(current, entry, path)
                 above, current = current, below
                 above.close()
                 if current is None:
@@ -217,7 +219,7 @@ class Tree:
     def _path(self, entries: Sequence[str]) -> str:
         return "/".join((self.path, *entries))
 
-    def _made(self, folder: Folder, entry: str, path: str) -> Folder:
+    def _enter(self, folder: Folder, entry: str, path: str) -> Folder:
         while True:
             below = enter(folder, entry, path)
             if below is not None:
@@ -257,43 +259,45 @@ class Tree:
     # -- files ------------------------------------------------------------
 
     @contextmanager
-    def slot(self, root: Folder, place: Place) -> Iterator[tuple[Folder, str] | None]:
+    def slot(self, root: Folder, location: Location) -> Iterator[tuple[Folder, str] | None]:
         """Give the folder and the entry of a file; ``None`` where it is absent."""
-        with self.folder(root, place.folders) as folder:
+        with self.folder(root, location.folders) as folder:
             if folder is None:
                 yield None
-            elif is_plain(folder, place.entry, self._path((*place.folders, place.entry))):
-                yield folder, place.entry
+            elif is_plain(folder, location.entry, self._path((*location.folders, location.entry))):
+                yield folder, location.entry
             else:
-                *heads, last = place.aside
+                *heads, last = location.aside
                 with self.folder(folder, heads) as below:
-                    path = self._path((*place.folders, *place.aside))
+                    path = self._path((*location.folders, *location.aside))
                     yield (below, last) if below is not None and is_plain(below, last, path) else None
 
     @contextmanager
-    def free(self, root: Folder, place: Place) -> Iterator[tuple[Folder, str]]:
+    def free(self, root: Folder, location: Location) -> Iterator[tuple[Folder, str]]:
         """Give the folder and the entry that a file is to get, or has; needs the write lock."""
-        with self.slot(root, place) as found:
-            if found is not None:  # perhaps set aside for a folder that is gone since: it stays there
-                yield found
+        with self.slot(root, location) as slot:
+            if slot is not None:  # perhaps set aside for a folder that is gone since: it stays there
+                yield slot
                 return
-        with self.folder(root, place.folders, make=True) as folder:
+        with self.folder(root, location.folders, make=True) as folder:
             assert folder is not None
-            if is_plain(folder, place.entry, self._path((*place.folders, place.entry))) is None:
-                yield folder, place.entry
+            if is_plain(folder, location.entry, self._path((*location.folders, location.entry))) is None:
+                yield folder, location.entry
                 return
-            *heads, last = place.aside
+            *heads, last = location.aside
             with self.folder(folder, heads, make=True) as below:
                 assert below is not None
                 yield below, last
 
-    def open(self, root: Folder, place: Place, name: str, *, unreadable: bool = False) -> tuple[int, FileInfo] | None:
+    def open(
+        self, root: Folder, location: Location, name: str, *, unreadable: bool = False
+    ) -> tuple[int, FileInfo] | None:
         """Open a file for reading; what is known of it is of the same version. One that may be ``unreadable`` has the descriptor -1 then."""
         while True:
-            with self.slot(root, place) as found:
-                if found is None:
+            with self.slot(root, location) as slot:
+                if slot is None:
                     return None
-                opened = self._open(*found, name, unreadable=unreadable)
+                opened = self._open(*slot, name, unreadable=unreadable)
                 if opened is not None:
                     return opened
             # replaced by a folder or removed just now: look again
@@ -328,9 +332,9 @@ class Tree:
             return -1, info(name, status, Meta(status.st_size))
         return None
 
-    def stat(self, root: Folder, place: Place, name: str) -> FileInfo | None:
+    def stat(self, root: Folder, location: Location, name: str) -> FileInfo | None:
         """Return what is known of a file; ``None`` where it is absent."""
-        return _let_go(self.open(root, place, name, unreadable=True))
+        return _let_go(self.open(root, location, name, unreadable=True))
 
     def info(self, folder: Folder, entry: str, name: str) -> FileInfo | None:
         """Return what is known of a file in a folder; ``None`` where it is absent or a folder."""
@@ -340,7 +344,7 @@ class Tree:
 def _let_go(opened: tuple[int, FileInfo] | None) -> FileInfo | None:
     if opened is None:
         return None
-    descriptor, found = opened
+    descriptor, info = opened
     if descriptor >= 0:
         os.close(descriptor)
-    return found
+    return info

@@ -51,8 +51,8 @@ class NatsComponent(EngineComponent["NatsEngine"]):
     def driver(self, service: str, name: str) -> Driver:
         if service not in _DRIVERS:
             raise UnsupportedError(f"NATS has no {service} yet: add [{service}.{name}] with a component that has it")
-        made: Driver = getattr(self._module(service), _DRIVERS[service])(self, name)
-        return made
+        instance: Driver = getattr(self._module(service), _DRIVERS[service])(self, name)
+        return instance
 
     def ready(self) -> None:
         self.engine.run(Operation(_READY, self.name, 5.0), _ping())

@@ -47,13 +47,13 @@ class Address(NamedTuple):
 class Servers(_connections.Servers):
     """Where to connect, best first: the servers of the URL, and those that they tell of."""
 
-    def learn(self, told: Iterable[str]) -> None:
+    def learn(self, urls: Iterable[str]) -> None:
         """Take in which servers the cluster has now, ``host:port`` each."""
-        places = [text.rpartition(":") for text in islice(told, _TOLD)]
-        found = dict.fromkeys((host.strip("[]"), int(port)) for host, _, port in places if host and _is_port(port))
+        addresses = [text.rpartition(":") for text in islice(urls, _TOLD)]
+        servers = dict.fromkeys((host.strip("[]"), int(port)) for host, _, port in addresses if host and _is_port(port))
         with self._lock:
-            kept = [each for each in self._known if each in self._given or each in found]
-            self._known = list(dict.fromkeys((*kept, *found)))
+            kept = [each for each in self._known if each in self._given or each in servers]
+            self._known = list(dict.fromkeys((*kept, *servers)))
 
     def name(self, server: Server) -> str:
         """Return the name in a server's certificate; those that others tell of are addresses without one."""

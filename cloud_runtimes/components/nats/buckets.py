@@ -28,7 +28,7 @@ from .entries import (
     read_reply,
     read_stored,
 )
-from .failures import IN_HAND, LEADERLESS, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, Refused
+from .failures import IN_HAND, LEADERLESS, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCES, ServerError
 from .requests import Batch, Flow, Request
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def patient(flow: Callable[P, Flow[T]]) -> Callable[P, Flow[T]]:
         while True:
             try:
                 return (yield from flow(*args, **kwargs))
-            except Refused as error:
+            except ServerError as error:
                 if error.code == NO_STREAM and not gone:
                     gone = True
                     continue
@@ -71,22 +71,22 @@ def patient(flow: Callable[P, Flow[T]]) -> Callable[P, Flow[T]]:
 
 
 class Bucket:
-    """One bucket.
+    """Key-value bucket.
 
     Attributes:
-        space: what the name of its stream and its subjects begin with.
+        space: prefixes of its stream's name and of its subjects.
         needed: properties of the stream, without which it is refused.
-        made: further ones that it is made with.
+        defaults: further properties for a new stream.
         name: as ``nats kv`` has it.
-        stream: of its messages.
-        root: what its subjects begin with.
+        stream: name of the stream of its messages.
+        root: prefix of its subjects.
     """
 
     space: ClassVar = ("KV_", "$KV")
     needed: ClassVar[Mapping[str, Any]] = {
         "allow_direct": True, "allow_msg_ttl": True, "allow_atomic": True, "max_msgs_per_subject": 1,
     }  # fmt: skip
-    made: ClassVar[Mapping[str, Any]] = {"deny_delete": True}
+    defaults: ClassVar[Mapping[str, Any]] = {"deny_delete": True}
 
     def __init__(self, engine: NatsEngine, service: str, store: str) -> None:
         settings = engine.settings
@@ -111,7 +111,7 @@ class Bucket:
         """Make the bucket, or check it, once in this process."""
         known: _Known | None = self._engine.buckets.get(self.name)
         if known is None:
-            info = yield from self._made()
+            info = yield from self._ensure()
             self._check(info["config"], self.needed)
             known = self._engine.buckets[self.name] = _Known(info["config"], milliseconds(info["ts"]))
         return known
@@ -125,11 +125,11 @@ class Bucket:
                 "let the component make it, or set them by nats stream edit"
             )
 
-    def _made(self) -> Flow[dict[str, Any]]:
+    def _ensure(self) -> Flow[dict[str, Any]]:
         settings = self._engine.settings
         try:
             return (yield from self.api("STREAM.INFO", None))
-        except Refused as error:
+        except ServerError as error:
             if error.code != NO_STREAM:
                 raise
         if settings.ensure == "check":
@@ -141,11 +141,11 @@ class Bucket:
             "storage": "file", "discard": "new", "allow_rollup_hdrs": True, "max_age": 0,
             "duplicate_window": _WINDOW * 1_000_000_000,
             # above what a bucket of this name may have given before it was removed
-            "first_seq": time_ns() // 1_000_000, **self.needed, **self.made,
+            "first_seq": time_ns() // 1_000_000, **self.needed, **self.defaults,
         }  # fmt: skip
         try:
             yield from self.api("STREAM.CREATE", config, writes=True)
-        except Refused as error:
+        except ServerError as error:
             if error.code != STREAM_EXISTS:  # another made it just now
                 raise
         return (yield from self.api("STREAM.INFO", None))
@@ -175,7 +175,7 @@ class Bucket:
             for (message,) in answers[: len(beside)]:
                 read_reply(message)
             return [read_direct(message) if direct else read_leaders(message) for (message,) in answers[len(beside) :]]
-        except Refused as error:
+        except ServerError as error:
             self._forget(error)
             raise
 
@@ -193,62 +193,62 @@ class Bucket:
     def since(self, pattern: str, sequence: int) -> Flow[tuple[int, list[tuple[str, Entry]]]]:
         """Return the server's time, and the keys that were written behind a sequence, in the order of their writes."""
         yield from self.ensure()
-        found: list[tuple[str, Entry]] = []
+        entries: list[tuple[str, Entry]] = []
         time = Request(f"{API}STREAM.INFO.{self.stream}")
         now = 0
         while True:
             ask = {"next_by_subj": pattern, "seq": sequence + 1, "batch": _PAGE, "max_bytes": _PAGE_BYTES}
             asked = Request(self._get, json.dumps(ask).encode(), None, _PAGE + 1)
             try:
-                *told, messages = yield Batch(*([] if now else [time]), asked)
-                if told:
-                    info = read_reply(told[0][0])
+                *infos, messages = yield Batch(*([] if now else [time]), asked)
+                if infos:
+                    info = read_reply(infos[0][0])
                     now = milliseconds(info["ts"])
                     if info["state"]["last_seq"] < sequence:  # the bucket was made anew
                         sequence = 0
                         continue
                 for message in messages:
                     if message.status == 503:
-                        raise Refused(503, "no responders")
+                        raise ServerError(503, "no responders")
                     if not message.status:
-                        found.append((message.headers["Nats-Subject"], read_direct(message)))
-            except Refused as error:
+                        entries.append((message.headers["Nats-Subject"], read_direct(message)))
+            except ServerError as error:
                 self._forget(error)
                 raise
             if messages[-1].headers.get("Nats-Num-Pending", "0") == "0":
-                return now, found
-            sequence = found[-1][1].sequence
+                return now, entries
+            sequence = entries[-1][1].sequence
 
     @patient
     def subjects(self, pattern: str) -> Flow[list[str]]:
         """Return the subjects that have messages, in no order. The server answers from memory."""
         yield from self.ensure()
-        found: dict[str, None] = {}
+        matches: dict[str, None] = {}
         offset = 0
         while True:
             try:
                 info = yield from self.api("STREAM.INFO", {"subjects_filter": pattern, "offset": offset})
-            except Refused as error:
+            except ServerError as error:
                 self._forget(error)
                 raise
             some = info["state"].get("subjects") or {}
-            found |= dict.fromkeys(some)  # one that others add or remove between two pages may come twice
+            matches |= dict.fromkeys(some)  # one that others add or remove between two pages may come twice
             offset += len(some)
             if not some or offset >= info.get("total", 0):
-                return list(found)
+                return list(matches)
 
     # -- writing ----------------------------------------------------------
 
     @patient
-    def put(self, puts: Sequence[Put]) -> Flow[list[int | Refused]]:
+    def put(self, puts: Sequence[Put]) -> Flow[list[int | ServerError]]:
         """Write each of some keys, in their order; returns sequences, and refusals of those that failed alone."""
         known = yield from self.ensure()
         batch, doubtful_until = known.batch(puts), monotonic() + _DOUBT
         while True:
             answers = yield batch
             try:
-                found = list(map(read_stored, answers))
-            except Refused as error:
+                results = list(map(read_stored, answers))
+            except ServerError as error:
                 self._forget(error)
                 if batch.sent == 1 and not any(map(is_stored, answers)):
                     raise
@@ -257,16 +257,16 @@ class Bucket:
                     raise failure from error
                 yield Batch(failure=failure)
                 continue
-            refused = [(put, each) for put, each in zip(puts, found, strict=True) if isinstance(each, Refused)]
+            refused = [(put, each) for put, each in zip(puts, results, strict=True) if isinstance(each, ServerError)]
             if refused and batch.unanswered:  # a server that was started anew forgets ids of what was overwritten
                 raise self._unclear(refused[0][1])
             doubted = [why for put, why in refused if why.code == IN_HAND or is_behind(why, put.expected)]
             if not doubted or min(doubtful_until, batch.until) <= monotonic():
-                return found
+                return results
             if batch.sent > 1:
                 yield Batch(failure=self._unclear(doubted[0]))
 
-    def _unclear(self, error: Refused) -> UnavailableError:
+    def _unclear(self, error: ServerError) -> UnavailableError:
         """Return the error for writes of which some may have been applied."""
         return UnavailableError(
             f"nats {self._engine.where}: the bucket {self.name!r} may have taken some of the writes: {error.text}",
@@ -278,7 +278,7 @@ class Bucket:
         """Write all or nothing; ``False``: a key has not the expected sequence. Each key comes once."""
         if len(puts) == 1:
             (done,) = yield from self.put(puts)
-            return not isinstance(done, Refused)
+            return not isinstance(done, ServerError)
         if len(puts) > MAX_BATCH:
             raise ResourceExhaustedError(f"a transaction on NATS writes {MAX_BATCH:,} keys at most: split it")
         known = yield from self.ensure()
@@ -299,7 +299,7 @@ class Bucket:
             for messages in (answers[0], answers[-1]):
                 if messages[0].data or messages[0].status:
                     read_reply(messages[0])
-        except Refused as error:
+        except ServerError as error:
             if error.code in WRONG_SEQUENCES:
                 if known.replicated and is_behind(error, min(filter(None, (put.expected for put in puts)), default=0)):
                     raise self._unclear(error) from error
@@ -308,14 +308,14 @@ class Bucket:
             raise
         return True
 
-    def _forget(self, error: Refused) -> None:
+    def _forget(self, error: ServerError) -> None:
         """Look at the bucket again, after an answer that says that it may be gone."""
         if error.code in (503, NO_STREAM):
             self._engine.buckets.pop(self.name, None)
 
 
 class _Known:
-    """What a look at a bucket has told."""
+    """Cached configuration and clock of a bucket."""
 
     def __init__(self, config: Mapping[str, Any], time_ms: int) -> None:
         self.config = config

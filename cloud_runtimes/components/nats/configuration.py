@@ -12,8 +12,8 @@ from ...errors import UnavailableError
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
 from ...spi.operation import Method, Operation
-from .._configuration import FEATURES, columns, items, place
-from .._net.connections import Lost
+from .._configuration import FEATURES, columns, group_and_label, items
+from .._net.connections import ConnectionLost
 from .._net.engines import EngineDriver
 from .._state import too_large
 from .._unreadable import read_entries, skip
@@ -35,7 +35,7 @@ _SILENT: Final = 30.0
 
 
 class NatsConfiguration(EngineDriver["NatsComponent"], ConfigurationDriver):
-    """One store: a bucket."""
+    """Configuration store in a bucket."""
 
     features = FEATURES
 
@@ -56,24 +56,24 @@ class NatsConfiguration(EngineDriver["NatsComponent"], ConfigurationDriver):
 
     def read(self, selection: Selection) -> Flow[tuple[int, dict[str, ConfigurationItem]]]:
         """Return the number of the document, and its items."""
-        (entry,) = yield from self._bucket.read([self._subject(*place(selection))])
+        (entry,) = yield from self._bucket.read([self._subject(*group_and_label(selection))])
         rows = self._document(entry)["items"]
         keys = selection.keys or sorted(rows)
-        found = [(key, rows[key]) for key in keys if key in rows]
-        return entry.sequence, items(self.name, found, selection, lambda row: (row[0], *row[1], None))
+        selected = [(key, rows[key]) for key in keys if key in rows]
+        return entry.sequence, items(self.name, selected, selection, lambda row: (row[0], *row[1], None))
 
-    def places(self) -> Flow[list[tuple[str, str]]]:
+    def scopes(self) -> Flow[list[tuple[str, str]]]:
         """Return the groups and labels that there are."""
         subjects = yield from self._bucket.subjects(f"{self._bucket.root}d.>")
-        return sorted(read_entries(f"configuration {self.name!r}", subjects, str, _place))
+        return sorted(read_entries(f"configuration {self.name!r}", subjects, str, _group_and_label))
 
     def _document(self, entry: Entry) -> dict[str, Any]:
         """Return what a group and label has; of what cannot be read nothing, so that a save replaces it."""
         if entry.deleted:
             return {"version": 0, "items": {}}
         try:
-            found: dict[str, Any] = json.loads(entry.data)
-            return {"version": found["version"] + 0, "items": dict(found["items"].items())}
+            document: dict[str, Any] = json.loads(entry.data)
+            return {"version": document["version"] + 0, "items": dict(document["items"].items())}
         except Exception as error:
             skip(f"configuration {self.name!r}", f"with the sequence {entry.sequence}", error)
             return {"version": entry.sequence, "items": {}}
@@ -84,18 +84,18 @@ class NatsConfiguration(EngineDriver["NatsComponent"], ConfigurationDriver):
         self, op: Operation, saved: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
     ) -> Flow[None]:
         rows = columns(self.name, saved, self._max_value)
-        places: dict[str, list[tuple[str | None, ...]]] = {}
+        rows_by_subject: dict[str, list[tuple[str | None, ...]]] = {}
         for group, label, *row in rows:
-            places.setdefault(self._subject(group or "", label or ""), []).append(tuple(row))
+            rows_by_subject.setdefault(self._subject(group or "", label or ""), []).append(tuple(row))
 
         def change(subject: str, document: dict[str, Any]) -> None:
-            for key, tags, metadata, value in places[subject]:
+            for key, tags, metadata, value in rows_by_subject[subject]:
                 before = document["items"].get(key)
                 if not isinstance(before, list) or before[1:] != [tags, metadata, value]:
                     document["version"] += 1
                     document["items"][key] = [document["version"], tags, metadata, value]
 
-        yield from self._change(list(places), change)
+        yield from self._change(list(rows_by_subject), change)
 
     save, save_async = both_apis(_save)
 
@@ -105,7 +105,7 @@ class NatsConfiguration(EngineDriver["NatsComponent"], ConfigurationDriver):
                 if document["items"].pop(key, None) is not None:
                     document["version"] += 1
 
-        yield from self._change([self._subject(*place(selection))], change)
+        yield from self._change([self._subject(*group_and_label(selection))], change)
 
     delete, delete_async = both_apis(_delete)
 
@@ -135,7 +135,7 @@ class NatsConfiguration(EngineDriver["NatsComponent"], ConfigurationDriver):
 
     def subject(self, selection: Selection) -> str:
         """Return what a source listens to."""
-        return self._subject(*place(selection))
+        return self._subject(*group_and_label(selection))
 
 
 class NatsSource(ConfigurationSource):
@@ -156,8 +156,8 @@ class NatsSource(ConfigurationSource):
 
     def read_all(self) -> Flow[Update]:
         """Return all that there is."""
-        self._seen, found = yield from self._driver.read(self._selection)
-        return Update(found, True)
+        self._seen, items = yield from self._driver.read(self._selection)
+        return Update(items, True)
 
     def look(self) -> Update | None:
         seen = self._seen
@@ -171,28 +171,28 @@ class NatsSource(ConfigurationSource):
             self._connection = self.component.engine.open(
                 self._operation(), subscribe(self._driver.subject(self._selection), 1)
             )
-            self._connection.session.callbacks[1] = self._hear
+            self._connection.session.callbacks[1] = self._read
             return
         try:
             self._listen(self._connection, self._waker, monotonic() + timeout)
-        except (Lost, TimeoutError) as error:
+        except (ConnectionLost, TimeoutError) as error:
             self._connection.close()
             self._connection = None
             raise UnavailableError(f"nats {self.component.engine.where}: the connection ended: {error}") from error
 
-    def _hear(self, message: Any) -> None:
+    def _read(self, message: Any) -> None:
         self._heard = True
 
     def _listen(self, connection: Connection, waker: Waker, deadline: float) -> None:
         self._heard = False
-        while not self._heard and (left := deadline - monotonic()) > 0:
+        while not self._heard and (remaining := deadline - monotonic()) > 0:
             quiet = monotonic() - connection.heard
             if quiet >= 3 * _SILENT:
-                raise Lost("the server is silent")
+                raise ConnectionLost("the server is silent")
             if quiet >= _SILENT and connection.heard >= self._asked:
                 self._asked = monotonic()
                 connection.send(b"PING\r\n", self._asked + 1.0)
-            readable = waker.wait(connection, min(left, _SILENT))
+            readable = waker.wait(connection, min(remaining, _SILENT))
             if readable is False:
                 return
             if readable:
@@ -214,6 +214,6 @@ class NatsSource(ConfigurationSource):
             self._waker.close()
 
 
-def _place(subject: str) -> tuple[str, str]:
+def _group_and_label(subject: str) -> tuple[str, str]:
     group, label = decode(subject.rpartition(".")[2]).split("\0")
     return group, label

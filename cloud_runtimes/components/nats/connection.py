@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.os_sockets import POLLOUT
 from ..._version import __version__
 from ...errors import UnsupportedError
-from .._net.connections import Lost, Server, ServerConnection
+from .._net.connections import ConnectionLost, Server, ServerConnection
 from .address import TLS, Address, Servers
-from .failures import Refused
+from .failures import ServerError
 from .protocol import Session
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ class Connection(ServerConnection):
             raise self.foreign()
         if not settings.tls_first and (self._tls or session.info.get("tls_required")):
             if not (session.info.get("tls_required") or session.info.get("tls_available")):
-                raise Lost("the server has no TLS: give a url with nats://, and no settings of TLS")
+                raise ConnectionLost("the server has no TLS: give a url with nats://, and no settings of TLS")
             self._secure(host)
         self._check()
-        self._say(b"CONNECT %b\r\n%bPING\r\n" % (self._login(), self._greeting), deadline)
+        self._send(b"CONNECT %b\r\n%bPING\r\n" % (self._login(), self._greeting), deadline)
         while not session.pongs:
             self._listen(deadline)
             if session.error is not None:
-                raise Refused(0, session.error)
+                raise ServerError(0, session.error)
 
     @property
     def _tls(self) -> bool:
@@ -116,7 +116,7 @@ class Connection(ServerConnection):
         """Send all of it.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
             TimeoutError: the server does not read; what was sent may be cut.
         """
         sent = self.send_now(data)

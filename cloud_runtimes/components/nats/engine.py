@@ -12,12 +12,12 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
 from .address import Servers, parse_url
 from .connection import Connection
-from .failures import Refused, explained
+from .failures import ServerError, map_error
 from .notifier import NatsNotifier
 from .protocol import Message, payload_size, subscribe
 from .requests import Batch, Bulk, Call, Flow, Inbox, Request
@@ -88,8 +88,8 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
             batch = next(flow)
             while True:
                 if batch.failure is not None:
-                    left = op.remaining()
-                    if left is not None and left <= _PAUSE:
+                    remaining = op.remaining()
+                    if remaining is not None and remaining <= _PAUSE:
                         raise batch.failure
                     yield _PAUSE
                     batch = flow.send([])
@@ -110,8 +110,8 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
                         continue
                     else:
                         failure = op.timed_out(f"nats {self.where}", maybe_applied=batch.writes)
-                except (Lost, Refused) as error:
-                    failure = self._explained(error, batch.writes and batch.sent > 0)
+                except (ConnectionLost, ServerError) as error:
+                    failure = self._map_error(error, batch.writes and batch.sent > 0)
                 except BaseException as error:
                     failure = error  # no connection, too large a message, or an interrupt
                 finally:
@@ -125,8 +125,8 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except (Lost, Refused) as error:
-            raise self._explained(error, written) from error
+        except (ConnectionLost, ServerError) as error:
+            raise self._map_error(error, written) from error
         finally:
             failure = None  # in no cycle with the frames of an error
 
@@ -148,9 +148,9 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
             f"of {max_payload:,}: raise it, or split the value"
         )
 
-    def _explained(self, error: Lost | Refused, maybe_applied: bool) -> CloudRuntimesError:
-        if isinstance(error, Refused):
-            return explained(self.where, error)
+    def _map_error(self, error: ConnectionLost | ServerError, maybe_applied: bool) -> CloudRuntimesError:
+        if isinstance(error, ServerError):
+            return map_error(self.where, error)
         return UnavailableError(f"nats {self.where}: no server can be reached: {error}", maybe_applied=maybe_applied)
 
     # -- connections ------------------------------------------------------
@@ -159,15 +159,15 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
         """Return a new connection for its caller alone."""
         try:
             return self._open(op, greeting)
-        except (Lost, Refused) as error:
-            raise self._explained(error, False) from error
+        except (ConnectionLost, ServerError) as error:
+            raise self._map_error(error, False) from error
 
     def serving(self, op: Operation, greeting: bytes, callbacks: Callbacks) -> tuple[Connection, Inbox]:
         """Return a new connection for its caller alone, on which it also makes requests; number 1 is their subscription."""
         try:
             return self._opened(op, greeting, callbacks)
-        except (Lost, Refused) as error:
-            raise self._explained(error, False) from error
+        except (ConnectionLost, ServerError) as error:
+            raise self._map_error(error, False) from error
 
     def _open(self, op: Operation, greeting: bytes, callbacks: Callbacks | None = None) -> Connection:
         if self._closed:
@@ -181,10 +181,10 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
         self, op: Operation, greeting: bytes = b"", callbacks: Callbacks | None = None
     ) -> tuple[Connection, Inbox]:
         inbox = Inbox(self.settings.inbox_prefix)
-        made = self._open(op, subscribe(inbox.subject, 1) + greeting, {1: inbox.take, **(callbacks or {})})
-        made.session.bulk = inbox.take_bulk
-        self.max_payload = made.max_payload
-        return made, inbox
+        connection = self._open(op, subscribe(inbox.subject, 1) + greeting, {1: inbox.take, **(callbacks or {})})
+        connection.session.bulk = inbox.take_bulk
+        self.max_payload = connection.max_payload
+        return connection, inbox
 
     def _thread_connection(self, op: Operation) -> ThreadConnection:
         shared = self._shared
@@ -192,8 +192,8 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
             shared.look()
             if shared.closed is None:
                 return shared
-        left = op.remaining()
-        if not self._connecting.acquire(timeout=-1 if left is None else left):
+        remaining = op.remaining()
+        if not self._connecting.acquire(timeout=-1 if remaining is None else remaining):
             raise op.timed_out(f"nats {self.where}")
         try:
             if self._shared is shared:

@@ -1,4 +1,4 @@
-"""What keys of buckets hold, what is written to them, and what a server answers."""
+"""Entries of key-value buckets: their encoding, writes to them, and replies of the server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from .._net.connections import Lost
-from .failures import NO_MESSAGE, WRONG_SEQUENCES, Refused
+from .._net.connections import ConnectionLost
+from .failures import NO_MESSAGE, WRONG_SEQUENCES, ServerError
 from .protocol import Message
 from .requests import Request
 
@@ -50,13 +50,13 @@ def decode(part: str) -> str:
 
 
 class Entry(NamedTuple):
-    """What a key holds, or last held.
+    """Current or last entry of a key.
 
     Attributes:
         sequence: of the message in its stream; 0: there never was one, or it has gone.
         data: the value.
         headers: of the message.
-        deleted: it is the mark of a delete.
+        deleted: whether it is a delete marker.
         expires_ms: when it expires by the server's clock, milliseconds since 1970 UTC; ``None``: never.
         written_ms: when it was written, likewise.
     """
@@ -73,7 +73,7 @@ ABSENT: Final = Entry(0, b"", {}, True, None, 0)
 
 
 class Put(NamedTuple):
-    """One write.
+    """Write of a key.
 
     Attributes:
         subject: of the key.
@@ -105,8 +105,8 @@ class Put(NamedTuple):
 # -- answers --------------------------------------------------------------------
 
 
-def is_behind(error: Refused, expected: int | None) -> bool:
-    """Tell whether a server that refused a condition knows of earlier writes only: it led before, and the leader may take the write."""
+def is_behind(error: ServerError, expected: int | None) -> bool:
+    """Return whether a server that refused a condition knows of earlier writes only: it led before, and the leader may take the write."""
     last = error.text.rpartition(" ")[2]
     return last.isdigit() and int(last) < (expected or 0)
 
@@ -115,14 +115,14 @@ def is_stored(answers: list[Message]) -> bool:
     return _STORED.fullmatch(answers[0].data) is not None
 
 
-def read_stored(answers: list[Message]) -> int | Refused:
+def read_stored(answers: list[Message]) -> int | ServerError:
     """Return the number under which a message was stored, or that its key has not the expected one."""
     (message,) = answers
     plain = _STORED.fullmatch(message.data)
     try:
-        found: int = read_reply(message)["seq"] if plain is None else int(plain[1])
-        return found
-    except Refused as error:
+        sequence: int = read_reply(message)["seq"] if plain is None else int(plain[1])
+        return sequence
+    except ServerError as error:
         if error.code in WRONG_SEQUENCES:
             return error
         raise
@@ -132,18 +132,18 @@ def read_reply(message: Message) -> dict[str, Any]:
     """Return an answer of JetStream's API.
 
     Raises:
-        Refused: it is an error.
-        Lost: it is no answer.
+        ServerError: it is an error.
+        ConnectionLost: it is no answer.
     """
     if message.status:
-        raise Refused(message.status, "no responders")
+        raise ServerError(message.status, "no responders")
     reply = None
     with suppress(ValueError, RecursionError):
         reply = json.loads(message.data)
     if not isinstance(reply, dict):
-        raise Lost("what answers does not speak JetStream's API")
+        raise ConnectionLost("what answers does not speak JetStream's API")
     if isinstance(error := reply.get("error"), dict):
-        raise Refused.of(error)
+        raise ServerError.of(error)
     return reply
 
 
@@ -152,7 +152,7 @@ def read_direct(message: Message) -> Entry:
     if (status := message.status) == 404:
         return ABSENT
     if status:
-        raise Refused(status, message.headers.get("Description", "no responders"))
+        raise ServerError(status, message.headers.get("Description", "no responders"))
     headers = message.headers
     return entry_of(int(headers["Nats-Sequence"]), message.data, headers, headers["Nats-Time-Stamp"])
 
@@ -160,14 +160,14 @@ def read_direct(message: Message) -> Entry:
 def read_leaders(message: Message) -> Entry:
     """Return what a key holds, as the leader answers."""
     try:
-        found = read_reply(message)["message"]
-    except Refused as error:
+        record = read_reply(message)["message"]
+    except ServerError as error:
         if error.code == NO_MESSAGE:
             return ABSENT
         raise
-    head = base64.b64decode(found.get("hdrs", ""))
+    head = base64.b64decode(record.get("hdrs", ""))
     headers = Message(b"", b"", head, b"").headers
-    return entry_of(found["seq"], base64.b64decode(found.get("data", "")), headers, found["time"])
+    return entry_of(record["seq"], base64.b64decode(record.get("data", "")), headers, record["time"])
 
 
 def entry_of(sequence: int, data: bytes, headers: dict[str, str], time: str | int) -> Entry:

@@ -1,4 +1,4 @@
-"""What the refusals of a server mean to a caller: the one error table of this component."""
+"""Error table of this component: maps the server's error responses to ours."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "WRONG_SEQUENCES",
-    "Refused",
-    "explained",
+    "ServerError",
+    "map_error",
 ]
 
 # the numbers are those of nats-server's server/errors.json
@@ -48,7 +48,7 @@ LEADERLESS: Final = _AWAY | {503}
 """Nothing was done: there is no leader now."""
 
 
-class Refused(_connections.Refused):
+class ServerError(_connections.ServerError):
     """The server refused something.
 
     Attributes:
@@ -62,12 +62,12 @@ class Refused(_connections.Refused):
         self.text = text
 
     @classmethod
-    def of(cls, error: dict[str, Any]) -> Refused:
+    def of(cls, error: dict[str, Any]) -> ServerError:
         """Return the refusal in a reply of JetStream's API."""
         return cls(error.get("err_code") or error.get("code") or -1, str(error.get("description", "")))
 
 
-def explained(where: str, error: Refused) -> CloudRuntimesError:
+def map_error(where: str, error: ServerError) -> CloudRuntimesError:
     """Return our error for a refusal. Nothing of that request was applied."""
     code, text = error.code, error.text
     if code == 0:

@@ -18,7 +18,7 @@ from .._net.engines import EngineDriver
 from .._unreadable import skip
 from .objects import Objects
 from .requests import Flow
-from .versions import WINDOW, Found, Gone, Reading, Stored, Upload, blank
+from .versions import WINDOW, Current, Gone, Reading, Stored, Upload, blank
 
 if TYPE_CHECKING:
     from . import NatsComponent
@@ -32,7 +32,7 @@ _LISTED: Final = 500
 
 
 class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
-    """One store: a bucket."""
+    """File store in a bucket."""
 
     features = frozenset(
         {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.LISTED, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
@@ -52,10 +52,10 @@ class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
     stat, stat_async = both_apis(_stat)
 
     def _readable(self, name: str) -> Flow[Stored | None]:
-        (found,) = yield from self.bucket.find(name)
-        if found.error is not None:
-            raise found.error
-        return found.stored
+        (current,) = yield from self.bucket.find(name)
+        if current.error is not None:
+            raise current.error
+        return current.stored
 
     def _read(self, op: Operation, name: str, start: int, length: int | None, /) -> Flow[bytes | None]:
         before = None
@@ -82,16 +82,16 @@ class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
 
     def gone(self, name: str, stored: Stored) -> Flow[Exception]:
         """Return why chunks of a version are missing."""
-        (found,) = yield from self.bucket.find(name)
-        if found.stored is not None and found.stored.nuid == stored.nuid:
+        (current,) = yield from self.bucket.find(name)
+        if current.stored is not None and current.stored.nuid == stored.nuid:
             return UnavailableError(
                 f"{self.name}/{name}: the server that was asked has not all of it yet, or lost some"
             )
         return ConflictError(f"{self.name}/{name} was replaced and its old content removed: open it again")
 
     def _open_read(self, op: Operation, name: str, /) -> Flow[FileReader | None]:
-        found = yield from self.find(name)
-        return None if found is None else _Reader(self, name, found)
+        stored = yield from self.find(name)
+        return None if stored is None else _Reader(self, name, stored)
 
     open_read, open_read_async = both_apis(_open_read)
 
@@ -108,30 +108,30 @@ class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
                 if after is None or entry > after:
                     entries.setdefault(entry, []).append(name)
         listed: list[FileInfo] = []
-        left = list(entries)
-        while left and (limit is None or len(listed) < limit):
-            some = left[: _LISTED if limit is None else min(_LISTED, limit - len(listed))]
-            del left[: len(some)]
+        remaining = list(entries)
+        while remaining and (limit is None or len(listed) < limit):
+            some = remaining[: _LISTED if limit is None else min(_LISTED, limit - len(listed))]
+            del remaining[: len(some)]
             firsts = yield from self.bucket.find(*[entries[entry][0] for entry in some])
-            for entry, found in zip(some, firsts, strict=True):
+            for entry, current in zip(some, firsts, strict=True):
                 if entry.endswith("/"):
-                    if (yield from self._holds_files(found, entries[entry])):
+                    if (yield from self._holds_files(current, entries[entry])):
                         listed.append(FileInfo(entry, 0))
-                elif found.error is not None:
-                    skip(f"files {self.name!r}", entry, found.error)
-                elif found.stored is not None:
-                    listed.append(_info(entry, found.stored))
+                elif current.error is not None:
+                    skip(f"files {self.name!r}", entry, current.error)
+                elif current.stored is not None:
+                    listed.append(_info(entry, current.stored))
         return listed
 
     list_files, list_files_async = both_apis(_list)
 
-    def _holds_files(self, first: Found, names: list[str]) -> Flow[bool]:
-        """Tell whether one of a folder's names is that of a file; the first has been looked at."""
+    def _holds_files(self, first: Current, names: list[str]) -> Flow[bool]:
+        """Return whether one of a folder's names is that of a file; the first has been looked at."""
         if first.stored is not None:
             return True
         for start in range(1, len(names), _LISTED):
-            found = yield from self.bucket.find(*names[start : start + _LISTED])
-            if any(each.stored is not None for each in found):
+            entries = yield from self.bucket.find(*names[start : start + _LISTED])
+            if any(each.stored is not None for each in entries):
                 return True
         return False
 
@@ -142,27 +142,27 @@ class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
 
     open_write, open_write_async = both_apis(_open_write)
 
-    def _begin(self, name: str, how: FileWrite) -> Flow[Found]:
+    def _begin(self, name: str, how: FileWrite) -> Flow[Current]:
         """Return what is there now; what is wrong already need not be written first."""
         yield from self.bucket.writable()
-        (found,) = yield from self.bucket.find(name)
-        self._check(name, how.overwrite, found)
-        return found
+        (current,) = yield from self.bucket.find(name)
+        self._check(name, how.overwrite, current)
+        return current
 
-    def _check(self, name: str, overwrite: bool, found: Found) -> None:
-        if found.exists and not overwrite:
+    def _check(self, name: str, overwrite: bool, current: Current) -> None:
+        if current.exists and not overwrite:
             raise AlreadyExistsError(f"{self.name}/{name} exists: give overwrite=True to replace it")
 
-    def commit(self, upload: Upload, document: Mapping[str, Any], overwrite: bool, found: Found) -> Flow[FileInfo]:
+    def commit(self, upload: Upload, document: Mapping[str, Any], overwrite: bool, current: Current) -> Flow[FileInfo]:
         """Have a name tell of an upload."""
         name: str = document["name"]
         rest = upload.rest()
-        if rest or (found.stored is not None and found.stored.chunks):
-            yield from self.bucket.send(upload, rest, found)
+        if rest or (current.stored is not None and current.stored.chunks):
+            yield from self.bucket.send(upload, rest, current)
         document = upload.document(document)
-        while (stored := (yield from self.bucket.store(upload, document, found))) is None:
-            found = yield from self.bucket.seen_again(upload, name)
-            self._check(name, overwrite, found)
+        while (stored := (yield from self.bucket.store(upload, document, current))) is None:
+            current = yield from self.bucket.seen_again(upload, name)
+            self._check(name, overwrite, current)
         return _info(name, stored)
 
     def sweep(self) -> None:
@@ -182,16 +182,16 @@ class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
         stored = yield from self.find(source)
         if stored is None:
             return None
-        found = yield from self._begin(target, FileWrite())
+        current = yield from self._begin(target, FileWrite())
         content, upload = Content(self, source, stored), Upload()
         try:
             for start in range(0, stored.size, WINDOW):
                 for piece in (yield from content.part(start, WINDOW)):
                     for chunks in upload.add(piece):
-                        yield from self.bucket.send(upload, chunks, found)
+                        yield from self.bucket.send(upload, chunks, current)
         except Gone:
             raise (yield from self.gone(source, stored)) from None
-        return (yield from self.commit(upload, {**stored.document, "name": target}, True, found))
+        return (yield from self.commit(upload, {**stored.document, "name": target}, True, current))
 
     copy, copy_async = both_apis(_copy)
 
@@ -234,7 +234,7 @@ class Content:
 
 
 class _Reader(FileReader):
-    """One version of a file."""
+    """Reader of one version of a file."""
 
     def __init__(self, files: NatsFiles, name: str, stored: Stored) -> None:
         self.flows = files.flows
@@ -264,12 +264,12 @@ class _Reader(FileReader):
 class _Writer(FileWriter):
     """A version in the making. What was sent of one that is given up goes in the background; its note stays for a day, since more may be on its way."""
 
-    def __init__(self, files: NatsFiles, name: str, how: FileWrite, found: Found) -> None:
+    def __init__(self, files: NatsFiles, name: str, how: FileWrite, current: Current) -> None:
         self.flows = files.flows
         self._files = files
         self._name = name
         self._how = how
-        self._found = found
+        self._current = current
         self._upload = Upload()
         self._ended = False
 
@@ -280,7 +280,7 @@ class _Writer(FileWriter):
 
     def _write(self, op: Operation, data: Chunk, /) -> Flow[None]:
         for chunks in self._add(data):
-            yield from self._files.bucket.send(self._upload, chunks, self._found)
+            yield from self._files.bucket.send(self._upload, chunks, self._current)
 
     write, write_async = both_apis(_write)
 
@@ -288,7 +288,7 @@ class _Writer(FileWriter):
         self._add(b"")
         self._ended = True
         document = blank(self._name, self._how.content_type, self._how.metadata)
-        info = yield from self._files.commit(self._upload, document, self._how.overwrite, self._found)
+        info = yield from self._files.commit(self._upload, document, self._how.overwrite, self._current)
         self._files.sweep()
         return info
 

@@ -36,7 +36,7 @@ class _Listed(NamedTuple):
 
 
 class KeyBucket(Bucket):
-    """One bucket."""
+    """Key-value bucket with encoded keys."""
 
     _listed: _Listed | None = None
 
@@ -60,14 +60,14 @@ class KeyBucket(Bucket):
         if steps and size == steps * _STEP:
             patterns.append(self.subject(kind, prefix))  # which has no further part
         if limit is None or limit > _PAGE:  # it reads that many headers anyway
-            told = yield from self._living(patterns)
-            found = sorted([subject[len(where) :].replace(".", "") for subject in told])
+            subjects = yield from self._living(patterns)
+            encoded = sorted([subject[len(where) :].replace(".", "") for subject in subjects])
         else:
-            found = yield from self._found(where, patterns, after)
+            encoded = yield from self._list(where, patterns, after)
         head = encode(prefix)[: size * 8 // _STEP]
-        first = 0 if after is None else bisect_right(found, encode(after))
-        behind = (each for each in found[first:] if each.startswith(head))
-        likely = read_entries(f"keys of {self.name}", behind, str, decode)
+        first = 0 if after is None else bisect_right(encoded, encode(after))
+        following = (each for each in encoded[first:] if each.startswith(head))
+        likely = read_entries(f"keys of {self.name}", following, str, decode)
         keys = (key for key in likely if key.startswith(prefix))
         if limit is None or limit > _PAGE:
             return list(islice(keys, limit))
@@ -79,17 +79,17 @@ class KeyBucket(Bucket):
             self._listed = None  # that was the last page
         return living
 
-    def _found(self, where: str, patterns: Sequence[str], after: str | None) -> Flow[list[str]]:
+    def _list(self, where: str, patterns: Sequence[str], after: str | None) -> Flow[list[str]]:
         """Return keys in order, of which some may have no value any more; those of the page before, where nothing was written since."""
         listed = self._listed
         info = yield from self.api("STREAM.INFO", None)
         sequence = info["state"]["last_seq"]
         if after is not None and listed is not None and listed[:2] == (patterns[0], sequence):
             return listed.keys
-        told = {*patterns[1:], *(yield from self.subjects(patterns[0]))}
-        found = sorted([subject[len(where) :].replace(".", "") for subject in told])
-        self._listed = _Listed(patterns[0], sequence, found)
-        return found
+        subjects = {*patterns[1:], *(yield from self.subjects(patterns[0]))}
+        encoded = sorted([subject[len(where) :].replace(".", "") for subject in subjects])
+        self._listed = _Listed(patterns[0], sequence, encoded)
+        return encoded
 
     def _living(self, patterns: Sequence[str]) -> Flow[set[str]]:
         """Return the subjects that have values, by what their messages say."""
@@ -100,12 +100,12 @@ class KeyBucket(Bucket):
             "mem_storage": True, "num_replicas": 1, "inactive_threshold": 30_000_000_000, "filter_subjects": patterns,
         }  # fmt: skip
         body = {"stream_name": self.stream, "config": config, "action": "create"}
-        made = yield from self.api("CONSUMER.CREATE", body, f".{name}")
-        found: set[str] = set()
-        left = made["num_pending"]
+        consumer = yield from self.api("CONSUMER.CREATE", body, f".{name}")
+        subjects: set[str] = set()
+        remaining = consumer["num_pending"]
         now = known.now_ms()
-        while left > 0:
-            want = min(left, 10_000)
+        while remaining > 0:
+            want = min(remaining, 10_000)
             pull = json.dumps({"batch": want, "no_wait": True}).encode()
             asked = Request(f"{API}CONSUMER.MSG.NEXT.{self.stream}.{name}", pull, None, want, name)
             (messages,) = yield Batch(asked, until=0)  # what it has sent it sends no more
@@ -113,10 +113,10 @@ class KeyBucket(Bucket):
                 if not message.status:
                     entry = _consumed(message)
                     if not entry.deleted and (entry.expires_ms is None or entry.expires_ms > now):
-                        found.add(message.subject.decode())
-            left = 0 if messages[-1].status else left - len(messages)
+                        subjects.add(message.subject.decode())
+            remaining = 0 if messages[-1].status else remaining - len(messages)
         yield from self.api("CONSUMER.DELETE", None, f".{name}")
-        return found
+        return subjects
 
 
 def _consumed(message: Message) -> Entry:

@@ -21,7 +21,7 @@ from .._net.engines import EngineDriver
 from .._unreadable import skip
 from .buckets import Bucket
 from .entries import Put
-from .failures import Refused
+from .failures import ServerError
 from .requests import Flow
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ __all__ = ["NatsLock"]
 
 
 class _Lease(NamedTuple):
-    """What a lock's key holds.
+    """Lease stored under a lock's key.
 
     Attributes:
-        sequence: of the key now.
-        owner, claim: of who has it; empty: nobody.
+        sequence: current one of the key.
+        owner, claim: of the holder; empty: nobody.
         token: of the grant.
     """
 
@@ -46,7 +46,7 @@ class _Lease(NamedTuple):
 
 
 class NatsLock(EngineDriver["NatsComponent"], LockDriver):
-    """One store: a bucket."""
+    """Lock store in a bucket."""
 
     features = frozenset({spi.RENEW, spi.TOKEN})
 
@@ -86,7 +86,7 @@ class NatsLock(EngineDriver["NatsComponent"], LockDriver):
         held = {"owner": request.owner, "claim": request.claim, "token": token}
         put = Put(self._subject(request.resource_id), json.dumps(held).encode(), expected, request.expiry_ms)
         (done,) = yield from self._bucket.put([put])
-        return None if isinstance(done, Refused) else done
+        return None if isinstance(done, ServerError) else done
 
     def _read(self, resource_id: str) -> Flow[_Lease]:
         entry, now = yield from self._bucket.read_now(self._subject(resource_id))
@@ -130,7 +130,7 @@ class NatsLock(EngineDriver["NatsComponent"], LockDriver):
 
     def _free(self, resource_id: str, lease: _Lease) -> Flow[bool]:
         (done,) = yield from self._bucket.put([Put(self._subject(resource_id), None, lease.sequence)])
-        return not isinstance(done, Refused)
+        return not isinstance(done, ServerError)
 
     def _unlock(self, op: Operation, resource_id: str, owner: str, /) -> Flow[UnlockStatus]:
         while True:

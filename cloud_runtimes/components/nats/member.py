@@ -17,9 +17,9 @@ from ...spi.broker.in_flight import InFlight, Unacked
 from ...spi.broker.member import SocketMember
 from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
 from ...spi.broker.redelivery import pieces
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .entries import read_reply
-from .failures import Refused, explained
+from .failures import ServerError, map_error
 from .messages import TOPIC, Due, Reader, part_headers, sequence_of
 from .protocol import Message, subscribe, unsubscribe
 from .requests import Flow, Request
@@ -48,7 +48,7 @@ class NatsMember(SocketMember):
     """See the module; made by `NatsPubSub.subscribe` once the group exists."""
 
     component: NatsComponent
-    failures = (Lost, TimeoutError)
+    failures = (ConnectionLost, TimeoutError)
 
     def __init__(self, component: NatsComponent, driver: NatsPubSub, rules: DeliveryPolicy) -> None:
         self._stream = stream = driver.stream
@@ -87,7 +87,7 @@ class NatsMember(SocketMember):
 
     def _failed(self, error: Exception, *, leaving: bool = False) -> UnavailableError:
         self._disconnect()
-        what = str(error) if isinstance(error, Lost) or leaving else "the server does not read"
+        what = str(error) if isinstance(error, ConnectionLost) or leaving else "the server does not read"
         held = ": what was held goes to another member" if leaving else ""
         return UnavailableError(f"nats {self._where}: {what}{held}")
 
@@ -96,10 +96,10 @@ class NatsMember(SocketMember):
             self._connect()
         assert self._connection is not None
         self._out += [unsubscribe(origin) for origin in self._names]
-        self._meet()
+        self._ping()
         self.in_flight.release()
         self._settle(leaving=True)
-        self._meet()
+        self._ping()
 
     @property
     def _where(self) -> str:
@@ -139,7 +139,7 @@ class NatsMember(SocketMember):
             self._out.clear()
             self._connection.send(data, monotonic() + POLL_TIMEOUT)
 
-    def _meet(self) -> None:
+    def _ping(self) -> None:
         """Send all, and wait until the server has taken it; what it sent before is taken in."""
         connection = self._connection
         assert connection is not None
@@ -150,7 +150,7 @@ class NatsMember(SocketMember):
         while connection.session.pongs == pongs:
             if not connection.wait(end):
                 raise TimeoutError
-            self._hear()
+            self._read()
 
     # -- settling ---------------------------------------------------------
 
@@ -171,20 +171,20 @@ class NatsMember(SocketMember):
             if alone:
                 for token in part.tokens:
                     self._reader.remember(part.held.origin, token, part.history)
-                self._say(b"-NAK %b" % _delayed(part.delay_ms or 0), part.tokens)
+                self._answer(b"-NAK %b" % _delayed(part.delay_ms or 0), part.tokens)
             elif part.done:
-                self._say(_ACK if part.delay_ms is not None or not part.events else _TERM, part.tokens)
+                self._answer(_ACK if part.delay_ms is not None or not part.events else _TERM, part.tokens)
         in_flight.unacked.clear()
-        self._say(_ACK, in_flight.take_done())
+        self._answer(_ACK, in_flight.take_done())
         in_flight.expired = 0
 
     def _give_back_early(self) -> None:
         for token, delay_ms in self._reader.early:
-            self._say(b"-NAK %b" % _delayed(delay_ms), (token,))
+            self._answer(b"-NAK %b" % _delayed(delay_ms), (token,))
         self._reader.early.clear()
 
     def _is_whole(self, part: Unacked) -> bool:
-        """Tell whether a part is all that is in its messages, so that they can come again themselves."""
+        """Return whether a part is all that is in its messages, so that they can come again themselves."""
         whole = part.done and (part.held.single or part.events == part.held.length)
         return whole and part.delay_ms is not None and not isinstance(part.tokens[0], Due)
 
@@ -211,7 +211,7 @@ class NatsMember(SocketMember):
             if part.events and part.delay_ms is None:
                 what = "dropped" if part.frame is None else "dead_lettered"
                 consumer = self._names[part.held.origin]  # type: ignore[index]
-                id = f"{consumer} {sequence_of(part.tokens[0])} {what} {part.held.left} {part.events}"
+                id = f"{consumer} {sequence_of(part.tokens[0])} {what} {part.held.remaining} {part.events}"
                 yield self._stream.counter(what, request, part.events, id)
         if expired := self.in_flight.expired:
             yield self._stream.counter(
@@ -225,7 +225,7 @@ class NatsMember(SocketMember):
             for (message,) in (yield self._stream.writes(requests, ids=True)):
                 read_reply(message)
 
-    def _say(self, what: bytes, tokens: Iterable[bytes]) -> None:
+    def _answer(self, what: bytes, tokens: Iterable[bytes]) -> None:
         tail = b" %d\r\n%b\r\n" % (len(what), what)
         lines = self._acks if what in (_ACK, _TERM) else self._out
         lines += [b"PUB %b%b" % (token, tail) for token in tokens]
@@ -235,7 +235,7 @@ class NatsMember(SocketMember):
         now = monotonic()
         if self.in_flight.held and now >= self._renewed + self._ack_wait / 3:
             for origin in self._names:
-                self._say(b"+WPI", self.in_flight.tokens(origin))
+                self._answer(b"+WPI", self.in_flight.tokens(origin))
             self._renewed = now
         elif not self.in_flight.held:
             self._renewed = now
@@ -280,10 +280,10 @@ class NatsMember(SocketMember):
         while True:
             now = monotonic()
             due = self._due(now)
-            left = (due if end is None else min(end, due)) - now
-            readable = connection.has_decrypted() or self.waker.wait(connection, max(0.0, left))
+            remaining = (due if end is None else min(end, due)) - now
+            readable = connection.has_decrypted() or self.waker.wait(connection, max(0.0, remaining))
             if readable:
-                self._hear()
+                self._read()
                 if (want and self.in_flight.is_ready) or self.in_flight.unacked or self.in_flight.done:
                     return
                 if end is not None and monotonic() >= end:  # it sends without an end
@@ -295,7 +295,7 @@ class NatsMember(SocketMember):
                 return
             elif monotonic() >= due:
                 if monotonic() > self._silent_from():
-                    raise Lost("the server does not answer")
+                    raise ConnectionLost("the server does not answer")
                 self._renew()
                 self._flush()
 
@@ -311,7 +311,7 @@ class NatsMember(SocketMember):
         heard = [self._heard[origin] for origin, asked in self._asked.items() if asked]
         return min(heard, default=inf) + 2 * _HEARTBEAT + _GRACE
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         """Take in what has come."""
         connection = self._connection
         assert connection is not None
@@ -321,7 +321,7 @@ class NatsMember(SocketMember):
         if (error := connection.session.error) is not None:
             connection.session.error = None
             if error.lower().startswith("permissions violation"):
-                raise explained(self._where, Refused(0, error))
+                raise map_error(self._where, ServerError(0, error))
         for origin, new in self._new.items():
             if new:
                 self._heard[origin] = monotonic()
@@ -331,19 +331,19 @@ class NatsMember(SocketMember):
             self._rejoin()
 
     def _take(self, origin: int, messages: list[Message]) -> None:
-        told = [message for message in messages if not message.reply and message.status]
-        if told:
+        statuses = [message for message in messages if not message.reply and message.status]
+        if statuses:
             messages = [message for message in messages if message.reply or not message.status]
         if messages:
             self._asked[origin] = max(0, self._asked[origin] - len(messages))
-            found = self._reader.take(origin, messages, self._now_us() // 1000)
-            if origin == MAIN and found:
-                self._per_message = max(1, found // len(messages))
+            count = self._reader.take(origin, messages, self._now_us() // 1000)
+            if origin == MAIN and count:
+                self._per_message = max(1, count // len(messages))
             self._give_back_early()
-        for message in told:
-            self._told(origin, message)
+        for message in statuses:
+            self._status(origin, message)
 
-    def _told(self, origin: int, message: Message) -> None:
+    def _status(self, origin: int, message: Message) -> None:
         """Take in what a server says of a request for messages."""
         status = message.status
         if status == 100:

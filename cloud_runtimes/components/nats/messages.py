@@ -74,7 +74,7 @@ class Reader:
 
     def take(self, origin: int, messages: Sequence[Message], now_ms: int) -> int:
         """Take in messages of one origin; returns how many events they have."""
-        found = 0
+        count = 0
         held: set[str] | None = None
         tokens: list[bytes] = []
         bodies: list[bytes] = []
@@ -85,7 +85,7 @@ class Reader:
                 bodies.append(data)
                 continue
             if tokens:
-                found += self._in_flight.add(origin, tokens, bodies)
+                count += self._in_flight.add(origin, tokens, bodies)
                 tokens, bodies = [], []
             if not _TOKEN.fullmatch(reply):
                 continue  # sent past the stream: nothing could acknowledge it
@@ -94,10 +94,10 @@ class Reader:
                     held = set(map(sequence_of, self._in_flight.tokens(origin)))
                 if sequence_of(reply) in held:
                     continue  # its lease ended, and the member still has it
-            found += self._take_one(origin, message, now_ms)
+            count += self._take_one(origin, message, now_ms)
         if tokens:
-            found += self._in_flight.add(origin, tokens, bodies)
-        return found
+            count += self._in_flight.add(origin, tokens, bodies)
+        return count
 
     def _take_one(self, origin: int, message: Message, now_ms: int) -> int:
         token = message.reply

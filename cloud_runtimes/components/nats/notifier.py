@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .._net.notify import Notifier
 from .connection import Connection
 from .entries import encode
-from .failures import Refused
+from .failures import ServerError
 from .protocol import subscribe, unsubscribe
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _TIMEOUT: Final = 10.0
 class NatsNotifier(Notifier):
     """The channels of one cluster."""
 
-    failures = (Lost, Refused, CloudRuntimesError)
+    failures = (ConnectionLost, ServerError, CloudRuntimesError)
 
     def __init__(self, engine: NatsEngine) -> None:
         super().__init__("nats")
@@ -83,7 +83,7 @@ class _Listener:
             connection.receive()
         session = connection.session
         if session.error is not None:
-            raise Refused(0, session.error)
+            raise ServerError(0, session.error)
         if answer := connection.answer():
             self._send(answer)
         while self._unsure and self._unsure[0][0] <= session.pongs:  # what was notified before is not known
@@ -93,7 +93,7 @@ class _Listener:
 
     def ask(self) -> None:
         if self._asked > self._connection.heard:
-            raise Lost("the server does not answer")
+            raise ConnectionLost("the server does not answer")
         self._ping()
 
     def _ping(self, data: bytes = b"") -> None:
@@ -105,4 +105,4 @@ class _Listener:
         try:
             self._connection.send(data, monotonic() + _TIMEOUT)
         except TimeoutError:
-            raise Lost("the server does not read") from None
+            raise ConnectionLost("the server does not read") from None

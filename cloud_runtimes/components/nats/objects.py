@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Final
 from ...errors import ConflictError
 from .buckets import Bucket
 from .entries import Put, read_reply
-from .failures import Refused
+from .failures import ServerError
 from .protocol import Message
 from .requests import Batch, Flow, Request
-from .versions import WINDOW, Found, Gone, Reading, Stored, Upload, read_meta, told
+from .versions import WINDOW, Current, Gone, Reading, Stored, Upload, read_message, read_meta
 
 __all__ = ["Objects"]
 
@@ -40,11 +40,11 @@ _LOOKED_AT: Final = 500
 
 
 class Objects(Bucket):
-    """One bucket of files."""
+    """Bucket of files."""
 
     space = ("OBJ_", "$O")
     needed: ClassVar[Mapping[str, Any]] = {"allow_direct": True}
-    made: ClassVar[Mapping[str, Any]] = {"allow_atomic": True, "allow_msg_ttl": True}
+    defaults: ClassVar[Mapping[str, Any]] = {"allow_atomic": True, "allow_msg_ttl": True}
 
     def _subjects(self) -> list[str]:
         return [f"{self.root}C.>", f"{self.root}M.>"]
@@ -52,7 +52,7 @@ class Objects(Bucket):
     def writable(self) -> Flow[None]:
         """Refuse a bucket of others that has not what writing needs."""
         known = yield from self.ensure()
-        self._check(known.config, {"allow_rollup_hdrs": True, **self.made})
+        self._check(known.config, {"allow_rollup_hdrs": True, **self.defaults})
 
     def _meta(self, name: str) -> str:
         return f"{self.root}M.{base64.urlsafe_b64encode(name.encode()).decode()}"
@@ -71,22 +71,22 @@ class Objects(Bucket):
 
     # -- what there is ----------------------------------------------------
 
-    def find(self, *names: str) -> Flow[list[Found]]:
+    def find(self, *names: str) -> Flow[list[Current]]:
         """Return what there is under some names."""
         entries = yield from self.read([self._meta(name) for name in names])
-        return [told(name, entry) for name, entry in zip(names, entries, strict=True)]
+        return [read_message(name, entry) for name, entry in zip(names, entries, strict=True)]
 
     def names(self) -> Flow[list[str]]:
         """Return the names of all files, in order; some may have been deleted."""
         where = f"{self.root}M."
-        found = []
+        decoded = []
         for subject in (yield from self.subjects(f"{where}*")):
             part = subject[len(where) :]
             try:
-                found.append(base64.b64decode(part + "=" * (-len(part) % 4), b"-_").decode())
+                decoded.append(base64.b64decode(part + "=" * (-len(part) % 4), b"-_").decode())
             except ValueError:  # no name at all
                 continue
-        return sorted(found)  # code points and bytes of UTF-8 have one order
+        return sorted(decoded)  # code points and bytes of UTF-8 have one order
 
     # -- reading ----------------------------------------------------------
 
@@ -128,15 +128,15 @@ class Objects(Bucket):
             want = 1 if probing else count
             ask = {"seq": guess, "batch": want, "next_by_subj": self._content(stored.nuid)}
             (messages,) = yield Batch(Request(self._get, json.dumps(ask).encode(), None, want))
-            found = [message for message in messages if not message.status]
-            if not found and messages[-1].status != 404:
-                error = Refused(messages[-1].status, "no responders")
+            received = [message for message in messages if not message.status]
+            if not received and messages[-1].status != 404:
+                error = ServerError(messages[-1].status, "no responders")
                 self._forget(error)
                 raise error
-            headers = found[0].headers if found else {}
+            headers = received[0].headers if received else {}
             number = stored.chunks - 1 - int(headers.get("Nats-Num-Pending", -1))
             if number == reading.number:
-                return found
+                return received
             if number < reading.number:
                 guess = int(headers["Nats-Sequence"]) + reading.number - number
             elif guess > 1:
@@ -146,7 +146,7 @@ class Objects(Bucket):
 
     # -- writing ----------------------------------------------------------
 
-    def send(self, upload: Upload, chunks: Sequence[bytes], seen: Found) -> Flow[None]:
+    def send(self, upload: Upload, chunks: Sequence[bytes], seen: Current) -> Flow[None]:
         """Send some of an upload."""
         puts = [Put(self._content(upload.nuid), chunk) for chunk in chunks]
         if not upload.due:
@@ -159,10 +159,10 @@ class Objects(Bucket):
         for (message,) in (yield Batch(*[put.request({}) for put in puts], until=0)):  # a chunk has no id
             read_reply(message)
 
-    def _note_new(self, upload: Upload, seen: Found) -> Put:
+    def _note_new(self, upload: Upload, seen: Current) -> Put:
         return self._note("new", upload.due, upload.nuid, "" if seen.stored is None else seen.stored.nuid)
 
-    def store(self, upload: Upload, document: Mapping[str, Any], seen: Found) -> Flow[Stored | None]:
+    def store(self, upload: Upload, document: Mapping[str, Any], seen: Current) -> Flow[Stored | None]:
         """Have a name tell of an upload, all of which was sent; ``None``: another wrote it since it was seen.
 
         Raises:
@@ -178,7 +178,7 @@ class Objects(Bucket):
                 raise ConflictError(f"the upload of {self._store}/{name} took too long, and was given up")
         subject, meta = self._meta(name), {**document, "bucket": self.name}
         (done,) = yield from self.put([Put(subject, json.dumps(meta).encode(), seen.sequence, headers=_ONCE)])
-        if isinstance(done, Refused):
+        if isinstance(done, ServerError):
             return None
         puts = yield from self._note_old(seen.stored)
         if upload.due:
@@ -188,30 +188,30 @@ class Objects(Bucket):
             entry = entry._replace(written_ms=(yield from self.now_ms()))
         return read_meta(meta, entry._replace(sequence=done))
 
-    def seen_again(self, upload: Upload, name: str) -> Flow[Found]:
+    def seen_again(self, upload: Upload, name: str) -> Flow[Current]:
         """Return what there is under a name, and note that an upload is to replace it."""
-        (found,) = yield from self.find(name)
+        (current,) = yield from self.find(name)
         if upload.due:
-            yield from self._send([self._note_new(upload, found)])
-        return found
+            yield from self._send([self._note_new(upload, current)])
+        return current
 
-    def _deleted(self, name: str, found: Found) -> Put:
+    def _deleted(self, name: str, current: Current) -> Put:
         mark = {"name": name, "bucket": self.name, "nuid": "", "size": 0, "chunks": 0, "digest": "", "deleted": True}
-        return Put(self._meta(name), json.dumps(mark).encode(), found.sequence, headers=_DELETED)
+        return Put(self._meta(name), json.dumps(mark).encode(), current.sequence, headers=_DELETED)
 
     def remove(self, name: str) -> Flow[None]:
         """Delete a file, if it is there."""
         yield from self.writable()
         due = (yield from self.now_ms()) + UPLOAD
         while True:
-            (found,) = yield from self.find(name)
-            if not found.exists:
+            (current,) = yield from self.find(name)
+            if not current.exists:
                 return
-            notes = yield from self._note_old(found.stored)
-            suspicion = self._note("new", due, found.stored.nuid if found.stored is not None else "")
+            notes = yield from self._note_old(current.stored)
+            suspicion = self._note("new", due, current.stored.nuid if current.stored is not None else "")
             if notes:
                 yield from self._send([suspicion])
-            (done,) = yield from self.put([self._deleted(name, found)])
+            (done,) = yield from self.put([self._deleted(name, current)])
             if isinstance(done, int):
                 if notes:
                     yield from self.put([*notes, suspicion._replace(headers=_OVER)])
@@ -221,16 +221,16 @@ class Objects(Bucket):
         """Have another name tell of a version, in one step; ``None``: there is none."""
         yield from self.writable()
         while True:
-            found, old = yield from self.find(source, target)
-            if found.error is not None:
-                raise found.error
-            if found.stored is None or source == target:
-                return found.stored
-            meta = json.dumps({**found.stored.document, "name": target}).encode()
-            puts = [Put(self._meta(target), meta, old.sequence, headers=_ONCE), self._deleted(source, found)]
+            current, old = yield from self.find(source, target)
+            if current.error is not None:
+                raise current.error
+            if current.stored is None or source == target:
+                return current.stored
+            meta = json.dumps({**current.stored.document, "name": target}).encode()
+            puts = [Put(self._meta(target), meta, old.sequence, headers=_ONCE), self._deleted(source, current)]
             if (yield from self.put_all([*puts, *(yield from self._note_old(old.stored))])):
                 (moved,) = yield from self.find(target)
-                return moved.stored or found.stored
+                return moved.stored or current.stored
 
     # -- what may go ------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Objects(Bucket):
             gone |= {entry.data.decode(errors="replace") for entry in (yield from self.read(suspected))}
             names = yield from self.names()
             for first in range(0, len(names), _LOOKED_AT):
-                found = yield from self.find(*names[first : first + _LOOKED_AT])
-                gone -= {each.stored.nuid for each in found if each.stored is not None}
+                entries = yield from self.find(*names[first : first + _LOOKED_AT])
+                gone -= {each.stored.nuid for each in entries if each.stored is not None}
         yield from self.purge(gone)
         yield from self._purge(due)

@@ -30,17 +30,17 @@ def names(component: NatsComponent, op: Operation, service: str) -> list[str]:
     _check(service)
 
     def listed() -> Flow[list[str]]:
-        found: list[str] = []
+        result: list[str] = []
         seen = 0
         while True:
             ((message,),) = yield Batch(Request("$JS.API.STREAM.NAMES", json.dumps({"offset": seen}).encode()))
             page = json.loads(message.data)
             streams = page.get("streams") or []
             stores = read_entries("buckets", streams, str, partial(_store, component.settings.prefix, service))
-            found += [store for store in stores if store is not None]
+            result += [store for store in stores if store is not None]
             seen += len(streams)
             if not streams or seen >= page["total"]:
-                return sorted(found)
+                return sorted(result)
 
     return component.engine.run(op, listed())
 
@@ -53,7 +53,7 @@ def portable(component: NatsComponent, service: str, name: str) -> Portable:
         state = NatsState(component, name)
         return StoredState(state, lambda op, keys: engine.run(op, state.fences(keys)), _TOKENS)
     configuration = NatsConfiguration(component, name)
-    return StoredConfiguration(configuration, lambda op: engine.run(op, configuration.places()))
+    return StoredConfiguration(configuration, lambda op: engine.run(op, configuration.scopes()))
 
 
 def _check(service: str) -> None:

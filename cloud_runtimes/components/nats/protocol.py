@@ -20,12 +20,12 @@ _WITH_DATA: Final = (b"MSG", b"HMSG")
 
 
 class Message(NamedTuple):
-    """What a subscription gets.
+    """Message that a subscription receives.
 
     Attributes:
         subject: it was published to.
-        reply: where an answer is wanted, else empty.
-        head: the raw headers, else empty.
+        reply: subject for the reply, or empty.
+        head: the raw headers, or empty.
         data: the payload.
     """
 
@@ -43,12 +43,12 @@ class Message(NamedTuple):
     @property
     def headers(self) -> dict[str, str]:
         """The headers; names as they were written."""
-        found = {}
+        fields = {}
         for line in self.head.decode("utf-8", "replace").split("\r\n")[1:]:
             name, colon, value = line.partition(":")
             if colon:
-                found[name] = value.strip()
-        return found
+                fields[name] = value.strip()
+        return fields
 
 
 def publish(subject: str, data: bytes, reply: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
@@ -76,15 +76,15 @@ def unsubscribe(sid: int) -> bytes:
 
 
 class Session:
-    """What one connection has been told.
+    """Protocol state of one connection.
 
     Attributes:
         info: of the server, from its last ``INFO``.
-        callbacks: what gets the messages of a subscription, by its number.
-        bulk: what is asked first: it takes in messages that stand in a row, and returns where they end.
+        callbacks: receivers of messages, by the number of the subscription.
+        bulk: called before the callbacks; takes in consecutive messages and returns where they end.
         error: text of the last ``-ERR``.
-        pongs: how many have come.
-        out: what is to be sent in answer.
+        pongs: number received.
+        out: bytes to send in answer.
     """
 
     def __init__(self) -> None:
@@ -138,12 +138,12 @@ class Session:
                 if callback is not None:
                     callback(message)
                 continue
-            self._told(data[at:line])
+            self._read_line(data[at:line])
             at = line + 2
         if at < end:
             self._rest.keep(data[at:], wanted)
 
-    def _told(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> None:
         verb, _, rest = line.partition(b" ")
         if verb == b"PING":
             self.out += b"PONG\r\n"
@@ -163,11 +163,11 @@ def _refuse(what: str) -> NoReturn:
 
 def _info(text: bytes) -> dict[str, Any]:
     """Return what a server says of itself, whose fields have their types where they are there."""
-    found = json.loads(text)
-    urls, size = found.get("connect_urls"), found.get("max_payload", 0)
+    parsed = json.loads(text)
+    urls, size = parsed.get("connect_urls"), parsed.get("max_payload", 0)
     if not isinstance(size, int) or not all(isinstance(url, str) for url in urls or ()):
         _refuse("fields of other types")
-    if not isinstance(found.get("nonce", ""), str):
+    if not isinstance(parsed.get("nonce", ""), str):
         _refuse("fields of other types")
-    info: dict[str, Any] = found
+    info: dict[str, Any] = parsed
     return info

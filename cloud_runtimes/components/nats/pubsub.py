@@ -21,7 +21,7 @@ from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, Pub
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
 from .entries import read_reply
-from .failures import NO_STREAM, Refused, explained
+from .failures import NO_STREAM, ServerError, map_error
 from .member import NatsMember
 from .messages import DUE
 from .protocol import publish
@@ -70,7 +70,7 @@ class _Published:
 
 
 class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
-    """One pub/sub name: a stream."""
+    """Pub/sub driver of one name, on a stream."""
 
     features = FEATURES
 
@@ -81,7 +81,7 @@ class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
         # a server has less to do while it does not send acknowledgements between what it receives
         self.limits = BatchLimits(events=10_000 if self._framed else 1000, bytes=4 * 1024 * 1024)
         self.max_event_bytes = component.settings.max_value_bytes
-        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self.too_large_hint = "raise max_value_bytes, or send a reference to it instead"
         self.stream = EventStream(component.engine, name)
         self._trim_at = 0.0
 
@@ -109,10 +109,10 @@ class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
                 try:
                     read_reply(message)
                     published.parts[number][0].taken += 1
-                except Refused as error:
+                except ServerError as error:
                     if error.code in (503, NO_STREAM):
                         self.stream.forget()
-                    published.errors[number] = failure = explained(self.component.engine.where, error)
+                    published.errors[number] = failure = map_error(self.component.engine.where, error)
                     failure.maybe_applied = sending.sent > 1
         return published.failures() if published.errors else {}
 
@@ -123,14 +123,14 @@ class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
         frame = kernel.Frame(body)
         room = self.component.engine.max_payload - HEAD
         if len(body) * _GROWTH > room:
-            for place in range(len(frame)):
-                if len(frame.record_bytes(place)) * _GROWTH > room:
-                    self._check(len(frame[place].to_json()))
+            for index in range(len(frame)):
+                if len(frame.record_bytes(index)) * _GROWTH > room:
+                    self._check(len(frame[index].to_json()))
         subject = self.stream.topic(topic)
         ids = b"%08x" % crc32(topic.encode()) if self._settings.duplicate_window else None
         for start in range(0, len(frame), _TOGETHER):
-            places = range(start, min(start + _TOGETHER, len(frame)))
-            part = frame if len(places) == len(frame) else kernel.Frame(frame.select(places))
+            indexes = range(start, min(start + _TOGETHER, len(frame)))
+            part = frame if len(indexes) == len(frame) else kernel.Frame(frame.select(indexes))
             published.add(Bulk(subject, partial(_render, part, subject.encode(), ids), len(part)), len(part))
 
     def _check(self, size: int) -> None:
@@ -139,7 +139,7 @@ class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
         if size > engine.max_payload - HEAD:
             raise ResourceExhaustedError(
                 f"nats {engine.where}: an event of {size:,} bytes does not fit the server's max_payload of "
-                f"{engine.max_payload:,}: raise it, or {self.larger_events}"
+                f"{engine.max_payload:,}: raise it, or {self.too_large_hint}"
             )
 
     def _one_by_one(self, batch: OutgoingBatch, published: _Published) -> None:
@@ -184,7 +184,7 @@ class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
         self._trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, self._settings.retention / 10))
         try:
             yield from self.stream.trim()
-        except Refused as error:
+        except ServerError as error:
             where = self.component.engine.where
             repeated(f"trim {where}", "nats %s: a stream was not trimmed: %s", where, error.text)
 

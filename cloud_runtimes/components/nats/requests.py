@@ -9,7 +9,7 @@ from math import inf
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from ...errors import CloudRuntimesError
-from .failures import Refused
+from .failures import ServerError
 from .protocol import Message, publish
 
 __all__ = ["Batch", "Bulk", "Call", "Flow", "Inbox", "Request"]
@@ -75,7 +75,7 @@ class Batch:
         *requests: Request | Bulk,
         writes: bool = False,
         until: float | None = None,
-        failure: Refused | CloudRuntimesError | None = None,
+        failure: ServerError | CloudRuntimesError | None = None,
     ) -> None:
         """Without ``until``, writes are sent once, and what only asks as long as the call has time."""
         self.requests = requests
@@ -107,17 +107,17 @@ class Call:
     Attributes:
         answers: of each request.
         missing: how many answers of each have not come.
-        left: how many requests are not yet answered.
+        remaining: how many requests are not yet answered.
         failure: why there is no answer to one.
     """
 
-    __slots__ = ("answers", "done", "failure", "left", "missing", "tokens")
+    __slots__ = ("answers", "done", "failure", "missing", "remaining", "tokens")
 
     def __init__(self, batch: Batch, done: Callable[[Call], None]) -> None:
         self.answers: list[list[Message]] = [[] for _ in batch.requests]
         self.missing = [request.answers for request in batch.requests]
-        self.left = sum(map(bool, self.missing))
-        self.failure: Refused | None = None
+        self.remaining = sum(map(bool, self.missing))
+        self.failure: ServerError | None = None
         self.tokens: list[bytes] = []
         self.done = done
 
@@ -144,27 +144,27 @@ class Inbox:
     def begin(self, call: Call, batch: Batch) -> bytes:
         """Wait for the answers of a batch, and return what is to be sent."""
         parts = []
-        for place, request in enumerate(batch.requests):
+        for index, request in enumerate(batch.requests):
             reply = b""
             if request.answers:
                 self._next += 1
                 token = b"%d" % self._next
-                self._wait(token, call, place, request)
+                self._wait(token, call, index, request)
                 if isinstance(request, Bulk):
                     self._bulks += 1
                     request.taken = 0
                     parts.append(request.render(self._prefix + token))
                     continue
                 if request.consumer:
-                    self._wait(request.consumer.encode(), call, place, request)
+                    self._wait(request.consumer.encode(), call, index, request)
                 reply = self._prefix + token
             assert isinstance(request, Request)
             parts.append(publish(request.subject, request.data, reply, request.headers))
         return b"".join(parts)
 
-    def _wait(self, token: bytes, call: Call, place: int, request: Request | Bulk) -> None:
+    def _wait(self, token: bytes, call: Call, index: int, request: Request | Bulk) -> None:
         call.tokens.append(token)
-        self.waiting[token] = call, place, request
+        self.waiting[token] = call, index, request
 
     def forget(self, call: Call) -> None:
         """Wait no longer; an answer that comes later is dropped."""
@@ -172,24 +172,24 @@ class Inbox:
             self._pop(token)
 
     def _pop(self, token: bytes) -> None:
-        found = self.waiting.pop(token, None)
-        if found is not None and isinstance(found[2], Bulk):
+        entry = self.waiting.pop(token, None)
+        if entry is not None and isinstance(entry[2], Bulk):
             self._bulks -= 1
 
     def take_bulk(self, data: bytes, at: int) -> int:
         """Take in acknowledgements of a bulk that stand in a row; returns where they end."""
-        if not self._bulks or (found := self._taken.match(data, at)) is None:
+        if not self._bulks or (match := self._taken.match(data, at)) is None:
             return at
-        waits = self.waiting.get(found[2])
+        waits = self.waiting.get(match[2])
         if waits is not None:
-            call, place, bulk = waits
+            call, index, bulk = waits
             if not isinstance(bulk, Bulk):
                 return at
-            count = found[0].count(found[1])
+            count = match[0].count(match[1])
             bulk.taken += count
-            call.missing[place] -= count
-            self._look(found[2], waits)
-        return found.end()
+            call.missing[index] -= count
+            self._look(match[2], waits)
+        return match.end()
 
     def take(self, message: Message) -> None:
         """Take in a message of the subscription."""
@@ -198,38 +198,38 @@ class Inbox:
         else:
             words = message.reply.split(b".")
             token = words[_CONSUMER] if len(words) >= -_CONSUMER else b""  # of another program
-        found = self.waiting.get(token)
-        if found is None:
+        entry = self.waiting.get(token)
+        if entry is None:
             return
-        call, place, request = found
-        call.answers[place].append(message)
+        call, index, request = entry
+        call.answers[index].append(message)
         if isinstance(request, Bulk):
-            call.missing[place] -= 1
+            call.missing[index] -= 1
         else:
-            call.missing[place] = 0 if message.status else call.missing[place] - 1
-        self._look(token, found)
+            call.missing[index] = 0 if message.status else call.missing[index] - 1
+        self._look(token, entry)
 
-    def _look(self, token: bytes, found: tuple[Call, int, Request | Bulk]) -> None:
+    def _look(self, token: bytes, entry: tuple[Call, int, Request | Bulk]) -> None:
         """Note what is complete."""
-        call, place, request = found
-        if call.missing[place] <= 0:
+        call, index, request = entry
+        if call.missing[index] <= 0:
             if request.consumer:
                 self.forget(call)
             self._pop(token)
             self._answered(call)
 
     def denied(self, text: str) -> bool:
-        """Take in an ``-ERR``: a request to a subject that it names gets no other answer. Tells whether there is one."""
-        found = False
+        """Take in an ``-ERR``: a request to a subject that it names gets no other answer. Returns whether there is one."""
+        handled = False
         for token, (call, _, request) in list(self.waiting.items()):
             if f'"{request.subject}"' in text:
                 self._pop(token)
-                call.failure = call.failure or Refused(0, text)
+                call.failure = call.failure or ServerError(0, text)
                 self._answered(call)
-                found = True
-        return found
+                handled = True
+        return handled
 
     def _answered(self, call: Call) -> None:
-        call.left -= 1
-        if not call.left:
+        call.remaining -= 1
+        if not call.remaining:
             call.done(call)

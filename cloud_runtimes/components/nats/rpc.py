@@ -29,7 +29,7 @@ _LONGEST: Final = 3072
 
 
 class NatsRpc(RpcDriver):
-    """One service."""
+    """RPC driver of one service."""
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
 
@@ -62,8 +62,8 @@ class NatsRpc(RpcDriver):
             headers[METHOD_HEADER] = call.http_method
         if call.query:
             headers[QUERY_HEADER] = call.query
-        if (left := op.remaining()) is not None:
-            headers[TIMEOUT_HEADER] = str(int(left * 1000) + 1)
+        if (remaining := op.remaining()) is not None:
+            headers[TIMEOUT_HEADER] = str(int(remaining * 1000) + 1)
         ((message,),) = yield Batch(Request(subject, body, headers), writes=True)
         if message.status == 503:
             raise self._absent()

@@ -18,7 +18,7 @@ from ...errors import CloudRuntimesError, InvalidArgumentError, ResourceExhauste
 from ...rpc.failures import error_reply
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Answer, CallSource, Incoming, RpcReply
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .protocol import Message, payload_size, publish, subscribe, unsubscribe
 from .requests import Batch, Request
 from .shared import LoopConnection
@@ -162,7 +162,7 @@ class NatsCalls(CallSource):
         """Wait until the server has worked off what it was sent: any answer tells."""
         try:
             await connection.exchange(Operation(_SERVE, self._service, seconds), Batch(Request("$JS.API.INFO")))
-        except (Lost, TimeoutError):
+        except (ConnectionLost, TimeoutError):
             pass
 
     def stop(self, timeout: float | None) -> None:
@@ -239,9 +239,9 @@ class NatsCalls(CallSource):
             repeated(f"calls of {self._service}", "a caller of %s wants its answer where commands go", self._service)
             return
         headers = _headers(reply)
-        size, most = payload_size(reply.data, headers), connection.max_payload
-        if size > most:
-            why = f"the reply of {size:,} bytes does not fit the NATS server's max_payload of {most:,}: raise it, or reply less"
+        size, limit = payload_size(reply.data, headers), connection.max_payload
+        if size > limit:
+            why = f"the reply of {size:,} bytes does not fit the NATS server's max_payload of {limit:,}: raise it, or reply less"
             reply = error_reply(ResourceExhaustedError(why, maybe_applied=True))
             headers = _headers(reply)
         command = publish(subject.decode(), reply.data, headers=headers)

@@ -19,7 +19,7 @@ from .._schedule.runs import CHANNEL
 from .._unreadable import read_entries
 from .buckets import Bucket
 from .entries import Entry, Put, decode, encode
-from .failures import Refused
+from .failures import ServerError
 from .requests import Batch, Flow, Request
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ class NatsSchedule(DocumentSchedule["NatsComponent"]):
 
     def read(self, names: Sequence[str]) -> Flow[list[Document]]:
         """Return what there is of some names."""
-        found = []
+        documents = []
         for first in range(0, len(names), _WINDOW):
             some = names[first : first + _WINDOW]
             entries = yield from self.bucket.read([self._subject(name) for name in some])
-            found += [self.document(name, entry) for name, entry in zip(some, entries, strict=True)]
-        return found
+            documents += [self.document(name, entry) for name, entry in zip(some, entries, strict=True)]
+        return documents
 
     def since(self, sequence: int) -> Flow[tuple[int, int, list[Document]]]:
         """Return the server's time, and what was written behind a sequence, with its last one."""
@@ -78,7 +78,7 @@ class NatsSchedule(DocumentSchedule["NatsComponent"]):
         done = yield from self.bucket.put([self._put(document) for document in documents])
         refused, ended = [], []
         for document, sequence in zip(documents, done, strict=True):
-            if isinstance(sequence, Refused):
+            if isinstance(sequence, ServerError):
                 refused.append(document)
             else:
                 document.version = sequence
@@ -146,7 +146,7 @@ class NatsSchedule(DocumentSchedule["NatsComponent"]):
 
 
 class _Runs(DocumentRuns):
-    """One member of an application's runners."""
+    """Member of an application's runners."""
 
     _driver: NatsSchedule
 

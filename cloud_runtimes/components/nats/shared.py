@@ -1,4 +1,6 @@
-"""One connection for many callers: those of all threads, or those of one event loop. Their requests share packets, and answers come in any order."""
+"""Connection shared by many callers: those of all threads, or those of one event loop.
+
+Their requests share packets, and answers come in any order."""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from ..._core.os_sockets import POLLIN, POLLOUT
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from .._net import loops
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .connection import Connection
 from .requests import Batch, Call, Inbox
 
@@ -28,16 +30,16 @@ _SILENT: Final = 2.0
 
 
 class _Shared:
-    """What both have.
+    """Common base of the shared connections.
 
     Attributes:
-        closed: why it serves nobody any more; ``None``: it does.
-        when_closed: called once that is known.
+        closed: why it serves nobody any more; ``None``: it is open.
+        when_closed: called once it is closed.
     """
 
     def __init__(self, connection: Connection, inbox: Inbox) -> None:
         self.connection = connection
-        self.closed: Lost | None = None
+        self.closed: ConnectionLost | None = None
         self.when_closed: Callable[[], None] = _nothing
         self.inbox = inbox
         self._asked = 0.0  # when the first request was sent after the last byte came
@@ -56,10 +58,10 @@ class _Shared:
                 repeated(f"nats {session.error}", "nats %s: %s", self.connection.address.where, session.error)
             session.error = None
         if session.info.get("ldm"):
-            self._retire(Lost("the server is going away"))
+            self._retire(ConnectionLost("the server is going away"))
         return self.connection.answer()
 
-    def _retire(self, reason: Lost) -> None:
+    def _retire(self, reason: ConnectionLost) -> None:
         """Serve no further call; those under way go on."""
         self.closed = self.closed or reason
         self.connection.avoid()
@@ -76,7 +78,7 @@ class _Shared:
         """Forget a call whose time is over; a server that said nothing meanwhile is not asked by others."""
         self.inbox.forget(call)
         if self.connection.heard < self._asked <= monotonic() - _SILENT:
-            self._retire(Lost("the server did not answer"))
+            self._retire(ConnectionLost("the server did not answer"))
 
 
 class ThreadConnection(_Shared):
@@ -94,7 +96,7 @@ class ThreadConnection(_Shared):
         """Send requests and return their call, answered.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
             TimeoutError: the time of the call is over, or it is ``until``.
         """
         deadline = op.deadline if until is None else until
@@ -103,14 +105,14 @@ class ThreadConnection(_Shared):
         call = Call(batch, lambda call: _release(ticket))
         with self._register:
             if self.closed is not None:
-                raise Lost(str(self.closed))
+                raise ConnectionLost(str(self.closed))
             self._waiting[ticket] = call
             data = self._asks() + self.inbox.begin(call, batch)
         try:
             self._send(data, deadline)
             self._wait(ticket, call, deadline)
-            if call.left:
-                raise Lost(str(self.closed))
+            if call.remaining:
+                raise ConnectionLost(str(self.closed))
             return call
         except TimeoutError:
             self._give_up(call)
@@ -130,12 +132,12 @@ class ThreadConnection(_Shared):
         try:
             self._send_all(data, deadline)
             whole = True
-        except Lost as error:
+        except ConnectionLost as error:
             self._end(error)
             raise
         finally:
             if not whole:  # cut, nothing can follow it
-                self._end(Lost("the server did not read"))
+                self._end(ConnectionLost("the server did not read"))
             self._sending.release()
 
     def _send_all(self, data: bytes, deadline: float | None) -> None:
@@ -155,7 +157,7 @@ class ThreadConnection(_Shared):
 
     def _wait(self, ticket: threading.Lock, call: Call, deadline: float | None) -> None:
         """Wait for an answer: read if nobody does, else until the reader has it or leaves."""
-        while call.left and not self._ended:
+        while call.remaining and not self._ended:
             if self._reading.acquire(blocking=False):
                 try:
                     self._read(call, deadline)
@@ -166,11 +168,11 @@ class ThreadConnection(_Shared):
 
     def _read(self, call: Call, deadline: float | None) -> None:
         try:
-            while call.left and not self._ended:
+            while call.remaining and not self._ended:
                 if not self.connection.wait(deadline):
                     raise TimeoutError
                 self._reply()
-        except Lost as error:
+        except ConnectionLost as error:
             self._end(error)
             raise
 
@@ -181,12 +183,12 @@ class ThreadConnection(_Shared):
                 self._send(answer, monotonic() + _ANSWER)
             except TimeoutError:  # another caller is sending: a server that asks needs no answer then
                 if self._ended:
-                    raise Lost(str(self.closed)) from None
+                    raise ConnectionLost(str(self.closed)) from None
 
     def _pass_on(self) -> None:
         """Wake one who waits, to read."""
         for ticket, call in self._waiting.copy().items():
-            if call.left:
+            if call.remaining:
                 _release(ticket)
                 return
 
@@ -199,7 +201,7 @@ class ThreadConnection(_Shared):
                 self._reply()
                 if self.closed is not None:
                     break
-        except Lost as error:
+        except ConnectionLost as error:
             self._end(error)
         finally:
             self._reading.release()
@@ -207,7 +209,7 @@ class ThreadConnection(_Shared):
             if self.closed is not None and not self._waiting:
                 self.connection.close()
 
-    def _end(self, reason: Lost) -> None:
+    def _end(self, reason: ConnectionLost) -> None:
         with self._register:
             self.closed = self.closed or reason
             self._ended = True
@@ -219,8 +221,8 @@ class ThreadConnection(_Shared):
             self.connection.close()
 
     def close(self) -> None:
-        """End it; who waits gets `Lost`."""
-        self._end(Lost("the client was closed"))
+        """End it; who waits gets `ConnectionLost`."""
+        self._end(ConnectionLost("the client was closed"))
         self.connection.close()
 
 
@@ -238,11 +240,11 @@ class LoopConnection(_Shared, loops.LoopConnection):
         """Send requests and return their call, answered.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
             TimeoutError: the time of the call is over, or it is ``until``.
         """
         if self.ended:
-            raise Lost(str(self.closed))
+            raise ConnectionLost(str(self.closed))
         deadline = op.deadline if until is None else until
         future: asyncio.Future[None] = self._loop.create_future()
         call = Call(batch, lambda call: loops.resolve(future))
@@ -250,7 +252,7 @@ class LoopConnection(_Shared, loops.LoopConnection):
         if ends < self._look_at:
             self._watch(ends)
         self.send(self._asks() + self.inbox.begin(call, batch))
-        if not call.left:
+        if not call.remaining:
             loops.resolve(future)
         try:
             await future
@@ -259,7 +261,7 @@ class LoopConnection(_Shared, loops.LoopConnection):
             self._give_up(call)
             raise
         finally:
-            if call.left:
+            if call.remaining:
                 self.inbox.forget(call)
             self._waiting.pop(future, None)
             if self.closed is not None and not self._waiting:
@@ -280,12 +282,12 @@ class LoopConnection(_Shared, loops.LoopConnection):
         self._out.clear()
         return out
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         if answer := self._heard():
             self._out.append(answer)
             self._answer(len(answer))
 
-    def _end(self, reason: Lost) -> None:
+    def _end(self, reason: ConnectionLost) -> None:
         super()._end(reason)
         self.when_closed()
 

@@ -12,7 +12,7 @@ from ...spi.state import StateDriver, StateWrite, StoredValue
 from .._net.engines import EngineDriver
 from .._state import FEATURES, conflict, oversized, passed_fence, read_fence
 from .entries import Entry, Put
-from .failures import Refused
+from .failures import ServerError
 from .keys import KeyBucket
 from .requests import Flow
 
@@ -27,7 +27,7 @@ _WINDOW: Final = 500
 
 
 class NatsState(EngineDriver["NatsComponent"], StateDriver):
-    """One store: a bucket."""
+    """State store in a bucket."""
 
     features = FEATURES
 
@@ -58,15 +58,15 @@ class NatsState(EngineDriver["NatsComponent"], StateDriver):
         return entry.expires_ms is None or entry.expires_ms > (yield from self._bucket.now_ms())
 
     def _get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
-        found = {}
+        values = {}
         for first in range(0, len(keys), _WINDOW):
             some = keys[first : first + _WINDOW]
             entries = yield from self._bucket.read([self._value(key) for key in some], strong=consistency != "eventual")
             for key, entry in zip(some, entries, strict=True):
                 value = yield from self._stored(entry)
                 if value is not None:
-                    found[key] = value
-        return found
+                    values[key] = value
+        return values
 
     get_bulk, get_bulk_async = both_apis(_get_bulk)
 
@@ -77,14 +77,14 @@ class NatsState(EngineDriver["NatsComponent"], StateDriver):
 
     def fences(self, keys: Sequence[str] | None) -> Flow[dict[str, int]]:
         """Return the fences of keys, ``None``: of all."""
-        found: dict[str, int] = {}
+        values: dict[str, int] = {}
         wanted = (yield from self._bucket.keys("f")) if keys is None else keys
         for first in range(0, len(wanted), _WINDOW):
             some = wanted[first : first + _WINDOW]
             entries = yield from self._bucket.read([self._bucket.subject("f", key) for key in some])
             held = [(key, entry.data) for key, entry in zip(some, entries, strict=True) if entry.data]
-            found |= {key: read_fence(self.name, key, data) for key, data in held}
-        return found
+            values |= {key: read_fence(self.name, key, data) for key, data in held}
+        return values
 
     # -- writing ----------------------------------------------------------
 
@@ -141,7 +141,7 @@ class NatsState(EngineDriver["NatsComponent"], StateDriver):
             if expected is None:
                 raise _conflict(self.name, write)
             (done,) = yield from self._bucket.put([self._put(write, expected)])
-            if not isinstance(done, Refused):
+            if not isinstance(done, ServerError):
                 return
             if not write.create:
                 raise _conflict(self.name, write)
@@ -151,13 +151,13 @@ class NatsState(EngineDriver["NatsComponent"], StateDriver):
         """Return the number that an etag stands for; ``None``: of no value, or of one that has expired."""
         sequence, _, expires = etag.partition("-")
         try:
-            found = int(sequence, 16)
+            number = int(sequence, 16)
             ends = int(expires, 16) if expires else None
         except ValueError:
             return None
-        if found <= 0 or _text(found, ends) != etag:
+        if number <= 0 or _text(number, ends) != etag:
             return None
-        return None if ends is not None and ends <= (yield from self._bucket.now_ms()) else found
+        return None if ends is not None and ends <= (yield from self._bucket.now_ms()) else number
 
     def _apply(self, writes: Sequence[StateWrite]) -> Flow[None]:
         """Apply writes together, with conditions that are looked at before and hold on to what was seen."""

@@ -19,7 +19,7 @@ from ...spi.broker.policy import LATEST
 from ...spi.pubsub import SubscribeRequest
 from .buckets import patient
 from .entries import API, encode, milliseconds, read_reply
-from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, Refused
+from .failures import CONSUMER_EXISTS, CONSUMER_LEAVES, NO_CONSUMER, NO_STREAM, STREAM_EXISTS, ServerError
 from .requests import Batch, Bulk, Flow, Request
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class EventStream:
 
     def consumer(self, origin: int, topic: str, group: str) -> str:
         """Return the name of the consumer of an origin."""
-        found = _short(f"{_token(group)}={_token(topic)}")
-        return found if origin == MAIN else f"{found}=again"
+        name = _short(f"{_token(group)}={_token(topic)}")
+        return name if origin == MAIN else f"{name}=again"
 
     def next_of(self, consumer: str) -> str:
         """Return the subject that asks a consumer for messages."""
@@ -112,7 +112,7 @@ class EventStream:
     def ensure(self) -> Flow[None]:
         """Make the stream, or check it, until it is known."""
         if not self._known:
-            info = yield from self._made()
+            info = yield from self._ensure()
             config = info["config"]
             wrong = [name for name in _NEEDED if not config.get(name)]
             if wrong:
@@ -137,7 +137,7 @@ class EventStream:
         assert self._offset is not None
         return monotonic() + self._offset
 
-    def _made(self) -> Flow[dict[str, Any]]:
+    def _ensure(self) -> Flow[dict[str, Any]]:
         config: dict[str, Any] = {
             "subjects": [f"{self._root}.>"], "allow_msg_ttl": True, **dict.fromkeys(_NEEDED, True),
             # nothing goes by itself, so it discards nothing either; a new one is not possible with schedules
@@ -153,7 +153,7 @@ class EventStream:
         while True:
             try:
                 return (yield from self._api("STREAM.INFO", name=name))
-            except Refused as error:
+            except ServerError as error:
                 if error.code != NO_STREAM:
                     raise
                 if not pauses:
@@ -168,7 +168,7 @@ class EventStream:
         config = {"name": name, "retention": "limits", "storage": "file", "num_replicas": settings.replicas, **more}
         try:
             yield from self._api("STREAM.CREATE", config, writes=True, name=name)
-        except Refused as error:
+        except ServerError as error:
             if error.code != STREAM_EXISTS:  # another made it just now
                 raise
         return (yield from self._api("STREAM.INFO", name=name))
@@ -193,16 +193,16 @@ class EventStream:
     def join(
         self, request: SubscribeRequest, ack_wait_ms: int, begins: int | None, again: int | None = LATEST
     ) -> Flow[bool]:
-        """Make what a group needs and does not have; tells whether it had nothing of its topic.
+        """Make what a group needs and does not have; returns whether it had nothing of its topic.
 
         ``begins``: with which events of its topic a new group begins, see `begins_at`; ``again``: with which that come again, of an earlier group of the name.
         """
         yield from self.ensure()
         try:
-            made = yield from self._join(MAIN, request, ack_wait_ms, begins)
-            yield from self._join(RETRY, request, ack_wait_ms, again if made else None)
-            return made
-        except Refused as error:
+            created = yield from self._join(MAIN, request, ack_wait_ms, begins)
+            yield from self._join(RETRY, request, ack_wait_ms, again if created else None)
+            return created
+        except ServerError as error:
             if error.code in (503, NO_STREAM):
                 self.forget()
             raise
@@ -219,7 +219,7 @@ class EventStream:
             if config["ack_wait"] > ack_wait and (info["num_waiting"] or info["num_ack_pending"]):
                 return False  # other members renew as seldom as they were told
             config["ack_wait"], action = ack_wait, "update"
-        except Refused as error:
+        except ServerError as error:
             if error.code != NO_CONSUMER:
                 raise
             action = "create"
@@ -231,15 +231,15 @@ class EventStream:
             }  # fmt: skip
         body = {"stream_name": self.name, "config": config, "action": action}
         try:
-            made = yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
-        except Refused as error:
+            created = yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
+        except ServerError as error:
             if error.code in CONSUMER_LEAVES:
                 yield Batch(failure=error)
                 return (yield from self._join(origin, request, ack_wait_ms, begins))
             if error.code not in CONSUMER_EXISTS:  # another made it just now
                 raise
         else:
-            if action == "create" and made["delivered"]["consumer_seq"] and not made["num_waiting"]:
+            if action == "create" and created["delivered"]["consumer_seq"] and not created["num_waiting"]:
                 # one that is being deleted left it its state: what that had delivered would come after its lease
                 yield from self._remove(name)
                 return (yield from self._join(origin, request, ack_wait_ms, begins))
@@ -248,21 +248,21 @@ class EventStream:
     @patient
     def lag(self, topic: str, group: str) -> Flow[int | None]:
         """Return how many messages a group has not settled; ``None``: there is no such group."""
-        found = None
+        pending = None
         for origin in (MAIN, RETRY):
             try:
                 info = yield from self._api("CONSUMER.INFO", None, f".{self.consumer(origin, topic, group)}")
-            except Refused as error:
+            except ServerError as error:
                 if error.code not in (NO_STREAM, NO_CONSUMER):
                     raise
                 break
-            found = (found or 0) + info["num_pending"] + info["num_ack_pending"]
-        return found
+            pending = (pending or 0) + info["num_pending"] + info["num_ack_pending"]
+        return pending
 
     def _remove(self, consumer: str) -> Flow[None]:
         try:
             yield from self._api("CONSUMER.DELETE", None, f".{consumer}", writes=True)
-        except Refused as error:
+        except ServerError as error:
             if error.code != NO_CONSUMER:
                 raise
 
@@ -274,7 +274,7 @@ class EventStream:
         return Request(subject, b"", {"Nats-Incr": f"+{count}", "Nats-Msg-Id": id})
 
     def counts(self) -> Flow[bool]:
-        """Tell whether there are counters; they are made at the first use."""
+        """Return whether there are counters; they are made at the first use."""
         if self._counting is None:
             more = {"subjects": [f"{self.counters}.>"], "allow_msg_counter": True, "allow_direct": True}
             try:
@@ -315,5 +315,5 @@ class EventStream:
         if message.status:
             if message.status == 404:
                 return None
-            raise Refused(message.status, message.headers.get("Description", "no responders"))
+            raise ServerError(message.status, message.headers.get("Description", "no responders"))
         return int(message.headers["Nats-Sequence"])

@@ -14,7 +14,7 @@ from ...errors import InternalError
 from .entries import Entry
 from .protocol import Message
 
-__all__ = ["CHUNK", "WINDOW", "Found", "Gone", "Reading", "Stored", "Upload", "blank", "read_meta", "told"]
+__all__ = ["CHUNK", "WINDOW", "Current", "Gone", "Reading", "Stored", "Upload", "blank", "read_message", "read_meta"]
 
 CHUNK: Final = 128 * 1024
 WINDOW: Final = 8 * CHUNK
@@ -30,15 +30,15 @@ class Gone(Exception):
 
 
 class Stored(NamedTuple):
-    """What the message of a name tells of a file.
+    """Metadata of a file, read from the message of its name.
 
     Attributes:
-        document: all of it.
+        document: the whole metadata.
         nuid: of the version.
         size: bytes.
-        chunks: how many there are.
+        chunks: their number.
         chunk_size: of each but the last; 0: they differ.
-        digest: SHA-256 of the content; ``None``: nobody told.
+        digest: SHA-256 of the content; ``None``: unknown.
         modified_ms: when it was stored, milliseconds since 1970 UTC.
         last: sequence of that message.
     """
@@ -59,11 +59,11 @@ class Stored(NamedTuple):
         return None if not link else f"{link.get('bucket')}/{link.get('name') or ''}"
 
 
-class Found(NamedTuple):
-    """What there is under a name.
+class Current(NamedTuple):
+    """Current state of a name.
 
     Attributes:
-        sequence: of the message there; 0: there is none.
+        sequence: of its message; 0: there is none.
         stored: ``None``: no file, or a deleted one.
         error: why the message cannot be read; the file can be replaced and deleted.
     """
@@ -176,18 +176,18 @@ def blank(name: str, content_type: str | None, metadata: Mapping[str, str] | Non
     return document
 
 
-def told(name: str, entry: Entry) -> Found:
+def read_message(name: str, entry: Entry) -> Current:
     """Return what a message tells; never raises."""
     if entry.deleted:
-        return Found(entry.sequence, None)
+        return Current(entry.sequence, None)
     try:
         document = json.loads(entry.data)
-        return Found(entry.sequence, None if document.get("deleted") else read_meta(document, entry))
+        return Current(entry.sequence, None if document.get("deleted") else read_meta(document, entry))
     except Exception as error:
         text = f"what the bucket tells of the file {name!r} is not in the layout of NATS' objects: store it again, or delete it"
         refused = InternalError(text)
         refused.__cause__ = error
-        return Found(entry.sequence, None, refused)
+        return Current(entry.sequence, None, refused)
 
 
 def read_meta(document: Mapping[str, Any], entry: Entry) -> Stored:

@@ -1,6 +1,7 @@
-"""What goes with an object as headers: content type and metadata, and what tells one write from another, without I/O.
+"""Headers of an object: content type, metadata, and the nonce that distinguishes one write from another. No I/O.
 
-A name in a header has lower-case letters, digits, underscores and hyphens, on Azure no hyphens; what else there is, is written ``__0x4b__``, as Go CDK does. A value is printable ASCII; the rest is percent-encoded.
+A name in a header has lower-case letters, digits, underscores and hyphens, on Azure no hyphens. Any other
+character is written as ``__0x4b__``, as Go CDK does. A value is printable ASCII; the rest is percent-encoded.
 """
 
 from __future__ import annotations
@@ -65,21 +66,21 @@ def headers(how: FileWrite, stamp: Stamp, azure: bool) -> dict[str, str]:
         return {_MARK: stamp.text, "Content-Type": content_type}
     if not (content_type.isascii() and content_type.isprintable()):
         raise InvalidArgumentError(f"content_type {content_type!r}: a bucket takes printable ASCII")
-    made = {_MARK: stamp.text}
+    fields = {_MARK: stamp.text}
     odd = _ODD_ON_AZURE if azure else _ODD
     for name, value in (how.metadata or {}).items():
         if name == _MARK:
             name = f"__0x{ord(name[0]):x}__{name[1:]}"
         else:
-            name = odd.sub(lambda found: f"__0x{ord(found[0]):x}__", name)
-        made[name] = quote(value, safe=_PRINTABLE)
-    size = sum(len(name) + len(value) for name, value in made.items())
+            name = odd.sub(lambda match: f"__0x{ord(match[0]):x}__", name)
+        fields[name] = quote(value, safe=_PRINTABLE)
+    size = sum(len(name) + len(value) for name, value in fields.items())
     if size > _BYTES:
         raise ResourceExhaustedError(
             f"the metadata needs {size} bytes in headers, where all but ASCII takes more; a bucket takes {_BYTES}: put it into a file"
         )
-    made["Content-Type"] = content_type
-    return made
+    fields["Content-Type"] = content_type
+    return fields
 
 
 def info(name: str, meta: Mapping[str, Any], attributes: Mapping[str, str]) -> FileInfo:
@@ -97,9 +98,9 @@ def info(name: str, meta: Mapping[str, Any], attributes: Mapping[str, str]) -> F
     return FileInfo(name, meta["size"], written, etag, attributes.get("Content-Type"), metadata)
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    code = int(found[1], 16)
-    return chr(code) if code < 0x110000 else found[0]
+def _unescaped(match: re.Match[str]) -> str:
+    code = int(match[1], 16)
+    return chr(code) if code < 0x110000 else match[0]
 
 
 def at(ms: int) -> datetime:

@@ -33,7 +33,7 @@ from ...errors import (
 )
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .failures import ELSEWHERE, explained
+from .failures import ELSEWHERE, map_error
 from .requests import SignedRequests
 from .settings import ObjectstoreSettings
 
@@ -63,7 +63,7 @@ _used_at: int | None = None
 
 
 class Step(NamedTuple):
-    """One call of obstore: of a function of a store, or with ``on`` of a method."""
+    """Call of an obstore function on a store, or of a method of ``on``."""
 
     name: str
     arguments: tuple[Any, ...] = ()
@@ -113,12 +113,12 @@ class Bucket(FlowEngine[Step | Together | float, Any]):
     def store(self, op: Operation) -> Any:
         """Return the store for a call's time."""
         seconds = self._seconds(op)
-        return self._stores.get(seconds) or self._made(seconds)
+        return self._stores.get(seconds) or self._store(seconds)
 
     async def store_async(self, op: Operation) -> Any:
         """Asynchronous `store`; making one reads files, and may ask for credentials."""
         seconds = self._seconds(op)
-        return self._stores.get(seconds) or await asyncio.to_thread(self._made, seconds)
+        return self._stores.get(seconds) or await asyncio.to_thread(self._store, seconds)
 
     def _seconds(self, op: Operation) -> float:
         global _used_at
@@ -129,20 +129,20 @@ class Bucket(FlowEngine[Step | Together | float, Any]):
                     "or use the store in them only"
                 )
             _used_at = fork.generation()
-        left = op.remaining()
-        if left == 0:
+        remaining = op.remaining()
+        if remaining == 0:
             raise op.timed_out("a connection")
-        return _UNLIMITED if left is None else _two_digits(min(left, _UNLIMITED))
+        return _UNLIMITED if remaining is None else _two_digits(min(remaining, _UNLIMITED))
 
-    def _made(self, seconds: float) -> Any:
+    def _store(self, seconds: float) -> Any:
         with self._lock:
             if self._closed:
                 raise ClosedError("this client is closed: make another")
-            made = self._stores.get(seconds) or self._make(seconds)
+            store = self._stores.get(seconds) or self._make(seconds)
             if len(self._stores) >= _STORES:
                 self._stores.pop(next(iter(self._stores)))
-            self._stores[seconds] = made
-            return made
+            self._stores[seconds] = store
+            return store
 
     def signing(self, op: Operation, options: Mapping[str, Any]) -> Any:
         """Return a store that only signs, with other options than those of the settings."""
@@ -163,10 +163,10 @@ class Bucket(FlowEngine[Step | Together | float, Any]):
             client["allow_http"] = True
         if settings.ca_file is not None:
             client["root_certificate"] = _content(settings.ca_file)
-        told = ("endpoint", "region", "access_key_id", "secret_access_key", "session_token", "account_name",
-                "account_key", "service_account")  # fmt: skip
+        names = ("endpoint", "region", "access_key_id", "secret_access_key", "session_token", "account_name",
+                 "account_key", "service_account")  # fmt: skip
         options: dict[str, Any] = {
-            name: getattr(settings, name) for name in told if getattr(settings, name) is not None
+            name: getattr(settings, name) for name in names if getattr(settings, name) is not None
         }
         if settings.anonymous:
             options["skip_signature"] = True
@@ -193,8 +193,8 @@ class Bucket(FlowEngine[Step | Together | float, Any]):
                 step = flow.send(answer) if failure is None else flow.throw(failure)
                 answer = failure = None
                 if isinstance(step, float):
-                    left = op.remaining()
-                    step = step if left is None else min(step, left)
+                    remaining = op.remaining()
+                    step = step if remaining is None else min(step, remaining)
                 try:
                     answer = yield step
                 except BaseException as error:
@@ -208,7 +208,7 @@ class Bucket(FlowEngine[Step | Together | float, Any]):
         finally:
             answer, raised, failure = None, failure, None
         # outside of the block: the text of obstore's error quotes URLs, and would be shown as its context
-        raise explained(self.where, raised, op)
+        raise map_error(self.where, raised, op)
 
     def _run_all(self, op: Operation, flows: Sequence[Flow[T]]) -> list[T | CloudRuntimesError]:
         """Run flows at once, and return what each gave or raised."""
@@ -285,19 +285,19 @@ class _Body:
     def __init__(self, where: str, result: Any) -> None:
         start, end = result.range
         self._where = where
-        self._left: int = end - start
+        self._remaining: int = end - start
         self._pieces: list[Any] = []
 
     def add(self, piece: Any) -> None:
         """Take what came next."""
-        self._left -= len(piece)
-        if self._left < 0:
+        self._remaining -= len(piece)
+        if self._remaining < 0:
             raise InternalError(f"{self._where}: the store sends more of an object than it announced")
         self._pieces.append(piece)
 
     def joined(self) -> bytes:
         """Return all of it."""
-        if self._left > 0:
+        if self._remaining > 0:
             raise UnavailableError(f"{self._where}: the store sent less of an object than it announced")
         return b"".join(self._pieces)
 

@@ -1,6 +1,6 @@
-"""What obstore's errors mean to a caller: the one error table of this component.
+"""Error table of this component: maps obstore's errors to ours.
 
-Their texts quote URLs, queries and what the server said, so none of a text leaves this module but codes.
+Their texts quote URLs, queries and the server's reply, so only codes from a text leave this module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...errors import (
 )
 from ...spi.operation import Operation
 
-__all__ = ["ELSEWHERE", "Refusal", "bucket_gone", "explained", "out_of_range", "same_name"]
+__all__ = ["ELSEWHERE", "Refusal", "bucket_gone", "map_error", "out_of_range", "same_name"]
 
 ELSEWHERE: Final = "127.0.0.1:0"
 """Where requests to other hosts than the store's go: nobody can listen there."""
@@ -59,7 +59,7 @@ class Refusal(Exception):
         return f"{line} {body.decode(errors='replace')}"
 
 
-def _told(error: BaseException) -> tuple[str, int, str]:
+def _details(error: BaseException) -> tuple[str, int, str]:
     """Return an error's own line, the status and the code of the server's last answer; 0 and none: there was none."""
     text = str(error)
     line = text.partition("\n\nDebug source")[0]
@@ -68,30 +68,30 @@ def _told(error: BaseException) -> tuple[str, int, str]:
 
 
 def bucket_gone(error: BaseException) -> bool:
-    """Tell whether it is the bucket that is not there."""
-    return _told(error)[2] in _BUCKET
+    """Return whether it is the bucket that is not there."""
+    return _details(error)[2] in _BUCKET
 
 
 def same_name(error: BaseException) -> bool:
-    """Tell whether a folder stands where a file should, or a file above it."""
-    return _told(error)[2] in _SAME_NAME
+    """Return whether a folder stands where a file should, or a file above it."""
+    return _details(error)[2] in _SAME_NAME
 
 
 def out_of_range(error: BaseException) -> bool:
-    """Tell whether a part was asked for that begins behind the end."""
-    line, status, _ = _told(error)
+    """Return whether a part was asked for that begins behind the end."""
+    line, status, _ = _details(error)
     return status == 416 or "Wanted range starting at" in line
 
 
-def explained(where: str, error: BaseException, op: Operation) -> CloudRuntimesError:
+def map_error(where: str, error: BaseException, op: Operation) -> CloudRuntimesError:
     """Return our error for one of obstore's; ``where`` is the cloud and the bucket."""
-    line, status, code = _told(error)
+    line, status, code = _details(error)
     debug = str(error)
     if code in _BUCKET:
         return NotFoundError(f"{where}: there is no such bucket: make it, or correct url in the component's table")
-    if found := _KEY.search(line):
+    if match := _KEY.search(line):
         return InternalError(
-            f"{where}: obstore cannot list the key {found[1]!r} of another program: list where it is not, or rename it"
+            f"{where}: obstore cannot list the key {match[1]!r} of another program: list where it is not, or rename it"
         )
     if ELSEWHERE in debug or 300 <= status < 400:
         return UnavailableError(f"{where}: the store sends requests to another host: correct endpoint or region")

@@ -34,12 +34,12 @@ _BLOCK: Final = 8 * 1024 * 1024
 
 
 class ObjectFiles(FlowDriver, ServerFiles):
-    """One store: what is below the prefix."""
+    """File store below a prefix."""
 
     features = frozenset(
         {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.RANGE, spi.SIZES, spi.URL}
     )
-    instead = {  # noqa: RUF012  # nobody changes it
+    alternatives = {  # noqa: RUF012  # nobody changes it
         spi.MOVE: "a bucket cannot rename: copy_file, then delete_file, and have readers bear with both names for a moment"
     }
 
@@ -60,11 +60,11 @@ class ObjectFiles(FlowDriver, ServerFiles):
     def find(self, name: str) -> Flow[FileInfo | None]:
         """Return what is known of a file."""
         try:
-            found = yield Step("get", (self.names.key(name),), {"options": {"head": True}})
+            result = yield Step("get", (self.names.key(name),), {"options": {"head": True}})
         except FileNotFoundError as error:
             yield from self.absent(error)
             return None
-        return info(name, found.meta, found.attributes)
+        return info(name, result.meta, result.attributes)
 
     def absent(self, error: BaseException) -> Flow[None]:
         """Look whether it is only the object that is not there: the answer to a HEAD does not tell."""
@@ -162,12 +162,14 @@ class ObjectFiles(FlowDriver, ServerFiles):
 
 def _only(chunks: Iterable[Chunk]) -> Chunk | None:
     """Return the only chunk of content in memory, which need not be copied; ``None``: there are several, or who knows."""
-    found = list(islice(chunks, 2)) if getattr(chunks, "repeatable", False) else [b"", b""]
-    return None if len(found) > 1 else found[0] if found else b""
+    head = list(islice(chunks, 2)) if getattr(chunks, "repeatable", False) else [b"", b""]
+    return None if len(head) > 1 else head[0] if head else b""
 
 
 class _Reader(FileReader):
-    """One version of a file, a block at a time. Once it was replaced, what is not yet read is refused, unless the bucket keeps versions."""
+    """Reader of one version of a file, a block at a time.
+
+    Once the file is replaced, further reads are refused, unless the bucket keeps versions."""
 
     def __init__(self, files: ObjectFiles) -> None:
         self.flows = files.flows
@@ -178,10 +180,10 @@ class _Reader(FileReader):
         self._closed = False
 
     def open(self, name: str) -> Flow[bool]:
-        """Read the first block, and tell whether there is a file."""
+        """Read the first block, and return whether there is a file."""
         try:
-            found = yield Step("get", (self._files.names.key(name),), {"options": {"range": (0, _FIRST)}})
-            self._block = memoryview((yield Step("bytes", on=found)))
+            result = yield Step("get", (self._files.names.key(name),), {"options": {"range": (0, _FIRST)}})
+            self._block = memoryview((yield Step("bytes", on=result)))
         except FileNotFoundError as error:
             yield from self._files.absent(error)
             return False
@@ -192,9 +194,9 @@ class _Reader(FileReader):
             if empty is not None:
                 self.info = empty
             return empty is not None
-        self.info = info(name, found.meta, found.attributes)
-        version = found.meta["version"]
-        self._pin = {"if_match": found.meta["e_tag"]} if version is None else {"version": version}
+        self.info = info(name, result.meta, result.attributes)
+        version = result.meta["version"]
+        self._pin = {"if_match": result.meta["e_tag"]} if version is None else {"version": version}
         return True
 
     def _read(self, op: Operation, offset: int, size: int, /) -> Flow[bytes]:
@@ -221,8 +223,8 @@ class _Reader(FileReader):
         options = {"range": (offset, min(offset + want, self.info.size or 0)), **self._pin}
         self._block = memoryview(b"")  # not two at once
         try:
-            found = yield Step("get", (self._files.names.key(name),), {"options": options})
-            self._block = memoryview((yield Step("bytes", on=found)))
+            result = yield Step("get", (self._files.names.key(name),), {"options": options})
+            self._block = memoryview((yield Step("bytes", on=result)))
         except (FileNotFoundError, exceptions.PreconditionError) as error:
             if bucket_gone(error):
                 raise

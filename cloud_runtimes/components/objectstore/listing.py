@@ -18,17 +18,17 @@ def list_files(
     bucket: Bucket, names: Names, prefix: str, recursive: bool, limit: int | None, after: str | None
 ) -> Flow[list[FileInfo]]:
     """Return what the SPI's ``list_files`` does, but of an entry only what a listing tells."""
-    found = yield from _Plain(bucket, names, prefix, recursive, limit, after).entries()
+    plain = yield from _Plain(bucket, names, prefix, recursive, limit, after).entries()
     odd = yield from _odd(bucket, names, prefix, recursive, limit, after)
-    merged = {entry.name: entry for entry in (*found, *odd)}
+    merged = {entry.name: entry for entry in (*plain, *odd)}
     return sorted(merged.values(), key=lambda entry: entry.name)[:limit]  # code points and UTF-8 have one order
 
 
-def _entry(name: str, prefix: str, recursive: bool, found: Listed) -> FileInfo:
+def _entry(name: str, prefix: str, recursive: bool, listed: Listed) -> FileInfo:
     folder, slash, _ = name[len(prefix) :].partition("/")
     if slash and not recursive:
         return FileInfo(prefix + folder + slash, 0)
-    return FileInfo(name, found.size, found.modified)
+    return FileInfo(name, listed.size, listed.modified)
 
 
 class _Plain:
@@ -43,7 +43,7 @@ class _Plain:
         self._recursive = recursive
         self._limit = limit
         self._after = after
-        self._found: list[FileInfo] = []
+        self._infos: list[FileInfo] = []
         folder = prefix[: prefix.rfind("/") + 1]
         self._folder = (names.root + folder)[:-1] or None
         self._possible = not folder or names.plain(folder[:-1])
@@ -57,7 +57,7 @@ class _Plain:
         low: str | None = self._first()
         while low is not None:
             low = yield from self._from(low)
-        return self._found
+        return self._infos
 
     def _level(self) -> Flow[list[FileInfo]]:
         """Have the store itself shorten the names."""
@@ -67,12 +67,12 @@ class _Plain:
             for folder in page.folders:
                 name = folder[len(root) :]
                 if name.startswith(self._prefix) and name != AREA and self._is_name(name[:-1]):
-                    self._found.append(FileInfo(name, 0))
-            for found in page.objects:
-                name = found.key[len(root) :]
+                    self._infos.append(FileInfo(name, 0))
+            for listed in page.objects:
+                name = listed.key[len(root) :]
                 if name.startswith(self._prefix) and self._is_name(name):
-                    self._found.append(FileInfo(name, found.size, found.modified))
-        return self._found
+                    self._infos.append(FileInfo(name, listed.size, listed.modified))
+        return self._infos
 
     def _is_name(self, name: str) -> bool:
         """Return whether a file can have a name; else skip the key, which is another program's."""
@@ -96,24 +96,24 @@ class _Plain:
         """List from a text on, until there is enough; inside a long folder return how to go on behind it."""
         pages = Pages(self._bucket, self._folder, self._names.root + low)
         while page := (yield from pages.next()):
-            for found in page.objects:
-                name = found.key[len(self._names.root) :]
+            for listed in page.objects:
+                name = listed.key[len(self._names.root) :]
                 if name.startswith(self._prefix):
                     if self._is_name(name):
-                        self._add(_entry(name, self._prefix, self._recursive, found))
+                        self._add(_entry(name, self._prefix, self._recursive, listed))
                 elif name > self._prefix:
                     return None
-                if self._limit is not None and len(self._found) >= self._limit:
+                if self._limit is not None and len(self._infos) >= self._limit:
                     return None
-            if self._found and self._found[-1].is_folder and not pages.ended:
-                return self._found[-1].name + LAST
+            if self._infos and self._infos[-1].is_folder and not pages.ended:
+                return self._infos[-1].name + LAST
         return None
 
     def _add(self, entry: FileInfo) -> None:
         if entry.name.startswith(AREA) or (self._after is not None and entry.name <= self._after):
             return
-        if not self._found or self._found[-1].name != entry.name:
-            self._found.append(entry)
+        if not self._infos or self._infos[-1].name != entry.name:
+            self._infos.append(entry)
 
 
 def _odd(
@@ -124,17 +124,17 @@ def _odd(
     low = prefix if after is None or after < prefix else after
     first = low.encode().hex()
     pages = Pages(bucket, area[:-1], area + (first if low is after else before(first)))
-    found: dict[str, FileInfo] = {}
+    entries: dict[str, FileInfo] = {}
     while page := (yield from pages.next()):
         for listed in page.objects:
             name = names.name(listed.key)
             if name is None or not name.startswith(prefix):
                 if name is not None and name > prefix:
-                    return found.values()
+                    return entries.values()
                 continue
             entry = _entry(name, prefix, recursive, listed)
             if after is None or entry.name > after:
-                found[entry.name] = entry
-            if limit is not None and len(found) >= limit:
-                return found.values()
-    return found.values()
+                entries[entry.name] = entry
+            if limit is not None and len(entries) >= limit:
+                return entries.values()
+    return entries.values()

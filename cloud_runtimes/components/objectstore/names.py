@@ -21,7 +21,7 @@ _BAD_ON_AZURE: Final = re.compile(rf"{_BAD.pattern}|\\|\.(?:/|$)")
 
 
 class Names:
-    """Those of one store; ``root`` is what its keys begin with."""
+    """Names and keys of one store; ``root`` is the prefix of its keys."""
 
     def __init__(self, store: str, root: str, azure: bool) -> None:
         self.root = root
@@ -29,7 +29,7 @@ class Names:
         self._bad = _BAD_ON_AZURE if azure else _BAD
 
     def plain(self, name: str) -> bool:
-        """Tell whether a name is its own key."""
+        """Return whether a name is its own key."""
         return not (self._bad.search(name) or name.startswith(AREA) or not name)
 
     def key(self, name: str) -> str:
@@ -59,8 +59,8 @@ class Names:
 
 def cut(text: str) -> str | None:
     """Return the start of a text that can be a key, for a listing to begin behind; ``None``: there is none."""
-    found = _BAD.search(text)
-    return (text if found is None else text[: found.start()]).rstrip("/") or None
+    match = _BAD.search(text)
+    return (text if match is None else text[: match.start()]).rstrip("/") or None
 
 
 def before(prefix: str) -> str:

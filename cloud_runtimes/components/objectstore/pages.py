@@ -113,8 +113,8 @@ class Pages:
         return page
 
 
-def _listed(found: Sequence[Mapping[str, Any]]) -> list[Listed]:
-    return [Listed(each["path"], each["size"], each["last_modified"]) for each in found]
+def _listed(objects: Sequence[Mapping[str, Any]]) -> list[Listed]:
+    return [Listed(each["path"], each["size"], each["last_modified"]) for each in objects]
 
 
 def look(bucket: Bucket) -> Flow[None]:

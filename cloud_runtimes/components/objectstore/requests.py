@@ -97,7 +97,7 @@ class SignedRequests:
         try:
             reply = await send(op, *_call(address, method, query), "cloud-runtimes")
         except (NotReached, CloudRuntimesError) as error:
-            failure: Exception = _explained(where, error, op)
+            failure: Exception = _map_error(where, error, op)
         else:
             if reply.status == 200:
                 return reply.data
@@ -116,7 +116,7 @@ def _call(address: str, method: str, query: str) -> tuple[Endpoint, RpcCall]:
     return server, RpcCall("", parts.path.lstrip("/"), method, b"", None, {}, query)
 
 
-def _explained(where: str, error: Exception, op: Operation) -> CloudRuntimesError:
+def _map_error(where: str, error: Exception, op: Operation) -> CloudRuntimesError:
     if isinstance(error, DeadlineExceededError):
         return op.timed_out(f"an answer of {where}")
     if isinstance(error, ResourceExhaustedError):

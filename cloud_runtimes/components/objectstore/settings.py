@@ -1,4 +1,4 @@
-"""What the drivers are given: the component's settings."""
+"""Settings of the component, for its drivers."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class ObjectstoreSettings:
     options: tuple = setting((), parse=_options, help="whatever else obstore takes")  # type: ignore[type-arg]
 
     def __post_init__(self) -> None:
-        found = _URL.fullmatch(self.url or "")
-        if found is None:
+        match = _URL.fullmatch(self.url or "")
+        if match is None:
             raise ValueError('give url = "s3://bucket/prefix", or one with gs:// or az://')
-        if any(part in ("", ".", "..") or not part.isprintable() for part in (found[3] or "x").rstrip("/").split("/")):
+        if any(part in ("", ".", "..") or not part.isprintable() for part in (match[3] or "x").rstrip("/").split("/")):
             raise ValueError("the prefix in url must be names with / between them")
         allowed = {
             "s3": ("endpoint", "region", "access_key_id", "secret_access_key", "session_token", "profile"),
@@ -111,6 +111,6 @@ class ObjectstoreSettings:
 
     def root(self, name: str) -> str:
         """Return what all keys of a store begin with: nothing, or folders with their ``/``."""
-        segment = _NOT_IN_SEGMENT.sub(lambda found: f"%{ord(found[0]):02X}", name)
+        segment = _NOT_IN_SEGMENT.sub(lambda match: f"%{ord(match[0]):02X}", name)
         prefix = self.url.partition("://")[2].partition("/")[2].rstrip("/").replace("{name}", segment)
         return f"{prefix}/" if prefix else ""

@@ -49,7 +49,7 @@ class _Found(NamedTuple):
 
 
 class ObjectState(FlowDriver, StateDriver):
-    """One store: what is below the prefix."""
+    """State store below a prefix."""
 
     features = frozenset({spi.CONSISTENCY, spi.ETAG, spi.FIRST_WRITE, spi.LIST_KEYS, spi.TTL})
 
@@ -64,8 +64,8 @@ class ObjectState(FlowDriver, StateDriver):
     # -- reading ----------------------------------------------------------
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
-        found = yield from self._find(key)
-        return None if found is None else found.value
+        stored = yield from self._find(key)
+        return None if stored is None else stored.value
 
     get, get_async = both_apis(_get)
 
@@ -93,8 +93,8 @@ class ObjectState(FlowDriver, StateDriver):
 
     def _get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
         values = {}
-        found = yield Together([self._get(op, key, consistency) for key in keys])
-        for key, value in zip(keys, found, strict=True):
+        results = yield Together([self._get(op, key, consistency) for key in keys])
+        for key, value in zip(keys, results, strict=True):
             if isinstance(value, CloudRuntimesError):
                 raise value
             if value is not None:
@@ -136,7 +136,7 @@ class ObjectState(FlowDriver, StateDriver):
     write, write_async = both_apis(_write)
 
     def _apply(self, write: StateWrite) -> Flow[bool]:
-        """Apply one; tell whether its condition held."""
+        """Apply one; return whether its condition held."""
         key = self._names.key(write.key)
         if write.data is None and write.etag is None:
             try:
@@ -157,12 +157,12 @@ class ObjectState(FlowDriver, StateDriver):
                 yield Step("put", (key, data), {"mode": mode, "use_multipart": False})
                 return True
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-                found = yield from self._find(write.key)
-            if found is not None and found.nonce == nonce:  # an earlier answer was lost
+                stored = yield from self._find(write.key)
+            if stored is not None and stored.nonce == nonce:  # an earlier answer was lost
                 return True
-            if not write.create or (found is not None and found.value is not None):
+            if not write.create or (stored is not None and stored.value is not None):
                 return False
-            mode = "create" if found is None else self._current(found.version)
+            mode = "create" if stored is None else self._current(stored.version)
 
     def _current(self, version: str) -> dict[str, str]:
         return {"version": version} if self._versions else {"e_tag": f'"{version}"'}
@@ -172,13 +172,13 @@ def _rounds(writes: Sequence[StateWrite], failed: Mapping[int, CloudRuntimesErro
     """Return the places of writes that may be under way at once: a key's writes follow each other."""
     rounds: list[list[int]] = []
     seen: dict[str, int] = {}
-    for place, write in enumerate(writes):
-        if place not in failed:
+    for index, write in enumerate(writes):
+        if index not in failed:
             number = seen.get(write.key, -1) + 1
             seen[write.key] = number
             if number == len(rounds):
                 rounds.append([])
-            rounds[number].append(place)
+            rounds[number].append(index)
     return rounds
 
 

@@ -17,7 +17,7 @@ from ...spi.file import Chunk, FileInfo, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .attributes import Stamp, at, headers
 from .bucket import Flow, Step
-from .failures import explained, same_name
+from .failures import map_error, same_name
 from .settings import PARTS
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Upload(FileWriter):
                 await self._in_thread(self._send, op)
 
     def _take(self, data: memoryview) -> bool:
-        """Append some bytes; tell whether it is time to send."""
+        """Append some bytes; return whether it is time to send."""
         self._check()
         self._count(len(data))
         self._rest += data
@@ -117,7 +117,7 @@ class Upload(FileWriter):
                 if self._ended and (error is not None or not complete):
                     self._give_up()
         if error is not None:
-            raise explained(bucket.where, error, op)
+            raise map_error(bucket.where, error, op)
 
     def commit(self, op: Operation, /) -> FileInfo:
         self._check()
@@ -155,20 +155,20 @@ class Upload(FileWriter):
             if self._how.overwrite or same_name(error):
                 raise
             # an answer that was lost, and a request sent again, look like another's file
-            found = yield from self._files.find(self._name)
-            if found is not None and self._stamp.nonce in (found.etag or ""):
-                return found
+            info = yield from self._files.find(self._name)
+            if info is not None and self._stamp.nonce in (info.etag or ""):
+                return info
             raise self._files.exists(self._name) from None
         return self._info(result["e_tag"])
 
     def _stored(self) -> Flow[FileInfo]:
         """Return what is known of the file; obstore does not tell the etag of parts."""
         try:
-            found: FileInfo | None = yield from self._files.find(self._name)
+            info: FileInfo | None = yield from self._files.find(self._name)
         except Exception:  # it is stored, whatever becomes of the question
-            found = None
-        if found is not None and found.etag is not None and found.etag.startswith(self._stamp.nonce):
-            return found
+            info = None
+        if info is not None and info.etag is not None and info.etag.startswith(self._stamp.nonce):
+            return info
         return self._info(None)  # or replaced by now
 
     def abort(self, op: Operation, /) -> None:

@@ -49,8 +49,8 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
         self.durable = is_durable(settings.durability)
 
     def _acquire(self) -> PostgresDatabase:
-        made: PostgresDatabase = self._module("database").PostgresDatabase.acquire(self.settings)
-        return made
+        database: PostgresDatabase = self._module("database").PostgresDatabase.acquire(self.settings)
+        return database
 
     def _module(self, name: str) -> Any:
         with importing("PostgreSQL", "postgres"):
@@ -80,8 +80,8 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
         return psycopg.connect(self.settings.url)
 
     def driver(self, service: str, name: str) -> Driver:
-        made: Driver = getattr(self._module(service), _DRIVERS[service])(self, name)
-        return made
+        instance: Driver = getattr(self._module(service), _DRIVERS[service])(self, name)
+        return instance
 
     def ready(self) -> None:
         self.engine.open(Operation(_READY, self.name, 5.0))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...spi.operation import Method, Operation, mark_interrupted
 from .connection import Call, Connection, Flow
-from .failures import Lost
+from .failures import ConnectionLost
 from .statement import Result, Statement
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _BATCH: Final = Method("postgres", "batch", repeatable=False)
 
 
 class SharedConnection(Connection):
-    """What a flow of an event loop gets for a connection.
+    """Connection for a flow of an event loop, which shares batches with other flows.
 
     Attributes:
         own: the flow's own connection, from its first statement that does not share.
@@ -113,10 +113,10 @@ class Batches:
             return await entry.future
         except _Apart:
             pass
-        except Lost as lost:
-            raise lost.explained(self._pool.where, maybe_applied=self._writes) from lost
+        except ConnectionLost as lost:
+            raise lost.map_error(self._pool.where, maybe_applied=self._writes) from lost
         except BaseException as error:
-            sent = self._left(entry)
+            sent = self._forget(entry)
             maybe_applied = sent and self._writes
             if isinstance(error, TimeoutError):
                 what = "PostgreSQL" if sent else self._pool.scarce()
@@ -169,7 +169,7 @@ class Batches:
         finally:
             for entry in entries:
                 if not entry.future.done():
-                    entry.future.set_exception(_Apart() if lost is None else Lost(lost))
+                    entry.future.set_exception(_Apart() if lost is None else ConnectionLost(lost))
             self._ended()
 
     def _taken(self) -> list[_Entry]:
@@ -216,7 +216,7 @@ class Batches:
         if deadlines:
             self._watch(min(deadlines))
 
-    def _left(self, entry: _Entry) -> bool:
+    def _forget(self, entry: _Entry) -> bool:
         """Forget an entry; returns whether it was sent. A batch that nobody waits for ends, on the server as well."""
         if entry in self._waiting:
             self._waiting.remove(entry)

@@ -69,7 +69,7 @@ class PostgresChange(Change):
             if self.channels:
                 borrowed.run_all([notification(settings.schema, list(self.channels))])
         except SqlFailure as error:
-            raise error.explained(database.where, standby=False) from error
+            raise error.map_error(database.where, standby=False) from error
 
 
 class _Borrowed(Connection):
@@ -144,11 +144,11 @@ def commit(
             raise
         yield from make_partitions(connection, retention)
         results = yield from connection.pipeline([*before, *calls], now)
-    place = len(before)
+    offset = len(before)
     try:
         for change, part in zip(changes, parts, strict=True):
-            yield from change.check(connection, results[place : place + len(part)])
-            place += len(part)
+            yield from change.check(connection, results[offset : offset + len(part)])
+            offset += len(part)
     except CloudRuntimesError:
         if checked:
             yield from connection.execute(ROLLBACK)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Operation
-from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, items, place
+from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, group_and_label, items
 from .._net.notify import Waiter
 from .connection import Connection, Flow
 from .driver import PostgresDriver, on_connection
@@ -62,7 +62,7 @@ _VERSION: Final = Statement("UPDATE {schema}.configuration_versions SET version 
 
 
 class PostgresConfiguration(PostgresDriver, ConfigurationDriver):
-    """One store: a namespace in the table."""
+    """Configuration store: a namespace in the table."""
 
     features = FEATURES
 
@@ -74,7 +74,7 @@ class PostgresConfiguration(PostgresDriver, ConfigurationDriver):
     # -- reading ----------------------------------------------------------
 
     def _get(self, connection: Connection, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
-        values = (self.name, *place(selection), selection.keys or None)
+        values = (self.name, *group_and_label(selection), selection.keys or None)
         return items(self.name, (yield from connection.execute(_GET, *values)).rows, selection)
 
     get, get_async = on_connection(_get)
@@ -97,18 +97,21 @@ class PostgresConfiguration(PostgresDriver, ConfigurationDriver):
 
     def _delete(self, connection: Connection, selection: Selection, /) -> Flow[None]:
         store, version = yield from self._locked(connection)
-        calls = [(_DELETE, (store, *place(selection), key, version + at)) for at, key in enumerate(selection.keys, 1)]
+        calls = [
+            (_DELETE, (store, *group_and_label(selection), key, version + at))
+            for at, key in enumerate(selection.keys, 1)
+        ]
         yield from self._change(connection, store, version, calls)
 
     delete, delete_async = on_connection(_delete)
 
     def _locked(self, connection: Connection) -> Flow[tuple[int, int]]:
         """Begin a transaction and lock the store; returns its number, made if need be, and the version of its last change."""
-        found = (yield from connection.pipeline([(BEGIN, ()), (_LOCK, (self.name,))]))[1].rows
-        if not found:
+        rows = (yield from connection.pipeline([(BEGIN, ()), (_LOCK, (self.name,))]))[1].rows
+        if not rows:
             making = [(_MAKE, (self.name,)), (_MAKE_VERSION, (self.name,)), (_LOCK, (self.name,))]
-            found = (yield from connection.pipeline(making))[2].rows
-        return found[0][0], found[0][1]
+            rows = (yield from connection.pipeline(making))[2].rows
+        return rows[0][0], rows[0][1]
 
     def _change(
         self, connection: Connection, store: int, version: int, calls: list[tuple[Statement, tuple[Any, ...]]]
@@ -133,14 +136,14 @@ class PostgresConfiguration(PostgresDriver, ConfigurationDriver):
 
 
 class _Source(ChangeSource):
-    """What changed in the database."""
+    """Source of changes in the database."""
 
     def __init__(self, component: PostgresComponent, name: str, selection: Selection) -> None:
         super().__init__(name, selection)
         self.component = component
 
     def _since(self, op: Operation, version: int) -> list[Any]:
-        values = (self._name, *place(self._selection), version)
+        values = (self._name, *group_and_label(self._selection), version)
         return self.component.engine.run(op, lambda connection: connection.execute(_SINCE, *values)).rows
 
     def _subscribe(self) -> Waiter:

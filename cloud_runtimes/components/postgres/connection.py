@@ -1,6 +1,9 @@
-"""One connection, on psycopg's libpq layer, as flows: generators that yield what they wait for, so that threads and event loops drive the same code.
+"""Connection on psycopg's libpq layer, written as flows.
 
-A connection stays in libpq's pipeline mode. The statements that one flow sends together are one transaction (PostgreSQL manual, "Pipeline Mode").
+A flow is a generator that yields what it waits for, so that threads and event loops drive the same code.
+
+A connection stays in libpq's pipeline mode. The statements that one flow sends together are one transaction
+(PostgreSQL manual, "Pipeline Mode").
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLIN, POLLOUT, Poll, poll
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .failures import Lost, SqlFailure
+from .failures import ConnectionLost, SqlFailure
 from .statement import Result, Statement
 
 __all__ = ["Call", "Connection", "Flow"]
@@ -73,12 +76,12 @@ class Connection(FlowEngine[int, int]):
         if wanted != READ:
             waiting = poll()
             waiting.register(self.socket, wanted)
-        left = op.remaining()
-        found = waiting.poll(None if left is None else left * 1000 + 1)
-        if not found:
+        remaining = op.remaining()
+        ready = waiting.poll(None if remaining is None else remaining * 1000 + 1)
+        if not ready:
             raise op.timed_out("PostgreSQL", maybe_applied=self.sent and op.method.writes)
         # an error or a hang-up is found by reading
-        return found[0][1] & (READ | WRITE) or READ
+        return ready[0][1] & (READ | WRITE) or READ
 
     async def exchange_async(self, op: Operation, wanted: int) -> int:
         loop = running_loop()
@@ -117,7 +120,7 @@ class Connection(FlowEngine[int, int]):
             if polled == pq.PollingStatus.OK:
                 break
             if polled == pq.PollingStatus.FAILED:
-                raise Lost(pg.get_error_message())
+                raise ConnectionLost(pg.get_error_message())
             # the socket may be another with each address that is tried
             self.poll = poll()
             self.poll.register(pg.socket, READ)
@@ -143,7 +146,7 @@ class Connection(FlowEngine[int, int]):
         return None if host is None or "%" in host or host.startswith("fe80:") else str(host)
 
     def is_alive(self) -> bool:
-        """Tell whether an idle connection still has its server, as far as is known without asking it."""
+        """Return whether an idle connection still has its server, as far as is known without asking it."""
         while self.poll.poll(0):  # the server's last words come before the end
             try:
                 self.pg.consume_input()
@@ -152,7 +155,7 @@ class Connection(FlowEngine[int, int]):
         return self.pg.status == pq.ConnStatus.OK
 
     def is_clean(self) -> bool:
-        """Tell whether it can serve another flow."""
+        """Return whether it can serve another flow."""
         return (
             not self.sent
             and self.pg.status == pq.ConnStatus.OK
@@ -160,7 +163,7 @@ class Connection(FlowEngine[int, int]):
         )
 
     def is_standby(self) -> bool:
-        """Tell whether the server said that it is a standby (from PostgreSQL 14 on)."""
+        """Return whether the server said that it is a standby (from PostgreSQL 14 on)."""
         return self.pg.parameter_status(b"in_hot_standby") == b"on"
 
     def close(self) -> None:
@@ -205,16 +208,16 @@ class Connection(FlowEngine[int, int]):
             while pg.is_busy():
                 yield READ
                 pg.consume_input()
-            found = yield from self._answer()
-            failure = SqlFailure(found, 0) if found.status == _FATAL else None
+            result = yield from self._answer()
+            failure = SqlFailure(result, 0) if result.status == _FATAL else None
             yield from self._result()
             failure = yield from self._synced(failure)
         except psycopg.Error as error:
-            raise Lost(str(error)) from error
+            raise ConnectionLost(str(error)) from error
         self.sent = False
         if failure is not None:
             raise failure
-        return statement.decode(found)
+        return statement.decode(result)
 
     def pipeline(self, calls: Sequence[Call], after: Sequence[Call] = ()) -> Flow[list[Result]]:
         """Run statements in one round trip and, unless one is open, one transaction; returns their results.
@@ -225,7 +228,7 @@ class Connection(FlowEngine[int, int]):
 
         Raises:
             SqlFailure: the server refused one; nothing of them was applied. Says which.
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
         """
         if not calls:
             return []
@@ -243,8 +246,8 @@ class Connection(FlowEngine[int, int]):
                     pg.consume_input()
             results, failure = yield from self._receive(sent[0])
         except psycopg.Error as error:
-            raise Lost(str(error)) from error
-        with suppress(Lost, psycopg.Error):  # what came before it is committed, or has failed
+            raise ConnectionLost(str(error)) from error
+        with suppress(ConnectionLost, psycopg.Error):  # what came before it is committed, or has failed
             for group in sent[1:]:
                 yield from self._receive(group)
         self.sent = False
@@ -280,15 +283,15 @@ class Connection(FlowEngine[int, int]):
         results: list[Result] = []
         failure: SqlFailure | None = None
         for statement, preparing in expected:
-            found = yield from self._answer()
-            if found.status == _FATAL:
-                failure = failure or SqlFailure(found, len(results))
-            elif found.status != _ABORTED:
+            result = yield from self._answer()
+            if result.status == _FATAL:
+                failure = failure or SqlFailure(result, len(results))
+            elif result.status != _ABORTED:
                 if preparing:
                     name = self._prepared[statement] = self._name(statement)
                     self._names.add(name)
                 else:
-                    results.append(statement.decode(found))
+                    results.append(statement.decode(result))
             yield from self._result()  # the end of this statement
         return results, (yield from self._synced(failure))
 
@@ -315,10 +318,10 @@ class Connection(FlowEngine[int, int]):
 
     def _answer(self) -> Flow[Any]:
         """Receive a result that must come."""
-        found = yield from self._result()
-        if found is None:
-            raise Lost(self.pg.get_error_message())
-        return found
+        result = yield from self._result()
+        if result is None:
+            raise ConnectionLost(self.pg.get_error_message())
+        return result
 
 
 def _resolve(future: asyncio.Future[int], ready: int) -> None:

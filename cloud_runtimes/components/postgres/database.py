@@ -1,4 +1,6 @@
-"""One database of one process: its pool, its schema, its notifications. All clients of the process that name it share it."""
+"""Database of a process: its pool, its schema, its notifications.
+
+All clients of the process that name it share it."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from ...spi.sql_states import by_state
 from .._net.engines import Engine
 from .batches import OWN, Batches, SharedConnection
 from .connection import Connection, Flow
-from .failures import Lost
+from .failures import ConnectionLost
 from .notifier import PostgresNotifier
 from .pool import Pool
 from .schema import ensure
@@ -50,7 +52,7 @@ class PostgresDatabase(Engine):
 
     def __init__(self, settings: PostgresSettings) -> None:
         super().__init__(settings)
-        self.where = _place(settings.url)
+        self.where = _address(settings.url)
         self._pool = Pool(
             _conninfo(settings), self.where, settings.schema, settings.max_connections, prepares=settings.prepare
         )
@@ -89,10 +91,10 @@ class PostgresDatabase(Engine):
         try:
             return connection.run(op, work(connection))
         except BaseException as error:
-            found = pool.explained(error, connection, op)
-            if found is error:
+            translated = pool.map_error(error, connection, op)
+            if translated is error:
                 raise
-            raise found from error
+            raise translated from error
         finally:
             pool.release(connection)
 
@@ -125,8 +127,8 @@ class PostgresDatabase(Engine):
             self._local.kinds = {
                 kind: Batches(self._pool, loop, writes=kind == "writes") for kind in ("reads", "writes")
             }
-        found: Batches = self._local.kinds[statement.shares]
-        return found
+        batches: Batches = self._local.kinds[statement.shares]
+        return batches
 
     def open(self, op: Operation) -> None:
         """Make or migrate the schema, once.
@@ -160,7 +162,7 @@ class PostgresDatabase(Engine):
 def explain(error: psycopg.Error, where: str) -> Exception:
     """Return our error for one of psycopg's."""
     if error.sqlstate is None:
-        return Lost(str(error)).explained(where, maybe_applied=False)
+        return ConnectionLost(str(error)).map_error(where, maybe_applied=False)
     return by_state(where, error.sqlstate, f": {error.diag.message_primary}" if error.diag.message_primary else "")
 
 
@@ -175,7 +177,7 @@ def _conninfo(settings: PostgresSettings) -> str:
     return conninfo.make_conninfo(settings.url, options=f"{options} -c synchronous_commit=off")
 
 
-def _place(url: str) -> str:
+def _address(url: str) -> str:
     """Return how messages name a database: without user, password and options."""
     try:
         parts = conninfo.conninfo_to_dict(url)

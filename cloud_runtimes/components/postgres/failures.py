@@ -1,4 +1,4 @@
-"""What the failures of PostgreSQL and libpq mean to a caller: the one error table of this component."""
+"""Error table of this component: maps errors of PostgreSQL and libpq to ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...errors import (
 )
 from ...spi.sql_states import SILENT, by_state
 
-__all__ = ["READ_ONLY", "Lost", "SqlFailure"]
+__all__ = ["READ_ONLY", "ConnectionLost", "SqlFailure"]
 
 READ_ONLY: Final = "25006"
 _UNPREPARED: Final = ("26000", "42P05")
@@ -31,17 +31,17 @@ class SqlFailure(Exception):
 
     Attributes:
         state: the SQLSTATE.
-        place: of the statement among those sent together.
+        index: of the statement among those sent together.
         primary: the server's message.
     """
 
-    def __init__(self, result: Any, place: int) -> None:
+    def __init__(self, result: Any, index: int) -> None:
         self.state = (result.error_field(DiagnosticField.SQLSTATE) or b"XX000").decode()
         self.primary = (result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
-        self.place = place
+        self.index = index
         super().__init__(self.state)
 
-    def explained(self, where: str, *, standby: bool) -> CloudRuntimesError:
+    def map_error(self, where: str, *, standby: bool) -> CloudRuntimesError:
         """Return our error. Nothing was applied: the server rolled the transaction back."""
         if self.state == READ_ONLY and standby:
             return UnavailableError(
@@ -57,10 +57,10 @@ class SqlFailure(Exception):
         return error
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection could not be made, or ended."""
 
-    def explained(self, where: str, *, maybe_applied: bool, accepted: bool = False) -> CloudRuntimesError:
+    def map_error(self, where: str, *, maybe_applied: bool, accepted: bool = False) -> CloudRuntimesError:
         """Return our error; ``accepted``: the server has accepted this URL before."""
         text = str(self)
         if (

@@ -96,7 +96,7 @@ _MOVE: Final = Statement(
 
 
 class PostgresFiles(PostgresDriver, ServerFiles):
-    """One store: a namespace in the table of files."""
+    """File store: a namespace in the table of files."""
 
     features = frozenset(
         {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.LISTED, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
@@ -141,25 +141,25 @@ class PostgresFiles(PostgresDriver, ServerFiles):
         return data
 
     def _open_read(self, connection: Connection, name: str, /) -> Flow[FileReader | None]:
-        found = yield from self._stat(connection, name)
-        return None if found is None else _Reader(self, found)
+        info = yield from self._stat(connection, name)
+        return None if info is None else _Reader(self, info)
 
     open_read, open_read_async = on_connection(_open_read)
 
     def _list(
         self, connection: Connection, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> Flow[list[FileInfo]]:
-        found: list[FileInfo] = []
+        entries: list[FileInfo] = []
         while True:
-            want = None if limit is None else limit - len(found)
+            want = None if limit is None else limit - len(entries)
             values = (self.name, _first(prefix, recursive, after), prefix_end(prefix), want)
             listing = (
                 connection.execute(_NAMES, *values) if recursive else connection.execute(_ENTRIES, *values, prefix)
             )
             rows = (yield from listing).rows
-            found += read_entries(f"files {self.name!r}", rows, itemgetter(0), _listed)
-            if want is None or len(rows) < want or len(found) == limit:
-                return found
+            entries += read_entries(f"files {self.name!r}", rows, itemgetter(0), _listed)
+            if want is None or len(rows) < want or len(entries) == limit:
+                return entries
             after = rows[-1][0]
 
     list_files, list_files_async = on_connection(_list)
@@ -167,8 +167,8 @@ class PostgresFiles(PostgresDriver, ServerFiles):
     # -- writing ----------------------------------------------------------
 
     def _open_write(self, connection: Connection, name: str, how: FileWrite, /) -> Flow[FileWriter]:
-        found, begun = yield from connection.pipeline([(_EXISTS, (self.name, name)), (_BEGIN, ())])
-        if found.rows and not how.overwrite:
+        existing, begun = yield from connection.pipeline([(_EXISTS, (self.name, name)), (_BEGIN, ())])
+        if existing.rows and not how.overwrite:
             raise self.exists(name)
         return _Writer(self, name, how, int(begun.rows[0][0]))
 
@@ -221,8 +221,8 @@ class PostgresFiles(PostgresDriver, ServerFiles):
         if source == target:
             return (yield from self._stat(connection, source))
         locks = [(_LOCK, (self.name, name)) for name in sorted((source, target))]
-        found = (yield from connection.pipeline([(BEGIN, ()), *locks]))[1 + (source > target)].rows
-        if not found:
+        rows = (yield from connection.pipeline([(BEGIN, ()), *locks]))[1 + (source > target)].rows
+        if not rows:
             yield from connection.execute(ROLLBACK)
             return None
         _, moved, _ = yield from connection.pipeline(
@@ -234,14 +234,14 @@ class PostgresFiles(PostgresDriver, ServerFiles):
 
 
 class _Reader(FileReader):
-    """One version of a file."""
+    """Reader of one version of a file."""
 
-    def __init__(self, files: PostgresFiles, found: FileInfo) -> None:
+    def __init__(self, files: PostgresFiles, info: FileInfo) -> None:
         self.executor, self.database = files.executor, files.database
-        self.info = found
+        self.info = info
         self._files = files
-        assert found.etag is not None
-        self._content = int(found.etag, 16)
+        assert info.etag is not None
+        self._content = int(info.etag, 16)
         self._closed = False
 
     def _read(self, connection: Connection, offset: int, size: int, /) -> Flow[bytes]:

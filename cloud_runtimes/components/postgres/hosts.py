@@ -11,7 +11,7 @@ from psycopg import conninfo
 from ...errors import DeadlineExceededError
 from ...spi.operation import Operation
 from .connection import Connection
-from .failures import Lost
+from .failures import ConnectionLost
 
 __all__ = ["Hosts"]
 
@@ -33,22 +33,22 @@ class Hosts:
         Raises:
             Lost, DeadlineExceededError: of the last one.
         """
-        for place, part in self._attempts(op):
+        for index, part in self._attempts(op):
             try:
-                connection.run(part, connection.open(self._each[place]))
-                return self._first(place)
-            except (Lost, DeadlineExceededError):
+                connection.run(part, connection.open(self._each[index]))
+                return self._first(index)
+            except (ConnectionLost, DeadlineExceededError):
                 if part is op:
                     raise
                 connection.close()
 
     async def open_async(self, connection: Connection, op: Operation) -> None:
         """Asynchronous `open`."""
-        for place, part in self._attempts(op):
+        for index, part in self._attempts(op):
             try:
-                await connection.run_async(part, connection.open(self._each[place]))
-                return self._first(place)
-            except (Lost, DeadlineExceededError):
+                await connection.run_async(part, connection.open(self._each[index]))
+                return self._first(index)
+            except (ConnectionLost, DeadlineExceededError):
                 if part is op:
                     raise
                 connection.close()
@@ -56,15 +56,15 @@ class Hosts:
     def _attempts(self, op: Operation) -> Iterator[tuple[int, Operation]]:
         """Yield the servers in turn, each with its share of the time; the last one has all that is left."""
         count = len(self._each)
-        for place in range(count - 1):
-            left = op.remaining()
-            yield place, op.limited(_PATIENCE if left is None else min(_PATIENCE, left / (count - place)))
+        for index in range(count - 1):
+            remaining = op.remaining()
+            yield index, op.limited(_PATIENCE if remaining is None else min(_PATIENCE, remaining / (count - index)))
         yield count - 1, op
 
-    def _first(self, place: int) -> None:
-        if place:
+    def _first(self, index: int) -> None:
+        if index:
             each = self._each
-            self._each = [each[place], *each[:place], *each[place + 1 :]]
+            self._each = [each[index], *each[:index], *each[index + 1 :]]
 
 
 def _split(url: str) -> list[str]:
@@ -78,8 +78,8 @@ def _split(url: str) -> list[str]:
     count = max((len(each) for each in lists.values()), default=1)
     if count == 1 or given.get("target_session_attrs") == "prefer-standby":  # which libpq decides by looking at all
         return [conninfo.make_conninfo(**given)]
-    found = []
-    for place in range(count):
-        given |= {name: each[place % len(each)] for name, each in lists.items()}
-        found.append(conninfo.make_conninfo(**given))
-    return found
+    conninfos = []
+    for index in range(count):
+        given |= {name: each[index % len(each)] for name, each in lists.items()}
+        conninfos.append(conninfo.make_conninfo(**given))
+    return conninfos

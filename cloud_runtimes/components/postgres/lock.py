@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import TURN, Calls, Place, QueuedLock
+from .._lock import TURN, Calls, QueuedLock, QueueEntry
 from .connection import Connection, Flow
 from .statement import RELAXED, SYNCED, Statement
 
@@ -84,7 +84,7 @@ _NEXT: Final = Statement(
 
 
 class PostgresLock(QueuedLock):
-    """One store: a namespace in the table of locks."""
+    """Lock store: a namespace in the table of locks."""
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         super().__init__(component, name)
@@ -96,34 +96,34 @@ class PostgresLock(QueuedLock):
     async def _run_async(self, op: Operation, work: Any) -> Any:
         return await self._component.engine.run_async(op, work, self.executor)
 
-    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+    def _release_in_background(self, request: LockRequest, *, queued: bool) -> None:
         # once more when the server has noticed the caller's end
         work = self._releasing(request, queued=queued)
         self._component.in_background(lambda: work, (0.0, 0.5), again=True)
 
-    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
-        return self._component.engine.notifier.subscribe(f"lock-{place.ticket}")
+    def _subscribe(self, request: LockRequest, entry: QueueEntry) -> Waiter:
+        return self._component.engine.notifier.subscribe(f"lock-{entry.ticket}")
 
     # -- acquiring --------------------------------------------------------
 
     async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
     ) -> tuple[int | None, float]:
-        look = (self._name, request.resource_id, place.ticket or _EVERY)
+        look = (self._name, request.resource_id, entry.ticket or _EVERY)
         pause, queued = (await calls.run(op, lambda connection: connection.execute(_LOOK, *look))).rows[0]
-        place.seen = True
+        entry.seen = True
         if pause is None or pause <= 0:
-            place.since = request.now()
-            place.asked = True
-            place.queued = place.queued or wait
-            token, ticket = await calls.run(op, lambda connection: self._take(connection, request, place.ticket, wait))
+            entry.since = request.now()
+            entry.asked = True
+            entry.queued = entry.queued or wait
+            token, ticket = await calls.run(op, lambda connection: self._take(connection, request, entry.ticket, wait))
             if token is None:
-                place.asked = False
-                place.ticket = ticket
+                entry.asked = False
+                entry.ticket = ticket
             return token, 0.0
         if wait and not queued:
-            place.queued = True
-            place.ticket = await calls.run(op, lambda connection: self._enter(connection, request, place.ticket))
+            entry.queued = True
+            entry.ticket = await calls.run(op, lambda connection: self._enter(connection, request, entry.ticket))
         return None, pause / 1000
 
     def _take(

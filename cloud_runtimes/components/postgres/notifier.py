@@ -11,7 +11,7 @@ from ...errors import CloudRuntimesError, UnsupportedError
 from ...spi.operation import Method, Operation
 from .._net.notify import Notifier
 from .connection import Connection
-from .failures import Lost, SqlFailure
+from .failures import ConnectionLost, SqlFailure
 from .hosts import Hosts
 from .statement import Statement
 
@@ -37,7 +37,7 @@ class PostgresNotifier(Notifier):
         direct: the operator says that there is no pooler in transaction mode before the server.
     """
 
-    failures = (Lost, SqlFailure, CloudRuntimesError, psycopg.Error, OSError)
+    failures = (ConnectionLost, SqlFailure, CloudRuntimesError, psycopg.Error, OSError)
 
     def __init__(self, conninfo: str, schema: str, *, direct: bool) -> None:
         super().__init__("postgres")

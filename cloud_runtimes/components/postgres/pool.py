@@ -13,7 +13,7 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, DeadlineExceededError
 from ...spi.operation import Operation, mark_interrupted
 from .connection import Connection, Flow
-from .failures import READ_ONLY, Lost, SqlFailure
+from .failures import READ_ONLY, ConnectionLost, SqlFailure
 from .hosts import Hosts
 
 __all__ = ["Pool"]
@@ -88,24 +88,24 @@ class Pool:
         try:
             return await connection.run_async(op, work(connection))
         except BaseException as error:
-            found = self.explained(error, connection, op)
-            if found is error:
+            translated = self.map_error(error, connection, op)
+            if translated is error:
                 raise
-            raise found from error
+            raise translated from error
         finally:
             self.release(connection)
 
-    def explained(self, error: BaseException, connection: Connection, op: Operation) -> BaseException:
+    def map_error(self, error: BaseException, connection: Connection, op: Operation) -> BaseException:
         """Return our error for one of a flow that ran on a connection."""
         sent = connection.sent and op.method.writes
         if isinstance(error, SqlFailure):
-            explained = error.explained(self.where, standby=connection.is_standby())
+            translated = error.map_error(self.where, standby=connection.is_standby())
             if error.state == READ_ONLY:  # after a failover another server is the primary
                 connection.close()
                 self._drop_idle()
-            return explained
-        if isinstance(error, Lost):
-            return error.explained(self.where, maybe_applied=sent, accepted=self._accepted)
+            return translated
+        if isinstance(error, ConnectionLost):
+            return error.map_error(self.where, maybe_applied=sent, accepted=self._accepted)
         if isinstance(error, DeadlineExceededError) and connection.sent:
             self._drop_idle()  # the server may hang, and so would the next call
         if not isinstance(error, Exception):
@@ -146,10 +146,10 @@ class Pool:
         """Return a connection that is opened or given back, by the deadline of a call; its user gives it back by `release`."""
         waiter = self._may_open(None)
         if waiter is not None:
-            left = op.remaining()
+            remaining = op.remaining()
             got = False
             try:
-                got = waiter.ticket.acquire(timeout=-1 if left is None else left)
+                got = waiter.ticket.acquire(timeout=-1 if remaining is None else remaining)
             finally:
                 if not got:
                     self._give_up(waiter)
@@ -163,10 +163,10 @@ class Pool:
             self._hosts.open(connection, op)
         except BaseException as error:
             self._drop(connection)
-            found = self.explained(error, connection, op)
-            if found is error:
+            translated = self.map_error(error, connection, op)
+            if translated is error:
                 raise
-            raise found from error
+            raise translated from error
         self._accepted = True
         return connection
 
@@ -194,10 +194,10 @@ class Pool:
             await self._hosts.open_async(connection, op)
         except BaseException as error:
             self._drop(connection)
-            found = self.explained(error, connection, op)
-            if found is error:
+            translated = self.map_error(error, connection, op)
+            if translated is error:
                 raise
-            raise found from error
+            raise translated from error
         self._accepted = True
         return connection
 

@@ -30,19 +30,19 @@ _RAISE_TOKENS: Final = Sql(
 
 
 def _part(
-    group: Sequence[Any], place: tuple[int, int], count: int, claims: Sequence[Slice] | None
+    group: Sequence[Any], position: tuple[int, int], count: int, claims: Sequence[Slice] | None
 ) -> tuple[Slice, ...] | None:
     """Return what a group has not settled of a frame, by its snapshots (see `claim`)."""
     *_, past, present, xid, frame = group
-    if _sees(past, place[0]) or (present is not None and _sees(present, place[0]) and place <= (xid, frame)):
+    if _sees(past, position[0]) or (present is not None and _sees(present, position[0]) and position <= (xid, frame)):
         return tuple(claims or ())
     # a transaction that committed late has frames in between that are new
-    is_last = place[0] >= int(past.split(":")[1])
+    is_last = position[0] >= int(past.split(":")[1])
     return None if is_last else (Slice(0, count, None, 0, 0),)
 
 
 def _sees(snapshot: str, xid: int) -> bool:
-    """Tell whether a transaction is visible in a snapshot (PostgreSQL manual, "Transaction ID and Snapshot Information Functions")."""
+    """Return whether a transaction is visible in a snapshot (PostgreSQL manual, "Transaction ID and Snapshot Information Functions")."""
     low, high, between = snapshot.split(":")
     return xid < int(low) or (xid < int(high) and str(xid) not in between.split(","))
 

@@ -110,14 +110,14 @@ _RENEW: Final = Statement(
 
 
 class PostgresPubSub(PostgresDriver, PubSubDriver):
-    """One pub/sub name: a namespace of topics."""
+    """Pub/sub driver of one name: a namespace of topics."""
 
     features = FEATURES | {INBOX}
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         super().__init__(component, name)
         self.max_event_bytes = component.settings.max_value_bytes
-        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self.too_large_hint = "raise max_value_bytes, or send a reference to it instead"
         self._topics: dict[str, int] = {}
 
     @property
@@ -207,8 +207,8 @@ class _Member(LogMember):
         if not result.rows:
             return False, None
         fresh, overdue, due = result.rows[0]
-        left = [ms / 1000 for ms in (overdue, due) if ms is not None]
-        soonest = min(left) if left else None
+        delays = [ms / 1000 for ms in (overdue, due) if ms is not None]
+        soonest = min(delays) if delays else None
         return fresh or (soonest is not None and soonest <= 0), soonest
 
     def _commit(
@@ -232,22 +232,22 @@ class _Member(LogMember):
 
     def channels(self, writes: Writes) -> list[str]:
         """Return the channels of those who can take something after some writes."""
-        found = []
+        names = []
         if writes.back or any(each.delay_ms == 0 for each in writes.again):
-            found.append(_channel(self._topic))
+            names.append(_channel(self._topic))
         if self._dead_letters is not None and any(each.frame is not None for each in writes.dead):
-            found.append(_channel(self._dead_letters))
-        return found
+            names.append(_channel(self._dead_letters))
+        return names
 
     def claimed(self, result: Result) -> list[Claimed]:
         """Take in what was claimed."""
-        found = []
+        claims = []
         for *claim, now_ms, body in result.rows:
             self._server_us = now_ms * 1000
-            found.append(Claimed(*claim))
+            claims.append(Claimed(*claim))
             if body is not None:
                 self._bodies[claim[1]] = body
-        return found
+        return claims
 
     def move_due(self, connection: Connection) -> Flow[None]:
         """Publish delayed events that are due; a transaction of its own, since a claim does not see what its own has written."""
@@ -266,8 +266,8 @@ class _Member(LogMember):
         me = self.name
         calls: list[Call] = []
         if writes.again:
-            ids, _, places, delays, counts = zip(*writes.again, strict=True)
-            calls.append((_AGAIN, (ids, me, places, delays, counts)))
+            ids, _, indexes, delays, counts = zip(*writes.again, strict=True)
+            calls.append((_AGAIN, (ids, me, indexes, delays, counts)))
         for id, count, frame in writes.dead:
             if frame is not None and self._dead_letters is not None:
                 calls.append((_DEAD, (id, me, self._dead_letters, count, frame)))
@@ -320,11 +320,11 @@ class _Publish(PostgresChange):
 
 
 class _Settle(PostgresChange):
-    """What a member writes. Where it must be ``whole``, a claim that has gone undoes the transaction.
+    """Writes of a member. If they must be ``whole``, a lost claim rolls the transaction back.
 
     Attributes:
         lost: claims that have gone to others.
-        claimed: what was claimed.
+        claimed: new claims.
     """
 
     def __init__(self, component: PostgresComponent, member: _Member, writes: Writes, whole: bool) -> None:

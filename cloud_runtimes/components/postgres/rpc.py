@@ -35,7 +35,9 @@ _MAKE_SECRET: Final = Statement(
 
 
 class PostgresRpc(RegistryRpc):
-    """One service, found by the registry of one schema. Whoever may read its secret may call and be called."""
+    """RPC driver of one service, which the registry of one schema resolves.
+
+    Whoever may read its secret may call and be called."""
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         super().__init__(_Registry(component), component, name)

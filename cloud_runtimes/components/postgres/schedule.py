@@ -178,14 +178,14 @@ class PostgresSchedule(PostgresDriver, ScheduleDriver):
         spec, first = planned(spec, now, self.component.settings.max_value_bytes)
         handler = spec.target if isinstance(spec.target, str) else None
         values = (self._app, spec.name, handler, written(spec), spec.data, first)
-        _, inserted, found = yield from connection.pipeline(
+        _, inserted, stored = yield from connection.pipeline(
             [(BEGIN, ()), (_INSERT, values), (_FIND, (self._app, spec.name))]
         )
         if not inserted.count:
             if not overwrite:
                 yield from connection.execute(ROLLBACK)
                 raise exists(spec.name)
-            yield from connection.execute(_REDEFINE if stays_due(spec, *found.rows[0]) else _REPLACE, *values)
+            yield from connection.execute(_REDEFINE if stays_due(spec, *stored.rows[0]) else _REPLACE, *values)
         yield from connection.pipeline([self._notification(), (COMMIT, ())])
 
     save, save_async = on_connection(_save)
@@ -225,7 +225,7 @@ class PostgresSchedule(PostgresDriver, ScheduleDriver):
 
 
 class _Runs(LeasedRuns):
-    """One member of an application's runners."""
+    """Member of an application's runners."""
 
     def __init__(self, component: PostgresComponent, app: str, handlers: Callable[[], frozenset[str]]) -> None:
         super().__init__(app, handlers)
@@ -295,8 +295,8 @@ class _Runs(LeasedRuns):
         runs: list[DueRun] = []
         locked = (yield from connection.execute(_LOCK_OPEN, self._app, *self._chosen(), want)).rows
         if locked:
-            found = (yield from connection.execute(_OPEN, [row[0] for row in locked])).rows
-            for id, run, fire, attempt, failures, version, *columns in found:
+            rows = (yield from connection.execute(_OPEN, [row[0] for row in locked])).rows
+            for id, run, fire, attempt, failures, version, *columns in rows:
                 if version is None:  # deleted while its holder had it
                     yield from connection.execute(_CANCEL, id)
                     continue
@@ -310,8 +310,8 @@ class _Runs(LeasedRuns):
             locked = (yield from connection.execute(_LOCK_DUE, self._app, *self._chosen(), want - len(runs))).rows
             if locked:
                 now = (yield from connection.execute(_NOW)).rows[0][0]
-                found = (yield from connection.execute(_DUE, [row[0] for row in locked], now)).rows
-                for id, version, *columns in found:
+                rows = (yield from connection.execute(_DUE, [row[0] for row in locked], now)).rows
+                for id, version, *columns in rows:
                     job = stored(columns)
                     step = self._advance(job, version, now)
                     if step is not None:
@@ -331,5 +331,5 @@ class _Runs(LeasedRuns):
                 yield from connection.execute(_OVER, id)
             return []
         run = run_id(self._app, name, step.fire)
-        made = yield from connection.execute(_NEW, self._app, name, id, run, step.fire, self._member, self.lease_ms)
-        return [DueRun(RunToken(made.rows[0][0], 1), run, step.fire, 1, 0, job.spec)]
+        created = yield from connection.execute(_NEW, self._app, name, id, run, step.fire, self._member, self.lease_ms)
+        return [DueRun(RunToken(created.rows[0][0], 1), run, step.fire, 1, 0, job.spec)]

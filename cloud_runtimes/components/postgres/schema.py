@@ -240,13 +240,13 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
         UnsupportedError: a newer release wrote it, or it is missing or old and must not be changed.
         psycopg.Error: the server refused it, or cannot be reached.
     """
-    left = op.remaining()
+    remaining = op.remaining()
     hosts = settings.url.count(",") + 1  # at most; each of them has its share
     with psycopg.connect(
-        settings.url, connect_timeout=5 if left is None else max(2, round(left / hosts))
+        settings.url, connect_timeout=5 if remaining is None else max(2, round(remaining / hosts))
     ) as connection:
-        if left is not None:
-            connection.execute(f"SET LOCAL statement_timeout = {max(1, int(left * 1000))}")
+        if remaining is not None:
+            connection.execute(f"SET LOCAL statement_timeout = {max(1, int(remaining * 1000))}")
         schema = sql.Identifier(settings.schema)
         version = _version(connection, settings.schema)
         if version == len(STEPS):
@@ -268,8 +268,8 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
                 'let an account that may create tables start once with ensure = "create"'
             )
         if version < 0:
-            found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (settings.schema,)).fetchone()
-            if found is None:  # with IF NOT EXISTS too it needs a right that the schema's owner may lack
+            row = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (settings.schema,)).fetchone()
+            if row is None:  # with IF NOT EXISTS too it needs a right that the schema's owner may lack
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
             connection.execute(sql.SQL("CREATE TABLE {}.meta (version int4 NOT NULL)").format(schema))
             connection.execute(sql.SQL("INSERT INTO {}.meta VALUES (0)").format(schema))
@@ -283,10 +283,10 @@ def ensure(settings: PostgresSettings, op: Operation, where: str) -> None:
 
 def _version(connection: psycopg.Connection, schema: str) -> int:
     """Return the version of the schema; -1: there is none."""
-    found = connection.execute(
+    stored = connection.execute(
         "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'meta'", (schema,)
     ).fetchone()
-    if found is None:
+    if stored is None:
         return -1
     row = connection.execute(sql.SQL("SELECT version FROM {}.meta").format(sql.Identifier(schema))).fetchone()
     return -1 if row is None else int(row[0])

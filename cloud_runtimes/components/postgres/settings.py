@@ -1,4 +1,4 @@
-"""What the drivers are given: the component's settings, and what they share."""
+"""Settings of the component, for its drivers."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ _FENCE: Final = Statement("SELECT token FROM {schema}.fences WHERE store = $1 AN
 
 
 class PostgresState(PostgresDriver, StateDriver):
-    """One store: a namespace in the state table."""
+    """State store: a namespace in the state table."""
 
     features = FEATURES | {OUTBOX}
 
@@ -100,8 +100,8 @@ class PostgresState(PostgresDriver, StateDriver):
         if store is None:
             return {}
         rows = (yield from connection.execute(_GET_BULK, store, keys)).rows
-        found = {key: stored(columns) for key, *columns in rows}
-        return {key: found[key] for key in keys if key in found}
+        values = {key: stored(columns) for key, *columns in rows}
+        return {key: values[key] for key in keys if key in values}
 
     get_bulk, get_bulk_async = on_connection(_get_bulk)
 
@@ -162,11 +162,11 @@ class PostgresState(PostgresDriver, StateDriver):
         if len(writes) == 1:
             return [] if failed else [_Write(self.component, self, writes, (0,), True)]
         # in the order of their keys, so that transactions wait for each other's rows in one order
-        places = sorted((place for place in range(len(writes)) if place not in failed), key=lambda at: writes[at].key)
+        indexes = sorted((index for index in range(len(writes)) if index not in failed), key=lambda at: writes[at].key)
         if atomic:
-            return [_Write(self.component, self, writes, places, True)]
-        parts = [[place] for place in places if writes[place].fence is not None]
-        parts.append([place for place in places if writes[place].fence is None])
+            return [_Write(self.component, self, writes, indexes, True)]
+        parts = [[index] for index in indexes if writes[index].fence is not None]
+        parts.append([index for index in indexes if writes[index].fence is None])
         return [_Write(self.component, self, writes, part, len(part) == 1) for part in parts if part]
 
     def store(self, connection: Connection) -> Flow[int]:
@@ -190,42 +190,42 @@ class _Write(PostgresChange):
         component: PostgresComponent,
         driver: PostgresState,
         writes: Sequence[StateWrite],
-        places: Sequence[int],
+        indexes: Sequence[int],
         whole: bool,
     ) -> None:
         super().__init__(component)
         self._driver = driver
         self._writes = writes
-        self._places = places
+        self._indexes = indexes
         self._whole = whole
         self._calls: list[tuple[int, Call]] = []
         self.errors: dict[int, CloudRuntimesError] = {}
 
     @property
     def conditional(self) -> bool:
-        mine = map(self._writes.__getitem__, self._places)
+        mine = map(self._writes.__getitem__, self._indexes)
         return self._whole and any(each.etag is not None or each.create or each.fence is not None for each in mine)
 
     def calls(self, connection: Connection) -> Flow[list[Call]]:
         self._store = store = yield from self._driver.store(connection)
         self._calls = []
-        for place in self._places:
-            write = self._writes[place]
+        for index in self._indexes:
+            write = self._writes[index]
             if write.fence is not None:
-                self._calls.append((place, (_RAISE_FENCE, (store, write.key, write.fence))))
-            self._calls.append((place, _call(store, write)))
+                self._calls.append((index, (_RAISE_FENCE, (store, write.key, write.fence))))
+            self._calls.append((index, _call(store, write)))
         return [call for _, call in self._calls]
 
     def check(self, connection: Connection, results: Sequence[Result]) -> Flow[None]:
         errors = self.errors
-        for (place, (statement, _)), result in zip(self._calls, results, strict=True):
-            if not result.count and place not in errors:
-                write = self._writes[place]
+        for (index, (statement, _)), result in zip(self._calls, results, strict=True):
+            if not result.count and index not in errors:
+                write = self._writes[index]
                 if statement is _RAISE_FENCE:
                     rows = (yield from connection.execute(_FENCE, self._store, write.key)).rows
-                    errors[place] = passed_fence(write, rows[0][0])
+                    errors[index] = passed_fence(write, rows[0][0])
                 elif (error := conflict(self._driver.name, write)) is not None:
-                    errors[place] = error
+                    errors[index] = error
         if errors and self._whole:
             raise errors[min(errors)]
 

@@ -60,7 +60,7 @@ def _text(data: bytes) -> str:
 
 
 class Result:
-    """What one statement gave.
+    """Result of a statement.
 
     Attributes:
         rows: decoded.
@@ -104,10 +104,10 @@ class Statement:
         rows: list[Row] = []
         if number:
             if self._decoders is None:
-                self._decoders = [_DECODERS.get(result.ftype(place), _text) for place in range(result.nfields)]
+                self._decoders = [_DECODERS.get(result.ftype(column), _text) for column in range(result.nfields)]
             decoders, get = list(enumerate(self._decoders)), result.get_value
             rows = [
-                tuple([None if (data := get(row, place)) is None else decode(data) for place, decode in decoders])
+                tuple([None if (data := get(row, column)) is None else decode(data) for column, decode in decoders])
                 for row in range(number)
             ]
         return Result(rows, result.command_tuples or 0)

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..._core.os_sockets import POLLOUT
 from ...errors import UnsupportedError
-from .._net.connections import Lost, Server, ServerConnection, Servers
+from .._net.connections import ConnectionLost, Server, ServerConnection, Servers
 from .address import TLS, Address
 from .session import Session
 from .wire import GREETING, HEARTBEAT
@@ -25,7 +25,7 @@ class Connection(ServerConnection):
 
     Attributes:
         session: what it has been told.
-        left: what could not be sent yet.
+        unsent: what could not be sent yet.
     """
 
     tls = TLS
@@ -42,7 +42,7 @@ class Connection(ServerConnection):
     def _begin(self) -> None:
         self.session = Session(self.address.login, self.address.vhost, self._heartbeat, self._name)
         self._sent = 0.0
-        self.left: bytes | memoryview = b""
+        self.unsent: bytes | memoryview = b""
 
     # -- opening ----------------------------------------------------------
 
@@ -55,19 +55,19 @@ class Connection(ServerConnection):
         except TimeoutError:
             if deadline is not None and deadline <= own:
                 raise
-            raise Lost(f"the server did not answer within connection_timeout, {patience:g} s") from None
+            raise ConnectionLost(f"the server did not answer within connection_timeout, {patience:g} s") from None
 
     def _shake_hands(self, server: Server, deadline: float) -> None:
         address, session = self.address, self.session
         self._connect(server, deadline)
         if address.tls:
             self._wrap(self._context(), address.host or server[0])
-        self._say(GREETING, deadline)
+        self._send(GREETING, deadline)
         while not session.ready:
             self._listen(deadline)
             self._check()
             out, session.out = session.out, b""
-            self._say(out, deadline)
+            self._send(out, deadline)
         self._sent = monotonic()
 
     def _context(self) -> ssl.SSLContext:
@@ -91,27 +91,27 @@ class Connection(ServerConnection):
     # -- sending and receiving --------------------------------------------
 
     def send(self, data: bytes = b"") -> bool:
-        """Send what the system takes at once; tells whether all was.
+        """Send what the system takes at once; returns whether all was.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
         """
         session = self.session
-        if session.out or self.left or data:
-            self.owe(len(session.out), bool(self.left))
+        if session.out or self.unsent or data:
+            self.owe(len(session.out), bool(self.unsent))
             # frames must not be cut by others
-            self.left = memoryview(b"".join((self.left, session.out, data)))
+            self.unsent = memoryview(b"".join((self.unsent, session.out, data)))
             session.out = b""
-            if sent := self.send_now(self.left):
-                self.left = self.left[sent:]
+            if sent := self.send_now(self.unsent):
+                self.unsent = self.unsent[sent:]
                 self._sent = monotonic()
-        return not self.left
+        return not self.unsent
 
     def send_all(self, data: bytes, deadline: float) -> None:
         """Send all.
 
         Raises:
-            Lost: the connection ended.
+            ConnectionLost: the connection ended.
             TimeoutError: the server does not read.
         """
         whole = self.send(data)
@@ -130,14 +130,14 @@ class Connection(ServerConnection):
         """Send a heartbeat where one is due, and return when the next is.
 
         Raises:
-            Lost: the server's have ended.
+            ConnectionLost: the server's have ended.
         """
         beat = self.session.heartbeat
         if not beat:
             return inf
         now = monotonic()
         if now - self.heard > 2 * beat:
-            raise Lost("the server's heartbeats have ended")
+            raise ConnectionLost("the server's heartbeats have ended")
         if now - self._sent >= beat / 2:
             self._sent = now
             self.send(HEARTBEAT)

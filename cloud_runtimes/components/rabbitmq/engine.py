@@ -13,11 +13,11 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnavailableError
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .._net.connections import Lost, Servers
+from .._net.connections import ConnectionLost, Servers
 from .._net.engines import Engine
 from .address import parse_url
 from .connection import Connection
-from .failures import Refused, explained
+from .failures import ServerError, map_error
 from .link import Link, Waiting
 from .session import Publish, Step
 
@@ -38,7 +38,7 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
 
     Attributes:
         where: what messages call it.
-        made: exchanges and queues that are known to be there.
+        declared: exchanges and queues that are known to be there.
         frame_max: bytes of a frame, as the last server said.
     """
 
@@ -60,7 +60,7 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
         fork.keep(self._link)
         self._link = None
         self._connecting = Mutex()
-        self.made: set[str] = set()
+        self.declared: set[str] = set()
 
     # -- calls ------------------------------------------------------------
 
@@ -93,24 +93,24 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
                 failure: BaseException | None = None
                 try:
                     yield steps
-                except (Lost, Refused) as error:
-                    failure = self.explained(error, _published(sent))
+                except (ConnectionLost, ServerError) as error:
+                    failure = self.map_error(error, _published(sent))
                 except BaseException as error:
                     failure = error
                 steps = flow.send(None) if failure is None else flow.throw(failure)
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except (Lost, Refused) as error:
-            raise self.explained(error, _published(sent)) from error
+        except (ConnectionLost, ServerError) as error:
+            raise self.map_error(error, _published(sent)) from error
 
-    def explained(self, error: Exception, maybe_applied: bool = False) -> CloudRuntimesError:
+    def map_error(self, error: Exception, maybe_applied: bool = False) -> CloudRuntimesError:
         """Return our error for one of a connection."""
-        if isinstance(error, Refused):
+        if isinstance(error, ServerError):
             if error.code == 0 and self._link is not None:
                 # a channel that was opened while a queue had no leader is refused messages for ever (RabbitMQ 3.10)
-                self._link.end(Lost("the server did not take messages"))
-            return explained(self.where, error)
+                self._link.end(ConnectionLost("the server did not take messages"))
+            return map_error(self.where, error)
         return UnavailableError(
             f"rabbitmq {self.where}: no server can be reached: {error}", maybe_applied=maybe_applied
         )
@@ -126,7 +126,7 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
                 maybe_applied=sent,
             )
         if link.connection.heard < waiting.since <= monotonic() - _SILENT:
-            link.end(Lost("the server did not answer"))
+            link.end(ConnectionLost("the server did not answer"))
         return op.timed_out(f"rabbitmq {self.where}", maybe_applied=sent)
 
     # -- connections ------------------------------------------------------
@@ -138,8 +138,8 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
         connection = Connection(self.address, self._servers, f"cloud-runtimes {name}", heartbeat)
         try:
             connection.open(op)
-        except (Lost, Refused) as error:
-            raise self.explained(error) from error
+        except (ConnectionLost, ServerError) as error:
+            raise self.map_error(error) from error
         self.frame_max = connection.session.frame_max
         return connection
 
@@ -147,15 +147,15 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
         link = self._link
         if link is not None and link.closed is None:
             return link
-        left = op.remaining()
-        if not self._connecting.acquire(timeout=-1 if left is None else left):
+        remaining = op.remaining()
+        if not self._connecting.acquire(timeout=-1 if remaining is None else remaining):
             raise op.timed_out(f"rabbitmq {self.where}")
         try:
             if self._link is link:
                 self._link = Link(self.open(op, "publishing"))
             assert self._link is not None
             if self._closed:  # meanwhile
-                self._link.end(Lost("the client was closed"))
+                self._link.end(ConnectionLost("the client was closed"))
                 raise ClosedError("this client is closed: make another")
             return self._link
         finally:
@@ -164,9 +164,9 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
     def _close(self) -> None:
         self._closed = True
         if self._link is not None:
-            self._link.end(Lost("the client was closed"))
+            self._link.end(ConnectionLost("the client was closed"))
 
 
 def _published(steps: Sequence[Step]) -> bool:
-    """Tell whether some of the steps publish."""
+    """Return whether some of the steps publish."""
     return any(isinstance(step, Publish) and step.first for step in steps)

@@ -1,4 +1,4 @@
-"""What the refusals of a server mean to a caller: the one error table of this component."""
+"""Error table of this component: maps the server's error replies to ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...errors import (
 )
 from .._net import connections as _connections
 
-__all__ = ["NOT_FOUND", "Refused", "explained"]
+__all__ = ["NOT_FOUND", "ServerError", "map_error"]
 
 # reply codes of AMQP 0-9-1
 _FORCED, _TOO_LARGE, _REFUSED, NOT_FOUND, _LOCKED, _FAILED = 320, 311, 403, 404, 405, 406
@@ -25,7 +25,7 @@ _NOT_ALLOWED: Final = 530
 _RESOURCES: Final = 506
 
 
-class Refused(_connections.Refused):
+class ServerError(_connections.ServerError):
     """The server closed a channel or the connection, or did not take messages.
 
     Attributes:
@@ -39,7 +39,7 @@ class Refused(_connections.Refused):
         self.text = text
 
 
-def explained(where: str, error: Refused) -> CloudRuntimesError:
+def map_error(where: str, error: ServerError) -> CloudRuntimesError:
     """Return our error for a refusal."""
     code, text = error.code, error.text.partition(" - ")[2] or error.text
     if code == 0:

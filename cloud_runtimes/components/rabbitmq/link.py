@@ -10,9 +10,9 @@ from typing import Final
 
 from ..._core.threads import Background, Mutex
 from ..._core.waker import Waker
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .connection import Connection
-from .failures import Refused
+from .failures import ServerError
 from .session import CLOSE, Ask, Publish, Step
 
 __all__ = ["PATIENCE", "Link", "Waiting", "ask"]
@@ -33,15 +33,15 @@ class Waiting:
         self.steps = steps
         self.since = monotonic()
         self.future: Future[None] = Future()
-        self._left = len(steps)
+        self._remaining = len(steps)
         for step in steps:
             step.settled = self._settled
         if not steps:
             self.future.set_result(None)
 
     def _settled(self) -> None:  # in the thread of the connection
-        self._left -= 1
-        if not self._left and self.future.set_running_or_notify_cancel():
+        self._remaining -= 1
+        if not self._remaining and self.future.set_running_or_notify_cancel():
             self.future.set_result(None)
 
 
@@ -88,18 +88,18 @@ class Link:
         """Send steps.
 
         Raises:
-            Lost: the connection has ended.
+            ConnectionLost: the connection has ended.
         """
         waiting = Waiting(steps)
         with self._register:
             if self.closed is not None:
-                raise Lost(str(self.closed))
+                raise ConnectionLost(str(self.closed))
             self._new.extend(steps)
         self._waker.wake()
         return waiting
 
     def forget(self, waiting: Waiting) -> bool:
-        """Wait no longer for steps; tells whether one that publishes has been sent."""
+        """Wait no longer for steps; returns whether one that publishes has been sent."""
         sent = False
         with self._register:
             for step in waiting.steps:
@@ -116,14 +116,14 @@ class Link:
             while self.closed is None:
                 due = connection.beat()
                 whole = connection.send(self._begin())
-                left = min(due - monotonic(), 60.0)
-                if connection.has_decrypted() or self._waker.wait(connection, left, writes=not whole):
+                remaining = min(due - monotonic(), 60.0)
+                if connection.has_decrypted() or self._waker.wait(connection, remaining, writes=not whole):
                     connection.receive()
-        except (Lost, Refused) as error:
+        except (ConnectionLost, ServerError) as error:
             self.end(error)
         finally:
-            self.end(Lost("the connection failed"))
-            self._finish(self.closed or Lost(""))
+            self.end(ConnectionLost("the connection failed"))
+            self._finish(self.closed or ConnectionLost(""))
 
     def _finish(self, reason: Exception) -> None:
         """Tell all who wait."""
@@ -134,7 +134,7 @@ class Link:
             steps, self._new = self._new, deque()
         for step in steps:
             step.fail(reason)
-        with suppress(Lost):
+        with suppress(ConnectionLost):
             connection.send(CLOSE)
         connection.close()
         self._waker.close()
@@ -142,7 +142,7 @@ class Link:
     def _begin(self) -> bytes:
         """Return what is to be sent now: nothing more where the server does not read."""
         connection = self.connection
-        if connection.left or self.blocked is not None or not self._new:
+        if connection.unsent or self.blocked is not None or not self._new:
             return b""
         with self._register:
             steps, self._new = self._new, deque()

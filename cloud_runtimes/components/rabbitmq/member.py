@@ -17,8 +17,8 @@ from ...spi.broker.member import SocketMember
 from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
 from ...spi.broker.redelivery import write_history
 from ...spi.pubsub import Settled
-from .._net.connections import Lost
-from .failures import NOT_FOUND, Refused
+from .._net.connections import ConnectionLost
+from .failures import NOT_FOUND, ServerError
 from .link import PATIENCE, ask
 from .messages import FRAME, PAST, TOPIC, Reader, id_of, waiting
 from .session import CALLS, CLOSE, Ask, Publish
@@ -42,7 +42,7 @@ class RabbitmqMember(SocketMember):
     """See the module; made by `RabbitmqPubSub.subscribe` once the group exists."""
 
     component: RabbitmqComponent
-    failures = (Lost, Refused, TimeoutError)
+    failures = (ConnectionLost, ServerError, TimeoutError)
 
     def __init__(
         self, component: RabbitmqComponent, driver: RabbitmqPubSub, rules: DeliveryPolicy, replay: Replay | None = None
@@ -57,7 +57,7 @@ class RabbitmqMember(SocketMember):
         self._queue = self._topology.queue(request.topic, request.group)
         self._connection: Connection | None = None
         self._out: list[bytes] = []
-        self._most = 0  # events that were wanted at once
+        self._wanted = 0  # events that were wanted at once
         self._prefetch = 0  # messages
         self._consumers = 0  # so far
         self._per_message = 100.0 if component.settings.layout == "frame" else 1.0  # events of the last ones
@@ -74,7 +74,7 @@ class RabbitmqMember(SocketMember):
     def _exchange(self, want: int) -> None:
         self._settle()
         self._consume(want)
-        self._hear()
+        self._read()
         self._flush()
 
     def _failed(self, error: Exception, *, leaving: bool = False) -> CloudRuntimesError:
@@ -83,12 +83,12 @@ class RabbitmqMember(SocketMember):
             return UnavailableError(f"rabbitmq {self._where}: {error}: what was held goes to another member")
         if isinstance(error, TimeoutError):
             return UnavailableError(f"rabbitmq {self._where}: the server does not read")
-        if isinstance(error, Refused) and error.code == NOT_FOUND:
+        if isinstance(error, ServerError) and error.code == NOT_FOUND:
             self._rejoin()
             return UnavailableError(
                 f"rabbitmq {self._where}: the queue of {self.policy.label} had gone, and was made again"
             )
-        return self.component.engine.explained(error)
+        return self.component.engine.map_error(error)
 
     def close(self, settled: Sequence[Settled], /) -> None:
         try:
@@ -101,7 +101,7 @@ class RabbitmqMember(SocketMember):
         if self._connection is None:
             return  # what was held has gone to others with the connection
         self._cancel()
-        self._hear()
+        self._read()
         self.in_flight.release()
         self._settle()
         self._out.append(CLOSE)
@@ -168,8 +168,8 @@ class RabbitmqMember(SocketMember):
 
     def _consume(self, want: int) -> None:
         """Have as many messages sent as there is room for events; frames have many."""
-        self._most = max(self._most, want)
-        prefetch = min(_MOST, max(1, -int(-self._most // self._per_message)))
+        self._wanted = max(self._wanted, want)
+        prefetch = min(_MOST, max(1, -int(-self._wanted // self._per_message)))
         if not want or self._prefetch / 4 < prefetch <= self._prefetch:
             return
         self._cancel()
@@ -234,7 +234,7 @@ class RabbitmqMember(SocketMember):
         yield tuple(steps)
         for step in steps:
             problem = step.problem
-            if isinstance(problem, Refused) and problem.code == NOT_FOUND:
+            if isinstance(problem, ServerError) and problem.code == NOT_FOUND:
                 self._topology.forget()
                 yield from self._topology.join(request.topic, request.group, request.dead_letter_topic)
                 raise UnavailableError(
@@ -270,7 +270,7 @@ class RabbitmqMember(SocketMember):
             readable = connection.has_decrypted() or self.waker.wait(connection, max(0.0, due - monotonic()))
             if readable:
                 connection.receive()
-                self._hear()
+                self._read()
                 if (want and self.in_flight.is_ready) or self._reader.early or self.in_flight.unacked:
                     return
                 if monotonic() >= end:  # it sends without an end
@@ -281,16 +281,16 @@ class RabbitmqMember(SocketMember):
             elif monotonic() >= look:
                 self._cancel()
                 self._consume(want)
-                self._hear()
+                self._read()
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         """Take in what has come."""
         connection = self._connection
         assert connection is not None
         if deliveries := connection.session.take():
             self._heard = monotonic()
-            found = self._reader.take(deliveries)
-            self._per_message = max(1.0, found / len(deliveries))
+            count = self._reader.take(deliveries)
+            self._per_message = max(1.0, count / len(deliveries))
 
 
 def _with(about: Properties, headers: dict[str, str]) -> Properties:

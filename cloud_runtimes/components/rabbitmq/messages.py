@@ -82,24 +82,24 @@ class Reader:
 
     def take(self, deliveries: Sequence[Delivered]) -> int:
         """Take in messages; returns how many events they have."""
-        found = 0
+        count = 0
         tags: list[int] = []
         bodies: list[bytes] = []
-        for tag, told, body in deliveries:
-            if told in PLAIN:
+        for tag, header, body in deliveries:
+            if header in PLAIN:
                 tags.append(tag)
                 bodies.append(body)
                 continue
             if tags:
-                found += self._in_flight.add(0, tags, bodies)
+                count += self._in_flight.add(0, tags, bodies)
                 tags, bodies = [], []
-            found += self._take_one(tag, told, body)
+            count += self._take_one(tag, header, body)
         if tags:
-            found += self._in_flight.add(0, tags, bodies)
-        return found
+            count += self._in_flight.add(0, tags, bodies)
+        return count
 
-    def _take_one(self, tag: int, told: bytes, data: bytes) -> int:
-        about = read_properties(told)
+    def _take_one(self, tag: int, properties: bytes, data: bytes) -> int:
+        about = read_properties(properties)
         headers = about.headers or {}
         if rest := read_count(headers.get(REST)):
             self.early.append(_Early(tag, about._replace(headers=published(headers, REST)), data, rest))
@@ -120,15 +120,15 @@ def published(headers: Mapping[str, Any], without: str = "") -> dict[str, Any] |
 
 def _attributes(headers: Mapping[str, Any]) -> dict[str, str]:
     """Return the attributes of an event in binary mode, as `read_binary` takes them: of the AMQP binding of CloudEvents §3.1, and of Knative's for RabbitMQ (``ce-``)."""
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for name, value in headers.items():
         if (match := _ATTRIBUTE.fullmatch(name)) is not None:
             attribute = match[1].lower()
             if attribute == "time" and isinstance(value, int):  # AMQP 1.0 has milliseconds
                 with suppress(OverflowError):
                     value = f"{_EPOCH + timedelta(milliseconds=value):%Y-%m-%dT%H:%M:%S.%fZ}"
-            found[f"ce-{attribute}"] = str(value).lower() if isinstance(value, bool) else str(value)
-    return found if "ce-specversion" in found else {}
+            attributes[f"ce-{attribute}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    return attributes if "ce-specversion" in attributes else {}
 
 
 def as_plain(frames: Sequence[bytes], *, raw: bool) -> list[tuple[Properties, bytes]]:
@@ -137,20 +137,20 @@ def as_plain(frames: Sequence[bytes], *, raw: bool) -> list[tuple[Properties, by
     if raw:
         ids = [record.id for frame in map(kernel.Frame, frames) for record in map(frame.__getitem__, range(len(frame)))]
     return [
-        (STRUCTURED if kind is None else Properties(kind, None, 2, ids[place]), data)
-        for place, (kind, data) in enumerate(as_messages(frames, raw=raw))
+        (STRUCTURED if kind is None else Properties(kind, None, 2, ids[index]), data)
+        for index, (kind, data) in enumerate(as_messages(frames, raw=raw))
     ]
 
 
 def as_binary(frames: Sequence[bytes]) -> list[tuple[Properties, bytes]]:
     """Return events as messages in binary mode."""
-    found: list[tuple[Properties, bytes]] = []
+    messages: list[tuple[Properties, bytes]] = []
     for frame in map(kernel.Frame, frames):
-        for place in range(len(frame)):
-            headers, data = to_binary(frame[place], prefix="cloudEvents:")
+        for index in range(len(frame)):
+            headers, data = to_binary(frame[index], prefix="cloudEvents:")
             kind = headers.pop("content-type", None)
-            found.append((Properties(kind, headers, 2, frame[place].id), data))
-    return found
+            messages.append((Properties(kind, headers, 2, frame[index].id), data))
+    return messages
 
 
 def waiting(about: Properties, rest_ms: int) -> Properties:

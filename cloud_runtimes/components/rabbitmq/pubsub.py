@@ -15,7 +15,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
-from .failures import NOT_FOUND, Refused
+from .failures import NOT_FOUND, ServerError
 from .messages import FRAME, PLAIN, as_binary, as_plain, waiting
 from .session import CONFIRMS, Publish
 from .topology import Topology
@@ -46,13 +46,13 @@ class _Published:
         starts = [0]
         for count in self.events:
             starts.append(starts[-1] + count)
-        return {place: error for number in messages for place in range(starts[number], starts[number + 1])}
+        return {index: error for number in messages for index in range(starts[number], starts[number + 1])}
 
 
 class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
-    """One pub/sub name: an exchange for each topic, a queue for each group."""
+    """Pub/sub driver of one name: an exchange for each topic, a queue for each group."""
 
-    instead = MappingProxyType(
+    alternatives = MappingProxyType(
         {
             spi.START: 'a queue begins when its group does: set kind = "stream", or name the group in the setting groups, '
             "and it gets every event",
@@ -67,7 +67,7 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
         self._framed = component.settings.layout == "frame"
         self.limits = BatchLimits(events=10_000 if self._framed else 1000, bytes=4 * 1024 * 1024)
         self.max_event_bytes = component.settings.max_value_bytes
-        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self.too_large_hint = "raise max_value_bytes, or send a reference to it instead"
         self.topology = Topology(component.engine, name)
         self.features = FEATURES - {spi.START_TIME, spi.LAG} - (set() if self.topology.replays else {spi.START})
 
@@ -77,8 +77,8 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
         published = _Published()
         try:
             yield from self._send(batch, published)
-        except Refused as error:
-            return self._failures(batch, published, self.component.engine.explained(error))
+        except ServerError as error:
+            return self._failures(batch, published, self.component.engine.map_error(error))
         except CloudRuntimesError as error:
             return self._failures(batch, published, error)
         return self._failures(batch, published)
@@ -92,7 +92,7 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
             yield (step,)
             if step.failure is None:
                 return
-            if last or not isinstance(step.failure, Refused) or step.failure.code != NOT_FOUND:
+            if last or not isinstance(step.failure, ServerError) or step.failure.code != NOT_FOUND:
                 raise step.failure
             self.topology.forget()  # an exchange was removed: make it again
 
@@ -113,20 +113,20 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
         return Publish(b"".join(parts), len(parts), exchange)
 
     def _fits(self, frames: Sequence[bytes]) -> bool:
-        """Tell whether each event is in one frame of AMQP."""
+        """Return whether each event is in one frame of AMQP."""
         room = self.component.engine.frame_max - 8 - _HEAD
         for body in frames:
             if len(body) * _GROWTH > room:
                 frame = kernel.Frame(body)
-                if any(len(frame.record_bytes(place)) * _GROWTH > room for place in range(len(frame))):
+                if any(len(frame.record_bytes(index)) * _GROWTH > room for index in range(len(frame))):
                     return False
         return True
 
     def _by_kernel(self, exchange: str, body: bytes) -> bytes:
-        told = PLAIN[0]
-        head = b"\x02\x00\x01%b\x00\x3c\x00\x00" % (len(told) + 12).to_bytes(4, "big")
+        properties = PLAIN[0]
+        head = b"\x02\x00\x01%b\x00\x3c\x00\x00" % (len(properties) + 12).to_bytes(4, "big")
         size = range(4, 5)
-        first, last = self._publishing(exchange, "") + head, told + b"\xce\x03\x00\x01"
+        first, last = self._publishing(exchange, "") + head, properties + b"\xce\x03\x00\x01"
         rendered: bytes = kernel.Frame(body).render([first, (size, 8), last, (size, 4), "json", b"\xce"])
         return rendered
 
@@ -159,7 +159,7 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
         if error is not None:
             failures = published.failed(step.unconfirmed(), error)
         elif step.refused:
-            error = self.component.engine.explained(Refused(0, "basic.nack"))
+            error = self.component.engine.map_error(ServerError(0, "basic.nack"))
             failures = published.failed(step.refused, error)
         if step.returned:
             self.topology.forget()
@@ -175,7 +175,7 @@ class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
             return list(range(published.step.count))
         bodies = set(published.step.returned)
         messages = batch.structured() if published.bodies is None else published.bodies
-        return [place for place, body in enumerate(messages) if body in bodies]
+        return [index for index, body in enumerate(messages) if body in bodies]
 
     def _nobody(self, topic: str) -> NotFoundError:
         return NotFoundError(

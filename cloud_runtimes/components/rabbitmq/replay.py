@@ -16,7 +16,7 @@ from ..._core.threads import Background
 from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
-from .failures import NOT_FOUND, Refused
+from .failures import NOT_FOUND, ServerError
 from .link import PATIENCE, ask
 from .messages import OFFSET, published
 from .session import CALLS, Ask, Delivered, Publish
@@ -44,7 +44,7 @@ _NEXT: Final = "x-cr-next"
 
 
 def is_replayed(driver: RabbitmqPubSub, request: SubscribeRequest) -> Flow[bool]:
-    """Tell whether a group gets what the stream has: a new one does, and one that has not all of it."""
+    """Return whether a group gets what the stream has: a new one does, and one that has not all of it."""
     topology, topic, group = driver.topology, request.topic, request.group
     replay = topology.replay(topic, group)
     if (yield from topology.has(topology.queue(topic, group))):
@@ -93,7 +93,7 @@ class Replay:
                     self._replay(connection)
                 return
             except Exception as error:
-                if isinstance(error, Refused) and error.code == NOT_FOUND:
+                if isinstance(error, ServerError) and error.code == NOT_FOUND:
                     return  # another member is done
                 repeated(f"replay {self._label}", "%s: its stream was not read to the end: %s", self._label, error)
             self._closing.wait(_AGAIN)
@@ -109,7 +109,7 @@ class Replay:
         ask(connection, Ask((60, 10), "lho", 0, _AHEAD, 0), self._consume(self._tells, {}))
         if not (deliveries := self._wait(connection)):
             return
-        start = max([(read_properties(told).headers or {}).get(_NEXT, 0) for _, told, _ in deliveries])
+        start = max([(read_properties(properties).headers or {}).get(_NEXT, 0) for _, properties, _ in deliveries])
         ask(connection, self._consume(self._stream, {OFFSET: start}))
         if not self._copy(connection):
             return
@@ -132,16 +132,16 @@ class Replay:
         return deliveries
 
     def _copy(self, connection: Connection) -> bool:
-        """Copy what is in the stream now and was not copied; tells whether it did."""
-        mark, found = token_hex(8), False
+        """Copy what is in the stream now and was not copied; returns whether it did."""
+        mark, seen = token_hex(8), False
         self._run(_publish(self._driver, [(self._stream, Properties(None, {_MARK: mark}, 2), b"")]))
-        while not found and (deliveries := self._wait(connection)):
+        while not seen and (deliveries := self._wait(connection)):
             copied, after = [], 0
-            for _, told, body in deliveries:
-                about = read_properties(told)
+            for _, properties, body in deliveries:
+                about = read_properties(properties)
                 headers = about.headers or {}
                 after = headers.get(OFFSET, after - 1) + 1
-                found = found or headers.get(_MARK) == mark
+                seen = seen or headers.get(_MARK) == mark
                 if _MARK not in headers and _NEXT not in headers:
                     copied.append((self._queue, about._replace(headers=published(headers)), body))
             if copied:
@@ -150,4 +150,4 @@ class Replay:
                 self._run(_publish(self._driver, [(self._tells, Properties(None, {_NEXT: after}, 2), b"")]))
                 # this one stands for those before it
                 connection.send_all(method(CALLS, (60, 80), "qo", deliveries[-1][0], 1), monotonic() + PATIENCE)
-        return found
+        return seen

@@ -1,4 +1,4 @@
-"""What one connection has been told, without I/O: the handshake, answers, confirms and deliveries."""
+"""Protocol state of one connection, without I/O: the handshake, answers, confirms and deliveries."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..._version import __version__
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .._net.partial import Partial
-from .failures import NOT_FOUND, Refused
+from .failures import NOT_FOUND, ServerError
 from .wire import BODY, END, HEAD, HEADER, HEARTBEAT, METHOD, Delivered, Row, frame, method, read
 
 __all__ = ["CALLS", "CLOSE", "CONFIRMS", "Ask", "Delivered", "Publish", "Session", "Step"]
@@ -39,12 +39,12 @@ _CAPABILITIES: Final = {
 
 
 class Step:
-    """What a caller sends and waits for.
+    """Request that a caller sends and waits for.
 
     Attributes:
         settled: called once it is answered, or failed.
         failure: why it failed.
-        data: to be sent.
+        data: bytes to send.
     """
 
     failure: Exception | None = None
@@ -96,7 +96,7 @@ class Publish(Step):
         self._beyond: set[int] = set()
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """How many are not confirmed."""
         return self.first + self.count - self._low - len(self._beyond)
 
@@ -104,9 +104,9 @@ class Publish(Step):
     def problem(self) -> Exception | None:
         """Why not all messages are in a queue; ``None``: they are."""
         if self.refused:
-            return Refused(0, "basic.nack")
+            return ServerError(0, "basic.nack")
         if self.returned:
-            return Refused(NOT_FOUND, f"NOT_FOUND - no queue of exchange '{self.exchange}'")
+            return ServerError(NOT_FOUND, f"NOT_FOUND - no queue of exchange '{self.exchange}'")
         return self.failure
 
     def begin(self, first: int) -> None:
@@ -115,8 +115,8 @@ class Publish(Step):
 
     def unconfirmed(self) -> list[int]:
         """Return the places of those that the server is not known to have."""
-        places = range(self._low - self.first, self.count)
-        return self.refused + [place for place in places if place + self.first not in self._beyond]
+        indexes = range(self._low - self.first, self.count)
+        return self.refused + [index for index in indexes if index + self.first not in self._beyond]
 
     def confirm(self, number: int, multiple: bool, taken: bool) -> None:
         """Take in a confirm of one message, or of all up to it."""
@@ -163,7 +163,7 @@ class Session:
         self.out = b""
         self.deliveries: list[Delivered] = []
         self.cancelled = False
-        self.failure: Refused | None = None
+        self.failure: ServerError | None = None
         self._rest = Partial()
         self._consumes = False
         self._follows = 10
@@ -205,7 +205,7 @@ class Session:
         """Take in bytes.
 
         Raises:
-            Refused: the server closed the connection.
+            ServerError: the server closed the connection.
             ValueError: it does not speak AMQP 0-9-1.
         """
         if self._rest.size and not (received := self._rest.add(received)):
@@ -225,10 +225,10 @@ class Session:
                 raise ValueError("a frame that does not end where it says")
             if kind == METHOD:
                 if data[at + 7 : at + 11] == _DELIVER:
-                    place = at + 12 + data[at + 11]
-                    if place + 8 > stop or not self._consumes:
+                    offset = at + 12 + data[at + 11]
+                    if offset + 8 > stop or not self._consumes:
                         raise ValueError("a message without a tag, or that nobody asked for")
-                    self._content = [int.from_bytes(data[place : place + 8], "big"), b"", 0, []]
+                    self._content = [int.from_bytes(data[offset : offset + 8], "big"), b"", 0, []]
                     first, header = at, stop + 1
                 else:
                     self._method(channel, data[at + 7 : stop])
@@ -246,12 +246,12 @@ class Session:
         """Return the messages that came.
 
         Raises:
-            Refused: the server ended the consumer, or closed its channel.
+            ServerError: the server ended the consumer, or closed its channel.
         """
         if self.failure is not None:
             raise self.failure
         if self.cancelled:
-            raise Refused(NOT_FOUND, "the server ended the consumer")
+            raise ServerError(NOT_FOUND, "the server ended the consumer")
         deliveries, self.deliveries = self.deliveries, []
         return deliveries
 
@@ -270,11 +270,11 @@ class Session:
             content[2] -= stop - begin
         if content[2] <= 0:
             self._content = None
-            of, told, _, pieces = content
+            of, properties, _, pieces = content
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if isinstance(of, int):
-                self._again = bool(self.deliveries) and self.deliveries[-1][1] == told
-                self.deliveries.append((of, told, body))
+                self._again = bool(self.deliveries) and self.deliveries[-1][1] == properties
+                self.deliveries.append((of, properties, body))
             else:
                 step = next((each for each in self._publishing if each.exchange == of), None)
                 if step is not None and len(step.returned) < step.count:
@@ -299,7 +299,7 @@ class Session:
             self.cancelled = True
         elif number == (20, 40):
             code, text = read("hs", data, 4)
-            self._closed(channel, Refused(code, text))
+            self._closed(channel, ServerError(code, text))
         elif number[0] == 10:
             self._of_connection(number[1], data)
 
@@ -326,7 +326,7 @@ class Session:
         elif number == 50:
             code, text = read("hs", data, 4)
             self.out += method(0, (10, 51), "")
-            self.failure = Refused(code, text)
+            self.failure = ServerError(code, text)
             raise self.failure
         elif number == 51:
             self.ready = False
@@ -338,7 +338,7 @@ class Session:
     def _start(self, mechanisms: list[str]) -> None:
         kind = "EXTERNAL" if self._login is None else "PLAIN"
         if kind not in mechanisms:
-            raise Refused(403, f"login was refused using {kind}: the server has {', '.join(mechanisms)}")
+            raise ServerError(403, f"login was refused using {kind}: the server has {', '.join(mechanisms)}")
         answer = "" if self._login is None else "\0{}\0{}".format(*self._login)
         about = {
             "product": "cloud-runtimes",
@@ -362,11 +362,11 @@ class Session:
                 break
             if multiple or number < step.first + step.count:
                 step.confirm(number, multiple, taken)
-                if not step.left:
+                if not step.remaining:
                     self._publishing.remove(step)
                     step.settled()
 
-    def _closed(self, channel: int, failure: Refused) -> None:
+    def _closed(self, channel: int, failure: ServerError) -> None:
         """Open a channel again that the server closed; what else waited there is told, or sent again."""
         self.out += method(channel, (20, 41), "")
         self._content = None
@@ -377,7 +377,7 @@ class Session:
             self._open(channel)
             for step in steps:
                 guilty = len(steps) == 1 or f"'{step.exchange}'" in failure.text
-                step.fail(failure if guilty else Lost("the server closed the channel for another caller"))
+                step.fail(failure if guilty else ConnectionLost("the server closed the channel for another caller"))
             return
         self._open(channel)
         for number, each in enumerate(asked):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import InvalidArgumentError
-from .failures import NOT_FOUND, Refused
+from .failures import NOT_FOUND, ServerError
 from .session import Ask
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ _QUEUE: Final = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
 
 
 class Topology:
-    """That of one pub/sub name.
+    """Topology of one pub/sub name.
 
     Attributes:
         due: the exchange whose routing keys name queues.
         streams: whether topics have streams.
-        replays: whether new groups get what is there.
+        replays: whether new groups get the events that are already there.
     """
 
     def __init__(self, engine: RabbitmqEngine, name: str) -> None:
@@ -72,7 +72,7 @@ class Topology:
     def ensure(self, topic: str) -> Flow[None]:
         """Make the exchange of a topic, and the queues of groups that are to have one."""
         exchange = self.exchange(topic)
-        if exchange not in self._engine.made:
+        if exchange not in self._engine.declared:
             groups = self._engine.settings.groups
             asks = [self._group(topic, each) for each in groups]
             if self.streams:
@@ -80,11 +80,11 @@ class Topology:
                 stream = self.stream(topic)
                 asks += [self._queue(stream, exchange, self._stream), self._bind(stream, self.due, stream)]
             yield from self._make(self._exchange(exchange), *asks)
-            self._engine.made.add(exchange)
+            self._engine.declared.add(exchange)
 
     def forget(self) -> None:
         """Look again what is there."""
-        self._engine.made.clear()
+        self._engine.declared.clear()
 
     def join(self, topic: str, group: str, dead_letter_topic: str | None, *, begins: bool = True) -> Flow[None]:
         """Make the queue of a group; what becomes a dead letter has one of the same group, so that it waits for somebody. Unless the group ``begins``, its queue gets nothing yet that is published."""
@@ -100,10 +100,10 @@ class Topology:
         yield from self._make(*asks)
 
     def has(self, queue: str) -> Flow[bool]:
-        """Tell whether a queue is there."""
+        """Return whether a queue is there."""
         look = Ask((50, 10), "hsot", 0, queue, _PASSIVE, {})
         yield (look,)
-        if isinstance(look.failure, Refused) and look.failure.code == NOT_FOUND:
+        if isinstance(look.failure, ServerError) and look.failure.code == NOT_FOUND:
             return False
         if look.failure is not None:
             raise look.failure
@@ -131,24 +131,24 @@ class Topology:
         level = min(delay_ms // unit * unit, _MOST)
         # a topic has its own: what no group is there for waits on, and holds up those behind it
         name = _short(f"{self._prefix}{topic or ''}:delay:{level}", f"the topic {topic!r}")
-        if name not in self._engine.made:
+        if name not in self._engine.declared:
             arguments = {
                 "x-queue-type": "quorum", "x-message-ttl": level, "x-dead-letter-exchange": goal,
                 # what was handed on is kept until it has arrived
                 "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish",
             }  # fmt: skip
             yield from self._make(self._exchange(name), self._queue(name, name, arguments))
-            self._engine.made.add(name)
+            self._engine.declared.add(name)
         rest = delay_ms - level
         return name, rest if rest >= _LEAST else 0
 
     def _ensure_due(self) -> Flow[None]:
         """Make where goes what has waited; what is for a queue that is gone would hold up the others, and is kept apart."""
-        if self.due not in self._engine.made:
+        if self.due not in self._engine.declared:
             lost = f"{self._prefix}:orphans"
             due = self._exchange(self.due, "direct", {"alternate-exchange": lost})
             yield from self._make(self._exchange(lost), self._queue(lost, lost, _QUEUE), due)
-            self._engine.made.add(self.due)
+            self._engine.declared.add(self.due)
 
     def _make(self, *asks: Iterable[Ask]) -> Flow[None]:
         steps = tuple(each for some in asks for each in some)
@@ -167,8 +167,8 @@ class Topology:
     def _queue(self, name: str, exchange: str | None, arguments: dict[str, Any]) -> list[Ask]:
         if not self._creates:
             return [Ask((50, 10), "hsot", 0, name, _DURABLE | _PASSIVE, {})]
-        made = Ask((50, 10), "hsot", 0, name, _DURABLE, arguments)
-        return [made] if exchange is None else [made, *self._bind(name, exchange)]
+        declaration = Ask((50, 10), "hsot", 0, name, _DURABLE, arguments)
+        return [declaration] if exchange is None else [declaration, *self._bind(name, exchange)]
 
     def _bind(self, queue: str, exchange: str, key: str = "") -> list[Ask]:
         return [Ask((50, 20), "hsssot", 0, queue, exchange, key, 0, {})] if self._creates else []

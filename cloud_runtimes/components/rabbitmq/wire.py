@@ -77,22 +77,22 @@ class Row:
         size = header + 11
         self._form = Struct(f">{tag - first}sQ{size - tag - 8}sQ{body + 3 - size - 8}sI")
         self._around = data[first:tag], data[tag + 8 : size], data[size + 8 : body + 3]
-        self._told = data[size + 8 : body - 1]
+        self._properties = data[size + 8 : body - 1]
 
-    def take(self, data: bytes, at: int, found: list[Delivered]) -> int:
+    def take(self, data: bytes, at: int, deliveries: list[Delivered]) -> int:
         """Append the messages there, and return where they end."""
-        form, size, told = self._form, self._form.size, self._told
+        form, size, properties = self._form, self._form.size, self._properties
         head, middle, tail = self._around
         end = len(data) - size
         while at < end:
-            begins, tag, between, whole, behind, room = form.unpack_from(data, at)
+            begins, tag, between, whole, after, room = form.unpack_from(data, at)
             start = at + size
             stop = start + room
-            if stop - size >= end or begins != head or between != middle or behind != tail or room != whole:
+            if stop - size >= end or begins != head or between != middle or after != tail or room != whole:
                 break
             if data[stop] != END:
                 break
-            found.append((tag, told, data[start:stop]))
+            deliveries.append((tag, properties, data[start:stop]))
             at = stop + 1
         return at
 
@@ -111,17 +111,17 @@ def method(channel: int, number: tuple[int, int], types: str, *values: Any) -> b
 def properties(given: Properties) -> bytes:
     """Return the flags and the properties of a header of content."""
     flags, fields = 0, []
-    for place, (name, kind) in enumerate(_PROPERTIES):
+    for index, (name, kind) in enumerate(_PROPERTIES):
         value = getattr(given, name, None)
         if value is not None:
-            flags |= 1 << 15 - place
+            flags |= 1 << 15 - index
             fields.append(_write(kind, value))
     return flags.to_bytes(2, "big") + b"".join(fields)
 
 
-def content(channel: int, told: bytes, body: bytes, frame_max: int) -> bytes:
-    """Return the frames of a message's content; ``told`` is what `properties` made."""
-    frames = [frame(HEADER, channel, b"\x00\x3c\x00\x00%b%b" % (len(body).to_bytes(8, "big"), told))]
+def content(channel: int, properties: bytes, body: bytes, frame_max: int) -> bytes:
+    """Return the frames of a message's content; ``properties`` as `properties` of this module encodes them."""
+    frames = [frame(HEADER, channel, b"\x00\x3c\x00\x00%b%b" % (len(body).to_bytes(8, "big"), properties))]
     room = frame_max - 8
     frames += [frame(BODY, channel, body[start : start + room]) for start in range(0, len(body), room)]
     return b"".join(frames)
@@ -133,11 +133,11 @@ def read(types: str, data: bytes, at: int) -> list[Any]:
     Raises:
         ValueError: they are not there.
     """
-    found: list[Any] = []
+    fields: list[Any] = []
     for kind in types:
         value, at = _read(kind, data, at, len(data))
-        found.append(value)
-    return found
+        fields.append(value)
+    return fields
 
 
 def read_properties(data: bytes) -> Properties:
@@ -146,17 +146,17 @@ def read_properties(data: bytes) -> Properties:
     Another program wrote them, so nothing in them is an error: a header that is nested too deep is left out, and so are all headers where one is damaged.
     """
     flags, at = int.from_bytes(data[:2], "big"), 2
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     with suppress(ValueError):
-        for place, (name, kind) in enumerate(_PROPERTIES):
-            if flags & 1 << 15 - place:
+        for index, (name, kind) in enumerate(_PROPERTIES):
+            if flags & 1 << 15 - index:
                 if kind == "t":
                     begin, at = _span(4, data, at, len(data))
                     with suppress(ValueError):
-                        found[name] = _read_table(data, begin, at, _DEPTH)
+                        values[name] = _read_table(data, begin, at, _DEPTH)
                 else:
-                    found[name], at = _read(kind, data, at, len(data))
-    return Properties(**{name: found.get(name) for name in Properties._fields})
+                    values[name], at = _read(kind, data, at, len(data))
+    return Properties(**{name: values.get(name) for name in Properties._fields})
 
 
 def _write(kind: str, value: Any) -> bytes:
@@ -219,15 +219,15 @@ def _text(text: bytes) -> str:
 
 def _read_table(data: bytes, at: int, end: int, room: int) -> Any:
     """Return a table; without what is nested too deep, or `_DEEP` where it is within such a thing itself."""
-    found: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     while at < end:
         name, at = _read("s", data, at, end)
         value, at = _read_value(data, at, end, room)
         if value is not _DEEP:
-            found[name] = value
+            table[name] = value
         elif room < _DEPTH:
             return _DEEP
-    return found
+    return table
 
 
 def _read_value(data: bytes, at: int, end: int, room: int) -> tuple[Any, int]:

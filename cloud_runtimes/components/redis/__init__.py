@@ -47,8 +47,8 @@ class RedisComponent(EngineComponent["RedisEngine"]):
     settings: RedisSettings
 
     def _acquire(self) -> RedisEngine:
-        made: RedisEngine = self._module("engine").RedisEngine.acquire(self.settings)
-        return made
+        engine: RedisEngine = self._module("engine").RedisEngine.acquire(self.settings)
+        return engine
 
     @property
     def is_cluster(self) -> bool:
@@ -70,8 +70,8 @@ class RedisComponent(EngineComponent["RedisEngine"]):
             nodes = [redis.cluster.ClusterNode(each.host, each.port) for each in target.seeds]
             return redis.RedisCluster(startup_nodes=nodes, **server.options())
         if target.kind == "sentinel":
-            places = [(each.host, each.port) for each in target.seeds]
-            sentinel = redis.Sentinel(places, sentinel_kwargs=seed.options(), **server.options())
+            addresses = [(each.host, each.port) for each in target.seeds]
+            sentinel = redis.Sentinel(addresses, sentinel_kwargs=seed.options(), **server.options())
             return sentinel.master_for(target.master, db=server.database)
         return redis.Redis.from_url(self.settings.url)
 
@@ -87,8 +87,8 @@ class RedisComponent(EngineComponent["RedisEngine"]):
                 )
             if service in _DAPR:
                 module, driver = "dapr", _DAPR[service]
-        made: Driver = getattr(self._module(module), driver)(self, name)
-        return made
+        instance: Driver = getattr(self._module(module), driver)(self, name)
+        return instance
 
     def ready(self) -> None:
         if not self.engine.ready(Operation(_READY, self.name, 5.0)):

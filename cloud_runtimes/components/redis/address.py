@@ -29,12 +29,12 @@ _TLS: Final = (
 
 
 class Address(NamedTuple):
-    """One server.
+    """Address of a server, with login and TLS options.
 
     Attributes:
         host, port: of TCP; the path of a socket file and 0 otherwise.
         username, password: ``None``: none is sent.
-        database: that is selected.
+        database: the one to select.
         tls: options of a TLS connection, ``ssl_ca_certs`` and so on; ``None``: without TLS.
     """
 
@@ -55,12 +55,12 @@ class Address(NamedTuple):
 
     def options(self) -> dict[str, Any]:
         """Return login and TLS as clients of redis-py take them."""
-        found: dict[str, Any] = {"username": self.username, "password": self.password}
+        arguments: dict[str, Any] = {"username": self.username, "password": self.password}
         if self.tls is not None:
-            found |= {"ssl": True, **dict(self.tls)}
-            if "ssl_check_hostname" in found:
-                found["ssl_check_hostname"] = found["ssl_check_hostname"].lower() in _TRUE
-        return found
+            arguments |= {"ssl": True, **dict(self.tls)}
+            if "ssl_check_hostname" in arguments:
+                arguments["ssl_check_hostname"] = arguments["ssl_check_hostname"].lower() in _TRUE
+        return arguments
 
     @without_values
     def context(self) -> ssl.SSLContext | None:
@@ -86,13 +86,14 @@ class Address(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a URL names.
+    """Target that a URL names.
 
     Attributes:
         kind: ``"server"``, ``"sentinel"`` or ``"cluster"``.
         seeds: the server, the Sentinels, or some nodes of the cluster.
-        server: what is the same for all that have data: login, database, TLS; host and port are those of the first seed.
-        master: what the Sentinels call it.
+        server: login, database and TLS, the same for all servers that have data; host and port of the first
+            seed.
+        master: its name on the Sentinels.
     """
 
     kind: str
@@ -121,7 +122,7 @@ def parse_target(url: str) -> Target:
     own: dict[str, str] = {}
     master = ""
     try:
-        _, place, path, query, _ = urlsplit(url)
+        _, netloc, path, query, _ = urlsplit(url)
         if kind == "sentinel":
             master, _, path = path.strip("/").partition("/")
             options = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
@@ -131,17 +132,17 @@ def parse_target(url: str) -> Target:
                 raise ValueError
     except ValueError:
         raise _is_none() from None
-    user, at, hosts = place.rpartition("@")
-    found = [parse_url(urlunsplit((scheme, user + at + host, path, query, ""))) for host in hosts.split(",")]
+    user, at, hosts = netloc.rpartition("@")
+    addresses = [parse_url(urlunsplit((scheme, user + at + host, path, query, ""))) for host in hosts.split(",")]
     if kind == "cluster":
-        return Target(kind, tuple(found), found[0], "")
+        return Target(kind, tuple(addresses), addresses[0], "")
     username, password = own.get("sentinel_username"), own.get("sentinel_password")
-    ports = [each.port if _PORT.search(host) else 26379 for each, host in zip(found, hosts.split(","), strict=True)]
+    ports = [each.port if _PORT.search(host) else 26379 for each, host in zip(addresses, hosts.split(","), strict=True)]
     seeds = [
         each._replace(port=port, database=0, username=username, password=password)
-        for each, port in zip(found, ports, strict=True)
+        for each, port in zip(addresses, ports, strict=True)
     ]
-    return Target(kind, tuple(seeds), found[0], unquote(master))
+    return Target(kind, tuple(seeds), addresses[0], unquote(master))
 
 
 @without_values

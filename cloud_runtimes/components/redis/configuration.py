@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from .._configuration import FEATURES, ChangeSource, channel, columns, items, place
+from .._configuration import FEATURES, ChangeSource, channel, columns, group_and_label, items
 from .._net.engines import EngineDriver
 from .._unreadable import read_entries
 from .engine import Script
@@ -102,7 +102,7 @@ def columns_of(row: tuple[str, bytes]) -> tuple[Any, ...]:
 
 
 class RedisConfiguration(EngineDriver["RedisComponent"], ConfigurationDriver):
-    """One store: keys with one hash tag."""
+    """Configuration store: keys with one hash tag."""
 
     features = FEATURES
 
@@ -122,8 +122,8 @@ class RedisConfiguration(EngineDriver["RedisComponent"], ConfigurationDriver):
             return items(self.name, rows, selection, columns_of)
         keys = sorted(selection.keys)
         prefix = _prefix(selection)
-        (found,) = checked((yield Batch(("HMGET", self._keys[1], *[prefix + key.encode() for key in keys]))))
-        rows = [(key, item) for key, item in zip(keys, found, strict=True) if item is not None]
+        (values,) = checked((yield Batch(("HMGET", self._keys[1], *[prefix + key.encode() for key in keys]))))
+        rows = [(key, item) for key, item in zip(keys, values, strict=True) if item is not None]
         read = items(self.name, rows, selection, columns_of)
         return {key: item for key, item in read.items() if not item.deleted}
 
@@ -132,16 +132,16 @@ class RedisConfiguration(EngineDriver["RedisComponent"], ConfigurationDriver):
     def since(self, selection: Selection, version: int) -> Flow[tuple[Sequence[int], list[tuple[str, bytes]]]]:
         """Return the last version and the swept one, none where nothing was ever saved, and the keys that changed since a version with their items."""
         prefix = _prefix(selection)
-        last, swept, *found = yield from _SINCE.run(self._keys[:4], prefix, version)
-        keys = [field[len(prefix) :].decode(errors="replace") for field in found[::2]]
-        rows = list(zip(keys, found[1::2], strict=True))
+        last, swept, *fields = yield from _SINCE.run(self._keys[:4], prefix, version)
+        keys = [field[len(prefix) :].decode(errors="replace") for field in fields[::2]]
+        rows = list(zip(keys, fields[1::2], strict=True))
         return (() if last is None else (int(last), int(swept))), rows
 
-    def places(self) -> Flow[list[tuple[str, str]]]:
+    def scopes(self) -> Flow[list[tuple[str, str]]]:
         """Return the groups and labels that there are."""
         (fields,) = checked((yield Batch(("ZRANGE", self._keys[2], 0, -1))))
-        found = read_entries(f"configuration {self.name!r}", fields, repr, _place)
-        return sorted(set(found))
+        pairs = read_entries(f"configuration {self.name!r}", fields, repr, _group_and_label)
+        return sorted(set(pairs))
 
     # -- writing ----------------------------------------------------------
 
@@ -172,7 +172,7 @@ class RedisConfiguration(EngineDriver["RedisComponent"], ConfigurationDriver):
 
 
 class _Source(ChangeSource):
-    """What changed on the server."""
+    """Source of changes on the server."""
 
     def __init__(self, component: RedisComponent, driver: RedisConfiguration, name: str, selection: Selection) -> None:
         super().__init__(name, selection)
@@ -185,14 +185,14 @@ class _Source(ChangeSource):
         if changes == self._changes:
             return super().look()
         # perhaps another server, which does not have the last changes that this source saw
-        found = self.read_all(self._operation())
+        update = self.read_all(self._operation())
         self._changes = changes
-        return found
+        return update
 
     def _since(self, op: Operation, version: int) -> list[Any]:
         versions, rows = self.component.engine.run(op, self._driver.since(self._selection, version))
-        found: list[Any] = rows or [(None,)]
-        return [(*versions, *row) for row in found] if versions else []
+        changed: list[Any] = rows or [(None,)]
+        return [(*versions, *row) for row in changed] if versions else []
 
     def _columns(self, row: Any) -> tuple[Any, ...]:
         return columns_of(row)
@@ -203,10 +203,10 @@ class _Source(ChangeSource):
 
 def _prefix(where: Selection | ConfigurationItem) -> bytes:
     """Return what the fields of a group and label begin with. Neither holds a NUL."""
-    group, label = place(where)
+    group, label = group_and_label(where)
     return f"{group}\0{label}\0".encode()
 
 
-def _place(field: bytes) -> tuple[str, str]:
+def _group_and_label(field: bytes) -> tuple[str, str]:
     group, label, _ = field.decode().split("\0", 2)
     return group, label

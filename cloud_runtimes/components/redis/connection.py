@@ -15,7 +15,7 @@ from ..._core.os_loops import running_loop
 from ..._core.os_sockets import POLLIN, POLLOUT, poll, unix_socket
 from ...errors import CloudRuntimesError, DeadlineExceededError
 from ...spi.operation import Operation
-from .._net.connections import FRESH, WANTS, Lost, dial
+from .._net.connections import FRESH, WANTS, ConnectionLost, dial
 from .address import TLS, Address
 from .failures import checked
 from .resp import NOTHING, ReplyError, pack, reader
@@ -67,10 +67,10 @@ class Connection:
         address, what = self.address, ""
         try:
             if address.port:
-                self.socket = dial((address.host, address.port), self._left(op))
+                self.socket = dial((address.host, address.port), self._remaining(op))
             else:
                 self.socket = unix_socket()
-                self.socket.settimeout(self._left(op))
+                self.socket.settimeout(self._remaining(op))
                 self.socket.connect(address.host)
             context = address.context()
             if context is not None:
@@ -91,11 +91,11 @@ class Connection:
             if isinstance(named, ReplyError) and not str(named).startswith("NOPERM"):  # it may stay without a name
                 replies.append(named)
             checked(replies)
-        except (Lost, ReplyError) as error:
+        except (ConnectionLost, ReplyError) as error:
             failure: Exception = error
-            if isinstance(error, Lost) and self.address.tls is not None and not error.lasts:
+            if isinstance(error, ConnectionLost) and self.address.tls is not None and not error.lasts:
                 # of a refusal the server's alert may have been lost
-                failure = Lost(f"{error}; perhaps the server wants another certificate in ssl_certfile")
+                failure = ConnectionLost(f"{error}; perhaps the server wants another certificate in ssl_certfile")
         except DeadlineExceededError:
             failure = op.timed_out(f"redis {self.address.where}")
         else:
@@ -103,9 +103,9 @@ class Connection:
         failure.__cause__ = failure.__context__ = None
         return failure.with_traceback(None)
 
-    def _left(self, op: Operation) -> float | None:
-        left = op.remaining()
-        return None if left is None else max(left, 0.001)
+    def _remaining(self, op: Operation) -> float | None:
+        remaining = op.remaining()
+        return None if remaining is None else max(remaining, 0.001)
 
     def exchange(self, data: bytes, count: int, op: Operation) -> list[Any]:
         """Send commands and return their replies, to the deadline of a call."""
@@ -115,11 +115,11 @@ class Connection:
     def send(self, data: bytes, op: Operation) -> None:
         """Send commands whose replies `receive` reads."""
         self.sent = True
-        left = memoryview(data)
+        remaining = memoryview(data)
         try:
-            while left:
+            while remaining:
                 try:
-                    left = left[self.socket.send(left) :]
+                    remaining = remaining[self.socket.send(remaining) :]
                 except WANTS as error:
                     self._wait(op, POLLIN if isinstance(error, ssl.SSLWantReadError) else POLLOUT)
         except TimeoutError:
@@ -129,33 +129,33 @@ class Connection:
 
     def receive(self, count: int, op: Operation) -> list[Any]:
         """Read replies of commands that were sent."""
-        found: list[Any] = []
+        replies: list[Any] = []
         try:
-            while not self._take(found, count):
+            while not self._take(replies, count):
                 if not self.has_decrypted():
                     self._wait(op, POLLIN)
                 if (data := self._recv()) == b"":
-                    checked(found)  # it may have said why
-                    raise Lost("the server closed the connection")
+                    checked(replies)  # it may have said why
+                    raise ConnectionLost("the server closed the connection")
                 if data:
                     self.reader.feed(data)
             self.sent, self._heard = False, monotonic()
-            return found
+            return replies
         except TimeoutError:
             raise op.timed_out(f"redis {self.address.where}", maybe_applied=op.method.writes) from None
         except OSError as error:
             raise TLS.lost(error) from error
 
-    def _take(self, found: list[Any], count: int) -> bool:
+    def _take(self, replies: list[Any], count: int) -> bool:
         try:
-            return self.reader.take(found, count, self.topic)
+            return self.reader.take(replies, count, self.topic)
         except ConnectionError as error:
             raise foreign(self.address) from error
 
     def next(self) -> Any:
         """Return a reply that has come, `NOTHING` where none is whole; never waits. For what comes unasked."""
-        found: list[Any] = []
-        if not self._take(found, 1):
+        replies: list[Any] = []
+        if not self._take(replies, 1):
             try:
                 data = self._recv()
             except OSError as error:
@@ -163,10 +163,10 @@ class Connection:
             if data is None:
                 return NOTHING
             if not data:
-                raise Lost("the server closed the connection")
+                raise ConnectionLost("the server closed the connection")
             self.reader.feed(data)
-            self._take(found, 1)
-        return found[0] if found else NOTHING
+            self._take(replies, 1)
+        return replies[0] if replies else NOTHING
 
     def _recv(self) -> bytes | None:
         """Return what has come, ``b""`` at the end; ``None``: nothing yet."""
@@ -177,19 +177,19 @@ class Connection:
 
     def _wait(self, op: Operation, events: int) -> None:
         """Wait until there is something to read, or room to write, to the deadline of a call."""
-        left = op.remaining()
+        remaining = op.remaining()
         waiting = poll()
         waiting.register(self.socket, events)
         # a server that keeps sending does not move the deadline
-        if left == 0.0 or not waiting.poll(None if left is None else left * 1000):
+        if remaining == 0.0 or not waiting.poll(None if remaining is None else remaining * 1000):
             raise TimeoutError
 
     def has_decrypted(self) -> bool:
-        """Tell whether TLS has something that the system does not know of."""
+        """Return whether TLS has something that the system does not know of."""
         return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
 
     def is_readable(self) -> bool:
-        """Tell whether there is something to read, or the end."""
+        """Return whether there is something to read, or the end."""
         if self.has_decrypted():
             return True
         waiting = poll()
@@ -197,11 +197,11 @@ class Connection:
         return bool(waiting.poll(0))
 
     def is_alive(self) -> bool:
-        """Tell whether an idle connection still has its server, as far as is known without asking it."""
+        """Return whether an idle connection still has its server, as far as is known without asking it."""
         return not self.sent and (monotonic() < self._heard + FRESH or not self.is_readable())
 
     def is_free(self) -> bool:
-        """Tell whether another caller may have it: all answers have come, and nothing that would be taken for the next one."""
+        """Return whether another caller may have it: all answers have come, and nothing that would be taken for the next one."""
         try:
             return not self.sent and self.reader.gets() is NOTHING
         except ConnectionError:
@@ -239,7 +239,7 @@ class LoopConnection:
         self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
         self._replies: list[Any] = []
         self._out: list[bytes] = []
-        self._left = memoryview(b"")
+        self._remaining = memoryview(b"")
         self._loop = running_loop()
         self._loop.add_reader(self._socket, self._readable)
 
@@ -247,7 +247,7 @@ class LoopConnection:
         """Send commands; the future gets their replies. Those of one that is cancelled or too late are dropped."""
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if self.closed is not None:
-            future.set_exception(Lost(str(self.closed)))
+            future.set_exception(ConnectionLost(str(self.closed)))
             return future
         self._waiting.append((future, count))
         if not self._out:
@@ -266,8 +266,8 @@ class LoopConnection:
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        waits = bool(self._left)
-        self._left = memoryview(b"".join([self._left, *out]))
+        waits = bool(self._remaining)
+        self._remaining = memoryview(b"".join([self._remaining, *out]))
         if not waits and self._send():
             self._loop.add_writer(self._socket, self._writable)
 
@@ -276,17 +276,17 @@ class LoopConnection:
             self._loop.remove_writer(self._socket)
 
     def _send(self) -> bool:
-        """Send what is left, as far as it goes; tells whether something still is."""
+        """Send what is left, as far as it goes; returns whether something still is."""
         if self.closed is not None:
             return False
         try:
-            while self._left:
-                self._left = self._left[self._socket.send(self._left) :]
+            while self._remaining:
+                self._remaining = self._remaining[self._socket.send(self._remaining) :]
         except WANTS:
             pass
         except OSError as error:
             self._end(str(TLS.lost(error)))
-        return bool(self._left)
+        return bool(self._remaining)
 
     def _readable(self) -> None:
         try:
@@ -324,11 +324,11 @@ class LoopConnection:
     def _end(self, reason: str) -> None:
         if self.closed is not None:
             return
-        self.closed = Lost(reason)
-        self._left = memoryview(b"")
+        self.closed = ConnectionLost(reason)
+        self._remaining = memoryview(b"")
         for future, _ in self._waiting:
             if not future.done():
-                future.set_exception(Lost(reason))
+                future.set_exception(ConnectionLost(reason))
         self._waiting.clear()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._socket)
@@ -340,9 +340,9 @@ class LoopConnection:
         self._end("the client was closed")
 
 
-def foreign(address: Address) -> Lost:
+def foreign(address: Address) -> ConnectionLost:
     """Return the end of a connection whose server sent what is not the protocol."""
-    return Lost(f"the server at {address.where} does not speak RESP, Redis' protocol")
+    return ConnectionLost(f"the server at {address.where} does not speak RESP, Redis' protocol")
 
 
 @contextmanager
@@ -350,7 +350,7 @@ def believing(address: Address) -> Iterator[None]:
     """Read what a server says; what cannot be read ends its connection."""
     try:
         yield
-    except (Lost, ReplyError, CloudRuntimesError):
+    except (ConnectionLost, ReplyError, CloudRuntimesError):
         raise
     except Exception as error:
         raise foreign(address) from error

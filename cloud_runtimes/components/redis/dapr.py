@@ -89,15 +89,15 @@ class DaprState(RedisState):
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(component, name)
         kind = component.settings.key_prefix
-        found = dict(zip(_PREFIXES, (component.context.app_id, name, ""), strict=True)).get(kind, kind)
-        self._prefix = f"{found}||".encode() if found else b""
+        prefix = dict(zip(_PREFIXES, (component.context.app_id, name, ""), strict=True)).get(kind, kind)
+        self._prefix = f"{prefix}||".encode() if prefix else b""
         self._alone = component.is_cluster
         if self._alone:
             self.features -= {state.TRANSACTION, state.TRANSACTION_ETAG}
 
-    def _parts(self, places: Sequence[int]) -> Iterator[Sequence[int]]:
+    def _parts(self, indexes: Sequence[int]) -> Iterator[Sequence[int]]:
         """Give what may be in one script."""
-        yield from [[place] for place in places] if self._alone else [places]
+        yield from [[index] for index in indexes] if self._alone else [indexes]
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         ((*row,),) = yield from _READ.run((self._key(key),))
@@ -106,26 +106,26 @@ class DaprState(RedisState):
     def _get_bulk(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
     ) -> Flow[dict[str, StoredValue | CloudRuntimesError]]:
-        found: dict[str, StoredValue | CloudRuntimesError] = {}
+        values: dict[str, StoredValue | CloudRuntimesError] = {}
         for part in self._parts(range(len(keys))) if keys else ():
-            rows = yield from _READ.run([self._key(keys[place]) for place in part])
-            for place, row in zip(part, rows, strict=True):
-                if (value := read_value(self.name, keys[place], row, _value)) is not None:
-                    found[keys[place]] = value
-        return found
+            rows = yield from _READ.run([self._key(keys[index]) for index in part])
+            for index, row in zip(part, rows, strict=True):
+                if (value := read_value(self.name, keys[index], row, _value)) is not None:
+                    values[keys[index]] = value
+        return values
 
     def _write(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
     ) -> Flow[dict[int, CloudRuntimesError]]:
         failed = oversized(self.name, writes, self._max_value, atomic)
-        places = [place for place in range(len(writes)) if place not in failed]
-        for part in self._parts(places) if places else ():
+        indexes = [index for index in range(len(writes)) if index not in failed]
+        for part in self._parts(indexes) if indexes else ():
             arguments: list[Value] = [int(atomic)]
-            for place in part:
-                write = writes[place]
+            for index in part:
+                write = writes[index]
                 arguments += (0, "", "") if write.data is None else (1, write.data, write.content_type or "")
                 arguments += (write.etag or "", int(write.create), "" if write.ttl_ms is None else write.ttl_ms)
-            for number in (yield from _WRITE.run([self._key(writes[place].key) for place in part], *arguments)):
+            for number in (yield from _WRITE.run([self._key(writes[index].key) for index in part], *arguments)):
                 error = conflict(self.name, writes[part[number]])
                 assert error is not None
                 failed[part[number]] = error
@@ -163,7 +163,7 @@ class DaprPubSub(RedisPubSub):
             self.features -= {pubsub.DEAD_LETTER}
 
     def keys_of(self, topic: str) -> TopicKeys:
-        return TopicKeys.of(partial(self._beside, topic), topic)._replace(stream=topic.encode())
+        return TopicKeys.of(partial(self._key, topic), topic)._replace(stream=topic.encode())
 
     def commands(self, topic: Topic, frame: bytes, raw: bool) -> bytes:
         events = kernel.Frame(frame)
@@ -174,7 +174,7 @@ class DaprPubSub(RedisPubSub):
         pairs = zip(events.structured(), noted, strict=True)
         return b"".join([pack((*head, event, *((NOTE, note) if note else ()))) for event, note in pairs])
 
-    def _beside(self, topic: str, *parts: str) -> bytes:
+    def _key(self, topic: str, *parts: str) -> bytes:
         return ":".join((f"{{{_tag(topic)}}}:{self._settings.prefix}:pubsub", *parts)).encode()
 
 

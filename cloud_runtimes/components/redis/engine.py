@@ -12,10 +12,10 @@ from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableErro
 from ...spi.broker.policy import POLL
 from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .._net.engines import Engine
 from .connection import Connection, answer
-from .failures import checked, explained
+from .failures import checked, map_error
 from .notifier import RedisNotifier
 from .resp import Batch, Errors, Flow, ReplyError, Value
 from .servers import PATIENCE, Servers
@@ -66,7 +66,7 @@ class Script:
 
 
 def is_unknown(reply: Any) -> bool:
-    """Tell whether a server does not know a script that it was asked to run."""
+    """Return whether a server does not know a script that it was asked to run."""
     return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
@@ -104,8 +104,8 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
             for piece in batch.pieces:
                 connection.send(piece, op)
             return connection.receive(batch.count, op)
-        except Lost as error:
-            raise self.explained(error, op.method.writes, batch.by) from error
+        except ConnectionLost as error:
+            raise self.map_error(error, op.method.writes, batch.by) from error
         finally:
             self.servers.give(connection)
 
@@ -114,8 +114,8 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
         batch.by, received = connection.address, connection.received
         try:
             return await answer(op, connection.exchange(batch.data, batch.count), self.where)
-        except Lost as error:
-            raise self.explained(error, op.method.writes, batch.by) from error
+        except ConnectionLost as error:
+            raise self.map_error(error, op.method.writes, batch.by) from error
         except DeadlineExceededError:
             connection.expired(received)
             raise
@@ -145,7 +145,7 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
             result: T = stop.value
             return result
         except ReplyError as error:
-            raise self.explained(error, op.method.writes, None if batch is None else batch.by) from error
+            raise self.map_error(error, op.method.writes, None if batch is None else batch.by) from error
 
     def _replicated(self, batch: Batch, kept: list[Any]) -> _Steps[list[Any]]:
         """Have replicas take in what is written."""
@@ -159,7 +159,7 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
     def _check_kept(self, kept: list[Any] | None) -> None:
         for reply in kept or ():
             if isinstance(reply, ReplyError) and not str(reply).startswith("ERR WAIT"):
-                error = explained(self.where, reply)
+                error = map_error(self.where, reply)
                 error.maybe_applied = True
                 raise error
             had = 0 if isinstance(reply, ReplyError) else reply  # it has become a replica itself
@@ -204,11 +204,11 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
             for index, reply in zip(refused, answers if to is None else answers[1::2], strict=True):
                 replies[index] = reply
 
-    def explained(
-        self, error: Lost | ReplyError, maybe_applied: bool, address: Address | None = None
+    def map_error(
+        self, error: ConnectionLost | ReplyError, maybe_applied: bool, address: Address | None = None
     ) -> CloudRuntimesError:
         """Return our error for one of a server or of a connection to it."""
-        return self.servers.explained(error, maybe_applied, address)
+        return self.servers.map_error(error, maybe_applied, address)
 
     # -- connections ------------------------------------------------------
 
@@ -226,6 +226,6 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
 
 
 def _ping() -> Flow[bool]:
-    pong, told = yield Batch(("PING",), ("INFO", "persistence"))
+    pong, info = yield Batch(("PING",), ("INFO", "persistence"))
     checked([pong])
-    return isinstance(told, ReplyError) or b"aof_enabled:0" not in told
+    return isinstance(info, ReplyError) or b"aof_enabled:0" not in info

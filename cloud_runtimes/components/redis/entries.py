@@ -25,7 +25,7 @@ def take_in(in_flight: InFlight, origin: int, entries: Sequence[Any], deliveries
     """Take in entries; returns how many events they have, and whether a bell was among them."""
     if origin == STREAM and deliveries == 1 and not [1 for _, each in entries if len(each) != 2 or each[0] != _DATA]:
         return in_flight.add(origin, [id for id, _ in entries], [fields[1] for _, fields in entries]), False
-    found, bell = 0, False
+    count, bell = 0, False
     for id, pairs in entries:
         fields = dict(zip(pairs[::2], pairs[1::2], strict=False))
         before, past = 0, NO_HISTORY
@@ -41,8 +41,8 @@ def take_in(in_flight: InFlight, origin: int, entries: Sequence[Any], deliveries
             data, kind = json.dumps(dict(map(_member, fields.items()))).encode(), "application/json"
         elif NOTE in fields and not kind:
             data = with_note(data, fields[NOTE], first, _text(id))
-        found += in_flight.add_message(origin, id, data, {"content-type": kind}, before + deliveries, past, first)
-    return found, bell
+        count += in_flight.add_message(origin, id, data, {"content-type": kind}, before + deliveries, past, first)
+    return count, bell
 
 
 def _text(value: bytes) -> str:

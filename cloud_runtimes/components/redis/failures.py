@@ -1,4 +1,4 @@
-"""What the error replies of a server mean to a caller: the one error table of this component."""
+"""Error table of this component: maps the server's error replies to ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...errors import (
 )
 from .resp import ReplyError
 
-__all__ = ["checked", "explained"]
+__all__ = ["checked", "map_error"]
 
 _AWAY: Final = frozenset(
     [
@@ -38,7 +38,7 @@ _DENIED: Final = ("ACL failure in script", "The user executing the script can't"
 """How Valkey and Redis begin what a command in a script may not do."""
 
 
-def explained(where: str, error: ReplyError) -> CloudRuntimesError:
+def map_error(where: str, error: ReplyError) -> CloudRuntimesError:
     """Return our error for an error reply. Nothing of that command was applied, but what a script did before."""
     before, script, text = str(error).rpartition(" script: ")
     begun = bool(script)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import FORGET_MS, TURN, Calls, Place, QueuedLock, trying
+from .._lock import FORGET_MS, TURN, Calls, QueuedLock, QueueEntry, trying
 from .engine import Script
 from .resp import Flow
 
@@ -122,7 +122,7 @@ return 2
 
 
 class RedisLock(QueuedLock):
-    """One store: keys with one hash tag."""
+    """Lock store: keys with one hash tag."""
 
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(component, name)
@@ -144,11 +144,11 @@ class RedisLock(QueuedLock):
     async def _run_async(self, op: Operation, work: Any) -> Any:
         return await self._component.engine.run_async(op, work)
 
-    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+    def _release_in_background(self, request: LockRequest, *, queued: bool) -> None:
         self._late.discard(request.claim)
         self._component.in_background(lambda: self._release(request, True))
 
-    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
+    def _subscribe(self, request: LockRequest, entry: QueueEntry) -> Waiter:
         return self._component.engine.notifier.subscribe(f"lock-{request.claim}")
 
     def _channels(self) -> bytes:
@@ -157,11 +157,11 @@ class RedisLock(QueuedLock):
     # -- acquiring --------------------------------------------------------
 
     async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
     ) -> tuple[int | None, float]:
-        asked = place.asked
-        place.asked, place.queued, place.since = True, wait, request.now()
-        ticket = "" if place.ticket is None else place.ticket
+        asked = entry.asked
+        entry.asked, entry.queued, entry.since = True, wait, request.now()
+        ticket = "" if entry.ticket is None else entry.ticket
         flow = _ACQUIRE.run(
             (*self._keys(request.resource_id), self._tokens, self._mark(request)),
             *(request.claim, request.owner, request.expiry_ms, int(wait), ticket),
@@ -169,16 +169,16 @@ class RedisLock(QueuedLock):
         try:
             token, pause, ticket = await calls.run(trying(op) if wait else op, flow)
         except (UnavailableError, DeadlineExceededError) as error:
-            if not place.queued or not place.seen or monotonic() > place.heard + _AWAY:
+            if not entry.queued or not entry.seen or monotonic() > entry.heard + _AWAY:
                 raise
-            place.asked = asked or error.maybe_applied
+            entry.asked = asked or error.maybe_applied
             self._late.add(request.claim)
             return None, _AWAY
-        place.seen, place.heard = True, monotonic()
+        entry.seen, entry.heard = True, monotonic()
         if token is not None:
             return int(token), 0.0
-        place.asked = False
-        place.ticket = int(ticket) if wait else None
+        entry.asked = False
+        entry.ticket = int(ticket) if wait else None
         return None, pause / 1000
 
     # -- renewing and releasing -------------------------------------------

@@ -17,12 +17,12 @@ from ...spi.broker.member import SocketMember
 from ...spi.broker.policy import DeliveryPolicy
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .entries import RETRY, STREAM, part_arguments, take_in
 from .failures import checked
+from .pipeline import Pipeline
 from .resp import NOTHING, Batch, Flow, ReplyError, Value
 from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
-from .trip import Trip
 
 if TYPE_CHECKING:
     from . import RedisComponent
@@ -43,7 +43,7 @@ class RedisMember(SocketMember):
     """See the module; made by `RedisPubSub.subscribe` once the group exists."""
 
     component: RedisComponent
-    failures = (Lost, ReplyError, CloudRuntimesError)
+    failures = (ConnectionLost, ReplyError, CloudRuntimesError)
 
     def __init__(self, component: RedisComponent, driver: RedisPubSub, request: SubscribeRequest, now_ms: int) -> None:
         policy = DeliveryPolicy(driver.name, request)
@@ -86,7 +86,7 @@ class RedisMember(SocketMember):
         if not self._blocked:
             self._trip(0 if in_flight.is_ready else want)
         elif in_flight.done or in_flight.unacked or in_flight.expired:
-            self._run(self._beside())
+            self._run(self._settle_meanwhile())
 
     def _leave(self) -> None:
         try:
@@ -94,7 +94,7 @@ class RedisMember(SocketMember):
                 self._connect()
             elif self._blocked:
                 self._end_read(self._connection)
-        except (Lost, ReplyError, CloudRuntimesError):
+        except (ConnectionLost, ReplyError, CloudRuntimesError):
             pass  # what was under way goes to another member after ack_wait
         self.in_flight.release()
         self._run(self._leaving())
@@ -119,14 +119,18 @@ class RedisMember(SocketMember):
             return self._rejoin()
         address = None if self._connection is None else self._connection.address
         self._disconnect()
-        return self.component.engine.explained(error, True, address) if isinstance(error, (Lost, ReplyError)) else error
+        return (
+            self.component.engine.map_error(error, True, address)
+            if isinstance(error, (ConnectionLost, ReplyError))
+            else error
+        )
 
     def _rejoin(self) -> CloudRuntimesError:
         """Make the group again where it does not exist, from the beginning: what is there may come twice, and nothing is missed."""
         self._disconnect()
         where = f"redis {self.component.engine.where}"
-        _, made = self._run(self._driver.join(self.policy.request, "0"))
-        if not made:
+        _, created = self._run(self._driver.join(self.policy.request, "0"))
+        if not created:
             return UnavailableError(f"{where}: the keys of the group have moved")
         self.in_flight.forget()
         return UnavailableError(
@@ -172,20 +176,20 @@ class RedisMember(SocketMember):
         """Do all that is due, and begin to read where events are wanted."""
         connection, now, op = self._connection, monotonic(), self.operation()
         assert connection is not None
-        trip = Trip(self._run, self._keys[0])
+        pipeline = Pipeline(self._run, self._keys[0])
         due = min(self._due(), now + self._soonest())
-        self._settlements(trip)
+        self._settlements(pipeline)
         if self.in_flight.held and now >= self._renewed + self._ack_wait / 3:
-            self._renew(trip, now)
+            self._renew(pipeline, now)
         count = max(1, want // self._per_entry)
         if now >= self._look_at:
-            trip.run(self._looking, LOOK, self._keys)
+            pipeline.run(self._looking, LOOK, self._keys)
             self._claims = True
         if self._claims and want:
             self._claims = False
             for origin in self._streams:
-                self._take_overs(trip, origin, count)
-        data = trip.batch().data if trip else b""
+                self._take_overs(pipeline, origin, count)
+        data = pipeline.batch().data if pipeline else b""
         if want:
             pause = max(1, int((due - now) * 1000) + 1)
             self._blocks = due > now  # else what is due next is only known by the answers to the rest
@@ -196,7 +200,7 @@ class RedisMember(SocketMember):
         if data:
             connection.send(data, op)
             self._blocked = want > 0
-            trip.taken(connection.receive(len(trip), op))
+            pipeline.taken(connection.receive(len(pipeline), op))
 
     def _due(self) -> float:
         """Return when there is something to do without being told."""
@@ -210,7 +214,7 @@ class RedisMember(SocketMember):
 
     # -- settling ---------------------------------------------------------
 
-    def _settlements(self, trip: Trip) -> None:
+    def _settlements(self, pipeline: Pipeline) -> None:
         """Add what settles; what a server takes is forgotten, the rest goes by the next trip."""
         in_flight = self.in_flight
 
@@ -222,13 +226,13 @@ class RedisMember(SocketMember):
             in_flight.expired = 0
 
         if count := len(in_flight.unacked):
-            trip.run(written, SETTLE, self._settling, *self._parts())
+            pipeline.run(written, SETTLE, self._settling, *self._parts())
         for origin, ids in in_flight.done.items():
-            trip.add(partial(self._acknowledged, origin), "XACK", self._streams[origin], self._group, *ids)
+            pipeline.add(partial(self._acknowledged, origin), "XACK", self._streams[origin], self._group, *ids)
             if origin == RETRY:
-                trip.add(None, "XDEL", self._streams[origin], *ids)
+                pipeline.add(None, "XDEL", self._streams[origin], *ids)
         if in_flight.expired:
-            trip.add(noted, *self._count("expired", in_flight.expired))
+            pipeline.add(noted, *self._count("expired", in_flight.expired))
 
     def _acknowledged(self, origin: Hashable, reply: Any) -> None:
         del self.in_flight.done[origin]
@@ -241,36 +245,36 @@ class RedisMember(SocketMember):
         parts = part_arguments(self.in_flight.unacked, self._driver.messages)
         return [self._group, self._me, self.policy.label, *parts]
 
-    def _beside(self) -> Flow[None]:
+    def _settle_meanwhile(self) -> Flow[None]:
         """Settle while a read is at the server."""
-        trip = Trip(self._run, self._keys[0])
-        self._settlements(trip)
+        pipeline = Pipeline(self._run, self._keys[0])
+        self._settlements(pipeline)
         if monotonic() + self._soonest() < self._answer_by - _GRACE:
             # the read ends too late; a new one blocks until then, by the server's clock
-            trip.add(None, "CLIENT", "UNBLOCK", self._client)
+            pipeline.add(None, "CLIENT", "UNBLOCK", self._client)
         assert self._connection is not None
-        trip.taken((yield trip.batch().sent_to(self._connection.address)))
+        pipeline.taken((yield pipeline.batch().sent_to(self._connection.address)))
 
     def _leaving(self) -> Flow[None]:
-        trip = Trip(self._run, self._keys[0])
+        pipeline = Pipeline(self._run, self._keys[0])
         parts, self.in_flight.unacked = self._parts(), []
-        self._settlements(trip)
-        if trip:
-            checked((yield trip.batch()))
+        self._settlements(pipeline)
+        if pipeline:
+            checked((yield pipeline.batch()))
         yield from LEAVE.run((*self._settling, self._seen), *parts)
 
     # -- leases -----------------------------------------------------------
 
-    def _renew(self, trip: Trip, now: float) -> None:
+    def _renew(self, pipeline: Pipeline, now: float) -> None:
         # after a stall others may have some: only what is still held is renewed
         stalled = now > self._renewed + self._ack_wait * 0.8
         for origin, stream in self._streams.items():
             ids = list(self.in_flight.tokens(origin))
             if ids and stalled:
                 arguments = (self._group, self._me, *ids)
-                trip.run(partial(self._gone, origin), RENEW, (stream,), *arguments)
+                pipeline.run(partial(self._gone, origin), RENEW, (stream,), *arguments)
             elif ids:
-                trip.add(_ignore, "XCLAIM", stream, self._group, self._me, 0, *ids, "JUSTID")
+                pipeline.add(_ignore, "XCLAIM", stream, self._group, self._me, 0, *ids, "JUSTID")
         self._renewed = now
 
     def _gone(self, origin: int, lost: list[bytes]) -> None:
@@ -288,7 +292,7 @@ class RedisMember(SocketMember):
         if due_ms >= 0:
             self._look_at = min(self._look_at, monotonic() + due_ms / 1000)
 
-    def _take_overs(self, trip: Trip, origin: int, count: int) -> None:
+    def _take_overs(self, pipeline: Pipeline, origin: int, count: int) -> None:
         """Add what takes over from dead members."""
 
         def take(reply: Any) -> None:
@@ -300,7 +304,7 @@ class RedisMember(SocketMember):
 
         ack_wait, cursor = self.policy.ack_wait_ms, self._cursors[origin]
         claim = ("XAUTOCLAIM", self._streams[origin], self._group, self._me, ack_wait, cursor, "COUNT", count)
-        trip.add(take, *claim)
+        pipeline.add(take, *claim)
 
     def _take_over(self, origin: int, entries: list[Any], uncounted: int) -> None:
         """Take in entries that were delivered before; ``uncounted`` times that was not to anybody."""
@@ -337,14 +341,14 @@ class RedisMember(SocketMember):
             end = min(end, self._due())
         elif self._answered(connection.next()):  # it came with the answers before it
             return
-        while (left := end - monotonic()) > 0:
-            found = self.waker.wait(connection, left)
-            if connection is not None and found and self._answered(self._answer(connection)):
+        while (remaining := end - monotonic()) > 0:
+            ready = self.waker.wait(connection, remaining)
+            if connection is not None and ready and self._answered(self._answer(connection)):
                 return
-            if not found:
+            if not ready:
                 break
         if self._blocked and monotonic() > self._answer_by:
-            raise Lost("the server did not answer in time")
+            raise ConnectionLost("the server did not answer in time")
 
     def _answer(self, connection: Connection) -> Any:
         """Return the answer to the read, of which something has come; `NOTHING`: it was something else."""
@@ -374,25 +378,25 @@ class RedisMember(SocketMember):
             name, ids, frame = reply
             self._per_entry = self.in_flight.add_packed(self._origin(name), ids, frame) // len(ids)
             return
-        found = entries = 0
+        count = entries = 0
         for name, those in reply:
             entries += len(those)
-            found += self._take_in(self._origin(name), those, 1)
-        if found:
-            self._per_entry = max(1, found // entries)
+            count += self._take_in(self._origin(name), those, 1)
+        if count:
+            self._per_entry = max(1, count // entries)
 
     def _origin(self, name: bytes) -> int:
         return STREAM if name == self._streams[STREAM] else RETRY
 
     def _take_in(self, origin: int, entries: Sequence[Any], deliveries: int) -> int:
-        found, bell = take_in(self.in_flight, origin, entries, deliveries)
+        count, bell = take_in(self.in_flight, origin, entries, deliveries)
         if bell:
             self._look_at = 0.0
-        return found
+        return count
 
 
 def _is_gone(error: ReplyError) -> bool:
-    """Tell whether the group, or its stream, has gone."""
+    """Return whether the group, or its stream, has gone."""
     return str(error).startswith(("NOGROUP", "UNBLOCKED the stream"))
 
 

@@ -20,8 +20,8 @@ _OWN: Final = "cloudRuntimes"
 
 def encode_note(metadata: Mapping[str, str]) -> bytes:
     """Return the field of an event's metadata, ``b""`` where there is none."""
-    told = {name: value for name, value in metadata.items() if not name.startswith(_OWN)}
-    return json.encode(told) if told else b""
+    fields = {name: value for name, value in metadata.items() if not name.startswith(_OWN)}
+    return json.encode(fields) if fields else b""
 
 
 def with_note(message: bytes, note: bytes, topic: str, id: str) -> bytes:
@@ -34,9 +34,9 @@ def with_note(message: bytes, note: bytes, topic: str, id: str) -> bytes:
         id: of a payload.
     """
     try:
-        told = json.decode(note)
+        fields = json.decode(note)
         metadata = (
-            {name: text for name, text in told.items() if isinstance(text, str)} if isinstance(told, dict) else {}
+            {name: text for name, text in fields.items() if isinstance(text, str)} if isinstance(fields, dict) else {}
         )
         if not metadata:
             return message

@@ -7,7 +7,7 @@ from typing import Final
 
 from ...errors import CloudRuntimesError
 from ...spi.operation import Method, Operation
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .._net.notify import Notifier
 from .connection import Connection
 from .resp import NOTHING, ReplyError, Value, pack
@@ -26,7 +26,7 @@ class RedisNotifier(Notifier):
         prefix: of the channels.
     """
 
-    failures = (Lost, ReplyError, CloudRuntimesError)
+    failures = (ConnectionLost, ReplyError, CloudRuntimesError)
 
     def __init__(self, opened: Callable[[Operation], Connection], prefix: str) -> None:
         super().__init__("redis")
@@ -71,7 +71,7 @@ class _Listener:
 
     def ask(self) -> None:
         if self._asked:
-            raise Lost("the server does not answer")
+            raise ConnectionLost("the server does not answer")
         self._asked = True
         self._send("PING")
 

@@ -42,13 +42,13 @@ def names(component: RedisComponent, op: Operation, service: str) -> list[str]:
     pattern = re.sub(rb"([\\*?\[\]^])", rb"\\\1", head) + glob
 
     def scan() -> Flow[list[str]]:
-        found: set[bytes] = set()
+        result: set[bytes] = set()
         cursor: Value = 0
         while True:
             ((cursor, keys),) = checked((yield Batch(("SCAN", cursor, "MATCH", pattern, "COUNT", 1000))))
-            found.update(match[1] for key in keys if (match := wanted.fullmatch(key[len(head) :])))
+            result.update(match[1] for key in keys if (match := wanted.fullmatch(key[len(head) :])))
             if cursor == b"0":
-                return sorted(name.decode() for name in found)
+                return sorted(name.decode() for name in result)
 
     return component.engine.run(op, scan())
 
@@ -62,7 +62,7 @@ def portable(component: RedisComponent, service: str, name: str) -> Portable:
         return StoredState(state, lambda op, keys: engine.run(op, state.fences(keys)), _TOKENS)
     if service == "configuration":
         configuration = RedisConfiguration(component, name)
-        return StoredConfiguration(configuration, lambda op: engine.run(op, configuration.places()))
+        return StoredConfiguration(configuration, lambda op: engine.run(op, configuration.scopes()))
     if service == "schedule":
         return _Jobs(component, name)
     raise UnsupportedError(

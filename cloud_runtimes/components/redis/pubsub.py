@@ -17,7 +17,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
-from .failures import explained
+from .failures import map_error
 from .member import RedisMember
 from .resp import Batch, Flow, ReplyError, Value, pack
 from .streams import COUNT, DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys
@@ -35,10 +35,10 @@ _FORGET_MS: Final = 600_000
 
 
 class Topic:
-    """What is remembered of a topic.
+    """Cached keys and command templates of a topic.
 
     Attributes:
-        keys: of it.
+        keys: of the topic.
         template: of the command that appends an event.
         head: of the command that appends a frame.
         trim_at: when it is trimmed next, by `time.monotonic`.
@@ -52,7 +52,7 @@ class Topic:
 
 
 class _Commands(Iterable[bytes]):
-    """What appends a batch, frame by frame: each is rendered while the server takes in those before it."""
+    """Commands that append a batch, frame by frame: each is rendered while the server takes in those before it."""
 
     def __init__(self, driver: RedisPubSub, topic: Topic, batch: OutgoingBatch) -> None:
         self._driver = driver
@@ -69,7 +69,7 @@ class _Commands(Iterable[bytes]):
 
 
 class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
-    """One pub/sub name: topics whose keys have one hash tag."""
+    """Pub/sub driver of one name: topics whose keys have one hash tag."""
 
     features = FEATURES
     limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024)
@@ -79,7 +79,7 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
         self._settings = component.settings
         self._framed = component.settings.layout == "frame"
         self.max_event_bytes = component.settings.max_value_bytes
-        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self.too_large_hint = "raise max_value_bytes, or send a reference to it instead"
         self._topics: dict[str, Topic] = {}
 
     def keys(self, topic: str) -> TopicKeys:
@@ -87,12 +87,12 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
         return self._topic(topic).keys
 
     def _topic(self, name: str) -> Topic:
-        found = self._topics.get(name)
-        if found is None:
+        topic = self._topics.get(name)
+        if topic is None:
             if len(self._topics) >= _MAX_TOPICS:
                 self._topics.clear()
-            found = self._topics[name] = Topic(self.keys_of(name))
-        return found
+            topic = self._topics[name] = Topic(self.keys_of(name))
+        return topic
 
     def keys_of(self, topic: str) -> TopicKeys:
         """Make the keys of a topic."""
@@ -113,7 +113,7 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
         if ReplyError not in set(map(type, replies)):
             return {}
         where = self.component.engine.where
-        errors = {index: explained(where, each) for index, each in enumerate(replies) if isinstance(each, ReplyError)}
+        errors = {index: map_error(where, each) for index, each in enumerate(replies) if isinstance(each, ReplyError)}
         return spread(counts or [1] * count, errors)
 
     publish, publish_async = both_apis(_publish)
@@ -164,18 +164,18 @@ class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
         """Make a group where it does not exist; returns the server's time in milliseconds, and whether it was made."""
         keys = self.keys(request.topic)
         group = GroupKeys.of(keys, request.group)
-        now_ms, made = yield from JOIN.run(
+        now_ms, created = yield from JOIN.run(
             (keys.stream, group.retry, keys.delayed, keys.seen), request.group, start, _FORGET_MS
         )
-        return int(now_ms), bool(made)
+        return int(now_ms), bool(created)
 
     def _lag(self, op: Operation, topic: str, group: str, /) -> Flow[int | None]:
         keys = self.keys_of(topic)
         again = GroupKeys.of(keys, group)
-        found = yield from LAG.run((keys.stream, again.retry, again.later), group)
-        if found is None:
+        reply = yield from LAG.run((keys.stream, again.retry, again.later), group)
+        if reply is None:
             return None
-        lag, after = found
+        lag, after = reply
         for stream, entry, bell in ((keys.stream, after, ""), (again.retry, "0-0", "bell")):
             while entry:
                 count, entry = yield from COUNT.run((stream,), entry, bell)

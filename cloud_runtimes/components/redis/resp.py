@@ -33,10 +33,10 @@ def reader() -> kernel.ReplyReader:
 
 
 class Errors:
-    """What tells without a look at all replies whether an error may be among them.
+    """Marker that shows whether replies may contain an error, without a look at each of them.
 
     Attributes:
-        latest: another object after each error that was read.
+        latest: replaced by a new object after each error that was read.
     """
 
     latest: object = object()
@@ -70,10 +70,10 @@ class Batch:
     @classmethod
     def rendered(cls, pieces: Iterable[bytes], count: int, key: Value | None) -> Batch:
         """Return commands that others render; ``pieces`` can be iterated again."""
-        made = cls.__new__(cls)
-        made.pieces, made.count, made.key = pieces, count, key
-        made.once, made.to, made.by = False, None, None
-        return made
+        batch = cls.__new__(cls)
+        batch.pieces, batch.count, batch.key = pieces, count, key
+        batch.once, batch.to, batch.by = False, None, None
+        return batch
 
     @property
     def data(self) -> bytes:

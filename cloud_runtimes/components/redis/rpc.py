@@ -39,7 +39,9 @@ redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCOR
 
 
 class RedisRpc(RegistryRpc):
-    """One service, found by the registry of one prefix. Whoever may read its secret may call and be called."""
+    """RPC driver of one service, which the registry of one prefix resolves.
+
+    Whoever may read its secret may call and be called."""
 
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(_Registry(component), component, name)
@@ -59,8 +61,8 @@ class _Registry(Registry):
         return self._component.key("rpc", app_id, "servers")
 
     def _find(self, op: Operation, app_id: str) -> Flow[list[Entry]]:
-        found = yield from _FIND.run((self._key(app_id),))
-        return read_servers(app_id, [each.partition(b" ")[::2] for each in found], bytes.decode)
+        rows = yield from _FIND.run((self._key(app_id),))
+        return read_servers(app_id, [each.partition(b" ")[::2] for each in rows], bytes.decode)
 
     find, find_async = both_apis(_find)
 
@@ -70,9 +72,9 @@ class _Registry(Registry):
         return self._secret
 
     def _find_secret(self) -> Flow[bytes]:
-        made = os.urandom(_SIZE)
-        (found,) = checked((yield Batch(("SET", self._component.key("rpc", "", "secret"), made, "NX", "GET"))))
-        return made if found is None else bytes(found)
+        secret = os.urandom(_SIZE)
+        (stored,) = checked((yield Batch(("SET", self._component.key("rpc", "", "secret"), secret, "NX", "GET"))))
+        return secret if stored is None else bytes(stored)
 
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
         self.flows.run(op, _ENTER.run((self._key(entry.app_id),), _member(entry), int(seconds * 1000)))

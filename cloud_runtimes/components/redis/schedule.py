@@ -160,12 +160,12 @@ class RedisSchedule(DocumentSchedule["RedisComponent"]):
         return Document(name, int(head[1]), item[head.end() + int(head[2]) :], self._history_runs, data)
 
     def read(self, names: Sequence[str]) -> Flow[list[Document]]:
-        found: list[Document] = []
+        documents: list[Document] = []
         for first in range(0, len(names), _WINDOW):
             some = names[first : first + _WINDOW]
-            told = yield from _READ.run(self.tag, *some)
-            found += map(self.document, some, told[::2], told[1::2])
-        return found
+            reply = yield from _READ.run(self.tag, *some)
+            documents += map(self.document, some, reply[::2], reply[1::2])
+        return documents
 
     def write(self, documents: Sequence[Document], adds: bool = False) -> Flow[list[Document]]:
         if not documents:
@@ -220,13 +220,13 @@ class RedisSchedule(DocumentSchedule["RedisComponent"]):
 
     def records(self, names: Sequence[str]) -> Flow[list[JobRecord]]:
         """Return a flow that reads jobs with all of their runs."""
-        found: list[JobRecord] = []
+        result: list[JobRecord] = []
         for document in (yield from self.read(names)):
             job = document.stored()
             if job is not None and job.error is None:
                 runs = [*(yield from self._history(document.name)), *document.runs]
-                found.append(JobRecord(document.name, job, tuple(map(portable_run, runs))))
-        return found
+                result.append(JobRecord(document.name, job, tuple(map(portable_run, runs))))
+        return result
 
     def restore(self, records: Iterable[JobRecord]) -> Flow[None]:
         """Return a flow that replaces jobs and all of their runs."""
@@ -248,7 +248,7 @@ class _Runs(DocumentRuns):
         super().__init__(driver, handlers)
         self._pause: int | None = None
         # name of a document that a look gave → its line, and when it was due
-        self._found: dict[str, tuple[bytes, bytes]] = {}
+        self._lines: dict[str, tuple[bytes, bytes]] = {}
 
     def _subscribe(self) -> Waiter:
         return self._driver.component.engine.notifier.subscribe(f"{CHANNEL}:{self._app}")
@@ -263,11 +263,11 @@ class _Runs(DocumentRuns):
         )
         self._pause = int(pause) if pause else None
         fresh = yield from self._read([name for name in held if name not in self._documents])
-        self._found = {}
+        self._lines = {}
         for line, due, field, item, data in zip(*[iter(rows)] * 5, strict=True):
             name = field.decode(errors="replace")
             document = self._driver.document(name, item, data)
-            self._found[name] = line, due
+            self._lines[name] = line, due
             self._documents.pop(name, None)  # versions have no order: what is there counts
             if document.error is not None:
                 self._set_aside_unread(document)
@@ -287,13 +287,13 @@ class _Runs(DocumentRuns):
     ) -> Generator[Any, Any, tuple[list[DueRun], list[RunToken]]]:
         exchanged = yield from super()._exchange(outcomes, renew, want)
         # others may be able to run what this process has set aside
-        left = [
+        commands = [
             ("ZADD", self._driver.tag[0] + b"due:" + line, "XX", due, name)
-            for name, (line, due) in self._found.items()
+            for name, (line, due) in self._lines.items()
             if name in self._documents and version_of(self._documents[name]) in self._aside
         ]
-        if left:
-            checked((yield Batch(*left)))
+        if commands:
+            checked((yield Batch(*commands)))
         return exchanged
 
 

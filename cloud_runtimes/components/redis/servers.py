@@ -23,11 +23,11 @@ from ...errors import (
     UnsupportedError,
 )
 from ...spi.operation import Operation
-from .._net.connections import Lost
+from .._net.connections import ConnectionLost
 from .._net.loops import close_soon, made_by
 from .address import Address, parse_target
 from .connection import Connection, LoopConnection, believing
-from .failures import checked, explained
+from .failures import checked, map_error
 from .resp import Batch, ReplyError, Value
 from .settings import RedisSettings
 from .topology import Cluster, Topology, topology_of
@@ -86,14 +86,16 @@ class Servers:
 
     # -- what is known of them --------------------------------------------
 
-    def explained(self, error: Lost | ReplyError, maybe_applied: bool, address: Address | None) -> CloudRuntimesError:
+    def map_error(
+        self, error: ConnectionLost | ReplyError, maybe_applied: bool, address: Address | None
+    ) -> CloudRuntimesError:
         """Return our error for one of a server or of a connection to it, and learn from it."""
         if isinstance(error, ReplyError):
             if address is not None:
                 self.learn(error, address)
-            found = explained(self.where, error)
-            found.maybe_applied = found.maybe_applied and maybe_applied
-            return found
+            translated = map_error(self.where, error)
+            translated.maybe_applied = translated.maybe_applied and maybe_applied
+            return translated
         if address is not None:
             self.suspect(address)
         text = f"redis {self.where}: the server cannot be reached: {error}"
@@ -117,17 +119,17 @@ class Servers:
     def _is_cluster(self) -> None:
         if self.target.kind == "server":
             self.target = self.target._replace(kind="cluster")
-            self.topology = Cluster(self.target, found=True)
+            self.topology = Cluster(self.target, discovered=True)
 
     def _look(self, op: Operation, key: Value | None) -> Address:
         """Ask where a key is."""
-        left = op.remaining()
-        if not self._looking.acquire(timeout=-1 if left is None else left):
+        remaining = op.remaining()
+        if not self._looking.acquire(timeout=-1 if remaining is None else remaining):
             raise op.timed_out(f"redis {self.where}")
         try:
             topology, failed = self.topology, None
-            if (found := topology.find(key)) is not None:
-                return found
+            if (server := topology.find(key)) is not None:
+                return server
             for address in topology.ask():
                 try:
                     if self._ask(op.limited(_ASK), address, topology):
@@ -141,8 +143,8 @@ class Servers:
                     )
                 if failed is not None:
                     raise failed
-            if (found := topology.find(key)) is not None:
-                return found
+            if (server := topology.find(key)) is not None:
+                return server
             raise UnavailableError(f"redis {self.where}: no node of the cluster has the slot of the key")
         finally:
             self._looking.release()
@@ -154,11 +156,11 @@ class Servers:
             reply = checked(connection.exchange(Batch(topology.question).data, 1, op))[0]
             with believing(address):
                 return topology.answer(address, reply)
-        except Lost as error:
+        except ConnectionLost as error:
             text = f"redis {self.where}: {address.where} cannot be asked: {error}"
             raise UnavailableError(text, retryable=not error.lasts) from error
         except ReplyError as error:
-            raise explained(address.where, error) from error
+            raise map_error(address.where, error) from error
         finally:
             connection.close()
 
@@ -201,16 +203,16 @@ class Servers:
                 with believing(address):
                     self._check_role(role, address)
             if address not in self._checked:
-                told = connection.exchange(_INFO.data, 2, op)
+                replies = connection.exchange(_INFO.data, 2, op)
                 with believing(address):
-                    self._check(told)
+                    self._check(replies)
                 self._checked.add(address)
         except BaseException as error:
             connection.close()
             if isinstance(error, DeadlineExceededError):
                 self.suspect(address)
-            if isinstance(error, (Lost, ReplyError)):
-                raise self.explained(error, False, address) from error
+            if isinstance(error, (ConnectionLost, ReplyError)):
+                raise self.map_error(error, False, address) from error
             raise
         return connection
 
@@ -299,32 +301,32 @@ class Servers:
         connections = self._loops.setdefault(loop, {})
         while True:
             address = batch.to or self.topology.find(batch.key)
-            made = connections.get(address)
-            if made is not None and made.done():
-                found = made_by(made)
-                if found is not None and found.closed is None:
-                    if not found.quiet:
-                        return found
-                    found.end_unused()
-                made = None
+            task = connections.get(address)
+            if task is not None and task.done():
+                connection = made_by(task)
+                if connection is not None and connection.closed is None:
+                    if not connection.quiet:
+                        return connection
+                    connection.end_unused()
+                task = None
             if self._closed:
                 raise ClosedError("this client is closed: make another")
-            if made is None:
-                made = connections[address] = loop.create_task(self._connect(op, batch, connections, address))
-                made.add_done_callback(made_by)
+            if task is None:
+                task = connections[address] = loop.create_task(self._connect(op, batch, connections, address))
+                task.add_done_callback(made_by)
             try:
                 async with asyncio.timeout(op.remaining()):
-                    found = await asyncio.shield(made)
+                    connection = await asyncio.shield(task)
             except TimeoutError as error:
-                left = op.remaining()
-                if left is not None and left <= 0:
+                remaining = op.remaining()
+                if remaining is not None and remaining <= 0:
                     raise (
                         error if isinstance(error, CloudRuntimesError) else op.timed_out(f"redis {self.where}")
                     ) from None
                 # the time of the call that began to connect was over, not that of this one
             else:
-                if found.address == address:
-                    return found
+                if connection.address == address:
+                    return connection
 
     async def _connect(
         self,
@@ -333,15 +335,17 @@ class Servers:
         connections: dict[Address | None, asyncio.Future[LoopConnection]],
         wanted: Address | None,
     ) -> LoopConnection:
-        made = LoopConnection(await asyncio.to_thread(self.open, op, batch.key, batch.to))
-        if made.address != wanted:  # it was found only now, or another took over
+        connection = LoopConnection(await asyncio.to_thread(self.open, op, batch.key, batch.to))
+        if connection.address != wanted:  # it was found only now, or another took over
             this = connections.pop(wanted)
-            other = connections.get(made.address)
-            if other is None or (other.done() and ((found := made_by(other)) is None or found.closed or found.quiet)):
-                connections[made.address] = this
+            other = connections.get(connection.address)
+            if other is None or (
+                other.done() and ((current := made_by(other)) is None or current.closed or current.quiet)
+            ):
+                connections[connection.address] = this
             else:
-                made.close()
-        return made
+                connection.close()
+        return connection
 
     # -- the end ----------------------------------------------------------
 
@@ -353,17 +357,17 @@ class Servers:
                     while True:
                         idle.pop().close()
         for connections in list(self._loops.values()):
-            if (made := connections.get(address)) is not None and (found := made_by(made)) is not None:
-                found.quiet = True
+            if (task := connections.get(address)) is not None and (connection := made_by(task)) is not None:
+                connection.quiet = True
 
     def close(self) -> None:
         """Close all connections."""
         self._closed = True
         self._leave(None)
         for loop, connections in list(self._loops.items()):
-            for made in list(connections.values()):
-                if (found := made_by(made)) is not None:
-                    close_soon(loop, found.close)
+            for task in list(connections.values()):
+                if (connection := made_by(task)) is not None:
+                    close_soon(loop, connection.close)
 
 
 def _fields(replies: list[Any]) -> dict[str, str] | None:

@@ -23,7 +23,7 @@ from .._state import (
     stored,
 )
 from .engine import Script
-from .failures import checked, explained
+from .failures import checked, map_error
 from .resp import Batch, Flow, ReplyError, Value
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ return found
 
 
 class RedisState(EngineDriver["RedisComponent"], StateDriver):
-    """One store: keys with one hash tag, so that its transactions work in a cluster too."""
+    """State store: keys with one hash tag, so that its transactions also work in a cluster."""
 
     features = FEATURES
 
@@ -134,13 +134,13 @@ class RedisState(EngineDriver["RedisComponent"], StateDriver):
         if not keys:
             return {}
         rows = checked((yield Batch(*[("HMGET", self._key(key), *_FIELDS) for key in keys])), but="WRONGTYPE")
-        found: dict[str, StoredValue | CloudRuntimesError] = {}
+        values: dict[str, StoredValue | CloudRuntimesError] = {}
         for key, row in zip(keys, rows, strict=True):
             if isinstance(row, ReplyError):  # another program's key
-                found[key] = explained(self.component.engine.where, row)
+                values[key] = map_error(self.component.engine.where, row)
             elif (value := read_value(self.name, key, row, _value)) is not None:
-                found[key] = value
-        return found
+                values[key] = value
+        return values
 
     get_bulk, get_bulk_async = both_apis(_get_bulk)
 
@@ -150,8 +150,8 @@ class RedisState(EngineDriver["RedisComponent"], StateDriver):
             first = b"(" + after.encode()
         # no byte of UTF-8 is 0xff
         last = b"(" + prefix.encode() + b"\xff"
-        found = yield from _LIST.run((self._names, self._prefix), first, last, -1 if limit is None else limit)
-        return [name.decode(errors="replace") for name in found]
+        names = yield from _LIST.run((self._names, self._prefix), first, last, -1 if limit is None else limit)
+        return [name.decode(errors="replace") for name in names]
 
     list_keys, list_keys_async = both_apis(_list)
 
@@ -159,12 +159,12 @@ class RedisState(EngineDriver["RedisComponent"], StateDriver):
         """Return the fences of keys, ``None``: of all."""
         if keys is None:
             (pairs,) = checked((yield Batch(("HGETALL", self._fences))))
-            found = [(key.decode(errors="replace"), fence) for key, fence in zip(pairs[::2], pairs[1::2], strict=True)]
-            return {key: read_fence(self.name, key, fence) for key, fence in found}
+            rows = [(key.decode(errors="replace"), fence) for key, fence in zip(pairs[::2], pairs[1::2], strict=True)]
+            return {key: read_fence(self.name, key, fence) for key, fence in rows}
         if not keys:
             return {}
-        (found,) = checked((yield Batch(("HMGET", self._fences, *keys))))
-        return {key: read_fence(self.name, key, fence) for key, fence in zip(keys, found, strict=True) if fence}
+        (rows,) = checked((yield Batch(("HMGET", self._fences, *keys))))
+        return {key: read_fence(self.name, key, fence) for key, fence in zip(keys, rows, strict=True) if fence}
 
     # -- writing ----------------------------------------------------------
 
@@ -172,13 +172,13 @@ class RedisState(EngineDriver["RedisComponent"], StateDriver):
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
     ) -> Flow[dict[int, CloudRuntimesError]]:
         failed = oversized(self.name, writes, self._max_value, atomic)
-        places = [place for place in range(len(writes)) if place not in failed]
-        if not places:
+        indexes = [index for index in range(len(writes)) if index not in failed]
+        if not indexes:
             return failed
         keys: list[Value] = [self._names, self._fences]
         arguments: list[Value] = [int(atomic)]
-        for place in places:
-            write = writes[place]
+        for index in indexes:
+            write = writes[index]
             keys.append(self._key(write.key))
             arguments += (write.key, 0, "", "", "") if write.data is None else (
                 write.key, 1, write.data, write.content_type or "", new_etag()
@@ -189,11 +189,11 @@ class RedisState(EngineDriver["RedisComponent"], StateDriver):
                 "" if write.ttl_ms is None else write.ttl_ms,
                 "" if write.fence is None else write.fence,
             )
-        found = yield from _WRITE.run(keys, *arguments)
-        for number, reason in zip(found[::2], found[1::2], strict=True):
-            write = writes[places[number]]
+        reply = yield from _WRITE.run(keys, *arguments)
+        for number, reason in zip(reply[::2], reply[1::2], strict=True):
+            write = writes[indexes[number]]
             error = self._refused(write, reason)
-            failed[places[number]] = error
+            failed[indexes[number]] = error
             if atomic:
                 raise error
         return failed

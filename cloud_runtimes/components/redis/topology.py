@@ -33,12 +33,12 @@ def slot_of(key: Value) -> int:
 
 
 class Topology:
-    """One server, which has all keys.
+    """Topology of a single server, which has all keys.
 
     Attributes:
         follows: whether another server may take over, which calls wait for.
-        changes: another number means that another server may have some keys, without the last writes.
-        question: how others are asked which server has what.
+        changes: a new number means that another server may have some keys, without the last writes.
+        question: command that asks servers for the topology.
     """
 
     follows: ClassVar[bool] = False
@@ -57,14 +57,14 @@ class Topology:
         return ()
 
     def answer(self, asked: Address, reply: Any) -> bool:
-        """Take in an answer; tells whether it was one."""
+        """Take in an answer; returns whether it was one."""
         return False
 
     def suspect(self, address: Address) -> None:
         """Ask anew before a server is used again: it does not answer, or is no master."""
 
     def refuses(self, reply: Any) -> bool:
-        """Tell whether a command was refused for now, and may be sent again."""
+        """Return whether a command was refused for now, and may be sent again."""
         if not isinstance(reply, ReplyError):
             return False
         code = str(reply).partition(" ")[0]
@@ -75,8 +75,8 @@ class Topology:
         code, _, rest = str(error).partition(" ")
         if code in _AWAY:
             self.suspect(address)
-        elif code in ("ASK", "MOVED") and (found := _REFERRED.match(rest)) is not None:
-            slot, host, port = int(found[1]), found[2] or address.host, int(found[3])
+        elif code in ("ASK", "MOVED") and (match := _REFERRED.match(rest)) is not None:
+            slot, host, port = int(match[1]), match[2] or address.host, int(match[3])
             if slot < _SLOTS and port < _PORTS:
                 return self.referred(code, slot, address._replace(host=host, port=port))
         return None
@@ -121,23 +121,23 @@ class Cluster(Topology):
     """The nodes of a cluster.
 
     Args:
-        found: whether the URL names one server, and that turned out to be a node. It then gets to say which others there are (``CLUSTER SLOTS``): no error reply sends a call, and the password, to a server that it does not name.
+        discovered: whether the URL names one server, and that turned out to be a node. It then gets to say which others there are (``CLUSTER SLOTS``): no error reply sends a call, and the password, to a server that it does not name.
     """
 
     follows = True
     question = ("CLUSTER", "SLOTS")
 
-    def __init__(self, target: Target, *, found: bool = False) -> None:
+    def __init__(self, target: Target, *, discovered: bool = False) -> None:
         super().__init__(target)
-        self._found = found
+        self._discovered = discovered
         self._masters: list[Address] = []
         self._slots: list[Address | None] = [None] * _SLOTS
         self._suspects: set[Address] = set()
 
     def find(self, key: Value | None) -> Address | None:
         if key is not None:
-            found = self._slots[slot_of(key)]
-            return None if found in self._suspects else found
+            address = self._slots[slot_of(key)]
+            return None if address in self._suspects else address
         return next((each for each in self._masters if each not in self._suspects), None)
 
     def ask(self) -> Sequence[Address]:
@@ -167,7 +167,7 @@ class Cluster(Topology):
         self.changes += 1
 
     def referred(self, code: str, slot: int, address: Address) -> Address | None:
-        known = not self._found or address in self._masters
+        known = not self._discovered or address in self._masters
         if code == "ASK":
             return address if known else None
         self._slots[slot] = address if known else None  # else it is asked who has it

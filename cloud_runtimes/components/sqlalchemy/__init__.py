@@ -51,7 +51,7 @@ class SqlAlchemySettings:
 
 
 class SqlAlchemyComponent(Component):
-    """One pool of connections per store name."""
+    """Component with one pool of connections per store name."""
 
     name = "sqlalchemy"
     Settings = SqlAlchemySettings
@@ -87,11 +87,11 @@ class SqlAlchemyComponent(Component):
         from ..._core import extras
 
         with extras.importing(f"database {name!r}", "database"), self._lock:
-            found = self._pools.get(name)
-            if found is None:
+            pool = self._pools.get(name)
+            if pool is None:
                 from .pool import ConnectionPool
 
-                found = self._pools[name] = ConnectionPool(
+                pool = self._pools[name] = ConnectionPool(
                     name,
                     self.settings.url or self._embedded(name),
                     self.executor,
@@ -100,7 +100,7 @@ class SqlAlchemyComponent(Component):
                     embedded=self.settings.url is None,
                     schema=name if self.settings.schemas else None,
                 )
-            return found
+            return pool
 
     def _embedded(self, name: str) -> object:
         """Return the URL of the file of a store name."""

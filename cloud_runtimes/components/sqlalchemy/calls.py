@@ -1,4 +1,4 @@
-"""One call of a database: its caller waits for it and may give it up, a thread works for it."""
+"""Call of a database: its caller waits for it and may give it up, a thread works for it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _AGAIN: Final = 0.05
 
 
 class Call(Generic[R]):
-    """One call, shared by its caller and the thread that works for it.
+    """Call that its caller and the thread that works for it share.
 
     Attributes:
         op: the operation.
-        waiting_for: what its caller waits for, as a deadline says it.
+        waiting_for: what its caller waits for, in the words of a deadline error.
         committing: whether it may be applied from now on.
         reason: why it was stopped.
     """
@@ -83,7 +83,7 @@ class Call(Generic[R]):
             mark_interrupted(error, self.stop())
 
     def stop(self) -> bool:
-        """End it soon, and tell whether it may be applied. After ``False`` nothing is committed."""
+        """End it soon, and return whether it may be applied. After ``False`` nothing is committed."""
         with self._lock:
             if not self._done and not self._stopped:
                 self._stopped = True
@@ -108,8 +108,8 @@ class Call(Generic[R]):
                     task = self._target
                     task.get_loop().call_soon_threadsafe(self._cancel_task, task)
                 elif self._target is not None:
-                    left = end - monotonic()
-                    if left <= 0.0 or self.committing or not _cancelled(self._target, left):
+                    remaining = end - monotonic()
+                    if remaining <= 0.0 or self.committing or not _cancelled(self._target, remaining):
                         _cut(self._target)
             self._changes.wait(ticket, pause)
 
@@ -165,7 +165,7 @@ class Call(Generic[R]):
 
 
 def _cancelled(connection: Any, seconds: float) -> bool:
-    """Ask the database to cancel; tells whether it could be asked."""
+    """Ask the database to cancel; returns whether it could be asked."""
     with suppress(Exception):
         for name, arguments in (("interrupt", {}), ("cancel_safe", {"timeout": seconds}), ("cancel", {})):
             if hasattr(connection, name):

@@ -1,6 +1,8 @@
-"""What a statement of a stranger may do on SQLite: whatever concerns its own database, and nothing beside it.
+"""Confinement of untrusted statements on SQLite: they reach their own database and nothing else.
 
-SQLite opens and writes any file that a statement names. Its authorizer is asked for each action while a statement is prepared (sqlite.org/c3ref/set_authorizer.html), so it refuses by what a statement does, however it is written.
+SQLite opens and writes any file that a statement names. It asks its authorizer for each action while it prepares
+a statement (sqlite.org/c3ref/set_authorizer.html). So the authorizer refuses by what a statement does, however
+it is written.
 """
 
 from __future__ import annotations

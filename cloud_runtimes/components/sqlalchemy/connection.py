@@ -1,4 +1,4 @@
-"""One connection and what is done on it; blocking code, which threads of the pool run."""
+"""Connection and the operations on it; blocking code, which threads of the pool run."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class Connection:
         schema, name = _split(statement.table)
         inspector = sa.inspect(self._connection)
         try:
-            found = inspector.get_columns(name, schema)
+            details = inspector.get_columns(name, schema)
             key = set(inspector.get_pk_constraint(name, schema)["constrained_columns"])
         except sa.exc.NoSuchTableError as error:
             raise NotFoundError(f"database {self._pool.name!r}: there is no table {statement.table!r}") from error
@@ -202,14 +202,14 @@ class Connection:
                     primary_key=each["name"] in key,
                     default=each.get("default"),
                 )
-                for each in found
+                for each in details
             ),
         )
 
     def _createtable(self, statement: spi.CreateTable) -> None:
         schema, name = _split(statement.table)
-        key = [each for each, made in statement.columns.items() if made.primary_key]
-        columns = [column(each, made, key == [each]) for each, made in statement.columns.items()]
+        key = [each for each, spec in statement.columns.items() if spec.primary_key]
+        columns = [column(each, spec, key == [each]) for each, spec in statement.columns.items()]
         sa.Table(name, sa.MetaData(), *columns, schema=schema).create(self._connection, checkfirst=False)
         self._pool.keys.clear()
 
@@ -220,13 +220,13 @@ class Connection:
 
     def _insert(self, statement: spi.Insert) -> ExecuteResult:
         table = self._table(statement.table, statement.values)
-        made = sa.insert(table).values(bound(statement.values, self._dialect)).inline()
+        insert = sa.insert(table).values(bound(statement.values, self._dialect)).inline()
         key = None if self._dialect in ("sqlite", "mysql", "mariadb") else self._key(statement.table)
         if key is not None and self._connection.dialect.insert_returning:
-            result: Any = self._connection.execute(made.returning(sa.column(quoted(key))))
+            result: Any = self._connection.execute(insert.returning(sa.column(quoted(key))))
             number = result.scalar()
             return ExecuteResult(1, number if isinstance(number, int) else None)
-        result = self._connection.execute(made)
+        result = self._connection.execute(insert)
         return _done(1, result.context.cursor)
 
     def _update(self, statement: spi.Update) -> ExecuteResult:

@@ -286,14 +286,14 @@ class Cursor(DatabaseCursor):
         if self._result is None:
             return []
         steps = self._session.steps
-        found = steps.step(lambda call, connection: connection.fetch(call, self._result), call)
-        if not found:
+        rows = steps.step(lambda call, connection: connection.fetch(call, self._result), call)
+        if not rows:
             self._result = None
             if self._owns and not self._query.sql.reads:
                 steps.commit(call)
             elif self._owns:
                 steps.end("all rows were read")
-        return found
+        return rows
 
     def _close(self, call: Call[None]) -> None:
         result, self._result = self._result, None

@@ -1,6 +1,7 @@
-"""What the errors of SQLAlchemy and of the drivers beneath mean to a caller: the one error table of this component.
+"""Error table of this component: maps errors of SQLAlchemy and of the drivers beneath to ours.
 
-SQLSTATE: PostgreSQL, appendix A; result codes of SQLite: sqlite.org/rescode.html. What a driver says may hold values ("Key (email)=(…) already exists"), so only its primary message is passed on, and none about data.
+SQLSTATE: PostgreSQL, appendix A; result codes of SQLite: sqlite.org/rescode.html. A driver's message may hold
+values ("Key (email)=(…) already exists"). So only its primary message is passed on, and none about data.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _CONSTRAINT: Final = re.compile(r"^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY|PRIMARY 
 
 
 def is_busy(error: BaseException) -> bool:
-    """Tell whether SQLite said that somebody else has a lock."""
+    """Return whether SQLite said that somebody else has a lock."""
     native = getattr(error, "orig", error)
     return (getattr(native, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -72,32 +73,32 @@ def explain(error: Exception, name: str, path: str | None, *, maybe_applied: boo
     """Return our error for one of SQLAlchemy's or a driver's; the caller raises it ``from`` that."""
     if has_stale_plan(error):
         what = "somebody changed the columns of a table since the statement was prepared: run the transaction again"
-        found: CloudRuntimesError = ConflictError(f"database {name!r}: {what}", retryable=True)
+        failure: CloudRuntimesError = ConflictError(f"database {name!r}: {what}", retryable=True)
     elif isinstance(error, exc.DBAPIError):
-        found = _native(error.orig, name, path) or _by_class(error, name)
+        failure = _native(error.orig, name, path) or _by_class(error, name)
     elif isinstance(error, exc.NoSuchTableError):
-        found = NotFoundError(f"database {name!r}: there is no table {str(error)!r}")
+        failure = NotFoundError(f"database {name!r}: there is no table {str(error)!r}")
     elif isinstance(error, exc.NoSuchModuleError):
         # SQLAlchemy's words quote the url
-        found = InvalidArgumentError(f"database {name!r}: the url names a database or driver that is not known")
+        failure = InvalidArgumentError(f"database {name!r}: the url names a database or driver that is not known")
     elif isinstance(error, ModuleNotFoundError):
         # psycopg2 is what SQLAlchemy takes where a url names no driver
         if str(error.name).partition(".")[0] in ("psycopg", "psycopg2"):
             return missing(f"database {name!r}: its driver", "postgres")
-        found = UnsupportedError(
+        failure = UnsupportedError(
             f"database {name!r}: its driver needs the package {error.name!r}: pip install {error.name}"
         )
     elif isinstance(error, exc.ArgumentError):
-        found = InvalidArgumentError(f"database {name!r}: the url or a value cannot be used")
+        failure = InvalidArgumentError(f"database {name!r}: the url or a value cannot be used")
     elif isinstance(error, exc.TimeoutError):
-        found = ResourceExhaustedError(f"database {name!r}: no connection is free: raise pool_size", retryable=True)
+        failure = ResourceExhaustedError(f"database {name!r}: no connection is free: raise pool_size", retryable=True)
     elif isinstance(error, exc.ResourceClosedError):
-        found = InvalidArgumentError(f"database {name!r}: the statement gives no rows: use execute()")
+        failure = InvalidArgumentError(f"database {name!r}: the statement gives no rows: use execute()")
     else:
-        found = _native(error, name, path) or InternalError(f"database {name!r} failed: {type(error).__name__}")
-    if maybe_applied and not isinstance(found, (ConflictError, AlreadyExistsError)):
-        found.maybe_applied = True
-    return found
+        failure = _native(error, name, path) or InternalError(f"database {name!r} failed: {type(error).__name__}")
+    if maybe_applied and not isinstance(failure, (ConflictError, AlreadyExistsError)):
+        failure.maybe_applied = True
+    return failure
 
 
 def _native(native: Any, name: str, path: str | None) -> CloudRuntimesError | None:
@@ -167,7 +168,7 @@ def _by_class(error: Any, name: str) -> CloudRuntimesError:
     native = type(error.orig).__name__
     if error.connection_invalidated:
         return UnavailableError(f"{where}the connection was lost ({native})")
-    for classes, made, what in _BY_CLASS:
+    for classes, error_class, what in _BY_CLASS:
         if isinstance(error, classes):
-            return made(f"{where}{what.format(native)}")
+            return error_class(f"{where}{what.format(native)}")
     return InternalError(f"{where}it failed ({native})")

@@ -1,4 +1,4 @@
-"""One database: its engine, and the threads that work with its connections."""
+"""Database: its engine, and the threads that work with its connections."""
 
 from __future__ import annotations
 
@@ -118,10 +118,10 @@ class ConnectionPool:
             import greenlet  # noqa: F401  its absence is told as that of a driver
             from sqlalchemy.ext.asyncio import create_async_engine
 
-            made: Any = create_async_engine(self._url, **options)
-            self.engine: sa.Engine = made.sync_engine
+            engine: Any = create_async_engine(self._url, **options)
+            self.engine: sa.Engine = engine.sync_engine
         else:
-            made = self.engine = sa.create_engine(self._url, **options)
+            engine = self.engine = sa.create_engine(self._url, **options)
         if dialect == "sqlite":
             sa.event.listen(self.engine, "connect", self._set_up)
         elif dialect == "postgresql":
@@ -129,7 +129,7 @@ class ConnectionPool:
             sa.event.listen(self.engine, "do_connect", self._limit_connecting)
             if self._schema is not None:
                 sa.event.listen(self.engine, "connect", self._enter_schema)
-        return made
+        return engine
 
     def _set_up(self, connection: Any, record: Any) -> None:
         """Set a new connection to SQLite up."""
@@ -167,9 +167,9 @@ class ConnectionPool:
     def _limit_connecting(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
         """Connect at most to the deadline of the call, since nothing interrupts that."""
         name = {"asyncpg": "timeout", "psycopg": "connect_timeout", "psycopg2": "connect_timeout"}.get(dialect.driver)
-        left: float | None = _connecting.get().op.remaining()
-        if name is not None and left is not None:
-            options.setdefault(name, math.ceil(left) or 1)
+        remaining: float | None = _connecting.get().op.remaining()
+        if name is not None and remaining is not None:
+            options.setdefault(name, math.ceil(remaining) or 1)
 
     # -- calls ------------------------------------------------------------
 
@@ -231,14 +231,14 @@ class ConnectionPool:
         except CancelledError:  # with the client's loop
             raise ClosedError("the client was closed while this call was under way") from None
         except Exception as error:
-            found = self._explained(error, call)
-            if found is error:
+            translated = self._map_error(error, call)
+            if translated is error:
                 raise
-            raise found from error
+            raise translated from error
         finally:
             self._working.discard(me)
 
-    def _explained(self, error: Exception, call: Call[Any] | None) -> CloudRuntimesError:
+    def _map_error(self, error: Exception, call: Call[Any] | None) -> CloudRuntimesError:
         if isinstance(error, CloudRuntimesError):
             return error
         forget_password(error, self._url.password)

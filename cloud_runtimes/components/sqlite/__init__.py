@@ -127,8 +127,8 @@ class SqliteComponent(HomeComponent):
         return sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True, isolation_level=None)
 
     def driver(self, service: str, name: str) -> Driver:
-        made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
-        return made
+        instance: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
+        return instance
 
     def sweeping(self) -> None:
         """Have expired rows swept from now on."""

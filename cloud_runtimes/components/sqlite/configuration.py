@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Operation
-from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, items, place
+from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, group_and_label, items
 from .writes import WriteTask
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _VERSION: Final = (
 
 
 class SqliteConfiguration(ConfigurationDriver):
-    """One store: a namespace in the table."""
+    """Configuration store: a namespace in the table."""
 
     features = FEATURES
 
@@ -99,7 +99,9 @@ class SqliteConfiguration(ConfigurationDriver):
             store, version = self._version(connection)
             before = version
             for key in selection.keys:
-                version += connection.execute(_DELETE, (version + 1, now, store, *place(selection), key)).rowcount
+                version += connection.execute(
+                    _DELETE, (version + 1, now, store, *group_and_label(selection), key)
+                ).rowcount
             if version != before:
                 connection.execute(_VERSION, (store, version))
 
@@ -113,8 +115,8 @@ class SqliteConfiguration(ConfigurationDriver):
         """Return the store's number, made if need be, and the version of its last change."""
         connection.execute("INSERT OR IGNORE INTO stores (name) VALUES (?)", (self._name,))
         store = connection.execute("SELECT id FROM stores WHERE name = ?", (self._name,)).fetchone()[0]
-        found = connection.execute("SELECT version FROM configuration_versions WHERE store = ?", (store,)).fetchone()
-        return store, found[0] if found else 0
+        row = connection.execute("SELECT version FROM configuration_versions WHERE store = ?", (store,)).fetchone()
+        return store, row[0] if row else 0
 
     # -- subscribing ------------------------------------------------------
 
@@ -124,7 +126,7 @@ class SqliteConfiguration(ConfigurationDriver):
 
 
 class _Source(ChangeSource):
-    """What changed in the database that is there."""
+    """Source of changes in the current database."""
 
     def __init__(self, context: SqliteComponent, name: str, selection: Selection) -> None:
         super().__init__(name, selection)
@@ -149,5 +151,5 @@ class _Source(ChangeSource):
 
 def _names(name: str, selection: Selection) -> dict[str, Any]:
     """Return parameters for the statements that read."""
-    group, label = place(selection)
+    group, label = group_and_label(selection)
     return {"name": name, "group": group, "label": label, "keys": json.dumps(selection.keys)}

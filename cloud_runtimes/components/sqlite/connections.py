@@ -143,7 +143,7 @@ class Readers:
         return reader
 
     def is_at_once(self) -> bool:
-        """Tell whether a reader can be had without a wait."""
+        """Return whether a reader can be had without a wait."""
         return bool(self.idle) or len(self.all) < _MOST
 
     def another(self) -> Connection:

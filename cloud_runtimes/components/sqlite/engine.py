@@ -1,6 +1,8 @@
-"""One engine per (process, file): connections, group commit, notifier. All clients of the process share it.
+"""Engine of a process and file: connections, group commit, notifier. All clients of the process share it.
 
-Closing any descriptor of a file drops the process's POSIX locks on it (fcntl(2)). A second SQLite handle, opened and closed beside the first, could let another process delete the write-ahead log. Hence one engine, whose connections are closed together, under the write lock. A forked child never closes what it inherited.
+Closing any descriptor of a file drops the process's POSIX locks on it (fcntl(2)). A second SQLite handle, opened
+and closed beside the first, could let another process delete the write-ahead log. Hence one engine, whose
+connections are closed together, under the write lock. A forked child never closes what it inherited.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Engine:
         clocks: that rules about time use.
         gone: what happened to the database's files, once they were removed or replaced. The engine is of no use then; `acquire` makes another.
         notifier: wakes waiters after a commit.
-        sweepers: called on the writer thread now and then; each sweeps a little and tells whether there is more.
+        sweepers: called on the writer thread now and then; each sweeps a little and returns whether there is more.
     """
 
     def __init__(self, path: str, clocks: Clocks) -> None:
@@ -97,9 +99,9 @@ class Engine:
             raise UnavailableError(
                 f"a signal handler or __del__ uses {self.path} while its own thread opens it: later", retryable=False
             )
-        left = None if op is None else op.remaining()
+        remaining = None if op is None else op.remaining()
         try:
-            if not self._lock.acquire(timeout=-1 if left is None else left) and op is not None:
+            if not self._lock.acquire(timeout=-1 if remaining is None else remaining) and op is not None:
                 raise op.timed_out(f"another thread to open {self.path}")
             if self._is_open:
                 return
@@ -171,7 +173,7 @@ class Engine:
     # -- closing ----------------------------------------------------------
 
     def is_inside(self) -> bool:
-        """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
+        """Return whether the thread is in a write already: this is a signal handler or a ``__del__``."""
         return self._group_commit is not None and self._group_commit.is_inside()
 
     def release(self, timeout: float | None) -> None:
@@ -243,7 +245,7 @@ class Engine:
         return again()
 
     def holds(self) -> bool:
-        """Tell whether what was stored by this engine is still where other processes find it."""
+        """Return whether what was stored by this engine is still where other processes find it."""
         return self.look() is None
 
     # -- forks ------------------------------------------------------------
@@ -387,7 +389,7 @@ class Engine:
         return 0.05 if more else 30.0
 
     def _changed(self) -> bool:
-        """Tell whether other processes have written since the last time, or the files are gone; where that is not known, they may have."""
+        """Return whether other processes have written since the last time, or the files are gone; where that is not known, they may have."""
         self._readers.trim()
         group_commit = self._group_commit
         return group_commit is None or self.look() is not None or group_commit.others_wrote()

@@ -126,8 +126,8 @@ class Watch:
         try:
             changed = changed_ns(os.stat(self._folder))
             for file, known in self._files.items():
-                if (found := _identity(file)) != known:
-                    return f"{file} was {'removed' if found is None else 'replaced'}"
+                if (identity := _identity(file)) != known:
+                    return f"{file} was {'removed' if identity is None else 'replaced'}"
         except (FileNotFoundError, NotADirectoryError):
             return f"{self._folder} was removed"
         except OSError:
@@ -137,7 +137,7 @@ class Watch:
         return None
 
     def log_is_ours(self) -> bool:
-        """Tell whether the open log may still be written into the open database, which nobody uses with another log."""
+        """Return whether the open log may still be written into the open database, which nobody uses with another log."""
         path, known = self._path, self._files
         try:
             if _identity(path) != known[path]:
@@ -166,13 +166,13 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 def prepare(path: str, write_lock: WriteLock) -> None:
     """Ensure that SQLite opens a database with its own log, or makes one. The caller holds the write lock."""
-    made = write_lock.database
+    inode = write_lock.database
     if not os.path.exists(path):
         write_lock.database = None
         make_private(path)
-    elif made is not None:
+    elif inode is not None:
         check_emptied(path)
-        if made in (0, os.stat(path).st_ino):
+        if inode in (0, os.stat(path).st_ino):
             return
     else:
         return

@@ -77,7 +77,7 @@ class GroupCommit:
         return task.result
 
     def _write_alone(self, task: WriteTask) -> bool:
-        """Write a task on its caller's thread if nobody writes or waits; tells whether it did."""
+        """Write a task on its caller's thread if nobody writes or waits; returns whether it did."""
         if self._ahead or not self.mutex.acquire(blocking=False):
             return False
         done = False
@@ -93,7 +93,7 @@ class GroupCommit:
         return done
 
     def is_inside(self) -> bool:
-        """Tell whether this thread is in a write already, as in a signal handler or a ``__del__``."""
+        """Return whether this thread is in a write already, as in a signal handler or a ``__del__``."""
         return bool(self.mutex._is_owned())
 
     def _wait(self, task: WriteTask, op: Operation) -> None:
@@ -117,7 +117,7 @@ class GroupCommit:
         return await task.wait_async(op, self._path)
 
     def others_wrote(self) -> bool:
-        """Tell whether another process has written since the last time. A connection's data version counts only what others commit (sqlite.org/pragma.html)."""
+        """Return whether another process has written since the last time. A connection's data version counts only what others commit (sqlite.org/pragma.html)."""
         if not self.mutex.acquire(timeout=0.05):
             return False  # the poller asks again soon; writers of this process notify
         try:

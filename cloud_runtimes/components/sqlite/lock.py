@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import CloudRuntimesError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import TURN, Calls, Place, QueuedLock
+from .._lock import TURN, Calls, QueuedLock, QueueEntry
 from .notifier import Waiter
 from .writes import WriteTask
 
@@ -67,7 +67,7 @@ _DELETE: Final = "DELETE FROM locks WHERE store = :store AND resource = :resourc
 
 
 class SqliteLock(QueuedLock):
-    """One store: a namespace in the table of locks. Its flows are write tasks, or queries with their parameters."""
+    """Lock driver of a store: a namespace in the lock table. Its flows are write tasks or queries with parameters."""
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         super().__init__(context, name)
@@ -83,41 +83,41 @@ class SqliteLock(QueuedLock):
             return await self._engine.run_async(work, op)
         return await self._engine.query_async(op, *work)
 
-    def _behind(self, request: LockRequest, *, queued: bool) -> None:
+    def _release_in_background(self, request: LockRequest, *, queued: bool) -> None:
         try:  # on the writer thread, behind the write of who gave up
             self._engine.submit(self._releasing(request, queued=queued))
         except CloudRuntimesError:  # closed: the lease expires, the place in the queue lapses
             return
 
-    async def _leave(self, op: Operation, request: LockRequest, place: Place, calls: Calls) -> None:
-        if place.queued:
-            self._behind(request, queued=True)
+    async def _leave(self, op: Operation, request: LockRequest, entry: QueueEntry, calls: Calls) -> None:
+        if entry.queued:
+            self._release_in_background(request, queued=True)
 
-    def _subscribe(self, request: LockRequest, place: Place) -> Waiter:
-        return self._engine.notifier.subscribe(f"lock-{place.ticket}")
+    def _subscribe(self, request: LockRequest, entry: QueueEntry) -> Waiter:
+        return self._engine.notifier.subscribe(f"lock-{entry.ticket}")
 
     # -- acquiring --------------------------------------------------------
 
     async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, place: Place
+        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
     ) -> tuple[int | None, float]:
         self._context.sweeping()
-        names = self._names(request.resource_id, ticket=place.ticket or _EVERY)
+        names = self._names(request.resource_id, ticket=entry.ticket or _EVERY)
         deadline, ahead, queued = (await calls.run(op, (_LOOK, names)))[0]
-        place.seen = True
+        entry.seen = True
         pause = self._pause(deadline, ahead)
         if pause <= 0:
-            place.since = request.now()
-            place.asked = True
-            place.queued = place.queued or wait
-            token, ticket = await calls.run(op, self._taking(request, place.ticket, wait))
+            entry.since = request.now()
+            entry.asked = True
+            entry.queued = entry.queued or wait
+            token, ticket = await calls.run(op, self._taking(request, entry.ticket, wait))
             if token is None:  # others were faster: queue behind them
-                place.asked = False
-                place.ticket = ticket
+                entry.asked = False
+                entry.ticket = ticket
             return token, 0.0
         if wait and not queued:
-            place.queued = True
-            place.ticket = await calls.run(op, self._queueing(request, place.ticket))
+            entry.queued = True
+            entry.ticket = await calls.run(op, self._queueing(request, entry.ticket))
         return None, min(pause, _LOOK_EVERY)
 
     def _pause(self, deadline: int | None, ahead: int) -> float:

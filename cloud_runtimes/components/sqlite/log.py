@@ -75,9 +75,9 @@ def join_group(
 
 
 def due(connection: sqlite3.Connection, topic: int, wall_ms: int, group: int, now: int) -> tuple[int, int]:
-    """Tell whether there are delayed frames for `move_delayed` and claims for `take_over`, by one query."""
-    found: tuple[int, int] = connection.execute(_DUE, (topic, wall_ms, group, now)).fetchone()
-    return found
+    """Return whether there are delayed frames for `move_delayed` and claims for `take_over`, by one query."""
+    row: tuple[int, int] = connection.execute(_DUE, (topic, wall_ms, group, now)).fetchone()
+    return row
 
 
 def take_over(
@@ -91,13 +91,13 @@ def take_over(
             if want <= 0:
                 break
             claim = Claimed(*row)
-            places = claim.open()
-            if len(places) > want:
-                claim = _split(connection, claim, places[want], group, boot)
-                places = places[:want]
+            positions = claim.open()
+            if len(positions) > want:
+                claim = _split(connection, claim, positions[want], group, boot)
+                positions = positions[:want]
             connection.execute(_TAKE, (member, boot, deadline, claim.id))
             taken.append(claim._replace(deliveries=claim.deliveries + 1))
-            want -= len(places)
+            want -= len(positions)
         if len(rows) < _BATCH:
             break
     return taken
@@ -163,7 +163,8 @@ def settle_claim(connection: sqlite3.Connection, claim: int, member: str, settle
 def park(connection: sqlite3.Connection, group: int, boot: str, events: Iterable[tuple[int, int, int, int]]) -> None:
     """Store events to be delivered again: (frame, position, deadline, deliveries so far)."""
     connection.executemany(
-        _CLAIM, [(group, frame, place, 1, "", boot, deadline, count, None) for frame, place, deadline, count in events]
+        _CLAIM,
+        [(group, frame, position, 1, "", boot, deadline, count, None) for frame, position, deadline, count in events],
     )
 
 
@@ -217,7 +218,7 @@ def _insertion(rows: int) -> str:
 
 
 def move_delayed(connection: sqlite3.Connection, topic: int, wall_ms: int) -> bool:
-    """Move delayed frames that are due into the log; tells whether there were any."""
+    """Move delayed frames that are due into the log; returns whether there were any."""
     rows = connection.execute(
         "SELECT id, count, body FROM delayed WHERE topic = ? AND due <= ? ORDER BY due, id LIMIT ?",
         (topic, wall_ms, _BATCH),

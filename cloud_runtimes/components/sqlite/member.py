@@ -89,12 +89,12 @@ class Member(LogMember):
         if not rows:
             return False, None
         fresh, deadline, due = rows[0]
-        left = []
+        delays = []
         if deadline is not None:
-            left.append((deadline - self._clocks.boot_ms()) / 1000)
+            delays.append((deadline - self._clocks.boot_ms()) / 1000)
         if due is not None:
-            left.append((due - self._clocks.wall_ms()) / 1000)
-        soonest = min(left) if left else None
+            delays.append((due - self._clocks.wall_ms()) / 1000)
+        soonest = min(delays) if delays else None
         return fresh or (soonest is not None and soonest <= 0), soonest
 
     def _commit(
@@ -149,7 +149,7 @@ class Member(LogMember):
         if writes.expired:
             log.count(connection, f"expired:{self.label}", writes.expired)
         again = [
-            (each.frame, each.place, now + each.delay_ms if each.delay_ms else 0, each.deliveries)
+            (each.frame, each.position, now + each.delay_ms if each.delay_ms else 0, each.deliveries)
             for each in writes.again
             if each.claim not in lost
         ]

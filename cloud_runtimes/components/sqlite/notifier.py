@@ -149,9 +149,9 @@ class Notifier:
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter from its channel."""
         with self._lock:
-            left = tuple(each for each in self._local.get(waiter.channel, ()) if each is not waiter)
-            if left:
-                self._local[waiter.channel] = left
+            remaining = tuple(each for each in self._local.get(waiter.channel, ()) if each is not waiter)
+            if remaining:
+                self._local[waiter.channel] = remaining
             else:
                 self._local.pop(waiter.channel, None)
 

@@ -38,13 +38,13 @@ _REST: Final = (
 
 
 def _part(
-    group: Sequence[Any], place: tuple[int, int], count: int, claims: Sequence[Slice] | None
+    group: Sequence[Any], location: tuple[int, int], count: int, claims: Sequence[Slice] | None
 ) -> tuple[Slice, ...] | None:
     """Return what a group has not settled of a frame, by its cursor."""
     *_, frame, position = group
-    if place[1] == frame and position < count:
+    if location[1] == frame and position < count:
         return (*(claims or ()), Slice(position, count - position, None, 0, 0))
-    if place[1] <= frame or claims is not None:
+    if location[1] <= frame or claims is not None:
         return tuple(claims or ())
     return None
 
@@ -90,8 +90,8 @@ class _Tables(Tables):
         """Return parameters by the names that SQLite has for ``$1``, ``$2`` …, and those of `_text`."""
         clocks = self._component.engine.clocks
         times = {"now": clocks.wall_ms(), "moment": clocks.boot_ms(), "boot": clocks.boot_id()}
-        lists = ((place, json.dumps(each) if isinstance(each, list) else each) for place, each in enumerate(values, 1))
-        return times | {str(place): each for place, each in lists}
+        lists = ((index, json.dumps(each) if isinstance(each, list) else each) for index, each in enumerate(values, 1))
+        return times | {str(index): each for index, each in lists}
 
     def query(self, op: Operation, sql: Sql, *values: Any) -> Rows:
         return self._component.engine.query(op, _text(sql), self._named(values))
@@ -110,13 +110,13 @@ class _Tables(Tables):
 
     def due_ms(self, deadline: int, boot: str) -> int:
         clocks = self._component.engine.clocks
-        left = deadline - clocks.boot_ms()
-        return clocks.wall_ms() + left if left > 0 and boot == clocks.boot_id() else 0
+        remaining = deadline - clocks.boot_ms()
+        return clocks.wall_ms() + remaining if remaining > 0 and boot == clocks.boot_id() else 0
 
     def deadline(self, due_ms: int) -> int:
         clocks = self._component.engine.clocks
-        left = due_ms - clocks.wall_ms()
-        return clocks.boot_ms() + left if left > 0 else 0
+        remaining = due_ms - clocks.wall_ms()
+        return clocks.boot_ms() + remaining if remaining > 0 else 0
 
 
 @cache

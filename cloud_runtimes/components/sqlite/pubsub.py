@@ -43,7 +43,7 @@ UNION ALL SELECT sum(c.count), count(*), c.settled FROM g JOIN claims c ON c.grp
 
 
 class SqlitePubSub(PubSubDriver):
-    """One pub/sub name: a namespace of topics."""
+    """Pub/sub driver of one name, which is a namespace of topics."""
 
     features = FEATURES | {INBOX}
 
@@ -52,7 +52,7 @@ class SqlitePubSub(PubSubDriver):
         self._engine: Engine = context.engine
         self._name = name
         self.max_event_bytes = context.settings.max_value_bytes
-        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
+        self.too_large_hint = "raise max_value_bytes, or send a reference to it instead"
         self._topics: dict[str, int] = {}
         # an upper bound of the log's size, and the last frame that it counts
         self._size, self._size_to = 0, 0

@@ -30,7 +30,7 @@ _ENTER: Final = (
 
 
 class SqliteRpc(RegistryRpc):
-    """One service, found by the registry of one store."""
+    """RPC driver of one service, which it finds in the registry of a store."""
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         super().__init__(_Registry(context), context, name)

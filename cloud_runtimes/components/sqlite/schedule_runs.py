@@ -98,7 +98,7 @@ _LATER: Final = f"SELECT j.id, {COLUMNS} FROM schedule_jobs j WHERE j.app = ? AN
 
 
 class SqliteRuns(LeasedRuns):
-    """One member of an application's runners."""
+    """Member of an application's runners."""
 
     look_every = 0.25
 
@@ -234,19 +234,19 @@ class SqliteRuns(LeasedRuns):
             if version is None:  # deleted while its holder had it
                 connection.execute(_CANCEL, (names["wall"], id))
                 continue
-            found = stored(columns)
-            if found.error is not None or not isinstance(attempt, int):
-                self._set_aside(found, version)
+            stored_job = stored(columns)
+            if stored_job.error is not None or not isinstance(attempt, int):
+                self._set_aside(stored_job, version)
                 continue
             connection.execute(_TAKE, (attempt + 1, *holder, id))
-            runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, found.spec))
+            runs.append(DueRun(RunToken(id, attempt + 1), run, fire, attempt + 1, failures, stored_job.spec))
         names["want"] -= len(runs)
         for job, version, *columns in connection.execute(_DUE, names).fetchall():
-            found = stored(columns)
-            step = self._advance(found, version, names["wall"])
+            stored_job = stored(columns)
+            step = self._advance(stored_job, version, names["wall"])
             if step is None:
                 continue
-            fire_ms, spec = self._move(connection, job, found, step, names), found.spec
+            fire_ms, spec = self._move(connection, job, stored_job, step, names), stored_job.spec
             if fire_ms is not None:
                 run = run_id(self._app, spec.name, fire_ms)
                 row = connection.execute(_NEW, (self._app, spec.name, job, run, fire_ms, fire_ms, *holder))

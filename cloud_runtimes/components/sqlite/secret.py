@@ -77,16 +77,16 @@ def _read(path: Path) -> bytes | None:
 
 def _make(folder: Path, path: Path, secret: bytes) -> None:
     """Make it in one step: written elsewhere, then named."""
-    made = folder / f"{SECRET}-{os.getpid()}-{os.urandom(8).hex()}"
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
+    temporary = folder / f"{SECRET}-{os.getpid()}-{os.urandom(8).hex()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
     try:
         with open(descriptor, "wb") as file:
             file.write(secret)
             file.flush()
             os.fsync(descriptor)
-        name_new(made, path)
+        name_new(temporary, path)
     except FileExistsError:
         return  # another was first
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(made)
+            os.unlink(temporary)

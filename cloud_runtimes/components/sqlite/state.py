@@ -55,7 +55,7 @@ _POINT_READS: Final = 16
 
 
 class SqliteState(StateDriver):
-    """One store: a namespace in the state table."""
+    """State driver of a store, which is a namespace in the state table."""
 
     features = FEATURES | {OUTBOX}
 
@@ -74,20 +74,20 @@ class SqliteState(StateDriver):
 
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
         store = self._store or self._find_store(op)
-        return None if store is None else self._found(key, self._engine.query(op, _GET, (store, key)))
+        return None if store is None else self._unexpired(key, self._engine.query(op, _GET, (store, key)))
 
     async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
         store = self._store or await self._find_store_async(op)
-        return None if store is None else self._found(key, await self._engine.query_async(op, _GET, (store, key)))
+        return None if store is None else self._unexpired(key, await self._engine.query_async(op, _GET, (store, key)))
 
-    def _found(self, key: str, rows: list[Any]) -> StoredValue | None:
+    def _unexpired(self, key: str, rows: list[Any]) -> StoredValue | None:
         try:
-            found = stored(rows[0]) if rows else None
-            if found is None or (found.expires_ms is not None and found.expires_ms <= self._engine.clocks.wall_ms()):
+            value = stored(rows[0]) if rows else None
+            if value is None or (value.expires_ms is not None and value.expires_ms <= self._engine.clocks.wall_ms()):
                 return None
         except TypeError as error:
             raise unreadable(f"the value of {key!r} in {self._name!r}", error) from error
-        return found
+        return value
 
     def get_bulk(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /

@@ -24,7 +24,7 @@ LOCK_MS: Final = 60_000
 
 
 class Sweep(NamedTuple):
-    """Rows that go: a query that tells whether there are any, and the statements that delete some of them."""
+    """Rows that go: a query whether there are any, and the statements that delete some of them."""
 
     look: str
     statements: tuple[str, ...]
@@ -97,7 +97,7 @@ def start(component: SqliteComponent) -> None:
 
 
 def sweep(engine: Engine, what: Sweep, settings: SqliteSettings) -> bool:
-    """Delete a few rows; tells whether there may be more."""
+    """Delete a few rows; returns whether there may be more."""
     wall, boot = engine.clocks.wall_ms(), engine.clocks.boot_ms()
     names = {
         "now": wall,

@@ -24,17 +24,17 @@ _IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
 
 
 class WriteTask:
-    """One write.
+    """Write for the writer thread.
 
     Args:
-        body: does it, inside a transaction; its result is that of the task.
+        body: does the write inside a transaction; its result is the result of the task.
         durable: commit with ``synchronous=FULL``.
-        single: the body is one statement, so that its failure leaves nothing behind.
-        size: bytes it writes, roughly.
-        channels: those to notify once it is committed; the body may set them.
+        single: the body is one statement, so its failure changes nothing.
+        size: approximate number of bytes it writes.
+        channels: channels to notify after the commit; the body may set them.
 
     Attributes:
-        rows: instead of a body: rows of ``frames``, stored together with those of other such tasks.
+        rows: rows of ``frames``, an alternative to a body; stored together with those of other such tasks.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Batches:
             self.fail(tasks, error)
 
     def _refused(self, tasks: list[WriteTask]) -> bool:
-        """Refuse tasks where the database's files are gone; tells whether it did."""
+        """Refuse tasks where the database's files are gone; returns whether it did."""
         error = self._gone()
         if error is None:
             return False
@@ -234,7 +234,7 @@ class Batches:
                 raise
             if guarded:
                 connection.execute("ROLLBACK TO task")
-            task.error = self._explained(error)
+            task.error = self._map_error(error)
         if guarded:
             connection.execute("RELEASE task")
 
@@ -244,7 +244,7 @@ class Batches:
             self._connection.execute("ROLLBACK")
 
     def applied(self, task: WriteTask) -> bool:
-        """Tell whether the interrupted write of a single task was committed; else undo it."""
+        """Return whether the interrupted write of a single task was committed; else undo it."""
         if self._writing is not task or self._connection.in_transaction:
             applied = False
         elif self._stage == _STATEMENT:
@@ -254,16 +254,16 @@ class Batches:
         self._rollback()
         return applied
 
-    def _explained(self, error: Exception) -> Exception:
+    def _map_error(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.Error):
-            explained = explain(error, self._path)
-            explained.__cause__ = error
-            return explained
+            failure = explain(error, self._path)
+            failure.__cause__ = error
+            return failure
         return error
 
     def fail(self, tasks: list[WriteTask], error: Exception) -> None:
         for task in tasks:  # an exception each: its caller may change it
-            task.error = self._explained(error)
+            task.error = self._map_error(error)
             if task.error is error and len(tasks) > 1:
                 task.error = InternalError(f"writing to {self._path} failed: {type(error).__name__}: {error}")
                 task.error.__cause__ = error

@@ -90,7 +90,7 @@ class VaultClient(FlowClient):
             if reply.status != 403 or fresh or not self._other_token():
                 break
             fresh = yield from self.logged_in()
-        if reply.status == 404 and absent and not _told(reply):
+        if reply.status == 404 and absent and not _has_reason(reply):
             return None
         self._refuse(reply, path)
 
@@ -125,7 +125,7 @@ class VaultClient(FlowClient):
     # -- tokens -----------------------------------------------------------
 
     def logged_in(self) -> Flow[bool]:
-        """Have a token, and renew one that nears its end; tells whether it is a new one."""
+        """Have a token, and renew one that nears its end; returns whether it is a new one."""
         if self.token is not None and (monotonic() < self.token.renew_at or (yield from self._renewed())):
             return False
         self.login += 1
@@ -185,7 +185,7 @@ class VaultClient(FlowClient):
         raise UnauthenticatedError(f"{self.where}: cannot read {path}: {why}")
 
     def _other_token(self) -> bool:
-        """Forget a token that is refused; tells whether there may be another."""
+        """Forget a token that is refused; returns whether there may be another."""
         settings, token = self._settings, self.token
         self.token = None
         if settings.role_id is None and settings.kubernetes_role is None:
@@ -193,7 +193,7 @@ class VaultClient(FlowClient):
         return True
 
     def _renewed(self) -> Flow[bool]:
-        """Have the token live longer, and with it the leases that were made by it; tells whether it does."""
+        """Have the token live longer, and with it the leases that were made by it; returns whether it does."""
         token = self.token
         if token is None or not token.renewable:
             return False
@@ -205,16 +205,16 @@ class VaultClient(FlowClient):
         return True
 
 
-def _told(reply: RpcReply) -> bool:
-    """Tell whether a refusal says why; of a secret that is not there it says nothing, of a mount that is not it does. RustyVault says ``error``, or sends an empty body."""
-    found = document(reply.data or b"{}")
-    return not isinstance(found, dict) or bool(found.get("errors") or found.get("error"))
+def _has_reason(reply: RpcReply) -> bool:
+    """Return whether a refusal says why; of a secret that is not there it says nothing, of a mount that is not it does. RustyVault says ``error``, or sends an empty body."""
+    body = document(reply.data or b"{}")
+    return not isinstance(body, dict) or bool(body.get("errors") or body.get("error"))
 
 
 def _login_lease(data: bytes) -> Lease | None:
-    found = document(data)
+    body = document(data)
     try:
-        auth = found["auth"]
+        auth = body["auth"]
         return Lease.of(str(auth["client_token"]), float(auth["lease_duration"]), bool(auth["renewable"]))
     except (KeyError, TypeError, ValueError):
         return None

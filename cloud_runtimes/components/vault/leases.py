@@ -17,7 +17,7 @@ from ...spi.operation import Method, Operation
 from ...spi.secret import Secret, SecretDriver
 from .._secret import Flow, document
 from .client import Lease, VaultClient
-from .secret import entries, place
+from .secret import entries, path_of
 
 if TYPE_CHECKING:
     from . import VaultComponent
@@ -43,7 +43,7 @@ class _Held(NamedTuple):
 
 
 class Leases:
-    """What this process holds of one server."""
+    """Leases that this process holds at one server."""
 
     def __init__(self, client: VaultClient) -> None:
         self._client = client
@@ -63,17 +63,17 @@ class Leases:
         with self._mutex:  # two at once would make two users of a database
             held = self._held.get(path)
             if held is None or not held.lives(self._client.login):
-                held = self._client.run(op, self._made(path, what))
+                held = self._client.run(op, self._issue(path, what))
                 if held.lease.id:
                     self._held[path] = held
                     self._start()
             return held.secret
 
-    def _made(self, path: str, what: str) -> Flow[_Held]:
-        made = _read((yield from self._client.ask("GET", path)))
-        if isinstance(made, str):
-            raise PayloadError(f"{what}: {made}")
-        return _Held(*made, self._client.login)
+    def _issue(self, path: str, what: str) -> Flow[_Held]:
+        result = _read((yield from self._client.ask("GET", path)))
+        if isinstance(result, str):
+            raise PayloadError(f"{what}: {result}")
+        return _Held(*result, self._client.login)
 
     def close(self, timeout: float | None) -> None:
         """Revoke what is held; what is not within the time ends by itself."""
@@ -104,7 +104,7 @@ class Leases:
                 self._wake.wait(_AGAIN)
 
     def _renewed(self) -> bool:
-        """Renew what is due; tells whether all is well."""
+        """Renew what is due; returns whether all is well."""
         with self._mutex:  # two logins at once would part a credential from its token
             well = self._try(Operation(_RENEW, "vault", _LIMIT), self._client.logged_in()) is not None
         for path, held in list(self._held.items()):
@@ -138,20 +138,20 @@ class Leases:
 
 def _read(data: bytes | None) -> tuple[Secret, Lease] | str:
     """Return what an engine made, or what is wrong with the answer; nothing is raised, since an error's frames would show it."""
-    found = document(data or b"")
+    body = document(data or b"")
     try:
-        secret = entries({name: value for name, value in found["data"].items() if value is not None})
+        secret = entries({name: value for name, value in body["data"].items() if value is not None})
         if isinstance(secret, str):
             return secret
-        return secret, Lease.of(str(found["lease_id"]), float(found["lease_duration"]), bool(found["renewable"]))
+        return secret, Lease.of(str(body["lease_id"]), float(body["lease_duration"]), bool(body["renewable"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         return "is no answer of Vault's"
 
 
 def _seconds(data: bytes) -> float:
-    found = document(data)
+    body = document(data)
     try:
-        return float(found["lease_duration"])
+        return float(body["lease_duration"])
     except (KeyError, TypeError, ValueError):
         return 0.0
 
@@ -168,7 +168,7 @@ class DynamicSecret(SecretDriver):
         self.executor = component.executor
 
     def get(self, op: Operation, key: str, /) -> Secret:
-        path = f"{self._mount}/{place(self._name, self._prefix, key)}"
+        path = f"{self._mount}/{path_of(self._name, self._prefix, key)}"
         return self._component.leases.get(op, path, f"secret {key!r} of {self._name!r}")
 
     def get_bulk(self, op: Operation, /) -> dict[str, Secret]:

@@ -19,13 +19,13 @@ from .._secret import Flow, FlowSecret, document, together
 if TYPE_CHECKING:
     from . import VaultComponent
 
-__all__ = ["VaultSecret", "entries", "place"]
+__all__ = ["VaultSecret", "entries", "path_of"]
 
 _MOST: Final = 100_000
 """Secrets of one store that are listed."""
 
 
-def place(store: str, prefix: str, key: str) -> str:
+def path_of(store: str, prefix: str, key: str) -> str:
     """Return where a key is in its mount.
 
     Raises:
@@ -38,16 +38,16 @@ def place(store: str, prefix: str, key: str) -> str:
     return f"{prefix}/{key}" if prefix else key
 
 
-def entries(found: Any) -> Secret | str:
+def entries(data: Any) -> Secret | str:
     """Return the secret that an answer has, or what is wrong with it. Nothing is raised, since an error's frames would show it."""
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         return "is no answer of Vault's"
-    for name, value in found.items():
+    for name, value in data.items():
         if not isinstance(value, str):
             return (
                 f"its entry {name!r} is {'null' if value is None else type(value).__name__}, not text: put it as text"
             )
-    return Secret(found)
+    return Secret(data)
 
 
 class VaultSecret(FlowSecret):
@@ -66,14 +66,14 @@ class VaultSecret(FlowSecret):
 
     def _read_secret(self, op: Operation, key: str) -> Flow[Secret]:
         version = self._version(op)
-        path = place(self.name, self._prefix, key)
-        found = yield from self._read(key, f"{self._data}/{path}", f"version={version}" if version else "")
-        if found is None:
+        path = path_of(self.name, self._prefix, key)
+        secret = yield from self._read(key, f"{self._data}/{path}", f"version={version}" if version else "")
+        if secret is None:
             raise NotFoundError(
                 f"no secret {key!r} in {self.name!r}: {self._client.where} has none at {path!r}: "
                 f"vault kv put -mount={self._component.settings.mount} {path} {key}=-"
             )
-        return found
+        return secret
 
     def _version(self, op: Operation) -> int | None:
         given = (op.metadata or {}).get("version")
@@ -84,32 +84,32 @@ class VaultSecret(FlowSecret):
         return int(given)
 
     def _read(self, key: str, path: str, query: str) -> Flow[Secret | None]:
-        found = self._entries((yield from self._client.ask("GET", path, query=query, absent=True)))
-        if isinstance(found, str):
-            raise PayloadError(f"secret {key!r} of {self.name!r}: {found}")
-        return found
+        result = self._entries((yield from self._client.ask("GET", path, query=query, absent=True)))
+        if isinstance(result, str):
+            raise PayloadError(f"secret {key!r} of {self.name!r}: {result}")
+        return result
 
     def _entries(self, data: bytes | None) -> Secret | str | None:
         if data is None:
             return None
         try:
-            found = document(data)["data"]
-            return entries(found["data"] if self._second else found)
+            payload = document(data)["data"]
+            return entries(payload["data"] if self._second else payload)
         except (KeyError, TypeError):
             return entries(None)
 
     def _get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
-        found: dict[str, Secret] = {}
+        secrets: dict[str, Secret] = {}
         failed: dict[str, CloudRuntimesError] = {}
         for key in (yield from self._keys()):
             try:
-                secret = yield from self._read(key, f"{self._data}/{place(self.name, self._prefix, key)}", "")
+                secret = yield from self._read(key, f"{self._data}/{path_of(self.name, self._prefix, key)}", "")
             except (PayloadError, InvalidArgumentError) as error:
                 failed[key] = error.with_traceback(None)
                 continue
             if secret is not None:  # else it was deleted meanwhile
-                found[key] = secret
-        return together(self.name, found, failed)
+                secrets[key] = secret
+        return together(self.name, secrets, failed)
 
     def _keys(self) -> Flow[list[str]]:
         """Return all keys below the path; those that are deleted too."""

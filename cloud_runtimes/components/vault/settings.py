@@ -1,4 +1,4 @@
-"""What the driver is given: the component's settings."""
+"""Settings of the component, which the driver receives."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _LOOK_TIME: Final = 5.0
 
 
 class NotReached(Exception):
-    """The application gave no answer; ``sent`` tells whether it may have got what was sent."""
+    """The application gave no answer; ``sent`` is whether it may have got what was sent."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -74,16 +74,16 @@ class AppCall:
 
 @dataclass(slots=True)
 class AppAnswer:
-    """What the application answered.
+    """Answer of the application.
 
     Attributes:
-        status: HTTP; over gRPC what its code stands for.
+        status: HTTP status; over gRPC the status that its code stands for.
         headers: (lower-case name, value) pairs, as in `AppCall`.
-        content_type: of ``body``, ``None``: not told.
-        failure: over gRPC (name of the code, message, serialized ``google.rpc.Status`` or ``b""``) of a call that failed.
+        content_type: of ``body``; ``None``: not given.
+        failure: of a failed gRPC call: (name of the code, message, serialized ``google.rpc.Status`` or ``b""``).
         data_type: type URL of ``body`` where it came as an ``Any``.
         is_grpc: it came over gRPC.
-        rest: the body, where it comes piece by piece; ``None``: it is all in ``body``.
+        rest: the body as a stream; ``None``: all of it is in ``body``.
     """
 
     status: int

@@ -59,7 +59,7 @@ _HTTP_ONLY: Final = frozenset(
 
 def metadata_of(headers: list[tuple[str, str]]) -> list[tuple[str, str | bytes]]:
     """Return headers as metadata of gRPC; what that cannot hold is left out."""
-    made: list[tuple[str, str | bytes]] = []
+    metadata: list[tuple[str, str | bytes]] = []
     for name, value in headers:
         if name.startswith((":", "grpc-")) or name in ("content-type", "user-agent", "dapr-api-token"):
             continue
@@ -67,12 +67,12 @@ def metadata_of(headers: list[tuple[str, str]]) -> list[tuple[str, str | bytes]]
             continue
         if name.endswith("-bin"):
             try:
-                made.append((name, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)))
+                metadata.append((name, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)))
             except ValueError:
                 continue
         elif value.isascii() and value.isprintable():
-            made.append((f"dapr-{name}" if name in _HTTP_ONLY else name, value))
-    return made
+            metadata.append((f"dapr-{name}" if name in _HTTP_ONLY else name, value))
+    return metadata
 
 
 def headers_of(metadata: Any) -> list[tuple[str, str]]:
@@ -107,7 +107,7 @@ class GrpcChannel(AppChannel):
     def __init__(self, settings: SidecarSettings) -> None:
         super().__init__(settings)
         host = f"[{self._host}]" if ":" in self._host else self._host
-        self._place = f"{host}:{self._port}"
+        self._address = f"{host}:{self._port}"
         self._max_body = settings.max_body
         self._channels: dict[aio.Channel, int] = {}
 
@@ -128,7 +128,7 @@ class GrpcChannel(AppChannel):
 
     def _connect(self) -> aio.Channel:
         return aio.insecure_channel(
-            self._place,
+            self._address,
             options=(
                 ("grpc.max_receive_message_length", self._max_body),
                 ("grpc.max_send_message_length", -1),

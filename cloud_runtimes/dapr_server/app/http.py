@@ -9,7 +9,7 @@ from typing import Final
 
 from ..._http.async_client import LoopConnection
 from ..._http.http1 import ProtocolError, TooLargeError
-from ..._http.sync_client import Lost as _Lost
+from ..._http.sync_client import ConnectionLost
 from ..settings import SidecarSettings
 from .channel import AppAnswer, AppCall, AppChannel, NotReached, passed_on
 from .streamed import AnswerParser, Rest
@@ -50,7 +50,7 @@ class HttpChannel(AppChannel):
             parser = AnswerParser(head_only=call.verb == "HEAD", begun_body=begun)
             try:
                 asking = await self._begin(connection, data, parser, end)
-            except _Lost as error:
+            except ConnectionLost as error:
                 again = not error.sent or (call.verb in _REPEATABLE and not parser.begun)
                 if again and not connection.fresh:
                     continue

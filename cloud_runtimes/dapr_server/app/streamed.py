@@ -45,7 +45,7 @@ class AnswerParser(ResponseParser):
         """Take an answer that is shorter than its content-length says as it is: daprd passes it on too."""
         if self._state is LENGTH:
             text = "the application announced %d bytes more than it sent: what came is passed on"
-            repeated("content-length", text, self._left)
+            repeated("content-length", text, self._remaining)
             self._state = DONE
         return super().eof()
 
@@ -75,17 +75,17 @@ class Rest:
         self._parser = parser
         self._asking = asking
         self._leave = leave
-        self._left = False
+        self._closed = False
         asking.add_done_callback(lambda _: parser.arrived.put_nowait(None))
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = None if self._left else await self._parser.arrived.get()
+        piece = None if self._closed else await self._parser.arrived.get()
         if piece is not None:
             return piece
-        if not self._left:
+        if not self._closed:
             failed = self._asking.cancelled() or self._asking.exception() is not None
             self._give_up(not failed)
             if failed:
@@ -94,10 +94,10 @@ class Rest:
 
     async def aclose(self) -> None:
         """Want no more of it."""
-        if not self._left:
+        if not self._closed:
             self._asking.cancel()
             self._give_up(False)
 
     def _give_up(self, whole: bool) -> None:
-        self._left = True
+        self._closed = True
         self._leave(whole)

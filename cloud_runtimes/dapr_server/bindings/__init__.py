@@ -58,8 +58,8 @@ class BindingsApi:
             )
         if kind == "file":
             budget = self._context.budget(f"the answer of binding {name}", "ask for less at a time")
-            found = await files.invoke(self._context, store, operation, data, metadata, budget)
-            return None if found is None else (found, {})
+            result = await files.invoke(self._context, store, operation, data, metadata, budget)
+            return None if result is None else (result, {})
         if operation == "close":
             # for callers of the sidecar alone: the client's database serves others too
             self._closed.add(name)
@@ -99,16 +99,16 @@ class BindingsBlock(Block):
     async def _http_invoke(self, request: Request) -> Reply:
         body = members(request.json())
         data = body.get("data")
-        found = await self._api.invoke(
+        result = await self._api.invoke(
             request.params["name"],
             text(body, "operation") or "",
             # Dapr makes "null" of none, which files then take for base64
             b"" if data is None else json.encode(data),
             mapping(body, "metadata"),
         )
-        if found is None:
+        if result is None:
             return empty
-        data, metadata = found
+        data, metadata = result
         # a statement may be longer than callers take headers
         headers = [
             (f"metadata.{name}", _header(value)) for name, value in metadata.items() if len(value) <= _MAX_HEADER
@@ -118,10 +118,10 @@ class BindingsBlock(Block):
     # -- over gRPC --------------------------------------------------------
 
     async def _grpc_invoke(self, request: Any, context: Any) -> Any:
-        found = await self._api.invoke(request.name, request.operation, request.data, dict(request.metadata))
-        if found is None:
+        result = await self._api.invoke(request.name, request.operation, request.data, dict(request.metadata))
+        if result is None:
             return messages().InvokeBindingResponse()
-        return messages().InvokeBindingResponse(data=found[0], metadata=found[1])
+        return messages().InvokeBindingResponse(data=result[0], metadata=result[1])
 
 
 def _header(value: str) -> str:

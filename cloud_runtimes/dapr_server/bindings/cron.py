@@ -55,8 +55,8 @@ class Timers:
         times = occurrences(binding.schedule, binding.timezone)
         due = times.after(_now())
         while due is not None:
-            while (left := (due - _now()) / 1000) > 0:
-                await asyncio.sleep(min(left, _LONGEST))
+            while (remaining := (due - _now()) / 1000) > 0:
+                await asyncio.sleep(min(remaining, _LONGEST))
             call = asyncio.create_task(_call(app, binding))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
@@ -97,12 +97,12 @@ async def _listed(app: Any) -> list[str]:
 
 
 async def _call(app: AppChannel, binding: CronBinding) -> None:
-    told = {"timeZone": binding.timezone, "readTimeUTC": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f} +0000 UTC"}
+    fields = {"timeZone": binding.timezone, "readTimeUTC": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f} +0000 UTC"}
     try:
         if app.protocol == "grpc":
-            await _call_over_grpc(app, binding, told)
+            await _call_over_grpc(app, binding, fields)
             return
-        answer = await app.post(f"/{_path(binding)}", b"", JSON, told)
+        answer = await app.post(f"/{_path(binding)}", b"", JSON, fields)
     except NotReached as error:
         why = error.message
     else:
@@ -112,12 +112,12 @@ async def _call(app: AppChannel, binding: CronBinding) -> None:
     repeated(f"binding {binding.name}", "a call of the binding %r failed: %s", binding.name, why)
 
 
-async def _call_over_grpc(app: Any, binding: CronBinding, told: dict[str, str]) -> None:
+async def _call_over_grpc(app: Any, binding: CronBinding, fields: dict[str, str]) -> None:
     from grpc import aio
 
     from ..app.grpc import CALLBACK
 
-    request = messages().BindingEventRequest(name=binding.name, metadata=told)
+    request = messages().BindingEventRequest(name=binding.name, metadata=fields)
     try:
         await app.unary(f"{CALLBACK}OnBindingEvent", request, "BindingEventResponse")
     except aio.AioRpcError as error:

@@ -43,9 +43,9 @@ async def invoke(
     if operation == "get":
         # one that cannot read a part is behind a sidecar, whose messages are smaller
         can_stop = RANGE in context.driver("file", store).features
-        found = await files.get_file_async(store, name, length=budget.left[0] + 1 if can_stop else None)
-        budget.add(len(found))
-        return found
+        content = await files.get_file_async(store, name, length=budget.allowance[0] + 1 if can_stop else None)
+        budget.add(len(content))
+        return content
     if not await files.exists_async(store, name):
         raise MissingFileError(f"file not found: {name}")
     await files.delete_file_async(store, name)
@@ -53,13 +53,13 @@ async def invoke(
 
 
 async def _list(files: FileService, store: str, name: str, budget: Budget) -> bytes:
-    found = await files.list_files_async(store, f"{name}/" if name else "", limit=budget.left[1] + 1)
-    if not found and name:
+    infos = await files.list_files_async(store, f"{name}/" if name else "", limit=budget.allowance[1] + 1)
+    if not infos and name:
         if await files.exists_async(store, name):
             raise InvalidArgumentError(f"unable to list files as the file specified is not a directory: {name}")
         raise MissingFileError(f"there is no directory {name}")
     names: list[bytes] = []
-    for info in found:
+    for info in infos:
         names.append(json.encode(info.name))
         budget.add(len(names[-1]) + 1)
     return b"[" + b",".join(names) + b"]"

@@ -68,7 +68,7 @@ async def invoke(
     """
     driver: DatabaseDriver = database.driver(store)
     sql = metadata.get("sql", "")
-    prepared = partial(_statement, operation, metadata, driver.mysql, Confined(*reversed(budget.left)))
+    prepared = partial(_statement, operation, metadata, driver.mysql, Confined(*reversed(budget.allowance)))
     statement = await asyncio.to_thread(prepared) if len(sql) > _LONG else prepared()
     began = datetime.now(UTC)
     start = monotonic()
@@ -80,12 +80,12 @@ async def invoke(
     else:
         method = _QUERY if statement.sql.reads else _QUERY_WRITES
         try:
-            found = cast("RowSet", await _run(database, method, store, driver, statement, budget))
+            row_set = cast("RowSet", await _run(database, method, store, driver, statement, budget))
         except RowsTooLargeError as error:
             raise budget.refusal(error.message) from error
-        data = await asyncio.to_thread(_encoded, found, budget)
+        data = await asyncio.to_thread(_encoded, row_set, budget)
         # Dapr's component does not tell them
-        reply["columns"] = json.encode(list(found.columns) if found.rows else []).decode()
+        reply["columns"] = json.encode(list(row_set.columns) if row_set.rows else []).decode()
     elapsed = monotonic() - start
     reply["end-time"] = _time(began + timedelta(seconds=elapsed))
     reply["duration"] = f"{elapsed * 1000:.6f}ms"
@@ -99,9 +99,9 @@ def state(error: CloudRuntimesError) -> str:
     while native is not None and native not in seen:
         seen.append(native)
         orig = getattr(native, "orig", native)
-        found = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
-        if isinstance(found, str) and len(found) == 5:
-            return found
+        sqlstate = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
+        if isinstance(sqlstate, str) and len(sqlstate) == 5:
+            return sqlstate
         native = native.__cause__
     return next((code for kind, code in _STATES if isinstance(error, kind)), "XX000")
 
@@ -138,9 +138,9 @@ def _statement(operation: str, metadata: Mapping[str, str], mysql: bool, confine
     return replace(prepare(text, given, mysql), confined=confined)
 
 
-def _encoded(found: RowSet, budget: Budget) -> bytes:
+def _encoded(row_set: RowSet, budget: Budget) -> bytes:
     rows: list[bytes] = []
-    for row in found.rows:
+    for row in row_set.rows:
         rows.append(json.encode([_value(value) for value in row]))
         budget.add(len(rows[-1]) + 1)
     return b"[" + b",".join(rows) + b"]"

@@ -150,7 +150,7 @@ class HttpApi:
 
 
 def _is_ambiguous(scope: dict[str, Any], headers: list[tuple[str, str]]) -> bool:
-    """Tell whether another server could see another end of the body (RFC 9112, section 6.1): that is how one request hides in another."""
+    """Return whether another server could see another end of the body (RFC 9112, section 6.1): that is how one request hides in another."""
     names = [name for name, _ in headers if name in ("transfer-encoding", "content-length")]
     return "transfer-encoding" in names and ("content-length" in names or scope.get("http_version") == "1.0")
 

@@ -23,16 +23,16 @@ _WHOLE: Final = re.compile(r"-?[0-9]{1,10}")
 
 @dataclass(slots=True)
 class Request:
-    """One request.
+    """HTTP request.
 
     Attributes:
         method: ``"GET"`` and so on.
         path: decoded, without a trailing slash.
-        raw_path: as it came, for what is passed on.
-        query_string: as it came.
-        params: what the route's placeholders hold.
+        raw_path: as received, for requests that are passed on.
+        query_string: as received.
+        params: values of the route's placeholders.
         headers: (lower-case name, value) pairs in their order.
-        body: whole.
+        body: the whole body.
     """
 
     method: str
@@ -67,11 +67,11 @@ class Request:
 
     def metadata(self) -> dict[str, str]:
         """Return the ``metadata.<name>`` parameters; of one name the first counts."""
-        found: dict[str, str] = {}
+        values: dict[str, str] = {}
         for key, value in self.query:
             if key.startswith("metadata."):
-                found.setdefault(key[9:], value)
-        return found
+                values.setdefault(key[9:], value)
+        return values
 
     def json(self) -> Any:
         """Return the body decoded.
@@ -87,7 +87,7 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """One reply; ``content_type`` stands apart from the other headers, ``rest`` is a body that comes piece by piece."""
+    """HTTP reply; ``content_type`` is separate from the other headers, ``rest`` is a streamed body."""
 
     status: int
     body: bytes = b""
@@ -115,8 +115,8 @@ def members(value: Any, what: str = "the body") -> Mapping[str, Any]:
 
     Here and below it is as with Go's decoder: names differ by more than their case, ``null`` is as good as absent, and what is of another type is a `malformed` body.
     """
-    found = _object(value, what)
-    return {**{name.lower(): each for name, each in found.items()}, **found}
+    fields = _object(value, what)
+    return {**{name.lower(): each for name, each in fields.items()}, **fields}
 
 
 def text(document: Mapping[str, Any], *names: str) -> str | None:

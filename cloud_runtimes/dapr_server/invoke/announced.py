@@ -102,7 +102,7 @@ class Announced:
 
 
 class _Gate:
-    """What `RpcApp` asks of a host: one handler for all methods."""
+    """Host for `RpcApp` with one handler for all methods."""
 
     is_async = True
     label = "the application"
@@ -125,8 +125,8 @@ class _Gate:
     async def run_async(self, incoming: Incoming) -> RpcReply:
         """Pass a call on to the application."""
         if incoming.method == PEER:
-            place = {"grpc": self._context.grpc_address, "token": self._context.peer_token}
-            return RpcReply(200, {}, JSON, json.encode(place))
+            address = {"grpc": self._context.grpc_address, "token": self._context.peer_token}
+            return RpcReply(200, {}, JSON, json.encode(address))
         headers = passed_on(list(incoming.headers.items()), _BETWEEN)
         if incoming.caller is not None:
             headers.append((CALLER, incoming.caller))

@@ -82,10 +82,10 @@ class InvokeApi:
         self._namespace = context.settings.namespace
         self.policies = AppPolicies(context.settings.resiliency)
         host = context.settings.host
-        self._place = f"[{host}]" if ":" in host else host
+        self._address = f"[{host}]" if ":" in host else host
 
     def is_own(self, target: str) -> bool:
-        """Tell whether the target is the application of this sidecar."""
+        """Return whether the target is the application of this sidecar."""
         return self.app_id_of(target) == self._app_id
 
     def app_id_of(self, target: str) -> str:
@@ -93,7 +93,7 @@ class InvokeApi:
         return target.removesuffix(f".{self._namespace}")
 
     def needs_verb(self, target: str) -> bool:
-        """Tell whether the target is known to speak HTTP."""
+        """Return whether the target is known to speak HTTP."""
         return self.is_own(target) and self._context.settings.app_protocol != "grpc"
 
     async def invoke(self, target: str, call: AppCall, *, stream: bool = False) -> AppAnswer:
@@ -116,9 +116,9 @@ class InvokeApi:
         own = self.is_own(target)
         if not own:
             call.headers += [
-                ("x-forwarded-for", self._place),
+                ("x-forwarded-for", self._address),
                 ("x-forwarded-host", socket.gethostname()),
-                ("forwarded", f"for={_quoted(self._place)};by={_quoted(self._place)};host={socket.gethostname()}"),
+                ("forwarded", f"for={_quoted(self._address)};by={_quoted(self._address)};host={socket.gethostname()}"),
             ]
         attempts = self.policies.attempts(self.app_id_of(target), call.path)
         stream = stream and not attempts.repeats  # an answer that may have to be asked for again is whole
@@ -191,15 +191,15 @@ def _code(answer: AppAnswer) -> int:
 
 def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
     """Return headers for a call of ours, which has each name once, and some for itself."""
-    made: dict[str, str] = {}
+    joined: dict[str, str] = {}
     for name, value in headers:
         if name.startswith("cloud-runtimes-") or name == "expect":
             continue
         if "\r" in value or "\n" in value:  # a server would have refused it
             raise InvalidArgumentError(f"the header {name!r} has a line end")
-        made[name] = f"{made[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in made else value
-    return made
+        joined[name] = f"{joined[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in joined else value
+    return joined
 
 
-def _quoted(place: str) -> str:
-    return f'"{place}"' if ":" in place else place
+def _quoted(address: str) -> str:
+    return f'"{address}"' if ":" in address else address

@@ -33,10 +33,10 @@ class InvokeRoutes:
         return None if _named(request) is None else await self._invoke(request)
 
     async def _invoke(self, request: Request) -> Reply:
-        found = _named(request) or _in_path(request)
-        if found is None:
+        destination = _named(request) or _in_path(request)
+        if destination is None:
             raise _NOBODY
-        target, path = found
+        target, path = destination
         if request.method in ("CONNECT", "TRACE"):
             raise DaprError(
                 500, "INTERNAL", "ERR_DIRECT_INVOKE", f"failed to invoke, id: {target}, err: invalid HTTP verb"
@@ -58,10 +58,10 @@ def _named(request: Request) -> tuple[str, str] | None:
     path = clean_path(request.raw_path)
     if target := request.header("dapr-app-id"):
         return target, path
-    told = request.header("authorization") or ""
-    if told.startswith("Basic "):
+    credentials = request.header("authorization") or ""
+    if credentials.startswith("Basic "):
         try:
-            name, separator, target = base64.b64decode(told[6:], validate=True).decode().partition(":")
+            name, separator, target = base64.b64decode(credentials[6:], validate=True).decode().partition(":")
         except ValueError:
             return None
         if separator and name.lower() == "dapr-app-id" and target and ":" not in target:
@@ -74,6 +74,6 @@ def _in_path(request: Request) -> tuple[str, str] | None:
     raw = request.raw_path
     if not raw.startswith(_PREFIX):
         return None
-    target, found, path = raw[len(_PREFIX) :].partition("/method/")
-    target = f"{request.params['target']}/".partition("/method/")[0] if found else ""  # the path may end there
+    target, separator, path = raw[len(_PREFIX) :].partition("/method/")
+    target = f"{request.params['target']}/".partition("/method/")[0] if separator else ""  # the path may end there
     return (target, clean_path(path)) if target else None

@@ -45,21 +45,21 @@ class Proxy:
     def handler(self, details: grpc.HandlerCallDetails) -> Any:
         """Return who passes a call on, ``None``: it says not to whom."""
         metadata = [(str(name), value) for name, value in details.invocation_metadata or ()]
-        told = dict(metadata)
-        target = told.get(CALLEE) or told.get(_APP_ID)
+        headers = dict(metadata)
+        target = headers.get(CALLEE) or headers.get(_APP_ID)
         if not isinstance(target, str):
             return None
         target = self._api.app_id_of(target)
         kept = [(name, value) for name, value in metadata if name not in _KEPT_BACK and not name.startswith("grpc-")]
-        kept += self._caller(told)
+        kept += self._caller(headers)
         # without serializers: bytes go through, and what is unary is a stream of one
         return grpc.stream_stream_rpc_method_handler(partial(self._pass_on, str(details.method), target, kept))
 
-    def _caller(self, told: dict[str, Any]) -> list[tuple[str, str]]:
+    def _caller(self, headers: dict[str, Any]) -> list[tuple[str, str]]:
         """Return who calls: the own application, or whom another sidecar names, which proves itself by its token."""
         settings = self._context.settings
-        token, given = self._context.peer_token, str(told.get("dapr-api-token"))
-        named = told if token is not None and hmac.compare_digest(given.encode(), token.encode()) else {}
+        token, given = self._context.peer_token, str(headers.get("dapr-api-token"))
+        named = headers if token is not None and hmac.compare_digest(given.encode(), token.encode()) else {}
         return [
             (CALLER, str(named.get(CALLER, settings.app_id))),
             (NAMESPACE, str(named.get(NAMESPACE, settings.namespace))),
@@ -122,14 +122,14 @@ class Proxy:
             feeding = asyncio.create_task(_feed(call, requests))
             used.callback(call.cancel)  # nothing, once it is over
             used.callback(feeding.cancel)
-            told = False
+            headers_sent = False
             if not attempts.repeats:
                 await context.send_initial_metadata(_shown(await call.initial_metadata()))
-                told = True
+                headers_sent = True
             async for message in call:
-                if not told:
+                if not headers_sent:
                     await context.send_initial_metadata(_shown(await call.initial_metadata()))
-                    told = True
+                    headers_sent = True
                 yield message
             context.set_trailing_metadata(_shown(await call.trailing_metadata()))
 
@@ -141,14 +141,14 @@ class Proxy:
                 why = "it speaks HTTP: give --app-protocol grpc" if app else "it has no port: give --app-port"
                 raise CloudRuntimesError(f"the application takes no calls of gRPC: {why}")
             return used.enter_context(app.channel()), ((CALLEE, target), *app.token)
-        place, token = await self._peer(target)
-        channel = self._channels.get(place)
+        address, token = await self._peer(target)
+        channel = self._channels.get(address)
         if channel is None:
             if len(self._channels) >= 256:
                 _, oldest = self._channels.popitem()
                 await oldest.close()
-            channel = self._channels[place] = aio.insecure_channel(
-                place,
+            channel = self._channels[address] = aio.insecure_channel(
+                address,
                 options=(
                     ("grpc.max_receive_message_length", self._context.settings.max_body),
                     ("grpc.max_send_message_length", -1),
@@ -163,12 +163,12 @@ class Proxy:
         op = Operation(_ASK, target, self._context.settings.timeout)
         reply = await driver.invoke_async(op, RpcCall(PEER, PEER, "GET", b"", None, {}, ""))
         try:
-            found = json.decode(reply.data) if reply.status == 200 else None
+            peer = json.decode(reply.data) if reply.status == 200 else None
         except PayloadError:
-            found = None
-        if not isinstance(found, dict) or not found.get("grpc"):
+            peer = None
+        if not isinstance(peer, dict) or not peer.get("grpc"):
             raise CloudRuntimesError(f"{target!r} is no application beside a sidecar that serves gRPC")
-        return str(found["grpc"]), str(found["token"])
+        return str(peer["grpc"]), str(peer["token"])
 
     async def close(self) -> None:
         """Close the ways to other sidecars; calls under way may end within the grace."""

@@ -23,7 +23,7 @@ class JobsApi:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._schedule = context.client.schedule
-        self._told = {"appID": context.settings.app_id, "namespace": context.settings.namespace}
+        self._metadata = {"appID": context.settings.app_id, "namespace": context.settings.namespace}
 
     async def schedule(self, job: DaprJob, overwrite: bool) -> None:
         """Store a job."""
@@ -58,15 +58,15 @@ class JobsApi:
         """Return a job."""
         self._check_name(name)
         try:
-            found = _restored(await self._schedule.get_job_async(name))
+            job = _restored(await self._schedule.get_job_async(name))
         except (NotFoundError, InvalidArgumentError):
-            found = None
+            job = None
         except CloudRuntimesError as error:
             raise self._failure("GET_JOB", f"failed to get job due to: {error.message}") from error
-        if found is None:
+        if job is None:
             why = f"rpc error: code = NotFound desc = job not found: {name}"
             raise self._failure("GET_JOB", f"failed to get job due to: {why}")
-        return found
+        return job
 
     async def delete(self, name: str) -> None:
         """Delete a job; one that is not there is no error."""
@@ -84,7 +84,7 @@ class JobsApi:
             jobs = await self._schedule.list_jobs_async()
         except CloudRuntimesError as error:
             raise self._failure("LIST_JOBS", f"failed to list jobs due to: {error.message}") from error
-        return [made for job in jobs if (made := _restored(job)) is not None]
+        return [restored for job in jobs if (restored := _restored(job)) is not None]
 
     def budget(self) -> Budget:
         """Return the budget for the answer that tells all of `list`."""
@@ -102,8 +102,8 @@ class JobsApi:
 
     def named_twice(self) -> DaprError:
         """Return the refusal of a body with a name."""
-        told = {"appID": self._told["appID"]}
-        return self._refused("JOB_NAME", "Set the job name in the url only", told)
+        details = {"appID": self._metadata["appID"]}
+        return self._refused("JOB_NAME", "Set the job name in the url only", details)
 
     def no_job(self) -> DaprError:
         """Return the refusal of a request without a job."""
@@ -114,15 +114,15 @@ class JobsApi:
             raise self._empty("Name", "JOB_NAME_EMPTY")
 
     def _empty(self, what: str, reason: str) -> DaprError:
-        return self._refused(reason, f"{what} is empty", self._told)
+        return self._refused(reason, f"{what} is empty", self._metadata)
 
-    def _refused(self, reason: str, text: str, told: dict[str, str]) -> DaprError:
+    def _refused(self, reason: str, text: str, details: dict[str, str]) -> DaprError:
         code = f"DAPR_SCHEDULER_{reason}"
-        return DaprError(400, "INVALID_ARGUMENT", code, text, reason=code, metadata=told)
+        return DaprError(400, "INVALID_ARGUMENT", code, text, reason=code, metadata=details)
 
     def _failure(self, reason: str, text: str, grpc_code: str = "INTERNAL") -> DaprError:
         code = f"DAPR_SCHEDULER_{reason}"
-        return DaprError(GRPC_TO_HTTP[grpc_code], grpc_code, code, text, reason=code, metadata=self._told)
+        return DaprError(GRPC_TO_HTTP[grpc_code], grpc_code, code, text, reason=code, metadata=self._metadata)
 
 
 def _cron(text: str | None) -> tuple[str | None, str]:

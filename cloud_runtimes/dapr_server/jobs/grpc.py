@@ -57,7 +57,7 @@ class JobMethods:
 
 
 def _job(message: Any) -> DaprJob:
-    def told(name: str) -> Any:
+    def get_field(name: str) -> Any:
         return getattr(message, name) if message.HasField(name) else None
 
     policy: Policy | None = None
@@ -71,23 +71,25 @@ def _job(message: Any) -> DaprJob:
                 interval=interval, max_retries=constant.max_retries if constant.HasField("max_retries") else None
             )
     data = JobData(None, message.data.type_url, message.data.value) if message.HasField("data") else None
-    return DaprJob(message.name, told("schedule"), told("repeats"), told("due_time"), told("ttl"), data, policy)
+    return DaprJob(
+        message.name, get_field("schedule"), get_field("repeats"), get_field("due_time"), get_field("ttl"), data, policy
+    )
 
 
 def _message(job: DaprJob) -> Any:
     kinds = messages()
-    made = kinds.Job(name=job.name, schedule=job.schedule, repeats=job.repeats, due_time=job.due_time, ttl=job.ttl)
+    message = kinds.Job(name=job.name, schedule=job.schedule, repeats=job.repeats, due_time=job.due_time, ttl=job.ttl)
     if job.data is not None:
-        made.data.CopyFrom(any_message(job.data))
+        message.data.CopyFrom(any_message(job.data))
     if job.policy is not None and job.policy.drop:
-        made.failure_policy.drop.SetInParent()
+        message.failure_policy.drop.SetInParent()
     elif job.policy is not None:
-        made.failure_policy.constant.SetInParent()
+        message.failure_policy.constant.SetInParent()
         if job.policy.interval is not None:
-            made.failure_policy.constant.interval.FromNanoseconds(round(job.policy.interval * 1e9))
+            message.failure_policy.constant.interval.FromNanoseconds(round(job.policy.interval * 1e9))
         if job.policy.max_retries is not None:
-            made.failure_policy.constant.max_retries = job.policy.max_retries
-    return made
+            message.failure_policy.constant.max_retries = job.policy.max_retries
+    return message
 
 
 def any_message(data: JobData) -> Any:

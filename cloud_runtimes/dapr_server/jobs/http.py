@@ -52,7 +52,7 @@ class JobRoutes:
         return empty
 
     async def _get(self, request: Request) -> Reply:
-        return json_reply(_told(await self._api.get(request.params["name"])))
+        return json_reply(_job_document(await self._api.get(request.params["name"])))
 
     async def _delete(self, request: Request) -> Reply:
         await self._api.delete(request.params["name"])
@@ -76,14 +76,14 @@ def _policy(document: Mapping[str, Any]) -> Policy | None:
     if given.get("constant") is None:
         return None
     constant = members(given["constant"], "'constant'")
-    told = text(constant, "interval")
-    interval = None if told is None else go_duration(told)
-    if told is not None and interval is None:
+    duration = text(constant, "interval")
+    interval = None if duration is None else go_duration(duration)
+    if duration is not None and interval is None:
         raise malformed("'interval' is seconds such as \"1.5s\"")
     return Policy(interval=interval, max_retries=_count(constant, "maxRetries", "max_retries"))
 
 
-def _told(job: DaprJob) -> dict[str, Any]:
+def _job_document(job: DaprJob) -> dict[str, Any]:
     """Return a job in ProtoJSON; what was not told is left out."""
     document: dict[str, Any] = {"name": job.name}
     for name, value in (
@@ -122,9 +122,9 @@ def _any(data: JobData) -> dict[str, Any]:
     try:
         if data.type_url == VALUE_TYPE:
             return {"@type": VALUE_TYPE, "value": plain(kinds.Value.FromString(data.body))}
-        found: dict[str, Any] = json_format.MessageToDict(
+        document: dict[str, Any] = json_format.MessageToDict(
             kinds.Any(type_url=data.type_url, value=data.body), descriptor_pool=kinds.pool
         )
     except Exception:  # whatever its bytes are
         return {"@type": data.type_url, "value": base64.b64encode(data.body).decode("ascii")}
-    return found
+    return document

@@ -27,7 +27,7 @@ _SECONDS: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s")
 
 @dataclass(frozen=True, slots=True)
 class JobData:
-    """What the application gets: JSON, as HTTP gives it, or an ``Any``, as gRPC does.
+    """Data of a job: JSON, as HTTP gives it, or an ``Any``, as gRPC does.
 
     Attributes:
         value: the JSON value, where there is no type.
@@ -42,12 +42,12 @@ class JobData:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What follows a failure: ``drop``, or tries at an interval.
+    """Failure policy of a job: ``drop``, or retries at an interval.
 
     Attributes:
-        drop: none follows.
-        interval: seconds, ``None``: not told.
-        max_retries: ``None``: without end.
+        drop: do not retry.
+        interval: seconds; ``None``: not given.
+        max_retries: ``None``: no limit.
     """
 
     drop: bool = False
@@ -68,7 +68,7 @@ DEFAULT_POLICY: Final = Policy(interval=1.0, max_retries=3)
 
 @dataclass(frozen=True, slots=True)
 class DaprJob:
-    """One job; what was not told is ``None``."""
+    """Job of the Dapr API; fields that were not given are ``None``."""
 
     name: str
     schedule: str | None = None

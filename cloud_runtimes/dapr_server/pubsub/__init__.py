@@ -100,13 +100,13 @@ class PubSubBlock(Block):
             logger().error("opening the application's subscriptions failed: %r", error, exc_info=error)
 
     async def _open_all(self, app: AppChannel) -> None:
-        told: list[tuple[Subscription, Routes]] = []
+        programmatic: list[tuple[Subscription, Routes]] = []
         try:
             asked = await ask(app, self._context.settings.app_id)
-            told = [(each, Routes(each, grpc=app.protocol == "grpc")) for each in asked]
+            programmatic = [(each, Routes(each, grpc=app.protocol == "grpc")) for each in asked]
         except (NotReached, CloudRuntimesError, PayloadError) as error:
             logger().error("the application's subscriptions cannot be had: %s", error)
-        wanted = _chosen(self._declared, told)
+        wanted = _chosen(self._declared, programmatic)
         self._context.wanted = [each for each, _ in wanted]
         delivery = self._delivery(app)
         for subscription, routes in wanted:
@@ -142,23 +142,23 @@ class PubSubBlock(Block):
         failed = await self._api.publish_bulk(pubsub_name, topic, entries, request.metadata(), _http_trace(request))
         if not failed:
             return empty
-        told = [{"entryId": entry_id, "error": why} for entry_id, why in failed.items()]
-        return json_reply({"failedEntries": told, "errorCode": "ERR_PUBSUB_PUBLISH_MESSAGE"}, 500)
+        failures = [{"entryId": entry_id, "error": why} for entry_id, why in failed.items()]
+        return json_reply({"failedEntries": failures, "errorCode": "ERR_PUBSUB_PUBLISH_MESSAGE"}, 500)
 
     def _http_array(self, request: Request, pubsub_name: str, topic: str) -> list[dict[str, Any]]:
         self._api.check(pubsub_name, topic, request.metadata())
         try:
-            found = json.decode(request.body)
+            entries = json.decode(request.body)
         except PayloadError as error:
             raise self._api.unreadable(pubsub_name, topic, error.message) from error
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
             raise self._api.unreadable(pubsub_name, topic, "give an array of objects")
-        return found
+        return entries
 
     def _http_entry(self, pubsub_name: str, topic: str, given: dict[str, Any]) -> Entry:
-        found = members(given)
-        content_type, metadata = found.get("contenttype") or "", found.get("metadata")
-        entry_id = found.get("entryid") or ""
+        fields = members(given)
+        content_type, metadata = fields.get("contenttype") or "", fields.get("metadata")
+        entry_id = fields.get("entryid") or ""
         if (
             not isinstance(entry_id, str)
             or not isinstance(content_type, str)
@@ -169,7 +169,7 @@ class PubSubBlock(Block):
                 pubsub_name, topic, "entryId and contentType are text, metadata is an object of text"
             )
         try:
-            data = bytes_of(found.get("event"), content_type)
+            data = bytes_of(fields.get("event"), content_type)
         except (ValueError, binascii.Error) as error:
             raise self._api.mismatched(pubsub_name, topic, str(error)) from error
         return Entry(entry_id, data, content_type, metadata)
@@ -200,18 +200,18 @@ class PubSubBlock(Block):
 
 
 def _chosen(
-    declared: list[tuple[Subscription, Routes]], told: list[tuple[Subscription, Routes]]
+    declared: list[tuple[Subscription, Routes]], programmatic: list[tuple[Subscription, Routes]]
 ) -> list[tuple[Subscription, Routes]]:
     """Return one subscription for each topic, as daprd has them (dapr/dapr ``pkg/runtime/compstore``).
 
     The first that is declared counts. One that the application tells takes its place, of several the last.
     """
-    made: dict[tuple[str, str], tuple[Subscription, Routes]] = {}
+    subscriptions: dict[tuple[str, str], tuple[Subscription, Routes]] = {}
     for each in declared:
-        made.setdefault((each[0].pubsub_name, each[0].topic), each)
-    for each in told:
-        made[each[0].pubsub_name, each[0].topic] = each
-    return list(made.values())
+        subscriptions.setdefault((each[0].pubsub_name, each[0].topic), each)
+    for each in programmatic:
+        subscriptions[each[0].pubsub_name, each[0].topic] = each
+    return list(subscriptions.values())
 
 
 def _http_trace(request: Request) -> Trace:
@@ -219,5 +219,5 @@ def _http_trace(request: Request) -> Trace:
 
 
 def _grpc_trace(context: Any) -> Trace:
-    found = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-    return Trace(found.get("traceparent", ""), found.get("tracestate", ""))
+    headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return Trace(headers.get("traceparent", ""), headers.get("tracestate", ""))

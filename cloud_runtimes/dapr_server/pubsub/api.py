@@ -30,7 +30,7 @@ _FALSE: Final = frozenset(["", "0", "f", "F", "FALSE", "false", "False"])
 
 @dataclass(slots=True)
 class Entry:
-    """One event of a bulk; ``metadata`` is ``None`` where it has none of its own."""
+    """Event of a bulk request; ``metadata`` is ``None`` if the event has none of its own."""
 
     entry_id: str
     data: bytes
@@ -51,7 +51,7 @@ class PubSubApi:
     ) -> None:
         """Publish one event; returns once the broker has it."""
         driver, raw = self.check(pubsub_name, topic, metadata)
-        outgoing = self._made(pubsub_name, topic, data, content_type, metadata, raw, trace)
+        outgoing = self._event(pubsub_name, topic, data, content_type, metadata, raw, trace)
         ttl = self._ttl(driver, outgoing)
         try:
             await self._pubsub.publish_async(
@@ -80,20 +80,20 @@ class PubSubApi:
                     pubsub_name, topic, "entryId is duplicated or not present for entry", "MARSHAL_EVENTS"
                 )
             seen.add(entry.entry_id)
-        made: list[tuple[str, Outgoing, Mapping[str, str]]] = []
+        prepared: list[tuple[str, Outgoing, Mapping[str, str]]] = []
         for entry in entries:
             # the request's metadata reaches only entries that have some of their own: so Dapr does
             own: Mapping[str, str] = {} if entry.metadata is None else {**metadata, **entry.metadata}
-            made.append(
+            prepared.append(
                 (
                     entry.entry_id,
-                    self._made(pubsub_name, topic, entry.data, entry.content_type, own, raw, trace),
+                    self._event(pubsub_name, topic, entry.data, entry.content_type, own, raw, trace),
                     own,
                 )
             )
         failed: dict[str, str] = {}
         records: list[tuple[str, bytes]] = []
-        for entry_id, outgoing, own in made:
+        for entry_id, outgoing, own in prepared:
             try:
                 records.append((entry_id, self._record(driver, outgoing, own)))
             except CloudRuntimesError as error:
@@ -152,19 +152,19 @@ class PubSubApi:
         if not topic:
             text = f"topic is empty in pubsub {pubsub_name}"
             raise self._refused(404, "ERR_TOPIC_NAME_EMPTY", "TOPIC_NAME_EMPTY", pubsub_name, text, metadata)
-        told = metadata.get("rawPayload", "")
-        if told not in _TRUE and told not in _FALSE:
-            text = f"failed deserializing metadata. Error: rawPayload value must be a valid boolean: actual is '{told}'"
+        raw_payload = metadata.get("rawPayload", "")
+        if raw_payload not in _TRUE and raw_payload not in _FALSE:
+            text = f"failed deserializing metadata. Error: rawPayload value must be a valid boolean: actual is '{raw_payload}'"
             raise self._refused(
                 400, "ERR_PUBSUB_REQUEST_METADATA", "METADATA_DESERIALIZATION", pubsub_name, text, metadata
             )
         driver: PubSubDriver = self._context.driver("pubsub", pubsub_name)
-        raw = told in _TRUE
+        raw = raw_payload in _TRUE
         if raw and RAW not in driver.features:
             raise self._failure(pubsub_name, topic, "this component cannot publish without an envelope")
         return driver, raw
 
-    def _made(
+    def _event(
         self,
         pubsub_name: str,
         topic: str,

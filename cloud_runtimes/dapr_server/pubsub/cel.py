@@ -84,7 +84,7 @@ class Expression:
         self._node = _Reader(text).read()
 
     def matches(self, event: Mapping[str, Any]) -> bool:
-        """Tell whether an event fits.
+        """Return whether an event fits.
 
         Raises:
             ExpressionError: it has no value for this event, or none that is true or false.
@@ -126,9 +126,9 @@ class _Reader:
         return node
 
     def _refuse(self, why: str, at: int | None = None) -> NoReturn:
-        place = self._tokens[self._at][2] if at is None else at
+        position = self._tokens[self._at][2] if at is None else at
         raise InvalidArgumentError(
-            f"the expression {self._text[:200]!r} cannot be used: {why} at character {place + 1} ({self._text[place : place + 20]!r}). "
+            f"the expression {self._text[:200]!r} cannot be used: {why} at character {position + 1} ({self._text[position : position + 20]!r}). "
             'Rules compare members of the event: event.type == "x" && event.data.amount > 10; '
             "known are && || ! == != < <= > >= in + ?:, has, size, startsWith, endsWith, contains, matches"
         )
@@ -216,14 +216,14 @@ class _Reader:
                 return node
 
     def _arguments(self, end: str) -> list[Node]:
-        found: list[Node] = []
+        arguments: list[Node] = []
         if self._take(end) is not None:
-            return found
+            return arguments
         while True:
-            found.append(self._either())
+            arguments.append(self._either())
             if self._take(",") is None:
                 self._need(end)
-                return found
+                return arguments
 
     def _primary(self) -> Node:
         kind, text, _ = self._tokens[self._at]

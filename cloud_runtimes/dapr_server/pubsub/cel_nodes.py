@@ -1,4 +1,4 @@
-"""What the operators of expressions mean: each is a function from its operands to a function of the event."""
+"""Operators of expressions: each is a function from its operands to a function of the event."""
 
 from __future__ import annotations
 
@@ -104,20 +104,20 @@ def denied(node: Node) -> Node:
 
 def negative(node: Node) -> Node:
     def value(scope: Scope) -> Any:
-        found = node(scope)
-        if not _is_number(found):
-            raise ExpressionError(f"-{kind_of(found)} has no meaning")
-        return -found
+        number = node(scope)
+        if not _is_number(number):
+            raise ExpressionError(f"-{kind_of(number)} has no meaning")
+        return -number
 
     return value
 
 
-def logic(left: Node, right: Node, decides: bool) -> Node:
+def logic(left_operand: Node, right: Node, decides: bool) -> Node:
     """``||`` where ``decides`` is true, else ``&&``: either side may decide, even if the other fails."""
 
     def value(scope: Scope) -> bool:
         failure: ExpressionError | None = None
-        for node in (left, right):
+        for node in (left_operand, right):
             try:
                 if _truth(node(scope)) is decides:
                     return decides
@@ -130,9 +130,9 @@ def logic(left: Node, right: Node, decides: bool) -> Node:
     return value
 
 
-def added(left: Node, right: Node) -> Node:
+def added(left_operand: Node, right: Node) -> Node:
     def value(scope: Scope) -> Any:
-        first, second = left(scope), right(scope)
+        first, second = left_operand(scope), right(scope)
         if (_is_number(first) and _is_number(second)) or (
             type(first) is type(second) and isinstance(first, (str, list))
         ):
@@ -144,9 +144,9 @@ def added(left: Node, right: Node) -> Node:
     return value
 
 
-def relation(sign: str, left: Node, right: Node) -> Node:
+def relation(sign: str, left_operand: Node, right: Node) -> Node:
     def value(scope: Scope) -> bool:
-        first, second = left(scope), right(scope)
+        first, second = left_operand(scope), right(scope)
         if sign == "==":
             return _equal(first, second)
         if sign == "!=":
@@ -168,16 +168,16 @@ def relation(sign: str, left: Node, right: Node) -> Node:
 
 def indexed(operand: Node, index: Node) -> Node:
     def value(scope: Scope) -> Any:
-        found, at = operand(scope), index(scope)
-        if isinstance(found, Mapping):
-            if isinstance(at, str) and at in found:
-                return found[at]
+        container, at = operand(scope), index(scope)
+        if isinstance(container, Mapping):
+            if isinstance(at, str) and at in container:
+                return container[at]
             raise ExpressionError(f"there is no member {at!r:.80}")
-        if isinstance(found, list):
-            if _is_number(at) and int(at) == at and 0 <= at < len(found):
-                return found[int(at)]
+        if isinstance(container, list):
+            if _is_number(at) and int(at) == at and 0 <= at < len(container):
+                return container[int(at)]
             raise ExpressionError(f"there is no element {at!r:.80}")
-        raise ExpressionError(f"{kind_of(found)} has no members")
+        raise ExpressionError(f"{kind_of(container)} has no members")
 
     return value
 
@@ -186,25 +186,25 @@ def called(name: str, operand: Node, arguments: list[Node], refuse: Refuse) -> N
     if name == "size":
 
         def size(scope: Scope) -> int:
-            found = operand(scope)
-            if not isinstance(found, (str, list, Mapping)):
-                raise ExpressionError(f"{kind_of(found)} has no size")
-            return len(found)
+            subject = operand(scope)
+            if not isinstance(subject, (str, list, Mapping)):
+                raise ExpressionError(f"{kind_of(subject)} has no size")
+            return len(subject)
 
         return size
     argument = arguments[0]
     tests: dict[str, Callable[[str, str], bool]] = {
-        "startsWith": lambda found, given: found.startswith(given),
-        "endsWith": lambda found, given: found.endswith(given),
-        "contains": lambda found, given: given in found,
+        "startsWith": lambda subject, given: subject.startswith(given),
+        "endsWith": lambda subject, given: subject.endswith(given),
+        "contains": lambda subject, given: given in subject,
     }
     test = tests.get(name) or _matching(argument, refuse)
 
     def value(scope: Scope) -> bool:
-        found, given = operand(scope), argument(scope)
-        if not isinstance(found, str) or not isinstance(given, str):
-            raise ExpressionError(f"{name} takes text, not {kind_of(given if isinstance(found, str) else found)}")
-        return test(found, given)
+        subject, given = operand(scope), argument(scope)
+        if not isinstance(subject, str) or not isinstance(given, str):
+            raise ExpressionError(f"{name} takes text, not {kind_of(given if isinstance(subject, str) else subject)}")
+        return test(subject, given)
 
     return value
 
@@ -222,9 +222,9 @@ def _matching(argument: Node, refuse: Refuse) -> Callable[[str, str], bool]:
     except ValueError as error:
         refuse(str(error))
 
-    def test(found: str, given: str) -> bool:
+    def test(subject: str, given: str) -> bool:
         try:
-            return pattern.search(found)
+            return pattern.search(subject)
         except TooLong as error:
             raise ExpressionError(str(error)) from None
 

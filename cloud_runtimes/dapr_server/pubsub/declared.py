@@ -25,20 +25,22 @@ async def ask(app: AppChannel, app_id: str) -> list[Subscription]:
         NotReached: it did not answer.
         PayloadError: what it answered is no list of subscriptions.
     """
-    for left in range(_TRIES - 1, -1, -1):
+    for remaining in range(_TRIES - 1, -1, -1):
         try:
             return await (_over_grpc(app) if app.protocol == "grpc" else _over_http(app, app_id))
         except NotReached:
-            if not left:
+            if not remaining:
                 raise
             await asyncio.sleep(_PAUSE)
     raise AssertionError
 
 
 async def _over_http(app: AppChannel, app_id: str) -> list[Subscription]:
-    told = [("dapr-app-id", app_id)]
-    await app.invoke(AppCall("GET", "dapr/config", headers=told))  # nothing of it concerns what is served here
-    answer = await app.invoke(AppCall("GET", "dapr/subscribe", headers=told))
+    request_headers = [("dapr-app-id", app_id)]
+    await app.invoke(
+        AppCall("GET", "dapr/config", headers=request_headers)
+    )  # nothing of it concerns what is served here
+    answer = await app.invoke(AppCall("GET", "dapr/subscribe", headers=request_headers))
     if answer.status == 404:
         return []
     if answer.status != 200:
@@ -46,16 +48,16 @@ async def _over_http(app: AppChannel, app_id: str) -> list[Subscription]:
             "the application answered /dapr/subscribe with status %d: it has no subscriptions", answer.status
         )
         return []
-    found = json.decode(answer.body) if answer.body.strip() else []
-    if found is None:
+    items = json.decode(answer.body) if answer.body.strip() else []
+    if items is None:
         return []
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
         raise PayloadError("/dapr/subscribe must answer with an array of objects")
-    made = [_read(each) for each in found]
-    for each in made:
+    subscriptions = [_read(each) for each in items]
+    for each in subscriptions:
         if not each.rules and not each.default_route:
             logger().warning("the subscription to %r has no route: it is left out", each.topic)
-    return [each for each in made if each.rules or each.default_route]
+    return [each for each in subscriptions if each.rules or each.default_route]
 
 
 def _read(given: Mapping[str, Any]) -> Subscription:

@@ -19,11 +19,11 @@ from ..settings import Subscription
 from .cel import Expression
 from .envelope import Envelope
 
-__all__ = ["BULK_TYPE", "Delivery", "HttpDelivery", "Item", "Place", "Routes", "Said"]
+__all__ = ["BULK_TYPE", "Delivery", "HttpDelivery", "Item", "Route", "Routes", "Said"]
 
 
 class Said(Enum):
-    """What the application says of an event."""
+    """Answer of the application about an event."""
 
     SUCCESS = "SUCCESS"
     RETRY = "RETRY"
@@ -31,14 +31,14 @@ class Said(Enum):
 
 
 class Item(NamedTuple):
-    """One event of a bulk."""
+    """Event of a bulk delivery."""
 
     entry_id: str
     envelope: Envelope
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Route:
     """Where events come from, and to which path they go."""
 
     subscription: Subscription
@@ -94,11 +94,11 @@ class Delivery(ABC):
     """
 
     @abstractmethod
-    async def one(self, place: Place, envelope: Envelope) -> Said:
+    async def one(self, route: Route, envelope: Envelope) -> Said:
         """Deliver one event."""
 
     @abstractmethod
-    async def several(self, place: Place, items: Sequence[Item]) -> Mapping[str, Said]:
+    async def several(self, route: Route, items: Sequence[Item]) -> Mapping[str, Said]:
         """Deliver several at once; returns what is said of each, those left out are to be tried again."""
 
 
@@ -108,24 +108,24 @@ class HttpDelivery(Delivery):
     def __init__(self, app: AppChannel) -> None:
         self._app = app
 
-    async def one(self, place: Place, envelope: Envelope) -> Said:
+    async def one(self, route: Route, envelope: Envelope) -> Said:
         headers = [*envelope.metadata.items(), *envelope.trace_headers]
-        answer = await self._post(place, envelope.to_json(), CLOUD_EVENT, headers)
+        answer = await self._post(route, envelope.to_json(), CLOUD_EVENT, headers)
         if not 200 <= answer.status < 300:
-            return _refused(place, answer)
-        found = _decoded(answer)
-        status = found.get("status", "") if isinstance(found, dict) else ""
+            return _refused(route, answer)
+        reply = _decoded(answer)
+        status = reply.get("status", "") if isinstance(reply, dict) else ""
         return _said(status, Said.SUCCESS)
 
-    async def several(self, place: Place, items: Sequence[Item]) -> Mapping[str, Said]:
-        subscription = place.subscription
+    async def several(self, route: Route, items: Sequence[Item]) -> Mapping[str, Said]:
+        subscription = route.subscription
         entries = [
             b'{"entryId":%b,"event":%b,"metadata":%b,"contentType":%b}'
             % (
                 json.encode(item.entry_id),
-                _entry(item, place.raw),
+                _entry(item, route.raw),
                 json.encode(dict(item.envelope.metadata)),
-                json.encode(_entry_type(place.raw)),
+                json.encode(_entry_type(route.raw)),
             )
             for item in items
         ]
@@ -137,14 +137,14 @@ class HttpDelivery(Delivery):
             "metadata": {"pubsubName": subscription.pubsub_name},
         }
         body = b'%b,"entries":[%b]}' % (json.encode(head)[:-1], b",".join(entries))
-        answer = await self._post(place, body, JSON, [])
+        answer = await self._post(route, body, JSON, [])
         if not 200 <= answer.status < 300:
-            said = _refused(place, answer)
+            said = _refused(route, answer)
             return {item.entry_id: said for item in items}
-        found = _decoded(answer)
-        statuses = found.get("statuses") if isinstance(found, dict) else None
+        reply = _decoded(answer)
+        statuses = reply.get("statuses") if isinstance(reply, dict) else None
         if not isinstance(statuses, list):
-            repeated(f"bulk {place.path}", "%s answered a bulk without statuses: it is sent again", place.path)
+            repeated(f"bulk {route.path}", "%s answered a bulk without statuses: it is sent again", route.path)
             return {}
         return {
             each["entryId"]: _said(each.get("status", ""), Said.RETRY)
@@ -152,9 +152,9 @@ class HttpDelivery(Delivery):
             if isinstance(each, dict) and isinstance(each.get("entryId"), str)
         }
 
-    async def _post(self, place: Place, body: bytes, content_type: str, headers: list[tuple[str, str]]) -> AppAnswer:
-        headers = [("pubsubname", place.subscription.pubsub_name), *headers]
-        return await self._app.invoke(AppCall("POST", place.path.removeprefix("/"), "", headers, content_type, body))
+    async def _post(self, route: Route, body: bytes, content_type: str, headers: list[tuple[str, str]]) -> AppAnswer:
+        headers = [("pubsubname", route.subscription.pubsub_name), *headers]
+        return await self._app.invoke(AppCall("POST", route.path.removeprefix("/"), "", headers, content_type, body))
 
 
 def _entry(item: Item, raw: bool) -> bytes:
@@ -183,12 +183,12 @@ def _said(status: Any, empty: Said) -> Said:
         return Said.RETRY
 
 
-def _refused(place: Place, answer: AppAnswer) -> Said:
+def _refused(route: Route, answer: AppAnswer) -> Said:
     repeated(
-        f"refused {place.path}",
+        f"refused {route.path}",
         "%s answered an event of %s with status %d",
-        place.path,
-        place.subscription.topic,
+        route.path,
+        route.subscription.topic,
         answer.status,
     )
     return Said.DROP if answer.status == 404 else Said.RETRY

@@ -16,7 +16,7 @@ from ...protocols.dapr.events import BULK_TYPE, CLOUD_EVENT
 from ...protocols.dapr.messages import messages
 from ..app.channel import NotReached
 from ..app.grpc import ALPHA, CALLBACK, GrpcChannel, metadata_of
-from .delivery import Delivery, Item, Place, Said
+from .delivery import Delivery, Item, Route, Said
 from .envelope import Envelope
 
 __all__ = ["GrpcDelivery", "event_message", "said_of"]
@@ -31,7 +31,7 @@ def said_of(status: int) -> Said:
     return _SAID.get(status, Said.RETRY)
 
 
-def event_message(place: Place, envelope: Envelope) -> Any:
+def event_message(route: Route, envelope: Envelope) -> Any:
     """Return a ``TopicEventRequest``.
 
     Raises:
@@ -44,9 +44,9 @@ def event_message(place: Place, envelope: Envelope) -> Any:
         spec_version=envelope.text("specversion"),
         data_content_type=envelope.text("datacontenttype"),
         data=envelope.data,
-        topic=place.subscription.topic,
-        pubsub_name=place.subscription.pubsub_name,
-        path=place.path,
+        topic=route.subscription.topic,
+        pubsub_name=route.subscription.pubsub_name,
+        path=route.path,
         extensions=_struct(envelope),
     )
 
@@ -64,26 +64,26 @@ class GrpcDelivery(Delivery):
     def __init__(self, app: GrpcChannel) -> None:
         self._app = app
 
-    async def one(self, place: Place, envelope: Envelope) -> Said:
+    async def one(self, route: Route, envelope: Envelope) -> Said:
         headers = [*envelope.metadata.items(), *envelope.trace_headers]
-        metadata = metadata_of([("pubsubname", place.subscription.pubsub_name), *headers])
+        metadata = metadata_of([("pubsubname", route.subscription.pubsub_name), *headers])
         if (trace := _trace_bin(envelope.text("traceparent"))) is not None:
             metadata.append(("grpc-trace-bin", trace))
         try:
             reply, _ = await self._app.unary(
-                f"{CALLBACK}OnTopicEvent", event_message(place, envelope), "TopicEventResponse", metadata
+                f"{CALLBACK}OnTopicEvent", event_message(route, envelope), "TopicEventResponse", metadata
             )
         except aio.AioRpcError as error:
-            return self._failed(place, error)
+            return self._failed(route, error)
         return said_of(reply.status)
 
-    async def several(self, place: Place, items: Sequence[Item]) -> Mapping[str, Said]:
-        subscription = place.subscription
+    async def several(self, route: Route, items: Sequence[Item]) -> Mapping[str, Said]:
+        subscription = route.subscription
         said: dict[str, Said] = {}
         entries = []
         for item in items:
             try:
-                entries.append(_entry(place, item))
+                entries.append(_entry(route, item))
             except PayloadError as error:
                 repeated(f"poison {subscription.topic}", "an event of %s is dropped: %s", subscription.topic, error)
                 said[item.entry_id] = Said.DROP
@@ -96,7 +96,7 @@ class GrpcDelivery(Delivery):
             topic=subscription.topic,
             pubsub_name=subscription.pubsub_name,
             type=BULK_TYPE,
-            path=place.path,
+            path=route.path,
         )
         metadata = metadata_of([("pubsubname", subscription.pubsub_name)])
         try:
@@ -111,14 +111,14 @@ class GrpcDelivery(Delivery):
                     f"{ALPHA}OnBulkTopicEventAlpha1", request, "TopicEventBulkResponse", metadata
                 )
         except aio.AioRpcError as error:
-            failed = self._failed(place, error)
+            failed = self._failed(route, error)
             return {item.entry_id: failed for item in items} | said
         return {each.entry_id: said_of(each.status) for each in reply.statuses} | said
 
-    def _failed(self, place: Place, error: aio.AioRpcError) -> Said:
+    def _failed(self, route: Route, error: aio.AioRpcError) -> Said:
         if error.code() is StatusCode.UNAVAILABLE:
             raise NotReached(f"the application: {error.details()}", sent=True) from error
-        topic = place.subscription.topic
+        topic = route.subscription.topic
         if error.code() is StatusCode.UNIMPLEMENTED:  # away, and not to the dead-letter topic: so Dapr does
             repeated(f"unimplemented {topic}", "the application does not take events: those of %s are dropped", topic)
             return Said.SUCCESS
@@ -137,10 +137,10 @@ def _trace_bin(traceparent: str) -> bytes | None:
     return b"\0\0%b\1%b\2%b" % (trace, span, flags)
 
 
-def _entry(place: Place, item: Item) -> Any:
+def _entry(route: Route, item: Item) -> Any:
     kinds = messages()
     envelope = item.envelope
-    if place.raw:
+    if route.raw:
         return kinds.TopicEventBulkRequestEntry(
             entry_id=item.entry_id,
             bytes=envelope.data,

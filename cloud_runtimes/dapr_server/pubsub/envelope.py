@@ -45,27 +45,27 @@ def media_type(content_type: str) -> str:
 
 
 def is_json(content_type: str) -> bool:
-    """Tell whether data of this type stands in the event as JSON."""
+    """Return whether data of this type stands in the event as JSON."""
     media = media_type(content_type)
     return media == "application/json" or (media.endswith("+json") and "/" in media)
 
 
 def is_text(content_type: str) -> bool:
-    """Tell whether data of this type stands in the event as text."""
+    """Return whether data of this type stands in the event as text."""
     media = media_type(content_type)
     return media.startswith("text/") or media == "application/xml"
 
 
 def is_cloud_event(content_type: str) -> bool:
-    """Tell whether the data is an event itself."""
+    """Return whether the data is an event itself."""
     return media_type(content_type) == CLOUD_EVENT
 
 
 class Envelope:
-    """One event.
+    """CloudEvent for the application.
 
     Attributes:
-        attributes: all but the data, in their order.
+        attributes: all attributes except the data, in their order.
         payload: the data as it was published.
         content_type: of the payload.
         bare: there is no data at all.
@@ -108,7 +108,7 @@ class Envelope:
 
     @property
     def extensions(self) -> dict[str, Any]:
-        """What has no field of its own over gRPC."""
+        """Attributes that have no field of their own over gRPC."""
         return {name: value for name, value in self.attributes.items() if name not in FIELDS}
 
     def text(self, name: str) -> str:
@@ -119,8 +119,8 @@ class Envelope:
     @property
     def trace_headers(self) -> list[tuple[str, str]]:
         """The trace context as headers; none where the event has none."""
-        found = [(name, self.text(name)) for name in ("traceparent", "tracestate")]
-        return [(name, value) for name, value in found if value and value.isascii() and value.isprintable()]
+        pairs = [(name, self.text(name)) for name in ("traceparent", "tracestate")]
+        return [(name, value) for name, value in pairs if value and value.isascii() and value.isprintable()]
 
     @property
     def expired(self) -> bool:
@@ -165,7 +165,7 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
         PayloadError: it was published without an envelope, and is no CloudEvent itself.
     """
     record = record_of(event)
-    metadata = _told(record.metadata)
+    metadata = _passed_metadata(record.metadata)
     if not raw and record.raw:
         envelope = _parsed(record.payload, metadata)
         envelope.attributes |= record.extensions  # of a dead letter, why it is one
@@ -185,7 +185,7 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
     return Envelope(attributes, whole, OCTETS, metadata=metadata)
 
 
-def _told(metadata: Mapping[str, str]) -> dict[str, str]:
+def _passed_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the publisher's metadata as headers of the delivery, as daprd has it; what no header can be is left out."""
     pairs = [(name.lower(), value) for name, value in metadata.items() if name != ABSENT]
     return {
@@ -229,18 +229,18 @@ def _enveloped(record: EventRecord, pubsub_name: str, metadata: Mapping[str, str
 
 def _parsed(document: bytes, metadata: Mapping[str, str]) -> Envelope:
     """Return an event that was stored as it was: one with attributes that CloudEvents does not know, or of another publisher."""
-    found = json.decode(document)
-    if not isinstance(found, dict):
+    fields = json.decode(document)
+    if not isinstance(fields, dict):
         raise PayloadError("it was published without an envelope, and is no CloudEvent")
-    content_type = found.get("datacontenttype")
-    attributes = {name: value for name, value in found.items() if name not in ("data", "data_base64")}
-    encoded = found.get("data_base64")
+    content_type = fields.get("datacontenttype")
+    attributes = {name: value for name, value in fields.items() if name not in ("data", "data_base64")}
+    encoded = fields.get("data_base64")
     if isinstance(encoded, str):
         try:
             return Envelope(attributes, base64.b64decode(encoded, validate=True), OCTETS, metadata=metadata)
         except ValueError:
             raise PayloadError("data_base64 is not base64") from None
-    data = found.get("data")
+    data = fields.get("data")
     if isinstance(content_type, str) and not is_json(content_type) and isinstance(data, str):
         return Envelope(attributes, data.encode(), content_type, metadata=metadata)
-    return Envelope(attributes, json.encode(data), "application/json", bare="data" not in found, metadata=metadata)
+    return Envelope(attributes, json.encode(data), "application/json", bare="data" not in fields, metadata=metadata)

@@ -41,15 +41,15 @@ class Trace:
 
 @dataclass(slots=True)
 class Outgoing:
-    """One event.
+    """Event to publish.
 
     Attributes:
         data: the payload.
-        content_type: of it.
-        attributes: CloudEvents attributes and extensions; ``None``: it goes without an envelope.
+        content_type: of the payload.
+        attributes: CloudEvents attributes and extensions; ``None``: it is published without an envelope.
         ttl: seconds.
         key: the ordering key.
-        note: metadata of the event beside the request's.
+        note: metadata of the event in addition to the request's.
     """
 
     data: bytes
@@ -100,17 +100,17 @@ def make(
     if raw:
         return Outgoing(data, content_type or "application/octet-stream", None, ttl_of(metadata), key)
     if is_cloud_event(content_type):
-        found = _read(data)
-        return _given(found, trace, topic, pubsub_name, ttl_of(metadata), key)
+        event = _read(data)
+        return _given(event, trace, topic, pubsub_name, ttl_of(metadata), key)
     attributes = {"id": str(uuid.uuid4()), "source": app_id or "Dapr", "type": EVENT_TYPE}
-    told = {name[len(_PREFIX) :].lower(): value for name, value in metadata.items() if name.startswith(_PREFIX)}
+    overrides = {name[len(_PREFIX) :].lower(): value for name, value in metadata.items() if name.startswith(_PREFIX)}
     for name in ("id", "source", "type", "subject"):
-        if told.get(name):
-            attributes[name] = told[name]
+        if overrides.get(name):
+            attributes[name] = overrides[name]
     if not is_uri_reference(attributes["source"]):  # Dapr passes any text on
         attributes["source"] = _BARE.sub("%25", quote(attributes["source"], safe=_URI))
-    parent = told.get("traceparent") or told.get("traceid") or trace.parent
-    attributes |= _traced(parent, told.get("tracestate") or trace.state)
+    parent = overrides.get("traceparent") or overrides.get("traceid") or trace.parent
+    attributes |= _traced(parent, overrides.get("tracestate") or trace.state)
     if not data and is_json(content_type):
         data = b'""'  # text, as daprd makes of what is no JSON; without data would be something else
     return Outgoing(data, content_type or "text/plain", attributes, ttl_of(metadata), key)
@@ -118,48 +118,48 @@ def make(
 
 def _traced(parent: Any, state: Any) -> dict[str, str]:
     """Return the trace context that an event can hold."""
-    made = {}
+    attributes = {}
     if _fits(parent):
-        made["traceparent"] = parent
+        attributes["traceparent"] = parent
     if isinstance(state, str) and state and state.isprintable():
-        made["tracestate"] = state
-    return made
+        attributes["tracestate"] = state
+    return attributes
 
 
 def _fits(parent: Any) -> bool:
-    """Tell whether an event of ours can hold it as ``traceparent``."""
+    """Return whether an event of ours can hold it as ``traceparent``."""
     return isinstance(parent, str) and 0 < len(parent) <= 512 and parent.isascii() and parent.isprintable()
 
 
 def _read(data: bytes) -> dict[str, Any]:
     try:
-        found = json.decode(data)
+        event = json.decode(data)
     except PayloadError as error:
         raise NotAnEvent(error.message) from error
-    if not isinstance(found, dict):
+    if not isinstance(event, dict):
         raise NotAnEvent("a CloudEvent is a JSON object")
-    return found
+    return event
 
 
 def _given(
-    found: dict[str, Any], trace: Trace, topic: str, pubsub_name: str, ttl: float | None, key: str | None
+    event: dict[str, Any], trace: Trace, topic: str, pubsub_name: str, ttl: float | None, key: str | None
 ) -> Outgoing:
     """An event that is one already; what it lacks is filled in."""
-    parent = found.get("traceparent") or found.get("traceid") or trace.parent
+    parent = event.get("traceparent") or event.get("traceid") or trace.parent
     # an empty attribute is none, by CloudEvents
-    attributes = {name: value for name, value in found.items() if value not in (None, "") and name not in _FIELDS}
+    attributes = {name: value for name, value in event.items() if value not in (None, "") and name not in _FIELDS}
     attributes = {"id": str(uuid.uuid4()), "source": "Dapr", "type": EVENT_TYPE} | attributes
-    attributes |= _traced(parent, found.get("tracestate") or trace.state)
-    content_type = found.get("datacontenttype")
+    attributes |= _traced(parent, event.get("tracestate") or trace.state)
+    content_type = event.get("datacontenttype")
     if _plain(attributes) and _dated(attributes.get("time")) and isinstance(content_type, str | None):
         try:
-            data, content_type = _payload(found, content_type)
+            data, content_type = _payload(event, content_type)
         except ValueError as error:
             raise NotAnEvent(str(error)) from error
         # bytes of another type would be delivered as text, where they could be that
-        if found.get("data_base64") is None or media_type(content_type) == "application/octet-stream":
-            absent = [] if {"data", "data_base64"} & found.keys() else ["data"]
-            absent += [] if "datacontenttype" in found else ["datacontenttype"]
+        if event.get("data_base64") is None or media_type(content_type) == "application/octet-stream":
+            absent = [] if {"data", "data_base64"} & event.keys() else ["data"]
+            absent += [] if "datacontenttype" in event else ["datacontenttype"]
             return Outgoing(data, content_type, attributes, ttl, key, {ABSENT: " ".join(absent)} if absent else {})
     # Dapr passes on what CloudEvents does not know: such an event is stored as it is
     whole = {
@@ -169,7 +169,7 @@ def _given(
         "traceparent": parent,
         "tracestate": trace.state,
         **attributes,
-        **found,
+        **event,
         "topic": topic,
         "pubsubname": pubsub_name,
     }
@@ -177,7 +177,7 @@ def _given(
 
 
 def _plain(attributes: dict[str, Any]) -> bool:
-    """Tell whether attributes are those of CloudEvents 1.0, sections 3.1 and 3.2."""
+    """Return whether attributes are those of CloudEvents 1.0, sections 3.1 and 3.2."""
     return all(
         _EXTENSION.fullmatch(name)
         and name != "partitionkey"
@@ -192,21 +192,21 @@ def _plain(attributes: dict[str, Any]) -> bool:
 
 
 def _dated(time: Any) -> bool:
-    """Tell whether ``time`` is absent, or RFC 3339 with its zone."""
+    """Return whether ``time`` is absent, or RFC 3339 with its zone."""
     try:
         return time is None or datetime.fromisoformat(time).tzinfo is not None
     except ValueError:
         return False
 
 
-def _payload(found: dict[str, Any], content_type: str | None) -> tuple[bytes, str]:
-    encoded, data = found.get("data_base64"), found.get("data")
+def _payload(event: dict[str, Any], content_type: str | None) -> tuple[bytes, str]:
+    encoded, data = event.get("data_base64"), event.get("data")
     if encoded is not None:
         if not isinstance(encoded, str):
             raise ValueError("data_base64 is no text")
         return base64.b64decode(encoded, validate=True), content_type or "application/octet-stream"
     if isinstance(data, str) and content_type and not is_json(content_type):
         return data.encode(), content_type
-    if "data" not in found:  # nor has it any for the kernel, which writes none for JSON of no bytes
+    if "data" not in event:  # nor has it any for the kernel, which writes none for JSON of no bytes
         return b"", content_type or "application/json"
     return json.encode(data), content_type if content_type and is_json(content_type) else "application/json"

@@ -49,27 +49,27 @@ class Pattern:
             raise ValueError(f"matches takes no repeated groups, look-around or references: {_REMEDY}")
         if linear is None:
             text = _LEADING.sub("", text)  # nothing is another way of beginning anywhere
-        self._most = MAX_TEXT if linear is not None else _most(text)
+        self._limit = MAX_TEXT if linear is not None else _max_length(text)
         try:
             self._compiled: Any = re.compile(text) if linear is None else linear(text)
         except Exception as error:  # both have errors of their own, `re` others besides
             raise ValueError(f"the pattern {text!r:.80} is none: {_said(error)}") from None
 
     def search(self, text: str) -> bool:
-        """Tell whether the pattern matches anywhere in a text.
+        """Return whether the pattern matches anywhere in a text.
 
         Raises:
             TooLong: the text is, for this pattern.
         """
-        if len(text) > self._most:
-            remedy = "" if self._most == MAX_TEXT else f"; {_REMEDY}"
+        if len(text) > self._limit:
+            remedy = "" if self._limit == MAX_TEXT else f"; {_REMEDY}"
             raise TooLong(
-                f"a text of {len(text):,} characters: matches takes {self._most:,} with {self._text!r:.80}{remedy}"
+                f"a text of {len(text):,} characters: matches takes {self._limit:,} with {self._text!r:.80}{remedy}"
             )
         return self._compiled.search(text) is not None
 
 
-def _most(pattern: str) -> int:
+def _max_length(pattern: str) -> int:
     """Return how long a text `re` may be given."""
     ways = 1
     # places in a text that follow each other, so that n of them are m^n / n! ways

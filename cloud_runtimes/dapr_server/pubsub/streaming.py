@@ -20,7 +20,7 @@ from ...spi.pubsub import Settlement
 from ..context import Context
 from ..limits import MAX_OPEN, no_more
 from ..settings import Subscription
-from .delivery import Place
+from .delivery import Route
 from .envelope import read
 from .subscriber import is_raw, open_handle, settle
 
@@ -107,14 +107,14 @@ class Streams:
 
 
 class _Stream:
-    """One stream: two tasks beside the one that writes."""
+    """Stream with two tasks besides the one that writes."""
 
     def __init__(self, handle: Handle[Event[Any]], subscription: Subscription) -> None:
         self.outgoing: asyncio.Queue[Any] = asyncio.Queue()
         self.pending: dict[str, deque[Event[Any]]] = {}
         self.failure: DaprError | None = None
         self._handle = handle
-        self._place = Place(subscription, "/", is_raw(subscription))
+        self._route = Route(subscription, "/", is_raw(subscription))
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self, requests: Any) -> None:
@@ -142,12 +142,12 @@ class _Stream:
     async def _send(self) -> None:
         from .delivery_grpc import event_message
 
-        subscription = self._place.subscription
+        subscription = self._route.subscription
         try:
             while (event := await self._handle.receive_async()) is not None:
                 try:
-                    envelope = read(event, subscription.pubsub_name, subscription.topic, self._place.raw)
-                    message = event_message(self._place, envelope)
+                    envelope = read(event, subscription.pubsub_name, subscription.topic, self._route.raw)
+                    message = event_message(self._route, envelope)
                 except PayloadError as error:
                     repeated(f"stream {subscription.topic}", "event %s is dropped: %s", event.id, error)
                     answer(event, Settlement.DROP, None, cause_of("undecodable", error))
@@ -182,4 +182,4 @@ class _Stream:
             del self.pending[processed.id]
         from .delivery_grpc import said_of
 
-        settle(event, self._place.subscription, said_of(processed.status.status))
+        settle(event, self._route.subscription, said_of(processed.status.status))

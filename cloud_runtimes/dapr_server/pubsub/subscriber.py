@@ -1,6 +1,7 @@
-"""One subscription of the application: takes events from our pub/sub service and gives them to the application.
+"""Subscription of the application: takes events from our pub/sub service and delivers them to the application.
 
-An event is settled once the application has answered for it, so none is lost; what is unsettled at the end goes back.
+An event is settled once the application has answered, so none is lost. Events that are unsettled at the end are
+returned.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..app.channel import NotReached
 from ..context import Context
 from ..settings import BulkSubscribe, SidecarSettings, Subscription
 from .cel import ExpressionError
-from .delivery import Delivery, Item, Place, Routes, Said
+from .delivery import Delivery, Item, Route, Routes, Said
 from .envelope import Envelope, read
 
 __all__ = ["Subscriber", "is_raw", "open_handle", "settle"]
@@ -37,7 +38,7 @@ _LATE: Final = 5.0
 
 
 def is_raw(subscription: Subscription) -> bool:
-    """Tell whether events come without envelopes."""
+    """Return whether events come without envelopes."""
     return subscription.metadata.get("rawPayload", "").lower() in ("true", "1", "t")
 
 
@@ -90,7 +91,7 @@ def settle(event: Event[Any], subscription: Subscription, said: Said) -> None:
 
 
 class Subscriber:
-    """One subscription while it is open."""
+    """Open subscription of the application."""
 
     def __init__(self, context: Context, subscription: Subscription, routes: Routes, delivery: Delivery) -> None:
         self.subscription = subscription
@@ -243,12 +244,12 @@ class Subscriber:
         return envelope, path
 
     async def _one(self, event: Event[Any]) -> None:
-        found = self._read(event)
-        if found is None:
+        parsed = self._read(event)
+        if parsed is None:
             return
-        envelope, path = found
+        envelope, path = parsed
         try:
-            said = await self._delivery.one(Place(self.subscription, path, self._raw), envelope)
+            said = await self._delivery.one(Route(self.subscription, path, self._raw), envelope)
         except NotReached as error:
             self._unreached((event,), error)
         except PayloadError as error:
@@ -259,14 +260,14 @@ class Subscriber:
     async def _several(self, events: Sequence[Event[Any]]) -> None:
         groups: dict[str, list[tuple[Event[Any], Item]]] = {}
         for event in events:
-            found = self._read(event)
-            if found is not None:
-                envelope, path = found
+            parsed = self._read(event)
+            if parsed is not None:
+                envelope, path = parsed
                 groups.setdefault(path, []).append((event, Item(str(uuid.uuid4()), envelope)))
         for path, group in groups.items():
-            place = Place(self.subscription, path, self._raw)
+            route = Route(self.subscription, path, self._raw)
             try:
-                said = await self._delivery.several(place, [item for _, item in group])
+                said = await self._delivery.several(route, [item for _, item in group])
             except NotReached as error:
                 self._unreached([event for event, _ in group], error)
                 continue

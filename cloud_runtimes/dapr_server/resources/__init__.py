@@ -27,12 +27,12 @@ _PROTECTING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What resource files say.
+    """Result of reading the resource files.
 
     Attributes:
         config: strict tables for ``CloudRuntimesClient(config=…)``; secrets may be in it.
         components, bindings, timers, subscriptions, resiliency: as in `SidecarSettings`.
-        warnings: what has no effect, a line each.
+        warnings: settings that have no effect, a line each.
     """
 
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
@@ -97,25 +97,27 @@ def _resiliency(documents: list[Document], problems: Problems) -> Resiliency | N
     if not documents:
         return None
     actors: list[str] = []
-    found = read_resiliency(documents, problems, actors)
+    resiliency = read_resiliency(documents, problems, actors)
     unheld = [f"actor {name!r}" for name in actors]
-    unheld += [f"component {name!r}" for name in dict.fromkeys((*found.outbound, *found.inbound))]
-    unheld += [f"default {name!r}" for name in found.defaults if name.startswith(("Actor", "Component"))]
+    unheld += [f"component {name!r}" for name in dict.fromkeys((*resiliency.outbound, *resiliency.inbound))]
+    unheld += [f"default {name!r}" for name in resiliency.defaults if name.startswith(("Actor", "Component"))]
     if unheld:
         problems.warn("resiliency", f"has no effect here: {'; '.join(dict.fromkeys(unheld))}")
-    return found
+    return resiliency
 
 
 def _check_config(document: Document, problems: Problems) -> None:
     """Refuse what protects something, or it would be without protection unnoticed; warn of the rest, which has no effect here."""
     spec, where = document.spec, document.where
     for path in _PROTECTING:
-        found: Any = spec
+        setting: Any = spec
         for name in path.split("."):
             # Go does not mind case
-            found = {str(key).lower(): value for key, value in found.items()} if isinstance(found, Mapping) else {}
-            found = found.get(name.lower())
-        if found:
+            setting = (
+                {str(key).lower(): value for key, value in setting.items()} if isinstance(setting, Mapping) else {}
+            )
+            setting = setting.get(name.lower())
+        if setting:
             problems.add(where, f"spec.{path} cannot be held here: run daprd for that")
     if spec:
         problems.warn(where, "its settings have no effect")

@@ -38,7 +38,7 @@ _CAPABILITIES: Final = {"etag": "ETAG", "transaction": "TRANSACTIONAL", "ttl": "
 
 
 class Components:
-    """What the documents come to.
+    """Components read from the documents.
 
     Attributes:
         tables: service → name → table, for ``CloudRuntimesClient(config=…)``; secrets are in it.
@@ -86,8 +86,8 @@ class Components:
         before = len(problems.errors)
         problems.unknown(where, spec, _SPEC)
         name = spec.get("type")
-        found = component_type(name) if isinstance(name, str) else None
-        if found is None and name != CRON:
+        kind = component_type(name) if isinstance(name, str) else None
+        if kind is None and name != CRON:
             problems.add(where, f"spec.type: {unknown('type', name, known_types())}")
             return
         if document.name in self._names:
@@ -96,12 +96,12 @@ class Components:
         self._names[document.name] = where
         if "initTimeout" in spec:
             problems.warn(where, "initTimeout has no effect: components open with their first call")
-        if found is None:
+        if kind is None:
             self._add_timer(document)
             return
-        table, secret = self._table(document, found)
+        table, secret = self._table(document, kind)
         if len(problems.errors) == before:
-            self._check(document, found, table, secret)
+            self._check(document, kind, table, secret)
 
     # -- settings ---------------------------------------------------------
 
@@ -220,8 +220,8 @@ class Components:
             self._problems.add(document.where, f"metadata {name!r}: the value must be text, a number, true or false")
             return None
         # so daprd reads it (dapr/dapr pkg/runtime/meta/meta.go)
-        place = f"{self._namespace or 'default'}.{self._app_id}"
-        text = text.replace("{appID}", self._app_id).replace("{namespace}", place)
+        namespace = f"{self._namespace or 'default'}.{self._app_id}"
+        text = text.replace("{appID}", self._app_id).replace("{namespace}", namespace)
         return text.replace("{uuid}", str(uuid.uuid4())) if "{uuid}" in text else text
 
     def _key_prefix(self, text: str) -> str:
@@ -251,20 +251,20 @@ class Components:
             )
             return None
         try:
-            found = self._secrets().secret.get_secret(store, wanted)
+            secret = self._secrets().secret.get_secret(store, wanted)
         except CloudRuntimesError as error:
             # its message names the secret, which is a value too
             self._problems.add(where, f"secretKeyRef: the secret cannot be had: {type(error).__name__}")
             return None
         key = str(scalar(reference.get("key")) or wanted)
-        if key in found:
-            text: str = found[key]
+        if key in secret:
+            text: str = secret[key]
             return text
-        if "key" in reference and key != wanted and len(found) == 1 and wanted in found:
+        if "key" in reference and key != wanted and len(secret) == 1 and wanted in secret:
             self._problems.add(where, "secretKeyRef: the secret is one value, which has no such key")
             return None
-        if len(found) == 1 and key == wanted:
-            return str(found.value)
+        if len(secret) == 1 and key == wanted:
+            return str(secret.value)
         self._problems.add(where, "secretKeyRef: the secret has no such key")
         return None
 
@@ -293,9 +293,10 @@ class Components:
             with CloudRuntimesClient(runtime="capa", app_id=self._app_id, config={service: {name: table}}) as client:
                 features = context_of(client).runtime().driver(service, name).features  # without I/O
         except CloudRuntimesError as error:
-            told = error.message.rpartition("]: ")[2]
+            reason = error.message.rpartition("]: ")[2]
             self._problems.add(
-                document.where, "a setting is refused; which is not told, as a secret may be in it" if secret else told
+                document.where,
+                "a setting is refused; which is not told, as a secret may be in it" if secret else reason,
             )
             return
         self.tables.setdefault(service, {})[name] = table

@@ -1,4 +1,4 @@
-"""What the type of a component file stands for; those of an engine are in `engines`."""
+"""Types of component files; those of an engine are in `engines`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MANY: Final = "the sidecar chooses how many are under way"
 
 @dataclass(frozen=True, slots=True)
 class ComponentType:
-    """What a type stands for.
+    """Mapping of a Dapr component type to one of our components.
 
     Attributes:
         service, component: of ours.
-        fields: Dapr's name of a field, as `plain` makes it → our setting and what makes its value of the text.
-        memory: in the process.
-        format: of a file whose name does not tell it, ``None``: it must be told.
-        parts: Dapr's fields that say together where a server is → what they are to `url`.
-        url: makes our setting of the same name of them; a `ValueError` tells no value.
-        settings: that such a type has unless they are given.
-        without_effect: Dapr's fields that are warned of → why they have none.
-        refused: those that cannot be had → what to do instead. One that turns something off may be there.
-        note: what is other than with Dapr, a warning.
+        fields: Dapr's field name, as `plain` makes it → our setting and the function that converts the text.
+        memory: the component keeps its data in the process.
+        format: of a file whose name does not show its format; ``None``: the format must be given.
+        parts: Dapr's fields that together give the server's address → their parameters of `url`.
+        url: builds our setting of the same name from them; its `ValueError` shows no value.
+        settings: defaults of this type.
+        without_effect: Dapr's fields that cause a warning → why they have no effect.
+        refused: unsupported fields → the alternative. A value that turns something off is accepted.
+        note: difference from Dapr, as a warning.
     """
 
     service: str

@@ -37,10 +37,10 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 
 @dataclass(slots=True)
 class Change:
-    """One save, or with ``data=None`` one delete.
+    """Save request, or with ``data=None`` a delete request.
 
     Attributes:
-        key: as it came.
+        key: as received.
         data: the value as bytes.
         content_type: of ``data``.
         etag: ``""``: no condition.
@@ -98,13 +98,13 @@ class StateApi:
             part = wanted[start : start + _READ_AT_ONCE]
             timeout = budget.remaining()
             try:
-                found = await self._state.get_bulk_async(
+                items = await self._state.get_bulk_async(
                     store, part, type=bytes, timeout=timeout, metadata=metadata or None
                 )
             except CloudRuntimesError as error:
                 raise failures.failed("ERR_STATE_BULK_GET", "", error) from error
             for key in part:
-                yield key, found.pop(key, None)
+                yield key, items.pop(key, None)
             await asyncio.sleep(0)  # small reads do not leave the loop
 
     def bulk_budget(self, store: str) -> Budget:
@@ -194,12 +194,12 @@ class StateApi:
             op, driver = prepare_write(frame, method, store, writes, CLIENT_TIMEOUT, None)
             if atomic and any(write.etag is not None or write.create for write in writes):
                 frame.need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", store)
-            found = await frame.call_async(op, driver.write_async, writes, atomic or len(writes) == 1)
+            errors = await frame.call_async(op, driver.write_async, writes, atomic or len(writes) == 1)
         except CloudRuntimesError as error:
             raise failures.failed(code, text, error) from error
-        if found:
+        if errors:
             # a mismatch goes before: repeating is of no use then
-            first = min(found.values(), key=lambda each: not isinstance(each, ConflictError))
+            first = min(errors.values(), key=lambda each: not isinstance(each, ConflictError))
             raise failures.failed(code, text, first) from first
 
     def _write(self, store: str, change: Change) -> StateWrite:

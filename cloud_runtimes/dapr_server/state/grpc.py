@@ -12,7 +12,7 @@ from ...protocols.dapr.failures import DaprError
 from ...protocols.dapr.messages import messages
 from . import failures
 from .api import Change, StateApi
-from .values import content_type_of, raw, told
+from .values import content_type_of, metadata_of, raw
 
 __all__ = ["StateMethods"]
 
@@ -41,7 +41,7 @@ class StateMethods:
         item = await self._api.get(request.store_name, request.key, consistency, dict(request.metadata))
         if item is None:
             return messages().GetStateResponse()
-        return messages().GetStateResponse(data=raw(item), etag=item.etag, metadata=told(item))
+        return messages().GetStateResponse(data=raw(item), etag=item.etag, metadata=metadata_of(item))
 
     async def _get_bulk(self, request: Any, context: Any) -> Any:
         reply = messages().GetBulkStateResponse()
@@ -52,7 +52,7 @@ class StateMethods:
             else:
                 data = raw(item)
                 budget.add(len(data), 0)
-                reply.items.add(key=key, data=data, etag=item.etag, metadata=told(item))
+                reply.items.add(key=key, data=data, etag=item.etag, metadata=metadata_of(item))
         return reply
 
     async def _save(self, request: Any, context: Any) -> Any:

@@ -12,7 +12,7 @@ from ..http.app import HttpApi, Route
 from ..http.request import Reply, Request, empty, malformed, mapping, members, text, texts
 from . import failures
 from .api import Change, StateApi
-from .values import as_json, raw, reply_type, told
+from .values import as_json, metadata_of, raw, reply_type
 
 __all__ = ["StateRoutes"]
 
@@ -39,7 +39,7 @@ class StateRoutes:
         item = await self._api.get(request.params["store"], request.params["key"], consistency, request.metadata())
         if item is None:
             return empty
-        headers = [(f"metadata.{name}", value) for name, value in told(item).items()]
+        headers = [(f"metadata.{name}", value) for name, value in metadata_of(item).items()]
         if item.etag is not None:
             headers.append(("etag", item.etag))
         return Reply(200, raw(item), reply_type(item), headers)
@@ -54,7 +54,7 @@ class StateRoutes:
         async for key, item in self._api.get_bulk(store, keys, metadata, budget):
             told_of = json.encode({"key": key})
             if item is not None:
-                rest = {"etag": item.etag, "metadata": told(item)}
+                rest = {"etag": item.etag, "metadata": metadata_of(item)}
                 # the value is pasted: decoding it would not keep its numbers as they are
                 more = json.encode({name: value for name, value in rest.items() if value})
                 told_of = told_of[:-1] + b',"data":' + as_json(item) + (b"," + more[1:] if more != b"{}" else b"}")

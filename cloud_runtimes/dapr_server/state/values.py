@@ -14,7 +14,7 @@ from ...codec.payload import JSON, OCTETS, content_kind
 from ...errors import CloudRuntimesError
 from ...state.types import StateItem
 
-__all__ = ["as_json", "content_type_of", "raw", "reply_type", "told"]
+__all__ = ["as_json", "content_type_of", "metadata_of", "raw", "reply_type"]
 
 
 def raw(item: StateItem[Any]) -> bytes:
@@ -69,7 +69,7 @@ def content_type_of(data: bytes, metadata: Mapping[str, str]) -> str:
     return given
 
 
-def told(item: StateItem[Any]) -> dict[str, str]:
+def metadata_of(item: StateItem[Any]) -> dict[str, str]:
     """Return the metadata of a reply: ``ttlExpireTime`` (RFC 3339) of what expires."""
     if item.expires_at is None:
         return {}

@@ -104,7 +104,7 @@ class SystemBlock(Block):
                 capabilities=component.capabilities,
             )
         for each in self._api.subscriptions:
-            told = reply.subscriptions.add(
+            subscription = reply.subscriptions.add(
                 pubsub_name=each.pubsub_name,
                 topic=each.topic,
                 metadata=dict(each.metadata),
@@ -112,9 +112,9 @@ class SystemBlock(Block):
                 type=_KINDS.get(each.kind, 0),
             )
             for match, path in each.rules:
-                told.rules.rules.add(match=match, path=path)
+                subscription.rules.rules.add(match=match, path=path)
             if each.default_route:
-                told.rules.rules.add(path=each.default_route)
+                subscription.rules.rules.add(path=each.default_route)
         connection = reply.app_connection_properties
         connection.protocol, connection.channel_address = settings.app_protocol, settings.app_host
         connection.port = settings.app_port or 0
@@ -134,12 +134,12 @@ def _subscription(given: Subscription) -> dict[str, Any]:
     rules = [{"match": match, "path": path} if match else {"path": path} for match, path in given.rules]
     if given.default_route:
         rules.append({"path": given.default_route})
-    told: dict[str, Any] = {"pubsubname": given.pubsub_name, "topic": given.topic}
+    document: dict[str, Any] = {"pubsubname": given.pubsub_name, "topic": given.topic}
     if given.metadata:
-        told["metadata"] = dict(given.metadata)
+        document["metadata"] = dict(given.metadata)
     if rules:
-        told["rules"] = rules
-    return {**told, "deadLetterTopic": given.dead_letter_topic or "", "type": given.kind}
+        document["rules"] = rules
+    return {**document, "deadLetterTopic": given.dead_letter_topic or "", "type": given.kind}
 
 
 def _refuses(api: Unavailable) -> Any:

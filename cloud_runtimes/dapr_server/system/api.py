@@ -34,7 +34,7 @@ _CAPABILITIES: Final = ((state.ETAG, "ETAG"), (state.TRANSACTION, "TRANSACTIONAL
 
 
 class SystemApi:
-    """What the sidecar tells of itself."""
+    """Metadata, health and shutdown of the sidecar."""
 
     def __init__(self, context: Context, shutdown: Callable[[], None]) -> None:
         self._context = context
@@ -42,12 +42,12 @@ class SystemApi:
 
     @property
     def settings(self) -> SidecarSettings:
-        """Those of the sidecar."""
+        """Settings of the sidecar."""
         return self._context.settings
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """Those that are declared or asked for, whether they can be opened or not, and streams."""
+        """Subscriptions that are declared or requested, whether they can be opened or not, and streams."""
         wanted = self._context.wanted
         return [*wanted, *(each for each in self._context.subscriptions if each not in wanted)]
 
@@ -73,11 +73,11 @@ class SystemApi:
         """
         if not name:
             return
-        made = {**self._context.attributes, name: value}
-        size = sum(len(text.encode()) for pair in made.items() for text in pair)
-        if len(made) > _MAX_ATTRIBUTES or size > _MAX_BYTES:
+        attributes = {**self._context.attributes, name: value}
+        size = sum(len(text.encode()) for pair in attributes.items() for text in pair)
+        if len(attributes) > _MAX_ATTRIBUTES or size > _MAX_BYTES:
             text = (
-                f"the metadata would be {len(made)} attributes of {size:,} bytes: a sidecar keeps {_MAX_ATTRIBUTES} "
+                f"the metadata would be {len(attributes)} attributes of {size:,} bytes: a sidecar keeps {_MAX_ATTRIBUTES} "
                 f"of {_MAX_BYTES:,} bytes together; set fewer or shorter ones"
             )
             raise DaprError.basic(413, "RESOURCE_EXHAUSTED", "ERR_METADATA_TOO_LARGE", text)
@@ -118,4 +118,4 @@ class SystemApi:
             features = self._context.driver(service, name).features
         except CloudRuntimesError:  # its settings are wrong, which its first call says
             return ()
-        return tuple(told for feature, told in _CAPABILITIES if feature in features)
+        return tuple(capability for feature, capability in _CAPABILITIES if feature in features)

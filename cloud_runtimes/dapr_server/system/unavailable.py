@@ -12,13 +12,13 @@ __all__ = ["APIS", "Unavailable"]
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """One of them.
+    """API of Dapr that this sidecar does not have.
 
     Attributes:
         routes: (methods, path) pairs.
         methods: of gRPC.
         status, grpc_code, error_code: of the refusal.
-        message: its text; the name in the route stands for ``{}``.
+        message: text of the refusal; ``{}`` is replaced by the name in the route.
     """
 
     routes: tuple[tuple[str, str], ...]

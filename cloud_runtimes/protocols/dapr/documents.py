@@ -47,7 +47,7 @@ _BREAKER: Final = frozenset(["interval", "maxRequests", "timeout", "trip"])
 
 
 class Problems:
-    """What is wrong, gathered, so that one run tells all of it."""
+    """Collector of problems, so that one run reports all of them."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -76,7 +76,7 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One resource."""
+    """Resource of a file."""
 
     where: str  # file and name, for messages
     kind: str
@@ -102,7 +102,7 @@ def read_all(
 
     ``kinds`` are those that count. Those whose ``scopes`` leave the application out are left out, and where a ``namespace`` is given those of another. What is wrong inside of files goes to ``problems``.
     """
-    found: list[Document] = []
+    selected: list[Document] = []
     for file in _files(paths):
         load_parser("yaml", file)
         try:
@@ -116,13 +116,13 @@ def read_all(
         for number, each in enumerate(documents, 1):
             if each is None:  # nothing between two separators
                 continue
-            place = str(file) if len(documents) == 1 else f"{file}, document {number}"
-            document = _document(place, each, problems, kinds)
+            location = str(file) if len(documents) == 1 else f"{file}, document {number}"
+            document = _document(location, each, problems, kinds)
             if document is None or (document.scopes and app_id not in document.scopes):
                 continue
             if not (namespace and document.namespace) or document.namespace == namespace:
-                found.append(document)
-    return found
+                selected.append(document)
+    return selected
 
 
 def _files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
@@ -148,8 +148,8 @@ def _document(where: str, table: Any, problems: Problems, kinds: Mapping[str, tu
         problems.add(where, "metadata.name must be text without '/'")
         return None
     if kind not in kinds:
-        told = f"kind {kind!r}" if kind in _OTHERS else unknown("kind", kind, kinds)
-        problems.warn(f"{where} ({name!r})", f"{told}: the resource has no effect here")
+        reason = f"kind {kind!r}" if kind in _OTHERS else unknown("kind", kind, kinds)
+        problems.warn(f"{where} ({name!r})", f"{reason}: the resource has no effect here")
         return None
     where = f"{where} ({kind} {name!r})"
     if version not in kinds[kind]:
@@ -180,8 +180,8 @@ def texts(value: Any) -> tuple[str, ...] | None:
     """Return a list of text; ``None``: it is none."""
     if value is None:
         return ()
-    found: list[Any] = [scalar(each) for each in value] if isinstance(value, list) else [None]
-    return tuple(found) if all(isinstance(each, str) for each in found) else None
+    items: list[Any] = [scalar(each) for each in value] if isinstance(value, list) else [None]
+    return tuple(items) if all(isinstance(each, str) for each in items) else None
 
 
 def read_resiliency(documents: list[Document], problems: Problems, actors: list[str]) -> Resiliency:
@@ -201,16 +201,16 @@ def read_file(path: str, app_id: str, where: str) -> Resiliency:
     if not os.path.exists(path):
         raise InvalidArgumentError(f"{where} file: it does not exist: give a file or folder of Dapr's resources")
     documents = [each for each in read_all([path], app_id, problems) if each.kind == "Resiliency"]
-    found = read_resiliency(documents, problems, actors)
+    resiliency = read_resiliency(documents, problems, actors)
     if not documents and not problems.errors:
         problems.add(f"{where} file", f"it has no resource of the kind Resiliency for {app_id!r}")
     problems.finish()
     unheld = [f"actor {name!r}" for name in actors]
-    unheld += [f"what {name!r} delivers" for name in found.inbound]
-    unheld += [f"default {name!r}" for name in found.defaults if name.startswith("Actor") or "Inbound" in name]
+    unheld += [f"what {name!r} delivers" for name in resiliency.inbound]
+    unheld += [f"default {name!r}" for name in resiliency.defaults if name.startswith("Actor") or "Inbound" in name]
     if unheld:
         logger().warning("%s file: has no effect for a client: %s", where, "; ".join(unheld))
-    return found
+    return resiliency
 
 
 class _Reader:
@@ -230,34 +230,34 @@ class _Reader:
         for number, (name, value) in enumerate(self._table(policies, "timeouts").items(), 1):
             if (seconds := self._seconds(value, f"policies.timeouts, key {number}")) is not None:
                 self._known["timeout"][name] = seconds  # else the name may be a value
-        for name, value, place in self._entries(policies, "retries", "policies"):
-            self._known["retry"][name] = self._retry(value, place)
-        for name, value, place in self._entries(policies, "circuitBreakers", "policies"):
-            self._known["circuitBreaker"][name] = self._breaker(value, place)
+        for name, value, path in self._entries(policies, "retries", "policies"):
+            self._known["retry"][name] = self._retry(value, path)
+        for name, value, path in self._entries(policies, "circuitBreakers", "policies"):
+            self._known["circuitBreaker"][name] = self._breaker(value, path)
         for kind, field in _KINDS.items():
             for name, value in self._known[kind].items():
                 if match := re.fullmatch(rf"Default(.*){kind[0].upper()}{kind[1:]}Policy", name):
                     defaults[match[1]] = replace(defaults.get(match[1], Policy()), **{field: value})
         targets = self._table(self._spec, "targets", "actors", "apps", "components")
-        for name, value, place in self._entries(targets, "apps", "targets"):
-            apps.setdefault(name, self._policy(value, place, "circuitBreakerCacheSize"))
+        for name, value, path in self._entries(targets, "apps", "targets"):
+            apps.setdefault(name, self._policy(value, path, "circuitBreakerCacheSize"))
         self._actors += [name for name, _, _ in self._entries(targets, "actors", "targets")]
-        for name, value, place in self._entries(targets, "components", "targets"):
+        for name, value, path in self._entries(targets, "components", "targets"):
             if not value:
-                self._problems.add(self._where, f"{place} must have inbound or outbound")
-            self._problems.unknown(f"{self._where}, {place}", value, frozenset(["inbound", "outbound"]))
+                self._problems.add(self._where, f"{path} must have inbound or outbound")
+            self._problems.unknown(f"{self._where}, {path}", value, frozenset(["inbound", "outbound"]))
             for way, into in (("inbound", inbound), ("outbound", outbound)):
                 if way in value:
-                    into.setdefault(name, self._policy(value[way], f"{place}.{way}"))
+                    into.setdefault(name, self._policy(value[way], f"{path}.{way}"))
 
     def _table(self, table: Mapping[str, Any], key: str, *known: str) -> dict[str, Any]:
-        found = table.get(key) or {}
-        if not isinstance(found, dict):
+        section = table.get(key) or {}
+        if not isinstance(section, dict):
             self._problems.add(self._where, f"{key} must be a table")
             return {}
         if known:
-            self._problems.unknown(f"{self._where}, {key}", found, frozenset(known))
-        return found
+            self._problems.unknown(f"{self._where}, {key}", section, frozenset(known))
+        return section
 
     def _entries(self, table: Mapping[str, Any], key: str, before: str) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Yield name, table and place; of what is no table the name is not told, since it may be a value."""
@@ -267,68 +267,68 @@ class _Reader:
             else:
                 self._problems.add(self._where, f"{before}.{key}, key {number} must be a table")
 
-    def _policy(self, value: Any, place: str, *more: str) -> Policy:
+    def _policy(self, value: Any, path: str, *more: str) -> Policy:
         if not isinstance(value, dict):
-            self._problems.add(self._where, f"{place} must be a table of policies")
+            self._problems.add(self._where, f"{path} must be a table of policies")
             return Policy()
-        self._problems.unknown(f"{self._where}, {place}", value, frozenset([*_KINDS, *more]))
+        self._problems.unknown(f"{self._where}, {path}", value, frozenset([*_KINDS, *more]))
         for key, known in self._known.items():
             if value.get(key) and str(value[key]) not in known:
-                self._problems.add(self._where, f"{place}.{key}: {unknown('policy', value[key], known)}")
+                self._problems.add(self._where, f"{path}.{key}: {unknown('policy', value[key], known)}")
         return Policy(**{field: self._known[key].get(str(value.get(key))) for key, field in _KINDS.items()})
 
-    def _seconds(self, value: Any, place: str) -> float | None:
+    def _seconds(self, value: Any, path: str) -> float | None:
         try:
             return go_duration(value)
         except ValueError as error:
-            self._problems.add(self._where, f"{place}: {error}")
+            self._problems.add(self._where, f"{path}: {error}")
             return None
 
-    def _whole(self, value: Any, place: str) -> None:
+    def _whole(self, value: Any, path: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
-            self._problems.add(self._where, f"{place} must be a whole number")
+            self._problems.add(self._where, f"{path} must be a whole number")
 
-    def _retry(self, value: dict[str, Any], place: str) -> Retries | None:
+    def _retry(self, value: dict[str, Any], path: str) -> Retries | None:
         before = len(self._problems.errors)
-        self._problems.unknown(f"{self._where}, {place}", value, _RETRY)
+        self._problems.unknown(f"{self._where}, {path}", value, _RETRY)
         policy = str(value.get("policy") or "constant").lower()
         if policy not in ("constant", "exponential"):
-            self._problems.add(self._where, f"{place}.policy must be constant or exponential")
-        most = value.get("maxRetries")
-        if most is not None:
-            self._whole(most, f"{place}.maxRetries")
-        interval = self._seconds(value.get("duration", "5s"), f"{place}.duration")
-        longest = self._seconds(value.get("maxInterval", "60s"), f"{place}.maxInterval")
+            self._problems.add(self._where, f"{path}.policy must be constant or exponential")
+        max_retries = value.get("maxRetries")
+        if max_retries is not None:
+            self._whole(max_retries, f"{path}.maxRetries")
+        interval = self._seconds(value.get("duration", "5s"), f"{path}.duration")
+        longest = self._seconds(value.get("maxInterval", "60s"), f"{path}.maxInterval")
         matching = value.get("matching") or {}
         codes: dict[str, Ranges] = {"httpStatusCodes": (), "gRPCStatusCodes": ()}
         if isinstance(matching, dict):
-            self._problems.unknown(f"{self._where}, {place}.matching", matching, frozenset(codes))
+            self._problems.unknown(f"{self._where}, {path}.matching", matching, frozenset(codes))
             for key in codes:
                 try:
                     codes[key] = code_ranges(matching.get(key))
                 except ValueError as error:
-                    self._problems.add(self._where, f"{place}.matching.{key}: {error}")
+                    self._problems.add(self._where, f"{path}.matching.{key}: {error}")
         else:
-            self._problems.add(self._where, f"{place}.matching must be a table")
+            self._problems.add(self._where, f"{path}.matching must be a table")
         if len(self._problems.errors) > before or interval is None or longest is None:
             return None
-        most = None if most is None or most < 0 else most
+        max_retries = None if max_retries is None or max_retries < 0 else max_retries
         http, grpc = codes.values()
-        return Retries(most, interval, policy == "exponential", longest, http, grpc)
+        return Retries(max_retries, interval, policy == "exponential", longest, http, grpc)
 
-    def _breaker(self, value: dict[str, Any], place: str) -> BreakerPolicy | None:
+    def _breaker(self, value: dict[str, Any], path: str) -> BreakerPolicy | None:
         before = len(self._problems.errors)
-        self._problems.unknown(f"{self._where}, {place}", value, _BREAKER)
+        self._problems.unknown(f"{self._where}, {path}", value, _BREAKER)
         probes = value.get("maxRequests", 1)
-        self._whole(probes, f"{place}.maxRequests")
-        interval = self._seconds(value.get("interval", "0s"), f"{place}.interval")
-        timeout = self._seconds(value.get("timeout", "60s"), f"{place}.timeout")
+        self._whole(probes, f"{path}.maxRequests")
+        interval = self._seconds(value.get("interval", "0s"), f"{path}.interval")
+        timeout = self._seconds(value.get("timeout", "60s"), f"{path}.timeout")
         trip = BreakerPolicy().trip
         try:
             if value.get("trip"):
                 trip = read_trip(str(value["trip"]))
         except ValueError as error:
-            self._problems.add(self._where, f"{place}: {error}")
+            self._problems.add(self._where, f"{path}: {error}")
         if len(self._problems.errors) > before or interval is None or timeout is None:
             return None
         return BreakerPolicy(trip, max(1, probes), interval, timeout)

@@ -101,20 +101,20 @@ class DaprError(Exception):
         return json.encode(document)
 
     def _details(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = [
+        details: list[dict[str, Any]] = [
             {"domain": "dapr.io", "metadata": self.metadata or None, "reason": self.reason, **_type("ErrorInfo")}
         ]
         if self.resource is not None:
             kind, name, *text = self.resource
             names = {"resource_name": name, "resource_type": kind, "owner": ""}
-            found.append({**names, "description": text[0] if text else "", **_type("ResourceInfo")})
+            details.append({**names, "description": text[0] if text else "", **_type("ResourceInfo")})
         if self.violations:
             violations = [{"field": field, "description": text} for field, text in self.violations]
-            found.append({"field_violations": violations, **_type("BadRequest")})
+            details.append({"field_violations": violations, **_type("BadRequest")})
         if self.links:
             links = [{"description": text, "url": url} for text, url in self.links]
-            found.append({"links": links, **_type("Help")})
-        return found
+            details.append({"links": links, **_type("Help")})
+        return details
 
 
 def _type(name: str) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""What the clients of sidecars share: the channel, streams that come back, and drivers whose calls several sidecars have."""
+"""Shared parts of the sidecar clients: the channel, streams that reconnect, and drivers common to several sidecars."""

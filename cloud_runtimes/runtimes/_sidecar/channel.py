@@ -28,7 +28,7 @@ class Channel(GrpcCalls):
     # kind of message that a called application gets
     invoked: ClassVar[str]
     # for messages: where a call goes that does not go over gRPC
-    instead: ClassVar[str]
+    http_hint: ClassVar[str]
 
     @abstractmethod
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
@@ -37,7 +37,7 @@ class Channel(GrpcCalls):
     def invocation(self, service: str, call: RpcCall) -> Any:
         """Return the request for a call of an application, or raise `UnsupportedError` for an HTTP method that gRPC has no verb for."""
         if call.http_method not in _VERBS:
-            raise errors.UnsupportedError(f"{call.http_method} {self.instead}")
+            raise errors.UnsupportedError(f"{call.http_method} {self.http_hint}")
         pb = self.pb()
         return pb.InvokeServiceRequest(
             id=service,
@@ -55,8 +55,8 @@ class Channel(GrpcCalls):
         message = self.pb().GetStateRequest(
             store_name=store, key=key, consistency=_CONSISTENCY.get(consistency or "", 0), metadata=metadata
         )
-        found = yield from self.ask("GetState", message, "GetStateResponse")
-        return _value(found) if found.data or found.etag else None
+        reply = yield from self.ask("GetState", message, "GetStateResponse")
+        return _value(reply) if reply.data or reply.etag else None
 
     def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
         message = self.pb().GetBulkStateRequest(store_name=store, keys=keys, parallelism=_PARALLEL, metadata=metadata)
@@ -90,37 +90,37 @@ class Channel(GrpcCalls):
         yield from self.ask("ExecuteStateTransaction", message)
 
     def item(self, item: StateItem) -> Any:
-        made = self.pb().StateItem(key=item.key, value=item.value, metadata=item.metadata)
+        message = self.pb().StateItem(key=item.key, value=item.value, metadata=item.metadata)
         if item.etag is not None:
-            made.etag.value = item.etag
+            message.etag.value = item.etag
         if item.create or item.consistency is not None:
-            made.options.concurrency = 1 if item.create else 0
-            made.options.consistency = _CONSISTENCY.get(item.consistency or "", 0)
-        return made
+            message.options.concurrency = 1 if item.create else 0
+            message.options.consistency = _CONSISTENCY.get(item.consistency or "", 0)
+        return message
 
     def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
         message = self.pb().GetSecretRequest(store_name=store, key=key, metadata=metadata)
-        found = yield from self.ask("GetSecret", message, "GetSecretResponse")
-        return Secret(dict(found.data))
+        reply = yield from self.ask("GetSecret", message, "GetSecretResponse")
+        return Secret(dict(reply.data))
 
     def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
         message = self.pb().GetBulkSecretRequest(store_name=store, metadata=metadata)
-        found = yield from self.ask("GetBulkSecret", message, "GetBulkSecretResponse")
-        return {key: Secret(dict(each.secrets)) for key, each in found.data.items()}
+        reply = yield from self.ask("GetBulkSecret", message, "GetBulkSecretResponse")
+        return {key: Secret(dict(each.secrets)) for key, each in reply.data.items()}
 
     def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
         method, _, expiry = self.lock_methods
         message = self.pb().TryLockRequest(
             store_name=store, resource_id=resource, lock_owner=owner, **{expiry: seconds}
         )
-        found = yield from self.ask(method, message, "TryLockResponse")
-        return bool(found.success)
+        reply = yield from self.ask(method, message, "TryLockResponse")
+        return bool(reply.success)
 
     def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
         """Release a lock; returns Dapr's ``UnlockResponse.Status``."""
         message = self.pb().UnlockRequest(store_name=store, resource_id=resource, lock_owner=owner)
-        found = yield from self.ask(self.lock_methods[1], message, "UnlockResponse")
-        return int(found.status)
+        reply = yield from self.ask(self.lock_methods[1], message, "UnlockResponse")
+        return int(reply.status)
 
     def publish(
         self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]

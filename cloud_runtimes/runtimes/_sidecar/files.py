@@ -75,11 +75,11 @@ class _Writer(FileWriter):
 
 
 def listing(
-    found: list[FileInfo], prefix: str, recursive: bool, limit: int | None, after: str | None
+    infos: list[FileInfo], prefix: str, recursive: bool, limit: int | None, after: str | None
 ) -> list[FileInfo]:
     """Return what `FileDriver.list_files` was asked for, out of the files that begin with the prefix."""
     names: dict[str, FileInfo] = {}
-    for info in found:
+    for info in infos:
         head, slash, _ = info.name.removeprefix(prefix).partition("/")
         if slash and not recursive:
             names.setdefault(f"{prefix}{head}/", FileInfo(f"{prefix}{head}/", 0))

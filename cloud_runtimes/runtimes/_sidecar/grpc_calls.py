@@ -40,7 +40,7 @@ _STREAM: Final = Method("client", "stream", repeatable=False, writes=False)
 
 
 class Call(NamedTuple):
-    """One request."""
+    """Request to the sidecar."""
 
     name: str
     message: Any  # an iterator: several, one after another
@@ -96,22 +96,22 @@ class GrpcCalls(Transport):
         self._app_id = app_id
         self.largest = largest
         self._lock = Mutex()  # a signal handler may close the client
-        self._made: grpc.Channel | None = None
+        self._channel: grpc.Channel | None = None
         # what makes requests, by the method's name: making one takes as long as a tenth of a call
         self._methods: dict[str, Any] = {}
         fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the channel is the parent's."""
-        fork.keep(self._made, self._methods)
-        self._made = None
+        fork.keep(self._channel, self._methods)
+        self._channel = None
         self._methods = {}
 
     def native(self) -> grpc.Channel:
-        if (channel := self._made) is not None:
+        if (channel := self._channel) is not None:
             return channel
         with fork.importing, self._lock:
-            if self._made is None:
+            if self._channel is None:
                 import grpc
 
                 options = (
@@ -132,18 +132,18 @@ class GrpcCalls(Transport):
                 )
                 if self._secure:
                     trust = grpc.ssl_channel_credentials(_certificates())
-                    self._made = grpc.secure_channel(self._target, trust, options)
+                    self._channel = grpc.secure_channel(self._target, trust, options)
                 else:
-                    self._made = grpc.insecure_channel(self._target, options)
+                    self._channel = grpc.insecure_channel(self._target, options)
                 if self._closed:  # just now
-                    self._made.close()
-            return self._made
+                    self._channel.close()
+            return self._channel
 
     def close(self) -> None:
         self._closed = True
         with self._lock:
-            if self._made is not None:
-                self._made.close()
+            if self._channel is not None:
+                self._channel.close()
 
     @staticmethod
     @abstractmethod
@@ -166,15 +166,15 @@ class GrpcCalls(Transport):
                 request_serializer=serialized,
                 response_deserializer=getattr(self.pb(), call.reply).FromString,
             )
-        left = op.remaining()
+        remaining = op.remaining()
         metadata = self._metadata
         if call.headers is not None:
-            metadata += (*call.headers.items(), (CALLER_HEADER, self._app_id), *self._limits(left))
-        return method, {"timeout": left, "metadata": metadata}
+            metadata += (*call.headers.items(), (CALLER_HEADER, self._app_id), *self._limits(remaining))
+        return method, {"timeout": remaining, "metadata": metadata}
 
-    def _limits(self, left: float | None) -> tuple[tuple[str, str], ...]:
+    def _limits(self, remaining: float | None) -> tuple[tuple[str, str], ...]:
         """Return the headers that tell an application how many seconds are left."""
-        return () if left is None else ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
+        return () if remaining is None else ((TIMEOUT_HEADER, str(int(remaining * 1000) + 1)),)
 
     def exchange(self, op: Operation, request: Call) -> Any:
         import grpc
@@ -239,7 +239,7 @@ class GrpcCalls(Transport):
         return ErrorReply(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", "", details or code), {}
 
     def _from_sidecar(self, request: Call, code: str, details: str) -> bool:
-        """Tell whether a status without details is the sidecar's all the same."""
+        """Return whether a status without details is the sidecar's all the same."""
         return False
 
     def _local_error(self, op: Operation, code: str, details: str) -> CloudRuntimesError | None:
@@ -253,7 +253,7 @@ class GrpcCalls(Transport):
             )
         # the sidecar knows the deadline too: it may end a call that is late first, without a word
         late = code == "DEADLINE_EXCEEDED" or (code in ("CANCELLED", "UNKNOWN") and "RST_STREAM" in details)
-        if late and (left := op.remaining()) is not None and left < _TICK:
+        if late and (remaining := op.remaining()) is not None and remaining < _TICK:
             return op.timed_out("the sidecar", maybe_applied=sent)
         if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(details):
             return errors.ResourceExhaustedError(
@@ -312,7 +312,7 @@ class GrpcCalls(Transport):
 
 
 def never_sent(details: str) -> bool:
-    """Tell whether the text of a failed call says that nothing of it has left this process."""
+    """Return whether the text of a failed call says that nothing of it has left this process."""
     return _NEVER_SENT.search(details) is not None
 
 

@@ -55,7 +55,7 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
         # base64 makes four bytes of three
         self.max_event_bytes = max(1, (transport.largest - _ROOM) // 4 * 3)
         self.limits = BatchLimits(self.bulk, max(1, self.max_event_bytes - self.bulk * _EVENT_ROOM))
-        self.larger_events = (
+        self.too_large_hint = (
             f"bytes go as base64, a third larger, in a message of at most {transport.largest:,} bytes; "
             f"raise max_message in {self.table}, and the sidecar's own limit, or send a reference instead"
         )
@@ -72,7 +72,7 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
             if refused.failed is None:
                 raise
             error = refused.error(applied=True)
-            return {place: error for place in range(len(records)) if str(place) in refused.failed}
+            return {index: error for index in range(len(records)) if str(index) in refused.failed}
         return {}
 
     publish, publish_async = both_apis(_publish)
@@ -108,7 +108,7 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
 
 
 class EventToken(NamedTuple):
-    """What an answer needs: on which connection the event came, and its id."""
+    """Key of an answer: the connection on which the event came, and the id of the event."""
 
     connection: int
     id: str
@@ -215,8 +215,8 @@ class StreamSubscription(PushSource):
             self._again = monotonic() + self._pauses.next()
             raise failure
         if self._stream is None:
-            if (left := self._again - monotonic()) > 0:
-                return left
+            if (remaining := self._again - monotonic()) > 0:
+                return remaining
             self._connect()
         return None
 

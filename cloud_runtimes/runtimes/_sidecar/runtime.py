@@ -1,4 +1,6 @@
-"""What a runtime that is a sidecar does: a driver for each service the sidecar has, and for the others, where the configuration says so, those of a runtime in the process."""
+"""Base of the sidecar runtimes: a driver for each service of the sidecar.
+
+For other services it uses the drivers of a runtime in the process, if the configuration says so."""
 
 from __future__ import annotations
 
@@ -97,8 +99,8 @@ class SidecarRuntime(Runtime):
     def native(self, service: str, name: str) -> Any:
         if service not in self.drivers and (fallback := self.fallback) is not None:
             return fallback.native(service, name)
-        found = self.transport.native()
-        return super().native(service, name) if found is None else found
+        client = self.transport.native()
+        return super().native(service, name) if client is None else client
 
     def ready(self) -> None:
         if why := self._why_not():
@@ -125,9 +127,9 @@ class SidecarRuntime(Runtime):
 
 def message_size(value: object) -> int:
     """Read a number of bytes: an integer, or text such as ``"16MiB"``."""
-    found = re.fullmatch(r"([0-9]{1,10})(|KiB|MiB)", value) if isinstance(value, str) else None
-    if found is not None:
-        size = int(found[1]) * {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}[found[2]]
+    match = re.fullmatch(r"([0-9]{1,10})(|KiB|MiB)", value) if isinstance(value, str) else None
+    if match is not None:
+        size = int(match[1]) * {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}[match[2]]
     elif isinstance(value, int) and not isinstance(value, bool):
         size = value
     else:

@@ -39,26 +39,26 @@ _MOST_SECONDS: Final = 2**31 - 1
 
 
 class SidecarState(SidecarDriver, StateDriver):
-    """One store of the sidecar."""
+    """State driver of a store of the sidecar."""
 
     redis: bool  # it is treated as Redis, which has ways of its own to create and to forget a time to live
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
-        found = yield from self._transport.get_state(self._name, key, consistency, op.metadata or {})
-        return None if found is None else _stored(found)
+        value = yield from self._transport.get_state(self._name, key, consistency, op.metadata or {})
+        return None if value is None else _stored(value)
 
     get, get_async = both_apis(_get)
 
     def _get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
-        found: dict[str, StoredValue] = {}
+        values: dict[str, StoredValue] = {}
         if not keys:
-            return found
+            return values
         if consistency is not None:  # which the bulk form does not take
             for key in keys:
                 item = yield from self._get(op, key, consistency)
                 if item is not None:
-                    found[key] = item
-            return found
+                    values[key] = item
+            return values
         items = yield from self._transport.get_states(self._name, keys, op.metadata or {})
         return {key: _stored(each) for key, each in items.items()}
 
@@ -127,7 +127,7 @@ class SidecarState(SidecarDriver, StateDriver):
             raise
 
     def _is_conflict(self, write: StateWrite, refused: SidecarError) -> bool:
-        """Tell whether a refusal means that the condition of a write does not hold."""
+        """Return whether a refusal means that the condition of a write does not hold."""
         return refused.error_reply.status == 409
 
     @abstractmethod
@@ -150,9 +150,9 @@ class SidecarState(SidecarDriver, StateDriver):
         return StateItem(write.key, value, etag, write.create and not redis, write.consistency, metadata)
 
 
-def _stored(found: StateValue) -> StoredValue:
-    data, content_type = unwrap(found.data)
-    return StoredValue(data, content_type, found.etag, _moment(found.expires))
+def _stored(value: StateValue) -> StoredValue:
+    data, content_type = unwrap(value.data)
+    return StoredValue(data, content_type, value.etag, _moment(value.expires))
 
 
 def conflict(write: StateWrite) -> ConflictError:
@@ -177,22 +177,22 @@ class SidecarSecret(SidecarDriver, SecretDriver):
 
     def _get(self, op: Operation, key: str, /) -> Flow[Secret]:
         try:
-            found = yield from self._transport.get_secret(self._name, key, op.metadata or {})
+            secret = yield from self._transport.get_secret(self._name, key, op.metadata or {})
         except SidecarError as refused:
             if not (yield from self._is_absent(op, key, refused)):
                 raise
-            found = Secret({})
-        if not found:
+            secret = Secret({})
+        if not secret:
             raise NotFoundError(
                 f"there is no secret {key!r} in {self._name!r}: put it into the store that the sidecar has by this name"
             )
-        return found
+        return secret
 
     get, get_async = both_apis(_get)
 
     @abstractmethod
     def _is_absent(self, op: Operation, key: str, refused: SidecarError) -> Flow[bool]:
-        """Tell whether a refusal means that there is no such secret."""
+        """Return whether a refusal means that there is no such secret."""
 
     def _get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
         return (yield from self._transport.get_secrets(self._name, op.metadata or {}))
@@ -246,12 +246,12 @@ class SidecarLock(SidecarDriver, LockDriver):
 
 
 def is_exact(data: bytes) -> bool:
-    """Tell whether JSON is the same after Dapr has decoded its numbers into floats."""
+    """Return whether JSON is the same after Dapr has decoded its numbers into floats."""
     return _INEXACT.search(_STRING.sub(b"", data)) is None
 
 
 def is_wrapped(data: bytes, content_type: str | None, *, exact: bool = False) -> bool:
-    """Tell whether a value stands in a wrapper; ``exact``: the transport leaves numbers as they are."""
+    """Return whether a value stands in a wrapper; ``exact``: the transport leaves numbers as they are."""
     return content_type != JSON or _MARK_BYTES in data or not (exact or is_exact(data))
 
 

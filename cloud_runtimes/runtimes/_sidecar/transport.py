@@ -1,4 +1,4 @@
-"""What drivers and transports of sidecars are: drivers ask for calls by name, a transport sends them by HTTP or gRPC.
+"""Base of sidecar drivers and transports: drivers ask for calls by name, a transport sends them by HTTP or gRPC.
 
 A call is a generator that yields requests and is sent replies, so one serves both APIs; a `Transport` runs it.
 """
@@ -82,7 +82,7 @@ class StateValue(NamedTuple):
 
 
 class StateItem(NamedTuple):
-    """One write."""
+    """Write of a key."""
 
     key: str
     value: bytes | None  # as it is to be kept; ``None``: a delete
@@ -105,7 +105,7 @@ class Stream(Protocol):
         """End it now."""
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for its end; tells whether it came in time."""
+        """Wait for its end; returns whether it came in time."""
 
 
 class Transport(FlowEngine[Any, Any]):
@@ -167,10 +167,10 @@ class Transport(FlowEngine[Any, Any]):
 
     @abstractmethod
     def writes(self, op: Operation, request: Any) -> bool:
-        """Tell whether a request may change anything."""
+        """Return whether a request may change anything."""
 
     def _refuses(self, reply: Any) -> bool:
-        """Tell whether a reply says that nothing was done."""
+        """Return whether a reply says that nothing was done."""
         return False
 
     @abstractmethod

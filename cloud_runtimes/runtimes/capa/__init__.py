@@ -248,29 +248,37 @@ class CapaRuntime(Runtime):
 
     @without_values
     def _at_home(self, home: Home, service: str, name: str) -> Component:
-        made, table = home.find(service, name)
+        component_type, table = home.find(service, name)
         # one for all services and names, unless the home gives services other places
-        key = made.name, home.where, *(home.location(made, service).values() if home.is_server else ())
-        return self._open(key, made, table, home.where)
+        key = (
+            component_type.name,
+            home.where,
+            *(home.location(component_type, service).values() if home.is_server else ()),
+        )
+        return self._open(key, component_type, table, home.where)
 
     @without_values
     def _declared(self, service: str, name: str) -> Component:
         table, where = self.settings.components[service][name], f"{self.settings.origin}: [{service}.{name}]"
-        made: type[Component] = registry.find(registry.COMPONENTS, table["component"], where=where, service=service)
+        component_type: type[Component] = registry.find(
+            registry.COMPONENTS, table["component"], where=where, service=service
+        )
         for home in (self.home(service), self._home):
-            table = home.complete(service, table, made)
-        return self._open((service, name), made, table, where)
+            table = home.complete(service, table, component_type)
+        return self._open((service, name), component_type, table, where)
 
     @without_values
-    def _open(self, key: tuple[Any, ...], made: type[Component], table: Mapping[str, Any], where: str) -> Component:
+    def _open(
+        self, key: tuple[Any, ...], component_type: type[Component], table: Mapping[str, Any], where: str
+    ) -> Component:
         """Return the component with these settings, of which there is one for each key."""
         with self._lock:
             component = self._components.get(key)
             if component is None:
                 if self._closed:  # nobody would close it
                     raise ClosedError("this client is closed: make another")
-                settings = build(made.Settings, table, where, beside="component")
-                component = self._components[key] = made(settings, self.settings, self.executor)
+                settings = build(component_type.Settings, table, where, beside="component")
+                component = self._components[key] = component_type(settings, self.settings, self.executor)
             return component
 
     def ready(self) -> None:

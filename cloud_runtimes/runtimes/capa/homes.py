@@ -89,12 +89,15 @@ class Home:
             UnsupportedError: the server has no such service.
         """
         if not self.is_server or service == "secret":
-            made = registry.find(registry.COMPONENTS, _EMBEDDED.get(service, "sqlite"))
-            return made, {"home": self.folder} if self.folder and takes_home(made) else {}
-        found = next(_components_at(self._scheme, service), None)
-        if found is None:
+            embedded = registry.find(registry.COMPONENTS, _EMBEDDED.get(service, "sqlite"))
+            return embedded, {"home": self.folder} if self.folder and takes_home(embedded) else {}
+        component_type = next(_components_at(self._scheme, service), None)
+        if component_type is None:
             raise UnsupportedError(self._lack(service, name))
-        return found, {**self.location(found, service), **(self._settings if found is self.component else {})}
+        return component_type, {
+            **self.location(component_type, service),
+            **(self._settings if component_type is self.component else {}),
+        }
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -111,13 +114,13 @@ class Home:
         except ValueError as error:
             raise InvalidArgumentError(f"{self.where}: {error}") from None
 
-    def complete(self, service: str, table: Mapping[str, Any], made: type[Component]) -> dict[str, Any]:
+    def complete(self, service: str, table: Mapping[str, Any], component_type: type[Component]) -> dict[str, Any]:
         """Return the settings of a declared component, with those of the home where it says no other place."""
-        if made is self.component:
-            location = self.location(made, service)
+        if component_type is self.component:
+            location = self.location(component_type, service)
             if not table.keys() & {*location, "home", "path"}:
                 return {**location, **self._settings, **table}
-        elif self.folder and takes_home(made) and not table.keys() & {"url", "home", "path"}:
+        elif self.folder and takes_home(component_type) and not table.keys() & {"url", "home", "path"}:
             return {**table, "home": self.folder}
         return dict(table)
 

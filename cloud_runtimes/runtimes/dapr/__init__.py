@@ -85,16 +85,16 @@ def _addresses(settings: ClientSettings, own: DaprSettings) -> _Addresses:
         return _Addresses(http, grpc)
     environment = os.environ
     host = environment.get("DAPR_RUNTIME_HOST") or "127.0.0.1"
-    found: dict[str, tuple[str, str]] = {}
+    addresses: dict[str, tuple[str, str]] = {}
     for kind in ("http", "grpc"):
         name = f"DAPR_{kind.upper()}"
         if text := environment.get(f"{name}_ENDPOINT"):
-            found[kind] = text, f"{name}_ENDPOINT"
+            addresses[kind] = text, f"{name}_ENDPOINT"
         elif port := environment.get(f"{name}_PORT"):
-            found[kind] = f"{kind}://{host}:{port}", f"{name}_PORT"
-    if not found:
-        found["http"] = f"http://{host}:3500", "DAPR_HTTP_PORT"
-    return _Addresses(found.get("http"), found.get("grpc"))
+            addresses[kind] = f"{kind}://{host}:{port}", f"{name}_PORT"
+    if not addresses:
+        addresses["http"] = f"http://{host}:3500", "DAPR_HTTP_PORT"
+    return _Addresses(addresses.get("http"), addresses.get("grpc"))
 
 
 class DaprRuntime(SidecarRuntime):
@@ -120,39 +120,39 @@ class DaprRuntime(SidecarRuntime):
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)
         own = build(DaprSettings, settings.runtime_settings, f"{settings.origin}: [dapr]")
-        found = _addresses(settings, own)
+        addresses = _addresses(settings, own)
         token = None if settings.api_token is None else Token(settings.api_token)
         grpc: GrpcTransport | None = None
-        if found.grpc is not None:
-            at = target(*found.grpc, _GRPC_PORT)
+        if addresses.grpc is not None:
+            at = target(*addresses.grpc, _GRPC_PORT)
             if extras.installed("grpc", "google.protobuf"):
                 messages()  # imported here, where a fork waits for it
                 grpc = GrpcTransport(
                     at.name,
-                    found.grpc[0],
+                    addresses.grpc[0],
                     secure=at.secure,
                     metadata=() if token is None else (("dapr-api-token", token),),
                     app_id=settings.app_id,
                     largest=own.max_message,
                 )
-            elif found.http is None:
-                raise extras.missing(f"{found.grpc[1]}: the address is gRPC, which", "dapr")
-        if found.http is None:
+            elif addresses.http is None:
+                raise extras.missing(f"{addresses.grpc[1]}: the address is gRPC, which", "dapr")
+        if addresses.http is None:
             assert grpc is not None
             self.transport = grpc
         elif grpc is None:
-            self.transport = HttpTransport(endpoint(*found.http), token, settings.app_id, own.max_message)
+            self.transport = HttpTransport(endpoint(*addresses.http), token, settings.app_id, own.max_message)
         else:
-            self.transport = CombinedTransport(endpoint(*found.http), token, settings.app_id, grpc)
+            self.transport = CombinedTransport(endpoint(*addresses.http), token, settings.app_id, grpc)
         self.transport.callbacks = DaprCallbacks()
 
     def stores(self) -> Mapping[str, Collection[str]] | None:
-        found: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for name, kind in self.look(self.transport.components()).items():
             for service in _SERVICES.get(kind.partition(".")[0], ()):
-                found.setdefault(service, []).append(name)
+                names.setdefault(service, []).append(name)
         # a sidecar of ours without component files has a store of every name, and tells none
-        return found or None
+        return names or None
 
 
 runtime = DaprRuntime

@@ -1,6 +1,8 @@
-"""What the sidecar asks the server of this application for: its subscriptions, events and due jobs (Dapr, "Pub/sub API reference", "Jobs API reference").
+"""Callbacks from the sidecar to the server of this application: its subscriptions, events and due jobs.
 
-Events come so where there is only HTTP. The sidecar asks once which subscriptions there are, so they are made before the application serves. An event's answer is that of its request.
+See Dapr, "Pub/sub API reference" and "Jobs API reference". Events arrive this way where there is only HTTP. The
+sidecar asks for the subscriptions once, so they are created before the application serves. The answer to an event is
+the answer to its request.
 """
 
 from __future__ import annotations
@@ -93,7 +95,7 @@ class DaprCallbacks(Callbacks):
     def joined(self, runs: DaprRuns) -> None:
         self._runs = [*self._runs, runs]
 
-    def left(self, runs: DaprRuns) -> None:
+    def remove(self, runs: DaprRuns) -> None:
         self._runs = [each for each in self._runs if each is not runs]
 
     async def _run(self, job: str, content_type: str | None, data: bytes) -> RpcReply:

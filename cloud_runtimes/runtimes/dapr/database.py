@@ -43,7 +43,7 @@ _LOST: Final = ("08", "57P")
 
 
 class DaprDatabase(SidecarDriver, DatabaseDriver):
-    """One database behind a binding of the sidecar."""
+    """Database behind a binding of the sidecar."""
 
     _transport: GrpcTransport
     features = frozenset()
@@ -70,7 +70,7 @@ class DaprDatabase(SidecarDriver, DatabaseDriver):
             sql = f"WITH q AS (\n{sql}\n) SELECT row_to_json(q)::text FROM q"
         metadata = {"sql": sql, "params": json.encode(params).decode()}
         try:
-            data, told = yield from self._transport.invoke_binding(
+            data, reply_metadata = yield from self._transport.invoke_binding(
                 self._name, "query" if asks else "exec", None, metadata
             )
         except DaprSidecarError as refused:
@@ -78,10 +78,10 @@ class DaprDatabase(SidecarDriver, DatabaseDriver):
                 raise error from refused
             raise
         if not asks:
-            affected = told.get("rows-affected", "0")
+            affected = reply_metadata.get("rows-affected", "0")
             return ExecuteResult(int(affected) if affected.isdigit() else 0)
         try:
-            rows = _rows_of_texts(data) if postgres else _rows_of_json(data, told.get("columns"))
+            rows = _rows_of_texts(data) if postgres else _rows_of_json(data, reply_metadata.get("columns"))
         except (PayloadError, ValueError, TypeError) as error:
             raise InternalError(f"the sidecar's answer about {self._name!r} is of another form than Dapr's") from error
         twice = sorted({column for column in rows.columns if rows.columns.count(column) > 1})
@@ -94,16 +94,16 @@ class DaprDatabase(SidecarDriver, DatabaseDriver):
     def _failed(self, op: Operation, refused: DaprSidecarError) -> CloudRuntimesError | None:
         """Return what a database's own refusal means; ``None``: it is another one's."""
         message = refused.error_reply.message
-        if (found := _STATE.search(message)) is None:
+        if (match := _STATE.search(message)) is None:
             return None
-        state = found[1]
+        state = match[1]
         if state.startswith("23"):
             named = _CONSTRAINT.search(message)
             detail = f" ({named[0]})" if named else ""
         elif state.startswith(SILENT):
             detail = f" (SQLSTATE {state})"
         else:
-            detail = f": {_SAID.sub('', message[: found.start()]).strip()}"
+            detail = f": {_SAID.sub('', message[: match.start()]).strip()}"
         error = by_state(self._name, state, detail)
         error.maybe_applied = op.method.writes and state.startswith(_LOST)
         return error
@@ -120,9 +120,9 @@ def _positional(template: str, params: Mapping[str, Any], postgres: bool) -> tup
     numbers = {name: number for number, name in enumerate(params, 1)}
     if postgres:
         texts = {name: _as_text(name, value) for name, value in params.items()}
-        sql = _PARAM.sub(lambda found: f"${numbers[found[1]]}{texts[found[1]][1]}", template)
+        sql = _PARAM.sub(lambda match: f"${numbers[match[1]]}{texts[match[1]][1]}", template)
         return sql.replace("\\:", ":"), [text for text, _ in texts.values()]
-    sql = _PARAM.sub(lambda found: f"${numbers[found[1]]}", template)
+    sql = _PARAM.sub(lambda match: f"${numbers[match[1]]}", template)
     return sql.replace("\\:", ":"), [_as_json(name, value) for name, value in params.items()]
 
 
@@ -162,14 +162,14 @@ def _as_json(name: str, value: Any) -> Any:
 
 def _rows_of_texts(data: bytes) -> RowSet:
     """Read rows that are JSON texts, one object each, whose members are named and in the order of the columns."""
-    made = [
+    rows = [
         stdlib_json.loads(text, object_pairs_hook=_Pairs, parse_float=_number)
         for (text,) in json.decode(data or b"[]") or ()
     ]
-    if not all(isinstance(row, _Pairs) for row in made):
+    if not all(isinstance(row, _Pairs) for row in rows):
         raise ValueError("a row is an object")
-    columns = tuple(name for name, _ in made[0].pairs) if made else ()
-    return RowSet(columns, [[_plain(value) for _, value in row.pairs] for row in made])
+    columns = tuple(name for name, _ in rows[0].pairs) if rows else ()
+    return RowSet(columns, [[_plain(value) for _, value in row.pairs] for row in rows])
 
 
 def _rows_of_json(data: bytes, columns: str | None) -> RowSet:

@@ -42,7 +42,7 @@ class DaprFile(SidecarDriver, SidecarFiles):
         # the folder before the names of listings, once it is known, and whether the binding is one for files
         self._root: str | None = None
         self._checked = False
-        self._most = max(1, (transport.largest - _ROOM) // 4 * 3)
+        self._limit = max(1, (transport.largest - _ROOM) // 4 * 3)
 
     def _do(self, operation: str, name: str, data: bytes | None = None) -> Flow[bytes | None]:
         """Ask the binding; return the reply's data, ``None``: there is no such file or folder."""
@@ -52,7 +52,7 @@ class DaprFile(SidecarDriver, SidecarFiles):
                 raise UnsupportedError(f"{self._name!r} is {kind}: files need a binding that is {_KIND}")
             self._checked = True
         try:
-            found, _ = yield from self._transport.invoke_binding(self._name, operation, data, {"fileName": name})
+            content, _ = yield from self._transport.invoke_binding(self._name, operation, data, {"fileName": name})
         except DaprSidecarError as refused:
             # Dapr has no code for it
             error_reply = refused.error_reply.message
@@ -65,11 +65,11 @@ class DaprFile(SidecarDriver, SidecarFiles):
             ):
                 raise
             return None
-        return found
+        return content
 
     def _stat(self, op: Operation, name: str, /) -> Flow[FileInfo | None]:
-        found = yield from self._do("get", name)
-        return None if found is None else FileInfo(name, len(found))
+        content = yield from self._do("get", name)
+        return None if content is None else FileInfo(name, len(content))
 
     stat, stat_async = both_apis(_stat)
 
@@ -79,8 +79,8 @@ class DaprFile(SidecarDriver, SidecarFiles):
     read, read_async = both_apis(_read)
 
     def _open_read(self, op: Operation, name: str, /) -> Flow[FileReader | None]:
-        found = yield from self._do("get", name)
-        return None if found is None else _Reader(self, name, found)
+        content = yield from self._do("get", name)
+        return None if content is None else _Reader(self, name, content)
 
     open_read, open_read_async = both_apis(_open_read)
 
@@ -99,8 +99,8 @@ class DaprFile(SidecarDriver, SidecarFiles):
             return []  # no name begins so
         if prefix.startswith("/"):
             return []
-        found = yield from self._do("list", folder)
-        names = json.decode(found) if found else None
+        content = yield from self._do("list", folder)
+        names = json.decode(content) if content else None
         if not isinstance(names, list | None) or not all(isinstance(each, str) for each in names or ()):
             raise InternalError("the sidecar's answer is no list of names")
         if not names:
@@ -116,18 +116,18 @@ class DaprFile(SidecarDriver, SidecarFiles):
             try:
                 yield from self._transport.invoke_binding(self._name, "get", None, {"fileName": str(uuid4())})
             except DaprSidecarError as refused:
-                found = _ROOT.search(refused.error_reply.message)
-                if found is None:
+                match = _ROOT.search(refused.error_reply.message)
+                if match is None:
                     raise
-                self._root = found[1]
+                self._root = match[1]
             else:
                 raise InternalError("the sidecar has a file that was never stored")
         return self._root
 
     def check(self, name: str, size: int) -> None:
-        if size > self._most:
+        if size > self._limit:
             raise ResourceExhaustedError(
-                f"file {name!r}: a binding takes at most {self._most:,} bytes, in one message: raise max_message in [dapr], and the sidecar's own limit"
+                f"file {name!r}: a binding takes at most {self._limit:,} bytes, in one message: raise max_message in [dapr], and the sidecar's own limit"
             )
 
     def store(self, op: Operation, name: str, size: int, content: IO[bytes]) -> FileInfo:

@@ -42,7 +42,7 @@ class GrpcTransport(Channel):
     token_name = "DAPR_API_TOKEN"
     lock_methods = ("TryLockAlpha1", "UnlockAlpha1", "expiry_in_seconds")
     invoked = "InvokeRequest"
-    instead = "goes over HTTP alone: give the sidecar's HTTP address"
+    http_hint = "goes over HTTP alone: give the sidecar's HTTP address"
 
     @staticmethod
     def pb() -> Any:
@@ -65,10 +65,10 @@ class GrpcTransport(Channel):
 
     def components(self) -> Flow[dict[str, str]]:
         try:
-            found = yield from self._about()
+            reply = yield from self._about()
         except DaprSidecarError:
             return {}
-        return {each.name: each.type for each in found.registered_components}
+        return {each.name: each.type for each in reply.registered_components}
 
     def _about(self) -> Flow[Any]:
         return (yield from self.ask("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse"))
@@ -92,20 +92,20 @@ class GrpcTransport(Channel):
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
     ) -> Flow[dict[str, ConfigurationItem]]:
         message = messages().GetConfigurationRequest(store_name=store, keys=keys, metadata=metadata)
-        found = yield from self.ask("GetConfiguration", message, "GetConfigurationResponse")
+        reply = yield from self.ask("GetConfiguration", message, "GetConfigurationResponse")
         return {
             key: ConfigurationItem(key, each.value, each.version or None, metadata=dict(each.metadata))
-            for key, each in found.items.items()
+            for key, each in reply.items.items()
         }
 
     def publish_bulk(self, pubsub: str, topic: str, events: Sequence[tuple[bytes, Mapping[str, str]]]) -> Flow[None]:
         """Publish CloudEvents with their metadata; `SidecarError.failed` has the numbers of those that failed, where they are told."""
         pb = messages()
-        made = [
+        bulk_entries = [
             pb.BulkPublishRequestEntry(entry_id=str(number), event=event, content_type=CLOUD_EVENT, metadata=metadata)
             for number, (event, metadata) in enumerate(events)
         ]
-        message = pb.BulkPublishRequest(pubsub_name=pubsub, topic=topic, entries=made)
+        message = pb.BulkPublishRequest(pubsub_name=pubsub, topic=topic, entries=bulk_entries)
         answer = yield from self.ask("BulkPublishEvent", message, "BulkPublishResponse")
         if answer.failedEntries:
             first = answer.failedEntries[0]
@@ -117,12 +117,12 @@ class GrpcTransport(Channel):
         yield from self.ask("ScheduleJobAlpha1", message, "ScheduleJobResponse")
 
     def get_job(self, name: str) -> Flow[Any]:
-        found = yield from self.ask("GetJobAlpha1", messages().GetJobRequest(name=name), "GetJobResponse")
-        return _job_of(found.job)
+        reply = yield from self.ask("GetJobAlpha1", messages().GetJobRequest(name=name), "GetJobResponse")
+        return _job_of(reply.job)
 
     def list_jobs(self) -> Flow[list[Any]]:
-        found = yield from self.ask("ListJobsAlpha1", messages().ListJobsRequest(), "ListJobsResponse")
-        return [_job_of(each) for each in found.jobs]
+        reply = yield from self.ask("ListJobsAlpha1", messages().ListJobsRequest(), "ListJobsResponse")
+        return [_job_of(each) for each in reply.jobs]
 
     def delete_job(self, name: str) -> Flow[None]:
         yield from self.ask("DeleteJobAlpha1", messages().DeleteJobRequest(name=name), "DeleteJobResponse")
@@ -131,8 +131,8 @@ class GrpcTransport(Channel):
         self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
     ) -> Flow[tuple[bytes, Mapping[str, str]]]:
         message = messages().InvokeBindingRequest(name=name, data=data, metadata=metadata, operation=operation)
-        found = yield from self.ask("InvokeBinding", message, "InvokeBindingResponse")
-        return found.data, dict(found.metadata)
+        reply = yield from self.ask("InvokeBinding", message, "InvokeBindingResponse")
+        return reply.data, dict(reply.metadata)
 
 
 def _over_grpc(name: str) -> Callable[..., Any]:
@@ -227,10 +227,10 @@ def _value(pb: Any, data: Any) -> Any:
     try:
         if data.type_url == VALUE_TYPE:
             return plain(pb.Value.FromString(data.value))
-        found = json_format.MessageToDict(data, descriptor_pool=pb.pool)
+        document = json_format.MessageToDict(data, descriptor_pool=pb.pool)
     except Exception:  # whatever its bytes are
         return base64.b64encode(data.value).decode("ascii")
-    return found.get("value", found)
+    return document.get("value", document)
 
 
 def _info(data: bytes) -> tuple[str, dict[str, str]]:
@@ -240,8 +240,8 @@ def _info(data: bytes) -> tuple[str, dict[str, str]]:
     try:
         for each in pb.Status.FromString(data).details:
             if each.type_url.endswith("/google.rpc.ErrorInfo"):
-                found = pb.ErrorInfo.FromString(each.value)
-                return found.reason, dict(found.metadata)
+                info = pb.ErrorInfo.FromString(each.value)
+                return info.reason, dict(info.metadata)
     except DecodeError:
         pass
     return "", {}

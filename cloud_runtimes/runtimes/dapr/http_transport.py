@@ -115,11 +115,11 @@ class HttpTransport(Transport):
         """Make a request and return what is read out of the JSON of its reply, of which nothing is believed."""
         reply = yield from self._ask(verb, path, document, **more)
         try:
-            found = json.decode(reply.data) if reply.data else {}
+            content = json.decode(reply.data) if reply.data else {}
         except PayloadError:  # whose words may quote a secret
             raise InternalError("the sidecar's answer is no JSON") from None
         try:
-            return read(found)
+            return read(content)
         except (AttributeError, KeyError, TypeError, ValueError):
             odd()
 
@@ -192,9 +192,9 @@ class HttpTransport(Transport):
 
     def _secrets(self, path: str, metadata: Mapping[str, str], form: bytes) -> Flow[dict[str, Secret]]:
         reply = yield from self._ask("GET", path, metadata=metadata)
-        found = _read_secrets(form % (reply.data or b"{}"))
+        secrets = _read_secrets(form % (reply.data or b"{}"))
         del reply  # no frame of an error shows it
-        return odd() if found is None else found
+        return odd() if secrets is None else secrets
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
@@ -206,12 +206,12 @@ class HttpTransport(Transport):
     def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
         body = {"resourceId": resource, "lockOwner": owner, "expiryInSeconds": seconds}
         path = _path("v1.0-alpha1/lock", store)
-        return (yield from self._look(lambda found: found.get("success", False) is True, "POST", path, body))
+        return (yield from self._look(lambda content: content.get("success", False) is True, "POST", path, body))
 
     def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
         body = {"resourceId": resource, "lockOwner": owner}
         path = _path("v1.0-alpha1/unlock", store)
-        return (yield from self._look(lambda found: int(found.get("status", 0)), "POST", path, body))
+        return (yield from self._look(lambda content: int(content.get("status", 0)), "POST", path, body))
 
     def publish(
         self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
@@ -234,7 +234,7 @@ class HttpTransport(Transport):
         yield from self._ask("POST", _path("v1.0-alpha1/jobs", name), {**job, "overwrite": overwrite})
 
     def get_job(self, name: str) -> Flow[Any]:
-        return (yield from self._look(lambda found: found, "GET", _path("v1.0-alpha1/jobs", name)))
+        return (yield from self._look(lambda content: content, "GET", _path("v1.0-alpha1/jobs", name)))
 
     def delete_job(self, name: str) -> Flow[None]:
         yield from self._ask("DELETE", _path("v1.0-alpha1/jobs", name))
@@ -246,10 +246,10 @@ class HttpTransport(Transport):
         if data is not None:  # none would be the text "null", which is base64
             body["data"] = data.decode()
         reply = yield from self._ask("POST", _path("v1.0/bindings", name), body)
-        told = {
+        reply_metadata = {
             key.removeprefix("metadata."): text for key, text in reply.headers.items() if key.startswith("metadata.")
         }
-        return reply.data, told
+        return reply.data, reply_metadata
 
 
 def _path(*parts: str) -> str:
@@ -276,13 +276,13 @@ def _item(item: StateItem) -> bytes:
     return head if item.value is None else head[:-1] + b',"value":' + item.value + b"}"
 
 
-def _read_components(found: Any) -> dict[str, str]:
-    return {str(each["name"]): str(each["type"]) for each in found["components"]}
+def _read_components(content: Any) -> dict[str, str]:
+    return {str(each["name"]): str(each["type"]) for each in content["components"]}
 
 
-def _read_states(found: Any) -> dict[str, StateValue]:
+def _read_states(content: Any) -> dict[str, StateValue]:
     values: dict[str, StateValue] = {}
-    for each in found or ():
+    for each in content or ():
         key: str = each["key"]
         if each.get("error"):
             raise InternalError(f"the sidecar cannot read {key!r}: {str(each['error'])[:1000]}")
@@ -298,7 +298,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _read_configuration(found: Any) -> dict[str, ConfigurationItem]:
+def _read_configuration(content: Any) -> dict[str, ConfigurationItem]:
     return {
         key: ConfigurationItem(
             key,
@@ -306,15 +306,15 @@ def _read_configuration(found: Any) -> dict[str, ConfigurationItem]:
             str(each.get("version") or "") or None,
             metadata={name: _text(text) for name, text in (each.get("metadata") or {}).items()},
         )
-        for key, each in (found or {}).items()
+        for key, each in (content or {}).items()
     }
 
 
 def _read_secrets(data: bytes) -> dict[str, Secret] | None:
     """Read secrets of an answer; ``None``: it is of another form. No error leaves here, whose frames would show it."""
     try:
-        found: Any = json.decode(data)
-        return {key: Secret(entries) for key, entries in found.items() if isinstance(entries, dict) or odd()}
+        content: Any = json.decode(data)
+        return {key: Secret(entries) for key, entries in content.items() if isinstance(entries, dict) or odd()}
     except (PayloadError, InternalError, errors.InvalidArgumentError, AttributeError):
         return None
 
@@ -322,7 +322,7 @@ def _read_secrets(data: bytes) -> dict[str, Secret] | None:
 def _failed_entries(data: bytes) -> frozenset[str] | None:
     """Return the ids of the entries that failed; ``None``: they are not told."""
     try:
-        found: Any = json.decode(data)
-        return frozenset(str(each["entryId"]) for each in found["failedEntries"])
+        content: Any = json.decode(data)
+        return frozenset(str(each["entryId"]) for each in content["failedEntries"])
     except (PayloadError, KeyError, TypeError):
         return None

@@ -44,33 +44,33 @@ def stored(spec: JobSpec) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
-def restored(name: str, found: Any) -> StoredJob:
+def restored(name: str, job: Any) -> StoredJob:
     """Return a job of whoever has scheduled it. A time that was given as a delay is not known."""
     try:
-        return StoredJob(_restored(name, found))
+        return StoredJob(_restored(name, job))
     except (AttributeError, TypeError, ValueError):
         odd()
 
 
-def _restored(name: str, found: Any) -> JobSpec:
-    repeats, data = found.get("repeats"), found.get("data")
+def _restored(name: str, job: Any) -> JobSpec:
+    repeats, data = job.get("repeats"), job.get("data")
     # of an Any in ProtoJSON the value, where its type has one
     body = json.encode(data.get("value", data)) if isinstance(data, dict) and data else b""
     payload, kind, target = opened(name, body)
-    due_ms, _ = _moment(found.get("dueTime"))
-    expires_ms, ttl_ms = _moment(found.get("ttl"))
+    due_ms, _ = _moment(job.get("dueTime"))
+    expires_ms, ttl_ms = _moment(job.get("ttl"))
     if ttl_ms is not None and due_ms is not None:
         expires_ms = due_ms + ttl_ms
-    cron, zone = _our_cron(found.get("schedule"))
-    policy = _policy(found.get("failurePolicy"))
+    cron, zone = _our_cron(job.get("schedule"))
+    policy = _policy(job.get("failurePolicy"))
     count = None if repeats is None else int(repeats)
     return JobSpec(name, cron, due_ms, None, count, expires_ms, None, payload, kind, target, policy, "once", zone)
 
 
-def _policy(found: Any) -> FailurePolicy:
-    if found is not None and "drop" in found:
+def _policy(policy: Any) -> FailurePolicy:
+    if policy is not None and "drop" in policy:
         return "drop"
-    constant = None if found is None else found.get("constant")
+    constant = None if policy is None else policy.get("constant")
     if not isinstance(constant, dict):
         return Retry()  # Dapr's default is ours
     interval = float(constant.get("interval", "0s").removesuffix("s"))
@@ -127,7 +127,7 @@ def _cron(text: str, timezone: str) -> str:
         ms = parse_duration(text.removeprefix("@every").strip())
         return f"@every {ms}ms"
     if text.startswith("@"):
-        made = text.lower()
+        cron = text.lower()
     else:
         fields = text.split()
         if len(fields) == 5:
@@ -140,9 +140,9 @@ def _cron(text: str, timezone: str) -> str:
             raise UnsupportedError(
                 f"schedule {text!r:.80}: Dapr's scheduler has no 'L', 'W' and '#', and Sunday is 0: write it without them"
             )
-        made = " ".join(fields)
+        cron = " ".join(fields)
     # without it Dapr takes the time zone of the scheduler's machine
-    return f"CRON_TZ={timezone} {made}"
+    return f"CRON_TZ={timezone} {cron}"
 
 
 def _our_cron(text: str | None) -> tuple[str | None, str]:
@@ -150,8 +150,8 @@ def _our_cron(text: str | None) -> tuple[str | None, str]:
     if text is None:
         return None, "UTC"
     timezone = "UTC"
-    if found := _ZONE.fullmatch(text.strip()):
-        timezone, text = found[1], found[2]
+    if match := _ZONE.fullmatch(text.strip()):
+        timezone, text = match[1], match[2]
     fields = text.split()
     return (" ".join(fields[1:]) if len(fields) == 6 and fields[0] == "0" else text), timezone
 

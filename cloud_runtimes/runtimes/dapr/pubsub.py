@@ -141,12 +141,12 @@ def _outgoing(record: EventRecord) -> bytes:
 
 def _incoming(message: Any, raw: bool) -> EventRecord:
     """Return a ``TopicEventRequest`` as a record; ``raw``: its data is all there is of the event."""
-    told = _members(message.extensions)
+    members = _members(message.extensions)
     # a dead letter tells the topic it was first published to
-    first = told.get("topic")
+    first = members.get("topic")
     topic = first if isinstance(first, str) and first else message.topic
     data, content_type = bytes(message.data), message.data_content_type
-    return _record(message.id, message.type, message.source, content_type, data, told, topic, raw)
+    return _record(message.id, message.type, message.source, content_type, data, members, topic, raw)
 
 
 def _posted(event: Any, raw: bool) -> EventRecord:
@@ -167,28 +167,28 @@ def _posted(event: Any, raw: bool) -> EventRecord:
             content_type = content_type or JSON
     except ValueError:
         raise InvalidArgumentError("the event's data_base64 is not base64") from None
-    told = {name: each for name, each in event.items() if name not in FIELDS and isinstance(each, str | int | float)}
+    members = {name: each for name, each in event.items() if name not in FIELDS and isinstance(each, str | int | float)}
     return _record(
-        texts["id"], texts["type"], texts["source"], content_type, data, told, texts["topic"] or "unknown", raw
+        texts["id"], texts["type"], texts["source"], content_type, data, members, texts["topic"] or "unknown", raw
     )
 
 
 def _record(
-    id: str, type: str, source: str, content_type: str, data: bytes, told: Mapping[str, Any], topic: str, raw: bool
+    id: str, type: str, source: str, content_type: str, data: bytes, members: Mapping[str, Any], topic: str, raw: bool
 ) -> EventRecord:
     extensions = {
         name: _plain(value)
-        for name, value in told.items()
+        for name, value in members.items()
         if name not in _DAPRS and _NAME.fullmatch(name) and _is_plain(value)
     }
-    if state := _text(told, "tracestate"):
+    if state := _text(members, "tracestate"):
         extensions["tracestate"] = state
     attributes: dict[str, Any] = {"id": id or None, "type": type or None, "source": source or None, "raw": raw}
     more: dict[str, Any] = {
-        "time": _text(told, "time"),
-        "key": _text(told, "partitionkey"),
-        "traceparent": _text(told, "traceparent"),
-        "subject": _text(told, "subject"),
+        "time": _text(members, "time"),
+        "key": _text(members, "partitionkey"),
+        "traceparent": _text(members, "traceparent"),
+        "subject": _text(members, "subject"),
         "extensions": extensions,
     }
     try:
@@ -207,8 +207,8 @@ def _members(struct: Any) -> dict[str, Any]:
     return members
 
 
-def _text(told: Mapping[str, Any], name: str) -> str | None:
-    value = told.get(name)
+def _text(members: Mapping[str, Any], name: str) -> str | None:
+    value = members.get(name)
     return value if isinstance(value, str) and value else None
 
 

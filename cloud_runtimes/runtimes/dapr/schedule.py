@@ -73,8 +73,8 @@ class DaprSchedule(SidecarDriver, ScheduleDriver):
     get, get_async = both_apis(_get)
 
     def _list_jobs(self, op: Operation, /) -> Flow[list[StoredJob]]:
-        found = yield from self._transport.list_jobs()
-        return [restored(each["name"], each) for each in sorted(found, key=lambda job: str(job["name"]))]
+        jobs = yield from self._transport.list_jobs()
+        return [restored(each["name"], each) for each in sorted(jobs, key=lambda job: str(job["name"]))]
 
     list_jobs, list_jobs_async = both_apis(_list_jobs)
 
@@ -164,7 +164,7 @@ class DaprRuns(RunSource):
 
     def close(self, outcomes: Sequence[Outcome], /) -> None:
         self._closed = True
-        self._callbacks.left(self)
+        self._callbacks.remove(self)
         self._land(outcomes)
         self._give_back()
 

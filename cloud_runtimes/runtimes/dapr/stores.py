@@ -27,7 +27,7 @@ _ABSENT: Final = re.compile(r"not ?found|not exist|no such|no secret|is not set"
 
 
 class DaprState(SidecarState):
-    """One store of the sidecar, which tells what it is."""
+    """State driver of a store of the sidecar, which reports the store's type."""
 
     features = frozenset({spi.CONSISTENCY, spi.ETAG, spi.FIRST_WRITE, spi.TTL, spi.TRANSACTION, spi.TRANSACTION_ETAG})
 
@@ -96,9 +96,9 @@ class DaprConfiguration(SidecarConfiguration):
         )
 
     def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
-        found = yield from self._transport.get_configuration(self._name, selection.keys, selection.metadata or {})
+        items = yield from self._transport.get_configuration(self._name, selection.keys, selection.metadata or {})
         return {
-            key: item for key, item in found.items() if item.value and (not selection.keys or key in selection.keys)
+            key: item for key, item in items.items() if item.value and (not selection.keys or key in selection.keys)
         }
 
     get, get_async = both_apis(_get)

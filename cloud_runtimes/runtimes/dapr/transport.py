@@ -1,4 +1,6 @@
-"""What refusals of Dapr mean here, and what its calls by HTTP and gRPC have alike (dapr/dapr ``pkg/api/errors``, ``pkg/messages``)."""
+"""Meaning of Dapr's refusals, and shared parts of its calls by HTTP and gRPC.
+
+See dapr/dapr ``pkg/api/errors`` and ``pkg/messages``."""
 
 from __future__ import annotations
 
@@ -75,15 +77,20 @@ def refusal(reply: RpcReply) -> ErrorReply:
 
 def error(error_reply: ErrorReply, *, applied: bool) -> CloudRuntimesError:
     """Return our error; ``applied``: where it is not known, a write may have happened."""
-    found = next(
+    error_type = next(
         (cls for cls, ends in _BY_CODE.items() if error_reply.code.endswith(ends) or error_reply.reason.endswith(ends)),
         None,
     )
     if _NO_BINDING.search(error_reply.message):
-        found = errors.ComponentNotFoundError
-    if found is None and error_reply.status == 400 and not error_reply.reason and _NO_STORE.match(error_reply.message):
-        found = errors.ComponentNotFoundError
-    cls = found or _BY_STATUS.get(error_reply.status) or (
+        error_type = errors.ComponentNotFoundError
+    if (
+        error_type is None
+        and error_reply.status == 400
+        and not error_reply.reason
+        and _NO_STORE.match(error_reply.message)
+    ):
+        error_type = errors.ComponentNotFoundError
+    cls = error_type or _BY_STATUS.get(error_reply.status) or (
         errors.InternalError if error_reply.status >= 500 else errors.InvalidArgumentError
     )  # fmt: skip
     where = f" ({error_reply.code})" if error_reply.code else ""

@@ -48,16 +48,16 @@ class LayottoFiles(SidecarFiles):
         return self._transport.run(op, self._stat(name))
 
     def _stat(self, name: str) -> Flow[FileInfo | None]:
-        found = yield from self._meta(self._root + name)
-        if found is None or _is_folder(found):
+        reply = yield from self._meta(self._root + name)
+        if reply is None or _is_folder(reply):
             return None
-        metadata = {key: ", ".join(each.value) for key, each in found.response.metadata.items()}
-        return FileInfo(name, found.size, _moment(found.last_modified), metadata=metadata)
+        metadata = {key: ", ".join(each.value) for key, each in reply.response.metadata.items()}
+        return FileInfo(name, reply.size, _moment(reply.last_modified), metadata=metadata)
 
-    def _meta(self, place: str) -> Flow[Any]:
+    def _meta(self, path: str) -> Flow[Any]:
         """Return what the sidecar knows of a name of its own, ``None``: nothing."""
         pb = messages()
-        request = pb.GetFileMetaRequest(request=pb.FileRequest(store_name=self._store, name=place))
+        request = pb.GetFileMetaRequest(request=pb.FileRequest(store_name=self._store, name=path))
         try:
             return (yield from self._transport.ask("GetFileMeta", request, "GetFileMetaResponse"))
         except LayottoSidecarError as refused:
@@ -71,7 +71,7 @@ class LayottoFiles(SidecarFiles):
         return listing(self._transport.run(op, self._listed(prefix, recursive)), prefix, recursive, limit, after)
 
     def _listed(self, prefix: str, recursive: bool) -> Flow[list[FileInfo]]:
-        found: list[FileInfo] = []
+        infos: list[FileInfo] = []
         try:
             known = yield from self._meta(self._root.rstrip("/") or ".")
         except LayottoSidecarError as refused:
@@ -79,17 +79,17 @@ class LayottoFiles(SidecarFiles):
                 raise
             known = None  # a bucket is no name of a file to object stores
         if known is not None and _is_folder(known):
-            yield from self._walk(prefix.rpartition("/")[0], prefix, recursive, found)
-            return found
+            yield from self._walk(prefix.rpartition("/")[0], prefix, recursive, infos)
+            return infos
         # the first segment of the root is the bucket, which the names of objects do not have
         inside = self._root.partition("/")[2]
         for entry in (yield from self._entries(self._root + prefix)):
             name = str(entry.file_name)
             if name.startswith(inside + prefix):
-                found.append(FileInfo(name[len(inside) :], entry.size, _moment(entry.last_modified)))
-        return found
+                infos.append(FileInfo(name[len(inside) :], entry.size, _moment(entry.last_modified)))
+        return infos
 
-    def _walk(self, folder: str, prefix: str, recursive: bool, found: list[FileInfo]) -> Flow[None]:
+    def _walk(self, folder: str, prefix: str, recursive: bool, infos: list[FileInfo]) -> Flow[None]:
         """Add the files of a folder and, where they can be meant, of those in it."""
         try:
             entries = yield from self._entries((self._root + folder).rstrip("/") or ".")
@@ -103,18 +103,18 @@ class LayottoFiles(SidecarFiles):
                 continue
             known = yield from self._meta(self._root + name)
             if known is not None and _is_folder(known):
-                yield from self._walk(name, prefix, recursive, found)
+                yield from self._walk(name, prefix, recursive, infos)
             elif known is not None:
-                found.append(FileInfo(name, known.size, _moment(known.last_modified)))
+                infos.append(FileInfo(name, known.size, _moment(known.last_modified)))
 
-    def _entries(self, place: str) -> Flow[list[Any]]:
+    def _entries(self, path: str) -> Flow[list[Any]]:
         """Return all entries of a listing, page by page."""
         pb = messages()
         entries: list[Any] = []
         marker = ""
         while True:
             request = pb.ListFileRequest(
-                request=pb.FileRequest(store_name=self._store, name=place), page_size=_PAGE, marker=marker
+                request=pb.FileRequest(store_name=self._store, name=path), page_size=_PAGE, marker=marker
             )
             answer = yield from self._transport.ask("ListFile", request, "ListFileResp")
             entries += answer.files
@@ -149,24 +149,24 @@ class LayottoFiles(SidecarFiles):
         first = messages().PutFileRequest(store_name=self._store, name=self._root + name, metadata=metadata)
         self._transport.run(op, self._transport.ask("PutFile", _requests(first, content)))
         try:
-            found = self.stat(op, name)
+            info = self.stat(op, name)
         except CloudRuntimesError:
-            found = None  # it is stored all the same
-        return found or FileInfo(name, size)
+            info = None  # it is stored all the same
+        return info or FileInfo(name, size)
 
     def delete(self, op: Operation, name: str, /) -> None:
         self._transport.run(op, self._delete(self._root + name))
 
-    def _delete(self, place: str) -> Flow[None]:
+    def _delete(self, path: str) -> Flow[None]:
         pb = messages()
-        request = pb.DelFileRequest(request=pb.FileRequest(store_name=self._store, name=place))
+        request = pb.DelFileRequest(request=pb.FileRequest(store_name=self._store, name=path))
         try:
             yield from self._transport.ask("DelFile", request)
         except LayottoSidecarError as refused:
             if refused.status == "NOT_FOUND":
                 return
             # local says the same of a missing file as of any other failure
-            if refused.status != "INTERNAL" or (yield from self._meta(place)) is not None:
+            if refused.status != "INTERNAL" or (yield from self._meta(path)) is not None:
                 raise
 
 
@@ -206,7 +206,7 @@ class _Download:
     def __init__(self, transport: LayottoTransport, request: Any) -> None:
         # None ends it
         self._parts: Queue[bytes | None] = Queue(_AHEAD)
-        self._left = False
+        self._closed = False
         self._end: Exception | None = None
         self._stream = transport.open_alone("get", request, self._received, self._ended)
 
@@ -219,7 +219,7 @@ class _Download:
         self._put(None)
 
     def _put(self, part: bytes | None) -> None:
-        while not self._left:
+        while not self._closed:
             try:
                 return self._parts.put(part, timeout=_LOOK)
             except Full:
@@ -239,7 +239,7 @@ class _Download:
         return b""
 
     def leave(self) -> None:
-        self._left = True
+        self._closed = True
         self._stream.cancel()
 
 
@@ -250,9 +250,9 @@ def _requests(first: Any, content: IO[bytes]) -> Iterator[Any]:
         yield type(first)(data=data)
 
 
-def _is_folder(found: Any) -> bool:
-    """Tell whether what is known of a name is that of a folder of ``local``."""
-    return "IsDir" in found.response.metadata and list(found.response.metadata["IsDir"].value) == ["true"]
+def _is_folder(reply: Any) -> bool:
+    """Return whether what is known of a name is that of a folder of ``local``."""
+    return "IsDir" in reply.response.metadata and list(reply.response.metadata["IsDir"].value) == ["true"]
 
 
 def _moment(text: str) -> datetime | None:
@@ -263,7 +263,7 @@ def _moment(text: str) -> datetime | None:
         zone = zone.partition(" ")[0]
         text = f"{day}T{time[:15]}{zone[:3]}:{zone[3:]}"
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

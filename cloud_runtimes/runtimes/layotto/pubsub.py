@@ -120,8 +120,8 @@ def _incoming(message: Any) -> EventRecord:
     data, content_type = bytes(message.data), message.data_content_type or OCTETS
     if content_type == OCTETS and data[:1] == b"{":
         try:
-            if found := _FIRST_TOPIC.match(data):
-                return read_structured(b"{" + data[found.end() :], json.decode(found[1]))
+            if match := _FIRST_TOPIC.match(data):
+                return read_structured(b"{" + data[match.end() :], json.decode(match[1]))
             return read_structured(data, message.topic)
         except PayloadError:
             pass  # bytes of another application

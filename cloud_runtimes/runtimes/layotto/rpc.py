@@ -28,8 +28,8 @@ class LayottoRpc(SidecarRpc):
             return (yield from self._transport.invoke(self._name, call))
         except SidecarError as refused:
             failure: CloudRuntimesError = refused.error(applied=True)
-            left = op.remaining()
-            if isinstance(failure, UnavailableError) and left is not None and left < _TICK:
+            remaining = op.remaining()
+            if isinstance(failure, UnavailableError) and remaining is not None and remaining < _TICK:
                 # the sidecar knows the deadline too, and says of what is late that it is not available
                 failure = op.timed_out("the service", maybe_applied=True)
             elif isinstance(failure, UnavailableError):

@@ -96,5 +96,5 @@ class Sequencer(Service):
 
 
 def _next(transport: LayottoTransport, request: Any) -> Flow[int]:
-    found = yield from transport.ask("GetNextId", request, "GetNextIdResponse")
-    return int(found.next_id)
+    reply = yield from transport.ask("GetNextId", request, "GetNextIdResponse")
+    return int(reply.next_id)

@@ -77,7 +77,7 @@ class _Member:
 
 
 class _Shared:
-    """One stream and its members."""
+    """Shared stream and its members."""
 
     def __init__(self, transport: LayottoTransport, kind: str, key: _Key) -> None:
         self.kind = kind
@@ -195,15 +195,15 @@ class _Server:
             "ListTopicSubscriptions": (self._list, pb.Empty, pb.ListTopicSubscriptionsResponse),
             "OnTopicEvent": (self._event, pb.TopicEventRequest, pb.TopicEventResponse),
         }
-        made = {
+        methods = {
             name: grpc.unary_unary_rpc_method_handler(
-                call, request_deserializer=asked.FromString, response_serializer=told.SerializeToString
+                call, request_deserializer=asked.FromString, response_serializer=reply_type.SerializeToString
             )
-            for name, (call, asked, told) in handlers.items()
+            for name, (call, asked, reply_type) in handlers.items()
         }
         self._grpc = grpc.server(
             ThreadPoolExecutor(_WORKERS, "cloud-runtimes-callback"),
-            handlers=[grpc.method_handlers_generic_handler(APP.strip("/"), made)],
+            handlers=[grpc.method_handlers_generic_handler(APP.strip("/"), methods)],
             options=[("grpc.so_reuseport", 0)],
         )
         try:
@@ -226,11 +226,11 @@ class _Server:
         pb = messages()
         with _served:
             self.asked = True
-            found = [
+            entries = [
                 pb.TopicSubscription(pubsub_name=pubsub, topic=name, metadata=topic.metadata)
                 for (pubsub, name), topic in self.topics.items()
             ]
-        return pb.ListTopicSubscriptionsResponse(subscriptions=found)
+        return pb.ListTopicSubscriptionsResponse(subscriptions=entries)
 
     def _event(self, request: Any, context: grpc.ServicerContext) -> Any:
         with _served:
@@ -243,10 +243,10 @@ class _Topic:
     """A topic that somebody is subscribed to; a `Stream` whose answers end the sidecar's calls."""
 
     def __init__(
-        self, place: tuple[str, int], key: tuple[str, str], metadata: dict[str, str], receive: Receive, ended: Ended
+        self, address: tuple[str, int], key: tuple[str, str], metadata: dict[str, str], receive: Receive, ended: Ended
     ) -> None:
         self.metadata = metadata
-        self._place = place
+        self._address = address
         self._key = key
         self._receive = receive
         self._ended = ended
@@ -281,10 +281,10 @@ class _Topic:
             self._closed = True
             answers = [each for waiting in self._waiting.values() for each in waiting]
             self._waiting.clear()
-            server = _servers[self._place]
+            server = _servers[self._address]
             del server.topics[self._key]
             if not server.topics:
-                del _servers[self._place]
+                del _servers[self._address]
                 self._stopped = server.stop()
         for answer in answers:
             resolve(answer, _RETRY)
@@ -300,16 +300,16 @@ def _listen(host: str, port: int, first: Any, receive: Receive, ended: Ended) ->
     """Take the events of a topic by callbacks, as `Channel.open` by a stream."""
     asked = first.initial_request
     key = asked.pubsub_name, asked.topic
-    place = host, port
+    address = host, port
     with _served:
-        server = _servers.get(place)
+        server = _servers.get(address)
         if server is None:
-            server = _servers[place] = _Server(host, port)
+            server = _servers[address] = _Server(host, port)
         elif server.asked:
             raise AlreadyExistsError(
                 f"the sidecar has asked {host}:{port} for its topics before there was {asked.topic!r}, and asks but "
                 "once: subscribe before it starts, or start it again"
             )
-        topic = server.topics[key] = _Topic(place, key, dict(asked.metadata), receive, ended)
+        topic = server.topics[key] = _Topic(address, key, dict(asked.metadata), receive, ended)
     receive(messages().SubscribeTopicEventsResponse(initial_response={}))
     return topic

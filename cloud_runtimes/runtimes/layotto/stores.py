@@ -25,7 +25,7 @@ _TRIES: Final = 3
 
 
 class LayottoState(SidecarState):
-    """One store of the sidecar."""
+    """State driver of a store of the sidecar."""
 
     features = frozenset({spi.CONSISTENCY, spi.ETAG, spi.FIRST_WRITE, spi.TTL, spi.TRANSACTION})
     redis = True
@@ -85,10 +85,10 @@ class LayottoSecret(SidecarSecret):
             return False
         # there is no code for an absent secret: the list of all tells
         try:
-            found = yield from self._transport.get_secrets(self._name, op.metadata or {})
+            secrets = yield from self._transport.get_secrets(self._name, op.metadata or {})
         except SidecarError:
             return False
-        return key not in found
+        return key not in secrets
 
 
 class LayottoConfiguration(SidecarConfiguration):
@@ -111,7 +111,7 @@ class LayottoConfiguration(SidecarConfiguration):
 
     def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
         message = messages().GetConfigurationRequest(**self._meant(selection), keys=selection.keys)
-        found = yield from self._transport.ask("GetConfiguration", message, "GetConfigurationResponse")
+        reply = yield from self._transport.ask("GetConfiguration", message, "GetConfigurationResponse")
         return {
             each.key: ConfigurationItem(
                 each.key,
@@ -122,7 +122,7 @@ class LayottoConfiguration(SidecarConfiguration):
                 tags=dict(each.tags),
                 metadata=dict(each.metadata),
             )
-            for each in found.items
+            for each in reply.items
             if not selection.keys or each.key in selection.keys
         }
 
@@ -148,7 +148,7 @@ class LayottoConfiguration(SidecarConfiguration):
                         "give another character"
                     )
         pb = messages()
-        made = [
+        entries = [
             pb.ConfigurationItem(
                 key=item.key,
                 content=item.value,
@@ -160,7 +160,7 @@ class LayottoConfiguration(SidecarConfiguration):
             for item in items
         ]
         message = pb.SaveConfigurationRequest(
-            store_name=self._name, app_id=self._transport.app_id, items=made, metadata=metadata or {}
+            store_name=self._name, app_id=self._transport.app_id, items=entries, metadata=metadata or {}
         )
         yield from self._transport.ask("SaveConfiguration", message)
 

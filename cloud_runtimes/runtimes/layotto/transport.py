@@ -75,7 +75,7 @@ class LayottoTransport(Channel):
     token_name = "token"
     lock_methods = ("TryLock", "Unlock", "expire")
     invoked = "CommonInvokeRequest"
-    instead = "does not go over Layotto: give bytes, and a method that HTTP itself names"
+    http_hint = "does not go over Layotto: give bytes, and a method that HTTP itself names"
 
     def __init__(self, target: str, url: str, *, secure: bool, app_id: str, own: LayottoSettings) -> None:
         super().__init__(target, url, secure=secure, app_id=app_id, largest=own.max_message)
@@ -94,9 +94,9 @@ class LayottoTransport(Channel):
         # of a call that went out, UNAVAILABLE is mostly what became of it behind the sidecar
         return request.name == "InvokeService" and code == "UNAVAILABLE" and not never_sent(details)
 
-    def _limits(self, left: float | None) -> tuple[tuple[str, str], ...]:
-        milliseconds = _NO_LIMIT if left is None else str(int(left * 1000) + 1)
-        return (*super()._limits(left), (_TIMEOUT, milliseconds))
+    def _limits(self, remaining: float | None) -> tuple[tuple[str, str], ...]:
+        milliseconds = _NO_LIMIT if remaining is None else str(int(remaining * 1000) + 1)
+        return (*super()._limits(remaining), (_TIMEOUT, milliseconds))
 
     def refusal(self, name: str, error_reply: ErrorReply) -> LayottoSidecarError:
         refused = LayottoSidecarError(error_reply)
@@ -127,11 +127,11 @@ class LayottoTransport(Channel):
         headers = dict(call.headers)
         headers[CONTENT_TYPE_HEADER] = call.content_type or ""  # Layotto passes none on
         message, answered = yield Call("InvokeService", request, "InvokeResponse", headers)
-        told = dict(answered)
+        reply_headers = dict(answered)
         # an application of ours tells what Layotto would not pass on, or make up: of a reply without a type it says that it is text
-        status = told.pop(STATUS_HEADER, "")
-        content_type = told.pop(CONTENT_TYPE_HEADER, "") or (not status and message.content_type) or None
-        return RpcReply(int(status) if status.isdigit() else 200, told, content_type, message.data.value)
+        status = reply_headers.pop(STATUS_HEADER, "")
+        content_type = reply_headers.pop(CONTENT_TYPE_HEADER, "") or (not status and message.content_type) or None
+        return RpcReply(int(status) if status.isdigit() else 200, reply_headers, content_type, message.data.value)
 
     def delete_state(self, store: str, item: StateItem) -> Flow[None]:
         if item.etag is not None:

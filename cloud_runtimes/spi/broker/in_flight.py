@@ -25,7 +25,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Held(kernel.Marks):
-    """One message with many events, or many messages (``single``) with one each; the places of its marks are those of the frame.
+    """Message with many events, or many messages (``single``) with one each. Its marks use the indexes of the frame.
 
     Attributes:
         origin: where it came from, for the driver.
@@ -34,9 +34,9 @@ class Held(kernel.Marks):
         deliveries: this one included.
         history: of the events.
         at: when they were delivered, microseconds since 1970 UTC.
-        next: the first place that was not delivered.
-        holes: whether some that were not delivered have gone to another member.
-        unread: the message, where it cannot be read; its frame is then what a dead letter of it has.
+        next: the first index that was not delivered.
+        holes: whether some undelivered events have gone to another member.
+        unread: the message, if it cannot be read; its frame is then the content of its dead letter.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class Held(kernel.Marks):
         self.holes = False
         self.unread = unread
 
-    def select(self, places: Sequence[int]) -> bytes:
+    def select(self, indexes: Sequence[int]) -> bytes:
         """Return events as they come again."""
         if self.unread is not None:
             return self.unread
-        found: bytes = self.frame.select(places)
-        return found
+        body: bytes = self.frame.select(indexes)
+        return body
 
     def open(self, start: int, stop: int) -> list[int]:
         """Return the places from ``start`` to ``stop`` that are not settled."""
         bits = int.from_bytes(self.settled, "little")
-        return [place for place in range(start, stop) if not bits >> place & 1]
+        return [index for index in range(start, stop) if not bits >> index & 1]
 
 
 class Unacked(NamedTuple):
@@ -193,14 +193,14 @@ class InFlight:
 
     def _hold(self, held: Held, cause: Cause | None = None) -> int:
         """Keep a message for delivery. ``cause``: it cannot be read, and is delivered to nobody."""
-        if held.left:
+        if held.remaining:
             self.held[held] = None
         if self._policy.is_exhausted(held.deliveries):
             # the last holder died with it
             self._give_up(held, range(held.length), Cause("deliveries"), held.deliveries - 1, held.history)
         elif cause is not None:
             self._refuse(held, cause)
-        elif held.left:
+        elif held.remaining:
             self._ready.append(held)
         else:
             self._finish(held, None)
@@ -218,14 +218,14 @@ class InFlight:
             held = self._ready[0]
             start, stop = held.next, min(held.next + want, held.length)
             records: list[kernel.ClaimedRecord] = []
-            places = held.open(start, stop) if held.holes else range(start, stop)
-            gone = held.frame.deliver(0, places, now_us, held, records)
+            indexes = held.open(start, stop) if held.holes else range(start, stop)
+            gone = held.frame.deliver(0, indexes, now_us, held, records)
             held.next, held.at = stop, now_us
             if stop == held.length:
                 self._ready.popleft()
-            for place in gone:
-                held.settle(place)
-                self._finish(held, place)
+            for index in gone:
+                held.settle(index)
+                self._finish(held, index)
             self.expired += len(gone)
             if records:
                 deliveries.groups.append((records, held.deliveries))
@@ -242,10 +242,10 @@ class InFlight:
                 self._acknowledge(marked)
                 continue
             for held, records in groupby(marked, _marks_of):
-                places = [record.place for record in records]
+                indexes = [record.position for record in records]
                 answer = self._policy.decide(settlement, delay, cause, held.deliveries)
                 history = held.history.after(held.at, held.deliveries, cause)
-                for each in [[place] for place in places] if held.single else [places]:
+                for each in [[index] for index in indexes] if held.single else [indexes]:
                     if isinstance(answer, Cause):
                         self._give_up(held, each, answer, held.deliveries, history)
                     else:
@@ -266,39 +266,39 @@ class InFlight:
         for held, records in groupby(marked, _marks_of):
             if held.single:
                 tokens = held.tokens
-                self.done.setdefault(held.origin, []).extend([tokens[record.place] for record in records])
-                if not held.left:
+                self.done.setdefault(held.origin, []).extend([tokens[record.position] for record in records])
+                if not held.remaining:
                     self.held.pop(held, None)
             else:
                 self._finish(held, None)
 
-    def _finish(self, held: Held, place: int | None) -> None:
+    def _finish(self, held: Held, index: int | None) -> None:
         """Note that an event, or a message without any, needs nothing more."""
-        if held.single and place is not None:
-            self.done.setdefault(held.origin, []).append(held.tokens[place])
-        elif not held.left and any(part.held is held for part in self.unacked):
+        if held.single and index is not None:
+            self.done.setdefault(held.origin, []).append(held.tokens[index])
+        elif not held.remaining and any(part.held is held for part in self.unacked):
             # acknowledged before the parts of it are written, they would be lost
             self.unacked.append(Unacked(held, held.tokens, True, None, 0, None, held.deliveries, held.history))
-        elif not held.left:
+        elif not held.remaining:
             self.done.setdefault(held.origin, []).append(held.tokens[0])
-        if not held.left:
+        if not held.remaining:
             self.held.pop(held, None)
 
     def _give_up(
-        self, held: Held, places: Sequence[int], cause: Cause, deliveries: int, history: DeliveryHistory
+        self, held: Held, indexes: Sequence[int], cause: Cause, deliveries: int, history: DeliveryHistory
     ) -> None:
-        for place in places:
-            held.settle(place)
+        for index in indexes:
+            held.settle(index)
         frame = None
         if self._policy.request.dead_letter_topic is not None:
             of = held.frame
-            records = [self._policy.dead_letter(of, place, cause, deliveries, history) for place in places]
+            records = [self._policy.dead_letter(of, index, cause, deliveries, history) for index in indexes]
             frame = kernel.build_frame(of.source, of.type, of.topic, records)
         elif cause.reason == "dropped":
-            self.dropped += len(places)
+            self.dropped += len(indexes)
         else:
-            self._policy.log_lost(len(places), cause)
-        self._part(held, places, frame, None, deliveries, history)
+            self._policy.log_lost(len(indexes), cause)
+        self._part(held, indexes, frame, None, deliveries, history)
 
     def _refuse(self, held: Held, cause: Cause) -> None:
         """Have a message that cannot be read become a dead letter, or come again: a newer member may read it."""
@@ -318,39 +318,39 @@ class InFlight:
     def _part(
         self,
         held: Held,
-        places: Sequence[int],
+        indexes: Sequence[int],
         frame: bytes | None,
         delay: int | None,
         deliveries: int,
         history: DeliveryHistory,
     ) -> None:
-        tokens = [held.tokens[place] for place in places] if held.single else held.tokens
+        tokens = [held.tokens[index] for index in indexes] if held.single else held.tokens
         self.unacked.append(
-            Unacked(held, tokens, held.single or not held.left, frame, len(places), delay, deliveries, history)
+            Unacked(held, tokens, held.single or not held.remaining, frame, len(indexes), delay, deliveries, history)
         )
-        if not held.left:
+        if not held.remaining:
             self.held.pop(held, None)
 
     def release(self, which: Callable[[Held], bool] = lambda held: True) -> None:
         """Make parts of all that is left, which the member did not hand out: it does not count as a delivery."""
         for held in list(filter(which, self.held)):
             self._rest(held, held.open(0, held.length), held.deliveries - 1)
-        self._ready = deque(held for held in self._ready if held.left)
+        self._ready = deque(held for held in self._ready if held.remaining)
 
     def release_begun(self, handed: Sequence[Any]) -> None:
         """Make parts of what is left of messages that come again as a whole otherwise, though something of them is settled. ``handed``: events that somebody has; only these count as delivered."""
         for held in list(self.held):
-            if not held.single and held.left < held.length:
-                theirs = {each.place for each in handed if each.marks is held}
-                places = held.open(0, held.length)
-                self._rest(held, [place for place in places if place in theirs], held.deliveries)
-                self._rest(held, [place for place in places if place not in theirs], held.deliveries - 1)
+            if not held.single and held.remaining < held.length:
+                theirs = {each.position for each in handed if each.marks is held}
+                indexes = held.open(0, held.length)
+                self._rest(held, [index for index in indexes if index in theirs], held.deliveries)
+                self._rest(held, [index for index in indexes if index not in theirs], held.deliveries - 1)
 
-    def _rest(self, held: Held, places: Sequence[int], deliveries: int) -> None:
-        if places:
-            for place in places:
-                held.settle(place)
-            self._part(held, places, held.select(places), 0, deliveries, held.history)
+    def _rest(self, held: Held, indexes: Sequence[int], deliveries: int) -> None:
+        if indexes:
+            for index in indexes:
+                held.settle(index)
+            self._part(held, indexes, held.select(indexes), 0, deliveries, held.history)
 
     def forget(self) -> None:
         """Hold nothing: what was held is delivered again, and settlements of it are void."""
@@ -364,38 +364,38 @@ class InFlight:
         for held in list(self.held):
             if held.origin != origin or tokens.isdisjoint(held.tokens):
                 continue
-            for place in range(held.length):
-                if held.tokens[place if held.single else 0] in tokens:
-                    held.settle(place)
+            for index in range(held.length):
+                if held.tokens[index if held.single else 0] in tokens:
+                    held.settle(index)
                     held.holes = True
-            if not held.left:
+            if not held.remaining:
                 del self.held[held]
 
     def leave(self, origin: Hashable) -> bool:
-        """Let go of what was not delivered of an origin; tells whether anything delivered is left."""
+        """Let go of what was not delivered of an origin; returns whether anything delivered is left."""
         self._ready = deque(held for held in self._ready if held.origin != origin)
-        left = False
+        has_delivered = False
         for held in [held for held in self.held if held.origin == origin]:
             if held.next == held.length:
-                left = True
+                has_delivered = True
                 continue
             if held.single:
-                for place in held.open(held.next, held.length):
-                    held.settle(place)
+                for index in held.open(held.next, held.length):
+                    held.settle(index)
                 held.next = held.length
             else:  # it comes again as a whole
                 held.void = True
-            if held.left and not held.void:
-                left = True
+            if held.remaining and not held.void:
+                has_delivered = True
             else:
                 del self.held[held]
-        return left
+        return has_delivered
 
     def tokens(self, origin: Hashable) -> Iterator[Any]:
         """Return the tokens of the messages of an origin that have anything left."""
         for held in self.held:
             if held.origin == origin:
                 if held.single:
-                    yield from (held.tokens[place] for place in held.open(0, held.length))
+                    yield from (held.tokens[index] for index in held.open(0, held.length))
                 else:
                     yield held.tokens[0]

@@ -83,9 +83,9 @@ class SocketMember(EventSource):
             if not (want and in_flight.is_ready):
                 self._wait(want, timeout)
         except self.failures as error:
-            if (found := self._failed(error)) is error:
+            if (failure := self._failed(error)) is error:
                 raise
-            raise found from error
+            raise failure from error
         return in_flight.deliver(want, self._now_us())
 
     def wake(self) -> None:
@@ -96,9 +96,9 @@ class SocketMember(EventSource):
         try:
             self._leave()
         except self.failures as error:
-            if (found := self._failed(error, leaving=True)) is error:
+            if (failure := self._failed(error, leaving=True)) is error:
                 raise
-            raise found from error
+            raise failure from error
         finally:
             self._disconnect()
             self.waker.close()

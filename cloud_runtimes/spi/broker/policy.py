@@ -114,12 +114,12 @@ class DeliveryPolicy:
         repeated(f"lost {self.label}", message, self.label, events, why, cause.error or "their holder died", every=1.0)
 
     def dead_letter(
-        self, frame: kernel.Frame, place: int, cause: Cause, deliveries: int, history: DeliveryHistory
+        self, frame: kernel.Frame, index: int, cause: Cause, deliveries: int, history: DeliveryHistory
     ) -> bytes:
         """Return the record of an event as a dead letter."""
         try:
             return dead_letter_record(
-                frame[place],
+                frame[index],
                 cause if cause.error else cause._replace(error=history.error),
                 topic=self.request.topic,
                 group=self.request.group,
@@ -128,5 +128,5 @@ class DeliveryPolicy:
                 last_us=history.last,
             )
         except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
-            record: bytes = frame.record_bytes(place)
+            record: bytes = frame.record_bytes(index)
             return record

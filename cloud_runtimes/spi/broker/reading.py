@@ -97,13 +97,13 @@ def _is_later(data: bytes) -> bool:
     return at <= len(data)
 
 
-def text_of(value: Any, instead: str) -> str:
-    """Return a header as the topic of an event; ``instead`` where it cannot be one."""
+def text_of(value: Any, default: str) -> str:
+    """Return a header as the topic of an event; ``default`` where it cannot be one."""
     try:
         kernel.build_frame("source", "type", value, ())
     except (CloudRuntimesError, TypeError):
-        return instead
-    return value or instead
+        return default
+    return value or default
 
 
 def read_count(value: Any) -> int:

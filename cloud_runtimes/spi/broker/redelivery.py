@@ -25,17 +25,17 @@ def as_messages(frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None,
 
     ``raw``: events that were published without an envelope have none.
     """
-    found: list[tuple[str | None, bytes]] = []
+    messages: list[tuple[str | None, bytes]] = []
     for frame in map(kernel.Frame, frames):
         if raw and frame[0].raw:
-            records = [frame[place] for place in range(len(frame))]
-            found += [(record.content_type or _OCTETS, record.payload) for record in records]
+            records = [frame[index] for index in range(len(frame))]
+            messages += [(record.content_type or _OCTETS, record.payload) for record in records]
             continue
         try:
-            found += [(None, data) for data in frame.structured()]
+            messages += [(None, data) for data in frame.structured()]
         except PayloadError:  # of another writer, with attributes that have no JSON: as they are
-            found.append((None, frame.select(range(len(frame)))))
-    return found
+            messages.append((None, frame.select(range(len(frame)))))
+    return messages
 
 
 def spread(counts: Sequence[int], errors: Mapping[int, CloudRuntimesError]) -> dict[int, CloudRuntimesError]:
@@ -69,8 +69,8 @@ def pieces(frame: bytes, room: int) -> Iterator[bytes]:
         yield frame
         return
     half = len(whole) // 2
-    for places in (range(half), range(half, len(whole))):
-        yield from pieces(whole.select(places), room)
+    for indexes in (range(half), range(half, len(whole))):
+        yield from pieces(whole.select(indexes), room)
 
 
 def write_history(deliveries: int, history: DeliveryHistory) -> str:
@@ -81,8 +81,8 @@ def write_history(deliveries: int, history: DeliveryHistory) -> str:
 
 def read_history(text: str) -> tuple[int, DeliveryHistory]:
     """Read what `write_history` made; 0 and nothing where it is of another program."""
-    found = _PAST.fullmatch(text)
-    if found is None or max(int(found[2]), int(found[3])) > _LAST:
+    match = _PAST.fullmatch(text)
+    if match is None or max(int(match[2]), int(match[3])) > _LAST:
         return 0, NO_HISTORY
-    error = printable(found[4] or "")
-    return min(int(found[1]), _MOST), DeliveryHistory(int(found[2]) or None, int(found[3]) or None, error or None)
+    error = printable(match[4] or "")
+    return min(int(match[1]), _MOST), DeliveryHistory(int(match[2]) or None, int(match[3]) or None, error or None)

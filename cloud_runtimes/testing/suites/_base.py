@@ -1,4 +1,4 @@
-"""What all suites share: both APIs, the skip of what is not declared, and calls of the component under test."""
+"""Common parts of all suites: both APIs, the skip of undeclared features, and calls of the component under test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Broken(Exception):
-    """What a test itself raises."""
+    """Exception that a test itself raises."""
 
 
 class Call:
@@ -45,8 +45,8 @@ class Call:
 
     def opened(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Return a context manager for the block of what a method gives."""
-        made = self if hasattr(self._service, f"{method}_async") else self.plain
-        return self._api.opened(made(method, *arguments, **options))
+        caller = self if hasattr(self._service, f"{method}_async") else self.plain
+        return self._api.opened(caller(method, *arguments, **options))
 
     def fails(self, error: Any, match: str | None = None) -> Callable[..., Any]:
         """Return a call that must raise an error, and returns the error."""
@@ -68,7 +68,7 @@ class Call:
         return context_of(self._client).frame(self._name).driver(*self._component)
 
     def lacks(self, feature: str) -> bool:
-        """Tell whether a feature is not declared, so that using it must be refused."""
+        """Return whether a feature is not declared, so that using it must be refused."""
         return not self._client.supports(feature, *(self._component or ("default",)))
 
 

@@ -52,8 +52,8 @@ class SessionTests(Suite):
     @staticmethod
     def count(call: Call) -> int:
         """Count the rows."""
-        found: list[int] = call("query", "SELECT count(*) FROM item", type=int)
-        return found[0]
+        rows: list[int] = call("query", "SELECT count(*) FROM item", type=int)
+        return rows[0]
 
     def test_not_declared_is_refused(self, call: Call) -> None:
         calls: dict[str, Callable[[], Any]] = {
@@ -246,8 +246,8 @@ class SessionTests(Suite):
             api.call(tx, "execute", "INSERT INTO item (id, qty) VALUES (3, 30)")
             with api.opened(tx.stream("SELECT qty FROM item ORDER BY id", type=int)) as stream:
                 assert api.take(stream) == [10, 20, 30]
-            left = tx.stream(self.NUMBERS, {"n": 5000}, type=tuple[int, str])
-            assert api.take(left, 1) == [(1, "r")]
+            numbers = tx.stream(self.NUMBERS, {"n": 5000}, type=tuple[int, str])
+            assert api.take(numbers, 1) == [(1, "r")]
         with pytest.raises(CloudRuntimesError):
-            api.take(left, 2000)
+            api.take(numbers, 2000)
         assert self.count(call) == 3

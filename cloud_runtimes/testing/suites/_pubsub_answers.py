@@ -196,7 +196,7 @@ class AnswerTests(Suite):
         call("publish", "t", 1)
         with call.opened("subscribe", "t") as sub:
             (event,) = collect(api, sub, 1, ack=False)
-            for least, most in ((0.9, 1.2), (1.9, 2.3), (3.9, 4.4)):
+            for least, latest in ((0.9, 1.2), (1.9, 2.3), (3.9, 4.4)):
                 begun = time.monotonic()
                 event.retry()
                 api.pause(0.1)
@@ -207,7 +207,7 @@ class AnswerTests(Suite):
                 if event is not None:  # a busy machine takes longer than that
                     assert time.monotonic() - begun + (0 if waited else least - 0.6) > least, "it came too early"
                     continue
-                harness.advance(most - least + 0.4)
+                harness.advance(latest - least + 0.4)
                 (event,) = collect(api, sub, 1, ack=False)
             assert event.delivery_count == 4
             event.ack()
@@ -222,8 +222,8 @@ class AnswerTests(Suite):
         assert (letter.id, letter.data, letter.key, letter.topic) == (id, {"n": 1}, "k", "t")
         extensions = dict(letter.extensions)
         if harness.tells_dead:
-            told = {name: extensions.pop(name) for name in ("dlreason", "dltopic", "dlgroup")}
-            assert told == {"dlreason": "dropped", "dltopic": "t", "dlgroup": "suite"}
+            details = {name: extensions.pop(name) for name in ("dlreason", "dltopic", "dlgroup")}
+            assert details == {"dlreason": "dropped", "dltopic": "t", "dlgroup": "suite"}
             assert datetime.fromisoformat(extensions.pop("dllast")).tzinfo is UTC
             assert (extensions.pop("dlfirst", None) is None) == (extensions.pop("dlcount", None) is None)
         assert {name: value for name, value in extensions.items() if not name.startswith("dl")} == {"tenant": "blue"}
@@ -298,13 +298,13 @@ class AnswerTests(Suite):
 
     def test_max_in_flight(self, call: Call, api: Api, harness: Harness) -> None:
         call("publish_bulk", "t", list(range(20)))
-        most = min(4, harness.at_once)
+        limit = min(4, harness.at_once)
         with call.opened("subscribe", "t", max_in_flight=4) as sub:
-            events = collect(api, sub, most, ack=False)
+            events = collect(api, sub, limit, ack=False)
             nothing(api, sub)
             for event in events:
                 event.ack()
-            events += collect(api, sub, 20 - most)
+            events += collect(api, sub, 20 - limit)
         assert [event.data for event in as_sent(harness, events)] == list(range(20))
 
     def test_batch(self, call: Call, api: Api, harness: Harness) -> None:
@@ -383,14 +383,14 @@ class AnswerTests(Suite):
         assert max(sizes) <= 40
 
     def test_workers_run_at_once(self, call: Call, api: Api, harness: Harness) -> None:
-        running, most = set(), 0
+        running, highest = set(), 0
         lock = threading.Lock()
 
         def enter(event: Event[Any]) -> None:
-            nonlocal most
+            nonlocal highest
             with lock:
                 running.add(event.data)
-                most = max(most, len(running))
+                highest = max(highest, len(running))
 
         def handle(event: Event[Any]) -> None:
             enter(event)
@@ -404,7 +404,7 @@ class AnswerTests(Suite):
 
         with call.opened("subscribe", "t", handle if api.name == "sync" else handle_async, workers=4):
             call("publish_bulk", "t", list(range(8)))
-            assert api.until(lambda: most == min(4, harness.at_once))
+            assert api.until(lambda: highest == min(4, harness.at_once))
             assert api.until(lambda: not running)
 
     @requires("pubsub.dead_letter")

@@ -58,7 +58,7 @@ class Runs:
 
 
 def gone(call: Call, name: str = "j") -> bool:
-    """Tell whether there is no such job."""
+    """Return whether there is no such job."""
     try:
         call("get_job", name)
     except NotFoundError:

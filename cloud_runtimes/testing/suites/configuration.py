@@ -43,10 +43,10 @@ def receive(api: Api, sub: ConfigurationSubscription) -> Values:
 
 def gather(api: Api, sub: ConfigurationSubscription, wanted: Values) -> Values:
     """Return what comes until these last values have; all of it merged."""
-    found: Values = {}
-    while any(found.get(key, "absent") != value for key, value in wanted.items()):
-        found |= receive(api, sub)
-    return found
+    values: Values = {}
+    while any(values.get(key, "absent") != value for key, value in wanted.items()):
+        values |= receive(api, sub)
+    return values
 
 
 def silent(api: Api, first: ConfigurationSubscription, *others: ConfigurationSubscription) -> None:

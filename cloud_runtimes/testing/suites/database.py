@@ -31,7 +31,7 @@ __all__ = ["DatabaseSuite", "injections"]
 
 @dataclass
 class Everything:
-    """One of each kind of column."""
+    """A column of each kind."""
 
     id: int
     yes: bool
@@ -70,9 +70,9 @@ def injections() -> list[str]:
     ]
     # fmt: on
     while len(seeds) < 500:
-        made = "".join(chance.choice(pieces) for _ in range(chance.randint(2, 8)))
-        if not made.isidentifier():
-            seeds.append(made)
+        name = "".join(chance.choice(pieces) for _ in range(chance.randint(2, 8)))
+        if not name.isidentifier():
+            seeds.append(name)
     return seeds
 
 
@@ -135,8 +135,8 @@ class DatabaseSuite(SessionTests):
                 assert call("query", sql) == [{"v": expected}]
 
     def test_a_parameter_twice(self, call: Call, items: str) -> None:
-        found = call("query", "SELECT id FROM item WHERE id = :n OR qty = :n * 20 ORDER BY id", {"n": 1})
-        assert found == [{"id": 1}, {"id": 2}]
+        rows = call("query", "SELECT id FROM item WHERE id = :n OR qty = :n * 20 ORDER BY id", {"n": 1})
+        assert rows == [{"id": 1}, {"id": 2}]
 
     # -- writing --------------------------------------------------------------
 
@@ -259,8 +259,8 @@ class DatabaseSuite(SessionTests):
         assert call("update", "order", {"name": "c"}, {"select": None}) == ExecuteResult(1)
         assert call("update", "order", {"name": "d"}, {"id": 2, "select": 1.0}).rows_affected == 0
         assert call("update", "order", {"id": 5}, {"id": 2}) == ExecuteResult(1)
-        found = call("query", 'SELECT name, "MixedCase" AS n FROM "order" ORDER BY id')
-        assert found == [{"name": "a", "n": 1}, {"name": "c", "n": None}]
+        rows = call("query", 'SELECT name, "MixedCase" AS n FROM "order" ORDER BY id')
+        assert rows == [{"name": "a", "n": 1}, {"name": "c", "n": None}]
         call("drop_table", "order")
         call("drop_table", "order")
         assert call("tables") == []

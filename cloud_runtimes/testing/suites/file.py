@@ -291,11 +291,11 @@ class FileSuite(HandleTests):
             call("put_file", name, b"x")
 
         def listed(*args: Any, **kwargs: Any) -> list[str]:
-            found = call("list_files", *args, recursive=False, **kwargs)
-            assert all(info.is_folder is info.name.endswith("/") for info in found)
+            infos = call("list_files", *args, recursive=False, **kwargs)
+            assert all(info.is_folder is info.name.endswith("/") for info in infos)
             one = None if call.lacks("file.sizes") else 1
-            assert all(info.size == (0 if info.is_folder else one) for info in found)
-            return [info.name for info in found]
+            assert all(info.size == (0 if info.is_folder else one) for info in infos)
+            return [info.name for info in infos]
 
         assert listed() == ["a", "a-b/", "a/", "b/", "f"]
         assert listed("a") == ["a", "a-b/", "a/"]

@@ -61,7 +61,7 @@ class PubSubSuite(AnswerTests, InboxTests):
     def test_too_large_is_refused(self, call: Call, client: CloudRuntimesClient, api: Api, store: str) -> None:
         driver = call.driver()
         largest = driver.max_event_bytes
-        message = re.escape(f"has {largest + 1:,} bytes, {largest:,} are taken: {driver.larger_events}")
+        message = re.escape(f"has {largest + 1:,} bytes, {largest:,} are taken: {driver.too_large_hint}")
         call.fails(ResourceExhaustedError, match=message)("publish", "t", bytes(largest + 1))
         call.fails(BulkError, match=message)("publish_bulk", "t", [bytes(largest + 1)])
         with call.opened("publisher", "t") as publisher:

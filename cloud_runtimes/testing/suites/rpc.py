@@ -56,7 +56,7 @@ class RpcHarness(Harness):
 
 
 class RpcSuite(Suite):
-    """What a caller and a handler are promised, wherever the other one is."""
+    """Guarantees to a caller and a handler, wherever the other one is."""
 
     service = "rpc"
 
@@ -95,15 +95,15 @@ class RpcSuite(Suite):
         call.fails(PayloadError)("invoke_method", "nothing", type=Order)
 
     def test_content_types(self, call: Call) -> None:
-        def told(data: Any, content_type: str | None = None) -> Any:
+        def describe(data: Any, content_type: str | None = None) -> Any:
             return call("invoke_method", "describe", data, content_type=content_type)
 
-        assert told({"a": 1})["content_type"] == "application/json"
-        assert told(b"x")["content_type"] == "application/octet-stream"
-        assert told("grüße", "text/plain; charset=utf-8")["data"] == "grüße"
-        assert told("<é/>", "application/xml")["data"] == "<é/>"
-        assert told({"a": [1]}, "application/msgpack")["data"] == {"a": [1]}
-        assert told({"a": 1}, "application/vnd.test+json")["data"] == {"a": 1}
+        assert describe({"a": 1})["content_type"] == "application/json"
+        assert describe(b"x")["content_type"] == "application/octet-stream"
+        assert describe("grüße", "text/plain; charset=utf-8")["data"] == "grüße"
+        assert describe("<é/>", "application/xml")["data"] == "<é/>"
+        assert describe({"a": [1]}, "application/msgpack")["data"] == {"a": [1]}
+        assert describe({"a": 1}, "application/vnd.test+json")["data"] == {"a": 1}
         response = call("invoke", "raw", b"%PDF", content_type="application/pdf")
         assert response.content_type == "application/pdf"
 
@@ -113,9 +113,9 @@ class RpcSuite(Suite):
         assert call("invoke_method", "typed", {"id": 1, "tags": []})["id"] == 2
         caught = call.fails(InvalidArgumentError)("invoke_method", "typed", {"id": "one", "tags": []})
         # where an error's class is not told, it is that of its status
-        told = isinstance(caught, PayloadError)
-        assert told or call.lacks("rpc.status")
-        assert "$.id" in str(caught) or not told
+        has_details = isinstance(caught, PayloadError)
+        assert has_details or call.lacks("rpc.status")
+        assert "$.id" in str(caught) or not has_details
         call.fails(PayloadError, match=r"\$\.id")("invoke_method", "echo", {"id": "one", "tags": []}, type=Order)
 
     def test_nobody_shares_what_can_change(self, call: Call) -> None:
@@ -286,7 +286,7 @@ class RpcSuite(Suite):
 
     @staticmethod
     def comes_too_late(call: Call, method: str, seconds: float) -> bool:
-        """Call a handler that takes longer than the call has, and tell whether it may have run; again where a busy machine had not sent it by then."""
+        """Call a handler that takes longer than the call has, and return whether it may have run; again where a busy machine had not sent it by then."""
         for _ in range(5):
             with Stopwatch() as watch:
                 error = call.fails(DeadlineExceededError)("invoke_method", method, seconds, timeout=0.2)

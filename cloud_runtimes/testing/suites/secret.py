@@ -45,8 +45,8 @@ class SecretSuite(Suite):
     def put(self, store: str, harness: SecretHarness, canary: Canary) -> Put:
         """Set a secret, and return its value."""
 
-        def put(key: str, made: Callable[[str], str] = str) -> str:
-            value = made(canary.value())
+        def put(key: str, convert: Callable[[str], str] = str) -> str:
+            value = convert(canary.value())
             harness.put(store, key, value)
             return value
 
@@ -69,12 +69,12 @@ class SecretSuite(Suite):
                 call("get_bulk_secret")
             return
         values = {key: put(key) for key in ("first", "second", "third")}
-        found = call("get_bulk_secret")
-        assert {type(each) for each in found.values()} == {Secret}
-        assert ({key: dict(each) for key, each in found.items()} == {k: {k: v} for k, v in values.items()}) is True
-        for key in found:
-            assert (call("get_secret", key) == found[key]) is True
-        found.clear()
+        secrets = call("get_bulk_secret")
+        assert {type(each) for each in secrets.values()} == {Secret}
+        assert ({key: dict(each) for key, each in secrets.items()} == {k: {k: v} for k, v in values.items()}) is True
+        for key in secrets:
+            assert (call("get_secret", key) == secrets[key]) is True
+        secrets.clear()
         assert set(call("get_bulk_secret")) == set(values), "the caller may change what it got"
 
     @requires("secret.bulk")
@@ -84,7 +84,7 @@ class SecretSuite(Suite):
     def test_values_come_as_they_are(
         self, call: Call, put: Put, harness: SecretHarness, subtests: pytest.Subtests
     ) -> None:
-        values = {kind: put(f"key-{kind}", made) for kind, made in _VALUES if harness.empty or made("text")}
+        values = {kind: put(f"key-{kind}", convert) for kind, convert in _VALUES if harness.empty or convert("text")}
         for kind, value in values.items():
             with subtests.test(kind):
                 got = call("get_secret", f"key-{kind}").value
@@ -181,5 +181,5 @@ class SecretSuite(Suite):
 
     def test_many_at_once(self, call: Call, put: Put) -> None:
         secrets = {f"key-{number}": put(f"key-{number}") for number in range(8)}
-        found = call.together(*[("get_secret", key) for key in secrets for _ in range(4)])
-        assert (found == [{key: value} for key, value in secrets.items() for _ in range(4)]) is True
+        results = call.together(*[("get_secret", key) for key in secrets for _ in range(4)])
+        assert (results == [{key: value} for key, value in secrets.items() for _ in range(4)]) is True

@@ -129,9 +129,9 @@ class StateSuite(OutboxTests):
     def test_bulk(self, call: Call) -> None:
         items = {f"k{number}": {"n": number} for number in range(7)}
         call("save_bulk", items)
-        found = call("get_bulk", [*items, "missing"])
-        assert {key: item.value for key, item in found.items()} == items
-        assert all(isinstance(item, StateItem) and item.key == key for key, item in found.items())
+        result = call("get_bulk", [*items, "missing"])
+        assert {key: item.value for key, item in result.items()} == items
+        assert all(isinstance(item, StateItem) and item.key == key for key, item in result.items())
         call("delete_bulk", ["k0", "k1", "missing"])
         assert sorted(call("get_bulk", list(items))) == [f"k{number}" for number in range(2, 7)]
         assert call("get_bulk", []) == {}
@@ -141,8 +141,8 @@ class StateSuite(OutboxTests):
     def test_bulk_of_many(self, call: Call, harness: Harness) -> None:
         items = {f"key-{number:04}": number for number in range(harness.many)}
         call("save_bulk", items)
-        found = call("get_bulk", list(items))
-        assert {key: item.value for key, item in found.items()} == items
+        result = call("get_bulk", list(items))
+        assert {key: item.value for key, item in result.items()} == items
 
     def test_bulk_tries_every_item(self, call: Call) -> None:
         caught = call.fails(BulkError)("save_bulk", {"good": 1, "bad": 1j, "fine": 2})
@@ -187,10 +187,10 @@ class StateSuite(OutboxTests):
         keys = [f"{number:05}" for number in range(min(1025, harness.many))]
         call("save_bulk", dict.fromkeys(keys, 0))
         assert call("list_keys") == keys
-        found: list[str] = []
-        while page := call("list_keys", limit=100, after=found[-1] if found else None):
-            found += page
-        assert found == keys
+        listed: list[str] = []
+        while page := call("list_keys", limit=100, after=listed[-1] if listed else None):
+            listed += page
+        assert listed == keys
 
     # -- conditions -----------------------------------------------------------
 
@@ -357,8 +357,8 @@ class StateSuite(OutboxTests):
                 tx.delete("d")
                 tx.save("k", 2, etag=harness.bad_etag)
                 tx.save("late", 1)
-        found = call("get_bulk", ["new", "d", "k", "late"])
-        assert {key: item.value for key, item in found.items()} == {"d": 1, "k": 1}
+        result = call("get_bulk", ["new", "d", "k", "late"])
+        assert {key: item.value for key, item in result.items()} == {"d": 1, "k": 1}
         etag = call("get_item", "k").etag
         with call.opened("transaction") as tx:
             tx.save("k", 2, etag=etag)

@@ -57,9 +57,9 @@ def _fake_msvcrt() -> ModuleType:
 
     def locking(file: int, mode: int, count: int) -> None:
         kind = fcntl.F_UNLCK if mode == module.LK_UNLCK else fcntl.F_WRLCK
-        place = os.lseek(file, 0, os.SEEK_CUR)
+        offset = os.lseek(file, 0, os.SEEK_CUR)
         try:
-            fcntl.fcntl(file, _OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, place, count, 0))
+            fcntl.fcntl(file, _OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, offset, count, 0))
         except BlockingIOError as error:
             raise PermissionError(errno.EACCES, "Permission denied") from error
 

@@ -29,10 +29,10 @@ class Configuration:
 
     def GetConfiguration(self, request: Any, context: Any) -> Any:
         store = check_store(request.store_name, "UNKNOWN")
-        found = self._configuration.get_configuration_items(
+        stored = self._configuration.get_configuration_items(
             store, list(request.keys), group=_own(request.group), label=_own(request.label)
         )
-        items = [_item(each) for each in found.values() if not (self._quirks.splits_keys and "/" in each.key)]
+        items = [_item(each) for each in stored.values() if not (self._quirks.splits_keys and "/" in each.key)]
         return messages().GetConfigurationResponse(items=items)
 
     def SaveConfiguration(self, request: Any, context: Any) -> Any:
@@ -51,8 +51,8 @@ class Configuration:
         store = check_store(request.store_name, "UNKNOWN")
         keys = list(request.keys)
         if self._quirks.deletes_prefixes:
-            found = self._configuration.get_configuration(store, group=_own(request.group), label=_own(request.label))
-            keys += [key for key in found if key.startswith(tuple(keys))]
+            stored = self._configuration.get_configuration(store, group=_own(request.group), label=_own(request.label))
+            keys += [key for key in stored if key.startswith(tuple(keys))]
         self._configuration.delete_configuration(store, keys, group=_own(request.group), label=_own(request.label))
         if not self._quirks.silent_deletes:
             self._tell(store, set(keys))
@@ -90,13 +90,13 @@ class Configuration:
         with self._lock:
             streams = list(self._streams)
         items = self._configuration.get_configuration_items(store, sorted(keys))
-        made = [_item(items[key]) if key in items else messages().ConfigurationItem(key=key) for key in sorted(keys)]
+        changes = [_item(items[key]) if key in items else messages().ConfigurationItem(key=key) for key in sorted(keys)]
         for stream in streams:
-            stream.tell(store, made)
+            stream.tell(store, changes)
 
 
 class _Stream:
-    """One stream: which keys of which stores it wants."""
+    """Stream of a configuration subscriber, with the keys it wants of each store."""
 
     def __init__(self) -> None:
         self.responses: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -32,7 +32,7 @@ class Files:
     # -- content ------------------------------------------------------------
 
     def GetFile(self, request: Any, context: Any) -> Iterator[Any]:
-        store, name = self._place(request)
+        store, name = self._address(request)
         try:
             content = self._files.get_file(store, name)
         except NotFoundError:
@@ -43,7 +43,7 @@ class Files:
     def PutFile(self, requests: Iterator[Any], context: Any) -> Any:
         first = next(requests, None)
         if first is not None:
-            store, name = self._place(first)
+            store, name = self._address(first)
             if self._quirks.needs_mode and not {"FileMode", "FileFlag"} <= set(first.metadata):
                 raise Refuse("INTERNAL", "fileMode is required for put file")
             sizes = {first.metadata.get(key, "") for key in ("fileSize", "filesize")}
@@ -60,7 +60,7 @@ class Files:
         return messages().Empty()
 
     def DelFile(self, request: Any, context: Any) -> Any:
-        store, name = self._place(request.request)
+        store, name = self._address(request.request)
         if store in self.local and not self._files.exists(store, name):
             raise self._missing(name)
         self._files.delete_file(store, name)
@@ -70,7 +70,7 @@ class Files:
 
     def GetFileMeta(self, request: Any, context: Any) -> Any:
         kinds = messages()
-        store, name = self._place(request.request)
+        store, name = self._address(request.request)
         if not name:
             raise Refuse("INTERNAL", f"{request.request.name}: invalid fileName format")
         meta = kinds.FileMeta()
@@ -93,23 +93,23 @@ class Files:
 
     def ListFile(self, request: Any, context: Any) -> Any:
         kinds = messages()
-        store, name = self._place(request.request)
+        store, name = self._address(request.request)
         if store in self.local:
             if not self._is_folder(store, name):
                 raise Refuse("INTERNAL", f"open {name}: no such file or directory")
             prefix = "" if name in ("", ".") else f"{name}/"
-            found = self._files.list_files(store, prefix, recursive=False)
-            names = {info.name[len(prefix) :].rstrip("/"): info for info in found}
+            listing = self._files.list_files(store, prefix, recursive=False)
+            names = {info.name[len(prefix) :].rstrip("/"): info for info in listing}
         else:
             names = {info.name: info for info in self._files.list_files(store, name)}
-        behind = sorted(each for each in names if each > request.marker)
-        page = behind[: request.page_size]
+        remaining = sorted(each for each in names if each > request.marker)
+        page = remaining[: request.page_size]
         files = [kinds.FileInfo(file_name=each, size=names[each].size) for each in page]
-        return kinds.ListFileResp(files=files, marker=page[-1] if page else "", is_truncated=len(page) < len(behind))
+        return kinds.ListFileResp(files=files, marker=page[-1] if page else "", is_truncated=len(page) < len(remaining))
 
     # -- names --------------------------------------------------------------
 
-    def _place(self, request: Any) -> tuple[str, str]:
+    def _address(self, request: Any) -> tuple[str, str]:
         store = check_store(request.store_name)
         name = request.name
         if store in self.local:

@@ -67,8 +67,10 @@ class Invoke:
             raise Refuse("UNAVAILABLE", str(error)) from None
         if reply.status != 200 and self._quirks.only_200:
             raise Refuse("UNAVAILABLE", f"http response code {reply.status}, body: {body!r}")
-        told = [(name.lower(), value) for name, value in reply.getheaders() if name.lower() not in _OF_A_CONNECTION]
-        context.send_initial_metadata(told)
+        initial_metadata = [
+            (name.lower(), value) for name, value in reply.getheaders() if name.lower() not in _OF_A_CONNECTION
+        ]
+        context.send_initial_metadata(initial_metadata)
         kinds = messages()
         made_up = "text/plain; charset=utf-8" if self._quirks.tells_of_grpc else ""
         kind = reply.getheader("content-type") or made_up

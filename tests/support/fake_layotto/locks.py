@@ -62,20 +62,20 @@ class Secrets:
     def GetSecret(self, request: Any, context: Any) -> Any:
         store = check_store(request.store_name)
         try:
-            found = self._secrets.get_secret(store, request.key)
+            secret = self._secrets.get_secret(store, request.key)
         except CloudRuntimesError:
             raise Refuse(
                 "INTERNAL", f"failed getting secret with key {request.key} from secret store {store}"
             ) from None
-        return messages().GetSecretResponse(data=dict(found))
+        return messages().GetSecretResponse(data=dict(secret))
 
     def GetBulkSecret(self, request: Any, context: Any) -> Any:
         store = check_store(request.store_name)
         kinds = messages()
         try:
-            found = self._secrets.get_bulk_secret(store)
+            stored = self._secrets.get_bulk_secret(store)
         except CloudRuntimesError:
             raise Refuse("INTERNAL", f"failed getting secrets from secret store {store}") from None
         return kinds.GetBulkSecretResponse(
-            data={key: kinds.SecretResponse(secrets=dict(each)) for key, each in found.items()}
+            data={key: kinds.SecretResponse(secrets=dict(each)) for key, each in stored.items()}
         )

@@ -109,7 +109,7 @@ class PubSub:
         assert self._channel is not None
         kinds = messages()
         try:
-            found = self._channel.unary_unary(
+            reply = self._channel.unary_unary(
                 f"{APP}ListTopicSubscriptions",
                 request_serializer=kinds.Empty.SerializeToString,
                 response_deserializer=kinds.ListTopicSubscriptionsResponse.FromString,
@@ -118,7 +118,7 @@ class PubSub:
             if not self._quirks.asks_once:
                 raise
             return  # only a line of its log
-        for each in found.subscriptions:
+        for each in reply.subscriptions:
             self._listen((each.pubsub_name, each.topic))
 
     def SubscribeTopicEvents(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
@@ -160,10 +160,12 @@ class PubSub:
 
     def _listen(self, key: tuple[str, str]) -> None:
         """Subscribe the component, once more."""
-        made = self._pubsub.subscribe(*key, group=self._app_id, max_in_flight=_WINDOW)
+        subscription = self._pubsub.subscribe(*key, group=self._app_id, max_in_flight=_WINDOW)
         with self._lock:
-            self._components.append((key, made))
-        threading.Thread(target=self._deliver, args=(key, made), name="fake-layotto-component", daemon=True).start()
+            self._components.append((key, subscription))
+        threading.Thread(
+            target=self._deliver, args=(key, subscription), name="fake-layotto-component", daemon=True
+        ).start()
 
     def _deliver(self, key: tuple[str, str], component: Subscription[Any]) -> None:
         for event in component:
@@ -226,7 +228,7 @@ class PubSub:
 
 
 class _Stream:
-    """One stream and the events that are under way on it."""
+    """Stream of a subscriber, with its unsettled events."""
 
     def __init__(self) -> None:
         self.responses: SimpleQueue[Any] = SimpleQueue()
@@ -236,7 +238,7 @@ class _Stream:
         self.panics = self.settled = 0
 
     def give(self, request: Any, event: Event[Any]) -> bool:
-        """Send an event; tells whether the stream is still there."""
+        """Send an event; returns whether the stream is still there."""
         with self._lock:
             if self._over:
                 return False

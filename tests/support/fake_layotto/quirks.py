@@ -1,4 +1,4 @@
-"""What a real Layotto does that nobody would expect (mosn/layotto at f9681450, and its components); each can be switched off."""
+"""Unexpected behaviour of a real Layotto (mosn/layotto at f9681450) and its components; each can be switched off."""
 
 from __future__ import annotations
 

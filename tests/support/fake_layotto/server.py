@@ -107,17 +107,17 @@ class FakeLayotto:
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         kinds = messages()
-        made = {}
+        handlers = {}
         for name, asks, request, tells, reply in _RPC.findall(_GOLDEN.read_text(encoding="utf-8")):
             call = next((getattr(block, name) for block in self._blocks if hasattr(block, name)), None)
             if call is not None:
                 kind = f"{'stream' if asks else 'unary'}_{'stream' if tells else 'unary'}"
-                made[name] = getattr(grpc, f"{kind}_rpc_method_handler")(
+                handlers[name] = getattr(grpc, f"{kind}_rpc_method_handler")(
                     _streamed(call) if tells else _guarded(call),
                     request_deserializer=getattr(kinds, request).FromString,
                     response_serializer=getattr(kinds, reply).SerializeToString,
                 )
-        return made
+        return handlers
 
 
 def _refused(context: grpc.ServicerContext, error: Exception) -> None:

@@ -18,7 +18,7 @@ _OCTETS = "application/octet-stream"
 
 
 class State:
-    """One write at a time, as Redis has it."""
+    """State API that performs one write at a time, like Redis."""
 
     def __init__(self, client: CloudRuntimesClient, quirks: Quirks) -> None:
         self._state = client.state
@@ -38,10 +38,10 @@ class State:
         items = []
         for key in request.keys:
             item = self._get(store, key)
-            made = messages().BulkStateItem(key=key)
+            message = messages().BulkStateItem(key=key)
             if item is not None:
-                made.data, made.etag = item.value, _etag(item)
-            items.append(made)
+                message.data, message.etag = item.value, _etag(item)
+            items.append(message)
         return messages().GetBulkStateResponse(items=items)
 
     def _get(self, store: str, key: str) -> Any:

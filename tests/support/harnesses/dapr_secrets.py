@@ -41,7 +41,7 @@ class DaprSecrets(Clients, SecretHarness):
     grpc: ClassVar[bool] = False
 
     def __init__(self, beside: SecretsBeside) -> None:
-        self._beside = beside
+        self._sidecar = beside
         self._inner = beside.harness
         self._inner._stores.clear()
         for _ in range(2):  # both are empty
@@ -52,7 +52,7 @@ class DaprSecrets(Clients, SecretHarness):
         return self._free.pop(0)
 
     def make(self, **arguments: Any) -> CloudRuntimesClient:
-        return client_of(self._beside.sidecar, self.grpc, arguments)
+        return client_of(self._sidecar.sidecar, self.grpc, arguments)
 
     def put(self, store: str, key: str, value: str) -> None:
         self._inner.put(store, key, value)

@@ -199,7 +199,7 @@ RPC: dict[str, type[DaprdRpc]] = {harness.name: harness for harness in (DaprdRpc
 
 
 class Secrets(Daprd):
-    """One with two stores of secrets in files, which it reads anew where their components change."""
+    """Instance of daprd with two file-based secret stores, which it reloads when their components change."""
 
     names = ("secret-1", "secret-2")
 

@@ -35,9 +35,11 @@ class EtcdHome(RealTime):
         before = leases(self.server.url)
         super().advance(seconds)
         # the server looks for leases that are over every half second
-        ending = {id for id, left in before.items() if left <= seconds}
+        ending = {id for id, remaining in before.items() if remaining <= seconds}
         end = time.monotonic() + 3
-        while time.monotonic() < end and any(left == 0 for id, left in leases(self.server.url).items() if id in ending):
+        while time.monotonic() < end and any(
+            remaining == 0 for id, remaining in leases(self.server.url).items() if id in ending
+        ):
             time.sleep(0.05)
 
 
@@ -47,8 +49,8 @@ class EtcdClock(EtcdHome):
     def __init__(self, server: EtcdServer | Address) -> None:
         super().__init__(server)
         self._ahead = 0
-        self._told = schedule.now_ms
-        schedule.now_ms = lambda: self._told() + self._ahead
+        self._real = schedule.now_ms
+        schedule.now_ms = lambda: self._real() + self._ahead
 
     def advance(self, seconds: float) -> None:
         self._ahead += round(seconds * 1000)
@@ -58,7 +60,7 @@ class EtcdClock(EtcdHome):
 
     def close(self) -> None:
         super().close()
-        schedule.now_ms = self._told
+        schedule.now_ms = self._real
 
 
 ETCD: dict[str, type[EtcdHome]] = {EtcdHome.name: EtcdHome}

@@ -82,7 +82,7 @@ class LayottoRpcHarness(HereRpc):
     knows_services = False
 
     def __init__(self, folder: Path) -> None:
-        self._beside = BesideLayotto(folder)
+        self._sidecar = BesideLayotto(folder)
         super().__init__(folder)
 
     def _start(self) -> None:
@@ -90,15 +90,15 @@ class LayottoRpcHarness(HereRpc):
         rpc_methods.register(app)
         self._serving = app.rpc.serving()
         self._serving.__enter__()
-        self._beside.fake.invoke.routes[self.service] = self._serving.address.removeprefix("http://")
+        self._sidecar.fake.invoke.routes[self.service] = self._serving.address.removeprefix("http://")
 
     def make(self, **arguments: Any) -> CloudRuntimesClient:
-        return client_of(self._beside.fake, {}, arguments)
+        return client_of(self._sidecar.fake, {}, arguments)
 
     def close(self) -> None:
         self._serving.__exit__(None, None, None)
         super().close()
-        self._beside.close()
+        self._sidecar.close()
 
 
 LAYOTTO_RPC = {LayottoRpcHarness.name: LayottoRpcHarness}

@@ -31,8 +31,8 @@ class DictLocks:
         self.held: dict[str, tuple[str, str, int]] = {}
 
     def living(self, resource: str) -> tuple[str, str, int] | None:
-        found = self.held.get(resource)
-        return found if found is not None and found[2] > self.clocks.boot_ms() else None
+        entry = self.held.get(resource)
+        return entry if entry is not None and entry[2] > self.clocks.boot_ms() else None
 
 
 class DictLock(LockDriver):  # type: ignore[misc]

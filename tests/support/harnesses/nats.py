@@ -39,8 +39,8 @@ class NatsClock(NatsHome):
     def __init__(self, server: NatsServer | Address) -> None:
         super().__init__(server)
         self._ahead = 0
-        self._told = buckets.milliseconds
-        buckets.milliseconds = lambda text: self._told(text) + self._ahead
+        self._real = buckets.milliseconds
+        buckets.milliseconds = lambda text: self._real(text) + self._ahead
 
     def advance(self, seconds: float) -> None:
         self._ahead += round(seconds * 1000)
@@ -50,7 +50,7 @@ class NatsClock(NatsHome):
 
     def close(self) -> None:
         super().close()
-        buckets.milliseconds = self._told
+        buckets.milliseconds = self._real
 
 
 class EventsHome(NatsHome):

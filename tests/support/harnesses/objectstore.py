@@ -41,15 +41,15 @@ class BucketState(Buckets):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._ahead = 0
-        self._told = state.now_ms
-        state.now_ms = lambda: self._told() + self._ahead
+        self._real = state.now_ms
+        state.now_ms = lambda: self._real() + self._ahead
 
     def advance(self, seconds: float) -> None:
         self._ahead += round(seconds * 1000)
 
     def close(self) -> None:
         super().close()
-        state.now_ms = self._told
+        state.now_ms = self._real
 
 
 OBJECTSTORE: dict[str, type[Buckets]] = {Buckets.name: Buckets}

@@ -54,10 +54,10 @@ def rows(
     ) -> Iterator[Harness]:
         if request.param in standing:
             on, make = standing[request.param]
-            made = make(request.getfixturevalue(on))
+            opened = make(request.getfixturevalue(on))
         else:
-            made = own[request.param](monkeypatch, tmp_path)
-        yield made
-        made.close()
+            opened = own[request.param](monkeypatch, tmp_path)
+        yield opened
+        opened.close()
 
     return harness

@@ -21,7 +21,7 @@ from tests.support.vault import VaultStub
 
 
 class _Harness(Clients, SecretHarness):
-    """What all have in common: clients, a folder of sources, clocks ahead of the files' times, so that no file counts as just written."""
+    """Common base: clients, a folder of sources, and clocks that run ahead so that no file counts as just written."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder = folder

@@ -19,10 +19,10 @@ def _mechanism(text: str) -> str:
     Raises:
         ValueError: it is none of Dapr's.
     """
-    found = {"PLAINTEXT": "PLAIN", "SHA-256": "SCRAM-SHA-256", "SHA-512": "SCRAM-SHA-512"}.get(text.upper())
-    if found is None:
+    mechanism = {"PLAINTEXT": "PLAIN", "SHA-256": "SCRAM-SHA-256", "SHA-512": "SCRAM-SHA-512"}.get(text.upper())
+    if mechanism is None:
         raise ValueError("expected SHA-512, SHA-256 or PLAINTEXT")
-    return found
+    return mechanism
 
 
 def _negated(text: str) -> str:

@@ -21,14 +21,14 @@ def postgres_url(text: str) -> str:
         scheme, _, rest = text.partition("://")
         return f"postgresql://{rest}" if scheme == "postgres" else text
     values: dict[str, str] = {}
-    place = 0
-    while place < len(text):
-        match = _PAIR.match(text, place)
+    position = 0
+    while position < len(text):
+        match = _PAIR.match(text, position)
         if match is None:
             raise ValueError("expected postgresql://user:password@host/name, or name=value pairs")
         value = match[2][1:-1] if match[2].startswith("'") else match[2]
         values[match[1]] = re.sub(r"\\(.)", r"\1", value)
-        place = match.end()
+        position = match.end()
     user, password = values.pop("user", ""), values.pop("password", "")
     host, port = values.pop("host", "localhost"), values.pop("port", "5432")
     name = values.pop("dbname", values.pop("database", user))

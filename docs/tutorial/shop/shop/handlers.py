@@ -1,4 +1,4 @@
-"""What the shop does with orders, in whichever process it runs."""
+"""Handlers of the shop's orders, in whichever process they run."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ client = CloudRuntimesClient(app_id="shop")
 
 
 class Order(BaseModel):
-    """What a customer wants."""
+    """Order of a customer."""
 
     id: str
     item: str
@@ -22,7 +22,7 @@ class Order(BaseModel):
 
 
 class Shipment(BaseModel):
-    """What has left the house."""
+    """Shipped order."""
 
     order: str
     parcels: int

@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 from .engine import Script, is_unknown
 from .resp import Batch, Flow, ReplyError, Value
 
-__all__ = ["Trip"]
+__all__ = ["Pipeline"]
 
 _Take: TypeAlias = Callable[[Any], None]
 
 
-class Trip:
+class Pipeline:
     """See the module; ``run`` runs the steps of a call on another connection, ``key`` is one that all have the slot of."""
 
     def __init__(self, run: Callable[[Flow[Any]], Any], key: Value) -> None:
