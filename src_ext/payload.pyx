@@ -5,22 +5,26 @@ orjson writes and reads. What it is to read is first held against the limits, wh
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.math cimport isfinite
-from libc.stdint cimport uint8_t
-from libc.string cimport memcpy, strlen
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcmp, memcpy, strlen
 
 from attribute_text cimport UUID_ROOM, put_time, put_uuid
-from attributes cimport take_text
+from attributes cimport slice_of, take_text
 from builtin cimport (
-    CR_BORROW, CR_item, CR_object, Py_None_P, Py_SIZE, Py_TYPE, PyBool_Type, PyDict_Next, PyDict_Type, PyFloat_AS_DOUBLE, PyFloat_Type,
+    CR_BORROW, CR_item, CR_object, CR_small_int, Py_None_P, Py_SIZE, Py_TYPE, PyBool_Type, PyDict_Next, PyDict_Type, PyFloat_AS_DOUBLE, PyFloat_Type,
     PyList_Type, PyLong_Type, PyObject_CallOneArg, PyTuple_Type, PyUnicode_Type,
 )
 from json_shape cimport CR_entries, CR_shape_bound
-from json_text cimport DEPTH_MAX, escaped_size, put_escaped
-from record cimport DrawNow, Parts, Slice
+from json_text cimport (
+    CR_WIDE, CR_ctz, CR_stops, DEPTH_MAX, escaped_size, put_escaped, skip_colon, skip_digits, skip_escaped, skip_plain, skip_space,
+    skip_value, unescape, word_at,
+)
+from record cimport DrawNow, Fault, Parts, Slice
 from render cimport put
 
 from cloud_runtimes._native import _events, hooks, limits
@@ -68,6 +72,7 @@ cdef extern from *:
     const char* TYPE "CR_TYPE"
     const char* TIME "CR_TIME"
     const char* DATA "CR_REST"
+    size_t VECTORCALL_0 "(0 | PY_VECTORCALL_ARGUMENTS_OFFSET)"
     size_t VECTORCALL_3 "(3 | PY_VECTORCALL_ARGUMENTS_OFFSET)"
     Py_ssize_t CR_nulls(const uint8_t*, Py_ssize_t)
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
@@ -76,6 +81,7 @@ cdef extern from *:
     Py_ssize_t CR_openings(const uint8_t*, Py_ssize_t)
 
 cdef enum:
+    PLANS_MAX = 2048
     FEW_BYTES = 4096  # longer documents mostly have more brackets than they may be deep
     # A longer document that is cut off is refused here: orjson reads into a tree of its own, up to nine times as large, before it refuses.
     CHECK_BYTES = 131072
@@ -150,6 +156,25 @@ cdef int check_other(object data) except -1:
         PyBuffer_Release(&view)
 
 
+cdef object MISS = object()
+cdef dict plans = {}    # type → `Node`, or None for what goes the long way
+
+include "typed_read.pxi"
+include "typed_write.pxi"
+
+
+cdef object plan_of(object type):
+    try:
+        plan = plans.get(type, MISS)
+    except TypeError:  # cannot be hashed
+        return None
+    if plan is MISS:
+        if len(plans) >= PLANS_MAX:
+            plans.clear()
+        plan = plans[type] = hooks.plan(type)
+    return plan
+
+
 cdef object refuse_json():
     # Called with the error of `loads` set.
     try:
@@ -158,18 +183,42 @@ cdef object refuse_json():
         raise PayloadError(f"not JSON: {error}") from error
 
 
-def decode_json(data, *, type=None):
-    """Decode one JSON document (RFC 8259); see `cloud_runtimes.codec.json.decode`."""
-    cdef PyObject* loaded
-    if not PyBytes_CheckExact(data):
-        check_other(data)
-    elif PyBytes_GET_SIZE(data) > easy:
-        check_shape(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-    loaded = PyObject_CallOneArg(CR_object(loads), CR_object(data))
+cdef object loaded_as(object data, object type):
+    # What `loads` makes of checked bytes or text, as a value of a type.
+    cdef PyObject* loaded = PyObject_CallOneArg(CR_object(loads), CR_object(data))
+    cdef object value
     if loaded == NULL:
         return refuse_json()
     value = CR_owned(loaded)
     return value if type is None else hooks.convert(value, type)
+
+
+cdef object read_json(bytes data, object type):
+    cdef object value
+    if PyBytes_GET_SIZE(data) > easy:
+        check_shape(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    if type is not None:
+        plan = plan_of(type)
+        if plan is not None:
+            value = read_into(<Node>plan, data)
+            if value is not MISS:
+                return value
+    return loaded_as(data, type)
+
+
+ctypedef object (*ReadJson)(bytes, object)
+
+cdef ReadJson lent_reader = read_json
+# what this kernel lends to the kernel of events
+_read_json = PyCapsule_New(<void*>lent_reader, "cloud_runtimes._native._payload._read_json", NULL)
+
+
+def decode_json(data, *, type=None):
+    """Decode one JSON document (RFC 8259); see `cloud_runtimes.codec.json.decode`."""
+    if PyBytes_CheckExact(data):
+        return read_json(data, type)
+    check_other(data)
+    return loaded_as(data, type)
 
 
 cdef int nonfinite(PyObject* value, Py_ssize_t* nulls) noexcept:
@@ -219,7 +268,21 @@ cdef int check_nulls(object value, Py_ssize_t nulls) except -1:
     return 0
 
 
+cdef inline bint is_planned(PyObject* value) noexcept:
+    # Whether a value may be one that is written without orjson.
+    return CR_BORROW and Py_TYPE(value) != &PyDict_Type and Py_TYPE(value) != &PyList_Type
+
+
 cdef inline object written(object value, Slice* text):
+    cdef object out
+    if is_planned(CR_object(value)):
+        out = short_way(value, text)
+        if out is not None:
+            return out
+    return written_by_orjson(value, text)
+
+
+cdef inline object written_by_orjson(object value, Slice* text):
     # What orjson writes, checked; `text` borrows from it. Called by hand: a `try` here would cost every event.
     cdef PyObject* arguments[4]
     cdef PyObject* raw
@@ -258,7 +321,12 @@ def encode_json(value):
         PayloadError: NaN, an infinity, an int beyond 64 bits, a lone surrogate, a key that is not a str, bytes, a set or another type; the message gives the path. What code of the user's own raised is its cause.
     """
     cdef Slice text
-    cdef object out = written(value, &text)
+    cdef object out
+    if is_planned(CR_object(value)):
+        out = short_way(value, &text)
+        if out is not None:
+            return out
+    out = written_by_orjson(value, &text)
     # kept, orjson's own would hold the 4 KB that it was written into
     return PyBytes_FromStringAndSize(<const char*>text.data, text.size)
 

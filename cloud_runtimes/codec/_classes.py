@@ -21,7 +21,7 @@ Compile: TypeAlias = "Callable[[Any], Converter]"
 """Makes the converter of an annotation."""
 
 
-def _hints(cls: type) -> dict[str, Any]:
+def type_hints(cls: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except Exception as error:
@@ -97,7 +97,7 @@ def _enum(cls: type[enum.Enum]) -> Converter:
 
 
 def _typed_dict(cls: Any, compile: Compile) -> Converter:
-    hints = _hints(cls)
+    hints = type_hints(cls)
     required = set(cls.__required_keys__)
     for key, hint in hints.items():
         # under `from __future__ import annotations` the class itself has not seen these two
@@ -112,7 +112,7 @@ def _typed_dict(cls: Any, compile: Compile) -> Converter:
 def _dataclass(cls: type, compile: Compile) -> Converter:
     import dataclasses
 
-    hints = _hints(cls)
+    hints = type_hints(cls)
     parts: dict[str, Converter] = {}
     late: set[str] = set()
     required: set[str] = set()
@@ -131,7 +131,7 @@ def _dataclass(cls: type, compile: Compile) -> Converter:
 
 
 def _attrs(cls: Any, compile: Compile) -> Converter:
-    hints = _hints(cls)
+    hints = type_hints(cls)
     fields = cls.__attrs_attrs__
     written = attrs_names(cls)
     parts = {written[field.name]: compile(hints.get(field.name, field.type or Any)) for field in fields}
@@ -197,7 +197,7 @@ def _record(
 
 
 def _named_tuple(cls: Any, compile: Compile) -> Converter:
-    hints = _hints(cls)
+    hints = type_hints(cls)
     parts = {name: compile(hints.get(name, Any)) for name in cls._fields}
     fewest = len(parts) - len(cls._field_defaults)
 

@@ -38,17 +38,17 @@ def convert(value: Any, type: Any, path: str = "$") -> Any:
     except TypeError:  # an annotation that cannot be hashed, such as Literal[[]]
         converter = None
     if converter is None:
-        converter = _compile(type)
+        converter = compiled(type)
     try:
         return converter(value, path)
     except RecursionError:
         raise PayloadError(f"{path}: nested deeper than the interpreter's stack has room for") from None
 
 
-def _compile(annotation: Any) -> Converter:
-    """The converter of an annotation; while it is being made, a recursive type finds a stand-in for it."""
+def compiled(annotation: Any) -> Converter:
+    """Return the converter of an annotation; while it is being made, a recursive type finds a stand-in for it."""
     try:
-        key = ("ordered", _structure(annotation)) if _is_ordered(annotation) else annotation
+        key = ("ordered", _structure(annotation)) if is_ordered(annotation) else annotation
         known = _compiled.get(key)
     except TypeError:  # cannot be hashed
         return _build(annotation)
@@ -73,15 +73,15 @@ def _compile(annotation: Any) -> Converter:
     return built
 
 
-def _is_ordered(annotation: Any) -> bool:
-    # A | B == B | A, yet the first that fits is taken: such annotations need a key that tells them apart
+def is_ordered(annotation: Any) -> bool:
+    """Return whether an annotation is equal to one that is not the same: A | B == B | A, yet the first that fits is taken."""
     arguments = typing.get_args(annotation)
     origin = typing.get_origin(annotation)
     if origin is typing.Literal or not arguments:
         return False
     if origin in (typing.Union, types.UnionType) and sum(each not in _LEAVES for each in arguments) > 1:
         return True
-    return any(map(_is_ordered, arguments))
+    return any(map(is_ordered, arguments))
 
 
 def _structure(annotation: Any) -> Any:
@@ -103,11 +103,11 @@ def _build(annotation: Any) -> Converter:
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if origin is typing.Annotated or isinstance(annotation, typing.NewType):
-        return _compile(annotation.__origin__ if origin is typing.Annotated else annotation.__supertype__)
+        return compiled(annotation.__origin__ if origin is typing.Annotated else annotation.__supertype__)
     if hasattr(annotation, "__type_params__") and hasattr(annotation, "__value__"):  # TypeAliasType (PEP 695)
-        return _compile(annotation.__value__)
+        return compiled(annotation.__value__)
     if origin is not None and origin in (typing.Required, typing.NotRequired, getattr(typing, "ReadOnly", None)):
-        return _compile(arguments[0])
+        return compiled(arguments[0])
     if origin is typing.Union or origin is types.UnionType:
         return _union(annotation, arguments)
     if origin is typing.Literal:
@@ -122,7 +122,7 @@ def _build(annotation: Any) -> Converter:
     if kind in _MAPPINGS:
         return _mapping(arguments)
     if isinstance(annotation, type):
-        return class_converter(annotation, _compile)
+        return class_converter(annotation, compiled)
     raise InvalidArgumentError(f"type={annotation!r} is not supported")
 
 
@@ -151,7 +151,7 @@ def _exactly(cls: type, name: str | None = None) -> Converter:
 
 
 def _union(annotation: Any, members: tuple[Any, ...]) -> Converter:
-    converters = [_compile(member) for member in members]
+    converters = [compiled(member) for member in members]
     exact = {type(None) if member is None else member for member in members} & _LEAVES
 
     def union(value: Any, path: Path) -> Any:
@@ -188,7 +188,7 @@ def _literal(annotation: Any, choices: tuple[Any, ...]) -> Converter:
 
 
 def _sequence(make: Callable[[Any], Any], arguments: tuple[Any, ...]) -> Converter:
-    item = _compile(arguments[0]) if arguments else _anything
+    item = compiled(arguments[0]) if arguments else _anything
     name = "set" if make is set else "frozenset" if make is frozenset else "list"
 
     def sequence(value: Any, path: Path) -> Any:
@@ -209,7 +209,7 @@ def _tuple(annotation: Any, arguments: tuple[Any, ...]) -> Converter:
         return _tuple(annotation, (Any, ...))
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return _sequence(tuple, arguments[:1])
-    items = [_compile(argument) for argument in arguments]
+    items = [compiled(argument) for argument in arguments]
 
     def fixed(value: Any, path: Path) -> tuple[Any, ...]:
         if type(value) is not list and type(value) is not tuple:
@@ -223,7 +223,7 @@ def _tuple(annotation: Any, arguments: tuple[Any, ...]) -> Converter:
 
 def _mapping(arguments: tuple[Any, ...]) -> Converter:
     key = _key(arguments[0]) if arguments else _anything
-    item = _compile(arguments[1]) if arguments else _anything
+    item = compiled(arguments[1]) if arguments else _anything
 
     def mapping(value: Any, path: Path) -> dict[Any, Any]:
         if type(value) is not dict:
@@ -236,7 +236,7 @@ def _mapping(arguments: tuple[Any, ...]) -> Converter:
 
 
 def _key(annotation: Any) -> Converter:
-    converter = _compile(annotation)
+    converter = compiled(annotation)
 
     def key(value: Any, path: Path) -> Any:
         result = converter(value, path)

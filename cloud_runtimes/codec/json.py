@@ -9,7 +9,7 @@ from builtins import type as _type
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .._native import json_backend
+from .._native import hooks, json_backend
 from .._native import payload as _kernel
 from ..errors import PayloadError
 from . import _json_std
@@ -30,6 +30,21 @@ def reader() -> tuple[Any, ...]:
 
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
     return orjson.dumps, default, options, _explain, orjson.loads
+
+
+def _plan(annotation: Any) -> Any:
+    from ._plans import plan
+
+    return plan(annotation)
+
+
+def _shapes(cls: Any, known: dict[_type, Any]) -> None:
+    from ._plans import shapes
+
+    shapes(cls, known)
+
+
+hooks.plan, hooks.shapes = _plan, _shapes
 
 
 def _with_orjson() -> tuple[Callable[[Any], bytes], Callable[..., Any]]:

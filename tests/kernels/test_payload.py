@@ -45,7 +45,7 @@ def load(twin: str) -> ModuleType:
 def payload(twin: str) -> ModuleType:
     module = load(twin)
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    module.use(orjson.dumps, default, options, json._map_error, orjson.loads)
+    module.use(orjson.dumps, default, options, json._explain, orjson.loads)
     return module
 
 
