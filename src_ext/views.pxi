@@ -206,6 +206,11 @@ cdef Document read_document(object data):
 
 
 cdef object event_class = None
+ctypedef object (*ReadJson)(bytes, object)
+
+cdef ReadJson read_json = NULL      # into a type; NULL: `decode_other` does all
+cdef object decode_other = None     # of an event, whatever its content type is
+cdef int JSON_NUMBER = NUMBERS["application/json"]
 
 
 cdef inline ReceivedEvent new_event(object cls):
@@ -240,16 +245,42 @@ cdef class ReceivedEvent:
         """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
         return (<EventRecord>self._record).id_text() if isinstance(self._record, EventRecord) else self._record.id
 
+    @property
+    def data(self):
+        """The payload, decoded by its content type, into ``type=`` where the subscription gave one. An event without data has ``None``.
+
+        Raises:
+            PayloadError: it cannot be decoded; names the path.
+        """
+        return self._data if self._decoded else data_of(self)
+
+
+cdef object data_of(ReceivedEvent event):
+    cdef Parts room
+    cdef const Parts* parts
+    if read_json != NULL and isinstance(event._record, EventRecord) and not event._raw and event._type is not bytes:
+        parts = (<EventRecord>event._record).read(&room)
+        if parts.number == JSON_NUMBER and parts.payload.size and not parts.flags & CONTENT_TYPE:
+            event._data = read_json(bytes_of(parts.payload), event._type)
+            event._decoded = True
+            return event._data
+    event._data = decode_other(event)
+    event._decoded = True
+    return event._data
+
 
 event_class = ReceivedEvent
 
 
-def receive_as(cls):
-    """Set the class of what `decode_event` returns, a subclass of `ReceivedEvent`."""
-    global event_class
+def receive_as(cls, decode_json, decode_any):
+    """Set the class of what `decode_event` returns, a subclass of `ReceivedEvent`, and what decodes its data; see the twin."""
+    global event_class, read_json, decode_other
     if not issubclass(cls, ReceivedEvent):
         raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
-    event_class = cls
+    from cloud_runtimes._native import _payload
+    event_class, decode_other = cls, decode_any
+    if decode_json is _payload.decode_json:
+        read_json = <ReadJson>PyCapsule_GetPointer(_payload._read_json, "cloud_runtimes._native._payload._read_json")
 
 
 def decode_event(data):

@@ -5,20 +5,21 @@ Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..errors import PayloadError
+from . import received_py
 from . import record_py as layout
 from .attributes import TemplatePart, check_template, check_text, parse_object
 from .cloudevents_py import check_topic, frame_header, pack_cloudevents, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
-from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
+from .received_py import Marks, ReceivedEvent, Worker, all_settled, mark_records, receive_events, settle_events
 from .record_py import check_record, encode_record, read_varint
 from .resp_py import ReplyReader, pack_command
 
 __all__ = [
-    "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "ReplyReader", "all_settled",
+    "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled",
     "build_frame", "decode_event", "encode_record", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text"
 ]  # fmt: skip
@@ -349,12 +350,19 @@ def read_cloudevent(data: bytes | bytearray | memoryview | str) -> EventRecord:
 _event_class: Any = ReceivedEvent
 
 
-def receive_as(cls: type[ReceivedEvent]) -> None:
-    """Set the class of what `decode_event` returns, a subclass of `ReceivedEvent`."""
+def receive_as(cls: type[ReceivedEvent], decode_json: Callable[..., Any], decode_any: Callable[[Any], Any]) -> None:
+    """Set the class of what `decode_event` returns, a subclass of `ReceivedEvent`.
+
+    Args:
+        cls: the class.
+        decode_json: decodes a payload of JSON, into a ``type``; the compiled twin calls it for most events.
+        decode_any: decodes the data of an event, whatever its content type is.
+    """
     global _event_class
     if not issubclass(cls, ReceivedEvent):
         raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
     _event_class = cls
+    received_py.decode_by(decode_any)
 
 
 def decode_event(data: bytes | bytearray | memoryview | str) -> Any:

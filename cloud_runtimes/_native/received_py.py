@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from ..errors import PayloadError
 
 if TYPE_CHECKING:
     from .events_py import EventRecord
 
-__all__ = ["Marks", "ReceivedEvent", "all_settled", "mark_records", "receive_events", "settle_events"]
+__all__ = ["Marks", "ReceivedEvent", "Worker", "all_settled", "mark_records", "receive_events", "settle_events"]
 
 
 class ReceivedEvent:
@@ -61,6 +65,130 @@ class ReceivedEvent:
     def id(self) -> str:
         """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
         return self._record.id
+
+    @property
+    def data(self) -> Any:
+        """The payload, decoded by its content type, into ``type=`` where the subscription gave one. An event without data has ``None``.
+
+        Raises:
+            PayloadError: it cannot be decoded; names the path.
+        """
+        if not self._decoded:
+            self._data = _decode_other(self)
+            self._decoded = True
+        return self._data
+
+
+_decode_other: Callable[[Any], Any]
+
+
+def decode_by(decode: Callable[[Any], Any]) -> None:
+    """Set what decodes the data of an event."""
+    global _decode_other
+    _decode_other = decode
+
+
+class Worker:
+    """Hands the events of a deque to a handler, one at a time.
+
+    The event that the handler has is `event`, which `held` tells the time of; those that it is through with wait for `take_done`, which any thread may call.
+
+    Attributes:
+        event: the current event.
+        error: why the current event was not handled.
+        misfit: whether that is its data, which is not of the type asked for.
+        stopped: whether to take no further event.
+    """
+
+    def __init__(
+        self,
+        ready: deque[Any],
+        handler: Callable[..., Any],
+        takes: Iterable[int],
+        client: Any,
+        *,
+        typed: bool,
+        flush_at: int,
+        wake: Callable[[], None],
+    ) -> None:
+        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`."""
+        self._ready = ready
+        self._handler = handler
+        self._takes = tuple(takes)
+        self._client = client
+        self._typed = typed
+        self._flush_at = flush_at
+        self._wake = wake
+        self._done: deque[Any] = deque()
+        self._began = 0.0
+        self.event: Any = None
+        self.error: BaseException | None = None
+        self.misfit = self.stopped = False
+
+    def next(self) -> Any:
+        """Take the next event and decode it where a type was asked for; ``None``: there is none."""
+        if self.stopped:
+            return None
+        try:
+            event = self._ready.popleft()
+        except IndexError:
+            return None
+        self.event = event
+        self._began = monotonic()
+        self.error = None
+        self.misfit = False
+        if self._typed:
+            try:
+                event.data  # noqa: B018
+            except PayloadError as error:
+                self.error = error
+                self.misfit = True
+        return event
+
+    def arguments(self) -> list[Any]:
+        """Return the arguments of the handler for the current event."""
+        event = self.event
+        return [event.data if role == 0 else event if role == 1 else self._client for role in self._takes]
+
+    def run(self, limit: int) -> Any:
+        """Handle up to so many events; return the first that was not handled: it has an `error`, or a trace context that the handler is to run in."""
+        while limit > 0 and (event := self.next()) is not None:
+            if self.error is not None:
+                return event
+            try:
+                if event.traceparent is not None:
+                    return event
+                self._handler(*self.arguments())
+            except BaseException as error:
+                self.error = error
+                return event
+            self.finish()
+            limit -= 1
+        return None
+
+    def finish(self) -> None:
+        """Take the current event for handled."""
+        self._done.append(self.event)
+        self.event = None
+        if len(self._done) == self._flush_at:
+            self._wake()
+
+    def leave(self) -> None:
+        """Forget the current event, which has another answer."""
+        self.event = self.error = None
+
+    @property
+    def waiting(self) -> int:
+        """How many events are handled and not taken."""
+        return len(self._done)
+
+    def take_done(self) -> list[Any]:
+        """Return the events that were handled since the last call."""
+        return [self._done.popleft() for _ in range(len(self._done))]
+
+    def held(self) -> float:
+        """Return for how many seconds the current event has been with the handler."""
+        return monotonic() - self._began
 
 
 def receive_events(

@@ -90,6 +90,8 @@ class Fetcher:
         self._closing = False
         self._ending = self._abandoned = False
         self._pauses = Changes()
+        # those that hand events to a handler, and note themselves what they are through with
+        self._workers: list[kernel.Worker] = []
         self.inbox = Inbox(self.name, self._wake)
         self.error: CloudRuntimesError | None = None
         self.health = Health(self.name, "pubsub")
@@ -109,7 +111,36 @@ class Fetcher:
         if self._ack_wait is not None:
             self._ack_wait = seconds
 
+    def worker(self, handler: Callable[..., Any], takes: Sequence[int], client: object, count: int) -> kernel.Worker:
+        """Return one of ``count`` workers that hand events to a handler."""
+        flush_at = max(1, self._flush_at // count)
+        worker = kernel.Worker(
+            self._ready, handler, takes, client, typed=self._typed, flush_at=flush_at, wake=self._wake_once
+        )
+        worker.stopped = self._closing
+        self._workers.append(worker)
+        return worker
+
     # -- takers -----------------------------------------------------------
+
+    def await_events(self) -> bool:
+        """Wait until there are events for a worker; ``False`` once closed. Raises the error that ended the subscription."""
+        return bool(self._changes.wait_for(self._for_workers, None))
+
+    async def await_events_async(self) -> bool:
+        """Wait until there are events for a worker; ``False`` once closed. Raises the error that ended the subscription."""
+        return bool(await self._changes.wait_for_async(self._for_workers, None))
+
+    def _for_workers(self) -> int | None:
+        """Return 1 where there are events, 0 once closed, ``None`` if there are none now."""
+        if self._over():
+            return 0
+        if self._ready:
+            return 1
+        handled = self._waiting + sum(worker.waiting for worker in self._workers)
+        if handled >= self._flush_at or handled >= self._open:
+            self._wake_once()
+        return None
 
     def take(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
         """Return 1 to ``limit`` events; ``[]`` once closed, ``None`` when ``timeout`` seconds are up. Raises the error that ended the subscription."""
@@ -159,19 +190,17 @@ class Fetcher:
             try:
                 event.data  # noqa: B018
             except PayloadError as error:
-                next = "becomes a dead letter" if self._poison is Settlement.DROP else "is delivered again"
-                repeated(
-                    f"poison {self.name} {kind_of(error)}",
-                    "%s: event %s does not fit and %s: %s",
-                    self.name,
-                    event.id,
-                    next,
-                    error,
-                )
-                self.settle((event,), self._poison, None, cause_of("undecodable", error))
+                self.poison(event, error)
             else:
                 fitting.append(event)
         return fitting
+
+    def poison(self, event: Event[Any], error: BaseException) -> None:
+        """Settle an event whose data does not fit the type asked for."""
+        next = "becomes a dead letter" if self._poison is Settlement.DROP else "is delivered again"
+        message = "%s: event %s does not fit and %s: %s"
+        repeated(f"poison {self.name} {kind_of(error)}", message, self.name, event.id, next, error)
+        self.settle((event,), self._poison, None, cause_of("undecodable", error))
 
     def wait(self) -> None:
         """Return once closed; raise the error that ended the subscription, if one did."""
@@ -188,12 +217,16 @@ class Fetcher:
         count = len(events)
         self._settled.append((events, settlement, delay, cause))
         self._waiting += count
-        if not self._woken and (self._waiting >= self._flush_at or self._waiting >= self._open):
-            self._wake()
+        if self._waiting >= self._flush_at or self._waiting >= self._open:
+            self._wake_once()
 
     def transaction(self, events: Sequence[Event[Any]], *arguments: Any) -> StateTransaction:
         """Return a transaction that settles events; see `Event.transaction`."""
         return self._open_transaction(Settling(self.inbox, events), *arguments)
+
+    def _wake_once(self) -> None:
+        if not self._woken:
+            self._wake()
 
     def _wake(self) -> None:
         self._woken = True
@@ -227,7 +260,9 @@ class Fetcher:
             if ending:
                 self._drain()  # the source gives it back
                 # what was handed out and is not settled was delivered; what was not goes back uncounted
-                held = [event for _, events in self._handed for event in events if event._settlement is None]
+                handed = [event for _, events in self._handed for event in events]
+                handed += [event for worker in self._workers if (event := worker.event) is not None]
+                held = [event for event in handed if event._settlement is None]
                 self._telling.add([event._token for event in held], Settlement.RELEASE)
                 break
             want = 0 if self._closing else self._max_in_flight - self._open
@@ -280,6 +315,9 @@ class Fetcher:
             events, settlement, delay, cause = settled.popleft()
             self._waiting -= len(events)
             self._settle(events, settlement, delay, cause)
+        for worker in self._workers:
+            if done := worker.take_done():
+                self._settle(done, Settlement.ACK, None)
 
     def _settle(
         self, events: Sequence[Event[Any]], settlement: Settlement, delay: float | None, cause: Cause | None = None
@@ -304,16 +342,28 @@ class Fetcher:
             self._settle(self._handed.popleft()[1], Settlement.RETRY, 0.0)
         while self._handed and kernel.all_settled(self._handed[0][1]):
             self._handed.popleft()
+        for worker in self._workers:
+            event = worker.event
+            if (
+                event is not None
+                and self._ack_wait is not None
+                and worker.held() >= self._ack_wait
+                and event._settlement is None
+                and event is worker.event
+            ):
+                self._settle((event,), Settlement.RETRY, 0.0)
 
     def _end(self, error: CloudRuntimesError | None) -> None:
         self.error = self.error or error
-        self._closing = True
+        self.stop()
         self.inbox.close()
         self._changes.announce()
 
     def stop(self) -> None:
         """Hand out nothing any more; takers see the end."""
         self._closing = True
+        for worker in self._workers:
+            worker.stopped = True
         self._changes.announce()
 
     def abandon(self) -> None:

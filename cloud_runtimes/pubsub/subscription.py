@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from .._core import fork, propagation
 from .._core.arguments import check_timeout
 from .._core.handlers import CONTEXT, DATA, is_async_callable
 from .._core.logs import kind_of, repeated
 from .._core.threads import Background
+from .._native import events as kernel
 from .._service import ClosingHandle
 from ..errors import ClosedError, InvalidArgumentError, PayloadError
 from ..spi.events import cause_of
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Subscription", "hold"]
 
 I_co = TypeVar("I_co", covariant=True)
+
+_RUN: Final = 64
+"""Events that a worker handles at most before it looks whether calls are intercepted now."""
 
 
 class Subscription(ClosingHandle, Generic[I_co]):
@@ -158,17 +163,25 @@ class Subscription(ClosingHandle, Generic[I_co]):
     # -- handlers ---------------------------------------------------------
 
     def _start(self, handler: Callable[..., Any], workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
-        if is_async_callable(handler):
+        sync = not is_async_callable(handler)
+        flows = [self._flow(handler, workers, sync=sync) for _ in range(workers)]
+        if not sync:
             import asyncio
 
             home = loop if loop is not None else self._frame.context.loop()
-            flows = [self._work(handler, sync=False) for _ in range(workers)]
-            self._tasks = [asyncio.run_coroutine_threadsafe(flow, home) for flow in flows]
+            self._tasks = [asyncio.run_coroutine_threadsafe(flow(), home) for flow in flows]
             return
-        for _ in range(workers):
-            thread = Background(lambda: run_sync(self._work(handler, sync=True)), "cloud-runtimes-worker")
+        for flow in flows:
+            thread = Background(lambda flow=flow: run_sync(flow()), "cloud-runtimes-worker")  # type: ignore[misc]
             self._threads.append(thread)
             thread.start()
+
+    def _flow(self, handler: Callable[..., Any], count: int, *, sync: bool) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Return the work of one of ``count`` workers."""
+        if self._batch is not None:
+            return partial(self._work_in_batches, handler, sync=sync)
+        worker = self._fetcher.worker(handler, self._takes, self._frame.context.client, count)
+        return partial(self._work, handler, worker, sync=sync)
 
     def _entered(self, events: list[Event[Any]]) -> propagation.Entered | None:
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
@@ -182,8 +195,33 @@ class Subscription(ClosingHandle, Generic[I_co]):
             return None
         return propagation.Entered(propagation.event_headers(event))
 
-    async def _work(self, handler: Callable[..., Any], *, sync: bool) -> None:
+    async def _work(self, handler: Callable[..., Any], worker: kernel.Worker, *, sync: bool) -> None:
         """Handle events until the end; in a thread nothing of it suspends."""
+        propagation.forget()
+        fetcher = self._fetcher
+        while True:
+            # of those without a trace context many at once, by the kernel
+            event = worker.run(_RUN) if sync and not self._frame.interceptors else worker.next()
+            if event is None:
+                try:
+                    if not (fetcher.await_events() if sync else await fetcher.await_events_async()):
+                        return
+                except Exception as error:
+                    self._ended(error)
+                    return
+            elif worker.misfit and worker.error is not None:
+                fetcher.poison(event, worker.error)
+                worker.leave()
+            elif worker.error is not None:
+                self._failed([event], worker.error)
+                worker.leave()
+            elif await self._handle([event], handler, worker.arguments, sync=sync):
+                worker.finish()
+            else:
+                worker.leave()
+
+    async def _work_in_batches(self, handler: Callable[..., Any], *, sync: bool) -> None:
+        """Handle batches of events until the end; in a thread nothing of it suspends."""
         propagation.forget()
         limit = self._batch or 1
         while True:
@@ -194,31 +232,39 @@ class Subscription(ClosingHandle, Generic[I_co]):
                 return
             if not events:
                 return
-            entered: propagation.Entered | None = None
-            failure: BaseException | None = None
-            try:
-                entered = self._entered(events)
-                answer = handler(*[self._argument(each, events) for each in self._takes])
-                if not sync:
-                    await answer
-            except BaseException as error:
-                # dropping an event is an answer, not a failure
-                failure = None if isinstance(error, DropEvent) else error
-                if not sync and not isinstance(error, Exception):
-                    raise  # its loop ends: unsettled events go back
-                self._failed(events, error)
-            else:
+            arguments = partial(self._batch_arguments, events)
+            if await self._handle(events, handler, arguments, sync=sync):
                 self._fetcher.settle(events, Settlement.ACK, None)
-            finally:
-                if entered is not None:
-                    entered.leave(failure)
 
-    def _argument(self, what: int, events: list[Event[Any]]) -> Any:
-        if what == CONTEXT:
-            return EventBatch(events) if self._batch else events[0]
-        if what == DATA:
-            return [event.data for event in events] if self._batch else events[0].data
-        return self._frame.context.client
+    async def _handle(
+        self, events: list[Event[Any]], handler: Callable[..., Any], arguments: Callable[[], list[Any]], *, sync: bool
+    ) -> bool:
+        """Call the handler in the context of its events; returns whether it handled them. A failure is settled."""
+        entered: propagation.Entered | None = None
+        failure: BaseException | None = None
+        try:
+            entered = self._entered(events)
+            answer = handler(*arguments())
+            if not sync:
+                await answer
+        except BaseException as error:
+            # dropping an event is an answer, not a failure
+            failure = None if isinstance(error, DropEvent) else error
+            if not sync and not isinstance(error, Exception):
+                raise  # its loop ends: unsettled events go back
+            self._failed(events, error)
+            return False
+        finally:
+            if entered is not None:
+                entered.leave(failure)
+        return True
+
+    def _batch_arguments(self, events: list[Event[Any]]) -> list[Any]:
+        client = self._frame.context.client
+        return [
+            EventBatch(events) if role == CONTEXT else [event.data for event in events] if role == DATA else client
+            for role in self._takes
+        ]
 
     def _failed(self, events: list[Event[Any]], error: BaseException) -> None:
         if isinstance(error, DropEvent):

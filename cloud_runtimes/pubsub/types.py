@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from .._core.arguments import CLIENT_TIMEOUT
 from .._native import events as kernel
-from ..codec.payload import JSON, decode_payload
+from ..codec.json import decode as decode_json
+from ..codec.payload import JSON, OCTETS, decode_payload
 from ..errors import CloudRuntimesError, UnsupportedError
 from ..spi.pubsub import Cause, EventRecord, Settlement
 
@@ -70,26 +71,15 @@ class Event(ReceivedEvent, Generic[T]):
         """CloudEvents ``time``, UTC."""
         return _EPOCH + timedelta(microseconds=self._record.time_us)
 
-    @property
-    def data(self) -> T:
-        """The payload, decoded by its content type, into ``type=`` where the subscription gave one. An event without data has ``None``.
+    if TYPE_CHECKING:
 
-        Raises:
-            PayloadError: it cannot be decoded; names the path.
-        """
-        if not self._decoded:
-            record = self._record
-            if self._raw and not record.raw:
-                # a raw subscriber sees what a broker would hold: the envelope
-                self._data = decode_payload(record.to_json(), "application/octet-stream", self._type)
-            else:
-                payload, content_type = record.payload, record.content_type
-                if not payload and content_type is None and not record.raw and self._type is not bytes:
-                    payload, content_type = b"null", JSON  # no data (CloudEvents, section 3.1.1, "data")
-                self._data = decode_payload(payload, content_type, self._type)
-            self._decoded = True
-        data: T = self._data
-        return data
+        @property
+        def data(self) -> T:
+            """The payload, decoded by its content type, into ``type=`` where the subscription gave one. An event without data has ``None``.
+
+            Raises:
+                PayloadError: it cannot be decoded; names the path.
+            """
 
     def to_json(self) -> bytes:
         """Return the event as CloudEvents 1.0 structured JSON."""
@@ -145,7 +135,19 @@ def record_of(event: Event[Any]) -> EventRecord:
     return record
 
 
-kernel.receive_as(Event)
+def _data_of(event: Event[Any]) -> Any:
+    """Decode the data of an event."""
+    record = event._record
+    if event._raw and not record.raw:
+        # a raw subscriber sees what a broker would hold: the envelope
+        return decode_payload(record.to_json(), OCTETS, event._type)
+    payload, content_type = record.payload, record.content_type
+    if not payload and content_type is None and not record.raw and event._type is not bytes:
+        payload, content_type = b"null", JSON  # no data (CloudEvents, section 3.1.1, "data")
+    return decode_payload(payload, content_type, event._type)
+
+
+kernel.receive_as(Event, decode_json, _data_of)
 
 
 class EventBatch(list[Event[T]], Generic[T]):

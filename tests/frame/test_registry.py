@@ -331,7 +331,7 @@ def test_the_home_lies_beside_the_file(project: Path, closing: Keep, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("home", "place"),
+    ("home", "location"),
     [("data", "{}/data"), ("../data", "{}/../data"), ("/abs", "/abs"), ("~/x", "~/x"), (":memory:", ":memory:"), ("redis://h", "redis://h")],
 )  # fmt: skip
 def test_relative_homes_lie_beside_the_file(project: Path, home: str, location: str) -> None:
