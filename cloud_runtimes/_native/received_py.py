@@ -156,7 +156,7 @@ class Worker:
             if self.error is not None:
                 return event
             try:
-                if event.traceparent is not None:
+                if event._record.traceparent is not None:
                     return event
                 self._handler(*self.arguments())
             except BaseException as error:
