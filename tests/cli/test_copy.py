@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -127,7 +128,11 @@ def _picture(client: CloudRuntimesClient) -> dict[str, Any]:
             for info in client.file.list_files("reports")
         },
         "jobs": client.schedule.list_jobs(),
-        "runs": client.schedule.list_runs("nightly"),
+        # a run that waits says so only once it has waited for a while
+        "runs": [
+            dataclasses.replace(run, error=None) if str(run.error).startswith("no process has") else run
+            for run in client.schedule.list_runs("nightly")
+        ],
     }
 
 

@@ -36,10 +36,10 @@ def policies(timeout: float | None = None, **retries: object) -> Resiliency:
     ("retries", "statuses", "status", "calls"),
     [
         ({}, [503, 200], 503, 1),
-        ({"most": 3}, [503, 404, 200], 200, 3),
-        ({"most": 1}, [503, 503, 200], 503, 2),
-        ({"most": 3, "http": ((500, 599),)}, [503, 404, 200], 404, 2),
-        ({"most": 3}, [201], 201, 1),
+        ({"max_retries": 3}, [503, 404, 200], 200, 3),
+        ({"max_retries": 1}, [503, 503, 200], 503, 2),
+        ({"max_retries": 3, "http": ((500, 599),)}, [503, 404, 200], 404, 2),
+        ({"max_retries": 3}, [201], 201, 1),
     ],
 )
 def test_answers_are_tried_again(retries: dict[str, object], statuses: list[int], status: int, calls: int) -> None:
@@ -51,7 +51,7 @@ def test_answers_are_tried_again(retries: dict[str, object], statuses: list[int]
 
 
 def test_an_application_that_is_not_there_yet_is_tried_again() -> None:
-    retries = policies(most=None)
+    retries = policies(max_retries=None)
     with reserved_port() as port, serving(declared(":memory:late"), app_port=port, resiliency=retries) as sidecar:
         done: list[int] = []
         caller = threading.Thread(target=lambda: done.append(send(sidecar.http_address, "POST", PATH, 1).status))
@@ -71,7 +71,7 @@ def test_an_attempt_has_a_limit_of_its_own() -> None:
         return Reply()
 
     with App(answer=answer) as app:
-        limited = policies(timeout=0.3, most=5)
+        limited = policies(timeout=0.3, max_retries=5)
         with serving(declared(":memory:limit"), app_port=app.port, resiliency=limited) as sidecar:
             begin = time.monotonic()
             assert send(sidecar.http_address, "POST", PATH, 1).status == 200

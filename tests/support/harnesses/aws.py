@@ -32,10 +32,10 @@ class SecretsManagerHarness(_Harness):
         super().__init__(monkeypatch, folder)
         self._url = url
         self.prefix = f"/{uuid.uuid4().hex}/"
-        self.api = self.make(url)
+        self.api = self.new_api(url)
         self._there: set[str] = set()
 
-    def make(self, url: str) -> Any:
+    def new_api(self, url: str) -> Any:
         return aws(url, "secretsmanager")
 
     def table(self, store: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class ParameterStoreHarness(SecretsManagerHarness):
     keys = ("a_b", "a.b", "a/b")
     settings: ClassVar[Mapping[str, Any]] = {"engine": "parameterstore"}
 
-    def make(self, url: str) -> Any:
+    def new_api(self, url: str) -> Any:
         return aws(url, "ssm")
 
     def put(self, store: str, key: str, value: str) -> None:
