@@ -22,7 +22,7 @@ from .._core.logs import kind_of, repeated
 from .._core.threads import Background, Changes
 from .._native import events as kernel
 from .._service import Health
-from ..errors import ClosedError, CloudRuntimesError, PayloadError
+from ..errors import ClosedError, CloudRuntimesError, PayloadError, UnsupportedError
 from ..spi.events import cause_of
 from ..spi.flow import run_sync
 from ..spi.pubsub import (
@@ -49,7 +49,7 @@ RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
 class Fetcher:
     """Drives one source; see the module.
 
-    ``max_in_flight`` counts unsettled events, those fetched ahead included. ``ack_wait`` is ``None`` where the broker counts it itself. ``run_task`` starts a coroutine in the client's own loop, for an `AsyncEventSource`.
+    ``max_in_flight`` counts unsettled events, those fetched ahead included. ``ack_wait`` is ``None`` where the broker counts it itself. With ``handled`` a handler gets the events, which keeps them while it runs, for ``handler_timeout`` seconds at most. ``run_task`` starts a coroutine in the client's own loop, for an `AsyncEventSource`.
     """
 
     def __init__(
@@ -61,6 +61,8 @@ class Fetcher:
         type: Any,
         max_in_flight: int,
         ack_wait: float | None,
+        handled: bool,
+        handler_timeout: float | None,
         run_task: RunTask,
         open_transaction: Callable[..., StateTransaction],
     ) -> None:
@@ -75,11 +77,15 @@ class Fetcher:
         self._flush_at = max(1, max_in_flight // 2)
         self._low = max(1, max_in_flight // 4)
         self._ack_wait = ack_wait
+        self._handled = handled
+        self._handler_timeout = handler_timeout
         self._poison = Settlement.DROP if request.dead_letter_topic else Settlement.RETRY
         self._changes = Changes()
         # fetched; handed out, with the time to give them up; settled
         self._ready: deque[Event[Any]] = deque()
         self._handed: deque[tuple[float, Sequence[Event[Any]]]] = deque()
+        # by `id`, those whose taker asked for longer, and until when
+        self._extended: dict[int, tuple[float, Event[Any]]] = {}
         self._settled: deque[tuple[Sequence[Event[Any]], Settlement, float | None, Cause | None]] = deque()
         # of the thread or task alone: what the source is told next, and how many events are not settled
         self._telling = Settlements()
@@ -107,7 +113,7 @@ class Fetcher:
         self._runner.start()
 
     def hold(self, seconds: float) -> None:
-        """Give up what is handed out only after so long, however short the lease is that a living member renews at the broker."""
+        """Redeliver unsettled events after ``seconds``, even if the broker's own lease is shorter."""
         if self._ack_wait is not None:
             self._ack_wait = seconds
 
@@ -176,7 +182,19 @@ class Fetcher:
         return [] if self._over() else None
 
     def _give_up_at(self) -> float:
-        return float("inf") if self._ack_wait is None else monotonic() + self._ack_wait
+        limit = self._handler_timeout if self._handled else self._ack_wait
+        return float("inf") if limit is None else monotonic() + limit
+
+    def extend(self, events: Sequence[Event[Any]], seconds: float | None) -> None:
+        """Give unsettled events ``seconds`` from now, by default ``ack_wait``; see `Event.extend`."""
+        if self._handled:
+            return  # kept while the handler runs
+        if self._ack_wait is None:
+            raise UnsupportedError(f"{self.name}: the broker alone counts how long an event may take: answer sooner")
+        until = monotonic() + (self._ack_wait if seconds is None else seconds)
+        for event in events:
+            if event._settlement is None:
+                self._extended[id(event)] = until, event
 
     def _over(self) -> bool:
         if self.error is not None:
@@ -261,6 +279,7 @@ class Fetcher:
                 self._drain()  # the source gives it back
                 # what was handed out and is not settled was delivered; what was not goes back uncounted
                 handed = [event for _, events in self._handed for event in events]
+                handed += [event for _, event in self._extended.values()]
                 handed += [event for worker in self._workers if (event := worker.event) is not None]
                 held = [event for event in handed if event._settlement is None]
                 self._telling.add([event._token for event in held], Settlement.RELEASE)
@@ -338,20 +357,38 @@ class Fetcher:
     def _give_up_overdue(self) -> None:
         """Have events delivered again that were handed out ``ack_wait`` ago and are not settled."""
         now = monotonic()
+        cause = None
+        if self._handled:
+            cause = (
+                cause_of("deliveries", TimeoutError(f"the handler took longer than {self._handler_timeout:g} s"))
+                if self._handler_timeout
+                else None
+            )
         while self._handed and self._handed[0][0] <= now:
-            self._settle(self._handed.popleft()[1], Settlement.RETRY, 0.0)
+            events = self._handed.popleft()[1]
+            if self._extended:
+                events = [event for event in events if id(event) not in self._extended]
+            self._give_up(events, cause)
         while self._handed and kernel.all_settled(self._handed[0][1]):
             self._handed.popleft()
-        for worker in self._workers:
-            event = worker.event
-            if (
-                event is not None
-                and self._ack_wait is not None
-                and worker.held() >= self._ack_wait
-                and event._settlement is None
-                and event is worker.event
-            ):
-                self._settle((event,), Settlement.RETRY, 0.0)
+        for key, (until, event) in list(self._extended.items()):
+            if until <= now or event._settlement is not None:
+                del self._extended[key]
+                self._give_up((event,), None)
+        if self._handler_timeout is not None:
+            for worker in self._workers:
+                event = worker.event
+                if event is not None and worker.held() >= self._handler_timeout and event is worker.event:
+                    self._give_up((event,), cause)
+
+    def _give_up(self, events: Sequence[Event[Any]], cause: Cause | None) -> None:
+        """Have events delivered again, unless they are settled."""
+        if kernel.all_settled(events):
+            return
+        if cause is not None:
+            message = "the handler of %s has event %s for more than %g s: it is delivered again"
+            repeated(f"slow {self.name}", message, self.name, events[0].id, self._handler_timeout)
+        self._settle(events, Settlement.RETRY, 0.0, cause)
 
     def _end(self, error: CloudRuntimesError | None) -> None:
         self.error = self.error or error

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args, get_origin, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.handlers import CONTEXT, DATA, Signature, signature
+from .._core.handlers import CONTEXT, DATA, Signature, is_async_callable, signature
 from .._service import Opening, Service, error_context, opening
 from ..errors import InvalidArgumentError, UnsupportedError
 from ..spi import pubsub as spi
@@ -41,6 +41,7 @@ class SubscribeOptions(TypedDict, total=False):
     workers: int
     max_in_flight: int | None
     ack_wait: float | None
+    handler_timeout: float | None
     max_deliveries: int | None
     dead_letter_topic: str | None
     raw: bool
@@ -114,6 +115,7 @@ class Subscribing(Service):
         taken: Signature,
         workers: int,
         max_in_flight: int | None,
+        handler_timeout: float | None,
         loop: Any,
     ) -> Subscription[Any]:
         """Make a source live."""
@@ -127,11 +129,13 @@ class Subscribing(Service):
             type=taken.type,
             max_in_flight=max_in_flight or max(256, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
+            handled=handler is not None,
+            handler_timeout=None if handler is None or is_async_callable(handler) else handler_timeout,
             run_task=self._run_task,
             open_transaction=partial(self._open_transaction, driver, pubsub_name),
         )
         subscription: Subscription[Any] = Subscription(
-            self, fetcher, request, handler=handler, takes=taken.takes, batch=batch
+            self, fetcher, request, handler=handler, takes=taken.takes, batch=batch, handler_timeout=handler_timeout
         )
         try:
             subscription._begin(workers, loop)
@@ -235,6 +239,7 @@ class Subscribing(Service):
         workers: int = 1,
         max_in_flight: int | None = None,
         ack_wait: float | None = None,
+        handler_timeout: float | None = None,
         max_deliveries: int | None = None,
         dead_letter_topic: str | None = None,
         batch: int | None = None,
@@ -252,7 +257,8 @@ class Subscribing(Service):
             start: where a new group begins, ``"earliest"`` or ``"latest"``. A ``datetime`` with a time zone, to the millisecond: with the first event published at or after it. The broker's clock counts, on Kafka the publisher's. Events that were sent in one message come together.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
-            ack_wait: seconds after which an unsettled event comes again (embedded: 30).
+            ack_wait: seconds after which an unsettled event comes again if its process died or hangs, or, without a handler, since it was handed over (embedded: 30). A handler keeps its events while it runs; see `Event.extend` for the rest.
+            handler_timeout: seconds that a handler may take, default: no limit. An ``async`` one is cancelled then, a plain one goes on and is reported. The event is delivered again either way.
             max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
             dead_letter_topic: where dropped events go. Except over Dapr, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
             batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
@@ -267,9 +273,12 @@ class Subscribing(Service):
         request = self._request(
             topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
         )
+        check_handler_timeout(handler_timeout, handler)
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = self._frame.call(op, driver.subscribe, request)
-        return self._live(source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, None)
+        return self._live(
+            source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, handler_timeout, None
+        )
 
     @overload
     def subscribe_async(
@@ -328,6 +337,7 @@ class Subscribing(Service):
         workers: int = 1,
         max_in_flight: int | None = None,
         ack_wait: float | None = None,
+        handler_timeout: float | None = None,
         max_deliveries: int | None = None,
         dead_letter_topic: str | None = None,
         batch: int | None = None,
@@ -345,7 +355,8 @@ class Subscribing(Service):
             start: where a new group begins, ``"earliest"`` or ``"latest"``. A ``datetime`` with a time zone, to the millisecond: with the first event published at or after it. The broker's clock counts, on Kafka the publisher's. Events that were sent in one message come together.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
-            ack_wait: seconds after which an unsettled event comes again (embedded: 30).
+            ack_wait: seconds after which an unsettled event comes again if its process died or hangs, or, without a handler, since it was handed over (embedded: 30). A handler keeps its events while it runs; see `Event.extend` for the rest.
+            handler_timeout: seconds that a handler may take, default: no limit. An ``async`` one is cancelled then, a plain one goes on and is reported. The event is delivered again either way.
             max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
             dead_letter_topic: where dropped events go. Except over Dapr, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
             batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
@@ -362,10 +373,13 @@ class Subscribing(Service):
         request = self._request(
             topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
         )
+        check_handler_timeout(handler_timeout, handler)
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = await self._frame.call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()
-        return self._live(source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, loop)
+        return self._live(
+            source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, handler_timeout, loop
+        )
 
 
 def seconds(name: str, value: Any, *, least: float) -> float:
@@ -376,6 +390,15 @@ def seconds(name: str, value: Any, *, least: float) -> float:
     if not least <= number <= 100 * 365 * 86400.0:
         raise InvalidArgumentError(f"{name} must be {least:g} seconds or more, and at most 100 years; got {number}")
     return float(number)
+
+
+def check_handler_timeout(value: Any, handler: Any) -> None:
+    """Refuse what is no time, or bounds nothing."""
+    if value is None:
+        return
+    seconds("handler_timeout", value, least=0.01)
+    if handler is None:
+        raise InvalidArgumentError("handler_timeout bounds a handler: give one, or leave it out")
 
 
 def _check_start(start: Any) -> None:

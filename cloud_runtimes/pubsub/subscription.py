@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -54,6 +54,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
         handler: Callable[..., Any] | None,
         takes: tuple[int, ...],
         batch: int | None,
+        handler_timeout: float | None,
     ) -> None:
         super().__init__(service)
         self._fetcher = fetcher
@@ -62,6 +63,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
         self._handler = handler
         self._takes = takes
         self._batch = batch
+        self._handler_timeout = handler_timeout
         self._threads: list[Background] = []
         self._tasks: list[Future[None]] = []
         self._closed = False
@@ -246,7 +248,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
             entered = self._entered(events)
             answer = handler(*arguments())
             if not sync:
-                await answer
+                await self._bounded(answer)
         except BaseException as error:
             # dropping an event is an answer, not a failure
             failure = None if isinstance(error, DropEvent) else error
@@ -258,6 +260,21 @@ class Subscription(ClosingHandle, Generic[I_co]):
             if entered is not None:
                 entered.leave(failure)
         return True
+
+    async def _bounded(self, answer: Awaitable[Any]) -> None:
+        """Await an ``async`` handler, which is cancelled when its time is up."""
+        if self._handler_timeout is None:
+            await answer
+            return
+        import asyncio
+
+        try:
+            async with asyncio.timeout(self._handler_timeout) as limit:
+                await answer
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(f"the handler took longer than {self._handler_timeout:g} s") from None
+            raise
 
     def _batch_arguments(self, events: list[Event[Any]]) -> list[Any]:
         client = self._frame.context.client

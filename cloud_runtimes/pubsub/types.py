@@ -12,7 +12,7 @@ from .._core.arguments import CLIENT_TIMEOUT
 from .._native import events as kernel
 from ..codec.json import decode as decode_json
 from ..codec.payload import JSON, OCTETS, decode_payload
-from ..errors import CloudRuntimesError, UnsupportedError
+from ..errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 from ..spi.pubsub import Cause, EventRecord, Settlement
 
 if TYPE_CHECKING:
@@ -92,14 +92,40 @@ class Event(ReceivedEvent, Generic[T]):
     def retry(self, delay: float | None = None) -> None:
         """Queue the answer "again", after ``delay`` seconds; ``None``: the component backs off. Never waits."""
         if delay is not None and not 0 <= delay < float("inf"):
-            from ..errors import InvalidArgumentError
-
             raise InvalidArgumentError(f"delay must be seconds ≥ 0 or None, got {delay!r}")
         answer(self, Settlement.RETRY, delay)
 
     def drop(self) -> None:
         """Queue the answer "never again": to the dead-letter topic, without one away. Never waits."""
         answer(self, Settlement.DROP, None)
+
+    def extend(self, seconds: float | None = None) -> None:
+        """Keep the event for longer: it comes again ``seconds`` from now, by default ``ack_wait``, unless settled by then. Never waits.
+
+        It is for events that were received or iterated. A handler keeps its events while it runs.
+
+        Args:
+            seconds: more than 0.
+
+        Raises:
+            InvalidArgumentError: ``seconds`` is no such number.
+            UnsupportedError: the broker alone counts the time, as sidecars do, or the event came from no subscription.
+        """
+        extend((self,), self._fetcher, seconds)
+
+    async def extend_async(self, seconds: float | None = None) -> None:
+        """Keep the event for longer: it comes again ``seconds`` from now, by default ``ack_wait``, unless settled by then. Never waits.
+
+        It is for events that were received or iterated. A handler keeps its events while it runs.
+
+        Args:
+            seconds: more than 0.
+
+        Raises:
+            InvalidArgumentError: ``seconds`` is no such number.
+            UnsupportedError: the broker alone counts the time, as sidecars do, or the event came from no subscription.
+        """
+        extend((self,), self._fetcher, seconds)
 
     def transaction(
         self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
@@ -167,6 +193,34 @@ class EventBatch(list[Event[T]], Generic[T]):
         """As `Event.drop`, for every unsettled member."""
         self._settle(Settlement.DROP, None)
 
+    def extend(self, seconds: float | None = None) -> None:  # type: ignore[override]  # a batch is not added to
+        """Keep its unsettled members for longer: they come again ``seconds`` from now, by default ``ack_wait``, unless settled by then. Never waits.
+
+        It is for events that were received or iterated. A handler keeps its events while it runs.
+
+        Args:
+            seconds: more than 0.
+
+        Raises:
+            InvalidArgumentError: ``seconds`` is no such number.
+            UnsupportedError: the broker alone counts the time, as sidecars do, or the event came from no subscription.
+        """
+        extend(self, self[0]._fetcher if self else None, seconds)
+
+    async def extend_async(self, seconds: float | None = None) -> None:
+        """Keep its unsettled members for longer: they come again ``seconds`` from now, by default ``ack_wait``, unless settled by then. Never waits.
+
+        It is for events that were received or iterated. A handler keeps its events while it runs.
+
+        Args:
+            seconds: more than 0.
+
+        Raises:
+            InvalidArgumentError: ``seconds`` is no such number.
+            UnsupportedError: the broker alone counts the time, as sidecars do, or the event came from no subscription.
+        """
+        extend(self, self[0]._fetcher if self else None, seconds)
+
     def transaction(
         self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> StateTransaction:
@@ -176,6 +230,16 @@ class EventBatch(list[Event[T]], Generic[T]):
     def _settle(self, settlement: Settlement, delay: float | None) -> None:
         if self and self[0]._fetcher is not None:
             self[0]._fetcher.settle(self, settlement, delay)
+
+
+def extend(events: Sequence[Event[Any]], fetcher: Any, seconds: Any) -> None:
+    """Give events longer; see `Event.extend`."""
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if seconds is not None and not (number and 0 < seconds < float("inf")):
+        raise InvalidArgumentError(f"seconds must be more than 0, got {seconds!r}")
+    if fetcher is None:
+        raise UnsupportedError("this event came from no subscription, so nothing waits for its answer")
+    fetcher.extend(events, seconds)
 
 
 def _transaction(events: Sequence[Event[Any]], fetcher: Any, *arguments: Any) -> StateTransaction:

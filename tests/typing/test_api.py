@@ -110,7 +110,7 @@ PUBSUB = {
     "publisher": "pubsub_name, topic, *, linger=0.005, batch_events=1000, batch_bytes=1048576, buffer_bytes=67108864, "
     "on_full='block', delivery_timeout=120.0, on_delivery=None, content_type=None, attributes=None, flush_on_sigterm=False",
     "subscribe": "pubsub_name, topic, handler=None, *, group=None, start=None, workers=1, max_in_flight=None, "
-    "ack_wait=None, max_deliveries=None, dead_letter_topic=None, batch=None, raw=False, type=None, …",
+    "ack_wait=None, handler_timeout=None, max_deliveries=None, dead_letter_topic=None, batch=None, raw=False, type=None, …",
     "subscription": "pubsub_name, topic, **options",
     "lag": "pubsub_name, topic, *, group=None, …",
 }
@@ -133,8 +133,15 @@ RPC = {
     "asgi_app": "",
 }
 RPC_SERVER = {"close": "*, timeout=<client>"}
-EVENT = {"ack": "", "retry": "delay=None", "drop": "", "transaction": "store_name, *, …", "to_json": ""}
-BATCH = {"ack": "", "retry": "delay=None", "drop": "", "transaction": "store_name, *, …"}
+EVENT = {
+    "ack": "",
+    "retry": "delay=None",
+    "drop": "",
+    "extend": "seconds=None",
+    "transaction": "store_name, *, …",
+    "to_json": "",
+}
+BATCH = {"ack": "", "retry": "delay=None", "drop": "", "extend": "seconds=None", "transaction": "store_name, *, …"}
 _RUN = "*, host='127.0.0.1', port=None, timeout=<client>"
 CLIENT = {
     "__init__": "endpoint=None, timeout=<30>, *, runtime=None, app_id=None, config=None, api_token=None",
@@ -236,7 +243,7 @@ def test_options_of_subscribe() -> None:
 
 
 def test_attributes_of_an_event() -> None:
-    public = {name for name in dir(Event) if not name.startswith("_")} - set(EVENT)
+    public = {name.removesuffix("_async") for name in dir(Event) if not name.startswith("_")} - set(EVENT)
     assert public == ATTRIBUTES
 
 

@@ -423,6 +423,88 @@ class AnswerTests(Suite):
                         assert letter.extensions["dlerror"].rstrip("!") == error
                         assert len(letter.extensions["dlerror"]) == (1024 if sent else len(error))
 
+    @requires("pubsub.ack_wait")
+    def test_a_handler_keeps_its_event(self, call: Call, api: Api) -> None:
+        seen: list[Any] = []
+        ended: list[Any] = []
+        ack_wait = 0.0
+
+        def slow(event: Event[Any]) -> None:
+            seen.append(event.data)
+            time.sleep(3 * ack_wait)
+            ended.append(event.data)
+
+        async def slow_async(event: Event[Any]) -> None:
+            seen.append(event.data)
+            await asyncio.sleep(3 * ack_wait)
+            ended.append(event.data)
+
+        def slow_batch(batch: EventBatch[Any]) -> None:
+            seen.extend(event.data for event in batch)
+            time.sleep(3 * ack_wait)
+            ended.extend(event.data for event in batch)
+
+        for ack_wait in (0.6, 3.0):  # a busy machine may miss the first
+            seen.clear()
+            ended.clear()
+            for number, (handler, options) in enumerate([(slow, {}), (slow_async, {}), (slow_batch, {"batch": 10})]):
+                topic = f"slow-{number}-{ack_wait}"
+                with call.plain("subscribe", topic, handler, ack_wait=ack_wait, **options):
+                    call("publish", topic, number)
+                    assert api.until(lambda: len(ended) > number)  # noqa: B023
+                    api.pause(1.2 * ack_wait)
+                with call.opened("subscribe", topic) as sub:
+                    nothing(api, sub)
+            if seen == ended == [0, 1, 2]:
+                return
+        raise AssertionError(f"handled: {seen}")
+
+    @requires("pubsub.ack_wait")
+    def test_a_handler_that_takes_too_long(self, call: Call, api: Api) -> None:
+        seen: list[Any] = []
+        hold = threading.Event()
+
+        def slow(event: Event[Any]) -> None:
+            seen.append(event.delivery_count)
+            if event.delivery_count == 1:
+                hold.wait(SOON)
+
+        async def slow_async(event: Event[Any]) -> None:
+            seen.append(event.delivery_count)
+            if event.delivery_count == 1:
+                await asyncio.sleep(SOON)
+
+        for number, handler in enumerate((slow, slow_async)):
+            with call.plain("subscribe", f"late-{number}", handler, handler_timeout=0.3, workers=2) as sub:
+                call("publish", f"late-{number}", 1)
+                assert api.until(lambda: len(seen) == 2)
+                hold.set()
+                assert seen == [1, 2]
+                seen.clear()
+                api.call(sub, "close")
+
+    @requires("pubsub.ack_wait")
+    def test_extend(self, call: Call, api: Api) -> None:
+        for ack_wait in (1.0, 4.0):  # a busy machine may miss the first
+            topic = f"t-{ack_wait}"
+            with call.opened("subscribe", topic, ack_wait=ack_wait) as sub:
+                call("publish", topic, 1)
+                (event,) = collect(api, sub, 1, ack=False)
+                with Stopwatch() as watch:
+                    api.call(event, "extend", 3 * ack_wait)
+                    (again,) = collect(api, sub, 1)
+                assert again.id == event.id
+                if watch.seconds > 2.7 * ack_wait:
+                    break
+        else:
+            raise AssertionError("it came before its time")
+        for seconds in (0, -1.0, True, float("inf"), "1"):
+            try:
+                api.call(event, "extend", seconds)
+            except InvalidArgumentError:
+                continue
+            raise AssertionError(f"{seconds!r} is no number of seconds")
+
     @requires("pubsub.dead_letter", "pubsub.max_deliveries", "pubsub.ack_wait")
     def test_a_dead_letter_tells_the_last_error(self, call: Call, api: Api, harness: Harness) -> None:
         failed: list[Any] = []
@@ -446,7 +528,7 @@ class AnswerTests(Suite):
                 assert letter.extensions["dlerror"] == f"ValueError: attempt 2 of {letter.data}"
                 assert letter.extensions["dlcount"] == 2
                 assert letter.extensions["dlfirst"] <= letter.extensions["dllast"]
-        # after an error the handler does not answer: the error is the last that is known
+        # after an error the handler takes too long
         hold = threading.Event()
 
         def fail_then_hang(event: Event[Any]) -> None:
@@ -455,15 +537,12 @@ class AnswerTests(Suite):
                 raise OSError("disk")
             hold.wait(SOON)
 
-        for ack_wait in (0.3, 1.2, 4.8):
-            hold.clear()
-            topic, count = f"u-{ack_wait}", len(failed) + 1
-            with call.plain("subscribe", topic, fail_then_hang, ack_wait=ack_wait, **options):
-                call("publish", topic, "c")
-                come_again(count)
-                (letter,) = collect(api, dead, 1)
-                hold.set()
-            if "dlerror" in letter.extensions:  # else a busy machine told it too late
-                break
-        assert (letter.extensions["dlreason"], letter.extensions["dlerror"]) == ("deliveries", "OSError: disk")
+        count = len(failed) + 1
+        with call.plain("subscribe", "u", fail_then_hang, handler_timeout=0.3, **options):
+            call("publish", "u", "c")
+            come_again(count)
+            (letter,) = collect(api, dead, 1)
+            hold.set()
+        assert letter.extensions["dlreason"] == "deliveries"
+        assert letter.extensions["dlerror"] == "TimeoutError: the handler took longer than 0.3 s"
         api.call(dead, "close")
