@@ -1,5 +1,6 @@
 """Pub/sub: CloudEvents to topics, consumer groups, batching publishers."""
 
+from ._rate import Rate
 from .publisher import Publisher
 from .service import PubSubService
 from .subscription import Subscription
@@ -15,5 +16,6 @@ __all__ = [
     "PubSubService",
     "Publisher",
     "PublisherStats",
+    "Rate",
     "Subscription",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from ..config import suggest
 from ..errors import InvalidArgumentError
-from ._subscribing import SubscribeOptions, Subscribing, check_handler_timeout
+from ._subscribing import SubscribeOptions, Subscribing, check_bounds
 from .outgoing import check_topic
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Declaring(Subscribing):
                 given.get("dead_letter_topic"), given.get("raw", False), given.get("metadata"), given.get("batch"),
             )  # fmt: skip
             check_topic(topic)
-            check_handler_timeout(given.get("handler_timeout"), handler)
+            check_bounds(handler, given.get("handler_timeout"), given.get("rate"))
             self._check(request, handler, given.get("type"), given.get("workers", 1), given.get("max_in_flight"))
             key = pubsub_name, topic, request.group
             if key in self._frame.handlers:

@@ -137,6 +137,18 @@ class Fetcher:
         """Wait until there are events for a worker; ``False`` once closed. Raises the error that ended the subscription."""
         return bool(await self._changes.wait_for_async(self._for_workers, None))
 
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is handed out any more."""
+        return self._closing
+
+    async def pause(self, seconds: float, *, sync: bool) -> None:
+        """Wait so long, or until the subscription closes."""
+        if sync:
+            self._changes.wait_for(lambda: self._closing, seconds)
+        else:
+            await self._changes.wait_for_async(lambda: self._closing, seconds)
+
     def _for_workers(self) -> int | None:
         """Return 1 where there are events, 0 once closed, ``None`` if there are none now."""
         if self._over():

@@ -17,6 +17,7 @@ from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, SubscribeRequest
 from ._fetcher import Fetcher
+from ._rate import Bucket, Rate
 from .outgoing import check_topic
 from .subscription import Subscription
 from .types import Event, EventBatch
@@ -42,6 +43,7 @@ class SubscribeOptions(TypedDict, total=False):
     max_in_flight: int | None
     ack_wait: float | None
     handler_timeout: float | None
+    rate: Rate | None
     max_deliveries: int | None
     dead_letter_topic: str | None
     raw: bool
@@ -116,6 +118,7 @@ class Subscribing(Service):
         workers: int,
         max_in_flight: int | None,
         handler_timeout: float | None,
+        rate: Rate | None,
         loop: Any,
     ) -> Subscription[Any]:
         """Make a source live."""
@@ -135,7 +138,14 @@ class Subscribing(Service):
             open_transaction=partial(self._open_transaction, driver, pubsub_name),
         )
         subscription: Subscription[Any] = Subscription(
-            self, fetcher, request, handler=handler, takes=taken.takes, batch=batch, handler_timeout=handler_timeout
+            self,
+            fetcher,
+            request,
+            handler=handler,
+            takes=taken.takes,
+            batch=batch,
+            handler_timeout=handler_timeout,
+            rate=rate,
         )
         try:
             subscription._begin(workers, loop)
@@ -240,6 +250,7 @@ class Subscribing(Service):
         max_in_flight: int | None = None,
         ack_wait: float | None = None,
         handler_timeout: float | None = None,
+        rate: Rate | None = None,
         max_deliveries: int | None = None,
         dead_letter_topic: str | None = None,
         batch: int | None = None,
@@ -259,6 +270,7 @@ class Subscribing(Service):
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again if its process died or hangs, or, without a handler, since it was handed over (embedded: 30). A handler keeps its events while it runs; see `Event.extend` for the rest.
             handler_timeout: seconds that a handler may take, default: no limit. An ``async`` one is cancelled then, a plain one goes on and is reported. The event is delivered again either way.
+            rate: events that the handler gets in a time at most, over all workers of this subscription; see `Rate`.
             max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
             dead_letter_topic: where dropped events go. Except over Dapr, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
             batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
@@ -273,11 +285,11 @@ class Subscribing(Service):
         request = self._request(
             topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
         )
-        check_handler_timeout(handler_timeout, handler)
+        check_bounds(handler, handler_timeout, rate)
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = self._frame.call(op, driver.subscribe, request)
         return self._live(
-            source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, handler_timeout, None
+            source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, handler_timeout, rate, None
         )
 
     @overload
@@ -338,6 +350,7 @@ class Subscribing(Service):
         max_in_flight: int | None = None,
         ack_wait: float | None = None,
         handler_timeout: float | None = None,
+        rate: Rate | None = None,
         max_deliveries: int | None = None,
         dead_letter_topic: str | None = None,
         batch: int | None = None,
@@ -357,6 +370,7 @@ class Subscribing(Service):
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again if its process died or hangs, or, without a handler, since it was handed over (embedded: 30). A handler keeps its events while it runs; see `Event.extend` for the rest.
             handler_timeout: seconds that a handler may take, default: no limit. An ``async`` one is cancelled then, a plain one goes on and is reported. The event is delivered again either way.
+            rate: events that the handler gets in a time at most, over all workers of this subscription; see `Rate`.
             max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
             dead_letter_topic: where dropped events go. Except over Dapr, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
             batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
@@ -373,12 +387,12 @@ class Subscribing(Service):
         request = self._request(
             topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
         )
-        check_handler_timeout(handler_timeout, handler)
+        check_bounds(handler, handler_timeout, rate)
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
         source = await self._frame.call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()
         return self._live(
-            source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, handler_timeout, loop
+            source, driver, pubsub_name, request, handler, taken, workers, max_in_flight, handler_timeout, rate, loop
         )
 
 
@@ -392,13 +406,17 @@ def seconds(name: str, value: Any, *, least: float) -> float:
     return float(number)
 
 
-def check_handler_timeout(value: Any, handler: Any) -> None:
-    """Refuse what is no time, or bounds nothing."""
-    if value is None:
-        return
-    seconds("handler_timeout", value, least=0.01)
-    if handler is None:
-        raise InvalidArgumentError("handler_timeout bounds a handler: give one, or leave it out")
+def check_bounds(handler: Any, handler_timeout: Any, rate: Any) -> None:
+    """Refuse bounds of a handler that mean nothing."""
+    for name, value in (("handler_timeout", handler_timeout), ("rate", rate)):
+        if value is not None and handler is None:
+            raise InvalidArgumentError(f"{name} bounds a handler: give one, or leave it out")
+    if handler_timeout is not None:
+        seconds("handler_timeout", handler_timeout, least=0.01)
+    if rate is not None:
+        if not isinstance(rate, Rate):
+            raise InvalidArgumentError(f"rate must be a Rate, such as Rate(100, per=1), not {rate.__class__.__name__}")
+        Bucket(rate)
 
 
 def _check_start(start: Any) -> None:

@@ -21,6 +21,7 @@ from ..spi.events import cause_of
 from ..spi.flow import run_sync
 from ..spi.pubsub import Settlement, SubscribeRequest
 from ._fetcher import Fetcher
+from ._rate import Bucket, Rate
 from .types import DropEvent, Event, EventBatch
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
         takes: tuple[int, ...],
         batch: int | None,
         handler_timeout: float | None,
+        rate: Rate | None,
     ) -> None:
         super().__init__(service)
         self._fetcher = fetcher
@@ -64,6 +66,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
         self._takes = takes
         self._batch = batch
         self._handler_timeout = handler_timeout
+        self._bucket = None if rate is None else Bucket(rate)
         self._threads: list[Background] = []
         self._tasks: list[Future[None]] = []
         self._closed = False
@@ -202,9 +205,15 @@ class Subscription(ClosingHandle, Generic[I_co]):
         propagation.forget()
         fetcher = self._fetcher
         while True:
-            # of those without a trace context many at once, by the kernel
-            event = worker.run(_RUN) if sync and not self._frame.interceptors else worker.next()
+            if self._bucket is not None:
+                await self._permitted(1, sync=sync)
+                event = worker.next()
+            else:
+                # of those without a trace context many at once, by the kernel
+                event = worker.run(_RUN) if sync and not self._frame.interceptors else worker.next()
             if event is None:
+                if self._bucket is not None:
+                    self._bucket.give_back(1)
                 try:
                     if not (fetcher.await_events() if sync else await fetcher.await_events_async()):
                         return
@@ -225,8 +234,10 @@ class Subscription(ClosingHandle, Generic[I_co]):
     async def _work_in_batches(self, handler: Callable[..., Any], *, sync: bool) -> None:
         """Handle batches of events until the end; in a thread nothing of it suspends."""
         propagation.forget()
-        limit = self._batch or 1
+        limit = size = self._batch or 1
         while True:
+            if self._bucket is not None:
+                limit = await self._permitted(size, sync=sync)
             try:
                 events = self._fetcher.take(limit, None) if sync else await self._fetcher.take_async(limit, None)
             except Exception as error:
@@ -234,9 +245,20 @@ class Subscription(ClosingHandle, Generic[I_co]):
                 return
             if not events:
                 return
+            if self._bucket is not None:
+                self._bucket.give_back(limit - len(events))
             arguments = partial(self._batch_arguments, events)
             if await self._handle(events, handler, arguments, sync=sync):
                 self._fetcher.settle(events, Settlement.ACK, None)
+
+    async def _permitted(self, want: int, *, sync: bool) -> int:
+        """Wait until the rate has room for an event, or the subscription closes; return for how many of ``want``."""
+        assert self._bucket is not None
+        while True:
+            count, seconds = self._bucket.take(want)
+            if count or self._fetcher.closing:
+                return count or 1
+            await self._fetcher.pause(seconds, sync=sync)
 
     async def _handle(
         self, events: list[Event[Any]], handler: Callable[..., Any], arguments: Callable[[], list[Any]], *, sync: bool
