@@ -5,8 +5,6 @@ from __future__ import annotations
 from random import SystemRandom
 from typing import Final
 
-__all__ = ["FULL", "HALF", "NONE", "Backoff"]
-
 NONE: Final = (1.0, 1.0)
 HALF: Final = (0.5, 1.0)
 FULL: Final = (0.0, 1.0)

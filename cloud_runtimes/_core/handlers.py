@@ -13,8 +13,6 @@ from typing import Any, Final, NamedTuple, TypeVar, get_args, get_origin
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["CLIENT", "CONTEXT", "DATA", "Signature", "is_async_callable", "signature"]
-
 DATA: Final = 0
 CONTEXT: Final = 1
 """What tells of the call."""

@@ -7,8 +7,6 @@ import time
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["find_boot_id", "since_boot", "since_boot_ns"]
-
 _ROUGH: Final = 600
 """Seconds to which a boot's time is known by the wall clock."""
 

@@ -12,8 +12,6 @@ from typing import Final
 
 from ..errors import UnsupportedError
 
-__all__ = ["KILL", "in_foreground", "others_in_group", "send", "send_to_group", "start", "start_group", "wait_for_end"]
-
 KILL: Final[signal.Signals] = getattr(signal, "SIGKILL", signal.SIGTERM)
 """What ends a process at once."""
 

@@ -15,8 +15,6 @@ from typing import Final, Protocol
 from .os_processes import started
 from .threads import Mutex
 
-__all__ = ["Datagrams", "datagrams"]
-
 _MAX_PATH: Final = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere (unix(7))
 _LOOPBACK: Final = "127.0.0.1"
 

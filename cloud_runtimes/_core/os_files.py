@@ -10,11 +10,6 @@ from contextlib import suppress
 from struct import Struct
 from typing import Any, Final
 
-__all__ = [
-    "BINARY", "MODES_COUNT", "MOUNTS", "PLAIN", "attribute", "changed_ns", "copy_range", "file_system", "is_private", "name_new", "pread", "pwrite", "real_path",
-    "set_attribute", "stamper", "user_id", "WITHOUT_WAITING",
-]  # fmt: skip
-
 BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 """A flag for `os.open`: bytes as they are."""
 WITHOUT_WAITING: Final[int] = BINARY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)

@@ -17,8 +17,6 @@ from typing import Any, Final, Protocol
 from .os_files import BINARY, PLAIN, name_new
 from .os_locks import try_lock, unlock
 
-__all__ = ["NO_NAME", "Folder", "open_folder"]
-
 LOCK: Final = "%%lock"
 """What is locked in place of a folder that is no descriptor."""
 NO_NAME: Final = re.compile(

@@ -19,8 +19,6 @@ from typing import Any, Final
 from ..errors import UnsupportedError
 from .backoff import NONE, Backoff
 
-__all__ = ["lock", "try_lock", "unlock"]
-
 if sys.platform != "win32" and find_spec("fcntl") is not None:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 

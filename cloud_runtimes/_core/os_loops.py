@@ -8,8 +8,6 @@ import sys
 
 from ..errors import UnsupportedError
 
-__all__ = ["readable", "running_loop"]
-
 if sys.platform == "win32":
 
     def running_loop() -> asyncio.AbstractEventLoop:

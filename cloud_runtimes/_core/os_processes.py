@@ -6,8 +6,6 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["most_files", "namespace", "started"]
-
 # -- who runs -----------------------------------------------------------------
 
 if sys.platform == "win32":

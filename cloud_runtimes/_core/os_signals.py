@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-__all__ = ["ENDING", "HANGING_UP", "PASSED", "signals"]
-
 
 def signals(*names: str) -> tuple[signal.Signals, ...]:
     """Return those signals of these names that this system has."""

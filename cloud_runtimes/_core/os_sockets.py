@@ -14,8 +14,6 @@ from typing import Final, Protocol
 
 from ..errors import UnsupportedError
 
-__all__ = ["POLLIN", "POLLOUT", "Poll", "poll", "unix_socket", "unsent"]
-
 POLLIN: Final = 1
 POLLOUT: Final = 4
 _POLLNVAL: Final = 32

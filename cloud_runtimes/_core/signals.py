@@ -11,8 +11,6 @@ from typing import Any, Final
 
 from .os_signals import ENDING
 
-__all__ = ["ending_signals", "handling"]
-
 _ONE: Final = 0.1
 """Seconds within which a signal is the one before: timeout(1) signals its child, then the group that the child is in."""
 

@@ -11,8 +11,6 @@ from weakref import WeakKeyDictionary
 
 from .logs import logger
 
-__all__ = ["Flushes", "flush_on_sigterm"]
-
 _previous: Any = None
 
 

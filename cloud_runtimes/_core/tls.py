@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ssl
 
-__all__ = ["client_context"]
-
 
 def client_context(authorities: str | None = None, folder: str | None = None) -> ssl.SSLContext:
     """Return a context that checks certificates and names, from paths of authorities; by default those of the system.

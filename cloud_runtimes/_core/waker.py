@@ -8,8 +8,6 @@ from typing import Protocol
 
 from .os_sockets import POLLIN, POLLOUT, poll
 
-__all__ = ["Waker"]
-
 
 class _Connection(Protocol):
     def fileno(self) -> int:

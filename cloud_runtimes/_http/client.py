@@ -14,8 +14,6 @@ from .sync_client import Pool
 if TYPE_CHECKING:
     from .async_client import AsyncPool
 
-__all__ = ["HttpClient"]
-
 
 class HttpClient:
     """The connections of one owner; ``context`` as in `BasePool`.

@@ -8,8 +8,6 @@ from .._core.backoff import Backoff
 from .._core.logs import kind_of, logger, repeated
 from ..errors import ClosedError, CloudRuntimesError, InternalError, PayloadError
 
-__all__ = ["Health"]
-
 _FIRST: Final = 0.05
 _LIMIT: Final = 30.0
 _LIMIT_PASSING: Final = 2.0

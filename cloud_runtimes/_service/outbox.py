@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ..spi.operation import Method
     from .base import Framed
 
-__all__ = ["Outbox"]
-
 
 class Outbox(ServiceHandle):
     """Base of transaction handles."""

@@ -30,8 +30,6 @@ from ._streams import complain, note, write
 from ._subscribe import subscribe
 from ._telemetry import telemetry_app
 
-__all__ = ["app", "run"]
-
 
 class _Program(TyperGroup):
     """Group of commands that parses its own options and returns the rest as a callable.

@@ -8,8 +8,6 @@ import typer
 
 from ._daprd import Daprd
 
-__all__ = ["serve"]
-
 
 def serve(
     context: typer.Context,

@@ -8,8 +8,6 @@ from .. import __version__
 from .._core import extras
 from ._session import Invocation
 
-__all__ = ["run"]
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(

@@ -13,8 +13,6 @@ from typing import Final
 from .._core.os_commands import KILL, others_in_group, send_to_group, start_group, wait_for_end
 from .._core.threads import Background, Changes
 
-__all__ = ["Child"]
-
 _LOOK: Final = 0.05
 """Seconds between looks at whether others of the group are left."""
 

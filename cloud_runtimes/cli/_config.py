@@ -17,8 +17,6 @@ from ._tables import Table, record, rows
 if TYPE_CHECKING:
     from ..configuration import ConfigurationItem
 
-__all__ = ["config_app"]
-
 _COLUMNS: Final = ("key", "value", "version", "group", "label")
 
 _LOOK: Final = 0.2

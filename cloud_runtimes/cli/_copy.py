@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ..spi.portable import Portable
     from ._copying import Transfer
 
-__all__ = ["COPIED", "copy"]
-
 COPIED: Final = ("pubsub", "configuration", "state", "file", "schedule")
 """The services with data that is copied, in this order: events may be refused, so they come first."""
 _NOT_COPIED: Final = (

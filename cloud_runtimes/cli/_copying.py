@@ -12,8 +12,6 @@ from ..spi.file import FileDriver, FileInfo, FileWrite
 from ..spi.operation import Method, Operation
 from ..spi.portable import BATCH_RECORDS, EventsRecord, GroupRecord, Portable, Records
 
-__all__ = ["FileRecord", "PortableFiles", "Result", "Transfer"]
-
 _COPY: Final = Method("copy", "copy", repeatable=True)  # what was written is found, and not written again
 _CHUNK: Final = 1024 * 1024
 

@@ -10,8 +10,6 @@ from typer.core import TyperCommand
 
 from ._errors import UsageError
 
-__all__ = ["Daprd", "ServeCommand", "taken_out"]
-
 # fmt: off
 _WITH_VALUE: Final = frozenset([
     "actors-disseminate-timeout", "actors-service", "allowed-origins", "app-binding-options-timeout",

@@ -22,8 +22,6 @@ from ._tables import Table
 if TYPE_CHECKING:
     from ..runtimes.capa import CapaRuntime
 
-__all__ = ["doctor"]
-
 T = TypeVar("T")
 
 _READY_TIMEOUT: Final = 3.0

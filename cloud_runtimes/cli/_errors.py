@@ -22,8 +22,6 @@ from typing import Final
 
 from ..errors import CloudRuntimesError, PayloadError
 
-__all__ = ["CLOSED_PIPE", "NOT_FOUND", "USAGE", "UsageError", "exit_code", "explain"]
-
 USAGE: Final = 2
 NOT_FOUND: Final = 3
 CLOSED_PIPE: Final = 141

@@ -17,8 +17,6 @@ from ._tables import Table, record, rows
 if TYPE_CHECKING:
     from ..file import FileInfo
 
-__all__ = ["file_app"]
-
 _PAGE: Final = 1000
 _COLUMNS: Final = ("size", "modified", "content_type", "name")
 

@@ -22,8 +22,6 @@ from ._streams import complain, note
 if TYPE_CHECKING:
     from ..lock import Lease
 
-__all__ = ["lock_app"]
-
 TOKEN: Final = "CLOUD_RUNTIMES_LOCK_TOKEN"
 _FORWARDED: Final = (*ENDING, *HANGING_UP, *PASSED)
 _BY_KEY: Final = signals("SIGINT", "SIGQUIT", "SIGBREAK")

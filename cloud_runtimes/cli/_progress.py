@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
-__all__ = ["Advance", "progress"]
-
 Advance = Callable[[int, int], None]
 """Called with how many things there were, and how much of ``size`` is done."""
 

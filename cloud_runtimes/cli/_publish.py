@@ -24,8 +24,6 @@ from ._streams import complain, note, stopping
 if TYPE_CHECKING:
     from ..pubsub import Publisher
 
-__all__ = ["publish"]
-
 _MAX_LINE: Final = 64 * 1024 * 1024
 """A file without line ends must not fill the memory."""
 _LAST_FLUSH: Final = 5.0

@@ -15,8 +15,6 @@ from ._streams import note, write
 if TYPE_CHECKING:
     from ..rpc import RpcResponse
 
-__all__ = ["invoke"]
-
 
 def invoke(
     context: typer.Context,

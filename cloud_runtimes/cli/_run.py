@@ -30,8 +30,6 @@ from ._streams import complain, note
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["run"]
-
 _FORMAT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _STEADY: Final = 5.0
 """Seconds after which a worker that ends is begun anew at once; one that ends before waits."""

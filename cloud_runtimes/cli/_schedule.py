@@ -16,8 +16,6 @@ from ._tables import rows
 if TYPE_CHECKING:
     from ..schedule import Job, RpcTarget, RunRecord, TopicTarget
 
-__all__ = ["schedule_app"]
-
 schedule_app = typer.Typer(help="Store, list and run jobs.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the job.", show_default=False)]

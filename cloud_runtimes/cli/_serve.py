@@ -23,8 +23,6 @@ from ._errors import UsageError
 from ._session import APP_ID, Invocation, logging_to_stderr
 from ._streams import complain, note, write
 
-__all__ = ["ServeOptions", "serve_sidecar"]
-
 _NOT_FOUND: Final = 127
 _NOT_RUN: Final = 126
 _QUANTITIES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}

@@ -12,8 +12,6 @@ from typing import Final
 from .. import config
 from ..client import CloudRuntimesClient
 
-__all__ = ["Invocation", "connect", "logging_to_stderr", "make_client"]
-
 APP_ID: Final = "cloud-runtimes"
 
 

@@ -14,8 +14,6 @@ from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import note, write
 
-__all__ = ["init", "validate"]
-
 _NAME: Final = "cloud-runtimes.toml"
 _TEXT: Final = """\
 # Configuration of Cloud Runtimes, found from this folder and those below it.

@@ -17,8 +17,6 @@ from ._tables import Table
 if TYPE_CHECKING:
     from ..database import Row
 
-__all__ = ["sql"]
-
 _FORMATS: Final = ("table", "csv", "json")
 _BATCH: Final = 1000
 

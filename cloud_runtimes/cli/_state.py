@@ -12,8 +12,6 @@ from ._session import connect
 from ._streams import complain, write
 from ._tables import Table, record
 
-__all__ = ["secret_app", "state_app"]
-
 state_app = typer.Typer(help="Read and write keys.", no_args_is_help=True, rich_markup_mode=None)
 secret_app = typer.Typer(help="Read secrets.", no_args_is_help=True, rich_markup_mode=None)
 

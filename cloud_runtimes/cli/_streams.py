@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from .._core.signals import handling
 
-__all__ = ["BOLD", "GREEN", "RED", "Stop", "abandon_stdout", "complain", "note", "stopping", "styled", "write"]
-
 BOLD: Final = "1"
 RED: Final = "31"
 GREEN: Final = "32"

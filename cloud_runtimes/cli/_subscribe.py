@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..pubsub import Event, Subscription
     from ..pubsub.service import Start
 
-__all__ = ["subscribe"]
-
 _LOOK: Final = 0.2
 """Seconds between looks at signals and the idle time."""
 _SILENT: Final = 1.0

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from ._streams import BOLD, styled, write
 
-__all__ = ["Table", "record", "rows"]
-
 _WIDE: Final = 60
 _NARROW: Final = 20
 

@@ -9,8 +9,6 @@ import typer
 from ._session import logging_to_stderr, make_client
 from ._streams import write
 
-__all__ = ["telemetry_app"]
-
 telemetry_app = typer.Typer(
     help="Look at traces, logs and metrics while developing.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -11,8 +11,6 @@ from ..codec.payload import JSON
 from ..errors import PayloadError
 from ._errors import UsageError
 
-__all__ = ["encode", "is_json", "json_or_text", "pairs", "read", "value"]
-
 _BEGINS_JSON: Final = frozenset('{["')
 """First characters of JSON: a value that begins so and is none is a slip, not a text."""
 

@@ -18,8 +18,6 @@ from ._unreadable import read_entries
 if TYPE_CHECKING:
     from ._log.member import Waits
 
-__all__ = ["COLUMNS", "FEATURES", "ChangeSource", "channel", "columns", "group_and_label", "items"]
-
 COLUMNS: Final = "c.key, c.version, c.tags, c.metadata, c.value, c.deleted"
 FEATURES: Final = frozenset({spi.WRITE, spi.ATOMIC, spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.TAGS, spi.VERSION})
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)

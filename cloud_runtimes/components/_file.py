@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from ..spi.file import Chunk, FileDriver, FileInfo, FileWrite
 from ..spi.operation import Operation
 
-__all__ = ["ServerFiles"]
-
 
 class ServerFiles(FileDriver):
     """See the module."""

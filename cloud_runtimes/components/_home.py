@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from ..rpc.peers import Peers
     from ..spi.executor import Executor
 
-__all__ = ["HomeComponent"]
-
 
 class HomeComponent(Component):
     """See the module."""

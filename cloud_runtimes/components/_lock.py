@@ -18,8 +18,6 @@ from ..spi.operation import Operation, mark_interrupted
 if TYPE_CHECKING:
     from ._home import HomeComponent
 
-__all__ = ["FORGET_MS", "TURN", "Calls", "QueueEntry", "QueuedLock", "trying"]
-
 TURN: Final = 500
 """Milliseconds that the next waiter has to take a free lock before the one behind it may."""
 FORGET_MS: Final = 60_000

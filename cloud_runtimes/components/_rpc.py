@@ -8,8 +8,6 @@ from typing import Any
 from ..rpc.registry import Entry
 from ._unreadable import read_entries
 
-__all__ = ["read_servers"]
-
 
 def read_servers(app_id: str, rows: Iterable[Sequence[Any]], text: Callable[[Any], str] = str) -> list[Entry]:
     """Return the servers of an application, without entries that cannot be read.

@@ -22,8 +22,6 @@ from ..spi.operation import Operation
 from ..spi.rpc import RpcCall, RpcReply
 from ..spi.secret import BULK, Secret, SecretDriver
 
-__all__ = ["Flow", "FlowClient", "FlowSecret", "document", "tls", "together"]
-
 T = TypeVar("T")
 Flow = Generator[RpcCall, RpcReply, T]
 

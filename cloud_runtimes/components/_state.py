@@ -14,22 +14,6 @@ from ._unreadable import unreadable
 
 T = TypeVar("T")
 
-__all__ = [
-    "FEATURES",
-    "conflict",
-    "dump_names",
-    "load_names",
-    "new_etag",
-    "only",
-    "oversized",
-    "parse_etag",
-    "passed_fence",
-    "read_fence",
-    "read_value",
-    "stored",
-    "too_large",
-]
-
 FEATURES: Final = frozenset(
     {
         spi.CONSISTENCY,

@@ -14,8 +14,6 @@ from ..errors import PayloadError
 S = TypeVar("S")
 T = TypeVar("T")
 
-__all__ = ["read_entries", "skip", "unreadable"]
-
 
 def read_entries(where: str, entries: Iterable[S], name: Callable[[S], str], read: Callable[[S], T]) -> Iterator[T]:
     """Yield each entry as ``read`` returns it; skip those for which it raises.

@@ -22,8 +22,6 @@ from .secret import SecretBlock
 from .state import StateBlock
 from .system import SystemBlock
 
-__all__ = ["Blocks", "install"]
-
 
 class Blocks:
     """All of one sidecar, which start in their order."""

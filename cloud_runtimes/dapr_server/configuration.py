@@ -22,8 +22,6 @@ from .http.app import HttpApi, Route
 from .http.request import Reply, Request, empty, json_reply
 from .limits import MAX_OPEN, Budget, no_more
 
-__all__ = ["Changes", "ConfigurationApi", "item_document", "ConfigurationBlock"]
-
 
 class Changes:
     """Subscription to changes after its start. A key's last value always arrives; earlier ones may be skipped.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from .app.channel import AppChannel
     from .http.app import HttpApi
 
-__all__ = ["Block", "Context", "Lack"]
-
 
 class Lack(Enum):
     """Why there is no such component."""

@@ -16,8 +16,6 @@ from ..protocols.dapr.failures import DaprError
 from ..protocols.dapr.messages import messages
 from .context import Context
 
-__all__ = ["GrpcApi", "abort"]
-
 SERVICE: Final = "/dapr.proto.runtime.v1.Dapr/"
 _CODES: Final = {code.name: code for code in grpc.StatusCode}
 

@@ -11,8 +11,6 @@ from typing import Final
 
 from ..protocols.dapr.failures import DaprError
 
-__all__ = ["MAX_OPEN", "Budget", "Limits", "no_more"]
-
 _CODE: Final = "ERR_RESPONSE_TOO_LARGE"
 """Ours: Dapr has no limit of this kind."""
 

@@ -12,8 +12,6 @@ from .context import Block, Context, Lack
 from .http.app import HttpApi, Route
 from .http.request import Reply, Request, integer, json_reply, members, text
 
-__all__ = ["LockApi", "LockBlock"]
-
 _STATUS: Final = {UnlockStatus.SUCCESS: 0, UnlockStatus.NOT_FOUND: 1, UnlockStatus.NOT_OWNER: 2}
 """``UnlockResponse.Status`` of Dapr: SUCCESS, LOCK_DOES_NOT_EXIST, LOCK_BELONGS_TO_OTHERS."""
 

@@ -16,8 +16,6 @@ from .http.app import HttpApi, Route
 from .http.request import Reply, Request, json_reply
 from .limits import Budget
 
-__all__ = ["SecretApi", "SecretBlock"]
-
 
 class SecretApi:
     """The secret stores of a client: what a store has, every caller may read."""

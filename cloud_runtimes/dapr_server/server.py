@@ -17,8 +17,6 @@ from .settings import SidecarSettings
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
-__all__ = ["Sidecar", "need_grpc"]
-
 _PEERS: Final = (
     # as daprd has them (dapr/dapr pkg/api/grpc/server.go), so that a client's own pings are no offence
     ("grpc.keepalive_time_ms", 10_000),

@@ -11,8 +11,6 @@ from .limits import Limits
 if TYPE_CHECKING:
     from ..resiliency.policies import Resiliency
 
-__all__ = ["BulkSubscribe", "ComponentInfo", "CronBinding", "SidecarSettings", "Subscription"]
-
 BULK_MESSAGES: Final = 100
 BULK_WAIT: Final = 1.0
 

@@ -27,8 +27,6 @@ from ..telemetry.schema import bytes_field, varint
 from . import otlp_json, queries, rows
 from .store import Store
 
-__all__ = ["MAX_WAITING", "ViewerApp"]
-
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

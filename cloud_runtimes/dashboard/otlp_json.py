@@ -15,8 +15,6 @@ from ..errors import PayloadError, ResourceExhaustedError
 from ..telemetry.json_records import MAX_DEPTH, MAX_PARTS, real
 from ..telemetry.schema import MESSAGES
 
-__all__ = ["decode"]
-
 _TABLES: Final = {kind: dict(fields.values()) for kind, fields in MESSAGES.items()}
 _BITS: Final = {
     "uint32": (0, 1 << 32),

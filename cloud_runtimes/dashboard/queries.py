@@ -11,8 +11,6 @@ from typing import Any, Final
 from ..codec import json
 from .store import Store
 
-__all__ = ["logs", "metrics", "status", "trace", "traces"]
-
 MAX_SPANS: Final = 5_000
 """Of a trace that are shown."""
 _POINTS: Final = 60

@@ -7,8 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from ..codec import json
 
-__all__ = ["Batch", "Log", "Point", "Span", "read"]
-
 _LARGEST: Final = (1 << 63) - 1
 _EXACT: Final = 1 << 53
 """Integers from here on are text: the page's numbers are doubles."""

@@ -13,8 +13,6 @@ from ..errors import InvalidArgumentError
 from .app import ViewerApp
 from .store import MAX_AGE, MAX_BYTES, Store
 
-__all__ = ["PORT", "Viewer"]
-
 PORT = 4318
 """Of OTLP over HTTP."""
 _GRACE = 5.0

@@ -22,8 +22,6 @@ from .._core.sqlite_failures import explain
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
 from .rows import Batch, Point
 
-__all__ = ["DATABASE", "LEAST_BYTES", "MAX_AGE", "MAX_BYTES", "Store"]
-
 DATABASE: Final = "telemetry.db"
 MAX_BYTES: Final = 256 << 20
 LEAST_BYTES: Final = 1 << 20

@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from .._core.threads import Mutex
 
-__all__ = ["VALUE_TYPE", "Messages", "messages_of", "plain"]
-
 VALUE_TYPE: Final = "type.googleapis.com/google.protobuf.Value"
 _SHARED: Final = """
 BulkStateItem: key 1, data 2 bytes, etag 3, error 4, metadata 5 map

@@ -19,8 +19,6 @@ from .times import from_ms, to_ms
 if TYPE_CHECKING:
     from .service import ScheduleService
 
-__all__ = ["UnhandledJobs", "needs_handler", "with_waiting"]
-
 AFTER: Final = 10.0
 """Seconds for which an occurrence waits for its turn; after that nobody has its handler."""
 _EVERY: Final = 60.0

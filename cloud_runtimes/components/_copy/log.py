@@ -13,8 +13,6 @@ from ...spi.operation import Operation
 from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, EventsRecord, GroupRecord, Portable, Records, Slice, events_key
 from .sql import Rows, Sql, Steps, Tables
 
-__all__ = ["LogSql", "PortableLog"]
-
 Parts: TypeAlias = dict[str, tuple[Slice, ...] | None]
 Calls: TypeAlias = list[tuple[Sql, Sequence[Any]]]
 

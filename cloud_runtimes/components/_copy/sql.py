@@ -22,8 +22,6 @@ from ...spi.state import StoredValue
 from .._schedule.jobs import COLUMNS, stored, written
 from .stores import StoredConfiguration
 
-__all__ = ["NAMES", "PortableJobs", "PortableState", "Sql", "Steps", "Tables", "stored_configuration"]
-
 
 class Sql(NamedTuple):
     """A statement.

@@ -15,8 +15,6 @@ from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, ConfigurationRecord, Por
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .._unreadable import skip
 
-__all__ = ["Fences", "KeyedPortable", "StoredConfiguration", "StoredState"]
-
 Fences: TypeAlias = Callable[[Operation, Sequence[str] | None], Mapping[str, int]]
 """Gives the fences of some keys, or of all."""
 _AT_ONCE: Final = 16

@@ -8,8 +8,6 @@ from typing import Final, NamedTuple
 
 from ..._native import events as kernel
 
-__all__ = ["Again", "Claimed", "Dead", "Held", "Writes", "count_in", "cut", "with_places"]
-
 _COUNT: Final = struct.Struct("<I")
 
 

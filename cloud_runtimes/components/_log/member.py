@@ -22,8 +22,6 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from .claims import Again, Claimed, Dead, Held, Writes, with_places
 
-__all__ = ["LogMember", "Waits"]
-
 _FRAMES_KEPT: Final = 8
 _PAST_KEPT: Final = 4096
 _SEEN_EVERY: Final = 60.0

@@ -16,19 +16,6 @@ from ..._core.tls import client_context
 from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...spi.operation import Operation
 
-__all__ = [
-    "FRESH",
-    "WANTS",
-    "ConnectionLost",
-    "ServerError",
-    "Server",
-    "ServerConnection",
-    "Servers",
-    "Tls",
-    "address_of",
-    "dial",
-]
-
 Server: TypeAlias = tuple[str, int]
 WANTS: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 FRESH: Final = 0.001

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ...spi.portable import Portable
     from .notify import Notifier
 
-__all__ = ["Engine", "EngineComponent", "EngineDriver", "engines"]
-
 E = TypeVar("E", bound="Engine")
 C = TypeVar("C", bound="EngineComponent[Any]")
 

@@ -15,9 +15,6 @@ from ...errors import ClosedError, CloudRuntimesError
 from ...spi.operation import Operation
 from .connections import ConnectionLost, ServerConnection
 
-__all__ = ["LoopConnection", "LoopConnections", "close_soon", "made_by", "resolve"]
-
-
 C = TypeVar("C")
 S = TypeVar("S", bound="LoopConnection")
 

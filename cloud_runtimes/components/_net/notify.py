@@ -16,8 +16,6 @@ from ..._core.logs import repeated
 from ..._core.threads import Background, Changes, Mutex
 from ..._core.waker import Waker
 
-__all__ = ["NET", "Listener", "Notifier", "Waiter"]
-
 NET: Final = 2.0
 """Seconds after which a waiter looks by itself."""
 _NET_ALONE: Final = 0.5

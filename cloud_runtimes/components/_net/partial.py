@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Partial"]
-
 
 class Partial:
     """Collects pieces until there are as many bytes as its owner wants, and joins them once: nothing is copied with each piece.

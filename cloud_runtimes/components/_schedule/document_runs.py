@@ -23,8 +23,6 @@ from .runs import LeasedRuns, RunToken
 if TYPE_CHECKING:
     from .._net.engines import EngineComponent
 
-__all__ = ["DocumentRuns", "DocumentSchedule", "Steps", "version_of"]
-
 C = TypeVar("C", bound="EngineComponent[Any]")
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Any, Any, T]

@@ -35,8 +35,6 @@ from .jobs import (
 )
 from .runs import RunToken
 
-__all__ = ["HELD", "Document", "Run", "portable_run", "read_runs", "run_records"]
-
 Run: TypeAlias = dict[str, Any]
 HELD: Final = 1 << 62
 """The deadline of a run that lasts as long as its holder."""

@@ -12,26 +12,6 @@ from ...schedule.times import QUARTER_MS, Interval, from_ms, occurrences
 from ...spi.schedule import JobSpec, Misfire, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
 from .._unreadable import read_entries, skip
 
-__all__ = [
-    "COLUMNS",
-    "GRACE_MS",
-    "RUN_COLUMNS",
-    "Advance",
-    "Stretch",
-    "advance",
-    "exists",
-    "following",
-    "planned",
-    "read_spec",
-    "record",
-    "records",
-    "run_id",
-    "stays_due",
-    "stored",
-    "unreadable_spec",
-    "written",
-]
-
 COLUMNS: Final = "j.name, j.spec, j.data, j.next, j.occurrences, j.skipped, j.created"
 RUN_COLUMNS: Final = "name, run, fire, status, attempt, started, ended, error, count, last"
 GRACE_MS: Final = 10_000

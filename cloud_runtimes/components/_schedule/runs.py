@@ -16,8 +16,6 @@ from .jobs import Advance, advance
 if TYPE_CHECKING:
     from .._log.member import Waits
 
-__all__ = ["CHANNEL", "LeasedRuns", "RunToken"]
-
 CHANNEL: Final = "schedule"
 _EXCHANGE: Final = Method("schedule", "run", repeatable=False)
 _TIMEOUT: Final = 10.0

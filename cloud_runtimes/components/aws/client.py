@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from ...spi.executor import Executor
     from .settings import AwsSettings
 
-__all__ = ["AwsClient", "shown"]
-
 T = TypeVar("T")
 
 _CREDENTIALS: Final = object()

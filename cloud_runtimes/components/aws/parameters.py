@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from . import AwsComponent
     from .client import AwsClient
 
-__all__ = ["ParameterConfiguration", "ParameterSecret"]
-
 _NAME: Final = re.compile(r"(?=.{1,1011}$)/?[\w.-]+(?:/[\w.-]+)*|arn:[\w:/.-]{1,2048}", re.ASCII)
 _VERSION: Final = re.compile(r"[\w.-]+", re.ASCII)
 _SOME: Final = 10

@@ -15,8 +15,6 @@ from .client import shown
 if TYPE_CHECKING:
     from . import AwsComponent
 
-__all__ = ["ManagedSecret", "entries", "path_of"]
-
 _NAME: Final = re.compile(r"[\w/+=.@-]{1,512}|arn:[\w:/+=.@-]{1,2048}", re.ASCII)
 _GONE: Final = "ResourceNotFoundException"
 _BATCH: Final = 20

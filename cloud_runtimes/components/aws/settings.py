@@ -8,8 +8,6 @@ from typing import Literal
 
 from ...config import duration, period, setting
 
-__all__ = ["AwsSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsSettings:

@@ -49,8 +49,6 @@ from .watched import LONGEST, QUIET, Look, Watched, fresh
 if TYPE_CHECKING:
     from . import FileComponent
 
-__all__ = ["ConfigurationFile", "FileConfiguration", "Notices", "flatten", "folders"]
-
 _PATIENCE: Final = 1.0
 """Seconds for which a missing or broken file is nothing to speak of."""
 _EVERY: Final = 60.0

@@ -18,8 +18,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["parse"]
-
 _SPACE: Final = re.compile(r"(?:\s++|#[^\n]*+)*+")
 _NAME: Final = re.compile(r"(?:export[ \t]++)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*(=?)")
 _SINGLE: Final = re.compile(r"[ \t]*'([^']*+)'")

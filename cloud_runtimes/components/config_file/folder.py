@@ -15,8 +15,6 @@ from ..._core.os_files import WITHOUT_WAITING
 from ...errors import CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError
 from .watched import MAX_BYTES, Signature, Watched, bytes_of, signature_of, too_large
 
-__all__ = ["LINK", "WatchedFolder"]
-
 T = TypeVar("T")
 
 LINK: Final = "..data"

@@ -27,8 +27,6 @@ from .watched import Watched, fresh
 if TYPE_CHECKING:
     from . import FileComponent
 
-__all__ = ["GRACE", "PATIENCE", "FileSecret", "SecretFile", "kind_of"]
-
 GRACE: Final = 2.0
 PATIENCE: Final = 5.0
 """Seconds that a call waits at most where there are no secrets of before."""

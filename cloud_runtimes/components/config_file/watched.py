@@ -34,19 +34,6 @@ from ...errors import (
 )
 from ...spi.operation import Operation
 
-__all__ = [
-    "LONGEST",
-    "MAX_BYTES",
-    "QUIET",
-    "Look",
-    "Signature",
-    "Watched",
-    "bytes_of",
-    "fresh",
-    "signature_of",
-    "too_large",
-]
-
 T = TypeVar("T")
 
 QUIET: Final = 0.1

@@ -9,8 +9,6 @@ from ...config import without_values
 from ...errors import InvalidArgumentError
 from .._net.connections import Server, Tls
 
-__all__ = ["TLS", "Address", "parse_url"]
-
 TLS: Final = Tls("tls_ca", "tls_certificate", "tls_key")
 _PORT: Final = 2379
 

@@ -40,8 +40,6 @@ from .notifier import Watching
 if TYPE_CHECKING:
     from . import EtcdComponent
 
-__all__ = ["EtcdConfiguration"]
-
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _TIMEOUT: Final = 30.0
 _LONGEST: Final = 5.0

@@ -18,8 +18,6 @@ from .messages import AUTHENTICATE, WATCH, pack, read_token
 if TYPE_CHECKING:
     from .settings import EtcdSettings
 
-__all__ = ["Connection", "Login", "LoopConnection"]
-
 _SILENT: Final = 5.0
 """Seconds without a byte, while one is waited for, after which the server is asked whether it is there; after twice as many it is not."""
 

@@ -24,8 +24,6 @@ from .notifier import EtcdNotifier
 if TYPE_CHECKING:
     from .settings import EtcdSettings
 
-__all__ = ["EtcdEngine", "Flow", "Lease", "Request"]
-
 T = TypeVar("T")
 _PATIENCE: Final = 5.0
 """Seconds that a call waits for a cluster to elect a leader."""

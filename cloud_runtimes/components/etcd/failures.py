@@ -19,8 +19,6 @@ from ...errors import (
 from .._net import connections as _connections
 from .http2 import CANCELLED, REFUSED
 
-__all__ = ["ServerError", "map_error"]
-
 # gRPC's numbers
 _UNKNOWN, _INVALID, _DEADLINE, _NOT_FOUND = 2, 3, 4, 5
 _DENIED, _EXHAUSTED, _PRECONDITION, _OUT_OF_RANGE, _UNIMPLEMENTED, _UNAVAILABLE, _UNAUTHENTICATED = (

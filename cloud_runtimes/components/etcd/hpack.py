@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["decode", "literal"]
-
 _NAMES: Final = {4: ":path", 8: ":status", 31: "content-type"}
 """Of RFC 7541's static table, those that matter here."""
 _VALUES: Final = {8: "200", 9: "204", 10: "206", 11: "304", 12: "400", 13: "404", 14: "500"}

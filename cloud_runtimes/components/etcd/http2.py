@@ -10,8 +10,6 @@ from urllib.parse import unquote
 from .._net.partial import Partial
 from .hpack import decode, literal
 
-__all__ = ["CANCELLED", "REFUSED", "Session", "Stream"]
-
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 1, 1, 4, 8, 32

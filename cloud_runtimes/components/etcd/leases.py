@@ -8,8 +8,6 @@ from .engine import Flow, Request
 from .failures import ServerError
 from .messages import GRANT, KEEP_ALIVE, REVOKE, grant, pack, read_lease
 
-__all__ = ["ensure", "lease_of", "renew", "revoke"]
-
 
 def lease_of(*names: str) -> int:
     """Return the id of the lease of something."""

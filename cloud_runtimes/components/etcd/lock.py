@@ -47,8 +47,6 @@ from .messages import (
 if TYPE_CHECKING:
     from . import EtcdComponent
 
-__all__ = ["EtcdLock"]
-
 _WAITING: Final = 5
 """Seconds that a waiter's place lasts without a renewal: as long as a crashed one delays the queue."""
 _RENEW: Final = 1.5

@@ -5,44 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-__all__ = [
-    "AUTHENTICATE",
-    "CREATED",
-    "GRANT",
-    "KEEP_ALIVE",
-    "MODIFIED",
-    "PUT",
-    "RANGE",
-    "REVOKE",
-    "STATUS",
-    "TXN",
-    "WATCH",
-    "Event",
-    "KeyValue",
-    "Range",
-    "Txn",
-    "Watched",
-    "after",
-    "compare",
-    "delete",
-    "grant",
-    "pack",
-    "put",
-    "range_of",
-    "read_fields",
-    "read_lease",
-    "read_range",
-    "read_revision",
-    "read_token",
-    "read_txn",
-    "read_watched",
-    "then",
-    "txn",
-    "under",
-    "unwatch",
-    "watch",
-]
-
 RANGE: Final = "/etcdserverpb.KV/Range"
 PUT: Final = "/etcdserverpb.KV/Put"
 TXN: Final = "/etcdserverpb.KV/Txn"

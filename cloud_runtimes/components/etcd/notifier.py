@@ -18,8 +18,6 @@ from .messages import WATCH, read_watched, under, unwatch, watch
 if TYPE_CHECKING:
     from .engine import EtcdEngine
 
-__all__ = ["EtcdNotifier", "Watching"]
-
 _LISTEN: Final = Method("etcd", "listen", repeatable=True, writes=False)
 _TIMEOUT: Final = 10.0
 _QUIET: Final = 15.0

@@ -29,8 +29,6 @@ from .messages import (
 if TYPE_CHECKING:
     from . import EtcdComponent
 
-__all__ = ["EtcdRpc"]
-
 _SIZE: Final = 32
 
 

@@ -41,8 +41,6 @@ from .messages import (
 if TYPE_CHECKING:
     from . import EtcdComponent
 
-__all__ = ["EtcdSchedule", "now_ms"]
-
 
 def now_ms() -> int:
     """Return the wall clock, milliseconds since 1970 UTC."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from ...config import duration, setting
 
-__all__ = ["EtcdSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdSettings:

@@ -40,8 +40,6 @@ from .messages import (
 if TYPE_CHECKING:
     from . import EtcdComponent
 
-__all__ = ["EtcdState"]
-
 _PAGE: Final = 10_000
 """Keys of one answer."""
 _TOGETHER: Final = 1 << 20

@@ -18,8 +18,6 @@ from ...errors import (
     UnsupportedError,
 )
 
-__all__ = ["MISSING", "OLD", "PURGED", "map_error", "without_shares"]
-
 MISSING: Final = frozenset([KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION])
 PURGED: Final = KafkaError._PURGE_QUEUE
 """It had not been sent, and never will be."""

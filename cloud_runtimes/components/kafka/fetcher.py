@@ -21,8 +21,6 @@ from .settings import KafkaSettings
 from .threads import client, keep
 from .topics import committed, uncommitted
 
-__all__ = ["COMMIT_EVERY", "LEAVING", "SLICE", "Fetched", "Fetcher", "Origin"]
-
 Origin: TypeAlias = tuple[str, int]
 """A topic and a partition."""
 

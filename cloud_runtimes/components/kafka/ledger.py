@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["ENDS", "Ledger"]
-
 ENDS: Final = ("dropped", "dead_lettered", "expired", "deleted")
 """What becomes of events that nobody acknowledged; "deleted": by the broker, before a member has read them. The count is committed with the settlement, so it is as true as that."""
 _MARK: Final = "cr1:"

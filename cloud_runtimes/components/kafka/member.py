@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from . import KafkaComponent
     from .pubsub import KafkaPubSub
 
-__all__ = ["KafkaMember"]
-
 _numbers = itertools.count()
 
 

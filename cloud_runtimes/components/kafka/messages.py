@@ -19,8 +19,6 @@ from ...spi.pubsub import EventRecord
 from .producer import Headers, Outgoing
 from .settings import KafkaSettings
 
-__all__ = ["Incoming", "Run", "Writer", "runs"]
-
 _STRUCTURED: Final = b"application/cloudevents"
 _JSON: Final = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 _OCTETS: Final = "application/octet-stream"

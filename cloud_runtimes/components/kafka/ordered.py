@@ -8,8 +8,6 @@ from typing import TypeAlias
 
 from .messages import Incoming
 
-__all__ = ["Keys"]
-
 _Key: TypeAlias = "tuple[Hashable, bytes]"
 
 

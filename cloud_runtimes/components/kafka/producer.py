@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .settings import KafkaSettings
     from .topics import Topics
 
-__all__ = ["KafkaProducer", "Outgoing"]
-
 _SLICE: Final = 0.05
 _LEAVING: Final = 10.0
 _ENDING: Final = 1.0

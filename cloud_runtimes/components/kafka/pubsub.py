@@ -20,8 +20,6 @@ from .messages import Writer
 if TYPE_CHECKING:
     from . import KafkaComponent
 
-__all__ = ["KafkaPubSub"]
-
 _DELAY: Final = "schedule a job that publishes it"
 _INSTEAD: Final = MappingProxyType(
     {

@@ -10,8 +10,6 @@ from urllib.parse import unquote
 
 from ...config import duration, setting
 
-__all__ = ["KafkaSettings"]
-
 _SERVERS: Final = re.compile(r"[^\s,:@/]+:[0-9]{1,5}(,[^\s,:@/]+:[0-9]{1,5})*|(\[[0-9a-fA-F:]+\]:[0-9]{1,5},?)+")
 _PORT: Final = re.compile(r":[0-9]{1,5}$")
 _OURS: Final = {

@@ -31,8 +31,6 @@ from .messages import Incoming, runs
 from .settings import KafkaSettings
 from .threads import client
 
-__all__ = ["KafkaShareMember"]
-
 _JOINING: Final = 1.0
 """Seconds in which brokers without share groups say so; librdkafka does not tell that it has joined."""
 _MOST: Final = 256

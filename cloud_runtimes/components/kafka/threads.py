@@ -13,8 +13,6 @@ from ...config import without_values
 from ...errors import InvalidArgumentError
 from .settings import KafkaSettings
 
-__all__ = ["client", "keep"]
-
 _PROPERTY: Final = re.compile(r"(?:property:? \"?|`)([a-z0-9._]+)")
 
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from ...spi.operation import Operation
     from .settings import KafkaSettings
 
-
-__all__ = ["Topics", "committed", "uncommitted"]
-
 T = TypeVar("T")
 _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,240}")

@@ -17,8 +17,6 @@ from ...errors import (
     UnsupportedError,
 )
 
-__all__ = ["explain", "refusal"]
-
 _KINDS: Final = {
     0o120000: "a symbolic link",
     0o010000: "a pipe",

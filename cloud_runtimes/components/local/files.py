@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from . import LocalComponent
     from .tree import Tree
 
-__all__ = ["LocalFiles"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -16,8 +16,6 @@ from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, File
 from ...spi.operation import Operation
 from .streams import Guard, change
 
-__all__ = ["MemoryFiles", "Space", "acquire"]
-
 _Store = dict[str, tuple[bytes, FileInfo]]
 
 

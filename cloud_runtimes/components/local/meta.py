@@ -21,8 +21,6 @@ from ...codec import json
 from ...errors import PayloadError
 from ...spi.file import FileInfo
 
-__all__ = ["Meta", "attach", "info", "look"]
-
 ATTRIBUTE: Final = "user.cloud_runtimes"
 _MAGIC: Final = b"\x89CRmeta\n"
 _FOOTER: Final = struct.Struct(">QII8s")  # content's size, length and CRC-32 of the JSON, magic

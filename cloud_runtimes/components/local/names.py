@@ -28,8 +28,6 @@ from .meta import Meta, info
 if TYPE_CHECKING:
     from .tree import Tree
 
-__all__ = ["TEMPORARIES", "Location", "aside", "list_files", "locate", "segment"]
-
 MARK: Final = "%%"
 TEMPORARIES: Final = "%%tmp"
 _LIMIT: Final = 255  # NAME_MAX of every file system of Linux (limits.h)

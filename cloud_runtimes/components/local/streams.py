@@ -24,8 +24,6 @@ from .temporary import Temporary
 if TYPE_CHECKING:
     from .files import LocalFiles
 
-__all__ = ["Guard", "LocalReader", "LocalWriter", "change"]
-
 S = TypeVar("S", bound=Blocking)
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -17,8 +17,6 @@ from ..._core.os_locks import try_lock
 from ...errors import AlreadyExistsError, UnsupportedError
 from .names import TEMPORARIES
 
-__all__ = ["Temporary", "sweep"]
-
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 # of a file that went by itself, or a file system that cannot tell who has a lock
 _NOT_OURS: Final = frozenset({errno.ENOENT, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EACCES})

@@ -29,8 +29,6 @@ from .meta import Meta, info, look
 from .names import Location, aside
 from .temporary import sweep
 
-__all__ = ["Tree"]
-
 # no locks here, or no folder any more, which is looked at next
 _NO_LOCKS: Final = frozenset({errno.ENOENT, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS})
 # what is left of a folder that another process has removed, or of a name that is now a file

@@ -12,8 +12,6 @@ from ...errors import InvalidArgumentError
 from .._net import connections as _connections
 from .._net.connections import Server, Tls
 
-__all__ = ["TLS", "Address", "Servers", "parse_url"]
-
 TLS: Final = Tls("tls_ca", "tls_certificate", "tls_key")
 _PORT: Final = 4222
 _TOLD: Final = 256

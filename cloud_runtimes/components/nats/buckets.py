@@ -34,8 +34,6 @@ from .requests import Batch, Flow, Request
 if TYPE_CHECKING:
     from .engine import NatsEngine
 
-__all__ = ["Bucket", "patient"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 MAX_BATCH: Final = 1000

@@ -26,8 +26,6 @@ from .requests import Flow
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["NatsConfiguration"]
-
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _TIMEOUT: Final = 30.0
 _SILENT: Final = 30.0

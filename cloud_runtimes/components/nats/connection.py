@@ -16,8 +16,6 @@ from .protocol import Session
 if TYPE_CHECKING:
     from .settings import NatsSettings
 
-__all__ = ["LEAST", "Connection"]
-
 LEAST: Final = (2, 12)
 """The oldest server: it has atomic batches."""
 

@@ -17,8 +17,6 @@ from ...errors import InvalidArgumentError
 if TYPE_CHECKING:
     from .settings import NatsSettings
 
-__all__ = ["login"]
-
 _SEED: Final = 18 << 3
 _USER: Final = 20 << 3
 _PARTS: Final = re.compile(r"-{3,}BEGIN [^-\n]+-{3,}\s+(\S+)\s+-{3,}END ")

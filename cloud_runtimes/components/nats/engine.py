@@ -26,8 +26,6 @@ from .shared import LoopConnection, ThreadConnection
 if TYPE_CHECKING:
     from .settings import NatsSettings
 
-__all__ = ["NatsEngine"]
-
 T = TypeVar("T")
 Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]
 _ANSWER: Final = 1.0

@@ -15,22 +15,6 @@ from .failures import NO_MESSAGE, WRONG_SEQUENCES, ServerError
 from .protocol import Message
 from .requests import Request
 
-__all__ = [
-    "API",
-    "Entry",
-    "Put",
-    "decode",
-    "encode",
-    "entry_of",
-    "is_behind",
-    "is_stored",
-    "milliseconds",
-    "read_direct",
-    "read_leaders",
-    "read_reply",
-    "read_stored",
-]
-
 API: Final = "$JS.API."
 _TTL: Final = "Cr-Ttl"
 _DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "60s"}

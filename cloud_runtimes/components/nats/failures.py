@@ -16,20 +16,6 @@ from ...errors import (
 )
 from .._net import connections as _connections
 
-__all__ = [
-    "CONSUMER_EXISTS",
-    "CONSUMER_LEAVES",
-    "IN_HAND",
-    "LEADERLESS",
-    "NO_CONSUMER",
-    "NO_MESSAGE",
-    "NO_STREAM",
-    "STREAM_EXISTS",
-    "WRONG_SEQUENCES",
-    "ServerError",
-    "map_error",
-]
-
 # the numbers are those of nats-server's server/errors.json
 CONSUMER_EXISTS: Final = frozenset([10013, 10148])
 CONSUMER_LEAVES: Final = frozenset([10012, 10149])

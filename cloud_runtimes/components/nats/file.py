@@ -23,8 +23,6 @@ from .versions import WINDOW, Current, Gone, Reading, Stored, Upload, blank
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["NatsFiles"]
-
 _SWEEP: Final = 60.0
 """Seconds after which a store that is written to is swept again."""
 _LISTED: Final = 500

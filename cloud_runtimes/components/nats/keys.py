@@ -15,8 +15,6 @@ from .entries import API, Entry, decode, encode, entry_of
 from .protocol import Message
 from .requests import Batch, Flow, Request
 
-__all__ = ["KeyBucket"]
-
 _STEP: Final = 5
 """Bytes of a key that are a part of a deep subject: as many as eight letters of base32hex are whole bytes."""
 _DEPTH: Final = 4

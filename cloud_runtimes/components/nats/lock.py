@@ -27,8 +27,6 @@ from .requests import Flow
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["NatsLock"]
-
 
 class _Lease(NamedTuple):
     """Lease stored under a lock's key.

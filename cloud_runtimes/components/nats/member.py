@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .pubsub import NatsPubSub
 
-__all__ = ["NatsMember"]
-
 _IDLE: Final = 30.0
 """Seconds after which a request for messages ends."""
 _HEARTBEAT: Final = 5.0

@@ -17,8 +17,6 @@ from ...spi.broker.redelivery import read_history, write_history
 from .protocol import Message
 from .streams import RETRY
 
-__all__ = ["DUE", "TOPIC", "Due", "Reader", "deliveries_of", "part_headers", "sequence_of"]
-
 DUE: Final = "Cr-Due"
 """When an event may be delivered, milliseconds since 1970 by the server's clock."""
 TOPIC: Final = "Cr-Topic"

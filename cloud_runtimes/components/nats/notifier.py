@@ -18,8 +18,6 @@ from .protocol import subscribe, unsubscribe
 if TYPE_CHECKING:
     from .engine import NatsEngine
 
-__all__ = ["NatsNotifier"]
-
 _LISTEN: Final = Method("nats", "listen", repeatable=True, writes=False)
 _TIMEOUT: Final = 10.0
 

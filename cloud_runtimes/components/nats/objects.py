@@ -21,8 +21,6 @@ from .protocol import Message
 from .requests import Batch, Flow, Request
 from .versions import WINDOW, Current, Gone, Reading, Stored, Upload, read_message, read_meta
 
-__all__ = ["Objects"]
-
 KEPT: Final = 3_600_000
 """Milliseconds that a version stays which was replaced, for those who read it."""
 UPLOAD: Final = 86_400_000

@@ -19,8 +19,6 @@ from .state import NatsState
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["names", "portable"]
-
 _TOKENS: Final = 1000
 """Of locks in a second at least: their tokens count from the milliseconds when a bucket was made."""
 

@@ -8,8 +8,6 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from .._net.partial import Partial
 
-__all__ = ["Message", "Session", "payload_size", "publish", "subscribe", "unsubscribe"]
-
 _LINE: Final = 65536
 """Bytes of a line at most."""
 _MESSAGE: Final = 1 << 27

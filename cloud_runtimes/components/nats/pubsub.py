@@ -31,8 +31,6 @@ from .streams import EventStream
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["NatsPubSub"]
-
 _TRIM_EVERY: Final = 60.0
 _TOGETHER: Final = 500
 """Messages with one reply subject; where one of them is refused, it is not known which."""

@@ -12,8 +12,6 @@ from ...errors import CloudRuntimesError
 from .failures import ServerError
 from .protocol import Message, publish
 
-__all__ = ["Batch", "Bulk", "Call", "Flow", "Inbox", "Request"]
-
 T = TypeVar("T")
 _API: Final = "$JS.API."
 _STORED: Final = (_API, "$KV.", "$O.")

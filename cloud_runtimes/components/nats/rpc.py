@@ -22,8 +22,6 @@ from .rpc_calls import CONTENT_TYPE, METHOD_HEADER, QUERY_HEADER, NatsCalls
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["NatsRpc"]
-
 _LONGEST: Final = 3072
 """Bytes of a subject: a server takes lines of 4,096."""
 

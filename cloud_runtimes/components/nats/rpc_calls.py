@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .engine import NatsEngine
     from .requests import Inbox
 
-__all__ = ["CONTENT_TYPE", "METHOD_HEADER", "QUERY_HEADER", "NatsCalls"]
-
 METHOD_HEADER: Final = "cloud-runtimes-method"
 """Of HTTP; ``POST`` without it."""
 QUERY_HEADER: Final = "cloud-runtimes-query"

@@ -25,8 +25,6 @@ from .requests import Batch, Flow, Request
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["NatsSchedule"]
-
 _WINDOW: Final = 500
 
 

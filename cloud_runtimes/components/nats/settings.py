@@ -8,8 +8,6 @@ from typing import Final, Literal
 
 from ...config import duration, setting
 
-__all__ = ["NatsSettings"]
-
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,7}")
 
 

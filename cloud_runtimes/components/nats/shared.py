@@ -21,8 +21,6 @@ from .._net.connections import ConnectionLost
 from .connection import Connection
 from .requests import Batch, Call, Inbox
 
-__all__ = ["LoopConnection", "ThreadConnection"]
-
 _ANSWER: Final = 0.25
 """Seconds that a server has to read the answer to a question of its own."""
 _SILENT: Final = 2.0

@@ -19,8 +19,6 @@ from .requests import Flow
 if TYPE_CHECKING:
     from . import NatsComponent
 
-__all__ = ["NatsState"]
-
 _TYPE: Final = "Content-Type"
 _WINDOW: Final = 500
 """Requests that are under way for one call."""

@@ -25,8 +25,6 @@ from .requests import Batch, Bulk, Flow, Request
 if TYPE_CHECKING:
     from .engine import NatsEngine
 
-__all__ = ["MAIN", "RETRY", "EventStream"]
-
 MAIN, RETRY = 1, 2
 """Where a message comes from: the topic, or what comes again for the group."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")

@@ -14,8 +14,6 @@ from ...errors import InternalError
 from .entries import Entry
 from .protocol import Message
 
-__all__ = ["CHUNK", "WINDOW", "Current", "Gone", "Reading", "Stored", "Upload", "blank", "read_message", "read_meta"]
-
 CHUNK: Final = 128 * 1024
 WINDOW: Final = 8 * CHUNK
 """Bytes of a file that are under way, and in memory."""

@@ -18,8 +18,6 @@ from zlib import crc32
 from ...errors import InvalidArgumentError, ResourceExhaustedError
 from ...spi.file import FileInfo, FileWrite
 
-__all__ = ["Stamp", "headers", "info"]
-
 _MARK: Final = "crwrite"
 """The header with the `Stamp` of a write."""
 _BYTES: Final = 2048

@@ -37,8 +37,6 @@ from .failures import ELSEWHERE, map_error
 from .requests import SignedRequests
 from .settings import ObjectstoreSettings
 
-__all__ = ["Bucket", "Flow", "Step", "Together", "look"]
-
 T = TypeVar("T")
 _STORES: Final = 16
 _AT_ONCE: Final = 32

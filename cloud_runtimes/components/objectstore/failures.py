@@ -24,8 +24,6 @@ from ...errors import (
 )
 from ...spi.operation import Operation
 
-__all__ = ["ELSEWHERE", "Refusal", "bucket_gone", "map_error", "out_of_range", "same_name"]
-
 ELSEWHERE: Final = "127.0.0.1:0"
 """Where requests to other hosts than the store's go: nobody can listen there."""
 

@@ -26,8 +26,6 @@ from .upload import Upload
 if TYPE_CHECKING:
     from . import ObjectstoreComponent
 
-__all__ = ["ObjectFiles"]
-
 _FIRST: Final = 1024 * 1024
 _BLOCK: Final = 8 * 1024 * 1024
 """Bytes that a reader holds: few first, more as it goes on."""

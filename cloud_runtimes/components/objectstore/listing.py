@@ -11,8 +11,6 @@ from .bucket import Bucket, Flow
 from .names import AREA, LAST, Names, before
 from .pages import Listed, Pages
 
-__all__ = ["list_files"]
-
 
 def list_files(
     bucket: Bucket, names: Names, prefix: str, recursive: bool, limit: int | None, after: str | None

@@ -10,8 +10,6 @@ from typing import Final
 
 from ...errors import InvalidArgumentError
 
-__all__ = ["AREA", "Names", "before", "cut"]
-
 AREA: Final = ".cr-names/"
 LAST: Final = "\U0010ffff"
 _KEY_BYTES: Final = 1024

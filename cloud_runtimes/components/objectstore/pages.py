@@ -17,8 +17,6 @@ from .bucket import Bucket, Flow, Step
 from .failures import Refusal
 from .names import cut
 
-__all__ = ["Listed", "Page", "Pages", "look"]
-
 _PAGE: Final = 1000
 """Keys of one answer of a bucket."""
 _EMPTY: Final = 100

@@ -32,8 +32,6 @@ from .failures import Refusal
 if TYPE_CHECKING:
     from .bucket import Bucket
 
-__all__ = ["SignedRequests"]
-
 _MINUTE: Final = timedelta(seconds=60)
 _KEY: Final = "x"
 """Of an object: obstore signs requests for no bucket."""

@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from ...config import setting
 
-__all__ = ["PARTS", "ObjectstoreSettings"]
-
 PARTS: Final = 10_000
 """Parts of one upload: S3's limit."""
 _MIB: Final = 1024 * 1024

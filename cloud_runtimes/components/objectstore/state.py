@@ -27,8 +27,6 @@ from .names import Names
 if TYPE_CHECKING:
     from . import ObjectstoreComponent
 
-__all__ = ["ObjectState"]
-
 _MAGIC: Final = b"CR1\n"
 _HEADER: Final = struct.Struct(">4s16sQBH")
 """Magic, nonce, when it ends (milliseconds since 1970 UTC, 0: never), bytes of padding, bytes of the content type."""

@@ -23,8 +23,6 @@ from .settings import PARTS
 if TYPE_CHECKING:
     from .file import ObjectFiles
 
-__all__ = ["Upload"]
-
 _AT_ONCE: Final = 4
 """Parts that are on their way."""
 _PIECE: Final = 1024 * 1024

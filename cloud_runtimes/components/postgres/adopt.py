@@ -12,9 +12,6 @@ import psycopg
 from ..._core.logs import logger
 from .claim import UNSEEN
 
-__all__ = ["adopt"]
-
-
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('{schema}'), 2)"
 _FOREIGN: Final = """
 SELECT EXISTS (SELECT FROM {schema}.groups WHERE pg_snapshot_xmax(coalesce(present, past)) > pg_snapshot_xmax(pg_current_snapshot()))

@@ -17,8 +17,6 @@ from .statement import Result, Statement
 if TYPE_CHECKING:
     from .pool import Pool
 
-__all__ = ["OWN", "Batches", "SharedConnection"]
-
 OWN: Final = object()
 """What a flow yields to get a connection of its own."""
 _AT_ONCE: Final = 3

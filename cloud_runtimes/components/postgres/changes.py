@@ -20,8 +20,6 @@ from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Result, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["Call", "PostgresChange", "commit"]
-
 Call: TypeAlias = tuple[Statement, Sequence[Any]]
 _PREPARE: Final = Method("postgres", "prepare", repeatable=True)
 _TIMEOUT: Final = 10.0

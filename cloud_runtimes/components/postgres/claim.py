@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CLAIM", "UNSEEN"]
-
 UNSEEN: Final = (
     "f.xid >= pg_snapshot_xmin(g.past) AND NOT pg_visible_in_snapshot(f.xid, g.past) "
     "AND (g.present IS NULL OR (f.xid, f.id) > (g.xid, g.frame) OR NOT pg_visible_in_snapshot(f.xid, g.present))"

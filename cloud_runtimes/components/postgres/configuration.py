@@ -17,8 +17,6 @@ from .statement import BEGIN, COMMIT, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["PostgresConfiguration"]
-
 _FROM: Final = (
     "FROM {schema}.stores s JOIN {schema}.configuration c ON c.store = s.id AND c.grp = $2 AND c.label = $3 WHERE s.name = $1 "
     "AND c.deleted IS NULL"

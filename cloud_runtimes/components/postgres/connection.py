@@ -26,8 +26,6 @@ from ...spi.operation import Operation
 from .failures import ConnectionLost, SqlFailure
 from .statement import Result, Statement
 
-__all__ = ["Call", "Connection", "Flow"]
-
 T = TypeVar("T")
 READ: Final = POLLIN
 WRITE: Final = POLLOUT

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from .settings import PostgresSettings
     from .statement import Statement
 
-__all__ = ["PostgresDatabase"]
-
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
 

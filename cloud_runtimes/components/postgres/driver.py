@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from . import PostgresComponent
     from .database import PostgresDatabase
 
-__all__ = ["PostgresDriver", "on_connection"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -16,8 +16,6 @@ from ...errors import (
 )
 from ...spi.sql_states import SILENT, by_state
 
-__all__ = ["READ_ONLY", "ConnectionLost", "SqlFailure"]
-
 READ_ONLY: Final = "25006"
 _UNPREPARED: Final = ("26000", "42P05")
 """A statement that another session has prepared, or has not."""

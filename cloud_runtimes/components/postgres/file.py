@@ -25,8 +25,6 @@ from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["PostgresFiles"]
-
 _CHUNK: Final = 512 * 1024
 _KEPT: Final = 3_600_000
 """Milliseconds."""

@@ -13,8 +13,6 @@ from ...spi.operation import Operation
 from .connection import Connection
 from .failures import ConnectionLost
 
-__all__ = ["Hosts"]
-
 _PATIENCE: Final = 5.0
 """Seconds for one of several servers."""
 _DEFAULTS: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}

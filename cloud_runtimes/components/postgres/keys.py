@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["prefix_end"]
-
 
 def prefix_end(prefix: str) -> str | None:
     """Return the least text above every text that begins with ``prefix``; ``None`` where there is none."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .._net.notify import Waiter
     from . import PostgresComponent
 
-__all__ = ["PostgresLock"]
-
 _EVERY: Final = 2**63 - 1
 """The ticket of a caller outside of the queue: behind all."""
 _AT: Final = "store = $1 AND resource = $2"

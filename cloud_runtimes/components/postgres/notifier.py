@@ -15,8 +15,6 @@ from .failures import ConnectionLost, SqlFailure
 from .hosts import Hosts
 from .statement import Statement
 
-__all__ = ["LISTEN_TIMEOUT", "PostgresNotifier", "notification"]
-
 LISTEN_TIMEOUT: Final = 10.0
 _LISTEN: Final = Method("postgres", "listen", repeatable=True, writes=False)
 _SESSION: Final = Statement("SELECT pg_backend_pid()")

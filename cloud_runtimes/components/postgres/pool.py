@@ -16,8 +16,6 @@ from .connection import Connection, Flow
 from .failures import READ_ONLY, ConnectionLost, SqlFailure
 from .hosts import Hosts
 
-__all__ = ["Pool"]
-
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
 

@@ -21,8 +21,6 @@ from .statement import BEGIN, COMMIT, ROLLBACK, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["names", "portable"]
-
 _FILES: Final = Sql("SELECT DISTINCT store FROM {schema}.files ORDER BY store")
 _RAISE_TOKENS: Final = Sql(
     "SELECT setval('{schema}.lock_token', greatest(last_value, {now}, $1)) FROM {schema}.lock_token", "int8"

@@ -22,8 +22,6 @@ from .statement import Result, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["PostgresPubSub"]
-
 _MAX_TOPICS: Final = 10_000
 """How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""
 _TOPIC: Final = Statement("SELECT id FROM {schema}.topics WHERE pubsub = $1 AND name = $2", "text text")

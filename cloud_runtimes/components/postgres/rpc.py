@@ -15,8 +15,6 @@ from .statement import RELAXED, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["PostgresRpc"]
-
 _SIZE: Final = 32
 _FIND: Final = Statement(
     "SELECT instance, address FROM {schema}.services WHERE app_id = $1 AND deadline > {schema}.now_ms()", "text"

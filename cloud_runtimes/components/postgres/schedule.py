@@ -34,8 +34,6 @@ from .statement import BEGIN, COMMIT, ROLLBACK, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["PostgresSchedule"]
-
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 _NAMED: Final = "app = $1 AND name = $2"
 _GET: Final = Statement(f"SELECT {COLUMNS} FROM {{schema}}.schedule_jobs j WHERE {_NAMED}", "text text")

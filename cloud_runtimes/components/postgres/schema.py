@@ -21,8 +21,6 @@ from .statement import Statement
 if TYPE_CHECKING:
     from .settings import PostgresSettings
 
-__all__ = ["NO_PARTITION", "STEPS", "ensure", "make_partitions", "partition_ms"]
-
 NO_PARTITION: Final = "23514"
 """The state of a statement for whose rows there is no partition."""
 _PARTITION: Final = Statement("SELECT {schema}.make_partition($1, $2)", "int8 int8")

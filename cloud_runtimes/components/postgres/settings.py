@@ -8,8 +8,6 @@ from typing import Final, Literal
 
 from ...config import duration, setting
 
-__all__ = ["PostgresSettings"]
-
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
 

@@ -19,8 +19,6 @@ from .statement import Result, Statement
 if TYPE_CHECKING:
     from . import PostgresComponent
 
-__all__ = ["PostgresState"]
-
 _LIVING: Final = "(expires IS NULL OR expires > {schema}.now_ms())"
 _EXPIRES: Final = "CASE WHEN $6::int8 IS NULL THEN NULL ELSE {schema}.now_ms() + $6 END"
 _FIND: Final = Statement("SELECT id FROM {schema}.stores WHERE name = $1", "text", shares="reads")

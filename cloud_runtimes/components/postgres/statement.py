@@ -6,8 +6,6 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
-__all__ = ["BEGIN", "COMMIT", "RELAXED", "ROLLBACK", "SYNCED", "Result", "Statement"]
-
 _INT4: Final = struct.Struct(">i")
 _INT8: Final = struct.Struct(">q")
 

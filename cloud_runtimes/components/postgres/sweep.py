@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from .database import PostgresDatabase
     from .settings import PostgresSettings
 
-__all__ = ["TOMBSTONE_MS", "Sweeper", "sweep"]
-
 TOMBSTONE_MS: Final = 3_600_000
 """How long the row of deleted configuration stays at least. For that long, subscribers read only changes."""
 _PAUSE: Final = Backoff(60.0, 60.0, jitter=(0.5, 1.5))

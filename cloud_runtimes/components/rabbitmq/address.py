@@ -9,8 +9,6 @@ from ...config import without_values
 from ...errors import InvalidArgumentError
 from .._net.connections import Server, Tls
 
-__all__ = ["SCHEMES", "TLS", "Address", "parse_url"]
-
 TLS: Final = Tls("cafile", "certfile", "keyfile")
 SCHEMES: Final = {"amqp": 5672, "amqps": 5671}
 _PARAMETERS: Final = {

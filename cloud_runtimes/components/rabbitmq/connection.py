@@ -14,8 +14,6 @@ from .address import TLS, Address
 from .session import Session
 from .wire import GREETING, HEARTBEAT
 
-__all__ = ["LEAST", "Connection"]
-
 LEAST: Final = (3, 10)
 """The oldest server: its quorum queues hand on what has expired, and lose nothing of it."""
 

@@ -24,8 +24,6 @@ from .session import Publish, Step
 if TYPE_CHECKING:
     from .settings import RabbitmqSettings
 
-__all__ = ["Flow", "RabbitmqEngine"]
-
 T = TypeVar("T")
 Flow: TypeAlias = Generator[tuple[Step, ...], None, T]
 """The steps of a call, without I/O: yields some, and goes on once they have settled."""

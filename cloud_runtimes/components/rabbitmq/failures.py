@@ -17,8 +17,6 @@ from ...errors import (
 )
 from .._net import connections as _connections
 
-__all__ = ["NOT_FOUND", "ServerError", "map_error"]
-
 # reply codes of AMQP 0-9-1
 _FORCED, _TOO_LARGE, _REFUSED, NOT_FOUND, _LOCKED, _FAILED = 320, 311, 403, 404, 405, 406
 _NOT_ALLOWED: Final = 530

@@ -15,8 +15,6 @@ from .connection import Connection
 from .failures import ServerError
 from .session import CLOSE, Ask, Publish, Step
 
-__all__ = ["PATIENCE", "Link", "Waiting", "ask"]
-
 PATIENCE: Final = 5.0
 """Seconds that a server has for an answer which no caller gives it time for."""
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from .pubsub import RabbitmqPubSub
     from .replay import Replay
 
-__all__ = ["RabbitmqMember"]
-
 _MOST: Final = 65535
 _LOOK = 30.0
 """Seconds without a message after which an idle member begins its consumer again: RabbitMQ 3.10 does not always say that a queue was deleted."""

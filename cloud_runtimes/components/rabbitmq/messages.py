@@ -17,21 +17,6 @@ from .session import Delivered
 from .topology import REST
 from .wire import Properties, properties, read_properties
 
-__all__ = [
-    "FRAME",
-    "OFFSET",
-    "PAST",
-    "PLAIN",
-    "STRUCTURED",
-    "TOPIC",
-    "Reader",
-    "as_binary",
-    "as_plain",
-    "id_of",
-    "waiting",
-    "published",
-]
-
 TOPIC: Final = "x-cr-topic"
 """What a dead letter was first published to."""
 PAST: Final = "x-cr-past"

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from . import RabbitmqComponent
     from .engine import Flow
 
-__all__ = ["RabbitmqPubSub"]
-
 _GROWTH: Final = 6
 """How many times as long a text of an event may become in JSON."""
 _HEAD: Final = 4096

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .engine import Flow
     from .pubsub import RabbitmqPubSub
 
-__all__ = ["Replay", "is_replayed"]
-
 _AGAIN: Final = 1.0
 """Seconds before a failure is tried again."""
 _OVERLAP: Final = 0.5

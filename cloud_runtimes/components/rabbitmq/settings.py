@@ -8,8 +8,6 @@ from typing import Literal
 from ...config import duration, setting
 from .address import SCHEMES
 
-__all__ = ["RabbitmqSettings"]
-
 
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):

@@ -15,8 +15,6 @@ from .session import Ask
 if TYPE_CHECKING:
     from .engine import Flow, RabbitmqEngine
 
-__all__ = ["REST", "Topology"]
-
 REST: Final = "x-cr-rest"
 """Milliseconds that an event waits yet, once it has come."""
 _LEAST: Final = 10

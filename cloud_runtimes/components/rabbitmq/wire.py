@@ -7,25 +7,6 @@ from contextlib import suppress
 from struct import Struct
 from typing import Any, Final, NamedTuple, TypeAlias
 
-__all__ = [
-    "BODY",
-    "END",
-    "GREETING",
-    "HEAD",
-    "HEADER",
-    "HEARTBEAT",
-    "METHOD",
-    "Delivered",
-    "Properties",
-    "Row",
-    "content",
-    "frame",
-    "method",
-    "properties",
-    "read",
-    "read_properties",
-]
-
 METHOD, HEADER, BODY = 1, 2, 3
 """Kinds of frames."""
 GREETING: Final = b"AMQP\x00\x00\x09\x01"

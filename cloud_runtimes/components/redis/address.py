@@ -12,8 +12,6 @@ from ...config import without_values
 from ...errors import InvalidArgumentError
 from .._net.connections import Tls
 
-__all__ = ["SCHEMES", "TLS", "Address", "Target", "parse_target", "parse_url"]
-
 SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 TLS: Final = Tls("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")

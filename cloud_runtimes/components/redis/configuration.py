@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .._net.notify import Waiter
     from . import RedisComponent
 
-__all__ = ["TOMBSTONE_MS", "RedisConfiguration"]
-
 TOMBSTONE_MS: Final = 3_600_000
 """How long a deleted item leaves a trace at least. For that long, subscribers read only changes."""
 

@@ -20,8 +20,6 @@ from .address import TLS, Address
 from .failures import checked
 from .resp import NOTHING, ReplyError, pack, reader
 
-__all__ = ["Connection", "LoopConnection", "answer", "believing"]
-
 T = TypeVar("T")
 
 _RECEIVE: Final = 65536

@@ -27,8 +27,6 @@ from .streams import TopicKeys
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["DaprPubSub", "DaprState"]
-
 _PREFIXES: Final = ("appid", "name", "none")
 # KEYS: of values. Returns data, version, content type and expiry of each, of one moment
 _READ: Final = Script(

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .address import Address
     from .settings import RedisSettings
 
-__all__ = ["RedisEngine", "Script", "is_unknown"]
-
 T = TypeVar("T")
 _Steps: TypeAlias = Generator[Batch | float, Any, T]
 """Yields commands, and gets their replies, or seconds to wait."""

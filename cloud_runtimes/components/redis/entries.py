@@ -14,8 +14,6 @@ from ...spi.broker.redelivery import read_history, write_history
 from .notes import NOTE, with_note
 from .resp import Value
 
-__all__ = ["RETRY", "STREAM", "part_arguments", "take_in"]
-
 STREAM, RETRY = 1, 2
 """Where an entry came from, as the scripts have it."""
 _DATA: Final = b"data"

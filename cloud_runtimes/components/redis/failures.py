@@ -16,8 +16,6 @@ from ...errors import (
 )
 from .resp import ReplyError
 
-__all__ = ["checked", "map_error"]
-
 _AWAY: Final = frozenset(
     [
         "ASK",

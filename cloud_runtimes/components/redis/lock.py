@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .._net.notify import Waiter
     from . import RedisComponent
 
-__all__ = ["RedisLock"]
-
 _LATE_MS: Final = 60_000
 _AWAY: Final = 15.0
 """Seconds for which a waiter outlives a server that cannot be reached."""

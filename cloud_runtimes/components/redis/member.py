@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .pubsub import RedisPubSub
 
-__all__ = ["RedisMember"]
-
 _IDLE: Final = 30.0
 """Seconds that a read blocks at most."""
 _GRACE: Final = 10.0

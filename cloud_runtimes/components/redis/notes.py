@@ -11,8 +11,6 @@ from ...errors import CloudRuntimesError
 from ...spi.broker.reading import LaterVersionError, read_message
 from ...spi.events import changed
 
-__all__ = ["NOTE", "encode_note", "with_note"]
-
 NOTE: Final = b"metadata"
 _OWN: Final = "cloudRuntimes"
 """Beginning of names that only our sidecars write, for themselves."""

@@ -12,8 +12,6 @@ from .._net.notify import Notifier
 from .connection import Connection
 from .resp import NOTHING, ReplyError, Value, pack
 
-__all__ = ["RedisNotifier"]
-
 _LISTEN: Final = Method("redis", "listen", repeatable=True, writes=False)
 _TIMEOUT: Final = 10.0
 

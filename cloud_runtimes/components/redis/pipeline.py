@@ -8,8 +8,6 @@ from typing import Any, TypeAlias
 from .engine import Script, is_unknown
 from .resp import Batch, Flow, ReplyError, Value
 
-__all__ = ["Pipeline"]
-
 _Take: TypeAlias = Callable[[Any], None]
 
 

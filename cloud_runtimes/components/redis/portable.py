@@ -19,8 +19,6 @@ from .state import RedisState
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["names", "portable"]
-
 _TOKENS: Final = 1_000_000
 """Of locks in a second: their tokens are microseconds."""
 _KEYS: Final = {

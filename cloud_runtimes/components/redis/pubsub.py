@@ -25,8 +25,6 @@ from .streams import COUNT, DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["RedisPubSub", "Topic"]
-
 _MAX_TOPICS: Final = 10_000
 """How many topics are remembered. Callers of a sidecar may publish to any topic."""
 _TRIM_EVERY: Final = 60.0

@@ -10,8 +10,6 @@ from ..._native import events as kernel
 if TYPE_CHECKING:
     from .address import Address
 
-__all__ = ["Batch", "Errors", "Flow", "NOTHING", "ReplyError", "Value", "pack", "reader"]
-
 T = TypeVar("T")
 pack = kernel.pack_command
 Value: TypeAlias = bytes | str | int

@@ -16,8 +16,6 @@ from .resp import Batch, Flow
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["RedisRpc"]
-
 _SIZE: Final = 32
 _NOW: Final = """
 local time = redis.call('TIME')

@@ -36,8 +36,6 @@ from .resp import Batch, Flow, Value
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["RedisSchedule"]
-
 _WINDOW: Final = 500
 _HEAD: Final = re.compile(rb"([1-9]\d*):(\d+):")
 _PUT_OFF_MS: Final = 5_000

@@ -32,8 +32,6 @@ from .resp import Batch, ReplyError, Value
 from .settings import RedisSettings
 from .topology import Cluster, Topology, topology_of
 
-__all__ = ["PATIENCE", "Servers"]
-
 PATIENCE: Final = 10.0
 """Seconds for which a call without a deadline waits for a server that takes over."""
 _NAME: Final = "cloud-runtimes"

@@ -8,8 +8,6 @@ from typing import Literal
 from ...config import duration, setting
 from .address import SCHEMES
 
-__all__ = ["RedisSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisSettings:

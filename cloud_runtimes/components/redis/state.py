@@ -29,8 +29,6 @@ from .resp import Batch, Flow, ReplyError, Value
 if TYPE_CHECKING:
     from . import RedisComponent
 
-__all__ = ["RedisState"]
-
 _FIELDS: Final = ("d", "c", "e", "x")
 """Of a hash: data, content type, etag, when it expires (milliseconds since 1970 UTC)."""
 # KEYS: names, fences, then a value for each write. ARGV: atomic, then 8 for each write: name, whether it saves,

@@ -10,8 +10,6 @@ from typing import Final, NamedTuple
 
 from .engine import Script
 
-__all__ = ["COUNT", "DELAY", "JOIN", "LAG", "LEAVE", "LOOK", "RENEW", "SETTLE", "TRIM", "GroupKeys", "TopicKeys"]
-
 _MOVED: Final = 1000
 """How many delayed messages one call moves."""
 _COUNTED: Final = 100

@@ -13,8 +13,6 @@ from typing import Any, ClassVar, Final
 from .address import Address, Target
 from .resp import ReplyError, Value
 
-__all__ = ["Cluster", "Sentinels", "Topology", "slot_of", "topology_of"]
-
 _SLOTS: Final = 16384
 _PORTS: Final = 65536
 _REFERRED: Final = re.compile(r"(\d{1,5}) (\S*):(\d{1,5})(?: |$)", re.ASCII)

@@ -13,8 +13,6 @@ from ..._core.threads import Background, Changes, Mutex
 from ...errors import ClosedError, DeadlineExceededError
 from ...spi.operation import Operation, mark_interrupted
 
-__all__ = ["Call"]
-
 R = TypeVar("R")
 
 _GRACE: Final = 1.0

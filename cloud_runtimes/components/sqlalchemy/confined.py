@@ -15,8 +15,6 @@ from typing import Any, Final
 from ...errors import PermissionDeniedError
 from ...spi.database import Confined, RowsTooLargeError
 
-__all__ = ["confined"]
-
 _FUNCTIONS: Final = frozenset(["load_extension", "fts3_tokenizer"])
 _DESCRIBING: Final = frozenset(
     [

@@ -21,8 +21,6 @@ from .values import bound, column, quoted
 if TYPE_CHECKING:
     from .pool import ConnectionPool
 
-__all__ = ["Connection"]
-
 R = TypeVar("R")
 
 _LEVELS: Final[Mapping[Isolation, str]] = {

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .pool import ConnectionPool
 
-__all__ = ["FEATURES", "SqlDatabase"]
-
 R = TypeVar("R")
 
 FEATURES: Final = frozenset({spi.CANCEL, spi.EXECUTE_MANY, spi.ISOLATION, spi.SCHEMA, spi.STREAM, spi.TRANSACTION})

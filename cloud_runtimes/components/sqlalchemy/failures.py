@@ -28,8 +28,6 @@ from ...errors import (
 )
 from ...spi.sql_states import SILENT, STATES, by_state
 
-__all__ = ["explain", "forget_password", "has_stale_plan", "is_busy"]
-
 _BY_CLASS: Final[tuple[tuple[Any, type[CloudRuntimesError], str], ...]] = (
     (exc.IntegrityError, ConflictError, "a constraint does not hold ({})"),
     ((exc.ProgrammingError, exc.DataError), InvalidArgumentError, "the SQL is wrong or a value does not fit ({})"),

@@ -17,8 +17,6 @@ from ..._core.os_files import real_path
 from ..._core.os_locks import try_lock, unlock
 from .calls import Call
 
-__all__ = ["FileLock", "file_lock"]
-
 _LOOK: Final = 0.05
 """Seconds between two looks whether a call that waits for another thread was stopped."""
 _PAUSES: Final = Backoff(0.0005, 0.004, growth=1.5, jitter=NONE)

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ...spi.executor import Executor
     from .driver import Session
 
-__all__ = ["ConnectionPool"]
-
 R = TypeVar("R")
 
 _REST: Final = 1.0

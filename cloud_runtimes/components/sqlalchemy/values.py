@@ -12,8 +12,6 @@ from ...codec import json
 from ...errors import InvalidArgumentError
 from ...spi.database import Column
 
-__all__ = ["bound", "column", "quoted"]
-
 
 def bound(params: Mapping[str, Any], dialect: str) -> dict[str, Any]:
     """Return parameters as the driver beneath takes them: dicts as JSON text, and for SQLite what it has no type for as text."""

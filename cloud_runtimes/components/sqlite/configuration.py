@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .notifier import Waiter
 
-__all__ = ["SqliteConfiguration"]
-
 _POINT_READS: Final = 16
 
 _FROM: Final = (

@@ -17,8 +17,6 @@ from ...spi.operation import Operation
 from . import schema
 from .files import Watch, WriteLock, prepare
 
-__all__ = ["IMMUTABLE", "Connection", "Readers", "keep_forever", "open_file", "open_memory"]
-
 _PRAGMAS: Final = (
     "PRAGMA busy_timeout = 0",
     "PRAGMA trusted_schema = OFF",

@@ -31,8 +31,6 @@ from .group_commit import GroupCommit
 from .notifier import Notifier
 from .writes import WriteTask
 
-__all__ = ["Engine", "acquire", "engines"]
-
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
 

@@ -18,8 +18,6 @@ from ..._core.os_files import BINARY, changed_ns, pread, pwrite, stamper
 from ..._core.os_locks import lock, try_lock, unlock
 from ...errors import InternalError
 
-__all__ = ["DATABASE", "NoWriteLock", "Watch", "WriteLock", "check_emptied", "prepare"]
-
 DATABASE: Final = "cloud_runtimes.db"
 _FILES: Final = ("", "-wal", "-shm", "-turn", "-gate")
 _GRAIN_NS: Final = 50_000_000

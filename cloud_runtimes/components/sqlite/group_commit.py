@@ -26,8 +26,6 @@ from .writes import Batches, WriteTask
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["GroupCommit"]
-
 MAX_TASKS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
 _PAUSES: Final = Backoff(0.001, 0.05, jitter=NONE)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["SqliteLock"]
-
 _LOOK_EVERY: Final = 0.25
 """Seconds after which a waiter looks by itself: sooner than `TURN`, so that a lost notification does not cost its place."""
 

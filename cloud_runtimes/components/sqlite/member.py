@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from . import SqliteComponent
     from .notifier import Waiter
 
-__all__ = ["Member"]
-
 # one look, without writing: is there anything to take, and if not, when will there be
 _LOOK: Final = """
 SELECT

@@ -21,8 +21,6 @@ from ..._core.os_errors import explain_os_error
 from ..._core.threads import Background, Changes, Mutex
 from .secret import home_secret
 
-__all__ = ["EVERY", "Notifier", "Waiter"]
-
 EVERY: Final = 0.25
 """Seconds between two looks for changes without a notification."""
 _GRAIN_NS: Final = 50_000_000

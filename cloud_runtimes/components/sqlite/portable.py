@@ -23,8 +23,6 @@ from .writes import WriteTask
 if TYPE_CHECKING:
     from . import SqliteComponent
 
-__all__ = ["names", "portable"]
-
 _LIST: Final = re.compile(r"= ANY \((\$\d+)\)")
 _RAISE_TOKENS: Final = Sql(
     "INSERT INTO counters (name, value) VALUES ('lock.token', $1) "

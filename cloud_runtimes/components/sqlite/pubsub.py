@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["SqlitePubSub"]
-
 _MAX_TOPICS: Final = 10_000
 """How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""
 _SIZE: Final = (

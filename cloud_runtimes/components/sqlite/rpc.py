@@ -20,8 +20,6 @@ from .writes import WriteTask
 if TYPE_CHECKING:
     from . import SqliteComponent
 
-__all__ = ["SqliteRpc"]
-
 _FIND: Final = "SELECT instance, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
 _ENTER: Final = (
     "INSERT INTO services (instance, app_id, address, process, boot, deadline) VALUES (?, ?, ?, ?, ?, ?) "

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["SqliteSchedule"]
-
 _GET: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? AND name = ?"
 _ALL: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? ORDER BY name"
 _FIND: Final = "SELECT spec, next FROM schedule_jobs WHERE app = ? AND name = ?"

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .notifier import Waiter
 
-__all__ = ["SqliteRuns"]
-
 _STEP_MS: Final = 500
 """Least step back of the wall clock that is noticed."""
 _DEAD_EVERY: Final = 1000

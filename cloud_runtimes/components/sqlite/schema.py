@@ -10,8 +10,6 @@ from typing import Final
 
 from ...errors import InvalidArgumentError, UnsupportedError
 
-__all__ = ["APPLICATION_ID", "STEPS", "check", "migrate"]
-
 APPLICATION_ID: Final = 0x43525059  # "CRPY"
 
 STEPS: Final = (

@@ -13,8 +13,6 @@ from ..._core.os_errors import explain_os_error
 from ..._core.os_files import BINARY, PLAIN, is_private, name_new
 from ...errors import PermissionDeniedError
 
-__all__ = ["SECRET", "home_secret", "known", "restore_secret"]
-
 SECRET: Final = "rpc.secret"
 _SIZE: Final = 32
 known: dict[str, bytes] = {}

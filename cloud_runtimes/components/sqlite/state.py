@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["SqliteState"]
-
 _FIND: Final = "SELECT id FROM stores WHERE name = ?"
 _GET: Final = "SELECT value, content_type, etag, expires FROM state WHERE store = ? AND key = ?"
 _GET_BULK: Final = (

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from . import SqliteComponent, SqliteSettings
     from .engine import Engine
 
-__all__ = ["EXPIRED", "FRAMES", "LOCKS", "LOCK_MS", "RUNS", "TOMBSTONES", "TOMBSTONE_MS", "Sweep", "start", "sweep"]
-
 TOMBSTONE_MS: Final = 3_600_000
 """How long the row of deleted configuration stays at least. For that long, subscribers read only changes."""
 LOCK_MS: Final = 60_000

@@ -18,8 +18,6 @@ from .log import insert_frames
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Batches", "SqliteChange", "WriteTask", "apply_all"]
-
 _IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
 
 

@@ -28,8 +28,6 @@ from .._secret import Flow, FlowClient, document, tls
 if TYPE_CHECKING:
     from .settings import VaultSettings
 
-__all__ = ["Lease", "VaultClient"]
-
 _EARLY: Final = 2 / 3
 """Of its life, after which a token or a lease is renewed."""
 _WAYS: Final = "set token, token_file, role_id or kubernetes_role, the variable VAULT_TOKEN, or run vault login"

@@ -22,8 +22,6 @@ from .secret import entries, path_of
 if TYPE_CHECKING:
     from . import VaultComponent
 
-__all__ = ["DynamicSecret", "Leases"]
-
 _RENEW: Final = Method("secret", "renew", repeatable=True, writes=False)
 _LIMIT: Final = 10.0
 """Seconds for one renewal."""

@@ -19,8 +19,6 @@ from .._secret import Flow, FlowSecret, document, together
 if TYPE_CHECKING:
     from . import VaultComponent
 
-__all__ = ["VaultSecret", "entries", "path_of"]
-
 _MOST: Final = 100_000
 """Secrets of one store that are listed."""
 

@@ -7,8 +7,6 @@ from typing import Literal
 
 from ...config import duration, setting
 
-__all__ = ["VaultSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultSettings:

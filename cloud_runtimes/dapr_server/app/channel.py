@@ -11,8 +11,6 @@ from typing import Final, Protocol
 from ..._core.backoff import NONE, Backoff
 from ..settings import SidecarSettings
 
-__all__ = ["HOP_BY_HOP", "AppAnswer", "AppCall", "AppChannel", "Body", "NotReached", "passed_on"]
-
 HOP_BY_HOP: Final = frozenset(
     [
         "connection",

@@ -19,8 +19,6 @@ from ...protocols.dapr.messages import messages
 from ..settings import SidecarSettings
 from .channel import AppAnswer, AppCall, AppChannel
 
-__all__ = ["ALPHA", "CALLBACK", "VERBS", "GrpcChannel", "headers_of", "metadata_of", "status_json"]
-
 CALLBACK: Final = "/dapr.proto.runtime.v1.AppCallback/"
 ALPHA: Final = "/dapr.proto.runtime.v1.AppCallbackAlpha/"
 

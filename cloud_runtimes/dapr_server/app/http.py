@@ -14,8 +14,6 @@ from ..settings import SidecarSettings
 from .channel import AppAnswer, AppCall, AppChannel, NotReached, passed_on
 from .streamed import AnswerParser, Rest
 
-__all__ = ["HttpChannel"]
-
 _IDLE: Final = 4.0
 """Seconds that a connection is kept: uvicorn and others close theirs after 5."""
 _CONNECT: Final = 5.0

@@ -9,8 +9,6 @@ from typing import Self
 from ..._core.logs import repeated
 from ..._http.http1 import CHUNKED, DONE, LENGTH, TO_END, ResponseParser
 
-__all__ = ["AnswerParser", "Rest"]
-
 
 class AnswerParser(ResponseParser):
     """Keeps the headers as they came: `ResponseParser` joins those of one name, which ``set-cookie`` does not survive.

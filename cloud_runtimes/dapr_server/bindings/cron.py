@@ -19,8 +19,6 @@ from ..app.channel import AppCall, AppChannel, NotReached
 from ..context import Context
 from ..settings import CronBinding
 
-__all__ = ["Timers"]
-
 _LONGEST: Final = 60.0
 """Seconds of one sleep: the clock may be set meanwhile."""
 

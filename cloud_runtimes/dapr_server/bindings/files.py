@@ -15,8 +15,6 @@ from ...spi.file import RANGE
 from ..context import Context
 from ..limits import Budget
 
-__all__ = ["OPERATIONS", "invoke"]
-
 OPERATIONS: Final = ("create", "get", "delete", "list")
 
 

@@ -35,8 +35,6 @@ from ..limits import Budget
 if TYPE_CHECKING:
     from ...spi.database import ExecuteResult
 
-__all__ = ["OPERATIONS", "invoke", "named", "state"]
-
 _QUERY: Final = Method("database", "query", repeatable=True, writes=False)
 _QUERY_WRITES: Final = Method("database", "query", repeatable=False)
 _EXECUTE: Final = Method("database", "execute", repeatable=False)

@@ -21,8 +21,6 @@ from .request import Reply, Request
 if TYPE_CHECKING:
     from ..app.channel import Body
 
-__all__ = ["HttpApi", "Route"]
-
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

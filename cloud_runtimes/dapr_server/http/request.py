@@ -16,8 +16,6 @@ from ...protocols.dapr.failures import DaprError
 if TYPE_CHECKING:
     from ..app.channel import Body
 
-__all__ = ["Reply", "Request", "empty", "integer", "json_reply", "malformed", "mapping", "members", "text", "texts"]
-
 _WHOLE: Final = re.compile(r"-?[0-9]{1,10}")
 
 

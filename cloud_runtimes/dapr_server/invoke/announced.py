@@ -29,8 +29,6 @@ from ..app.channel import AppAnswer, AppCall, NotReached, passed_on
 from ..context import Context
 from .api import CALLEE, CALLER, DATA_TYPE, GRPC_STATUS, NAMESPACE, PEER_NAMESPACE, method_path, type_text
 
-__all__ = ["PEER", "Announced"]
-
 PEER: Final = "cloud-runtimes/sidecar"
 """The method by which one sidecar asks another for its way in over gRPC."""
 

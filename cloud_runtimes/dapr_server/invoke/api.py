@@ -17,19 +17,6 @@ from ..app.http import HttpChannel
 from ..context import Context
 from .policies import AppPolicies, not_invoked
 
-__all__ = [
-    "CALLEE",
-    "CALLER",
-    "DATA_TYPE",
-    "GRPC_STATUS",
-    "NAMESPACE",
-    "PEER_NAMESPACE",
-    "InvokeApi",
-    "clean_path",
-    "method_path",
-    "type_text",
-]
-
 CALLER: Final = "dapr-caller-app-id"
 NAMESPACE: Final = "dapr-caller-namespace"
 CALLEE: Final = "dapr-callee-app-id"

@@ -15,8 +15,6 @@ from ..app.grpc import VERBS, headers_of, metadata_of
 from .api import InvokeApi, method_path
 from .policies import not_invoked
 
-__all__ = ["InvokeMethods"]
-
 _MAX_TEXT: Final = 63
 
 

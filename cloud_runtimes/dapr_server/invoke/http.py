@@ -10,8 +10,6 @@ from ..http.app import HttpApi, Route
 from ..http.request import Reply, Request
 from .api import InvokeApi, clean_path
 
-__all__ = ["InvokeRoutes"]
-
 _PREFIX = "/v1.0/invoke/"
 _NOBODY = DaprError(
     404, "NOT_FOUND", "ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id"

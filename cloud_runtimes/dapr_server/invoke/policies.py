@@ -15,8 +15,6 @@ from ...protocols.dapr.failures import DaprError
 from ...resiliency.breaker import Breaker, State
 from ...resiliency.policies import Policy, Resiliency
 
-__all__ = ["AppPolicies", "Attempts", "not_invoked"]
-
 _MAX_BREAKERS: Final = 1000
 """Methods of applications whose breakers are remembered; beyond them the oldest begins anew."""
 

@@ -24,8 +24,6 @@ from .announced import PEER
 from .api import CALLEE, CALLER, NAMESPACE, InvokeApi
 from .policies import Attempts, not_invoked
 
-__all__ = ["Proxy"]
-
 _APP_ID: Final = "dapr-app-id"
 _KEPT_BACK: Final = frozenset(
     [_APP_ID, CALLEE, CALLER, NAMESPACE, "dapr-api-token", "user-agent", "te", "content-type"]

@@ -11,8 +11,6 @@ from ..context import Context
 from ..limits import Budget
 from .job import DaprJob, restored, zoned
 
-__all__ = ["HANDLER", "JobsApi"]
-
 HANDLER: Final = "cloud-runtimes-sidecar"
 """Name of the handler of all jobs that a sidecar has scheduled."""
 

@@ -11,8 +11,6 @@ from ...protocols.dapr.messages import VALUE_TYPE, messages, plain
 from .api import JobsApi
 from .job import DaprJob, JobData, Policy
 
-__all__ = ["JobMethods", "any_message", "json_of"]
-
 
 class JobMethods:
     """The methods of jobs, and their names of earlier versions."""

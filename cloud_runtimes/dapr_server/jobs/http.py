@@ -13,8 +13,6 @@ from ..http.request import Reply, Request, empty, integer, json_reply, malformed
 from .api import JobsApi
 from .job import DaprJob, JobData, Policy, go_duration
 
-__all__ = ["JobRoutes"]
-
 _TRIMMED: Final = re.compile(r"\.?0+$")
 
 

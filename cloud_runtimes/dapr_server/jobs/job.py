@@ -9,18 +9,6 @@ from typing import Any, Final
 
 from ...spi.schedule import FailurePolicy, Retry
 
-__all__ = [
-    "DEFAULT_POLICY",
-    "FOREVER",
-    "DaprJob",
-    "JobData",
-    "Policy",
-    "data_of",
-    "go_duration",
-    "restored",
-    "zoned",
-]
-
 FOREVER: Final = 2**31 - 1
 _SECONDS: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s")
 

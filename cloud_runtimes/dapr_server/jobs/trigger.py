@@ -15,8 +15,6 @@ from ...schedule import JobRun
 from ..app.channel import AppChannel, NotReached
 from .job import JobData, data_of
 
-__all__ = ["Trigger"]
-
 
 class Trigger:
     """The handler of all jobs that a sidecar has scheduled."""

@@ -20,8 +20,6 @@ from ..context import Context
 from .envelope import is_text, media_type
 from .outgoing import NotAnEvent, Outgoing, Trace, make, passed_on
 
-__all__ = ["Entry", "PubSubApi", "bytes_of"]
-
 _BULK: Final = Method("pubsub", "publish_bulk", repeatable=True)
 _FRAME_EVENTS: Final = 1000
 _TRUE: Final = frozenset(["1", "t", "T", "TRUE", "true", "True"])

@@ -8,25 +8,6 @@ from typing import Any, Final, NoReturn, Protocol
 
 from .patterns import MAX_TEXT, Pattern, TooLong
 
-__all__ = [
-    "ExpressionError",
-    "Node",
-    "Selected",
-    "added",
-    "called",
-    "choice",
-    "constant",
-    "denied",
-    "indexed",
-    "kind_of",
-    "listed",
-    "logic",
-    "negative",
-    "relation",
-    "selected",
-    "variable",
-]
-
 MAX: Final = 8192
 _ORDERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,

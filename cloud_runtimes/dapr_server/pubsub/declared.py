@@ -12,8 +12,6 @@ from ...errors import PayloadError
 from ..app.channel import AppCall, AppChannel, NotReached
 from ..settings import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
 
-__all__ = ["ask"]
-
 _TRIES: Final = 4
 _PAUSE: Final = 0.5
 

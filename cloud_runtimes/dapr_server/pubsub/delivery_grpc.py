@@ -19,8 +19,6 @@ from ..app.grpc import ALPHA, CALLBACK, GrpcChannel, metadata_of
 from .delivery import Delivery, Item, Route, Said
 from .envelope import Envelope
 
-__all__ = ["GrpcDelivery", "event_message", "said_of"]
-
 _DEPTH: Final = 30
 """Of attributes: each level is three of a message, of which parsers take a hundred."""
 _SAID: Final = {0: Said.SUCCESS, 1: Said.RETRY, 2: Said.DROP}

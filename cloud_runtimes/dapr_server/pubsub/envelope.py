@@ -20,16 +20,6 @@ from ..app.channel import passed_on
 if TYPE_CHECKING:
     from ...spi.pubsub import EventRecord
 
-__all__ = [
-    "ABSENT",
-    "Envelope",
-    "is_cloud_event",
-    "is_json",
-    "is_text",
-    "media_type",
-    "read",
-]
-
 OCTETS: Final = "application/octet-stream"
 ABSENT: Final = "cloudRuntimesAbsent"
 """Metadata of an event that was one already: which of ``data`` and ``datacontenttype`` it lacks. The application gets neither."""

@@ -17,8 +17,6 @@ from ...protocols.dapr.events import ADDED, CLOUD_EVENT, CONTEXT, EVENT_TYPE, FO
 from ...pubsub.outgoing import is_uri_reference
 from .envelope import ABSENT, is_cloud_event, is_json, media_type
 
-__all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]
-
 _PREFIX: Final = "cloudevent."
 _EXTENSION: Final = re.compile(r"[a-z0-9]{1,100}")
 _DIGITS: Final = re.compile(r"[1-9][0-9]{0,8}")

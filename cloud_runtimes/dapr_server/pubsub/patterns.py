@@ -9,8 +9,6 @@ import math
 import re
 from typing import Any, Final
 
-__all__ = ["MAX_TEXT", "MAX_WORK", "Pattern", "TooLong"]
-
 MAX_TEXT: Final = 1 << 20
 """Characters of a text."""
 MAX_WORK: Final = 5_000_000

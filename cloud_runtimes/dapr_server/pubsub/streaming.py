@@ -24,8 +24,6 @@ from .delivery import Route
 from .envelope import read
 from .subscriber import is_raw, open_handle, settle
 
-__all__ = ["Streams"]
-
 _IN_FLIGHT: Final = 256
 """Events sent and not answered for."""
 

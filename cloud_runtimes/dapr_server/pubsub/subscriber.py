@@ -28,8 +28,6 @@ from .cel import ExpressionError
 from .delivery import Delivery, Item, Route, Routes, Said
 from .envelope import Envelope, read
 
-__all__ = ["Subscriber", "is_raw", "open_handle", "settle"]
-
 _AT_ONCE: Final = 10
 """Callbacks under way of one subscription, as Dapr's ``pubsub.redis`` has them."""
 _LEASE: Final = 15.0

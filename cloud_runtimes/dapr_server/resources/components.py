@@ -20,8 +20,6 @@ from ..settings import ComponentInfo, CronBinding
 from .engines import CRON, component_type, known_types
 from .types import ComponentType, is_true, plain
 
-__all__ = ["Components"]
-
 _SPEC: Final = frozenset(["ignoreErrors", "initTimeout", "metadata", "type", "version"])
 _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "actorstatestore": "there are no actors",

@@ -8,8 +8,6 @@ from typing import Any, Final
 from ...protocols.dapr.documents import Document, Problems, scalar
 from ..settings import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
 
-__all__ = ["subscription"]
-
 _SPEC: Final = frozenset(["bulkSubscribe", "deadLetterTopic", "metadata", "pubsubname", "topic"])
 _BULK: Final = frozenset(["enabled", "maxAwaitDurationMs", "maxMessagesCount"])
 

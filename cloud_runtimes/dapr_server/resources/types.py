@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
-__all__ = ["HELD", "MANY", "ComponentType", "is_true", "login", "plain"]
-
 HELD: Final = "the sidecar holds an event for as long as the application works on it"
 MANY: Final = "the sidecar chooses how many are under way"
 

@@ -21,8 +21,6 @@ from ..context import Context
 from ..limits import Budget
 from . import failures
 
-__all__ = ["Change", "StateApi"]
-
 _SAVE: Final = Method("state", "save_bulk", repeatable=True)
 _DELETE: Final = Method("state", "delete_bulk", repeatable=True)
 _TRANSACTION: Final = Method("state", "transaction", repeatable=False)

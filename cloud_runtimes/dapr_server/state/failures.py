@@ -6,17 +6,6 @@ from ...errors import CloudRuntimesError, ConflictError
 from ...protocols.dapr.failures import DaprError
 from ..context import Lack
 
-__all__ = [
-    "empty_key",
-    "failed",
-    "illegal_key",
-    "lacking",
-    "no_etag",
-    "no_query",
-    "no_transactions",
-    "not_an_operation",
-]
-
 _STORES = "https://docs.dapr.io/reference/components-reference/supported-state-stores/"
 
 

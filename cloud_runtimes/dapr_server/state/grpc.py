@@ -14,8 +14,6 @@ from . import failures
 from .api import Change, StateApi
 from .values import content_type_of, metadata_of, raw
 
-__all__ = ["StateMethods"]
-
 _CONCURRENCY: Final = {1: "first-write", 2: "last-write"}
 _CONSISTENCY: Final = {1: "eventual", 2: "strong"}
 

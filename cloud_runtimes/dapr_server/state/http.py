@@ -14,8 +14,6 @@ from . import failures
 from .api import Change, StateApi
 from .values import as_json, metadata_of, raw, reply_type
 
-__all__ = ["StateRoutes"]
-
 
 class StateRoutes:
     """The routes of state."""

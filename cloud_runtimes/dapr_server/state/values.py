@@ -14,8 +14,6 @@ from ...codec.payload import JSON, OCTETS, content_kind
 from ...errors import CloudRuntimesError
 from ...state.types import StateItem
 
-__all__ = ["as_json", "content_type_of", "metadata_of", "raw", "reply_type"]
-
 
 def raw(item: StateItem[Any]) -> bytes:
     """Return a value as bytes: those that were saved, MessagePack as JSON."""

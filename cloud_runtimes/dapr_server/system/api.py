@@ -13,8 +13,6 @@ from ...spi import state as state
 from ..context import Context
 from ..settings import ComponentInfo, SidecarSettings, Subscription
 
-__all__ = ["RUNTIME_VERSION", "SystemApi"]
-
 RUNTIME_VERSION: Final = "1.19.0"
 """The version of Dapr whose API this is; clients look at it."""
 

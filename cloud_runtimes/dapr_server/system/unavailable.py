@@ -7,8 +7,6 @@ from typing import Final
 
 from ...protocols.dapr.failures import DaprError
 
-__all__ = ["APIS", "Unavailable"]
-
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:

@@ -16,18 +16,6 @@ from ...config import unknown
 from ...errors import InvalidArgumentError
 from ...resiliency.policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries, code_ranges, read_trip
 
-__all__ = [
-    "KINDS",
-    "Document",
-    "Problems",
-    "go_duration",
-    "read_all",
-    "read_file",
-    "read_resiliency",
-    "scalar",
-    "texts",
-]
-
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "Component": ("dapr.io/v1alpha1",),
     "Resiliency": ("dapr.io/v1alpha1",),

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from ...codec import json
 
-__all__ = ["GRPC_TO_HTTP", "HTTP_TO_GRPC", "DaprError", "grpc_code_of_http", "http_status_of_grpc"]
-
 GRPC_TO_HTTP: Final[Mapping[str, int]] = {
     "OK": 200,
     "CANCELLED": 408,

@@ -6,8 +6,6 @@ from typing import Final
 
 from ..messages import messages_of
 
-__all__ = ["APP", "RUNTIME", "messages"]
-
 _PACKAGE: Final = "spec.proto.runtime.v1"
 RUNTIME: Final = f"/{_PACKAGE}.Runtime/"
 """Path of what a sidecar serves."""

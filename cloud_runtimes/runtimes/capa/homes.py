@@ -14,8 +14,6 @@ from ...config import suggest, without_values
 from ...errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 from ...spi.component import Component
 
-__all__ = ["SERVICES", "Home", "variable"]
-
 SERVICES: Final = ("state", "pubsub", "lock", "configuration", "schedule", "rpc", "file", "database")
 """The services whose data is on a home."""
 _EMBEDDED: Final[Mapping[str, str]] = {"database": "sqlalchemy", "file": "local", "secret": "env"}

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..._http.http1 import Endpoint
     from . import CapaRuntime
 
-__all__ = ["CapaRpc"]
-
 
 class CapaRpc(RpcDriver):
     """The way to one service."""

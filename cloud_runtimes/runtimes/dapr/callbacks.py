@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .pubsub import CallbackSubscription
     from .schedule import DaprRuns
 
-__all__ = ["DaprCallbacks"]
-
 _JOB: Final = "job/"
 _EVENTS: Final = "cloud-runtimes/events/"
 _BUSY: Final = RpcReply(503, {}, None, b"")

@@ -23,8 +23,6 @@ from .._sidecar.transport import Flow, SidecarDriver
 from .grpc_transport import GrpcTransport
 from .transport import DaprSidecarError
 
-__all__ = ["DaprDatabase"]
-
 _POSTGRES: Final = ("bindings.postgresql", "bindings.postgres")
 _OURS: Final = ("bindings.sqlite", "bindings.sqlalchemy")
 _PARAM: Final = re.compile(r"(?<![:\w\\]):([^\W\d]\w*)")

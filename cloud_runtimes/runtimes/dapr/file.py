@@ -20,8 +20,6 @@ from .._sidecar.transport import Flow, SidecarDriver
 from .grpc_transport import GrpcTransport
 from .transport import DaprSidecarError
 
-__all__ = ["DaprFile"]
-
 _KIND: Final = "bindings.localstorage"
 _ROOM: Final = 64 << 10
 """Bytes that a message has for all but content."""

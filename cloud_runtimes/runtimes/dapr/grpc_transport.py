@@ -20,8 +20,6 @@ from .callbacks import DaprCallbacks
 from .http_transport import HttpTransport
 from .transport import DaprSidecarError
 
-__all__ = ["CombinedTransport", "GrpcTransport"]
-
 _MOST: Final = 1000
 
 

@@ -23,8 +23,6 @@ from .._sidecar.transport import Flow, StateItem, StateValue, Transport
 from .callbacks import DaprCallbacks
 from .transport import DaprSidecarError, odd, refusal
 
-__all__ = ["HttpTransport"]
-
 T = TypeVar("T")
 
 _REFUSED: Final = b"invalid api token"

@@ -19,8 +19,6 @@ from ...spi.schedule import FailurePolicy, JobSpec, Retry, RpcTarget, StoredJob,
 from .._sidecar.stores import MARK, is_wrapped, wrapper
 from .transport import odd
 
-__all__ = ["opened", "restored", "stored"]
-
 _ZONE: Final = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
 _FIELD: Final = re.compile(r"[0-9A-Za-z*?/,-]+")
 _LETTERS: Final = re.compile(r"[LW]", re.IGNORECASE)

@@ -25,8 +25,6 @@ from .._sidecar.transport import Flow, resolve
 from .callbacks import DaprCallbacks
 from .grpc_transport import GrpcTransport
 
-__all__ = ["DaprPubSub"]
-
 _JSON: Final = re.compile(r"[/+]json *(;|$)", re.IGNORECASE)
 _EXPIRY: Final = re.compile(rb',"expirytime":"[^"]*"')
 _NAME: Final = re.compile(r"[a-z0-9]{1,100}")

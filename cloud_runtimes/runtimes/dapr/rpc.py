@@ -14,8 +14,6 @@ from .._sidecar.transport import Flow
 from .grpc_transport import GrpcTransport
 from .transport import DaprSidecarError
 
-__all__ = ["DaprRpc"]
-
 _NOBODY: Final = (
     " err: no service ",
     " err: couldn't find service",

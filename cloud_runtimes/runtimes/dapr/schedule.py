@@ -25,8 +25,6 @@ from .grpc_transport import GrpcTransport
 from .jobs import opened, restored, stored
 from .transport import DaprSidecarError
 
-__all__ = ["DaprRuns", "DaprSchedule"]
-
 _DONE: Final = RpcReply(204, {}, None, b"")
 _FAILED: Final = RpcReply(500, {}, None, b"")
 _GIVEN_BACK: Final = RpcReply(503, {}, None, b"")

@@ -19,8 +19,6 @@ from .._sidecar.stores import SidecarSecret, SidecarState, conflict
 from .._sidecar.transport import Flow, SidecarError
 from .grpc_transport import GrpcTransport
 
-__all__ = ["DaprConfiguration", "DaprSecret", "DaprState"]
-
 _REDIS: Final = "state.redis"
 _ABSENT: Final = re.compile(r"not ?found|not exist|no such|no secret|is not set", re.IGNORECASE)
 """Of components: Dapr has no code for an absent secret (dapr/dapr#6471)."""

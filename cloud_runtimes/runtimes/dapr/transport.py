@@ -13,8 +13,6 @@ from ...errors import CloudRuntimesError, InternalError, PayloadError
 from ...spi.rpc import RpcReply
 from .._sidecar.transport import ErrorReply, SidecarError
 
-__all__ = ["DaprSidecarError", "error", "odd", "refusal"]
-
 _MOST: Final = 1000
 """Characters of a sidecar's message that are told."""
 _BY_STATUS: Final[dict[int, type[CloudRuntimesError]]] = {

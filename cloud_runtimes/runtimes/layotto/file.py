@@ -19,8 +19,6 @@ from .._sidecar.files import SidecarFiles, listing
 from .._sidecar.transport import Flow
 from .transport import LayottoSidecarError, LayottoTransport
 
-__all__ = ["LayottoFiles"]
-
 _HOW: Final = {"FileMode": "420", "FileFlag": "578"}
 """Of ``local``: 0644, and O_RDWR | O_CREATE | O_TRUNC of Linux, both as decimals; other components do not read them."""
 _SIZES: Final = ("fileSize", "filesize")

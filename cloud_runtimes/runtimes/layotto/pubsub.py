@@ -22,8 +22,6 @@ from .._sidecar.channel import Channel
 from .._sidecar.pubsub import EventToken, SidecarPubSub, StreamSubscription
 from .._sidecar.transport import Flow, SidecarError
 
-__all__ = ["LayottoPubSub"]
-
 _DEAD: Final = Method("pubsub", "publish", repeatable=True)
 _PATIENCE: Final = 10.0
 """Seconds for publishing a dead letter."""

@@ -11,8 +11,6 @@ from ...spi.rpc import RpcCall, RpcReply
 from .._sidecar.rpc import SidecarRpc
 from .._sidecar.transport import Flow, SidecarError
 
-__all__ = ["LayottoRpc"]
-
 _TICK: Final = 0.1
 """Seconds by which the sidecar's clock may be ahead of a deadline."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..._service import Client
     from .transport import LayottoTransport
 
-__all__ = ["Sequencer"]
-
 _NEXT: Final = Method("sequencer", "next_id", repeatable=True)  # a number that is lost leaves a gap, no more
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from .transport import LayottoTransport
 
-__all__ = ["share"]
-
 _Key: TypeAlias = tuple[str, ...]
 _LEAVING: Final = 2.0
 """Seconds that a sidecar has for ending a stream of configuration."""

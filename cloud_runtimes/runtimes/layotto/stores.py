@@ -18,8 +18,6 @@ from .._sidecar.stores import SidecarSecret, SidecarState, conflict
 from .._sidecar.transport import Flow, SidecarError, StateItem
 from .transport import LayottoTransport
 
-__all__ = ["LayottoConfiguration", "LayottoSecret", "LayottoState"]
-
 _TRIES: Final = 3
 """Of a transaction whose deletes others were faster than."""
 

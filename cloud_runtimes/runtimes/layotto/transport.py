@@ -18,8 +18,6 @@ from .shared_streams import share
 if TYPE_CHECKING:
     from . import LayottoSettings
 
-__all__ = ["LayottoSidecarError", "LayottoTransport"]
-
 _TIMEOUT: Final = "rpc_request_timeout"
 """Header of a call: milliseconds, without which it is 3,000."""
 _NO_LIMIT: Final = str(24 * 3600 * 1000)

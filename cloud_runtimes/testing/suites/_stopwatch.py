@@ -6,8 +6,6 @@ import threading
 import time
 from typing import Final
 
-__all__ = ["Stopwatch"]
-
 _TICK: Final = 0.01
 _LONG: Final = 0.1
 
