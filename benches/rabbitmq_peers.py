@@ -10,10 +10,10 @@ from typing import Any
 from benches.bench_envelope import by_hand
 from benches.engine_peers import BODY, EVENT, FEW, WINDOW, Engine, Peer, decode, decode_by_sdk
 from cloud_runtimes.components._net.connections import Servers
-from cloud_runtimes.components.rabbitmq.address import parse_url
 from cloud_runtimes.components.rabbitmq.connection import Connection
 from cloud_runtimes.components.rabbitmq.messages import STRUCTURED
 from cloud_runtimes.components.rabbitmq.session import CALLS, CONFIRMS
+from cloud_runtimes.components.rabbitmq.settings import parse_url
 from cloud_runtimes.components.rabbitmq.wire import content, method, properties
 from cloud_runtimes.spi.operation import Method, Operation
 from tests.support.rabbitmq import RabbitServer

@@ -14,7 +14,7 @@ from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handles import Handle
 from .._core.logs import logger
-from .._core.signals import ending_signals
+from .._core.os_signals import ending_signals
 from .._core.threads import Changes
 
 if TYPE_CHECKING:

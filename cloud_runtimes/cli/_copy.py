@@ -17,9 +17,8 @@ from ..errors import UnsupportedError
 from ..spi.executor import Executor
 from ..spi.operation import Method, Operation
 from ._errors import NOT_FOUND, UsageError
-from ._progress import progress
 from ._session import Invocation, logging_to_stderr
-from ._streams import BOLD, complain, note, styled, write
+from ._streams import BOLD, complain, note, progress, styled, write
 
 if TYPE_CHECKING:
     from ..runtimes.capa import CapaRuntime

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from .._core.os_commands import in_foreground, wait_for_end
-from .._core.os_signals import ENDING, HANGING_UP, PASSED, signals
-from .._core.signals import handling
+from .._core.os_signals import ENDING, HANGING_UP, PASSED, handling, signals
 from .._core.threads import Background
 from ..errors import CloudRuntimesError, LeaseLostError
 from ._session import connect

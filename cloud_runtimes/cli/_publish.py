@@ -17,9 +17,8 @@ import typer
 
 from ..errors import CloudRuntimesError, InvalidArgumentError, PayloadError, ResourceExhaustedError
 from ._errors import UsageError, exit_code, explain
-from ._progress import Advance, progress
 from ._session import connect
-from ._streams import complain, note, stopping
+from ._streams import Advance, complain, note, progress, stopping
 
 if TYPE_CHECKING:
     from ..pubsub import Publisher

@@ -18,7 +18,7 @@ import typer
 from .._core import extras
 from .._core.backoff import NONE, Backoff
 from .._core.os_commands import KILL, send, start
-from .._core.signals import ending_signals
+from .._core.os_signals import ending_signals
 from .._core.threads import Background, Changes
 from .._service import run_until_closed
 from ..client import CloudRuntimesClient, context_of

@@ -38,7 +38,7 @@ def serve(
 ) -> int:
     """Receive traces, logs and metrics by OTLP over HTTP, keep them in telemetry.db, and show them on a page, until interrupted. For development: whoever reaches the address sees all."""
     from .._core.home import home_folder
-    from .._core.signals import ending_signals
+    from .._core.os_signals import ending_signals
     from ..client import context_of
     from ..dashboard.server import Viewer
 

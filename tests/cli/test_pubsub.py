@@ -167,7 +167,7 @@ class _Terminal(io.StringIO):
 
 @pytest.mark.parametrize("size", [None, 1000])
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, size: int | None) -> None:
-    from cloud_runtimes.cli._progress import progress
+    from cloud_runtimes.cli._streams import progress
 
     monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
     monkeypatch.setenv("TERM", "xterm")

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from cloud_runtimes.components._net.engines import engines
-from cloud_runtimes.components.etcd.address import parse_url
+from cloud_runtimes.components.etcd import EtcdSettings
+from cloud_runtimes.components.etcd.connection import parse_url
 from cloud_runtimes.components.etcd.engine import EtcdEngine
 from cloud_runtimes.components.etcd.messages import pack, under
-from cloud_runtimes.components.etcd.settings import EtcdSettings
 from cloud_runtimes.errors import (
     PermissionDeniedError,
     ResourceExhaustedError,

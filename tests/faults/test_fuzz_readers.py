@@ -12,18 +12,17 @@ import pytest
 from cloud_runtimes._native import resp_py
 from cloud_runtimes.components._net import connections
 from cloud_runtimes.components._net.connections import ConnectionLost, ServerConnection, ServerError
+from cloud_runtimes.components.etcd import EtcdSettings
 from cloud_runtimes.components.etcd import connection as etcd
-from cloud_runtimes.components.etcd.address import parse_url as etcd_url
+from cloud_runtimes.components.etcd.connection import parse_url as etcd_url
 from cloud_runtimes.components.etcd.hpack import literal
-from cloud_runtimes.components.etcd.settings import EtcdSettings
-from cloud_runtimes.components.nats import address as nats_address
+from cloud_runtimes.components.nats import NatsSettings
 from cloud_runtimes.components.nats import connection as nats
 from cloud_runtimes.components.nats.requests import Batch, Bulk, Call, Inbox, Request
-from cloud_runtimes.components.nats.settings import NatsSettings
 from cloud_runtimes.components.rabbitmq import connection as rabbitmq
 from cloud_runtimes.components.rabbitmq import wire
-from cloud_runtimes.components.rabbitmq.address import parse_url as rabbitmq_url
 from cloud_runtimes.components.rabbitmq.session import CALLS, CONFIRMS, Ask, Publish
+from cloud_runtimes.components.rabbitmq.settings import parse_url as rabbitmq_url
 from tests.support import Rounds
 from tests.support.hostile import http2_frame
 
@@ -88,13 +87,13 @@ def fuzz(
 
 def test_nats(rounds: Rounds) -> None:
     settings = NatsSettings(url="nats://h:1")
-    address = nats_address.parse_url("nats://h:1")
+    address = nats.parse_url("nats://h:1")
     replies: list[bytes] = []
     inbox = Inbox("_INBOX")
     inbox._prefix = b"_INBOX.x."
 
     def opened() -> ServerConnection:
-        connection = nats.Connection(address, settings, nats_address.Servers(address.servers))
+        connection = nats.Connection(address, settings, nats.Servers(address.servers))
         inbox.waiting.clear()
         inbox._next = 0
         batch = Batch(Request("a", answers=3), Bulk("b", lambda reply: reply, 5), Request("c", consumer="C"))

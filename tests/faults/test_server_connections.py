@@ -10,8 +10,8 @@ import pytest
 
 from cloud_runtimes.components._net.connections import ConnectionLost, Servers
 from cloud_runtimes.components._net.partial import Partial
-from cloud_runtimes.components.rabbitmq.address import parse_url
 from cloud_runtimes.components.rabbitmq.connection import Connection
+from cloud_runtimes.components.rabbitmq.settings import parse_url
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from cloud_runtimes._core import signals
-from cloud_runtimes._core.signals import ending_signals
+from cloud_runtimes._core import os_signals as signals
+from cloud_runtimes._core.os_signals import ending_signals
 from cloud_runtimes._core.threads import Changes
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.nats.address import Servers
+from cloud_runtimes.components.nats.connection import Servers
 from cloud_runtimes.components.nats.protocol import Message
 from cloud_runtimes.components.nats.requests import Batch, Flow, Inbox, Request
 from cloud_runtimes.components.nats.rpc_calls import NatsCalls

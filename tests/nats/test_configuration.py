@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloud_runtimes.components.nats import NatsSettings
 from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.components.nats.requests import Batch, Request
-from cloud_runtimes.components.nats.settings import NatsSettings
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Api
 from tests.support import Make, Rounds

@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.components.nats import objects
+from cloud_runtimes.components.nats import NatsSettings, objects
 from cloud_runtimes.components.nats.engine import NatsEngine
 from cloud_runtimes.components.nats.requests import Batch, Flow, Request
-from cloud_runtimes.components.nats.settings import NatsSettings
 from cloud_runtimes.components.nats.versions import CHUNK, WINDOW
 from cloud_runtimes.errors import (
     ConflictError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud_runtimes.components.nats.address import Servers
+from cloud_runtimes.components.nats.connection import Servers
 from cloud_runtimes.components.nats.protocol import Session
 from cloud_runtimes.components.nats.requests import Batch, Bulk, Call, Inbox, Request
 

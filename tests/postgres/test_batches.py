@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.postgres import PostgresSettings
 from cloud_runtimes.components.postgres.database import PostgresDatabase
-from cloud_runtimes.components.postgres.settings import PostgresSettings
 from cloud_runtimes.errors import CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from cloud_runtimes.spi import Method, Operation
 from tests.support import Rounds
@@ -226,7 +226,7 @@ def test_no_server(home: PostgresHome, client: CloudRuntimesClient) -> None:
         table = {"url": home.url.replace("postgres@", f"{role}@"), "schema": home.schema}
         with CloudRuntimesClient(app_id="suite", config={"capa": {"home": table}}, timeout=5) as refused:
             database = PostgresDatabase.acquire(PostgresSettings(**table))
-            database.open(Operation(_OPEN, "s", 5.0))  # no connection of its pool yet
+            database.ready(Operation(_OPEN, "s", 5.0))  # no connection of its pool yet
             connection.execute(f"ALTER ROLE {role} NOLOGIN")
 
             async def main() -> list[Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from cloud_runtimes.components.postgres import schema
-from cloud_runtimes.components.postgres.settings import PostgresSettings
+from cloud_runtimes.components.postgres import PostgresSettings, schema
 from cloud_runtimes.spi import Method, Operation
 from tests.support.harnesses.postgres import PostgresHome
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.rabbitmq.address import parse_url
 from cloud_runtimes.components.rabbitmq.connection import Connection
+from cloud_runtimes.components.rabbitmq.settings import parse_url
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from cloud_runtimes.components.redis.address import parse_url
+from cloud_runtimes.components.redis.settings import parse_url
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     InvalidArgumentError,

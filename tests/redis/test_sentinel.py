@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.redis.address import parse_target
+from cloud_runtimes.components.redis.settings import parse_target
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     InvalidArgumentError,

@@ -8,10 +8,10 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from cloud_runtimes.components.etcd.address import parse_url
+from cloud_runtimes.components.etcd import EtcdSettings
+from cloud_runtimes.components.etcd.connection import parse_url
 from cloud_runtimes.components.etcd.engine import EtcdEngine, Flow, Request
 from cloud_runtimes.components.etcd.messages import pack, read_fields
-from cloud_runtimes.components.etcd.settings import EtcdSettings
 from cloud_runtimes.errors import CloudRuntimesError, UnauthenticatedError
 from cloud_runtimes.spi.operation import Method, Operation
 from tests.support.ports import reserved_port

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from ..._core.threads import Mutex, in_background
-from ...errors import ClosedError
+from ...errors import ClosedError, UnsupportedError
 from ...spi.flow import FlowDriver
 from ...spi.operation import Method, Operation
 from .._home import HomeComponent
 
 if TYPE_CHECKING:
+    from ...spi.driver import Driver
     from ...spi.portable import Portable
     from .notify import Notifier
 
@@ -68,6 +69,10 @@ class Engine(ABC):
         self._close()
 
     @abstractmethod
+    def ready(self, op: Operation) -> None:
+        """Return once the servers answer."""
+
+    @abstractmethod
     def _close(self) -> None:
         """Close all connections."""
 
@@ -86,8 +91,15 @@ class EngineDriver(FlowDriver, Generic[C]):
 
 
 class EngineComponent(HomeComponent, Generic[E]):
-    """Drivers over one engine."""
+    """Drivers over one engine.
 
+    Attributes:
+        engine_class: of the engine: its module here, and its name.
+        drivers: service → class of its driver, in the module of that name.
+    """
+
+    engine_class: ClassVar[tuple[str, str]]
+    drivers: ClassVar[Mapping[str, str]]
     _engine: E | None = None
 
     @property
@@ -105,12 +117,23 @@ class EngineComponent(HomeComponent, Generic[E]):
             if self._closed:
                 raise ClosedError("this client is closed: make another")
             if self._engine is None:
-                self._engine = self._acquire()
+                module, name = self.engine_class
+                self._engine = getattr(self._module(module), name).acquire(self.settings)
             return self._engine
 
-    @abstractmethod
-    def _acquire(self) -> E:
-        """Import the engine's module and acquire it."""
+    def driver(self, service: str, name: str) -> Driver:
+        if service not in self.drivers:
+            raise UnsupportedError(
+                f"{self.name} has no {service}: add [{service}.{name}] with a component that has it",
+                service=service,
+                component=name,
+            )
+        driver: Driver = getattr(self._module(service), self.drivers[service])(self, name)
+        return driver
+
+    def ready(self) -> None:
+        wait_ready = Method(self.name, "wait_ready", repeatable=True, writes=False)
+        self.engine.ready(Operation(wait_ready, self.name, 5.0))
 
     def in_background(
         self, work: Callable[[], Any], pauses: Sequence[float] = (0.0, 0.5, 2.0, 5.0), *, again: bool = False

@@ -36,7 +36,7 @@ from .._secret import Flow, FlowClient, document, tls
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
-    from .settings import AwsSettings
+    from . import AwsSettings
 
 T = TypeVar("T")
 

@@ -1,22 +1,80 @@
-"""Connections to one of the servers: for one thread, and for all calls of an event loop."""
+"""Where the servers are and who the client is, by the URL, and connections to one of them: for one thread, and for all calls of an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from ..._core.os_sockets import POLLOUT
+from ...config import without_values
+from ...errors import InvalidArgumentError
 from .._net import loops
-from .._net.connections import FRESH, ConnectionLost, Server, ServerConnection, Servers, address_of
-from .address import TLS, Address
+from .._net.connections import FRESH, ConnectionLost, Server, ServerConnection, Servers, Tls, address_of
 from .failures import ServerError
 from .http2 import Session, Stream
 from .messages import AUTHENTICATE, WATCH, pack, read_token
 
 if TYPE_CHECKING:
-    from .settings import EtcdSettings
+    from . import EtcdSettings
+
+
+TLS: Final = Tls("tls_ca", "tls_certificate", "tls_key")
+_PORT: Final = 2379
+
+
+class Address(NamedTuple):
+    """Servers of one cluster.
+
+    Attributes:
+        servers: host and port of each.
+        username, password: ``None``: none is sent.
+        tls: whether they speak TLS.
+    """
+
+    servers: tuple[Server, ...]
+    username: str | None
+    password: str | None
+    tls: bool
+
+    def __repr__(self) -> str:
+        return f"etcd {self.where}"
+
+    @property
+    def where(self) -> str:
+        """How messages name them, without user and password."""
+        return ",".join(f"{host}:{port}" for host, port in self.servers)
+
+
+@without_values
+def parse_url(url: str) -> Address:
+    """Read a URL.
+
+    Raises:
+        InvalidArgumentError: it is none; the URL is not quoted, since it may hold a password.
+    """
+    try:
+        scheme, _, rest = url.partition("://")
+        user, _, hosts = rest.rpartition("@")
+        username, colon, password = user.partition(":")
+        if scheme not in ("etcd", "etcds") or (user and not (username and colon)):
+            raise ValueError
+        servers: list[Server] = []
+        for part in hosts.rstrip("/").split(","):
+            parts = urlsplit(f"etcd://{part}")
+            if not parts.hostname or parts.path or parts.query or parts.fragment:
+                raise ValueError
+            servers.append((parts.hostname, parts.port or _PORT))
+        if not user:
+            return Address(tuple(servers), None, None, scheme == "etcds")
+        return Address(tuple(servers), unquote(username), unquote(password), scheme == "etcds")
+    except ValueError:
+        raise InvalidArgumentError(
+            "the url of an etcd component: give one such as etcd://user:password@host:2379; its options are settings"
+        ) from None
+
 
 _SILENT: Final = 5.0
 """Seconds without a byte, while one is waited for, after which the server is asked whether it is there; after twice as many it is not."""

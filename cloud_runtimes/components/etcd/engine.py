@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -14,15 +15,14 @@ from ...spi.operation import Operation
 from .._net.connections import ConnectionLost, Servers
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
-from .address import parse_url
-from .connection import Connection, Login, LoopConnection
+from .connection import Connection, Login, LoopConnection, parse_url
 from .failures import ServerError, map_error
 from .http2 import Stream
-from .messages import GRANT, RANGE, grant, range_of, read_lease
+from .messages import GRANT, KEEP_ALIVE, RANGE, REVOKE, grant, pack, range_of, read_lease
 from .notifier import EtcdNotifier
 
 if TYPE_CHECKING:
-    from .settings import EtcdSettings
+    from . import EtcdSettings
 
 T = TypeVar("T")
 _PATIENCE: Final = 5.0
@@ -199,7 +199,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         return stream
 
     def ready(self, op: Operation) -> None:
-        """Ask whether there are servers, and a leader among them."""
+        """See the base: also that there is a leader among them."""
         self.run(op, self._ping())
 
     def _ping(self) -> Flow[None]:
@@ -286,3 +286,41 @@ def _leaves(stream: Stream) -> bool:
         return False
     error = ServerError(stream.status, stream.text)
     return error.passes or error.token_ended
+
+
+# -- leases whose ids their owners know without asking --------------------------
+
+
+def lease_of(*names: str) -> int:
+    """Return the id of the lease of something."""
+    return int.from_bytes(blake2b("\0".join(names).encode(), digest_size=8).digest(), "big") >> 1 or 1
+
+
+def ensure(id: int, seconds: int) -> Flow[None]:
+    """Have a lease of that id, which lasts so long from now at least."""
+    while True:
+        try:
+            yield Request(GRANT, grant(seconds, id))
+            return
+        except ServerError as error:
+            if not error.lease_exists:
+                raise
+        if (yield from renew(id)):
+            return
+
+
+def renew(id: int) -> Flow[bool]:
+    """Have a lease last as long as it was given for, from now; ``False``: there is none."""
+    _, seconds = read_lease((yield Request(KEEP_ALIVE, pack((1, id)))))
+    return seconds > 0
+
+
+def revoke(id: int) -> Flow[bool]:
+    """End a lease, and what has it; ``False``: there is none."""
+    try:
+        yield Request(REVOKE, pack((1, id)), writes=True)
+    except ServerError as error:
+        if error.no_lease:
+            return False
+        raise
+    return True

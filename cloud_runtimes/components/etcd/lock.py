@@ -25,8 +25,7 @@ from ...spi.operation import Operation
 from .._lock import Calls, QueuedLock, QueueEntry, trying
 from .._net.notify import Waiter
 from .._unreadable import skip
-from .engine import Flow, Request
-from .leases import ensure, lease_of, renew, revoke
+from .engine import Flow, Request, ensure, lease_of, renew, revoke
 from .messages import (
     CREATED,
     MODIFIED,

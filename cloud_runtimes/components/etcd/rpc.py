@@ -9,8 +9,7 @@ from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from .._rpc import read_servers
-from .engine import Flow, Request
-from .leases import ensure, lease_of, revoke
+from .engine import Flow, Request, ensure, lease_of, revoke
 from .messages import (
     CREATED,
     PUT,

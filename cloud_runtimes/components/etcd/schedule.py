@@ -17,9 +17,8 @@ from .._net.notify import Waiter
 from .._schedule.document_runs import DocumentRuns, DocumentSchedule
 from .._schedule.job_documents import HELD, Document, Run, read_runs
 from .._unreadable import read_entries
-from .engine import Flow, Request
+from .engine import Flow, Request, ensure, lease_of, renew
 from .failures import ServerError
-from .leases import ensure, lease_of, renew
 from .messages import (
     CREATED,
     MODIFIED,

@@ -14,11 +14,10 @@ from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background
 from ...errors import CloudRuntimesError, InternalError, UnavailableError
-from .failures import map_error
 from .ledger import Ledger
+from .librdkafka import client, keep, map_error
 from .messages import Run, runs
 from .settings import KafkaSettings
-from .threads import client, keep
 from .topics import committed, uncommitted
 
 Origin: TypeAlias = tuple[str, int]

@@ -23,11 +23,10 @@ from ...spi.broker.in_flight import Held, InFlight, Unacked
 from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy, begins_at
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, EventSource, Settled, Settlement, Settlements
-from .failures import MISSING, map_error
 from .fetcher import LEAVING, Fetched, Fetcher, Origin
 from .ledger import Ledger
-from .messages import Incoming, Run
-from .ordered import Keys
+from .librdkafka import MISSING, map_error
+from .messages import Incoming, Keys, Run
 from .producer import Outgoing
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from ..._core import fork
 from ..._core.logs import repeated
 from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, DeadlineExceededError
-from .failures import MISSING, PURGED, map_error
-from .threads import client, keep
+from .librdkafka import MISSING, PURGED, client, keep, map_error
 
 if TYPE_CHECKING:
     from ...spi.operation import Operation

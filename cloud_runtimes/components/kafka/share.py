@@ -23,13 +23,12 @@ from ..._core.logs import repeated
 from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.pubsub import Settlement, Settlements
-from .failures import OLD, map_error, without_shares
 from .fetcher import COMMIT_EVERY, LEAVING, SLICE, Fetched, Fetcher, Origin
 from .ledger import Ledger
+from .librdkafka import OLD, client, map_error, without_shares
 from .member import KafkaMember
 from .messages import Incoming, runs
 from .settings import KafkaSettings
-from .threads import client
 
 _JOINING: Final = 1.0
 """Seconds in which brokers without share groups say so; librdkafka does not tell that it has joined."""

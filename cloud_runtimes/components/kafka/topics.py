@@ -14,9 +14,8 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from ..._core import fork
 from ...errors import NotFoundError
 from ...spi.broker.policy import LATEST
-from .failures import MISSING, OLD, map_error, without_shares
 from .ledger import Ledger
-from .threads import client, keep
+from .librdkafka import MISSING, OLD, client, keep, map_error, without_shares
 
 if TYPE_CHECKING:
     from ...spi.operation import Operation

@@ -15,8 +15,7 @@ from ...spi.operation import Operation
 from .._net.connections import ConnectionLost
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
-from .address import Servers, parse_url
-from .connection import Connection
+from .connection import Connection, Servers, parse_url
 from .failures import ServerError, map_error
 from .notifier import NatsNotifier
 from .protocol import Message, payload_size, subscribe
@@ -24,7 +23,7 @@ from .requests import Batch, Bulk, Call, Flow, Inbox, Request
 from .shared import LoopConnection, ThreadConnection
 
 if TYPE_CHECKING:
-    from .settings import NatsSettings
+    from . import NatsSettings
 
 T = TypeVar("T")
 Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]
@@ -150,6 +149,12 @@ class NatsEngine(Engine, FlowEngine[Batch, list[list[Message]]]):
         if isinstance(error, ServerError):
             return map_error(self.where, error)
         return UnavailableError(f"nats {self.where}: no server can be reached: {error}", maybe_applied=maybe_applied)
+
+    def ready(self, op: Operation) -> None:
+        self.run(op, self._ping())
+
+    def _ping(self) -> Flow[None]:
+        yield Batch(Request("$JS.API.INFO"))
 
     # -- connections ------------------------------------------------------
 

@@ -10,7 +10,7 @@ from ...spi.operation import Operation
 from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, group_and_label, items
 from .._net.notify import Waiter
 from .connection import Connection, Flow
-from .driver import PostgresDriver, on_connection
+from .database import PostgresDriver, on_connection
 from .notifier import notification
 from .statement import BEGIN, COMMIT, Statement
 

@@ -8,9 +8,9 @@ import asyncio
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -18,6 +18,7 @@ from psycopg import conninfo
 from ..._core import fork
 from ..._core.home import is_durable
 from ..._core.threads import Mutex
+from ...spi.driver import Driver
 from ...spi.operation import Operation
 from ...spi.sql_states import by_state
 from .._net.engines import Engine
@@ -31,7 +32,7 @@ from .sweep import Sweeper
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
-    from .settings import PostgresSettings
+    from . import PostgresComponent, PostgresSettings
     from .statement import Statement
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class PostgresDatabase(Engine):
             CloudRuntimesError: it failed; ``maybe_applied`` says whether it may have been applied.
         """
         if not self._ready:
-            self.open(op)
+            self.ready(op)
         pool = self._pool
         connection = pool.idle()
         if connection is None:
@@ -99,7 +100,7 @@ class PostgresDatabase(Engine):
     async def run_async(self, op: Operation, work: Work[T], executor: Executor) -> T:
         """Asynchronous `run`. Statements that share go together with those of other calls of the loop."""
         if not self._ready:
-            await executor.in_thread(functools.partial(self.open, op), op)
+            await executor.in_thread(functools.partial(self.ready, op), op)
         shared = SharedConnection()
         flow = work(shared)
         try:
@@ -128,7 +129,7 @@ class PostgresDatabase(Engine):
         batches: Batches = self._local.kinds[statement.shares]
         return batches
 
-    def open(self, op: Operation) -> None:
+    def ready(self, op: Operation) -> None:
         """Make or migrate the schema, once.
 
         Raises:
@@ -182,3 +183,44 @@ def _address(url: str) -> str:
     except psycopg.Error:
         return "postgresql"
     return f"postgresql {parts.get('host') or 'localhost'}/{parts.get('dbname') or parts.get('user') or ''}"
+
+
+P = ParamSpec("P")
+
+
+class _OnDatabase(Protocol):
+    executor: Executor
+
+    @property
+    def database(self) -> PostgresDatabase: ...
+
+
+D = TypeVar("D", bound=_OnDatabase)
+
+
+class PostgresDriver(Driver):
+    """A driver of one database.
+
+    Attributes:
+        database: runs its flows.
+        name: of the store or bus.
+    """
+
+    def __init__(self, component: PostgresComponent, name: str) -> None:
+        self.component = component
+        self.database = component.engine
+        self.name = name
+
+
+def on_connection(
+    flow: Callable[Concatenate[D, Connection, P], Flow[T]],
+) -> tuple[Callable[Concatenate[D, Operation, P], T], Callable[Concatenate[D, Operation, P], Coroutine[Any, Any, T]]]:
+    """Return the method that a flow of one connection stands for, and its asynchronous twin; see `spi.flow.both_apis`."""
+
+    def call(self: D, op: Operation, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.database.run(op, lambda connection: flow(self, connection, *args, **kwargs))
+
+    def call_async(self: D, op: Operation, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        return self.database.run_async(op, lambda connection: flow(self, connection, *args, **kwargs), self.executor)
+
+    return call, call_async

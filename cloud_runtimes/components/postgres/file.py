@@ -18,9 +18,8 @@ from .._file import ServerFiles
 from .._state import dump_names, load_names
 from .._unreadable import read_entries
 from .connection import Connection, Flow
-from .driver import PostgresDriver, on_connection
-from .keys import prefix_end
-from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
+from .database import PostgresDriver, on_connection
+from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement, prefix_end
 
 if TYPE_CHECKING:
     from . import PostgresComponent

@@ -12,7 +12,7 @@ from ...spi.operation import Method, Operation
 from .._net.notify import Notifier
 from .connection import Connection
 from .failures import ConnectionLost, SqlFailure
-from .hosts import Hosts
+from .pool import Hosts
 from .statement import Statement
 
 LISTEN_TIMEOUT: Final = 10.0

@@ -14,7 +14,7 @@ from .._log.member import LogMember, Waits
 from .changes import Call, PostgresChange
 from .claim import UNSEEN
 from .connection import Connection, Flow
-from .driver import PostgresDriver, on_connection
+from .database import PostgresDriver, on_connection
 from .failures import SqlFailure
 from .schema import NO_PARTITION, make_partitions
 from .statement import Result, Statement

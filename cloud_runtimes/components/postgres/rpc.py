@@ -9,7 +9,7 @@ from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
 from .._rpc import read_servers
 from .connection import Connection, Flow
-from .driver import on_connection
+from .database import on_connection
 from .statement import RELAXED, Statement
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from .._schedule.jobs import (
 )
 from .._schedule.runs import CHANNEL, LeasedRuns, RunToken
 from .connection import Connection, Flow
-from .driver import PostgresDriver, on_connection
+from .database import PostgresDriver, on_connection
 from .notifier import notification
 from .statement import BEGIN, COMMIT, ROLLBACK, Statement
 
@@ -218,7 +218,7 @@ class PostgresSchedule(PostgresDriver, ScheduleDriver):
         return records(name, rows)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        self.component.engine.open(op)
+        self.component.engine.ready(op)
         return _Runs(self.component, self._app, handlers)
 
 

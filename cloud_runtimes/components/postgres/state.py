@@ -12,9 +12,8 @@ from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._state import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
 from .changes import Call, PostgresChange
 from .connection import Connection, Flow
-from .driver import PostgresDriver, on_connection
-from .keys import prefix_end
-from .statement import Result, Statement
+from .database import PostgresDriver, on_connection
+from .statement import Result, Statement, prefix_end
 
 if TYPE_CHECKING:
     from . import PostgresComponent

@@ -1,4 +1,4 @@
-"""SQL statements with typed parameters, in PostgreSQL's binary format (PostgreSQL manual, "Formats and Format Codes")."""
+"""SQL statements with typed parameters, in PostgreSQL's binary format (PostgreSQL manual, "Formats and Format Codes"), and ranges of keys in byte order."""
 
 from __future__ import annotations
 
@@ -118,3 +118,12 @@ RELAXED: Final = Statement("SELECT set_config('synchronous_commit', 'off', true)
 """For what is worth nothing after a crash of the server: the transaction is not synced."""
 SYNCED: Final = Statement("SELECT set_config('synchronous_commit', 'on', true)")
 """For what must outlive a crash on a connection that is relaxed."""
+
+
+def prefix_end(prefix: str) -> str | None:
+    """Return the least text above every text that begins with ``prefix``; ``None`` where there is none."""
+    for index in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[index])
+        if code < 0x10FFFF:
+            return prefix[:index] + chr(0xE000 if code == 0xD7FF else code + 1)
+    return None

@@ -23,8 +23,8 @@ from .schema import make_partitions, partition_ms
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
 
 if TYPE_CHECKING:
+    from . import PostgresSettings
     from .database import PostgresDatabase
-    from .settings import PostgresSettings
 
 TOMBSTONE_MS: Final = 3_600_000
 """How long the row of deleted configuration stays at least. For that long, subscribers read only changes."""

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from ...spi.component import Component, no_native
-from ...spi.operation import Method, Operation
+from ...spi.component import Component
 from .._net.engines import EngineComponent
-from .address import SCHEMES
-from .settings import RabbitmqSettings
+from .settings import SCHEMES, RabbitmqSettings
 
 if TYPE_CHECKING:
-    from ...spi.driver import Driver
-    from ...spi.portable import Portable
-    from .engine import Flow, RabbitmqEngine
+    from .engine import RabbitmqEngine
 
 __all__ = ["RabbitmqComponent", "RabbitmqSettings", "component"]
-
-_READY = Method("rabbitmq", "wait_ready", repeatable=True, writes=False)
 
 
 class RabbitmqComponent(EngineComponent["RabbitmqEngine"]):
@@ -25,37 +19,15 @@ class RabbitmqComponent(EngineComponent["RabbitmqEngine"]):
 
     name = "rabbitmq"
     Settings = RabbitmqSettings
-    services = ("pubsub",)
+    engine_class = ("engine", "RabbitmqEngine")
+    drivers: ClassVar = {"pubsub": "RabbitmqPubSub"}
+    services = tuple(drivers)
     home_schemes = tuple(SCHEMES)
 
     settings: RabbitmqSettings
-
-    def _acquire(self) -> RabbitmqEngine:
-        from .engine import RabbitmqEngine
-
-        return RabbitmqEngine.acquire(self.settings)
-
-    def native(self, service: str, name: str) -> Any:
-        """Refuse: this component speaks the protocol itself."""
-        raise no_native(service, name)
-
-    def names(self, op: Operation, service: str) -> list[str]:
-        return list(Component.names(self, op, service))
-
-    def portable(self, service: str, name: str) -> Portable:
-        return Component.portable(self, service, name)
-
-    def driver(self, service: str, name: str) -> Driver:
-        from .pubsub import RabbitmqPubSub
-
-        return RabbitmqPubSub(self, name)
-
-    def ready(self) -> None:
-        self.engine.run(Operation(_READY, self.name, 5.0), _nothing())
-
-
-def _nothing() -> Flow[None]:
-    yield ()
+    _engine: RabbitmqEngine | None
+    names = Component.names
+    portable = Component.portable
 
 
 component = RabbitmqComponent

@@ -10,8 +10,8 @@ from typing import Final
 from ..._core.os_sockets import POLLOUT
 from ...errors import UnsupportedError
 from .._net.connections import ConnectionLost, Server, ServerConnection, Servers
-from .address import TLS, Address
 from .session import Session
+from .settings import TLS, Address
 from .wire import GREETING, HEARTBEAT
 
 LEAST: Final = (3, 10)

@@ -15,11 +15,11 @@ from ...spi.flow import FlowEngine
 from ...spi.operation import Operation
 from .._net.connections import ConnectionLost, Servers
 from .._net.engines import Engine
-from .address import parse_url
 from .connection import Connection
 from .failures import ServerError, map_error
 from .link import Link, Waiting
 from .session import Publish, Step
+from .settings import parse_url
 
 if TYPE_CHECKING:
     from .settings import RabbitmqSettings
@@ -126,6 +126,12 @@ class RabbitmqEngine(Engine, FlowEngine[tuple[Step, ...], None]):
         if link.connection.heard < waiting.since <= monotonic() - _SILENT:
             link.end(ConnectionLost("the server did not answer"))
         return op.timed_out(f"rabbitmq {self.where}", maybe_applied=sent)
+
+    def ready(self, op: Operation) -> None:
+        self.run(op, self._nothing())
+
+    def _nothing(self) -> Flow[None]:
+        yield ()
 
     # -- connections ------------------------------------------------------
 

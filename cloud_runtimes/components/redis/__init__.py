@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..._core.extras import importing
-from ..._core.logs import once
 from ...errors import UnsupportedError
-from ...spi.operation import Method, Operation
 from .._net.engines import EngineComponent
-from .address import SCHEMES
-from .settings import RedisSettings
+from .settings import SCHEMES, RedisSettings
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
@@ -19,21 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisComponent", "RedisSettings", "component"]
 
-_DRIVERS: Final = {
-    "configuration": "RedisConfiguration",
-    "lock": "RedisLock",
-    "pubsub": "RedisPubSub",
-    "rpc": "RedisRpc",
-    "schedule": "RedisSchedule",
-    "state": "RedisState",
-}
 _DAPR: Final = {"pubsub": "DaprPubSub", "state": "DaprState"}
-"""The same for ``layout = "dapr"``."""
+"""Drivers for ``layout = "dapr"``."""
 _NOT_DAPR: Final = {
     "configuration": "Dapr's are values that anybody sets, without changes to subscribe to",
     "lock": "Dapr's have no token, no queue and no renewal",
 }
-_READY: Final = Method("redis", "wait_ready", repeatable=True, writes=False)
 
 
 class RedisComponent(EngineComponent["RedisEngine"]):
@@ -41,14 +29,20 @@ class RedisComponent(EngineComponent["RedisEngine"]):
 
     name = "redis"
     Settings = RedisSettings
-    services = tuple(_DRIVERS)
+    engine_class = ("engine", "RedisEngine")
+    drivers: ClassVar = {
+        "configuration": "RedisConfiguration",
+        "lock": "RedisLock",
+        "pubsub": "RedisPubSub",
+        "rpc": "RedisRpc",
+        "schedule": "RedisSchedule",
+        "state": "RedisState",
+    }
+    services = tuple(drivers)
     home_schemes = SCHEMES
 
     settings: RedisSettings
-
-    def _acquire(self) -> RedisEngine:
-        engine: RedisEngine = self._module("engine").RedisEngine.acquire(self.settings)
-        return engine
+    _engine: RedisEngine | None
 
     @property
     def is_cluster(self) -> bool:
@@ -76,7 +70,6 @@ class RedisComponent(EngineComponent["RedisEngine"]):
         return redis.Redis.from_url(self.settings.url)
 
     def driver(self, service: str, name: str) -> Driver:
-        module, driver = service, _DRIVERS[service]
         if self.settings.layout == "dapr":
             if service in _NOT_DAPR:
                 raise UnsupportedError(
@@ -86,14 +79,9 @@ class RedisComponent(EngineComponent["RedisEngine"]):
                     component=name,
                 )
             if service in _DAPR:
-                module, driver = "dapr", _DAPR[service]
-        instance: Driver = getattr(self._module(module), driver)(self, name)
-        return instance
-
-    def ready(self) -> None:
-        if not self.engine.ready(Operation(_READY, self.name, 5.0)):
-            what = "redis %s loses the last writes in a crash of the server (appendonly no): set it to yes where events, jobs or locks are kept"
-            once(f"redis {self.engine.where} appendonly", what, self.engine.where)
+                driver: Driver = getattr(self._module("dapr"), _DAPR[service])(self, name)
+                return driver
+        return super().driver(service, name)
 
 
 component = RedisComponent

@@ -16,9 +16,9 @@ from ..._core.os_sockets import POLLIN, POLLOUT, poll, unix_socket
 from ...errors import CloudRuntimesError, DeadlineExceededError
 from ...spi.operation import Operation
 from .._net.connections import FRESH, WANTS, ConnectionLost, dial
-from .address import TLS, Address
 from .failures import checked
 from .resp import NOTHING, ReplyError, pack, reader
+from .settings import TLS, Address
 
 T = TypeVar("T")
 

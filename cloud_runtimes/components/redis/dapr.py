@@ -18,7 +18,7 @@ from ...spi.operation import Operation
 from ...spi.state import StateWrite, StoredValue
 from .._state import FEATURES, conflict, only, oversized, read_value
 from .engine import Script
-from .notes import NOTE, encode_note
+from .entries import NOTE, encode_note
 from .pubsub import RedisPubSub, Topic
 from .resp import Flow, Value, pack
 from .state import RedisState

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from ..._core.backoff import NONE, Backoff
+from ..._core.logs import once
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.broker.policy import POLL
 from ...spi.flow import FlowEngine
@@ -21,8 +22,7 @@ from .resp import Batch, Errors, Flow, ReplyError, Value
 from .servers import PATIENCE, Servers
 
 if TYPE_CHECKING:
-    from .address import Address
-    from .settings import RedisSettings
+    from .settings import Address, RedisSettings
 
 T = TypeVar("T")
 _Steps: TypeAlias = Generator[Batch | float, Any, T]
@@ -214,9 +214,11 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
         """Return a new connection for its caller alone, to the server that has a key; ``None``: to any. It does not wait for one that takes over."""
         return self.servers.open(op, key, waits=False)
 
-    def ready(self, op: Operation) -> bool:
-        """Ask the server whether it is there; return whether it keeps a log of what is written, as far as it tells."""
-        return self.run(op, _ping())
+    def ready(self, op: Operation) -> None:
+        """See the base; warns of a server that keeps no log of what is written."""
+        if not self.run(op, _ping()):
+            what = "redis %s loses the last writes in a crash of the server (appendonly no): set it to yes where events, jobs or locks are kept"
+            once(f"redis {self.where} appendonly", what, self.where)
 
     def _close(self) -> None:
         self.servers.close()

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
-import json
 from binascii import b2a_base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from json import dumps
 from typing import Any, Final
 
 from ..._native import events as kernel
+from ...codec import json
+from ...errors import CloudRuntimesError
 from ...spi.broker.in_flight import InFlight, Unacked
 from ...spi.broker.policy import NO_HISTORY
+from ...spi.broker.reading import LaterVersionError, read_message
 from ...spi.broker.redelivery import read_history, write_history
-from .notes import NOTE, with_note
+from ...spi.events import changed
 from .resp import Value
+
+NOTE: Final = b"metadata"
+_OWN: Final = "cloudRuntimes"
+"""Beginning of names that only our sidecars write, for themselves."""
+
+
+def encode_note(metadata: Mapping[str, str]) -> bytes:
+    """Return the field of an event's metadata, ``b""`` where there is none."""
+    fields = {name: value for name, value in metadata.items() if not name.startswith(_OWN)}
+    return json.encode(fields) if fields else b""
+
+
+def with_note(message: bytes, note: bytes, topic: str, id: str) -> bytes:
+    """Return a message with the metadata beside it, as a frame; one without metadata that can be read as it is.
+
+    Args:
+        message: an event in structured mode, else a payload without an envelope.
+        note: the field.
+        topic: it was first published to.
+        id: of a payload.
+    """
+    try:
+        fields = json.decode(note)
+        metadata = (
+            {name: text for name, text in fields.items() if isinstance(text, str)} if isinstance(fields, dict) else {}
+        )
+        if not metadata:
+            return message
+        frame = kernel.Frame(read_message(message, None, {}, topic=topic, id=id, prefix="ce-"))
+        record = changed(frame[0], metadata=metadata)
+        packed: bytes = kernel.build_frame(frame.source, frame.type, frame.topic, (record,))
+    except (CloudRuntimesError, LaterVersionError):  # of another program, or more than an event can have
+        return message
+    return packed
+
 
 STREAM, RETRY = 1, 2
 """Where an entry came from, as the scripts have it."""
@@ -36,7 +74,7 @@ def take_in(in_flight: InFlight, origin: int, entries: Sequence[Any], deliveries
         data, kind, topic = fields.get(_DATA), _text(fields.get(b"datacontenttype", b"")), fields.get(b"topic")
         first = in_flight.topic if topic is None else _text(topic)
         if data is None:  # of another program: its fields are the event
-            data, kind = json.dumps(dict(map(_member, fields.items()))).encode(), "application/json"
+            data, kind = dumps(dict(map(_member, fields.items()))).encode(), "application/json"
         elif NOTE in fields and not kind:
             data = with_note(data, fields[NOTE], first, _text(id))
         count += in_flight.add_message(origin, id, data, {"content-type": kind}, before + deliveries, past, first)

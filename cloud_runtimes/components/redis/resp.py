@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from ..._native import events as kernel
 
 if TYPE_CHECKING:
-    from .address import Address
+    from .settings import Address
 
 T = TypeVar("T")
 pack = kernel.pack_command

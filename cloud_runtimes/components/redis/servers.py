@@ -25,11 +25,10 @@ from ...errors import (
 from ...spi.operation import Operation
 from .._net.connections import ConnectionLost
 from .._net.loops import close_soon, made_by
-from .address import Address, parse_target
 from .connection import Connection, LoopConnection, believing
 from .failures import checked, map_error
 from .resp import Batch, ReplyError, Value
-from .settings import RedisSettings
+from .settings import Address, RedisSettings, parse_target
 from .topology import Cluster, Topology, topology_of
 
 PATIENCE: Final = 10.0

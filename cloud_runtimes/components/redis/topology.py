@@ -10,8 +10,8 @@ from binascii import crc_hqx
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
-from .address import Address, Target
 from .resp import ReplyError, Value
+from .settings import Address, Target
 
 _SLOTS: Final = 16384
 _PORTS: Final = 65536

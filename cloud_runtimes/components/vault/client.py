@@ -26,7 +26,7 @@ from ...spi.rpc import RpcCall, RpcReply
 from .._secret import Flow, FlowClient, document, tls
 
 if TYPE_CHECKING:
-    from .settings import VaultSettings
+    from . import VaultSettings
 
 _EARLY: Final = 2 / 3
 """Of its life, after which a token or a lease is renewed."""

@@ -11,9 +11,9 @@ import pytest
 
 from cloud_runtimes.components._net.engines import engines
 from cloud_runtimes.components._schedule.runs import LeasedRuns
+from cloud_runtimes.components.postgres import PostgresSettings
 from cloud_runtimes.components.postgres.database import PostgresDatabase
 from cloud_runtimes.components.postgres.schedule import _Runs
-from cloud_runtimes.components.postgres.settings import PostgresSettings
 from cloud_runtimes.components.postgres.sweep import sweep
 from cloud_runtimes.spi import Method, Operation
 from tests.support.harnesses.clients import Clients, own_name

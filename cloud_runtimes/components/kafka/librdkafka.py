@@ -1,11 +1,18 @@
-"""Mapping of errors of librdkafka and of brokers to errors for a caller: the only error table of this component."""
+"""Clients of librdkafka, and the mapping of its errors and of those of brokers: the only error table of this component.
+
+Clients have threads of their own, which a forked child does not have.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
+from ...config import without_values
 from ...errors import (
     CloudRuntimesError,
     InternalError,
@@ -17,6 +24,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from .settings import KafkaSettings
 
 MISSING: Final = frozenset([KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION])
 PURGED: Final = KafkaError._PURGE_QUEUE
@@ -125,3 +133,30 @@ def without_shares(where: str) -> UnsupportedError:
 
 def _short(error: KafkaError) -> str:
     return str(error.str()).splitlines()[0][:300]
+
+
+_PROPERTY: Final = re.compile(r"(?:property:? \"?|`)([a-z0-9._]+)")
+
+
+@without_values
+def client(kind: Callable[[dict[str, Any]], Any], settings: KafkaSettings, more: Mapping[str, Any]) -> Any:
+    """Make a client with the settings, and more properties, which go before ``options``.
+
+    Raises:
+        InvalidArgumentError: a property is wrong; its value is not told.
+    """
+    try:
+        return kind({**settings.properties(), **more})
+    except (KafkaException, ValueError) as error:  # the latter by ShareConsumer
+        match = _PROPERTY.search(str(error))
+        what = f"the property {match[1]}" if match else "a property, or a file that one names"
+        raise InvalidArgumentError(
+            f"kafka {settings.servers}: librdkafka does not take {what}: look at options and the files of TLS "
+            "in the component's table"
+        ) from None
+
+
+def keep(instance: object) -> None:
+    """Keep a client of the parent for ever: its end would wait for threads that are not in this child."""
+    if instance is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
