@@ -26,10 +26,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _BAD_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 _BAD_REQUEST: Final = Reply(400, b"400 Bad Request", "text/plain; charset=utf-8")
-_NOBODY: Final = DaprError(
+NOBODY: Final = DaprError(
     404, "NOT_FOUND", "ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id"
 )
-_NOT_FOUND: Final = Reply(404, _NOBODY.body(), JSON)
+_NOT_FOUND: Final = Reply(404, NOBODY.body(), JSON)
 """What no route takes is a call of an application that is not named (dapr/dapr ``pkg/api/http/directmessaging.go``)."""
 _TOO_LARGE: Final = Reply(413, b"request body too large", "text/plain; charset=utf-8")
 _DRAINED: Final = 64 << 20

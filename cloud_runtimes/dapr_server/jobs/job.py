@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ...codec import json
+from ...protocols.dapr.messages import VALUE_TYPE, messages, plain
 from ...spi.schedule import FailurePolicy, Retry
 
 FOREVER: Final = 2**31 - 1
@@ -122,3 +124,20 @@ def zoned(text: str) -> tuple[str, str]:
             timezone, _, rest = rest.removeprefix(prefix).partition(" ")
             return rest.strip(), timezone
     return rest, timezone
+
+
+def any_message(data: JobData) -> Any:
+    """Return an ``Any``; JSON is in a ``google.protobuf.Value``."""
+    kinds = messages()
+    if data.type_url is not None:
+        return kinds.Any(type_url=data.type_url, value=data.body)
+    from google.protobuf import json_format
+
+    value = json_format.ParseDict(data.value, kinds.Value())
+    return kinds.Any(type_url=VALUE_TYPE, value=value.SerializeToString())
+
+
+def json_of(data: JobData) -> bytes:
+    """Return the JSON of an ``Any`` that holds a ``google.protobuf.Value``."""
+    value = messages().Value.FromString(data.body)
+    return b"" if value.WhichOneof("kind") is None else json.encode(plain(value))

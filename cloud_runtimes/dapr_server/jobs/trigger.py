@@ -13,7 +13,7 @@ from ...errors import CloudRuntimesError, UnavailableError
 from ...protocols.dapr.messages import VALUE_TYPE
 from ...schedule import JobRun
 from ..app.channel import AppChannel, NotReached
-from .job import JobData, data_of
+from .job import JobData, any_message, data_of, json_of
 
 
 class Trigger:
@@ -64,7 +64,6 @@ class Trigger:
 
         from ...protocols.dapr.messages import messages
         from ..app.grpc import ALPHA, CALLBACK
-        from .grpc import any_message
 
         kinds = messages()
         request = kinds.JobEventRequest(
@@ -95,8 +94,6 @@ def _body(data: JobData | None) -> bytes:
     if data.type_url is None:
         return json.encode(data.value)
     if data.type_url == VALUE_TYPE:
-        from .grpc import json_of
-
         return json_of(data)
     return data.body.strip()
 

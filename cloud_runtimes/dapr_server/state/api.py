@@ -1,4 +1,4 @@
-"""State in words of neither protocol."""
+"""State in words of neither protocol, and how it says no (dapr/dapr ``pkg/api/errors/state.go``, ``pkg/messages``)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,98 @@ from ...spi.operation import Method
 from ...spi.state import StateWrite
 from ...state.prepare import delete_write, prepare_write, save_write
 from ...state.types import StateItem
-from ..context import Context
+from ..context import Context, Lack
 from ..limits import Budget
-from . import failures
+
+_STORES = "https://docs.dapr.io/reference/components-reference/supported-state-stores/"
+
+
+def lacking(lack: Lack, store: str, app_id: str) -> DaprError:
+    """Return the refusal of a store that is not there; the app id is told over HTTP alone."""
+    metadata = {"appID": app_id} if app_id else None
+    if lack is Lack.NOT_FOUND:
+        return DaprError(
+            400,
+            "INVALID_ARGUMENT",
+            "ERR_STATE_STORE_NOT_FOUND",
+            f"state store {store} is not found",
+            reason="DAPR_STATE_NOT_FOUND",
+            metadata=metadata,
+        )
+    return DaprError(
+        500,
+        "FAILED_PRECONDITION",
+        "ERR_STATE_STORE_NOT_CONFIGURED",
+        f"state store {store} is not configured",
+        reason="DAPR_STATE_NOT_CONFIGURED",
+        metadata=metadata,
+    )
+
+
+def illegal_key(store: str, key: str, why: str) -> DaprError:
+    """Return the refusal of a key."""
+    return DaprError(
+        400,
+        "INVALID_ARGUMENT",
+        "ERR_MALFORMED_REQUEST",
+        why,
+        reason="DAPR_STATE_ILLEGAL_KEY",
+        resource=("state", store),
+        violations=((key, why),),
+    )
+
+
+def empty_key() -> DaprError:
+    """Return the refusal of a save without a key over gRPC; over HTTP the body is malformed."""
+    return DaprError.basic(400, "INVALID_ARGUMENT", "ERR_STATE_SAVE", "state key cannot be empty")
+
+
+def failed(code: str, text: str, error: CloudRuntimesError) -> DaprError:
+    """Return a failure of an operation; ``text``, if any, is put before what went wrong."""
+    before = f"{text}: " if text else ""
+    if isinstance(error, ConflictError):
+        why = f"possible etag mismatch. error from state store: {error.message}"
+        return DaprError.basic(409, "ABORTED", code, before + why)
+    return DaprError.basic(500, "INTERNAL", code, before + error.message)
+
+
+def no_etag(code: str, text: str, etag: str) -> DaprError:
+    """Return the refusal of an etag that the store can never have given."""
+    why = f"invalid etag value: {etag!r:.80} is none of this store"
+    return DaprError.basic(400, "INVALID_ARGUMENT", code, f"{text}: {why}")
+
+
+def no_transactions(store: str) -> DaprError:
+    """Return the refusal of a transaction where the component has none."""
+    return DaprError(
+        500,
+        "UNIMPLEMENTED",
+        "ERR_STATE_STORE_NOT_SUPPORTED",
+        f"state store {store} doesn't support transactions",
+        reason="DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED",
+        resource=("state", store),
+        links=(("Check the list of state stores and the features they support", _STORES),),
+    )
+
+
+def not_an_operation(operation: str) -> DaprError:
+    """Return the refusal of an operation of a transaction that is neither ``upsert`` nor ``delete``."""
+    return DaprError.basic(
+        400, "UNIMPLEMENTED", "ERR_NOT_SUPPORTED_STATE_OPERATION", f"operation type {operation} not supported"
+    )
+
+
+def no_query(store: str) -> DaprError:
+    """Return the refusal of a query, as of a store that does not support querying."""
+    return DaprError(
+        500,
+        "INTERNAL",
+        "ERR_STATE_STORE_NOT_SUPPORTED",
+        "state store does not support querying",
+        reason="DAPR_STATE_QUERYING_NOT_SUPPORTED",
+        resource=("state", store),
+    )
+
 
 _SAVE: Final = Method("state", "save_bulk", repeatable=True)
 _DELETE: Final = Method("state", "delete_bulk", repeatable=True)
@@ -79,7 +168,7 @@ class StateApi:
                 metadata=metadata or None,
             )
         except CloudRuntimesError as error:
-            raise failures.failed("ERR_STATE_GET", f"fail to get {key} from state store {store}", error) from error
+            raise failed("ERR_STATE_GET", f"fail to get {key} from state store {store}", error) from error
 
     async def get_bulk(
         self, store: str, keys: Sequence[str], metadata: dict[str, str], budget: Budget
@@ -100,7 +189,7 @@ class StateApi:
                     store, part, type=bytes, timeout=timeout, metadata=metadata or None
                 )
             except CloudRuntimesError as error:
-                raise failures.failed("ERR_STATE_BULK_GET", "", error) from error
+                raise failed("ERR_STATE_BULK_GET", "", error) from error
             for key in part:
                 yield key, items.pop(key, None)
             await asyncio.sleep(0)  # small reads do not leave the loop
@@ -132,9 +221,9 @@ class StateApi:
         try:
             features = self._context.driver("state", store).features
         except CloudRuntimesError as error:
-            raise failures.failed("ERR_STATE_TRANSACTION", _TRANSACTING, error) from error
+            raise failed("ERR_STATE_TRANSACTION", _TRANSACTING, error) from error
         if spi.TRANSACTION not in features:
-            raise failures.no_transactions(store)
+            raise no_transactions(store)
 
     async def transact(self, store: str, changes: Sequence[Change]) -> None:
         """Apply changes in their order, all or none."""
@@ -149,21 +238,21 @@ class StateApi:
     async def query(self, store: str) -> None:
         """Refuse: no store of ours has queries."""
         self.need_store(store)
-        raise failures.no_query(store)
+        raise no_query(store)
 
     def need_store(self, store: str) -> None:
         """Refuse a store that is not there; before the body is read, as Dapr does."""
         lack = self._context.lack("state", store)
         if lack is not None:
-            raise failures.lacking(lack, store, self._app_id)
+            raise lacking(lack, store, self._app_id)
 
     def _check_key(self, store: str, key: str) -> None:
         if "||" in key:
-            raise failures.illegal_key(store, key, f"input key/keyPrefix '{key}' can't contain '||'")
+            raise illegal_key(store, key, f"input key/keyPrefix '{key}' can't contain '||'")
         try:
             check_key(key)
         except InvalidArgumentError as error:
-            raise failures.illegal_key(store, key, error.message) from error
+            raise illegal_key(store, key, error.message) from error
 
     def _consistency(self, store: str, given: str) -> Any:
         """Return the consistency to ask for: one that there is not, or that the component does not know of, is left out, as Dapr's do."""
@@ -186,7 +275,7 @@ class StateApi:
             for change in changes:
                 # of a save alone: a delete has a stale one, as in daprd
                 if etags and change.etag and change.data is not None and re.fullmatch(etags, change.etag) is None:
-                    raise failures.no_etag(code, text, change.etag)
+                    raise no_etag(code, text, change.etag)
             writes = [self._write(store, change) for change in changes]
             frame = self._context.frame("state")
             op, driver = prepare_write(frame, method, store, writes, CLIENT_TIMEOUT, None)
@@ -194,11 +283,11 @@ class StateApi:
                 frame.need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", store)
             errors = await frame.call_async(op, driver.write_async, writes, atomic or len(writes) == 1)
         except CloudRuntimesError as error:
-            raise failures.failed(code, text, error) from error
+            raise failed(code, text, error) from error
         if errors:
             # a mismatch goes before: repeating is of no use then
             first = min(errors.values(), key=lambda each: not isinstance(each, ConflictError))
-            raise failures.failed(code, text, first) from first
+            raise failed(code, text, first) from first
 
     def _write(self, store: str, change: Change) -> StateWrite:
         if change.concurrency not in _CONCURRENCY:
