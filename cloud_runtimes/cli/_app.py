@@ -12,9 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ._app_serve import ServeCommand, serve
+from ._app_serve import serve
 from ._config import config_app
 from ._copy import copy
+from ._daprd import ServeCommand
 from ._file import file_app
 from ._lock import lock_app
 from ._publish import publish

@@ -16,8 +16,8 @@ from ..client import SERVICES, CloudRuntimesClient, context_of
 from ..dapr_server import Sidecar, SidecarSettings
 from ..dapr_server.server import need_grpc
 from ..errors import UnsupportedError
-from ._app_serve import Daprd
 from ._child import Child
+from ._daprd import Daprd
 from ._errors import UsageError
 from ._session import APP_ID, Invocation, logging_to_stderr
 from ._streams import complain, note, write

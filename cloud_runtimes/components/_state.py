@@ -99,16 +99,48 @@ def oversized(store: str, writes: Sequence[StateWrite], limit: int, atomic: bool
 
 def conflict(store: str, write: StateWrite) -> ConflictError | None:
     """Return why a write changed nothing; ``None``: it deleted what was not there."""
+    return refused(store, write) if write.create or write.etag is not None else None
+
+
+def refused(store: str, write: StateWrite) -> ConflictError:
+    """Return why a write whose condition does not hold is refused."""
     if write.create:
         return ConflictError(f"{write.key!r} exists already in {store!r}: first-write only creates")
-    if write.etag is not None:
-        return ConflictError(f"the etag given is not the current one of {write.key!r} in {store!r}: read it again")
-    return None
+    return ConflictError(f"the etag given is not the current one of {write.key!r} in {store!r}: read it again")
 
 
 def passed_fence(write: StateWrite, token: int) -> ConflictError:
     """Return why a fenced write is refused, once its key saw ``token``."""
     return ConflictError(f"{write.key!r} saw the fence {token}, higher than {write.fence}: this holder's lease is over")
+
+
+def resolve(
+    store: str, writes: Sequence[StateWrite], etags: dict[str, str | None], fences: dict[str, int]
+) -> dict[str, StateWrite]:
+    """Look at the conditions of writes, each with those before it in mind; return the last write of each key.
+
+    Args:
+        store: for messages.
+        writes: in their order.
+        etags: of the keys that have conditions; ``None``: absent. Changed as the writes change them.
+        fences: that the fenced keys saw; likewise.
+
+    Raises:
+        ConflictError: a condition does not hold.
+    """
+    last: dict[str, StateWrite] = {}
+    for write in writes:
+        if write.fence is not None:
+            if fences[write.key] > write.fence:
+                raise passed_fence(write, fences[write.key])
+            fences[write.key] = write.fence
+        current = etags.get(write.key)
+        if (write.create and current is not None) or (write.etag is not None and write.etag != current):
+            raise refused(store, write)
+        # nobody can have the etag of what this same call writes
+        etags[write.key] = None if write.data is None else ""
+        last[write.key] = write
+    return last
 
 
 def dump_names(names: Mapping[str, str] | None) -> str | None:

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 import pytest
 
-from cloud_runtimes.cli._app_serve import Daprd, taken_out
+from cloud_runtimes.cli._daprd import Daprd, taken_out
 from cloud_runtimes.cli._serve import _merged, _Signals
 from tests.support.ports import reserved_port
 from tests.support.waiting import until

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from ..._core.threads import Mutex, in_background
-from ...errors import ClosedError, UnsupportedError
+from ...errors import ClosedError
 from ...spi.flow import FlowDriver
 from ...spi.operation import Method, Operation
 from .._home import HomeComponent
 
 if TYPE_CHECKING:
-    from ...spi.driver import Driver
-    from ...spi.portable import Portable
     from .notify import Notifier
 
 E = TypeVar("E", bound="Engine")
@@ -95,11 +92,9 @@ class EngineComponent(HomeComponent, Generic[E]):
 
     Attributes:
         engine_class: of the engine: its module here, and its name.
-        drivers: service → class of its driver, in the module of that name.
     """
 
     engine_class: ClassVar[tuple[str, str]]
-    drivers: ClassVar[Mapping[str, str]]
     _engine: E | None = None
 
     @property
@@ -121,16 +116,6 @@ class EngineComponent(HomeComponent, Generic[E]):
                 self._engine = getattr(self._module(module), name).acquire(self.settings)
             return self._engine
 
-    def driver(self, service: str, name: str) -> Driver:
-        if service not in self.drivers:
-            raise UnsupportedError(
-                f"{self.name} has no {service}: add [{service}.{name}] with a component that has it",
-                service=service,
-                component=name,
-            )
-        driver: Driver = getattr(self._module(service), self.drivers[service])(self, name)
-        return driver
-
     def ready(self) -> None:
         wait_ready = Method(self.name, "wait_ready", repeatable=True, writes=False)
         self.engine.ready(Operation(wait_ready, self.name, 5.0))
@@ -150,18 +135,6 @@ class EngineComponent(HomeComponent, Generic[E]):
             in_background(
                 f"{self.name}-undo", lambda: engine.run(Operation(undo, self.name, 5.0), work()), pauses, again=again
             )
-
-    def _module(self, name: str) -> Any:
-        """Import one of the component's modules."""
-        return import_module(f"cloud_runtimes.components.{self.name}.{name}")
-
-    def names(self, op: Operation, service: str) -> Sequence[str]:
-        result: Sequence[str] = self._module("portable").names(self, op, service)
-        return result
-
-    def portable(self, service: str, name: str) -> Portable:
-        result: Portable = self._module("portable").portable(self, service, name)
-        return result
 
     def close(self, timeout: float | None) -> None:
         super().close(timeout)

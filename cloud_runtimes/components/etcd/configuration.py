@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from ..._core.waker import Waker
@@ -19,6 +19,7 @@ from ...spi.operation import Method, Operation
 from .._configuration import FEATURES, columns, group_and_label, items
 from .._net.connections import ConnectionLost
 from .._net.engines import EngineDriver
+from . import EtcdComponent
 from .engine import Flow, Request
 from .messages import (
     RANGE,
@@ -37,9 +38,6 @@ from .messages import (
 )
 from .notifier import Watching
 
-if TYPE_CHECKING:
-    from . import EtcdComponent
-
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _TIMEOUT: Final = 30.0
 _LONGEST: Final = 5.0
@@ -48,7 +46,7 @@ _TAGGED: Final = b"\0"
 """What a value begins with that is not the text alone."""
 
 
-class EtcdConfiguration(EngineDriver["EtcdComponent"], ConfigurationDriver):
+class EtcdConfiguration(EngineDriver[EtcdComponent], ConfigurationDriver):
     """A configuration store: the keys below its name, group and label."""
 
     features = FEATURES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..._core.os_sockets import POLLOUT
@@ -13,13 +13,10 @@ from ...config import without_values
 from ...errors import InvalidArgumentError
 from .._net import loops
 from .._net.connections import FRESH, ConnectionLost, Server, ServerConnection, Servers, Tls, address_of
+from . import EtcdSettings
 from .failures import ServerError
 from .http2 import Session, Stream
 from .messages import AUTHENTICATE, WATCH, pack, read_token
-
-if TYPE_CHECKING:
-    from . import EtcdSettings
-
 
 TLS: Final = Tls("tls_ca", "tls_certificate", "tls_key")
 _PORT: Final = 2379

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator
 from hashlib import blake2b
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from ..._core import fork
 from ...errors import ClosedError, CloudRuntimesError, UnavailableError
@@ -15,14 +15,12 @@ from ...spi.operation import Operation
 from .._net.connections import ConnectionLost, Servers
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
+from . import EtcdSettings
 from .connection import Connection, Login, LoopConnection, parse_url
 from .failures import ServerError, map_error
 from .http2 import Stream
 from .messages import GRANT, KEEP_ALIVE, RANGE, REVOKE, grant, pack, range_of, read_lease
 from .notifier import EtcdNotifier
-
-if TYPE_CHECKING:
-    from . import EtcdSettings
 
 T = TypeVar("T")
 _PATIENCE: Final = 5.0

@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Mapping
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
@@ -25,6 +25,7 @@ from ...spi.operation import Operation
 from .._lock import Calls, QueuedLock, QueueEntry, trying
 from .._net.notify import Waiter
 from .._unreadable import skip
+from . import EtcdComponent
 from .engine import Flow, Request, ensure, lease_of, renew, revoke
 from .messages import (
     CREATED,
@@ -42,9 +43,6 @@ from .messages import (
     txn,
     under,
 )
-
-if TYPE_CHECKING:
-    from . import EtcdComponent
 
 _WAITING: Final = 5
 """Seconds that a waiter's place lasts without a renewal: as long as a crashed one delays the queue."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from .._rpc import read_servers
+from . import EtcdComponent
 from .engine import Flow, Request, ensure, lease_of, revoke
 from .messages import (
     CREATED,
@@ -24,9 +25,6 @@ from .messages import (
     txn,
     under,
 )
-
-if TYPE_CHECKING:
-    from . import EtcdComponent
 
 _SIZE: Final = 32
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from time import time
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from ...spi.operation import Operation
@@ -17,6 +16,7 @@ from .._net.notify import Waiter
 from .._schedule.document_runs import DocumentRuns, DocumentSchedule
 from .._schedule.job_documents import HELD, Document, Run, read_runs
 from .._unreadable import read_entries
+from . import EtcdComponent
 from .engine import Flow, Request, ensure, lease_of, renew
 from .failures import ServerError
 from .messages import (
@@ -37,16 +37,13 @@ from .messages import (
     under,
 )
 
-if TYPE_CHECKING:
-    from . import EtcdComponent
-
 
 def now_ms() -> int:
     """Return the wall clock, milliseconds since 1970 UTC."""
     return int(time() * 1000)
 
 
-class EtcdSchedule(DocumentSchedule["EtcdComponent"]):
+class EtcdSchedule(DocumentSchedule[EtcdComponent]):
     """The jobs of one application."""
 
     def __init__(self, component: EtcdComponent, name: str) -> None:

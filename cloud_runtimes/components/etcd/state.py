@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...errors import CloudRuntimesError, ConflictError, PayloadError, ResourceExhaustedError
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .._net.engines import EngineDriver
-from .._state import FEATURES, conflict, only, oversized, passed_fence, read_fence, read_value
+from .._state import FEATURES, only, oversized, read_fence, read_value, refused, resolve
 from .._unreadable import read_entries
+from . import EtcdComponent
 from .engine import Flow, Lease, Request
 from .failures import ServerError
 from .messages import (
@@ -37,9 +38,6 @@ from .messages import (
     under,
 )
 
-if TYPE_CHECKING:
-    from . import EtcdComponent
-
 _PAGE: Final = 10_000
 """Keys of one answer."""
 _TOGETHER: Final = 1 << 20
@@ -47,7 +45,7 @@ _TOGETHER: Final = 1 << 20
 _NO_LEASE: Final = Lease(0, 0.0)
 
 
-class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
+class EtcdState(EngineDriver[EtcdComponent], StateDriver):
     """A state store: the keys below its name."""
 
     features = FEATURES
@@ -147,11 +145,11 @@ class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
             (write,) = writes
             expected = _revision(write.etag)
             if write.etag is not None and not expected:
-                raise _conflict(self.name, write)
+                raise refused(self.name, write)
             key = self._values + write.key.encode()
             revisions = {key: expected} if write.create or write.etag is not None else {}
             if not (yield from self._commit(writes, revisions)):
-                raise _conflict(self.name, write)
+                raise refused(self.name, write)
             return
         last = list({write.key: write for write in writes}.values())
         while not (yield from self._commit(last, *(yield from self._checked(writes)))):
@@ -177,16 +175,7 @@ class EtcdState(EngineDriver["EtcdComponent"], StateDriver):
             key: read_fence(self.name, key, item and item.value)
             for key, item in zip(fenced, items[len(looked) :], strict=True)
         }
-        for write in writes:
-            if write.fence is not None:
-                if seen[write.key] > write.fence:
-                    raise passed_fence(write, seen[write.key])
-                seen[write.key] = write.fence
-            current = etags.get(write.key)
-            if (write.create and current is not None) or (write.etag is not None and write.etag != current):
-                raise _conflict(self.name, write)
-            # nobody can have the etag of what this same call writes
-            etags[write.key] = None if write.data is None else ""
+        resolve(self.name, writes, etags, seen)
         revisions = {key: item.modified if item else 0 for key, item in zip(keys, items, strict=True)}
         return revisions, {self._fences + key.encode(): token for key, token in seen.items()}
 
@@ -241,9 +230,3 @@ def _stored(item: KeyValue) -> StoredValue:
 def _revision(etag: str | None) -> int:
     """Return the revision that an etag stands for; 0: of no value."""
     return int(etag) if etag and etag.isascii() and etag.isdigit() and etag[0] != "0" and len(etag) < 19 else 0
-
-
-def _conflict(store: str, write: StateWrite) -> CloudRuntimesError:
-    error = conflict(store, write)
-    assert error is not None
-    return error

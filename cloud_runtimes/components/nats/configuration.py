@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..._core.waker import Waker
 from ...errors import UnavailableError
@@ -17,14 +17,12 @@ from .._net.connections import ConnectionLost
 from .._net.engines import EngineDriver
 from .._state import too_large
 from .._unreadable import read_entries, skip
+from . import NatsComponent
 from .buckets import Bucket
 from .connection import Connection
 from .entries import Entry, Put, decode
 from .protocol import subscribe
 from .requests import Flow
-
-if TYPE_CHECKING:
-    from . import NatsComponent
 
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _TIMEOUT: Final = 30.0
@@ -32,7 +30,7 @@ _SILENT: Final = 30.0
 """Seconds after which a silent server is asked whether it is there; after three times as many it is not."""
 
 
-class NatsConfiguration(EngineDriver["NatsComponent"], ConfigurationDriver):
+class NatsConfiguration(EngineDriver[NatsComponent], ConfigurationDriver):
     """Configuration store in a bucket."""
 
     features = FEATURES

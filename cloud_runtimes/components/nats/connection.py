@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..._core.extras import importing
@@ -18,12 +18,9 @@ from ...config import without_values
 from ...errors import InvalidArgumentError, UnsupportedError
 from .._net import connections as _connections
 from .._net.connections import ConnectionLost, Server, ServerConnection, Tls
+from . import NatsSettings
 from .failures import ServerError
 from .protocol import Session
-
-if TYPE_CHECKING:
-    from . import NatsSettings
-
 
 TLS: Final = Tls("tls_ca", "tls_certificate", "tls_key")
 _PORT: Final = 4222

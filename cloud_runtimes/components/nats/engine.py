@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ..._core import fork
 from ..._core.threads import Mutex
@@ -15,15 +15,13 @@ from ...spi.operation import Operation
 from .._net.connections import ConnectionLost
 from .._net.engines import Engine
 from .._net.loops import LoopConnections
+from . import NatsSettings
 from .connection import Connection, Servers, parse_url
 from .failures import ServerError, map_error
 from .notifier import NatsNotifier
 from .protocol import Message, payload_size, subscribe
 from .requests import Batch, Bulk, Call, Flow, Inbox, Request
 from .shared import LoopConnection, ThreadConnection
-
-if TYPE_CHECKING:
-    from . import NatsSettings
 
 T = TypeVar("T")
 Callbacks: TypeAlias = Mapping[int, Callable[[Message], None]]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...errors import AlreadyExistsError, ClosedError, ConflictError, InternalError, UnavailableError, UnsupportedError
 from ...spi import file as spi
@@ -16,12 +16,10 @@ from ...spi.operation import Operation
 from .._file import ServerFiles
 from .._net.engines import EngineDriver
 from .._unreadable import skip
+from . import NatsComponent
 from .objects import Objects
 from .requests import Flow
 from .versions import WINDOW, Current, Gone, Reading, Stored, Upload, blank
-
-if TYPE_CHECKING:
-    from . import NatsComponent
 
 _SWEEP: Final = 60.0
 """Seconds after which a store that is written to is swept again."""
@@ -29,7 +27,7 @@ _LISTED: Final = 500
 """Entries that are looked at together."""
 
 
-class NatsFiles(EngineDriver["NatsComponent"], ServerFiles):
+class NatsFiles(EngineDriver[NatsComponent], ServerFiles):
     """File store in a bucket."""
 
     features = frozenset(

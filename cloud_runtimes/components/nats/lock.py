@@ -10,7 +10,7 @@ A key without an end, or that is no lease at all, is a stranger's. It holds noth
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ...errors import CloudRuntimesError
 from ...spi import lock as spi
@@ -19,13 +19,11 @@ from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
 from .._net.engines import EngineDriver
 from .._unreadable import skip
+from . import NatsComponent
 from .buckets import Bucket
 from .entries import Put
 from .failures import ServerError
 from .requests import Flow
-
-if TYPE_CHECKING:
-    from . import NatsComponent
 
 
 class _Lease(NamedTuple):
@@ -43,7 +41,7 @@ class _Lease(NamedTuple):
     token: int
 
 
-class NatsLock(EngineDriver["NatsComponent"], LockDriver):
+class NatsLock(EngineDriver[NatsComponent], LockDriver):
     """Lock store in a bucket."""
 
     features = frozenset({spi.RENEW, spi.TOKEN})

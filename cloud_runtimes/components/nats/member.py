@@ -18,6 +18,7 @@ from ...spi.broker.member import SocketMember
 from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
 from ...spi.broker.redelivery import pieces
 from .._net.connections import ConnectionLost
+from . import NatsComponent
 from .entries import read_reply
 from .failures import ServerError, map_error
 from .messages import TOPIC, Due, Reader, part_headers, sequence_of
@@ -26,7 +27,6 @@ from .requests import Flow, Request
 from .streams import MAIN, RETRY
 
 if TYPE_CHECKING:
-    from . import NatsComponent
     from .connection import Connection
     from .pubsub import NatsPubSub
 

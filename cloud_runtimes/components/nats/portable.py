@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import Portable
 from .._copy.stores import StoredConfiguration, StoredState
 from .._unreadable import read_entries
+from . import NatsComponent
 from .configuration import NatsConfiguration
 from .entries import decode
 from .requests import Batch, Flow, Request
 from .state import NatsState
-
-if TYPE_CHECKING:
-    from . import NatsComponent
 
 _TOKENS: Final = 1000
 """Of locks in a second at least: their tokens count from the milliseconds when a bucket was made."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from zlib import crc32
 
 from ..._core.logs import repeated
@@ -20,6 +20,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
+from . import NatsComponent
 from .entries import read_reply
 from .failures import NO_STREAM, ServerError, map_error
 from .member import NatsMember
@@ -27,9 +28,6 @@ from .messages import DUE
 from .protocol import publish
 from .requests import Bulk, Flow
 from .streams import EventStream
-
-if TYPE_CHECKING:
-    from . import NatsComponent
 
 _TRIM_EVERY: Final = 60.0
 _TOGETHER: Final = 500
@@ -67,7 +65,7 @@ class _Published:
         return spread([events for _, events in self.parts], errors)
 
 
-class NatsPubSub(EngineDriver["NatsComponent"], PubSubDriver):
+class NatsPubSub(EngineDriver[NatsComponent], PubSubDriver):
     """Pub/sub driver of one name, on a stream."""
 
     features = FEATURES

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..._http.proof import CALLER_HEADER, STATUS_HEADER, TIMEOUT_HEADER
 from ...errors import InternalError, InvalidArgumentError, UnavailableError
@@ -15,12 +15,10 @@ from ...rpc.local import gathered, gathered_async
 from ...spi import rpc as spi
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Answer, CallSource, Guard, RpcCall, RpcDriver, RpcReply
+from . import NatsComponent
 from .protocol import Message
 from .requests import Batch, Flow, Request
 from .rpc_calls import CONTENT_TYPE, METHOD_HEADER, QUERY_HEADER, NatsCalls
-
-if TYPE_CHECKING:
-    from . import NatsComponent
 
 _LONGEST: Final = 3072
 """Bytes of a subject: a server takes lines of 4,096."""

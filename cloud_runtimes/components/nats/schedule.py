@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...spi.operation import Operation
 from ...spi.schedule import RunSource
@@ -17,18 +17,16 @@ from .._schedule.document_runs import DocumentRuns, DocumentSchedule
 from .._schedule.job_documents import Document, Run, read_runs
 from .._schedule.runs import CHANNEL
 from .._unreadable import read_entries
+from . import NatsComponent
 from .buckets import Bucket
 from .entries import Entry, Put, decode, encode
 from .failures import ServerError
 from .requests import Batch, Flow, Request
 
-if TYPE_CHECKING:
-    from . import NatsComponent
-
 _WINDOW: Final = 500
 
 
-class NatsSchedule(DocumentSchedule["NatsComponent"]):
+class NatsSchedule(DocumentSchedule[NatsComponent]):
     """The jobs of one application."""
 
     def __init__(self, component: NatsComponent, name: str) -> None:

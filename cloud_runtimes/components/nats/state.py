@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .._net.engines import EngineDriver
-from .._state import FEATURES, conflict, oversized, passed_fence, read_fence
+from .._state import FEATURES, oversized, read_fence, refused, resolve
+from . import NatsComponent
 from .entries import Entry, Put
 from .failures import ServerError
 from .keys import KeyBucket
 from .requests import Flow
-
-if TYPE_CHECKING:
-    from . import NatsComponent
 
 _TYPE: Final = "Content-Type"
 _WINDOW: Final = 500
 """Requests that are under way for one call."""
 
 
-class NatsState(EngineDriver["NatsComponent"], StateDriver):
+class NatsState(EngineDriver[NatsComponent], StateDriver):
     """State store in a bucket."""
 
     features = FEATURES
@@ -137,12 +135,12 @@ class NatsState(EngineDriver["NatsComponent"], StateDriver):
         if write.fence is None and (write.create or write.etag is not None):
             expected = 0 if write.etag is None else (yield from self._expected(write.etag))
             if expected is None:
-                raise _conflict(self.name, write)
+                raise refused(self.name, write)
             (done,) = yield from self._bucket.put([self._put(write, expected)])
             if not isinstance(done, ServerError):
                 return
             if not write.create:
-                raise _conflict(self.name, write)
+                raise refused(self.name, write)
         yield from self._apply([write])
 
     def _expected(self, etag: str) -> Flow[int | None]:
@@ -184,18 +182,7 @@ class NatsState(EngineDriver["NatsComponent"], StateDriver):
         for key, entry in values.items():
             etags[key] = _etag(entry) if (yield from self._lives(entry)) else None
         tokens = {key: read_fence(self.name, key, entry.data) for key, entry in fences.items()}
-        last: dict[str, StateWrite] = {}
-        for write in writes:
-            if write.fence is not None:
-                if tokens[write.key] > write.fence:
-                    raise passed_fence(write, tokens[write.key])
-                tokens[write.key] = write.fence
-            current = etags.get(write.key)
-            if (write.create and current is not None) or (write.etag is not None and write.etag != current):
-                raise _conflict(self.name, write)
-            # nobody can have the etag of what this same call writes
-            etags[write.key] = None if write.data is None else ""
-            last[write.key] = write
+        last = resolve(self.name, writes, etags, tokens)
         puts = [self._put(write, values[key].sequence if key in values else None) for key, write in last.items()]
         for key, entry in fences.items():
             puts.append(Put(self._bucket.subject("f", key), b"%d" % tokens[key], entry.sequence))
@@ -213,9 +200,3 @@ def _text(sequence: int, expires_ms: int | None) -> str:
 def _etag(entry: Entry) -> str:
     """Return the etag of a value; that of one that expires tells when, so that it is known without a look."""
     return _text(entry.sequence, entry.expires_ms)
-
-
-def _conflict(store: str, write: StateWrite) -> CloudRuntimesError:
-    error = conflict(store, write)
-    assert error is not None
-    return error

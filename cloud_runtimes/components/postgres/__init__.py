@@ -112,9 +112,7 @@ class PostgresComponent(EngineComponent["PostgresDatabase"]):
         await self.engine.run_async(op, self._committing(changes, relaxed), self.executor)
 
     def _committing(self, changes: Sequence[Any], relaxed: bool) -> Callable[[Connection], Flow[None]]:
-        from .changes import commit
-
-        settings = self.settings
+        settings, commit = self.settings, self._module("changes").commit
         return lambda connection: commit(
             connection, changes, schema=settings.schema, retention=settings.retention, relaxed=relaxed
         )

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import psycopg
 
 from ...errors import CloudRuntimesError
 from ...spi.change import Change
 from ...spi.operation import Method, Operation
+from . import PostgresComponent
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .notifier import notification
 from .schema import NO_PARTITION, make_partitions
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Result, Statement
-
-if TYPE_CHECKING:
-    from . import PostgresComponent
 
 Call: TypeAlias = tuple[Statement, Sequence[Any]]
 _PREPARE: Final = Method("postgres", "prepare", repeatable=True)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Operation
 from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, group_and_label, items
 from .._net.notify import Waiter
+from . import PostgresComponent
 from .connection import Connection, Flow
 from .database import PostgresDriver, on_connection
 from .notifier import notification
 from .statement import BEGIN, COMMIT, Statement
-
-if TYPE_CHECKING:
-    from . import PostgresComponent
 
 _FROM: Final = (
     "FROM {schema}.stores s JOIN {schema}.configuration c ON c.store = s.id AND c.grp = $2 AND c.label = $3 WHERE s.name = $1 "

@@ -22,6 +22,7 @@ from ...spi.driver import Driver
 from ...spi.operation import Operation
 from ...spi.sql_states import by_state
 from .._net.engines import Engine
+from . import PostgresComponent, PostgresSettings
 from .batches import OWN, Batches, SharedConnection
 from .connection import Connection, Flow
 from .failures import ConnectionLost
@@ -32,7 +33,6 @@ from .sweep import Sweeper
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
-    from . import PostgresComponent, PostgresSettings
     from .statement import Statement
 
 T = TypeVar("T")

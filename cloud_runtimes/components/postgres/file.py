@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...errors import AlreadyExistsError, ClosedError, ConflictError, InternalError
 from ...spi import file as spi
@@ -17,12 +17,10 @@ from ...spi.operation import Operation
 from .._file import ServerFiles
 from .._state import dump_names, load_names
 from .._unreadable import read_entries
+from . import PostgresComponent
 from .connection import Connection, Flow
 from .database import PostgresDriver, on_connection
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement, prefix_end
-
-if TYPE_CHECKING:
-    from . import PostgresComponent
 
 _CHUNK: Final = 512 * 1024
 _KEPT: Final = 3_600_000

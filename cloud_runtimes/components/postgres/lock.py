@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import TURN, Calls, QueuedLock, QueueEntry
+from . import PostgresComponent
 from .connection import Connection, Flow
 from .statement import RELAXED, SYNCED, Statement
 
 if TYPE_CHECKING:
     from .._net.notify import Waiter
-    from . import PostgresComponent
 
 _EVERY: Final = 2**63 - 1
 """The ticket of a caller outside of the queue: behind all."""

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable, Slice
 from .._copy.log import LogSql, PortableLog
 from .._copy.sql import NAMES, PortableJobs, PortableState, Rows, Sql, Steps, Tables, stored_configuration
+from . import PostgresComponent
 from .claim import UNSEEN
 from .configuration import PostgresConfiguration
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .schema import NO_PARTITION, make_partitions
 from .statement import BEGIN, COMMIT, ROLLBACK, Statement
-
-if TYPE_CHECKING:
-    from . import PostgresComponent
 
 _FILES: Final = Sql("SELECT DISTINCT store FROM {schema}.files ORDER BY store")
 _RAISE_TOKENS: Final = Sql(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...spi.broker.policy import FEATURES, begins_at
 from ...spi.change import Change, database_of
@@ -11,6 +11,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._log.claims import Claimed, Writes, count_in
 from .._log.member import LogMember, Waits
+from . import PostgresComponent
 from .changes import Call, PostgresChange
 from .claim import UNSEEN
 from .connection import Connection, Flow
@@ -18,9 +19,6 @@ from .database import PostgresDriver, on_connection
 from .failures import SqlFailure
 from .schema import NO_PARTITION, make_partitions
 from .statement import Result, Statement
-
-if TYPE_CHECKING:
-    from . import PostgresComponent
 
 _MAX_TOPICS: Final = 10_000
 """How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
 from .._rpc import read_servers
+from . import PostgresComponent
 from .connection import Connection, Flow
 from .database import on_connection
 from .statement import RELAXED, Statement
-
-if TYPE_CHECKING:
-    from . import PostgresComponent
 
 _SIZE: Final = 32
 _FIND: Final = Statement(

@@ -6,7 +6,7 @@ A run is a row of ``schedule_runs``, made in the transaction that moves its job 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import uuid4
 
 from ...spi import schedule as spi
@@ -26,13 +26,11 @@ from .._schedule.jobs import (
     written,
 )
 from .._schedule.runs import CHANNEL, LeasedRuns, RunToken
+from . import PostgresComponent
 from .connection import Connection, Flow
 from .database import PostgresDriver, on_connection
 from .notifier import notification
 from .statement import BEGIN, COMMIT, ROLLBACK, Statement
-
-if TYPE_CHECKING:
-    from . import PostgresComponent
 
 _NOW: Final = Statement("SELECT {schema}.now_ms()")
 _NAMED: Final = "app = $1 AND name = $2"

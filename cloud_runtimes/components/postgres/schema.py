@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -13,13 +13,11 @@ from psycopg import sql
 from ..._core.logs import logger
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
+from . import PostgresSettings
 from .claim import CLAIM, UNSEEN
 from .connection import Connection, Flow
 from .failures import SqlFailure
 from .statement import Statement
-
-if TYPE_CHECKING:
-    from . import PostgresSettings
 
 NO_PARTITION: Final = "23514"
 """The state of a statement for whose rows there is no partition."""

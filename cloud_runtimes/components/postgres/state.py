@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...errors import CloudRuntimesError, ConflictError
 from ...spi.change import Change, database_of
 from ...spi.operation import Operation
 from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._state import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, stored
+from . import PostgresComponent
 from .changes import Call, PostgresChange
 from .connection import Connection, Flow
 from .database import PostgresDriver, on_connection
 from .statement import Result, Statement, prefix_end
-
-if TYPE_CHECKING:
-    from . import PostgresComponent
 
 _LIVING: Final = "(expires IS NULL OR expires > {schema}.now_ms())"
 _EXPIRES: Final = "CASE WHEN $6::int8 IS NULL THEN NULL ELSE {schema}.now_ms() + $6 END"

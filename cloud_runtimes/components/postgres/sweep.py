@@ -16,6 +16,7 @@ from ..._core.threads import Background, Changes
 from ...errors import ClosedError, CloudRuntimesError
 from ...spi.operation import Method, Operation
 from .._lock import FORGET_MS
+from . import PostgresSettings
 from .claim import UNSEEN
 from .connection import Connection, Flow
 from .failures import SqlFailure
@@ -23,7 +24,6 @@ from .schema import make_partitions, partition_ms
 from .statement import BEGIN, COMMIT, RELAXED, ROLLBACK, Statement
 
 if TYPE_CHECKING:
-    from . import PostgresSettings
     from .database import PostgresDatabase
 
 TOMBSTONE_MS: Final = 3_600_000

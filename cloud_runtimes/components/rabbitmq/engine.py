@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator, Sequence
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from ..._core import fork
 from ..._core.threads import Mutex
@@ -19,10 +19,7 @@ from .connection import Connection
 from .failures import ServerError, map_error
 from .link import Link, Waiting
 from .session import Publish, Step
-from .settings import parse_url
-
-if TYPE_CHECKING:
-    from .settings import RabbitmqSettings
+from .settings import RabbitmqSettings, parse_url
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[tuple[Step, ...], None, T]

@@ -18,6 +18,7 @@ from ...spi.broker.policy import POLL_TIMEOUT, DeliveryPolicy
 from ...spi.broker.redelivery import write_history
 from ...spi.pubsub import Settled
 from .._net.connections import ConnectionLost
+from . import RabbitmqComponent
 from .failures import NOT_FOUND, ServerError
 from .link import PATIENCE, ask
 from .messages import FRAME, PAST, TOPIC, Reader, id_of, waiting
@@ -25,7 +26,6 @@ from .session import CALLS, CLOSE, Ask, Publish
 from .wire import Properties, method
 
 if TYPE_CHECKING:
-    from . import RabbitmqComponent
     from .connection import Connection
     from .engine import Flow
     from .pubsub import RabbitmqPubSub

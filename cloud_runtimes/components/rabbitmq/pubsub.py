@@ -15,6 +15,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
+from . import RabbitmqComponent
 from .failures import NOT_FOUND, ServerError
 from .messages import FRAME, PLAIN, as_binary, as_plain, waiting
 from .session import CONFIRMS, Publish
@@ -22,7 +23,6 @@ from .topology import Topology
 from .wire import Properties, content, method, properties
 
 if TYPE_CHECKING:
-    from . import RabbitmqComponent
     from .engine import Flow
 
 _GROWTH: Final = 6
@@ -47,7 +47,7 @@ class _Published:
         return {index: error for number in messages for index in range(starts[number], starts[number + 1])}
 
 
-class RabbitmqPubSub(EngineDriver["RabbitmqComponent"], PubSubDriver):
+class RabbitmqPubSub(EngineDriver[RabbitmqComponent], PubSubDriver):
     """Pub/sub driver of one name: an exchange for each topic, a queue for each group."""
 
     alternatives = MappingProxyType(

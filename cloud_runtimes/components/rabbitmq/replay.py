@@ -16,6 +16,7 @@ from ..._core.threads import Background
 from ...spi.broker.policy import POLL, POLL_TIMEOUT, DeliveryPolicy
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
+from . import RabbitmqComponent
 from .failures import NOT_FOUND, ServerError
 from .link import PATIENCE, ask
 from .messages import OFFSET, published
@@ -23,7 +24,6 @@ from .session import CALLS, Ask, Delivered, Publish
 from .wire import Properties, method, read_properties
 
 if TYPE_CHECKING:
-    from . import RabbitmqComponent
     from .connection import Connection
     from .engine import Flow
     from .pubsub import RabbitmqPubSub

@@ -15,13 +15,13 @@ from ...spi.operation import Operation
 from .._configuration import FEATURES, ChangeSource, channel, columns, group_and_label, items
 from .._net.engines import EngineDriver
 from .._unreadable import read_entries
+from . import RedisComponent
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow, Value
 
 if TYPE_CHECKING:
     from .._net.notify import Waiter
-    from . import RedisComponent
 
 TOMBSTONE_MS: Final = 3_600_000
 """How long a deleted item leaves a trace at least. For that long, subscribers read only changes."""
@@ -99,7 +99,7 @@ def columns_of(row: tuple[str, bytes]) -> tuple[Any, ...]:
     return key, int(version), tags, metadata, value, None if text else 0
 
 
-class RedisConfiguration(EngineDriver["RedisComponent"], ConfigurationDriver):
+class RedisConfiguration(EngineDriver[RedisComponent], ConfigurationDriver):
     """Configuration store: keys with one hash tag."""
 
     features = FEATURES

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..._native import events as kernel
 from ...codec import json
@@ -17,15 +17,13 @@ from ...spi import pubsub, state
 from ...spi.operation import Operation
 from ...spi.state import StateWrite, StoredValue
 from .._state import FEATURES, conflict, only, oversized, read_value
+from . import RedisComponent
 from .engine import Script
 from .entries import NOTE, encode_note
 from .pubsub import RedisPubSub, Topic
 from .resp import Flow, Value, pack
 from .state import RedisState
 from .streams import TopicKeys
-
-if TYPE_CHECKING:
-    from . import RedisComponent
 
 _PREFIXES: Final = ("appid", "name", "none")
 # KEYS: of values. Returns data, version, content type and expiry of each, of one moment

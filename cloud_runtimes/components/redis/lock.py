@@ -20,12 +20,12 @@ from ...errors import DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import FORGET_MS, TURN, Calls, QueuedLock, QueueEntry, trying
+from . import RedisComponent
 from .engine import Script
 from .resp import Flow
 
 if TYPE_CHECKING:
     from .._net.notify import Waiter
-    from . import RedisComponent
 
 _LATE_MS: Final = 60_000
 _AWAY: Final = 15.0

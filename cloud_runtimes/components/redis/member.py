@@ -18,6 +18,7 @@ from ...spi.broker.policy import DeliveryPolicy
 from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
 from .._net.connections import ConnectionLost
+from . import RedisComponent
 from .entries import RETRY, STREAM, part_arguments, take_in
 from .failures import checked
 from .pipeline import Pipeline
@@ -25,7 +26,6 @@ from .resp import NOTHING, Batch, Flow, ReplyError, Value
 from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
 
 if TYPE_CHECKING:
-    from . import RedisComponent
     from .connection import Connection
     from .pubsub import RedisPubSub
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...errors import UnsupportedError
 from ...spi.operation import Operation
 from ...spi.portable import JobRecord, Portable, Records
 from .._copy.stores import KeyedPortable, StoredConfiguration, StoredState
+from . import RedisComponent
 from .configuration import RedisConfiguration
 from .failures import checked
 from .resp import Batch, Flow, Value
 from .schedule import RedisSchedule
 from .state import RedisState
-
-if TYPE_CHECKING:
-    from . import RedisComponent
 
 _TOKENS: Final = 1_000_000
 """Of locks in a second: their tokens are microseconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..._core.logs import repeated
 from ..._native import events as kernel
@@ -17,13 +17,11 @@ from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
+from . import RedisComponent
 from .failures import map_error
 from .member import RedisMember
 from .resp import Batch, Flow, ReplyError, Value, pack
 from .streams import COUNT, DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys
-
-if TYPE_CHECKING:
-    from . import RedisComponent
 
 _MAX_TOPICS: Final = 10_000
 """How many topics are remembered. Callers of a sidecar may publish to any topic."""
@@ -66,7 +64,7 @@ class _Commands(Iterable[bytes]):
                 raise
 
 
-class RedisPubSub(EngineDriver["RedisComponent"], PubSubDriver):
+class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
     """Pub/sub driver of one name: topics whose keys have one hash tag."""
 
     features = FEATURES

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from .._rpc import read_servers
+from . import RedisComponent
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow
-
-if TYPE_CHECKING:
-    from . import RedisComponent
 
 _SIZE: Final = 32
 _NOW: Final = """

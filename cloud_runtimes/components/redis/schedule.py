@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from random import getrandbits
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...spi.operation import Operation
 from ...spi.portable import JobRecord
@@ -29,12 +29,10 @@ from .._schedule.document_runs import DocumentRuns, DocumentSchedule, version_of
 from .._schedule.job_documents import Document, Run, portable_run, read_runs
 from .._schedule.runs import CHANNEL, RunToken
 from .._unreadable import read_entries
+from . import RedisComponent
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow, Value
-
-if TYPE_CHECKING:
-    from . import RedisComponent
 
 _WINDOW: Final = 500
 _HEAD: Final = re.compile(rb"([1-9]\d*):(\d+):")
@@ -132,7 +130,7 @@ return told
 )
 
 
-class RedisSchedule(DocumentSchedule["RedisComponent"]):
+class RedisSchedule(DocumentSchedule[RedisComponent]):
     """The jobs of one application."""
 
     def __init__(self, component: RedisComponent, name: str, app: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...errors import CloudRuntimesError, PayloadError
 from ...spi.flow import both_apis
@@ -22,12 +22,10 @@ from .._state import (
     read_value,
     stored,
 )
+from . import RedisComponent
 from .engine import Script
 from .failures import checked, map_error
 from .resp import Batch, Flow, ReplyError, Value
-
-if TYPE_CHECKING:
-    from . import RedisComponent
 
 _FIELDS: Final = ("d", "c", "e", "x")
 """Of a hash: data, content type, etag, when it expires (milliseconds since 1970 UTC)."""
@@ -103,7 +101,7 @@ return found
 """)
 
 
-class RedisState(EngineDriver["RedisComponent"], StateDriver):
+class RedisState(EngineDriver[RedisComponent], StateDriver):
     """State store: keys with one hash tag, so that its transactions also work in a cluster."""
 
     features = FEATURES

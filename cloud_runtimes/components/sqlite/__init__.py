@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..._core.clocks import Clocks
 from ..._core.home import home_folder, is_durable, is_memory
@@ -18,23 +17,10 @@ from .._home import HomeComponent
 from .files import DATABASE
 
 if TYPE_CHECKING:
-    from ...spi.driver import Driver
     from ...spi.executor import Executor
-    from ...spi.operation import Operation
-    from ...spi.portable import Portable
     from .engine import Engine
 
 __all__ = ["SqliteComponent", "SqliteSettings", "component"]
-
-_DRIVERS: Final = {
-    "configuration": "SqliteConfiguration",
-    "lock": "SqliteLock",
-    "pubsub": "SqlitePubSub",
-    "rpc": "SqliteRpc",
-    "schedule": "SqliteSchedule",
-    "state": "SqliteState",
-}
-"""Service, and module → class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +71,15 @@ class SqliteComponent(HomeComponent):
 
     name = "sqlite"
     Settings = SqliteSettings
-    services = tuple(_DRIVERS)
+    drivers: ClassVar = {
+        "configuration": "SqliteConfiguration",
+        "lock": "SqliteLock",
+        "pubsub": "SqlitePubSub",
+        "rpc": "SqliteRpc",
+        "schedule": "SqliteSchedule",
+        "state": "SqliteState",
+    }
+    services = tuple(drivers)
 
     settings: SqliteSettings
     clocks = Clocks()
@@ -126,27 +120,11 @@ class SqliteComponent(HomeComponent):
         self.ready()
         return sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True, isolation_level=None)
 
-    def driver(self, service: str, name: str) -> Driver:
-        instance: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
-        return instance
-
     def sweeping(self) -> None:
         """Have expired rows swept from now on."""
         if not self._sweeping:
             self._sweeping = True
-            from .sweep import start
-
-            start(self)
-
-    def names(self, op: Operation, service: str) -> list[str]:
-        from .portable import names
-
-        return names(self, op, service)
-
-    def portable(self, service: str, name: str) -> Portable:
-        from .portable import portable
-
-        return portable(self, service, name)
+            self._module("sweep").start(self)
 
     def ready(self) -> None:
         self.engine.open()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Operation
 from .._configuration import COLUMNS, FEATURES, ChangeSource, channel, columns, group_and_label, items
+from . import SqliteComponent
 from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
     from .engine import Engine
     from .notifier import Waiter
 

@@ -17,11 +17,11 @@ from ...errors import CloudRuntimesError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from .._lock import TURN, Calls, QueuedLock, QueueEntry
+from . import SqliteComponent
 from .notifier import Waiter
 from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
     from .engine import Engine
 
 _LOOK_EVERY: Final = 0.25

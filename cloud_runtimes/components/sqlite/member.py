@@ -12,11 +12,10 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, Settled, SubscribeRequest
 from .._log.claims import Claimed, Writes
 from .._log.member import LogMember
-from . import log
+from . import SqliteComponent, log
 from .writes import WriteTask, apply_all
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
     from .notifier import Waiter
 
 # one look, without writing: is there anything to take, and if not, when will there be

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..._core.home import is_memory
 from ...errors import UnsupportedError
@@ -17,11 +17,9 @@ from ...spi.operation import Operation
 from ...spi.portable import BATCH_BYTES, BATCH_RECORDS, Portable, Slice
 from .._copy.log import LogSql, PortableLog
 from .._copy.sql import NAMES, PortableJobs, PortableState, Rows, Sql, Steps, Tables, stored_configuration
+from . import SqliteComponent
 from .configuration import SqliteConfiguration
 from .writes import WriteTask
-
-if TYPE_CHECKING:
-    from . import SqliteComponent
 
 _LIST: Final = re.compile(r"= ANY \((\$\d+)\)")
 _RAISE_TOKENS: Final = Sql(

@@ -11,12 +11,11 @@ from ...spi.broker.policy import FEATURES
 from ...spi.operation import Operation
 from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._log.claims import count_in
-from . import log
+from . import SqliteComponent, log
 from .member import Member
 from .writes import SqliteChange, WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
     from .engine import Engine
 
 _MAX_TOPICS: Final = 10_000

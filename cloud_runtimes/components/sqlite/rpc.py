@@ -8,17 +8,15 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..._core.clocks import is_alive, process_name
 from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
 from .._rpc import read_servers
+from . import SqliteComponent
 from .secret import home_secret, restore_secret
 from .writes import WriteTask
-
-if TYPE_CHECKING:
-    from . import SqliteComponent
 
 _FIND: Final = "SELECT instance, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
 _ENTER: Final = (

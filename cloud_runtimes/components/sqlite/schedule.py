@@ -12,10 +12,10 @@ from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
 from .._schedule.jobs import COLUMNS, RUN_COLUMNS, exists, planned, records, stays_due, stored, written
 from .._schedule.runs import CHANNEL
+from . import SqliteComponent
 from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
     from .engine import Engine
 
 _GET: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? AND name = ?"

@@ -16,10 +16,10 @@ from ...schedule.times import occurrences
 from ...spi.schedule import DueRun, Outcome, StoredJob
 from .._schedule.jobs import COLUMNS, Advance, run_id, stored
 from .._schedule.runs import CHANNEL, LeasedRuns, RunToken
+from . import SqliteComponent
 from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
     from .engine import Engine
     from .notifier import Waiter
 

@@ -14,10 +14,10 @@ from ...spi.operation import Operation
 from ...spi.state import OUTBOX, StateDriver, StateWrite, StoredValue
 from .._state import FEATURES, conflict, new_etag, oversized, parse_etag, passed_fence, read_value, stored
 from .._unreadable import unreadable
+from . import SqliteComponent
 from .writes import SqliteChange, WriteTask, apply_all
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
     from .engine import Engine
 
 _FIND: Final = "SELECT id FROM stores WHERE name = ?"

@@ -9,10 +9,10 @@ import sqlite3
 import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from . import SqliteComponent, SqliteSettings
 from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent, SqliteSettings
     from .engine import Engine
 
 TOMBSTONE_MS: Final = 3_600_000
