@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from ..errors import CloudRuntimesError, DeadlineExceededError
 from ..spi import lock as spi
-from ..spi.flow import run_sync
+from ..spi.flow import Flow, FlowEngine
 from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ..spi.operation import Operation, mark_interrupted
-
-if TYPE_CHECKING:
-    from ._home import HomeComponent
 
 TURN: Final = 500
 """Milliseconds that the next waiter has to take a free lock before the one behind it may."""
@@ -63,55 +60,41 @@ class QueueEntry:
         self.waiter: _Waiter | None = None
 
 
-class Calls:
-    """Calls of the sync API: what is awaited has been done."""
+class _Wait(NamedTuple):
+    """Ask of an acquire to be woken, or to go on after some seconds."""
 
-    def __init__(self, run: Callable[[Operation, Any], Any]) -> None:
-        self._run = run
-
-    async def run(self, op: Operation, work: Any) -> Any:
-        """Run a flow."""
-        return self._run(op, work)
-
-    async def wait(self, waiter: _Waiter, seconds: float) -> None:
-        """Wait to be woken."""
-        waiter.wait(seconds)
+    waiter: _Waiter
+    seconds: float
 
 
-class _AsyncCalls(Calls):
-    """Calls of the async API."""
-
-    async def run(self, op: Operation, work: Any) -> Any:
-        return await self._run(op, work)
-
-    async def wait(self, waiter: _Waiter, seconds: float) -> None:
-        await waiter.wait_async(seconds)
+Ask: TypeAlias = tuple[Operation, Any] | _Wait
+"""Calls of the store, each with an operation of its own, and waits."""
 
 
-class QueuedLock(LockDriver):
-    """See the module. Its flows are what the component's engine runs."""
+class QueuedLock(LockDriver, FlowEngine[Ask, Any]):
+    """See the module. An acquire is a flow of calls and waits; the work of a call is what the component's engine runs."""
 
     features = frozenset({spi.FAIR, spi.RENEW, spi.TOKEN})
     _holds: Callable[[], bool] | None = None
 
-    def __init__(self, component: HomeComponent, name: str) -> None:
-        self._home = component
+    def __init__(self, component: Any, name: str) -> None:
+        self._component = component
         self._name = name
 
     # -- what a database does ---------------------------------------------
 
-    @abstractmethod
     def _run(self, op: Operation, work: Any) -> Any:
-        """Run a flow."""
+        """Run the work of a call."""
+        return self._component.engine.run(op, work)
 
-    @abstractmethod
     async def _run_async(self, op: Operation, work: Any) -> Any:
         """Asynchronous `_run`."""
+        return await self._component.engine.run_async(op, work)
 
     @abstractmethod
-    async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
-    ) -> tuple[int | None, float]:
+    def _try(
+        self, op: Operation, request: LockRequest, wait: bool, entry: QueueEntry
+    ) -> Flow[Ask, Any, tuple[int | None, float]]:
         """Take the lock if it is this caller's turn, else enter the queue if it waits. Returns the token (``None``: not taken), and the seconds until its turn comes if nobody else takes the lock."""
 
     @abstractmethod
@@ -136,23 +119,43 @@ class QueuedLock(LockDriver):
 
     # -- acquiring --------------------------------------------------------
 
+    def exchange(self, op: Operation, ask: Ask) -> Any:
+        return ask.waiter.wait(ask.seconds) if isinstance(ask, _Wait) else self._run(*ask)
+
+    async def exchange_async(self, op: Operation, ask: Ask) -> Any:
+        return await (ask.waiter.wait_async(ask.seconds) if isinstance(ask, _Wait) else self._run_async(*ask))
+
     def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return run_sync(self._acquire(op, request, wait, Calls(self._run)))
+        return self.run(op, self._acquire(op, request, wait))
 
     async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return await self._acquire(op, request, wait, _AsyncCalls(self._run_async))
+        return await self.run_async(op, self._acquire(op, request, wait))
 
-    async def _acquire(self, op: Operation, request: LockRequest, wait: bool, calls: Calls) -> Grant | None:
+    def _acquire(self, op: Operation, request: LockRequest, wait: bool) -> Flow[Ask, Any, Grant | None]:
         """Take the lock, first waiting in the queue if need be."""
         entry = QueueEntry()
         try:
-            return await self._wait_and_take(op, request, wait, calls, entry)
+            while True:
+                token, pause = yield from self._try(op, request, wait, entry)
+                if token is not None:
+                    return Grant(token, entry.since, self._holds)
+                if not wait:
+                    return None
+                if entry.waiter is None:
+                    entry.waiter = self._subscribe(request, entry)
+                remaining = op.remaining()
+                if remaining == 0.0:
+                    raise op.timed_out("the lock", maybe_applied=entry.asked)
+                if pause > 0:
+                    yield _Wait(entry.waiter, pause if remaining is None else min(pause, remaining))
+                self._component.check_open()
         except BaseException as error:
-            # a cancelled or refused acquire may have taken the lock
-            if entry.asked and (not isinstance(error, CloudRuntimesError) or error.maybe_applied):
+            # a cancelled or refused acquire may have taken the lock; one that an interrupt ended makes no more calls
+            applied = entry.asked and (not isinstance(error, CloudRuntimesError) or error.maybe_applied)
+            if applied or (entry.queued and isinstance(error, GeneratorExit)):
                 self._release_in_background(request, queued=entry.queued)
             else:
-                await self._leave(op, request, entry, calls)
+                yield from self._leave(op, request, entry)
             if isinstance(error, DeadlineExceededError) and entry.seen and not entry.asked:
                 return None
             if not entry.asked and not isinstance(error, Exception):
@@ -162,30 +165,12 @@ class QueuedLock(LockDriver):
             if entry.waiter is not None:
                 entry.waiter.close()
 
-    async def _wait_and_take(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
-    ) -> Grant | None:
-        while True:
-            token, pause = await self._try(op, request, wait, calls, entry)
-            if token is not None:
-                return Grant(token, entry.since, self._holds)
-            if not wait:
-                return None
-            if entry.waiter is None:
-                entry.waiter = self._subscribe(request, entry)
-            remaining = op.remaining()
-            if remaining == 0.0:
-                raise op.timed_out("the lock", maybe_applied=entry.asked)
-            if pause > 0:
-                await calls.wait(entry.waiter, pause if remaining is None else min(pause, remaining))
-            self._home.check_open()
-
-    async def _leave(self, op: Operation, request: LockRequest, entry: QueueEntry, calls: Calls) -> None:
+    def _leave(self, op: Operation, request: LockRequest, entry: QueueEntry) -> Flow[Ask, Any, None]:
         """Leave the queue before the caller goes on, if that takes no longer than `_LEAVING`."""
         if not entry.queued:
             return
         try:
-            await calls.run(Operation(op.method, op.component, _LEAVING), self._releasing(request, queued=True))
+            yield Operation(op.method, op.component, _LEAVING), self._releasing(request, queued=True)
         except CloudRuntimesError:
             self._release_in_background(request, queued=True)
 

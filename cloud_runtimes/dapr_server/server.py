@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from .._core import extras
 from .._http.asgi_server import make_server, most_connections
 from .._http.limits import HEAD_TIME
 from .._http.threaded import ThreadedServer
+from ..client import CloudRuntimesClient
 from ..errors import UnavailableError
 from .app import AppBlock
 from .bindings import BindingsBlock
@@ -27,9 +28,6 @@ from .secret import SecretBlock
 from .settings import SidecarSettings
 from .state import StateBlock
 from .system import SystemBlock
-
-if TYPE_CHECKING:
-    from ..client import CloudRuntimesClient
 
 
 class Blocks:

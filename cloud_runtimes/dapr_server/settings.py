@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from ..resiliency.policies import Resiliency
 from .limits import Limits
-
-if TYPE_CHECKING:
-    from ..resiliency.policies import Resiliency
 
 BULK_MESSAGES: Final = 100
 BULK_WAIT: Final = 1.0

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypedDict, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypedDict, TypeVar, cast
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
-from .._service import ServiceHandle
+from .._service import Framed, ServiceHandle
 from ..errors import ClosedError
 from ..spi.database import DatabaseCursor, DatabaseDriver, Query, RowSet
 from ..spi.operation import Method, Operation
+from ._session import Transaction
 from ._typed import maker
-
-if TYPE_CHECKING:
-    from .._service import Framed
-    from ._session import Transaction
 
 T = TypeVar("T")
 

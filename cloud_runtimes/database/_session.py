@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._service import Outbox, error_context
+from .._service import Outbox, Service, error_context
 from ..errors import ClosedError
 from ..spi import database as spi
 from ..spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
 from ..spi.operation import Method, Operation
-
-if TYPE_CHECKING:
-    from .._service import Service
 
 TRANSACTION: Final = Method("database", "transaction", repeatable=False, handle=True)
 _BEGIN: Final = Method("database", "transaction", repeatable=True, writes=False, handle=True)

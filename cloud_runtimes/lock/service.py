@@ -6,19 +6,16 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.backoff import Backoff
-from .._service import Service, ServiceHandle, error_context
+from .._service import ClientContext, Service, ServiceHandle, error_context
 from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError
 from ..spi import lock as spi
 from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ..spi.operation import Method, Operation, mark_interrupted
 from .lease import Lease, LeaseRenewer
-
-if TYPE_CHECKING:
-    from .._service import ClientContext
 
 __all__ = ["LockHold", "LockService"]
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .._core.arguments import CLIENT_TIMEOUT, check_key, check_metadata, check_several, check_timeout
+from .._service import ServiceFrame
 from ..codec.payload import decode_payload, encode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, PayloadError
 from ..spi import state as spi
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite, StoredValue
 from .types import StateItem
-
-if TYPE_CHECKING:
-    from .._service import ServiceFrame
 
 __all__ = [
     "bulk_items",

@@ -9,19 +9,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from ...spi import schedule as spi
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, ScheduleDriver, StoredJob
-from .._net.engines import EngineDriver
+from .._net.engines import EngineComponent, EngineDriver
 from .job_documents import Document, Run, run_records
 from .runs import LeasedRuns, RunToken
-
-if TYPE_CHECKING:
-    from .._net.engines import EngineComponent
 
 C = TypeVar("C", bound="EngineComponent[Any]")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from time import monotonic, time_ns
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -22,7 +22,7 @@ from zlib import crc32
 from ...errors import DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import Calls, QueuedLock, QueueEntry, trying
+from .._lock import Ask, QueuedLock, QueueEntry, trying
 from .._net.notify import Waiter
 from .._unreadable import skip
 from . import EtcdComponent
@@ -73,9 +73,7 @@ class _Turn(NamedTuple):
 class EtcdLock(QueuedLock):
     """A lock store: the keys below its name."""
 
-    def __init__(self, component: EtcdComponent, name: str) -> None:
-        super().__init__(component, name)
-        self._component = component
+    _component: EtcdComponent
 
     def _prefix(self, resource_id: str) -> bytes:
         return self._component.key("lock", self._name, quote(resource_id, safe=""), "")
@@ -86,12 +84,6 @@ class EtcdLock(QueuedLock):
     def _token_key(self, request: LockRequest) -> bytes:
         return self._component.key("lock-token", self._name, str(crc32(request.resource_id.encode()) % _COUNTERS))
 
-    def _run(self, op: Operation, work: Any) -> Any:
-        return self._component.engine.run(op, work)
-
-    async def _run_async(self, op: Operation, work: Any) -> Any:
-        return await self._component.engine.run_async(op, work)
-
     def _release_in_background(self, request: LockRequest, *, queued: bool) -> None:
         self._component.in_background(lambda: self._releasing(request, queued=queued))
 
@@ -100,13 +92,13 @@ class EtcdLock(QueuedLock):
 
     # -- acquiring --------------------------------------------------------
 
-    async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
-    ) -> tuple[int | None, float]:
+    def _try(
+        self, op: Operation, request: LockRequest, wait: bool, entry: QueueEntry
+    ) -> Generator[Ask, Any, tuple[int | None, float]]:
         asked = entry.asked
         entry.asked, entry.queued = True, wait
         try:
-            turn = await calls.run(trying(op) if wait else op, self._turn(request, wait, entry.ticket or 0))
+            turn = yield trying(op) if wait else op, self._turn(request, wait, entry.ticket or 0)
         except (UnavailableError, DeadlineExceededError) as error:
             if not entry.seen or not wait or monotonic() > entry.heard + _AWAY:
                 raise

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import confluent_kafka.admin
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -14,12 +14,10 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from ..._core import fork
 from ...errors import NotFoundError
 from ...spi.broker.policy import LATEST
+from ...spi.operation import Operation
 from .ledger import Ledger
 from .librdkafka import MISSING, OLD, client, keep, map_error, without_shares
-
-if TYPE_CHECKING:
-    from ...spi.operation import Operation
-    from .settings import KafkaSettings
+from .settings import KafkaSettings
 
 T = TypeVar("T")
 _admin: Final[Any] = confluent_kafka.admin  # its types are incomplete

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -19,6 +19,7 @@ from ..._core import fork
 from ..._core.home import is_durable
 from ..._core.threads import Mutex
 from ...spi.driver import Driver
+from ...spi.executor import Executor
 from ...spi.operation import Operation
 from ...spi.sql_states import by_state
 from .._net.engines import Engine
@@ -29,11 +30,8 @@ from .failures import ConnectionLost
 from .notifier import PostgresNotifier
 from .pool import Pool
 from .schema import ensure
+from .statement import Statement
 from .sweep import Sweeper
-
-if TYPE_CHECKING:
-    from ...spi.executor import Executor
-    from .statement import Statement
 
 T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]

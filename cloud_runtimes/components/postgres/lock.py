@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import TURN, Calls, QueuedLock, QueueEntry
+from .._lock import TURN, Ask, QueuedLock, QueueEntry
 from . import PostgresComponent
 from .connection import Connection, Flow
 from .statement import RELAXED, SYNCED, Statement
@@ -84,12 +85,7 @@ _NEXT: Final = Statement(
 class PostgresLock(QueuedLock):
     """Lock store: a namespace in the table of locks."""
 
-    def __init__(self, component: PostgresComponent, name: str) -> None:
-        super().__init__(component, name)
-        self._component = component
-
-    def _run(self, op: Operation, work: Any) -> Any:
-        return self._component.engine.run(op, work)
+    _component: PostgresComponent
 
     async def _run_async(self, op: Operation, work: Any) -> Any:
         return await self._component.engine.run_async(op, work, self.executor)
@@ -104,24 +100,24 @@ class PostgresLock(QueuedLock):
 
     # -- acquiring --------------------------------------------------------
 
-    async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
-    ) -> tuple[int | None, float]:
+    def _try(
+        self, op: Operation, request: LockRequest, wait: bool, entry: QueueEntry
+    ) -> Generator[Ask, Any, tuple[int | None, float]]:
         look = (self._name, request.resource_id, entry.ticket or _EVERY)
-        pause, queued = (await calls.run(op, lambda connection: connection.execute(_LOOK, *look))).rows[0]
+        pause, queued = (yield op, lambda connection: connection.execute(_LOOK, *look)).rows[0]
         entry.seen = True
         if pause is None or pause <= 0:
             entry.since = request.now()
             entry.asked = True
             entry.queued = entry.queued or wait
-            token, ticket = await calls.run(op, lambda connection: self._take(connection, request, entry.ticket, wait))
+            token, ticket = yield op, lambda connection: self._take(connection, request, entry.ticket, wait)
             if token is None:
                 entry.asked = False
                 entry.ticket = ticket
             return token, 0.0
         if wait and not queued:
             entry.queued = True
-            entry.ticket = await calls.run(op, lambda connection: self._enter(connection, request, entry.ticket))
+            entry.ticket = yield op, lambda connection: self._enter(connection, request, entry.ticket)
         return None, pause / 1000
 
     def _take(

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
 from .._configuration import FEATURES, ChangeSource, channel, columns, group_and_label, items
 from .._net.engines import EngineDriver
+from .._net.notify import Waiter
 from .._unreadable import read_entries
 from . import RedisComponent
 from .engine import Script
 from .failures import checked
 from .resp import Batch, Flow, Value
-
-if TYPE_CHECKING:
-    from .._net.notify import Waiter
 
 TOMBSTONE_MS: Final = 3_600_000
 """How long a deleted item leaves a trace at least. For that long, subscribers read only changes."""

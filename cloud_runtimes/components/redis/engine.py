@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ..._core.backoff import NONE, Backoff
 from ..._core.logs import once
@@ -20,9 +20,7 @@ from .failures import checked, map_error
 from .notifier import RedisNotifier
 from .resp import Batch, Errors, Flow, ReplyError, Value
 from .servers import PATIENCE, Servers
-
-if TYPE_CHECKING:
-    from .settings import Address, RedisSettings
+from .settings import Address, RedisSettings
 
 T = TypeVar("T")
 _Steps: TypeAlias = Generator[Batch | float, Any, T]

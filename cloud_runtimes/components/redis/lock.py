@@ -13,19 +13,18 @@ Each script notifies before it writes: a user who may not publish changes nothin
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...errors import DeadlineExceededError, UnavailableError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import FORGET_MS, TURN, Calls, QueuedLock, QueueEntry, trying
+from .._lock import FORGET_MS, TURN, Ask, QueuedLock, QueueEntry, trying
+from .._net.notify import Waiter
 from . import RedisComponent
 from .engine import Script
 from .resp import Flow
-
-if TYPE_CHECKING:
-    from .._net.notify import Waiter
 
 _LATE_MS: Final = 60_000
 _AWAY: Final = 15.0
@@ -122,9 +121,10 @@ return 2
 class RedisLock(QueuedLock):
     """Lock store: keys with one hash tag."""
 
+    _component: RedisComponent
+
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(component, name)
-        self._component = component
         self._tokens = component.key("lock", name, "token")
         # claims of which a try was cut off before they were had
         self._late: set[str] = set()
@@ -135,12 +135,6 @@ class RedisLock(QueuedLock):
 
     def _mark(self, request: LockRequest) -> bytes:
         return self._component.key("lock", self._name, "m", request.claim)
-
-    def _run(self, op: Operation, work: Any) -> Any:
-        return self._component.engine.run(op, work)
-
-    async def _run_async(self, op: Operation, work: Any) -> Any:
-        return await self._component.engine.run_async(op, work)
 
     def _release_in_background(self, request: LockRequest, *, queued: bool) -> None:
         self._late.discard(request.claim)
@@ -154,9 +148,9 @@ class RedisLock(QueuedLock):
 
     # -- acquiring --------------------------------------------------------
 
-    async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
-    ) -> tuple[int | None, float]:
+    def _try(
+        self, op: Operation, request: LockRequest, wait: bool, entry: QueueEntry
+    ) -> Generator[Ask, Any, tuple[int | None, float]]:
         asked = entry.asked
         entry.asked, entry.queued, entry.since = True, wait, request.now()
         ticket = "" if entry.ticket is None else entry.ticket
@@ -165,7 +159,7 @@ class RedisLock(QueuedLock):
             *(request.claim, request.owner, request.expiry_ms, int(wait), ticket),
         )
         try:
-            token, pause, ticket = await calls.run(trying(op) if wait else op, flow)
+            token, pause, ticket = yield trying(op) if wait else op, flow
         except (UnavailableError, DeadlineExceededError) as error:
             if not entry.queued or not entry.seen or monotonic() > entry.heard + _AWAY:
                 raise

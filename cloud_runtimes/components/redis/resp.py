@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ..._native import events as kernel
-
-if TYPE_CHECKING:
-    from .settings import Address
+from .settings import Address
 
 T = TypeVar("T")
 pack = kernel.pack_command

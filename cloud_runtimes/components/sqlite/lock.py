@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import CloudRuntimesError
 from ...spi.lock import LockRequest, UnlockStatus
 from ...spi.operation import Operation
-from .._lock import TURN, Calls, QueuedLock, QueueEntry
+from .._lock import TURN, Ask, QueuedLock, QueueEntry
 from . import SqliteComponent
 from .notifier import Waiter
 from .writes import WriteTask
@@ -69,7 +69,6 @@ class SqliteLock(QueuedLock):
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         super().__init__(context, name)
-        self._context = context
         self._engine: Engine = context.engine
         self._holds = self._engine.holds
 
@@ -87,35 +86,36 @@ class SqliteLock(QueuedLock):
         except CloudRuntimesError:  # closed: the lease expires, the place in the queue lapses
             return
 
-    async def _leave(self, op: Operation, request: LockRequest, entry: QueueEntry, calls: Calls) -> None:
+    def _leave(self, op: Operation, request: LockRequest, entry: QueueEntry) -> Generator[Ask, Any, None]:
         if entry.queued:
             self._release_in_background(request, queued=True)
+        yield from ()
 
     def _subscribe(self, request: LockRequest, entry: QueueEntry) -> Waiter:
         return self._engine.notifier.subscribe(f"lock-{entry.ticket}")
 
     # -- acquiring --------------------------------------------------------
 
-    async def _try(
-        self, op: Operation, request: LockRequest, wait: bool, calls: Calls, entry: QueueEntry
-    ) -> tuple[int | None, float]:
-        self._context.sweeping()
+    def _try(
+        self, op: Operation, request: LockRequest, wait: bool, entry: QueueEntry
+    ) -> Generator[Ask, Any, tuple[int | None, float]]:
+        self._component.sweeping()
         names = self._names(request.resource_id, ticket=entry.ticket or _EVERY)
-        deadline, ahead, queued = (await calls.run(op, (_LOOK, names)))[0]
+        deadline, ahead, queued = (yield op, (_LOOK, names))[0]
         entry.seen = True
         pause = self._pause(deadline, ahead)
         if pause <= 0:
             entry.since = request.now()
             entry.asked = True
             entry.queued = entry.queued or wait
-            token, ticket = await calls.run(op, self._taking(request, entry.ticket, wait))
+            token, ticket = yield op, self._taking(request, entry.ticket, wait)
             if token is None:  # others were faster: queue behind them
                 entry.asked = False
                 entry.ticket = ticket
             return token, 0.0
         if wait and not queued:
             entry.queued = True
-            entry.ticket = await calls.run(op, self._queueing(request, entry.ticket))
+            entry.ticket = yield op, self._queueing(request, entry.ticket)
         return None, min(pause, _LOOK_EVERY)
 
     def _pause(self, deadline: int | None, ahead: int) -> float:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from ...client import ServiceFrame
 from ...codec import json
@@ -27,13 +27,10 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ...spi.database import Confined, DatabaseDriver, Execute, Outcome, Query, RowSet, RowsTooLargeError
+from ...spi.database import Confined, DatabaseDriver, Execute, ExecuteResult, Outcome, Query, RowSet, RowsTooLargeError
 from ...spi.operation import Method, Operation
 from ...spi.sql import check_sql, tokens
 from ..limits import Budget
-
-if TYPE_CHECKING:
-    from ...spi.database import ExecuteResult
 
 _QUERY: Final = Method("database", "query", repeatable=True, writes=False)
 _QUERY_WRITES: Final = Method("database", "query", repeatable=False)

@@ -7,7 +7,7 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from ..._core.logs import logger
@@ -15,11 +15,9 @@ from ..._http.limits import HEAD_TIME, SLOWEST
 from ..._http.request_guard import RequestGuard
 from ...codec.payload import JSON
 from ...protocols.dapr.failures import DaprError
+from ..app.channel import Body
 from ..context import Context
 from .request import Reply, Request
-
-if TYPE_CHECKING:
-    from ..app.channel import Body
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

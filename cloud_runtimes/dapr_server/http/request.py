@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import PayloadError
 from ...protocols.dapr.failures import DaprError
-
-if TYPE_CHECKING:
-    from ..app.channel import Body
+from ..app.channel import Body
 
 _WHOLE: Final = re.compile(r"-?[0-9]{1,10}")
 

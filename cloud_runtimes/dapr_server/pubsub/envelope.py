@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ...codec import json
 from ...codec.payload import JSON
@@ -15,10 +15,8 @@ from ...errors import PayloadError
 from ...protocols.dapr.events import ADDED, CLOUD_EVENT, EVENT_TYPE, FIELDS
 from ...pubsub import Event
 from ...pubsub.types import record_of
+from ...spi.pubsub import EventRecord
 from ..app.channel import passed_on
-
-if TYPE_CHECKING:
-    from ...spi.pubsub import EventRecord
 
 OCTETS: Final = "application/octet-stream"
 ABSENT: Final = "cloudRuntimesAbsent"

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from ..._core import extras
 from ...config import ClientSettings, build, setting, without_values
 from ...errors import InvalidArgumentError
 from ...protocols.dapr.messages import messages
 from ...rpc.peers import endpoint
+from ...spi.executor import Executor
 from .._sidecar.runtime import SidecarRuntime, message_size, target
 from .._sidecar.transport import Token
 from .callbacks import DaprCallbacks
 from .grpc_transport import CombinedTransport, GrpcTransport
 from .http_transport import HttpTransport
-
-if TYPE_CHECKING:
-    from ...spi.executor import Executor
 
 __all__ = ["DaprRuntime", "DaprSettings", "runtime"]
 
