@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +64,17 @@ def test_every_error_is_in_the_table() -> None:
     )
 
 
-@pytest.mark.parametrize("name", TREE)
-def test_bases_code_and_retryable(name: str) -> None:
-    bases, code, retryable = TREE[name]
-    error = getattr(errors, name)("what happened")
-    for base in (*bases, Exception):
-        assert isinstance(error, base)
-    assert (error.code, error.retryable, error.maybe_applied) == (code, retryable, False)
-    assert place_of(error) == (None, None, None, None)
-    assert str(error) == error.message == "what happened"
-    expected = {each for each in STRANGERS if any(issubclass(base, each) for base in bases)}
-    assert {each for each in STRANGERS if isinstance(error, each)} == expected
+def test_bases_code_and_retryable(subtests: pytest.Subtests) -> None:
+    for name, (bases, code, retryable) in TREE.items():
+        with subtests.test(name=name):
+            error = getattr(errors, name)("what happened")
+            for base in (*bases, Exception):
+                assert isinstance(error, base)
+            assert (error.code, error.retryable, error.maybe_applied) == (code, retryable, False)
+            assert place_of(error) == (None, None, None, None)
+            assert str(error) == error.message == "what happened"
+            expected = {each for each in STRANGERS if any(issubclass(base, each) for base in bases)}
+            assert {each for each in STRANGERS if isinstance(error, each)} == expected
 
 
 def test_a_missing_component_is_not_what_is_not_found() -> None:
@@ -83,24 +82,20 @@ def test_a_missing_component_is_not_what_is_not_found() -> None:
 
 
 @pytest.mark.parametrize("name", [*TREE, "CloudRuntimesError"])
-@pytest.mark.parametrize(
-    "through",
-    [copy.copy, copy.deepcopy, *(lambda e, p=p: pickle.loads(pickle.dumps(e, p)) for p in range(6))],  # type: ignore[misc]
-    ids=["copy", "deepcopy", *(f"pickle{protocol}" for protocol in range(6))],
-)
-def test_an_error_travels_whole(name: str, through: Callable[[Any], Any]) -> None:
+def test_an_error_travels_whole(name: str) -> None:
     error: CloudRuntimesError = getattr(errors, name)(
         "ünïcode", code="ABORTED", retryable=True, maybe_applied=True, **PLACE
     )
     error.add_note("a note")
-    back = through(error)
-    assert type(back) is type(error)
-    assert back is not error
-    assert back.args == error.args == ("ünïcode",)
-    assert str(back) == "ünïcode"
-    assert vars(back) == vars(error)
-    assert (back.code, back.retryable, back.maybe_applied, *place_of(back)) == ("ABORTED", True, True, *PLACE.values())
-    assert back.__notes__ == ["a note"]
+    for back in (copy.copy(error), copy.deepcopy(error), *(pickle.loads(pickle.dumps(error, p)) for p in range(6))):
+        assert type(back) is type(error)
+        assert back is not error
+        assert back.args == error.args == ("ünïcode",)
+        assert str(back) == "ünïcode"
+        assert vars(back) == vars(error)
+        assert (back.code, back.retryable, back.maybe_applied) == ("ABORTED", True, True)
+        assert place_of(back) == (*PLACE.values(),)
+        assert back.__notes__ == ["a note"]
 
 
 def test_bulk_error_travels_whole() -> None:
@@ -172,14 +167,14 @@ WRONG: list[Call] = [
 ]
 
 
-@pytest.mark.parametrize("call", WRONG, ids=lambda call: f"{call[1]}-{call[4].__name__}")
-def test_every_error_says_where(client: CloudRuntimesClient, api: Api, call: Call) -> None:
-    service, name, arguments, options, expected = call
+def test_every_error_says_where(client: CloudRuntimesClient, api: Api, subtests: pytest.Subtests) -> None:
     client.state.save("store", "text", "no number")
     client.pubsub.publish("store", "warm", 1)
     client.file.exists("store", "warm")
-    error = api.fails(expected)(getattr(client, service), name, "store", *arguments, **options)
-    assert place_of(error) == (service, name, "capa", "store")
+    for service, name, arguments, options, expected in WRONG:
+        with subtests.test(method=name, error=expected.__name__):
+            error = api.fails(expected)(getattr(client, service), name, "store", *arguments, **options)
+            assert place_of(error) == (service, name, "capa", "store")
 
 
 def test_a_transaction_says_where(client: CloudRuntimesClient) -> None:

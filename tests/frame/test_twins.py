@@ -8,7 +8,6 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,69 +154,66 @@ def test_every_handle_is_in_the_table() -> None:
     assert ours == set(HANDLES)
 
 
-@pytest.mark.parametrize(("cls", "name"), [pytest.param(c, n, id=f"{c.__name__}.{n}") for c, n in pairs()])
-def test_twin(cls: type[Any], name: str) -> None:
-    plain, twin = getattr(cls, name), getattr(cls, f"{name}_async", None)
-    assert twin is not None, f"{cls.__name__}.{name} has no twin"
-    assert any(
-        map(inspect.iscoroutinefunction, (twin, inspect.unwrap(twin)))
-    ), f"{cls.__name__}.{name}_async is not async"
-    assert not inspect.iscoroutinefunction(plain)
-    mine, other = inspect.signature(plain), inspect.signature(twin)
-    assert list(mine.parameters) == list(other.parameters)
-    for parameter, same in zip(mine.parameters.values(), other.parameters.values(), strict=True):
-        assert parameter.kind is same.kind, parameter.name
-        assert parameter.default is same.default or parameter.default == same.default, parameter.name
-        # an asynchronous source is for the twin alone
-        mine_too = "FileSource" if same.annotation == "AsyncFileSource" else same.annotation
-        assert parameter.annotation == mine_too, parameter.name
-    assert returned(plain) is not None, "no return annotation"
-    assert returned(plain) == returned(twin)
+def test_twins(subtests: pytest.Subtests) -> None:
+    for cls, name in pairs():
+        with subtests.test(method=f"{cls.__name__}.{name}"):
+            plain, twin = getattr(cls, name), getattr(cls, f"{name}_async", None)
+            assert twin is not None, "it has no twin"
+            assert any(map(inspect.iscoroutinefunction, (twin, inspect.unwrap(twin)))), "the twin is not async"
+            assert not inspect.iscoroutinefunction(plain)
+            mine, other = inspect.signature(plain), inspect.signature(twin)
+            assert list(mine.parameters) == list(other.parameters)
+            for parameter, same in zip(mine.parameters.values(), other.parameters.values(), strict=True):
+                assert parameter.kind is same.kind, parameter.name
+                assert parameter.default is same.default or parameter.default == same.default, parameter.name
+                # an asynchronous source is for the twin alone
+                mine_too = "FileSource" if same.annotation == "AsyncFileSource" else same.annotation
+                assert parameter.annotation == mine_too, parameter.name
+            assert returned(plain) is not None, "no return annotation"
+            assert returned(plain) == returned(twin)
+            assert overloads(plain) == [
+                # what subscribing gives can be awaited, and entered too
+                each.replace(return_annotation=re.sub(r"^Opening\[(.+)\]$", r"\1", each.return_annotation))
+                for each in overloads(twin)
+            ]
 
 
-@pytest.mark.parametrize(("cls", "name"), [pytest.param(c, n, id=f"{c.__name__}.{n}") for c, n in pairs()])
-def test_twin_overloads(cls: type[Any], name: str) -> None:
-    mine = [inspect.signature(each) for each in typing.get_overloads(inspect.unwrap(getattr(cls, name)))]
-    other = [inspect.signature(each) for each in typing.get_overloads(inspect.unwrap(getattr(cls, f"{name}_async")))]
-    # what subscribing gives can be awaited, and entered too
-    other = [
-        each.replace(return_annotation=re.sub(r"^Opening\[(.+)\]$", r"\1", each.return_annotation)) for each in other
-    ]
-    assert mine == other
+def overloads(function: Callable[..., Any]) -> list[inspect.Signature]:
+    return [inspect.signature(each) for each in typing.get_overloads(inspect.unwrap(function))]
 
 
 def test_the_overloads_are_seen() -> None:
     from cloud_runtimes.pubsub import PubSubService
     from cloud_runtimes.state import StateService
 
-    assert len(typing.get_overloads(inspect.unwrap(StateService.get))) == 2
-    assert len(typing.get_overloads(inspect.unwrap(PubSubService.subscribe))) == 4
+    assert len(overloads(StateService.get)) == 2
+    assert len(overloads(PubSubService.subscribe)) == 4
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_no_orphans(cls: type[Any]) -> None:
-    orphans = {name for name in twins(cls) if not hasattr(cls, name.removesuffix("_async"))}
-    assert not orphans
-    exempt = {name for name in twins(cls) if name.removesuffix("_async") in EXEMPT[cls.__name__]}
-    assert not exempt, "exempt and twinned"
+def test_no_orphans(subtests: pytest.Subtests) -> None:
+    for cls in CLASSES:
+        with subtests.test(cls=cls.__name__):
+            orphans = {name for name in twins(cls) if not hasattr(cls, name.removesuffix("_async"))}
+            assert not orphans
+            exempt = {name for name in twins(cls) if name.removesuffix("_async") in EXEMPT[cls.__name__]}
+            assert not exempt, "exempt and twinned"
 
 
-@pytest.mark.parametrize("cls", drivers(), ids=lambda cls: cls.__name__)
-def test_a_driver_must_have_the_sync_methods_alone(cls: type[Any]) -> None:
+def test_a_driver_must_have_the_sync_methods_alone(subtests: pytest.Subtests) -> None:
     # of drivers with outboxes, signed URLs, connections, or brokers that tell how far a group is
-    optional = {StateDriver: {"commit"}, FileDriver: {"url"}, RpcDriver: {"receive"}, PubSubDriver: {"lag"}}.get(
-        cls, set()
-    )
-    assert cls.__abstractmethods__ == set(methods(cls)) - EXEMPT[cls.__name__] - optional
+    optional = {StateDriver: {"commit"}, FileDriver: {"url"}, RpcDriver: {"receive"}, PubSubDriver: {"lag"}}
+    for cls in drivers():
+        with subtests.test(cls=cls.__name__):
+            assert cls.__abstractmethods__ == set(methods(cls)) - EXEMPT[cls.__name__] - optional.get(cls, set())
 
 
-@pytest.mark.parametrize("cls", [CloudRuntimesClient, *services()], ids=lambda cls: cls.__name__)
-def test_io_methods_take_a_timeout(cls: type[Any]) -> None:
-    for name in set(methods(cls)) - EXEMPT[cls.__name__]:
-        parameters = inspect.signature(getattr(cls, name)).parameters
-        assert "timeout" in parameters, name
-        if cls not in (CloudRuntimesClient, TelemetryService):  # no components there
-            assert "metadata" in parameters, name
+def test_io_methods_take_a_timeout() -> None:
+    for cls in [CloudRuntimesClient, *services()]:
+        for name in set(methods(cls)) - EXEMPT[cls.__name__]:
+            parameters = inspect.signature(getattr(cls, name)).parameters
+            assert "timeout" in parameters, f"{cls.__name__}.{name}"
+            if cls not in (CloudRuntimesClient, TelemetryService):  # no components there
+                assert "metadata" in parameters, f"{cls.__name__}.{name}"
 
 
 # -- docstrings ---------------------------------------------------------------
@@ -259,46 +255,35 @@ def test_every_public_name_is_explained() -> None:
     assert not silent
 
 
-def reasons() -> list[Any]:
-    """The methods of users: those of the client, the services and the handles, with each one's docstring."""
-    return [
-        pytest.param(name, cls, inspect.getdoc(function) or "", id=f"{cls.__name__}.{name}")
-        for cls in [CloudRuntimesClient, *services(), *HANDLES]
-        for name, function in methods(cls).items()
-        if function.__module__.startswith("cloud_runtimes")
-    ]
-
-
 def section(docstring: str, title: str) -> list[str]:
-    """The entries of a section, as names before a colon and what is said of them."""
+    """The names of a section, which stand before a colon and what is said of them."""
     match = re.search(rf"^{title}:\n((?:    .+\n?)+)", docstring, re.MULTILINE)
-    return [line.strip() for line in match[1].splitlines()] if match else []
+    entries = match[1].splitlines() if match else []
+    return [name for entry in entries for name in entry.strip().partition(":")[0].split(", ")]
 
 
-@pytest.mark.parametrize(("name", "cls", "docstring"), reasons())
-def test_every_argument_is_explained(name: str, cls: type[Any], docstring: str) -> None:
-    documented = {each for entry in section(docstring, "Args") for each in entry.partition(":")[0].split(", ")}
-    assert documented == set(inspect.signature(getattr(cls, name)).parameters) - {"self"}
+def test_methods_of_users_are_explained(subtests: pytest.Subtests) -> None:
+    for cls in [CloudRuntimesClient, *services(), *HANDLES]:
+        for name, function in methods(cls).items():
+            if not function.__module__.startswith("cloud_runtimes"):
+                continue
+            docstring = inspect.getdoc(function) or ""
+            with subtests.test("arguments", method=f"{cls.__name__}.{name}"):
+                assert set(section(docstring, "Args")) == set(inspect.signature(function).parameters) - {"self"}
+            with subtests.test("errors", method=f"{cls.__name__}.{name}"):
+                raised = section(docstring, "Raises")
+                assert raised or not hasattr(cls, f"{name}_async"), "what does I/O can fail"
+                assert all(hasattr(errors, each) or hasattr(builtins, each) for each in raised)
+            with subtests.test("sentences", method=f"{cls.__name__}.{name}"):
+                prose = "\n\n".join(part for part in docstring.split("\n\n") if not part.startswith(">>>"))
+                sentences = re.split(r"[.?!]\)?(?:\s|$)|\n", prose)
+                assert not [each for each in sentences if len(each.split()) > 30]
 
 
-@pytest.mark.parametrize(("name", "cls", "docstring"), reasons())
-def test_errors_are_explained(name: str, cls: type[Any], docstring: str) -> None:
-    raised = [each for entry in section(docstring, "Raises") for each in entry.partition(":")[0].split(", ")]
-    assert raised or not hasattr(cls, f"{name}_async"), "what does I/O can fail"
-    assert all(hasattr(errors, each) or hasattr(builtins, each) for each in raised)
-
-
-@pytest.mark.parametrize(("name", "cls", "docstring"), reasons())
-def test_sentences_are_short(name: str, cls: type[Any], docstring: str) -> None:
-    prose = "\n\n".join(part for part in docstring.split("\n\n") if not part.startswith(">>>"))
-    sentences = re.split(r"[.?!]\)?(?:\s|$)|\n", prose)
-    assert not [each for each in sentences if len(each.split()) > 30]
-
-
-@pytest.mark.parametrize("path", list(docstrings.files()), ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_both_apis_have_one_docstring(path: Path) -> None:
-    text = path.read_text("utf-8")
-    assert docstrings.rewritten(text) == text, "run make docs"
+def test_both_apis_have_one_docstring() -> None:
+    for path in docstrings.files():
+        text = path.read_text("utf-8")
+        assert docstrings.rewritten(text) == text, f"{path}: run make docs"
 
 
 def test_the_client_has_every_service_of_the_table() -> None:

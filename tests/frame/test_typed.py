@@ -16,7 +16,7 @@ from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import BulkError, CloudRuntimesError, InternalError, InvalidArgumentError, PayloadError
 from cloud_runtimes.pubsub import Event
 from cloud_runtimes.schedule import JobRun
-from cloud_runtimes.testing import Api, AsyncApi, SyncApi
+from cloud_runtimes.testing import Api, SyncApi
 from cloud_runtimes.testing.suites._base import Call, Suite
 from cloud_runtimes.testing.suites._pubsub_answers import collect, data
 from tests.support.harnesses.embedded import MemoryHarness
@@ -186,17 +186,6 @@ NOT_CALLED = {"serve", "run", "serving", "running"}
 """They go on until they are ended."""
 
 
-def methods() -> Iterator[Any]:
-    for service in SERVICES:
-        with CloudRuntimesClient(config={"capa": {"home": ":memory:"}}) as client:
-            for name, method in inspect.getmembers(getattr(client, service), inspect.ismethod):
-                if not name.startswith("_") and not name.endswith("_async") and name not in NOT_CALLED:
-                    parameters = list(inspect.signature(method).parameters.values())
-                    for each in parameters:
-                        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
-                            yield pytest.param(service, name, each.name, id=f"{service}.{name}-{each.name}")
-
-
 @pytest.fixture(scope="module")
 def client() -> Iterator[CloudRuntimesClient]:
     pytest.importorskip("sqlalchemy")
@@ -204,29 +193,29 @@ def client() -> Iterator[CloudRuntimesClient]:
         yield instance
 
 
-@pytest.mark.parametrize("api", [SyncApi, AsyncApi], ids=["sync", "async"])
-@pytest.mark.parametrize(("service", "name", "argument"), list(methods()))
-def test_what_is_of_the_wrong_type(
-    client: CloudRuntimesClient, api: type[Api], service: str, name: str, argument: str
-) -> None:
-    target = getattr(client, service)
-    own = api() if hasattr(target, f"{name}_async") else SyncApi()
-    parameters = inspect.signature(getattr(target, name)).parameters.values()
-    right = {
-        each.name: RIGHT.get(each.name, "x")
-        for each in parameters
-        if each.default is each.empty and each.kind is not each.VAR_KEYWORD
-    }
-    for wrong in WRONG:
-        try:
-            result = own.call(target, name, **{**right, argument: wrong})
-        except InternalError:
-            raise  # what nobody thought of
-        except CloudRuntimesError:
-            continue
-        if hasattr(result, "_close_by_client"):
-            result._close_by_client(0.0)
-    own.close()
+def methods(client: CloudRuntimesClient) -> Iterator[tuple[Any, str, list[inspect.Parameter]]]:
+    for service in (getattr(client, name) for name in SERVICES):
+        for name, method in inspect.getmembers(service, inspect.ismethod):
+            if not name.startswith("_") and not name.endswith("_async") and name not in NOT_CALLED:
+                yield service, name, list(inspect.signature(method).parameters.values())
+
+
+def test_what_is_of_the_wrong_type(client: CloudRuntimesClient, api: Api, subtests: pytest.Subtests) -> None:
+    for service, name, parameters in methods(client):
+        own = api if hasattr(service, f"{name}_async") else SyncApi()
+        given = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+        right = {each.name: RIGHT.get(each.name, "x") for each in given if each.default is each.empty}
+        for argument in given:
+            with subtests.test(method=f"{type(service).__name__}.{name}", argument=argument.name):
+                for wrong in WRONG:
+                    try:
+                        result = own.call(service, name, **{**right, argument.name: wrong})
+                    except InternalError:
+                        raise  # what nobody thought of
+                    except CloudRuntimesError:
+                        continue
+                    if hasattr(result, "_close_by_client"):
+                        result._close_by_client(0.0)
 
 
 def test_the_errors_name_what_is_wrong(client: CloudRuntimesClient) -> None:

@@ -13,32 +13,27 @@ from tests.sidecar.raw import Answer, call, refusal, send, stream
 from tests.sidecar.rows import Api, Case
 from tests.sidecar.table import APIS, DOCUMENT, render
 
-CASES = [(api, case) for api in APIS for case in api.cases]
-OVER_HTTP = [pytest.param(api, case, id=f"{api.name}: {case.what}") for api, case in CASES if case.http is not None]
-OVER_GRPC = [pytest.param(api, case, id=f"{api.name}: {case.what}") for api, case in CASES if case.rpc is not None]
 
-
-@pytest.mark.parametrize(("api", "case"), OVER_HTTP)
-def test_http(api: Api, case: Case, sidecars: Callable[[str], Sidecar]) -> None:
-    sidecar = _ready(sidecars, case)
-    assert case.http is not None
-    answer = send(sidecar.http_address, case.http.method, case.http.path, case.http.body, case.http.headers)
-    assert (answer.status, answer.error) == case.answer, answer.body
-    if answer.status >= 400 and answer.error is not None:
-        assert answer.headers["content-type"] == "application/json"
-        assert answer.json.get("message") or answer.json["failedEntries"]
-
-
-@pytest.mark.parametrize(("api", "case"), OVER_GRPC)
-def test_grpc(api: Api, case: Case, sidecars: Callable[[str], Sidecar]) -> None:
-    sidecar = _ready(sidecars, case)
-    assert case.rpc is not None
-    request = getattr(messages(), api.request or "Empty")(**case.rpc)
-    if api.streams:
-        answer = _first(sidecar.grpc_address, api, request)
-    else:
-        answer = call(sidecar.grpc_address, api.rpc, request, api.reply)
-    assert (answer.code, answer.reason) == case.reply, answer.text
+@pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)
+def test_api(api: Api, sidecars: Callable[[str], Sidecar], subtests: pytest.Subtests) -> None:
+    for case in api.cases:
+        if case.http is not None:
+            with subtests.test("HTTP", case=case.what):
+                sidecar = _ready(sidecars, case)
+                answer = send(sidecar.http_address, case.http.method, case.http.path, case.http.body, case.http.headers)
+                assert (answer.status, answer.error) == case.answer, answer.body
+                if answer.status >= 400 and answer.error is not None:
+                    assert answer.headers["content-type"] == "application/json"
+                    assert answer.json.get("message") or answer.json["failedEntries"]
+        if case.rpc is not None:
+            with subtests.test("gRPC", case=case.what):
+                sidecar = _ready(sidecars, case)
+                request = getattr(messages(), api.request or "Empty")(**case.rpc)
+                if api.streams:
+                    answer = _first(sidecar.grpc_address, api, request)
+                else:
+                    answer = call(sidecar.grpc_address, api.rpc, request, api.reply)
+                assert (answer.code, answer.reason) == case.reply, answer.text
 
 
 def _ready(sidecars: Callable[[str], Sidecar], case: Case) -> Sidecar:
