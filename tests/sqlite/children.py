@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import time
 from typing import Any
@@ -165,10 +166,15 @@ def hold_write_lock(seconds: str) -> None:
 
     write_lock = WriteLock(os.path.join(os.environ["CLOUD_RUNTIMES_HOME"], "cloud_runtimes.db"))
     write_lock.acquire()
-    say(ready=True)
-    time.sleep(float(seconds))
+    told = _hold(seconds)
     write_lock.release()
-    say(done=True)
+    say(told=told)
+
+
+def _hold(seconds: str) -> bool:
+    """Wait until told to let go, or so long; returns whether told."""
+    say(ready=True)
+    return bool(select.select([sys.stdin], [], [], float(seconds))[0])
 
 
 def take_lock(store: str, resource: str) -> None:
@@ -186,11 +192,10 @@ def hold_lock(seconds: str) -> None:
     path = os.path.join(os.environ["CLOUD_RUNTIMES_HOME"], "cloud_runtimes.db")
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
-    say(ready=True)
-    time.sleep(float(seconds))
+    told = _hold(seconds)
     connection.execute("COMMIT")
     connection.close()
-    say(done=True)
+    say(told=told)
 
 
 def save_many(count: str) -> None:

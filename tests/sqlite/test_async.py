@@ -14,6 +14,7 @@ from cloud_runtimes.errors import DeadlineExceededError
 from cloud_runtimes.testing import Api
 from tests.support import Figure, Rounds
 from tests.support.child import Start
+from tests.support.waiting import Stopwatch
 
 pytestmark = pytest.mark.process
 
@@ -28,89 +29,87 @@ async def heartbeat(gaps: list[float]) -> None:
 
 
 @pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
-@pytest.mark.timing
 def test_the_loop_beats_while_another_process_writes(
     start: Start, client: CloudRuntimesClient, figure: Figure, rounds: Rounds, holder: str
 ) -> None:
-    limit = rounds(1500, 50) / 1000  # a loop that waited for the holder would wait for 2 s
     client.state.save("store", "k", 0)
+    child = start(holder, 30).ready()
+    gaps: list[float] = []
 
     async def caller(number: int) -> None:
-        for step in range(50):
+        for step in range(rounds(5, 50)):
             await client.state.save_async("store", f"k{number}", step)
             assert await client.state.get_async("store", f"k{number}") == step
 
-    async def run() -> tuple[float, float]:
-        gaps: list[float] = []
+    async def run() -> None:
         beat = asyncio.create_task(heartbeat(gaps))
-        await asyncio.sleep(0.01)
-        started = time.monotonic()
-        await asyncio.gather(*[caller(number) for number in range(100)])
+        callers = asyncio.gather(*[caller(number) for number in range(100)])
+        await asyncio.sleep(rounds(0, 2))
+        while len(gaps) < 100:  # a loop that waited for the holder would not come to it
+            await asyncio.sleep(0.001)
+        assert await client.state.list_keys_async("store") == ["k"]
+        child.go()
+        await callers
         beat.cancel()
-        return max(gaps), time.monotonic() - started
 
-    gap = seconds = 0.0
-    for _ in range(3):  # a gap that the machine made does not come again; one of ours does
-        child = start(holder, 2).ready()
-        gap, seconds = asyncio.run(run())
-        assert child.line() == {"done": True}
-        if gap <= limit:
-            break
+    asyncio.run(run())
+    assert child.line() == {"told": True}
     figure(
         f"10,000 async calls while another process holds the store 2 s ({holder})",
-        f"longest gap {gap * 1000:.0f} ms, {seconds:.1f} s",
+        f"longest gap {max(gaps) * 1000:.0f} ms",
     )
-    assert seconds > 1.5  # it was held
-    assert gap <= limit
+    if rounds(0, 1):
+        assert max(gaps) <= 0.05
 
 
-@pytest.mark.timing
 def test_first_use_does_not_block_the_loop(
     start: Start, client: CloudRuntimesClient, home: Any, rounds: Rounds
 ) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
+    child = start("hold_write_lock", 30).ready()
+    gaps: list[float] = []
 
-    async def run() -> float:
-        gaps: list[float] = []
+    async def run() -> None:
         beat = asyncio.create_task(heartbeat(gaps))
-        await asyncio.sleep(0.01)
-        assert await client.state.get_async("store", "k") == 1
+        first = asyncio.create_task(client.state.get_async("store", "k"))
+        while len(gaps) < 100:
+            await asyncio.sleep(0.001)
+        assert not first.done()
+        child.go()
+        assert await first == 1
         await client.pubsub.publish_async("bus", "t", 1)
         beat.cancel()
-        return max(gaps)
 
-    start("hold_write_lock", 2).ready()
-    assert asyncio.run(run()) <= rounds(1500, 50) / 1000  # a loop that waited would wait for 2 s
-
-
-@pytest.mark.timing
-def test_the_deadline_of_a_first_call_is_kept(
-    start: Start, client: CloudRuntimesClient, rounds: Rounds, api: Api
-) -> None:
-    with CloudRuntimesClient() as other:
-        other.state.save("store", "k", 1)
-    child = start("hold_write_lock", 2).ready()
-    started = time.monotonic()
-    api.fails(DeadlineExceededError, match="turn to open")(client.state, "get", "store", "k", timeout=0.3)
-    assert 0.25 < time.monotonic() - started < rounds(1500, 600) / 1000
-    assert child.line() == {"done": True}
-    assert client.state.get("store", "k") == 1
+    asyncio.run(run())
+    assert child.line() == {"told": True}
+    if rounds(0, 1):
+        assert max(gaps) <= 0.05
 
 
 @pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
-@pytest.mark.timing
 def test_a_deadline_is_kept(start: Start, client: CloudRuntimesClient, rounds: Rounds, holder: str, api: Api) -> None:
-    client.state.save("store", "k", "old")
-    child = start(holder, 2).ready()
-    started = time.monotonic()
-    error = api.fails(DeadlineExceededError, match="turn")(client.state, "save", "store", "k", "new", timeout=0.3)
-    assert 0.25 < time.monotonic() - started < rounds(1500, 600) / 1000
-    assert error.maybe_applied is False
-    assert client.state.get("store", "k") == "old"  # readers do not wait for writers
-    assert child.line() == {"done": True}
-    client.state.save("store", "other", 1)
-    assert client.state.get("store", "k") == "old"  # said truthfully: it was withdrawn
+    with CloudRuntimesClient() as other:
+        other.state.save("store", "k", "old")
+    calls = [("turn", "save", "new")]
+    if holder == "hold_write_lock":
+        calls.insert(0, ("turn to open", "get"))
+    else:
+        client.state.get("store", "k")  # SQLite's own lock lets it open
+    for match, name, *rest in calls:
+        child = start(holder, 30).ready()
+        began = time.monotonic()
+        with Stopwatch() as watch:
+            error = api.fails(DeadlineExceededError, match=match)(client.state, name, "store", "k", *rest, timeout=0.3)
+            assert watch.seconds < rounds(1500, 600) / 1000
+        assert time.monotonic() - began > 0.25
+        if name == "save":
+            assert error.maybe_applied is False
+            assert client.state.get("store", "k") == "old"  # readers do not wait for writers
+        child.go()
+        assert child.line() == {"told": True}
+        client.state.save("store", "other", 1)
+        assert client.state.get("store", "k") == "old"  # said truthfully: it was withdrawn
 
 
 def test_sync_methods_work_in_a_running_loop(client: CloudRuntimesClient) -> None:

@@ -323,7 +323,7 @@ def test_a_stranger_without_manners(start: Start, client: CloudRuntimesClient) -
     client.state.save("store", "k", 1)
     with client.pubsub.publisher("bus", "t") as publisher:
         publisher.send(1)
-    assert child.line() == {"done": True}
+    assert child.line() == {"told": False}
     assert client.state.get("store", "k") == 1
     assert publisher.stats().delivered == 1
 
