@@ -21,7 +21,7 @@ pytestmark = pytest.mark.process
 
 @pytest.mark.timing
 def test_writers_take_turns(start: Start, rounds: Rounds, figure: Figure) -> None:
-    seconds = rounds(3, 8)
+    seconds = rounds(2, 8)
     publishers = [start("publish_for", seconds) for _ in range(3)]
     for publisher in publishers:
         publisher.ready()

@@ -60,7 +60,7 @@ class _Contender:
 
 @pytest.mark.timing
 def test_contention_with_kills(start: Start, client: CloudRuntimesClient, rounds: Rounds, figure: Figure) -> None:
-    seconds = rounds(6, 30)
+    seconds = rounds(4, 30)
     dice = random.Random(1)
     client.lock.unlock("locks", "r", "nobody")
     running = [_Contender(start("contend", seconds, number)) for number in range(_PROCESSES)]
