@@ -50,8 +50,16 @@ def pytest_report_header() -> str:
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("CLOUD_RUNTIMES_NATIVE") == "require":
         assert cloud_runtimes.native_status().native
-    hypothesis.settings.register_profile("length", max_examples=2000 if config.getoption("--soak") else 200)
-    hypothesis.settings.load_profile("length")
+    check = hypothesis.HealthCheck
+    hypothesis.settings.register_profile(
+        "tests",
+        max_examples=2000 if config.getoption("--soak") else 100,
+        deadline=None,
+        database=None,
+        # examples share a test's fixtures, and the machine
+        suppress_health_check=[check.function_scoped_fixture, check.too_slow, check.data_too_large],
+    )
+    hypothesis.settings.load_profile("tests")
     # a shell's background job ignores the one, nohup the other, and every child that a test signals would inherit that
     for number, usual in (
         (signal.SIGINT, signal.default_int_handler),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloud_runtimes.codec import _json_std
@@ -15,8 +15,6 @@ from cloud_runtimes.codec import json as codec
 from cloud_runtimes.errors import PayloadError
 
 pytest.importorskip("orjson")
-
-QUICK = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclasses.dataclass
@@ -67,13 +65,11 @@ def outcome(function: Callable[[Any], Any], argument: Any) -> Any:
         return PayloadError if function in (_json_std.decode, codec.decode) else str(error)
 
 
-@QUICK
 @given(value=wild)
 def test_both_write_the_same_or_refuse_alike(value: Any) -> None:
     assert outcome(codec.encode, value) == outcome(_json_std.encode, value)
 
 
-@QUICK
 @given(value=st.floats(allow_nan=False, allow_infinity=False))
 @example(9.5e-5)
 @example(1e22)
@@ -81,14 +77,12 @@ def test_both_write_floats_alike(value: float) -> None:
     assert codec.encode(value) == _json_std.encode(value)
 
 
-@QUICK
 @given(data=st.binary(max_size=20) | st.text('[]{}:,"\\u0dD8eE+-.1 ntrulfase', max_size=20))
 @example("[]\x0c")
 def test_both_read_the_same_or_refuse_alike(data: Any) -> None:
     assert outcome(codec.decode, data) == outcome(_json_std.decode, data)
 
 
-@QUICK
 @given(value=values)
 def test_round_trip(value: Any) -> None:
     assert codec.decode(codec.encode(value)) == value

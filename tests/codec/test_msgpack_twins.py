@@ -13,18 +13,13 @@ from typing import Any
 
 import msgpack as oracle
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_runtimes.errors import PayloadError
 from tests.codec.conftest import load_native
 
 UTC = datetime.UTC
-QUICK = settings(
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 moments = st.datetimes(timezones=st.just(UTC))
 scalars = st.one_of(
@@ -75,7 +70,6 @@ def outcome(function: Any, argument: Any) -> tuple[str, Any]:
     )
 
 
-@QUICK
 @given(value=values)
 def test_round_trip(impl: ModuleType, value: Any) -> None:
     out = impl.encode(value)
@@ -84,14 +78,12 @@ def test_round_trip(impl: ModuleType, value: Any) -> None:
     assert impl.encode(back) == out
 
 
-@QUICK
 @given(value=values)
 def test_same_bytes_as_the_oracle(impl: ModuleType, value: Any) -> None:
     assert impl.encode(value) == oracle.packb(value, datetime=True)
 
 
 @pytest.mark.native_only
-@QUICK
 @given(value=wild)
 def test_same_bytes_or_the_same_error(twins: tuple[ModuleType, ModuleType], value: Any) -> None:
     native, python = twins
@@ -99,7 +91,6 @@ def test_same_bytes_or_the_same_error(twins: tuple[ModuleType, ModuleType], valu
 
 
 @pytest.mark.native_only
-@QUICK
 @given(data=st.binary(max_size=64))
 def test_same_value_or_the_same_error(twins: tuple[ModuleType, ModuleType], data: bytes) -> None:
     native, python = twins

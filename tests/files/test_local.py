@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloud_runtimes import CloudRuntimesClient
@@ -64,7 +64,7 @@ def test_no_two_segments_meet(pair: list[str]) -> None:
 
 
 @given(names=st.lists(_names, max_size=8, unique=True))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 def test_any_names_round_trip(tmp_path_factory: Any, names: list[str]) -> None:
     root = tmp_path_factory.mktemp("names")
     table = {"component": "local", "path": str(root), "durability": "relaxed"}

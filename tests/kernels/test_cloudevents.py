@@ -9,15 +9,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_runtimes._native import cloudevents_py
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
-QUICK = settings(
-    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 MINIMAL: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 FULL = (
     ' {"specversion" : "1.0", "id":"a-\\u0031", "source":"/s", "type":"t", "subject":"sub",'
@@ -322,7 +319,6 @@ extension_values = st.booleans() | st.integers(-(2**31), 2**31 - 1) | attribute
     ascii_only=st.booleans(),
     indent=st.none() | st.integers(0, 2),
 )
-@QUICK
 def test_twins_agree(
     both: tuple[ModuleType, ModuleType], same: Any, same_frame: Any, members: Any, ascii_only: bool, indent: int | None
 ) -> None:
@@ -341,7 +337,6 @@ def test_twins_agree(
     data=json_values,
     kind=st.sampled_from(["application/json", "text/plain", "application/octet-stream"]),
 )
-@QUICK
 def test_sdk_reads_ours_and_we_read_its(
     both: tuple[ModuleType, ModuleType],
     same: Any,

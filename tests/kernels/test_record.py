@@ -8,14 +8,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
-QUICK = settings(
-    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 V7 = "01890a5d-ac96-774b-bcce-b302099a8057"
 ALL: dict[str, Any] = {
     "id": "order-17",
@@ -136,7 +133,6 @@ def test_times(events: ModuleType, subtests: pytest.Subtests) -> None:
 
 
 @given(us=st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
-@QUICK
 def test_every_time_is_that_of_datetime(both: tuple[ModuleType, ModuleType], us: int) -> None:
     expected = (datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=us)).isoformat() + "Z"
     for module in both:
@@ -243,7 +239,6 @@ options = st.fixed_dictionaries(
 
 
 @given(payload=st.binary(max_size=300), content_type=st.none() | texts | st.just("text/html"), given_options=options)
-@QUICK
 def test_twins_agree(
     both: tuple[ModuleType, ModuleType],
     same: Any,

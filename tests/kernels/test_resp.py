@@ -7,12 +7,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-QUICK = settings(
-    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 NOTHING = object()
 arguments = st.lists(st.binary(max_size=80) | st.text(st.characters(codec="utf-8")) | st.integers(-(2**63), 2**63 - 1))
 replies = st.recursive(
@@ -54,7 +51,6 @@ def entries(*fields: list[bytes], name: bytes = b"stream") -> list[Any]:
     return [[name, [[b"17-%d" % number, each] for number, each in enumerate(fields)]]]
 
 
-@QUICK
 @given(given=arguments)
 def test_commands(both: tuple[ModuleType, ModuleType], given: list[Any]) -> None:
     native, python = both
@@ -69,7 +65,6 @@ def test_an_argument_that_is_none(both: tuple[ModuleType, ModuleType], same: Any
         assert same(both, "pack_command", ["SET", wrong])[1] is TypeError
 
 
-@QUICK
 @given(given=st.lists(replies, min_size=1, max_size=8), seed=st.integers(0, 2**32))
 def test_replies_cut_anywhere(events: ModuleType, given: list[Any], seed: int) -> None:
     """In one piece, byte by byte, and at random."""

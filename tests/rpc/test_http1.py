@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_runtimes._http.http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, request
@@ -128,7 +128,6 @@ def test_limits() -> None:
             parser.feed(b"")
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=6), st.binary(max_size=60))
 def test_garbage_only_raises_what_is_meant(pieces: list[bytes], tail: bytes) -> None:
     for begin in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"):
