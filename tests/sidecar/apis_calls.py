@@ -108,8 +108,6 @@ def _schedule(version: str, suffix: str) -> Api:
         name="Schedule job" + (" (alpha)" if suffix else ""),
         http=f"POST {path}",
         rpc=f"ScheduleJob{suffix}",
-        request="ScheduleJobRequest",
-        reply="ScheduleJobResponse",
         cases=(
             Case(
                 "scheduled",
@@ -154,8 +152,6 @@ def _jobs(version: str, suffix: str) -> tuple[Api, ...]:
             name=f"Get job{alpha}",
             http=f"GET /{version}/jobs/{{name}}",
             rpc=f"GetJob{suffix}",
-            request="GetJobRequest",
-            reply="GetJobResponse",
             cases=(
                 Case("found", "200, OK", Http("GET", at), named, before=_job),
                 Case(
@@ -173,8 +169,6 @@ def _jobs(version: str, suffix: str) -> tuple[Api, ...]:
             name=f"Delete job{alpha}",
             http=f"DELETE /{version}/jobs/{{name}}",
             rpc=f"DeleteJob{suffix}",
-            request="DeleteJobRequest",
-            reply="DeleteJobResponse",
             cases=(
                 Case("deleted", "204, OK", Http("DELETE", at), named, before=_job),
                 Case("absent", "204, OK", Http("DELETE", at), named, before=_no_job),
@@ -185,16 +179,12 @@ def _jobs(version: str, suffix: str) -> tuple[Api, ...]:
             block=JOBS,
             name=f"List jobs{alpha}",
             rpc=f"ListJobs{suffix}",
-            request="ListJobsRequest",
-            reply="ListJobsResponse",
             cases=(Case("listed", "-, OK", rpc={}, before=_job),),
         ),
         Api(
             block=JOBS,
             name=f"Delete jobs by prefix{alpha}",
             rpc=f"DeleteJobsByPrefix{suffix}",
-            request="DeleteJobsByPrefixRequest",
-            reply="DeleteJobsByPrefixResponse",
             cases=(Case("deleted", "-, OK", rpc={"name_prefix": "j"}, before=_job),),
         ),
     )
@@ -208,7 +198,6 @@ APIS: tuple[Api, ...] = (
         name="Publish event",
         http="POST, PUT /v1.0/publish/{pubsub}/{topic}",
         rpc="PublishEvent",
-        request="PublishEventRequest",
         cases=(
             Case(
                 "published",
@@ -248,8 +237,6 @@ APIS: tuple[Api, ...] = (
         block=PUBSUB,
         name="Subscribe by a stream",
         rpc="SubscribeTopicEventsAlpha1",
-        request="SubscribeTopicEventsRequestAlpha1",
-        reply="SubscribeTopicEventsResponseAlpha1",
         streams=True,
         cases=(
             _streamed("subscribed"),
@@ -264,7 +251,6 @@ APIS: tuple[Api, ...] = (
         name="Invoke a method",
         http="ANY /v1.0/invoke/{app}/method/{path}",
         rpc="InvokeService",
-        request="InvokeServiceRequest",
         reply="InvokeResponse",
         note="Or any other path with the header `dapr-app-id`, and any other method of gRPC with that metadata. Status, headers and body of the application pass through.",
         cases=(

@@ -59,8 +59,6 @@ APIS = (
         name="Get state",
         http="GET /v1.0/state/{store}/{key}",
         rpc="GetState",
-        request="GetStateRequest",
-        reply="GetStateResponse",
         note="Absent is an empty reply over gRPC, without an etag. MessagePack, which only our own client saves, is read as JSON.",
         cases=(
             Case(
@@ -86,7 +84,6 @@ APIS = (
         name="Save state",
         http="POST, PUT /v1.0/state/{store}",
         rpc="SaveState",
-        request="SaveStateRequest",
         note="Over HTTP the JSON encoding of `value` is kept, over gRPC the bytes. An empty etag is none; `first-write` without an etag only creates. Of several items each is tried.",
         cases=(
             Case(
@@ -152,7 +149,6 @@ APIS = (
         name="Delete state",
         http="DELETE /v1.0/state/{store}/{key}",
         rpc="DeleteState",
-        request="DeleteStateRequest",
         note="The etag is the header `If-Match` over HTTP.",
         cases=(
             Case(
@@ -188,8 +184,6 @@ APIS = (
         name="Get bulk state",
         http="POST, PUT /v1.0/state/{store}/bulk",
         rpc="GetBulkState",
-        request="GetBulkStateRequest",
-        reply="GetBulkStateResponse",
         note="An item for each key, in their order; of an absent one the key alone. Over HTTP text and bytes that are no JSON come as a string, bytes as base64.",
         cases=(
             Case(
@@ -210,7 +204,6 @@ APIS = (
         block=STATE,
         name="Delete bulk state",
         rpc="DeleteBulkState",
-        request="DeleteBulkStateRequest",
         cases=(
             Case(
                 "success",
@@ -233,7 +226,6 @@ APIS = (
         name="Execute state transaction",
         http="POST, PUT /v1.0/state/{store}/transaction",
         rpc="ExecuteStateTransaction",
-        request="ExecuteStateTransactionRequest",
         note="All or none. A stale etag is told as any other failure, as Dapr does.",
         cases=(
             Case(
@@ -290,8 +282,6 @@ APIS = (
         name="Query state",
         http="POST, PUT /v1.0-alpha1/state/{store}/query",
         rpc="QueryStateAlpha1",
-        request="QueryStateRequest",
-        reply="QueryStateResponse",
         served=False,
         note="Refused as of a store that has no queries.",
         cases=(

@@ -90,8 +90,6 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
             name=f"Get configuration{note}",
             http=f"GET {base}/{{store}}",
             rpc=f"GetConfiguration{suffix}",
-            request="GetConfigurationRequest",
-            reply="GetConfigurationResponse",
             note="Without keys: all. Absent keys are left out.",
             cases=(
                 Case(
@@ -121,8 +119,6 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
             name=f"Subscribe to configuration{note}",
             http=f"GET {base}/{{store}}/subscribe",
             rpc=f"SubscribeConfiguration{suffix}",
-            request="SubscribeConfigurationRequest",
-            reply="SubscribeConfigurationResponse",
             streams=True,
             note="Over HTTP the application gets `POST /configuration/{store}/{key}` for each change; over gRPC the stream's first message has the id. What there is already does not come, and a deleted key comes without a value.",
             cases=(
@@ -149,8 +145,6 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
             name=f"Unsubscribe from configuration{note}",
             http=f"GET {base}/{{store}}/{{id}}/unsubscribe",
             rpc=f"UnsubscribeConfiguration{suffix}",
-            request="UnsubscribeConfigurationRequest",
-            reply="UnsubscribeConfigurationResponse",
             note="What cannot be ended is told in the reply: `message`, over gRPC with `ok` false.",
             cases=(
                 Case(
@@ -230,8 +224,6 @@ APIS = (
         name="Get secret",
         http="GET /v1.0/secrets/{store}/{key}",
         rpc="GetSecret",
-        request="GetSecretRequest",
-        reply="GetSecretResponse",
         note="Absent has no code of its own. There are no scopes: what a store has, every caller may read.",
         cases=(
             Case("success", "200, OK", Http("GET", "/v1.0/secrets/store/key"), {"store_name": "store", "key": "key"}),
@@ -249,8 +241,6 @@ APIS = (
         name="Get bulk secret",
         http="GET /v1.0/secrets/{store}/bulk",
         rpc="GetBulkSecret",
-        request="GetBulkSecretRequest",
-        reply="GetBulkSecretResponse",
         cases=(
             Case("success", "200, OK", Http("GET", "/v1.0/secrets/store/bulk"), {"store_name": "store"}),
             *_secret_stores("/v1.0/secrets/nope/bulk"),
@@ -263,8 +253,6 @@ APIS = (
         name="Try lock",
         http="POST /v1.0-alpha1/lock/{store}",
         rpc="TryLockAlpha1",
-        request="TryLockRequest",
-        reply="TryLockResponse",
         note="Not re-entrant: who has the lock gets `false` too.",
         cases=(
             Case(
@@ -295,8 +283,6 @@ APIS = (
         name="Unlock",
         http="POST /v1.0-alpha1/unlock/{store}",
         rpc="UnlockAlpha1",
-        request="UnlockRequest",
-        reply="UnlockResponse",
         note="`status` in the reply: 0 unlocked, 1 nobody holds it, 2 somebody else does.",
         cases=(
             Case(
@@ -321,8 +307,6 @@ APIS = (
         name="Invoke binding",
         http="POST, PUT /v1.0/bindings/{name}",
         rpc="InvokeBinding",
-        request="InvokeBindingRequest",
-        reply="InvokeBindingResponse",
         note="To files as `bindings.localstorage` (`list` gives names below the store's root), to SQL as `bindings.postgresql`. What is no name of a declared binding, and every failure of one, has one code.",
         cases=(
             _binding("file: create", "files", "create", base64.b64encode(b"x").decode(), fileName="new"),

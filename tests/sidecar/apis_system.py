@@ -72,8 +72,6 @@ APIS = (
         name="Get metadata",
         http="GET /v1.0/metadata",
         rpc="GetMetadata",
-        request="GetMetadataRequest",
-        reply="GetMetadataResponse",
         cases=(Case("success", "200, OK", Http("GET", "/v1.0/metadata"), {}),),
     ),
     Api(
@@ -81,7 +79,6 @@ APIS = (
         name="Set metadata",
         http="PUT /v1.0/metadata/{key}",
         rpc="SetMetadata",
-        request="SetMetadataRequest",
         note="The body is the value.",
         cases=(
             Case("success", "204, OK", Http("PUT", "/v1.0/metadata/k", b"v"), {"key": "k", "value": "v"}),
@@ -127,7 +124,6 @@ APIS = (
         name="Shutdown",
         http="POST /v1.0/shutdown",
         rpc="Shutdown",
-        request="ShutdownRequest",
         note="What is under way is answered first. `dapr-force-shutdown` makes no difference.",
         cases=(
             Case("over HTTP", "204, -", Http("POST", "/v1.0/shutdown"), over="shutdown over HTTP"),

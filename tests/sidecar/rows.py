@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.protocols.dapr.messages import messages
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Api:
         name: unique.
         http: method and path as in Dapr's reference; ``""``: none.
         rpc: name of the method; ``""``: none.
-        request, reply: names of its messages; a request ``""`` is sent empty, for methods that are refused unread.
+        request, reply: names of its messages; by default those that are called like it, or `Empty`.
         streams: whether the reply is a stream; its first message is taken.
         served: whether it does something; else it is refused, as Dapr does where nothing of the kind is configured.
         cases: requests and expected answers.
@@ -77,8 +79,14 @@ class Api:
     http: str = ""
     rpc: str = ""
     request: str = ""
-    reply: str = "Empty"
+    reply: str = ""
     streams: bool = False
     served: bool = True
     cases: tuple[Case, ...] = ()
     note: str = ""
+
+    def message(self, part: str) -> str:
+        """Return the name of a message, of which ``part`` is ``"Request"`` or ``"Response"``."""
+        name = re.sub(r"(Alpha|Beta)\d$", "", self.rpc) + part
+        given = self.request if part == "Request" else self.reply
+        return given or next((each for each in (name, f"{name}Alpha1") if hasattr(messages(), each)), "Empty")

@@ -28,11 +28,11 @@ def test_api(api: Api, sidecars: Callable[[str], Sidecar], subtests: pytest.Subt
         if case.rpc is not None:
             with subtests.test("gRPC", case=case.what):
                 sidecar = _ready(sidecars, case)
-                request = getattr(messages(), api.request or "Empty")(**case.rpc)
+                request = getattr(messages(), api.message("Request"))(**case.rpc)
                 if api.streams:
                     answer = _first(sidecar.grpc_address, api, request)
                 else:
-                    answer = call(sidecar.grpc_address, api.rpc, request, api.reply)
+                    answer = call(sidecar.grpc_address, api.rpc, request, api.message("Response"))
                 assert (answer.code, answer.reason) == case.reply, answer.text
 
 
@@ -46,7 +46,7 @@ def _ready(sidecars: Callable[[str], Sidecar], case: Case) -> Sidecar:
 def _first(address: str, api: Api, request: object) -> Answer:
     with grpc.insecure_channel(address) as channel:
         try:
-            return Answer(code="OK", message=next(stream(channel, api.rpc, request, api.reply)))
+            return Answer(code="OK", message=next(stream(channel, api.rpc, request, api.message("Response"))))
         except grpc.RpcError as error:
             return refusal(error)
 
