@@ -42,12 +42,10 @@ READERS = [
 MORE = {"small maps": 180, "one map": 180}
 
 
-def measured(module: str, function: str, table: str, name: str) -> dict[str, Any]:
-    """A process for each: memory that another case left behind would be used again unseen."""
-    if not module.endswith("_py"):
-        load_native()
+def run(*arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, allocation.__file__, module, function, table, name],
+        [sys.executable, *arguments],
+        cwd=Path(allocation.__file__).parent,
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"},
         capture_output=True,
         text=True,
@@ -55,44 +53,46 @@ def measured(module: str, function: str, table: str, name: str) -> dict[str, Any
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return done.stdout
+
+
+def measured(module: str, function: str, table: str) -> list[dict[str, Any]]:
+    if not module.endswith("_py"):
+        load_native()
+    results = [json.loads(line) for line in run(allocation.__file__, module, function, table).splitlines()]
+    assert [each["name"] for each in results] == list(getattr(allocation, table))
+    return results
 
 
 @pytest.mark.parametrize("module", KERNELS)
-@pytest.mark.parametrize("name", allocation.BAD)
-def test_refused_messagepack(module: str, name: str) -> None:
-    one = measured(module, "decode", "BAD", name)
-    assert not one["accepted"]
-    assert one["grown"] <= 2 * one["bytes"] + MIB
-
-
-@pytest.mark.parametrize("module", KERNELS)
-@pytest.mark.parametrize("name", allocation.GOOD)
-def test_accepted_messagepack(module: str, name: str, figure: Any) -> None:
-    one = measured(module, "decode", "GOOD", name)
-    assert one["accepted"]
-    each = one["grown"] / one["items"]
-    figure(f"memory of decoded MessagePack, {name}, {module.rpartition('.')[2]}", f"{each:.0f} B an item")
-    assert one["grown"] <= MORE.get(name, 80) * one["items"] + MIB
+def test_messagepack(module: str, figure: Any, subtests: pytest.Subtests) -> None:
+    refused(measured(module, "decode", "BAD"), subtests)
+    for one in measured(module, "decode", "GOOD"):
+        name = one["name"]
+        with subtests.test(name=name):
+            assert one["accepted"]
+            each = one["grown"] / one["items"]
+            figure(f"memory of decoded MessagePack, {name}, {module.rpartition('.')[2]}", f"{each:.0f} B an item")
+            assert one["grown"] <= MORE.get(name, 80) * one["items"] + MIB
 
 
 @pytest.mark.parametrize("module", READERS)
-@pytest.mark.parametrize("name", allocation.JSON)
-def test_refused_json(module: str, name: str) -> None:
-    one = measured(module, "decode_json", "JSON", name)
-    assert not one["accepted"]
-    assert one["grown"] <= 2 * one["bytes"] + MIB
+def test_json(module: str, subtests: pytest.Subtests) -> None:
+    refused(measured(module, "decode_json", "JSON"), subtests)
 
 
-@pytest.mark.parametrize("name", allocation.BAD)
-def test_what_is_asked_for(impl: Any, name: str) -> None:
+def refused(results: list[dict[str, Any]], subtests: pytest.Subtests) -> None:
+    for one in results:
+        with subtests.test(name=one["name"]):
+            assert not one["accepted"]
+            assert one["grown"] <= 2 * one["bytes"] + MIB
+
+
+def asked_for(impl: Any, data: bytes, match: str | None = None) -> None:
     """Memory that is asked for and not touched counts as well: through Python's allocators, which the kernels use."""
-    data = allocation.BAD[name]()
-    data = data[:300_000] if len(data) > 300_000 else data
     tracemalloc.start()
     try:
-        with pytest.raises(PayloadError):
+        with pytest.raises(PayloadError, match=match):
             impl.decode(data)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -100,23 +100,19 @@ def test_what_is_asked_for(impl: Any, name: str) -> None:
     assert peak <= 2 * len(data) + MIB
 
 
-@pytest.mark.parametrize("size", [1000, 8192, 8193])
-@pytest.mark.parametrize(
-    "unit",
-    [b"\x90", b"\x80", b"\x81\x00\xc0", b"\x81\xa1a\xc0", b"\xc4\x00", b"\xa2ab", b"\xdc\x00\x00", b"\x92\x90\x90"],
-)
-def test_short_input_that_ends_badly(impl: Any, size: int, unit: bytes) -> None:
+def test_what_is_asked_for(impl: Any, subtests: pytest.Subtests) -> None:
+    for name, make in allocation.BAD.items():
+        with subtests.test(name=name):
+            asked_for(impl, make()[:300_000])
+
+
+def test_short_input_that_ends_badly(impl: Any, subtests: pytest.Subtests) -> None:
     """Below the size from which input is checked first, the most that it can become is less than 1 MiB."""
-    count = (size - 4) // len(unit)
-    data = b"\xdc" + (count + 1).to_bytes(2, "big") + unit * count + b"\xc1"
-    tracemalloc.start()
-    try:
-        with pytest.raises(PayloadError, match="0xC1"):
-            impl.decode(data)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak <= 2 * len(data) + MIB
+    for unit in (b"\x90", b"\x80", b"\x81\0\xc0", b"\x81\xa1a\xc0", b"\xc4\0", b"\xa2ab", b"\xdc\0\0", b"\x92\x90\x90"):
+        for size in (1000, 8192, 8193):
+            with subtests.test(unit=unit, size=size):
+                count = (size - 4) // len(unit)
+                asked_for(impl, b"\xdc" + (count + 1).to_bytes(2, "big") + unit * count + b"\xc1", match="0xC1")
 
 
 def test_the_process_measures() -> None:
@@ -126,16 +122,6 @@ import allocation
 kept = []
 print(*allocation.peak(lambda data: kept.append(data * 10) or 1, b"x" * (1 << 20)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=Path(allocation.__file__).parent,
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    grown, accepted = done.stdout.split()
+    grown, accepted = run("-c", program).split()
     assert accepted == "True"
     assert int(grown) >= 9 * MIB

@@ -49,7 +49,7 @@ def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | Non
 def environment(mode: str | None, **more: str) -> dict[str, str]:
     """Return this environment with ``CLOUD_RUNTIMES_BUILD`` set, or unset, and none of the other variables of ours."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUD_RUNTIMES_", "PYTHON"))}
-    env |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1", "PIP_NO_INPUT": "1"}
+    env |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1", "PIP_NO_COMPILE": "1", "PIP_NO_INPUT": "1"}
     return env | ({} if mode is None else {"CLOUD_RUNTIMES_BUILD": mode}) | more
 
 
