@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many workers ``-n auto`` starts: tests wait more than they compute, and each worker needs some 300 MB."""
-    return min(16, 2 * (os.cpu_count() or 1) + 2)
+    return min(16, 3 * (os.cpu_count() or 1) + 2)
 
 
 @pytest.hookimpl(tryfirst=True)

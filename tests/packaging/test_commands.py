@@ -193,14 +193,15 @@ def test_what_is_not_run_says_what_it_needs() -> None:
 # -- files ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_files_can_be_read(path: str) -> None:
-    for text in blocks(path, "toml"):
-        tomllib.loads(text)
-    for text in blocks(path, "json"):
-        json.loads(text)
-    for text in blocks(path, "yaml"):
-        assert all(isinstance(each, dict) for each in yaml.safe_load_all(text))
+def test_files_can_be_read(subtests: pytest.Subtests) -> None:
+    for path in PAGES:
+        with subtests.test(path=path):
+            for text in blocks(path, "toml"):
+                tomllib.loads(text)
+            for text in blocks(path, "json"):
+                json.loads(text)
+            for text in blocks(path, "yaml"):
+                assert all(isinstance(each, dict) for each in yaml.safe_load_all(text))
 
 
 def test_the_pipelines_of_the_collector_have_their_parts() -> None:

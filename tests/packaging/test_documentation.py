@@ -141,12 +141,13 @@ def test_every_error_is_described() -> None:
         assert f"`{getattr(errors, name).code}`" in rows[name], name
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_links_lead_somewhere(path: str) -> None:
+def test_links_lead_somewhere(subtests: pytest.Subtests) -> None:
     _page("Makefile")  # else not all files are there
-    for target in LINK.findall(_page(path)):
-        if "://" not in target:
-            assert (ROOT / path).parent.joinpath(target).exists(), target
+    for path in PAGES:
+        with subtests.test(path=path):
+            for target in LINK.findall(_page(path)):
+                if "://" not in target:
+                    assert (ROOT / path).parent.joinpath(target).exists(), target
 
 
 @pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md"])

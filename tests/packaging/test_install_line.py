@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 
-import pytest
 
 from cloud_runtimes._core.extras import PACKAGE, WHERE, install_line, missing
 from tests.packaging.builds import ROOT
@@ -29,22 +28,17 @@ def texts() -> list[str]:
     return [str(file.relative_to(ROOT)) for file in files if str(file.relative_to(ROOT)) not in ELSEWHERE]
 
 
-@pytest.mark.parametrize("name", [name for name in texts() if "pip" in (ROOT / name).read_text(encoding="utf-8")])
-def test_every_line_that_installs_this_package_is_the_one(name: str) -> None:
+def test_every_line_that_installs_this_package_is_the_one() -> None:
+    """On PyPI the name is another project's, so neither an example of requirements nor a message may have it."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for command in _NAMED.findall((ROOT / name).read_text(encoding="utf-8")):
-        if _OURS.search(command):
+    for name in texts():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert not re.search(r"""cloud-runtimes-python(\[|\s*[=>~]=)|["']cloud-runtimes-python["']""", text), name
+        for command in filter(_OURS.search, _NAMED.findall(text)):
             line = _LINE.search(command)
             assert line is not None, f"{name}: {command}: give {install_line('standard')}"
             assert line[1] == PACKAGE, f"{name}: {command}: give {install_line(*line[2].split(','))}"
             assert set(line[2].split(",")) <= set(extras), command
-
-
-def test_no_text_makes_a_requirement_of_the_name() -> None:
-    """On PyPI it is another project's, so neither an example of requirements nor a message may have it."""
-    for name in texts():
-        text = (ROOT / name).read_text(encoding="utf-8")
-        assert not re.search(r"""cloud-runtimes-python(\[|\s*[=>~]=)|["']cloud-runtimes-python["']""", text), name
 
 
 def test_messages_have_the_line() -> None:

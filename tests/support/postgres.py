@@ -7,7 +7,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from contextlib import ExitStack, suppress
 from glob import glob
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.ports import reserved_port
-from tests.support.servers import Missing
+from tests.support.servers import Missing, new_folder
 
 __all__ = ["GUARDED", "Missing", "PgBouncer", "PostgresServer", "processor_seconds", "program"]
 
@@ -50,7 +49,7 @@ class _Program:
     """A server program in a folder of its own, on a port that stays its own while it is down: ``with`` starts and ends it."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="cloud-runtimes-postgres-"))
+        self.folder = folder or new_folder("postgres")
         self.process: subprocess.Popen[bytes] | None = None
         self._account = _account()
         self._resources = ExitStack()

@@ -202,32 +202,27 @@ def signature(method: Callable[..., Any]) -> str:
     return ", ".join(parts)
 
 
-CASES = [(cls, name, expected) for cls, table in CLASSES.items() for name, expected in table.items()]
-
-
-@pytest.mark.parametrize(("cls", "name", "expected"), CASES, ids=[f"{c.__name__}.{n}" for c, n, _ in CASES])
-def test_signature(cls: type[Any], name: str, expected: str) -> None:
-    expected = expected.replace("…", "timeout=<client>, metadata=None")
-    assert signature(getattr(cls, name)) == expected
-    waits_for_nothing = cls in (Meter, StateTransaction) or expected == _OUTBOX
-    if name in NO_TWIN or waits_for_nothing or (cls is TelemetryService and name != "flush"):
-        assert not hasattr(cls, f"{name}_async")
-    else:
-        twin = getattr(cls, f"{name}_async")
-        assert signature(twin) == expected
-        assert any(map(inspect.iscoroutinefunction, (twin, inspect.unwrap(twin))))
-
-
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_nothing_public_beyond_the_table(cls: type[Any]) -> None:
-    inherited = {name for base in (list, object) if issubclass(cls, base) for name in vars(base)}
-    public = {
-        name.removesuffix("_async")
-        for name, value in inspect.getmembers(cls, callable)
-        if not name.startswith("_") and name not in inherited
-    }
-    listed = set(CLASSES[cls]) - {"__init__"}
-    assert public - {"forked", "name"} == listed, "say it in the table, or hide it"
+def test_signatures(subtests: pytest.Subtests) -> None:
+    for cls, table in CLASSES.items():
+        for name, given in table.items():
+            with subtests.test(method=f"{cls.__name__}.{name}"):
+                expected = given.replace("…", "timeout=<client>, metadata=None")
+                assert signature(getattr(cls, name)) == expected
+                waits_for_nothing = cls in (Meter, StateTransaction) or expected == _OUTBOX
+                if name in NO_TWIN or waits_for_nothing or (cls is TelemetryService and name != "flush"):
+                    assert not hasattr(cls, f"{name}_async")
+                else:
+                    twin = getattr(cls, f"{name}_async")
+                    assert signature(twin) == expected
+                    assert any(map(inspect.iscoroutinefunction, (twin, inspect.unwrap(twin))))
+        with subtests.test("nothing public beyond the table", cls=cls.__name__):
+            inherited = {name for base in (list, object) if issubclass(cls, base) for name in vars(base)}
+            public = {
+                name.removesuffix("_async")
+                for name, value in inspect.getmembers(cls, callable)
+                if not name.startswith("_") and name not in inherited
+            }
+            assert public - {"forked", "name"} == set(table) - {"__init__"}, "say it in the table, or hide it"
 
 
 def test_a_secret_is_a_mapping_and_a_value() -> None:
