@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.cli.conftest import Run
 
 APPLICATION = """
 from cloud_runtimes import CloudRuntimesClient
@@ -18,7 +18,6 @@ from cloud_runtimes.errors import ConflictError
 from cloud_runtimes.rpc import RpcResponse
 
 client = CloudRuntimesClient(app_id="shop")
-other = 5
 
 @client.rpc.method("echo")
 def echo(data, request):
@@ -38,26 +37,14 @@ def nothing():
 """
 
 pytestmark = pytest.mark.process
-CLI = [sys.executable, "-m", "cloud_runtimes"]
+CLI = [sys.executable, "-W", "error", "-m", "cloud_runtimes"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "shop.py").write_text(APPLICATION, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "CLOUD_RUNTIMES_HOME": str(folder / "home"), "PYTHONWARNINGS": "error"}
-
-
-@pytest.fixture
-def shop(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def shop(home: Path) -> Iterator[subprocess.Popen[str]]:
     """An application that is served."""
-    with subprocess.Popen(
-        [*CLI, "run", "shop:client"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
+    Path("shop.py").write_text(APPLICATION, encoding="utf-8")
+    with subprocess.Popen([*CLI, "run", "shop:client"], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("shop at http://127.0.0.1:"), line + process.stderr.read()
@@ -65,43 +52,36 @@ def shop(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen
         process.kill()
 
 
-@pytest.fixture
-def call(folder: Path, environment: dict[str, str]) -> Callable[..., Any]:
-    def run(*arguments: str, given: bytes = b"") -> tuple[int, bytes, bytes]:
-        done = subprocess.run(
-            [*CLI, *arguments], input=given, capture_output=True, cwd=folder, env=environment, timeout=60
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    return run
-
-
-def test_invoke(shop: subprocess.Popen[str], call: Callable[..., Any]) -> None:
-    assert call("invoke", "shop", "echo", '{"a": 1.50}') == (0, b'{"a": 1.50}\n', b"")
-    assert call("invoke", "shop", "echo", "plain") == (0, b'"plain"\n', b"")
-    assert call("invoke", "shop", "echo", "5", "--text") == (0, b"5", b"")
-    assert call("invoke", "shop", "echo", "-", given=b"[1]") == (0, b"[1]\n", b"")
-    assert call("invoke", "shop", "echo", "--file", "-", given=b"\0\1") == (0, b"\0\1", b"")
-    assert call("invoke", "shop", "nothing") == (0, b"", b"")
-    code, out, err = call(
+def test_invoke(shop: subprocess.Popen[str], cli: Run) -> None:
+    for arguments, out in (
+        (["echo", '{"a": 1.50}'], b'{"a": 1.50}\n'),
+        (["echo", "plain"], b'"plain"\n'),
+        (["echo", "5", "--text"], b"5"),
+        (["echo", "-"], b"[1]\n"),
+        (["nothing"], b""),
+    ):
+        assert cli("invoke", "shop", *arguments, stdin=b"[1]") == (0, out, "")
+    done = subprocess.run([*CLI, "invoke", "shop", "echo", "--file", "-"], input=b"\0\1", capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\0\1", b"")
+    code, out, err = cli(
         "invoke", "shop", "echo", "1", "--http-method", "PUT", "--query", "a=1", "--query", "a=2", "--include"
     )
     assert (code, out) == (0, b"1\n")
-    assert b"200\n" in err
-    assert b"x-verb: PUT\n" in err
-    assert b"x-q: [('a', ['1', '2'])]\n" in err
+    for line in ("200\n", "x-verb: PUT\n", "x-q: [('a', ['1', '2'])]\n"):
+        assert line in err
 
 
-def test_failures(shop: subprocess.Popen[str], call: Callable[..., Any]) -> None:
-    assert call("invoke", "shop", "fail") == (4, b"", b"error: sold out\n")
-    code, _, err = call("invoke", "shop", "no-such")
-    assert (code, b"'no-such'" in err) == (3, True)
-    code, _, err = call("invoke", "shop", "crash")
-    assert (code, b"status 500" in err, b"crashed here" in err) == (1, True, False)
-    code, _, err = call("invoke", "nobody", "m")
-    assert (code, b"address" in err) == (5, True)
-    for arguments in (["--header", "x"], ["--query", "=1"], ["--file", "no-such-file"], ["--header", "a=\r\nb: c"]):
-        assert call("invoke", "shop", "echo", *arguments)[0] == 2
+def test_failures(shop: subprocess.Popen[str], cli: Run) -> None:
+    assert cli("invoke", "shop", "fail") == (4, b"", "error: sold out\n")
+    for arguments, expected, said in (
+        (["shop", "no-such"], 3, "'no-such'"),
+        (["shop", "crash"], 1, "status 500"),
+        (["nobody", "m"], 5, "address"),
+    ):
+        code, _, err = cli("invoke", *arguments)
+        assert (code, said in err, "crashed here" in err) == (expected, True, False)
+    for wrong in (["--header", "x"], ["--query", "=1"], ["--file", "no-such-file"], ["--header", "a=\r\nb: c"]):
+        assert cli("invoke", "shop", "echo", *wrong).code == 2
     shop.terminate()
     assert shop.stderr is not None
     assert "crashed here" in shop.stderr.read()
@@ -114,16 +94,15 @@ def test_signals_end_an_application(shop: subprocess.Popen[str], number: int, co
     assert (shop.returncode, err) == (code, "")
 
 
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        ("shop", "MODULE:CLIENT"),
+def test_applications_that_are_none(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("no_shop.py").write_text("other = 5", encoding="utf-8")
+    monkeypatch.syspath_prepend(".")
+    for target, said in (
+        ("no_shop", "MODULE:CLIENT"),
         ("no_such:client", "no module"),
-        ("shop:nothing_there", "has no"),
-        ("shop:other", "int"),
-    ],
-)
-def test_applications_that_are_none(call: Callable[..., Any], target: str, said: str) -> None:
-    code, out, err = call("run", target)
-    assert (code, out) == (2, b"")
-    assert said in err.decode()
+        ("no_shop:nothing_there", "has no"),
+        ("no_shop:other", "int"),
+    ):
+        code, out, err = cli("run", target)
+        assert (code, out) == (2, b"")
+        assert said in err

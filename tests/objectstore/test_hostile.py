@@ -134,7 +134,7 @@ def test_listings_without_end(
     server: Server, client: CloudRuntimesClient, api: Api, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     server.answer, expected, said = LISTINGS[name]
-    monkeypatch.setattr(pages, "_MEMORY", 16 * MIB)
+    monkeypatch.setattr(pages, "_MEMORY", 4 * MIB)
     monkeypatch.setattr(pages, "_EMPTY", 10)
     with little_memory():
         for options in ({}, {"recursive": False}, {"limit": 10_000_000}):

@@ -113,22 +113,17 @@ def test_a_clean_run_passes(tmp_path: Path) -> None:
     assert "leaked" not in done.stdout
 
 
-@pytest.fixture(scope="module")
-def leaky(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """A run of all leaks, each a test of its own."""
+@pytest.mark.process
+def test_leaks_are_found(tmp_path: Path, subtests: pytest.Subtests) -> None:
     tests = [
         f"def test_leak_{number}(canary, tmp_path, request):\n    value = canary.value()\n    {code}\n"
         for number, (code, _) in enumerate(LEAKS.values())
     ]
-    return _run(tmp_path_factory.mktemp("leaky"), CLEAN, "\n\n".join(["import pytest\n", *tests]))
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("leak", LEAKS)
-def test_a_leak_is_found(leaky: subprocess.CompletedProcess[str], leak: str) -> None:
-    where = LEAKS[leak][1].format(file="test_1.py", test=f"test_leak_{list(LEAKS).index(leak)}")
-    assert f"\na secret leaked: {where}" in leaky.stdout
-    assert "test_clean" not in leaky.stdout
+    said = _run(tmp_path, CLEAN, "\n\n".join(["import pytest\n", *tests])).stdout
+    assert "test_clean" not in said
+    for number, (leak, (_, where)) in enumerate(LEAKS.items()):
+        with subtests.test(leak=leak):
+            assert f"\na secret leaked: {where.format(file='test_1.py', test=f'test_leak_{number}')}" in said
 
 
 @pytest.mark.process
