@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 
-
 from cloud_runtimes._core.extras import PACKAGE, WHERE, install_line, missing
 from tests.packaging.builds import ROOT
 

@@ -74,21 +74,19 @@ def test_a_handler_gets_no_more(kind: str) -> None:
         await asyncio.sleep(0)
         take(1)
 
+    def together(batch: EventBatch[Any]) -> None:
+        take(len(batch))
+
     handlers: dict[str, Any] = {
         "plain": lambda event: take(1),
         "async": waiting,
-        "batch": lambda batch: take(len(batch)),
+        "batch": together,
     }
     options: dict[str, Any] = {"batch": 7} if kind == "batch" else {"workers": 3}
     with CloudRuntimesClient(config={"capa": {"home": ":memory:"}}) as client:
         client.pubsub.subscribe("bus", "t", group="g").close()
         client.pubsub.publish_bulk("bus", "t", list(range(60)))
         handler = handlers[kind]
-        if kind == "batch":
-
-            def handler(batch: EventBatch[Any]) -> None:
-                take(len(batch))
-
         with client.pubsub.subscribe("bus", "t", handler, group="g", rate=Rate(100, burst=10), **options):
             assert done.wait(30)
         # ten at once, then one each 10 ms
