@@ -12,8 +12,6 @@ from typing import Any, TypeAlias
 
 from .._native.plain import model_config, writes_aliases
 
-__all__ = ["readable"]
-
 _Names: TypeAlias = "dict[Any, dict[str, tuple[str, Any]]]"
 """For each model and written name the one that is read, and the field's annotation."""
 

@@ -15,8 +15,6 @@ from ..errors import InvalidArgumentError
 from ._aliases import readable
 from ._misfits import Converter, Path, expected, fail, name_of, short
 
-__all__ = ["class_converter"]
-
 Compile: TypeAlias = "Callable[[Any], Converter]"
 """Makes the converter of an annotation."""
 

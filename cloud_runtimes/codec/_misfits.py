@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 from .._native.plain import render_path
 from ..errors import PayloadError
 
-__all__ = ["Converter", "Path", "expected", "fail", "name_of", "short"]
-
 Path: TypeAlias = "tuple[Any, Any] | str"
 Converter: TypeAlias = "Callable[[Any, Path], Any]"
 

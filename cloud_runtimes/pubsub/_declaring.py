@@ -13,8 +13,6 @@ from .outgoing import check_topic
 if TYPE_CHECKING:
     from .subscription import Subscription
 
-__all__ = ["Declared", "Declaring"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -16,8 +16,6 @@ from ..spi.operation import Operation, mark_interrupted
 from ..spi.pubsub import EventSource, Settlement
 from .types import Event
 
-__all__ = ["Inbox", "Settling"]
-
 
 class _Commit(NamedTuple):
     """Transaction to commit; ``done`` gets its outcome."""

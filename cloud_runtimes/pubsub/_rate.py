@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from .._core.threads import Mutex
 from ..errors import InvalidArgumentError
 
-__all__ = ["Bucket", "Rate"]
-
 
 class Rate(NamedTuple):
     """At most so many events in a time, over all workers of a subscription in one process (a token bucket).

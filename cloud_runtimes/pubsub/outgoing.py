@@ -24,19 +24,6 @@ if TYPE_CHECKING:
     from ..spi.operation import Operation
     from ..spi.pubsub import BatchLimits, Failures, PubSubDriver
 
-__all__ = [
-    "EVENT_TYPE",
-    "OutgoingBatches",
-    "OutgoingBulk",
-    "check_names",
-    "check_topic",
-    "event_attributes",
-    "is_uri_reference",
-    "make_record",
-    "publish_all",
-    "publish_all_async",
-]
-
 _FRAME_EVENTS: Final = 1000
 _FRAME_BYTES: Final = 1024 * 1024
 # RFC 3986, appendix A

@@ -19,17 +19,15 @@ from .._core.threads import Background, Changes, Mutex
 from .._core.workers import Workers
 from .._native import batch as kernel
 from ..errors import BulkError, ClosedError, CloudRuntimesError
+from ..spi.events import EVENT_TYPE
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import Failures
 from ._lanes import ATTEMPT, Attempt, Chunk, Lane, Window, deal, is_passing
-from .outgoing import EVENT_TYPE
 from .types import DeliveryReport, FailedEvent
 
 if TYPE_CHECKING:
     from .._service import ServiceFrame
     from ..spi.pubsub import PubSubDriver
-
-__all__ = ["PUBLISHER", "Sender"]
 
 PUBLISHER: Final = Method("pubsub", "publisher", repeatable=False, handle=True)
 _TAKE_BYTES: Final = 8 * 1024 * 1024

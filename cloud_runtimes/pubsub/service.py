@@ -14,11 +14,12 @@ from .._service import Outgoing, error_context
 from ..errors import InvalidArgumentError, NotFoundError
 from ..spi import pubsub as spi
 from ..spi.change import Change
+from ..spi.events import EVENT_TYPE
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import OutgoingBatch, PubSubDriver
 from ._declaring import Declaring
 from ._subscribing import Start, seconds
-from .outgoing import EVENT_TYPE, OutgoingBulk, check_topic, make_record, publish_all, publish_all_async
+from .outgoing import OutgoingBulk, check_topic, make_record, publish_all, publish_all_async
 from .publisher import PUBLISHER, OnFull, Publisher
 from .types import DeliveryReport, OutgoingEvent
 

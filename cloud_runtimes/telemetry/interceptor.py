@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ..spi.pubsub import SubscribeRequest
     from ..spi.schedule import DueRun
 
-__all__ = ["Handled", "SpanInterceptor"]
-
 MAX_LINKS: Final = 128
 # a stream has one span for each of its steps that decide something, none for each piece
 _PIECES: Final = frozenset({"read", "read_async", "write", "write_async", "fetch", "fetch_async"})

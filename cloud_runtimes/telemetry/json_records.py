@@ -12,8 +12,6 @@ from typing import Any, Final
 from ..errors import PayloadError, ResourceExhaustedError
 from .schema import MESSAGES, ONE_OF
 
-__all__ = ["MAX_DEPTH", "MAX_PARTS", "real", "records"]
-
 MAX_DEPTH: Final = 100
 """Messages within messages, as protobuf's own readers limit them."""
 MAX_PARTS: Final = 1_000_000
