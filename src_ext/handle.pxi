@@ -4,7 +4,7 @@
 cdef class Worker:
     """Hands events to a handler; see the twin."""
 
-    cdef object ready, popleft, handler, client, wake
+    cdef object ready, popleft, handler, client, wake, enter
     cdef tuple takes
     cdef list done
     cdef bint typed
@@ -15,7 +15,7 @@ cdef class Worker:
     cdef readonly bint misfit
     cdef public bint stopped
 
-    def __init__(self, ready, handler, takes, client, *, bint typed, Py_ssize_t flush_at, wake):
+    def __init__(self, ready, handler, takes, client, *, bint typed, Py_ssize_t flush_at, wake, enter):
         self.ready = ready
         self.popleft = ready.popleft
         self.handler = handler
@@ -24,6 +24,7 @@ cdef class Worker:
         self.typed = typed
         self.flush_at = flush_at
         self.wake = wake
+        self.enter = enter
         self.done = []
 
     def next(self):
@@ -65,10 +66,16 @@ cdef class Worker:
         """Return the arguments of the handler for the current event."""
         return [self.argument(role, self.event) for role in self.takes]
 
+    cdef int call(self, ReceivedEvent event) except -1:
+        if len(self.takes) == 1:
+            self.handler(self.argument(self.takes[0], event))
+        else:
+            self.handler(*self.arguments())
+        return 0
+
     def run(self, Py_ssize_t limit):
         """Handle events; see the twin."""
         cdef ReceivedEvent event
-        cdef Py_ssize_t count = len(self.takes)
         while limit > 0:
             taken = self.take()
             if taken is None:
@@ -77,12 +84,14 @@ cdef class Worker:
             if self.error is not None:
                 return event
             try:
-                if self.has_context(event):
-                    return event
-                if count == 1:
-                    self.handler(self.argument(self.takes[0], event))
+                if not self.has_context(event):
+                    self.call(event)
                 else:
-                    self.handler(*self.arguments())
+                    entered = self.enter(event)
+                    try:
+                        self.call(event)
+                    finally:
+                        entered.leave()
             except BaseException as error:
                 self.error = error
                 return event

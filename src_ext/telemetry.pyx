@@ -63,7 +63,7 @@ from cloud_runtimes.errors import InvalidArgumentError
 __all__ = [
     "CAUSES", "ApiScopeBase", "ApiSpanBase", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
     "Counter", "Gauge", "Histogram", "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter",
-    "baggage", "bridge", "current", "current_span", "outgoing", "reseed",
+    "baggage", "bridge", "current", "current_span", "outgoing", "remote_context", "reseed",
 ]
 
 CAUSES = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")

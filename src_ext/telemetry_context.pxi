@@ -131,6 +131,54 @@ cdef class SpanContext:
         return f"<SpanContext {self.traceparent}>"
 
 
+cdef enum:
+    REMOTE_FLAGS = 0x03     # level 2, section 3.2.2.5: sampled and random; the other bits are zero for whoever does not know them
+
+
+cdef inline int hex_digit(Py_UCS4 c) noexcept:
+    # Lower case alone, as the recommendation has it; -1 for another character.
+    return <int>c - 0x30 if 0x30 <= c <= 0x39 else <int>c - 0x57 if 0x61 <= c <= 0x66 else -1
+
+
+def remote_context(str text not None, str trace_state not None=""):
+    """Return the context of a ``traceparent`` from elsewhere; see the twin."""
+    cdef SpanContext context
+    cdef Py_ssize_t size = PyUnicode_GET_LENGTH(text)
+    cdef uint8_t[26] fields     # version, trace id, span id, flags
+    cdef Py_ssize_t at = 0
+    cdef int i, high, low
+    cdef uint8_t some
+    if size < 55 or text[2] != "-" or text[35] != "-" or text[52] != "-":
+        return None
+    for i in range(26):
+        if i == 1 or i == 17 or i == 25:
+            at += 1
+        high = hex_digit(text[at])
+        low = hex_digit(text[at + 1])
+        if high < 0 or low < 0:
+            return None
+        fields[i] = <uint8_t>(high << 4 | low)
+        at += 2
+    # a later version may have more behind the flags, 00 has nothing
+    if fields[0] == 0xFF or (size > 55 and (fields[0] == 0 or text[55] != "-")):
+        return None
+    some = 0
+    for i in range(1, 17):
+        some |= fields[i]
+    high = some
+    some = 0
+    for i in range(17, 25):
+        some |= fields[i]
+    if high == 0 or some == 0:
+        return None
+    context = SpanContext.__new__(SpanContext)
+    memcpy(context.ids, fields + 1, 24)
+    context.trace_flags = fields[25] & REMOTE_FLAGS
+    context.trace_state = trace_state
+    context.is_remote = True
+    return context
+
+
 @cython.final
 cdef class Sampler:
     """Decides which new traces are recorded; see the twin for arguments and errors."""

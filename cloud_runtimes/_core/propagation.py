@@ -15,12 +15,6 @@ from .._native import events
 from .._native import telemetry as kernel
 from ..errors import InvalidArgumentError
 
-# Trace Context, section 3.2: lower case; version 00 has nothing behind the flags, a later one may
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
-)
-# level 2, section 3.2.2.5: sampled and random; the other bits are zero for whoever does not know them
-_FLAGS: Final = 0x03
 # level 2, section 3.3.2.2: all keys of level 1, and more
 _KEY: Final = r"[a-z0-9][a-z0-9_\-*/@]{0,255}"
 _MEMBER: Final = re.compile(rf"({_KEY})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{{0,255}}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
@@ -50,11 +44,7 @@ def extract(headers: Any) -> Any:
     values = _headers(headers, "traceparent")
     if len(values) != 1:
         return None
-    match = _TRACEPARENT.fullmatch(values[0].strip(" \t"))
-    if match is None or (match[1] == "00" and match[5] is not None):
-        return None
-    state = _state(_headers(headers, "tracestate"))
-    return kernel.SpanContext(match[2], match[3], int(match[4], 16) & _FLAGS, state, True)
+    return kernel.remote_context(values[0].strip(" \t"), _state(_headers(headers, "tracestate")))
 
 
 def _state(values: list[str]) -> str:
@@ -124,13 +114,12 @@ def extract_baggage(headers: Any) -> dict[str, str]:
 
 
 class Entered:
-    """Sets the context from ``traceparent``, ``tracestate`` and ``baggage``, until `leave`; ignores invalid ones."""
+    """Sets a remote context and baggage, until `leave`."""
 
     __slots__ = ("_baggage", "_current")
 
-    def __init__(self, headers: Any) -> None:
-        self._current = kernel.current.set(extract(headers))
-        entries = extract_baggage(headers)
+    def __init__(self, context: Any, entries: Mapping[str, str]) -> None:
+        self._current = kernel.current.set(context)
         self._baggage = kernel.baggage.set(entries) if entries or kernel.baggage.get() else None
 
     def leave(self, error: BaseException | None = None) -> None:
@@ -138,6 +127,20 @@ class Entered:
         if self._baggage is not None:
             give_back(kernel.baggage, self._baggage)
         give_back(kernel.current, self._current)
+
+
+def enter(headers: Any) -> Entered:
+    """Enter the context of ``traceparent``, ``tracestate`` and ``baggage``; ignores invalid ones."""
+    return Entered(extract(headers), extract_baggage(headers))
+
+
+def enter_event(event: Any) -> Entered:
+    """Enter the context that an event carries."""
+    extensions = event.extensions
+    if "tracestate" in extensions or "baggage" in extensions:
+        return enter(event_headers(event))
+    text = event.traceparent
+    return Entered(None if text is None else kernel.remote_context(text), {})
 
 
 def give_back(variable: Any, token: Any) -> None:

@@ -110,8 +110,9 @@ class Worker:
         typed: bool,
         flush_at: int,
         wake: Callable[[], None],
+        enter: Callable[[Any], Any],
     ) -> None:
-        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`."""
+        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`; ``enter`` enters the trace context of an event, until `leave` of what it returns."""
         self._ready = ready
         self._handler = handler
         self._takes = tuple(takes)
@@ -119,6 +120,7 @@ class Worker:
         self._typed = typed
         self._flush_at = flush_at
         self._wake = wake
+        self._enter = enter
         self._done: deque[Any] = deque()
         self._began = 0.0
         self.event: Any = None
@@ -151,14 +153,17 @@ class Worker:
         return [event.data if role == 0 else event if role == 1 else self._client for role in self._takes]
 
     def run(self, limit: int) -> Any:
-        """Handle up to so many events; return the first that was not handled: it has an `error`, or a trace context that the handler is to run in."""
+        """Handle up to so many events, each in its trace context; return the first that was not handled, which has an `error`."""
         while limit > 0 and (event := self.next()) is not None:
             if self.error is not None:
                 return event
             try:
-                if event._record.traceparent is not None:
-                    return event
-                self._handler(*self.arguments())
+                entered = None if event._record.traceparent is None else self._enter(event)
+                try:
+                    self._handler(*self.arguments())
+                finally:
+                    if entered is not None:
+                        entered.leave()
             except BaseException as error:
                 self.error = error
                 return event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar, Token
@@ -11,7 +12,7 @@ from ..errors import InvalidArgumentError
 from .telemetry_buffer_py import monotonic
 from .telemetry_text import id_bytes, not_bridged
 
-__all__ = ["Sampler", "SpanContext", "baggage", "bridge", "current", "current_span"]
+__all__ = ["Sampler", "SpanContext", "baggage", "bridge", "current", "current_span", "remote_context"]
 
 SAMPLED: Final = 1
 """The bit of the flags: the trace is recorded."""
@@ -68,6 +69,22 @@ class SpanContext:
 
     def __repr__(self) -> str:
         return f"<SpanContext {self.traceparent}>"
+
+
+# Trace Context, section 3.2: lower case; version 00 has nothing behind the flags, a later one may
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
+)
+# level 2, section 3.2.2.5: sampled and random; the other bits are zero for whoever does not know them
+_REMOTE_FLAGS: Final = 0x03
+
+
+def remote_context(text: str, trace_state: str = "") -> SpanContext | None:
+    """Return the context of a ``traceparent`` from elsewhere (W3C Trace Context); ``None``: it is not valid."""
+    match = _TRACEPARENT.fullmatch(text)
+    if match is None or (match[1] == "00" and match[5] is not None):
+        return None
+    return SpanContext(match[2], match[3], int(match[4], 16) & _REMOTE_FLAGS, trace_state, True)
 
 
 class Sampler:

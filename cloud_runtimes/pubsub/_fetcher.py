@@ -18,6 +18,7 @@ from itertools import repeat, starmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from .._core import propagation
 from .._core.logs import kind_of, repeated
 from .._core.threads import Background, Changes
 from .._native import events as kernel
@@ -121,8 +122,9 @@ class Fetcher:
         """Return one of ``count`` workers that hand events to a handler."""
         flush_at = max(1, self._flush_at // count)
         worker = kernel.Worker(
-            self._ready, handler, takes, client, typed=self._typed, flush_at=flush_at, wake=self._wake_once
-        )
+            self._ready, handler, takes, client, typed=self._typed, flush_at=flush_at, wake=self._wake_once,
+            enter=propagation.enter_event,
+        )  # fmt: skip
         worker.stopped = self._closing
         self._workers.append(worker)
         return worker

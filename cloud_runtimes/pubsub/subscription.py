@@ -198,7 +198,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
         event = events[0]
         if self._batch or event.traceparent is None:
             return None
-        return propagation.Entered(propagation.event_headers(event))
+        return propagation.enter_event(event)
 
     async def _work(self, handler: Callable[..., Any], worker: kernel.Worker, *, sync: bool) -> None:
         """Handle events until the end; in a thread nothing of it suspends."""
@@ -209,7 +209,7 @@ class Subscription(ClosingHandle, Generic[I_co]):
                 await self._permitted(1, sync=sync)
                 event = worker.next()
             else:
-                # of those without a trace context many at once, by the kernel
+                # many at once, by the kernel
                 event = worker.run(_RUN) if sync and not self._frame.interceptors else worker.next()
             if event is None:
                 if self._bucket is not None:

@@ -98,7 +98,7 @@ class Handler:
             if entered is not None:
                 return entered
         if headers and ("traceparent" in headers or "baggage" in headers):
-            return propagation.Entered(headers)
+            return propagation.enter(headers)
         return None
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:

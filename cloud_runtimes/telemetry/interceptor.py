@@ -142,7 +142,7 @@ class Handled(propagation.Entered):
     __slots__ = ("_faults", "_span")
 
     def __init__(self, headers: Any, start: Callable[[], kernel.Span], faults: frozenset[str] | None = None) -> None:
-        super().__init__(headers)
+        super().__init__(propagation.extract(headers), propagation.extract_baggage(headers))
         self._faults = faults
         self._span = start()
         kernel.current.set(self._span)  # `leave` gives back what was before the headers

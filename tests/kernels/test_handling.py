@@ -26,12 +26,21 @@ class Bench:
     ) -> None:
         self._module = module
         self.ready: deque[Any] = deque()
-        self.woken = 0
-        options = {"typed": False, "flush_at": 100, "wake": self._wake, **how}
+        self.woken = self.left = 0
+        self.entered: list[Any] = []
+        options = {"typed": False, "flush_at": 100, "wake": self._wake, "enter": self._enter, **how}
         self.worker = module.Worker(self.ready, handler, takes, "client", **options)
 
     def _wake(self) -> None:
         self.woken += 1
+
+    def _enter(self, event: Any) -> Bench:
+        self.entered.append(event)
+        return self
+
+    def leave(self) -> None:
+        """Leave the context of an event."""
+        self.left += 1
 
     def add(self, *payloads: bytes, type: Any = None, **fields: Any) -> list[Any]:
         """Add events; return them."""
@@ -119,13 +128,21 @@ def test_data_is_decoded_once(module: ModuleType) -> None:
     assert event.data is event.data
 
 
-def test_an_event_with_a_context_is_left_to_the_caller(module: ModuleType) -> None:
-    bench = Bench(module, lambda data: pytest.fail("without its context"))
-    (event,) = bench.add(b"1", traceparent=HEADER)
-    assert bench.worker.run(1) is event
-    assert bench.worker.error is None
-    bench.worker.finish()
-    assert bench.worker.take_done() == [event]
+def test_an_event_is_handled_in_its_context(module: ModuleType) -> None:
+    seen: list[Any] = []
+
+    def handle(data: Any) -> None:
+        seen.append((data, len(bench.entered), bench.left))
+        if data == 3:
+            raise ValueError
+
+    bench = Bench(module, handle)
+    (first,) = bench.add(b"1", traceparent=HEADER)
+    bench.add(b"2")
+    (third,) = bench.add(b"3", traceparent=HEADER)
+    assert bench.worker.run(9) is third
+    assert seen == [(1, 1, 0), (2, 1, 1), (3, 2, 1)]
+    assert (bench.entered, bench.left) == ([first, third], 2)
 
 
 def test_stops_between_events(module: ModuleType) -> None:
@@ -163,7 +180,7 @@ def test_workers_share_events(module: ModuleType) -> None:
     workers = [
         bench.worker,
         *(
-            module.Worker(bench.ready, seen.append, (DATA,), None, typed=False, flush_at=10**6, wake=print)
+            module.Worker(bench.ready, seen.append, (DATA,), None, typed=False, flush_at=10**6, wake=print, enter=print)
             for _ in range(3)
         ),
     ]

@@ -209,6 +209,23 @@ async def _inside(t: Any) -> None:
         pass
 
 
+def test_a_context_from_elsewhere(kernel: ModuleType) -> None:
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    good = f"00-{trace}-{span}-01"
+    context = kernel.remote_context(good, "a=b")
+    assert (context.trace_id, context.span_id, context.trace_flags) == (trace, span, 1)
+    assert (context.trace_state, context.is_remote, context.traceparent) == ("a=b", True, good)
+    assert kernel.remote_context(f"00-{trace}-{span}-ff").trace_flags == 3
+    assert kernel.remote_context(f"cc-{trace}-{span}-00-later\n").trace_id == trace
+    wrong = [
+        "", "00", good[:-1], good + "-", good + "x", good.upper(), good.replace("-", "_"), " " + good, good + "\n",
+        f"ff-{trace}-{span}-01", f"0g-{trace}-{span}-01", f"00-{'0' * 32}-{span}-01", f"00-{trace}-{'0' * 16}-01",
+        f"00-{trace}-{span}-0x", f"00-{trace[:-1]}é-{span}-01", f"00-{trace}\u0661{span}-01", f"cc-{trace}-{span}-01x",
+    ]  # fmt: skip
+    for text in wrong:
+        assert kernel.remote_context(text) is None, text
+
+
 def test_a_span_in_async_with(kernel: ModuleType) -> None:
     import asyncio
 
