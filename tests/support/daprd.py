@@ -232,7 +232,7 @@ def databases(request: pytest.FixtureRequest) -> dict[str, str]:
         url: str = request.getfixturevalue("postgres_url")
     except pytest.skip.Exception:
         return {}
-    names = [f"daprd_{number}" for number in range(2)]
+    names = [f"daprd_{os.getpid()}_{number}" for number in range(2)]
     with psycopg.connect(url, autocommit=True) as connection:
         for name in names:
             connection.execute(f"DROP DATABASE IF EXISTS {name}")
