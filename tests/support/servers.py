@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import signal
@@ -182,5 +183,6 @@ def _shared(folder: Path, name: str, serve: Callable[[], AbstractContextManager[
         fcntl.flock(starting, fcntl.LOCK_UN)
         yield url_file.read_text()
         if mine:
+            faulthandler.cancel_dump_traceback_later()  # others may have long tests to do yet
             fcntl.flock(users, fcntl.LOCK_EX)  # a process that dies gives its lock up
             url_file.unlink()
