@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.etcd.messages import STATUS, pack, read_fields
+from cloud_runtimes.components.etcd.messages import pack, read_fields
 from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, LeaseLostError, UnavailableError
 from tests.support import Figure, Make, Rounds
 from tests.support.counting import Counting
@@ -27,7 +27,7 @@ def cluster() -> Iterator[list[EtcdServer]]:
 
 def status(server: EtcdServer) -> tuple[int, int]:
     """Return a server's own id, and that of its leader; 0: it has none."""
-    fields = dict(read_fields(asked(server.url, STATUS, b"")))
+    fields = dict(read_fields(asked(server.url, "/etcdserverpb.Maintenance/Status", b"")))
     return dict(read_fields(fields[1]))[2], fields.get(4, 0)
 
 

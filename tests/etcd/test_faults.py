@@ -11,7 +11,7 @@ import pytest
 from cloud_runtimes.components._net.connections import FRESH
 from cloud_runtimes.components.etcd import configuration, connection, engine, lock, notifier
 from cloud_runtimes.components.etcd.failures import ServerError, map_error
-from cloud_runtimes.components.etcd.messages import REVOKE, pack
+from cloud_runtimes.components.etcd.messages import pack
 from cloud_runtimes.errors import CloudRuntimesError, DeadlineExceededError, LeaseLostError, UnavailableError
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.lock import LockRequest
@@ -136,7 +136,7 @@ def test_a_lease_that_is_lost(home: EtcdHome, api: Api) -> None:
         other = api.call(locks, "try_lock", "l", "r", expiry=30)
     assert other.token > lease.token
     (id,) = leases(home.server.url).keys() - before
-    asked(home.server.url, REVOKE, pack((1, id)))
+    asked(home.server.url, "/etcdserverpb.Lease/LeaseRevoke", pack((1, id)))
     api.fails(LeaseLostError)(other, "renew")
     assert other.lost
     assert api.call(locks, "try_lock", "l", "r").token > other.token

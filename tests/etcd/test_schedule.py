@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.etcd.messages import REVOKE, pack, range_of, read_range, under
+from cloud_runtimes.components.etcd.messages import pack, range_of, read_range, under
 from cloud_runtimes.components.etcd.schedule import EtcdSchedule
 from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.spi.schedule import Outcome
@@ -28,7 +28,7 @@ class Ending(EtcdClock):
             return
         prefix = f"{self.prefix}/schedule/suite/m/".encode()
         for item in read_range(asked(self.server.url, RANGE, range_of(prefix, under(prefix)))).items:
-            asked(self.server.url, REVOKE, pack((1, item.lease)))
+            asked(self.server.url, "/etcdserverpb.Lease/LeaseRevoke", pack((1, item.lease)))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from cloud_runtimes.components.etcd import EtcdSettings
 from cloud_runtimes.components.etcd.connection import parse_url
 from cloud_runtimes.components.etcd.engine import EtcdEngine, Flow, Request
-from cloud_runtimes.components.etcd.messages import pack, read_fields
+from cloud_runtimes.components.etcd.messages import pack, put, read_fields
 from cloud_runtimes.errors import CloudRuntimesError, UnauthenticatedError
 from cloud_runtimes.spi.operation import Method, Operation
 from tests.support.ports import reserved_port
@@ -98,7 +98,9 @@ def asked(url: str, method: str, message: bytes, *, timeout: float = 5.0) -> byt
     engine = EtcdEngine.acquire(EtcdSettings(url=url, prefix="test-asks"))
 
     def ask() -> Flow[bytes]:
-        return (yield Request(method, message))
+        request = Request(put, b"", b"")
+        request.method, request.message = method, message
+        return (yield request)
 
     try:
         return engine.run(Operation(_ASK, "test", timeout), ask())

@@ -21,21 +21,7 @@ from .._net.connections import ConnectionLost
 from .._net.engines import EngineDriver
 from . import EtcdComponent
 from .engine import Flow, Request
-from .messages import (
-    RANGE,
-    TXN,
-    KeyValue,
-    delete,
-    put,
-    range_of,
-    read_range,
-    read_txn,
-    read_watched,
-    then,
-    txn,
-    under,
-    watch,
-)
+from .messages import KeyValue, delete, put, range_of, read_range, read_txn, read_watched, then, txn, under, watch
 from .notifier import Watching
 
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
@@ -71,13 +57,13 @@ class EtcdConfiguration(EngineDriver[EtcdComponent], ConfigurationDriver):
         """Return a revision, and the items of that moment."""
         prefix = self.prefix(selection)
         if not selection.keys:
-            result = read_range((yield Request(RANGE, range_of(prefix, under(prefix)))))
+            result = read_range((yield Request(range_of, prefix, under(prefix))))
             return result.revision, self.items(selection, [(item, False) for item in result.items])
         revision, held = 0, []
         for first in range(0, len(selection.keys), self._max_operations):
             some = selection.keys[first : first + self._max_operations]
             asked = [then(range_of, prefix + key.encode(), revision=revision) for key in some]
-            done = read_txn((yield Request(TXN, txn((), asked))))
+            done = read_txn((yield Request(txn, (), asked)))
             revision = revision or done.revision
             held += [(item, False) for answer in done.answers for item in read_range(answer).items]
         return revision, self.items(selection, held)
@@ -119,7 +105,7 @@ class EtcdConfiguration(EngineDriver[EtcdComponent], ConfigurationDriver):
                 "or raise --max-txn-ops of the servers and max_operations"
             )
         if operations:
-            yield Request(TXN, txn((), operations), writes=True)
+            yield Request(txn, (), operations, writes=True)
 
     # -- subscribing ------------------------------------------------------
 

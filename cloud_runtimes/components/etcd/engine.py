@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -19,7 +19,7 @@ from . import EtcdSettings
 from .connection import Connection, Login, LoopConnection, parse_url
 from .failures import ServerError, map_error
 from .http2 import Stream
-from .messages import GRANT, KEEP_ALIVE, RANGE, REVOKE, grant, pack, range_of, read_lease
+from .messages import METHODS, grant, range_of, read_lease, renewal, revocation
 from .notifier import EtcdNotifier
 
 T = TypeVar("T")
@@ -35,10 +35,10 @@ _SHARED: Final = 10
 
 
 class Request:
-    """A call of the server.
+    """A call of the server: ``Request(range_of, key)``.
 
     Attributes:
-        method, message: of gRPC.
+        method, message: of gRPC; what makes the message says the method.
         writes: whether it changes what others see.
         sent: whether it was.
         until: `time.monotonic` to which an answer is waited for; ``None``: without end. The engine sets it.
@@ -46,9 +46,9 @@ class Request:
 
     __slots__ = ("message", "method", "sent", "until", "writes")
 
-    def __init__(self, method: str, message: bytes, *, writes: bool = False) -> None:
-        self.method = method
-        self.message = message
+    def __init__(self, make: Callable[..., bytes], *arguments: Any, writes: bool = False, **options: Any) -> None:
+        self.method = METHODS[make]
+        self.message = make(*arguments, **options)
         self.writes = writes
         self.sent = False
         self.until: float | None = None
@@ -201,7 +201,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         self.run(op, self._ping())
 
     def _ping(self) -> Flow[None]:
-        yield Request(RANGE, range_of(f"{self.settings.prefix}/".encode(), keys_only=True))
+        yield Request(range_of, f"{self.settings.prefix}/".encode(), keys_only=True)
 
     # -- leases -----------------------------------------------------------
 
@@ -212,7 +212,7 @@ class EtcdEngine(Engine, FlowEngine[Request, bytes]):
         if known is not None and known.until >= now + seconds:
             return known
         spare = 1 if seconds >= _SHARED else 0
-        id, lasts = read_lease((yield Request(GRANT, grant(seconds + spare))))
+        id, lasts = read_lease((yield Request(grant, seconds + spare)))
         new_lease = Lease(id, now + lasts)
         if spare:
             self._leases = {each: lease for each, lease in self._leases.items() if lease.until > now + each}
@@ -298,7 +298,7 @@ def ensure(id: int, seconds: int) -> Flow[None]:
     """Have a lease of that id, which lasts so long from now at least."""
     while True:
         try:
-            yield Request(GRANT, grant(seconds, id))
+            yield Request(grant, seconds, id)
             return
         except ServerError as error:
             if not error.lease_exists:
@@ -309,14 +309,14 @@ def ensure(id: int, seconds: int) -> Flow[None]:
 
 def renew(id: int) -> Flow[bool]:
     """Have a lease last as long as it was given for, from now; ``False``: there is none."""
-    _, seconds = read_lease((yield Request(KEEP_ALIVE, pack((1, id)))))
+    _, seconds = read_lease((yield Request(renewal, id)))
     return seconds > 0
 
 
 def revoke(id: int) -> Flow[bool]:
     """End a lease, and what has it; ``False``: there is none."""
     try:
-        yield Request(REVOKE, pack((1, id)), writes=True)
+        yield Request(revocation, id, writes=True)
     except ServerError as error:
         if error.no_lease:
             return False

@@ -27,22 +27,7 @@ from .._net.notify import Waiter
 from .._unreadable import skip
 from . import EtcdComponent
 from .engine import Flow, Request, ensure, lease_of, renew, revoke
-from .messages import (
-    CREATED,
-    MODIFIED,
-    RANGE,
-    TXN,
-    KeyValue,
-    compare,
-    delete,
-    put,
-    range_of,
-    read_range,
-    read_txn,
-    then,
-    txn,
-    under,
-)
+from .messages import KeyValue, changed_by, created_by, delete, put, range_of, read_range, read_txn, then, txn, under
 
 _WAITING: Final = 5
 """Seconds that a waiter's place lasts without a renewal: as long as a crashed one delays the queue."""
@@ -121,7 +106,7 @@ class EtcdLock(QueuedLock):
         if not revision:
             held, last = yield from self._look(request, {})
             if held is None:
-                turn = yield from self._take(request, compare(prefix, CREATED, 0, under(prefix)), last)
+                turn = yield from self._take(request, changed_by(prefix, 0, under(prefix)), last)
                 if turn.token is not None:
                     return turn
             if not wait:
@@ -132,16 +117,14 @@ class EtcdLock(QueuedLock):
         ahead, last = yield from self._look(request, {"created_before": revision, "newest_first": True})
         if ahead is not None:
             return _Turn(None, 0.0, revision, ahead.key)
-        return (yield from self._take(request, compare(key, CREATED, revision), last))
+        return (yield from self._take(request, created_by(key, revision), last))
 
     def _look(self, request: LockRequest, which: Mapping[str, Any]) -> Flow[tuple[KeyValue | None, KeyValue | None]]:
         """Return one of the keys of a lock, without those of strangers, and the last token."""
         prefix, token = self._prefix(request.resource_id), self._token_key(request)
-        asked = txn(
-            (), [then(range_of, prefix, under(prefix), limit=1, keys_only=True, **which), then(range_of, token)]
-        )
+        asked = [then(range_of, prefix, under(prefix), limit=1, keys_only=True, **which), then(range_of, token)]
         while True:
-            done = read_txn((yield Request(TXN, asked)))
+            done = read_txn((yield Request(txn, (), asked)))
             keys, tokens = (read_range(answer).items for answer in done.answers)
             if not keys or not (yield from self._removed(keys[0])):
                 return keys[0] if keys else None, tokens[0] if tokens else None
@@ -151,8 +134,7 @@ class EtcdLock(QueuedLock):
         if item.lease:
             return False
         skip(f"lock {self._name!r}", repr(item.key), ValueError("a key of a lock has a lease; this one is removed"))
-        sent = txn([compare(item.key, MODIFIED, item.modified)], [then(delete, item.key)])
-        yield Request(TXN, sent, writes=True)
+        yield Request(txn, [changed_by(item.key, item.modified)], [then(delete, item.key)], writes=True)
         return True
 
     def _take(self, request: LockRequest, condition: bytes, last: KeyValue | None) -> Flow[_Turn]:
@@ -164,10 +146,9 @@ class EtcdLock(QueuedLock):
         while True:
             before = int(last.value) if last is not None and _TOKENS.fullmatch(last.value) else 0
             token = max(before + 1, time_ns() // 1000)
-            seen = compare(key, CREATED, 0) if last is None else compare(key, MODIFIED, last.modified)
+            seen = changed_by(key, 0 if last is None else last.modified)
             puts = [then(put, self._key(request), owner, id), then(put, key, b"%d" % token)]
-            sent = txn([condition, seen], puts, [then(range_of, key)])
-            done = read_txn((yield Request(TXN, sent, writes=True)))
+            done = read_txn((yield Request(txn, [condition, seen], puts, [then(range_of, key)], writes=True)))
             if done.succeeded:
                 return _Turn(token, asked, 0, b"")
             items = read_range(done.answers[0]).items
@@ -181,8 +162,8 @@ class EtcdLock(QueuedLock):
         """Take a place in the queue."""
         key, id = self._key(request), _id(request, "waiting")
         yield from ensure(id, _WAITING)
-        entered = txn([compare(key, CREATED, 0)], [then(put, key, b"{}", id)], [then(range_of, key)])
-        done = read_txn((yield Request(TXN, entered, writes=True)))
+        free, enters = [changed_by(key, 0)], [then(put, key, b"{}", id)]
+        done = read_txn((yield Request(txn, free, enters, [then(range_of, key)], writes=True)))
         if done.succeeded:
             return done.revision
         return read_range(done.answers[0]).items[0].created
@@ -201,7 +182,7 @@ class EtcdLock(QueuedLock):
     def _unlocking(self, resource_id: str, owner: str) -> Flow[UnlockStatus]:
         prefix = self._prefix(resource_id)
         while True:
-            keys = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).items
+            keys = read_range((yield Request(range_of, prefix, under(prefix)))).items
             if not keys:
                 return UnlockStatus.NOT_FOUND
             first = min(keys, key=lambda item: item.created)

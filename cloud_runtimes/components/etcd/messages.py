@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-RANGE: Final = "/etcdserverpb.KV/Range"
-PUT: Final = "/etcdserverpb.KV/Put"
-TXN: Final = "/etcdserverpb.KV/Txn"
-GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
-REVOKE: Final = "/etcdserverpb.Lease/LeaseRevoke"
-KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
-"""A stream, of which one call sends one message and gets one."""
 WATCH: Final = "/etcdserverpb.Watch/Watch"
 AUTHENTICATE: Final = "/etcdserverpb.Auth/Authenticate"
-STATUS: Final = "/etcdserverpb.Maintenance/Status"
 
-CREATED: Final = 1
-MODIFIED: Final = 2
-"""What a comparison looks at: the revision that made the key, 0 without one, or the one that changed it last."""
 _LARGE: Final = 0x80
 Field: TypeAlias = tuple[int, int | bytes | str]
 
@@ -143,8 +132,14 @@ def delete(key: bytes, end: bytes = b"") -> bytes:
     return pack((1, key), (2, end))
 
 
-def compare(key: bytes, what: int, revision: int, end: bytes = b"") -> bytes:
-    """Return a ``Compare``: whether `CREATED` or `MODIFIED` of a key, or of each to ``end``, is a revision."""
+def created_by(key: bytes, revision: int) -> bytes:
+    """Return a ``Compare``: whether a revision made a key."""
+    return pack((2, 1), (3, key), (5, revision))
+
+
+def changed_by(key: bytes, revision: int, end: bytes = b"") -> bytes:
+    """Return a ``Compare``: whether a revision changed a key last, or each to ``end``; 0: whether there is none."""
+    what = 2 if revision else 1
     return pack((2, what), (3, key), (4 + what, revision), (64, end))
 
 
@@ -165,6 +160,27 @@ def txn(compares: Iterable[bytes], success: Iterable[bytes], failure: Iterable[b
 def grant(seconds: int, id: int = 0) -> bytes:
     """Return a ``LeaseGrantRequest``."""
     return pack((1, seconds), (2, id))
+
+
+def renewal(id: int) -> bytes:
+    """Return a ``LeaseKeepAliveRequest``. It is one of a stream, of which one call sends one message and gets one."""
+    return pack((1, id))
+
+
+def revocation(id: int) -> bytes:
+    """Return a ``LeaseRevokeRequest``."""
+    return pack((1, id))
+
+
+METHODS: Final[Mapping[Any, str]] = {
+    range_of: "/etcdserverpb.KV/Range",
+    put: "/etcdserverpb.KV/Put",
+    txn: "/etcdserverpb.KV/Txn",
+    grant: "/etcdserverpb.Lease/LeaseGrant",
+    renewal: "/etcdserverpb.Lease/LeaseKeepAlive",
+    revocation: "/etcdserverpb.Lease/LeaseRevoke",
+}
+"""What makes a message → the method that it is for."""
 
 
 def watch(id: int, key: bytes, end: bytes = b"", start: int = 0) -> bytes:

@@ -11,20 +11,7 @@ from ...spi.operation import Operation
 from .._rpc import read_servers
 from . import EtcdComponent
 from .engine import Flow, Request, ensure, lease_of, revoke
-from .messages import (
-    CREATED,
-    PUT,
-    RANGE,
-    TXN,
-    compare,
-    put,
-    range_of,
-    read_range,
-    read_txn,
-    then,
-    txn,
-    under,
-)
+from .messages import changed_by, put, range_of, read_range, read_txn, then, txn, under
 
 _SIZE: Final = 32
 
@@ -51,7 +38,7 @@ class _Registry(Registry):
 
     def _find(self, op: Operation, app_id: str, /) -> Flow[list[Entry]]:
         prefix = self._component.key("rpc", app_id, "")
-        items = read_range((yield Request(RANGE, range_of(prefix, under(prefix))))).items
+        items = read_range((yield Request(range_of, prefix, under(prefix)))).items
         return read_servers(app_id, [(item.key[len(prefix) :], item.value) for item in items], bytes.decode)
 
     find, find_async = both_apis(_find)
@@ -63,8 +50,8 @@ class _Registry(Registry):
 
     def _find_secret(self) -> Flow[bytes]:
         key, secret = f"{self._component.settings.prefix}/rpc-secret".encode(), os.urandom(_SIZE)
-        asked = txn([compare(key, CREATED, 0)], [then(put, key, secret)], [then(range_of, key)])
-        done = read_txn((yield Request(TXN, asked)))
+        absent, makes = [changed_by(key, 0)], [then(put, key, secret)]
+        done = read_txn((yield Request(txn, absent, makes, [then(range_of, key)])))
         return secret if done.succeeded else read_range(done.answers[0]).items[0].value
 
     def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
@@ -74,7 +61,7 @@ class _Registry(Registry):
         id = _id(entry)
         yield from ensure(id, seconds)
         key = self._component.key("rpc", entry.app_id, entry.instance)
-        yield Request(PUT, put(key, entry.address.encode(), id), writes=True)
+        yield Request(put, key, entry.address.encode(), id, writes=True)
 
     def leave(self, op: Operation, entry: Entry) -> None:
         self.flows.run(op, revoke(_id(entry)))

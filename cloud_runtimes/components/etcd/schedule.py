@@ -19,23 +19,7 @@ from .._unreadable import read_entries
 from . import EtcdComponent
 from .engine import Flow, Request, ensure, lease_of, renew
 from .failures import ServerError
-from .messages import (
-    CREATED,
-    MODIFIED,
-    PUT,
-    RANGE,
-    TXN,
-    KeyValue,
-    compare,
-    delete,
-    put,
-    range_of,
-    read_range,
-    read_txn,
-    then,
-    txn,
-    under,
-)
+from .messages import KeyValue, changed_by, delete, put, range_of, read_range, read_txn, then, txn, under
 
 
 def now_ms() -> int:
@@ -76,8 +60,8 @@ class EtcdSchedule(DocumentSchedule[EtcdComponent]):
         documents = []
         for first in range(0, len(names), self._max_operations):
             some = names[first : first + self._max_operations]
-            asked = txn((), [then(range_of, self._key(name)) for name in some])
-            answers = read_txn((yield Request(TXN, asked))).answers
+            asked = [then(range_of, self._key(name)) for name in some]
+            answers = read_txn((yield Request(txn, (), asked))).answers
             for name, answer in zip(some, answers, strict=True):
                 items = read_range(answer).items
                 documents.append(self.document(name, items[0] if items else None))
@@ -89,7 +73,7 @@ class EtcdSchedule(DocumentSchedule[EtcdComponent]):
             then(range_of, self.jobs, under(self.jobs), since=revision + 1),
             then(range_of, self.members, under(self.members), keys_only=True),
         ]
-        done = read_txn((yield Request(TXN, txn((), asked))))
+        done = read_txn((yield Request(txn, (), asked)))
         jobs, members = (read_range(answer).items for answer in done.answers)
         documents = list(
             read_entries("jobs", jobs, lambda item: repr(item.key), lambda item: self.document(self._name(item), item))
@@ -115,9 +99,9 @@ class EtcdSchedule(DocumentSchedule[EtcdComponent]):
                 then(put, slots + b"%d" % run["slot"], json.dumps(run).encode(), lease.id) for run in ended if lease
             ]
             operations.append(then(delete, key) if document.is_over else then(put, key, document.message()))
-            condition = compare(key, MODIFIED if document.version else CREATED, document.version)
+            condition = changed_by(key, document.version)
             try:
-                done = read_txn((yield Request(TXN, txn([condition], operations), writes=True)))
+                done = read_txn((yield Request(txn, [condition], operations, writes=True)))
             except ServerError as error:
                 if not error.no_lease or lease is None:
                     raise
@@ -140,13 +124,12 @@ class EtcdSchedule(DocumentSchedule[EtcdComponent]):
         return document, now_ms()
 
     def _names(self) -> Flow[list[str]]:
-        asked = range_of(self.jobs, under(self.jobs), keys_only=True)
-        items = read_range((yield Request(RANGE, asked))).items
+        items = read_range((yield Request(range_of, self.jobs, under(self.jobs), keys_only=True))).items
         return sorted(read_entries("jobs", items, lambda item: repr(item.key), self._name))
 
     def _history(self, name: str) -> Flow[list[Run]]:
         slots = self._slots(name)
-        items = read_range((yield Request(RANGE, range_of(slots, under(slots))))).items
+        items = read_range((yield Request(range_of, slots, under(slots)))).items
         return read_runs(name, [item.value for item in items])
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
@@ -201,4 +184,4 @@ class _Runs(DocumentRuns):
             # what runs have since it was last renewed, and one more
             yield from ensure(id, -(-self.lease_ms * 4 // 3000) + 1)
             key = self._driver.members + self._member.encode()
-            yield Request(PUT, put(key, self._driver.app.encode(), id), writes=True)
+            yield Request(put, key, self._driver.app.encode(), id, writes=True)

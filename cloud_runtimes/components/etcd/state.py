@@ -19,24 +19,7 @@ from .._unreadable import read_entries
 from . import EtcdComponent
 from .engine import Flow, Lease, Request
 from .failures import ServerError
-from .messages import (
-    CREATED,
-    MODIFIED,
-    PUT,
-    RANGE,
-    TXN,
-    KeyValue,
-    after,
-    compare,
-    delete,
-    put,
-    range_of,
-    read_range,
-    read_txn,
-    then,
-    txn,
-    under,
-)
+from .messages import KeyValue, after, changed_by, delete, put, range_of, read_range, read_txn, then, txn, under
 
 _PAGE: Final = 10_000
 """Keys of one answer."""
@@ -60,8 +43,8 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
     # -- reading ----------------------------------------------------------
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
-        asked = range_of(self._values + key.encode(), serializable=consistency == "eventual")
-        items = read_range((yield Request(RANGE, asked))).items
+        asked = Request(range_of, self._values + key.encode(), serializable=consistency == "eventual")
+        items = read_range((yield asked)).items
         return only(read_value(self.name, key, items[0], _stored)) if items else None
 
     get, get_async = both_apis(_get)
@@ -81,7 +64,7 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
         items: list[KeyValue | None] = []
         for first in range(0, len(keys), self._max_operations):
             some = [then(range_of, key, serializable=eventual) for key in keys[first : first + self._max_operations]]
-            for answer in read_txn((yield Request(TXN, txn((), some)))).answers:
+            for answer in read_txn((yield Request(txn, (), some))).answers:
                 values = read_range(answer).items
                 items.append(values[0] if values else None)
         return items
@@ -95,8 +78,8 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
         revision = 0
         while first < end and (limit is None or len(names) < limit):
             page = _PAGE if limit is None else min(_PAGE, limit - len(names))
-            asked = range_of(first, end, limit=page, revision=revision, keys_only=True)
-            result = read_range((yield Request(RANGE, asked)))
+            asked = Request(range_of, first, end, limit=page, revision=revision, keys_only=True)
+            result = read_range((yield asked))
             keys = (item.key[len(where) :] for item in result.items)
             names += read_entries(f"keys of {self.name!r}", keys, repr, bytes.decode)
             if not result.more:
@@ -214,11 +197,11 @@ class EtcdState(EngineDriver[EtcdComponent], StateDriver):
             operations.append((put, (key, head + write.data, lease.id)))
         operations += [(put, (key, b"%d" % token)) for key, token in tokens.items()]
         if not revisions and len(operations) == 1 and operations[0][0] is put:
-            yield Request(PUT, put(*operations[0][1]), writes=True)
+            yield Request(put, *operations[0][1], writes=True)
             return True
-        compares = [compare(key, MODIFIED if revision else CREATED, revision) for key, revision in revisions.items()]
-        sent = txn(compares, [then(make, *given) for make, given in operations])
-        return read_txn((yield Request(TXN, sent, writes=True))).succeeded
+        compares = [changed_by(key, revision) for key, revision in revisions.items()]
+        sent = [then(make, *given) for make, given in operations]
+        return read_txn((yield Request(txn, compares, sent, writes=True))).succeeded
 
 
 def _stored(item: KeyValue) -> StoredValue:
