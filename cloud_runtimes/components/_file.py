@@ -11,15 +11,6 @@ from ..spi.operation import Operation
 class ServerFiles(FileDriver):
     """See the module."""
 
-    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        writer = self.open_write(op, name, how)
-        try:
-            for chunk in chunks:
-                writer.write(op, chunk)
-            return writer.commit(op)
-        finally:
-            writer.abort(op)
-
     async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         writer = await self.open_write_async(op, name, how)
         try:

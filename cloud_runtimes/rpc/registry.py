@@ -10,7 +10,7 @@ import random
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from time import monotonic
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
 
 from .._core import fork
@@ -115,9 +115,10 @@ class RegistryRpc(RpcDriver):
     """RPC driver of a service that a registry lists."""
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
+    registry: ClassVar[Any]  # makes the `Registry` of a component
 
-    def __init__(self, registry: Registry, component: Home, name: str) -> None:
-        self._registry = registry
+    def __init__(self, component: Home, name: str) -> None:
+        self._registry: Registry = self.registry(component)
         self._component = component
         self._name = name
         self._caller = component.context.app_id

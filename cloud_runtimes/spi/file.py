@@ -152,9 +152,15 @@ class FileDriver(Driver, ABC):
 
     read_async = in_thread(read)
 
-    @abstractmethod
     def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        """Store a file, as by a `FileWriter`. ``chunks`` may block, so its ``_async`` takes them from a thread, unless they have ``repeatable``: those are in memory. An error that they raise passes."""
+        """Store a file, here by a `FileWriter`. ``chunks`` may block, so its ``_async`` takes them from a thread, unless they have ``repeatable``: those are in memory. An error that they raise passes."""
+        writer = self.open_write(op, name, how)
+        try:
+            for chunk in chunks:
+                writer.write(op, chunk)
+            return writer.commit(op)
+        finally:
+            writer.abort(op)
 
     write_async = in_thread(write)
 

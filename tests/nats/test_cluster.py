@@ -17,7 +17,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.nats.connection import Servers
 from cloud_runtimes.components.nats.protocol import Message
 from cloud_runtimes.components.nats.requests import Batch, Flow, Inbox, Request
-from cloud_runtimes.components.nats.rpc_calls import NatsCalls
+from cloud_runtimes.components.nats.rpc import NatsCalls
 from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
 from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi import Method, Operation

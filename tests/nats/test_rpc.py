@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.nats import rpc_calls
+from cloud_runtimes.components.nats import rpc as rpc_calls
 from cloud_runtimes.components.nats.protocol import publish
 from cloud_runtimes.errors import (
     CloudRuntimesError,

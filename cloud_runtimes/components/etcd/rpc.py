@@ -16,13 +16,6 @@ from .messages import changed_by, put, range_of, read_range, read_txn, then, txn
 _SIZE: Final = 32
 
 
-class EtcdRpc(RegistryRpc):
-    """A service in the registry of one prefix. Whoever may read its secret may call and be called."""
-
-    def __init__(self, component: EtcdComponent, name: str) -> None:
-        super().__init__(_Registry(component), component, name)
-
-
 class _Registry(Registry):
     def __init__(self, component: EtcdComponent) -> None:
         self._component = component
@@ -65,6 +58,12 @@ class _Registry(Registry):
 
     def leave(self, op: Operation, entry: Entry) -> None:
         self.flows.run(op, revoke(_id(entry)))
+
+
+class EtcdRpc(RegistryRpc):
+    """A service in the registry of one prefix. Whoever may read its secret may call and be called."""
+
+    registry = _Registry
 
 
 def _id(entry: Entry) -> int:

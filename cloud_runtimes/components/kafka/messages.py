@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from confluent_kafka import KafkaError, Message
 
 from ..._native import events as kernel
+from ...codec.payload import OCTETS
 from ...spi.broker.in_flight import InFlight, Unacked
 from ...spi.broker.policy import NO_HISTORY, DeliveryHistory
 from ...spi.broker.reading import read_count
@@ -22,7 +23,6 @@ from .settings import KafkaSettings
 
 _STRUCTURED: Final = b"application/cloudevents"
 _JSON: Final = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
-_OCTETS: Final = "application/octet-stream"
 _DUE: Final = "cr-due"
 """When an event may come again, milliseconds since 1970 UTC by the clock of the member that gave it back."""
 _PAST: Final = "cr-past"
@@ -67,7 +67,7 @@ class Writer:
         keys = _keys(frame)
         if raw and frame[0].raw:
             payloads = zip(as_messages([body], raw=True), keys, strict=True)
-            return ((data, key, [("content-type", (kind or _OCTETS).encode())]) for (kind, data), key in payloads)
+            return ((data, key, [("content-type", (kind or OCTETS).encode())]) for (kind, data), key in payloads)
         if self._binary:
             return map(_binary, (frame[index] for index in range(len(frame))), keys)
         return zip(frame.structured(), keys, itertools.repeat(_JSON))

@@ -30,15 +30,6 @@ _MAKE_SECRET: Final = Statement(
 )
 
 
-class PostgresRpc(RegistryRpc):
-    """RPC driver of one service, which the registry of one schema resolves.
-
-    Whoever may read its secret may call and be called."""
-
-    def __init__(self, component: PostgresComponent, name: str) -> None:
-        super().__init__(_Registry(component), component, name)
-
-
 class _Registry(Registry):
     def __init__(self, component: PostgresComponent) -> None:
         self.database, self.executor = component.engine, component.executor
@@ -80,3 +71,11 @@ class _Registry(Registry):
 
     def leave(self, op: Operation, entry: Entry) -> None:
         self.database.run(op, lambda connection: connection.execute(_LEAVE, entry.instance))
+
+
+class PostgresRpc(RegistryRpc):
+    """RPC driver of one service, which the registry of one schema resolves.
+
+    Whoever may read its secret may call and be called."""
+
+    registry = _Registry

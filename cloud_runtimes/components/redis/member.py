@@ -19,9 +19,9 @@ from ...spi.operation import Operation
 from ...spi.pubsub import SubscribeRequest
 from .._net.connections import ConnectionLost
 from . import RedisComponent
+from .engine import Pipeline
 from .entries import RETRY, STREAM, part_arguments, take_in
 from .failures import checked
-from .pipeline import Pipeline
 from .resp import NOTHING, Batch, Flow, ReplyError, Value
 from .streams import LEAVE, LOOK, RENEW, SETTLE, GroupKeys
 

@@ -34,15 +34,6 @@ redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCOR
 )
 
 
-class RedisRpc(RegistryRpc):
-    """RPC driver of one service, which the registry of one prefix resolves.
-
-    Whoever may read its secret may call and be called."""
-
-    def __init__(self, component: RedisComponent, name: str) -> None:
-        super().__init__(_Registry(component), component, name)
-
-
 class _Registry(Registry):
     def __init__(self, component: RedisComponent) -> None:
         self._component = component
@@ -80,6 +71,14 @@ class _Registry(Registry):
 
     def _leave(self, entry: Entry) -> Flow[None]:
         checked((yield Batch(("ZREM", self._key(entry.app_id), _member(entry)))))
+
+
+class RedisRpc(RegistryRpc):
+    """RPC driver of one service, which the registry of one prefix resolves.
+
+    Whoever may read its secret may call and be called."""
+
+    registry = _Registry
 
 
 def _member(entry: Entry) -> str:

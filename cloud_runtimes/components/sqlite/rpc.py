@@ -25,13 +25,6 @@ _ENTER: Final = (
 )
 
 
-class SqliteRpc(RegistryRpc):
-    """RPC driver of one service, which it finds in the registry of a store."""
-
-    def __init__(self, context: SqliteComponent, name: str) -> None:
-        super().__init__(_Registry(context), context, name)
-
-
 class _Registry(Registry):
     """The rows of one store."""
 
@@ -87,3 +80,9 @@ class _Registry(Registry):
         delete = "DELETE FROM services WHERE instance = ?"
         task = WriteTask(lambda connection: connection.execute(delete, (entry.instance,)), durable=False)
         self._context.engine.run(task, op)
+
+
+class SqliteRpc(RegistryRpc):
+    """RPC driver of one service, which it finds in the registry of a store."""
+
+    registry = _Registry

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import IO, Any, Final, NoReturn
 
 from ...errors import ClosedError, UnsupportedError
@@ -17,15 +16,6 @@ _IN_MEMORY: Final = 1 << 20
 
 class SidecarFiles(FileDriver):
     """The files of one store of the sidecar."""
-
-    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        writer = _Writer(self, name)
-        try:
-            for chunk in chunks:
-                writer.write(op, chunk)
-            return writer.commit(op)
-        finally:
-            writer.abort(op)
 
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
         return _Writer(self, name)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..._native import events as kernel
 from ..._native.record_py import read_varint
+from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, PayloadError
 from ..events import EVENT_TYPE, pack_binary
 
@@ -18,7 +19,6 @@ __all__ = ["LaterVersionError", "is_frame", "pack_payload", "read_count", "read_
 _MAGIC: Final = b"CRF"
 _LATER: Final = range(2, 32)
 """Versions that a frame may have one day; above them are texts that happen to begin with the magic."""
-_OCTETS: Final = "application/octet-stream"
 _CLOUDEVENTS: Final = "application/cloudevents"
 _DIGITS: Final = 13
 """Digits of a count or a time in a header: milliseconds until the year 2286."""
@@ -71,7 +71,7 @@ def read_message(
 def pack_payload(data: bytes, content_type: str | None, topic: str, id: str | None) -> bytes:
     """Return a frame of an event without an envelope. A content type or an id that an event must not have is replaced."""
     record: bytes | None = None
-    for kind, name in ((content_type or _OCTETS, id or None), (_OCTETS, id or None), (_OCTETS, None)):
+    for kind, name in ((content_type or OCTETS, id or None), (OCTETS, id or None), (OCTETS, None)):
         try:
             record = kernel.encode_record(data, kind, id=name, raw=True)
             break

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ..._native import events as kernel
+from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, PayloadError
 from ..events import printable
 from .policy import NO_HISTORY, DeliveryHistory
@@ -16,7 +17,6 @@ __all__ = ["as_messages", "pieces", "read_history", "spread", "write_history"]
 _PAST: Final = re.compile(r"(\d{1,10}) (\d{1,18}) (\d{1,18})(?: (.*))?", re.ASCII | re.DOTALL)
 _LAST: Final = 253_402_300_799_999_999
 """Microseconds from 1970 to the end of the year 9999."""
-_OCTETS: Final = "application/octet-stream"
 _MOST: Final = 2**31 - 1
 
 
@@ -29,7 +29,7 @@ def as_messages(frames: Sequence[bytes], *, raw: bool) -> list[tuple[str | None,
     for frame in map(kernel.Frame, frames):
         if raw and frame[0].raw:
             records = [frame[index] for index in range(len(frame))]
-            messages += [(record.content_type or _OCTETS, record.payload) for record in records]
+            messages += [(record.content_type or OCTETS, record.payload) for record in records]
             continue
         try:
             messages += [(None, data) for data in frame.structured()]
