@@ -19,8 +19,6 @@ from .subscription import ConfigurationSubscription
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["ConfigurationService"]
-
 _GET = Method("configuration", "get_configuration", repeatable=True, writes=False)
 _GET_ITEMS = Method("configuration", "get_configuration_items", repeatable=True, writes=False)
 _SAVE = Method("configuration", "save_configuration", repeatable=True)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from .._service import Service
 
-__all__ = ["ConfigurationSubscription"]
-
 _RETRIES: Final = Backoff(0.05, 5.0, jitter=NONE)
 """Pauses until a handler that failed is called again."""
 

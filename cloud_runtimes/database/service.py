@@ -17,8 +17,6 @@ from ._tables import TableMethods
 from .transaction import TRANSACTION, DatabaseTransaction
 from .types import Params, T
 
-__all__ = ["DatabaseService"]
-
 _QUERY = Method("database", "query", repeatable=True, writes=False)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-__all__ = ["Params", "Row", "T"]
-
 Params: TypeAlias = Mapping[str, Any] | None
 """Values of the parameters of a statement: name → value."""
 

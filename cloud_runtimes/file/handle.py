@@ -18,8 +18,6 @@ from .types import FileMode
 if TYPE_CHECKING:
     from ._reads import FileReads
 
-__all__ = ["OPEN_FILE", "Chunks", "FileHandle"]
-
 OPEN_FILE: Final = Method("file", "open_file", repeatable=False, handle=True)
 _READ: Final = Method("file", "open_file", repeatable=True, writes=False, handle=True)
 

@@ -16,8 +16,6 @@ from ._prepare import Source, check_expires, check_name, file_write
 from ._reads import FileReads
 from .types import AsyncFileSource, FileSource, UrlMethod
 
-__all__ = ["FileService"]
-
 _PUT = Method("file", "put_file", repeatable=True)
 _DELETE = Method("file", "delete_file", repeatable=True)
 _COPY = Method("file", "copy_file", repeatable=False)

@@ -6,8 +6,6 @@ import os
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Literal, Protocol, TypeAlias
 
-__all__ = ["AsyncFileSource", "FileMode", "FileSource", "Readable", "UrlMethod"]
-
 
 class Readable(Protocol):
     """A binary file object."""

@@ -21,8 +21,6 @@ from ..spi.operation import Method, Operation
 if TYPE_CHECKING:
     from .service import LockService
 
-__all__ = ["Lease", "LeaseRenewer"]
-
 _RENEW: Final = Method("lock", "renew", repeatable=False, handle=True)
 _RELEASE: Final = Method("lock", "release", repeatable=False, handle=True)
 

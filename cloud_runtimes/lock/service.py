@@ -17,8 +17,6 @@ from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ..spi.operation import Method, Operation, mark_interrupted
 from .lease import Lease, LeaseRenewer
 
-__all__ = ["LockHold", "LockService"]
-
 _TRY: Final = Method("lock", "try_lock", repeatable=False, handle=True)
 _UNLOCK: Final = Method("lock", "unlock", repeatable=False)
 _HOLD: Final = Method("lock", "hold", repeatable=False, handle=True)

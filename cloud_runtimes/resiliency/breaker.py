@@ -9,8 +9,6 @@ from typing import Final, Literal
 from .._core.threads import Mutex
 from .policies import BreakerPolicy, Counts
 
-__all__ = ["Breaker", "State", "TargetStats"]
-
 State = Literal["closed", "open", "half open"]
 
 

@@ -23,8 +23,6 @@ from .breaker import Breaker, State, TargetStats
 from .policies import Policy, Retries
 from .settings import Policies
 
-__all__ = ["PolicyInterceptor"]
-
 _FAULTS: Final = frozenset(["DATA_LOSS", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"])
 _UNASKED: Final = frozenset(
     ["CANCELLED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"]

@@ -14,18 +14,6 @@ from typing import Any, Final, TypeAlias
 
 from .._core.backoff import FULL, NONE, Backoff
 
-__all__ = [
-    "BreakerPolicy",
-    "Counts",
-    "Policy",
-    "Ranges",
-    "Resiliency",
-    "Retries",
-    "TripCondition",
-    "code_ranges",
-    "read_trip",
-]
-
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Ranges of codes, both ends included."""
 

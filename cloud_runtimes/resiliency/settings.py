@@ -11,8 +11,6 @@ from ..config import build, setting, suggest, unknown, without_values
 from ..errors import GRPC_CODES, InvalidArgumentError
 from .policies import BreakerPolicy, Counts, Policy, Ranges, Resiliency, Retries, code_ranges
 
-__all__ = ["BreakerSettings", "Policies", "ResiliencySettings", "RetrySettings", "TargetSettings", "load"]
-
 DEFAULT: Final = "default"
 _KINDS: Final[Mapping[str, str]] = {
     "configuration": "Configuration",

@@ -45,8 +45,6 @@ from .failures import error_reply, too_large
 from .host import Host, run
 from .prepare import HOP_HEADERS
 
-__all__ = ["BodyRefusedError", "RpcApp", "not_http", "read_body"]
-
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

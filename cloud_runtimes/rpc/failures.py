@@ -15,8 +15,6 @@ from ..errors import CloudRuntimesError, InternalError, PayloadError
 from ..spi.rpc import RpcReply
 from .types import RpcResponse
 
-__all__ = ["BARE", "ERROR_HEADER", "MAX_MESSAGE", "error_reply", "failure", "too_large"]
-
 ERROR_HEADER: Final = "cloud-runtimes-error"
 MAX_MESSAGE: Final = 4096
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from .._service import RunningHandle, ServiceFrame
 
-__all__ = ["Handler", "Host", "Lifespans", "begin", "deadline", "hosts", "run"]
-
 deadline: Final[ContextVar[float | None]] = ContextVar("cloud_runtimes_rpc_deadline", default=None)
 """`time.monotonic` at which the caller of what is being handled gives up, which holds for the calls of its handler; ``None``: never, or nothing is being handled."""
 

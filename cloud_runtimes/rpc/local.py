@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-__all__ = ["call", "call_async", "gathered", "gathered_async"]
-
 _new_tuple = tuple.__new__
 _WAITING: Final = "the handler"
 

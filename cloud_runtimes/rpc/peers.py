@@ -16,8 +16,6 @@ from ..spi.flow import run_sync
 from ..spi.operation import Operation
 from ..spi.rpc import RpcCall, RpcReply
 
-__all__ = ["Peers", "endpoint"]
-
 _CONNECT: Final = 5.0
 """Seconds for one of several addresses."""
 

@@ -15,17 +15,6 @@ from ..codec.payload import OCTETS, encode_payload
 from ..errors import InvalidArgumentError, PayloadError
 from ..spi.rpc import Body, RpcCall
 
-__all__ = [
-    "HOP_HEADERS",
-    "carrying",
-    "check_method",
-    "check_service",
-    "header_map",
-    "is_stream",
-    "prepare",
-    "query_text",
-]
-
 MAX_HEADERS: Final = 16 * 1024
 """Bytes of names and values of one call's headers."""
 

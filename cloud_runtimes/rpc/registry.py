@@ -24,8 +24,6 @@ from ..spi.operation import Method, Operation
 from ..spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .peers import Peers, endpoint
 
-__all__ = ["LEASE", "Entry", "Home", "Registry", "RegistryRpc", "listener"]
-
 LEASE: Final = 15.0
 """Seconds that an entry lasts without a renewal. Servers renew three times as often."""
 _LOOPBACK: Final = "127.0.0.1"

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .._http.asgi_server import Server
     from .service import RpcService
 
-__all__ = ["RpcServer", "callback_server", "checked_place"]
-
 _ALL: Final = ("0.0.0.0", "::")
 _CANCELLED: Final = 1.0
 """Seconds that handlers have to end once they are cancelled."""

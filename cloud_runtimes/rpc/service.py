@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .asgi import RpcApp
     from .server import RpcServer
 
-__all__ = ["RpcService"]
-
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 

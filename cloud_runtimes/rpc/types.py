@@ -10,8 +10,6 @@ from typing import Any, TypedDict, TypeVar, overload
 
 from ..codec.payload import decode_payload
 
-__all__ = ["CallOptions", "RpcRequest", "RpcResponse"]
-
 T = TypeVar("T")
 
 

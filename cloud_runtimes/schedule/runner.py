@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ..rpc.server import RpcServer
     from .service import Handler, ScheduleService
 
-__all__ = ["JobRun", "JobRunner"]
-
 _RUN: Final = Method("schedule", "run", repeatable=True, writes=False, handle=True)
 _AT_ONCE: Final = 64
 """Runs under way. What else is due waits, or goes to other processes."""

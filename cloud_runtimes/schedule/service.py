@@ -17,8 +17,6 @@ from ._jobs import StoredJobs
 from ._prepare import check_job_name, make_spec
 from .runner import JobRun, JobRunner
 
-__all__ = ["Handler", "ScheduleService"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SCHEDULE: Final = Method("schedule", "schedule_job", repeatable=False)

@@ -25,8 +25,6 @@ from ..errors import InvalidArgumentError
 if TYPE_CHECKING:
     from cronsim import CronSim
 
-__all__ = ["QUARTER_MS", "Interval", "Occurrences", "find_zone", "from_ms", "occurrences", "parse_duration", "to_ms"]
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
 _DAY: Final = timedelta(days=1)

@@ -11,8 +11,6 @@ from ..spi import secret as spi
 from ..spi.operation import Method, Operation
 from ..spi.secret import Secret, SecretDriver
 
-__all__ = ["SecretService"]
-
 _GET = Method("secret", "get_secret", repeatable=True, writes=False)
 _GET_BULK = Method("secret", "get_bulk_secret", repeatable=True, writes=False)
 

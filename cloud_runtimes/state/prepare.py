@@ -16,18 +16,6 @@ from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite, StoredValue
 from .types import StateItem
 
-__all__ = [
-    "bulk_items",
-    "bulk_writes",
-    "check_consistency",
-    "delete_write",
-    "finish_bulk",
-    "item",
-    "prepare_write",
-    "save_write",
-    "ttl_ms",
-]
-
 PLAIN: Final = StateWrite("", None)[3:]
 """The conditions and options of a write that has none."""
 _OPTIONAL: Final = (

@@ -15,8 +15,6 @@ from .prepare import bulk_writes, delete_write, finish_bulk, prepare_write, save
 from .transaction import TRANSACTION, StateTransaction
 from .types import Concurrency, Consistency, StateItem, Ttl
 
-__all__ = ["StateService"]
-
 _SAVE = Method("state", "save", repeatable=True)
 _SAVE_BULK = Method("state", "save_bulk", repeatable=True)
 _DELETE = Method("state", "delete", repeatable=True)

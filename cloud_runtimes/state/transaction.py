@@ -18,8 +18,6 @@ from .types import Concurrency, Consistency, Ttl
 if TYPE_CHECKING:
     from .service import StateService
 
-__all__ = ["TRANSACTION", "Settling", "StateTransaction", "settling_transaction"]
-
 TRANSACTION = Method("state", "transaction", repeatable=False)
 
 

@@ -16,8 +16,6 @@ else:
 
     T = TypeVar("T")
 
-__all__ = ["Concurrency", "Consistency", "ReadOptions", "StateItem", "Ttl"]
-
 Consistency: TypeAlias = Literal["eventual", "strong"]
 Concurrency: TypeAlias = Literal["first-write", "last-write"]
 Ttl: TypeAlias = float | timedelta

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-__all__ = ["AsyncApi", "Api", "SyncApi"]
-
 T = TypeVar("T")
 
 

@@ -28,8 +28,6 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-__all__ = ["Canary"]
-
 E = TypeVar("E", bound=BaseException)
 
 _PLUGIN: Final = "cloud_runtimes_canary"

@@ -9,8 +9,6 @@ from .._core.clocks import Clocks
 from ..components.sqlite import SqliteComponent
 from ..components.sqlite.engine import engines
 
-__all__ = ["Clock"]
-
 
 class Clock(Clocks):
     """The clock of the embedded store: the real time, and what a test adds to it.

@@ -10,8 +10,6 @@ from typing import Any, Final, Self
 from ..client import CloudRuntimesClient
 from ..pubsub import Event
 
-__all__ = ["RecordedEvents"]
-
 _numbers: Final = itertools.count(1)
 
 

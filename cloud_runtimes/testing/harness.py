@@ -15,8 +15,6 @@ from .._http.limits import MAX_BODY
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
-__all__ = ["Harness", "SecretHarness", "requires"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 _names = itertools.count(1)
 

@@ -12,8 +12,6 @@ from typing import Any
 from .._core import extras
 from ..client import CloudRuntimesClient
 
-__all__ = ["RunningSidecar", "memory_client", "serve"]
-
 
 @dataclass(frozen=True, slots=True)
 class RunningSidecar:

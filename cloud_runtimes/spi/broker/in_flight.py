@@ -18,8 +18,6 @@ from .policy import NO_HISTORY, DeliveryHistory, DeliveryPolicy
 from .reading import LaterVersionError, is_frame, pack_payload, read_message, text_of
 from .redelivery import as_messages
 
-__all__ = ["Held", "InFlight", "Unacked"]
-
 _marks_of = attrgetter("marks")
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 

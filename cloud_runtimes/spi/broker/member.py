@@ -13,8 +13,6 @@ from ..pubsub import Deliveries, EventSource, Settled
 from .in_flight import InFlight
 from .policy import POLL, POLL_TIMEOUT, DeliveryPolicy
 
-__all__ = ["SocketMember"]
-
 
 class SocketMember(EventSource):
     """The order of what a member does: settle, ask, wait, deliver.

@@ -15,8 +15,6 @@ from ..events import dead_letter_record
 from ..operation import Method
 from ..pubsub import Cause, Settlement, SubscribeRequest
 
-__all__ = ["FEATURES", "LATEST", "NO_HISTORY", "POLL", "POLL_TIMEOUT", "DeliveryHistory", "DeliveryPolicy", "begins_at"]
-
 FEATURES: Final = frozenset(
     {
         spi.TTL,

@@ -14,8 +14,6 @@ from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, PayloadError
 from ..events import EVENT_TYPE, pack_binary
 
-__all__ = ["LaterVersionError", "is_frame", "pack_payload", "read_count", "read_message", "text_of"]
-
 _MAGIC: Final = b"CRF"
 _LATER: Final = range(2, 32)
 """Versions that a frame may have one day; above them are texts that happen to begin with the magic."""

@@ -12,8 +12,6 @@ from ...errors import CloudRuntimesError, PayloadError
 from ..events import printable
 from .policy import NO_HISTORY, DeliveryHistory
 
-__all__ = ["as_messages", "pieces", "read_history", "spread", "write_history"]
-
 _PAST: Final = re.compile(r"(\d{1,10}) (\d{1,18}) (\d{1,18})(?: (.*))?", re.ASCII | re.DOTALL)
 _LAST: Final = 253_402_300_799_999_999
 """Microseconds from 1970 to the end of the year 9999."""

@@ -16,8 +16,6 @@ from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite
 
-__all__ = ["QUIET", "TWENTY", "ConfigurationSuite", "values"]
-
 Items = dict[str, ConfigurationItem]
 Values = dict[str, str | None]
 Put = Callable[[Values], None]

@@ -26,8 +26,6 @@ from ..harness import Harness, requires
 from ._base import Call
 from ._database_sessions import CREATE, SLOW, SessionTests
 
-__all__ = ["DatabaseSuite", "injections"]
-
 
 @dataclass
 class Everything:

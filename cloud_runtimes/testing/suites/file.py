@@ -25,8 +25,6 @@ from ..harness import Harness, requires
 from ._base import Broken, Call
 from ._file_handles import HandleTests
 
-__all__ = ["NAMES", "FileSuite"]
-
 # fmt: off
 NAMES = (
     "a", "a b", "a.txt", "folder/file", "deep/er/and/deep/er", "..a", "a..", "...", "a/.../b", ".hidden", "-rf", "~",

@@ -23,8 +23,6 @@ from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Broken, Call, Suite
 
-__all__ = ["LockSuite"]
-
 
 class LockSuite(Suite):
     """Every case of Dapr's lock conformance, and those that it misses: tokens, renewal, waiting, contention, lost leases."""

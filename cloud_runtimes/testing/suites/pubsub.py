@@ -18,8 +18,6 @@ from ._pubsub_answers import NEVER, SOON, AnswerTests, collect, data, nothing
 from ._stopwatch import Stopwatch
 from ._transactions import InboxTests
 
-__all__ = ["PubSubSuite", "drain"]
-
 
 def drain(api: Api, call: Call, count: int) -> list[Any]:
     """Receive ``count`` events of the topic ``t`` in batches and see that no more come."""

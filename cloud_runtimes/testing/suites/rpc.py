@@ -32,8 +32,6 @@ from ._base import Call, Suite, values
 from ._stopwatch import Stopwatch
 from .rpc_methods import CANARY, Order
 
-__all__ = ["RpcHarness", "RpcSuite"]
-
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 # fmt: off

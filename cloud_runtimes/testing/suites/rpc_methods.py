@@ -16,8 +16,6 @@ from ...rpc import RpcRequest, RpcResponse
 if TYPE_CHECKING:
     from ...client import CloudRuntimesClient
 
-__all__ = ["CANARY", "Order", "main", "register"]
-
 CANARY = "canary-7f3a"
 """Stands in what a handler raises and nobody may be told."""
 

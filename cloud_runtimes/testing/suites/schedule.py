@@ -18,8 +18,6 @@ from ..harness import Harness, requires
 from ._base import Call, values
 from ._schedule_runs import HOUR, PolicyTests, Runs, gone, states
 
-__all__ = ["OPTIONAL", "ScheduleSuite"]
-
 OPTIONAL: list[tuple[str, str, dict[str, str]]] = [
     ("schedule.run_now", "run_now", {}),
     ("schedule.list_runs", "list_runs", {}),

@@ -14,8 +14,6 @@ from ..canary import Canary
 from ..harness import SecretHarness, requires
 from ._base import Call, Suite
 
-__all__ = ["SecretSuite"]
-
 Put = Callable[..., str]
 
 _VALUES: list[tuple[str, Callable[[str], str]]] = [

@@ -15,8 +15,6 @@ from ..harness import Harness, requires
 from ._base import Broken, Call, values
 from ._transactions import OutboxTests
 
-__all__ = ["StateSuite"]
-
 
 class StateSuite(OutboxTests):
     """Every case of Dapr's state conformance, and those that it misses: expiry, rollback, concurrent compare-and-set, odd keys."""
