@@ -14,7 +14,7 @@ import redis
 
 from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.dapr_server.resources import load
-from cloud_runtimes.dapr_server.resources.engines.etcd import etcd_url
+from cloud_runtimes.dapr_server.resources.engines.stores import etcd_url
 from cloud_runtimes.dapr_server.resources.engines.nats import nats_url
 from cloud_runtimes.dapr_server.resources.engines.rabbitmq import rabbitmq_url as make_rabbitmq_url
 from cloud_runtimes.dapr_server.resources.engines.redis import redis_url

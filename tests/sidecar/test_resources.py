@@ -14,7 +14,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import SidecarSettings
 from cloud_runtimes.dapr_server.resources import Resources, check_configs, load
 from cloud_runtimes.dapr_server.resources.engines import known_types
-from cloud_runtimes.dapr_server.resources.engines.postgres import postgres_url
+from cloud_runtimes.dapr_server.resources.engines.stores import postgres_url
 from cloud_runtimes.dapr_server.settings import BulkSubscribe, ComponentInfo, Subscription
 from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
 from cloud_runtimes.protocols.dapr.documents import go_duration

@@ -1,6 +1,6 @@
 """The types of component files: Dapr's names, and ours as ``<kind>.<component>``.
 
-A module an engine: its ``TYPES`` are Dapr's names and what they stand for.
+A broker is a module, and so are all stores: its ``TYPES`` are Dapr's names and what they stand for.
 """
 
 from __future__ import annotations
