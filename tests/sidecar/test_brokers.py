@@ -14,10 +14,10 @@ import redis
 
 from cloud_runtimes.components.nats import NatsComponent
 from cloud_runtimes.dapr_server.resources import load
-from cloud_runtimes.dapr_server.resources.engines.stores import etcd_url
 from cloud_runtimes.dapr_server.resources.engines.nats import nats_url
 from cloud_runtimes.dapr_server.resources.engines.rabbitmq import rabbitmq_url as make_rabbitmq_url
 from cloud_runtimes.dapr_server.resources.engines.redis import redis_url
+from cloud_runtimes.dapr_server.resources.engines.stores import etcd_url
 from cloud_runtimes.errors import InvalidArgumentError
 from tests.sidecar.raw import send
 from tests.sidecar.test_resources import SUBSCRIPTION, component, open_client, refusal, write

@@ -42,7 +42,17 @@ _UNREAD: Final = 1 << 20
 
 
 class ServerError(Exception):
-    """The server refused something. Each engine has a class of its own, and a table of what its codes mean."""
+    """The server refused something. Each engine has a class of its own, and a table of what its codes mean.
+
+    Attributes:
+        code: of the protocol.
+        text: what the server says.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
 
 
 class Tls(NamedTuple):

@@ -36,49 +36,43 @@ class ServerError(_connections.ServerError):
     """The server refused something.
 
     Attributes:
-        status: gRPC's number, or `REFUSED`.
-        text: what it says.
+        code: gRPC's number, or `REFUSED`.
     """
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(status, text)
-        self.status = status
-        self.text = text
 
     @property
     def unsure(self) -> bool:
         """Whether it may have been done all the same."""
-        return self.status in _UNSURE and self.text not in (_NO_LEADER, _DROPPED)
+        return self.code in _UNSURE and self.text not in (_NO_LEADER, _DROPPED)
 
     @property
     def passes(self) -> bool:
         """Whether it may be taken a moment later, as while the cluster elects a leader."""
-        return self.status in (REFUSED, _UNAVAILABLE) or (self.status == _UNKNOWN and self.text in _PASSING)
+        return self.code in (REFUSED, _UNAVAILABLE) or (self.code == _UNKNOWN and self.text in _PASSING)
 
     @property
     def token_ended(self) -> bool:
         """Whether a new token helps."""
-        return self.status == _UNAUTHENTICATED or "revision of auth store" in self.text
+        return self.code == _UNAUTHENTICATED or "revision of auth store" in self.text
 
     @property
     def no_lease(self) -> bool:
         """Whether there is no such lease."""
-        return self.status == _NOT_FOUND and "lease not found" in self.text
+        return self.code == _NOT_FOUND and "lease not found" in self.text
 
     @property
     def lease_exists(self) -> bool:
         """Whether a lease of that id was there."""
-        return self.status == _PRECONDITION and "lease already exists" in self.text
+        return self.code == _PRECONDITION and "lease already exists" in self.text
 
     @property
     def without_users(self) -> bool:
         """Whether the server asks nobody who he is."""
-        return self.status == _PRECONDITION and "authentication is not enabled" in self.text
+        return self.code == _PRECONDITION and "authentication is not enabled" in self.text
 
 
 def map_error(where: str, error: ServerError) -> CloudRuntimesError:
     """Return our error for a refusal."""
-    status, text = error.status, error.text.removeprefix("etcdserver: ")[:500]
+    status, text = error.code, error.text.removeprefix("etcdserver: ")[:500]
     at = f"etcd {where}"
     if status == _UNAUTHENTICATED or "user name is empty" in text or "authentication failed" in text:
         return UnauthenticatedError(f"{at}: the server does not accept the client: check user and password in the url")

@@ -39,13 +39,7 @@ class ServerError(_connections.ServerError):
 
     Attributes:
         code: JetStream's number of the error; 503: nobody answers at a subject; 0: ``text`` is an ``-ERR``.
-        text: what it says.
     """
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(code, text)
-        self.code = code
-        self.text = text
 
     @classmethod
     def of(cls, error: dict[str, Any]) -> ServerError:

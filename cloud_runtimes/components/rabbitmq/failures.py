@@ -28,13 +28,7 @@ class ServerError(_connections.ServerError):
 
     Attributes:
         code: AMQP's reply code; 0: it did not confirm messages (``basic.nack``).
-        text: what it says.
     """
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(code, text)
-        self.code = code
-        self.text = text
 
 
 def map_error(where: str, error: ServerError) -> CloudRuntimesError:

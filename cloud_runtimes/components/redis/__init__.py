@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..._core.extras import importing
+from ..._core.logs import once
 from ...errors import UnsupportedError
 from .._net.engines import EngineComponent
 from .settings import SCHEMES, RedisSettings
@@ -82,6 +83,12 @@ class RedisComponent(EngineComponent["RedisEngine"]):
                 driver: Driver = getattr(self._module("dapr"), _DAPR[service])(self, name)
                 return driver
         return super().driver(service, name)
+
+    def ready(self) -> None:
+        super().ready()
+        if not self.engine.keeps_log:
+            what = "redis %s loses the last writes in a crash of the server (appendonly no): set it to yes where events, jobs or locks are kept"
+            once(f"redis {self.engine.where} appendonly", what, self.engine.where)
 
 
 component = RedisComponent

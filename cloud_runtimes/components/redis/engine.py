@@ -8,7 +8,6 @@ from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
 from ..._core.backoff import NONE, Backoff
-from ..._core.logs import once
 from ...errors import CloudRuntimesError, DeadlineExceededError, UnavailableError
 from ...spi.broker.policy import POLL
 from ...spi.flow import FlowEngine
@@ -72,10 +71,12 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
     Attributes:
         servers: and the connections to them.
         where: what messages call them.
+        keeps_log: whether they keep a log of what is written, as far as `ready` was told.
     """
 
     settings: RedisSettings
     notifier: RedisNotifier
+    keeps_log = True
 
     def __init__(self, settings: RedisSettings) -> None:
         super().__init__(settings)
@@ -213,10 +214,7 @@ class RedisEngine(Engine, FlowEngine["Batch", list[Any]]):
         return self.servers.open(op, key, waits=False)
 
     def ready(self, op: Operation) -> None:
-        """See the base; warns of a server that keeps no log of what is written."""
-        if not self.run(op, _ping()):
-            what = "redis %s loses the last writes in a crash of the server (appendonly no): set it to yes where events, jobs or locks are kept"
-            once(f"redis {self.where} appendonly", what, self.where)
+        self.keeps_log = self.run(op, _ping())
 
     def _close(self) -> None:
         self.servers.close()

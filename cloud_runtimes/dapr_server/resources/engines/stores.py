@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ..types import ComponentType
-from ..types import ComponentType, is_true
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
-import re
+
+from ..types import ComponentType, is_true
+
 
 def _sqlite_path(text: str) -> str:
     """Return the file of a connection string of SQLite.
