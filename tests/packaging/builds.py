@@ -80,13 +80,20 @@ def installed(wheel: Path, folder: Path) -> Path:
 def fresh(folder: Path, *requirements: str | Path) -> Path:
     """Make a virtual environment with requirements, and what they require, from the index; return its ``python``."""
     venv.create(folder, symlinks=True)
-    python = folder / "bin" / "python"
-    done = run(
-        *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *requirements),
-        env=environment(None, PIP_NO_INDEX="0"),
-    )
+    done = run(pip_of(folder), "install", "--quiet", *requirements, env=environment(None, PIP_NO_INDEX="0"))
     assert done.returncode == 0, done.stdout + done.stderr
-    return python
+    return folder / "bin" / "python"
+
+
+def pip_of(folder: Path) -> Path:
+    """Write the ``pip`` of a virtual environment: uv, in a tenth of the time, or pip where that does not reach the index as pip does."""
+    pip, python, ours = folder / "bin" / "pip", folder / "bin" / "python", Path(sys.executable)
+    pip.write_text(f"""#!/bin/sh
+UV_SYSTEM_CERTS=1 UV_FIND_LINKS="$PIP_FIND_LINKS" PATH="{ours.parent}:$PATH" uv pip "$@" --python "{python}" 2>/dev/null ||
+exec "{ours}" -m pip --python "{python}" "$@"
+""")
+    pip.chmod(0o755)
+    return pip
 
 
 def doctor(folder: Path, **more: str) -> Done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.packaging.builds import environment
+from tests.packaging.builds import environment, pip_of
 
 __all__ = ["Reader"]
 
@@ -45,16 +46,12 @@ class Reader:
         if wheel is None:
             commands.mkdir(parents=True)
             self.python = Path(sys.executable)
-            pip = "exit 0"
+            (commands / "pip").symlink_to(shutil.which("true") or "true")
         else:
             venv.create(commands.parent, symlinks=True)
             self.python = commands / "python"
-            pip = (
-                f'exec "{sys.executable}" -m pip --python "{self.python}" "$@"'  # one of its own takes seconds to make
-            )
+            pip_of(commands.parent)  # one of its own takes seconds to make
             self._environment["PIP_FIND_LINKS"] = str(wheel.parent)
-        (commands / "pip").write_text(f"#!/bin/sh\n{pip}\n", encoding="utf-8")
-        (commands / "pip").chmod(0o755)
         self._environment["PATH"] = f"{commands}:{self.python.parent}:{self._environment['PATH']}"
         self._running: list[subprocess.Popen[bytes]] = []
         self._log = folder / "running.log"
