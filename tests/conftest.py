@@ -94,7 +94,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         out = (soak and not config.getoption("--soak")) or (embedded and any(name in item.nodeid for name in ENGINES))
         (deselected if out else chosen).append(item)
     config.hook.pytest_deselected(items=deselected)
-    items[:] = chosen
+    # the longest tests first, so that no worker has one left when the others are done
+    items[:] = sorted(chosen, key=lambda item: not item.nodeid.startswith(("tests/packaging/", "tests/typing/")))
 
 
 def pytest_collection_finish() -> None:
