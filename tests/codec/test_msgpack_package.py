@@ -57,9 +57,10 @@ def fail(*_: Any) -> Any:
 
 
 @pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="without a GIL it encodes the long way")
-@pytest.mark.parametrize(
-    "value",
-    [
+def test_one_call_of_the_package_does(
+    python: ModuleType, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    for value in (
         EVENT,
         {**EVENT, "data": b"\x00\xc8"},
         {**EVENT, "data": bytearray(b"abc")},
@@ -76,20 +77,18 @@ def fail(*_: Any) -> Any:
         "a",
         None,
         5,
-    ],
-    ids=lambda value: f"{type(value).__name__} {len(repr(value))}",
-)
-def test_one_call_of_the_package_does(python: ModuleType, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
-    monkeypatch.setattr(python, "converted", fail)
-    monkeypatch.setattr(python, "_check", fail)
-    out = python.encode(value)
-    assert out == msgpack.packb(value)
-    for data in (out, bytearray(out), memoryview(out)):
-        assert python.decode(data) == value
-    moment = datetime.datetime(2024, 1, 2, 3, 4, 5, 6000, tzinfo=datetime.UTC)
-    back = python.decode(msgpack.packb({"at": moment}, datetime=True))["at"]
-    assert back == moment
-    assert back.tzinfo is datetime.UTC
+    ):
+        with subtests.test(value=value):
+            monkeypatch.setattr(python, "converted", fail)
+            monkeypatch.setattr(python, "_check", fail)
+            out = python.encode(value)
+            assert out == msgpack.packb(value)
+            for data in (out, bytearray(out), memoryview(out)):
+                assert python.decode(data) == value
+            moment = datetime.datetime(2024, 1, 2, 3, 4, 5, 6000, tzinfo=datetime.UTC)
+            back = python.decode(msgpack.packb({"at": moment}, datetime=True))["at"]
+            assert back == moment
+            assert back.tzinfo is datetime.UTC
 
 
 class Extension(msgpack.ExtType):
@@ -112,15 +111,16 @@ OWN: list[Any] = [
 
 
 @pytest.mark.native_only
-@pytest.mark.parametrize("own", OWN, ids=lambda own: f"{type(own).__name__}")
-def test_values_of_the_package_and_memoryviews(twins: tuple[ModuleType, ModuleType], own: Any) -> None:
+def test_values_of_the_package_and_memoryviews(twins: tuple[ModuleType, ModuleType], subtests: pytest.Subtests) -> None:
     """Alone, as a value, in a list, as a key, beside little and beside much, and beside what is converted."""
-    native, python = twins
-    values: list[Any] = [own, {"a": own}, [own], {**EVENT, "z": own}, [EVENT] * 20 + [own], [b"", own], (own,)]
-    if not (isinstance(own, memoryview) and own.format != "B"):
-        values += [{own: 1}, {"a": {own: own}}, ({own: 1},)]
-    for value in values:
-        assert outcome(python.encode, value) == outcome(native.encode, value)
+    for own in OWN:
+        with subtests.test(own=own):
+            native, python = twins
+            values: list[Any] = [own, {"a": own}, [own], {**EVENT, "z": own}, [EVENT] * 20 + [own], [b"", own], (own,)]
+            if not (isinstance(own, memoryview) and own.format != "B"):
+                values += [{own: 1}, {"a": {own: own}}, ({own: 1},)]
+            for value in values:
+                assert outcome(python.encode, value) == outcome(native.encode, value)
 
 
 def test_the_types_of_the_package_are_what_it_makes_of_them(impl: ModuleType) -> None:

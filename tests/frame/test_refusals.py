@@ -119,24 +119,23 @@ class Refusals(Suite):
 class TestState(Refusals):
     service = "state"
 
-    @pytest.mark.parametrize("key", ["", "x" * 1025, "ü" * 513, "a\0b", "a||b", "||", "\ud800", 7, None, b"k"])
-    def test_keys(self, call: Call, key: Any) -> None:
-        refused = call.fails(InvalidArgumentError, match="key")
-        for method, *arguments in (("get", key), ("get_item", key), ("save", key, 1), ("delete", key)):
-            refused(method, *arguments)
-        refused("delete_bulk", [key])
-        refused("get_bulk", ["fine", key])
-        call.fails(BulkError)("save_bulk", {key: 1})
+    def test_keys(self, call: Call, subtests: pytest.Subtests) -> None:
+        for key in ("", "x" * 1025, "ü" * 513, "a\0b", "a||b", "||", "\ud800", 7, None, b"k"):
+            with subtests.test(key=key):
+                refused = call.fails(InvalidArgumentError, match="key")
+                for method, *arguments in (("get", key), ("get_item", key), ("save", key, 1), ("delete", key)):
+                    refused(method, *arguments)
+                refused("delete_bulk", [key])
+                refused("get_bulk", ["fine", key])
+                call.fails(BulkError)("save_bulk", {key: 1})
 
-    @pytest.mark.parametrize(
-        "value", [{1j}, object(), float("nan"), {"x": [float("inf")]}, "\ud800", {1: "int key"}, 2**70]
-    )
-    def test_values(self, call: Call, value: Any) -> None:
-        call.fails(PayloadError)("save", "k", value)
+    def test_values(self, call: Call, subtests: pytest.Subtests) -> None:
+        for value in ({1j}, object(), float("nan"), {"x": [float("inf")]}, "\ud800", {1: "int key"}, 2**70):
+            with subtests.test(value=value):
+                call.fails(PayloadError)("save", "k", value)
 
-    @pytest.mark.parametrize(
-        "options",
-        one_each(
+    def test_options(self, call: Call, subtests: pytest.Subtests) -> None:
+        for options in one_each(
             ttl=(0, -1, float("nan"), float("inf"), "5", True, timedelta(0)),
             etag=("",),
             fence=(-1, 2**63, True, "7"),
@@ -144,13 +143,11 @@ class TestState(Refusals):
             content_type=("no media type", "text/plain\r\nX: y"),
             metadata=({"a": 1}, "text", {"ttlInSeconds": "foo"}),
             timeout=(0, -1, float("nan"), "5", True),
-        ),
-        ids=repr,
-    )
-    def test_options(self, call: Call, options: dict[str, Any]) -> None:
-        (name,) = options
-        match = "ttlInSeconds" if "foo" in str(options) else name
-        call.fails(InvalidArgumentError, match=match)("save", "k", 1, **options)
+        ):
+            with subtests.test(options=options):
+                (name,) = options
+                match = "ttlInSeconds" if "foo" in str(options) else name
+                call.fails(InvalidArgumentError, match=match)("save", "k", 1, **options)
 
     def test_other_arguments(self, call: Call, client: CloudRuntimesClient, api: Api) -> None:
         for name in ("", "a\nb", 7, None):
@@ -165,9 +162,10 @@ class TestState(Refusals):
 class TestPubSub(Refusals):
     service = "pubsub"
 
-    @pytest.mark.parametrize("data", [{1j}, float("nan"), "\ud800", object()])
-    def test_data(self, call: Call, data: Any) -> None:
-        call.fails(PayloadError)("publish", "t", data)
+    def test_data(self, call: Call, subtests: pytest.Subtests) -> None:
+        for data in ({1j}, float("nan"), "\ud800", object()):
+            with subtests.test(data=data):
+                call.fails(PayloadError)("publish", "t", data)
 
     def test_events(self, call: Call) -> None:
         no_uris = ("", "a b", "a\tb", "ü", "<a>", "a%2", "a\\b")
@@ -208,16 +206,17 @@ class TestPubSub(Refusals):
 class TestConfiguration(Refusals):
     service = "configuration"
 
-    @pytest.mark.parametrize("keys", ["key", [""], ["a||b"], ["\0"], ["x" * 1025], [5], ["\ud800"]], ids=ascii)
-    def test_keys(self, call: Call, keys: Any) -> None:
-        for method in (
-            "get_configuration",
-            "get_configuration_items",
-            "delete_configuration",
-            "subscribe_configuration",
-        ):
-            error = call.fails(InvalidArgumentError, match="key")(method, keys)
-            assert (error.service, error.operation) == ("configuration", method)
+    def test_keys(self, call: Call, subtests: pytest.Subtests) -> None:
+        for keys in ("key", [""], ["a||b"], ["\0"], ["x" * 1025], [5], ["\ud800"]):
+            with subtests.test(keys=keys):
+                for method in (
+                    "get_configuration",
+                    "get_configuration_items",
+                    "delete_configuration",
+                    "subscribe_configuration",
+                ):
+                    error = call.fails(InvalidArgumentError, match="key")(method, keys)
+                    assert (error.service, error.operation) == ("configuration", method)
 
     def test_options(self, call: Call) -> None:
         for options in one_each(group=("", 5), label=("*", "\n"), timeout=(0,), metadata=({"a": 1},)):
@@ -247,9 +246,8 @@ class TestConfiguration(Refusals):
 class TestDatabase(Refusals):
     service = "database"
 
-    @pytest.mark.parametrize(
-        ("sql", "params", "message"),
-        [
+    def test_statements(self, call: Call, store: str, subtests: pytest.Subtests) -> None:
+        for sql, params, message in (
             ("SELECT :a", None, "no value for :a"),
             ("SELECT :a, :b", {"a": 1}, "no value for :b"),
             ("SELECT 1", {"a": 1}, "has no :a"),
@@ -270,19 +268,19 @@ class TestDatabase(Refusals):
             ("/* x */ SAVEPOINT a", None, "transaction()"),
             (5, None, "sql must be str"),
             ("SELECT '\0'", None, "NUL"),
-        ],
-    )
-    def test_statements(self, call: Call, store: str, sql: Any, params: Any, message: str) -> None:
-        for name in ("query", "execute"):
-            error = call.fails(InvalidArgumentError)(name, sql, params)
-            assert message in str(error)
-            assert (error.service, error.operation, error.component) == ("database", name, store)
+        ):
+            with subtests.test(sql=sql, params=params):
+                for name in ("query", "execute"):
+                    error = call.fails(InvalidArgumentError)(name, sql, params)
+                    assert message in str(error)
+                    assert (error.service, error.operation, error.component) == ("database", name, store)
 
-    @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1"])
-    def test_timeouts(self, call: Call, timeout: Any) -> None:
-        call.fails(InvalidArgumentError, match="timeout")("query", "SELECT 1", timeout=timeout)
-        with pytest.raises(InvalidArgumentError, match="timeout"):
-            call.plain("stream", "SELECT 1", timeout=timeout)
+    def test_timeouts(self, call: Call, subtests: pytest.Subtests) -> None:
+        for timeout in (0, -1, float("nan"), "1"):
+            with subtests.test(timeout=timeout):
+                call.fails(InvalidArgumentError, match="timeout")("query", "SELECT 1", timeout=timeout)
+                with pytest.raises(InvalidArgumentError, match="timeout"):
+                    call.plain("stream", "SELECT 1", timeout=timeout)
 
     def test_tables(self, call: Call) -> None:
         cases: list[tuple[str, tuple[Any, ...], str]] = [
@@ -322,39 +320,38 @@ class TestDatabase(Refusals):
 class TestFile(Refusals):
     service = "file"
 
-    @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name)[:20])
-    def test_names(self, call: Call, name: Any) -> None:
-        for method, *arguments in (
-            ("put_file", name, b"x"),
-            ("get_file", name),
-            ("stat_file", name),
-            ("exists", name),
-            ("delete_file", name),
-            ("copy_file", "f", name),
-            ("copy_file", name, "f"),
-            ("move_file", "f", name),
-            ("move_file", name, "f"),
-        ):
-            call.fails(InvalidArgumentError, match=r"name|source|target")(method, *arguments)
-        with pytest.raises(InvalidArgumentError, match="name"):
-            call.plain("open_file", name, "wb")
+    def test_names(self, call: Call, subtests: pytest.Subtests) -> None:
+        for name in BAD_NAMES:
+            with subtests.test(name=name):
+                for method, *arguments in (
+                    ("put_file", name, b"x"),
+                    ("get_file", name),
+                    ("stat_file", name),
+                    ("exists", name),
+                    ("delete_file", name),
+                    ("copy_file", "f", name),
+                    ("copy_file", name, "f"),
+                    ("move_file", "f", name),
+                    ("move_file", name, "f"),
+                ):
+                    call.fails(InvalidArgumentError, match=r"name|source|target")(method, *arguments)
+                with pytest.raises(InvalidArgumentError, match="name"):
+                    call.plain("open_file", name, "wb")
 
-    @pytest.mark.parametrize("data", ["text", None, 7, {"a": 1}], ids=repr)
-    def test_content(self, call: Call, data: Any) -> None:
-        call.fails(InvalidArgumentError, match="bytes")("put_file", "f", data)
+    def test_content(self, call: Call, subtests: pytest.Subtests) -> None:
+        for data in ("text", None, 7, {"a": 1}):
+            with subtests.test(data=data):
+                call.fails(InvalidArgumentError, match="bytes")("put_file", "f", data)
 
-    @pytest.mark.parametrize(
-        "options",
-        one_each(
+    def test_options(self, call: Call, subtests: pytest.Subtests) -> None:
+        for options in one_each(
             metadata=({"a": 1}, [("a", "b")], {"": "b"}, {"a": "\ud800"}, {"a": "x" * 2048}),
             content_type=("", "text/\n", "é", "any text", "text/", "text/plain, text/html", 7),
             overwrite=(None,),
             timeout=(0,),
-        ),
-        ids=repr,
-    )
-    def test_options(self, call: Call, options: dict[str, Any]) -> None:
-        call.fails(InvalidArgumentError)("put_file", "f", b"x", **options)
+        ):
+            with subtests.test(options=options):
+                call.fails(InvalidArgumentError)("put_file", "f", b"x", **options)
 
     def test_listings_and_ranges(self, call: Call) -> None:
         for options in one_each(limit=(0, 1.0, True), prefix=(7, "\0"), after=(b"a", "\ud800"), recursive=(1,)):
@@ -376,21 +373,23 @@ class TestFile(Refusals):
 class TestLock(Refusals):
     service = "lock"
 
-    @pytest.mark.parametrize("name", ["", "x" * 1025, "ü" * 513, "a\0b", "a||b", "\ud800", 5, None, b"r"])
-    def test_names(self, call: Call, name: Any) -> None:
-        call.fails(InvalidArgumentError, match="resource_id")("try_lock", name)
-        with pytest.raises(InvalidArgumentError, match="resource_id"):
-            call.plain("hold", name)
-        call.fails(InvalidArgumentError, match="resource_id")("unlock", name, "me")
-        call.fails(InvalidArgumentError, match="owner")("unlock", "r", name)
-        if name is not None:
-            call.fails(InvalidArgumentError, match="owner")("try_lock", "r", name)
+    def test_names(self, call: Call, subtests: pytest.Subtests) -> None:
+        for name in ("", "x" * 1025, "ü" * 513, "a\0b", "a||b", "\ud800", 5, None, b"r"):
+            with subtests.test(name=name):
+                call.fails(InvalidArgumentError, match="resource_id")("try_lock", name)
+                with pytest.raises(InvalidArgumentError, match="resource_id"):
+                    call.plain("hold", name)
+                call.fails(InvalidArgumentError, match="resource_id")("unlock", name, "me")
+                call.fails(InvalidArgumentError, match="owner")("unlock", "r", name)
+                if name is not None:
+                    call.fails(InvalidArgumentError, match="owner")("try_lock", "r", name)
 
-    @pytest.mark.parametrize("expiry", [0, -1, float("nan"), float("inf"), "30", None, True, 1e10])
-    def test_expiries(self, call: Call, expiry: Any) -> None:
-        call.fails(InvalidArgumentError, match="expiry")("try_lock", "r", expiry=expiry)
-        with pytest.raises(InvalidArgumentError, match="expiry"):
-            call.plain("hold", "r", expiry=expiry)
+    def test_expiries(self, call: Call, subtests: pytest.Subtests) -> None:
+        for expiry in (0, -1, float("nan"), float("inf"), "30", None, True, 1e10):
+            with subtests.test(expiry=expiry):
+                call.fails(InvalidArgumentError, match="expiry")("try_lock", "r", expiry=expiry)
+                with pytest.raises(InvalidArgumentError, match="expiry"):
+                    call.plain("hold", "r", expiry=expiry)
 
     def test_holding(self, call: Call) -> None:
         for options in one_each(wait=(-1, float("nan"), float("inf"), "30", True), renew=("yes",)):
@@ -401,58 +400,58 @@ class TestLock(Refusals):
 class TestRpc(Refusals):
     service = "rpc"
 
-    @pytest.mark.parametrize("service", BAD_SERVICES)
-    def test_services(self, client: CloudRuntimesClient, api: Api, service: Any) -> None:
-        api.fails(InvalidArgumentError)(client.rpc, "invoke_method", service, "m")
+    def test_services(self, client: CloudRuntimesClient, api: Api, subtests: pytest.Subtests) -> None:
+        for service in BAD_SERVICES:
+            with subtests.test(service=service):
+                api.fails(InvalidArgumentError)(client.rpc, "invoke_method", service, "m")
 
-    @pytest.mark.parametrize("method", BAD_METHODS)
-    def test_methods(self, call: Call, method: Any) -> None:
-        call.fails(InvalidArgumentError)("invoke_method", method)
+    def test_methods(self, call: Call, subtests: pytest.Subtests) -> None:
+        for method in BAD_METHODS:
+            with subtests.test(method=method):
+                call.fails(InvalidArgumentError)("invoke_method", method)
 
-    @pytest.mark.parametrize("headers", BAD_HEADERS, ids=lambda value: repr(value)[:30])
-    def test_headers(self, call: Call, headers: Any) -> None:
-        call.fails(InvalidArgumentError)("invoke_method", "echo", 1, headers=headers)
+    def test_headers(self, call: Call, subtests: pytest.Subtests) -> None:
+        for headers in BAD_HEADERS:
+            with subtests.test(headers=headers):
+                call.fails(InvalidArgumentError)("invoke_method", "echo", 1, headers=headers)
 
-    @pytest.mark.parametrize(
-        "http_method", ["", "get", "GET / HTTP/1.1\r\n", "P\0", "CONNECT", "TRACE", "A" * 21, None]
-    )
-    def test_http_methods(self, call: Call, http_method: Any) -> None:
-        call.fails(InvalidArgumentError)("invoke_method", "echo", 1, http_method=http_method)
+    def test_http_methods(self, call: Call, subtests: pytest.Subtests) -> None:
+        for http_method in ("", "get", "GET / HTTP/1.1\r\n", "P\0", "CONNECT", "TRACE", "A" * 21, None):
+            with subtests.test(http_method=http_method):
+                call.fails(InvalidArgumentError)("invoke_method", "echo", 1, http_method=http_method)
 
-    @pytest.mark.parametrize(
-        "query", [[("a", "b")], {"": "a"}, {1: "a"}, {"a": None}, {"a": "\ud800"}, {"a": "b" * 20_000}]
-    )
-    def test_queries(self, call: Call, query: Any) -> None:
-        call.fails(InvalidArgumentError)("invoke_method", "echo", 1, query=query)
+    def test_queries(self, call: Call, subtests: pytest.Subtests) -> None:
+        for query in ([("a", "b")], {"": "a"}, {1: "a"}, {"a": None}, {"a": "\ud800"}, {"a": "b" * 20_000}):
+            with subtests.test(query=query):
+                call.fails(InvalidArgumentError)("invoke_method", "echo", 1, query=query)
 
-    @pytest.mark.parametrize(
-        "options", [{"timeout": 0}, {"timeout": -1}, {"metadata": {"a": 1}}, {"content_type": "x"}]
-    )
-    def test_other_arguments(self, call: Call, options: dict[str, Any]) -> None:
-        call.fails(InvalidArgumentError)("invoke_method", "echo", 1, **options)
-        call.fails(PayloadError)("invoke_method", "echo", {1j})
+    def test_other_arguments(self, call: Call, subtests: pytest.Subtests) -> None:
+        for options in ({"timeout": 0}, {"timeout": -1}, {"metadata": {"a": 1}}, {"content_type": "x"}):
+            with subtests.test(options=options):
+                call.fails(InvalidArgumentError)("invoke_method", "echo", 1, **options)
+                call.fails(PayloadError)("invoke_method", "echo", {1j})
 
 
 class TestSchedule(Refusals):
     service = "schedule"
 
-    @pytest.mark.parametrize(
-        "name", ["", "-", "a||b", "a/b", "ü", "a..b", ".a", "a.", "a\n", "x" * 254, "a.-", 5, None, b"a"], ids=ascii
-    )
-    def test_names(self, call: Call, name: Any) -> None:
-        refused = call.fails(InvalidArgumentError, match="name is 1 to 253")
-        for method in ("get_job", "delete_job", "run_now", "list_runs"):
-            refused(method, name)
-        refused("schedule_job", name, schedule="@hourly")
-        with pytest.raises(InvalidArgumentError, match="name is 1 to 253"):
-            call.plain("job", name)
+    def test_names(self, call: Call, subtests: pytest.Subtests) -> None:
+        for name in ("", "-", "a||b", "a/b", "ü", "a..b", ".a", "a.", "a\n", "x" * 254, "a.-", 5, None, b"a"):
+            with subtests.test(name=name):
+                refused = call.fails(InvalidArgumentError, match="name is 1 to 253")
+                for method in ("get_job", "delete_job", "run_now", "list_runs"):
+                    refused(method, name)
+                refused("schedule_job", name, schedule="@hourly")
+                with pytest.raises(InvalidArgumentError, match="name is 1 to 253"):
+                    call.plain("job", name)
 
-    @pytest.mark.parametrize(("options", "message"), BAD_JOBS)
-    def test_jobs(self, call: Call, options: dict[str, Any], message: str) -> None:
-        kind: Any = PayloadError if "data" in options else InvalidArgumentError
-        error = call.fails(kind, match=message)("schedule_job", "j", **options)
-        assert error.operation == "schedule_job"
-        assert not error.maybe_applied
+    def test_jobs(self, call: Call, subtests: pytest.Subtests) -> None:
+        for options, message in BAD_JOBS:
+            with subtests.test(options=options, message=message):
+                kind: Any = PayloadError if "data" in options else InvalidArgumentError
+                error = call.fails(kind, match=message)("schedule_job", "j", **options)
+                assert error.operation == "schedule_job"
+                assert not error.maybe_applied
 
     def test_handlers(self, call: Call) -> None:
         call.plain("job", "j")(lambda: None)
@@ -468,11 +467,13 @@ class TestSchedule(Refusals):
 class TestSecret(Refusals):
     service = "secret"
 
-    @pytest.mark.parametrize("key", ["", "a\0b", "x" * 1025, "ü" * 513, "\ud800", 5, None, b"key"], ids=ascii)
-    def test_keys(self, call: Call, key: Any) -> None:
-        call.fails(InvalidArgumentError)("get_secret", key)
+    def test_keys(self, call: Call, subtests: pytest.Subtests) -> None:
+        for key in ("", "a\0b", "x" * 1025, "ü" * 513, "\ud800", 5, None, b"key"):
+            with subtests.test(key=key):
+                call.fails(InvalidArgumentError)("get_secret", key)
 
-    @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "1"}, {"metadata": {"a": 1}}, {"metadata": "x"}])
-    def test_options(self, call: Call, options: dict[str, Any]) -> None:
-        call.fails(InvalidArgumentError)("get_secret", "key", **options)
-        call.fails(InvalidArgumentError)("get_bulk_secret", **options)
+    def test_options(self, call: Call, subtests: pytest.Subtests) -> None:
+        for options in ({"timeout": 0}, {"timeout": "1"}, {"metadata": {"a": 1}}, {"metadata": "x"}):
+            with subtests.test(options=options):
+                call.fails(InvalidArgumentError)("get_secret", "key", **options)
+                call.fails(InvalidArgumentError)("get_bulk_secret", **options)

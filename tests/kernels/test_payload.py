@@ -83,15 +83,16 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("value", GOOD, ids=repr)
-def test_json(payload: ModuleType, value: Any) -> None:
-    assert payload.encode_json(value) == orjson.dumps(value, default)
+def test_json(payload: ModuleType, subtests: pytest.Subtests) -> None:
+    for value in GOOD:
+        with subtests.test(value=value):
+            assert payload.encode_json(value) == orjson.dumps(value, default)
 
 
-@pytest.mark.parametrize("value", BAD, ids=ascii)
-def test_json_refusals(payload: ModuleType, value: Any) -> None:
-    with pytest.raises(PayloadError):
-        payload.encode_json(value)
+def test_json_refusals(payload: ModuleType, subtests: pytest.Subtests) -> None:
+    for value in BAD:
+        with subtests.test(value=value), pytest.raises(PayloadError):
+            payload.encode_json(value)
 
 
 def test_nan_at_every_place_is_found(payload: ModuleType) -> None:
@@ -224,9 +225,8 @@ def test_dicts_go_into_the_buffer(batch: ModuleType, events: ModuleType) -> None
     assert frame[0].id < frame[1].id < frame[2].id
 
 
-@pytest.mark.parametrize(
-    ("content_type", "kind", "taken"),
-    [
+def test_events_go_into_the_buffer(batch: ModuleType, events: ModuleType, subtests: pytest.Subtests) -> None:
+    for content_type, kind, taken in (
         (
             None,
             "json",
@@ -238,23 +238,20 @@ def test_dicts_go_into_the_buffer(batch: ModuleType, events: ModuleType) -> None
         ("text/x; charset=utf-8", "text", ["text", "\u00e9", b"raw"]),
         ("application/msgpack", "msgpack", [{"n": 1}, "x", None, Point(1, 2), b"\x80"]),
         ("image/png", "bytes", [b"\x89PNG", bytearray(b"")]),
-    ],
-)
-def test_events_go_into_the_buffer(
-    batch: ModuleType, events: ModuleType, content_type: str | None, kind: str, taken: list[Any]
-) -> None:
-    way = Way(batch, content_type, kind)
-    way.entry.aim(way.buffer, 1000)
-    for number, data in enumerate(taken):
-        send = (way.entry.send, way.entry.offer)[number % 2]
-        assert send(data, key=f"k{number}") == number + 1
-    assert not way.other
-    way.buffer.seal()
-    (chunk,) = way.buffer.take(1 << 20)
-    frame = events.Frame(chunk.body)
-    for number, data in enumerate(taken):
-        assert (frame[number].payload, frame[number].content_type) == encode_payload(data, content_type)
-        assert frame[number].key == f"k{number}"
+    ):
+        with subtests.test(content_type=content_type, kind=kind):
+            way = Way(batch, content_type, kind)
+            way.entry.aim(way.buffer, 1000)
+            for number, data in enumerate(taken):
+                send = (way.entry.send, way.entry.offer)[number % 2]
+                assert send(data, key=f"k{number}") == number + 1
+            assert not way.other
+            way.buffer.seal()
+            (chunk,) = way.buffer.take(1 << 20)
+            frame = events.Frame(chunk.body)
+            for number, data in enumerate(taken):
+                assert (frame[number].payload, frame[number].content_type) == encode_payload(data, content_type)
+                assert frame[number].key == f"k{number}"
 
 
 CONSTANT = {
@@ -298,10 +295,10 @@ def test_what_is_the_same_in_all_events(
     assert len(ids) == 20
 
 
-@pytest.mark.parametrize("constant", [{"type": ""}, {"subject": "\x00"}, {"extensions": {"Bad": 1}}, {"source": 1}])
-def test_what_is_the_same_is_checked_once(batch: ModuleType, constant: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgumentError):
-        Way(batch, constant=constant)
+def test_what_is_the_same_is_checked_once(batch: ModuleType, subtests: pytest.Subtests) -> None:
+    for constant in ({"type": ""}, {"subject": "\x00"}, {"extensions": {"Bad": 1}}, {"source": 1}):
+        with subtests.test(constant=constant), pytest.raises(InvalidArgumentError):
+            Way(batch, constant=constant)
 
 
 class Octets(bytes):
@@ -313,27 +310,23 @@ RELEASED = memoryview(b"x")
 RELEASED.release()
 
 
-@pytest.mark.parametrize(
-    ("content_type", "kind", "others"),
-    [
+def test_what_is_refused_or_large_goes_the_other_way(batch: ModuleType, subtests: pytest.Subtests) -> None:
+    for content_type, kind, others in (
         (None, "json", [Octets(b"x"), RELEASED, b"x" * 1001, "x" * 1000]),
         (None, "", [{"n": 1}, b"x", "x"]),
         ("text/plain", "text", [{"n": 1}, "lone \ud800", "x" * 1001, "\u00e9" * 501, Octets(b"x")]),
         ("application/msgpack", "msgpack", ["x" * 1000]),
         ("image/png", "bytes", [{"n": 1}, "x", b"x" * 1001]),
-    ],
-)
-def test_what_is_refused_or_large_goes_the_other_way(
-    batch: ModuleType, content_type: str | None, kind: str, others: list[Any]
-) -> None:
-    way = Way(batch, content_type, kind)
-    way.entry.aim(way.buffer, 1000)
-    for data in others:
-        assert way.entry.offer(data) == batch.ELSEWHERE
-        assert way.entry.send(data) == -7
-    assert [data for data, _ in way.other] == others
-    assert not way.failed
-    assert way.buffer.stats()[0] == 0
+    ):
+        with subtests.test(content_type=content_type, kind=kind):
+            way = Way(batch, content_type, kind)
+            way.entry.aim(way.buffer, 1000)
+            for data in others:
+                assert way.entry.offer(data) == batch.ELSEWHERE
+                assert way.entry.send(data) == -7
+            assert [data for data, _ in way.other] == others
+            assert not way.failed
+            assert way.buffer.stats()[0] == 0
 
 
 def test_the_rest_goes_the_other_way(batch: ModuleType) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import random
 import sys
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -153,36 +152,38 @@ def record_log(kernel: ModuleType, into: Any, draw: random.Random) -> LogRecord:
     return expected
 
 
-@pytest.mark.parametrize("kind", ["span", "log"])
-def test_random_records_are_read_back(kernel: ModuleType, kind: str, rounds: Rounds) -> None:
-    draw = random.Random(7)
-    for _ in range(rounds(20, 1000)):
-        into = buffer(kernel)
-        if kind == "span":
-            expected: list[Any] = [record_span(kernel, into, draw) for _ in range(100)]
-            exported: list[Any] = spans(drain(into))
-        else:
-            expected = [record_log(kernel, into, draw) for _ in range(100)]
-            exported = logs(drain(into))
-        assert len(exported) == len(expected)
-        for one, other in zip(exported, expected, strict=True):
-            same(one, other)
+def test_random_records_are_read_back(kernel: ModuleType, rounds: Rounds, subtests: pytest.Subtests) -> None:
+    for kind in ("span", "log"):
+        with subtests.test(kind=kind):
+            draw = random.Random(7)
+            for _ in range(rounds(20, 1000)):
+                into = buffer(kernel)
+                if kind == "span":
+                    expected: list[Any] = [record_span(kernel, into, draw) for _ in range(100)]
+                    exported: list[Any] = spans(drain(into))
+                else:
+                    expected = [record_log(kernel, into, draw) for _ in range(100)]
+                    exported = logs(drain(into))
+                assert len(exported) == len(expected)
+                for one, other in zip(exported, expected, strict=True):
+                    same(one, other)
 
 
 @pytest.mark.native_only
-@pytest.mark.parametrize("record", [record_span, record_log])
 def test_the_twins_write_equal_bytes(
-    twins: tuple[ModuleType, ModuleType], record: Callable[..., Any], rounds: Rounds
+    twins: tuple[ModuleType, ModuleType], rounds: Rounds, subtests: pytest.Subtests
 ) -> None:
-    for seed in range(rounds(20, 1000)):
-        bodies = []
-        for kernel in twins:
-            kernel._set_seed(seed)
-            into, draw = buffer(kernel), random.Random(seed)
-            for _ in range(100):
-                record(kernel, into, draw)
-            bodies.append(drain(into))
-        assert bodies[0] == bodies[1]
+    for record in (record_span, record_log):
+        with subtests.test(record=record):
+            for seed in range(rounds(20, 1000)):
+                bodies = []
+                for kernel in twins:
+                    kernel._set_seed(seed)
+                    into, draw = buffer(kernel), random.Random(seed)
+                    for _ in range(100):
+                        record(kernel, into, draw)
+                    bodies.append(drain(into))
+                assert bodies[0] == bodies[1]
 
 
 # -- spans -------------------------------------------------------------------
@@ -399,9 +400,8 @@ def test_a_value_that_changes_its_span_while_it_is_written(kernel: ModuleType) -
     assert len(exported[-1].attributes) == 20
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
+def test_wrong_arguments(kernel: ModuleType, subtests: pytest.Subtests) -> None:
+    for wrong in (
         lambda t: t.span(5),
         lambda t: t.span("s", kind="other"),
         lambda t: t.span("s", attributes=[1]),
@@ -413,24 +413,22 @@ def test_a_value_that_changes_its_span_while_it_is_written(kernel: ModuleType) -
         lambda t: t.span("s").add_link("x"),
         lambda t: t.span("s").record_exception("x"),
         lambda t: t.span("s").update_name(None),
-    ],
-)
-def test_wrong_arguments(kernel: ModuleType, wrong: Callable[[Any], Any]) -> None:
-    from cloud_runtimes.errors import InvalidArgumentError
+    ):
+        with subtests.test(wrong=wrong):
+            from cloud_runtimes.errors import InvalidArgumentError
 
-    with pytest.raises(InvalidArgumentError):
-        wrong(tracer(kernel, buffer(kernel)))
+            with pytest.raises(InvalidArgumentError):
+                wrong(tracer(kernel, buffer(kernel)))
 
 
-@pytest.mark.parametrize(
-    "ids", [("0" * 32, "1" * 16), ("A" * 32, "1" * 16), ("1" * 31, "1" * 16), ("1" * 32, "0" * 16), (5, "1" * 16)]
-)
-def test_a_context_has_valid_ids(kernel: ModuleType, ids: tuple[Any, Any]) -> None:
-    from cloud_runtimes.errors import InvalidArgumentError
+def test_a_context_has_valid_ids(kernel: ModuleType, subtests: pytest.Subtests) -> None:
+    for ids in (("0" * 32, "1" * 16), ("A" * 32, "1" * 16), ("1" * 31, "1" * 16), ("1" * 32, "0" * 16), (5, "1" * 16)):
+        with subtests.test(ids=ids):
+            from cloud_runtimes.errors import InvalidArgumentError
 
-    with pytest.raises(InvalidArgumentError):
-        kernel.SpanContext(*ids)
-    assert kernel.SpanContext("1" * 32, "2" * 16, 1).traceparent == f"00-{'1' * 32}-{'2' * 16}-01"
+            with pytest.raises(InvalidArgumentError):
+                kernel.SpanContext(*ids)
+            assert kernel.SpanContext("1" * 32, "2" * 16, 1).traceparent == f"00-{'1' * 32}-{'2' * 16}-01"
 
 
 # -- sampling ----------------------------------------------------------------

@@ -67,12 +67,10 @@ def test_deliveries_in_any_pieces(messages: list[tuple[bytes, int, bool, str]], 
     assert session.deliveries == wanted
 
 
-@pytest.mark.parametrize(
-    "data", [b"HTTP/1.1 400 Bad Request\r\n", b"\x01\x00\x00\xff\xff\xff\xff\x00", HEARTBEAT[:-1] + b"\0"]
-)
-def test_what_is_no_amqp(data: bytes) -> None:
-    with pytest.raises(ValueError, match="a frame"):
-        opened().feed(data)
+def test_what_is_no_amqp(subtests: pytest.Subtests) -> None:
+    for data in (b"HTTP/1.1 400 Bad Request\r\n", b"\x01\x00\x00\xff\xff\xff\xff\x00", HEARTBEAT[:-1] + b"\0"):
+        with subtests.test(data=data), pytest.raises(ValueError, match="a frame"):
+            opened().feed(data)
 
 
 def test_tables_are_those_of_pika() -> None:
@@ -151,23 +149,24 @@ def nested(depth: int, kind: type) -> Any:
     return value
 
 
-@pytest.mark.parametrize("kind", [dict, list])
-def test_headers_that_are_nested_too_deep(kind: type) -> None:
+def test_headers_that_are_nested_too_deep(subtests: pytest.Subtests) -> None:
     """Only headers that are nested too deep are dropped, even with 20,000 levels."""
-    headers = {"a": 1, "deepest": nested(16, kind), "deep": nested(17, kind), "z": {"y": [None]}}
-    parsed = read_properties(properties(Properties("a/b", headers, 2, "id")))
-    del headers["deep"]
-    assert parsed == Properties("a/b", headers, 2, "id")
-    inner = b""
-    for _ in range(20_000):
-        inner = (b"\x01kF" if kind is dict else b"A") + len(inner).to_bytes(4, "big") + inner
-    table = (b"" if kind is dict else b"\x01k") + inner + b"\x01at\x01"
-    assert read("t", len(table).to_bytes(4, "big") + table, 0) == [{"a": True}]
+    for kind in (dict, list):
+        with subtests.test(kind=kind):
+            headers = {"a": 1, "deepest": nested(16, kind), "deep": nested(17, kind), "z": {"y": [None]}}
+            parsed = read_properties(properties(Properties("a/b", headers, 2, "id")))
+            del headers["deep"]
+            assert parsed == Properties("a/b", headers, 2, "id")
+            inner = b""
+            for _ in range(20_000):
+                inner = (b"\x01kF" if kind is dict else b"A") + len(inner).to_bytes(4, "big") + inner
+            table = (b"" if kind is dict else b"\x01k") + inner + b"\x01at\x01"
+            assert read("t", len(table).to_bytes(4, "big") + table, 0) == [{"a": True}]
 
 
-@pytest.mark.parametrize(
-    "table",
-    [
+def test_headers_that_are_damaged(subtests: pytest.Subtests) -> None:
+    """They are left out; what is around them is read."""
+    for table in (
         b"\x01kF\0\0\xff\xff",
         b"\x01kA\0\0\0\x01F",
         b"\x01k?",
@@ -175,14 +174,12 @@ def test_headers_that_are_nested_too_deep(kind: type) -> None:
         b"\x01kS\xff\xff\xff\xff",
         b"\x01kl\0",
         b"\x01k",
-    ],
-)
-def test_headers_that_are_damaged(table: bytes) -> None:
-    """They are left out; what is around them is read."""
-    data = bytes.fromhex("b080") + b"\x03a/b" + len(table).to_bytes(4, "big") + table + b"\x02\x02id"
-    assert read_properties(data) == Properties("a/b", None, 2, "id")
-    for cut in range(len(data)):
-        assert read_properties(data[:cut]).headers is None
+    ):
+        with subtests.test(table=table):
+            data = bytes.fromhex("b080") + b"\x03a/b" + len(table).to_bytes(4, "big") + table + b"\x02\x02id"
+            assert read_properties(data) == Properties("a/b", None, 2, "id")
+            for cut in range(len(data)):
+                assert read_properties(data[:cut]).headers is None
 
 
 def test_a_message_that_nobody_asked_for() -> None:

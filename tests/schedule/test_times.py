@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -233,9 +232,8 @@ def test_cronsim_follows_the_rule_where_clocks_change_by_an_hour_and_not_elsewhe
     assert cronsim(*differing) != list(ours(*differing))
 
 
-@pytest.mark.parametrize(
-    ("text", "after", "expected"),
-    [
+def test_forms(subtests: pytest.Subtests) -> None:
+    for text, after, expected in (
         ("@hourly", "2026-01-01T00:30Z", "2026-01-01T01:00Z"),
         ("@daily", "2026-01-01T00:00Z", "2026-01-02T00:00Z"),
         ("@midnight", "2026-01-01T00:00Z", "2026-01-02T00:00Z"),
@@ -251,17 +249,15 @@ def test_cronsim_follows_the_rule_where_clocks_change_by_an_hour_and_not_elsewhe
         ("5 2-2/3,7 * * *", "2026-01-01T02:05Z", "2026-01-01T07:05Z"),
         ("0 0 13 * 5", "2026-01-01T00:00Z", "2026-01-02T00:00Z"),  # either of the two days
         ("0 0 */31 * 5", "2026-01-01T00:00Z", "2026-05-01T00:00Z"),  # both
-    ],
-)
-def test_forms(text: str, after: str, expected: str) -> None:
-    moment = occurrences(text, "UTC").after(to_ms(datetime.fromisoformat(after)))
-    assert moment is not None
-    assert from_ms(moment) == datetime.fromisoformat(expected)
+    ):
+        with subtests.test(text=text, after=after):
+            moment = occurrences(text, "UTC").after(to_ms(datetime.fromisoformat(after)))
+            assert moment is not None
+            assert from_ms(moment) == datetime.fromisoformat(expected)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_what_is_no_schedule(subtests: pytest.Subtests) -> None:
+    for text in (
         "",
         "x",
         "* * * *",
@@ -290,24 +286,19 @@ def test_forms(text: str, after: str, expected: str) -> None:
         "1" * 2000,
         "," * 900 + " * * * *",
         "1/" * 400 + "1 * * * *",
-    ],
-)
-def test_what_is_no_schedule(text: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"^schedule "):
-        occurrences(text, "UTC")
+    ):
+        with subtests.test(text=text), pytest.raises(InvalidArgumentError, match=r"^schedule "):
+            occurrences(text, "UTC")
 
 
-@pytest.mark.parametrize(
-    "zone", ["", "Nowhere/City", "../etc/passwd", "/etc/passwd", "Europe", "UTC\0", 5, None, "a" * 65]
-)
-def test_what_is_no_zone(zone: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="timezone"):
-        occurrences("@hourly", zone)
+def test_what_is_no_zone(subtests: pytest.Subtests) -> None:
+    for zone in ("", "Nowhere/City", "../etc/passwd", "/etc/passwd", "Europe", "UTC\0", 5, None, "a" * 65):
+        with subtests.test(zone=zone), pytest.raises(InvalidArgumentError, match="timezone"):
+            occurrences("@hourly", zone)
 
 
-@pytest.mark.parametrize(
-    ("text", "ms"),
-    [
+def test_durations(subtests: pytest.Subtests) -> None:
+    for text, ms in (
         ("5s", 5000),
         ("1h30m", 5_400_000),
         ("1.5h", 5_400_000),
@@ -325,7 +316,6 @@ def test_what_is_no_zone(zone: Any) -> None:
         ("5", None),
         ("s", None),
         ("-5s", None),
-    ],
-)
-def test_durations(text: str, ms: int | None) -> None:
-    assert parse_duration(text) == ms
+    ):
+        with subtests.test(text=text, ms=ms):
+            assert parse_duration(text) == ms

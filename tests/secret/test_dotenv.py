@@ -60,9 +60,10 @@ GOOD: list[tuple[str, dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), GOOD, ids=[ascii(text)[:40] for text, _ in GOOD])
-def test_good(text: str, expected: dict[str, str]) -> None:
-    assert parse(text) == expected
+def test_good(subtests: pytest.Subtests) -> None:
+    for text, expected in GOOD:
+        with subtests.test(text=text, expected=expected):
+            assert parse(text) == expected
 
 
 BAD: list[tuple[str, str]] = [
@@ -84,11 +85,12 @@ BAD: list[tuple[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), BAD, ids=[ascii(text)[:40] for text, _ in BAD])
-def test_bad(text: str, expected: str) -> None:
-    result = parse(text)
-    assert isinstance(result, str)
-    assert result.startswith(expected)
+def test_bad(subtests: pytest.Subtests) -> None:
+    for text, expected in BAD:
+        with subtests.test(text=text, expected=expected):
+            result = parse(text)
+            assert isinstance(result, str)
+            assert result.startswith(expected)
 
 
 _TEXT = st.text(st.sampled_from("AB=\"'\\#\n\r\t nexport$`ü\0."), max_size=60)
@@ -116,9 +118,8 @@ def test_quoted_values_come_back(values: dict[str, str]) -> None:
     assert parse("".join(f"{name}='{value}'\n" for name, value in single.items())) == single
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_time_grows_with_the_text_only(subtests: pytest.Subtests) -> None:
+    for text in (
         "A=" + " " * 200_000 + "#",
         'A="' + "\\" * 200_001,
         "A='" + "a\n" * 100_000,
@@ -127,10 +128,8 @@ def test_quoted_values_come_back(values: dict[str, str]) -> None:
         "A" * 200_000,
         ("export " * 30_000),
         "A=" + "x #" * 70_000,
-    ],
-    ids=range(8),
-)
-def test_time_grows_with_the_text_only(text: str) -> None:
-    begin = time.perf_counter()
-    parse(text)
-    assert time.perf_counter() - begin < 5
+    ):
+        with subtests.test(text=text):
+            begin = time.perf_counter()
+            parse(text)
+            assert time.perf_counter() - begin < 5

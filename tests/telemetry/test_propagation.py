@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cloud_runtimes.errors import InvalidArgumentError
@@ -13,9 +11,8 @@ TRACE, SPAN = "12345678901234567890123456789012", "1234567890123456"
 GOOD = f"00-{TRACE}-{SPAN}-01"
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
+def test_an_invalid_traceparent_is_ignored(client: Make, subtests: pytest.Subtests) -> None:
+    for value in (
         "",
         "00",
         f"00-{TRACE}-{SPAN}",
@@ -41,15 +38,13 @@ GOOD = f"00-{TRACE}-{SPAN}-01"
         GOOD + "\n",
         GOOD + "," + GOOD,
         GOOD.upper().replace("00-", "0A-", 1),
-    ],
-)
-def test_an_invalid_traceparent_is_ignored(client: Make, value: str) -> None:
-    assert client().telemetry.extract({"traceparent": value}) is None
+    ):
+        with subtests.test(value=value):
+            assert client().telemetry.extract({"traceparent": value}) is None
 
 
-@pytest.mark.parametrize(
-    ("headers", "flags"),
-    [
+def test_a_valid_traceparent(client: Make, subtests: pytest.Subtests) -> None:
+    for headers, flags in (
         ({"traceparent": GOOD}, 1),
         ({"TraceParent": GOOD}, 1),
         ({b"traceparent": GOOD.encode()}, 1),
@@ -58,12 +53,16 @@ def test_an_invalid_traceparent_is_ignored(client: Make, value: str) -> None:
         ({"traceparent": f"00-{TRACE}-{SPAN}-00"}, 0),
         ({"traceparent": f"cc-{TRACE}-{SPAN}-01"}, 1),
         ({"traceparent": f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like"}, 1),
-    ],
-)
-def test_a_valid_traceparent(client: Make, headers: Any, flags: int) -> None:
-    context = client().telemetry.extract(headers)
-    assert context is not None
-    assert (context.trace_id, context.span_id, context.trace_flags, context.is_remote) == (TRACE, SPAN, flags, True)
+    ):
+        with subtests.test(headers=headers, flags=flags):
+            context = client().telemetry.extract(headers)
+            assert context is not None
+            assert (context.trace_id, context.span_id, context.trace_flags, context.is_remote) == (
+                TRACE,
+                SPAN,
+                flags,
+                True,
+            )
 
 
 def test_a_traceparent_that_stands_twice_is_none(client: Make) -> None:
@@ -74,9 +73,8 @@ def test_a_traceparent_that_stands_twice_is_none(client: Make) -> None:
     assert telemetry.extract({}) is None
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
+def test_tracestate(client: Make, subtests: pytest.Subtests) -> None:
+    for values, expected in (
         (["foo=1,bar=2"], "foo=1,bar=2"),
         (["foo=1", "bar=2"], "foo=1,bar=2"),
         (["foo=1,", " bar=2 ,,"], "foo=1,bar=2"),
@@ -105,12 +103,11 @@ def test_a_traceparent_that_stands_twice_is_none(client: Make) -> None:
         ([",".join(f"bar{n:02d}=1" for n in range(32))], ",".join(f"bar{n:02d}=1" for n in range(32))),
         ([",".join(f"bar{n:02d}=1" for n in range(33))], ""),
         ([",".join(f"bar{n % 32:02d}=1" for n in range(64))], ",".join(f"bar{n:02d}=1" for n in range(32))),
-    ],
-)
-def test_tracestate(client: Make, values: list[str], expected: str) -> None:
-    context = client().telemetry.extract([("traceparent", GOOD), *(("tracestate", value) for value in values)])
-    assert context is not None
-    assert context.trace_state == expected
+    ):
+        with subtests.test(values=values, expected=expected):
+            context = client().telemetry.extract([("traceparent", GOOD), *(("tracestate", value) for value in values)])
+            assert context is not None
+            assert context.trace_state == expected
 
 
 def test_what_comes_in_goes_on(client: Make) -> None:
@@ -128,13 +125,14 @@ def test_what_comes_in_goes_on(client: Make) -> None:
     assert headers["traceparent"].endswith("-00")
 
 
-@pytest.mark.parametrize(("given", "goes_on"), [("02", "02"), ("03", "03"), ("fe", "02"), ("ff", "03"), ("04", "00")])
-def test_flags(client: Make, given: str, goes_on: str) -> None:
-    telemetry = client().telemetry
-    headers: dict[str, str] = {}
-    with telemetry.tracer("t").span("s", parent=telemetry.extract({"traceparent": f"{GOOD[:-2]}{given}"})):
-        telemetry.inject(headers)
-    assert headers["traceparent"].endswith(f"-{goes_on}")
+def test_flags(client: Make, subtests: pytest.Subtests) -> None:
+    for given, goes_on in (("02", "02"), ("03", "03"), ("fe", "02"), ("ff", "03"), ("04", "00")):
+        with subtests.test(given=given, goes_on=goes_on):
+            telemetry = client().telemetry
+            headers: dict[str, str] = {}
+            with telemetry.tracer("t").span("s", parent=telemetry.extract({"traceparent": f"{GOOD[:-2]}{given}"})):
+                telemetry.inject(headers)
+            assert headers["traceparent"].endswith(f"-{goes_on}")
 
 
 def test_baggage(client: Make) -> None:
