@@ -49,9 +49,8 @@ def test_what_is_declared_is_shown_without_settings(cli: Any, tmp_path: Path) ->
     assert b"hidden" not in result.out
 
 
-@pytest.mark.parametrize(
-    ("config", "problem"),
-    [
+def test_what_is_wrong_is_one_line(cli: Any, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for config, problem in (
         (
             '[state.orders]\ncomponent = "nonsense"\n',
             "[state.orders]: unknown component of state; known: etcd, nats, objectstore, postgres, redis, sqlite",
@@ -59,18 +58,17 @@ def test_what_is_declared_is_shown_without_settings(cli: Any, tmp_path: Path) ->
         ("runtime = 1\n", "'runtime' must be text"),
         ("[nonsense]\n", "unknown key, key 1 of the table; known: app_id"),
         ("[", "syntax error"),
-    ],
-)
-def test_what_is_wrong_is_one_line(cli: Any, tmp_path: Path, config: str, problem: str) -> None:
-    path = tmp_path / "runtimes.toml"
-    path.write_text(config)
-    result = cli("--config", str(path), "doctor")
-    assert result.code == 1
-    assert problem in result.err
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
-    assert b"ready           no\n" in result.out
-    assert b"sqlite" in result.out  # the rest is examined all the same
+    ):
+        with subtests.test(config=config, problem=problem):
+            path = tmp_path / "runtimes.toml"
+            path.write_text(config)
+            result = cli("--config", str(path), "doctor")
+            assert result.code == 1
+            assert problem in result.err
+            assert result.err.startswith("error: ")
+            assert result.err.count("\n") == 1
+            assert b"ready           no\n" in result.out
+            assert b"sqlite" in result.out  # the rest is examined all the same
 
 
 def test_a_home_that_cannot_be(cli: Any, home: Path) -> None:
@@ -104,14 +102,13 @@ def test_where_the_runtime_came_from(
     assert report["runtime"] == {"name": name, "from": origin}
 
 
-@pytest.mark.parametrize(
-    ("line", "origin"), [('runtime = "capa"', "{}"), ('endpoint = "http://h"', "the endpoint in {}")]
-)
-def test_a_runtime_from_the_configuration(cli: Any, tmp_path: Path, line: str, origin: str) -> None:
-    path = tmp_path / "runtimes.toml"
-    path.write_text(line)
-    report = json.loads(cli("--config", str(path), "doctor", "--json").out)
-    assert report["runtime"]["from"] == origin.format(path)
+def test_a_runtime_from_the_configuration(cli: Any, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for line, origin in (('runtime = "capa"', "{}"), ('endpoint = "http://h"', "the endpoint in {}")):
+        with subtests.test(line=line, origin=origin):
+            path = tmp_path / "runtimes.toml"
+            path.write_text(line)
+            report = json.loads(cli("--config", str(path), "doctor", "--json").out)
+            assert report["runtime"]["from"] == origin.format(path)
 
 
 def test_an_endpoint_without_its_secrets(cli: Any) -> None:
@@ -187,19 +184,17 @@ def test_there_is_one_already(cli: Any, folder: Path) -> None:
     assert (code, "is there already" in err) == (2, True)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
+def test_what_is_wrong(cli: Any, folder: Path, subtests: pytest.Subtests) -> None:
+    for text, said in (
         ("[state.orders]\ncomponent = 'sqlite'\ndurabilty = 'full'", "did you mean 'durability'"),
         ("[state.orders]\ncomponent = 'reddis'", "did you mean 'redis'"),
         ("[telemetry]\nexporter = 'nowhere'", "setting 'exporter'"),
         ("app_id = ", "cloud.toml"),
-    ],
-)
-def test_what_is_wrong(cli: Any, folder: Path, text: str, said: str) -> None:
-    (folder / "cloud.toml").write_text(text)
-    code, out, err = cli("config", "validate", "cloud.toml")
-    assert (code, out, said in err) == (2, b"", True), err
+    ):
+        with subtests.test(text=text, said=said):
+            (folder / "cloud.toml").write_text(text)
+            code, out, err = cli("config", "validate", "cloud.toml")
+            assert (code, out, said in err) == (2, b"", True), err
 
 
 def test_there_is_none(cli: Any, folder: Path) -> None:

@@ -62,9 +62,8 @@ def test_raw_lines(cli: Any) -> None:
     assert "stdin, line 2: not UTF-8" in result.err
 
 
-@pytest.mark.parametrize(
-    ("bad", "argv", "problem"),
-    [
+def test_a_bad_line_ends_it(cli: Any, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for bad, argv, problem in (
         (b"{", (), "not JSON"),
         (b"\xef\xbb\xbf1", (), "not JSON"),
         (b"NaN", (), "not JSON"),
@@ -72,17 +71,16 @@ def test_raw_lines(cli: Any) -> None:
         (b'{"a":{"b":1}}', ("--key", "a"), "no text"),
         (b'{"a":true}', ("--key", "a"), "no text"),
         (b"[1]", ("--key", "a"), "no field 'a'"),
-    ],
-)
-def test_a_bad_line_ends_it(cli: Any, tmp_path: Path, bad: bytes, argv: tuple[str, ...], problem: str) -> None:
-    path = tmp_path / "events.ndjson"
-    path.write_bytes(b'{"a":1}\n\n' + bad + b'\n{"a":2}\n')
-    result = cli("publish", "bus", "t", str(path), *argv)
-    assert result.code == 1
-    assert f"error: {path}, line 3: " in result.err
-    assert problem in result.err
-    assert "1 events in" in result.err
-    assert taken(cli, 1) == [b'{"a":1}']
+    ):
+        with subtests.test(bad=bad, argv=argv):
+            path = tmp_path / "events.ndjson"
+            path.write_bytes(b'{"a":1}\n\n' + bad + b'\n{"a":2}\n')
+            result = cli("publish", "bus", "t", str(path), *argv)
+            assert result.code == 1
+            assert f"error: {path}, line 3: " in result.err
+            assert problem in result.err
+            assert "1 events in" in result.err
+            assert taken(cli, 1) == [b'{"a":1}']
 
 
 def test_an_event_that_is_too_large(cli: Any, tmp_path: Path) -> None:
@@ -93,9 +91,8 @@ def test_an_event_that_is_too_large(cli: Any, tmp_path: Path) -> None:
     assert "stdin, line 2: " in result.err
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
+def test_wrong_usage(cli: Any, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for argv in (
         ("publish", "bus", "t", "no-such-file"),
         ("publish", "bus", "t", "--key", "a", "--raw-lines"),
         ("publish", "bus", "t", "--attribute", "nonsense"),
@@ -108,14 +105,13 @@ def test_an_event_that_is_too_large(cli: Any, tmp_path: Path) -> None:
         ("subscribe", "bus", "t", "--start", "3025-01-15T09:30:12Z"),
         ("subscribe", "bus", "t", "--count", "0"),
         ("--config", "runtimes.toml", "subscribe", "nonsense", "t"),
-    ],
-)
-def test_wrong_usage(cli: Any, tmp_path: Path, argv: tuple[str, ...]) -> None:
-    (tmp_path / "runtimes.toml").write_text('[capa]\nstrict = true\n[pubsub.bus]\ncomponent = "sqlite"\n')
-    result = cli(*argv, stdin=b"1\n")
-    assert result.code == 2
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
+    ):
+        with subtests.test(argv=argv):
+            (tmp_path / "runtimes.toml").write_text('[capa]\nstrict = true\n[pubsub.bus]\ncomponent = "sqlite"\n')
+            result = cli(*argv, stdin=b"1\n")
+            assert result.code == 2
+            assert result.err.startswith("error: ")
+            assert result.err.count("\n") == 1
 
 
 def test_count_takes_no_more_than_that(cli: Any, client: CloudRuntimesClient) -> None:
@@ -221,9 +217,8 @@ def test_a_job_that_cannot_be_read_is_listed(cli: Any, home: Path) -> None:
     assert [json.loads(line)["name"] for line in cli("schedule", "list").lines] == ["good"]
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
+def test_what_is_no_job(cli: Any, subtests: pytest.Subtests) -> None:
+    for argv, message in (
         (("add", "j"), "schedule="),
         (("add", "j", "--schedule", "x"), "schedule 'x'"),
         (("add", "j", "--due", "x"), "due_time 'x'"),
@@ -231,13 +226,12 @@ def test_a_job_that_cannot_be_read_is_listed(cli: Any, home: Path) -> None:
         (("add", "j", "--due", "1s", "--rpc", "s/m", "--topic", "b/t"), "not both"),
         (("add", "j", "--due", "1s", "--topic", "b"), "topic"),
         (("add", "j", "--due", "1s", "--misfire", "never"), "misfire"),
-    ],
-)
-def test_what_is_no_job(cli: Any, argv: tuple[str, ...], message: str) -> None:
-    result = cli("schedule", *argv)
-    assert result.code == 2
-    assert message in result.err
-    assert cli("schedule", "list").out == b""
+    ):
+        with subtests.test(argv=argv, message=message):
+            result = cli("schedule", *argv)
+            assert result.code == 2
+            assert message in result.err
+            assert cli("schedule", "list").out == b""
 
 
 def test_run_now_and_history(cli: Any, home: Path) -> None:

@@ -96,9 +96,8 @@ def test_list(cli: Any, client: CloudRuntimesClient) -> None:
     assert [json.loads(line) for line in cli("state", "list", "s", "--json").lines] == ["a1", "a2", "b\n", "ü"]
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
+def test_wrong_usage(cli: Any, subtests: pytest.Subtests) -> None:
+    for argv in (
         (),
         ("1", "--file", "x"),
         ("--file", "no-such-file"),
@@ -108,13 +107,12 @@ def test_list(cli: Any, client: CloudRuntimesClient) -> None:
         ("nonsense", "--content-type", "application/json"),
         ("1", "--content-type", "nonsense"),
         ("\udcff",),
-    ],
-)
-def test_wrong_usage(cli: Any, argv: tuple[str, ...]) -> None:
-    result = cli("state", "save", "s", "k", *argv)
-    assert result.code == 2
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
+    ):
+        with subtests.test(argv=argv):
+            result = cli("state", "save", "s", "k", *argv)
+            assert result.code == 2
+            assert result.err.startswith("error: ")
+            assert result.err.count("\n") == 1
 
 
 def test_a_name_that_is_not_declared(cli: Any, tmp_path: Path) -> None:
@@ -282,9 +280,8 @@ def test_stat_and_remove(cli: Any, client: CloudRuntimesClient) -> None:
         assert result.err.startswith("error: there is no file 'a'")
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
+def test_wrong_usage_of_file(cli: Any, subtests: pytest.Subtests) -> None:
+    for argv in (
         ("put", "s", "../a"),
         ("put", "s", "a", "no-such-file"),
         ("put", "s", "a", "--metadata", "x"),
@@ -292,13 +289,12 @@ def test_stat_and_remove(cli: Any, client: CloudRuntimesClient) -> None:
         ("ls", "s", "--limit", "0"),
         ("rm", "s", ""),
         ("rm", "s"),
-    ],
-)
-def test_wrong_usage_of_file(cli: Any, argv: tuple[str, ...]) -> None:
-    result = cli("file", *argv)
-    assert result.code == 2
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
+    ):
+        with subtests.test(argv=argv):
+            result = cli("file", *argv)
+            assert result.code == 2
+            assert result.err.startswith("error: ")
+            assert result.err.count("\n") == 1
 
 
 def test_url(cli: Any, tmp_path: Path) -> None:

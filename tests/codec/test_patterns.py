@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -18,9 +16,9 @@ from cloud_runtimes.spi.sql import scan
 QUOTES = b'"' + b'\\"' * 8500 + b'"'
 
 
-@pytest.mark.parametrize(
-    "work",
-    [
+def test_no_text_takes_long(subtests: pytest.Subtests) -> None:
+    """Milliseconds, where trying every way took minutes to years."""
+    for work in (
         lambda: content_kind("a/b" + " ; " * 80 + "!"),
         lambda: content_kind("a/b" + "; " * 120 + "!"),
         lambda: check(b"[" + b",".join([QUOTES] * 55) + b"]"),
@@ -33,39 +31,35 @@ QUOTES = b'"' + b'\\"' * 8500 + b'"'
         lambda: scan("--\n( " * 100_000 + "x"),
         lambda: scan("SELECT * FROM a" + ".a" * 150_000),
         lambda: scan("SELECT * FROM " + "IF " * 100_000),
-    ],
-)
-def test_no_text_takes_long(work: Callable[[], Any]) -> None:
-    """Milliseconds, where trying every way took minutes to years."""
-    begin = time.thread_time()
-    try:
-        work()
-    except (InvalidArgumentError, PayloadError):
-        pass
-    assert time.thread_time() - begin < 5
+    ):
+        with subtests.test(work=work):
+            begin = time.thread_time()
+            try:
+                work()
+            except (InvalidArgumentError, PayloadError):
+                pass
+            assert time.thread_time() - begin < 5
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
+def test_parameters_of_media_types(subtests: pytest.Subtests) -> None:
+    for text, kind in (
         ("a/json ;; ; charset=utf-8 ;", "bytes"),
         ('application/json ; a="x;\\"y" ;b=c \t', "json"),
         ("text/plain;", "text"),
-    ],
-)
-def test_parameters_of_media_types(text: str, kind: str) -> None:
-    assert content_kind(text) == kind
+    ):
+        with subtests.test(text=text, kind=kind):
+            assert content_kind(text) == kind
 
 
-@pytest.mark.parametrize(
-    ("line", "value"), [("x:", ""), ("x: \t", ""), ("x: a \t b  ", "a \t b"), ("x:a", "a"), ("x:\ta,  b", "a,  b")]
-)
-def test_values_of_headers(line: str, value: str) -> None:
-    match = _HEADER.fullmatch(line)
-    assert match is not None
-    assert match[2] == value
+def test_values_of_headers(subtests: pytest.Subtests) -> None:
+    for line, value in (("x:", ""), ("x: \t", ""), ("x: a \t b  ", "a \t b"), ("x:a", "a"), ("x:\ta,  b", "a,  b")):
+        with subtests.test(line=line, value=value):
+            match = _HEADER.fullmatch(line)
+            assert match is not None
+            assert match[2] == value
 
 
-@pytest.mark.parametrize("line", ["x : a", ": a", "x: a\0", "x: a\rb", "x"])
-def test_what_is_no_header(line: str) -> None:
-    assert _HEADER.fullmatch(line) is None
+def test_what_is_no_header(subtests: pytest.Subtests) -> None:
+    for line in ("x : a", ": a", "x: a\0", "x: a\rb", "x"):
+        with subtests.test(line=line):
+            assert _HEADER.fullmatch(line) is None

@@ -84,17 +84,17 @@ def flat(text: str, suffix: str) -> dict[str, str]:
     return flatten(config.parse(text.encode(), suffix, PATH), PATH)
 
 
-@pytest.mark.parametrize(("text", "suffix"), [(TOML, ".toml"), (JSON, ".json"), (YAML, ".yaml")])
-def test_the_formats_agree(text: str, suffix: str) -> None:
-    expected = dict(SAME)
-    if suffix == ".yaml":  # 'yes' is YAML 1.1's true, also as a key
-        expected["true"] = expected.pop("yes")
-    assert flat(text, suffix) == expected
+def test_the_formats_agree(subtests: pytest.Subtests) -> None:
+    for text, suffix in ((TOML, ".toml"), (JSON, ".json"), (YAML, ".yaml")):
+        with subtests.test(text=text, suffix=suffix):
+            expected = dict(SAME)
+            if suffix == ".yaml":  # 'yes' is YAML 1.1's true, also as a key
+                expected["true"] = expected.pop("yes")
+            assert flat(text, suffix) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "suffix", "expected"),
-    [
+def test_kinds(subtests: pytest.Subtests) -> None:
+    for text, suffix, expected in (
         ("a = 2026-01-31T08:00:00Z", ".toml", "2026-01-31T08:00:00+00:00"),
         ("a = 2026-01-31T08:00:00", ".toml", "2026-01-31T08:00:00"),
         ("a = 2026-01-31", ".toml", "2026-01-31"),
@@ -107,19 +107,17 @@ def test_the_formats_agree(text: str, suffix: str) -> None:
         ("a = ['ü']", ".toml", '["ü"]'),
         ('{"a": [null]}', ".json", "[null]"),
         ("1: {2.5: x}", ".yaml", "x"),
-    ],
-)
-def test_kinds(text: str, suffix: str, expected: str) -> None:
-    assert list(flat(text, suffix).values()) == [expected]
+    ):
+        with subtests.test(text=text, suffix=suffix):
+            assert list(flat(text, suffix).values()) == [expected]
 
 
 def test_keys_that_are_no_text() -> None:
     assert flat("1: {2.5: x}\n2026-01-31: y", ".yaml") == {"1.2.5": "x", "2026-01-31": "y"}
 
 
-@pytest.mark.parametrize(
-    ("tables", "message"),
-    [
+def test_refused(subtests: pytest.Subtests) -> None:
+    for tables, message in (
         ({"a.b": 1, "a": {"b": 2}}, "'a.b' stands there twice"),
         ({"": 1}, "0 bytes"),
         ({"a||b": 1}, "reserved"),
@@ -129,12 +127,11 @@ def test_keys_that_are_no_text() -> None:
         ({None: 1}, "a key is null"),
         ({"a": "\ud800"}, "lone surrogate"),
         ({"a": 10**5000}, "integer string conversion"),
-    ],
-)
-def test_refused(tables: dict[Any, Any], message: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=message) as caught:
-        flatten(tables, PATH)
-    assert str(caught.value).startswith("app: ")
+    ):
+        with subtests.test(tables=tables, message=message):
+            with pytest.raises(InvalidArgumentError, match=message) as caught:
+                flatten(tables, PATH)
+            assert str(caught.value).startswith("app: ")
 
 
 def test_aliases_cannot_blow_it_up() -> None:

@@ -19,9 +19,8 @@ from cloud_runtimes.spi.sql import MAX_SQL, _scan, scan, tokens
 from tests.support import Rounds
 
 
-@pytest.mark.parametrize(
-    ("sql", "names"),
-    [
+def test_parameters(subtests: pytest.Subtests) -> None:
+    for sql, names in (
         ("SELECT :a, :b_2, :a", {"a", "b_2"}),
         ("SELECT x::int, :a::text", {"a"}),
         ("SELECT ':a', \":b\", `:c`, E'\\':d', $$:e$$, $t$ $$ :f $t$", set()),
@@ -30,19 +29,17 @@ from tests.support import Rounds
         ("SELECT \\:a, :grün", {"grün"}),
         ("SELECT 'it''s :a', 'x' || :b", {"b"}),
         ("SELECT '{\"a\": 1}' :: json", set()),
-    ],
-)
-def test_parameters(sql: str, names: set[str]) -> None:
-    scanned = scan(sql)
-    assert scanned.names == names
-    # the compiler sees the same parameters, and the rest of the text as it is
-    compiled = str(text(scanned.template).compile(dialect=sqlite.dialect(paramstyle="named")))
-    assert compiled == sql.replace("\\:", ":")
+    ):
+        with subtests.test(sql=sql, names=names):
+            scanned = scan(sql)
+            assert scanned.names == names
+            # the compiler sees the same parameters, and the rest of the text as it is
+            compiled = str(text(scanned.template).compile(dialect=sqlite.dialect(paramstyle="named")))
+            assert compiled == sql.replace("\\:", ":")
 
 
-@pytest.mark.parametrize(
-    ("sql", "summary"),
-    [
+def test_summaries(subtests: pytest.Subtests) -> None:
+    for sql, summary in (
         ("select 1", "SELECT"),
         ("-- from c\nselect 'from a' from shop . orders o join b on true", "SELECT shop.orders"),
         ("SELECT extract(YEAR FROM created) FROM ONLY orders, b", "SELECT orders"),
@@ -58,10 +55,9 @@ def test_parameters(sql: str, names: set[str]) -> None:
         ("create table if not exists orders (a text)", "CREATE orders"),
         ("PRAGMA user_version", "PRAGMA"),
         (":a", ""),
-    ],
-)
-def test_summaries(sql: str, summary: str) -> None:
-    assert scan(sql).summary == summary
+    ):
+        with subtests.test(sql=sql, summary=summary):
+            assert scan(sql).summary == summary
 
 
 def test_the_rules_of_mysql() -> None:
@@ -69,9 +65,8 @@ def test_the_rules_of_mysql() -> None:
     assert scan("SELECT a #> :b").names == {"b"}
 
 
-@pytest.mark.parametrize(
-    ("sql", "reads"),
-    [
+def test_reads(subtests: pytest.Subtests) -> None:
+    for sql, reads in (
         ("SELECT 1", True),
         ("  (SELECT 1)", True),
         ("/* INSERT */ select 'DELETE'", True),
@@ -86,10 +81,9 @@ def test_the_rules_of_mysql() -> None:
         ("SET x = 1", False),
         ("PRAGMA table_info(a)", True),
         ("PRAGMA foreign_keys = OFF", False),
-    ],
-)
-def test_reads(sql: str, reads: bool) -> None:
-    assert scan(sql).reads is reads
+    ):
+        with subtests.test(sql=sql, reads=reads):
+            assert scan(sql).reads is reads
 
 
 def test_what_changes_its_connection() -> None:
@@ -103,12 +97,10 @@ def test_what_changes_its_connection() -> None:
     assert not scan("UPDATE a SET b = 1").soils
 
 
-@pytest.mark.parametrize(
-    "sql", ["SELECT 1; SELECT 2", "CREATE TABLE begin (a int); DROP TABLE b", "DELETE FROM a; -- x\nDROP TABLE a"]
-)
-def test_several_statements(sql: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="more than one"):
-        scan(sql)
+def test_several_statements(subtests: pytest.Subtests) -> None:
+    for sql in ("SELECT 1; SELECT 2", "CREATE TABLE begin (a int); DROP TABLE b", "DELETE FROM a; -- x\nDROP TABLE a"):
+        with subtests.test(sql=sql), pytest.raises(InvalidArgumentError, match="more than one"):
+            scan(sql)
 
 
 def test_a_body_of_a_trigger_is_one_statement() -> None:
@@ -150,10 +142,11 @@ def test_a_long_text_is_scanned_in_one_pass(mysql: bool, rounds: Rounds, subtest
             assert time.thread_time() - begin < rounds(3, 30)
 
 
-@pytest.mark.parametrize("take", [scan, lambda sql: named(sql, [1])], ids=["scan", "named"])
-def test_a_longer_text_is_refused_before_it_is_scanned(take: Callable[[str], Any]) -> None:
-    with pytest.raises(InvalidArgumentError, match="1000001 characters; at most 1000000: bind values"):
-        take("SELECT " + "?" * (MAX_SQL - 6))
+def test_a_longer_text_is_refused_before_it_is_scanned(subtests: pytest.Subtests) -> None:
+    for take in (scan, lambda sql: named(sql, [1])):
+        with subtests.test(take=take):
+            with pytest.raises(InvalidArgumentError, match="1000001 characters; at most 1000000: bind values"):
+                take("SELECT " + "?" * (MAX_SQL - 6))
 
 
 @given(st.lists(SIGNS).map("".join), st.booleans())
@@ -164,9 +157,8 @@ def test_tokens_are_the_whole_text(text: str, mysql: bool) -> None:
     assert "open" not in [kind for kind, _, _ in result[:-1]]
 
 
-@pytest.mark.parametrize(
-    ("sql", "kinds"),
-    [
+def test_openings_and_ends(subtests: pytest.Subtests) -> None:
+    for sql, kinds in (
         ("$a$ ; $b$ $a$", ["string"]),
         ("$a$;$b$", ["other", "word", "end", "other", "word"]),
         ("$$$$$", ["string", "other"]),
@@ -174,10 +166,9 @@ def test_tokens_are_the_whole_text(text: str, mysql: bool) -> None:
         ("a$$b$$", ["word"]),
         ("'a''", ["open"]),
         ("/* ' */'", ["comment", "open"]),
-    ],
-)
-def test_openings_and_ends(sql: str, kinds: list[str]) -> None:
-    assert [kind for kind, _, _ in tokens(sql)] == kinds
+    ):
+        with subtests.test(sql=sql, kinds=kinds):
+            assert [kind for kind, _, _ in tokens(sql)] == kinds
 
 
 def test_the_scan_of_a_long_text_is_not_kept() -> None:

@@ -242,23 +242,20 @@ def test_what_it_has_not(home: EtcdHome, api: Api) -> None:
     api.fails(UnsupportedError, match=r"or declare \[pubsub.bus\]")(home.client().pubsub, "publish", "bus", "t", 1)
 
 
-@pytest.mark.parametrize(
-    ("url", "servers", "user"),
-    [
+def test_urls(subtests: pytest.Subtests) -> None:
+    for url, servers, user in (
         ("etcd://a", [("a", 2379)], None),
         ("etcds://u:p%40x@a:1,[::1]:2,c/", [("a", 1), ("::1", 2), ("c", 2379)], ("u", "p@x")),
-    ],
-)
-def test_urls(url: str, servers: list[tuple[str, int]], user: tuple[str, str] | None) -> None:
-    address = parse_url(url)
-    assert list(address.servers) == servers
-    assert (address.username, address.password) == (user or (None, None))
-    assert address.tls == url.startswith("etcds")
+    ):
+        with subtests.test(url=url, servers=servers):
+            address = parse_url(url)
+            assert list(address.servers) == servers
+            assert (address.username, address.password) == (user or (None, None))
+            assert address.tls == url.startswith("etcds")
 
 
-@pytest.mark.parametrize(
-    ("setting", "text"),
-    [
+def test_settings(subtests: pytest.Subtests) -> None:
+    for setting, text in (
         ({"prefix": ""}, "prefix"),
         ({"prefix": "a/"}, "prefix"),
         ({"max_value_bytes": 0}, "max_value_bytes"),
@@ -268,8 +265,6 @@ def test_urls(url: str, servers: list[tuple[str, int]], user: tuple[str, str] | 
         ({"tls_ca": "a"}, "etcds"),
         ({"url": "etcds://a", "tls_key": "a"}, "together"),
         ({"url": "http://a"}, "etcd://"),
-    ],
-)
-def test_settings(setting: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
-        EtcdSettings(**{"url": "etcd://a", **setting})
+    ):
+        with subtests.test(setting=setting, text=text), pytest.raises(ValueError, match=text):
+            EtcdSettings(**{"url": "etcd://a", **setting})

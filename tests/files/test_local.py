@@ -321,19 +321,17 @@ def test_reading_makes_nothing(at: Any, tmp_path: Path) -> None:
             client.file.list_files("store")
 
 
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
+def test_bad_settings(subtests: pytest.Subtests) -> None:
+    for table, message in (
         ({"home": "a", "path": "b"}, "not both"),
         ({"path": ":memory:"}, "home"),
         ({"durability": "some"}, "full"),
         ({"pth": "x"}, "did you mean 'path'"),
-    ],
-)
-def test_bad_settings(table: dict[str, Any], message: str) -> None:
-    with CloudRuntimesClient(config={"file": {"store": {"component": "local", **table}}}) as client:
-        with pytest.raises(InvalidArgumentError, match=message):
-            client.file.list_files("store")
+    ):
+        with subtests.test(table=table, message=message):
+            with CloudRuntimesClient(config={"file": {"store": {"component": "local", **table}}}) as client:
+                with pytest.raises(InvalidArgumentError, match=message):
+                    client.file.list_files("store")
 
 
 def test_memory_is_shared_by_name_and_ends_with_its_last_client() -> None:

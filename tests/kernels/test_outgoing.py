@@ -102,9 +102,8 @@ def test_a_template_is_the_same_in_both_cores(keys: list[Any], tail: list[Any]) 
     assert kernel.Frame(body).render(template) == events_py.Frame(body).render(template)
 
 
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
+def test_what_is_no_template(subtests: pytest.Subtests) -> None:
+    for template, message in (
         (["data"], "not 'data'"),
         ([1], "not 1"),
         ([range(2)], "part 0 of the template is the length of parts that are not there"),
@@ -114,8 +113,6 @@ def test_a_template_is_the_same_in_both_cores(keys: list[Any], tail: list[Any]) 
         ([b"", (range(1), 3)], "part 1 of the template: a binary length has 1, 2, 4 or 8 bytes"),
         ([(range(1), 2)], "part 0 of the template is the length of a length"),
         ([b"", (1, 2)], "not 1"),
-    ],
-)
-def test_what_is_no_template(template: list[Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        kernel.Frame(frame("a")).render(template)
+    ):
+        with subtests.test(template=template, message=message), pytest.raises(ValueError, match=message):
+            kernel.Frame(frame("a")).render(template)

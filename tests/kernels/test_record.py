@@ -57,20 +57,18 @@ def test_everything(events: ModuleType) -> None:
     assert (record.content_type, record.payload) == ("application/vnd.x", b"\x00\xff")
 
 
-@pytest.mark.parametrize(
-    ("given_id", "stored_raw"),
-    [
+def test_ids(events: ModuleType, subtests: pytest.Subtests) -> None:
+    for given_id, stored_raw in (
         (V7, True),
         (V7.upper(), False),
         (V7.replace("-7", "-4"), False),
         (V7[:-1], False),
         (V7.replace("-bcc", "-ccc"), False),
-    ],
-)
-def test_ids(events: ModuleType, given_id: str, stored_raw: bool) -> None:
-    encoded = events.encode_record(b"", None, id=given_id)
-    assert bool(encoded[4] & 1) is not stored_raw
-    assert read(events, encoded).id == given_id
+    ):
+        with subtests.test(given_id=given_id, stored_raw=stored_raw):
+            encoded = events.encode_record(b"", None, id=given_id)
+            assert bool(encoded[4] & 1) is not stored_raw
+            assert read(events, encoded).id == given_id
 
 
 def test_content_types(events: ModuleType) -> None:

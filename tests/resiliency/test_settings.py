@@ -89,9 +89,8 @@ def test_defaults_of_a_breaker() -> None:
     assert share.interval == 10.0
 
 
-@pytest.mark.parametrize(
-    ("targets", "said"),
-    [
+def test_what_is_refused(subtests: pytest.Subtests) -> None:
+    for targets, said in (
         ({"state": {"orders": {"timeout": 1}}}, 'write [resiliency.targets."state.<name>"]'),
         ({"stat": {}}, "did you mean 'state'"),
         ({"default": {}, "telemetry": {}}, "unknown target, key 2 of the table"),
@@ -112,13 +111,12 @@ def test_defaults_of_a_breaker() -> None:
         ({"default": {"breaker": {"failure_ratio": 2}}}, "from 0 to 1"),
         ({"default": {"breaker": {"probes": 0}}}, "from 1 on"),
         ({"default": {"breaker": {"trip": "x"}}}, "unknown setting, key 1 of the table"),
-    ],
-)
-def test_what_is_refused(targets: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="resiliency") as caught:
-        policies({"targets": targets})
-    assert said in str(caught.value)
-    assert str(caught.value).startswith("app.toml: [resiliency.targets")
+    ):
+        with subtests.test(targets=targets, said=said):
+            with pytest.raises(InvalidArgumentError, match="resiliency") as caught:
+                policies({"targets": targets})
+            assert said in str(caught.value)
+            assert str(caught.value).startswith("app.toml: [resiliency.targets")
 
 
 def test_the_table_itself() -> None:
@@ -234,18 +232,16 @@ def ready(client: CloudRuntimesClient, api: Api) -> None:
 STORES = {"state": {"orders": {"component": "sqlite", "path": ":memory:targets"}}}
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
+def test_what_is_not_declared(api: Api, subtests: pytest.Subtests) -> None:
+    for target, message in (
         ("state.ordres", "there is no state 'ordres': .*'orders'"),
         ("pubsub.bus", "there is no pubsub 'bus': there is no component of pubsub"),
         ("stat.orders", "unknown target 'stat'; did you mean 'state'"),
-    ],
-)
-def test_what_is_not_declared(api: Api, target: str, message: str) -> None:
-    strict = {"capa": {"strict": True}}
-    with pytest.raises(InvalidArgumentError, match=message):
-        ready(CloudRuntimesClient(config={**strict, **STORES, **table("default", "state", target)}), api)
+    ):
+        with subtests.test(target=target, message=message):
+            strict = {"capa": {"strict": True}}
+            with pytest.raises(InvalidArgumentError, match=message):
+                ready(CloudRuntimesClient(config={**strict, **STORES, **table("default", "state", target)}), api)
 
 
 def test_what_is_there(api: Api) -> None:

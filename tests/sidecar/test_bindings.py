@@ -204,9 +204,8 @@ def test_a_binding_to_a_store_that_is_not_there(tmp_path: Any) -> None:
         assert http(one, "files", "list").error == "ERR_INVOKE_OUTPUT_BINDING"
 
 
-@pytest.mark.parametrize(
-    ("sql", "values", "text"),
-    [
+def test_numbered_parameters(subtests: pytest.Subtests) -> None:
+    for sql, values, text in (
         ("SELECT $1, $2, $1", [1, 2], "SELECT :p1, :p2, :p1"),
         ("SELECT ?, ?", [1, 2], "SELECT :p1, :p2"),
         ("SELECT ?2, ?1", [1, 2], "SELECT :p2, :p1"),
@@ -218,10 +217,9 @@ def test_a_binding_to_a_store_that_is_not_there(tmp_path: Any) -> None:
         ("SELECT :name", [], "SELECT \\:name"),
         ("SELECT E'\\'?', ?", [1], "SELECT E'\\'?', :p1"),
         ("SELECT a$1 FROM t", [], "SELECT a$1 FROM t"),
-    ],
-)
-def test_numbered_parameters(sql: str, values: list[Any], text: str) -> None:
-    assert named(sql, values) == (text, {f"p{at}": value for at, value in enumerate(values, 1)})
+    ):
+        with subtests.test(sql=sql, values=values):
+            assert named(sql, values) == (text, {f"p{at}": value for at, value in enumerate(values, 1)})
 
 
 @given(st.lists(st.text()), st.text())
@@ -349,14 +347,12 @@ def test_components(tmp_path: Path) -> None:
         until(lambda: [got for got in app.at("/a") if got.method == "POST"])
 
 
-@pytest.mark.parametrize(
-    ("metadata", "said"),
-    [
+def test_components_that_are_none(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for metadata, said in (
         ([], "metadata 'schedule': "),
         (['{name: schedule, value: "every minute"}'], "metadata 'schedule': "),
         (['{name: schedule, value: "TZ=Nowhere/At 0 * * * *"}'], "timezone 'Nowhere/At' is not known"),
         (['{name: schedule, value: "@daily"}', "{name: url, value: x}"], "direction, route, schedule"),
-    ],
-)
-def test_components_that_are_none(tmp_path: Path, metadata: list[str], said: str) -> None:
-    assert said in refusal(tmp_path, component("a", "bindings.cron", *metadata))
+    ):
+        with subtests.test(metadata=metadata, said=said):
+            assert said in refusal(tmp_path, component("a", "bindings.cron", *metadata))

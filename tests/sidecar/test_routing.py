@@ -28,9 +28,8 @@ EVENT: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
+def test_expressions(subtests: pytest.Subtests) -> None:
+    for text, expected in (
         ('event.type == "order.created"', True),
         ("event.type == 'order.deleted'", False),
         ('event.type != "x"', True),
@@ -61,15 +60,13 @@ EVENT: dict[str, Any] = {
         ("event.data.gone == 1 || event.source == 'shop'", True),
         ("event.data.gone == 1 && event.source == 'x'", False),
         ("true", True),
-    ],
-)
-def test_expressions(text: str, expected: bool) -> None:
-    assert Expression(text).matches(EVENT) is expected
+    ):
+        with subtests.test(text=text, expected=expected):
+            assert Expression(text).matches(EVENT) is expected
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_an_event_without_a_value_is_an_error_and_not_a_no(subtests: pytest.Subtests) -> None:
+    for text in (
         "event.data.gone == 1",
         "event.subject == 'x'",
         "event.data.amount > 'x'",
@@ -79,16 +76,13 @@ def test_expressions(text: str, expected: bool) -> None:
         "event.type.name == 1",
         "event.data.count.startsWith('x')",
         "event.data.gone == 1 && event.source == 'shop'",
-    ],
-)
-def test_an_event_without_a_value_is_an_error_and_not_a_no(text: str) -> None:
-    with pytest.raises(ExpressionError):
-        Expression(text).matches(EVENT)
+    ):
+        with subtests.test(text=text), pytest.raises(ExpressionError):
+            Expression(text).matches(EVENT)
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
+def test_what_is_not_known_is_refused_with_its_place(subtests: pytest.Subtests) -> None:
+    for text, why in (
         ("", "a value is missing"),
         ("event.type ==", "a value is missing"),
         ("event.type = 'x'", "this is not known"),
@@ -105,12 +99,11 @@ def test_an_event_without_a_value_is_an_error_and_not_a_no(text: str) -> None:
         ("(" * 100 + "true" + ")" * 100, "nested too deeply"),
         ("!" * 100 + "true", "nested too deeply"),
         ("event.data * 2 == 4", "this is not known"),
-    ],
-)
-def test_what_is_not_known_is_refused_with_its_place(text: str, why: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"cannot be used") as caught:
-        Expression(text)
-    assert why in str(caught.value)
+    ):
+        with subtests.test(text=text, why=why):
+            with pytest.raises(InvalidArgumentError, match=r"cannot be used") as caught:
+                Expression(text)
+            assert why in str(caught.value)
 
 
 # -- the patterns of rules: by RE2 in linear time, and by `re` within a bound
@@ -142,9 +135,8 @@ def either(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.usefixtures("either")
-@pytest.mark.parametrize(
-    ("pattern", "text", "expected"),
-    [
+def test_what_matches(subtests: pytest.Subtests) -> None:
+    for pattern, text, expected in (
         (r"^order\.[a-z]+$", "order.created", True),
         ("^created", "order.created", False),
         ("(?i)^ORDER[.](created|deleted)$", "order.deleted", True),
@@ -152,43 +144,46 @@ def either(request: pytest.FixtureRequest) -> None:
         ("é$", "café", True),
         ("(?:a|b)c?", "b", True),
         ("a{2,3}", "a", False),
-    ],
-)
-def test_what_matches(pattern: str, text: str, expected: bool) -> None:
-    assert Pattern(pattern).search(text) is expected
+    ):
+        with subtests.test(pattern=pattern, text=text):
+            assert Pattern(pattern).search(text) is expected
 
 
 @pytest.mark.usefixtures("either")
-@pytest.mark.parametrize("pattern", ["[", "(?=a)", r"(a)\1", "(a{100}){100}", "a" * 501])
-def test_what_is_no_pattern_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match=r"is none|takes no|at most 500"):
-        Pattern(pattern)
+def test_what_is_no_pattern_is_refused(subtests: pytest.Subtests) -> None:
+    for pattern in ("[", "(?=a)", r"(a)\1", "(a{100}){100}", "a" * 501):
+        with subtests.test(pattern=pattern), pytest.raises(ValueError, match=r"is none|takes no|at most 500"):
+            Pattern(pattern)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 15), reason="google-re2 is not on this Python")
-@pytest.mark.parametrize(("pattern", "unit"), [*SLOW, ("(a+)+$", "a"), ("(a*)*b", "a")])
-def test_a_long_text_takes_linear_time(pattern: str, unit: str) -> None:
+def test_a_long_text_takes_linear_time(subtests: pytest.Subtests) -> None:
     """A millisecond for a million characters, where `re` takes hours."""
-    begin = time.thread_time()
-    Pattern(pattern).search((unit * MAX_TEXT)[: MAX_TEXT - 1] + "-")
-    assert time.thread_time() - begin < 5
+    for pattern, unit in (*SLOW, ("(a+)+$", "a"), ("(a*)*b", "a")):
+        with subtests.test(pattern=pattern, unit=unit):
+            begin = time.thread_time()
+            Pattern(pattern).search((unit * MAX_TEXT)[: MAX_TEXT - 1] + "-")
+            assert time.thread_time() - begin < 5
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize(("pattern", "unit"), SLOW)
-def test_without_re2_time_is_bounded(pattern: str, unit: str) -> None:
+def test_without_re2_time_is_bounded(subtests: pytest.Subtests) -> None:
     """The longest text that is taken costs parts of a second; a longer one is refused before it is looked at."""
+    for pattern, unit in SLOW:
+        with subtests.test(pattern=pattern, unit=unit):
 
-    def search(length: int) -> bool:
-        return Pattern(pattern).search((unit * length)[:length])
+            def search(length: int) -> bool:
+                return Pattern(pattern).search((unit * length)[:length])
 
-    limit = longest(search)
-    assert 50 < limit < MAX_TEXT
-    begin = time.thread_time()
-    search(limit)
-    assert time.thread_time() - begin < 5
-    with pytest.raises(TooLong, match=r"characters: matches takes [0-9,]+ with .*; pip install google-re2 takes more"):
-        search(limit + 1)
+            limit = longest(search)
+            assert 50 < limit < MAX_TEXT
+            begin = time.thread_time()
+            search(limit)
+            assert time.thread_time() - begin < 5
+            with pytest.raises(
+                TooLong, match=r"characters: matches takes [0-9,]+ with .*; pip install google-re2 takes more"
+            ):
+                search(limit + 1)
 
 
 def longest(search: Callable[[int], bool]) -> int:
@@ -206,10 +201,13 @@ def longest(search: Callable[[int], bool]) -> int:
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(a*){2}", "(a?){1,30}a"])
-def test_without_re2_repeated_groups_are_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="no repeated groups, look-around or references: pip install google-re2"):
-        Pattern(pattern)
+def test_without_re2_repeated_groups_are_refused(subtests: pytest.Subtests) -> None:
+    for pattern in ("(a+)+$", "(a*){2}", "(a?){1,30}a"):
+        with subtests.test(pattern=pattern):
+            with pytest.raises(
+                ValueError, match="no repeated groups, look-around or references: pip install google-re2"
+            ):
+                Pattern(pattern)
 
 
 @pytest.mark.usefixtures("either")

@@ -58,17 +58,15 @@ def test_where_the_sidecar_is(
         assert runtime.transport.url == url
 
 
-@pytest.mark.parametrize(
-    "endpoint", ["localhost:3500", "ftp://localhost", "grpc://", "unix:", "grpc://h/path", "grpc://h:1?x=1"]
-)
-def test_endpoints_that_are_none(endpoint: str) -> None:
-    with CloudRuntimesClient(endpoint) as client, pytest.raises(InvalidArgumentError, match="endpoint"):
-        client.state.get("s", "k")
+def test_endpoints_that_are_none(subtests: pytest.Subtests) -> None:
+    for endpoint in ("localhost:3500", "ftp://localhost", "grpc://", "unix:", "grpc://h/path", "grpc://h:1?x=1"):
+        with subtests.test(endpoint=endpoint):
+            with CloudRuntimesClient(endpoint) as client, pytest.raises(InvalidArgumentError, match="endpoint"):
+                client.state.get("s", "k")
 
 
-@pytest.mark.parametrize(
-    ("address", "name", "secure"),
-    [
+def test_grpc_addresses(subtests: pytest.Subtests) -> None:
+    for address, name, secure in (
         ("grpc://h", "h:50001", False),
         ("grpc://h:7", "h:7", False),
         ("grpcs://h", "h:443", True),
@@ -80,14 +78,13 @@ def test_endpoints_that_are_none(endpoint: str) -> None:
         ("dns:///h", "/h", None),
         ("unix:/run/x", "unix:/run/x", False),
         ("unix:///run/x", "unix:/run/x", False),
-    ],
-)
-def test_grpc_addresses(address: str, name: str, secure: bool | None) -> None:
-    if secure is None:
-        with pytest.raises(InvalidArgumentError, match="here"):
-            target(address, "here", 50001)
-    else:
-        assert target(address, "here", 50001) == (name, secure)
+    ):
+        with subtests.test(address=address, name=name):
+            if secure is None:
+                with pytest.raises(InvalidArgumentError, match="here"):
+                    target(address, "here", 50001)
+            else:
+                assert target(address, "here", 50001) == (name, secure)
 
 
 def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,9 +250,8 @@ def test_values_that_others_have_written(client: CloudRuntimesClient, peer: Peer
         assert client.state.get("s", "k", type=bytes) == data
 
 
-@pytest.mark.parametrize(
-    ("data", "plain"),
-    [
+def test_what_stands_plain(subtests: pytest.Subtests) -> None:
+    for data, plain in (
         (b'{"a":[1,true,null,"x1.5e3 99999999999999999999"]}', True),
         (b"9007199254740991", False),
         (b"123456789012345", True),
@@ -263,18 +259,18 @@ def test_values_that_others_have_written(client: CloudRuntimesClient, peer: Peer
         (b"1e3", False),
         (b'{"cloud_runtimes":2}', False),
         (rb'"\"1.5"', True),
-    ],
-)
-def test_what_stands_plain(data: bytes, plain: bool) -> None:
-    assert (wrap(data, JSON) == data) is plain
-    assert unwrap(wrap(data, JSON)) == (data, JSON)
+    ):
+        with subtests.test(data=data, plain=plain):
+            assert (wrap(data, JSON) == data) is plain
+            assert unwrap(wrap(data, JSON)) == (data, JSON)
 
 
-@pytest.mark.parametrize("content_type", [OCTETS, MSGPACK, "text/plain", "application/json; charset=utf-8"])
-def test_what_is_wrapped(content_type: str) -> None:
-    envelope = wrap(b'{"a":1}', content_type)
-    assert json.loads(envelope)["datacontenttype"] == content_type
-    assert unwrap(envelope) == (b'{"a":1}', content_type)
+def test_what_is_wrapped(subtests: pytest.Subtests) -> None:
+    for content_type in (OCTETS, MSGPACK, "text/plain", "application/json; charset=utf-8"):
+        with subtests.test(content_type=content_type):
+            envelope = wrap(b'{"a":1}', content_type)
+            assert json.loads(envelope)["datacontenttype"] == content_type
+            assert unwrap(envelope) == (b'{"a":1}', content_type)
 
 
 # -- secrets, configuration, locks ---------------------------------------------------
@@ -354,9 +350,8 @@ def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, api: Ap
 # -- refusals --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "reason", "kind"),
-    [
+def test_a_refusal_is_one_class(subtests: pytest.Subtests) -> None:
+    for status, code, reason, kind in (
         (400, "ERR_STATE_STORE_NOT_FOUND", "DAPR_STATE_NOT_FOUND", errors.ComponentNotFoundError),
         (500, "ERR_STATE_STORE_NOT_CONFIGURED", "", errors.ComponentNotFoundError),
         (400, "DAPR_STATE_NOT_FOUND", "", errors.ComponentNotFoundError),
@@ -371,13 +366,12 @@ def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, api: Ap
         (500, "ERR_STATE_GET", "", InternalError),
         (503, "", "", UnavailableError),
         (418, "", "", InvalidArgumentError),
-    ],
-)
-def test_a_refusal_is_one_class(status: int, code: str, reason: str, kind: type[Exception]) -> None:
-    exception = error(ErrorReply(status, code, reason, "words"), applied=True)
-    assert type(exception) is kind
-    assert "words" in str(exception)
-    assert exception.maybe_applied is (kind in (InternalError, UnavailableError))
+    ):
+        with subtests.test(status=status, code=code):
+            exception = error(ErrorReply(status, code, reason, "words"), applied=True)
+            assert type(exception) is kind
+            assert "words" in str(exception)
+            assert exception.maybe_applied is (kind in (InternalError, UnavailableError))
 
 
 @pytest.mark.parametrize(

@@ -231,26 +231,24 @@ def test_what_others_have_scheduled(client: CloudRuntimesClient, sidecar: Sideca
         until(lambda: seen == ["from another"])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_what_dapr_cannot_is_refused_before_any_request(subtests: pytest.Subtests) -> None:
+    for options, message in (
         ({"schedule": "0 0 L * *"}, "Dapr's scheduler has no 'L'"),
         ({"schedule": "0 0 * * 5#2"}, "Dapr's scheduler"),
         ({"schedule": "0 0 * * 7"}, "Sunday is 0"),
         ({"schedule": "0 0 * * 5-7"}, "Sunday is 0"),
         ({"schedule": "@hourly", "misfire": "all"}, "misfire='all' is not supported"),
-    ],
-)
-def test_what_dapr_cannot_is_refused_before_any_request(options: dict[str, Any], message: str) -> None:
-    with CloudRuntimesClient("http://127.0.0.1:1", app_id="shop") as client:
-        with pytest.raises(UnsupportedError, match=message) as caught:
-            client.schedule.schedule_job("j", **options)
-        assert not caught.value.maybe_applied
-        for method in ("run_now", "list_runs"):
-            with pytest.raises(UnsupportedError, match=method):
-                getattr(client.schedule, method)("j")
-        with pytest.raises(UnsupportedError, match="list_jobs"):
-            client.schedule.list_jobs()
+    ):
+        with subtests.test(options=options, message=message):
+            with CloudRuntimesClient("http://127.0.0.1:1", app_id="shop") as client:
+                with pytest.raises(UnsupportedError, match=message) as caught:
+                    client.schedule.schedule_job("j", **options)
+                assert not caught.value.maybe_applied
+                for method in ("run_now", "list_runs"):
+                    with pytest.raises(UnsupportedError, match=method):
+                        getattr(client.schedule, method)("j")
+                with pytest.raises(UnsupportedError, match="list_jobs"):
+                    client.schedule.list_jobs()
 
 
 def test_durations_and_names(client: CloudRuntimesClient, sidecar: Sidecar) -> None:

@@ -384,28 +384,26 @@ def test_install_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(
-    ("what", "setup"),
-    [
+def test_a_foreign_provider_is_not_replaced(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for what, setup in (
         ("tracer", "from opentelemetry.sdk.trace import TracerProvider as P; trace.set_tracer_provider(P())"),
         ("meter", "from opentelemetry.sdk.metrics import MeterProvider as P; metrics.set_meter_provider(P())"),
         ("logger", "from opentelemetry.sdk._logs import LoggerProvider as P; _logs.set_logger_provider(P())"),
-    ],
-)
-def test_a_foreign_provider_is_not_replaced(tmp_path: Path, what: str, setup: str) -> None:
-    program = f"""
-        {setup}
-        others = {{"tracer": trace, "meter": metrics, "logger": _logs}}
-        try:
-            install()
-        except errors.AlreadyExistsError as error:
-            print(error)
-        for name, module in others.items():
-            provider = getattr(module, f"get_{{name}}_provider")()
-            assert type(provider).__module__.startswith("opentelemetry."), provider
-        """
-    assert f"{what} provider (opentelemetry.sdk." in run(program, tmp_path)
-    assert not (tmp_path / "home").exists()
+    ):
+        with subtests.test(what=what, setup=setup):
+            program = f"""
+                {setup}
+                others = {{"tracer": trace, "meter": metrics, "logger": _logs}}
+                try:
+                    install()
+                except errors.AlreadyExistsError as error:
+                    print(error)
+                for name, module in others.items():
+                    provider = getattr(module, f"get_{{name}}_provider")()
+                    assert type(provider).__module__.startswith("opentelemetry."), provider
+                """
+            assert f"{what} provider (opentelemetry.sdk." in run(program, tmp_path)
+            assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.process

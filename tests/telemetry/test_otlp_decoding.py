@@ -127,16 +127,17 @@ def messages(descriptor: Descriptor, seen: dict[str, Descriptor]) -> dict[str, D
     return seen
 
 
-@pytest.mark.parametrize("signal", REQUESTS)
-def test_no_field_of_opentelemetry_is_unknown(signal: str) -> None:
-    theirs = {
-        field.json_name
-        for descriptor in messages(REQUESTS[signal].DESCRIPTOR, {}).values()
-        for field in descriptor.fields
-        if field.name not in ABSENT
-    }
-    ours = {name for fields in json_records.MESSAGES.values() for name, _ in fields.values()}
-    assert theirs <= ours
+def test_no_field_of_opentelemetry_is_unknown(subtests: pytest.Subtests) -> None:
+    for signal in REQUESTS:
+        with subtests.test(signal=signal):
+            theirs = {
+                field.json_name
+                for descriptor in messages(REQUESTS[signal].DESCRIPTOR, {}).values()
+                for field in descriptor.fields
+                if field.name not in ABSENT
+            }
+            ours = {name for fields in json_records.MESSAGES.values() for name, _ in fields.values()}
+            assert theirs <= ours
 
 
 @pytest.mark.parametrize("signal", REQUESTS)
@@ -201,9 +202,8 @@ def field(number: int, data: bytes) -> bytes:
     return bytes(out) + bytes([size]) + data
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
+def test_what_is_no_protobuf(subtests: pytest.Subtests) -> None:
+    for body, reason in (
         (b"\x0a", "ends in the middle"),
         (b"\x0a\x05\x0a", "ends in the middle"),
         (b"\x0a\xff\xff\xff\xff\x7f", "ends in the middle"),
@@ -223,11 +223,9 @@ def field(number: int, data: bytes) -> bytes:
         (nested(20_000), f"deeper than {MAX_DEPTH}"),
         (b"GET / HTTP/1.1", "no OTLP"),
         (b'{"resourceLogs": []}', "no OTLP"),
-    ],
-)
-def test_what_is_no_protobuf(body: bytes, reason: str) -> None:
-    with pytest.raises(PayloadError, match=reason):
-        records("logs", body)
+    ):
+        with subtests.test(body=body, reason=reason), pytest.raises(PayloadError, match=reason):
+            records("logs", body)
 
 
 def test_unknown_fields_are_skipped() -> None:
@@ -272,9 +270,8 @@ def a_span(**fields: Any) -> bytes:
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [fields]}]}]}).encode()
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
+def test_what_is_no_json_of_otlp(subtests: pytest.Subtests) -> None:
+    for body, reason in (
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"[]", "must be an object"),
@@ -296,11 +293,9 @@ def a_span(**fields: Any) -> bytes:
         (a_span(attributes=[{"key": "a", "value": {"bytesValue": "a"}}]), "bytesValue must be base64"),
         (a_span(attributes=[{"key": "a", "value": "x"}]), "must be an object"),
         (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "JSON"),
-    ],
-)
-def test_what_is_no_json_of_otlp(body: bytes, reason: str) -> None:
-    with pytest.raises(PayloadError, match=reason):
-        otlp_json.decode("traces", body)
+    ):
+        with subtests.test(body=body, reason=reason), pytest.raises(PayloadError, match=reason):
+            otlp_json.decode("traces", body)
 
 
 def test_json_nested_too_deeply() -> None:

@@ -81,20 +81,17 @@ def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.telemetry.stats().spans.recorded == client.telemetry.stats().logs.recorded == 0
 
 
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
+def test_wrong_settings(subtests: pytest.Subtests) -> None:
+    for table, message in (
         ({"endpont": "x"}, "did you mean 'endpoint'"),
         ({"exporter": "zipkin"}, "'otlp' or 'file' or 'console' or 'none'"),
         ({"sampler": "sometimes"}, "known: always_off"),
         ({"timeout": 0}, "more than 0"),
         ({"timeout": "soon"}, "500ms"),
         ({"events": -1}, "0 or more"),
-    ],
-)
-def test_wrong_settings(table: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=message):
-        loaded(table)
+    ):
+        with subtests.test(table=table, message=message), pytest.raises(InvalidArgumentError, match=message):
+            loaded(table)
 
 
 @pytest.mark.parametrize(
