@@ -172,7 +172,7 @@ def test_without_re2_time_is_bounded(subtests: pytest.Subtests) -> None:
     for pattern, unit in SLOW:
         with subtests.test(pattern=pattern, unit=unit):
 
-            def search(length: int) -> bool:
+            def search(length: int, pattern: str = pattern, unit: str = unit) -> bool:
                 return Pattern(pattern).search((unit * length)[:length])
 
             limit = longest(search)
