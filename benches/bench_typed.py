@@ -137,7 +137,7 @@ def bench_send_model(beside: Any, client: CloudRuntimesClient) -> None:
     )
 
 
-@pytest.mark.parametrize("cls", [Order, Basket], ids=["4 fields", "nested, 5 × 3 fields"])
+@pytest.mark.parametrize("cls", [Order, Basket], ids=["4 fields", "nested, 5 x 3 fields"])
 def bench_decode(beside: Any, cls: Any, request: pytest.FixtureRequest) -> None:
     cattrs = pytest.importorskip("cattrs")
     value = Order(**ORDER) if cls is Order else BASKET  # type: ignore[arg-type]
@@ -281,7 +281,7 @@ def bench_handler(beside: Any, client: CloudRuntimesClient, kind: str) -> None:
         f"handler of {kind}",
         taking(kind, "ours"),
         {batches: taking(batches, "batches")},
-        goals={batches: 1 / goal} if goal else None,
+        goals={batches: round(1 / goal, 2)} if goal else None,
         per=COUNT,
         unit="event",
         slices=True,

@@ -23,6 +23,8 @@ PEERS = (
     "orjson",
     "msgpack",
     "msgspec",
+    "pydantic",
+    "cattrs",
     "cloudevents",
     "litequeue",
     "persist-queue",
