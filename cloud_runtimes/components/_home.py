@@ -60,8 +60,9 @@ class HomeComponent(Component):
         return driver
 
     def _module(self, name: str) -> Any:
-        """Import one of the component's modules."""
-        return import_module(f"cloud_runtimes.components.{self.name}.{name}")
+        """Import a module beside the component; a subclass of another package has those of its base."""
+        package = next(cls.__module__ for cls in type(self).__mro__ if "drivers" in vars(cls))
+        return import_module(f"{package}.{name}")
 
     def names(self, op: Operation, service: str) -> Sequence[str]:
         result: Sequence[str] = self._module("portable").names(self, op, service)
