@@ -70,18 +70,22 @@ class FlowEngine(ABC, Generic[Ask, Answer]):
         failure: BaseException | None = None
         try:
             while True:
-                step = steps.send(answer) if failure is None else steps.throw(failure)
-                answer = failure = None
                 try:
-                    if step.__class__ is float:
-                        sleep(step)
-                    else:
-                        answer = self.exchange(op, step)
+                    while True:
+                        step = steps.send(answer) if failure is None else steps.throw(failure)
+                        answer = failure = None
+                        if step.__class__ is float:
+                            sleep(step)
+                        else:
+                            answer = self.exchange(op, step)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
                 except BaseException as error:
-                    failure = error  # thrown below, where it is not the context of another
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+                    if getattr(steps, "gi_frame", None) is None:
+                        raise  # by the flow itself
+                    # of a step, or an interrupt between two: thrown above, where it is not the context of another
+                    failure = error
         finally:
             # the frames of an error that leaves show no answer, which may hold a secret, and are in no cycle with it
             step = answer = failure = None
