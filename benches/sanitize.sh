@@ -11,7 +11,7 @@ trap 'rm -rf "$folder"' EXIT
 
 CLOUD_RUNTIMES_BUILD=native "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
   --target "$folder/site" . -Ccmake.define.CR_SANITIZE=address,undefined -Ccmake.build-type=RelWithDebInfo
-cp -r tests benches docs README.md pyproject.toml "$folder"
+cp -r tests benches docs src_ext README.md pyproject.toml "$folder"
 
 cd "$folder"
 libraries="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
