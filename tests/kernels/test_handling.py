@@ -1,4 +1,4 @@
-"""One worker of a subscription: events from a deque to a handler, the same in both twins."""
+"""Worker of a subscription: events from a deque to a handler, the same in both twins."""
 
 from __future__ import annotations
 

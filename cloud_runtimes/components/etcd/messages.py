@@ -180,7 +180,7 @@ METHODS: Final[Mapping[Any, str]] = {
     renewal: "/etcdserverpb.Lease/LeaseKeepAlive",
     revocation: "/etcdserverpb.Lease/LeaseRevoke",
 }
-"""What makes a message → the method that it is for."""
+"""Maker of a message → the method that it is for."""
 
 
 def watch(id: int, key: bytes, end: bytes = b"", start: int = 0) -> bytes:
