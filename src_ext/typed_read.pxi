@@ -509,7 +509,7 @@ cdef PyObject* read_record(Node node, Reader* r) noexcept:
     cdef bint closed = False
     cdef PyObject* out = NULL
     cdef PyObject* value
-    if p[r.at] != 0x7B:
+    if p[r.at] != 0x7B or node.names is None:
         return NULL
     if node.make == M_DICT:
         out = PyDict_New_P()

@@ -52,6 +52,7 @@ cdef enum:
     STACK_OUT = 1024
     DEEPEST_OUT = 254    # containers, as orjson has it
     SHAPES_MAX = 1024
+    NEW_CLASSES = 64     # that one value may show before it goes the long way, this once
 
 
 cdef class Shape:
@@ -439,7 +440,7 @@ cdef object short_way(object value, Slice* text):
         return None
     if (<Shape>shape).how == H_CALL:
         return by_call(<Shape>shape, value, text)
-    while True:
+    for _ in range(NEW_CLASSES):
         o.p = o.stack = stack
         o.at = 0
         o.room = STACK_OUT
@@ -454,3 +455,4 @@ cdef object short_way(object value, Slice* text):
             find_shape(<object>o.unknown)
             continue
         return out
+    return None

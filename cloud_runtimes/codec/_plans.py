@@ -126,12 +126,10 @@ class _Planner:
         if known is not None:
             return known
         describe = _record_of(cls)
-        if describe is None:
+        if describe is None or len(describe[1]) > _FIELDS:
             return None
-        node = self._classes[cls] = _kernel.Node("record")
         make, fields, required = describe
-        if len(fields) > _FIELDS:
-            return None
+        node = self._classes[cls] = _kernel.Node("record")
         node.record(
             make,
             cls,
@@ -294,7 +292,8 @@ def _shape(cls: Any) -> Any:
         slot = _kernel.slot_of(vars(cls).get("int"))
         return None if slot < 0 else _kernel.Shape("uuid", [b""], ["int"], [slot])
     if _is_parsed(cls):
-        return _kernel.Shape("text")
+        # the decimals of a Python without its C library would run code while others' references are borrowed
+        return None if inspect.isfunction(cls.__str__) else _kernel.Shape("text")
     if _is_pydantic(cls) or "__pydantic_serializer__" in vars(cls):
         return _model(cls)
     if not _reads_fields(cls):

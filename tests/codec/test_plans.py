@@ -440,6 +440,27 @@ class Floating:
     value: float
 
 
+def test_a_class_of_many_fields_goes_the_long_way() -> None:
+    wide: Any = dataclasses.make_dataclass("Wide", [(f"f{number}", int, 0) for number in range(65)])
+    pair: Any = dataclasses.make_dataclass("Wides", [("a", wide), ("b", wide)])
+    for text in (b'{"a": {"f64": 1}, "b": {}}', b'{"a": {}, "b": {"f64": 1}}'):
+        value = json.decode(text, type=pair)
+        assert value == convert(json.decode(text), pair)
+        assert json.encode(value) == _json_std.encode(value)
+
+
+def test_more_classes_than_are_kept() -> None:
+    values = [dataclasses.make_dataclass(f"Class{number}", [("a", int)])(number) for number in range(1100)]
+    holder = Holder(values)
+    for _ in range(3):
+        assert json.encode(holder) == _json_std.encode(holder)
+
+
+@dataclasses.dataclass
+class Holder:
+    values: list[Any]
+
+
 def test_an_interrupt_passes_through() -> None:
     @dataclasses.dataclass
     class Posted:
