@@ -231,7 +231,7 @@ class Fetcher:
         """Settle an event whose data does not fit the type asked for."""
         next = "becomes a dead letter" if self._poison is Settlement.DROP else "is delivered again"
         message = "%s: event %s does not fit and %s: %s"
-        repeated(f"poison {self.name} {kind_of(error)}", message, self.name, event.id, next, error)
+        repeated(f"poison {self.name} {kind_of(error)}", message, self.name, id_of(event), next, error)
         self.settle((event,), self._poison, None, cause_of("undecodable", error))
 
     def wait(self) -> None:
@@ -288,7 +288,7 @@ class Fetcher:
             self._give_up_overdue()
             if self._abandoned and not ending:
                 self._settle(self._drain(), Settlement.RELEASE, None)
-                ending = not self._handed
+                ending = not self._handed and not self._extended
             if ending:
                 self._drain()  # the source gives it back
                 # what was handed out and is not settled was delivered; what was not goes back uncounted
@@ -371,37 +371,32 @@ class Fetcher:
     def _give_up_overdue(self) -> None:
         """Have events delivered again that were handed out ``ack_wait`` ago and are not settled."""
         now = monotonic()
-        cause = None
-        if self._handled:
-            cause = (
-                cause_of("deliveries", TimeoutError(f"the handler took longer than {self._handler_timeout:g} s"))
-                if self._handler_timeout
-                else None
-            )
         while self._handed and self._handed[0][0] <= now:
             events = self._handed.popleft()[1]
             if self._extended:
                 events = [event for event in events if id(event) not in self._extended]
-            self._give_up(events, cause)
+            self._give_up(events)
         while self._handed and kernel.all_settled(self._handed[0][1]):
             self._handed.popleft()
         for key, (until, event) in list(self._extended.items()):
             if until <= now or event._settlement is not None:
                 del self._extended[key]
-                self._give_up((event,), None)
+                self._give_up((event,))
         if self._handler_timeout is not None:
             for worker in self._workers:
                 event = worker.event
                 if event is not None and worker.held() >= self._handler_timeout and event is worker.event:
-                    self._give_up((event,), cause)
+                    self._give_up((event,))
 
-    def _give_up(self, events: Sequence[Event[Any]], cause: Cause | None) -> None:
-        """Have events delivered again, unless they are settled."""
+    def _give_up(self, events: Sequence[Event[Any]]) -> None:
+        """Have events delivered again, unless they are settled; a handler that has them took too long."""
         if kernel.all_settled(events):
             return
-        if cause is not None:
+        cause = None
+        if self._handled:
             message = "the handler of %s has event %s for more than %g s: it is delivered again"
-            repeated(f"slow {self.name}", message, self.name, events[0].id, self._handler_timeout)
+            repeated(f"slow {self.name}", message, self.name, id_of(events[0]), self._handler_timeout)
+            cause = cause_of("deliveries", TimeoutError(f"the handler took longer than {self._handler_timeout:g} s"))
         self._settle(events, Settlement.RETRY, 0.0, cause)
 
     def _end(self, error: CloudRuntimesError | None) -> None:
@@ -453,3 +448,11 @@ class _Task:
     def join(self, timeout: float | None) -> bool:
         """Wait for its end at most ``timeout`` seconds; returns whether it has ended, or never began."""
         return self._future is None or bool(wait((self._future,), timeout).done)
+
+
+def id_of(event: Event[Any]) -> str:
+    """Return the id of an event for the log; another writer's may be no text."""
+    try:
+        return event.id
+    except PayloadError as error:
+        return f"({error})"

@@ -16,11 +16,11 @@ from .._core.logs import kind_of, repeated
 from .._core.threads import Background
 from .._native import events as kernel
 from .._service import ClosingHandle
-from ..errors import ClosedError, InvalidArgumentError, PayloadError
+from ..errors import ClosedError, InvalidArgumentError
 from ..spi.events import cause_of
 from ..spi.flow import run_sync
 from ..spi.pubsub import Settlement, SubscribeRequest
-from ._fetcher import Fetcher
+from ._fetcher import Fetcher, id_of
 from ._rate import Bucket, Rate
 from .types import DropEvent, Event, EventBatch
 
@@ -310,7 +310,9 @@ class Subscription(ClosingHandle, Generic[I_co]):
             self._fetcher.settle(events, Settlement.DROP, None, cause_of("dropped", error))
             return
         name, message = self._fetcher.name, "the handler of %s failed for event %s, %s: %r"
-        repeated(f"handler {name} {kind_of(error)}", message, name, _id(events[0]), self._next(), error, exc_info=error)
+        repeated(
+            f"handler {name} {kind_of(error)}", message, name, id_of(events[0]), self._next(), error, exc_info=error
+        )
         self._fetcher.settle(events, Settlement.RETRY, None, cause_of("deliveries", error))
 
     def _next(self) -> str:
@@ -356,14 +358,6 @@ class Subscription(ClosingHandle, Generic[I_co]):
 def hold(subscription: Subscription[Any], seconds: float) -> None:
     """Redeliver unsettled events after ``seconds``, even if the broker's own lease is shorter."""
     subscription._fetcher.hold(seconds)
-
-
-def _id(event: Event[Any]) -> str:
-    """Return the id of an event for the log; another writer's may be no text."""
-    try:
-        return event.id
-    except PayloadError as error:
-        return f"({error})"
 
 
 def _remaining(end: float | None) -> float | None:
