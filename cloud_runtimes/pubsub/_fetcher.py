@@ -343,14 +343,15 @@ class Fetcher:
 
     def _take_settled(self) -> None:
         """Gather what was settled; of several settlements of one event the first counts."""
+        # a handler's own answer is there before it is through
+        done = [event for worker in self._workers for event in worker.take_done()]
         settled = self._settled
         while settled:
             events, settlement, delay, cause = settled.popleft()
             self._waiting -= len(events)
             self._settle(events, settlement, delay, cause)
-        for worker in self._workers:
-            if done := worker.take_done():
-                self._settle(done, Settlement.ACK, None)
+        if done:
+            self._settle(done, Settlement.ACK, None)
 
     def _settle(
         self, events: Sequence[Event[Any]], settlement: Settlement, delay: float | None, cause: Cause | None = None
