@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memchr, memcmp, memcpy, memmove, strlen
 
@@ -31,11 +31,14 @@ from render cimport Rendering, id_of, prepare, put_event
 from system cimport monotonic_ns, wall_ns
 from writer cimport Writer, write_bytes, writer_bytes, writer_init, writer_release, writer_reserve
 
+from collections import deque
+from math import inf
+
 from cloud_runtimes._native.attributes import check_template, encode_extensions, encode_metadata, parse_object
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
-    "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
+    "ClaimedRecord", "EventRecord", "Frame", "KeyedQueue", "Marks", "ReceivedEvent", "ReplyReader", "Worker", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "pack_cloudevents", "pack_command", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
 ]
 

@@ -5,6 +5,7 @@ cdef class Worker:
     """Hands events to a handler; see the twin."""
 
     cdef object ready, popleft, handler, client, wake, enter
+    cdef KeyedQueue keys
     cdef tuple takes
     cdef list done
     cdef bint typed
@@ -15,7 +16,9 @@ cdef class Worker:
     cdef readonly bint misfit
     cdef public bint stopped
 
-    def __init__(self, ready, handler, takes, client, *, bint typed, Py_ssize_t flush_at, wake, enter):
+    def __init__(
+        self, ready, handler, takes, client, *, bint typed, Py_ssize_t flush_at, wake, enter, KeyedQueue keys=None
+    ):
         self.ready = ready
         self.popleft = ready.popleft
         self.handler = handler
@@ -25,6 +28,7 @@ cdef class Worker:
         self.flush_at = flush_at
         self.wake = wake
         self.enter = enter
+        self.keys = keys
         self.done = []
 
     def next(self):
@@ -34,6 +38,8 @@ cdef class Worker:
     cdef object take(self):
         cdef ReceivedEvent event
         if self.stopped or not len(self.ready):
+            return None
+        if self.keys is not None and self.keys.last_ns < monotonic_ns():
             return None
         try:
             event = <ReceivedEvent?>self.popleft()
@@ -102,7 +108,10 @@ cdef class Worker:
     cdef int end(self) except -1:
         with cython.critical_section(self):
             self.done.append(self.event)
+            event = self.event
             self.event = None
+        if self.keys is not None:
+            self.keys.release(event)
         if len(self.done) == self.flush_at:
             self.wake()
         return 0
@@ -130,3 +139,152 @@ cdef class Worker:
     def held(self):
         """Return for how many seconds the current event has been with the handler; see the twin."""
         return (monotonic_ns() - self.began) / 1e9
+
+
+cdef class KeySlot:
+    """The current event of a key, and those that wait for it."""
+
+    cdef ReceivedEvent current
+    cdef bint kept
+    cdef object later
+
+
+@cython.final
+cdef class KeyedQueue:
+    """Ready events in the order of their keys; see the twin."""
+
+    cdef object ready
+    cdef dict slots
+    cdef int64_t last_ns
+    cdef readonly Py_ssize_t waiting
+
+    def __init__(self, ready):
+        self.ready = ready
+        self.slots = {}
+        self.last_ns = INT64_MAX
+
+    @property
+    def until(self):
+        """The last moment to take an event; see the twin."""
+        return inf if self.last_ns == INT64_MAX else self.last_ns / 1e9
+
+    @until.setter
+    def until(self, double seconds):
+        self.last_ns = INT64_MAX if seconds > 9e9 else <int64_t>(seconds * 1e9)
+
+    cdef object key_of(self, ReceivedEvent event):
+        # by a hash: two keys that share one wait for each other
+        cdef Parts room
+        cdef const Parts* parts
+        if isinstance(event._record, EventRecord):
+            parts = (<EventRecord>event._record).read(&room)
+            return fnv1a(parts.texts[AT_KEY]) if parts.flags & KEY else None
+        return event._record.key
+
+    cdef KeySlot slot_of(self, ReceivedEvent event, key):
+        cdef KeySlot slot = <KeySlot>self.slots.get(key)
+        return slot if slot is not None and slot.current is event else None
+
+    cdef bint advance(self, key, KeySlot slot) except -1:
+        slot.kept = False
+        if not slot.later:
+            del self.slots[key]
+            return False
+        slot.current = <ReceivedEvent>slot.later.popleft()
+        self.waiting -= 1
+        self.ready.append(slot.current)
+        return True
+
+    def add(self, events):
+        """Queue events; see the twin."""
+        cdef KeySlot slot
+        with cython.critical_section(self):
+            for item in events:
+                key = self.key_of(<ReceivedEvent?>item)
+                if key is not None:
+                    slot = <KeySlot>self.slots.get(key)
+                    if slot is not None:
+                        if slot.later is None:
+                            slot.later = deque()
+                        slot.later.append(item)
+                        self.waiting += 1
+                        continue
+                    slot = KeySlot.__new__(KeySlot)
+                    slot.current = <ReceivedEvent>item
+                    self.slots[key] = slot
+                self.ready.append(item)
+
+    cpdef bint release(self, ReceivedEvent event) except -1:
+        """Let the next event of a key become ready; see the twin."""
+        cdef bint more = False
+        cdef KeySlot slot
+        key = self.key_of(event)
+        if key is not None:
+            with cython.critical_section(self):
+                slot = self.slot_of(event, key)
+                if slot is not None and not slot.kept:
+                    more = self.advance(key, slot)
+        return more
+
+    def keep(self, ReceivedEvent event):
+        """Have an event hold back its key; see the twin."""
+        cdef KeySlot slot
+        key = self.key_of(event)
+        if key is None:
+            return True
+        with cython.critical_section(self):
+            slot = self.slot_of(event, key)
+            if slot is not None:
+                slot.kept = True
+        return slot is not None
+
+    def replace(self, ReceivedEvent event not None, ReceivedEvent again):
+        """Make another delivery ready, or the next event of the key; see the twin."""
+        cdef bint more = True
+        cdef KeySlot slot = None
+        key = self.key_of(event)
+        with cython.critical_section(self):
+            if key is not None:
+                slot = self.slot_of(event, key)
+            if key is not None and slot is None:
+                more = False
+            elif again is None:
+                more = slot is not None and self.advance(key, slot)
+            else:
+                if slot is not None:
+                    slot.current = again
+                    slot.kept = False
+                self.ready.append(again)
+        return more
+
+    def sweep(self):
+        """Remove the events that are not handed out any more; see the twin."""
+        cdef KeySlot slot
+        cdef list swept = []
+        with cython.critical_section(self):
+            for _ in range(len(self.ready)):
+                try:
+                    event = self.ready.popleft()
+                except IndexError:  # taken meanwhile
+                    break
+                (swept if left(<ReceivedEvent?>event) else self.ready).append(event)
+            ready = set(map(id, swept))
+            for key, item in list(self.slots.items()):
+                slot = <KeySlot>item
+                if slot.later:
+                    gone = [event for event in slot.later if left(<ReceivedEvent?>event)]
+                    if gone:
+                        swept += gone
+                        self.waiting -= len(gone)
+                        slot.later = deque([event for event in slot.later if not left(<ReceivedEvent?>event)])
+                if id(slot.current) in ready:
+                    self.advance(key, slot)
+        return swept
+
+
+cdef bint left(ReceivedEvent event) except -1:
+    cdef Marks marks
+    if not isinstance(event._record, ClaimedRecord):
+        return False
+    marks = <Marks?>(<ClaimedRecord>event._record).marks
+    return marks.void or marks.leaving

@@ -345,6 +345,7 @@ cdef class Marks:
     cdef readonly Py_ssize_t remaining
     cdef public bint touched
     cdef public bint void
+    cdef public bint leaving
 
     def __cinit__(self, *_, **__):
         self.bits = bytearray()
@@ -355,7 +356,7 @@ cdef class Marks:
             raise ValueError("a bitmap has one bit for each position")
         self.bits = bytearray((length + 7) // 8) if settled is None else bytearray(settled)
         self.length = self.remaining = length
-        self.touched = self.void = False
+        self.touched = self.void = self.leaving = False
         if settled is not None:
             for position in range(length):
                 self.remaining -= <uint8_t>PyByteArray_AS_STRING(self.bits)[position >> 3] >> (position & 7) & 1
@@ -364,6 +365,14 @@ cdef class Marks:
     def settled(self):
         """The bitmap, least significant bit first."""
         return bytes(self.bits)
+
+    def open(self, Py_ssize_t start, Py_ssize_t stop):
+        """The positions from ``start`` to ``stop`` that are not settled; see the twin."""
+        cdef const char* bits = PyByteArray_AS_STRING(self.bits)
+        cdef Py_ssize_t position
+        if not 0 <= start <= stop <= self.length:
+            raise IndexError(f"positions {start} to {stop} of {self.length}")
+        return [position for position in range(start, stop) if not <uint8_t>bits[position >> 3] >> (position & 7) & 1]
 
     cdef int mark(self, Py_ssize_t position) except -1:
         cdef char* byte

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import inf
+from threading import RLock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,16 @@ from ..errors import PayloadError
 if TYPE_CHECKING:
     from .events_py import EventRecord
 
-__all__ = ["Marks", "ReceivedEvent", "Worker", "all_settled", "mark_records", "receive_events", "settle_events"]
+__all__ = [
+    "KeyedQueue",
+    "Marks",
+    "ReceivedEvent",
+    "Worker",
+    "all_settled",
+    "mark_records",
+    "receive_events",
+    "settle_events",
+]
 
 
 class ReceivedEvent:
@@ -111,9 +122,11 @@ class Worker:
         flush_at: int,
         wake: Callable[[], None],
         enter: Callable[[Any], Any],
+        keys: KeyedQueue | None = None,
     ) -> None:
-        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`; ``enter`` enters the trace context of an event, until `leave` of what it returns."""
+        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`; ``enter`` enters the trace context of an event, until `leave` of what it returns; ``keys`` has the events that wait for an earlier one of their key."""
         self._ready = ready
+        self._keys = keys
         self._handler = handler
         self._takes = tuple(takes)
         self._client = client
@@ -129,7 +142,7 @@ class Worker:
 
     def next(self) -> Any:
         """Take the next event and decode it where a type was asked for; ``None``: there is none."""
-        if self.stopped:
+        if self.stopped or (self._keys is not None and self._keys.until < monotonic()):
             return None
         try:
             event = self._ready.popleft()
@@ -174,6 +187,8 @@ class Worker:
     def finish(self) -> None:
         """Take the current event for handled."""
         self._done.append(self.event)
+        if self._keys is not None:
+            self._keys.release(self.event)
         self.event = None
         if len(self._done) == self._flush_at:
             self._wake()
@@ -194,6 +209,108 @@ class Worker:
     def held(self) -> float:
         """Return for how many seconds the current event has been with the handler."""
         return monotonic() - self._began
+
+
+class KeyedQueue:
+    """Ready events of a subscription in the order of their keys: of each key one is ready or handled, later ones wait.
+
+    The first event of a key that nobody has done with is the current one. Events without a key do not wait. A taker removes events from ``ready`` itself. Any thread may call any method.
+
+    Attributes:
+        until: by `time.monotonic`; nothing may be taken from ``ready`` any later.
+        waiting: how many events wait for an earlier one of their key.
+    """
+
+    def __init__(self, ready: deque[Any]) -> None:
+        self._ready = ready
+        # by key: the current event, whether it is retried, and later events
+        self._slots: dict[str, tuple[list[Any], deque[Any]]] = {}
+        self._lock = RLock()
+        self.until = inf
+        self.waiting = 0
+
+    def add(self, events: Iterable[ReceivedEvent]) -> None:
+        """Queue events in the order of their delivery."""
+        with self._lock:
+            for event in events:
+                if (key := event._record.key) is None:
+                    self._ready.append(event)
+                elif (slot := self._slots.get(key)) is None:
+                    self._slots[key] = [event, False], deque()
+                    self._ready.append(event)
+                else:
+                    slot[1].append(event)
+                    self.waiting += 1
+
+    def release(self, event: ReceivedEvent) -> bool:
+        """Let the next event of a key become ready if this one is current and not kept; return whether there is one."""
+        with self._lock:
+            slot = self._slots.get(event._record.key)  # type: ignore[arg-type]
+            if slot is None or slot[0][0] is not event or slot[0][1]:
+                return False
+            return self._advance(event._record.key, slot)
+
+    def _advance(self, key: Any, slot: tuple[list[Any], deque[Any]]) -> bool:
+        current, later = slot
+        if not later:
+            del self._slots[key]
+            return False
+        current[:] = later.popleft(), False
+        self.waiting -= 1
+        self._ready.append(current[0])
+        return True
+
+    def keep(self, event: ReceivedEvent) -> bool:
+        """Have an event hold back its key until `replace`; return whether it is current, or has no key."""
+        with self._lock:
+            if (key := event._record.key) is None:
+                return True
+            slot = self._slots.get(key)
+            if slot is None or slot[0][0] is not event:
+                return False
+            slot[0][1] = True
+            return True
+
+    def replace(self, event: ReceivedEvent, again: ReceivedEvent | None) -> bool:
+        """Make another delivery of a current event ready, or with ``None`` the next event of its key; return whether one is."""
+        with self._lock:
+            key = event._record.key
+            slot = None if key is None else self._slots.get(key)
+            if key is not None and (slot is None or slot[0][0] is not event):
+                return False
+            if again is None:
+                return slot is not None and self._advance(key, slot)
+            if slot is not None:
+                slot[0][:] = again, False
+            self._ready.append(again)
+            return True
+
+    def sweep(self) -> list[ReceivedEvent]:
+        """Remove the events that nobody has taken and whose marks are `void` or `leaving`; return them."""
+        with self._lock:
+            swept: list[Any] = []
+            for _ in range(len(self._ready)):
+                try:
+                    event = self._ready.popleft()
+                except IndexError:
+                    break
+                (swept if _left(event) else self._ready).append(event)
+            ready = {id(event) for event in swept}
+            for key, (current, later) in list(self._slots.items()):
+                if gone := [event for event in later if _left(event)]:
+                    swept += gone
+                    self.waiting -= len(gone)
+                    kept = [event for event in later if not _left(event)]
+                    later.clear()
+                    later.extend(kept)
+                if id(current[0]) in ready:
+                    self._advance(key, (current, later))
+            return swept
+
+
+def _left(event: ReceivedEvent) -> bool:
+    marks = getattr(event._record, "marks", None)
+    return marks is not None and (marks.void or marks.leaving)
 
 
 def receive_events(
@@ -234,7 +351,7 @@ def all_settled(events: Iterable[ReceivedEvent]) -> bool:
 class Marks:
     """Bitmap of the settled positions of a slice, least significant bit first.
 
-    `remaining` events are not settled. `touched`: something was settled; the owner takes it back. `void`: set by the owner; `mark_records` passes it by.
+    `remaining` events are not settled. `touched`: something was settled; the owner takes it back. `void`: set by the owner; `mark_records` passes it by. `leaving`: set by the owner; events that were not handed out are not any more (`KeyedQueue.sweep`).
     """
 
     def __init__(self, length: int, settled: bytes | None = None) -> None:
@@ -243,12 +360,19 @@ class Marks:
         self._bits = bytearray((length + 7) // 8) if settled is None else bytearray(settled)
         self.length = length
         self.remaining = sum(not self._bits[index >> 3] >> (index & 7) & 1 for index in range(length))
-        self.touched = self.void = False
+        self.touched = self.void = self.leaving = False
 
     @property
     def settled(self) -> bytes:
         """The bitmap, least significant bit first."""
         return bytes(self._bits)
+
+    def open(self, start: int, stop: int) -> list[int]:
+        """Return the positions from ``start`` to ``stop`` that are not settled (`IndexError`)."""
+        if not 0 <= start <= stop <= self.length:
+            raise IndexError(f"positions {start} to {stop} of {self.length}")
+        bits = int.from_bytes(self._bits, "little")
+        return [index for index in range(start, stop) if not bits >> index & 1]
 
     def settle(self, index: int) -> bool:
         """Mark a position (`IndexError`); ``False`` if it was marked before."""

@@ -79,6 +79,7 @@ class Declaring(Subscribing):
             request = self._request(
                 topic, given.get("group"), given.get("start"), given.get("ack_wait"), given.get("max_deliveries"),
                 given.get("dead_letter_topic"), given.get("raw", False), given.get("metadata"), given.get("batch"),
+                given.get("max_in_flight"), given.get("order"),
             )  # fmt: skip
             check_topic(topic)
             check_bounds(handler, given.get("handler_timeout"), given.get("rate"))

@@ -37,6 +37,7 @@ from ..spi.pubsub import (
     SubscribeRequest,
 )
 from ._inbox import Inbox, Settling
+from ._ordering import WAITING, KeyOrder
 from .types import Event
 
 if TYPE_CHECKING:
@@ -99,7 +100,11 @@ class Fetcher:
         self._pauses = Changes()
         # those that hand events to a handler, and note themselves what they are through with
         self._workers: list[kernel.Worker] = []
-        self.inbox = Inbox(self.name, self._wake)
+        self._order: KeyOrder | None = None
+        if request.order is not None:
+            assert isinstance(source, EventSource)
+            self._order = KeyOrder(self._ready, source, pubsub_name, request)
+        self.inbox = Inbox(self.name, self._wake, self._release_keys)
         self.error: CloudRuntimesError | None = None
         self.health = Health(self.name, "pubsub")
         self._in_loop = isinstance(source, AsyncEventSource)
@@ -123,7 +128,7 @@ class Fetcher:
         flush_at = max(1, self._flush_at // count)
         worker = kernel.Worker(
             self._ready, handler, takes, client, typed=self._typed, flush_at=flush_at, wake=self._wake_once,
-            enter=propagation.enter_event,
+            enter=propagation.enter_event, keys=None if self._order is None else self._order.queue,
         )  # fmt: skip
         worker.stopped = self._closing
         self._workers.append(worker)
@@ -155,12 +160,15 @@ class Fetcher:
         """Return 1 where there are events, 0 once closed, ``None`` if there are none now."""
         if self._over():
             return 0
-        if self._ready:
+        if self._ready and self._may_take():
             return 1
         handled = self._waiting + sum(worker.waiting for worker in self._workers)
         if handled >= self._flush_at or handled >= self._open:
             self._wake_once()
         return None
+
+    def _may_take(self) -> bool:
+        return self._order is None or self._order.may_take
 
     def take(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
         """Return 1 to ``limit`` events; ``[]`` once closed, ``None`` when ``timeout`` seconds are up. Raises the error that ended the subscription."""
@@ -178,7 +186,7 @@ class Fetcher:
         """Return events that are there, ``[]`` once closed, ``None`` if there are none now."""
         events: list[Event[Any]] = []
         try:
-            while self._ready and not self._closing:
+            while self._ready and not self._closing and self._may_take():
                 try:
                     # moved by one call into C: an interrupt finds each event here or there, never in between
                     events.extend(starmap(self._ready.popleft, repeat((), limit)))
@@ -247,10 +255,21 @@ class Fetcher:
     ) -> None:
         """Queue a settlement for those of ``events`` that have none; waits for nobody."""
         count = len(events)
+        if self._order is not None:
+            if settlement is Settlement.ACK:
+                self._release_keys(events)
+            else:
+                for event in events:
+                    self._order.queue.keep(event)
         self._settled.append((events, settlement, delay, cause))
         self._waiting += count
         if self._waiting >= self._flush_at or self._waiting >= self._open:
             self._wake_once()
+
+    def _release_keys(self, events: Sequence[Event[Any]]) -> None:
+        """Let the next events of the keys of handled ones be handed out."""
+        if self._order is not None and sum(map(self._order.queue.release, events)):
+            self._changes.announce()
 
     def transaction(self, events: Sequence[Event[Any]], *arguments: Any) -> StateTransaction:
         """Return a transaction that settles events; see `Event.transaction`."""
@@ -286,8 +305,10 @@ class Fetcher:
             self._take_settled()
             self._open -= self.inbox.run(self._source)
             self._give_up_overdue()
+            if self._order is not None and not self._closing and self._order.repeat(self._is_handled):
+                self._changes.announce()
             if self._abandoned and not ending:
-                self._settle(self._drain(), Settlement.RELEASE, None)
+                self._tell(self._drain(), Settlement.RELEASE)
                 ending = not self._handed and not self._extended
             if ending:
                 self._drain()  # the source gives it back
@@ -297,12 +318,17 @@ class Fetcher:
                 handed += [event for worker in self._workers if (event := worker.event) is not None]
                 held = [event for event in handed if event._settlement is None]
                 self._telling.add([event._token for event in held], Settlement.RELEASE)
+                if self._order is not None:
+                    self._telling.add(self._order.pending(), Settlement.RELEASE)
                 break
-            want = 0 if self._closing else self._max_in_flight - self._open
+            want = 0 if self._closing else self._room()
             if want < self._low and self._ready:
                 want = 0
+            timeout = LANDING if self._open else None
+            if timeout is not None and self._order is not None:
+                timeout = self._order.next_due(timeout)
             try:
-                deliveries = await self._poll(want, LANDING if self._open else None)
+                deliveries = await self._poll(want, timeout)
             except Exception as error:
                 pause = self.health.failed(error)
                 if pause is None:
@@ -313,6 +339,8 @@ class Fetcher:
                 self.health.works()
                 self._telling = Settlements()
                 self._admit(deliveries)
+                if self._order is not None:
+                    self._follow(self._order)
         try:
             closing: Any = self._source.close(self._telling)
             if self._in_loop:
@@ -322,6 +350,21 @@ class Fetcher:
             if not isinstance(error, ClosedError):  # the client is gone already, as at exit
                 repeated(f"subscription {self.name}", "%s: leaving the group failed: %s", self.name, error)
         self._end(None)
+
+    def _room(self) -> int:
+        """Return for how many more events there is room; those that wait for an earlier one of their key take none up to a limit."""
+        room = self._max_in_flight - self._open
+        return room if self._order is None else room + min(self._order.queue.waiting, WAITING * self._max_in_flight)
+
+    def _follow(self, order: KeyOrder) -> None:
+        """Hand out no more of what the source has lost or gives away."""
+        could = order.may_take
+        self._open -= order.follow(self._telling)
+        if self._ready and not could:
+            self._changes.announce()
+
+    def _is_handled(self, event: Event[Any]) -> bool:
+        return any(worker.event is event for worker in self._workers)
 
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
@@ -338,7 +381,10 @@ class Fetcher:
                 )
         self._open += len(events)
         if not self._closing:  # else: unhanded, given back by the source's close
-            self._ready.extend(events)
+            if self._order is None:
+                self._ready.extend(events)
+            else:
+                self._order.queue.add(events)
             self._changes.announce()
 
     def _take_settled(self) -> None:
@@ -356,6 +402,20 @@ class Fetcher:
     def _settle(
         self, events: Sequence[Event[Any]], settlement: Settlement, delay: float | None, cause: Cause | None = None
     ) -> None:
+        if self._order is not None and settlement is not Settlement.ACK:
+            self._open -= self._order.settle(events, settlement, delay, cause, self._telling)
+            self._changes.announce()  # keys may be free
+        else:
+            self._tell(events, settlement, delay, cause)
+
+    def _tell(
+        self,
+        events: Sequence[Event[Any]],
+        settlement: Settlement,
+        delay: float | None = None,
+        cause: Cause | None = None,
+    ) -> None:
+        """Tell the source of events with its next poll."""
         tokens = kernel.settle_events(events, settlement)
         self._telling.add(tokens, settlement, delay, cause)
         self._open -= len(tokens)

@@ -32,11 +32,13 @@ class Inbox:
     Args:
         name: of the subscription, for messages.
         wake: has its thread call `run` soon.
+        settled: is told of events that a transaction has settled.
     """
 
-    def __init__(self, name: str, wake: Callable[[], None]) -> None:
+    def __init__(self, name: str, wake: Callable[[], None], settled: Callable[[Sequence[Event[Any]]], None]) -> None:
         self._name = name
         self._wake = wake
+        self._tell = settled
         self._waiting: deque[_Commit] = deque()
         self._closed = False
 
@@ -68,6 +70,7 @@ class Inbox:
                 done.set_exception(error)
             else:
                 settled += len(kernel.settle_events(events, Settlement.ACK))
+                self._tell(events)
                 done.set_result(None)
         return settled
 

@@ -32,6 +32,7 @@ _SUBSCRIBE = Method("pubsub", "subscribe", repeatable=True, handle=True)
 _TRANSACTION = Method("pubsub", "transaction", repeatable=False)
 
 Start: TypeAlias = Literal["earliest", "latest"] | datetime
+Order: TypeAlias = Literal["key"]
 
 
 class SubscribeOptions(TypedDict, total=False):
@@ -39,6 +40,7 @@ class SubscribeOptions(TypedDict, total=False):
 
     group: str | None
     start: Start | None
+    order: Order | None
     workers: int
     max_in_flight: int | None
     ack_wait: float | None
@@ -95,6 +97,8 @@ class Subscribing(Service):
         _count("max_in_flight", max_in_flight, 1_000_000)
         _count("max_deliveries", request.max_deliveries, 1_000_000)
         _check_start(request.start)
+        if request.order not in (None, "key"):
+            raise InvalidArgumentError(f"order {request.order!r}: give 'key', or leave it out")
         if request.ack_wait is not None:
             seconds("ack_wait", request.ack_wait, least=0.01)
         check_topic(request.group, "group")
@@ -130,7 +134,7 @@ class Subscribing(Service):
             pubsub_name,
             request,
             type=taken.type,
-            max_in_flight=max_in_flight or max(256, ahead),
+            max_in_flight=max_in_flight or max(256 if request.order is None else 1024, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
             handled=handler is not None,
             handler_timeout=None if handler is None or is_async_callable(handler) else handler_timeout,
@@ -246,6 +250,7 @@ class Subscribing(Service):
         *,
         group: str | None = None,
         start: Start | None = None,
+        order: Order | None = None,
         workers: int = 1,
         max_in_flight: int | None = None,
         ack_wait: float | None = None,
@@ -266,6 +271,7 @@ class Subscribing(Service):
             handler: called for each event (or batch). Its parameters get what they are annotated with: the data, the `Event` (or `EventBatch`), the `CloudRuntimesClient`; with ``batch`` the data is a ``list``. A parameter without an annotation gets the event. Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
             group: its members share the events; default the ``app_id``.
             start: where a new group begins, ``"earliest"`` or ``"latest"``. A ``datetime`` with a time zone, to the millisecond: with the first event published at or after it. The broker's clock counts, on Kafka the publisher's. Events that were sent in one message come together.
+            order: ``"key"``: the events of a key are handled one at a time and in the order of publishing, over all members of the group, retries included. Up to ``workers`` other keys go on meanwhile. Events without a key have no order. All members of a group ask for the same.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again if its process died or hangs, or, without a handler, since it was handed over (embedded: 30). A handler keeps its events while it runs; see `Event.extend` for the rest.
@@ -280,10 +286,11 @@ class Subscribing(Service):
         Raises:
             InvalidArgumentError: an option is wrong, or the handler takes something else.
             UnsupportedError: the component has no such option.
+            ConflictError: the group has another order.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         request = self._request(
-            topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
+            topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight, order
         )
         check_bounds(handler, handler_timeout, rate)
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
@@ -346,6 +353,7 @@ class Subscribing(Service):
         *,
         group: str | None = None,
         start: Start | None = None,
+        order: Order | None = None,
         workers: int = 1,
         max_in_flight: int | None = None,
         ack_wait: float | None = None,
@@ -366,6 +374,7 @@ class Subscribing(Service):
             handler: called for each event (or batch). Its parameters get what they are annotated with: the data, the `Event` (or `EventBatch`), the `CloudRuntimesClient`; with ``batch`` the data is a ``list``. A parameter without an annotation gets the event. Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
             group: its members share the events; default the ``app_id``.
             start: where a new group begins, ``"earliest"`` or ``"latest"``. A ``datetime`` with a time zone, to the millisecond: with the first event published at or after it. The broker's clock counts, on Kafka the publisher's. Events that were sent in one message come together.
+            order: ``"key"``: the events of a key are handled one at a time and in the order of publishing, over all members of the group, retries included. Up to ``workers`` other keys go on meanwhile. Events without a key have no order. All members of a group ask for the same.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again if its process died or hangs, or, without a handler, since it was handed over (embedded: 30). A handler keeps its events while it runs; see `Event.extend` for the rest.
@@ -380,12 +389,13 @@ class Subscribing(Service):
         Raises:
             InvalidArgumentError: an option is wrong, or the handler takes something else.
             UnsupportedError: the component has no such option.
+            ConflictError: the group has another order.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         import asyncio
 
         request = self._request(
-            topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight
+            topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch, max_in_flight, order
         )
         check_bounds(handler, handler_timeout, rate)
         op, driver, taken = self._joining(pubsub_name, request, handler, type, workers, max_in_flight, timeout)
@@ -461,3 +471,4 @@ def _needed(request: SubscribeRequest, app_id: str) -> Iterator[tuple[str, str, 
     yield spi.MAX_DELIVERIES, "max_deliveries=", request.max_deliveries is not None
     yield spi.DEAD_LETTER, "dead_letter_topic=", request.dead_letter_topic is not None
     yield spi.RAW, "raw=", bool(request.raw)
+    yield spi.KEY_ORDER, "order=", request.order is not None

@@ -25,10 +25,14 @@ class Cause(NamedTuple):
     Attributes:
         reason: ``"dropped"``, ``"deliveries"`` (it failed too often) or ``"undecodable"``.
         error: type and message of the error; ``None``: not known.
+        deliveries: how often the event was delivered; ``None``: as often as its source knows.
+        last_us: its last delivery, where ``deliveries`` is known (microseconds since 1970 UTC).
     """
 
     reason: str
     error: str | None = None
+    deliveries: int | None = None
+    last_us: int | None = None
 
 
 def make_event(

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from math import inf
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from .._native import events as kernel
@@ -69,7 +70,7 @@ DEAD_LETTER: Final = "dead_letter"
 RETRY_DELAY: Final = "retry_delay"
 DELIVERY_COUNT: Final = "delivery_count"
 KEY_ORDER: Final = "key_order"
-"""Events of one key reach one member of a group at a time, in order."""
+"""``order="key"``: the events of one key reach one member of a group at a time, in order."""
 LAG: Final = "lag"
 """`PubSubDriver.lag`."""
 INBOX: Final = "inbox"
@@ -274,6 +275,7 @@ class SubscribeRequest(NamedTuple):
         metadata: for the component.
         batch: how many events are handled at once; ``None``: one.
         max_in_flight: maximum number of unsettled events, where the application sets it.
+        order: ``"key"``: the events of a key in order (`KEY_ORDER`). A group has one order, see `EventSource`.
     """
 
     topic: str
@@ -286,6 +288,7 @@ class SubscribeRequest(NamedTuple):
     metadata: Mapping[str, str] | None
     batch: int | None = None
     max_in_flight: int | None = None
+    order: Literal["key"] | None = None
 
 
 class EventSource(ABC):
@@ -293,7 +296,21 @@ class EventSource(ABC):
 
     Only `wake` may be called from other threads. A living member keeps the events that it holds: the source renews
     its leases, whatever the component calls them.
+
+    With ``order`` the events of a key come to one member at a time, in order, also when members come, go, and die. The
+    service hands out one of a key at a time, and redelivers them itself. So a source gets no `Settlement.RETRY`, and
+    may return more than ``want`` events. It sets ``leaving`` in the `Marks` of events that go to another member, and
+    waits until all of them that were handed out are settled; the service answers for the others with
+    `Settlement.RELEASE`. It sets ``void`` in the marks of what it has lost. Both add to ``revision``.
+
+    Attributes:
+        valid_until: by `time.monotonic`; nothing that it delivered in order may be handed out any later, unless it has
+            renewed its leases.
+        revision: changes with marks that are ``leaving`` or ``void``.
     """
+
+    valid_until: float = inf
+    revision: int = 0
 
     @abstractmethod
     def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Sequence[Delivery]:

@@ -109,7 +109,7 @@ PUBSUB = {
     "publish_bulk": "pubsub_name, topic, events, *, …",
     "publisher": "pubsub_name, topic, *, linger=0.005, batch_events=1000, batch_bytes=1048576, buffer_bytes=67108864, "
     "on_full='block', delivery_timeout=120.0, on_delivery=None, content_type=None, attributes=None, flush_on_sigterm=False",
-    "subscribe": "pubsub_name, topic, handler=None, *, group=None, start=None, workers=1, max_in_flight=None, "
+    "subscribe": "pubsub_name, topic, handler=None, *, group=None, start=None, order=None, workers=1, max_in_flight=None, "
     "ack_wait=None, handler_timeout=None, rate=None, max_deliveries=None, dead_letter_topic=None, batch=None, raw=False, type=None, …",
     "subscription": "pubsub_name, topic, **options",
     "lag": "pubsub_name, topic, *, group=None, …",

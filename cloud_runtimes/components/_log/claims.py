@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
+
+if TYPE_CHECKING:
+    from .ordered import PartWrites
 
 _COUNT: Final = struct.Struct("<I")
 
@@ -25,6 +28,7 @@ class Claimed(NamedTuple):
         start, length: the slice.
         deliveries: this one included.
         settled: bitmap over the slice, least significant bit first; ``None``: nothing yet.
+        part: of the group it belongs to, where the group has an order.
     """
 
     id: int
@@ -33,6 +37,12 @@ class Claimed(NamedTuple):
     length: int
     deliveries: int
     settled: bytes | None
+    part: int | None = None
+
+    @property
+    def remaining(self) -> int:
+        """How many positions are not settled."""
+        return self.length - int.from_bytes(self.settled or b"").bit_count()
 
     def open(self) -> list[int]:
         """Return the positions, within the slice, that are not settled."""
@@ -57,12 +67,13 @@ def cut(settled: bytes | None, at: int, length: int) -> tuple[bytes | None, byte
 
 
 class Held(kernel.Marks):
-    """A claim of this member, in memory: what of it is settled, and when it was delivered (microseconds since 1970 UTC). Void once all of it is written, or another member has it."""
+    """A claim of this member, in memory: what of it is settled, and when it was delivered (microseconds since 1970 UTC). Void once all of it is written, or another member has it. In a group with an order, the positions that are ``released`` are not handed out any more."""
 
     def __init__(self, claim: Claimed, at: int) -> None:
         super().__init__(claim.length, claim.settled)
         self.claim = claim
         self.at = at
+        self.released: set[int] = set()
 
 
 def with_places(held: Held, indexes: Iterable[int]) -> bytes:
@@ -81,6 +92,7 @@ class Again(NamedTuple):
         frame, position: where the event is.
         delay_ms: until then.
         deliveries: so far.
+        part: of the claim.
     """
 
     claim: int
@@ -88,6 +100,7 @@ class Again(NamedTuple):
     position: int
     delay_ms: int
     deliveries: int
+    part: int | None = None
 
 
 class Dead(NamedTuple):
@@ -115,11 +128,12 @@ class Writes:
         renew: prolong the lease of all that the member holds.
         seen: note that the group is in use.
         want: how many events to claim.
+        parts: what changes of who owns the parts of a group with an order.
         durable: whether it has to outlast a crash of the machine. A transaction that only moves claims may be lost:
             they are delivered again then.
     """
 
-    __slots__ = ("again", "back", "dead", "durable", "expired", "renew", "seen", "settled", "want")
+    __slots__ = ("again", "back", "dead", "durable", "expired", "parts", "renew", "seen", "settled", "want")
 
     def __init__(self) -> None:
         self.settled: list[tuple[int, bytes | None]] = []
@@ -129,3 +143,4 @@ class Writes:
         self.expired = 0
         self.renew = self.seen = self.durable = False
         self.want = 0
+        self.parts: PartWrites | None = None

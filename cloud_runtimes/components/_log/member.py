@@ -155,11 +155,10 @@ class LogMember(EventSource):
         if waiter is None:
             self._waiter = self._wait_on()
         self._mark(settled)
-        touched = any(held.touched for held in self._held.values())
-        renew = bool(self._held) and self._clock() >= self._renewed + self.ack_wait_ms / 3000
+        renew = self._must_renew()
         seen = monotonic() >= self._seen + _SEEN_EVERY
         wanting = want > 0 and not self._claimed
-        if touched or self._unwritten or self._exhausted or self._expired or renew or seen:
+        if renew or seen or self._must_write():
             # what is there is found by the write that has to be made anyway
             self._write(want if wanting else 0, renew, seen)
             if wanting and not self._claimed:
@@ -179,6 +178,14 @@ class LogMember(EventSource):
     def wake(self) -> None:
         if (waiter := self._waiter) is not None:
             waiter.wake()
+
+    def _must_renew(self) -> bool:
+        return bool(self._held) and self._clock() >= self._renewed + self.ack_wait_ms / 3000
+
+    def _must_write(self) -> bool:
+        return bool(
+            self._unwritten or self._exhausted or self._expired or any(held.touched for held in self._held.values())
+        )
 
     def _write(self, want: int, renew: bool, seen: bool) -> None:
         """Settle, renew and claim; what failed is tried again with the next poll."""
@@ -288,7 +295,7 @@ class LogMember(EventSource):
                 dead.append(_Event(claim, record.position, answer))
             else:
                 writes.again.append(
-                    Again(claim.id, claim.frame, claim.start + record.position, answer, claim.deliveries)
+                    Again(claim.id, claim.frame, claim.start + record.position, answer, claim.deliveries, claim.part)
                 )
         for claim in self._exhausted:
             counted = claim._replace(deliveries=claim.deliveries - 1)
@@ -343,7 +350,7 @@ class LogMember(EventSource):
             claim = self._claimed[0]
             frame = self._frame(claim.frame)
             held = Held(claim, now_us)
-            gone: Sequence[int] = claim.open()
+            gone: Sequence[int] = held.open(0, claim.length)
             if isinstance(frame, _Unread):
                 self._refuse(held, gone, frame.error)
             elif frame is not None:
@@ -358,6 +365,8 @@ class LogMember(EventSource):
                 self._held[claim.id].void = True
             self._held[claim.id] = held
             del self._claimed[0]
+        while len(self._frames) > _FRAMES_KEPT:
+            self._frames.popitem(last=False)
         return deliveries
 
     def _refuse(self, held: Held, indexes: Sequence[int], error: PayloadError) -> None:
@@ -369,7 +378,7 @@ class LogMember(EventSource):
         self._unwritten += [Settled(_UnreadableEvent(held, index), settlement, None, cause) for index in indexes]
 
     def _frame(self, id: int) -> kernel.Frame | _Unread | None:
-        """Return a frame; the last ones are kept, unless they cannot be read."""
+        """Return a frame, which is kept until `_deliver` is done with it, unless it cannot be read."""
         if (frame := self._frames.get(id)) is not None:
             return frame
         body = self._load(id)
@@ -379,6 +388,4 @@ class LogMember(EventSource):
             frame = self._frames[id] = kernel.Frame(body)
         except PayloadError as error:
             return _Unread(body, error)
-        while len(self._frames) > _FRAMES_KEPT:
-            self._frames.popitem(last=False)
         return frame

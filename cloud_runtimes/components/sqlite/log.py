@@ -24,8 +24,9 @@ _DUE: Final = (
     "EXISTS (SELECT 1 FROM claims WHERE grp = ? AND deadline <= ?)"
 )
 _TAKE: Final = "UPDATE claims SET member = ?, boot = ?, deadline = ?, deliveries = deliveries + 1 WHERE id = ?"
-_CLAIM: Final = (
-    "INSERT INTO claims (grp, frame, start, count, member, boot, deadline, deliveries, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+CLAIM: Final = (
+    "INSERT INTO claims (grp, frame, start, count, member, boot, deadline, deliveries, settled, part) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _COLUMNS: Final = 5
 _BOUND: Final = 64 * 1024
@@ -33,7 +34,7 @@ _BOUND: Final = 64 * 1024
 _UNBOUND: Final = object()
 _FIRST: Final = "SELECT id, 0 FROM frames WHERE topic = ? AND created >= ? ORDER BY id LIMIT 1"
 _LAST: Final = "SELECT id, count FROM frames WHERE topic = ? ORDER BY id DESC LIMIT 1"
-_NEXT: Final = "SELECT id, count FROM frames WHERE topic = ? AND id >= ? ORDER BY id LIMIT ?"
+NEXT: Final = "SELECT id, count FROM frames WHERE topic = ? AND id >= ? ORDER BY id LIMIT ?"
 
 
 def topic_channel(topic: int) -> str:
@@ -52,10 +53,16 @@ def find_topic(connection: sqlite3.Connection, pubsub: str, topic: str) -> int:
 
 
 def join_group(
-    connection: sqlite3.Connection, topic: int, name: str, begins: int | None, boot: str, wall_ms: int
-) -> int:
-    """Return a group's number; makes it, with its cursor, if need be. ``begins``: see `begins_at`."""
-    row = connection.execute("SELECT id FROM groups WHERE topic = ? AND name = ?", (topic, name)).fetchone()
+    connection: sqlite3.Connection,
+    topic: int,
+    name: str,
+    begins: int | None,
+    boot: str,
+    wall_ms: int,
+    parts: int | None,
+) -> tuple[int, int | None]:
+    """Return a group's number and that of its parts; makes it, with its cursor, if need be. ``begins``: see `begins_at`; ``parts``: of a new group with an order."""
+    row = connection.execute("SELECT id, parts FROM groups WHERE topic = ? AND name = ?", (topic, name)).fetchone()
     if row is None:
         first = None
         if begins is not None and begins < LATEST:
@@ -64,14 +71,18 @@ def join_group(
             first = connection.execute(_LAST, (topic,)).fetchone()
         frame, position = first or (0, 0)
         row = connection.execute(
-            "INSERT INTO groups (topic, name, frame, position, seen) VALUES (?, ?, ?, ?, ?) RETURNING id",
-            (topic, name, frame, position, wall_ms),
+            "INSERT INTO groups (topic, name, frame, position, seen, parts) VALUES (?, ?, ?, ?, ?, ?) RETURNING id, parts",
+            (topic, name, frame, position, wall_ms, parts),
         ).fetchone()
+        connection.executemany(
+            "INSERT INTO group_parts (grp, part, member) VALUES (?, ?, '')",
+            [(row[0], part) for part in range(parts or 0)],
+        )
     group = int(row[0])
     connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall_ms, group))
     # leases of an earlier boot have ended, whatever their clock says
     connection.execute("UPDATE claims SET deadline = 0, boot = ? WHERE grp = ? AND boot <> ?", (boot, group, boot))
-    return group
+    return group, row[1]
 
 
 def due(connection: sqlite3.Connection, topic: int, wall_ms: int, group: int, now: int) -> tuple[int, int]:
@@ -107,8 +118,8 @@ def _split(connection: sqlite3.Connection, claim: Claimed, at: int, group: int, 
     """Cut a claim before position ``at``: the rest stays overdue as a claim of its own."""
     head, tail = cut(claim.settled, at, claim.length)
     connection.execute("UPDATE claims SET count = ?, settled = ? WHERE id = ?", (at, head, claim.id))
-    rest = (group, claim.frame, claim.start + at, claim.length - at, "", boot, 0, claim.deliveries, tail)
-    connection.execute(_CLAIM, rest)
+    rest = (group, claim.frame, claim.start + at, claim.length - at, "", boot, 0, claim.deliveries, tail, None)
+    connection.execute(CLAIM, rest)
     return claim._replace(length=at, settled=head)
 
 
@@ -127,14 +138,14 @@ def claim_new(
     claimed: list[Claimed] = []
     start = (frame, position)
     while want > 0:
-        rows = connection.execute(_NEXT, (topic, frame, _BATCH)).fetchall()
+        rows = connection.execute(NEXT, (topic, frame, _BATCH)).fetchall()
         for id, count in rows:
             first = position if id == frame else 0
             frame, position = id, first
             take = min(count - first, want)
             if take <= 0:
                 continue
-            cursor = connection.execute(_CLAIM, (group, id, first, take, member, boot, deadline, 1, None))
+            cursor = connection.execute(CLAIM, (group, id, first, take, member, boot, deadline, 1, None, None))
             claimed.append(Claimed(int(cursor.lastrowid or 0), id, first, take, 1, None))
             position = first + take
             want -= take
@@ -160,11 +171,13 @@ def settle_claim(connection: sqlite3.Connection, claim: int, member: str, settle
     return cursor.rowcount > 0
 
 
-def park(connection: sqlite3.Connection, group: int, boot: str, events: Iterable[tuple[int, int, int, int]]) -> None:
-    """Store events to be delivered again: (frame, position, deadline, deliveries so far)."""
+def park(
+    connection: sqlite3.Connection, group: int, boot: str, events: Iterable[tuple[int, int, int, int, int | None]]
+) -> None:
+    """Store events to be delivered again: (frame, position, deadline, deliveries so far, part)."""
     connection.executemany(
-        _CLAIM,
-        [(group, frame, position, 1, "", boot, deadline, count, None) for frame, position, deadline, count in events],
+        CLAIM,
+        [(group, frame, position, 1, "", boot, due, count, None, part) for frame, position, due, count, part in events],
     )
 
 

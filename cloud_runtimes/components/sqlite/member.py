@@ -12,6 +12,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, Settled, SubscribeRequest
 from .._log.claims import Claimed, Writes
 from .._log.member import LogMember
+from .._log.ordered import PARTS
 from . import SqliteComponent, log
 from .writes import WriteTask, apply_all
 
@@ -47,8 +48,11 @@ class Member(LogMember):
         def body(connection: sqlite3.Connection) -> tuple[int, int]:
             topic = log.find_topic(connection, self.pubsub, self.request.topic)
             begins = None if again else begins_at(self.request)
-            wall = self._clocks.wall_ms()
-            return topic, log.join_group(connection, topic, self.request.group, begins, self._boot, wall)
+            wall, parts = self._clocks.wall_ms(), None if self.request.order is None else PARTS
+            name = self.request.group
+            group, its_parts = log.join_group(connection, topic, name, begins, self._boot, wall, parts)
+            self._policy.check_order(has_order=its_parts is not None)
+            return topic, group
 
         return WriteTask(body, durable=self._context.durable)
 
@@ -106,10 +110,10 @@ class Member(LogMember):
                     raise self.gone()
                 task.channels += apply_all(connection, changes)
             if writes.renew:
-                connection.execute(
-                    "UPDATE claims SET deadline = ? WHERE grp = ? AND member = ?",
-                    (now + self.ack_wait_ms, self._group, self.name),
-                )
+                # not those of a transaction of which it is not known whether it was made: they go to whoever is there
+                ids = [*self._held, *(claim.id for claim in self._claimed)]
+                rows = [(now + self.ack_wait_ms, id, self.name) for id in ids]
+                connection.executemany("UPDATE claims SET deadline = ? WHERE id = ? AND member = ?", rows)
             if writes.seen:
                 connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall, self._group))
             return lost, self._claim(connection, writes.want, now, wall) if writes.want else []
@@ -133,7 +137,7 @@ class Member(LogMember):
         claimed: list[Claimed] = []
         if overdue:
             claimed = log.take_over(connection, self._group, self.name, self._boot, now, deadline, want)
-        want -= sum(len(each.open()) for each in claimed)
+        want -= sum(each.remaining for each in claimed)
         if want > 0:
             claimed += log.claim_new(connection, self._topic, self._group, self.name, self._boot, deadline, want, wall)
         return claimed
@@ -146,7 +150,7 @@ class Member(LogMember):
         if writes.expired:
             log.count(connection, f"expired:{self.label}", writes.expired)
         again = [
-            (each.frame, each.position, now + each.delay_ms if each.delay_ms else 0, each.deliveries)
+            (each.frame, each.position, now + each.delay_ms if each.delay_ms else 0, each.deliveries, each.part)
             for each in writes.again
             if each.claim not in lost
         ]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import ResourceExhaustedError
 from ...spi.broker.policy import FEATURES
 from ...spi.operation import Operation
-from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from ...spi.pubsub import INBOX, KEY_ORDER, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._log.claims import count_in
 from . import SqliteComponent, log
 from .member import Member
+from .ordered import KeyOrderMember
 from .writes import SqliteChange, WriteTask
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ UNION ALL SELECT sum(c.count), count(*), c.settled FROM g JOIN claims c ON c.grp
 class SqlitePubSub(PubSubDriver):
     """Pub/sub driver of one name, which is a namespace of topics."""
 
-    features = FEATURES | {INBOX}
+    features = FEATURES | {INBOX, KEY_ORDER}
 
     def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
@@ -167,14 +168,17 @@ class SqlitePubSub(PubSubDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        member = Member(self._context, self._name, request)
+        member = self._member(request)
         member.join(self._engine.run(member.joining(), op))
         return member
 
     async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        member = Member(self._context, self._name, request)
+        member = self._member(request)
         member.join(await self._engine.run_async(member.joining(), op))
         return member
+
+    def _member(self, request: SubscribeRequest) -> Member:
+        return (Member if request.order is None else KeyOrderMember)(self._context, self._name, request)
 
     def lag(self, op: Operation, topic: str, group: str, /) -> int | None:
         rows = self._engine.query(op, _LAG, (self._name, topic, group))

@@ -151,6 +151,22 @@ STEPS: Final = (
         "CREATE INDEX schedule_runs_name ON schedule_runs (app, name, id)",
         "CREATE INDEX schedule_runs_ended ON schedule_runs (ended) WHERE ended IS NOT NULL",
     ),
+    (  # groups with an order: their parts, the members that own them, and claims of parts
+        "ALTER TABLE groups ADD COLUMN parts INTEGER",
+        "ALTER TABLE claims ADD COLUMN part INTEGER",
+        "CREATE INDEX claims_part ON claims (grp, part, frame, start) WHERE part IS NOT NULL",
+        """CREATE TABLE group_parts (
+            grp INTEGER NOT NULL REFERENCES groups,
+            part INTEGER NOT NULL,
+            member TEXT NOT NULL,
+            PRIMARY KEY (grp, part)) WITHOUT ROWID""",
+        """CREATE TABLE group_members (
+            grp INTEGER NOT NULL REFERENCES groups,
+            member TEXT NOT NULL,
+            boot TEXT NOT NULL,
+            deadline INTEGER NOT NULL,
+            PRIMARY KEY (grp, member)) WITHOUT ROWID""",
+    ),
 )
 
 

@@ -66,11 +66,6 @@ class Held(kernel.Marks):
         body: bytes = self.frame.select(indexes)
         return body
 
-    def open(self, start: int, stop: int) -> list[int]:
-        """Return the places from ``start`` to ``stop`` that are not settled."""
-        bits = int.from_bytes(self.settled, "little")
-        return [index for index in range(start, stop) if not bits >> index & 1]
-
 
 class Unacked(NamedTuple):
     """Events of one message that were not acknowledged: they come again, are dead letters, or are dropped. Without events it only says that the message is done with.

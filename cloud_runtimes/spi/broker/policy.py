@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from ..._core.logs import repeated
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, ConflictError
 from .. import pubsub as spi
 from ..events import dead_letter_record
 from ..operation import Method
@@ -87,6 +87,19 @@ class DeliveryPolicy:
         self.ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
         self.max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
 
+    def check_order(self, *, has_order: bool) -> None:
+        """Refuse a member that asks for another order than its group has.
+
+        Raises:
+            ConflictError: it does.
+        """
+        if has_order != (self.request.order is not None):
+            has, wants = ('order="key"', "none") if has_order else ("no order", 'order="key"')
+            raise ConflictError(
+                f"the group {self.request.group!r} of {self.pubsub}/{self.request.topic} has {has} and this member asks for "
+                f"{wants}: ask for the same, or take another group="
+            )
+
     def is_exhausted(self, deliveries: int) -> bool:
         """Return whether an event that would be delivered for this time is given up instead, since its last holder died with it."""
         return self.max_deliveries is not None and deliveries > self.max_deliveries
@@ -121,9 +134,9 @@ class DeliveryPolicy:
                 cause if cause.error else cause._replace(error=history.error),
                 topic=self.request.topic,
                 group=self.request.group,
-                count=deliveries,
+                count=cause.deliveries or deliveries,
                 first_us=history.first,
-                last_us=history.last,
+                last_us=cause.last_us or history.last,
             )
         except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
             record: bytes = frame.record_bytes(index)

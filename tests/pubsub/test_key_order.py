@@ -1,0 +1,78 @@
+"""Members of a group with ``order="key"`` are killed, stopped beyond their lease, join and leave: each key is handled in order, without a gap, on every engine."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from tests.support import Figure, Rounds
+from tests.support.key_order import Members, check
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(params=["sqlite"])
+def config(tmp_path: Path) -> dict[str, Any]:
+    return {"capa": {"home": str(tmp_path / "home")}}
+
+
+def test_members_die_and_stop(
+    config: dict[str, Any], tmp_path: Path, rounds: Rounds, figure: Figure, request: Any
+) -> None:
+    keys, events, size, workers, turns = rounds(60, 1000), rounds(100, 1000), rounds(3, 4), rounds(4, 16), rounds(6, 90)
+    seed = random.randrange(10_000)
+    chance = random.Random(seed)
+    path = tmp_path / "handled"
+    members = Members(config, {"workers": workers, "ack_wait": 1.5, "start": "earliest"}, path)
+    begun = time.monotonic()
+    try:
+        for _ in range(size):
+            members.join()
+        with CloudRuntimesClient(app_id="suite", config=config) as client:
+            with client.pubsub.publisher("bus", "t", delivery_timeout=60) as publisher:
+                for turn in range(turns):
+                    for number in range(turn * events // turns, (turn + 1) * events // turns):
+                        for key in range(keys):
+                            publisher.send([key, number], key=f"key {key}")
+                    what = ["kill", "stop", "leave"][turn % 3]
+                    time.sleep(chance.uniform(0, 0.3))
+                    {"kill": members.kill, "stop": lambda: members.stop(2.5), "leave": members.leave}[what]()
+                    members.join()
+                    time.sleep(chance.uniform(0, 0.3))
+                    members.wake()
+            end = time.monotonic() + 60
+            while client.pubsub.lag("bus", "t") and time.monotonic() < end:
+                members.wake()
+                time.sleep(0.05)
+            assert client.pubsub.lag("bus", "t") == 0, f"seed {seed}"
+        while members.count:
+            members.leave()
+            members.wake()
+    finally:
+        members.close()
+    faults, last, again, late = check(path.read_text().splitlines())
+    assert late <= workers * turns
+    assert faults == [], f"seed {seed}"
+    assert last == dict.fromkeys(range(keys), events - 1), f"seed {seed}"
+    seconds = time.monotonic() - begun
+    engine = request.node.callspec.params["config"]
+    figure(
+        f"order of keys on {engine} while members are killed and stopped",
+        f"{turns} turns in {seconds:.0f} s: {keys * events:,} events of {keys:,} keys in order, {again:,} of them again, {late} begun by stopped members",
+    )
+
+
+def test_the_checker_finds_faults() -> None:
+    for lines, fault in (
+        (["B 1 0 7", "E 1 0 7", "B 1 2 7"], "key 1: 2 began after 0"),
+        (["B 1 0 7", "B 1 0 8"], "key 1: 0 began in 8 while 7 handled 0"),
+        (["B 1 0 7", "E 1 0 7", "B 1 1 7", "E 1 1 7", "B 1 0 7", "E 1 0 7", "B 1 2 7"], "key 1: 2 began after 0"),
+        (["B 1 0 7", "F 1 0 7", "B 1 1 7"], "key 1: 1 began after -1"),
+    ):
+        assert check(lines).faults == [fault]
+    assert check(["B 1 0 7", "S 7", "B 1 0 8", "E 1 0 7", "E 1 0 8", "B 1 1 8", "E 1 1 8"]) == ([], {1: 1}, 0, 0)
