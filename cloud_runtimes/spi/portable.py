@@ -142,13 +142,15 @@ class GroupRecord(NamedTuple):
 
     Attributes:
         key: the topic and the group.
+        parts: of a group with an order; ``None``: it has none.
     """
 
     key: tuple[str, str]
+    parts: int | None = None
 
     def content(self, source: GroupRecord) -> tuple[Any, ...]:
         """See `Record`."""
-        return ()
+        return (self.parts,)
 
 
 class Slice(NamedTuple):

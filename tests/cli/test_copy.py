@@ -195,6 +195,35 @@ def test_what_is_published_later(cli: Run, ways: tuple[str, str]) -> None:
         assert sorted((event.data["n"], event.delivery_count) for event in received) == [(1, 2), (2, 1)]
 
 
+def test_a_group_with_an_order_goes_on_in_order(cli: Run, ways: tuple[str, str]) -> None:
+    source, target = ways
+    sent = [[f"k{key}", number] for number in range(40) for key in range(5)]
+    with _client(source) as client:
+        client.pubsub.publish_bulk("bus", "orders", [OutgoingEvent(data, data[0]) for data in sent])
+        with client.pubsub.subscribe("bus", "orders", group="keyed", order="key", max_in_flight=30) as events:
+            for _ in range(50):
+                event = _next(events)
+                if event.key != "k4":
+                    event.ack()
+        handled = client.pubsub.lag("bus", "orders", group="keyed")
+    assert 100 < handled < 200
+    assert cli("copy", "--from", source, "--to", target).code == 0
+    with _client(target) as client, pytest.raises(ConflictError, match="has order"):
+        client.pubsub.subscribe("bus", "orders", group="keyed")
+    with _client(target) as client:
+        assert client.pubsub.lag("bus", "orders", group="keyed") == handled
+        client.pubsub.publish_bulk("bus", "orders", [OutgoingEvent([f"k{key}", 40], f"k{key}") for key in range(5)])
+        with client.pubsub.subscribe("bus", "orders", group="keyed", order="key") as events:
+            left: dict[str, list[int]] = {}
+            for _ in range(handled + 5):
+                event = _next(events)
+                left.setdefault(event.key, []).append(event.data[1])
+                event.ack()
+        assert client.pubsub.lag("bus", "orders", group="keyed") == 0
+    assert left["k4"] == [*range(41)]
+    assert all(numbers == [*range(numbers[0], 41)] for numbers in left.values())
+
+
 def test_there_and_back(cli: Run, tmp_path: Path, postgres_database: str) -> None:
     first, last = str(tmp_path / "first"), str(tmp_path / "last")
     with _client(first) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,30 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from tests.support import Figure, Rounds
+from tests.support.harnesses.postgres import PostgresHome
 from tests.support.key_order import Members, check
 
 pytestmark = pytest.mark.process
 
 
-@pytest.fixture(params=["sqlite"])
-def config(tmp_path: Path) -> dict[str, Any]:
-    return {"capa": {"home": str(tmp_path / "home")}}
+def _postgres(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Callable[[], None]]:
+    harness = PostgresHome(request.getfixturevalue("postgres_url"))
+    return {"capa": {"home": {"url": harness.url, "schema": harness.schema}}}, harness.close
+
+
+ENGINES: dict[str, Callable[[pytest.FixtureRequest], tuple[dict[str, Any], Callable[[], None]]]] = {
+    "postgres": _postgres,
+}
+
+
+@pytest.fixture(params=["sqlite", *ENGINES])
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    if request.param == "sqlite":
+        yield {"capa": {"home": str(tmp_path / "home")}}
+        return
+    config, close = ENGINES[request.param](request)
+    yield config
+    close()
 
 
 def test_members_die_and_stop(

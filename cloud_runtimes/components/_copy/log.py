@@ -25,7 +25,7 @@ class LogSql(NamedTuple):
         groups: of some topics: number, topic, name, and what `part` needs.
         part: of a group, the place and the count of a frame, and what of it is claimed: what the group has not settled; ``None``: it has come neither to this frame nor to any behind it.
         has_copied: whether the table ``copied`` is there.
-        make_group: of a topic and a name, before all frames.
+        make_group: of a topic, a name and a number of parts, before all frames.
         catch_up: turns what groups have not come to into claims that are free.
         put_frame: topic, count, body; returns number, transaction and the time of its creation.
         put_claim: group, frame, start, count, deadline, deliveries, settled, and transaction and time of the frame.
@@ -53,12 +53,12 @@ _COUNT: Final = Sql(
     "text",
 )
 _GROUPS_AFTER: Final = Sql(
-    "SELECT t.name, g.name FROM {schema}.topics t JOIN {schema}.groups g ON g.topic = t.id "
+    "SELECT t.name, g.name, g.parts FROM {schema}.topics t JOIN {schema}.groups g ON g.topic = t.id "
     f"WHERE t.pubsub = $1 AND (t.name, g.name) > ($2, $3) ORDER BY t.name, g.name LIMIT {BATCH_RECORDS}",
     "text text text",
 )
 _ALL_GROUPS: Final = Sql(
-    "SELECT t.name, g.name FROM {schema}.topics t JOIN {schema}.groups g ON g.topic = t.id "
+    "SELECT t.name, g.name, g.parts FROM {schema}.topics t JOIN {schema}.groups g ON g.topic = t.id "
     "WHERE t.pubsub = $1 AND t.name = ANY ($2) AND g.name = ANY ($3)",
     "text text[] text[]",
 )
@@ -130,7 +130,7 @@ class PortableLog(Portable):
         if not isinstance(after, EventsRecord):
             position = after.key if after else ("", "")
             if rows := self._tables.query(op, _GROUPS_AFTER, self._name, *position):
-                return [GroupRecord((topic, group)) for topic, group in rows]
+                return [GroupRecord((topic, group), parts) for topic, group, parts in rows]
             after = None
         delayed = after is not None and after.due_ms is not None
         passed = after.key[0] if after else None
@@ -199,9 +199,9 @@ class PortableLog(Portable):
         names, second = sorted({key[0] for key in keys}), sorted({key[1] for key in keys})
         records: dict[tuple[str, str], Any] = {}
         asked = set(keys)
-        for topic, group in self._tables.query(op, _ALL_GROUPS, self._name, names, second):
+        for topic, group, parts in self._tables.query(op, _ALL_GROUPS, self._name, names, second):
             if (topic, group) in asked:
-                records[topic, group] = GroupRecord((topic, group))
+                records[topic, group] = GroupRecord((topic, group), parts)
         if not self._has_copied(op):
             return records
         topics = {number: name for name, number in self._topics(op).items()}
@@ -239,7 +239,7 @@ class PortableLog(Portable):
         wanted = [topics[name] for name in names]
         groups = [record for record in records if isinstance(record, GroupRecord)]
         if groups:
-            yield [(self._sql.make_group, (topics[record.key[0]], record.key[1])) for record in groups]
+            yield [(self._sql.make_group, (topics[record.key[0]], record.key[1], record.parts)) for record in groups]
         events = [record for record in records if isinstance(record, EventsRecord)]
         noted = (yield [(_COPIED, (wanted, [record.key[1] for record in events]))])[0]
         there = {(row[0], row[1]) for row in noted}

@@ -212,19 +212,24 @@ def deal(frame: kernel.Frame, id: int, parts: int) -> list[Sequence[int]]:
     return dealt
 
 
-def split(dealt: Sequence[Sequence[int]], start: int, stop: int) -> Iterator[tuple[int, int, int, bytes | None]]:
-    """Yield the events of a frame from ``start`` to ``stop`` as claims of parts: part, start, length, and the bitmap in which events of other parts count as settled."""
+def split(
+    dealt: Sequence[Sequence[int]], start: int, length: int, settled: bytes | None = None
+) -> Iterator[tuple[int, int, int, bytes | None]]:
+    """Yield what is not settled of a slice of a frame as claims of parts: part, start, length, and the bitmap in which events of other parts count as settled."""
+    stop, done = start + length, int.from_bytes(settled or b"", "little")
     for part, indexes in enumerate(dealt):
         low = bisect_left(indexes, start)
         high = bisect_left(indexes, stop, low)
-        if low == high:
+        mine = indexes[low:high]
+        if done:
+            mine = [index for index in mine if not done >> (index - start) & 1]
+        if not mine:
             continue
-        first = indexes[low]
-        length = indexes[high - 1] + 1 - first
-        settled = None
-        if length != high - low:
+        first, length = mine[0], mine[-1] + 1 - mine[0]
+        others: bytes | None = None
+        if length != len(mine):
             bits = (1 << length) - 1
-            for index in indexes[low:high]:
+            for index in mine:
                 bits ^= 1 << (index - first)
-            settled = bits.to_bytes((length + 7) // 8, "little")
-        yield part, first, length, settled
+            others = bits.to_bytes((length + 7) // 8, "little")
+        yield part, first, length, others

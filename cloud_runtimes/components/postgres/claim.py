@@ -26,7 +26,7 @@ BEGIN
     now := moment;
     -- what dead members held, what was given back, and what is to be tried again
     FOR slice IN
-        SELECT * FROM {schema}.claims c WHERE c.grp = the_group AND c.deadline <= moment
+        SELECT * FROM {schema}.claims c WHERE c.grp = the_group AND c.deadline <= moment AND c.part IS NULL
         ORDER BY c.deadline, c.xid, c.frame, c.start LIMIT want FOR UPDATE SKIP LOCKED
     LOOP
         open := slice.count - coalesce(bit_count(slice.settled), 0);

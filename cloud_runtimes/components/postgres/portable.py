@@ -60,9 +60,9 @@ _LOG: Final = LogSql(
     part=_part,
     has_copied=Sql("SELECT to_regclass('{schema}.copied') IS NOT NULL"),
     make_group=Sql(
-        "INSERT INTO {schema}.groups (topic, name, past, xid, frame, seen) VALUES ($1, $2, '1:1:', '0', 0, {now}) "
+        "INSERT INTO {schema}.groups (topic, name, past, xid, frame, seen, parts) VALUES ($1, $2, '1:1:', '0', 0, {now}, $3) "
         "ON CONFLICT DO NOTHING",
-        "int8 text",
+        "int8 text int4",
     ),
     catch_up=(
         Sql(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable
 from typing import Final
 
-from ...spi.broker.policy import FEATURES, begins_at
-from ...spi.change import Change, database_of
+from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
+from ...spi.change import database_of
 from ...spi.operation import Operation
-from ...spi.pubsub import INBOX, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .._log.claims import Claimed, Writes, count_in
-from .._log.member import LogMember, Waits
+from ...spi.pubsub import INBOX, KEY_ORDER, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from .._log.claims import count_in
+from .._log.ordered import PARTS
 from . import PostgresComponent
 from .changes import Call, PostgresChange
 from .claim import UNSEEN
 from .connection import Connection, Flow
 from .database import PostgresDriver, on_connection
-from .failures import SqlFailure
-from .schema import NO_PARTITION, make_partitions
-from .statement import Result, Statement
+from .member import SEEN, Member, channel
+from .ordered import KeyOrderMember
+from .statement import Statement
 
 _MAX_TOPICS: Final = 10_000
 """How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""
@@ -33,15 +33,19 @@ _DELAY: Final = Statement(
     "int8 int4 bytea int8",
 )
 
-_GROUP: Final = Statement("SELECT id FROM {schema}.groups WHERE topic = $1 AND name = $2", "int8 text")
+_GROUP: Final = Statement("SELECT id, parts FROM {schema}.groups WHERE topic = $1 AND name = $2", "int8 text")
 _MAKE_GROUP: Final = Statement(
     # as if all had been claimed that lies before the first frame it is to get, or all that there is
-    "INSERT INTO {schema}.groups (topic, name, past, present, xid, frame, seen) "
+    "INSERT INTO {schema}.groups (topic, name, past, present, xid, frame, seen, parts) "
     "SELECT $1, $2, CASE WHEN $3 IS NULL OR f.id IS NOT NULL THEN '1:1:' ELSE pg_current_snapshot() END, "
-    "CASE WHEN f.id IS NOT NULL THEN pg_current_snapshot() END, coalesce(f.xid, '0'), coalesce(f.id - 1, 0), {schema}.now_ms() "
+    "CASE WHEN f.id IS NOT NULL THEN pg_current_snapshot() END, coalesce(f.xid, '0'), coalesce(f.id - 1, 0), {schema}.now_ms(), $4 "
     "FROM (SELECT) one LEFT JOIN LATERAL (SELECT f.xid, f.id FROM {schema}.frames f "
     "WHERE f.topic = $1 AND f.created >= $3 ORDER BY f.xid, f.id LIMIT 1) f ON true ON CONFLICT DO NOTHING",
-    "int8 text int8",
+    "int8 text int8 int4",
+)
+_MAKE_PARTS: Final = Statement(
+    "INSERT INTO {schema}.group_parts (grp, part, member) SELECT $1, generate_series(0, $2 - 1), '' ON CONFLICT DO NOTHING",
+    "int8 int4",
 )
 _LAG: Final = Statement(
     "SELECT ((SELECT coalesce(sum(f.count), 0) FROM {schema}.frames f WHERE f.topic = g.topic AND "
@@ -50,65 +54,12 @@ _LAG: Final = Statement(
     "WHERE t.pubsub = $1 AND t.name = $2 AND g.name = $3",
     "text text text",
 )
-_SEEN: Final = Statement("UPDATE {schema}.groups SET seen = {schema}.now_ms() WHERE id = $1", "int8")
-# is there anything to take, and if not, in how many milliseconds will there be; ordered, so that nobody reads a whole table to find nothing
-_LOOK: Final = Statement(
-    "SELECT g.present IS NOT NULL OR "
-    "(SELECT true FROM {schema}.frames f WHERE f.topic = g.topic AND f.xid >= pg_snapshot_xmax(g.past) ORDER BY f.xid, f.id LIMIT 1) OR "
-    "(SELECT true FROM pg_snapshot_xip(g.past) late CROSS JOIN LATERAL (SELECT FROM {schema}.frames f "
-    "WHERE f.topic = g.topic AND f.xid = late ORDER BY f.xid, f.id LIMIT 1) f LIMIT 1), "
-    "(SELECT min(deadline) FROM {schema}.claims c WHERE c.grp = g.id) - {schema}.now_ms(), "
-    "(SELECT min(due) FROM {schema}.delayed d WHERE d.topic = g.topic) - {schema}.now_ms() "
-    "FROM {schema}.groups g WHERE g.id = $1",
-    "int8",
-)
-_MOVE: Final = Statement(
-    "WITH due AS (DELETE FROM {schema}.delayed WHERE id IN (SELECT id FROM {schema}.delayed "
-    "WHERE topic = $1 AND due <= (SELECT {schema}.now_ms()) ORDER BY due, id LIMIT 64 FOR UPDATE SKIP LOCKED) RETURNING *) "
-    "INSERT INTO {schema}.frames (topic, count, body) SELECT topic, count, body FROM due ORDER BY due, id",
-    "int8",
-)
-_CLAIM: Final = Statement("SELECT * FROM {schema}.claim($1, $2, $3, $4, $5)", "int8 text int8 int4 int8[]")
-_BODY: Final = Statement("SELECT body FROM {schema}.frames WHERE id = $1", "int8")
-_HELD: Final = "id = ANY ($1) AND member = $2"
-_DONE: Final = Statement(f"DELETE FROM {{schema}}.claims WHERE {_HELD} RETURNING id", "int8[] text")
-_PARTLY: Final = Statement(
-    "UPDATE {schema}.claims c SET settled = u.settled FROM unnest($1::int8[], $3::bytea[]) AS u(id, settled) "
-    "WHERE c.id = u.id AND c.member = $2 RETURNING c.id",
-    "int8[] text bytea[]",
-)
-_AGAIN: Final = Statement(
-    "INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries) "
-    "SELECT c.grp, c.xid, c.frame, c.created, u.place, 1, '', CASE WHEN u.delay = 0 THEN 0 ELSE {schema}.now_ms() + u.delay END, u.deliveries "
-    "FROM unnest($1::int8[], $3::int4[], $4::int8[], $5::int4[]) AS u(id, place, delay, deliveries) "
-    "JOIN {schema}.claims c ON c.id = u.id AND c.member = $2",
-    "int8[] text int4[] int8[] int4[]",
-)
-_BACK: Final = Statement(
-    "UPDATE {schema}.claims c SET member = '', deadline = 0, deliveries = c.deliveries - 1, start = u.start, count = u.count, "
-    "settled = u.settled FROM unnest($1::int8[], $3::int4[], $4::int4[], $5::bytea[]) AS u(id, start, count, settled) "
-    "WHERE c.id = u.id AND c.member = $2",
-    "int8[] text int4[] int4[] bytea[]",
-)
-_RELEASE: Final = Statement(f"UPDATE {{schema}}.claims SET member = '', deadline = 0 WHERE {_HELD}", "int8[] text")
-_DEAD: Final = Statement(
-    "INSERT INTO {schema}.frames (topic, count, body) SELECT $3, $4, $5 WHERE EXISTS (SELECT 1 FROM {schema}.claims "
-    "WHERE id = $1 AND member = $2)",
-    "int8 text int8 int4 bytea",
-)
-_COUNT: Final = Statement(
-    "INSERT INTO {schema}.counters AS c (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = c.value + excluded.value",
-    "text int8",
-)
-_RENEW: Final = Statement(
-    f"UPDATE {{schema}}.claims SET deadline = {{schema}}.now_ms() + $3 WHERE {_HELD}", "int8[] text int8"
-)
 
 
 class PostgresPubSub(PostgresDriver, PubSubDriver):
     """Pub/sub driver of one name: a namespace of topics."""
 
-    features = FEATURES | {INBOX}
+    features = FEATURES | {INBOX, KEY_ORDER}
 
     def __init__(self, component: PostgresComponent, name: str) -> None:
         super().__init__(component, name)
@@ -156,10 +107,15 @@ class PostgresPubSub(PostgresDriver, PubSubDriver):
         dead = None
         if request.dead_letter_topic is not None:
             dead = yield from self.find_topic(connection, request.dead_letter_topic)
-        yield from connection.execute(_MAKE_GROUP, topic, request.group, begins_at(request))
-        rows = (yield from connection.execute(_GROUP, topic, request.group)).rows
-        yield from connection.execute(_SEEN, rows[0][0])
-        return _Member(self.component, self.name, request, topic, rows[0][0], dead)
+        wanted = None if request.order is None else PARTS
+        yield from connection.execute(_MAKE_GROUP, topic, request.group, begins_at(request), wanted)
+        ((group, parts),) = (yield from connection.execute(_GROUP, topic, request.group)).rows
+        DeliveryPolicy(self.name, request).check_order(has_order=parts is not None)
+        yield from connection.execute(SEEN, group)
+        if parts is None:
+            return Member(self.component, self.name, request, topic, group, dead)
+        yield from connection.execute(_MAKE_PARTS, group, parts)
+        return KeyOrderMember(self.component, self.name, request, topic, group, dead)
 
     subscribe, subscribe_async = on_connection(_join)
 
@@ -168,135 +124,6 @@ class PostgresPubSub(PostgresDriver, PubSubDriver):
         return rows[0][0] if rows else None
 
     lag, lag_async = on_connection(_lag)
-
-
-class _Member(LogMember):
-    """A member of a group in the database."""
-
-    def __init__(
-        self,
-        component: PostgresComponent,
-        pubsub: str,
-        request: SubscribeRequest,
-        topic: int,
-        group: int,
-        dead_letters: int | None,
-    ) -> None:
-        super().__init__(pubsub, request)
-        self.component = component
-        self._topic = topic
-        self._group = group
-        self._dead_letters = dead_letters
-        self._server_us = 0
-        self._since = 0.0
-        self._bodies: dict[int, bytes] = {}
-
-    def _now_us(self) -> int:
-        return self._server_us
-
-    def _wait_on(self) -> Waits:
-        return self.component.engine.notifier.subscribe(_channel(self._topic))
-
-    def _look(self) -> tuple[bool, float | None]:
-        self.component.check_open()
-        result = self.component.engine.run(self._operation(), lambda connection: connection.execute(_LOOK, self._group))
-        if not result.rows:
-            return False, None
-        fresh, overdue, due = result.rows[0]
-        delays = [ms / 1000 for ms in (overdue, due) if ms is not None]
-        soonest = min(delays) if delays else None
-        return fresh or (soonest is not None and soonest <= 0), soonest
-
-    def _commit(
-        self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
-    ) -> tuple[Collection[int], list[Claimed]]:
-        settle = _Settle(self.component, self, writes, changes is not None)
-        self.component.commit(op, [settle, *(changes or ())], relaxed=not (writes.durable and self.component.durable))
-        return settle.lost, settle.claimed
-
-    def _give_back(self, claims: Sequence[int]) -> None:
-        # waits for a transaction that holds them
-        self.component.engine.run(
-            self._operation(), lambda connection: connection.execute(_RELEASE, list(claims), self.name)
-        )
-
-    def since(self, opened: float) -> None:
-        """Forget frames where the connection is newer: the server may have crashed, and numbers of frames whose commit nobody waited for are given again."""
-        if opened > self._since:
-            self._frames.clear()
-            self._since = opened
-
-    def channels(self, writes: Writes) -> list[str]:
-        """Return the channels of those who can take something after some writes."""
-        names = []
-        if writes.back or any(each.delay_ms == 0 for each in writes.again):
-            names.append(_channel(self._topic))
-        if self._dead_letters is not None and any(each.frame is not None for each in writes.dead):
-            names.append(_channel(self._dead_letters))
-        return names
-
-    def claimed(self, result: Result) -> list[Claimed]:
-        """Take in what was claimed."""
-        claims = []
-        for *claim, now_ms, body in result.rows:
-            self._server_us = now_ms * 1000
-            claims.append(Claimed(*claim))
-            if body is not None:
-                self._bodies[claim[1]] = body
-        return claims
-
-    def move_due(self, connection: Connection) -> Flow[None]:
-        """Publish delayed events that are due; a transaction of its own, since a claim does not see what its own has written."""
-        if self._next_due is None or self._next_due > 0:
-            return
-        try:
-            yield from connection.execute(_MOVE, self._topic)
-        except SqlFailure as error:
-            if error.state != NO_PARTITION:
-                raise
-            yield from make_partitions(connection, self.component.settings.retention)
-            yield from connection.execute(_MOVE, self._topic)
-
-    def calls(self, writes: Writes) -> list[Call]:
-        """Return what settles, renews and claims."""
-        me = self.name
-        calls: list[Call] = []
-        if writes.again:
-            ids, _, indexes, delays, counts = zip(*writes.again, strict=True)
-            calls.append((_AGAIN, (ids, me, indexes, delays, counts)))
-        for id, count, frame in writes.dead:
-            if frame is not None and self._dead_letters is not None:
-                calls.append((_DEAD, (id, me, self._dead_letters, count, frame)))
-            kind = "dropped" if frame is None else "dead_lettered"
-            calls.append((_COUNT, (f"{kind}:{self.label}", count)))
-        if writes.expired:
-            calls.append((_COUNT, (f"expired:{self.label}", writes.expired)))
-        if done := [id for id, settled in writes.settled if settled is None]:
-            calls.append((_DONE, (done, me)))
-        if partly := [(id, settled) for id, settled in writes.settled if settled is not None]:
-            ids, bitmaps = zip(*partly, strict=True)
-            calls.append((_PARTLY, (ids, me, bitmaps)))
-        if writes.back:
-            back = writes.back
-            columns = ([c.start for c in back], [c.length for c in back], [c.settled for c in back])
-            calls.append((_BACK, ([c.id for c in back], me, *columns)))
-        if writes.renew:
-            mine = [*self._held, *(claim.id for claim in self._claimed)]
-            calls.append((_RENEW, (mine, me, self.ack_wait_ms)))
-        if writes.seen:
-            calls.append((_SEEN, (self._group,)))
-        if writes.want:
-            calls.append((_CLAIM, (self._group, me, self.ack_wait_ms, writes.want, list(self._frames))))
-        return calls
-
-    def _load(self, frame: int) -> bytes | None:
-        body = self._bodies.pop(frame, None)  # it came with its claim
-        if body is None:
-            rows = self.component.engine.run(
-                self._operation(), lambda connection: connection.execute(_BODY, frame)
-            ).rows
-            body = rows[0][0] if rows else None
-        return body
 
 
 class _Publish(PostgresChange):
@@ -310,51 +137,6 @@ class _Publish(PostgresChange):
     def calls(self, connection: Connection) -> Flow[list[Call]]:
         batch = self._batch
         topic = yield from self._driver.topic_of(connection, batch.topic)
-        self.channels = (_channel(topic),)
+        self.channels = (channel(topic),)
         statement, due = (_PUBLISH, ()) if batch.delay_ms is None else (_DELAY, (batch.delay_ms,))
         return [(statement, (topic, count_in(frame), frame, *due)) for frame in batch.frames]
-
-
-class _Settle(PostgresChange):
-    """Writes of a member. If they must be ``whole``, a lost claim rolls the transaction back.
-
-    Attributes:
-        lost: claims that have gone to others.
-        claimed: new claims.
-    """
-
-    def __init__(self, component: PostgresComponent, member: _Member, writes: Writes, whole: bool) -> None:
-        super().__init__(component)
-        self._member = member
-        self._writes = writes
-        self._whole = whole
-        self.lost: Collection[int] = ()
-        self.claimed: list[Claimed] = []
-
-    @property
-    def conditional(self) -> bool:
-        return self._whole
-
-    def calls(self, connection: Connection) -> Flow[list[Call]]:
-        self._member.since(connection.opened)
-        if self._writes.want:
-            yield from self._member.move_due(connection)
-        self.channels = self._member.channels(self._writes)
-        self._calls = self._member.calls(self._writes)
-        return self._calls
-
-    def check(self, connection: Connection, results: Sequence[Result]) -> Flow[None]:
-        kept: set[int] = set()
-        for (statement, _), result in zip(self._calls, results, strict=True):
-            if statement in (_DONE, _PARTLY):
-                kept.update(row[0] for row in result.rows)
-            elif statement is _CLAIM:
-                self.claimed = self._member.claimed(result)
-        self.lost = {id for id, _ in self._writes.settled} - kept
-        if self.lost and self._whole:
-            raise self._member.gone()
-        yield from ()
-
-
-def _channel(topic: int) -> str:
-    return f"topic-{topic}"

@@ -226,6 +226,23 @@ STEPS: Final = (
             ALTER TABLE {schema}.state ALTER COLUMN value SET COMPRESSION lz4;
         EXCEPTION WHEN feature_not_supported THEN END $$""",
     ),
+    (  # groups with an order: their parts, the members that own them, and claims of parts
+        "ALTER TABLE {schema}.groups ADD COLUMN parts int4",
+        "ALTER TABLE {schema}.claims ADD COLUMN part int4",
+        "CREATE INDEX claims_part ON {schema}.claims (grp, part, xid, frame, start) WHERE part IS NOT NULL",
+        """CREATE TABLE {schema}.group_parts (
+            grp int8 NOT NULL REFERENCES {schema}.groups ON DELETE CASCADE,
+            part int4 NOT NULL,
+            member text COLLATE "C" NOT NULL,
+            PRIMARY KEY (grp, part)) WITH (fillfactor = 50)""",
+        """CREATE TABLE {schema}.group_members (
+            grp int8 NOT NULL REFERENCES {schema}.groups ON DELETE CASCADE,
+            member text COLLATE "C" NOT NULL,
+            deadline int8 NOT NULL,
+            PRIMARY KEY (grp, member)) WITH (fillfactor = 50)""",
+        "DROP FUNCTION {schema}.claim(int8, text, int8, int4, int8[])",
+        CLAIM,
+    ),
 )
 
 

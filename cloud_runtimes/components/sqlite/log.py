@@ -74,11 +74,11 @@ def join_group(
             "INSERT INTO groups (topic, name, frame, position, seen, parts) VALUES (?, ?, ?, ?, ?, ?) RETURNING id, parts",
             (topic, name, frame, position, wall_ms, parts),
         ).fetchone()
-        connection.executemany(
-            "INSERT INTO group_parts (grp, part, member) VALUES (?, ?, '')",
-            [(row[0], part) for part in range(parts or 0)],
-        )
     group = int(row[0])
+    connection.executemany(  # a group that was copied has none yet
+        "INSERT OR IGNORE INTO group_parts (grp, part, member) VALUES (?, ?, '')",
+        [(group, part) for part in range(row[1] or 0)],
+    )
     connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall_ms, group))
     # leases of an earlier boot have ended, whatever their clock says
     connection.execute("UPDATE claims SET deadline = 0, boot = ? WHERE grp = ? AND boot <> ?", (boot, group, boot))

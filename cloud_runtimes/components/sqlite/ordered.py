@@ -44,6 +44,11 @@ _TURNS: Final = (
 _MINE: Final = "SELECT id FROM claims WHERE grp = ? AND member = ?"
 _UNKNOWN: Final = "UPDATE claims SET member = '', deadline = 0, deliveries = max(0, deliveries - 1) WHERE id = ?"
 _PICK: Final = "UPDATE claims SET member = ?, boot = ?, deadline = ?, deliveries = deliveries + 1 WHERE id = ?"
+# of events that another program has claimed or copied
+_PLAIN: Final = "FROM claims WHERE grp = ? AND part IS NULL AND deadline <= ?"
+_PLAIN_TURNS: Final = (
+    f"SELECT id, frame, start, count, deliveries, settled {_PLAIN} ORDER BY frame, start LIMIT {LIMIT}"
+)
 _CURSOR: Final = "UPDATE groups SET frame = ?, position = ?, seen = ? WHERE id = ?"
 _DEALT: Final = 8
 
@@ -55,6 +60,7 @@ class KeyOrderMember(OrderedMember, Member):
         super()._begin()
         # of the last frames, the indexes of each part
         self._dealt: OrderedDict[int, Sequence[Sequence[int]]] = OrderedDict()
+        self._has_plain = False
 
     def _survey(self) -> Survey:
         query, group = self._engine.query, self._group
@@ -62,7 +68,11 @@ class KeyOrderMember(OrderedMember, Member):
         live = {row[0] for row in query(None, _LIVE, (group, self._boot, now))}
         owners = [row[0] for row in query(None, _OWNERS, (group,))]
         ((fresh, due),) = query(None, _FRESH, (group,)) or [(False, None)]
-        waits = query(None, f"SELECT EXISTS (SELECT 1 {_FREE_CLAIMS})", (group, group, self.name, now))[0][0]
+        self._has_plain = bool(query(None, f"SELECT EXISTS (SELECT 1 {_PLAIN})", (group, now))[0][0])
+        waits = (
+            self._has_plain
+            or query(None, f"SELECT EXISTS (SELECT 1 {_FREE_CLAIMS})", (group, group, self.name, now))[0][0]
+        )
         next_due = None if due is None else (due - wall) / 1000
         return Survey(live, owners, bool(fresh or waits or (next_due is not None and next_due <= 0)), next_due)
 
@@ -123,6 +133,8 @@ class KeyOrderMember(OrderedMember, Member):
             mine = {row[0] for row in connection.execute(_MINE, (group, me))}
             known = {*self._held, *(claim.id for claim in self._claimed)}
             connection.executemany(_UNKNOWN, [(id,) for id in mine - known])
+        if self._has_plain:
+            self._split_plain(connection, now)
         claimed: list[Claimed] = []
         rows = connection.execute(_TURNS, (group, group, me, now)).fetchall()
         for row in rows:
@@ -154,7 +166,9 @@ class KeyOrderMember(OrderedMember, Member):
                 if count == first:
                     continue
                 stop = min(count, first + raw)
-                for part, begin, length, settled in split(self._deal(connection, id, count, parts), first, stop):
+                for part, begin, length, settled in split(
+                    self._deal(connection, id, count, parts), first, stop - first
+                ):
                     mine = part in owned
                     held = (me, self._boot, FOREVER, 1) if mine else ("", self._boot, 0, 0)
                     cursor = connection.execute(log.CLAIM, (group, id, begin, length, *held, settled, part))
@@ -170,13 +184,24 @@ class KeyOrderMember(OrderedMember, Member):
             connection.execute(_CURSOR, (frame, position, wall, group))
         return claimed
 
+    def _split_plain(self, connection: sqlite3.Connection, now: int) -> None:
+        """Make claims of parts of those that have none."""
+        parts = connection.execute("SELECT parts FROM groups WHERE id = ?", (self._group,)).fetchone()[0]
+        rows = connection.execute(_PLAIN_TURNS, (self._group, now)).fetchall()
+        for id, frame, start, count, deliveries, settled in rows:
+            dealt = self._deal(connection, frame, start + count, parts)
+            for part, begin, length, others in split(dealt, start, count, settled):
+                free = ("", self._boot, 0, deliveries)
+                connection.execute(log.CLAIM, (self._group, frame, begin, length, *free, others, part))
+            connection.execute("DELETE FROM claims WHERE id = ?", (id,))
+
     def _deal(self, connection: sqlite3.Connection, id: int, count: int, parts: int) -> Sequence[Sequence[int]]:
         if (dealt := self._dealt.get(id)) is not None:
             return dealt
         rows: list[Any] = connection.execute("SELECT body FROM frames WHERE id = ?", (id,)).fetchall()
         try:
-            frame = self._frames[id] = kernel.Frame(rows[0][0])
-        except PayloadError:  # it is one event for whoever reads it
+            frame = self._frames[id] = kernel.Frame(rows[0][0] if rows else b"")
+        except PayloadError:  # it is gone, or one event for whoever reads it
             return [range(count)]
         dealt = self._dealt[id] = deal(frame, id, parts)
         while len(self._dealt) > _DEALT:

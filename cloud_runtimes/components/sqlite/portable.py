@@ -55,7 +55,7 @@ _LOG: Final = LogSql(
     part=_part,
     has_copied=Sql("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'copied')"),
     make_group=Sql(
-        "INSERT INTO groups (topic, name, frame, position, seen) VALUES ($1, $2, 0, 0, {now}) ON CONFLICT DO NOTHING"
+        "INSERT INTO groups (topic, name, frame, position, seen, parts) VALUES ($1, $2, 0, 0, {now}, $3) ON CONFLICT DO NOTHING"
     ),
     catch_up=(
         Sql(_REST.format(start="g.position", which="=") + " AND g.position < f.count"),
