@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,21 +14,13 @@ import orjson
 import pydantic
 import pytest
 
+from benches.typed_peers import COUNT, ORDER, Celery, FastStream, Handled, Order, Taskiq
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.codec import json
 from cloud_runtimes.pubsub import Event, EventBatch
 from tests.support import redis
 
-COUNT = 5000
 SLICE = 2000
-
-
-@dataclass
-class Order:
-    id: str
-    sku: str
-    qty: int
-    price: float
 
 
 @dataclass
@@ -59,7 +50,6 @@ class OrderModel(pydantic.BaseModel):
     price: float
 
 
-ORDER = {"id": "o-1000017", "sku": "sku-4711", "qty": 3, "price": 19.99}
 BASKET = Basket("o-1000017", [Line(f"sku-{number}", number, 1.5 * number + 0.49) for number in range(5)])
 KINDS: dict[str, tuple[Callable[..., Any], float]] = {
     "dataclass": (Order, 0.87),
@@ -197,19 +187,8 @@ def bench_data(beside: Any, client: CloudRuntimesClient) -> None:
     )
 
 
-class Handled:
-    """Handlers that count, and the end of a slice."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._remaining = count
-        self.done = threading.Event()
-
-    def take(self, count: int = 1) -> None:
-        self._remaining -= count
-        if self._remaining <= 0:
-            self._remaining = self._count
-            self.done.set()
+class Handlers(Handled):
+    """Handlers that count, by what they take."""
 
     def handlers(self) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         """Return handlers by what they take, with the options of their subscriptions."""
@@ -245,6 +224,27 @@ class Handled:
             "dataclass, async": (waiting, {}),
         }
 
+    def taking(self, client: CloudRuntimesClient, kind: str, group: str) -> Callable[[], None]:
+        """Return what handles a slice by the handler of a kind, for a group that begins here."""
+        handler, options = self.handlers()[kind]
+        client.pubsub.subscribe("bus", "t", group=group).close()
+
+        def take() -> None:
+            self.done.clear()
+            with client.pubsub.subscribe("bus", "t", handler, group=group, start="earliest", **options):
+                assert self.done.wait(60)
+            assert client.pubsub.lag("bus", "t", group=group) == 0
+
+        return take
+
+
+def fill(client: CloudRuntimesClient) -> None:
+    """Send the events of a slice."""
+    publisher = client.pubsub.publisher("bus", "t")
+    for _ in range(COUNT):
+        publisher.send(ORDER)
+    publisher.flush()
+
 
 HANDLERS = {"Event": 0, "Event and its data": 0, "dict": 0, "dataclass": 4.5, "dataclass, async": 5.5}
 
@@ -252,94 +252,45 @@ HANDLERS = {"Event": 0, "Event and its data": 0, "dict": 0, "dataclass": 4.5, "d
 @pytest.mark.parametrize("kind", HANDLERS)
 def bench_handler(beside: Any, client: CloudRuntimesClient, kind: str) -> None:
     """CPU of the process, from the subscription to the last answer."""
-    handled = Handled(COUNT)
-    publisher = client.pubsub.publisher("bus", "t")
-    handlers = handled.handlers()
-
-    def taking(name: str, group: str) -> Callable[[], None]:
-        handler, options = handlers[name]
-
-        def take() -> None:
-            handled.done.clear()
-            with client.pubsub.subscribe("bus", "t", handler, group=group, start="earliest", **options):
-                assert handled.done.wait(60)
-            assert client.pubsub.lag("bus", "t", group=group) == 0
-
-        return take
-
-    for group in ("ours", "batches"):
-        client.pubsub.subscribe("bus", "t", group=group).close()
-
-    def fill() -> None:
-        for _ in range(COUNT):
-            publisher.send(ORDER)
-        publisher.flush()
-
+    handled = Handlers(COUNT)
     batches = "batches of 500, untouched"
+    ours, theirs = handled.taking(client, kind, "ours"), handled.taking(client, batches, "batches")
     goal = HANDLERS[kind]
     beside(
         f"handler of {kind}",
-        taking(kind, "ours"),
-        {batches: taking(batches, "batches")},
+        ours,
+        {batches: theirs},
         goals={batches: round(1 / goal, 2)} if goal else None,
         per=COUNT,
         unit="event",
         slices=True,
-        before=fill,
+        before=lambda: fill(client),
         clocks={"CPU of the process": time.process_time},
     )
 
 
-class FastStream:
-    """The same dataclass by FastStream's own handlers, from a stream with a group, acknowledged."""
+@pytest.mark.parametrize("peer", [Celery, Taskiq])
+def bench_handler_and_tasks(beside: Any, client: CloudRuntimesClient, peer: type[Celery | Taskiq]) -> None:
+    theirs = peer()
+    kind = "dataclass" if peer is Celery else "dataclass, async"
+    ours = Handlers(COUNT).taking(client, kind, "ours")
 
-    count = 1000
+    def before() -> None:
+        fill(client)
+        theirs.fill()
 
-    def __init__(self, url: str, batch: int | None) -> None:
-        self._redis = pytest.importorskip("faststream.redis")
-        self._url = url
-        self._batch = batch
-
-    async def fill(self) -> None:
-        """Publish a slice."""
-        async with self._redis.RedisBroker(self._url, logger=None) as broker:
-            async with broker._connection.pipeline(transaction=False) as pipeline:
-                for _ in range(self.count):
-                    await broker.publish(ORDER, stream="fast", pipeline=pipeline)
-                await pipeline.execute()
-
-    async def handle(self) -> None:
-        """Handle a slice."""
-        broker = self._redis.RedisBroker(self._url, logger=None)
-        done = asyncio.Event()
-        remaining = self.count
-        stream = self._redis.StreamSub(
-            "fast",
-            group="fast",
-            consumer="m",
-            max_records=self._batch or 100,
-            batch=bool(self._batch),
-            polling_interval=10,
-        )
-
-        def take(count: int) -> None:
-            nonlocal remaining
-            remaining -= count
-            if remaining <= 0:
-                done.set()
-
-        async def one(order: Order) -> None:
-            assert order.qty == 3
-            take(1)
-
-        async def many(orders: list[Order]) -> None:
-            assert orders[0].qty == 3
-            take(len(orders))
-
-        broker.subscriber(stream=stream)(many if self._batch else one)
-        await broker.start()
-        await asyncio.wait_for(done.wait(), 60)
-        await broker.stop()
+    name, goal = ("Celery", 30) if peer is Celery else ("taskiq", 5)
+    beside(
+        f"handler of {kind}, beside tasks",
+        ours,
+        {name: theirs.handle},
+        goals={name: goal},
+        per=COUNT,
+        unit="event",
+        slices=True,
+        before=before,
+        clocks={"CPU of the process": time.process_time},
+    )
 
 
 @pytest.mark.parametrize("batch", [None, 100], ids=["one by one", "batches of 100"])

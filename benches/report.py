@@ -40,6 +40,8 @@ PEERS = (
     "confluent-kafka",
     "aiokafka",
     "faststream",
+    "celery",
+    "taskiq",
     "obstore",
     "boto3",
     "cython",
