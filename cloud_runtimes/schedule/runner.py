@@ -73,7 +73,7 @@ class JobRunner(RunningHandle):
         self._loop = self._frame.context.loop
         self._thread: Background | None = None
         self._workers: Any = None
-        self._closing = self._ending = self._closed = False
+        self._waiting = self._closing = self._ending = self._closed = False
         self.health = Health("running jobs", "schedule")
         self._unhandled = UnhandledJobs(service)
 
@@ -148,8 +148,10 @@ class JobRunner(RunningHandle):
                 for run in runs:
                     self._begin(run)
                 self._unhandled.look()
+                self._waiting = True
                 if not self._done:
                     source.wait(_LOOK)
+                self._waiting = False
             except Exception as error:
                 pause = self.health.failed(error)
                 if pause is None:
@@ -267,7 +269,8 @@ class JobRunner(RunningHandle):
 
     def _settle(self, outcome: Outcome) -> None:
         self._done.append(outcome)
-        if self._source is not None:
+        # the thread looks for outcomes once more after it has said that it waits
+        if self._waiting and self._source is not None:
             self._source.wake()
 
     def _over(self) -> bool:
