@@ -9,19 +9,20 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.dict cimport PyDict_SetItem
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from builtin cimport CR_BORROW, CR_object
 from json_text cimport utf8_valid
-from msgpack_builtin cimport CR_leaf, CR_packed, short_items
+from msgpack_builtin cimport CR_layout, CR_layouts, CR_leaf, CR_packed, short_items
 from msgpack_wire cimport (
     ARRAY, BIN, EXTENSION, FALSE, FLOAT, MAP, NIL, SIGNED, STR, TRUE, UNSIGNED, Head, Reader, malformed, read_head,
 )
 from writer cimport Writer, writer_init, writer_release
 
-from cloud_runtimes._native import hooks, limits
+from cloud_runtimes._native import _payload, hooks, limits
 from cloud_runtimes._native.msgpack_plain import converted, leaf, moment
 from cloud_runtimes._native.plain import Packed
 from cloud_runtimes.errors import PayloadError
@@ -81,9 +82,29 @@ cdef enum:
     VERIFY_BYTES = 8192    # longer input is checked whole before the first object is made
     CACHED_KEYS = 1024     # slots, a power of two
     CACHED_KEY_BYTES = 40
+    LAYOUTS_MAX = 1024
+
+ctypedef object (*ConvertedAs)(object, object)
+
+cdef ConvertedAs converted_as = <ConvertedAs>PyCapsule_GetPointer(_payload._convert, "cloud_runtimes._native._payload._convert")
 
 CR_packed = <PyTypeObject*>Packed
 CR_leaf = <PyObject*>leaf
+
+cdef dict layouts = {}
+
+
+def find_layout(cls):
+    """Find out how objects of a class are written, and note it."""
+    if len(layouts) >= LAYOUTS_MAX:
+        layouts.clear()
+    layout = layouts[cls] = hooks.layout(cls)
+    return layout
+
+
+cdef object finder = find_layout
+CR_layouts = <PyObject*>layouts
+CR_layout = <PyObject*>finder
 
 
 def encode(value) -> bytes:
@@ -154,7 +175,7 @@ def decode(data, *, type=None) -> object:
         value = read_whole(&r)
     else:
         value = read_buffer(data)
-    return value if type is None else hooks.convert(value, type)
+    return value if type is None else converted_as(value, type)
 
 
 cdef object read_buffer(object data):

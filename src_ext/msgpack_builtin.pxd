@@ -19,6 +19,9 @@ cdef extern from *:
     #define CR_DATA(o) ((const uint8_t*)PyUnicode_DATA(o))
     static PyTypeObject* CR_packed;  /* of bytes that are written as they are */
     static PyObject* CR_leaf;        /* converts what is no builtin */
+    static PyObject* CR_layouts;     /* how objects of a class are written: (packed keys, attributes, slots), or None */
+    static PyObject* CR_layout;      /* finds it out */
+    #define CR_FIELD(o, at) (*(PyObject**)((char*)(o) + (at)))
     static inline int CR_big_int(PyObject* value, unsigned long long* out) {
         *out = PyLong_AsUnsignedLongLong(value);
         if (*out == (unsigned long long)-1 && PyErr_Occurred()) {
@@ -49,6 +52,13 @@ cdef extern from *:
     const uint8_t* CR_DATA(PyObject*) nogil
     PyTypeObject* CR_packed
     PyObject* CR_leaf
+    PyObject* CR_layouts
+    PyObject* CR_layout
+    PyObject* CR_FIELD(PyObject*, Py_ssize_t)
+    PyObject* PyDict_GetItemWithError(PyObject*, PyObject*)
+    PyObject* PyObject_GenericGetAttr(PyObject*, PyObject*)
+    PyObject* PyTuple_GET_ITEM(PyObject*, Py_ssize_t)
+    Py_ssize_t PyLong_AsSsize_t(PyObject*)
     void Py_INCREF(PyObject*)
     void Py_DECREF(PyObject*)
     bint CR_big_int(PyObject*, unsigned long long*)
@@ -211,15 +221,73 @@ cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int dept
     return short_items(w, p, value, depth, False)
 
 
+cdef inline PyObject* layout_of(PyObject* kind) noexcept:
+    # How objects of a class are written, or None.
+    cdef PyObject* layout = PyDict_GetItemWithError(CR_layouts, kind)
+    if layout != NULL:
+        Py_INCREF(layout)
+        return layout
+    PyErr_Clear()
+    layout = PyObject_CallOneArg(CR_layout, kind)
+    if layout == NULL:
+        PyErr_Clear()
+    return layout
+
+
+cdef inline uint8_t* laid_out(Writer* w, uint8_t* p, PyObject* layout, PyObject* value, int depth) noexcept:
+    # An object of known fields, or what stands for it.
+    cdef PyObject* keys = PyTuple_GET_ITEM(layout, 0)
+    cdef PyObject* names = PyTuple_GET_ITEM(layout, 1)
+    cdef PyObject* slots = PyTuple_GET_ITEM(layout, 2)
+    cdef PyObject* key
+    cdef PyObject* item
+    cdef Py_ssize_t count = Py_SIZE(names)
+    cdef Py_ssize_t i, slot
+    if keys != Py_None_P:
+        if depth >= SHORT_DEPTH:
+            return NULL
+        depth += 1
+        p = short_head(w, p, count, 0x80, 0xDE)
+    Py_INCREF(value)
+    for i in range(count):
+        if p != NULL and keys != Py_None_P:
+            key = PyTuple_GET_ITEM(keys, i)
+            p = more(w, p, Py_SIZE(key) + 16)
+            if p != NULL:
+                p = copy_short(p, <const uint8_t*>PyBytes_AS_STRING(key), Py_SIZE(key))
+        if p == NULL:
+            break
+        slot = PyLong_AsSsize_t(PyTuple_GET_ITEM(slots, i))
+        item = CR_FIELD(value, slot) if slot > 0 else PyObject_GenericGetAttr(value, PyTuple_GET_ITEM(names, i))
+        if item == NULL:
+            PyErr_Clear()
+            p = NULL
+            break
+        if slot > 0:
+            Py_INCREF(item)
+        p = short_item(w, p, item, depth)
+        Py_DECREF(item)
+    Py_DECREF(value)
+    return p
+
+
 cdef inline uint8_t* odd_item(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:
     # What is no exact builtin, or an int of more than 63 bits.
     cdef unsigned long long number
+    cdef PyObject* layout
     cdef PyObject* converted
     if Py_TYPE(value) == &PyLong_Type:
         return tagged64(p, 0xCF, number) if CR_big_int(value, &number) else NULL
     if Py_TYPE(value) == CR_packed:
         p = more(w, p, Py_SIZE(value) + 16)
         return copy_short(p, <const uint8_t*>PyBytes_AS_STRING(value), Py_SIZE(value)) if p != NULL else NULL
+    layout = layout_of(<PyObject*>Py_TYPE(value))
+    if layout != Py_None_P:
+        if layout != NULL:
+            p = laid_out(w, p, layout, value, depth)
+            Py_DECREF(layout)
+        return p if layout != NULL else NULL
+    Py_DECREF(layout)
     converted = PyObject_CallOneArg(CR_leaf, value)
     if converted == NULL:
         PyErr_Clear()

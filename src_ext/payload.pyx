@@ -90,6 +90,9 @@ cdef enum:
 cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_runtimes._native._events._draw_now")
 cdef object dumps = None
 cdef object default = None
+cdef object long_default = None
+cdef object fragment = None
+cdef uint64_t fragments = 0    # made so far
 cdef object options = None
 cdef object explain = None
 cdef object loads = None
@@ -102,8 +105,23 @@ cdef Py_ssize_t easy = 2 * most_depth  # a shorter document can break no limit
 
 def use(dumps_, default_, options_, explain_, loads_):
     """Say who writes JSON (orjson's `dumps`), with which arguments, and what explains its errors; and who reads it."""
-    global dumps, default, options, explain, loads
+    global dumps, default, long_default, options, explain, loads, fragment
     dumps, default, options, explain, loads = dumps_, default_, options_, explain_, loads_
+    long_default = default_
+    if CR_BORROW:
+        from orjson import Fragment
+        default, fragment = as_fragment, Fragment
+
+
+def as_fragment(value):
+    """Return for `dumps` what stands for a value: its JSON, if its class is known."""
+    global fragments
+    cdef Slice text
+    cdef object out = short_way(value, &text)
+    if out is None:
+        return long_default(value)
+    fragments += 1
+    return fragment(out)
 
 
 def set_limits(Py_ssize_t depth, Py_ssize_t items, Py_ssize_t size):
@@ -160,6 +178,7 @@ cdef object MISS = object()
 cdef dict plans = {}    # type → `Node`, or None for what goes the long way
 
 include "typed_read.pxi"
+include "typed_convert.pxi"
 include "typed_write.pxi"
 
 
@@ -172,6 +191,8 @@ cdef object plan_of(object type):
         if len(plans) >= PLANS_MAX:
             plans.clear()
         plan = plans[type] = hooks.plan(type)
+    elif plan is not None and (<Node>plan).annotation is not None and (<Node>plan).annotation is not type:
+        plan = plans[type] = hooks.plan(type)  # equal to the one that is known, and not the same
     return plan
 
 
@@ -218,7 +239,8 @@ def decode_json(data, *, type=None):
     if PyBytes_CheckExact(data):
         return read_json(data, type)
     check_other(data)
-    return loaded_as(data, type)
+    value = loaded_as(data, None)
+    return value if type is None else converted_as(value, type)
 
 
 cdef int nonfinite(PyObject* value, Py_ssize_t* nulls) noexcept:
@@ -287,6 +309,8 @@ cdef inline object written_by_orjson(object value, Slice* text):
     cdef PyObject* arguments[4]
     cdef PyObject* raw
     cdef Py_ssize_t nulls
+    cdef Py_ssize_t items = 0
+    cdef uint64_t before = fragments
     arguments[1] = CR_object(value)
     arguments[2] = CR_object(default)
     arguments[3] = CR_object(options)
@@ -294,6 +318,13 @@ cdef inline object written_by_orjson(object value, Slice* text):
     if raw == NULL:
         return refuse(value)
     out = CR_owned(raw)
+    if fragments != before and CR_shape_bound(<const uint8_t*>PyBytes_AS_STRING(out), PyBytes_GET_SIZE(out), DEEPEST_OUT, &items) == 1:
+        # orjson has not counted the containers of a fragment
+        arguments[2] = CR_object(long_default)
+        raw = PyObject_Vectorcall(CR_object(dumps), &arguments[1], VECTORCALL_3, NULL)
+        if raw == NULL:
+            return refuse(value)
+        out = CR_owned(raw)
     text.data = <const uint8_t*>PyBytes_AS_STRING(out)
     text.size = PyBytes_GET_SIZE(out)
     nulls = CR_nulls(text.data, text.size)

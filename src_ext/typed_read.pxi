@@ -81,6 +81,7 @@ cdef enum Kind:
     K_PARSED    # a str that is given to a function
     K_RECORD    # an object of known keys
     K_PYTHON    # left to a converter
+    K_UNION     # the first that fits; of JSON decoded first
 
 cdef enum:
     L_NONE = 1
@@ -88,6 +89,7 @@ cdef enum:
     L_INT = 4
     L_FLOAT = 8
     L_STR = 16
+    L_BYTES = 32    # MessagePack has them
 
 # How a record is made.
 cdef enum:
@@ -98,9 +100,9 @@ cdef enum:
 KINDS = {
     "any": K_ANY, "leaves": K_LEAVES, "optional": K_OPTIONAL, "list": K_LIST, "tuple": K_TUPLE, "set": K_SET,
     "frozenset": K_FROZENSET, "fixed": K_FIXED, "dict": K_DICT, "lookup": K_LOOKED_UP, "parsed": K_PARSED,
-    "record": K_RECORD, "python": K_PYTHON,
+    "record": K_RECORD, "python": K_PYTHON, "union": K_UNION,
 }
-LEAVES = {type(None): L_NONE, bool: L_BOOL, int: L_INT, float: L_FLOAT, str: L_STR}
+LEAVES = {type(None): L_NONE, bool: L_BOOL, int: L_INT, float: L_FLOAT, str: L_STR, bytes: L_BYTES}
 MAKES = {"fields": M_FIELDS, "call": M_CALL, "dict": M_DICT}
 
 
@@ -111,12 +113,19 @@ cdef class Node:
         kind: one of `KINDS`.
         leaves: which of `LEAVES`; of K_ANY the bracket that must open it, if one must.
         items: the nodes of what is in it.
-        call: what is called: a parser, a converter, or the class of a record.
+        call: what is called: a parser, a converter, or the class of a record or of a fixed tuple.
+        cls: what a value that is no text may be already.
+        fewest: items of a fixed tuple; all of them, if negative.
+        loose: whether the class takes more than the plan.
+        annotation: the only one that the plan is for, where others are equal to it.
     """
 
     cdef int kind, leaves, make
+    cdef Py_ssize_t fewest
+    cdef bint loose
     cdef list items
-    cdef object call
+    cdef object call, cls
+    cdef public object annotation
     cdef dict members       # of K_LOOKED_UP
     cdef bint by_int        # its keys are int
     # of records
@@ -127,11 +136,15 @@ cdef class Node:
     cdef Py_ssize_t[MANY_FIELDS] slots
     cdef uint64_t required, makers, ignored
 
-    def __init__(self, str kind, *, int leaves=0, items=(), call=None, members=None, bint by_int=False):
+    def __init__(
+        self, str kind, *, int leaves=0, items=(), call=None, cls=None, members=None, bint by_int=False, Py_ssize_t fewest=-1
+    ):
         self.kind = KINDS[kind]
         self.leaves = leaves
         self.items = list(items)
         self.call = call
+        self.cls = cls
+        self.fewest = len(self.items) if fewest < 0 else fewest
         self.members = members
         self.by_int = by_int
 
@@ -139,7 +152,7 @@ cdef class Node:
         """Set the nodes of what is in it, which may be itself."""
         self.items = list(items)
 
-    def record(self, str make, cls, keys, names, slots, required, defaults, makers, ignored=()):
+    def record(self, str make, cls, keys, names, slots, required, defaults, makers, ignored=(), bint loose=False):
         """Say how a record is made; all but ``make`` and ``cls`` are one for each field.
 
         Args:
@@ -151,11 +164,13 @@ cdef class Node:
             defaults: values for `M_FIELDS`.
             makers: indexes of defaults that are called.
             ignored: indexes of fields that are read and not given to the constructor.
+            loose: whether the class takes more than the plan.
         """
         cdef Py_ssize_t i
         if len(keys) > MANY_FIELDS:
             raise ValueError(f"{len(keys)} fields")
         self.make = MAKES[make]
+        self.loose = loose
         self.call = cls
         self.keys = [key.encode() for key in keys]
         self.names = tuple(names)
@@ -181,8 +196,8 @@ cdef struct Reader:
 
 
 cdef PyObject* pass_on() noexcept:
-    # Something raised. An error goes the long way, which raises it again; anything else is on its way out.
-    if PyErr_Occurred() != NULL and PyErr_ExceptionMatches(Exception):
+    # Something raised. An error goes the long way, which raises it again; anything else is on its way out, and lack of memory.
+    if PyErr_Occurred() != NULL and PyErr_ExceptionMatches(Exception) and not PyErr_ExceptionMatches(MemoryError):
         PyErr_Clear()
     return NULL
 
@@ -394,19 +409,22 @@ cdef PyObject* read_items(Node node, Reader* r) noexcept:
             if r.p[r.at - 1] == 0x5D:
                 break
             r.at = skip_space(r.p, r.at, r.size)
-    if fixed and count != wanted:
+    if fixed and count < node.fewest:
         Py_DECREF_P(out)
         return NULL
     return out
 
 
 cdef PyObject* read_array(Node node, Reader* r) noexcept:
-    cdef PyObject* out
+    cdef PyObject* out = read_items(node, r) if r.p[r.at] == 0x5B else NULL
+    return made_array(node, out) if out != NULL else NULL
+
+
+cdef PyObject* made_array(Node node, PyObject* out) noexcept:
+    # What a plan makes of a list, which it takes over.
+    cdef PyObject* items
     cdef PyObject* result
-    if r.p[r.at] != 0x5B:
-        return NULL
-    out = read_items(node, r)
-    if out == NULL or node.kind == K_LIST:
+    if node.kind == K_LIST:
         return out
     if node.kind == K_SET:
         result = PySet_New_P(out)
@@ -414,6 +432,10 @@ cdef PyObject* read_array(Node node, Reader* r) noexcept:
         result = PyFrozenSet_New_P(out)
     else:
         result = PyList_AsTuple_P(out)
+        if result != NULL and node.call is not None:
+            items = result
+            result = PyObject_CallObject_P(CR_object(node.call), items)
+            Py_DECREF_P(items)
     Py_DECREF_P(out)
     return result if result != NULL else pass_on()
 
@@ -472,7 +494,8 @@ cdef PyObject* read_member(Node node, Reader* r) noexcept:
 
 
 cdef PyObject* read_called(Node node, Reader* r) noexcept:
-    # The result of a parser of text, or of a converter of a value and its path.
+    # The result of a parser of text, of a converter of a value and its path, or of one of several plans.
+    cdef bint unsure = False
     cdef PyObject* value
     cdef PyObject* result
     if node.kind == K_PARSED:
@@ -481,7 +504,10 @@ cdef PyObject* read_called(Node node, Reader* r) noexcept:
         value = read_any(r, 0)
     if value == NULL:
         return NULL
-    result = PyObject_CallOneArg(CR_object(node.call), value)
+    if node.kind == K_UNION:
+        result = as_union(node, value, &unsure)
+    else:
+        result = PyObject_CallOneArg(CR_object(node.call), value)
     Py_DECREF_P(value)
     return result if result != NULL else pass_on()
 
@@ -559,7 +585,7 @@ cdef PyObject* read_record(Node node, Reader* r) noexcept:
     if closed and node.required & ~seen == 0:
         if node.make == M_DICT:
             return out
-        out = made_of_fields(node, values, seen, count) if node.make == M_FIELDS else made_by_call(node, values, seen, count)
+        out = made_record(node, values, seen, count)
     elif node.make == M_DICT:
         Py_DECREF_P(out)
         out = NULL
@@ -568,6 +594,10 @@ cdef PyObject* read_record(Node node, Reader* r) noexcept:
             if seen & <uint64_t>1 << i:
                 Py_DECREF_P(values[i])
     return out if out != NULL else pass_on()
+
+
+cdef inline PyObject* made_record(Node node, PyObject** values, uint64_t seen, Py_ssize_t count) noexcept:
+    return made_of_fields(node, values, seen, count) if node.make == M_FIELDS else made_by_call(node, values, seen, count)
 
 
 cdef PyObject* made_of_fields(Node node, PyObject** values, uint64_t seen, Py_ssize_t count) noexcept:
@@ -611,6 +641,9 @@ cdef PyObject* made_by_call(Node node, PyObject** values, uint64_t seen, Py_ssiz
     for i in range(count):
         if seen & ~node.ignored & <uint64_t>1 << i:
             given += 1
+    if given == count:
+        memcpy(&arguments[1], values, count * sizeof(PyObject*))
+        return PyObject_Vectorcall(CR_object(node.call), &arguments[1], VECTORCALL_0, CR_object(node.names))
     names = PyTuple_New_P(given)
     if names == NULL:
         return NULL
@@ -646,7 +679,7 @@ cdef PyObject* read_node(Node node, Reader* r) noexcept:
         return read_any(r, node.leaves)
     if kind == K_LOOKED_UP:
         return read_member(node, r)
-    if kind == K_PARSED or kind == K_PYTHON:
+    if kind == K_PARSED or kind == K_PYTHON or kind == K_UNION:
         return read_called(node, r)
     return read_array(node, r)
 

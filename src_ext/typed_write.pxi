@@ -42,10 +42,12 @@ cdef enum:
     H_DATE
     H_UUID
     H_TEXT      # its str, by code in C
+    H_TUPLE     # an array
     H_CALL      # another library writes it
 
 HOWS = {
-    "fields": H_FIELDS, "value": H_VALUE, "datetime": H_DATETIME, "date": H_DATE, "uuid": H_UUID, "text": H_TEXT, "call": H_CALL
+    "fields": H_FIELDS, "value": H_VALUE, "datetime": H_DATETIME, "date": H_DATE, "uuid": H_UUID, "text": H_TEXT, "tuple": H_TUPLE,
+    "call": H_CALL,
 }
 
 cdef enum:
@@ -257,6 +259,19 @@ cdef bint put_object(Out* o, Shape shape, PyObject* value, int depth) noexcept:
     return put_word(o, "}" if count else "{}", 1 if count else 2)
 
 
+cdef bint put_items(Out* o, PyObject* value, int depth, bint plain) noexcept:
+    cdef bint listed = Py_TYPE(value) == &PyList_Type
+    cdef uint8_t mark = 0x5B
+    cdef Py_ssize_t i
+    for i in range(Py_SIZE(value)):
+        if not put_byte(o, mark):
+            return False
+        if not put_value(o, PyList_GET_ITEM_P(value, i) if listed else PyTuple_GET_ITEM_P(value, i), depth + 1, plain):
+            return False
+        mark = 0x2C
+    return put_word(o, "[]", 2) if mark == 0x5B else put_byte(o, 0x5D)
+
+
 cdef bint put_value(Out* o, PyObject* value, int depth, bint plain) noexcept:
     # False for what goes the long way; no error is set.
     cdef PyTypeObject* kind = Py_TYPE(value)
@@ -264,7 +279,6 @@ cdef bint put_value(Out* o, PyObject* value, int depth, bint plain) noexcept:
     cdef PyObject* item = NULL
     cdef PyObject* shape
     cdef Py_ssize_t position = 0
-    cdef Py_ssize_t i
     cdef uint8_t mark
     if kind == &PyUnicode_Type:
         return put_text(o, value)
@@ -288,12 +302,7 @@ cdef bint put_value(Out* o, PyObject* value, int depth, bint plain) noexcept:
             mark = 0x2C
         return put_word(o, "{}", 2) if mark == 0x7B else put_byte(o, 0x7D)
     if kind == &PyList_Type or kind == &PyTuple_Type:
-        mark = 0x5B
-        for i in range(Py_SIZE(value)):
-            if not put_byte(o, mark) or not put_value(o, CR_item(value, i), depth + 1, plain):
-                return False
-            mark = 0x2C
-        return put_word(o, "[]", 2) if mark == 0x5B else put_byte(o, 0x5D)
+        return put_items(o, value, depth, plain)
     shape = PyDict_GetItem_P(CR_object(shapes), <PyObject*>kind)
     if shape == NULL:
         PyErr_Clear()
@@ -372,6 +381,8 @@ cdef bint put_shaped(Out* o, Shape shape, PyObject* value, int depth) noexcept:
         return put_object(o, shape, value, depth + 1)
     if shape.how == H_DATETIME or shape.how == H_DATE:
         return put_moment(o, shape, value)
+    if shape.how == H_TUPLE:
+        return put_items(o, value, depth, False)
     if shape.how == H_UUID:
         return put_id(o, shape, value)
     if shape.how == H_VALUE:

@@ -1,4 +1,4 @@
-"""Plans by which the compiled kernel reads JSON straight into a type, and writes objects straight to JSON.
+"""Plans by which the compiled kernels read JSON and MessagePack straight into a type, and write objects straight to them.
 
 A plan only has what is sure to give what `convert` and `plain` give. Anything else is left out of it, and goes their way.
 """
@@ -16,14 +16,17 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Final
 
-from .._native import payload
+from .._native import msgpack, payload
 from .._native.plain import attrs_names, model_config, writes_aliases
 from ..errors import CloudRuntimesError
 from ._classes import type_hints
-from .convert import compiled, is_ordered
+from .convert import compiled, is_ordered, structure
 
 _kernel: Any = payload  # the twin has no plans, and asks for none
 _FIELDS: Final = 64
+_TOO_MANY_TYPES: Final = 2048
+_ordered: dict[Any, Any] = {}
+"""Plans of annotations that are equal to others and not the same, by their structure."""
 _MISSING: Final = dataclasses.MISSING
 _INIT_ONLY: Final = getattr(dataclasses, "_FIELD_INITVAR")  # noqa: B009  # the standard library does not name it
 _ARRAYS: Final[dict[Any, str]] = {
@@ -37,12 +40,24 @@ _MOMENTS: Final = (datetime.datetime, datetime.date, datetime.time)
 
 def plan(annotation: Any) -> Any:
     """Return the kernel's plan to read an annotation; ``None``: all of it goes the long way."""
-    if not isinstance(annotation, type) and is_ordered(annotation):
-        return None  # equal to another one that is not the same
     try:
-        node, python = _Planner().plan(annotation)
-    except (CloudRuntimesError, TypeError, ValueError):  # what is wrong with it, the long way says
+        if isinstance(annotation, type) or not is_ordered(annotation):
+            return _made(annotation)
+        key = structure(annotation)
+        if key not in _ordered:
+            if len(_ordered) >= _TOO_MANY_TYPES:
+                _ordered.clear()
+            _ordered[key] = _made(annotation)
+        node = _ordered[key]
+    except Exception:  # what is wrong with it, the long way says
         return None
+    if node is not None:
+        node.annotation = annotation
+    return node
+
+
+def _made(annotation: Any) -> Any:
+    node, python = _Planner().plan(annotation)
     return None if python else node
 
 
@@ -51,6 +66,7 @@ class _Planner:
 
     def __init__(self) -> None:
         self._classes: dict[type, Any] = {}
+        self._aliases: list[Any] = []
 
     def plan(self, annotation: Any) -> tuple[Any, bool]:
         """Return a node, and whether it only calls a converter."""
@@ -73,7 +89,7 @@ class _Planner:
         if origin is typing.Annotated or isinstance(annotation, typing.NewType):
             return self._node(annotation.__origin__ if origin is typing.Annotated else annotation.__supertype__)
         if hasattr(annotation, "__type_params__") and hasattr(annotation, "__value__"):
-            return self._node(annotation.__value__)
+            return self._alias(annotation)
         if origin is not None and origin in (typing.Required, typing.NotRequired, getattr(typing, "ReadOnly", None)):
             return self._node(arguments[0])
         if origin is typing.Union or origin is types.UnionType:
@@ -91,6 +107,15 @@ class _Planner:
             return self._mapping(arguments)
         return self._class(annotation) if isinstance(annotation, type) else None
 
+    def _alias(self, alias: Any) -> Any:
+        if alias in self._aliases:  # it has itself in it: a converter goes on from here
+            return None
+        self._aliases.append(alias)
+        try:
+            return self._node(alias.__value__)
+        finally:
+            self._aliases.pop()
+
     def _union(self, members: Sequence[Any]) -> Any:
         leaves = list(map(_leaf, members))
         if None not in leaves:
@@ -98,7 +123,10 @@ class _Planner:
         rest = [each for each, leaf in zip(members, leaves, strict=True) if leaf != _kernel.LEAVES[type(None)]]
         if len(members) == 2 and len(rest) == 1:
             return _kernel.Node("optional", items=[self._node(rest[0])])
-        return None
+        nodes = [self.plan(each) for each in members]
+        if all(python for _, python in nodes):
+            return None
+        return _kernel.Node("union", leaves=sum({*filter(None, leaves)}), items=[node for node, _ in nodes])
 
     def _tuple(self, annotation: Any, arguments: Sequence[Any]) -> Any:
         if not arguments and annotation in (tuple, typing.Tuple):  # noqa: UP006
@@ -117,14 +145,16 @@ class _Planner:
             members = list(cls)
             return None if issubclass(cls, enum.Flag) else _lookup({each.value: each for each in members}, len(members))
         if cls in _MOMENTS:
-            return _kernel.Node("parsed", call=cls.fromisoformat)
+            return _kernel.Node("parsed", call=cls.fromisoformat, cls=cls)
         if _is_parsed(cls):
-            return _kernel.Node("parsed", call=cls)
+            return _kernel.Node("parsed", call=cls, cls=cls)
         if _is_pydantic(cls):
             return None
         known = self._classes.get(cls)
         if known is not None:
             return known
+        if issubclass(cls, tuple):
+            return self._named_tuple(cls) if hasattr(cls, "_fields") and not _has_fields(cls) else None
         describe = _record_of(cls)
         if describe is None or len(describe[1]) > _FIELDS:
             return None
@@ -140,8 +170,15 @@ class _Planner:
             [field.default for field in fields],
             [index for index, field in enumerate(fields) if field.is_made],
             [index for index, field in enumerate(fields) if field.is_ignored],
+            not hasattr(cls, "__dataclass_fields__") and make != "dict",
         )
         node.fill([self._node(field.annotation) for field in fields])
+        return node
+
+    def _named_tuple(self, cls: Any) -> Any:
+        hints, names = type_hints(cls), cls._fields
+        node = self._classes[cls] = _kernel.Node("fixed", call=cls, fewest=len(names) - len(cls._field_defaults))
+        node.fill([self._node(hints.get(name, Any)) for name in names])
         return node
 
 
@@ -193,7 +230,39 @@ def _record_of(cls: Any) -> tuple[str, list[_Field], frozenset[str]] | None:
             for each in fields
         ]
         return "call", rows, missing
-    return None
+    return _struct(cls) if hasattr(cls, "__struct_config__") else None
+
+
+def _has_fields(cls: Any) -> bool:
+    """Return whether a class is one of those that are read by their fields before all else."""
+    return "__required_keys__" in vars(cls) or any(
+        hasattr(cls, name) for name in ("__dataclass_fields__", "__attrs_attrs__", "__struct_config__")
+    )
+
+
+def _struct(cls: Any) -> tuple[str, list[_Field], frozenset[str]] | None:
+    """Return the fields of a ``msgspec.Struct`` if msgspec takes for each of them whatever is taken here, and the same comes of it."""
+    msgspec, config = sys.modules["msgspec"], cls.__struct_config__
+    base = msgspec.Struct
+    if config.tag is not None or config.array_like or type(cls) is not type(base):
+        return None
+    if cls.__init__ is not base.__init__ or cls.__new__ is not base.__new__:
+        return None
+    fields = msgspec.structs.fields(cls)
+    if not all(_is_plain(each.type) for each in fields):
+        return None
+    rows = [_Field(each.encode_name, each.name, each.type) for each in fields]
+    return "call", rows, frozenset(each.encode_name for each in fields if each.required)
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Return whether an annotation consists of scalars, lists, dicts and structs, which mean the same to msgspec."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Union or origin is types.UnionType:
+        return sum(_leaf(each) is None for each in arguments) < 2 and all(map(_is_plain, arguments))
+    if origin is list or origin is dict:
+        return all(map(_is_plain, arguments))
+    return _leaf(annotation) is not None or annotation in (Any, list, dict) or hasattr(annotation, "__struct_config__")
 
 
 def _dataclass(cls: Any) -> tuple[str, list[_Field], frozenset[str]]:
@@ -283,9 +352,7 @@ def shapes(cls: Any, known: dict[type, Any]) -> None:
 
 def _shape(cls: Any) -> Any:
     if issubclass(cls, enum.Enum):
-        # an overridden `value` may give something else than the member has
-        usual = next(base for base in cls.__mro__ if "value" in vars(base)) is enum.Enum
-        return _kernel.Shape("value", names=("_value_",)) if usual and _reads_fields(cls) else None
+        return _kernel.Shape("value", names=("_value_",)) if _has_value(cls) else None
     if cls is datetime.datetime or cls is datetime.date:
         return _kernel.Shape(cls.__name__)
     if _is_parsed(cls) and cls.__name__ == "UUID":
@@ -296,15 +363,40 @@ def _shape(cls: Any) -> Any:
         return None if inspect.isfunction(cls.__str__) else _kernel.Shape("text")
     if _is_pydantic(cls) or "__pydantic_serializer__" in vars(cls):
         return _model(cls)
-    if not _reads_fields(cls):
+    if issubclass(cls, tuple) and not _has_fields(cls):
+        return _kernel.Shape("tuple")
+    fields = _fields(cls)
+    if fields is None or len(fields[0]) > _FIELDS:
         return None
-    names, keys, plain = _written(cls)
-    if names is None:
-        return None
-    slots = _slots(cls, names)
-    if slots is None or len(names) > _FIELDS:
-        return None
+    names, keys, slots, plain = fields
     return _kernel.Shape("fields", [_kernel.encode_json(key) + b":" for key in keys], names, slots, plain=plain)
+
+
+def layout(cls: Any) -> tuple[Any, ...] | None:
+    """Return how MessagePack writes the objects of a class: their keys, attributes and slots; without keys one value stands for the object."""
+    try:
+        if issubclass(cls, enum.Enum):
+            return (None, ("_value_",), (-1,)) if _has_value(cls) else None
+        fields = None if _is_pydantic(cls) or "__pydantic_serializer__" in vars(cls) else _fields(cls)
+    except Exception:  # as above
+        return None
+    if fields is None or fields[3]:
+        return None
+    names, keys, slots, _ = fields
+    return tuple(map(msgpack.encode, keys)), tuple(names), tuple(slots)
+
+
+def _fields(cls: Any) -> tuple[Sequence[str], Sequence[str], list[int], bool] | None:
+    """Return what `_written` does, with the slots; ``None``: reading the attributes may run code, or there are none."""
+    names, keys, plain = _written(cls) if _reads_fields(cls) else (None, (), False)
+    slots = None if names is None else _slots(cls, names)
+    return None if names is None or slots is None else (names, keys, slots, plain)
+
+
+def _has_value(cls: Any) -> bool:
+    """Return whether the value of an enum's members is the one that they have, which an overridden `value` may change."""
+    usual = next(base for base in cls.__mro__ if "value" in vars(base)) is enum.Enum
+    return usual and _reads_fields(cls)
 
 
 def _reads_fields(cls: Any) -> bool:

@@ -48,7 +48,7 @@ def convert(value: Any, type: Any, path: str = "$") -> Any:
 def compiled(annotation: Any) -> Converter:
     """Return the converter of an annotation; while it is being made, a recursive type finds a stand-in for it."""
     try:
-        key = ("ordered", _structure(annotation)) if is_ordered(annotation) else annotation
+        key = ("ordered", structure(annotation)) if is_ordered(annotation) else annotation
         known = _compiled.get(key)
     except TypeError:  # cannot be hashed
         return _build(annotation)
@@ -84,11 +84,12 @@ def is_ordered(annotation: Any) -> bool:
     return any(map(is_ordered, arguments))
 
 
-def _structure(annotation: Any) -> Any:
+def structure(annotation: Any) -> Any:
+    """Return what tells an annotation from others that are equal to it."""
     arguments = typing.get_args(annotation)
     if not arguments or typing.get_origin(annotation) is typing.Literal:
         return annotation
-    return typing.get_origin(annotation), tuple(map(_structure, arguments))
+    return typing.get_origin(annotation), tuple(map(structure, arguments))
 
 
 def _build(annotation: Any) -> Converter:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from builtins import type as _type
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from .._native import hooks
 from .._native import msgpack as _kernel
-from . import convert  # noqa: F401  what `type` is converted by
+from . import json  # noqa: F401  has what `type` is converted by
 
 __all__ = ["decode", "encode"]
 
@@ -18,6 +19,14 @@ T = TypeVar("T")
 # no function of ours around it: that would cost a fifth of what a small event takes
 encode = _kernel.encode
 
+
+def _layout(cls: Any) -> tuple[Any, ...] | None:
+    from ._plans import layout
+
+    return layout(cls)
+
+
+hooks.layout = _layout
 
 if TYPE_CHECKING:
 

@@ -1,4 +1,4 @@
-"""Typed JSON goes a short way in the kernel: what it gives and refuses is what `convert` and the reference encoder give and refuse."""
+"""Typed JSON and MessagePack go a short way in the kernel: what it gives and refuses is what `convert` and the reference encoders give and refuse."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import msgspec
 import pydantic
 import pytest
 
-from cloud_runtimes.codec import _json_std, json
+from cloud_runtimes._native import msgpack_py
+from cloud_runtimes.codec import _json_std, json, msgpack
 from cloud_runtimes.codec.convert import convert
 from cloud_runtimes.errors import PayloadError
 
@@ -41,6 +42,24 @@ class Mixed(enum.Enum):
 class Pair(NamedTuple):
     left: int
     right: str = "r"
+
+
+class Nest(NamedTuple):
+    name: str
+    below: tuple[Nest, ...] = ()
+    kin: Nest | None = None
+
+
+@dataclasses.dataclass
+class Placed:
+    kind: Literal["placed"]
+    qty: int
+
+
+@dataclasses.dataclass
+class Cancelled:
+    kind: Literal["cancelled"]
+    why: str | None = None
 
 
 class Checked:
@@ -107,6 +126,28 @@ class Struct(msgspec.Struct):
     rest: dict[str, int] = {}
 
 
+class Renamed(msgspec.Struct, rename="camel", kw_only=True):
+    the_id: int | str | None
+    the_inner: Struct | None = None
+    the_rest: list[Any] = []
+
+    def __post_init__(self) -> None:
+        if self.the_id == 2:
+            raise ValueError("two")
+
+
+class Bounded(msgspec.Struct):
+    id: Annotated[int, msgspec.Meta(gt=1)]
+
+
+class Tagged(msgspec.Struct, tag="t"):
+    id: int
+
+
+class Listed(msgspec.Struct, array_like=True):
+    id: int
+
+
 @attrs.define
 class Attrs:
     a: int
@@ -117,7 +158,8 @@ class Attrs:
 LEAVES: list[Any] = [
     int, float, str, bool, None, Any, bytes, datetime.datetime, datetime.date, datetime.time, uuid.UUID, decimal.Decimal,
     Color, Level, Mixed, Literal["a", "b"], Literal[1, 2], Literal["a", 1], Annotated[int, "x"], dict, list,
-    Positive, Counted, Noted, Tree, Guarded, Computed, Quiet, Struct, Attrs, Pair,
+    Positive, Counted, Noted, Tree, Guarded, Computed, Quiet, Struct, Attrs, Pair, Nest, Renamed, Bounded, Tagged, Listed,
+    Placed | Cancelled, Cancelled | Placed, Placed | None | Cancelled, Attrs | Struct | Positive, list[Any] | tuple[int, ...],
 ]  # fmt: skip
 TEXTS = [
     "",
@@ -289,6 +331,13 @@ class Types:
             Computed: ['{"a": 2}', '{"b": 2}', "{}"],
             Quiet: ['{"id": 1, "name": "a", "price": 2}', '{"id": "x"}', '{"id": 1}'],
             Struct: ['{"id": 1, "name": "a", "rest": {"q": 1}}', '{"id": 1}', '{"id": 1, "name": "b", "price": 1e16}'],
+            Renamed: ['{"theId": 1, "theInner": {"id": 1, "name": "a"}}', '{"theId": "x", "theRest": [1]}', '{"the_id": 1}', '{"theId": 2}', '{"theId": 1.0}'],
+            Bounded: ['{"id": 1}', '{"id": 2}'],
+            Tagged: ['{"type": "t", "id": 1}', '{"id": 1}'],
+            Listed: ["[1]", '{"id": 1}'],
+            Nest: ['["a"]', '["a", [["b"]], null]', '["a", [], ["c", [1]]]'],
+            Placed: ['{"kind": "placed", "qty": 1}', '{"kind": "cancelled"}'],
+            Cancelled: ['{"kind": "cancelled", "why": "x"}', '{"kind": "placed"}', '{"kind": "cancelled", "qty": 1}'],
             Attrs: ['{"a": 1, "_hidden": "x"}', '{"a": 1, "hidden": "x"}', '{"a": 1, "late": 4}'],
         }  # fmt: skip
         for each, documents in simple.items():
@@ -367,6 +416,81 @@ def test_reading(rounds: Callable[[int, int], int], figure: Callable[[str, str],
     figure("documents read into generated types as the reference reads them", f"{count:,}, {fits:,} of which fit")
 
 
+def mixed(choose: random.Random, value: Any) -> Any:
+    """Return decoded JSON with some of what only MessagePack holds."""
+    if choose.random() < 0.04:
+        now = datetime.datetime(2020, 1, 2, 3, 4, 5, 6, datetime.UTC)
+        return choose.choice([b"", b"bytes", now, 2**64 - 1, -(2**63), float("nan"), {1: 2}, {None: "x", "a": 1}])
+    if isinstance(value, dict):
+        return {key: mixed(choose, each) for key, each in value.items()}
+    return [mixed(choose, each) for each in value] if isinstance(value, list) else value
+
+
+def test_reading_messagepack(rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
+    fits = count = 0
+    for seed in range(rounds(1500, 25_000)):
+        types = Types(seed)
+        hint = types.annotation(3) or type(None)
+        for _ in range(4):
+            try:
+                data = msgpack.encode(mixed(types.random, json.decode(types.document(hint))))
+            except PayloadError:
+                continue
+            expected = outcome(lambda: convert(msgpack.decode(data), hint))  # noqa: B023
+            assert outcome(lambda: msgpack.decode(data, type=hint)) == expected, (seed, hint, data)  # noqa: B023
+            count += 1
+            fits += expected[0] is not PayloadError
+    assert fits > count / 3
+    figure("MessagePack read into generated types as the reference reads it", f"{count:,}, {fits:,} of which fit")
+
+
+def test_the_order_of_a_union() -> None:
+    orders: list[Any] = [Positive | Computed | Guarded, Guarded | Positive | Computed, Computed | Guarded | Positive]
+    for _ in range(2):
+        for hint, first in zip(orders, (Computed, Guarded, Computed), strict=True):
+            for each in (hint, Union[hint.__args__], list[hint]):  # noqa: UP007  # equal, and not the same
+                data = b'[{"a": 1}]' if each == list[hint] else b'{"a": 1}'
+                value = json.decode(data, type=each)
+                assert type(value[0] if type(value) is list else value) is first
+                assert seen(value) == seen(convert(json.decode(data), each))
+
+
+def test_an_alias_that_has_itself_in_it() -> None:
+    class Alias:
+        """What `type X = ...` makes on later Pythons."""
+
+        __type_params__ = ()
+        __value__: Any = None
+
+    lists, documents, nothing = Alias(), Alias(), Alias()
+    lists.__value__ = list[lists]  # type: ignore[valid-type]
+    documents.__value__ = dict[str, documents] | list[documents] | str | None  # type: ignore[valid-type]
+    nothing.__value__ = Union[nothing, None]  # noqa: UP007
+    for alias, data in ((lists, b"[[],[[]]]"), (documents, b'{"a":["b",{"c":null}]}'), (documents, b'[{"a":[1]}]')):
+        for hint in (alias, list[alias]):  # type: ignore[valid-type]
+            text = data if hint is alias else b"[" + data + b"]"
+            expected = outcome(lambda: convert(json.decode(text), hint))  # noqa: B023
+            assert outcome(lambda: json.decode(text, type=hint)) == expected  # noqa: B023
+            packed = msgpack.encode(json.decode(text))
+            assert outcome(lambda: msgpack.decode(packed, type=hint)) == expected  # noqa: B023
+    with pytest.raises(PayloadError, match="stack"):
+        json.decode(b"1", type=nothing)
+
+
+def test_an_error_that_is_no_misfit_ends_a_union() -> None:
+    class Never:
+        """A class that looks like a model, and whose parser gives up."""
+
+        @classmethod
+        def model_validate(cls, value: Any) -> Any:
+            raise MemoryError
+
+    for hint in (Never | Positive, Positive | Never, Positive | None | Never):
+        for call in (lambda: json.decode(b'{"b": 1}', type=hint), lambda: convert({"b": 1}, hint)):  # noqa: B023
+            with pytest.raises(MemoryError):
+                call()
+
+
 def test_writing(rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
     odd = [
         float("nan"),
@@ -421,6 +545,11 @@ def test_writing(rounds: Callable[[int, int], int], figure: Callable[[str, str],
                 # of msgspec's and pydantic's own classes the digits of a float may be noted otherwise
                 result, expected = seen(json.decode(json.encode(value))), seen(std.loads(_json_std.encode(value)))
             assert result == expected, (seed, hint, value)
+            several = {"a": [value, {"b": value}], "c": value}
+            whole = outcome(lambda: std.loads(_json_std.encode(several)))  # noqa: B023
+            assert outcome(lambda: json.decode(json.encode(several))) == whole, (seed, hint, value)  # noqa: B023
+            packed = outcome(lambda: msgpack_py.encode(value))  # noqa: B023
+            assert outcome(lambda: msgpack.encode(value)) == packed, (seed, hint, value)  # noqa: B023
             written += expected[0] is bytes
     figure("objects of generated types written as the reference writes them", f"{written:,}")
 
@@ -447,6 +576,19 @@ def test_a_class_of_many_fields_goes_the_long_way() -> None:
         value = json.decode(text, type=pair)
         assert value == convert(json.decode(text), pair)
         assert json.encode(value) == _json_std.encode(value)
+        assert msgpack.encode(value) == msgpack_py.encode(value)
+
+
+def test_depth_counts_through_objects_in_a_dict() -> None:
+    for outer, inner in ((1, 253), (1, 254), (200, 54), (200, 55), (254, 1)):
+        value: Any = Holder([])
+        for _ in range((inner - 2) // 2):
+            value = Holder([value])
+        if inner % 2:
+            value = [value]
+        for _ in range(outer):
+            value = {"a": value}
+        assert outcome(lambda: json.encode(value)) == outcome(lambda: _json_std.encode(value))  # noqa: B023
 
 
 def test_more_classes_than_are_kept() -> None:
@@ -454,6 +596,7 @@ def test_more_classes_than_are_kept() -> None:
     holder = Holder(values)
     for _ in range(3):
         assert json.encode(holder) == _json_std.encode(holder)
+        assert msgpack.encode(holder) == msgpack_py.encode(holder)
 
 
 @dataclasses.dataclass
@@ -473,6 +616,13 @@ def test_an_interrupt_passes_through() -> None:
         json.decode(b'{"day": "2020-01-02"}', type=Posted)
 
 
+class Told(NamedTuple):
+    """What is read by all of the ways."""
+
+    what: Placed | Cancelled
+    where: Nest
+
+
 def test_objects_do_not_grow(rounds: Callable[[int, int], int]) -> None:
     import tracemalloc
 
@@ -483,6 +633,9 @@ def test_objects_do_not_grow(rounds: Callable[[int, int], int]) -> None:
         for _ in range(count):
             tree = json.decode(good, type=Tree)
             json.encode(tree)
+            msgpack.decode(msgpack.encode(tree), type=Tree)
+            json.decode(b'[{"kind": "cancelled"}, ["a", [["b"]]]]', type=Told)
+            json.decode(b'{"theId": 1, "theInner": {"id": 1, "name": "a"}}', type=Renamed)
             with pytest.raises(PayloadError):
                 json.decode(bad, type=Tree)
 
