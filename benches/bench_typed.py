@@ -16,7 +16,7 @@ import pytest
 
 from benches.typed_peers import COUNT, ORDER, Celery, FastStream, Handled, Order, Taskiq
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.codec import json
+from cloud_runtimes.codec import json, msgpack
 from cloud_runtimes.pubsub import Event, EventBatch
 from tests.support import redis
 
@@ -143,6 +143,23 @@ def bench_decode(beside: Any, cls: Any, request: pytest.FixtureRequest) -> None:
     assert json.decode(data, type=cls) == decoder.decode(data) == adapter.validate_json(data) == value
     name = request.node.callspec.id
     beside(f"decode into a dataclass, {name}", lambda: json.decode(data, type=cls), peers, goals={"msgspec": 0.77})
+
+
+@pytest.mark.parametrize("way", ["of", "into"])
+@pytest.mark.parametrize("value", [Order(**ORDER), BASKET], ids=["4 fields", "nested, 5 x 3 fields"])  # type: ignore[arg-type]
+def bench_messagepack(beside: Any, value: Any, way: str, request: pytest.FixtureRequest) -> None:
+    cls, encoder = type(value), msgspec.msgpack.Encoder()
+    data, text, decoder = msgpack.encode(value), json.encode(value), msgspec.msgpack.Decoder(cls)
+    assert encoder.encode(value) == data
+    assert msgpack.decode(data, type=cls) == decoder.decode(data) == value
+    ours: Callable[[], Any]
+    if way == "of":
+        ours, theirs, other = lambda: msgpack.encode(value), lambda: encoder.encode(value), lambda: json.encode(value)
+    else:
+        ours, theirs = lambda: msgpack.decode(data, type=cls), lambda: decoder.decode(data)
+        other = lambda: json.decode(text, type=cls)  # noqa: E731
+    name = request.node.callspec.id.removesuffix(f"-{way}")
+    beside(f"MessagePack {way} a dataclass, {name}", ours, {"msgspec": theirs, "ours, JSON": other})
 
 
 def bench_data(beside: Any, client: CloudRuntimesClient) -> None:
