@@ -410,6 +410,8 @@ def test_reading(rounds: Callable[[int, int], int], figure: Callable[[str, str],
                 data = data[: types.random.randint(0, len(data))]
             expected = outcome(lambda: convert(json.decode(data), hint))  # noqa: B023
             assert outcome(lambda: json.decode(data, type=hint)) == expected, (seed, hint, data)  # noqa: B023
+            buffered = outcome(lambda: json.decode(bytearray(data), type=hint))  # noqa: B023
+            assert buffered == expected, (seed, hint, data)
             count += 1
             fits += expected[0] is not PayloadError
     assert fits > count / 3
@@ -453,6 +455,57 @@ def test_the_order_of_a_union() -> None:
                 value = json.decode(data, type=each)
                 assert type(value[0] if type(value) is list else value) is first
                 assert seen(value) == seen(convert(json.decode(data), each))
+
+
+@dataclasses.dataclass
+class Taking:
+    """What a struct or an attrs class takes first, which has fewer fields than the document, or others."""
+
+    id: float = 0.0
+    name: str = ""
+    more: int = 0
+    a: int = 0
+    hidden: str = ""
+
+
+class Picky(Pair):
+    """A tuple whose constructor refuses."""
+
+    def __new__(cls, left: int, right: str = "r") -> Picky:
+        raise ValueError("picky")
+
+
+def test_a_union_takes_the_first_that_fits_by_any_way() -> None:
+    documents: list[tuple[Any, Any, Any]] = [
+        (Attrs | Taking, {"a": 1, "hidden": "x"}, Attrs),
+        (Struct | Taking, {"id": 1, "name": "a", "more": 1}, Struct),
+        (Struct | Taking, {"id": 1.0, "name": "a"}, Taking),
+        (Struct | Taking, {"id": "x", "name": "a"}, None),
+        (Struct | Taking, {"id": 1.5, "name": "a"}, Taking),
+        (dict[Any, float] | dict[int, int], {1: 2}, dict),
+        (Picky | list[int], [1], None),
+        (Picky | list[int], ["x"], None),
+        (list[int] | Picky, [1], None),
+        (decimal.Decimal | Literal["x"], "x", str),
+    ]
+    for hint, document, kind in documents:
+        calls: list[Callable[[], Any]] = [
+            lambda: convert(document, hint),  # noqa: B023
+            lambda: msgpack.decode(msgpack.encode(document), type=hint),  # noqa: B023
+            lambda: json.decode(json.encode(document), type=hint),  # noqa: B023
+        ]
+        for call in calls if document != {1: 2} else calls[:2]:
+            try:
+                value = call()
+            except (PayloadError, ValueError) as error:
+                assert kind is None
+                refused: Any = type(error), str(error)
+            else:
+                assert type(value) is kind
+                refused = seen(value)
+            if call is calls[0]:
+                expected = refused
+            assert refused == expected
 
 
 def test_an_alias_that_has_itself_in_it() -> None:
