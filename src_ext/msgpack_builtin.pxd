@@ -265,7 +265,7 @@ cdef inline uint8_t* laid_out(Writer* w, uint8_t* p, PyObject* layout, PyObject*
             break
         if slot > 0:
             Py_INCREF(item)
-        p = short_item(w, p, item, depth)
+        p = short_items(w, p, item, depth - 1, True)
         Py_DECREF(item)
     Py_DECREF(value)
     return p
