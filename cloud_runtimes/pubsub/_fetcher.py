@@ -354,7 +354,11 @@ class Fetcher:
     def _room(self) -> int:
         """Return for how many more events there is room; those that wait for an earlier one of their key take none up to a limit."""
         room = self._max_in_flight - self._open
-        return room if self._order is None else room + min(self._order.queue.waiting, WAITING * self._max_in_flight)
+        if self._order is None:
+            return room
+        if len(self._ready) >= self._low:
+            return 0
+        return room + min(self._order.queue.waiting, WAITING * self._max_in_flight)
 
     def _follow(self, order: KeyOrder) -> None:
         """Hand out no more of what the source has lost or gives away."""

@@ -22,6 +22,8 @@ from .statement import Result, Row, Statement
 _PICKED: Final = 64
 """Claims that are taken at once at most."""
 _DEALT: Final = 8
+_LOADED: Final = 8
+"""Frames that are loaded at once at most."""
 _SURVEY: Final = Statement(
     "SELECT (SELECT string_agg(m.member, ',') FROM {schema}.group_members m WHERE m.grp = g.id AND m.deadline > {schema}.now_ms()), "
     "(SELECT string_agg(p.member, ',' ORDER BY p.part) FROM {schema}.group_parts p WHERE p.grp = g.id), "
@@ -74,9 +76,10 @@ _SPLIT: Final = Statement(
     "SELECT c.grp, c.xid, c.frame, c.created, u.start, u.count, u.member, u.deadline, u.deliveries, u.settled, u.part "
     "FROM unnest($1::int8[], $2::int4[], $3::int4[], $4::text[], $5::int8[], $6::int4[], $7::bytea[], $8::int4[]) "
     "AS u(id, start, count, member, deadline, deliveries, settled, part) JOIN {schema}.claims c ON c.id = u.id "
-    "RETURNING n.id, n.frame, n.start, n.count, n.deliveries, n.settled, n.part, n.xid",
+    "RETURNING n.id, n.frame, n.start, n.count, n.deliveries, n.settled, n.part, n.xid, {schema}.now_ms()",
     "int8[] int4[] int4[] text[] int8[] int4[] bytea[] int4[]",
 )
+_BODIES: Final = Statement("SELECT id, body FROM {schema}.frames WHERE id = ANY ($1)", "int8[]")
 _DONE: Final = Statement("DELETE FROM {schema}.claims WHERE id = ANY ($1)", "int8[]")
 
 
@@ -153,7 +156,17 @@ class KeyOrderMember(OrderedMember, Member):
 
     def picked(self, rows: Sequence[Row]) -> list[Claimed]:
         """Return claims in the order of the log."""
+        if rows:
+            self._server_us = rows[0][8] * 1000
         return [Claimed(*row[:7]) for row in sorted(rows, key=lambda row: (row[7], row[1], row[2]))]
+
+    def load(self, connection: Connection, claims: Sequence[Claimed]) -> Flow[None]:
+        """Load the first frames of claims in one round trip."""
+        known = {*self._frames, *self._bodies}
+        missing = list(dict.fromkeys(claim.frame for claim in claims if claim.frame not in known))[:_LOADED]
+        if missing:
+            rows = (yield from connection.execute(_BODIES, missing)).rows
+            self._bodies.update((id, body) for id, body in rows)
 
     def claim(self, connection: Connection, want: int, owned: set[int], parts: int) -> Flow[list[Claimed]]:
         """Move the group's cursor, and claim what it passes for the owners of its parts."""
@@ -240,3 +253,4 @@ class _SettleInOrder(Settle):
         want = self._writes.want - sum(claim.remaining for claim in self.claimed)
         if want > 0 and self.owned and len(picked) < _PICKED:
             self.claimed += yield from self._member.claim(connection, want, self.owned, parts)
+        yield from self._member.load(connection, self.claimed)
