@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
 from ..._native import events as kernel
+from ...errors import PayloadError
 from ...spi.pubsub import Deliveries, Settled, Settlement, Settlements
 from .claims import Writes
 from .member import LogMember
@@ -23,6 +25,7 @@ FOREVER: Final = 2**62
 SLICE: Final = 4096
 """How many events are split at once at most."""
 _SURVEY_EVERY: Final = 1.0
+_DEALT: Final = 8
 
 
 class Survey(NamedTuple):
@@ -65,6 +68,8 @@ class OrderedMember(LogMember):
         self._take: Collection[int] = ()
         # whether this member has no claim in the database that it does not know of
         self._sure = True
+        # of the last frames, the indexes of each part
+        self._dealt: OrderedDict[int, Sequence[Sequence[int]]] = OrderedDict()
         self._surveyed = 0.0
         self.valid_until = 0.0
         self.revision += 1
@@ -190,6 +195,21 @@ class OrderedMember(LogMember):
         self.revision += bool(lost)
 
     # -- splitting --------------------------------------------------------
+
+    def _deal(self, id: int, stop: int, parts: int, load: Callable[[int], bytes]) -> Sequence[Sequence[int]]:
+        """Return the indexes of a frame's events by part. One that is gone or cannot be read is one event, up to ``stop``, for whoever reads it."""
+        if (dealt := self._dealt.get(id)) is not None:
+            return dealt
+        frame = self._frames.get(id)
+        if frame is None:
+            try:
+                frame = self._frames[id] = kernel.Frame(load(id))
+            except PayloadError:
+                return [range(stop)]
+        dealt = self._dealt[id] = deal(frame, id, parts)
+        while len(self._dealt) > _DEALT:
+            self._dealt.popitem(last=False)
+        return dealt
 
     def _raw_want(self, want: int, parts: int) -> int:
         """Return how many events of all parts are expected to have so many of this member's."""

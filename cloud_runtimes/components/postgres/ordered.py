@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from ..._native import events as kernel
-from ...errors import PayloadError
 from ...spi.change import Change
 from ...spi.operation import Operation
-from ...spi.pubsub import SubscribeRequest
 from .._log.claims import Claimed, Writes
-from .._log.ordered import FOREVER, OrderedMember, PartWrites, Survey, deal, split
-from . import PostgresComponent
+from .._log.ordered import FOREVER, OrderedMember, PartWrites, Survey, split
 from .changes import Call
 from .connection import Connection, Flow
 from .member import CLAIM, LATE, Member, Settle, channel
@@ -21,7 +16,6 @@ from .statement import Result, Row, Statement
 
 _PICKED: Final = 64
 """Claims that are taken at once at most."""
-_DEALT: Final = 8
 _LOADED: Final = 8
 """Frames that are loaded at once at most."""
 _SURVEY: Final = Statement(
@@ -85,19 +79,6 @@ _DONE: Final = Statement("DELETE FROM {schema}.claims WHERE id = ANY ($1)", "int
 
 class KeyOrderMember(OrderedMember, Member):
     """See the module."""
-
-    def __init__(
-        self,
-        component: PostgresComponent,
-        pubsub: str,
-        request: SubscribeRequest,
-        topic: int,
-        group: int,
-        dead_letters: int | None,
-    ) -> None:
-        super().__init__(component, pubsub, request, topic, group, dead_letters)
-        # of the last frames, the indexes of each part
-        self._dealt: OrderedDict[int, Sequence[Sequence[int]]] = OrderedDict()
 
     def _survey(self) -> Survey:
         self.component.check_open()
@@ -178,7 +159,8 @@ class KeyOrderMember(OrderedMember, Member):
             return []
         columns: list[list[Any]] = [[] for _ in range(8)]
         for claim in self.claimed(slices):
-            dealt, before = self._deal(claim, parts), claim.deliveries - 1
+            dealt = self._deal(claim.frame, claim.start + claim.length, parts, self._bodies.pop)
+            before = claim.deliveries - 1
             for part, start, length, settled in split(dealt, claim.start, claim.length, claim.settled):
                 held = (self.name, FOREVER, before + 1) if part in mine else ("", 0, before)
                 row = (claim.id, start, length, *held, settled, part)
@@ -187,21 +169,6 @@ class KeyOrderMember(OrderedMember, Member):
         done: Call = (_DONE, ([row[0] for row in slices.rows],))
         results = yield from connection.pipeline([(_SPLIT, columns), done])
         return self.picked([row for row in results[0].rows if row[6] in mine])
-
-    def _deal(self, claim: Claimed, parts: int) -> Sequence[Sequence[int]]:
-        if (dealt := self._dealt.get(claim.frame)) is not None:
-            return dealt
-        frame = self._frames.get(claim.frame)
-        if frame is None:
-            try:
-                frame = self._frames[claim.frame] = kernel.Frame(self._bodies[claim.frame])
-            except PayloadError:  # it is one event for whoever reads it
-                return [range(claim.start + claim.length)]
-            del self._bodies[claim.frame]
-        dealt = self._dealt[claim.frame] = deal(frame, claim.frame, parts)
-        while len(self._dealt) > _DEALT:
-            self._dealt.popitem(last=False)
-        return dealt
 
 
 class _SettleInOrder(Settle):

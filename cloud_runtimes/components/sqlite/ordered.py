@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-from ..._native import events as kernel
-from ...errors import PayloadError
 from ...spi.change import Change
 from ...spi.operation import Operation
 from .._log.claims import Claimed, Writes
-from .._log.ordered import FOREVER, OrderedMember, PartWrites, Survey, deal, split
+from .._log.ordered import FOREVER, OrderedMember, PartWrites, Survey, split
 from . import log
 from .member import Member
 from .writes import WriteTask, apply_all
@@ -50,7 +48,6 @@ _PLAIN_TURNS: Final = (
     f"SELECT id, frame, start, count, deliveries, settled {_PLAIN} ORDER BY frame, start LIMIT {LIMIT}"
 )
 _CURSOR: Final = "UPDATE groups SET frame = ?, position = ?, seen = ? WHERE id = ?"
-_DEALT: Final = 8
 
 
 class KeyOrderMember(OrderedMember, Member):
@@ -58,8 +55,6 @@ class KeyOrderMember(OrderedMember, Member):
 
     def _begin(self) -> None:
         super()._begin()
-        # of the last frames, the indexes of each part
-        self._dealt: OrderedDict[int, Sequence[Sequence[int]]] = OrderedDict()
         self._has_plain = False
 
     def _survey(self) -> Survey:
@@ -158,6 +153,7 @@ class KeyOrderMember(OrderedMember, Member):
         ).fetchone()
         raw, start = self._raw_want(want, parts) if want > 0 else 0, (frame, position)
         claimed: list[Claimed] = []
+        load = partial(self._body, connection)
         while raw > 0:
             rows = connection.execute(log.NEXT, (self._topic, frame, 64)).fetchall()
             for id, count in rows:
@@ -166,9 +162,7 @@ class KeyOrderMember(OrderedMember, Member):
                 if count == first:
                     continue
                 stop = min(count, first + raw)
-                for part, begin, length, settled in split(
-                    self._deal(connection, id, count, parts), first, stop - first
-                ):
+                for part, begin, length, settled in split(self._deal(id, count, parts, load), first, stop - first):
                     mine = part in owned
                     held = (me, self._boot, FOREVER, 1) if mine else ("", self._boot, 0, 0)
                     cursor = connection.execute(log.CLAIM, (group, id, begin, length, *held, settled, part))
@@ -189,21 +183,13 @@ class KeyOrderMember(OrderedMember, Member):
         parts = connection.execute("SELECT parts FROM groups WHERE id = ?", (self._group,)).fetchone()[0]
         rows = connection.execute(_PLAIN_TURNS, (self._group, now)).fetchall()
         for id, frame, start, count, deliveries, settled in rows:
-            dealt = self._deal(connection, frame, start + count, parts)
+            dealt = self._deal(frame, start + count, parts, partial(self._body, connection))
             for part, begin, length, others in split(dealt, start, count, settled):
                 free = ("", self._boot, 0, deliveries)
                 connection.execute(log.CLAIM, (self._group, frame, begin, length, *free, others, part))
             connection.execute("DELETE FROM claims WHERE id = ?", (id,))
 
-    def _deal(self, connection: sqlite3.Connection, id: int, count: int, parts: int) -> Sequence[Sequence[int]]:
-        if (dealt := self._dealt.get(id)) is not None:
-            return dealt
-        rows: list[Any] = connection.execute("SELECT body FROM frames WHERE id = ?", (id,)).fetchall()
-        try:
-            frame = self._frames[id] = kernel.Frame(rows[0][0] if rows else b"")
-        except PayloadError:  # it is gone, or one event for whoever reads it
-            return [range(count)]
-        dealt = self._dealt[id] = deal(frame, id, parts)
-        while len(self._dealt) > _DEALT:
-            self._dealt.popitem(last=False)
-        return dealt
+    @staticmethod
+    def _body(connection: sqlite3.Connection, id: int) -> bytes:
+        row = connection.execute("SELECT body FROM frames WHERE id = ?", (id,)).fetchone()
+        return row[0] if row else b""
