@@ -132,7 +132,7 @@ class Subscribing(Service):
         fetcher = Fetcher(
             source,
             pubsub_name,
-            request,
+            request._replace(order=None) if driver.keeps_order else request,
             type=taken.type,
             max_in_flight=max_in_flight or max(256 if request.order is None else 1024, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,

@@ -95,14 +95,23 @@ class Fetcher:
         consumer: of confluent-kafka.
     """
 
-    def __init__(self, settings: KafkaSettings, where: str, topic: str, fetched: Fetched, more: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        where: str,
+        topic: str,
+        fetched: Fetched,
+        more: dict[str, Any],
+        *,
+        ordered: bool = False,
+    ) -> None:
         self._where = where
         self._topic = topic
         self._fetched = fetched
         self._changed = fetched.changed
         self._handover = settings.handover
         self._static = settings.instance is not None
-        self._ordered = settings.retry == "in_order"
+        self._ordered = ordered
         self._room = 1  # messages to fetch ahead
         self._stopped = False
         self._failure: Exception | None = None

@@ -55,7 +55,7 @@ class KafkaMember(EventSource):
         self._topics = component.topics
         request = rules.request
         self._topic = self._topics.name(request.topic)
-        self._keys = Keys() if component.settings.retry == "in_order" else None
+        self._keys = Keys() if component.settings.retry == "in_order" or request.order is not None else None
         self._retry_topic = self._topics.name(request.topic, request.group, "retry")
         topics = [self._topic] if self._keys is not None else [self._topic, self._retry_topic]
         dead = [self._topics.name(request.dead_letter_topic)] if request.dead_letter_topic else []
@@ -88,7 +88,7 @@ class KafkaMember(EventSource):
         more = {"group.id": group}
         if settings.instance is not None:
             more["group.instance.id"] = f"{settings.instance}-{next(self._component.members)}"
-        fetcher = Fetcher(settings, self._where, topic, self._fetched, more)
+        fetcher = Fetcher(settings, self._where, topic, self._fetched, more, ordered=self._keys is not None)
         try:
             self._topics.begin(op, fetcher.consumer, topic, begins_at(request) if topic == self._topic else None)
             fetcher.subscribe()

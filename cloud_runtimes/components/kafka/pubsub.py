@@ -44,6 +44,8 @@ _SHARE_INSTEAD: Final = MappingProxyType(
 class KafkaPubSub(PubSubDriver):
     """Pub/sub driver; all names of one component share the same topics."""
 
+    keeps_order = True
+
     def __init__(self, component: KafkaComponent, name: str) -> None:
         self._component = component
         self.name = name
@@ -52,8 +54,10 @@ class KafkaPubSub(PubSubDriver):
         self.alternatives = _INSTEAD
         if settings.group_type == "share":
             self.features, self.alternatives = self.features - _SHARED, _SHARE_INSTEAD
+        elif settings.layout == "event":  # a frame has events of many keys
+            self.features |= {spi.KEY_ORDER}
         if settings.retry == "in_order":
-            self.features = (self.features | {spi.KEY_ORDER}) - {spi.RETRY_DELAY}
+            self.features -= {spi.RETRY_DELAY}
         self.writer = Writer(settings)
         self.limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024, retries=True)
         self.max_event_bytes = 64 * 1024 * 1024
