@@ -34,7 +34,8 @@ def member(config: Mapping[str, Any], options: Mapping[str, Any], path: str) -> 
         key, number = event.data
         os.write(log, b"B %d %d %d\n" % (key, number, me))
         # the process may have been stopped before it could write that
-        if event._token.marks.void or event._fetcher._order.queue.until < time.monotonic():
+        order = event._fetcher._order
+        if event._token.marks.void or (order is not None and order.queue.until < time.monotonic()):
             os.write(log, b"L %d %d %d\n" % (key, number, me))
         if chance.random() < 0.1:
             time.sleep(chance.uniform(0, 0.02))
@@ -47,7 +48,8 @@ def member(config: Mapping[str, Any], options: Mapping[str, Any], path: str) -> 
     with CloudRuntimesClient(app_id="suite", config=config) as client:
         with client.pubsub.subscribe("bus", "t", handle, order="key", **options) as sub:
             os.write(1, b"ready\n")
-            threading.Thread(target=_watch, args=(sub, options["ack_wait"], log), daemon=True).start()
+            if sub._fetcher._order is not None:
+                threading.Thread(target=_watch, args=(sub, options["ack_wait"], log), daemon=True).start()
             sys.stdin.read()
 
 
