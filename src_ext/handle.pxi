@@ -9,7 +9,7 @@ cdef class Worker:
     cdef tuple takes
     cdef list done
     cdef bint typed
-    cdef int64_t began
+    cdef int64_t began, since, busy_ns
     cdef Py_ssize_t flush_at
     cdef readonly object event
     cdef public object error
@@ -47,6 +47,8 @@ cdef class Worker:
             return None
         self.event = event
         self.began = monotonic_ns()
+        if self.since == 0:
+            self.since = self.began
         self.error = None
         self.misfit = False
         if self.typed and not event._decoded:
@@ -85,7 +87,7 @@ cdef class Worker:
         while limit > 0:
             taken = self.take()
             if taken is None:
-                return None
+                break
             event = <ReceivedEvent>taken
             if self.error is not None:
                 return event
@@ -100,10 +102,20 @@ cdef class Worker:
                         entered.leave()
             except BaseException as error:
                 self.error = error
+                self.rest()
                 return event
             self.end()
             limit -= 1
+        self.rest()
         return None
+
+    cdef int rest(self) except -1:
+        # once for many events: their clock is that of `began`
+        with cython.critical_section(self):
+            if self.since:
+                self.busy_ns += monotonic_ns() - self.since
+                self.since = 0
+        return 0
 
     cdef int end(self) except -1:
         with cython.critical_section(self):
@@ -119,10 +131,12 @@ cdef class Worker:
     def finish(self):
         """Take the current event for handled."""
         self.end()
+        self.rest()
 
     def leave(self):
         """Forget the current event, which has another answer."""
         self.event = self.error = None
+        self.rest()
 
     @property
     def waiting(self):
@@ -139,6 +153,14 @@ cdef class Worker:
     def held(self):
         """Return for how many seconds the current event has been with the handler; see the twin."""
         return (monotonic_ns() - self.began) / 1e9
+
+    @property
+    def busy(self):
+        """For how many seconds it has had events; see the twin."""
+        cdef int64_t since
+        with cython.critical_section(self):
+            since = self.since
+            return (self.busy_ns + (monotonic_ns() - since if since else 0)) / 1e9
 
 
 cdef class KeySlot:

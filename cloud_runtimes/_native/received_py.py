@@ -135,7 +135,7 @@ class Worker:
         self._wake = wake
         self._enter = enter
         self._done: deque[Any] = deque()
-        self._began = 0.0
+        self._began = self._since = self._busy = 0.0
         self.event: Any = None
         self.error: BaseException | None = None
         self.misfit = self.stopped = False
@@ -150,6 +150,7 @@ class Worker:
             return None
         self.event = event
         self._began = monotonic()
+        self._since = self._since or self._began
         self.error = None
         self.misfit = False
         if self._typed:
@@ -179,13 +180,24 @@ class Worker:
                         entered.leave()
             except BaseException as error:
                 self.error = error
+                self._rest()
                 return event
-            self.finish()
+            self._end()
             limit -= 1
+        self._rest()
         return None
+
+    def _rest(self) -> None:
+        since, self._since = self._since, 0.0
+        if since:
+            self._busy += monotonic() - since
 
     def finish(self) -> None:
         """Take the current event for handled."""
+        self._end()
+        self._rest()
+
+    def _end(self) -> None:
         self._done.append(self.event)
         if self._keys is not None:
             self._keys.release(self.event)
@@ -196,6 +208,7 @@ class Worker:
     def leave(self) -> None:
         """Forget the current event, which has another answer."""
         self.event = self.error = None
+        self._rest()
 
     @property
     def waiting(self) -> int:
@@ -209,6 +222,12 @@ class Worker:
     def held(self) -> float:
         """Return for how many seconds the current event has been with the handler."""
         return monotonic() - self._began
+
+    @property
+    def busy(self) -> float:
+        """For how many seconds it has had events, the current one included. Of `run` what is between events counts too."""
+        busy, since = self._busy, self._since
+        return busy + (monotonic() - since if since else 0.0)
 
 
 class KeyedQueue:

@@ -200,3 +200,28 @@ def test_workers_share_events(module: ModuleType) -> None:
         done += worker.take_done()
     assert sorted(seen) == list(range(count))
     assert len(done) == len({id(event) for event in done}) == count
+
+
+def test_how_long_it_has_had_events(module: ModuleType) -> None:
+    asked: list[float] = []
+    bench = Bench(module, lambda data: (time.sleep(0.02), asked.append(bench.worker.busy), data / data))
+    worker = bench.worker
+    assert worker.busy == 0
+    bench.add(b"1", b"2", b"0")
+    event = worker.run(9)
+    assert (event.data, type(worker.error)) == (0, ZeroDivisionError)
+    assert 0.02 <= asked[0] < asked[1] < asked[2] <= worker.busy, "the current event counts"
+    worker.leave()
+    busy = worker.busy
+    assert worker.run(9) is None
+    time.sleep(0.02)
+    assert worker.busy == busy, "without an event time does not count"
+    bench.add(b"1", b"2")
+    for done in (worker.finish, worker.leave):
+        assert worker.next() is not None
+        time.sleep(0.01)
+        done()
+        assert worker.busy >= busy + 0.01
+        busy = worker.busy
+        time.sleep(0.01)
+        assert worker.busy == busy
