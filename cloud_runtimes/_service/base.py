@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .._core.propagation import Entered
     from ..spi.change import Change
     from ..spi.driver import Driver
-    from ..spi.pubsub import SubscribeRequest
+    from ..spi.pubsub import Delivery, SubscribeRequest
     from ..spi.schedule import DueRun
     from .context import ClientContext
 
@@ -101,6 +101,12 @@ class Interceptor:
 
     def creating(self, op: Operation, topic: str) -> Outgoing | None:
         """Return what is around the making of events for a topic."""
+        return None
+
+    def consuming(
+        self, pubsub_name: str, request: SubscribeRequest
+    ) -> Callable[[Any, Sequence[Delivery]], None] | None:
+        """Return what is told the counters of a subscription, and what came since it was last."""
         return None
 
     def processing(

@@ -4,7 +4,16 @@ from ._rate import Rate
 from .publisher import Publisher
 from .service import PubSubService
 from .subscription import Subscription
-from .types import DeliveryReport, DropEvent, Event, EventBatch, FailedEvent, OutgoingEvent, PublisherStats
+from .types import (
+    DeliveryReport,
+    DropEvent,
+    Event,
+    EventBatch,
+    FailedEvent,
+    OutgoingEvent,
+    PublisherStats,
+    SubscriptionStats,
+)
 
 __all__ = [
     "DeliveryReport",
@@ -18,4 +27,5 @@ __all__ = [
     "PublisherStats",
     "Rate",
     "Subscription",
+    "SubscriptionStats",
 ]

@@ -38,7 +38,7 @@ from ..spi.pubsub import (
 )
 from ._inbox import Inbox, Settling
 from ._ordering import WAITING, KeyOrder
-from .types import Event
+from .types import Event, SubscriptionStats
 
 if TYPE_CHECKING:
     from ..state.transaction import StateTransaction
@@ -51,7 +51,7 @@ RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
 class Fetcher:
     """Drives one source; see the module.
 
-    ``max_in_flight`` counts unsettled events, those fetched ahead included. ``ack_wait`` is ``None`` where the broker counts it itself. With ``handled`` a handler gets the events, which keeps them while it runs, for ``handler_timeout`` seconds at most. ``run_task`` starts a coroutine in the client's own loop, for an `AsyncEventSource`.
+    ``max_in_flight`` counts unsettled events, those fetched ahead included. ``ack_wait`` is ``None`` where the broker counts it itself. With ``handled`` a handler gets the events, which keeps them while it runs, for ``handler_timeout`` seconds at most. ``run_task`` starts a coroutine in the client's own loop, for an `AsyncEventSource`. ``observe`` is told the counters where something came.
     """
 
     def __init__(
@@ -67,9 +67,11 @@ class Fetcher:
         handler_timeout: float | None,
         run_task: RunTask,
         open_transaction: Callable[..., StateTransaction],
+        observe: Callable[[SubscriptionStats, Sequence[Delivery]], None] | None = None,
     ) -> None:
         self._source = source
         self._open_transaction = open_transaction
+        self._observe = observe
         self.name = f"{pubsub_name}/{request.topic} (group {request.group})"
         self.pubsub_name = pubsub_name
         self._type = type
@@ -100,10 +102,14 @@ class Fetcher:
         self._pauses = Changes()
         # those that hand events to a handler, and note themselves what they are through with
         self._workers: list[kernel.Worker] = []
+        # how many events got which answer, and came again; seconds that handlers of batches took, from any thread
+        self._counts = {**{each.value: 0 for each in Settlement}, "again": 0}
+        self.took: deque[float] = deque()
+        self._batch_seconds = 0.0
         self._order: KeyOrder | None = None
         if request.order is not None:
             assert isinstance(source, EventSource)
-            self._order = KeyOrder(self._ready, source, pubsub_name, request)
+            self._order = KeyOrder(self._ready, source, pubsub_name, request, self._counts)
         self.inbox = Inbox(self.name, self._wake, self._release_keys)
         self.error: CloudRuntimesError | None = None
         self.health = Health(self.name, "pubsub")
@@ -299,11 +305,17 @@ class Fetcher:
 
     async def _run(self) -> None:
         """Poll and settle until the end; in a thread nothing of it suspends."""
+        deliveries: Sequence[Delivery] = ()
         while True:
             ending = self._ending  # before the last look at what was settled
             self._woken = False
             self._take_settled()
-            self._open -= self.inbox.run(self._source)
+            committed = self.inbox.run(self._source)
+            self._open -= committed
+            self._counts["ack"] += committed
+            if self._observe is not None:
+                self._observe(self.stats(), deliveries)
+            deliveries = ()
             self._give_up_overdue()
             if self._order is not None and not self._closing and self._order.repeat(self._is_handled):
                 self._changes.announce()
@@ -351,6 +363,15 @@ class Fetcher:
                 repeated(f"subscription {self.name}", "%s: leaving the group failed: %s", self.name, error)
         self._end(None)
 
+    def stats(self) -> SubscriptionStats:
+        """Return a snapshot of the counters."""
+        counts = self._counts
+        waiting = self._order.queue.waiting if self._order is not None and self._open else 0
+        seconds = self._batch_seconds + sum(worker.busy for worker in self._workers)
+        return SubscriptionStats(
+            counts["ack"], counts["retry"], counts["drop"], counts["again"], self._open, waiting, seconds
+        )
+
     def _room(self) -> int:
         """Return for how many more events there is room; those that wait for an earlier one of their key take none up to a limit."""
         room = self._max_in_flight - self._open
@@ -378,11 +399,15 @@ class Fetcher:
         if isinstance(deliveries, Deliveries):
             for records, count in deliveries.groups:
                 events += kernel.receive_events(Event, records, count, self, name, type, raw)
+                if count is not None and count > 1:
+                    self._counts["again"] += len(records)
         else:
             for record, token, count in deliveries:
                 events.append(
                     Event(record, fetcher=self, token=token, pubsub_name=name, delivery_count=count, type=type, raw=raw)
                 )
+                if count is not None and count > 1:
+                    self._counts["again"] += 1
         self._open += len(events)
         if not self._closing:  # else: unhanded, given back by the source's close
             if self._order is None:
@@ -396,12 +421,21 @@ class Fetcher:
         # a handler's own answer is there before it is through
         done = [event for worker in self._workers for event in worker.take_done()]
         settled = self._settled
+        acknowledged: list[Event[Any]] = []
         while settled:
             events, settlement, delay, cause = settled.popleft()
             self._waiting -= len(events)
+            if settlement is Settlement.ACK:
+                acknowledged += events
+                continue
+            if acknowledged:
+                self._tell(acknowledged, Settlement.ACK)
+                acknowledged = []
             self._settle(events, settlement, delay, cause)
-        if done:
-            self._settle(done, Settlement.ACK, None)
+        if acknowledged or done:
+            self._tell(acknowledged + done, Settlement.ACK)
+        while self.took:
+            self._batch_seconds += self.took.popleft()
 
     def _settle(
         self, events: Sequence[Event[Any]], settlement: Settlement, delay: float | None, cause: Cause | None = None
@@ -423,6 +457,7 @@ class Fetcher:
         tokens = kernel.settle_events(events, settlement)
         self._telling.add(tokens, settlement, delay, cause)
         self._open -= len(tokens)
+        self._counts[settlement.value] += len(tokens)
 
     def _drain(self) -> list[Event[Any]]:
         """Take back what was fetched and not handed out."""
@@ -466,6 +501,9 @@ class Fetcher:
 
     def _end(self, error: CloudRuntimesError | None) -> None:
         self.error = self.error or error
+        self._open = 0
+        if self._observe is not None:
+            self._observe(self.stats(), ())
         self.stop()
         self.inbox.close()
         self._changes.announce()

@@ -30,10 +30,16 @@ class KeyOrder:
     """
 
     def __init__(
-        self, ready: deque[Event[Any]], source: EventSource, pubsub_name: str, request: SubscribeRequest
+        self,
+        ready: deque[Event[Any]],
+        source: EventSource,
+        pubsub_name: str,
+        request: SubscribeRequest,
+        counts: dict[str, int],
     ) -> None:
         self.queue = kernel.KeyedQueue(ready)
         self._source = source
+        self._counts = counts
         self._policy = DeliveryPolicy(pubsub_name, request)
         self._revision = source.revision
         # when, a number, the event, and the number of its next delivery
@@ -62,6 +68,7 @@ class KeyOrder:
             count = event.delivery_count or 1
             answer = self._policy.decide(settlement, delay, cause, count)
             kernel.settle_events((event,), settlement)
+            self._counts[settlement.value] += 1
             if isinstance(answer, Cause):
                 answer = answer._replace(deliveries=count, last_us=time_ns() // 1000)
                 telling.add((event._token,), Settlement.DROP, None, answer)
@@ -93,7 +100,9 @@ class KeyOrder:
                 type=event._type,
                 raw=event._raw,
             )
-            ready |= self.queue.replace(event, again)
+            if self.queue.replace(event, again):
+                self._counts["again"] += count > 1
+                ready = True
         return ready
 
     def next_due(self, limit: float) -> float:

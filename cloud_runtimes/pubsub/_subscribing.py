@@ -140,6 +140,7 @@ class Subscribing(Service):
             handler_timeout=None if handler is None or is_async_callable(handler) else handler_timeout,
             run_task=self._run_task,
             open_transaction=partial(self._open_transaction, driver, pubsub_name),
+            observe=self._frame.first(lambda each: each.consuming(pubsub_name, request)),
         )
         subscription: Subscription[Any] = Subscription(
             self,

@@ -22,7 +22,7 @@ from ..spi.flow import run_sync
 from ..spi.pubsub import Settlement, SubscribeRequest
 from ._fetcher import Fetcher, id_of
 from ._rate import Bucket, Rate
-from .types import DropEvent, Event, EventBatch
+from .types import DropEvent, Event, EventBatch, SubscriptionStats
 
 if TYPE_CHECKING:
     import asyncio
@@ -165,6 +165,10 @@ class Subscription(ClosingHandle, Generic[I_co]):
         self._check_process()
         await self._fetcher.wait_async()
 
+    def stats(self) -> SubscriptionStats:
+        """Return a snapshot of the counters."""
+        return self._fetcher.stats()
+
     # -- handlers ---------------------------------------------------------
 
     def _start(self, handler: Callable[..., Any], workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -248,7 +252,10 @@ class Subscription(ClosingHandle, Generic[I_co]):
             if self._bucket is not None:
                 self._bucket.give_back(limit - len(events))
             arguments = partial(self._batch_arguments, events)
-            if await self._handle(events, handler, arguments, sync=sync):
+            begun = monotonic()
+            handled = await self._handle(events, handler, arguments, sync=sync)
+            self._fetcher.took.append(monotonic() - begun)
+            if handled:
                 self._fetcher.settle(events, Settlement.ACK, None)
 
     async def _permitted(self, want: int, *, sync: bool) -> int:

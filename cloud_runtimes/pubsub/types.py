@@ -26,7 +26,16 @@ else:
 
     T = TypeVar("T")
 
-__all__ = ["DeliveryReport", "DropEvent", "Event", "EventBatch", "FailedEvent", "OutgoingEvent", "PublisherStats"]
+__all__ = [
+    "DeliveryReport",
+    "DropEvent",
+    "Event",
+    "EventBatch",
+    "FailedEvent",
+    "OutgoingEvent",
+    "PublisherStats",
+    "SubscriptionStats",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -314,3 +323,26 @@ class PublisherStats(NamedTuple):
     buffered: int
     batches: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStats:
+    """Counters of a subscription since it began. An answer counts once its thread has taken it in, within 50 ms.
+
+    Attributes:
+        handled: events that were acknowledged, also in a transaction.
+        retried: answered "again", by a failure, `Event.retry` or the end of the time. It includes the last delivery before a dead letter.
+        dropped: answered "never again", or not of the type asked for while there is a dead-letter topic.
+        redelivered: deliveries that were not the first of their event, as far as the broker counts them.
+        in_flight: unsettled events in the member, those fetched ahead included.
+        waiting: events in the member that wait for an earlier one of their key, with ``order="key"``.
+        handler_seconds: how long handlers have had events, summed over workers; calls that run now are included, a batch once it is through.
+    """
+
+    handled: int
+    retried: int
+    dropped: int
+    redelivered: int
+    in_flight: int
+    waiting: int
+    handler_seconds: float

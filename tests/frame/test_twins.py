@@ -56,7 +56,7 @@ EXEMPT: dict[str, set[str]] = {
     "Lease": {"check"},
     "LockHold": set(),
     "Publisher": {"forked", "stats"},
-    "Subscription": {"forked"},
+    "Subscription": {"forked", "stats"},
     "ConfigurationSubscription": {"current", "forked"},
     "ConfigurationDriver": set(),
     "LockDriver": set(),

@@ -38,6 +38,7 @@ from cloud_runtimes.pubsub import (
     PublisherStats,
     PubSubService,
     Subscription,
+    SubscriptionStats,
 )
 from cloud_runtimes.resiliency import TargetStats, stats
 from cloud_runtimes.rpc import RpcRequest, RpcResponse, RpcServer, RpcService
@@ -295,6 +296,7 @@ def subscribing(pubsub: PubSubService) -> None:
     assert_type(pubsub.subscribe("b", "t", group="g", start="latest", ack_wait=1), Subscription[Event[Any]])
     with pubsub.subscribe("b", "t", type=Order, workers=2, max_deliveries=3, dead_letter_topic="d") as sub:
         assert_type(sub, Subscription[Event[Order]])
+        assert_type(sub.stats(), SubscriptionStats)
         for event in sub:
             assert_type(event, Event[Order])
             assert_type(event.data, Order)

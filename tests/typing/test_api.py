@@ -120,7 +120,7 @@ PUBLISHER = {
     "close": "*, timeout=<client>",
     "stats": "",
 }
-SUBSCRIPTION = {"receive": "timeout=None", "wait": "", "close": "*, timeout=<client>"}
+SUBSCRIPTION = {"receive": "timeout=None", "wait": "", "close": "*, timeout=<client>", "stats": ""}
 _CALL = "service, method, data=None, *, http_method='POST', content_type=None, headers=None, query=None, "
 _SERVE = "*, host='127.0.0.1', port=None, …"
 RPC = {
