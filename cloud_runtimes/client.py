@@ -164,7 +164,8 @@ class CloudRuntimesClient:
             from .telemetry.interceptor import SpanInterceptor
 
             tracer = self.telemetry.tracer("cloud_runtimes", __version__)
-            chain.append(SpanInterceptor(find, tracer, settings.app_id))
+            meter = self.telemetry.meter("cloud_runtimes", __version__) if self.telemetry.measures else None
+            chain.append(SpanInterceptor(find, tracer, settings.app_id, meter))
         if service != "telemetry" and settings.resiliency is not None:
             chain.append(read_policies(self._context))
         return tuple(chain)

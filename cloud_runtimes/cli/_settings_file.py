@@ -43,7 +43,7 @@ app_id = {app_id}     # name of the application: source of its events, consumer 
 # url = "redis://localhost:6379/0"
 
 # [telemetry]
-# instrument = true                        # spans of calls and handlers
+# instrument = true                        # spans of calls and handlers, metrics of subscriptions
 # endpoint = "http://localhost:4318"       # where OTLP goes; without it to files in the home
 """
 

@@ -31,6 +31,7 @@ class Meter:
 
     Attributes:
         instruments: those made so far, by name.
+        explicit: whether advised bounds of histograms hold, else they are exponential.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Meter:
         self._watch = watch
         self._delta = delta
         self._exemplars = exemplars
-        self._explicit = explicit
+        self.explicit = explicit
         self._lock = Mutex()
         self.instruments: dict[Any, tuple[tuple[Any, ...], Any, Callback | None]] = {}
 
@@ -127,7 +128,7 @@ class Meter:
         """
         chosen: tuple[float, ...] | None
         if bounds is None:
-            chosen = DEFAULT_BOUNDS if self._explicit else None
+            chosen = DEFAULT_BOUNDS if self.explicit else None
         elif isinstance(bounds, str):
             if bounds != "exponential":
                 raise InvalidArgumentError(f'{name}: bounds={bounds!r}: give numbers, or "exponential"')

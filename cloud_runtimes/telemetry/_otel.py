@@ -106,7 +106,7 @@ class MeterProvider(Provider, otel_metrics.MeterProvider):
     ) -> otel_metrics.Meter:
         """Return a meter; with metrics switched off one that does nothing."""
         telemetry = self._telemetry
-        if telemetry._metrics_off:
+        if not telemetry.measures:
             return otel_metrics.NoOpMeter(name, version, schema_url)
         number = self._scope(name, version, schema_url, attributes)
         pipeline = telemetry._pipeline

@@ -1,4 +1,4 @@
-"""Spans of our own calls, where ``[telemetry] instrument`` is set: the interceptor of each service then.
+"""Spans of our own calls, and metrics of subscriptions, where ``[telemetry] instrument`` is set: the interceptor of each service then.
 
 Names and attributes are OpenTelemetry's semantic conventions where there are any: "… for RPC spans", "… for messaging spans" and "… for database client spans" (version 1.44). For the other services they are ours, ``cloud_runtimes.*``. No value, key, payload, SQL text or message of an error is told: only what kind of call it was, of which component, and the type of its error.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from .._core import propagation
@@ -20,10 +21,12 @@ from ..spi.driver import Driver
 from ..spi.operation import Operation
 from ..spi.pubsub import OutgoingBatch
 from ..spi.rpc import RpcCall, RpcReply
+from ._consuming import SubscriptionMetrics
 
 if TYPE_CHECKING:
     from ..spi.pubsub import SubscribeRequest
     from ..spi.schedule import DueRun
+    from ._meter import Meter
 
 MAX_LINKS: Final = 128
 # a stream has one span for each of its steps that decide something, none for each piece
@@ -139,16 +142,26 @@ def _failed(span: kernel.Span, error: BaseException) -> None:
 class Handled(propagation.Entered):
     """A span around a handler: its parent is what came with the call or event, and what is current in the handler is it."""
 
-    __slots__ = ("_faults", "_span")
+    __slots__ = ("_begun", "_faults", "_record", "_span")
 
-    def __init__(self, headers: Any, start: Callable[[], kernel.Span], faults: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        headers: Any,
+        start: Callable[[], kernel.Span],
+        faults: frozenset[str] | None = None,
+        record: Callable[[float, str | None], None] | None = None,
+    ) -> None:
         super().__init__(propagation.extract(headers), propagation.extract_baggage(headers))
         self._faults = faults
+        self._record = record
+        self._begun = perf_counter()
         self._span = start()
         kernel.current.set(self._span)  # `leave` gives back what was before the headers
 
     def leave(self, error: BaseException | None = None) -> None:
-        """End the span too."""
+        """End the span too; in it tell how long it took, and what failed."""
+        if self._record is not None:
+            self._record(perf_counter() - self._begun, None if error is None else error_type(error))
         super().leave()
         if error is not None:
             if isinstance(error, CloudRuntimesError):
@@ -177,12 +190,16 @@ class _Creating(Outgoing):
 
 
 class SpanInterceptor(Interceptor):
-    """Makes the spans of one service."""
+    """Makes the spans of one service, and with a ``meter`` the metrics of subscriptions."""
 
-    def __init__(self, find: Callable[[str], Driver | None], tracer: kernel.Tracer, app_id: str) -> None:
+    def __init__(
+        self, find: Callable[[str], Driver | None], tracer: kernel.Tracer, app_id: str, meter: Meter | None = None
+    ) -> None:
         self._find = find
         self._tracer = tracer
         self._app_id = app_id
+        self._meter = meter
+        self._metrics: dict[tuple[str, str, str], SubscriptionMetrics] = {}
         # what was found out about each component: closing the client takes its drivers away, while handlers still run
         self._targets: dict[str, _Target] = {}
 
@@ -256,10 +273,9 @@ class SpanInterceptor(Interceptor):
 
     # -- around handlers --
 
-    def processing(self, pubsub_name: str, request: SubscribeRequest, events: Sequence[Any], *, batch: bool) -> Handled:
-        """Return the span around a handler of events; of a batch it has a link for each event instead of a parent."""
+    def _consumer(self, pubsub_name: str, request: SubscribeRequest) -> dict[str, Any]:
         at = self._target(pubsub_name)
-        attributes: dict[str, Any] = {
+        return {
             "messaging.system": at.system or "_OTHER",
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
@@ -268,6 +284,21 @@ class SpanInterceptor(Interceptor):
             "cloud_runtimes.component": pubsub_name,
             **at.server,
         }
+
+    def consuming(self, pubsub_name: str, request: SubscribeRequest) -> SubscriptionMetrics | None:
+        """Return the metrics of a subscription."""
+        if self._meter is None:
+            return None
+        if len(self._metrics) >= MAX_NAMES:
+            self._metrics.clear()
+        metrics = SubscriptionMetrics(self._meter, self._consumer(pubsub_name, request))
+        self._metrics[pubsub_name, request.topic, request.group] = metrics
+        return metrics
+
+    def processing(self, pubsub_name: str, request: SubscribeRequest, events: Sequence[Any], *, batch: bool) -> Handled:
+        """Return the span around a handler of events; of a batch it has a link for each event instead of a parent."""
+        metrics = self._metrics.get((pubsub_name, request.topic, request.group))
+        attributes = self._consumer(pubsub_name, request) if metrics is None else metrics.processing.copy()
         links: list[Any] = []
         headers: Mapping[str, str] = {}
         if batch:
@@ -278,7 +309,7 @@ class SpanInterceptor(Interceptor):
             attributes["messaging.message.id"] = events[0].id
             headers = propagation.event_headers(events[0])
         what = _Description(f"process {request.topic}", "consumer", attributes)
-        return Handled(headers, lambda: self._start(what, links))
+        return Handled(headers, lambda: self._start(what, links), record=None if metrics is None else metrics.processed)
 
     def serving(self, method: str, headers: Mapping[str, str]) -> Handled:
         """Return the span around a handler of an RPC method."""

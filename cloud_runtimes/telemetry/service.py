@@ -64,6 +64,9 @@ class TelemetryService(Service):
     """Traces, logs and metrics of this application. Made by ``client.telemetry``.
 
     Recording never waits and never raises for what is on the way: what cannot be kept or sent is dropped and counted (`stats`). Where records go is configuration: the table ``[telemetry]``, or ``OTEL_*``; without an endpoint they go to rotating files under ``CLOUD_RUNTIMES_HOME/telemetry``.
+
+    Attributes:
+        measures: whether metrics are recorded.
     """
 
     name = "telemetry"
@@ -106,7 +109,7 @@ class TelemetryService(Service):
             "exemplars": {"always_off": 0, "trace_based": 1, "always_on": 2}[settings.exemplars],
             "explicit": settings.histograms == "explicit_bucket_histogram",
         }
-        self._metrics_off = off["metrics"]
+        self.measures = not off["metrics"]
         self._meters: dict[int, Meter] = {}
         keep(self._pipeline, context)
         if settings.flush_on_sigterm:
@@ -170,9 +173,9 @@ class TelemetryService(Service):
             meter = self._meters.get(scope)
             if meter is None:
                 buffer = self._pipeline.buffers["metrics"]
-                watch = (lambda: None) if self._metrics_off else self._pipeline.watch
+                watch = self._pipeline.watch if self.measures else (lambda: None)
                 meter = self._meters[scope] = Meter(scope, buffer, watch, **self._measuring)
-                if not self._metrics_off:
+                if self.measures:
                     self._pipeline.meters.append(meter)
         return meter
 

@@ -42,7 +42,7 @@ class TelemetrySettings:
         sampler_arg: its ratio, or its traces per second.
         sampler_store: configuration store in which the sampler can be changed while the application runs.
         sampler_key: whose value it is there: a name, or name and argument as ``parentbased_traceidratio:0.25``.
-        instrument: whether the calls of this client's services, and the handlers of events and RPC methods, have spans.
+        instrument: whether the calls of this client's services, and the handlers of events and RPC methods, have spans, and subscriptions metrics.
         service_name: else the application's ``app_id``.
         resource: more attributes of the resource, as ``name=value,name=value``.
         attributes: of a span, a log record, an event and a link, at most; more are dropped and counted.
@@ -74,7 +74,7 @@ class TelemetrySettings:
     sampler_arg: float | None = setting(None, help="ratio, or traces per second")
     sampler_store: str | None = setting(None, help="configuration store that changes the sampler")
     sampler_key: str = setting("telemetry.sampler", help="its key there")
-    instrument: bool = setting(False, help="whether service calls and handlers have spans")
+    instrument: bool = setting(False, help="whether service calls and handlers have spans, and subscriptions metrics")
     service_name: str | None = setting(None, help="else the app_id")
     resource: str = setting("", help="attributes of the resource, name=value,name=value")
     attributes: int = setting(128, help="attributes of a span or log record")

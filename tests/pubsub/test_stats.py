@@ -1,4 +1,4 @@
-"""Counters of a subscription."""
+"""Counters of a subscription, and the metrics made of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.semconv._incubating.metrics import messaging_metrics as messaging
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import DropEvent, Event, EventBatch, Subscription, SubscriptionStats
 from cloud_runtimes.testing import Api
 from tests.support.waiting import until
+from tests.telemetry.otlp_receiver import Receiver
 
 
 @pytest.fixture
@@ -129,3 +131,87 @@ def test_time_of_handlers(client: CloudRuntimesClient, api: Api) -> None:
     time.sleep(0.2)
     assert subscription.stats().handler_seconds == seconds, "nobody works now"
     api.call(subscription, "close")
+
+
+def points(receiver: Receiver, client: CloudRuntimesClient) -> dict[str, list[Any]]:
+    """Collect; return the points of each metric as (attributes, point)."""
+    receiver.requests.clear()
+    assert client.telemetry.flush(30)
+    out: dict[str, list[Any]] = {}
+    for metric in receiver.metrics():
+        for point in getattr(metric, metric.WhichOneof("data")).data_points:
+            attributes = {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in point.attributes}
+            out.setdefault(metric.name, []).append((attributes, point))
+    return out
+
+
+def test_metrics_are_exported(api: Api) -> None:
+    with Receiver() as receiver:
+        table = {"endpoint": receiver.url, "instrument": True, "flush_on_sigterm": False}
+        config = {"capa": {"home": ":memory:"}, "telemetry": table}
+        with CloudRuntimesClient(app_id="shop", config=config) as client:
+            client.pubsub.publish_bulk("bus", "t", list(range(100)))
+            subscription = api.call(client.pubsub, "subscribe", "bus", "t", api.handler(one))
+            assert api.until(lambda: subscription.stats().handled + subscription.stats().dropped == 100)
+            api.call(subscription, "close")
+            collected = points(receiver, client)
+            common = {
+                "messaging.system": "sqlite",
+                "messaging.destination.name": "t",
+                "messaging.consumer.group.name": "shop",
+                "cloud_runtimes.component": "bus",
+            }
+            ((attributes, received),) = collected[messaging.MESSAGING_CLIENT_CONSUMED_MESSAGES]
+            operation = {"messaging.operation.name": "receive", "messaging.operation.type": "receive"}
+            assert (attributes, received.as_int) == (common | operation, 125)
+            settled = collected["cloud_runtimes.pubsub.settled"]
+            assert [(attributes, point.as_int) for attributes, point in settled] == [
+                (common | {"cloud_runtimes.pubsub.settlement": answer}, count)
+                for answer, count in (("ack", 75), ("retry", 25), ("drop", 25))
+            ]
+            ((attributes, again),) = collected["cloud_runtimes.pubsub.redelivered"]
+            assert (attributes, again.as_int) == (common, 25)
+            ((attributes, age),) = collected["cloud_runtimes.pubsub.age"]
+            assert (attributes, age.count) == (common, 125)
+            assert 0 < age.sum < 125 * 60
+            operation = {"messaging.operation.name": "process", "messaging.operation.type": "process"}
+            durations = {
+                attributes.pop("error.type", None): (attributes, point.count)
+                for attributes, point in collected["messaging.process.duration"]
+            }
+            # dropping an event is an answer, not a failure
+            assert durations == {None: (common | operation, 100), "ValueError": (common | operation, 25)}
+            assert "cloud_runtimes.pubsub.waiting" not in collected, "nothing waited"
+
+
+def test_metric_of_events_that_wait(client: CloudRuntimesClient) -> None:
+    held, go = threading.Event(), threading.Event()
+
+    def handler(event: Event[int]) -> None:
+        held.set()
+        go.wait(20)
+
+    with Receiver() as receiver:
+        table = {"endpoint": receiver.url, "instrument": True, "flush_on_sigterm": False}
+        with CloudRuntimesClient(app_id="s", config={"capa": {"home": ":memory:"}, "telemetry": table}) as client:
+
+            def waiting() -> Any:
+                ((_, point),) = points(receiver, client)["cloud_runtimes.pubsub.waiting"]
+                return point.as_int
+
+            for number in range(5):
+                client.pubsub.publish("bus", "t", number, key="one")
+            with client.pubsub.subscribe("bus", "t", handler, order="key") as subscription:
+                assert held.wait(10)
+                until(lambda: waiting() == 4)
+                go.set()
+                until(lambda: subscription.stats().handled == 5)
+                until(lambda: waiting() == 0)
+
+
+@pytest.mark.parametrize("exporter", [None, "none"])
+def test_nothing_is_observed_where_metrics_are_off(exporter: str | None) -> None:
+    table: dict[str, Any] = {} if exporter is None else {"instrument": True, "exporter": exporter}
+    with CloudRuntimesClient(app_id="s", config={"capa": {"home": ":memory:"}, "telemetry": table}) as client:
+        with client.pubsub.subscribe("bus", "t", print) as subscription:
+            assert subscription._fetcher._observe is None
