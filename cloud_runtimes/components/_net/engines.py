@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
+from ..._core import fork
 from ..._core.threads import Mutex, in_background
 from ...errors import ClosedError
 from ...spi.flow import FlowDriver
@@ -108,7 +109,7 @@ class EngineComponent(HomeComponent, Generic[E]):
         engine = self._engine
         if engine is not None:
             return engine
-        with self._lock:
+        with fork.importing, self._lock:  # in this order, as everywhere
             if self._closed:
                 raise ClosedError("this client is closed: make another")
             if self._engine is None:

@@ -70,12 +70,12 @@ class KafkaComponent(Component):
             raise ClosedError("this client is closed: make another")
 
     def _make(self) -> None:
-        with self._lock:
+        with extras.importing("Kafka", "kafka"), self._lock:
             self.check_open()
             if self._producer is None:
-                with extras.importing("Kafka", "kafka"):
-                    from .producer import KafkaProducer
-                    from .topics import Topics
+                from .producer import KafkaProducer
+                from .topics import Topics
+
                 self._topics = Topics(self.settings)
                 self._producer = KafkaProducer(self.settings, self._topics)
 
