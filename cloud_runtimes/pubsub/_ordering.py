@@ -17,7 +17,7 @@ from ..spi.broker.policy import DeliveryPolicy
 from ..spi.pubsub import Cause, EventSource, Settlement, Settlements, SubscribeRequest
 from .types import Event
 
-WAITING: Final = 64
+WAITING: Final = 16
 """So many times ``max_in_flight`` events may wait for earlier ones of their keys before no more are fetched."""
 _LOOK_AGAIN: Final = 0.05
 

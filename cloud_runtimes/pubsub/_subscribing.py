@@ -134,7 +134,7 @@ class Subscribing(Service):
             pubsub_name,
             request._replace(order=None) if driver.keeps_order else request,
             type=taken.type,
-            max_in_flight=max_in_flight or max(256 if request.order is None else 1024, ahead),
+            max_in_flight=max_in_flight or max(256 if request.order is None else 4096, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
             handled=handler is not None,
             handler_timeout=None if handler is None or is_async_callable(handler) else handler_timeout,
@@ -274,7 +274,7 @@ class Subscribing(Service):
             start: where a new group begins, ``"earliest"`` or ``"latest"``. A ``datetime`` with a time zone, to the millisecond: with the first event published at or after it. The broker's clock counts, on Kafka the publisher's. Events that were sent in one message come together.
             order: ``"key"``: the events of a key are handled one at a time and in the order of publishing, over all members of the group, retries included. Up to ``workers`` other keys go on meanwhile. Events without a key have no order. All members of a group ask for the same.
             workers: handlers running at once.
-            max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
+            max_in_flight: unsettled events at most (embedded: 256; with ``order`` 4,096). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again if its process died or hangs, or, without a handler, since it was handed over (embedded: 30). A handler keeps its events while it runs; see `Event.extend` for the rest.
             handler_timeout: seconds that a handler may take, default: no limit. An ``async`` one is cancelled then, a plain one goes on and is reported. The event is delivered again either way.
             rate: events that the handler gets in a time at most, over all workers of this subscription; see `Rate`.
@@ -377,7 +377,7 @@ class Subscribing(Service):
             start: where a new group begins, ``"earliest"`` or ``"latest"``. A ``datetime`` with a time zone, to the millisecond: with the first event published at or after it. The broker's clock counts, on Kafka the publisher's. Events that were sent in one message come together.
             order: ``"key"``: the events of a key are handled one at a time and in the order of publishing, over all members of the group, retries included. Up to ``workers`` other keys go on meanwhile. Events without a key have no order. All members of a group ask for the same.
             workers: handlers running at once.
-            max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
+            max_in_flight: unsettled events at most (embedded: 256; with ``order`` 4,096). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again if its process died or hangs, or, without a handler, since it was handed over (embedded: 30). A handler keeps its events while it runs; see `Event.extend` for the rest.
             handler_timeout: seconds that a handler may take, default: no limit. An ``async`` one is cancelled then, a plain one goes on and is reported. The event is delivered again either way.
             rate: events that the handler gets in a time at most, over all workers of this subscription; see `Rate`.
