@@ -1,4 +1,4 @@
-"""One dataclass, handled as others do: by FastStream on Redis, by Celery and taskiq in memory."""
+"""Handlers of one dataclass by others: FastStream on Redis, Celery and taskiq in memory."""
 
 from __future__ import annotations
 

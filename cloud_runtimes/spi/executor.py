@@ -143,7 +143,7 @@ class Blocking:
     """
 
     executor: Executor
-    """That of the client. A driver is given it before its first call; what a driver makes takes it from the driver."""
+    """The client's threads. A driver is given it before its first call; what a driver makes takes it from the driver."""
 
     async def _in_thread(
         self, call: Callable[Concatenate[Operation, P], T], op: Operation, /, *args: P.args, **kwargs: P.kwargs

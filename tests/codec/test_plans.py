@@ -98,7 +98,7 @@ def test_the_order_of_a_union() -> None:
 
 @dataclasses.dataclass
 class Taking:
-    """What a struct or an attrs class takes first, which has fewer fields than the document, or others."""
+    """Class with fewer fields than the document, or others, which a struct or an attrs class takes first."""
 
     id: float = 0.0
     name: str = ""
@@ -149,7 +149,7 @@ def test_a_union_takes_the_first_that_fits_by_any_way() -> None:
 
 def test_an_alias_that_has_itself_in_it() -> None:
     class Alias:
-        """What `type X = ...` makes on later Pythons."""
+        """Alias as `type X = ...` makes it on later Pythons."""
 
         __type_params__ = ()
         __value__: Any = None
@@ -309,7 +309,7 @@ def test_an_interrupt_passes_through() -> None:
 
 
 class Told(NamedTuple):
-    """What is read by all of the ways."""
+    """Result of all the ways to read."""
 
     what: Placed | Cancelled
     where: Nest

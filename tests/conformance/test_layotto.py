@@ -91,7 +91,7 @@ class TestPubSub(PubSubSuite):
         "test_publisher",
         "test_publisher_attributes",
     )
-    """What asks for an order, which its Redis keeps where it delivers one event at a time alone."""
+    """Cases that ask for an order, which its Redis keeps where it delivers one event at a time alone."""
 
     @pytest.fixture
     def harness(self, layotto: Layotto, request: pytest.FixtureRequest) -> Iterator[Harness]:

@@ -59,7 +59,7 @@ class Homes:
     wrong_urls: ClassVar[tuple[str, ...]]
     """URLs that are none; ``{}`` is a password."""
     url_help: ClassVar[str]
-    """What the error of such a URL says."""
+    """Message of the error of such a URL."""
     after_hanging: ClassVar[tuple[int, ...]] = (1, 2)
     """Values that a server may have after the write of 2 that ran out of time."""
     durable: ClassVar[dict[str, Any]] = {}

@@ -65,7 +65,7 @@ def _watch(sub: Any, lease: float, log: int) -> None:
 
 
 class Checked(NamedTuple):
-    """What a log says.
+    """Findings of a log.
 
     Attributes:
         faults: of the order.

@@ -29,7 +29,7 @@ _DEALT: Final = 8
 
 
 class Survey(NamedTuple):
-    """What a member sees of its group without writing.
+    """View of a group that a member has without writing.
 
     Attributes:
         live: the members whose lease holds.

@@ -55,7 +55,7 @@ def keyed(keys: int, events: int) -> list[OutgoingEvent]:
 
 
 class OrderTests(Suite):
-    """One event of a key at a time, in order, whatever happens."""
+    """Order by key: events of a key come one at a time, whatever happens."""
 
     service = "pubsub"
 
