@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components._log.ordered import PARTS
 from tests.support import Figure, Rounds
 from tests.support.harnesses.kafka import KafkaHome
 from tests.support.harnesses.postgres import PostgresHome
 from tests.support.key_order import Members, check
+from tests.support.members import join
 
 pytestmark = pytest.mark.process
 
@@ -95,6 +97,15 @@ def test_members_die_and_stop(
         f"order of keys on {engine} while members are killed and stopped",
         f"{turns} turns in {seconds:.0f} s: {keys * events:,} events of {keys:,} keys in order, {again:,} of them again, {late} begun by stopped members",
     )
+
+
+@pytest.mark.parametrize("config", ["sqlite", "postgres"], indirect=True)
+def test_a_member_that_is_alone_takes_all_parts_at_once(config: dict[str, Any]) -> None:
+    with CloudRuntimesClient(app_id="suite", config=config) as client:
+        source = join(client, order="key")
+        assert not source.poll((), 10, 0.0)
+        assert source._owned == set(range(PARTS))
+        source.close(())
 
 
 def test_the_checker_finds_faults() -> None:

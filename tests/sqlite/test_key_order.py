@@ -135,7 +135,6 @@ def test_a_claim_that_nobody_knows_of_comes_again_in_order(
         poll(first)
     publish(client, "later ")
     got = poll(first)
-    assert list(got)[:1] != []
     assert got.keys() >= {str(key) for key in range(KEYS)}
     for key in range(KEYS):
         if f"later {key}" in got:

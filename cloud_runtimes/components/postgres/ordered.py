@@ -90,7 +90,7 @@ class KeyOrderMember(OrderedMember, Member):
         live, owners, has_events, due = result.rows[0]
         soon = None if due is None else due / 1000
         has_events = has_events or (soon is not None and soon <= 0)
-        return Survey(set((live or "").split(",")), owners.split(","), has_events, soon)
+        return Survey(live.split(",") if live else (), owners.split(","), has_events, soon)
 
     def _commit(
         self, op: Operation, writes: Writes, changes: Sequence[Change] | None = None
