@@ -10,9 +10,10 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._native import events as kernel
-from cloud_runtimes.components._log.ordered import PARTS, deal, share_of, split
+from cloud_runtimes.components._log.ordered import deal, split
 from cloud_runtimes.components.sqlite import SqliteComponent
 from cloud_runtimes.pubsub import OutgoingEvent
+from cloud_runtimes.spi.broker.ordered import PARTS, share_of
 from cloud_runtimes.spi.pubsub import Settled, Settlement
 from tests.sqlite.test_log import SetClocks
 from tests.support.members import join, operation

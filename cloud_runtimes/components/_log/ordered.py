@@ -14,17 +14,15 @@ from typing import Final, NamedTuple
 
 from ..._native import events as kernel
 from ...errors import PayloadError
+from ...spi.broker.ordered import SURVEY_EVERY, balance
 from ...spi.pubsub import Deliveries, Settled, Settlement, Settlements
 from .claims import Writes
 from .member import LogMember
 
-PARTS: Final = 32
-"""Parts of a new group: so many members share its events at most."""
 FOREVER: Final = 2**62
 """Deadline of a claim that lasts as long as its member owns the part."""
 SLICE: Final = 4096
 """How many events are split at once at most."""
-_SURVEY_EVERY: Final = 1.0
 _DEALT: Final = 8
 
 
@@ -81,21 +79,18 @@ class OrderedMember(LogMember):
     # -- the source -------------------------------------------------------
 
     def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
-        if monotonic() >= self._surveyed + _SURVEY_EVERY:
+        if monotonic() >= self._surveyed + SURVEY_EVERY:
             self._look()
-        most = min(_SURVEY_EVERY, self.ack_wait_ms / 3000)
+        most = min(SURVEY_EVERY, self.ack_wait_ms / 3000)
         return super().poll(settled, want, most if timeout is None else min(timeout, most))
 
     def _look(self) -> tuple[bool, float | None]:
         survey = self._survey()
         self._surveyed = monotonic()
-        owned = {part for part, owner in enumerate(survey.owners) if owner == self.name}
-        self._adopt(owned)
-        share = share_of(self.name, survey.live, len(survey.owners))
-        others = {*survey.live, self.name}
-        free = [part for part, owner in enumerate(survey.owners) if owner not in others]
-        self._take = free[: max(0, share - len(owned))]
-        self._let_go(sorted(owned - self._leaving)[share:])
+        there = balance(self.name, survey.live, survey.owners, self._leaving)
+        self._adopt(there.owned)
+        self._take = there.take
+        self._let_go(there.give)
         return survey.has_events or bool(self._take), survey.next_due
 
     def _must_renew(self) -> bool:
@@ -214,13 +209,6 @@ class OrderedMember(LogMember):
     def _raw_want(self, want: int, parts: int) -> int:
         """Return how many events of all parts are expected to have so many of this member's."""
         return min(SLICE, max(want, want * parts // max(1, len(self._owned - self._leaving))))
-
-
-def share_of(name: str, live: Collection[str], parts: int) -> int:
-    """Return how many parts a member owns when all is even."""
-    members = sorted({*live, name})
-    each, more = divmod(parts, len(members))
-    return each + (members.index(name) < more)
 
 
 def deal(frame: kernel.Frame, id: int, parts: int) -> list[Sequence[int]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
+from ...spi.broker.ordered import PARTS
 from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
 from ...spi.change import database_of
 from ...spi.operation import Operation
 from ...spi.pubsub import INBOX, KEY_ORDER, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from .._log.claims import count_in
-from .._log.ordered import PARTS
 from . import PostgresComponent
 from .changes import Call, PostgresChange
 from .claim import UNSEEN

@@ -5,7 +5,7 @@ One trip settles, renews leases, takes over what dead members held, and reads. T
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -43,9 +43,16 @@ class RedisMember(SocketMember):
     component: RedisComponent
     failures = (ConnectionLost, ReplyError, CloudRuntimesError)
 
-    def __init__(self, component: RedisComponent, driver: RedisPubSub, request: SubscribeRequest, now_ms: int) -> None:
+    def __init__(
+        self,
+        component: RedisComponent,
+        driver: RedisPubSub,
+        request: SubscribeRequest,
+        now_ms: int,
+        in_flight: Callable[[DeliveryPolicy], InFlight] = InFlight,
+    ) -> None:
         policy = DeliveryPolicy(driver.name, request)
-        super().__init__(component, policy, InFlight(policy))
+        super().__init__(component, policy, in_flight(policy))
         self._driver = driver
         self._group: Value = request.group
         self._me: Value = self.policy.name
@@ -177,28 +184,26 @@ class RedisMember(SocketMember):
         pipeline = Pipeline(self._run, self._keys[0])
         due = min(self._due(), now + self._soonest())
         self._settlements(pipeline)
-        if self.in_flight.held and now >= self._renewed + self._ack_wait / 3:
-            self._renew(pipeline, now)
-        count = max(1, want // self._per_entry)
         if now >= self._look_at:
             pipeline.run(self._looking, LOOK, self._keys)
             self._claims = True
-        if self._claims and want:
-            self._claims = False
-            for origin in self._streams:
-                self._take_overs(pipeline, origin, count)
+        count = max(1, want // self._per_entry)
+        self._keep(pipeline, now, count if want else 0)
         data = pipeline.batch().data if pipeline else b""
         if want:
             pause = max(1, int((due - now) * 1000) + 1)
             self._blocks = due > now  # else what is due next is only known by the answers to the rest
-            block: tuple[Value, ...] = ("BLOCK", pause) if self._blocks else ()
-            read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", count, *block)
-            data += Batch((*read, "STREAMS", *reversed(self._streams.values()), ">", ">")).data
+            data += Batch(self._reading(count, ("BLOCK", pause) if self._blocks else ())).data
             self._answer_by = now + pause / 1000 + _GRACE
         if data:
             connection.send(data, op)
             self._blocked = want > 0
             pipeline.taken(connection.receive(len(pipeline), op))
+
+    def _reading(self, count: int, block: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Return the command that reads so many entries."""
+        read = ("XREADGROUP", "GROUP", self._group, self._me, "COUNT", count, *block)
+        return (*read, "STREAMS", *reversed(self._streams.values()), ">", ">")
 
     def _due(self) -> float:
         """Return when there is something to do without being told."""
@@ -262,6 +267,15 @@ class RedisMember(SocketMember):
         yield from LEAVE.run((*self._settling, self._seen), *parts)
 
     # -- leases -----------------------------------------------------------
+
+    def _keep(self, pipeline: Pipeline, now: float, count: int) -> None:
+        """Add what keeps what is held, and what takes over up to so many entries."""
+        if self.in_flight.held and now >= self._renewed + self._ack_wait / 3:
+            self._renew(pipeline, now)
+        if self._claims and count:
+            self._claims = False
+            for origin in self._streams:
+                self._take_overs(pipeline, origin, count)
 
     def _renew(self, pipeline: Pipeline, now: float) -> None:
         # after a stall others may have some: only what is still held is renewed

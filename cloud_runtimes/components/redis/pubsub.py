@@ -10,16 +10,28 @@ from typing import Final
 from ..._core.logs import repeated
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
-from ...spi.broker.policy import FEATURES, LATEST, begins_at
+from ...spi.broker.ordered import PARTS
+from ...spi.broker.policy import FEATURES, LATEST, DeliveryPolicy, begins_at
 from ...spi.broker.redelivery import as_messages, spread
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
+from ...spi.pubsub import (
+    KEY_ORDER,
+    BatchLimits,
+    EventSource,
+    Failures,
+    OutgoingBatch,
+    PubSubDriver,
+    SubscribeRequest,
+    Template,
+)
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
 from . import RedisComponent
 from .failures import map_error
 from .member import RedisMember
+from .ordered import OrderedRedisMember
+from .ordered import lag as ordered_lag
 from .resp import Batch, Flow, ReplyError, Value, pack
 from .streams import COUNT, DELAY, JOIN, LAG, TRIM, GroupKeys, TopicKeys
 
@@ -67,7 +79,7 @@ class _Commands(Iterable[bytes]):
 class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
     """Pub/sub driver of one name: topics whose keys have one hash tag."""
 
-    features = FEATURES
+    features = FEATURES | {KEY_ORDER}
     limits = BatchLimits(events=10_000, bytes=4 * 1024 * 1024)
 
     def __init__(self, component: RedisComponent, name: str) -> None:
@@ -145,7 +157,8 @@ class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
         topic.trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, settings.retention / 10))
         limits = (int(settings.retention * 1000), int(settings.group_expiry * 1000))
         try:
-            yield from TRIM.run((keys.stream, keys.seen), *limits, keys.retry, keys.later, keys.end, once=True)
+            names = (keys.retry, keys.later, keys.parts, keys.end)
+            yield from TRIM.run((keys.stream, keys.seen), *limits, *names, once=True)
         except ReplyError as error:
             where = self.component.engine.where
             repeated(f"trim {where}", "redis %s: a topic was not trimmed: %s", where, error)
@@ -154,21 +167,25 @@ class RedisPubSub(EngineDriver[RedisComponent], PubSubDriver):
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         now_ms, _ = self.component.engine.run(op, self.join(request, _before(begins_at(request))))
-        return RedisMember(self.component, self, request, now_ms)
+        member = RedisMember if request.order is None else OrderedRedisMember
+        return member(self.component, self, request, now_ms)
 
     def join(self, request: SubscribeRequest, start: str) -> Flow[tuple[int, bool]]:
         """Make a group where it does not exist; returns the server's time in milliseconds, and whether it was made."""
         keys = self.keys(request.topic)
         group = GroupKeys.of(keys, request.group)
-        now_ms, created = yield from JOIN.run(
-            (keys.stream, group.retry, keys.delayed, keys.seen), request.group, start, _FORGET_MS
-        )
+        names = (keys.stream, group.retry, keys.delayed, keys.seen, group.parts, group.members)
+        parts = "" if request.order is None else PARTS
+        now_ms, created, has_order = yield from JOIN.run(names, request.group, start, _FORGET_MS, parts)
+        DeliveryPolicy(self.name, request).check_order(has_order=bool(has_order))
         return int(now_ms), bool(created)
 
     def _lag(self, op: Operation, topic: str, group: str, /) -> Flow[int | None]:
         keys = self.keys_of(topic)
         again = GroupKeys.of(keys, group)
-        reply = yield from LAG.run((keys.stream, again.retry, again.later), group)
+        reply = yield from ordered_lag(keys, group, topic)
+        if reply is None:
+            reply = yield from LAG.run((keys.stream, again.retry, again.later), group)
         if reply is None:
             return None
         lag, after = reply

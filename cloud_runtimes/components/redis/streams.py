@@ -25,6 +25,7 @@ class TopicKeys(NamedTuple):
     counters: bytes
     retry: bytes
     later: bytes
+    parts: bytes
     end: bytes
 
     @classmethod
@@ -37,21 +38,25 @@ class TopicKeys(NamedTuple):
             key("counters"),
             key("retry", ""),
             key("later", ""),
+            key("parts", ""),
             b":" + topic.encode(),
         )
 
 
 class GroupKeys(NamedTuple):
-    """Of a group: the stream of what comes again; what comes again later, by when that is."""
+    """Of a group: the stream of what comes again; what comes again later, by when that is. With an order: who owns its parts, and how far it is in each; its members, by when their lease ends."""
 
     retry: bytes
     later: bytes
+    parts: bytes
+    members: bytes
 
     @classmethod
     def of(cls, topic: TopicKeys, group: str) -> GroupKeys:
         """Return those of a group of a topic; a colon in its name would make two groups one."""
         name = group.replace("%", "%25").replace(":", "%3A").encode() + topic.end
-        return cls(topic.retry + name, topic.later + name)
+        parts = topic.parts + name
+        return cls(topic.retry + name, topic.later + name, parts, parts + b":members")
 
 
 # A message that waits is a member of a sorted set: 22 digits, which keep the order of those that are due together,
@@ -88,6 +93,11 @@ end
 local function held(stream, group, id, me)
   return #redis.call('XPENDING', stream, group, id, id, 1, me) > 0
 end
+local function earlier(one, two)
+  local a, b = tonumber(string.match(one, '^%d+')), tonumber(string.match(two, '^%d+'))
+  if a ~= b then return a < b end
+  return tonumber(string.match(one, '%d+$')) < tonumber(string.match(two, '%d+$'))
+end
 local function fields(reply)
   local found = {}
   for i = 1, #reply, 2 do found[reply[i]] = reply[i + 1] end
@@ -95,8 +105,9 @@ local function fields(reply)
 end
 """.replace("MOVED", str(_MOVED))
 
-# KEYS: stream, retry, delayed, seen. ARGV: group, where it begins, milliseconds after which a member that holds nothing
-# is forgotten. Returns the time, and 1 where the group was made.
+# KEYS: stream, retry, delayed, seen, parts, members. ARGV: group, where it begins, milliseconds after which a member that
+# holds nothing is forgotten, how many parts a group with an order has. Returns the time, 1 where the group was made, and
+# whether it has an order.
 JOIN: Final = Script(_COMMON + """
 local fresh = 0
 local function make(stream, start)
@@ -110,10 +121,18 @@ local function make(stream, start)
   end
 end
 move(KEYS[3], KEYS[1])
-local failed = make(KEYS[1], ARGV[2]) or make(KEYS[2], '0')
+local failed = make(KEYS[1], ARGV[2])
+if not failed and fresh == 1 then
+  redis.call('DEL', KEYS[5], KEYS[6])
+  for _, each in ipairs(ARGV[4] ~= '' and redis.call('XINFO', 'GROUPS', KEYS[1]) or {}) do
+    local group = fields(each)
+    if group.name == ARGV[1] then redis.call('HSET', KEYS[5], 'count', ARGV[4], 'start', group['last-delivered-id']) end
+  end
+end
+failed = failed or make(KEYS[2], '0')
 if failed then return failed end
 redis.call('HSET', KEYS[4], ARGV[1], string.format('%.0f', now))
-return {now, fresh}
+return {now, fresh, redis.call('EXISTS', KEYS[5])}
 """)
 # KEYS: stream, retry, delayed, later. Moves what is due; returns the time, and the milliseconds until more will be, or -1
 LOOK: Final = Script(
@@ -134,6 +153,76 @@ for _, each in ipairs(groups) do
   if redis.pcall('EXISTS', retry) == 1 then redis.pcall('XADD', retry, '*', 'bell', '1') end
 end
 return 0
+""")
+# KEYS: stream, retry, parts, members, seen, stream of dead letters, counters. ARGV: group, member, its lease in milliseconds,
+# label, what (renew, survey, leave), parts to take, parts to give, how many parts have other progress, and each of these
+# with its progress; then for each part of which something was not acknowledged: its number, what becomes of it (dead,
+# drop), how many events, data, and the first topic. Of parts that are another's nothing is written. Returns these, what
+# was taken with its progress, the live members, and the owners of all parts
+ORDER: Final = Script(_COMMON + """
+local count, start = unpack(redis.call('HMGET', KEYS[3], 'count', 'start'))
+if not count then return redis.error_reply('NOGROUP the group has gone') end
+local mine, lost, taken, owners, live = {}, {}, {}, {}, {}
+for part = 0, count - 1 do
+  local owner = redis.call('HGET', KEYS[3], 'owner:' .. part) or ''
+  owners[part + 1], mine[tostring(part)] = owner, owner == ARGV[2]
+end
+local leaving = ARGV[5] == 'leave'
+if leaving then redis.call('ZREM', KEYS[4], ARGV[2])
+else redis.call('ZADD', KEYS[4], now + tonumber(ARGV[3]), ARGV[2]) end
+local from = 9
+for _ = 1, tonumber(ARGV[8]) do
+  local part = ARGV[from]
+  if mine[part] then redis.call('HSET', KEYS[3], 'part:' .. part, ARGV[from + 1])
+  else lost[#lost + 1] = tonumber(part) end
+  from = from + 2
+end
+while from <= #ARGV do
+  local what, events = ARGV[from + 1], tonumber(ARGV[from + 2])
+  if mine[ARGV[from]] then
+    if what == 'dead' then append(KEYS[6], '', '', ARGV[from + 3], ARGV[from + 4]) end
+    redis.call('HINCRBY', KEYS[7], (what == 'dead' and 'dead_lettered:' or 'dropped:') .. ARGV[4], events)
+  end
+  from = from + 5
+end
+local function own(part, owner)
+  redis.call('HSET', KEYS[3], 'owner:' .. part, owner)
+  owners[part + 1] = owner
+end
+for part in string.gmatch(ARGV[7], '%d+') do if mine[part] then own(part, '') end end
+for part in string.gmatch(ARGV[6], '%d+') do
+  local owner = owners[part + 1]
+  if owner == '' or owner == ARGV[2] or tonumber(redis.call('ZSCORE', KEYS[4], owner) or 0) <= now then
+    own(part, ARGV[2])
+    taken[#taken + 1] = {tonumber(part), redis.call('HGET', KEYS[3], 'part:' .. part) or start}
+  end
+end
+if leaving then
+  for part = 0, count - 1 do if mine[tostring(part)] then own(part, '') end end
+end
+if ARGV[5] ~= 'renew' then
+  local first
+  for part = 0, count - 1 do
+    local progress = redis.call('HGET', KEYS[3], 'part:' .. part)
+    local done = progress and string.match(progress, '^%S+') or start
+    if not first or earlier(done, first) then first = done end
+  end
+  local set = redis.pcall('XGROUP', 'SETID', KEYS[1], ARGV[1], first)
+  if set.err then return set end
+  redis.call('HSET', KEYS[5], ARGV[1], string.format('%.0f', now))
+  redis.call('XTRIM', KEYS[2], 'MAXLEN', 8)
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - 600000)
+  live = redis.call('ZRANGEBYSCORE', KEYS[4], now, '+inf')
+end
+return {lost, taken, live, owners}
+""")
+# KEYS: parts. Returns how many there are, where they begin, and the progress of each
+PROGRESS: Final = Script("""
+local count, start = unpack(redis.call('HMGET', KEYS[1], 'count', 'start'))
+if not count then return false end
+local parts = {}
+for part = 0, count - 1 do parts[part + 1] = redis.call('HGET', KEYS[1], 'part:' .. part) or start end
+return parts
 """)
 _SETTLING: Final = """
 local function settle(from)
@@ -192,15 +281,10 @@ for i = 3, #ARGV do
 end
 return lost
 """)
-# KEYS: stream, seen. ARGV: retention, group expiry, what the keys of the groups begin with (two) and end with.
+# KEYS: stream, seen. ARGV: retention, group expiry, what the keys of the groups begin with (three) and end with.
 # Trims what is older than retention, but nothing that a group which is in use has not settled. A group of another program
 # is seen for the first time by this, and is left alone when it expires
 TRIM: Final = Script(_COMMON + """
-local function earlier(one, two)
-  local a, b = tonumber(string.match(one, '^%d+')), tonumber(string.match(two, '^%d+'))
-  if a ~= b then return a < b end
-  return tonumber(string.match(one, '%d+$')) < tonumber(string.match(two, '%d+$'))
-end
 local limit = string.format('%.0f-0', math.max(0, now - tonumber(ARGV[1])))
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
 if groups.err then return 0 end
@@ -218,9 +302,9 @@ for _, each in ipairs(groups) do
   redis.call('HSET', KEYS[2], key, string.format('%.0f', seen))
   if now - seen > tonumber(ARGV[2]) then
     if ours then
-      local name = string.gsub(string.gsub(group.name, '%%', '%%25'), ':', '%%3A') .. ARGV[5]
+      local name = string.gsub(string.gsub(group.name, '%%', '%%25'), ':', '%%3A') .. ARGV[6]
       -- first, since they may be on their way to another node
-      redis.call('DEL', ARGV[3] .. name, ARGV[4] .. name)
+      redis.call('DEL', ARGV[3] .. name, ARGV[4] .. name, ARGV[5] .. name, ARGV[5] .. name .. ':members')
       redis.call('XGROUP', 'DESTROY', KEYS[1], group.name)
       redis.call('HDEL', KEYS[2], group.name)
     end

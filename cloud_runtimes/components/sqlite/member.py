@@ -6,13 +6,13 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ...spi.broker.ordered import PARTS
 from ...spi.broker.policy import begins_at
 from ...spi.change import Change
 from ...spi.operation import Operation
 from ...spi.pubsub import Deliveries, Settled, SubscribeRequest
 from .._log.claims import Claimed, Writes
 from .._log.member import LogMember
-from .._log.ordered import PARTS
 from . import SqliteComponent, log
 from .writes import WriteTask, apply_all
 

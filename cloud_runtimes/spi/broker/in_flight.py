@@ -46,8 +46,9 @@ class Held(kernel.Marks):
         deliveries: int,
         history: DeliveryHistory,
         unread: bytes | None = None,
+        settled: bytes | None = None,
     ) -> None:
-        super().__init__(len(frame))
+        super().__init__(len(frame), settled)
         self.origin = origin
         self.frame = frame
         self.tokens = tokens
@@ -97,7 +98,8 @@ class Unacked(NamedTuple):
         return [] if self.frame is None else [data for _, data in as_messages([self.frame], raw=False)]
 
 
-def _text(token: Any) -> str:
+def token_text(token: Any) -> str:
+    """Return a token as the id of its message."""
     return token.decode(errors="replace") if isinstance(token, bytes) else str(token)
 
 
@@ -118,7 +120,7 @@ class InFlight:
         dropped: how many events were, as their handler wanted; the driver may count them.
     """
 
-    def __init__(self, policy: DeliveryPolicy, id_of: Callable[[Any], str] = _text, prefix: str = "ce-") -> None:
+    def __init__(self, policy: DeliveryPolicy, id_of: Callable[[Any], str] = token_text, prefix: str = "ce-") -> None:
         self._policy = policy
         self._id_of = id_of
         self._prefix = prefix

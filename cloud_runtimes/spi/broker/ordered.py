@@ -1,0 +1,349 @@
+"""Order by key (``order="key"``) over a log that members read by position.
+
+A group has a fixed number of parts, and a key always falls into the same one. A member owns parts as long as it renews its membership. It reads the whole log, and takes in what belongs to its parts. Of each part the store keeps how far the group is, so that the next owner goes on there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from math import inf
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+from ..._core.logs import repeated
+from ..pubsub import Cause, Deliveries, Settled, Settlement, Settlements
+from .in_flight import Held, InFlight, token_text
+from .policy import DeliveryPolicy
+
+PARTS: Final = 32
+"""Parts of a new group: so many members share its events at most."""
+SURVEY_EVERY: Final = 1.0
+"""Seconds after which a member looks again who else is there."""
+_LANES: Final = 4096
+
+
+class Balance(NamedTuple):
+    """Change of who owns parts, as a member sees it.
+
+    Attributes:
+        owned: what it has.
+        take: free parts that it should have.
+        give: parts that are more than its share.
+    """
+
+    owned: set[int]
+    take: list[int]
+    give: list[int]
+
+
+def balance(name: str, live: Collection[str], owners: Sequence[str], leaving: Collection[int]) -> Balance:
+    """Return the parts that a member should take and give, where ``owners`` has the owner of each part, ``live`` the members whose lease holds, and ``leaving`` what it gives already."""
+    owned = {part for part, owner in enumerate(owners) if owner == name}
+    share = share_of(name, live, len(owners))
+    others = {*live, name}
+    free = [part for part, owner in enumerate(owners) if owner not in others]
+    return Balance(owned, free[: max(0, share - len(owned))], sorted(owned.difference(leaving))[share:])
+
+
+def share_of(name: str, live: Collection[str], parts: int) -> int:
+    """Return how many parts a member owns when all is even."""
+    members = sorted({*live, name})
+    each, more = divmod(parts, len(members))
+    return each + (members.index(name) < more)
+
+
+class Progress(NamedTuple):
+    """Place of a group in a part.
+
+    Attributes:
+        read: the position up to which the part was read.
+        open: what up to there is not settled: by lane, which is a hash of the key, the first position. Two keys of one lane may come again, and nothing is missed.
+        events: how many these are.
+    """
+
+    read: int
+    open: dict[int, int]
+    events: int = 0
+
+    @property
+    def done(self) -> int:
+        """The last position up to which all is settled."""
+        return min(self.open.values(), default=self.read + 1) - 1
+
+    def text(self) -> str:
+        """Return it as the store has it."""
+        lanes = ",".join(f"{lane:x}:{position - self.done:x}" for lane, position in self.open.items())
+        return f"{self.read:x} {self.done:x} {self.events:x} {lanes}"
+
+    @classmethod
+    def of(cls, text: str) -> Progress:
+        """Read what `text` made."""
+        read, done, events, lanes = text.split(" ")
+        pairs = (each.split(":") for each in lanes.split(",") if each)
+        open = {int(lane, 16): int(done, 16) + int(behind, 16) for lane, behind in pairs}
+        return cls(int(read, 16), open, int(events, 16))
+
+
+class _Slice(Held):
+    """What of a message, or of many, belongs to one part, which is the origin. The positions that are ``released`` are not handed out any more."""
+
+    def __init__(self, part: int, whole: Held, indexes: Sequence[int]) -> None:
+        bits = (1 << whole.length) - 1
+        for index in indexes:
+            bits ^= 1 << index
+        others = bits.to_bytes((whole.length + 7) // 8, "little")
+        super().__init__(
+            part, whole.frame, whole.tokens, whole.single, whole.deliveries, whole.history, whole.unread, others
+        )
+        self.holes = True
+        self.first, self.last = indexes[0], indexes[-1]
+        self.released: set[int] = set()
+        self.lanes: dict[int, int] | None = None
+
+
+class _Part:
+    """A part that a member owns.
+
+    Attributes:
+        inherited: how far the group was when the member took it.
+        read: up to where the member has read it.
+        told: the progress that the store has.
+        leaving: whether it goes to another member.
+        slices: what is held of it, in the order of the log.
+    """
+
+    def __init__(self, inherited: Progress) -> None:
+        self.inherited = inherited
+        self.read = inherited.done
+        self.top = inherited.read
+        self.told = inherited
+        self.leaving = False
+        self.slices: list[_Slice] = []
+
+
+class OrderedInFlight(InFlight):
+    """What a member holds of its parts. A driver calls `read_after` before it takes in what it has read, and `read_all` behind it.
+
+    Args:
+        policy, id_of, prefix: see `InFlight`.
+        position_of: returns the position of the message of a token; later ones have greater ones.
+
+    Attributes:
+        parts: how many the group has.
+        revision: see `EventSource`.
+        take: parts that the member should take.
+        due_ms: when the message that is taken in next may be delivered, milliseconds since 1970 UTC; 0: at once.
+    """
+
+    def __init__(
+        self,
+        policy: DeliveryPolicy,
+        position_of: Callable[[Any], int],
+        parts: int,
+        id_of: Callable[[Any], str] = token_text,
+        prefix: str = "ce-",
+    ) -> None:
+        super().__init__(policy, id_of, prefix)
+        self._position_of = position_of
+        self.parts = parts
+        self.revision = 0
+        self.take: Sequence[int] = ()
+        self._owned: dict[int, _Part] = {}
+        self._after = self._last = 0
+        self.due_ms = 0
+        self._later: list[tuple[int, _Slice]] = []
+
+    # -- parts ------------------------------------------------------------
+
+    def own(self, part: int, progress: Progress) -> None:
+        """Note that the member owns a part now."""
+        self._owned[part] = _Part(progress)
+
+    def survey(self, name: str, live: Collection[str], owners: Sequence[str]) -> None:
+        """Note who is there and owns what; see `balance`."""
+        leaving = [part for part, its in self._owned.items() if its.leaving]
+        there = balance(name, live, owners, leaving)
+        self.lost(self._owned.keys() - there.owned)
+        # an answer may have been lost, of which the member does not know that it was made an owner
+        self.take = [*sorted(there.owned - self._owned.keys()), *there.take]
+        for part in there.give:
+            self._let_go(part)
+        self.revision += bool(there.give)
+
+    def lost(self, parts: Collection[int]) -> None:
+        """Hold nothing of parts; settlements of them are void."""
+        for part in parts:
+            if (its := self._owned.pop(part, None)) is not None:
+                for held in its.slices:
+                    held.void = True
+                    self.held.pop(held, None)
+                self.revision += 1
+        self._ready = deque(held for held in self._ready if not held.void)
+        self.unacked = [each for each in self.unacked if not each.held.void]
+
+    def forget(self) -> None:
+        self.lost(list(self._owned))
+
+    def release(self, which: Callable[[Held], bool] = lambda held: True) -> None:
+        """Do nothing: the next owner goes on where this one was."""
+
+    def _let_go(self, part: int) -> None:
+        """Hand out nothing more of a part, which can be given once all that was handed out is settled."""
+        its = self._owned[part]
+        its.leaving = True
+        for held in its.slices:
+            held.leaving = True
+            held.released.update(held.open(held.next, held.length))
+        self._ready = deque(held for held in self._ready if held.origin != part)
+
+    def drained(self) -> list[int]:
+        """Return the leaving parts of which nothing is handed out."""
+        return [
+            part
+            for part, its in self._owned.items()
+            if its.leaving and all(held.remaining <= len(held.released) for held in its.slices)
+        ]
+
+    # -- reading ----------------------------------------------------------
+
+    @property
+    def position(self) -> int | None:
+        """The position behind which to read next; ``None``: nothing is to be read."""
+        return min((its.read for its in self._owned.values() if not its.leaving), default=None)
+
+    def share(self, want: int) -> int:
+        """Return how many events of all parts are expected to have so many of this member's."""
+        return want * self.parts // max(1, sum(not its.leaving for its in self._owned.values()))
+
+    def read_after(self, position: int) -> None:
+        """Note that what is taken in next was read behind a position, without a gap."""
+        self._after = self._last = position
+
+    def read_all(self) -> int:
+        """Note that all of it was taken in; return its last position."""
+        for its in self._owned.values():
+            if not its.leaving and its.read >= self._after:
+                its.read = max(its.read, self._last)
+        return self._last
+
+    def _hold(self, held: Held, cause: Cause | None = None) -> int:
+        first, last = self._position(held, 0), self._position(held, -1)
+        for part, indexes in enumerate(self._deal(held)):
+            its = self._owned.get(part)
+            # it is read again from there
+            if not indexes or its is None or its.leaving or its.read < self._after or its.read >= last:
+                continue
+            if first <= max(its.read, its.inherited.read):
+                indexes = [index for index in indexes if self._is_open(its, held, index)]
+                if not indexes:
+                    continue
+            mine = _Slice(part, held, indexes)
+            its.slices.append(mine)
+            super()._hold(mine, cause)
+            if self.due_ms and self._ready and self._ready[-1] is mine:
+                self._later.append((self.due_ms, mine))
+                self._ready.pop()
+        self._last = last
+        return held.length
+
+    @property
+    def next_due_ms(self) -> float:
+        """When the next of what was taken in before its time may be delivered."""
+        return min((due for due, _ in self._later), default=inf)
+
+    def deliver(self, want: int, now_us: int) -> Deliveries:
+        if self.next_due_ms * 1000 <= now_us:
+            due = [held for at, held in self._later if at * 1000 <= now_us]
+            self._ready.extend(held for held in due if not (held.void or held.leaving))
+            self._later = [each for each in self._later if each[0] * 1000 > now_us]
+        return super().deliver(want, now_us)
+
+    def _deal(self, held: Held) -> list[list[int]]:
+        """Return the indexes of each part. An event without a key goes where its position says."""
+        groups: list[Any] = held.frame.partition(self.parts)
+        keyless, dealt = groups.pop(), groups
+        for index in keyless:
+            place = hash(self._position(held, index)) + (0 if held.single else index)
+            dealt[place % self.parts].append(index)
+        if 0 < len(keyless) < held.length:
+            for indexes in dealt:
+                indexes.sort()
+        return dealt
+
+    def _is_open(self, its: _Part, held: Held, index: int) -> bool:
+        position = self._position(held, index)
+        if position <= its.read:
+            return False
+        return position > its.inherited.read or its.inherited.open.get(_lane(held, index), inf) <= position
+
+    def _position(self, held: Held, index: int) -> int:
+        return self._position_of(held.tokens[index if held.single else 0])
+
+    def _refuse(self, held: Held, cause: Cause) -> None:
+        if self._policy.request.dead_letter_topic is not None:
+            super()._refuse(held, cause)
+            return
+        message = "%s: a message cannot be read and waits for a newer member: %s"
+        repeated(f"poison {self._policy.label}", message, self._policy.label, cause.error)
+
+    # -- settling ---------------------------------------------------------
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        answers = Settlements()
+        for group in Settlements(settled).groups:
+            if group[1] is Settlement.RELEASE:
+                for record in group[0]:
+                    record.marks.released.add(record.position)
+            else:
+                answers.groups.append(group)
+        super().settle(answers)
+
+    def changed(self) -> Iterator[tuple[int, Progress]]:
+        """Yield the parts whose progress the store does not have; see `told`."""
+        for part, its in self._owned.items():
+            if (progress := self._progress(its)) != its.told:
+                yield part, progress
+
+    def told(self, part: int, progress: Progress) -> None:
+        """Note what the store has of a part."""
+        if part in self._owned:
+            self._owned[part].told = progress
+
+    def _progress(self, its: _Part) -> Progress:
+        begun = max((index for index, held in enumerate(its.slices) if held.touched), default=-1)
+        if begun + 1 == len(its.slices):
+            its.top = max(its.top, its.read)
+        elif begun >= 0:
+            held = its.slices[begun]
+            its.top = max(its.top, self._position(held, held.last))
+        its.slices = [held for held in its.slices if held.remaining]
+        # what the group had left is there until all of it was read again
+        catching_up = its.read < its.inherited.read
+        open = dict(its.inherited.open) if catching_up else {}
+        count = its.inherited.events if catching_up else 0
+        for held in its.slices:
+            if self._position(held, held.first) > its.top:
+                break
+            for lane, position in self._open_of(held).items():
+                open[lane] = min(open.get(lane, position), position)
+            count += 0 if catching_up else held.remaining
+        return Progress(its.top, open, count)
+
+    def _open_of(self, held: _Slice) -> dict[int, int]:
+        if held.lanes is None or held.touched:
+            held.touched = False
+            held.lanes = {}
+            for index in held.open(held.first, held.last + 1):
+                held.lanes.setdefault(_lane(held, index), self._position(held, index))
+        return held.lanes
+
+    @property
+    def count(self) -> int:
+        """How many events are held."""
+        return sum(held.remaining for its in self._owned.values() for held in its.slices)
+
+
+def _lane(held: Held, index: int) -> int:
+    record = held.frame[index]
+    return crc32((record.key or record.id).encode()) % _LANES
