@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components._log.ordered import PARTS
+from cloud_runtimes.spi.broker.ordered import PARTS
 from tests.support import Figure, Rounds
 from tests.support.harnesses.kafka import KafkaHome
+from tests.support.harnesses.nats import NatsHome
 from tests.support.harnesses.postgres import PostgresHome
+from tests.support.harnesses.redis import RedisHome
 from tests.support.key_order import Members, check
 from tests.support.members import join
 
@@ -32,8 +34,20 @@ def _kafka(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Callable[[],
     return {"pubsub": {"bus": table}}, harness.close
 
 
+def _redis(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Callable[[], None]]:
+    harness = RedisHome(request.getfixturevalue("redis_server"))
+    return harness.config(), harness.close
+
+
+def _nats(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Callable[[], None]]:
+    harness = NatsHome(request.getfixturevalue("nats_server"))
+    return harness.config(), harness.close
+
+
 ENGINES: dict[str, Callable[[pytest.FixtureRequest], tuple[dict[str, Any], Callable[[], None]]]] = {
     "postgres": _postgres,
+    "redis": _redis,
+    "nats": _nats,
     "kafka": _kafka,
 }
 

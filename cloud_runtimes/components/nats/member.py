@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -48,9 +48,15 @@ class NatsMember(SocketMember):
     component: NatsComponent
     failures = (ConnectionLost, TimeoutError)
 
-    def __init__(self, component: NatsComponent, driver: NatsPubSub, rules: DeliveryPolicy) -> None:
+    def __init__(
+        self,
+        component: NatsComponent,
+        driver: NatsPubSub,
+        rules: DeliveryPolicy,
+        in_flight: Callable[[DeliveryPolicy, Callable[[bytes], str]], InFlight] = InFlight,
+    ) -> None:
         self._stream = stream = driver.stream
-        super().__init__(component, rules, InFlight(rules, lambda token: f"{stream.name}-{sequence_of(token)}"))
+        super().__init__(component, rules, in_flight(rules, lambda token: f"{stream.name}-{sequence_of(token)}"))
         self._driver = driver
         self._reader = Reader(self.in_flight)
         request = rules.request
@@ -118,6 +124,7 @@ class NatsMember(SocketMember):
         greeting = b"".join(subscribe(f"{self._inbox}.{origin}.*", origin) for origin in self._names)
         self._connection = connection = self.component.engine.open(self.operation(), greeting)
         for origin, new in self._new.items():
+            new.clear()
             connection.session.callbacks[origin] = new.append
         self._asked = dict.fromkeys(self._asked, 0)
         self._acks = self._sent + self._acks
@@ -156,15 +163,7 @@ class NatsMember(SocketMember):
         """Say what became of messages; what is to be published first has been, once this returns."""
         in_flight = self.in_flight
         native = [not leaving and self._is_whole(part) for part in in_flight.unacked]
-        requests = [
-            request
-            for part, alone in zip(in_flight.unacked, native, strict=True)
-            if not alone
-            for request in self._publishing(part)
-        ]
-        counters = list(self._counters())
-        if requests or counters:
-            self._run(self._published(requests, counters))
+        self._write(part for part, alone in zip(in_flight.unacked, native, strict=True) if not alone)
         for part, alone in zip(in_flight.unacked, native, strict=True):
             if alone:
                 for token in part.tokens:
@@ -175,6 +174,13 @@ class NatsMember(SocketMember):
         in_flight.unacked.clear()
         self._answer(_ACK, in_flight.take_done())
         in_flight.expired = 0
+
+    def _write(self, parts: Iterable[Unacked]) -> None:
+        """Publish what is to be published of parts, and count what comes no more."""
+        requests = [request for part in parts for request in self._publishing(part)]
+        counters = list(self._counters())
+        if requests or counters:
+            self._run(self._published(requests, counters))
 
     def _give_back_early(self) -> None:
         for token, delay_ms in self._reader.early:
@@ -191,7 +197,7 @@ class NatsMember(SocketMember):
         if part.frame is None:
             return
         request, now_ms = self.policy.request, self._now_us() // 1000
-        consumer = self._names[part.held.origin]  # type: ignore[index]
+        consumer = self._source_of(part)
         if part.delay_ms is None:
             subject = self._stream.topic(request.dead_letter_topic or "")
             for _, data in self._driver.messages([part.frame], raw=False):
@@ -202,14 +208,17 @@ class NatsMember(SocketMember):
             for piece in pieces(part.frame, self.component.engine.max_payload - _ROOM):
                 yield Request(subject, piece, part_headers(part, consumer, now_ms, piece))
 
+    def _source_of(self, part: Unacked) -> str:
+        """Return the name of what a part came from, the same for every member."""
+        return self._names[part.held.origin]  # type: ignore[index]
+
     def _counters(self) -> Iterator[Request]:
         """Return what counts events that come no more, and were not acknowledged."""
         request = self.policy.request
         for part in self.in_flight.unacked:
             if part.events and part.delay_ms is None:
                 what = "dropped" if part.frame is None else "dead_lettered"
-                consumer = self._names[part.held.origin]  # type: ignore[index]
-                id = f"{consumer} {sequence_of(part.tokens[0])} {what} {part.held.remaining} {part.events}"
+                id = f"{self._source_of(part)} {sequence_of(part.tokens[0])} {what} {part.held.remaining} {part.events}"
                 yield self._stream.counter(what, request, part.events, id)
         if expired := self.in_flight.expired:
             yield self._stream.counter(
@@ -249,7 +258,7 @@ class NatsMember(SocketMember):
         missing = count - self._asked[MAIN]
         if missing > count // 2:
             self._request(MAIN, missing)
-        if not self._asked[RETRY]:
+        if RETRY in self._names and not self._asked[RETRY]:
             self._request(RETRY, 1)
 
     def _request(self, origin: int, count: int) -> None:

@@ -11,6 +11,7 @@ from zlib import crc32
 from ..._native import events as kernel
 from ...errors import PayloadError
 from ...spi.broker.in_flight import InFlight, Unacked
+from ...spi.broker.ordered import OrderedInFlight
 from ...spi.broker.policy import DeliveryHistory
 from ...spi.broker.reading import is_frame, read_count
 from ...spi.broker.redelivery import read_history, write_history
@@ -102,15 +103,21 @@ class Reader:
         headers = {name.lower(): value for name, value in message.headers.items()}
         headers |= {name: unquote(value) for name, value in headers.items() if name.startswith("ce-")}
         deliveries = deliveries_of(token)
+        in_flight = self._in_flight
         if due := read_count(headers.get(DUE.lower())):
-            if due > now_ms:
+            if isinstance(in_flight, OrderedInFlight):
+                in_flight.due_ms = due
+            elif due > now_ms:
                 self.early.append(_Early(token, due - now_ms))
                 return 0
             token, deliveries = Due(token), max(1, deliveries - 1)
         before, past = read_history(headers.get(_PAST.lower(), ""))
         past = self._pasts.pop((origin, sequence_of(token)), past)
         topic = headers.get(TOPIC.lower())
-        return self._in_flight.add_message(origin, token, message.data, headers, before + deliveries, past, topic)
+        count = in_flight.add_message(origin, token, message.data, headers, before + deliveries, past, topic)
+        if due and isinstance(in_flight, OrderedInFlight):
+            in_flight.due_ms = 0
+        return count
 
 
 def part_headers(part: Unacked, consumer: str, now_ms: int, data: bytes) -> dict[str, str]:

@@ -17,7 +17,16 @@ from ...spi.broker.policy import FEATURES, DeliveryPolicy, begins_at
 from ...spi.broker.redelivery import as_messages, pieces, spread
 from ...spi.flow import both_apis
 from ...spi.operation import Operation
-from ...spi.pubsub import BatchLimits, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest, Template
+from ...spi.pubsub import (
+    KEY_ORDER,
+    BatchLimits,
+    EventSource,
+    Failures,
+    OutgoingBatch,
+    PubSubDriver,
+    SubscribeRequest,
+    Template,
+)
 from .._log.claims import count_in
 from .._net.engines import EngineDriver
 from . import NatsComponent
@@ -25,6 +34,10 @@ from .entries import read_reply
 from .failures import NO_STREAM, ServerError, map_error
 from .member import NatsMember
 from .messages import DUE
+from .ordered import OrderedNatsMember
+from .ordered import join as join_ordered
+from .ordered import lag as ordered_lag
+from .parts import GroupParts, settled
 from .protocol import publish
 from .requests import Bulk, Flow
 from .streams import EventStream
@@ -68,7 +81,7 @@ class _Published:
 class NatsPubSub(EngineDriver[NatsComponent], PubSubDriver):
     """Pub/sub driver of one name, on a stream."""
 
-    features = FEATURES
+    features = FEATURES | {KEY_ORDER}
 
     def __init__(self, component: NatsComponent, name: str) -> None:
         super().__init__(component, name)
@@ -179,7 +192,7 @@ class NatsPubSub(EngineDriver[NatsComponent], PubSubDriver):
         """Trim the stream; a failure is no failure of a publish."""
         self._trim_at = monotonic() + min(_TRIM_EVERY, max(1.0, self._settings.retention / 10))
         try:
-            yield from self.stream.trim()
+            yield from self.stream.trim(settled(self.component.engine, self.name))
         except ServerError as error:
             where = self.component.engine.where
             repeated(f"trim {where}", "nats %s: a stream was not trimmed: %s", where, error.text)
@@ -187,12 +200,20 @@ class NatsPubSub(EngineDriver[NatsComponent], PubSubDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        rules = DeliveryPolicy(self.name, request)
-        self.component.engine.run(op, self.stream.join(request, rules.ack_wait_ms, begins_at(request)))
+        rules, run = DeliveryPolicy(self.name, request), self.component.engine.run
+        if request.order is not None:
+            return OrderedNatsMember(
+                self.component, self, rules, *run(op, join_ordered(self, request, begins_at(request)))
+            )
+        parts = GroupParts(self.component.engine, self.name, request.topic, request.group)
+        if run(op, parts.find()) is not None:
+            rules.check_order(has_order=True)
+        run(op, self.stream.join(request, rules.ack_wait_ms, begins_at(request)))
         return NatsMember(self.component, self, rules)
 
     def _lag(self, op: Operation, topic: str, group: str, /) -> Flow[int | None]:
-        return self.stream.lag(topic, group)
+        lag = yield from ordered_lag(self, topic, group)
+        return lag if lag is not None else (yield from self.stream.lag(topic, group))
 
     lag, lag_async = both_apis(_lag)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
@@ -24,6 +25,7 @@ from .requests import Batch, Bulk, Flow, Request
 
 if TYPE_CHECKING:
     from .engine import NatsEngine
+    from .protocol import Message
 
 MAIN, RETRY = 1, 2
 """Where a message comes from: the topic, or what comes again for the group."""
@@ -31,6 +33,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")
 _LONGEST: Final = 200
 """Characters of a name; a server takes 255 of a consumer's."""
 _NEEDED: Final = ("allow_direct", "allow_msg_schedules")
+_PAGE: Final = 1000
 _GOING: Final = 10
 """Pauses before a stream that was there is made again: one that is made while the server still deletes the other is never answered."""
 
@@ -239,7 +242,7 @@ class EventStream:
         else:
             if action == "create" and created["delivered"]["consumer_seq"] and not created["num_waiting"]:
                 # one that is being deleted left it its state: what that had delivered would come after its lease
-                yield from self._remove(name)
+                yield from self.remove(name)
                 return (yield from self._join(origin, request, ack_wait_ms, begins))
         return action == "create"
 
@@ -257,7 +260,48 @@ class EventStream:
             pending = (pending or 0) + info["num_pending"] + info["num_ack_pending"]
         return pending
 
-    def _remove(self, consumer: str) -> Flow[None]:
+    def reader(self, topic: str, behind: int, idle: float) -> Flow[tuple[str, int]]:
+        """Make a consumer that reads a topic behind a message, and is removed after so many seconds without a request; returns its name, and how many messages there are."""
+        name = secrets.token_hex(16)
+        config = {
+            "name": name, "filter_subject": self.topic(topic), "ack_policy": "none", "replay_policy": "instant",
+            "deliver_policy": "by_start_sequence", "opt_start_seq": behind + 1, "mem_storage": True, "num_replicas": 1,
+            "inactive_threshold": int(idle * 1e9),
+        }  # fmt: skip
+        body = {"stream_name": self.name, "config": config, "action": "create"}
+        info = yield from self._api("CONSUMER.CREATE", body, f".{name}.{config['filter_subject']}", writes=True)
+        return name, info["num_pending"]
+
+    def has_group(self, topic: str, group: str) -> Flow[bool]:
+        """Return whether a group without an order is there."""
+        try:
+            yield from self._api("CONSUMER.INFO", None, f".{self.consumer(MAIN, topic, group)}")
+        except ServerError as error:
+            if error.code in (NO_STREAM, NO_CONSUMER):
+                return False
+            raise
+        return True
+
+    def place(self, topic: str, begins: int | None) -> Flow[int]:
+        """Return the number of the message behind which a new group begins; see `begins_at`."""
+        if begins is None:
+            return 0
+        info = yield from self._api("STREAM.INFO")
+        last: int = info["state"]["last_seq"]
+        if begins == LATEST:
+            return last
+        first = yield from self._first({"start_time": _rfc3339(begins), "next_by_subj": self.topic(topic)})
+        return last if first is None else first - 1
+
+    @patient
+    def read(self, topic: str, behind: int, last: int) -> Flow[list[Message]]:
+        """Return messages of a topic behind one and up to another, not all of them at once."""
+        asked = {"next_by_subj": self.topic(topic), "seq": behind + 1, "batch": _PAGE}
+        (messages,) = yield Batch(Request(f"{API}DIRECT.GET.{self.name}", json.dumps(asked).encode(), None, _PAGE + 1))
+        return [message for message in messages if not message.status and int(message.headers["Nats-Sequence"]) <= last]
+
+    def remove(self, consumer: str) -> Flow[None]:
+        """Remove a consumer that may be there."""
         try:
             yield from self._api("CONSUMER.DELETE", None, f".{consumer}", writes=True)
         except ServerError as error:
@@ -284,8 +328,8 @@ class EventStream:
 
     # -- trimming ---------------------------------------------------------
 
-    def trim(self) -> Flow[None]:
-        """Remove what is older than the retention, but nothing that a consumer has not settled, or that is to be published later."""
+    def trim(self, groups: Flow[int]) -> Flow[None]:
+        """Remove what is older than the retention, but nothing that a consumer has not settled, or that is to be published later. ``groups`` returns up to where those with an order have settled all."""
         info = yield from self._api("STREAM.INFO")
         state = info["state"]
         limit_ms = milliseconds(info["ts"]) - int(self._settings.retention * 1000)
@@ -304,6 +348,7 @@ class EventStream:
             offset += len(page["consumers"] or ())
             if not page["consumers"] or offset >= page["total"]:
                 break
+        keep = min(keep, (yield from groups) + 1)
         if keep > state["first_seq"]:
             yield from self._api("STREAM.PURGE", {"seq": keep}, writes=True)
 

@@ -1,0 +1,166 @@
+"""Parts of groups with an order: who owns them, and how far the group is there. Keys of a bucket, each with the number of its last write as its fence.
+
+A group has a key that says where it began. It expires when nobody has been a member for long, and another group of the name takes no notice of the parts of the first.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ...spi.broker.ordered import PARTS, Progress
+from .buckets import Bucket
+from .entries import API, Entry, Put, encode, read_leaders
+from .failures import NO_STREAM, ServerError
+from .requests import Batch, Flow, Request
+
+if TYPE_CHECKING:
+    from .engine import NatsEngine
+
+_NOBODY: Final = "-"
+
+
+class Place(NamedTuple):
+    """A group with an order.
+
+    Attributes:
+        sequence: of its key.
+        id: tells it from an earlier one of the name.
+        parts: how many it has.
+        start: the message behind which it began.
+    """
+
+    sequence: int
+    id: str
+    parts: int
+    start: int
+
+
+class Owned(NamedTuple):
+    """What is known of a part: the number of its last write, its owner (or empty), and how far the group is."""
+
+    sequence: int
+    owner: str
+    progress: Progress
+
+
+class Survey(NamedTuple):
+    """What is known of a group: its live members, and its parts."""
+
+    live: Collection[str]
+    parts: Sequence[Owned]
+
+
+class GroupParts:
+    """Parts of one group; see the module."""
+
+    def __init__(self, engine: NatsEngine, name: str, topic: str, group: str) -> None:
+        self._bucket = bucket = Bucket(engine, "order", name)
+        self._expiry_ms = int(engine.settings.group_expiry * 1000)
+        key = encode(f"{group}\n{topic}")
+        self._group = f"{bucket.root}g.{key}.0"
+        self._root, self._members = f"{bucket.root}p.{key}.", f"{bucket.root}m.{key}."
+        self._all = f"{bucket.root}*.{key}.>"
+
+    def find(self) -> Flow[Place | None]:
+        """Return the group, if it is there; the bucket is not made."""
+        bucket = self._bucket
+        ask = json.dumps({"last_by_subj": self._group}).encode()
+        ((message,),) = yield Batch(Request(f"{API}STREAM.MSG.GET.{bucket.stream}", ask))
+        try:
+            entry = read_leaders(message)
+        except ServerError as error:
+            if error.code == NO_STREAM:
+                return None
+            raise
+        if entry.deleted or (entry.expires_ms is not None and entry.expires_ms <= (yield from bucket.now_ms())):
+            return None
+        return _place(entry)
+
+    def make(self, start: int) -> Flow[Place]:
+        """Make the group, unless it is there."""
+        yield from self._bucket.ensure()
+        while (place := (yield from self.find())) is None:
+            entry, _ = yield from self._bucket.read_now(self._group)
+            yield from self.keep(Place(entry.sequence, secrets.token_hex(8), PARTS, start))
+        return place
+
+    def keep(self, place: Place) -> Flow[int]:
+        """Have the group not expire; returns the number of the write, 0 where another made it."""
+        data = json.dumps({"id": place.id, "parts": place.parts, "start": place.start}).encode()
+        (done,) = yield from self._bucket.put([Put(self._group, data, place.sequence, self._expiry_ms)])
+        return 0 if isinstance(done, ServerError) else done
+
+    def survey(self, place: Place) -> Flow[Survey | None]:
+        """Return what is known of the group; ``None``: it has gone."""
+        now, entries = yield from self._bucket.since(self._all, 0)
+        there = {
+            subject: entry
+            for subject, entry in entries
+            if not entry.deleted and (entry.expires_ms is None or entry.expires_ms > now)
+        }
+        if self._group not in there or _place(there[self._group]).id != place.id:
+            return None
+        live = [subject.removeprefix(self._members) for subject in there if subject.startswith(self._members)]
+        sequences = {subject: entry.sequence for subject, entry in entries}
+        parts = [self._read(place, f"{self._root}{part}", there, sequences) for part in range(place.parts)]
+        return Survey(live, parts)
+
+    def _read(self, place: Place, subject: str, there: Mapping[str, Entry], sequences: Mapping[str, int]) -> Owned:
+        nothing = Owned(sequences.get(subject, 0), "", Progress(place.start, {}))
+        if subject not in there:
+            return nothing
+        id, owner, progress = there[subject].data.decode().split(" ", 2)
+        if id != place.id:
+            return nothing
+        return Owned(nothing.sequence, "" if owner == _NOBODY else owner, Progress.of(progress))
+
+    def part(self, place: Place, part: int, owned: Owned) -> Put:
+        """Return what writes a part that nobody else has written since."""
+        data = f"{place.id} {owned.owner or _NOBODY} {owned.progress.text()}"
+        return Put(f"{self._root}{part}", data.encode(), owned.sequence)
+
+    def member(self, name: str, lease_ms: int | None) -> Put:
+        """Return what renews the lease of a member, or ends it."""
+        return Put(f"{self._members}{name}", None if lease_ms is None else b"", None, lease_ms)
+
+    def write(self, puts: Sequence[Put]) -> Flow[list[int | ServerError]]:
+        """Write some of these."""
+        return self._bucket.put(puts)
+
+
+def settled(engine: NatsEngine, name: str) -> Flow[int]:
+    """Return up to which message all groups with an order of a pub/sub name have settled all."""
+    bucket = Bucket(engine, "order", name)
+    least: int = 2**63
+    try:
+        yield from bucket.api("STREAM.INFO", None)
+    except ServerError as error:
+        if error.code == NO_STREAM:
+            return least
+        raise
+    now, entries = yield from bucket.since(f"{bucket.root}*.*.*", 0)
+    places: dict[str, Place] = {}
+    parts: dict[str, dict[str, Progress]] = {}
+    for subject, entry in entries:
+        kind, key, part = subject.removeprefix(bucket.root).split(".")
+        if entry.deleted or (entry.expires_ms is not None and entry.expires_ms <= now):
+            continue
+        if kind == "g":
+            places[key] = _place(entry)
+        elif kind == "p":
+            id, _, progress = entry.data.decode().split(" ", 2)
+            parts.setdefault(f"{key} {id}", {})[part] = Progress.of(progress)
+    for key, place in places.items():
+        known = parts.get(f"{key} {place.id}", {})
+        if len(known) < place.parts:
+            least = min(least, place.start)
+        least = min([least, *(progress.done for progress in known.values())])
+    return least
+
+
+def _place(entry: Entry) -> Place:
+    about: dict[str, Any] = json.loads(entry.data)
+    return Place(entry.sequence, about["id"], about["parts"], about["start"])
