@@ -80,7 +80,7 @@ def test_members_die_and_stop(
         for _ in range(size):
             members.join()
         with CloudRuntimesClient(app_id="suite", config=config) as client:
-            with client.pubsub.publisher("bus", "t", delivery_timeout=60) as publisher:
+            with client.pubsub.publisher("bus", "t", delivery_timeout=600) as publisher:
                 for turn in range(turns):
                     for number in range(turn * events // turns, (turn + 1) * events // turns):
                         for key in range(keys):
@@ -91,6 +91,8 @@ def test_members_die_and_stop(
                     members.join()
                     time.sleep(chance.uniform(0, 0.3))
                     members.wake()
+                    while members.count > size:
+                        members.leave()
             end = time.monotonic() + 60
             while client.pubsub.lag("bus", "t") and time.monotonic() < end:
                 members.wake()

@@ -110,6 +110,19 @@ def test_only_open_keys_come_again() -> None:
     assert list(map(Progress.of, second.told().values())) == [Progress(80, {})]
 
 
+def test_what_is_settled_of_a_message_does_not_come_again() -> None:
+    log = [(1, message(*(("a", number) for number in range(6))))]
+    first, second = Member(), Member()
+    own(first)
+    first.read(log, 1)
+    first.take()
+    first.settle(first.open[:4])
+    for part, text in first.told().items():
+        second.flight.own(part, Progress.of(text))
+    second.read(log, 1)
+    assert second.take() == [("a", 4), ("a", 5)]
+
+
 @pytest.mark.parametrize("count", range(1, 32))
 def test_a_new_part_is_read_from_its_place_and_others_are_not_read_again(count: int) -> None:
     log = [(position, message((f"k{position % 16}", position))) for position in range(1, 33)]

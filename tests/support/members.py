@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.pubsub import EventSource, Settlement, Settlements, SubscribeRequest
 
-__all__ = ["SOON", "answer", "die", "join", "operation", "poll"]
+__all__ = ["SOON", "answer", "collect", "die", "join", "keyed", "numbers", "operation", "poll", "survey"]
 
 SOON = 30.0
 
@@ -33,6 +35,32 @@ def poll(source: Any, settled: Any = (), want: int = 256, timeout: float = SOON)
         settled = ()
         if events or time.monotonic() >= end:
             return events
+
+
+def collect(source: Any, count: int) -> list[Any]:
+    """Poll until so many events were delivered; by the numbers that they have as data."""
+    deliveries: list[Any] = []
+    while len(deliveries) < count:
+        some = poll(source)
+        assert some, f"only {len(deliveries)} events came"
+        deliveries += some
+    return sorted(deliveries, key=lambda each: int(each.record.payload))
+
+
+def survey(source: Any, settled: Any = ()) -> None:
+    """Settle, and have a member of a group with an order look who is there."""
+    source._surveyed = 0.0
+    assert not source.poll(settled, 0, 0.0)
+
+
+def keyed(*numbers: int) -> list[OutgoingEvent]:
+    """Return events with a number as data, each with a key of its own."""
+    return [OutgoingEvent(number, f"k{number}") for number in numbers]
+
+
+def numbers(deliveries: list[Any]) -> list[int]:
+    """Return the numbers that deliveries have as data."""
+    return [json.loads(each.record.payload) for each in deliveries]
 
 
 def die(source: Any) -> None:

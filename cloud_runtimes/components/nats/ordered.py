@@ -122,7 +122,8 @@ class OrderedNatsMember(NatsMember):
         for part in give:
             if owned[part].owner == me:
                 writes[part] = writes.get(part, owned[part])._replace(owner="")
-        for part in () if leaving else in_flight.take:
+        take = () if leaving else in_flight.take
+        for part in take:
             writes[part] = owned[part]._replace(owner=me)
         puts = [self._parts.part(self._place, part, its) for part, its in writes.items()]
         if renews or leaving:
@@ -143,11 +144,10 @@ class OrderedNatsMember(NatsMember):
                 in_flight.lost([part])
                 self._surveyed = 0.0
                 continue
-            taken = owned[part].owner != me and its.owner == me
             owned[part] = its._replace(sequence=sequence)
             if its.owner != me:
                 in_flight.lost([part])
-            elif taken:
+            elif part in take:
                 in_flight.own(part, its.progress)
             else:
                 in_flight.told(part, its.progress)
@@ -165,8 +165,7 @@ class OrderedNatsMember(NatsMember):
         ]
         self.in_flight.survey(self.policy.name, survey.live, [each.owner for each in self._owned])
         if begun >= self._kept + _KEEP_EVERY:
-            if sequence := self._run(self._parts.keep(self._place)):
-                self._place = self._place._replace(sequence=sequence)
+            self._run(self._parts.keep(survey.place))
             self._kept = begun
 
     def _begin_again(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ...spi.broker.ordered import PARTS, Progress
@@ -47,8 +47,9 @@ class Owned(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What is known of a group: its live members, and its parts."""
+    """What is known of a group: its key, its live members, and its parts."""
 
+    place: Place
     live: Collection[str]
     parts: Sequence[Owned]
 
@@ -62,7 +63,6 @@ class GroupParts:
         key = encode(f"{group}\n{topic}")
         self._group = f"{bucket.root}g.{key}.0"
         self._root, self._members = f"{bucket.root}p.{key}.", f"{bucket.root}m.{key}."
-        self._all = f"{bucket.root}*.{key}.>"
 
     def find(self) -> Flow[Place | None]:
         """Return the group, if it is there; the bucket is not made."""
@@ -75,9 +75,7 @@ class GroupParts:
             if error.code == NO_STREAM:
                 return None
             raise
-        if entry.deleted or (entry.expires_ms is not None and entry.expires_ms <= (yield from bucket.now_ms())):
-            return None
-        return _place(entry)
+        return _place(entry) if _is_there(entry, (yield from bucket.now_ms())) else None
 
     def make(self, start: int) -> Flow[Place]:
         """Make the group, unless it is there."""
@@ -87,35 +85,29 @@ class GroupParts:
             yield from self.keep(Place(entry.sequence, secrets.token_hex(8), PARTS, start))
         return place
 
-    def keep(self, place: Place) -> Flow[int]:
-        """Have the group not expire; returns the number of the write, 0 where another made it."""
+    def keep(self, place: Place) -> Flow[None]:
+        """Have the group not expire, unless another does."""
         data = json.dumps({"id": place.id, "parts": place.parts, "start": place.start}).encode()
-        (done,) = yield from self._bucket.put([Put(self._group, data, place.sequence, self._expiry_ms)])
-        return 0 if isinstance(done, ServerError) else done
+        yield from self._bucket.put([Put(self._group, data, place.sequence, self._expiry_ms)])
 
     def survey(self, place: Place) -> Flow[Survey | None]:
         """Return what is known of the group; ``None``: it has gone."""
-        now, entries = yield from self._bucket.since(self._all, 0)
-        there = {
-            subject: entry
-            for subject, entry in entries
-            if not entry.deleted and (entry.expires_ms is None or entry.expires_ms > now)
-        }
-        if self._group not in there or _place(there[self._group]).id != place.id:
+        bucket = self._bucket
+        # of keys that are just written anew it may miss some
+        now, members = yield from bucket.since(f"{self._members}>", 0)
+        live = {subject.removeprefix(self._members) for subject, entry in members if _is_there(entry, now)}
+        subjects = [f"{self._root}{part}" for part in range(place.parts)]
+        group, *entries = yield from bucket.read([self._group, *subjects])
+        if not _is_there(group, now) or _place(group).id != place.id:
             return None
-        live = [subject.removeprefix(self._members) for subject in there if subject.startswith(self._members)]
-        sequences = {subject: entry.sequence for subject, entry in entries}
-        parts = [self._read(place, f"{self._root}{part}", there, sequences) for part in range(place.parts)]
-        return Survey(live, parts)
-
-    def _read(self, place: Place, subject: str, there: Mapping[str, Entry], sequences: Mapping[str, int]) -> Owned:
-        nothing = Owned(sequences.get(subject, 0), "", Progress(place.start, {}))
-        if subject not in there:
-            return nothing
-        id, owner, progress = there[subject].data.decode().split(" ", 2)
-        if id != place.id:
-            return nothing
-        return Owned(nothing.sequence, "" if owner == _NOBODY else owner, Progress.of(progress))
+        parts = [_owned(place, entry) for entry in entries]
+        missed = sorted({its.owner for its in parts}.difference(live, [""]))
+        for name, entry in zip(
+            missed, (yield from bucket.read([self._members + name for name in missed])), strict=True
+        ):
+            if _is_there(entry, now):
+                live.add(name)
+        return Survey(_place(group), live, parts)
 
     def part(self, place: Place, part: int, owned: Owned) -> Put:
         """Return what writes a part that nobody else has written since."""
@@ -146,7 +138,7 @@ def settled(engine: NatsEngine, name: str) -> Flow[int]:
     parts: dict[str, dict[str, Progress]] = {}
     for subject, entry in entries:
         kind, key, part = subject.removeprefix(bucket.root).split(".")
-        if entry.deleted or (entry.expires_ms is not None and entry.expires_ms <= now):
+        if not _is_there(entry, now):
             continue
         if kind == "g":
             places[key] = _place(entry)
@@ -159,6 +151,18 @@ def settled(engine: NatsEngine, name: str) -> Flow[int]:
             least = min(least, place.start)
         least = min([least, *(progress.done for progress in known.values())])
     return least
+
+
+def _is_there(entry: Entry, now_ms: int) -> bool:
+    return not entry.deleted and (entry.expires_ms is None or entry.expires_ms > now_ms)
+
+
+def _owned(place: Place, entry: Entry) -> Owned:
+    if not entry.deleted:
+        id, owner, progress = entry.data.decode().split(" ", 2)
+        if id == place.id:
+            return Owned(entry.sequence, "" if owner == _NOBODY else owner, Progress.of(progress))
+    return Owned(entry.sequence, "", Progress(place.start, {}))
 
 
 def _place(entry: Entry) -> Place:

@@ -155,6 +155,7 @@ class DaprPubSub(RedisPubSub):
 
     def __init__(self, component: RedisComponent, name: str) -> None:
         super().__init__(component, name)
+        self.features -= {pubsub.KEY_ORDER}  # members of Dapr's in the group would know nothing of it
         if component.is_cluster:  # a dead letter is in another slot
             self.features -= {pubsub.DEAD_LETTER}
 

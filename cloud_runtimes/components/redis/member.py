@@ -225,17 +225,20 @@ class RedisMember(SocketMember):
             del in_flight.unacked[:count]
             self._next(reply[1])
 
-        def noted(reply: Any) -> None:
-            in_flight.expired = 0
-
         if count := len(in_flight.unacked):
             pipeline.run(written, SETTLE, self._settling, *self._parts())
         for origin, ids in in_flight.done.items():
             pipeline.add(partial(self._acknowledged, origin), "XACK", self._streams[origin], self._group, *ids)
             if origin == RETRY:
                 pipeline.add(None, "XDEL", self._streams[origin], *ids)
-        if in_flight.expired:
-            pipeline.add(noted, *self._count("expired", in_flight.expired))
+        self._count_expired(pipeline)
+
+    def _count_expired(self, pipeline: Pipeline) -> None:
+        def noted(reply: Any) -> None:
+            self.in_flight.expired = 0
+
+        if self.in_flight.expired:
+            pipeline.add(noted, *self._count("expired", self.in_flight.expired))
 
     def _acknowledged(self, origin: Hashable, reply: Any) -> None:
         del self.in_flight.done[origin]

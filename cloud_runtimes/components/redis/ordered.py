@@ -96,7 +96,7 @@ class OrderedRedisMember(RedisMember):
             arguments = self._arguments("survey" if surveys else "renew", take, give, changed)
             pipeline.run(partial(self._ordered, now, give, changed, len(parts)), ORDER, self._order, *arguments)
         in_flight.done.clear()
-        super()._settlements(pipeline)
+        self._count_expired(pipeline)
 
     def _arguments(
         self, what: str, take: Sequence[int], give: Sequence[int], changed: Sequence[tuple[int, Progress]]
@@ -138,7 +138,7 @@ class OrderedRedisMember(RedisMember):
             in_flight.own(part, progress_of(text))
         if live:
             self._surveyed = begun
-        in_flight.survey(self.policy.name, list(map(bytes.decode, live)), list(map(bytes.decode, owners)))
+            in_flight.survey(self.policy.name, list(map(bytes.decode, live)), list(map(bytes.decode, owners)))
 
     def _leaving(self) -> Flow[None]:
         changed = list(self.in_flight.changed())

@@ -21,6 +21,8 @@ PARTS: Final = 32
 SURVEY_EVERY: Final = 1.0
 """Seconds after which a member looks again who else is there."""
 _LANES: Final = 4096
+_INDEX: Final = 20
+"""Bits of the index of an event in its message."""
 
 
 class Balance(NamedTuple):
@@ -58,7 +60,7 @@ class Progress(NamedTuple):
 
     Attributes:
         read: the position up to which the part was read.
-        open: what up to there is not settled: by lane, which is a hash of the key, the first position. Two keys of one lane may come again, and nothing is missed.
+        open: what up to there is not settled: by lane, which is a hash of the key, the first event, as `_place` has it. Of two keys in one lane events may come again, and nothing is missed.
         events: how many these are.
     """
 
@@ -69,11 +71,12 @@ class Progress(NamedTuple):
     @property
     def done(self) -> int:
         """The last position up to which all is settled."""
-        return min(self.open.values(), default=self.read + 1) - 1
+        return (min(self.open.values()) >> _INDEX) - 1 if self.open else self.read
 
     def text(self) -> str:
         """Return it as the store has it."""
-        lanes = ",".join(f"{lane:x}:{position - self.done:x}" for lane, position in self.open.items())
+        start = self.done << _INDEX
+        lanes = ",".join(f"{lane:x}:{place - start:x}" for lane, place in self.open.items())
         return f"{self.read:x} {self.done:x} {self.events:x} {lanes}"
 
     @classmethod
@@ -81,7 +84,8 @@ class Progress(NamedTuple):
         """Read what `text` made."""
         read, done, events, lanes = text.split(" ")
         pairs = (each.split(":") for each in lanes.split(",") if each)
-        open = {int(lane, 16): int(done, 16) + int(behind, 16) for lane, behind in pairs}
+        start = int(done, 16) << _INDEX
+        open = {int(lane, 16): start + int(behind, 16) for lane, behind in pairs}
         return cls(int(read, 16), open, int(events, 16))
 
 
@@ -275,7 +279,13 @@ class OrderedInFlight(InFlight):
         position = self._position(held, index)
         if position <= its.read:
             return False
-        return position > its.inherited.read or its.inherited.open.get(_lane(held, index), inf) <= position
+        return position > its.inherited.read or its.inherited.open.get(_lane(held, index), inf) <= self._place(
+            held, index
+        )
+
+    def _place(self, held: Held, index: int) -> int:
+        """Return position and index of an event as one number, later ones are greater."""
+        return self._position(held, index) << _INDEX | (0 if held.single else index)
 
     def _position(self, held: Held, index: int) -> int:
         return self._position_of(held.tokens[index if held.single else 0])
@@ -318,6 +328,8 @@ class OrderedInFlight(InFlight):
             held = its.slices[begun]
             its.top = max(its.top, self._position(held, held.last))
         its.slices = [held for held in its.slices if held.remaining]
+        if its.slices:  # of its own there is nothing before
+            its.top = max(its.top, self._position(its.slices[0], its.slices[0].first) - 1)
         # what the group had left is there until all of it was read again
         catching_up = its.read < its.inherited.read
         open = dict(its.inherited.open) if catching_up else {}
@@ -325,8 +337,8 @@ class OrderedInFlight(InFlight):
         for held in its.slices:
             if self._position(held, held.first) > its.top:
                 break
-            for lane, position in self._open_of(held).items():
-                open[lane] = min(open.get(lane, position), position)
+            for lane, place in self._open_of(held).items():
+                open[lane] = min(open.get(lane, place), place)
             count += 0 if catching_up else held.remaining
         return Progress(its.top, open, count)
 
@@ -335,7 +347,7 @@ class OrderedInFlight(InFlight):
             held.touched = False
             held.lanes = {}
             for index in held.open(held.first, held.last + 1):
-                held.lanes.setdefault(_lane(held, index), self._position(held, index))
+                held.lanes.setdefault(_lane(held, index), self._place(held, index))
         return held.lanes
 
     @property
