@@ -4,7 +4,7 @@
 cdef class Worker:
     """Hands events to a handler; see the twin."""
 
-    cdef object ready, popleft, handler, client, wake, enter
+    cdef object ready, popleft, handler, client, wake, enter, late
     cdef KeyedQueue keys
     cdef tuple takes
     cdef list done
@@ -17,7 +17,8 @@ cdef class Worker:
     cdef public bint stopped
 
     def __init__(
-        self, ready, handler, takes, client, *, bint typed, Py_ssize_t flush_at, wake, enter, KeyedQueue keys=None
+        self, ready, handler, takes, client, *, bint typed, Py_ssize_t flush_at, wake, enter, late=None,
+        KeyedQueue keys=None,
     ):
         self.ready = ready
         self.popleft = ready.popleft
@@ -28,6 +29,7 @@ cdef class Worker:
         self.flush_at = flush_at
         self.wake = wake
         self.enter = enter
+        self.late = late
         self.keys = keys
         self.done = []
 
@@ -122,6 +124,8 @@ cdef class Worker:
             self.done.append(self.event)
             event = self.event
             self.event = None
+        if self.late is not None and (<ReceivedEvent>event)._settlement is not None:
+            self.late(event)
         if self.keys is not None:
             self.keys.release(event)
         if len(self.done) == self.flush_at:

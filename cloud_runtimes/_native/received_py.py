@@ -122,9 +122,10 @@ class Worker:
         flush_at: int,
         wake: Callable[[], None],
         enter: Callable[[Any], Any],
+        late: Callable[[Any], None] | None = None,
         keys: KeyedQueue | None = None,
     ) -> None:
-        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`; ``enter`` enters the trace context of an event, until `leave` of what it returns; ``keys`` has the events that wait for an earlier one of their key."""
+        """``takes``: what the handler's arguments are, as in `_core.handlers`; ``wake`` is called when ``flush_at`` events wait for `take_done`; ``enter`` enters the trace context of an event, until `leave` of what it returns; ``late`` gets an event that was answered while the handler had it; ``keys`` has the events that wait for an earlier one of their key."""
         self._ready = ready
         self._keys = keys
         self._handler = handler
@@ -134,6 +135,7 @@ class Worker:
         self._flush_at = flush_at
         self._wake = wake
         self._enter = enter
+        self._late = late
         self._done: deque[Any] = deque()
         self._began = self._since = self._busy = 0.0
         self.event: Any = None
@@ -198,10 +200,12 @@ class Worker:
         self._rest()
 
     def _end(self) -> None:
-        self._done.append(self.event)
+        event, self.event = self.event, None
+        self._done.append(event)
+        if self._late is not None and event._settlement is not None:
+            self._late(event)
         if self._keys is not None:
-            self._keys.release(self.event)
-        self.event = None
+            self._keys.release(event)
         if len(self._done) == self._flush_at:
             self._wake()
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 LANDING: Final = 0.05
 """Seconds within which a settlement reaches the source."""
+_LATE: Final = 1000
+"""Events that were given up whose answers are waited for."""
 RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
 
 
@@ -91,6 +93,8 @@ class Fetcher:
         # by `id`, those whose taker asked for longer, and until when
         self._extended: dict[int, tuple[float, Event[Any]]] = {}
         self._settled: deque[tuple[Sequence[Event[Any]], Settlement, float | None, Cause | None]] = deque()
+        # by source and id, those that were given up; `None`: they were acknowledged since
+        self._late: dict[tuple[str, str], Event[Any] | None] = {}
         # of the thread or task alone: what the source is told next, and how many events are not settled
         self._telling = Settlements()
         self._open = 0
@@ -134,7 +138,7 @@ class Fetcher:
         flush_at = max(1, self._flush_at // count)
         worker = kernel.Worker(
             self._ready, handler, takes, client, typed=self._typed, flush_at=flush_at, wake=self._wake_once,
-            enter=propagation.enter_event, keys=None if self._order is None else self._order.queue,
+            enter=propagation.enter_event, late=self._acknowledge_late, keys=None if self._order is None else self._order.queue,
         )  # fmt: skip
         worker.stopped = self._closing
         self._workers.append(worker)
@@ -261,6 +265,9 @@ class Fetcher:
     ) -> None:
         """Queue a settlement for those of ``events`` that have none; waits for nobody."""
         count = len(events)
+        if self._late and settlement is Settlement.ACK:
+            for event in events:
+                self._acknowledge_late(event)
         if self._order is not None:
             if settlement is Settlement.ACK:
                 self._release_keys(events)
@@ -271,6 +278,19 @@ class Fetcher:
         self._waiting += count
         if self._waiting >= self._flush_at or self._waiting >= self._open:
             self._wake_once()
+
+    def _acknowledge_late(self, event: Event[Any]) -> None:
+        """Settle an event that was given up and is acknowledged now, unless somebody has it again. Any thread may call it."""
+        if event._settlement is not Settlement.RETRY or self._late.get(name := _name(event)) is not event:
+            return
+        self._late[name] = None
+        for again in self._ready.copy():
+            if _name(again) == name:
+                try:
+                    self._ready.remove(again)
+                except (IndexError, ValueError):  # a taker was faster
+                    continue
+                self.settle((again,), Settlement.ACK, None)
 
     def _release_keys(self, events: Sequence[Event[Any]]) -> None:
         """Let the next events of the keys of handled ones be handed out."""
@@ -389,6 +409,8 @@ class Fetcher:
             self._changes.announce()
 
     def _is_handled(self, event: Event[Any]) -> bool:
+        if self._late and self._late.get(_name(event), event) is None:
+            return True  # and acknowledged, as `_take_settled` will find
         return any(worker.event is event for worker in self._workers)
 
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
@@ -409,6 +431,12 @@ class Fetcher:
                 if count is not None and count > 1:
                     self._counts["again"] += 1
         self._open += len(events)
+        if self._late:
+            done = [event for event in events if self._late.get(_name(event), event) is None]
+            self._tell(done, Settlement.ACK)
+            for event in done:
+                del self._late[_name(event)]
+            events = [event for event in events if event._settlement is None]
         if not self._closing:  # else: unhanded, given back by the source's close
             if self._order is None:
                 self._ready.extend(events)
@@ -433,6 +461,12 @@ class Fetcher:
                 acknowledged = []
             self._settle(events, settlement, delay, cause)
         if acknowledged or done:
+            if self._late and self._order is not None:
+                late = [event for event in acknowledged + done if self._late.get(_name(event), event) is None]
+                if answered := self._order.answer_late(late, self._telling):
+                    self._open -= answered
+                    self._counts["ack"] += answered
+                    self._changes.announce()  # keys are free
             self._tell(acknowledged + done, Settlement.ACK)
         while self.took:
             self._batch_seconds += self.took.popleft()
@@ -497,6 +531,9 @@ class Fetcher:
             message = "the handler of %s has event %s for more than %g s: it is delivered again"
             repeated(f"slow {self.name}", message, self.name, id_of(events[0]), self._handler_timeout)
             cause = cause_of("deliveries", TimeoutError(f"the handler took longer than {self._handler_timeout:g} s"))
+        self._late.update((_name(event), event) for event in events if event._settlement is None)
+        while len(self._late) > _LATE:
+            del self._late[next(iter(self._late))]
         self._settle(events, Settlement.RETRY, 0.0, cause)
 
     def _end(self, error: CloudRuntimesError | None) -> None:
@@ -551,6 +588,13 @@ class _Task:
     def join(self, timeout: float | None) -> bool:
         """Wait for its end at most ``timeout`` seconds; returns whether it has ended, or never began."""
         return self._future is None or bool(wait((self._future,), timeout).done)
+
+
+def _name(event: Event[Any]) -> tuple[str, str]:
+    try:
+        return event.source, event.id
+    except PayloadError:  # of another writer
+        return "", ""
 
 
 def id_of(event: Event[Any]) -> str:

@@ -105,6 +105,18 @@ class KeyOrder:
                 ready = True
         return ready
 
+    def answer_late(self, events: Sequence[Event[Any]], telling: Settlements) -> int:
+        """Acknowledge those of the events that wait for another delivery; return how many do."""
+        late = set(map(id, events))
+        answered = [entry[2] for entry in self._later if id(entry[2]) in late]
+        if answered:
+            self._later = [entry for entry in self._later if id(entry[2]) not in late]
+            heapify(self._later)
+            telling.add([event._token for event in answered], Settlement.ACK)
+            for event in answered:
+                self.queue.replace(event, None)
+        return len(answered)
+
     def next_due(self, limit: float) -> float:
         """Return in how many seconds `repeat` has something to do, at most ``limit``."""
         return min(limit, max(0.001, self._later[0][0] - monotonic())) if self._later else limit

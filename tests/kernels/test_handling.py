@@ -225,3 +225,17 @@ def test_how_long_it_has_had_events(module: ModuleType) -> None:
         busy = worker.busy
         time.sleep(0.01)
         assert worker.busy == busy
+
+
+def test_an_event_that_was_answered_meanwhile_is_told(module: ModuleType) -> None:
+    late: list[Any] = []
+
+    def handle(data: int) -> None:
+        if data == 2:
+            bench.worker.event._settlement = "retry"
+
+    bench = Bench(module, handle, late=late.append)
+    events = bench.add(b"1", b"2", b"3")
+    assert bench.worker.run(10) is None
+    assert late == [events[1]]
+    assert bench.worker.take_done() == events

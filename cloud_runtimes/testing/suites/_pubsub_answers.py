@@ -483,6 +483,39 @@ class AnswerTests(Suite):
                 seen.clear()
                 api.call(sub, "close")
 
+    def test_a_late_answer_settles_unless_somebody_has_the_event(self, call: Call, api: Api) -> None:
+        self.answers_late(call, api)
+
+    @requires("pubsub.key_order")
+    def test_a_late_answer_settles_where_keys_are_in_order(self, call: Call, api: Api) -> None:
+        self.answers_late(call, api, order="key")
+
+    def answers_late(self, call: Call, api: Api, **options: Any) -> None:
+        """Have a handler and a taker answer once the event was given up."""
+        seen: list[int] = []
+
+        def handle(event: Event[int]) -> None:
+            seen.append(event.data)
+            if seen == [1]:
+                time.sleep(1.0)
+
+        with call.plain("subscribe", "slow", handle, handler_timeout=0.3, **options):
+            call("publish", "slow", 1, key="k")
+            assert api.until(lambda: seen == [1])
+            call("publish", "slow", 2, key="k")
+            assert api.until(lambda: 2 in seen)
+            api.pause(0.5)
+        assert seen == [1, 2]
+        if call.lacks("pubsub.ack_wait"):
+            return
+        with call.opened("subscribe", "late", ack_wait=0.5, **options) as sub:
+            call("publish", "late", 1, key="k")
+            (event,) = collect(api, sub, 1, ack=False)
+            api.pause(1.0)
+            event.ack()
+            nothing(api, sub)
+        assert call.lacks("pubsub.lag") or call("lag", "late") == 0
+
     @requires("pubsub.ack_wait")
     def test_extend(self, call: Call, api: Api) -> None:
         for ack_wait in (1.0, 4.0):  # a busy machine may miss the first
